@@ -1,0 +1,294 @@
+"""Torch's autograd engine, on metadata: nodes, saved tensors, gradient buffers, the order in which all of it runs and dies.
+
+Sources: torch/csrc/autograd/engine.cpp (ready queue by highest sequence number, validate_outputs, release of saved variables),
+input_buffer.cpp (accumulation), functions/accumulate_grad.h (stealing or copying into ``.grad``).
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import count
+
+from memest.ledger import Ledger, Storage, Value
+from memest.libraries.cpu import Cpu
+from memest.ops import evaluate
+from memest.ops.tape import Trace
+from memest.tensor import Spec, contiguous_strides, is_non_overlapping_and_dense, nbytes
+
+Items = evaluate.Items
+
+
+class AccumulateGrad:
+    """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way."""
+
+    __slots__ = ("buffer", "name", "waiting", "value")
+
+    def __init__(self, value: Value, name: str) -> None:
+        self.value = value
+        self.name = name
+        self.waiting = 0
+        self.buffer: Value | None = None
+
+
+class Node:
+    """One differentiable call: what it kept, and where the gradients of its inputs go."""
+
+    __slots__ = ("attributes", "buffer", "edges", "layer", "needs", "notes", "op", "out_specs", "saved", "saved_specs", "sequence", "waiting")
+
+    def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...]) -> None:
+        self.sequence = sequence
+        self.op = op
+        self.layer = layer
+        self.attributes = attributes
+        self.needs = needs
+        self.saved: list[Storage] = []
+        self.saved_specs: tuple[tuple[str, Spec], ...] = ()
+        self.notes: Items = ()
+        self.edges: list[tuple[Node | AccumulateGrad, int] | None] = []
+        self.out_specs: list[Spec] = []
+        self.waiting = 0
+        self.buffer: list[Value | None] = []
+
+
+class Machine:
+    """Runs calls forward and nodes backward on a ledger."""
+
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu) -> None:
+        self.ledger = ledger
+        self.training = training
+        self.cpu = cpu
+        self._sequence = count()
+        self._order = count()
+        self.gradients: dict[str, Value] = {}
+
+    # forward -----------------------------------------------------------------------------------------------------------
+
+    def call(self, op: str, arguments: list[Value | None | list[Value]], attributes: Items, grad: bool, differentiable: bool) -> list[Value | None]:
+        """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
+        flat: list[Value] = []
+        specs: list[Spec | None | tuple[Spec, ...]] = []
+        for a in arguments:
+            if a is None:
+                specs.append(None)
+            elif isinstance(a, Value):
+                flat.append(a)
+                specs.append(a.spec)
+            else:
+                flat.extend(a)
+                specs.append(tuple(v.spec for v in a))
+        needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
+        trace = evaluate.forward(op, tuple(specs), attributes, needs, self.training, self.cpu)
+        storages = self._replay(trace, [v.storage for v in flat])
+        wants = differentiable and any(needs)
+        node = None
+        if wants:
+            node = Node(next(self._sequence), op, self.ledger.layer, attributes, needs)
+            node.edges = [self._edge(v) if n else None for v, n in zip(flat, needs, strict=True)]
+            node.notes = trace.notes
+            node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
+            for s in trace.saved:
+                storage = storages[s.slot]
+                storage.refs += 1
+                if storage.category == "temporary":
+                    storage.category = "activation"
+                if storage.reason == "":
+                    storage.reason = f"{s.role} of {op} ({self.ledger.layer}) kept for backward"
+                node.saved.append(storage)
+        outputs: list[Value | None] = []
+        for nr, out in enumerate(trace.outputs):
+            if out is None:
+                outputs.append(None)
+                continue
+            if out.same_as >= 0:
+                value = flat[out.same_as]
+                value.spec = out.spec
+            else:
+                value = Value(out.spec, storages[out.slot])
+            if node is not None and out.spec.dtype in _DIFFERENTIABLE:
+                value.node, value.output_nr, value.requires_grad = node, nr, True
+            elif out.same_as < 0:
+                value.requires_grad = False
+            outputs.append(value)
+            if node is not None:
+                node.out_specs.append(out.spec)
+        return outputs
+
+    def _edge(self, value: Value) -> tuple[Node | AccumulateGrad, int]:
+        if value.node is None:
+            raise AssertionError("a value that requires grad has neither node nor leaf")
+        assert isinstance(value.node, Node | AccumulateGrad)
+        return value.node, value.output_nr
+
+    def _replay(self, trace: Trace, inputs: list[Storage]) -> list[Storage]:
+        """The trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
+        ledger = self.ledger
+        storages = list(inputs)
+        for _slot, size, scratch in trace.events:
+            if size >= 0:
+                storages.append(ledger.allocate(size, "workspace" if scratch else "temporary"))
+            else:
+                ledger.release(storages[_slot])
+        return storages
+
+    # backward ----------------------------------------------------------------------------------------------------------
+
+    def backward(self, root: Value, gradient: Value) -> None:
+        """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
+        ledger = self.ledger
+        start = root.node
+        if not isinstance(start, Node):
+            return
+        self._count_dependencies(start)
+        start.buffer = [None] * len(start.out_specs)
+        start.buffer[root.output_nr] = ledger.hold(gradient)
+        queue: list[tuple[int, int, Node]] = [(-start.sequence, 0, start)]
+        while queue:
+            _, _, node = heappop(queue)
+            ledger.layer, ledger.op = node.layer, node.op
+            for target in self._run(node):
+                if isinstance(target, AccumulateGrad):
+                    self._accumulate_grad(target)
+                else:
+                    heappush(queue, (-target.sequence, next(self._order), target))
+
+    def _count_dependencies(self, start: Node) -> None:
+        seen: set[int] = {id(start)}
+        stack: list[Node] = [start]
+        while stack:
+            for edge in stack.pop().edges:
+                if edge is None:
+                    continue
+                target = edge[0]
+                target.waiting += 1
+                if isinstance(target, Node) and id(target) not in seen:
+                    seen.add(id(target))
+                    stack.append(target)
+
+    def _run(self, node: Node) -> list[Node | AccumulateGrad]:
+        """One node: its kernel, the release of its inputs and saved tensors, the handing on of its gradients."""
+        ledger = self.ledger
+        grads = node.buffer
+        node.buffer = []
+        outputs: list[Value | None]
+        if any(g is not None for g in grads):
+            outputs = self._apply(node, grads)
+        else:
+            outputs = [None] * len(node.edges)
+        for storage in node.saved:
+            ledger.let_go_storage(storage)
+        node.saved = []
+        outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
+        ready: list[Node | AccumulateGrad] = []
+        for gradient, edge in zip(outputs, node.edges, strict=True):
+            if edge is None:
+                if gradient is not None:
+                    ledger.let_go(gradient)
+                continue
+            target, nr = edge
+            target.waiting -= 1
+            if gradient is not None:
+                self._add_to_buffer(target, nr, gradient)
+            elif isinstance(target, Node) and not target.buffer:
+                target.buffer = [None] * len(target.out_specs)
+            if target.waiting == 0:
+                ready.append(target)
+        return ready
+
+    def _apply(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        ledger = self.ledger
+        present = [g for g in grads if g is not None]
+        trace = evaluate.backward(
+            node.op,
+            node.saved_specs,
+            node.notes,
+            tuple(None if g is None else g.spec for g in grads),
+            node.attributes,
+            node.needs,
+            self.training,
+            self.cpu,
+        )
+        storages = self._replay(trace, [*node.saved, *(g.storage for g in present)])
+        outputs: list[Value | None] = []
+        for out in trace.outputs:
+            if out is None:
+                outputs.append(None)
+            elif out.same_as >= len(node.saved):
+                outputs.append(ledger.hold(present[out.same_as - len(node.saved)]))
+            else:
+                outputs.append(ledger.hold(Value(out.spec, storages[out.slot])))
+        for g in present:
+            ledger.let_go(g)
+        return outputs
+
+    def _validated(self, gradient: Value | None, edge: tuple[Node | AccumulateGrad, int] | None) -> Value | None:
+        """validate_outputs: a gradient of a broadcast shape is summed to the shape its input had."""
+        if gradient is None or edge is None:
+            return gradient
+        target, nr = edge
+        wanted = target.value.spec if isinstance(target, AccumulateGrad) else target.out_specs[nr]
+        if gradient.spec.shape != wanted.shape:
+            gradient = self._replaced(gradient, Spec(wanted.shape, contiguous_strides(wanted.shape), gradient.spec.dtype))
+        if gradient.spec.dtype != wanted.dtype:
+            gradient = self._replaced(gradient, Spec(wanted.shape, gradient.spec.strides, wanted.dtype))
+        return gradient
+
+    def _replaced(self, old: Value, spec: Spec) -> Value:
+        ledger = self.ledger
+        new = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+        ledger.let_go(old)
+        return new
+
+    def _add_to_buffer(self, target: Node | AccumulateGrad, nr: int, gradient: Value) -> None:
+        if isinstance(target, AccumulateGrad):
+            target.buffer = self._accumulated(target.buffer, gradient)
+            return
+        if not target.buffer:
+            target.buffer = [None] * len(target.out_specs)
+        target.buffer[nr] = self._accumulated(target.buffer[nr], gradient)
+
+    def _accumulated(self, old: Value | None, new: Value) -> Value:
+        """InputBuffer::accumulate: in place when the buffer alone holds a dense tensor, else into a new one."""
+        if old is None:
+            return new
+        ledger = self.ledger
+        if old.storage.refs == 1 and is_non_overlapping_and_dense(old.spec.shape, old.spec.strides):
+            ledger.let_go(new)
+            return old
+        from memest.ops.kernels import iterator_strides
+        from memest.ops.tape import Tensor
+
+        operands = [Tensor(v.spec.shape, v.spec.strides, v.spec.dtype, i) for i, v in enumerate((old, new))]
+        spec = Spec(old.spec.shape, iterator_strides(old.spec.shape, operands), old.spec.dtype)
+        total = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+        ledger.let_go(old)
+        ledger.let_go(new)
+        return total
+
+    def _accumulate_grad(self, leaf: AccumulateGrad) -> None:
+        """The first gradient of a parameter is taken over when nobody else holds it and it lies as the parameter does, else copied."""
+        gradient = leaf.buffer
+        leaf.buffer = None
+        if gradient is None:
+            return
+        ledger = self.ledger
+        if gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
+            kept = gradient
+        else:
+            spec = leaf.value.spec
+            dense = is_non_overlapping_and_dense(spec.shape, spec.strides)
+            strides = spec.strides if dense else contiguous_strides(spec.shape)
+            kept = ledger.hold(Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype))))
+            ledger.let_go(gradient)
+        kept.storage.category = "gradient"
+        kept.storage.reason = f"gradient of {leaf.name}"
+        self.gradients[leaf.name] = kept
+
+
+_DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
+
+
+def _obeys_layout(grad: Spec, parameter: Spec) -> bool:
+    """obeys_layout_contract: strides equal the parameter's (size-1 dims aside), or row-major for a parameter that is not dense."""
+    if is_non_overlapping_and_dense(parameter.shape, parameter.strides):
+        return all(n == 1 or a == b for n, a, b in zip(grad.shape, grad.strides, parameter.strides, strict=True))
+    return grad.strides == contiguous_strides(grad.shape)

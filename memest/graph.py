@@ -1,0 +1,102 @@
+"""The layer graph: a network as data. Immutable, hashable by content, free of torch.
+
+Names live in one space: inputs, parameters and layer outputs. A layer with one output gives it its own name; with several, they
+are ``name.0``, ``name.1``, … unless ``outputs`` says otherwise. Dims of an input may be symbols (``N``, ``H``): the same graph
+is then estimated at any size. Values die where ``drops`` says: by default after their last reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from memest.dims import Expr
+
+Items = tuple[tuple[str, Any], ...]
+Reference = str | None | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A tensor the caller gives: its dims (ints, or expressions of symbols) and dtype."""
+
+    name: str
+    shape: tuple[int | Expr, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A tensor the network owns. A buffer is one that is never trained."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    trainable: bool = True
+    buffer: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it."""
+
+    name: str
+    op: str
+    tensors: tuple[Reference, ...]
+    attributes: Items = ()
+    outputs: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every name it reads, in order."""
+        names: list[str] = []
+        for t in self.tensors:
+            if isinstance(t, str):
+                names.append(t)
+            elif t is not None:
+                names.extend(t)
+        return tuple(names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
+    differs there (None: this one)."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    parameters: tuple[Parameter, ...]
+    layers: tuple[Layer, ...]
+    outputs: tuple[str, ...]
+    inference: Graph | None = None
+    _memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
+
+    def with_(self, **changes: Any) -> Graph:
+        """The same graph with some fields changed."""
+        return replace(self, _memo={}, **changes)
+
+
+def default_drops(layers: Iterable[Layer], outputs: Iterable[str], permanent: Iterable[str]) -> tuple[Layer, ...]:
+    """``layers`` with ``drops`` set so that each value dies after its last reader (at once when nobody reads it)."""
+    layers = tuple(layers)
+    last: dict[str, int] = {}
+    for i, layer in enumerate(layers):
+        for name in (*layer.outputs, *layer.reads):
+            last[name] = i
+    for name in (*outputs, *permanent):
+        last.pop(name, None)
+    dying: dict[int, list[str]] = {}
+    for name, i in last.items():
+        dying.setdefault(i, []).append(name)
+    return tuple(replace(layer, drops=tuple(dying.get(i, ()))) for i, layer in enumerate(layers))
+
+
+def attribute_items(attributes: Mapping[str, Any]) -> Items:
+    """A mapping as hashable items (lists become tuples)."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+    return tuple((name, frozen(value)) for name, value in attributes.items())

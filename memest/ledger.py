@@ -1,0 +1,107 @@
+"""The ledger: storages with reference counts, and the stream of allocations and releases they leave behind."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from memest.tensor import Shape, Spec
+
+
+class Storage:
+    """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released."""
+
+    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs")
+
+    def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
+        self.id = ident
+        self.nbytes = nbytes
+        self.category = category
+        self.layer = layer
+        self.op = op
+        self.reason = reason
+        self.refs = 0
+
+
+class Step(NamedTuple):
+    """One allocation (``delta`` > 0) or release (``delta`` < 0)."""
+
+    delta: int
+    storage: Storage
+    phase: str
+    layer: str
+    op: str
+
+
+class Value:
+    """A tensor of the running network: metadata, its storage, and how autograd reaches it.
+
+    ``refs`` counts who holds this very tensor (names, buffers of the engine); views are values of their own.
+    """
+
+    __slots__ = ("node", "output_nr", "refs", "requires_grad", "spec", "storage")
+
+    def __init__(self, spec: Spec, storage: Storage) -> None:
+        self.spec = spec
+        self.storage = storage
+        self.refs = 0
+        self.node: object | None = None
+        self.output_nr = 0
+        self.requires_grad = False
+
+    @property
+    def shape(self) -> Shape:
+        """Its dims."""
+        return self.spec.shape
+
+
+class Ledger:
+    """Keeps the books of one step."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.residents: list[Storage] = []
+        self.phase = "forward"
+        self.layer = ""
+        self.op = ""
+        self._next = 0
+
+    def allocate(self, nbytes: int, category: str = "temporary", reason: str = "") -> Storage:
+        """A new storage; an empty one takes nothing and leaves no step (torch's allocator does not report it)."""
+        storage = Storage(self._next, nbytes, category, self.layer, self.op, reason)
+        self._next += 1
+        if nbytes:
+            self.steps.append(Step(nbytes, storage, self.phase, self.layer, self.op))
+        return storage
+
+    def resident(self, nbytes: int, category: str, layer: str) -> Storage:
+        """A storage that is there before the step begins."""
+        storage = Storage(self._next, nbytes, category, layer, "", "")
+        self._next += 1
+        storage.refs = 1
+        self.residents.append(storage)
+        return storage
+
+    def release(self, storage: Storage) -> None:
+        """The storage goes back to the allocator."""
+        if storage.nbytes:
+            self.steps.append(Step(-storage.nbytes, storage, self.phase, self.layer, self.op))
+
+    def hold(self, value: Value) -> Value:
+        """One more holder of ``value``."""
+        value.refs += 1
+        value.storage.refs += 1
+        return value
+
+    def let_go(self, value: Value) -> None:
+        """One holder less; the last one releases the storage."""
+        value.refs -= 1
+        storage = value.storage
+        storage.refs -= 1
+        if storage.refs == 0:
+            self.release(storage)
+
+    def let_go_storage(self, storage: Storage) -> None:
+        """One holder of the bare storage less (a saved tensor)."""
+        storage.refs -= 1
+        if storage.refs == 0:
+            self.release(storage)

@@ -1,0 +1,31 @@
+"""The processor as the kernel libraries see it: instruction set, threads and cache sizes.
+
+oneDNN chooses implementations and blockings from these numbers alone, so they are part of a runtime's description.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Isa = Literal["avx2", "avx512"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """What the heuristics of the CPU libraries depend on. Cache sizes are bytes per core (a shared level divided by its sharers)."""
+
+    isa: Isa = "avx512"
+    threads: int = 2
+    l1_bytes: int = 48 * 1024
+    l2_bytes: int = 1024 * 1024
+    l3_bytes: int = 16 * 1024 * 1024
+
+    @property
+    def vector_floats(self) -> int:
+        """Floats in one vector register (oneDNN's ``simd_w`` for f32)."""
+        return 16 if self.isa == "avx512" else 8
+
+    def with_(self, **changes: object) -> Cpu:
+        """The same processor with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,593 @@
+"""oneDNN's brgemm backward-data convolution for strides above one: when it applies, its blocking and its scratchpad.
+
+Models ``brgemm_convolution_bwd_strided_t`` for f32 without attributes: src/cpu/x64/jit_brgemm_conv_bwd_strided.cpp and
+jit_brgemm_conv_bwd_utils.cpp (oneDNN v3.12), with the register blocking of src/cpu/x64/brgemm/brgemm_utils.cpp.
+The blocking is the one of best estimated efficiency. oneDNN estimates in single precision and near ties are common, so
+every step of the estimate is rounded to single precision here too.
+"""
+
+from __future__ import annotations
+
+from ctypes import c_float
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+from memest.libraries.cpu import Cpu, Isa
+from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+
+INT_MAX = 2**31 - 1
+FLOAT_BYTES = 4
+PAGE = 4096
+BATCH_ELEMENT_BYTES = 40
+AMX_ROWS = 16
+MIN_EFFICIENCY = 0.00001
+L1_COST, L2_COST, MEMORY_COST = 1, 3, 15
+IMPLEMENTATION = {"avx512": "brgconv_strided:avx512_core", "avx2": "brgconv_strided:avx2"}
+
+# Two-dimensional problems oneDNN leaves to other implementations:
+# (input channels, output channels, input height, width, output height, width[, kernel, stride]); channels are per group.
+SLOW_SHAPES = frozenset({(128, 256, 101, 85, 49, 41), (3, 128, 207, 175, 101, 85)})
+SLOW_SHAPES_WITH_KERNEL = frozenset(
+    {
+        (512, 1024, 8, 8, 4, 4, 4),
+        (1024, 2048, 4, 4, 2, 2, 4),
+        (64, 128, 513, 513, 256, 256, 3),
+        (32, 64, 1025, 1025, 512, 512, 3),
+        (128, 256, 257, 257, 128, 128, 3),
+        (256, 512, 49, 41, 23, 19, 5),
+        (64, 128, 14, 14, 7, 7, 4),
+        (1, 64, 28, 28, 14, 14, 4),
+    }
+)
+
+
+class _Shape(NamedTuple):
+    """The problem with three spatial dimensions (depth, height, width; absent ones are 1) and channels per group."""
+
+    batch: int
+    groups: int
+    ic: int
+    oc: int
+    id: int
+    ih: int
+    iw: int
+    od: int
+    oh: int
+    ow: int
+    kd: int
+    kh: int
+    kw: int
+    sd: int
+    sh: int
+    sw: int
+    pad_d: int
+    pad_h: int
+    pad_w: int
+
+    @property
+    def kernel_volume(self) -> int:
+        return self.kd * self.kh * self.kw
+
+    @property
+    def uneven_width(self) -> bool:
+        """The input width is no multiple of the stride: input and output go through copies."""
+        return self.iw % self.sw != 0
+
+    @property
+    def end_padding(self) -> tuple[int, int, int]:
+        """Padding after the input that the output size implies, negative when trailing input is unused."""
+        return (
+            (self.od - 1) * self.sd + self.kd - self.id - self.pad_d,
+            (self.oh - 1) * self.sh + self.kh - self.ih - self.pad_h,
+            (self.ow - 1) * self.sw + self.kw - self.iw - self.pad_w,
+        )
+
+
+class _Blocks(NamedTuple):
+    """Block sizes: input channels, kernel depth and height, input depth, height and width."""
+
+    ic: int
+    kd: int
+    kh: int
+    id: int
+    ih: int
+    iw: int
+
+
+class _Target(NamedTuple):
+    """What the estimate needs to know of the processor, and the loop order chosen for the problem."""
+
+    simd: int
+    registers: int
+    threads: int
+    l1: int
+    l2: int
+    channels_innermost: bool
+
+
+def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution: bool = False) -> Plan | None:
+    """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented.
+
+    ``for_deconvolution``: the convolution stands for a forward deconvolution, which excludes uneven input sizes.
+    """
+    if all(s == 1 for s in problem.stride) or any(d != 1 for d in problem.dilation) or _is_large(problem):
+        return None
+    simd = 16 if isa == "avx512" else 8
+    shape = _shape(problem)
+    if for_deconvolution and (shape.id % shape.sd or shape.ih % shape.sh or shape.iw % shape.sw):
+        return None
+    if (shape.groups > 1 and shape.oc <= simd) or _is_slow(shape):
+        return None
+    channels_innermost = shape.uneven_width or shape.od * shape.oh * shape.ow >= shape.ic * shape.kernel_volume
+    target = _Target(simd, 2 * simd if isa == "avx512" else 16, cpu.threads, cpu.l1_bytes, cpu.l2_bytes, channels_innermost)
+    blocks = _choose_blocks(shape, target)
+    if blocks is None:
+        return None
+    activations = channels_last_tag(2 + problem.spatial_dims)
+    return Plan(
+        implementation=IMPLEMENTATION[isa],
+        source=layout(activations, problem.source_dims),
+        weights=layout(_weights_tag(problem, blocks.ic), problem.weights_dims),
+        destination=layout(activations, problem.destination_dims),
+        scratchpad_bytes=_scratchpad_bytes(shape, blocks, cpu.threads),
+    )
+
+
+def _is_large(problem: Convolution) -> bool:
+    """Whether an image or the weights have more elements than a 32-bit int counts."""
+    sizes = (problem.source_dims[1:], problem.weights_dims, problem.destination_dims[1:])
+    for dims in sizes:
+        elements = 1
+        for n in dims:
+            elements *= n
+        if elements > INT_MAX:
+            return True
+    return False
+
+
+def _shape(problem: Convolution) -> _Shape:
+    missing = 3 - problem.spatial_dims
+    ones, zeros = (1,) * missing, (0,) * missing
+    return _Shape(
+        problem.batch,
+        problem.groups,
+        problem.in_channels // problem.groups,
+        problem.out_channels // problem.groups,
+        *ones,
+        *problem.input_size,
+        *ones,
+        *problem.output_size,
+        *ones,
+        *problem.kernel,
+        *ones,
+        *problem.stride,
+        *zeros,
+        *problem.padding,
+    )
+
+
+def _is_slow(shape: _Shape) -> bool:
+    if shape.id != 1 or shape.od != 1:
+        return False
+    sizes = (shape.ic, shape.oc, shape.ih, shape.iw, shape.oh, shape.ow)
+    if sizes in SLOW_SHAPES:
+        return True
+    return shape.kh == shape.kw and shape.sh == shape.sw == 2 and (*sizes, shape.kh) in SLOW_SHAPES_WITH_KERNEL
+
+
+def _weights_tag(problem: Convolution, ic_block: int) -> str:
+    """Input channels outermost and blocked innermost, output channels just before: ``Bcda16b``, grouped ``aCdeb16c``."""
+    first = 1 if problem.groups > 1 else 0
+    letters = "abcdef"[: first + 2 + problem.spatial_dims]
+    oc, ic, spatial = letters[first], letters[first + 1], letters[first + 2 :]
+    return f"{letters[:first]}{ic.upper()}{spatial}{oc}{ic_block}{ic}"
+
+
+def _scratchpad_bytes(shape: _Shape, blocks: _Blocks, threads: int) -> int:
+    """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread."""
+    batch = blocks.kd * blocks.kh * shape.kw
+    batch_elements = -(-_round_up(batch * BATCH_ELEMENT_BYTES, PAGE) // BATCH_ELEMENT_BYTES)
+    padded_output = 1
+    for out, kernel, stride, begin, end in zip(
+        shape[7:10], shape[10:13], shape[13:16], shape[16:19], shape.end_padding, strict=True
+    ):
+        padded_output *= out + max(0, kernel - 1 - begin) // stride + max(0, kernel - 1 - end) // stride
+    blocks_per_image = -(-shape.id // blocks.id) * -(-shape.ih // blocks.ih) * -(-shape.iw // blocks.iw)
+    buffers = [
+        batch_elements * BATCH_ELEMENT_BYTES,
+        _round_up(padded_output * shape.groups * shape.oc, PAGE) * FLOAT_BYTES,
+        _round_up(blocks_per_image * shape.groups, PAGE),
+    ]
+    if shape.uneven_width:
+        buffers.append(_round_up(blocks.iw * shape.sw * shape.ic * shape.groups, PAGE) * FLOAT_BYTES)
+    return sum(threads * size + PAGE for size in buffers)
+
+
+def _choose_blocks(shape: _Shape, target: _Target) -> _Blocks | None:
+    """The blocks of best estimated efficiency, the first found among equals."""
+    if target.simd == 16 and _is_mask_head(shape):
+        return _Blocks(ic=64, kd=1, kh=2, id=1, ih=14, iw=28)
+    pointwise = shape.kernel_volume == 1 and max(shape.pad_d, shape.pad_h, shape.pad_w, *shape.end_padding) <= 0
+    widths = _width_candidates(shape.iw, shape.sw)
+    best, best_efficiency = None, 0.0
+    for vectors in range(min(-(-shape.ic // target.simd), 4), 0, -1):
+        ic_block = vectors * target.simd
+        if not _worth_trying(shape, target.simd, ic_block, pointwise):
+            continue
+        id_block, ih_block = _image_blocks(shape, target, ic_block)
+        widest = _widest_block(shape, target, ic_block)
+        columns = min(shape.ic, ic_block)
+        for kd_block in _kernel_blocks(shape.kd, shape.sd):
+            for kh_block in _kernel_blocks(shape.kh, shape.sh):
+                for iw_block in widths:
+                    if iw_block > widest:
+                        continue
+                    blocks = _Blocks(ic_block, kd_block, kh_block, id_block, ih_block, iw_block)
+                    rows = _register_rows(iw_block // shape.sw, columns, shape.oc, target.simd, target.l1)
+                    efficiency = _efficiency(shape, target, blocks, rows, pointwise)
+                    if efficiency > best_efficiency and efficiency >= MIN_EFFICIENCY:
+                        best, best_efficiency = blocks, efficiency
+    return best
+
+
+def _is_mask_head(shape: _Shape) -> bool:
+    """The one two-dimensional problem (from Mask R-CNN) whose AVX-512 blocks oneDNN fixes by hand."""
+    return (shape.ic, shape.oc) == (256, 256) and shape[4:16] == (1, 28, 28, 1, 14, 14, 1, 2, 2, 1, 2, 2)
+
+
+@lru_cache(maxsize=1024)
+def _width_candidates(iw: int, sw: int) -> tuple[int, ...]:
+    """Widths that split the (rounded up) input width evenly and hold whole strides, widest first."""
+    width = _round_up(iw, sw)
+    splits = dict.fromkeys(-(-width // n) for n in range(1, width + 1))
+    return tuple(w for w in splits if w % sw == 0 and (iw % sw or iw % w == 0))
+
+
+def _kernel_blocks(kernel: int, stride: int) -> tuple[int, ...]:
+    return (kernel,) if kernel in (1, stride) else (kernel, stride)
+
+
+def _worth_trying(shape: _Shape, simd: int, ic_block: int, pointwise: bool) -> bool:
+    """oneDNN's quick rejection of the two largest AVX-512 channel blocks."""
+    if ic_block not in (48, 64):
+        return True
+    rounded = _round_up(shape.ic, simd)
+    strides = shape.sd * shape.sh * shape.sw
+    if pointwise:
+        if ic_block == 64:
+            return rounded % 64 == 0 and shape.id * shape.ih * shape.iw >= 64 * strides
+        return _single(_ratio(shape.ic, _round_up(shape.ic, 48))) >= _single(0.95)
+    if ic_block == 64:
+        return rounded % 64 == 0 and rounded < 192
+    return rounded % 48 == 0 and rounded <= 384 and shape.od * shape.oh * shape.ow > 81 * strides
+
+
+def _image_blocks(shape: _Shape, target: _Target, ic_block: int) -> tuple[int, int]:
+    """Depth and height of the input handled at once: what fits in half of L2, then small enough to feed all threads."""
+    padded_depth, padded_height, padded_width = (
+        out + max(0, kernel - 1 - begin) // stride + max(0, kernel - 1 - end) // stride
+        for out, kernel, stride, begin, end in zip(
+            shape[7:10], shape[10:13], shape[13:16], shape[16:19], shape.end_padding, strict=True
+        )
+    )
+    row_bytes = FLOAT_BYTES * (2 * shape.oc * padded_width + shape.iw * ic_block)
+    other_bytes = FLOAT_BYTES * ic_block * (shape.kernel_volume * shape.oc + 2 * AMX_ROWS)
+    available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
+    id_block, ih_block = 1, shape.ih
+    if padded_depth * padded_height * row_bytes > available:
+        id_block = max(1, min(shape.id, available // (padded_height * row_bytes)))
+        if id_block == 1:
+            ih_block = max(1, min(shape.ih, available // row_bytes))
+    channels = (shape.groups if shape.ic > 32 else 1) * shape.ic
+    images = -(-target.threads // (shape.batch * -(-channels // ic_block)))
+    thread_depth = -(-shape.id // images)
+    thread_height = -(-shape.ih // (images * -(-shape.id // thread_depth)))
+    return (
+        _align_block(min(id_block, thread_depth), shape.id, shape.sd),
+        _align_block(min(ih_block, thread_height), shape.ih, shape.sh),
+    )
+
+
+def _align_block(block: int, size: int, stride: int) -> int:
+    """The next block of whole strides that also divides ``size`` if the stride does; ``size`` itself at the latest."""
+    while block < size and (block % stride or (size % stride == 0 and size % block)):
+        block += 1
+    return block
+
+
+def _widest_block(shape: _Shape, target: _Target, ic_block: int) -> int:
+    """The widest block that still leaves work for every thread."""
+    rounded_width = _round_up(shape.iw, shape.sw)
+    work = shape.batch * shape.groups * -(-shape.ic // ic_block) * shape.id * shape.ih * shape.iw
+    share = _ratio(work, _single(_single(0.9) * target.threads))
+    widest = min(shape.iw, max(1, min(rounded_width, ceil(share))))
+    return _round_up(widest, shape.sw) if shape.uneven_width else widest
+
+
+@lru_cache(maxsize=65536)
+def _register_rows(rows: int, columns: int, depth: int, simd: int, l1: int) -> int:
+    """Rows of the result a brgemm kernel keeps in registers (``bd_block``)."""
+    vectors = columns // simd
+    width = 4 if vectors >= 4 else max(1, vectors)
+    if simd == 8 and width == 4:
+        most = (16 - 1) // (4 + 1)
+    else:
+        most = ((32 if simd == 16 else 16) - 1 - width) // width
+    best, best_efficiency = most, 0.0
+    for block in range(most, 0, -1):
+        used = _ratio(rows, _round_up(rows, block))
+        efficiency = _single(used * _ratio(width * block, (width + block) * most))
+        if FLOAT_BYTES * block * depth <= l1 and efficiency > best_efficiency:
+            best, best_efficiency = block, efficiency
+    return best
+
+
+class _Work(NamedTuple):
+    """How the blocks split the problem among the threads; ``_thread`` fields are the largest share of one thread."""
+
+    nb_ic: int
+    total: int
+    job: int
+    ic_blocks_thread: int
+    ic_vectors_thread: int
+    width_blocks_thread: int
+    width_thread: int
+    height_blocks_thread: int
+    height_thread: int
+    depth_blocks_thread: int
+    depth_thread: int
+    batch_thread: int
+
+
+SOURCE, DESTINATION, WEIGHTS = 0, 1, 2
+
+
+class _Loop(NamedTuple):
+    """A loop whose iterations use a tensor anew ``times`` times, and the elements of each tensor one iteration touches.
+
+    Without ``repeats`` the reuse stays inside one kernel and does not multiply the accesses.
+    """
+
+    tensor: int
+    times: int
+    source: int
+    destination: int
+    weights: int
+    repeats: bool = True
+
+
+def _efficiency(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, pointwise: bool) -> float:
+    """oneDNN's estimate of how well ``blocks`` use the processor, computed in single precision."""
+    width = _round_up(shape.iw, shape.sw)
+    work = _split_work(shape, target, blocks, width)
+    vectors = blocks.ic // target.simd
+    microkernel = _ratio(vectors * rows, (rows + vectors) * target.registers)
+    rows_used = _ratio(blocks.iw, _round_up(blocks.iw, rows))
+    overhead = _single(_single(2 - min(_single(1.9), _ratio(rows, blocks.iw))) * rows) / 64
+    kernel = _single(_single(1 + overhead) / 2)
+    balance = _balance(shape, target, blocks, work, width)
+    efficiency = _single(_ratio(shape.ic, work.nb_ic * blocks.ic) * microkernel)
+    for factor in (
+        _ratio(width, _round_up(width, blocks.iw)),
+        balance,
+        rows_used,
+        _cache_efficiency(shape, target, blocks, rows, work, width, pointwise),
+        kernel,
+    ):
+        efficiency = _single(efficiency * factor)
+    return efficiency
+
+
+def _split_work(shape: _Shape, target: _Target, blocks: _Blocks, width: int) -> _Work:
+    nb_ic = -(-shape.ic // blocks.ic)
+    nb_id, nb_ih, nb_iw = -(-shape.id // blocks.id), -(-shape.ih // blocks.ih), -(-shape.iw // blocks.iw)
+    image = nb_id * nb_ih * nb_iw
+    total = shape.batch * shape.groups * nb_ic * image
+    job = -(-total // target.threads)
+    per_channel_block = 1 if target.channels_innermost else image
+    per_width = shape.groups * nb_ic if target.channels_innermost else 1
+    per_height = nb_iw * per_width
+    ic_blocks = min(nb_ic, -(-job // per_channel_block))
+    width_blocks = min(nb_iw, -(-job // per_width))
+    height_blocks = min(nb_ih, -(-job // per_height))
+    depth_blocks = min(nb_id, -(-job // (nb_ih * per_height)))
+    return _Work(
+        nb_ic,
+        total,
+        job,
+        ic_blocks,
+        -(-min(shape.ic, ic_blocks * blocks.ic) // target.simd),
+        width_blocks,
+        min(width, width_blocks * blocks.iw),
+        height_blocks,
+        min(shape.ih, height_blocks * blocks.ih),
+        depth_blocks,
+        min(shape.id, depth_blocks * blocks.id),
+        min(shape.batch, -(-job // (image * shape.groups * nb_ic))),
+    )
+
+
+def _balance(shape: _Shape, target: _Target, blocks: _Blocks, work: _Work, width: int) -> float:
+    """How evenly the threads are loaded; counted block by block when there are few."""
+    if work.job >= target.threads:
+        return _ratio(work.total, _round_up(work.total, target.threads))
+    loads = [_thread_load(shape, target, blocks, work, width, thread) for thread in range(target.threads)]
+    return _ratio(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
+
+
+def _thread_load(shape: _Shape, target: _Target, blocks: _Blocks, work: _Work, width: int, thread: int) -> int:
+    """Input elements of one thread's blocks, walked as oneDNN's estimate does.
+
+    The estimate counts depth and height in elements where the rest counts blocks, and takes two steps per block,
+    the first one always with the channels innermost; both shape its result.
+    """
+    start, end = _share(work.total, target.threads, thread)
+    nb_iw = -(-shape.iw // blocks.iw)
+    sizes = {"n": shape.batch, "d": shape.id, "h": shape.ih, "w": nb_iw, "g": shape.groups, "c": work.nb_ic}
+    first = "ndhwgc"
+    second = first if target.channels_innermost else "ngcdhw"
+    position = {}
+    rest = start
+    for axis in reversed(second):
+        rest, position[axis] = divmod(rest, sizes[axis])
+    load = 0
+    for _ in range(start, end):
+        channels = min(shape.ic - position["c"] * blocks.ic, blocks.ic)
+        load += channels * min(width - position["w"] * blocks.iw, blocks.iw)
+        for order in (first, second):
+            for axis in reversed(order):
+                position[axis] = (position[axis] + 1) % sizes[axis]
+                if position[axis]:
+                    break
+    return load
+
+
+def _share(total: int, threads: int, thread: int) -> tuple[int, int]:
+    """The items of one thread when the first threads get one more each (``balance211``)."""
+    larger = -(-total // threads)
+    count = total - threads * (larger - 1)
+    start = thread * larger if thread <= count else count * larger + (thread - count) * (larger - 1)
+    return start, start + (larger if thread < count else larger - 1)
+
+
+def _cache_efficiency(
+    shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Work, width: int, pointwise: bool
+) -> float:
+    """Multiplications of the problem per estimated cost of moving the operands through the caches."""
+    loops = (_pointwise_loops if pointwise else _loops)(shape, target, blocks, rows, work)
+    cost = [float(MEMORY_COST)] * 3
+    repeats = [1.0] * 3
+    for loop in loops:
+        tensor, times = loop.tensor, loop.times
+        if times == 1:
+            continue
+        if tensor == SOURCE and FLOAT_BYTES * loop.source < target.l1:
+            level = L1_COST
+        elif FLOAT_BYTES * (loop.source + loop.destination + loop.weights) < target.l2:
+            level = L2_COST
+        else:
+            level = MEMORY_COST
+        cost[tensor] = _ratio(_single(cost[tensor] + _single(level * (times - 1))), times)
+        if loop.repeats:
+            repeats[tensor] = _single(repeats[tensor] * times)
+    image = work.batch_thread * work.depth_thread * work.height_thread * work.width_thread
+    accesses = (
+        image * shape.kernel_volume * shape.oc,
+        image * work.ic_vectors_thread,
+        shape.kernel_volume * work.ic_vectors_thread * shape.oc,
+    )
+    total = 0.0
+    for tensor, count in enumerate(accesses):
+        total = _single(total + _single(cost[tensor] * _single(_single(count) * repeats[tensor])))
+    kernel_calls = work.job * -(-shape.kd // blocks.kd) * -(-shape.kh // blocks.kh)
+    total = _single(_single(total + _single(kernel_calls)) * target.threads)
+    return _ratio(shape.batch * shape.id * shape.ih * width * shape.oc * shape.ic, total)
+
+
+def _loops(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Work) -> list[_Loop]:
+    """The loops that reuse a tensor, outermost first, for kernels larger than one point."""
+    simd, oc, plane = target.simd, shape.oc, shape.kd * shape.kh
+    source_thread = plane * _output_span(shape, work.width_thread, simd)
+    source_block = plane * _output_span(shape, blocks.iw, simd)
+    image_rows = work.depth_thread * work.height_thread
+    all_vectors, block_weights = work.ic_vectors_thread * simd, shape.kernel_volume * blocks.ic * oc
+    vectors = all_vectors if target.channels_innermost else blocks.ic
+    weights = shape.kernel_volume * vectors * oc
+    kernel_plane = blocks.kd * blocks.kh
+    kernel_weights = kernel_plane * shape.kw * blocks.ic * oc
+    splits = -(-shape.kd // blocks.kd) * -(-shape.kh // blocks.kh)
+    block_width = min(shape.ow, (rows - 1) * min(shape.kw, shape.sw) + shape.kw)
+    rows_span = _output_span(shape, rows, simd)
+    over_channels = (
+        _Loop(SOURCE, work.ic_blocks_thread, source_block, blocks.iw * blocks.ic, block_weights)
+        if target.channels_innermost
+        else _Loop(
+            SOURCE, work.ic_blocks_thread, image_rows * source_thread, blocks.ic * image_rows * work.width_thread, block_weights
+        )
+    )
+    over_image = [
+        _Loop(
+            WEIGHTS,
+            work.depth_blocks_thread,
+            blocks.id * work.height_thread * source_thread,
+            work.height_thread * work.width_thread * vectors,
+            weights,
+        ),
+        _Loop(WEIGHTS, work.height_blocks_thread, blocks.ih * source_thread, work.width_thread * vectors, weights),
+        _Loop(WEIGHTS, work.width_blocks_thread, source_block, blocks.iw * vectors, weights),
+    ]
+    return [
+        _Loop(
+            WEIGHTS,
+            work.batch_thread,
+            image_rows * source_thread,
+            image_rows * work.width_thread * all_vectors,
+            shape.kernel_volume * all_vectors * oc,
+        ),
+        *((*over_image, over_channels) if target.channels_innermost else (over_channels, *over_image)),
+        _Loop(DESTINATION, splits, kernel_plane * _output_span(shape, blocks.iw, simd), blocks.iw * blocks.ic, kernel_weights),
+        _Loop(WEIGHTS, -(-blocks.iw // rows), kernel_plane * rows_span, rows * blocks.ic, kernel_weights),
+        _Loop(SOURCE, shape.kw, rows_span, 0, blocks.ic * oc, repeats=False),
+        _Loop(SOURCE, simd, block_width * simd, 0, blocks.ic, repeats=False),
+    ]
+
+
+def _pointwise_loops(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Work) -> list[_Loop]:
+    """The loops that reuse a tensor, outermost first, for unpadded kernels of one point."""
+    simd, oc = target.simd, shape.oc
+    pixel = _round_up(oc, simd)
+    image_rows = work.depth_thread * work.height_thread
+    image = image_rows * work.width_thread
+    all_vectors = work.ic_vectors_thread * simd
+    if target.channels_innermost:
+        vectors, weights = all_vectors, all_vectors * shape.ic
+        over_channels = _Loop(
+            SOURCE,
+            work.ic_blocks_thread,
+            blocks.iw * _round_up(shape.ic, simd),
+            blocks.iw * blocks.ic,
+            blocks.ic * shape.ic,
+        )
+    else:
+        vectors, weights = blocks.ic, blocks.ic * oc
+        over_channels = _Loop(
+            SOURCE,
+            work.ic_blocks_thread,
+            image_rows * _round_up(work.width_thread * oc, simd),
+            blocks.ic * image,
+            blocks.ic * oc,
+        )
+    plane = blocks.id * work.height_thread * work.width_thread
+    strip = blocks.ih * work.width_thread
+    over_image = [
+        _Loop(WEIGHTS, work.depth_blocks_thread, plane * pixel, plane * vectors, weights),
+        _Loop(WEIGHTS, work.height_blocks_thread, strip * pixel, strip * vectors, weights),
+        _Loop(WEIGHTS, work.width_blocks_thread, blocks.iw * oc, blocks.iw * vectors, weights),
+    ]
+    return [
+        _Loop(WEIGHTS, work.batch_thread, image * pixel, image * all_vectors, all_vectors * oc),
+        *((*over_image, over_channels) if target.channels_innermost else (over_channels, *over_image)),
+        _Loop(WEIGHTS, -(-blocks.iw // rows), rows * pixel, rows * blocks.ic, blocks.ic * oc),
+        _Loop(SOURCE, simd, rows * simd, 0, blocks.ic, repeats=False),
+    ]
+
+
+def _output_span(shape: _Shape, positions: int, simd: int) -> int:
+    """Elements of the output gradient that ``positions`` kernel applications along the width read."""
+    span = min(shape.ow, (positions - 1) * min(shape.kw, shape.sw) + shape.kw)
+    return _round_up(span * shape.oc, simd) if shape.sw == 1 else span * _round_up(shape.oc, simd)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _single(x: float) -> float:
+    """``x`` rounded to single precision."""
+    return c_float(x).value
+
+
+def _ratio(a: float, b: float) -> float:
+    """``a / b`` as computed in single precision."""
+    return c_float(c_float(a).value / c_float(b).value).value

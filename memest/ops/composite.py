@@ -1,0 +1,60 @@
+"""Composites: what torch offers as one call and ATen builds from several operators that autograd knows.
+
+A composite is a function of values made of rows: it calls rows through a :class:`Caller`, in ATen's order, and never says a byte
+itself. Intermediate values live until it returns (C++ locals), unless it drops them earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from memest.ops.operator import Attribute, Example, canonical_attributes
+from memest.tensor import Shape, Spec
+
+
+class Value(Protocol):
+    """A tensor of the running network, as a composite sees it."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def requires_grad(self) -> bool: ...
+
+
+class Caller(Protocol):
+    """What a composite may do."""
+
+    training: bool
+
+    @property
+    def grad_mode(self) -> bool:
+        """True outside ``no_grad``."""
+
+    def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
+        """Run a row (or another composite) on values; absent optional tensors are None, ``*`` roles take a list."""
+
+    def drop(self, *values: Any) -> None:
+        """Release intermediates before the composite returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composite:
+    """One composite: the same face as an operator row (name, roles, attributes, examples, source), with a body made of calls."""
+
+    name: str
+    torch: str
+    roles: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    compose: Callable[..., Any]
+    examples: tuple[Example, ...]
+    source: str
+
+    def canonical(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All attributes with defaults filled in and values checked."""
+        return canonical_attributes(self.name, self.attributes, given)

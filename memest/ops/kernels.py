@@ -1,0 +1,197 @@
+"""What ATen's shared machinery allocates: TensorIterator's outputs and casts, reductions, copies, matrix products.
+
+Rows call these the way ATen's operators call each other. Sources: aten/src/ATen/TensorIterator.cpp (stride propagation, casts),
+aten/src/ATen/native/ReduceOps.cpp, TensorConversions.cpp, LinearAlgebra.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memest.dtypes import FLOATING, promote
+from memest.errors import ShapeError
+from memest.ops.tape import Tape, Tensor
+from memest.tensor import (
+    Shape,
+    broadcast,
+    channels_last_strides,
+    contiguous_strides,
+    is_channels_last,
+    is_channels_last_strides,
+    is_contiguous,
+    is_non_overlapping_and_dense,
+)
+
+
+def broadcast_shape(*tensors: Tensor) -> Shape:
+    """The common shape of operands; ShapeError when there is none."""
+    try:
+        return broadcast(*(t.shape for t in tensors))
+    except ValueError as e:
+        raise ShapeError(str(e)) from None
+
+
+def iterator_strides(shape: Shape, operands: Sequence[Tensor]) -> Shape:
+    """Strides of the output TensorIterator allocates for ``operands`` broadcast to ``shape``."""
+    if all(t.shape == shape for t in operands):
+        if all(is_contiguous(t.shape, t.strides) for t in operands):
+            return contiguous_strides(shape)
+        if all(is_channels_last(t.shape, t.strides) for t in operands):
+            return channels_last_strides(shape)
+        first = operands[0].strides
+        if all(t.strides == first for t in operands) and is_non_overlapping_and_dense(shape, first):
+            return first
+    return _permuted_strides(shape, [_expanded_strides(t, shape) for t in operands])
+
+
+def _expanded_strides(t: Tensor, shape: Shape) -> tuple[int, ...]:
+    lead = len(shape) - len(t.shape)
+    own = (0 if n == 1 and shape[lead + d] != 1 else t.strides[d] * t.itemsize for d, n in enumerate(t.shape))
+    return (0,) * lead + tuple(own)
+
+
+def _permuted_strides(shape: Shape, strides: Sequence[tuple[int, ...]]) -> Shape:
+    """TensorIterator::reorder_dimensions: dims sorted by the operands' strides, innermost first; then dense strides in that order."""
+    ndim = len(shape)
+    perm = list(range(ndim - 1, -1, -1))
+    for i in range(1, ndim):
+        moving = i
+        for d in range(i - 1, -1, -1):
+            order = _compare_dims(perm[d], perm[moving], shape, strides)
+            if order > 0:
+                perm[d], perm[moving] = perm[moving], perm[d]
+                moving = d
+            elif order < 0:
+                break
+    out = [0] * ndim
+    step = 1
+    for d in perm:
+        out[d] = step
+        step = step * shape[d]
+    return tuple(out) if perm != list(range(ndim - 1, -1, -1)) else contiguous_strides(shape)
+
+
+def _compare_dims(a: int, b: int, shape: Shape, strides: Sequence[tuple[int, ...]]) -> int:
+    for s in strides:
+        if s[a] == 0 or s[b] == 0:
+            continue
+        if s[a] != s[b]:
+            return -1 if s[a] < s[b] else 1
+        if shape[a] > shape[b]:
+            return 1
+    return 0
+
+
+def result_dtype(*tensors: Tensor) -> str:
+    """The dtype operands combine to; a 0-dim operand only counts when its category is higher (torch.result_type)."""
+    dims = [t.dtype for t in tensors if t.ndim > 0]
+    zeros = [t.dtype for t in tensors if t.ndim == 0]
+    if not dims:
+        dims, zeros = zeros, []
+    out = dims[0]
+    for d in dims[1:]:
+        out = promote(out, d)
+    for d in zeros:
+        if d in FLOATING and out not in FLOATING:
+            out = promote(out, "float32" if d == "float64" else d)
+    return out
+
+
+def elementwise(k: Tape, *tensors: Tensor, dtype: str | None = None, compute: str | None = None) -> Tensor:
+    """One TensorIterator kernel with an allocated output. Operands that are not of the common dtype (``compute``; by default the
+    promoted one) are copied first and dropped last. ``dtype`` overrides the output's dtype (comparisons: bool)."""
+    common = compute or result_dtype(*tensors)
+    casts = [k.empty(t.shape, common, t.strides if is_non_overlapping_and_dense(t.shape, t.strides) else None) for t in tensors if t.dtype != common]
+    shape = broadcast_shape(*tensors)
+    out = k.empty(shape, dtype or common, iterator_strides(shape, tensors))
+    k.free(*reversed(casts))
+    return out
+
+
+def elementwise_(k: Tape, out: Tensor, *others: Tensor) -> Tensor:
+    """One TensorIterator kernel that writes into ``out`` (which it also reads)."""
+    common = result_dtype(out, *others)
+    casts = [k.empty(t.shape, common, t.strides) for t in others if t.dtype != common]
+    k.free(*reversed(casts))
+    return out
+
+
+def scalar(k: Tape, value: float | int | bool) -> Tensor:
+    """A Python number wrapped into a 0-dim CPU tensor: float64 or int64 (bool stays bool)."""
+    dtype = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
+    return k.empty((), dtype)
+
+
+def empty_like(k: Tape, t: Tensor, dtype: str | None = None) -> Tensor:
+    """``empty_like`` with preserve_format: dense strides are kept, others are ordered as TensorIterator would."""
+    return k.empty(t.shape, dtype or t.dtype, preserved_strides(t))
+
+
+def preserved_strides(t: Tensor) -> Shape:
+    """Strides of ``empty_like(t)``: those of ``t`` when dense, else its dims' order made dense (infer_dense_strides)."""
+    if is_non_overlapping_and_dense(t.shape, t.strides):
+        return t.strides
+    return _permuted_strides(t.shape, [t.strides])
+
+
+def clone(k: Tape, t: Tensor) -> Tensor:
+    """``clone`` with preserve_format."""
+    return empty_like(k, t)
+
+
+def contiguous(k: Tape, t: Tensor, channels_last: bool = False) -> Tensor:
+    """``t`` itself when it already lies so, else a copy (``t.contiguous(memory_format)``)."""
+    if channels_last:
+        if is_channels_last(t.shape, t.strides):
+            return t
+        return k.empty(t.shape, t.dtype, channels_last_strides(t.shape))
+    if is_contiguous(t.shape, t.strides):
+        return t
+    return k.empty(t.shape, t.dtype)
+
+
+def suggests_channels_last(t: Tensor) -> bool:
+    """``t.suggest_memory_format() != contiguous``."""
+    return is_channels_last_strides(t.shape, t.strides)
+
+
+def transpose(k: Tape, t: Tensor, a: int, b: int) -> Tensor:
+    """The view with two dims exchanged."""
+    shape, strides = list(t.shape), list(t.strides)
+    shape[a], shape[b] = shape[b], shape[a]
+    strides[a], strides[b] = strides[b], strides[a]
+    return k.view(t, shape, strides)
+
+
+def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product of 2-dim operands; BLAS takes transposed operands as they are, others are copied first."""
+    if a.shape[1] != b.shape[0]:
+        raise ShapeError(f"matrices of {a.shape[0]}x{a.shape[1]} and {b.shape[0]}x{b.shape[1]} cannot be multiplied")
+    out = k.empty((a.shape[0], b.shape[1]), a.dtype)
+    copies = [k.empty(t.shape, t.dtype) for t in (a, b) if not _blas_ready(t)]
+    k.free(*reversed(copies))
+    return out
+
+
+def _blas_ready(t: Tensor) -> bool:
+    rows, cols = t.shape
+    by_rows = t.strides[1] == 1 and t.strides[0] >= max(1, cols)
+    by_cols = t.strides[0] == 1 and t.strides[1] >= max(1, rows)
+    return by_rows or by_cols or t.numel == 0
+
+
+def reduced_shape(shape: Shape, dims: Sequence[int] | None, keepdim: bool) -> Shape:
+    """The shape left after reducing ``dims`` (None or empty: all)."""
+    ndim = len(shape)
+    gone = set(range(ndim)) if not dims else {d % max(ndim, 1) for d in dims}
+    if keepdim:
+        return tuple(1 if d in gone else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in gone)
+
+
+def sum_to(k: Tape, t: Tensor, shape: Shape) -> Tensor:
+    """``at::sum_to``: ``t`` reduced over the dims that were broadcast from ``shape``."""
+    lead = len(t.shape) - len(shape)
+    if lead == 0 and t.shape == shape:
+        return t
+    return k.empty(shape, t.dtype)

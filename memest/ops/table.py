@@ -1,0 +1,25 @@
+"""The table of operators: every family's rows, by name. A name may stand once."""
+
+from __future__ import annotations
+
+from memest.ops import activation, elementwise, loss
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+
+FAMILIES = (activation, elementwise, loss)
+
+
+def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:
+    rows: dict[str, Operator] = {}
+    composites: dict[str, Composite] = {}
+    for family in FAMILIES:
+        for row in family.ROWS:
+            assert row.name not in rows, row.name
+            rows[row.name] = row
+        for composite in family.COMPOSITE_ROWS:
+            assert composite.name not in rows and composite.name not in composites, composite.name
+            composites[composite.name] = composite
+    return rows, composites
+
+
+OPERATORS, COMPOSITES = _collect()

@@ -1,0 +1,175 @@
+"""The tape: what a row's ``forward`` or ``backward`` writes down while it reads like the kernel it describes.
+
+A row allocates with :meth:`Tape.empty`, drops with :meth:`Tape.free`, makes views with :meth:`Tape.view` and says what autograd
+keeps with :meth:`Tape.save`. What it returns are its outputs. Everything it allocated and neither returned, saved nor freed is
+released when it returns, last allocated first, as C++ destroys locals.
+
+A tape knows metadata only; the result is a :class:`Trace`, free of identity, which the timeline replays onto real storages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from memest.dtypes import ITEMSIZE
+from memest.libraries.cpu import Cpu
+from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous
+
+
+class Tensor:
+    """A tensor inside a row: metadata, and the slot of the storage it looks at. Identity matters: the same object is the same
+    ``TensorImpl``, a view is another object on the same slot."""
+
+    __slots__ = ("dtype", "shape", "slot", "strides")
+
+    def __init__(self, shape: Shape, strides: Shape, dtype: str, slot: int) -> None:
+        self.shape = shape
+        self.strides = strides
+        self.dtype = dtype
+        self.slot = slot
+
+    @property
+    def ndim(self) -> int:
+        """Number of dims."""
+        return len(self.shape)
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, each counted once."""
+        return prod(self.shape) * ITEMSIZE[self.dtype]
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Row-major and dense."""
+        return is_contiguous(self.shape, self.strides)
+
+    @property
+    def spec(self) -> Spec:
+        """Its metadata."""
+        return Spec(self.shape, self.strides, self.dtype)
+
+    def __repr__(self) -> str:
+        return f"Tensor({list(self.shape)}, strides={list(self.strides)}, {self.dtype}, slot={self.slot})"
+
+
+class Event(NamedTuple):
+    """One step of a trace: ``slot`` is allocated with ``nbytes`` (``scratch`` when a library asked for it) or, with -1, dropped."""
+
+    slot: int
+    nbytes: int
+    scratch: bool
+
+
+class Out(NamedTuple):
+    """An output of a trace: metadata, storage slot, and the input whose very tensor it is (-1: a tensor of its own)."""
+
+    spec: Spec
+    slot: int
+    same_as: int
+
+
+class Saved(NamedTuple):
+    """What autograd keeps: the role, the metadata and the storage slot."""
+
+    role: str
+    spec: Spec
+    slot: int
+
+
+class Trace(NamedTuple):
+    """What one call did. Slots below ``n_inputs`` are the storages of its inputs, in order."""
+
+    n_inputs: int
+    events: tuple[Event, ...]
+    outputs: tuple[Out | None, ...]
+    saved: tuple[Saved, ...]
+    notes: tuple[tuple[str, Any], ...]
+
+
+class Tape:
+    """Records one call of a row.
+
+    ``needs`` says, per tensor input, whether its gradient will be wanted (all False under ``no_grad``); ``training`` is the mode of
+    the step; ``cpu`` the processor the kernels run on.
+    """
+
+    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_notes", "_saved", "cpu", "needs", "training")
+
+    def __init__(self, n_inputs: int, needs: tuple[bool, ...], training: bool, cpu: Cpu) -> None:
+        self.needs = needs
+        self.training = training
+        self.cpu = cpu
+        self._n_inputs = n_inputs
+        self._next = n_inputs
+        self._events: list[Event] = []
+        self._alive: list[int] = []
+        self._saved: list[Saved] = []
+        self._notes: dict[str, Any] = {}
+
+    @property
+    def grad_enabled(self) -> bool:
+        """True when this call makes an autograd node."""
+        return any(self.needs)
+
+    def empty(self, shape: Sequence[int], dtype: str = "float32", strides: Shape | None = None) -> Tensor:
+        """A new dense tensor (contiguous unless ``strides`` are given)."""
+        shape = tuple(shape)
+        slot = self._allocate(prod(shape) * ITEMSIZE[dtype], False)
+        return Tensor(shape, contiguous_strides(shape) if strides is None else strides, dtype, slot)
+
+    def scratch(self, nbytes: int) -> Tensor:
+        """Raw bytes that a library asks torch's allocator for: workspaces, blocked copies."""
+        return Tensor((nbytes,), (1,), "uint8", self._allocate(nbytes, True))
+
+    def view(self, base: Tensor, shape: Sequence[int], strides: Sequence[int] | None = None, dtype: str | None = None) -> Tensor:
+        """Another tensor on the storage of ``base``."""
+        shape = tuple(shape)
+        return Tensor(shape, contiguous_strides(shape) if strides is None else tuple(strides), dtype or base.dtype, base.slot)
+
+    def free(self, *tensors: Tensor | None) -> None:
+        """Drop tensors this call allocated; inputs, and what was dropped before, are left alone."""
+        for t in tensors:
+            if t is not None and t.slot in self._alive:
+                self._alive.remove(t.slot)
+                self._events.append(Event(t.slot, -1, False))
+
+    def save(self, **roles: Tensor | None) -> None:
+        """Keep tensors for backward under their roles; nothing happens when no gradient is wanted."""
+        if any(self.needs):
+            for role, t in roles.items():
+                if t is not None:
+                    self._saved.append(Saved(role, t.spec, t.slot))
+
+    def note(self, **facts: Any) -> None:
+        """Keep plain facts (sizes, hashable) for backward, beside the saved tensors and under names of their own."""
+        self._notes.update(facts)
+
+    def _allocate(self, nbytes: int, scratch: bool) -> int:
+        slot = self._next
+        self._next += 1
+        self._events.append(Event(slot, nbytes, scratch))
+        self._alive.append(slot)
+        return slot
+
+    def finish(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> Trace:
+        """Release the locals and close the tape."""
+        kept = {t.slot for t in outputs if t is not None}
+        kept.update(s.slot for s in self._saved)
+        for slot in reversed(self._alive):
+            if slot not in kept:
+                self._events.append(Event(slot, -1, False))
+        same = {id(t): i for i, t in enumerate(inputs) if t is not None}
+        outs = tuple(None if t is None else Out(t.spec, t.slot, same.get(id(t), -1)) for t in outputs)
+        return Trace(self._n_inputs, tuple(self._events), outs, tuple(self._saved), tuple(self._notes.items()))

@@ -1,0 +1,46 @@
+"""Torch's own allocator as the oracle: every allocation and release on CPU, in order, with the operator that made it.
+
+Needs torch. The events are ``torch.profiler``'s memory events (profile_memory=True): exact request sizes, empty requests left out.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch.profiler import ProfilerActivity, profile
+
+
+class Measured(NamedTuple):
+    """One allocation (``delta`` > 0) or release, and the stack of operators it happened in."""
+
+    delta: int
+    where: str
+
+
+def record(run: Callable[[], Any]) -> tuple[list[Measured], Any]:
+    """The event stream of ``run()``, and its result (kept alive until the profile has ended)."""
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
+            result = run()
+    finally:
+        gc.enable()
+    found: list[tuple[int, int, int, str]] = []
+    order = 0
+
+    def walk(node: Any, path: tuple[str, ...]) -> None:
+        nonlocal order
+        if node.tag.name == "Allocation":
+            found.append((node.start_time_ns, order, node.extra_fields.alloc_size, " / ".join(path)))
+            order += 1
+        for child in node.children:
+            walk(child, (*path, node.name))
+
+    kineto = p.profiler.kineto_results  # type: ignore[union-attr]
+    for root in kineto.experimental_event_tree():
+        walk(root, ())
+    found.sort(key=lambda e: e[:2])
+    return [Measured(size, where) for _, _, size, where in found], result

@@ -1,0 +1,157 @@
+"""One row against torch: an example run forward and backward in torch and on the timeline, event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+
+from memest.autograd import AccumulateGrad, Machine
+from memest.ledger import Ledger, Value
+from memest.libraries.cpu import Cpu
+from memest.ops.composite import Composite
+from memest.ops.operator import Example, Operator
+from memest.tensor import Spec
+from memest.timeline import Caller
+from validation.profiling import Measured, record
+
+
+def torch_callable(dotted: str) -> Any:
+    """The object a dotted name such as ``torch.nn.functional.relu`` stands for."""
+    head, *rest = dotted.split(".")
+    assert head == "torch"
+    return reduce(getattr, rest, torch)
+
+
+def example_tensors(example: Example, grad: bool = True) -> list[Any]:
+    """The example's tensors in torch: floats require grad, integers are zeros."""
+
+    def make(shape: Sequence[int], dtype: str, first: bool) -> torch.Tensor:
+        kind = getattr(torch, dtype)
+        t = torch.rand(tuple(shape)).to(kind) if kind.is_floating_point else torch.zeros(tuple(shape), dtype=kind)
+        if first and example.layout == "channels_last":
+            t = t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.channels_last_3d)
+        if first and example.layout == "transposed":
+            t = t.transpose(0, -1).contiguous().transpose(0, -1)
+        return t.requires_grad_(grad and kind.is_floating_point)
+
+    dtypes = iter([*example.dtypes, *["float32"] * 64])
+    made: list[Any] = []
+    for i, shape in enumerate(example.shapes):
+        if shape is None:
+            made.append(None)
+            next(dtypes)
+        elif shape and isinstance(shape[0], tuple | list):
+            made.append([make(s, next(dtypes), i == 0 and j == 0) for j, s in enumerate(shape)])
+        else:
+            made.append(make(shape, next(dtypes), i == 0))
+    return made
+
+
+def flat(tensors: list[Any]) -> list[torch.Tensor]:
+    """All tensors of a call, groups opened."""
+    out: list[torch.Tensor] = []
+    for t in tensors:
+        if isinstance(t, list):
+            out.extend(t)
+        elif t is not None:
+            out.append(t)
+    return out
+
+
+def spec_of(t: torch.Tensor) -> Spec:
+    """The metadata of a torch tensor."""
+    return Spec(tuple(t.shape), tuple(t.stride()), str(t.dtype).removeprefix("torch."))
+
+
+def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[str, Any]) -> Any:
+    """Run the row's torch callable: roles by position, attributes by name, a ``value`` in place of an absent second tensor."""
+    function = torch_callable(row.torch)
+    arguments = [t for t in tensors if t is not None]
+    keywords = dict(attributes)
+    if "value" in keywords and "value" in {a.name for a in row.attributes} and len(row.roles) > 1 and row.roles[1] == "other?":
+        arguments.append(keywords.pop("value"))
+    return function(*arguments, **keywords)
+
+
+def first_tensor(result: Any) -> torch.Tensor:
+    """The tensor a gradient is sent into: the first differentiable output."""
+    outputs = result if isinstance(result, tuple | list) else [result]
+    return next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), outputs[0])
+
+
+def measure(row: Operator | Composite, example: Example) -> list[Measured]:
+    """Torch's stream: call, then (when differentiable) ``output.backward(ones)`` with the gradient made beforehand."""
+    tensors = example_tensors(example)
+    attributes = dict(example.attributes)
+
+    def once(gradient: torch.Tensor | None) -> Any:
+        result = call_torch(row, _fresh(tensors, attributes), attributes)
+        out = first_tensor(result)
+        if out.requires_grad:
+            out.backward(torch.ones_like(out) if gradient is None else gradient)
+        return None
+
+    result = call_torch(row, _fresh(tensors, attributes), attributes)
+    gradient = torch.ones_like(first_tensor(result)).detach()
+    del result
+    once(gradient)
+    for t in flat(tensors):
+        t.grad = None
+    events, _ = record(lambda: once(gradient))
+    return events
+
+
+def _fresh(tensors: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    """In-place calls cannot take a leaf that requires grad: hand out views' worth of non-leaf aliases (no allocation)."""
+    if not attributes.get("inplace"):
+        return tensors
+    return [t.view_as(t) if isinstance(t, torch.Tensor) and t.requires_grad else t for t in tensors]
+
+
+def predict(row: Operator | Composite, example: Example, cpu: Cpu) -> list[int]:
+    """The predicted stream of the same two calls."""
+    ledger = Ledger()
+    machine = Machine(ledger, True, cpu)
+    caller = Caller(machine, True)
+    torch_tensors = example_tensors(example)
+
+    def value(t: torch.Tensor, name: str) -> Value:
+        s = spec_of(t)
+        v = ledger.hold(Value(s, ledger.resident(0, "input", name)))
+        if t.requires_grad:
+            v.node, v.requires_grad = AccumulateGrad(v, name), True
+        return v
+
+    arguments = [None if t is None else [value(u, "x") for u in t] if isinstance(t, list) else value(t, "x") for t in torch_tensors]
+    attributes = tuple(row.canonical(example.attributes).items())
+    outputs = [ledger.hold(v) for v in caller.run(row, arguments, attributes) if v is not None]
+    out = next((v for v in outputs if v.requires_grad), None)
+    if out is not None:
+        strides = spec_of(torch.ones_like(torch.empty_strided(out.spec.shape, out.spec.strides))).strides
+        gradient = ledger.hold(Value(Spec(out.spec.shape, strides, out.spec.dtype), ledger.resident(0, "gradient", "ones")))
+        for other in outputs:
+            if other is not out:
+                ledger.let_go(other)
+        machine.backward(out, gradient)
+        ledger.let_go(out)
+    else:
+        for v in outputs:
+            ledger.let_go(v)
+    return [s.delta for s in ledger.steps]
+
+
+def normalized(deltas: Sequence[int]) -> list[int]:
+    """Releases between two allocations happen at one moment: put each such run in order of size."""
+    out: list[int] = []
+    run: list[int] = []
+    for d in deltas:
+        if d < 0:
+            run.append(d)
+        else:
+            out.extend(sorted(run))
+            run = []
+            out.append(d)
+    return out + sorted(run)
