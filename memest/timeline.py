@@ -12,7 +12,7 @@ from typing import Any
 from memest import losses, optimizers
 from memest.autograd import AccumulateGrad, Machine
 from memest.dims import has_expr, resolve
-from memest.errors import GraphError, MemestError, ShapeError, UnknownNameError, UsageError, did_you_mean
+from memest.errors import GraphError, MemestError, UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph, Layer
 from memest.ledger import Ledger, Step, Storage, Value
 from memest.libraries.cpu import Cpu
@@ -24,13 +24,14 @@ from memest.tensor import Shape, Spec, nbytes, spec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What is done with the network: one training step or one inference call, and how."""
+    """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
+    optimizer's state appears during it); None stands for any later one."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
     loss: losses.Loss | None = None
     hold_output: bool = False
-    first_step: bool = False
+    step: int | None = None
     cpu: Cpu = Cpu()
 
 
@@ -206,7 +207,7 @@ class _Player:
         assert loss is not None
         ledger.hold(loss)
         if not recipe.hold_output:
-            self._let_outputs_go(outputs)
+            self._let_outputs_go()
         if not loss.requires_grad:
             raise GraphError("nothing to train: no trainable parameter reaches the loss")
         ledger.phase, ledger.layer, ledger.op = "backward", "loss", "ones_like"
@@ -215,16 +216,20 @@ class _Player:
         ledger.let_go(gradient)
         if not recipe.hold_output:
             ledger.let_go(loss)
+        self._optimize(recipe.optimizer)
+
+    def _optimize(self, optimizer: optimizers.Optimizer) -> None:
+        ledger, number = self.ledger, self.recipe.step
         ledger.phase = "optimizer_step"
-        optimizers.play_step(recipe.optimizer, ledger, [leaf.value for leaf in self.leaves if leaf.name in self.machine.gradients], [leaf.name for leaf in self.leaves if leaf.name in self.machine.gradients], recipe.first_step)
+        trained = [leaf for leaf in self.leaves if leaf.name in self.machine.gradients]
+        for leaf in trained:
+            for state in optimizers.resident_states(optimizer, leaf.value.spec, number):
+                ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", leaf.name)
+        optimizers.play_step(optimizer, ledger, [leaf.value for leaf in trained], [leaf.name for leaf in trained], number)
 
-    def _let_outputs_go(self, outputs: list[Value]) -> None:
-        del outputs
+    def _let_outputs_go(self) -> None:
+        """``model(x)`` was an argument only: it dies when the loss is there."""
+        own = {i.name for i in self.graph.inputs} | {p.name for p in self.graph.parameters}
         for name in dict.fromkeys(self.graph.outputs):
-            if name in self.env and name not in {i.name for i in self.graph.inputs}:
+            if name in self.env and name not in own:
                 self.ledger.let_go(self.env.pop(name))
-
-
-def shape_error(message: str) -> ShapeError:
-    """A shape error raised outside a row."""
-    return ShapeError(message)

@@ -104,11 +104,26 @@ def measure(row: Operator | Composite, example: Example) -> list[Measured]:
     return events
 
 
+class _Alias(torch.autograd.Function):
+    """The same storage under a tensor that is neither leaf nor view: what an in-place call needs, at no allocation."""
+
+    @staticmethod
+    def forward(ctx: Any, t: torch.Tensor) -> torch.Tensor:
+        """An alias of ``t``."""
+        return t.data
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        """The gradient as it came."""
+        return grad
+
+
 def _fresh(tensors: list[Any], attributes: dict[str, Any]) -> list[Any]:
-    """In-place calls cannot take a leaf that requires grad: hand out views' worth of non-leaf aliases (no allocation)."""
+    """In-place calls cannot take a leaf that requires grad: its first tensor becomes a non-leaf alias (no allocation)."""
     if not attributes.get("inplace"):
         return tensors
-    return [t.view_as(t) if isinstance(t, torch.Tensor) and t.requires_grad else t for t in tensors]
+    first, *rest = tensors
+    return [_Alias.apply(first) if isinstance(first, torch.Tensor) and first.requires_grad else first, *rest]
 
 
 def predict(row: Operator | Composite, example: Example, cpu: Cpu) -> list[int]:

@@ -26,6 +26,13 @@ class Cpu:
         """Floats in one vector register (oneDNN's ``simd_w`` for f32)."""
         return 16 if self.isa == "avx512" else 8
 
+    @staticmethod
+    def detect() -> Cpu:
+        """This machine, as oneDNN would see it (environment limits included)."""
+        from memest.libraries.detect import detected
+
+        return detected()
+
     def with_(self, **changes: object) -> Cpu:
         """The same processor with some fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]

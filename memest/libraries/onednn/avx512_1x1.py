@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import prod
 
 from memest.libraries.cpu import Cpu
-from memest.libraries.onednn.avx2_common import PAGE_BYTES, entry_bytes, is_too_large, reducer_bytes
+from memest.libraries.onednn.avx2_common import PAGE_BYTES, entry_bytes, exceeds_int, reducer_bytes
 from memest.libraries.onednn.avx512_common import (
     BLOCK,
     blocked_data_tag,
@@ -107,14 +107,14 @@ def _is_strided(problem: Convolution) -> bool:
 
 
 def _is_accepted(problem: Convolution) -> bool:
+    """The size limits apply to the problem of unit strides, hence to as many source points as there are outputs."""
     if problem.groups != 1 or prod(problem.kernel) != 1 or any(problem.padding):
         return False
-    if not _is_strided(problem):
-        return problem.input_size == problem.output_size and not is_too_large(problem)
-    if problem.spatial_dims == 3:
+    if _is_strided(problem) and problem.spatial_dims == 3:
         return False
     covered = tuple(out * stride for out, stride in zip(problem.output_size, problem.stride, strict=True))
-    return covered == problem.input_size and not is_too_large(problem)
+    points, ic, oc = prod(problem.output_size), problem.in_channels, problem.out_channels
+    return covered == problem.input_size and not exceeds_int(ic * points, oc * points, ic * oc)
 
 
 def _padded_bias_bytes(problem: Convolution) -> int:

@@ -410,10 +410,7 @@ def _column_blocks(g: _Geometry, threads: int) -> int:
     unrolled_ic, unrolled_kernel = 2, 1
     if g.stride[2] == g.dilation[2]:
         unrolled_kernel = kernel_columns
-        if kernel_columns > 7:
-            unrolled_ic = 1
-            if kernel_columns > REGISTERS // 2:
-                unrolled_kernel = kernel_columns % (REGISTERS // 2)
+        unrolled_ic = 1 if kernel_columns > 7 else 2
     unroll = min((REGISTERS - unrolled_kernel * unrolled_ic) // (unrolled_ic + 1), columns)
     steps = blocks(columns, unroll)
     block = blocks(steps, min(threads // gcd(g.batch, threads), steps)) * unroll

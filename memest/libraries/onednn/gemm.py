@@ -13,21 +13,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from struct import Struct
 
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
 from memest.libraries.onednn.scratchpad import scratchpad_size
+from memest.libraries.onednn.single import product, quotient, single, total
 
 FLOAT_BYTES = 4
 INT_MAX = 2**31 - 1
 SCRATCHPAD_LIMIT = 2**30
 SCRATCHPAD_PER_TENSOR_BYTE = 15
 SMALL_GEMM = 64 * 1024
-GOOD_EFFICIENCY = Struct("f").unpack(Struct("f").pack(0.9))[0]
+GOOD_EFFICIENCY = single(0.9)
 CHANNELS_LAST_WEIGHTS = {1: "cba", 2: "cdba", 3: "cdeba"}
 CHANNELS_LAST_GROUPED_WEIGHTS = {1: "dcab", 2: "decab", 3: "defcab"}
-_SINGLE = Struct("f")
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
@@ -192,7 +191,7 @@ def _columns_within_limit(shape: _Shape, cpu: Cpu, threads: int, used: int, frac
         return shape.columns
     column = shape.ic * shape.ks
     largest = available // (FLOAT_BYTES * threads * column)
-    os_block = max(cpu.vector_floats, int(_single(_single(largest) * _single(fraction))))
+    os_block = max(cpu.vector_floats, int(product(largest, fraction)))
     return column * os_block
 
 
@@ -205,7 +204,7 @@ def _many_small_images(shape: _Shape, cpu: Cpu, gemm_work: int) -> bool:
 
 
 def _outer_pays(outer_work: int, inner_work: int, gemm_work: int, threads: int) -> bool:
-    ratio = _single(_balance(outer_work, threads) / _balance(inner_work, threads))
+    ratio = single(_balance(outer_work, threads) / _balance(inner_work, threads))
     return ratio >= 1 or gemm_work // threads < SMALL_GEMM
 
 
@@ -273,7 +272,7 @@ class _BlockSearch:
     MIN_OC_BLOCK = 8
     UNCACHED_COST = 20
     STRIDED_COLUMNS_COST = 8
-    INVERSE_WEIGHT_SUM = _SINGLE.unpack(_SINGLE.pack(1 / 14.5))[0]
+    INVERSE_WEIGHT_SUM = single(1 / 14.5)
 
     def __init__(self, shape: _Shape, cpu: Cpu) -> None:
         self.shape = shape
@@ -369,22 +368,21 @@ class _BlockSearch:
         os_aligned = _round_up(os_block, vector)
         thread_balance = self._thread_balance(threads_oc, max_oc, max_os)
         moved = self._memory_operations(max_oc, max_os, os_block, ic_block, cost)
-        memory = _quotient(_times(_single(max_os / vector), max_oc, k), moved)
-        whole_gemm = _quotient(_times(float(os_block), oc_block, k_block), _times(float(max_os), max_oc, k))
+        memory = quotient(product(max_os / vector, max_oc, k), moved)
+        whole_gemm = quotient(product(os_block, oc_block, k_block), product(max_os, max_oc, k))
         calculations = os_aligned * k_block + oc_block * _round_up(k_block, vector) + oc_block * os_aligned
-        gemm = _quotient(_times(_single(os_block / vector), oc_block, k_block), calculations)
-        product = _single(thread_balance**8)
-        for factor in (
+        gemm = quotient(product(os_block / vector, oc_block, k_block), calculations)
+        weighted = product(
+            single(thread_balance**8),
             _balance(max_oc, oc_block),
             _balance(os_max, os_block),
             _balance(shape.ic, ic_block),
             _balance(os_block, 3 * vector),
             memory,
-            _single(whole_gemm**0.5),
+            single(whole_gemm**0.5),
             gemm,
-        ):
-            product = _single(product * factor)
-        return _single(product**self.INVERSE_WEIGHT_SUM)
+        )
+        return single(weighted**self.INVERSE_WEIGHT_SUM)
 
     def _thread_balance(self, threads_oc: int, max_oc: int, max_os: int) -> float:
         """Work of the least loaded thread over that of the most loaded."""
@@ -395,19 +393,19 @@ class _BlockSearch:
         largest = max_oc * max_os if oc_rest > threads_rest else max(max_oc * _div_up(spatial, crowded), min_oc * max_os)
         fewest = max(1, spatial // crowded)
         if threads_rest > oc_rest:
-            return _quotient(min_oc * fewest, largest)
-        return _quotient(min(max_oc * fewest, min_oc * (spatial // (threads // threads_oc))), largest)
+            return quotient(min_oc * fewest, largest)
+        return quotient(min(max_oc * fewest, min_oc * (spatial // (threads // threads_oc))), largest)
 
     def _memory_operations(self, max_oc: int, max_os: int, os_block: int, ic_block: int, cost: int) -> int:
         shape, vector = self.shape, self.vector
         passes = 1 if ic_block == shape.ic else 2 * _div_up(shape.ic, ic_block) - 1
         output = cost * max_oc * _round_up(max_os, vector) * passes
         source = shape.ks * shape.ic * _round_up(max_os * self.strides, vector)
-        tail = _quotient(_round_up(os_block, vector), os_block)
-        copied = _single(_single(source) * tail)
-        columns = int(_single(cost * _single(copied + copied)))
+        tail = quotient(_round_up(os_block, vector), os_block)
+        copied = product(source, tail)
+        columns = int(product(cost, total(copied, copied)))
         if shape.stride_width != 1:
-            columns = int(_single(_single(columns) * self.STRIDED_COLUMNS_COST))
+            columns = int(product(columns, self.STRIDED_COLUMNS_COST))
         weights = cost * max_oc * _round_up(shape.ic * shape.ks, vector)
         return cost * source + columns + weights + output
 
@@ -448,28 +446,10 @@ def _clamp(low: int, high: int, value: int) -> int:
     return max(low, min(high, value))
 
 
-def _single(value: float) -> float:
-    """``value`` rounded to single precision."""
-    rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
-    return rounded
-
-
-def _quotient(numerator: float, denominator: float) -> float:
-    return _single(_single(numerator) / _single(denominator))
-
-
 def _balance(work: int, unit: int) -> float:
     """How evenly ``work`` divides into units of ``unit``: 1 when exactly."""
-    return _quotient(work, _round_up(work, unit))
+    return quotient(work, _round_up(work, unit))
 
 
 def _mean(first: float, second: float) -> float:
-    return _single(_single(first + second) / 2)
-
-
-def _times(first: float, *others: int) -> float:
-    """A product in single precision, left to right."""
-    product = _single(first)
-    for other in others:
-        product = _single(product * _single(other))
-    return product
+    return single(total(first, second) / 2)

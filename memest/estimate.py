@@ -1,0 +1,242 @@
+"""From a graph to its memory: bind the input shape, play the step, read the peak.
+
+>>> estimate(graph, input_shape=(2, 3, 224, 224), mode="train", optimizer="adam").peak_bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from memest.dims import Expr
+from memest.dtypes import check_dtype
+from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.graph import Graph, Input
+from memest.ledger import Step, Storage
+from memest.libraries.cpu import Cpu
+from memest.losses import loss_named
+from memest.optimizers import optimizer_named
+from memest.tensor import Shape
+from memest.timeline import Recipe, Timeline, play
+
+InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Where in the step something happens: number of the event, phase, layer and operator."""
+
+    index: int
+    phase: str
+    layer: str
+    op: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """A storage alive at the peak: its bytes, category, the layer that made it and why it is still there."""
+
+    nbytes: int
+    category: str
+    layer: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The memory one step needs. All sizes are bytes, exact for torch's CPU allocator."""
+
+    graph: str
+    mode: str
+    optimizer: str | None
+    loss: str | None
+    input_shapes: Mapping[str, Shape]
+    device: str
+    dtype: str
+    cpu: Cpu
+    timeline: Timeline
+
+    @cached_property
+    def resident_bytes(self) -> int:
+        """Bytes there before the step: parameters, buffers, optimizer state, inputs, target."""
+        return sum(s.nbytes for s in self.timeline.residents)
+
+    @cached_property
+    def _peak(self) -> tuple[int, int]:
+        """(bytes above resident, number of the event that reaches them; -1 when nothing is allocated)."""
+        best, where = 0, -1
+        for i, total in enumerate(accumulate(step.delta for step in self.timeline.steps)):
+            if total > best:
+                best, where = total, i
+        return best, where
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes alive at one moment."""
+        return self.resident_bytes + self._peak[0]
+
+    @property
+    def moment(self) -> Moment:
+        """When the peak is reached."""
+        where = self._peak[1]
+        if where < 0:
+            return Moment(index=-1, phase="resident", layer="", op="")
+        step = self.timeline.steps[where]
+        return Moment(index=where, phase=step.phase, layer=step.layer, op=step.op)
+
+    @cached_property
+    def holdings(self) -> tuple[Holding, ...]:
+        """What is alive at the peak, largest first."""
+        alive: dict[int, Storage] = {s.id: s for s in self.timeline.residents}
+        for step in self.timeline.steps[: self._peak[1] + 1]:
+            if step.delta > 0:
+                alive[step.storage.id] = step.storage
+            else:
+                alive.pop(step.storage.id, None)
+        found = [Holding(nbytes=s.nbytes, category=s.category, layer=s.layer, op=s.op, reason=s.reason) for s in alive.values() if s.nbytes]
+        return tuple(sorted(found, key=lambda h: -h.nbytes))
+
+    def by_category(self) -> dict[str, int]:
+        """Bytes at the peak per category (categories with none are left out)."""
+        totals = dict.fromkeys(CATEGORIES, 0)
+        for h in self.holdings:
+            totals[h.category] += h.nbytes
+        return {c: n for c, n in totals.items() if n}
+
+    def by_layer(self) -> dict[str, int]:
+        """Bytes at the peak per layer (a parameter's under its own name), largest first."""
+        totals: dict[str, int] = {}
+        for h in self.holdings:
+            totals[h.layer] = totals.get(h.layer, 0) + h.nbytes
+        return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+    @property
+    def events(self) -> tuple[Step, ...]:
+        """The stream of allocations and releases, in order."""
+        return self.timeline.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything a report needs, as plain data."""
+        m = self.moment
+        return {
+            "graph": self.graph,
+            "mode": self.mode,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "device": self.device,
+            "dtype": self.dtype,
+            "cpu": {"isa": self.cpu.isa, "threads": self.cpu.threads},
+            "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
+            "peak_bytes": self.peak_bytes,
+            "resident_bytes": self.resident_bytes,
+            "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
+            "by_category": self.by_category(),
+            "by_layer": self.by_layer(),
+        }
+
+
+def estimate(
+    graph: Graph,
+    *,
+    input_shape: InputShape | None = None,
+    mode: str = "train",
+    optimizer: str = "sgd",
+    loss: str = "cross_entropy",
+    device: str = "cpu",
+    dtype: str = "float32",
+    hold_output: bool = False,
+    first_step: bool = False,
+    cpu: Cpu | None = None,
+) -> Estimate:
+    """The memory that one step of ``graph`` needs.
+
+    ``input_shape`` includes the batch: one shape, a list of shapes or a mapping for several inputs; it may be left out when the
+    graph's own dims are all numbers. ``mode`` is ``train`` (zero_grad, forward, loss, backward, optimizer step) or ``infer`` (one call
+    under no_grad whose output is kept). ``optimizer`` and ``loss`` are names with options (``adamw:foreach=true``).
+    ``hold_output`` keeps ``out = model(x)`` and the loss in variables through backward. ``first_step`` is the step in which the
+    optimizer's state appears. ``cpu`` describes the processor (this machine's when left out).
+    Raises GraphError, UsageError or UnsupportedError, each naming the place.
+    """
+    if mode not in ("train", "infer"):
+        raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
+    if device != "cpu":
+        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
+    if check_dtype(dtype) != "float32":
+        raise UnsupportedError(f"dtype {dtype!r} is not modelled; use 'float32'")
+    training = mode == "train"
+    played = graph if training or graph.inference is None else graph.inference
+    shapes = input_shapes(played, input_shape)
+    sizes = bind(played.inputs, shapes)
+    cpu = cpu or Cpu.detect()
+    recipe = Recipe(
+        training=training,
+        optimizer=optimizer_named(optimizer) if training else None,
+        loss=loss_named(loss) if training else None,
+        hold_output=hold_output,
+        step=1 if first_step else None,
+        cpu=cpu,
+    )
+    return Estimate(
+        graph=graph.name,
+        mode=mode,
+        optimizer=optimizer if training else None,
+        loss=loss if training else None,
+        input_shapes=shapes,
+        device=device,
+        dtype=dtype,
+        cpu=cpu,
+        timeline=play(played, shapes, sizes, recipe),
+    )
+
+
+def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
+    """The concrete shape of every input; UsageError when they do not fit the graph's inputs."""
+    names = [i.name for i in graph.inputs]
+    if given is None:
+        shapes = [i.shape for i in graph.inputs]
+    elif isinstance(given, Mapping):
+        for name in given:
+            if name not in names:
+                raise UsageError(f"the graph has no input {name!r}{did_you_mean(name, names)}")
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise UsageError(f"no shape is given for input {missing[0]!r}")
+        shapes = [tuple(given[n]) for n in names]
+    elif given and isinstance(given[0], Sequence):
+        shapes = [tuple(s) for s in given]  # type: ignore[arg-type]
+    else:
+        shapes = [tuple(given)]  # type: ignore[arg-type]
+    if len(shapes) != len(names):
+        raise UsageError(f"the graph has {len(names)} inputs ({', '.join(names)}), {len(shapes)} shapes are given")
+    return dict(zip(names, shapes, strict=True))  # type: ignore[arg-type]
+
+
+def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """The sizes that the symbols in the inputs' dims stand for; UsageError where a shape contradicts the graph."""
+    sizes: dict[str, int] = {}
+    for i in inputs:
+        shape = shapes[i.name]
+        described = "x".join(str(d) for d in i.shape)
+        if len(shape) != len(i.shape):
+            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({described}), the shape given has {len(shape)}")
+        for d, (want, have) in enumerate(zip(i.shape, shape, strict=True)):
+            if isinstance(have, Expr):
+                raise UsageError(f"input {i.name!r} has symbolic dims ({described}); give input_shape")
+            if isinstance(have, bool) or not isinstance(have, int) or have < 1:
+                raise UsageError(f"input {i.name!r}, dim {d}: sizes are positive integers, got {have!r}")
+            if isinstance(want, Expr) and want.op == "symbol":
+                known = sizes.setdefault(want.text, have)
+                if known != have:
+                    raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {known} already, got {have}")
+            elif isinstance(want, int) and want != have:
+                raise UsageError(f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {described})")
+    for i in inputs:
+        for d, (want, have) in enumerate(zip(i.shape, shapes[i.name], strict=True)):
+            if isinstance(want, Expr) and want.op != "symbol" and want.evaluate(sizes) != have:
+                raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {want.evaluate(sizes)}, got {have}")
+    return sizes

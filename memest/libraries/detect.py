@@ -1,0 +1,80 @@
+"""The processor at hand, read from the operating system: what oneDNN reads from cpuid.
+
+The environment counts as it does for the libraries: ``ONEDNN_MAX_CPU_ISA`` limits the instruction set, ``OMP_NUM_THREADS`` the threads.
+On systems that do not tell, a common server core stands in (:class:`memest.libraries.cpu.Cpu`'s defaults).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from memest.libraries.cpu import Cpu, Isa
+
+_SIZES = {"K": 1024, "M": 1024 * 1024}
+
+
+def detected() -> Cpu:
+    """The processor of this process, under its environment's limits."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return _detected(limit.upper(), int(threads) if threads.isdigit() and int(threads) > 0 else 0)
+
+
+@lru_cache(maxsize=8)
+def _detected(limit: str, threads: int) -> Cpu:
+    caches = _caches()
+    default = Cpu()
+    return Cpu(
+        isa=_isa(limit),
+        threads=threads or _physical_cores(),
+        l1_bytes=caches.get(1, default.l1_bytes),
+        l2_bytes=caches.get(2, default.l2_bytes),
+        l3_bytes=caches.get(3, default.l3_bytes),
+    )
+
+
+def _isa(limit: str) -> Isa:
+    if limit in ("AVX2", "AVX2_VNNI", "AVX2_VNNI_2"):
+        return "avx2"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return Cpu().isa
+    return "avx512" if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= set(flags) or not flags else "avx2"
+
+
+def _physical_cores() -> int:
+    """torch's default thread count: the physical cores this process may use."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    siblings = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+    try:
+        shared = len(_cpu_list(siblings.read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        shared = 1
+    return max(1, available // max(1, shared))
+
+
+def _cpu_list(text: str) -> list[int]:
+    cpus: list[int] = []
+    for part in text.strip().split(","):
+        low, _, high = part.partition("-")
+        cpus.extend(range(int(low), int(high or low) + 1))
+    return cpus
+
+
+def _caches() -> dict[int, int]:
+    """Bytes per core of each data cache level: the size divided by the logical processors that share it."""
+    found: dict[int, int] = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            if (index / "type").read_text(encoding="ascii").strip() == "Instruction":
+                continue
+            level = int((index / "level").read_text(encoding="ascii"))
+            text = (index / "size").read_text(encoding="ascii").strip()
+            size = int(text.rstrip("KM")) * _SIZES.get(text[-1], 1)
+            found[level] = size // len(_cpu_list((index / "shared_cpu_list").read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return found
