@@ -53,10 +53,12 @@ class Node:
 class Machine:
     """Runs calls forward and nodes backward on a ledger."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu) -> None:
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, *, remember: bool = True) -> None:
+        """``remember=False`` reads every row anew: traces of symbolic sizes must not be shared with those of plain ones."""
         self.ledger = ledger
         self.training = training
         self.cpu = cpu
+        self._forward = evaluate.forward if remember else evaluate.forward.__wrapped__
         self._sequence = count()
         self._order = count()
         self.gradients: dict[str, Value] = {}
@@ -77,7 +79,7 @@ class Machine:
                 flat.extend(a)
                 specs.append(tuple(v.spec for v in a))
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
-        trace = evaluate.forward(op, tuple(specs), attributes, needs, self.training, self.cpu)
+        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu)
         storages = self._replay(trace, [v.storage for v in flat])
         wants = differentiable and any(needs)
         node = None

@@ -19,11 +19,12 @@ Reference = str | None | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A tensor the caller gives: its dims (ints, or expressions of symbols) and dtype."""
+    """A tensor the caller gives: its dims (ints, or expressions of symbols), dtype and memory format."""
 
     name: str
     shape: tuple[int | Expr, ...]
     dtype: str = "float32"
+    layout: str = "contiguous"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Parameter:
     dtype: str = "float32"
     trainable: bool = True
     buffer: bool = False
+    layout: str = "contiguous"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +73,25 @@ class Graph:
     layers: tuple[Layer, ...]
     outputs: tuple[str, ...]
     inference: Graph | None = None
-    _memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""
-        return replace(self, _memo={}, **changes)
+        return replace(self, memo={}, **changes)
 
 
-def default_drops(layers: Iterable[Layer], outputs: Iterable[str], permanent: Iterable[str]) -> tuple[Layer, ...]:
-    """``layers`` with ``drops`` set so that each value dies after its last reader (at once when nobody reads it)."""
+def default_drops(
+    layers: Iterable[Layer], outputs: Iterable[str], permanent: Iterable[str], held: Iterable[tuple[str, int]] = ()
+) -> tuple[Layer, ...]:
+    """``layers`` with ``drops`` set so that each value dies after its last reader (at once when nobody reads it), or after the layer
+    number that ``held`` gives for it, whichever is later."""
     layers = tuple(layers)
     last: dict[str, int] = {}
     for i, layer in enumerate(layers):
         for name in (*layer.outputs, *layer.reads):
             last[name] = i
+    for name, i in held:
+        last[name] = max(last.get(name, i), i)
     for name in (*outputs, *permanent):
         last.pop(name, None)
     dying: dict[int, list[str]] = {}

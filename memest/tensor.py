@@ -109,10 +109,14 @@ def nbytes(shape: Sequence[int], dtype: str) -> int:
     return prod(shape) * ITEMSIZE[dtype]
 
 
-def spec(shape: Sequence[int], dtype: str = "float32") -> Spec:
-    """A contiguous tensor's metadata."""
+LAYOUTS = ("contiguous", "channels_last")
+
+
+def spec(shape: Sequence[int], dtype: str = "float32", layout: str = "contiguous") -> Spec:
+    """A dense tensor's metadata; ``channels_last`` counts for 4 and 5 dims, others stay row-major (as ``Module.to`` leaves them)."""
     shape = tuple(shape)
-    return Spec(shape, contiguous_strides(shape), dtype)
+    last = layout == "channels_last" and len(shape) in (4, 5)
+    return Spec(shape, channels_last_strides(shape) if last else contiguous_strides(shape), dtype)
 
 
 def broadcast(*shapes: Sequence[int]) -> Shape:

@@ -133,7 +133,7 @@ class _Player:
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
         for p in self.graph.parameters:
             storage = self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
-            value = Value(spec(p.shape, p.dtype), storage)
+            value = Value(spec(p.shape, p.dtype, p.layout), storage)
             if self.recipe.training and p.trainable and not p.buffer:
                 leaf = AccumulateGrad(value, p.name)
                 value.node, value.requires_grad = leaf, True
@@ -141,7 +141,7 @@ class _Player:
             self.env[p.name] = self.ledger.hold(value)
         for i in self.graph.inputs:
             shape = input_shapes[i.name]
-            value = Value(spec(shape, i.dtype), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
+            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
             self.env[i.name] = self.ledger.hold(value)
 
     def play(self) -> Timeline:
@@ -159,8 +159,7 @@ class _Player:
         self.ledger.layer = layer.name
         try:
             entry = operator_named(layer.op)
-            attributes = resolve(layer.attributes, self.sizes) if has_expr(layer.attributes) else layer.attributes
-            attributes = self._mode(attributes)
+            attributes = self._mode(self._attributes(layer, entry))
             outputs = self.caller.run(entry, [self._bound(t) for t in layer.tensors], attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
@@ -175,6 +174,18 @@ class _Player:
                 self.ledger.let_go(self.ledger.hold(unnamed))
         for name in layer.drops:
             self.ledger.let_go(self.env.pop(name))
+
+    def _attributes(self, layer: Layer, entry: Operator | Composite) -> tuple[tuple[str, Any], ...]:
+        """All attributes, defaults included; remembered on the graph unless sizes stand in them."""
+        memo = self.graph.memo
+        key = ("attributes", layer.name)
+        if key not in memo:
+            symbolic = has_expr(layer.attributes)
+            memo[key] = None if symbolic else tuple(entry.canonical(dict(layer.attributes)).items())
+        if memo[key] is None:
+            return tuple(entry.canonical(dict(resolve(layer.attributes, self.sizes))).items())
+        known: tuple[tuple[str, Any], ...] = memo[key]
+        return known
 
     def _mode(self, attributes: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
         """``training: None`` follows the mode of the step."""

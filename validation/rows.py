@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from validation.profiling import Measured, record
 def torch_callable(dotted: str) -> Any:
     """The object a dotted name such as ``torch.nn.functional.relu`` stands for."""
     head, *rest = dotted.split(".")
+    if head == "validation":
+        return getattr(import_module("validation.adapters"), rest[-1])
     assert head == "torch"
     return reduce(getattr, rest, torch)
 
@@ -28,14 +31,14 @@ def torch_callable(dotted: str) -> Any:
 def example_tensors(example: Example, grad: bool = True) -> list[Any]:
     """The example's tensors in torch: floats require grad, integers are zeros."""
 
-    def make(shape: Sequence[int], dtype: str, first: bool) -> torch.Tensor:
+    def make(shape: Sequence[int], dtype: str, first: bool, position: int) -> torch.Tensor:
         kind = getattr(torch, dtype)
         t = torch.rand(tuple(shape)).to(kind) if kind.is_floating_point else torch.zeros(tuple(shape), dtype=kind)
         if first and example.layout == "channels_last":
             t = t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.channels_last_3d)
         if first and example.layout == "transposed":
             t = t.transpose(0, -1).contiguous().transpose(0, -1)
-        return t.requires_grad_(grad and kind.is_floating_point)
+        return t.requires_grad_(grad and kind.is_floating_point and position not in example.frozen)
 
     dtypes = iter([*example.dtypes, *["float32"] * 64])
     made: list[Any] = []
@@ -44,9 +47,9 @@ def example_tensors(example: Example, grad: bool = True) -> list[Any]:
             made.append(None)
             next(dtypes)
         elif shape and isinstance(shape[0], tuple | list):
-            made.append([make(s, next(dtypes), i == 0 and j == 0) for j, s in enumerate(shape)])
+            made.append([make(s, next(dtypes), i == 0 and j == 0, i) for j, s in enumerate(shape)])
         else:
-            made.append(make(shape, next(dtypes), i == 0))
+            made.append(make(shape, next(dtypes), i == 0, i))
     return made
 
 
@@ -67,11 +70,18 @@ def spec_of(t: torch.Tensor) -> Spec:
 
 
 def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[str, Any]) -> Any:
-    """Run the row's torch callable: roles by position, attributes by name, a ``value`` in place of an absent second tensor."""
+    """Run the row's torch callable: roles by position (``torch.nn.functional``'s optional ones by name), attributes by
+    name, a ``value`` in place of an absent second tensor."""
     function = torch_callable(row.torch)
-    arguments = [t for t in tensors if t is not None]
     keywords = dict(attributes)
-    if "value" in keywords and "value" in {a.name for a in row.attributes} and len(row.roles) > 1 and row.roles[1] == "other?":
+    if row.torch.startswith("torch.nn.functional."):
+        keywords |= {role[:-1]: t for role, t in zip(row.roles, tensors, strict=True) if role.endswith("?")}
+        tensors = [t for role, t in zip(row.roles, tensors, strict=True) if not role.endswith("?")]
+    arguments = [t for t in tensors if t is not None]
+    if "inplace" in keywords and not row.torch.startswith(("torch.nn.functional.", "validation.")):
+        method = row.torch.rpartition(".")[2]
+        function = getattr(torch.Tensor, f"{method}_" if keywords.pop("inplace") else method)
+    if "value" in keywords and row.roles[-1].endswith("?") and tensors[-1] is None:
         arguments.append(keywords.pop("value"))
     return function(*arguments, **keywords)
 

@@ -1,40 +1,436 @@
-"""Arithmetic between tensors and with numbers."""
+"""Arithmetic between tensors and with numbers: a product keeps its factors, a sum keeps nothing.
+
+A Python number is attribute ``value`` in place of the second tensor; it reaches the kernel wrapped into a 0-dim tensor of 8 bytes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from memest.ops.kernels import elementwise, scalar
-from memest.ops.operator import Attribute, Example, Operator, number, optional
+from memest.dtypes import FLOATING
+from memest.errors import ShapeError
+from memest.ops.composite import Caller, Composite
+from memest.ops.kernels import (
+    Number,
+    broadcast_shape,
+    clone,
+    elementwise,
+    elementwise_,
+    empty_like,
+    result_dtype,
+    scalar,
+    where,
+    with_number,
+)
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
+Saved = dict[str, Any]
+Grads = Sequence[Tensor | None]
 
-def _add(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, alpha: float) -> Tensor:
-    wrapped = scalar(k, value) if other is None and value is not None else other
-    assert wrapped is not None
-    return elementwise(k, input, wrapped)
+VALUE = Attribute(name="value", default=None, check=optional(number))
+ALPHA = Attribute(name="alpha", default=1, check=number)
+INPLACE = Attribute(name="inplace", default=False, check=flag)
+ROUNDING = Attribute(name="rounding_mode", default=None, check=optional(choice("trunc", "floor")))
 
 
-def _add_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, value: float | None, alpha: float) -> list[Tensor | None]:
+def operand(k: Tape, other: Tensor | None, value: float | None) -> Tensor:
+    """The second operand: a tensor, or a number wrapped for the call."""
+    if other is not None:
+        return other
+    if value is None:
+        raise ShapeError("needs a second tensor or a value")
+    return scalar(k, value)
+
+
+def binary(k: Tape, input: Tensor, other: Tensor, inplace: bool, compute: str | None = None) -> Tensor:
+    """One arithmetic kernel, into ``input`` or a new tensor."""
+    if not inplace:
+        return elementwise(k, input, other, compute=compute)
+    if broadcast_shape(input, other) != input.shape:
+        raise ShapeError(f"a result of shape {list(broadcast_shape(input, other))} does not fit in place into {list(input.shape)}")
+    return elementwise_(k, input, other)
+
+
+def original(k: Tape, input: Tensor, inplace: bool) -> Tensor:
+    """What is kept of an input: itself, or a clone made before the call overwrites it."""
+    return clone(k, input) if inplace else input
+
+
+def incoming(grads: Grads) -> Tensor:
+    """The gradient of the only output."""
     (grad,) = grads
-    return [grad] * len(k.needs)
+    assert grad is not None
+    return grad
+
+
+def wants(k: Tape, which: int) -> bool:
+    """True when the gradient of that input is wanted (an absent one's never is)."""
+    return len(k.needs) > which and k.needs[which]
+
+
+def _kept(saved: Saved, value: float | None) -> Tensor:
+    """The saved second operand; a wrapped number stays one across saving."""
+    other: Tensor = saved["other"]
+    return other if value is None else Number((), (), other.dtype, other.slot)
+
+
+def _scaled(k: Tape, t: Tensor, factor: float) -> Tensor:
+    """``maybe_multiply``."""
+    return t if factor == 1 else _consumed(k, with_number(k, t, factor), t)
+
+
+def _consumed(k: Tape, result: Tensor, *temporaries: Tensor) -> Tensor:
+    """``result``, its temporaries dropped in the reverse order of their making."""
+    k.free(*reversed(temporaries))
+    return result
+
+
+def pair(k: Tape, of_input: Callable[[], Tensor], of_other: Callable[[], Tensor]) -> list[Tensor | None]:
+    """Gradients of both operands, in the generated code's order: by the alphabet of their names, ``other`` before ``self``."""
+    second = of_other() if wants(k, 1) else None
+    first = of_input() if k.needs[0] else None
+    return [first, second][: len(k.needs)]
+
+
+def _add(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, alpha: float, inplace: bool) -> Tensor:
+    return binary(k, input, operand(k, other, value), inplace)
+
+
+def _add_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, alpha: float, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    return pair(k, lambda: grad, lambda: _scaled(k, grad, alpha))
+
+
+def _sub_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, alpha: float, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    return pair(k, lambda: grad, lambda: _scaled(k, elementwise(k, grad), alpha))
+
+
+def _rsub(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, alpha: float) -> Tensor:
+    return elementwise(k, operand(k, other, value), input)
+
+
+def _rsub_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, alpha: float) -> list[Tensor | None]:
+    grad = incoming(grads)
+    return pair(k, lambda: _scaled(k, elementwise(k, grad), alpha), lambda: grad)
+
+
+def _mul(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    second = operand(k, other, value)
+    if wants(k, 0):
+        k.save(other=second)
+    if wants(k, 1):
+        k.save(self=original(k, input, inplace))
+    return binary(k, input, second, inplace)
+
+
+def _mul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    return pair(k, lambda: elementwise(k, grad, _kept(saved, value)), lambda: elementwise(k, grad, saved["self"]))
+
+
+def _div(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, rounding_mode: str | None, inplace: bool) -> Tensor:
+    second = operand(k, other, value)
+    k.save(other=second)
+    if wants(k, 1):
+        k.save(self=original(k, input, inplace))
+    common = result_dtype(input, second)
+    return binary(k, input, second, inplace, "float32" if rounding_mode is None and common not in FLOATING else common)
+
+
+def _div_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, rounding_mode: str | None, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    if rounding_mode is not None:
+        return pair(k, lambda: empty_like(k, grad), lambda: empty_like(k, grad))
+
+    def of_other() -> Tensor:
+        quotient = elementwise(k, saved["self"], saved["other"])
+        square = elementwise(k, quotient, saved["other"])
+        negative = elementwise(k, grad)
+        return _consumed(k, elementwise(k, negative, square), quotient, square, negative)
+
+    return pair(k, lambda: elementwise(k, grad, _kept(saved, value)), of_other)
+
+
+def _pow(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    if other is None:
+        if value is None:
+            raise ShapeError("needs a second tensor or a value")
+        k.save(self=original(k, input, inplace))
+        return input if inplace else _power_of_number(k, input, value)
+    k.save(self=original(k, input, inplace), exponent=other)
+    out = binary(k, input, other, inplace)
+    k.save(result=out)
+    return out
+
+
+def _power_of_number(k: Tape, input: Tensor, value: float) -> Tensor:
+    dtype = "float32" if isinstance(value, float) and input.dtype not in FLOATING else input.dtype
+    return elementwise(k, input, compute=dtype)
+
+
+def _pow_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    base: Tensor = saved["self"]
+    if "exponent" in saved:
+        return pair(k, lambda: _of_base(k, grad, base, saved["exponent"]), lambda: _of_exponent(k, grad, base, saved))
+    if value == 0:
+        return [empty_like(k, base)]
+    power = elementwise(k, base)
+    scaled = with_number(k, power, 2)
+    return [_consumed(k, elementwise(k, grad, scaled), power, scaled)]
+
+
+def _of_base(k: Tape, grad: Tensor, base: Tensor, exponent: Tensor) -> Tensor:
+    """pow_backward_self: where(exponent == 0, 0, grad * (exponent * self ** (exponent - 1)))."""
+    less = with_number(k, exponent, 1)
+    power = elementwise(k, base, less)
+    product = elementwise(k, exponent, power)
+    full = elementwise(k, grad, product)
+    zero = k.empty((), grad.dtype)
+    mask = with_number(k, exponent, 0.0, "bool")
+    return _consumed(k, where(k, mask, zero, full), less, power, product, full, zero, mask)
+
+
+def _of_exponent(k: Tape, grad: Tensor, base: Tensor, saved: Saved) -> Tensor:
+    """pow_backward_exponent: grad * where(self == 0 and exponent >= 0, 0, result * self.log())."""
+    positive = with_number(k, saved["exponent"], 0, "bool")
+    null = with_number(k, base, 0, "bool")
+    mask = elementwise(k, null, positive)
+    k.free(null, positive)
+    log = elementwise(k, base)
+    product = elementwise(k, saved["result"], log)
+    zero = k.empty((), grad.dtype)
+    factor = where(k, mask, zero, product)
+    return _consumed(k, elementwise(k, grad, factor), mask, log, product, zero, factor)
+
+
+def _addcmul(k: Tape, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float, inplace: bool) -> Tensor:
+    if wants(k, 2):
+        k.save(tensor1=tensor1)
+    if wants(k, 1):
+        k.save(tensor2=tensor2)
+    return _ternary(k, input, tensor1, tensor2, inplace)
+
+
+def _ternary(k: Tape, input: Tensor, first: Tensor, second: Tensor, inplace: bool) -> Tensor:
+    if not inplace:
+        return elementwise(k, input, first, second)
+    if broadcast_shape(input, first, second) != input.shape:
+        raise ShapeError(f"operands of shapes {list(first.shape)} and {list(second.shape)} do not fit in place into {list(input.shape)}")
+    return elementwise_(k, input, first, second)
+
+
+def _addcmul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+
+    def of_factor(other: Tensor) -> Tensor:
+        scaled = with_number(k, other, value)
+        return _consumed(k, elementwise(k, grad, scaled), scaled)
+
+    return [
+        grad if k.needs[0] else None,
+        of_factor(saved["tensor2"]) if k.needs[1] else None,
+        of_factor(saved["tensor1"]) if k.needs[2] else None,
+    ]
+
+
+def _addcdiv(k: Tape, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float, inplace: bool) -> Tensor:
+    if wants(k, 2):
+        k.save(tensor1=tensor1)
+    k.save(tensor2=tensor2)
+    return _ternary(k, input, tensor1, tensor2, inplace)
+
+
+def _addcdiv_backward(k: Tape, saved: Saved, grads: Grads, *, value: float, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    divisor: Tensor = saved["tensor2"]
+
+    def of_numerator() -> Tensor:
+        quotient = empty_like(k, divisor)
+        return _consumed(k, elementwise(k, grad, quotient), quotient)
+
+    def of_divisor() -> Tensor:
+        square = elementwise(k, divisor, divisor)
+        scaled = with_number(k, saved["tensor1"], value)
+        quotient = elementwise(k, scaled, square)
+        negative = elementwise(k, grad)
+        return _consumed(k, elementwise(k, negative, quotient), square, scaled, quotient, negative)
+
+    return [grad if k.needs[0] else None, of_numerator() if k.needs[1] else None, of_divisor() if k.needs[2] else None]
+
+
+def _lerp(k: Tape, input: Tensor, end: Tensor, weight: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    if weight is None:
+        return _ternary(k, input, end, end, inplace)
+    if wants(k, 2):
+        k.save(self=original(k, input, inplace), end=end)
+    k.save(weight=weight)
+    return _ternary(k, input, end, weight, inplace)
+
+
+def _lerp_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+    grad = incoming(grads)
+    if "weight" not in saved:
+        of_end = with_number(k, grad, 0.5) if k.needs[1] else None
+        return [with_number(k, grad, 0.5) if k.needs[0] else None, of_end]
+    end = elementwise(k, grad, saved["weight"]) if k.needs[1] else None
+    first = third = None
+    if k.needs[0]:
+        rest = empty_like(k, saved["weight"])
+        first = _consumed(k, elementwise(k, grad, rest), rest)
+    if k.needs[2]:
+        difference = elementwise(k, saved["end"], saved["self"])
+        third = _consumed(k, elementwise(k, grad, difference), difference)
+    return [first, end, third]
+
+
+def _floor_divide(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    return binary(k, input, operand(k, other, value), inplace)
+
+
+def _rdiv(c: Caller, input: Any, *, value: float) -> Any:
+    return c.call("mul", c.call("reciprocal", input), None, value=value)
+
+
+def _square(c: Caller, input: Any, *, inplace: bool) -> Any:
+    return c.call("pow", input, None, value=2, inplace=inplace)
+
+
+SAME = Example(shapes=((4, 5), (4, 5)), attributes={})
+PLAIN = (
+    SAME,
+    Example(shapes=((2, 3, 4, 5), (3, 1, 1)), attributes={}, layout="channels_last"),
+    Example(shapes=((4, 5), None), attributes={"value": 2.0}),
+    Example(shapes=((4, 5), None), attributes={"value": 3, "inplace": True}),
+    Example(shapes=((4, 5), (4, 1)), attributes={"inplace": True}),
+)
+SCALED = Example(shapes=((4, 5), (5,)), attributes={"alpha": 0.5})
+TRIPLE = (
+    Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={"value": 0.5}),
+    Example(shapes=((4, 5), (1, 5), (4, 1)), attributes={}),
+    Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={"inplace": True}),
+)
+BINARY = "aten/src/ATen/native/BinaryOps.cpp"
+
+
+def _row(
+    name: str,
+    forward: Callable[..., Tensor],
+    saves: tuple[str, ...],
+    backward: Callable[..., list[Tensor | None]] | None,
+    source: str,
+    *,
+    roles: tuple[str, ...] = ("input", "other?"),
+    attributes: tuple[Attribute, ...] = (VALUE, INPLACE),
+    examples: tuple[Example, ...] = PLAIN,
+) -> Operator:
+    return Operator(
+        name=name,
+        torch=f"torch.{name}",
+        roles=roles,
+        attributes=attributes,
+        forward=forward,
+        saves=saves,
+        backward=backward,
+        examples=examples,
+        source=source,
+    )
 
 
 ROWS = (
-    Operator(
-        name="add",
-        torch="torch.add",
-        roles=("input", "other?"),
-        attributes=(Attribute(name="value", default=None, check=optional(number)), Attribute(name="alpha", default=1, check=number)),
-        forward=_add,
-        saves=(),
-        backward=_add_backward,
+    _row("add", _add, (), _add_backward, f"derivatives.yaml: add.Tensor; {BINARY}", attributes=(VALUE, ALPHA, INPLACE), examples=(*PLAIN, SCALED)),
+    _row("sub", _add, (), _sub_backward, f"derivatives.yaml: sub.Tensor; {BINARY}", attributes=(VALUE, ALPHA, INPLACE), examples=(*PLAIN, SCALED)),
+    _row(
+        "rsub",
+        _rsub,
+        (),
+        _rsub_backward,
+        f"derivatives.yaml: rsub.Tensor; {BINARY}",
+        attributes=(VALUE, ALPHA),
+        examples=(SAME, SCALED, Example(shapes=((4, 5), None), attributes={"value": 1})),
+    ),
+    _row("mul", _mul, ("self", "other"), _mul_backward, f"derivatives.yaml: mul.Tensor, mul_tensor_backward; {BINARY}"),
+    _row(
+        "div",
+        _div,
+        ("self", "other"),
+        _div_backward,
+        f"derivatives.yaml: div.Tensor, div.Tensor_mode; {BINARY}",
+        attributes=(VALUE, ROUNDING, INPLACE),
+        examples=(*PLAIN, Example(shapes=((4, 5), (4, 5)), attributes={"rounding_mode": "floor"})),
+    ),
+    _row(
+        "pow",
+        _pow,
+        ("self", "exponent", "result"),
+        _pow_backward,
+        "derivatives.yaml: pow.Tensor_Scalar, pow.Tensor_Tensor; aten/src/ATen/native/Pow.cpp",
+    ),
+    _row(
+        "floor_divide",
+        _floor_divide,
+        (),
+        None,
+        f"{BINARY} (no derivative)",
         examples=(
-            Example(shapes=((4, 5), (4, 5)), attributes={}),
-            Example(shapes=((4, 5), (5,)), attributes={}),
-            Example(shapes=((4, 5), None), attributes={"value": 2.0}),
+            Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),
+            Example(shapes=((4, 5), None), attributes={"value": 2, "inplace": True}, dtypes=("int64",)),
         ),
-        source="derivatives.yaml: add.Tensor; aten/src/ATen/native/BinaryOps.cpp",
+    ),
+    _row(
+        "addcmul",
+        _addcmul,
+        ("tensor1", "tensor2"),
+        _addcmul_backward,
+        "derivatives.yaml: addcmul; aten/src/ATen/native/PointwiseOps.cpp",
+        roles=("input", "tensor1", "tensor2"),
+        attributes=(Attribute(name="value", default=1, check=number), INPLACE),
+        examples=TRIPLE,
+    ),
+    _row(
+        "addcdiv",
+        _addcdiv,
+        ("tensor1", "tensor2"),
+        _addcdiv_backward,
+        "derivatives.yaml: addcdiv; aten/src/ATen/native/PointwiseOps.cpp",
+        roles=("input", "tensor1", "tensor2"),
+        attributes=(Attribute(name="value", default=1, check=number), INPLACE),
+        examples=TRIPLE,
+    ),
+    _row(
+        "lerp",
+        _lerp,
+        ("self", "end", "weight"),
+        _lerp_backward,
+        "derivatives.yaml: lerp.Scalar, lerp.Tensor; aten/src/ATen/native/Lerp.cpp",
+        roles=("input", "end", "weight?"),
+        examples=(
+            Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25}),
+            Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={}),
+            Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25, "inplace": True}),
+        ),
     ),
 )
-COMPOSITE_ROWS = ()
+COMPOSITE_ROWS = (
+    Composite(
+        name="rdiv",
+        torch="validation.adapters.rdiv",
+        roles=("input",),
+        attributes=(Attribute(name="value", default=REQUIRED, check=number),),
+        compose=_rdiv,
+        examples=(Example(shapes=((4, 5),), attributes={"value": 1}), Example(shapes=((4, 5),), attributes={"value": 2.0})),
+        source="torch/_tensor.py (__rdiv__: self.reciprocal() * other)",
+    ),
+    Composite(
+        name="square",
+        torch="torch.square",
+        roles=("input",),
+        attributes=(INPLACE,),
+        compose=_square,
+        examples=(Example(shapes=((4, 5),), attributes={}), Example(shapes=((4, 5),), attributes={"inplace": True})),
+        source="aten/src/ATen/native/UnaryOps.cpp (square: pow(2))",
+    ),
+)

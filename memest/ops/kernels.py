@@ -7,8 +7,9 @@ aten/src/ATen/native/ReduceOps.cpp, TensorConversions.cpp, LinearAlgebra.cpp.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
-from memest.dtypes import FLOATING, promote
+from memest.dtypes import COMPLEX, FLOATING, promote
 from memest.errors import ShapeError
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import (
@@ -82,19 +83,32 @@ def _compare_dims(a: int, b: int, shape: Shape, strides: Sequence[tuple[int, ...
     return 0
 
 
+class Number(Tensor):
+    """A Python number wrapped into a 0-dim tensor: weakest of all in type promotion."""
+
+    __slots__ = ()
+
+
 def result_dtype(*tensors: Tensor) -> str:
-    """The dtype operands combine to; a 0-dim operand only counts when its category is higher (torch.result_type)."""
-    dims = [t.dtype for t in tensors if t.ndim > 0]
-    zeros = [t.dtype for t in tensors if t.ndim == 0]
-    if not dims:
-        dims, zeros = zeros, []
-    out = dims[0]
-    for d in dims[1:]:
-        out = promote(out, d)
-    for d in zeros:
-        if d in FLOATING and out not in FLOATING:
-            out = promote(out, "float32" if d == "float64" else d)
+    """The dtype operands combine to (torch.result_type): a 0-dim tensor counts only when its category is higher than that of the
+    tensors with dims, a wrapped number only when it is higher than both."""
+    out: str | None = None
+    for group in (
+        [t.dtype for t in tensors if t.ndim > 0],
+        [t.dtype for t in tensors if t.ndim == 0 and not isinstance(t, Number)],
+        ["float32" if t.dtype == "float64" else t.dtype for t in tensors if isinstance(t, Number)],
+    ):
+        if group:
+            lower = reduce(promote, group)
+            if out is None or (out not in FLOATING and (out == "bool" or lower in FLOATING)):
+                out = lower if out is None else promote(out, lower)
+    assert out is not None
     return out
+
+
+def integral(dtype: str) -> bool:
+    """True for integers and bool (``isIntegralType`` with bool)."""
+    return dtype not in FLOATING and dtype not in COMPLEX
 
 
 def elementwise(k: Tape, *tensors: Tensor, dtype: str | None = None, compute: str | None = None) -> Tensor:
@@ -119,7 +133,25 @@ def elementwise_(k: Tape, out: Tensor, *others: Tensor) -> Tensor:
 def scalar(k: Tape, value: float | int | bool) -> Tensor:
     """A Python number wrapped into a 0-dim CPU tensor: float64 or int64 (bool stays bool)."""
     dtype = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
-    return k.empty((), dtype)
+    return Number((), (), dtype, k.empty((), dtype).slot)
+
+
+def with_number(k: Tape, t: Tensor, value: float | int | bool, dtype: str | None = None) -> Tensor:
+    """``t`` combined with a number by one kernel, as ``at::mul(t, Scalar)`` and its kin do: the number is wrapped for the call."""
+    number = scalar(k, value)
+    out = elementwise(k, t, number, dtype=dtype)
+    k.free(number)
+    return out
+
+
+def where(k: Tape, condition: Tensor, input: Tensor, other: Tensor) -> Tensor:
+    """``at::where`` of three tensors: operands of a lesser dtype than the result's are copied first."""
+    common = result_dtype(input, other)
+    sides = [t if t.dtype == common else k.empty(t.shape, common, preserved_strides(t)) for t in (input, other)]
+    shape = broadcast_shape(condition, *sides)
+    out = k.empty(shape, common, iterator_strides(shape, (condition, *sides)))
+    k.free(*(new for new, old in zip(sides, (input, other), strict=True) if new is not old))
+    return out
 
 
 def empty_like(k: Tape, t: Tensor, dtype: str | None = None) -> Tensor:
@@ -195,3 +227,29 @@ def sum_to(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     if lead == 0 and t.shape == shape:
         return t
     return k.empty(shape, t.dtype)
+
+
+GRAIN_SIZE = 32768
+
+
+def sum_into(k: Tape, source: Tensor, out: Tensor) -> None:
+    """``sum_out``: nothing, but for a cast of another dtype and the partial sums of a large reduction to one element, one a thread
+    (TensorIteratorReduce.cpp, two_pass_reduction)."""
+    cast = k.empty(source.shape, out.dtype, preserved_strides(source)) if source.dtype != out.dtype else None
+    if out.numel == 1 and source.numel >= GRAIN_SIZE and k.cpu.threads > 1:
+        k.free(k.empty((k.cpu.threads, *out.shape), out.dtype))
+    k.free(cast)
+
+
+def mean_into(k: Tape, source: Tensor, out: Tensor) -> None:
+    """``mean_out`` on CPU: a sum, then a division by the element count in place."""
+    sum_into(k, source, out)
+    with_number_(k, out, 1)
+
+
+def with_number_(k: Tape, t: Tensor, value: float | int | bool) -> Tensor:
+    """``t`` combined with a number in place (``t.mul_(value)``)."""
+    number = scalar(k, value)
+    elementwise_(k, t, number)
+    k.free(number)
+    return t

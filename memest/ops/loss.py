@@ -5,21 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import elementwise, empty_like
-from memest.ops.operator import Attribute, Example, Operator, integer
+from memest.ops.operator import Attribute, Example, Operator
 from memest.ops.tape import Tape, Tensor
-
-
-def _log_softmax(k: Tape, input: Tensor, *, dim: int) -> Tensor:
-    out = k.empty(input.shape, input.dtype)
-    k.save(result=out)
-    return out
-
-
-def _log_softmax_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, dim: int) -> list[Tensor | None]:
-    (grad,) = grads
-    assert grad is not None
-    return [k.empty(grad.shape, grad.dtype)]
 
 
 def _nll_loss(k: Tape, input: Tensor, target: Tensor) -> Tensor:
@@ -38,17 +25,6 @@ def _cross_entropy(c: Caller, input: Any, target: Any) -> Any:
 
 
 ROWS = (
-    Operator(
-        name="log_softmax",
-        torch="torch.log_softmax",
-        roles=("input",),
-        attributes=(Attribute(name="dim", default=-1, check=integer),),
-        forward=_log_softmax,
-        saves=("result",),
-        backward=_log_softmax_backward,
-        examples=(Example(shapes=((4, 5),), attributes={"dim": 1}),),
-        source="derivatives.yaml: _log_softmax; aten/src/ATen/native/SoftMax.cpp",
-    ),
     Operator(
         name="nll_loss",
         torch="torch.nn.functional.nll_loss",

@@ -39,12 +39,14 @@ class Attribute:
 class Example:
     """A small call the tests run in torch and here: shapes (a shape, ``None``, or a list of shapes for a ``*`` role) and attributes.
 
-    ``dtypes`` overrides float32 per input; ``layout`` is ``contiguous``, ``channels_last`` or ``transposed`` (of the first input)."""
+    ``dtypes`` overrides float32 per input; ``layout`` is ``contiguous``, ``channels_last`` or ``transposed`` (of the first input);
+    ``frozen`` are the positions of the inputs whose gradient nobody wants."""
 
     shapes: tuple[Any, ...]
     attributes: Mapping[str, Any]
     dtypes: tuple[str, ...] = ()
     layout: str = "contiguous"
+    frozen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memest.ops import activation, elementwise, loss
+from memest.ops import activation, convolution, elementwise, loss, normalization
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 
-FAMILIES = (activation, elementwise, loss)
+FAMILIES = (activation, convolution, elementwise, loss, normalization)
 
 
 def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from math import prod
 
 from memest.libraries.onednn.problem import Convolution
+from memest.libraries.onednn.scratchpad import ALIGNMENT
 
 BLOCK = 8
 """Floats in an AVX2 register, and channels in a block of every layout here."""
 
 FLOAT_BYTES = 4
 INT_MAX = 2**31 - 1
-ENTRY_ALIGNMENT = 128
 PAGE_BYTES = 4096
 BARRIER_BYTES = 4096
 
@@ -52,7 +52,7 @@ def is_too_large(problem: Convolution) -> bool:
     )
 
 
-def entry_bytes(floats: int, alignment: int = ENTRY_ALIGNMENT) -> int:
+def entry_bytes(floats: int, alignment: int = ALIGNMENT) -> int:
     """Bytes one entry adds to a scratchpad: its own, and room to align it; an empty entry adds nothing."""
     return floats * FLOAT_BYTES + alignment if floats else 0
 

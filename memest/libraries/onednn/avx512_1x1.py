@@ -197,23 +197,20 @@ def _load_groups(
         memory = float32(float32(block_points + load * BLOCK) * float32(reduced))
         return float32(float32(compute_weight * compute) + float32(memory_weight * memory))
 
-    best, best_cost = threads if weights_dominate else 1, float("inf")
-    for groups in range(threads, 0, -1) if weights_dominate else range(1, threads + 1):
+    def busiest(groups: int) -> float:
         small_load, large_load = load_blocks // groups, -(-load_blocks // groups)
         small_team, large_team = threads // groups, -(-threads // groups)
         memory_weight = 1.0 if large_team == 1 else spread_weight
         if threads % groups < load_blocks % groups:
-            job = cost(large_load, small_team, memory_weight)
-        else:
-            job = max(cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight))
-        if job < best_cost:
-            best, best_cost = groups, job
-    return best
+            return cost(large_load, small_team, memory_weight)
+        return max(cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight))
+
+    return min(range(threads, 0, -1) if weights_dominate else range(1, threads + 1), key=busiest)
 
 
 def _fewer_threads(batch: int, most_threads: int, unroll: int, load_blocks: int, point_blocks: int) -> tuple[int, int]:
     """(threads, groups of threads that share out the produced channels) of a problem too small for all threads."""
-    best_threads, best_groups, best_efficiency = most_threads, 1, -1.0
+    best_threads, best_groups, best_efficiency = most_threads, 1, 0.0
     for threads in range(most_threads // 2, 0, -1):
         groups = _small_load_groups(batch, threads, unroll, load_blocks, point_blocks)
         efficiency = _efficiency(groups, batch, threads, unroll, load_blocks, point_blocks)
@@ -223,14 +220,10 @@ def _fewer_threads(batch: int, most_threads: int, unroll: int, load_blocks: int,
 
 
 def _small_load_groups(batch: int, threads: int, unroll: int, load_blocks: int, point_blocks: int) -> int:
-    best, best_efficiency = 1, -1.0
-    for chunk in range(1, load_blocks + 1):
-        groups = -(-load_blocks // chunk)
-        if groups <= threads:
-            efficiency = _efficiency(chunk, batch, threads, unroll, load_blocks, point_blocks)
-            if efficiency > best_efficiency:
-                best, best_efficiency = groups, efficiency
-    return best
+    """Groups of threads that share out the produced channels, by the best score."""
+    chunks = (chunk for chunk in range(1, load_blocks + 1) if -(-load_blocks // chunk) <= threads)
+    best = max(chunks, key=lambda chunk: _efficiency(chunk, batch, threads, unroll, load_blocks, point_blocks))
+    return -(-load_blocks // best)
 
 
 def _efficiency(chunk: int, batch: int, threads: int, unroll: int, load_blocks: int, point_blocks: int) -> float:
@@ -258,15 +251,12 @@ def _weights_threads(problem: Convolution, threads: int) -> tuple[int, int]:
         oc_share, ic_share = -(-output_blocks // oc_threads), -(-input_blocks // ic_threads)
         return share * (ic_share + oc_share) * BLOCK + 12 * oc_share * ic_share * BLOCK * BLOCK
 
-    chosen, least = (1, 1, 1), memory_cost(1, 1, 1)
-    for reducing in range(1, min(threads, chunks) + 1):
-        rest = threads // reducing
-        for oc_threads in range(1, min(rest, output_blocks) + 1):
-            ic_threads = min(rest // oc_threads, input_blocks)
-            cost = memory_cost(reducing, oc_threads, ic_threads)
-            if cost <= least:
-                chosen, least = (reducing, oc_threads, ic_threads), cost
-    reducing, oc_threads, ic_threads = chosen
+    splits = [
+        (reducing, oc_threads, min(threads // reducing // oc_threads, input_blocks))
+        for reducing in range(1, min(threads, chunks) + 1)
+        for oc_threads in range(1, min(threads // reducing, output_blocks) + 1)
+    ]
+    reducing, oc_threads, ic_threads = min(reversed(splits), key=lambda split: memory_cost(*split))
     if threads // 2 < reducing < threads:
         reducing = min(problem.batch, threads)
     return reducing * oc_threads * ic_threads, reducing

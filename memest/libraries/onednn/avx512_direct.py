@@ -32,8 +32,11 @@ WIDEST_UNROLL = 28
 CODE_BYTES = 256 * 1024
 INSTRUCTION_BYTES = 15
 MOST_OUTPUT_BLOCKS = 5
+NARROW_KERNEL = 13
+"""The code of forward kernels up to this width fits its buffer, however far they unroll."""
+
 WIDE_KERNELS = range(14, 20)
-"""Kernel widths that have special kernels where the output is one column wide."""
+"""Kernel widths with which backward weights knows how to work on outputs one column wide."""
 
 WIDEST_WEIGHTS_KERNEL = 14
 PLAIN_SOURCE_CHANNELS = 3
@@ -185,7 +188,7 @@ def _first_layer_weights_tag(g: _Geometry) -> str:
 def _forward_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
     """Whether the paddings of a row fit the unrolled columns, and the code its buffer."""
     columns, left, right, kernel_columns = g.output[2], g.padding[2], g.padding_end[2], g.kernel[2]
-    if kernel_columns < WIDE_KERNELS.start and max(left, right) <= min(columns, (REGISTERS - 1) // (MOST_OUTPUT_BLOCKS + 1)):
+    if kernel_columns <= NARROW_KERNEL and max(left, right) <= min(columns, (REGISTERS - 1) // (MOST_OUTPUT_BLOCKS + 1)):
         return True
     held, unroll = _forward_unroll(g, width, cpu)
     if left > unroll or right - columns % unroll * g.stride[2] > unroll:
@@ -199,42 +202,38 @@ def _forward_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
 
 def _forward_unroll(g: _Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
     """(blocks of output channels held in registers, columns unrolled)."""
-    input_block = g.ic if g.is_first_layer else width
-    output_blocks = blocks(g.oc, width)
-    (kernel_depth, kernel_rows, kernel_columns), columns = g.kernel, g.output[2]
-    touched = kernel_depth * kernel_rows * input_block * (blocks(g.input[2], g.stride[2]) + 2 * kernel_columns * width)
-    in_l1 = FLOAT_BYTES * (touched + 2 * columns * width) < cpu.l1_bytes
-    one_column = _is_one_column_image(g, output_blocks)
-    if not one_column and _broadcasts_from_memory(g, in_l1):
-        small = in_l1 and columns <= 8 and kernel_rows <= 3 and kernel_columns <= 3
-        held = 2 if small and output_blocks % 2 == 0 and g.batch > 1 and not g.is_first_layer else 1
-        return held, min(columns, WIDEST_UNROLL if held == 1 else (REGISTERS - 1) // (held + 1))
+    columns, output_blocks = g.output[2], blocks(g.oc, width)
+    one_column = _is_one_column_image(g)
+    if not one_column and _broadcasts_from_memory(g, width, cpu):
+        return 1, min(columns, WIDEST_UNROLL)
     candidates = [n for n in range(min(output_blocks, MOST_OUTPUT_BLOCKS), 0, -1) if output_blocks % n == 0]
     held = candidates[0] if one_column else _best_balanced(g, width, output_blocks, candidates, cpu)
     return held, min(columns, (REGISTERS - 1) // (held + 1))
 
 
-def _is_one_column_image(g: _Geometry, output_blocks: int) -> bool:
-    """One tall image that the kernel's width reduces to a single column."""
-    depth_is_trivial = g.input[0] == g.output[0] == g.kernel[0] == g.stride[0] == 1
+def _is_one_column_image(g: _Geometry) -> bool:
+    """One tall image that an unpadded kernel of its width reduces to a single column."""
+    depth_is_trivial = g.input[0] == g.output[0] == g.kernel[0] == g.stride[0] == g.dilation[0] == 1
     rows_are_plain = g.stride[1] == 1 and g.output[1] >= 60 and g.kernel[1] >= 3
-    columns_are_one = g.output[2] == g.stride[2] == 1 and g.input[2] == g.kernel[2]
-    unpadded = g.padding[2] == g.padding_end[2] == g.padding[0] == g.padding_end[0] == 0
-    dense = g.dilation[0] == g.dilation[2] == 1
-    return g.groups == g.batch == 1 and output_blocks > 1 and depth_is_trivial and rows_are_plain and columns_are_one and unpadded and dense
+    columns_become_one = g.output[2] == g.stride[2] == g.dilation[2] == 1 and g.input[2] == g.kernel[2]
+    return g.groups == g.batch == 1 and depth_is_trivial and rows_are_plain and columns_become_one
 
 
-def _broadcasts_from_memory(g: _Geometry, in_l1: bool) -> bool:
-    """Whether source values are broadcast as operands, which leaves room to unroll widely but only for a block or two."""
-    kernel_columns, (_, rows, columns) = g.kernel[2], g.output
-    ic = g.ic if g.channels_last or g.groups > 1 or g.is_first_layer else round_up(g.ic)
-    three_wide = kernel_columns == 3 and columns <= 28 and in_l1
-    three_wide = three_wide and not (columns == 13 and ic >= 192) and not (columns == 28 and ic >= 512)
-    if kernel_columns > 3:
+def _broadcasts_from_memory(g: _Geometry, width: int, cpu: Cpu) -> bool:
+    """Whether source values are broadcast as operands, which leaves the registers to the unrolled columns of few blocks."""
+    (_, rows, columns), kernel_columns = g.output, g.kernel[2]
+    if kernel_columns > 3 or (g.batch == 1 and (columns <= WIDEST_UNROLL or g.is_first_layer or (columns <= 147 and g.oc <= 96))):
         return True
-    if three_wide and (g.stride[1] == g.stride[2] == 1 or (g.batch <= 16 and (g.oc <= 192 or rows <= 10))):
-        return True
-    return g.batch == 1 and (columns <= WIDEST_UNROLL or g.is_first_layer or (columns <= 147 and g.oc <= 96))
+    if kernel_columns < 3 or columns > WIDEST_UNROLL:
+        return False
+    ic = g.ic if g.channels_last or g.groups > 1 else round_up(g.ic)
+    if (columns == 13 and ic >= 192) or (columns == 28 and ic >= 512):
+        return False
+    if not g.stride[1] == g.stride[2] == 1 and (g.batch > 16 or (g.oc > 192 and rows > 10)):
+        return False
+    input_block = g.ic if g.is_first_layer else width
+    per_row = blocks(g.input[2], g.stride[2]) + 2 * kernel_columns * width
+    return FLOAT_BYTES * (g.kernel[0] * g.kernel[1] * input_block * per_row + 2 * columns * width) < cpu.l1_bytes
 
 
 def _best_balanced(g: _Geometry, width: int, output_blocks: int, candidates: list[int], cpu: Cpu) -> int:
@@ -281,31 +280,21 @@ def _row_blocks_efficiency(g: _Geometry, width: int, held: int, unroll: int, chu
 
 def _backward_data_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
     """Whether the columns unrolled suit the kernel's overhang on both sides and the stride, and the code its buffer."""
-    input_blocks = blocks(g.ic, width)
     columns, kernel_columns, stride = g.input[2], g.kernel[2], g.stride[2]
-    one_column = (
-        kernel_columns in WIDE_KERNELS
-        and g.output[2] == stride == 1
-        and input_blocks > 1
-        and kernel_columns == columns
-        and g.dilation == (1, 1, 1)
-    )
-    held, unroll = _backward_data_unroll(g, width, input_blocks, one_column, cpu)
+    held, unroll = _backward_data_unroll(g, width, cpu)
     tail = columns % unroll
     overhang = g.extent[2] - 1
     left = max(0, (overhang - g.padding[2]) // stride)
     right = max(0, (overhang - max(0, g.padding_end[2] + tail)) // stride)
-    if left * stride > unroll and not one_column:
-        return False
-    if right * stride > unroll or (columns > unroll and (unroll % stride or g.padding_end[2] + tail < 0)):
+    if max(left, right) * stride > unroll or (columns > unroll and (unroll % stride or g.padding_end[2] + tail < 0)):
         return False
     versions = 1 + (left > 0) + (right > 0)
-    return one_column or versions * kernel_columns * width * held * unroll * INSTRUCTION_BYTES <= CODE_BYTES
+    return versions * kernel_columns * width * held * unroll * INSTRUCTION_BYTES <= CODE_BYTES
 
 
-def _backward_data_unroll(g: _Geometry, width: int, input_blocks: int, one_column: bool, cpu: Cpu) -> tuple[int, int]:
+def _backward_data_unroll(g: _Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
     """(blocks of input channels held in registers, columns unrolled)."""
-    (_, kernel_rows, kernel_columns), columns = g.kernel, g.input[2]
+    (_, kernel_rows, kernel_columns), columns, input_blocks = g.kernel, g.input[2], blocks(g.ic, width)
     touched = columns * width * 2 * kernel_rows + g.output[2] * width + kernel_rows * kernel_columns * width * width * 2
     touched *= FLOAT_BYTES
     strided_rows = g.stride[1] > 1 or g.stride[0] > 1
@@ -313,9 +302,8 @@ def _backward_data_unroll(g: _Geometry, width: int, input_blocks: int, one_colum
     broadcasts_explicitly = (
         kernel_columns == 1 or (kernel_columns == 5 and columns < 8) or (kernel_columns < 5 and (odd_width or touched > cpu.l1_bytes))
     )
-    if one_column or (broadcasts_explicitly and not strided_rows):
-        most = min(2 if one_column else 4, input_blocks)
-        held = next(n for n in range(most, 0, -1) if input_blocks % n == 0)
+    if broadcasts_explicitly and not strided_rows:
+        held = next(n for n in range(min(4, input_blocks), 0, -1) if input_blocks % n == 0)
         return held, min(columns, (REGISTERS - 1) // (held + 1))
     wide = kernel_columns > 3 or (kernel_columns == 3 and touched < cpu.l1_bytes and g.output[2] > 8)
     if wide or strided_rows or input_blocks % 2:
@@ -330,7 +318,6 @@ def _works_transposed(g: _Geometry) -> bool:
         and g.spatial_dims == 2
         and g.kernel[2] in WIDE_KERNELS
         and g.output[2] == 1
-        and g.kernel[2] == g.input[2]
         and g.stride == g.dilation == (1, 1, 1)
         and g.padding == g.padding_end == (0, 0, 0)
     )
@@ -447,10 +434,8 @@ def _balance_backward_weights(g: _Geometry, transposed: bool, threads: int) -> t
         for oc_threads in range(1, min(per_group // batch_threads, output_blocks) + 1)
     ]
     costs = [memory_cost(*split) for split in splits]
-    chosen, least_memory = (1, 1, 1), memory_cost(1, 1, 1)
-    for split, memory in zip(splits, costs, strict=True):
-        if memory <= least_memory:
-            chosen, least_memory = split, memory
+    least_memory, last = min((memory, -index) for index, memory in enumerate(costs))
+    chosen = splits[-last]
 
     def compute_cost(batch_threads: int, oc_threads: int, ic_threads: int) -> int:
         return -(-output_images // batch_threads) * -(-output_blocks // oc_threads) * -(-input_blocks // ic_threads)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ctypes import c_float
 from functools import lru_cache
-from math import ceil
+from math import ceil, prod
 from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu, Isa
@@ -83,16 +83,32 @@ class _Shape(NamedTuple):
             (self.ow - 1) * self.sw + self.kw - self.iw - self.pad_w,
         )
 
+    @property
+    def padded_output(self) -> tuple[int, ...]:
+        """Output sizes with the border that kernels reaching over the input's edge read."""
+        begin, end, strides = (self.pad_d, self.pad_h, self.pad_w), self.end_padding, (self.sd, self.sh, self.sw)
+        kernel, output = (self.kd, self.kh, self.kw), (self.od, self.oh, self.ow)
+        return tuple(
+            out + max(0, k - 1 - before) // stride + max(0, k - 1 - after) // stride
+            for out, k, before, after, stride in zip(output, kernel, begin, end, strides, strict=True)
+        )
 
-class _Blocks(NamedTuple):
-    """Block sizes: input channels, kernel depth and height, input depth, height and width."""
+
+class _Tile(NamedTuple):
+    """The part of the input gradient handled at once: channels (of one group), depth, height and width."""
 
     ic: int
-    kd: int
-    kh: int
     id: int
     ih: int
     iw: int
+
+
+class _Blocks(NamedTuple):
+    """A tile, and the part of the kernel's depth and height applied to it at once."""
+
+    tile: _Tile
+    kd: int
+    kh: int
 
 
 class _Target(NamedTuple):
@@ -128,7 +144,7 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
     return Plan(
         implementation=IMPLEMENTATION[isa],
         source=layout(activations, problem.source_dims),
-        weights=layout(_weights_tag(problem, blocks.ic), problem.weights_dims),
+        weights=layout(_weights_tag(problem, blocks.tile.ic), problem.weights_dims),
         destination=layout(activations, problem.destination_dims),
         scratchpad_bytes=_scratchpad_bytes(shape, blocks, cpu.threads),
     )
@@ -136,14 +152,7 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
 
 def _is_large(problem: Convolution) -> bool:
     """Whether an image or the weights have more elements than a 32-bit int counts."""
-    sizes = (problem.source_dims[1:], problem.weights_dims, problem.destination_dims[1:])
-    for dims in sizes:
-        elements = 1
-        for n in dims:
-            elements *= n
-        if elements > INT_MAX:
-            return True
-    return False
+    return max(map(prod, (problem.source_dims[1:], problem.weights_dims, problem.destination_dims[1:]))) > INT_MAX
 
 
 def _shape(problem: Convolution) -> _Shape:
@@ -188,26 +197,21 @@ def _scratchpad_bytes(shape: _Shape, blocks: _Blocks, threads: int) -> int:
     """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread."""
     batch = blocks.kd * blocks.kh * shape.kw
     batch_elements = -(-_round_up(batch * BATCH_ELEMENT_BYTES, PAGE) // BATCH_ELEMENT_BYTES)
-    padded_output = 1
-    for out, kernel, stride, begin, end in zip(
-        shape[7:10], shape[10:13], shape[13:16], shape[16:19], shape.end_padding, strict=True
-    ):
-        padded_output *= out + max(0, kernel - 1 - begin) // stride + max(0, kernel - 1 - end) // stride
-    blocks_per_image = -(-shape.id // blocks.id) * -(-shape.ih // blocks.ih) * -(-shape.iw // blocks.iw)
+    blocks_per_image = -(-shape.id // blocks.tile.id) * -(-shape.ih // blocks.tile.ih) * -(-shape.iw // blocks.tile.iw)
     buffers = [
         batch_elements * BATCH_ELEMENT_BYTES,
-        _round_up(padded_output * shape.groups * shape.oc, PAGE) * FLOAT_BYTES,
+        _round_up(prod(shape.padded_output) * shape.groups * shape.oc, PAGE) * FLOAT_BYTES,
         _round_up(blocks_per_image * shape.groups, PAGE),
     ]
     if shape.uneven_width:
-        buffers.append(_round_up(blocks.iw * shape.sw * shape.ic * shape.groups, PAGE) * FLOAT_BYTES)
+        buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * FLOAT_BYTES)
     return sum(threads * size + PAGE for size in buffers)
 
 
 def _choose_blocks(shape: _Shape, target: _Target) -> _Blocks | None:
     """The blocks of best estimated efficiency, the first found among equals."""
     if target.simd == 16 and _is_mask_head(shape):
-        return _Blocks(ic=64, kd=1, kh=2, id=1, ih=14, iw=28)
+        return _Blocks(_Tile(ic=64, id=1, ih=14, iw=28), kd=1, kh=2)
     pointwise = shape.kernel_volume == 1 and max(shape.pad_d, shape.pad_h, shape.pad_w, *shape.end_padding) <= 0
     widths = _width_candidates(shape.iw, shape.sw)
     best, best_efficiency = None, 0.0
@@ -217,17 +221,14 @@ def _choose_blocks(shape: _Shape, target: _Target) -> _Blocks | None:
             continue
         id_block, ih_block = _image_blocks(shape, target, ic_block)
         widest = _widest_block(shape, target, ic_block)
-        columns = min(shape.ic, ic_block)
+        tilings = [_tiling(shape, target, _Tile(ic_block, id_block, ih_block, width), pointwise) for width in widths if width <= widest]
         for kd_block in _kernel_blocks(shape.kd, shape.sd):
             for kh_block in _kernel_blocks(shape.kh, shape.sh):
-                for iw_block in widths:
-                    if iw_block > widest:
-                        continue
-                    blocks = _Blocks(ic_block, kd_block, kh_block, id_block, ih_block, iw_block)
-                    rows = _register_rows(iw_block // shape.sw, columns, shape.oc, target.simd, target.l1)
-                    efficiency = _efficiency(shape, target, blocks, rows, pointwise)
+                for tiling in tilings:
+                    efficiency = _efficiency(shape, target, tiling, kd_block, kh_block)
                     if efficiency > best_efficiency and efficiency >= MIN_EFFICIENCY:
-                        best, best_efficiency = blocks, efficiency
+                        best_efficiency = efficiency
+                        best = _Blocks(tiling.tile, kd_block, kh_block)
     return best
 
 
@@ -257,7 +258,7 @@ def _worth_trying(shape: _Shape, simd: int, ic_block: int, pointwise: bool) -> b
     if pointwise:
         if ic_block == 64:
             return rounded % 64 == 0 and shape.id * shape.ih * shape.iw >= 64 * strides
-        return _single(_ratio(shape.ic, _round_up(shape.ic, 48))) >= _single(0.95)
+        return _ratio(shape.ic, _round_up(shape.ic, 48)) >= _single(0.95)
     if ic_block == 64:
         return rounded % 64 == 0 and rounded < 192
     return rounded % 48 == 0 and rounded <= 384 and shape.od * shape.oh * shape.ow > 81 * strides
@@ -265,12 +266,7 @@ def _worth_trying(shape: _Shape, simd: int, ic_block: int, pointwise: bool) -> b
 
 def _image_blocks(shape: _Shape, target: _Target, ic_block: int) -> tuple[int, int]:
     """Depth and height of the input handled at once: what fits in half of L2, then small enough to feed all threads."""
-    padded_depth, padded_height, padded_width = (
-        out + max(0, kernel - 1 - begin) // stride + max(0, kernel - 1 - end) // stride
-        for out, kernel, stride, begin, end in zip(
-            shape[7:10], shape[10:13], shape[13:16], shape[16:19], shape.end_padding, strict=True
-        )
-    )
+    padded_depth, padded_height, padded_width = shape.padded_output
     row_bytes = FLOAT_BYTES * (2 * shape.oc * padded_width + shape.iw * ic_block)
     other_bytes = FLOAT_BYTES * ic_block * (shape.kernel_volume * shape.oc + 2 * AMX_ROWS)
     available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
@@ -310,10 +306,8 @@ def _register_rows(rows: int, columns: int, depth: int, simd: int, l1: int) -> i
     """Rows of the result a brgemm kernel keeps in registers (``bd_block``)."""
     vectors = columns // simd
     width = 4 if vectors >= 4 else max(1, vectors)
-    if simd == 8 and width == 4:
-        most = (16 - 1) // (4 + 1)
-    else:
-        most = ((32 if simd == 16 else 16) - 1 - width) // width
+    keeps_source = simd == 8 and width == 4
+    most = (16 - 1) // (4 + 1) if keeps_source else ((32 if simd == 16 else 16) - 1 - width) // width
     best, best_efficiency = most, 0.0
     for block in range(most, 0, -1):
         used = _ratio(rows, _round_up(rows, block))
@@ -323,10 +317,14 @@ def _register_rows(rows: int, columns: int, depth: int, simd: int, l1: int) -> i
     return best
 
 
+SOURCE, DESTINATION, WEIGHTS = 0, 1, 2
+
+
 class _Work(NamedTuple):
     """How the blocks split the problem among the threads; ``_thread`` fields are the largest share of one thread."""
 
     nb_ic: int
+    nb_iw: int
     total: int
     job: int
     ic_blocks_thread: int
@@ -338,9 +336,6 @@ class _Work(NamedTuple):
     depth_blocks_thread: int
     depth_thread: int
     batch_thread: int
-
-
-SOURCE, DESTINATION, WEIGHTS = 0, 1, 2
 
 
 class _Loop(NamedTuple):
@@ -357,31 +352,59 @@ class _Loop(NamedTuple):
     repeats: bool = True
 
 
-def _efficiency(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, pointwise: bool) -> float:
-    """oneDNN's estimate of how well ``blocks`` use the processor, computed in single precision."""
+class _Tiling(NamedTuple):
+    """One choice of channel and image blocks, with the parts of its efficiency that no kernel block changes."""
+
+    tile: _Tile
+    rows: int
+    span: int
+    rows_span: int
+    job: int
+    gain: float
+    kernel_gain: float
+    source_cost: float
+    weights_cost: float
+    weights_accesses: float
+    destination_accesses: float
+
+
+def _tiling(shape: _Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Tiling:
+    rows = _register_rows(tile.iw // shape.sw, min(shape.ic, tile.ic), shape.oc, target.simd, target.l1)
     width = _round_up(shape.iw, shape.sw)
-    work = _split_work(shape, target, blocks, width)
-    vectors = blocks.ic // target.simd
-    microkernel = _ratio(vectors * rows, (rows + vectors) * target.registers)
-    rows_used = _ratio(blocks.iw, _round_up(blocks.iw, rows))
-    overhead = _single(_single(2 - min(_single(1.9), _ratio(rows, blocks.iw))) * rows) / 64
-    kernel = _single(_single(1 + overhead) / 2)
-    balance = _balance(shape, target, blocks, work, width)
-    efficiency = _single(_ratio(shape.ic, work.nb_ic * blocks.ic) * microkernel)
-    for factor in (
-        _ratio(width, _round_up(width, blocks.iw)),
-        balance,
-        rows_used,
-        _cache_efficiency(shape, target, blocks, rows, work, width, pointwise),
-        kernel,
-    ):
-        efficiency = _single(efficiency * factor)
-    return efficiency
+    work = _split_work(shape, target, tile, width)
+    span, rows_span = _output_span(shape, tile.iw, target.simd), _output_span(shape, rows, target.simd)
+    if pointwise:
+        rows_span = rows * _round_up(shape.oc, target.simd)
+        loops = _pointwise_loops(shape, target, work, tile, rows)
+    else:
+        loops = _loops(shape, target, work, tile, rows)
+    cost, repeats = [float(MEMORY_COST)] * 3, [1.0] * 3
+    for loop in loops:
+        if loop.times > 1:
+            cost[loop.tensor] = _access_cost(target, cost[loop.tensor], loop)
+            if loop.repeats:
+                repeats[loop.tensor] = _single(repeats[loop.tensor] * loop.times)
+    image = work.batch_thread * work.depth_thread * work.height_thread * work.width_thread
+    vectors = work.ic_vectors_thread
+    source_accesses = _single(_single(image * shape.kernel_volume * shape.oc) * repeats[SOURCE])
+    return _Tiling(
+        tile,
+        rows,
+        span,
+        rows_span,
+        work.job,
+        _tiling_gain(shape, target, work, tile, rows, width),
+        _kernel_gain(rows, tile.iw),
+        _single(cost[SOURCE] * source_accesses),
+        cost[WEIGHTS],
+        _single(_single(shape.kernel_volume * vectors * shape.oc) * _single(repeats[WEIGHTS] * -(-tile.iw // rows))),
+        _single(image * vectors),
+    )
 
 
-def _split_work(shape: _Shape, target: _Target, blocks: _Blocks, width: int) -> _Work:
-    nb_ic = -(-shape.ic // blocks.ic)
-    nb_id, nb_ih, nb_iw = -(-shape.id // blocks.id), -(-shape.ih // blocks.ih), -(-shape.iw // blocks.iw)
+def _split_work(shape: _Shape, target: _Target, tile: _Tile, width: int) -> _Work:
+    nb_ic, nb_iw = -(-shape.ic // tile.ic), -(-shape.iw // tile.iw)
+    nb_id, nb_ih = -(-shape.id // tile.id), -(-shape.ih // tile.ih)
     image = nb_id * nb_ih * nb_iw
     total = shape.batch * shape.groups * nb_ic * image
     job = -(-total // target.threads)
@@ -394,37 +417,51 @@ def _split_work(shape: _Shape, target: _Target, blocks: _Blocks, width: int) -> 
     depth_blocks = min(nb_id, -(-job // (nb_ih * per_height)))
     return _Work(
         nb_ic,
+        nb_iw,
         total,
         job,
         ic_blocks,
-        -(-min(shape.ic, ic_blocks * blocks.ic) // target.simd),
+        -(-min(shape.ic, ic_blocks * tile.ic) // target.simd),
         width_blocks,
-        min(width, width_blocks * blocks.iw),
+        min(width, width_blocks * tile.iw),
         height_blocks,
-        min(shape.ih, height_blocks * blocks.ih),
+        min(shape.ih, height_blocks * tile.ih),
         depth_blocks,
-        min(shape.id, depth_blocks * blocks.id),
+        min(shape.id, depth_blocks * tile.id),
         min(shape.batch, -(-job // (image * shape.groups * nb_ic))),
     )
 
 
-def _balance(shape: _Shape, target: _Target, blocks: _Blocks, work: _Work, width: int) -> float:
+def _tiling_gain(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int, width: int) -> float:
+    """The shares of useful work: in the last blocks, in the kernel's registers and among the threads."""
+    vectors = tile.ic // target.simd
+    gain = _single(_ratio(shape.ic, work.nb_ic * tile.ic) * _ratio(vectors * rows, (rows + vectors) * target.registers))
+    gain = _single(gain * _ratio(width, _round_up(width, tile.iw)))
+    gain = _single(gain * _balance(shape, target, work, tile, width))
+    return _single(gain * _ratio(tile.iw, _round_up(tile.iw, rows)))
+
+
+def _kernel_gain(rows: int, width: int) -> float:
+    amortised = _single(2 - min(_single(1.9), _ratio(rows, width)))
+    return _single(_single(1 + _single(rows * amortised) / 64) / 2)
+
+
+def _balance(shape: _Shape, target: _Target, work: _Work, tile: _Tile, width: int) -> float:
     """How evenly the threads are loaded; counted block by block when there are few."""
     if work.job >= target.threads:
         return _ratio(work.total, _round_up(work.total, target.threads))
-    loads = [_thread_load(shape, target, blocks, work, width, thread) for thread in range(target.threads)]
+    loads = [_thread_load(shape, target, work, tile, width, thread) for thread in range(target.threads)]
     return _ratio(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
 
 
-def _thread_load(shape: _Shape, target: _Target, blocks: _Blocks, work: _Work, width: int, thread: int) -> int:
+def _thread_load(shape: _Shape, target: _Target, work: _Work, tile: _Tile, width: int, thread: int) -> int:
     """Input elements of one thread's blocks, walked as oneDNN's estimate does.
 
     The estimate counts depth and height in elements where the rest counts blocks, and takes two steps per block,
     the first one always with the channels innermost; both shape its result.
     """
     start, end = _share(work.total, target.threads, thread)
-    nb_iw = -(-shape.iw // blocks.iw)
-    sizes = {"n": shape.batch, "d": shape.id, "h": shape.ih, "w": nb_iw, "g": shape.groups, "c": work.nb_ic}
+    sizes = {"n": shape.batch, "d": shape.id, "h": shape.ih, "w": work.nb_iw, "g": shape.groups, "c": work.nb_ic}
     first = "ndhwgc"
     second = first if target.channels_innermost else "ngcdhw"
     position = {}
@@ -433,8 +470,7 @@ def _thread_load(shape: _Shape, target: _Target, blocks: _Blocks, work: _Work, w
         rest, position[axis] = divmod(rest, sizes[axis])
     load = 0
     for _ in range(start, end):
-        channels = min(shape.ic - position["c"] * blocks.ic, blocks.ic)
-        load += channels * min(width - position["w"] * blocks.iw, blocks.iw)
+        load += min(shape.ic - position["c"] * tile.ic, tile.ic) * min(width - position["w"] * tile.iw, tile.iw)
         for order in (first, second):
             for axis in reversed(order):
                 position[axis] = (position[axis] + 1) % sizes[axis]
@@ -451,72 +487,49 @@ def _share(total: int, threads: int, thread: int) -> tuple[int, int]:
     return start, start + (larger if thread < count else larger - 1)
 
 
-def _cache_efficiency(
-    shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Work, width: int, pointwise: bool
-) -> float:
-    """Multiplications of the problem per estimated cost of moving the operands through the caches."""
-    loops = (_pointwise_loops if pointwise else _loops)(shape, target, blocks, rows, work)
-    cost = [float(MEMORY_COST)] * 3
-    repeats = [1.0] * 3
-    for loop in loops:
-        tensor, times = loop.tensor, loop.times
-        if times == 1:
-            continue
-        if tensor == SOURCE and FLOAT_BYTES * loop.source < target.l1:
-            level = L1_COST
-        elif FLOAT_BYTES * (loop.source + loop.destination + loop.weights) < target.l2:
-            level = L2_COST
-        else:
-            level = MEMORY_COST
-        cost[tensor] = _ratio(_single(cost[tensor] + _single(level * (times - 1))), times)
-        if loop.repeats:
-            repeats[tensor] = _single(repeats[tensor] * times)
-    image = work.batch_thread * work.depth_thread * work.height_thread * work.width_thread
-    accesses = (
-        image * shape.kernel_volume * shape.oc,
-        image * work.ic_vectors_thread,
-        shape.kernel_volume * work.ic_vectors_thread * shape.oc,
-    )
-    total = 0.0
-    for tensor, count in enumerate(accesses):
-        total = _single(total + _single(cost[tensor] * _single(_single(count) * repeats[tensor])))
-    kernel_calls = work.job * -(-shape.kd // blocks.kd) * -(-shape.kh // blocks.kh)
-    total = _single(_single(total + _single(kernel_calls)) * target.threads)
-    return _ratio(shape.batch * shape.id * shape.ih * width * shape.oc * shape.ic, total)
+def _efficiency(shape: _Shape, target: _Target, tiling: _Tiling, kd_block: int, kh_block: int) -> float:
+    """oneDNN's estimate of how well the blocks use the processor: useful work times multiplications per cost of access."""
+    plane = kd_block * kh_block
+    splits = -(-shape.kd // kd_block) * -(-shape.kh // kh_block)
+    kernel_weights = plane * shape.kw * tiling.tile.ic * shape.oc
+    over_splits = _Loop(DESTINATION, splits, plane * tiling.span, tiling.tile.iw * tiling.tile.ic, kernel_weights)
+    over_rows = _Loop(WEIGHTS, -(-tiling.tile.iw // tiling.rows), plane * tiling.rows_span, tiling.rows * tiling.tile.ic, kernel_weights)
+    destination_cost = _access_cost(target, MEMORY_COST, over_splits) if splits > 1 else MEMORY_COST
+    weights_cost = _access_cost(target, tiling.weights_cost, over_rows) if over_rows.times > 1 else tiling.weights_cost
+    cost = _single(tiling.source_cost + _single(destination_cost * _single(tiling.destination_accesses * splits)))
+    cost = _single(cost + _single(weights_cost * tiling.weights_accesses))
+    cost = _single(_single(cost + _single(tiling.job * splits)) * target.threads)
+    multiplications = shape.batch * shape.id * shape.ih * _round_up(shape.iw, shape.sw) * shape.oc * shape.ic
+    return _single(_single(tiling.gain * _ratio(multiplications, cost)) * tiling.kernel_gain)
 
 
-def _loops(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Work) -> list[_Loop]:
-    """The loops that reuse a tensor, outermost first, for kernels larger than one point."""
+def _access_cost(target: _Target, first: float, loop: _Loop) -> float:
+    """Average cost of an access when the first one costs ``first`` and the others hit the cache the loop's data fits in."""
+    if loop.tensor == SOURCE and FLOAT_BYTES * loop.source < target.l1:
+        level = L1_COST
+    elif FLOAT_BYTES * (loop.source + loop.destination + loop.weights) < target.l2:
+        level = L2_COST
+    else:
+        level = MEMORY_COST
+    return _ratio(_single(first + level * (loop.times - 1)), loop.times)
+
+
+def _loops(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
+    """The loops around a kernel, and inside it those over the source, outermost first, for kernels larger than one point."""
     simd, oc, plane = target.simd, shape.oc, shape.kd * shape.kh
     source_thread = plane * _output_span(shape, work.width_thread, simd)
-    source_block = plane * _output_span(shape, blocks.iw, simd)
+    source_block = plane * _output_span(shape, tile.iw, simd)
     image_rows = work.depth_thread * work.height_thread
-    all_vectors, block_weights = work.ic_vectors_thread * simd, shape.kernel_volume * blocks.ic * oc
-    vectors = all_vectors if target.channels_innermost else blocks.ic
+    all_vectors, block_weights = work.ic_vectors_thread * simd, shape.kernel_volume * tile.ic * oc
+    vectors = all_vectors if target.channels_innermost else tile.ic
     weights = shape.kernel_volume * vectors * oc
-    kernel_plane = blocks.kd * blocks.kh
-    kernel_weights = kernel_plane * shape.kw * blocks.ic * oc
-    splits = -(-shape.kd // blocks.kd) * -(-shape.kh // blocks.kh)
+    strip = work.width_thread * vectors
     block_width = min(shape.ow, (rows - 1) * min(shape.kw, shape.sw) + shape.kw)
-    rows_span = _output_span(shape, rows, simd)
-    over_channels = (
-        _Loop(SOURCE, work.ic_blocks_thread, source_block, blocks.iw * blocks.ic, block_weights)
-        if target.channels_innermost
-        else _Loop(
-            SOURCE, work.ic_blocks_thread, image_rows * source_thread, blocks.ic * image_rows * work.width_thread, block_weights
-        )
-    )
-    over_image = [
-        _Loop(
-            WEIGHTS,
-            work.depth_blocks_thread,
-            blocks.id * work.height_thread * source_thread,
-            work.height_thread * work.width_thread * vectors,
-            weights,
-        ),
-        _Loop(WEIGHTS, work.height_blocks_thread, blocks.ih * source_thread, work.width_thread * vectors, weights),
-        _Loop(WEIGHTS, work.width_blocks_thread, source_block, blocks.iw * vectors, weights),
-    ]
+    if target.channels_innermost:
+        over_channels = _Loop(SOURCE, work.ic_blocks_thread, source_block, tile.iw * tile.ic, block_weights)
+    else:
+        result = tile.ic * image_rows * work.width_thread
+        over_channels = _Loop(SOURCE, work.ic_blocks_thread, image_rows * source_thread, result, block_weights)
     return [
         _Loop(
             WEIGHTS,
@@ -525,51 +538,43 @@ def _loops(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Wo
             image_rows * work.width_thread * all_vectors,
             shape.kernel_volume * all_vectors * oc,
         ),
-        *((*over_image, over_channels) if target.channels_innermost else (over_channels, *over_image)),
-        _Loop(DESTINATION, splits, kernel_plane * _output_span(shape, blocks.iw, simd), blocks.iw * blocks.ic, kernel_weights),
-        _Loop(WEIGHTS, -(-blocks.iw // rows), kernel_plane * rows_span, rows * blocks.ic, kernel_weights),
-        _Loop(SOURCE, shape.kw, rows_span, 0, blocks.ic * oc, repeats=False),
-        _Loop(SOURCE, simd, block_width * simd, 0, blocks.ic, repeats=False),
+        over_channels,
+        _Loop(
+            WEIGHTS,
+            work.depth_blocks_thread,
+            tile.id * work.height_thread * source_thread,
+            work.height_thread * strip,
+            weights,
+        ),
+        _Loop(WEIGHTS, work.height_blocks_thread, tile.ih * source_thread, strip, weights),
+        _Loop(WEIGHTS, work.width_blocks_thread, source_block, tile.iw * vectors, weights),
+        _Loop(SOURCE, shape.kw, _output_span(shape, rows, simd), 0, tile.ic * oc, repeats=False),
+        _Loop(SOURCE, simd, block_width * simd, 0, tile.ic, repeats=False),
     ]
 
 
-def _pointwise_loops(shape: _Shape, target: _Target, blocks: _Blocks, rows: int, work: _Work) -> list[_Loop]:
-    """The loops that reuse a tensor, outermost first, for unpadded kernels of one point."""
+def _pointwise_loops(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
+    """The loops around a kernel, and inside it those over the source, outermost first, for unpadded kernels of one point."""
     simd, oc = target.simd, shape.oc
     pixel = _round_up(oc, simd)
     image_rows = work.depth_thread * work.height_thread
     image = image_rows * work.width_thread
     all_vectors = work.ic_vectors_thread * simd
     if target.channels_innermost:
-        vectors, weights = all_vectors, all_vectors * shape.ic
-        over_channels = _Loop(
-            SOURCE,
-            work.ic_blocks_thread,
-            blocks.iw * _round_up(shape.ic, simd),
-            blocks.iw * blocks.ic,
-            blocks.ic * shape.ic,
-        )
+        vectors, weights, block_weights = all_vectors, all_vectors * shape.ic, tile.ic * shape.ic
+        source, result = tile.iw * _round_up(shape.ic, simd), tile.iw * tile.ic
     else:
-        vectors, weights = blocks.ic, blocks.ic * oc
-        over_channels = _Loop(
-            SOURCE,
-            work.ic_blocks_thread,
-            image_rows * _round_up(work.width_thread * oc, simd),
-            blocks.ic * image,
-            blocks.ic * oc,
-        )
-    plane = blocks.id * work.height_thread * work.width_thread
-    strip = blocks.ih * work.width_thread
-    over_image = [
-        _Loop(WEIGHTS, work.depth_blocks_thread, plane * pixel, plane * vectors, weights),
-        _Loop(WEIGHTS, work.height_blocks_thread, strip * pixel, strip * vectors, weights),
-        _Loop(WEIGHTS, work.width_blocks_thread, blocks.iw * oc, blocks.iw * vectors, weights),
-    ]
+        vectors, weights, block_weights = tile.ic, tile.ic * oc, tile.ic * oc
+        source, result = image_rows * _round_up(work.width_thread * oc, simd), tile.ic * image
+    plane = tile.id * work.height_thread * work.width_thread
+    strip = tile.ih * work.width_thread
     return [
         _Loop(WEIGHTS, work.batch_thread, image * pixel, image * all_vectors, all_vectors * oc),
-        *((*over_image, over_channels) if target.channels_innermost else (over_channels, *over_image)),
-        _Loop(WEIGHTS, -(-blocks.iw // rows), rows * pixel, rows * blocks.ic, blocks.ic * oc),
-        _Loop(SOURCE, simd, rows * simd, 0, blocks.ic, repeats=False),
+        _Loop(SOURCE, work.ic_blocks_thread, source, result, block_weights),
+        _Loop(WEIGHTS, work.depth_blocks_thread, plane * pixel, plane * vectors, weights),
+        _Loop(WEIGHTS, work.height_blocks_thread, strip * pixel, strip * vectors, weights),
+        _Loop(WEIGHTS, work.width_blocks_thread, tile.iw * oc, tile.iw * vectors, weights),
+        _Loop(SOURCE, simd, rows * simd, 0, tile.ic, repeats=False),
     ]
 
 

@@ -1,8 +1,8 @@
 """Convolutions by im2col and matrix multiplication (``x64:gemm:jit``), and the plain loops (``ref:any``): the last resorts.
 
-The gemm implementation accepts any shape; it refuses only tensors beyond 2 GiB per image and scratchpads out of proportion with the problem.
-Free formats become plain (nchw, oihw); pinned channels-last gives hwio weights. What varies is the scratchpad: the im2col columns of the blocks
-a thread works on, once per thread when images and groups are spread over threads ("outer threading"), else once.
+The gemm implementation accepts any shape; it refuses only images beyond 2 GiB and scratchpads out of proportion with the problem.
+Free formats become plain (nchw, oihw); pinned channels-last gives hwio weights. What varies is the scratchpad: the im2col columns of
+the blocks a thread works on, once per thread when images and groups are spread over threads ("outer threading"), else once.
 
 Efficiencies are compared in single precision, as oneDNN computes them, because ties are frequent.
 

@@ -1,8 +1,8 @@
 """The brgemm matrix multiplication (``brg_matmul``), as far as convolutions reach it: its kernel's name and scratchpad.
 
-A convolution whose kernel covers its whole input becomes an inner product, and that becomes a product of three dense matrices with plain
-layouts: C (m x n) = A (m x k) B (k x n), where A or B may be stored transposed. The work is split in blocks so that threads are evenly loaded;
-a transposed matrix is copied block by block, and long sums may be split over threads.
+A convolution whose kernel covers its whole input becomes an inner product, and that becomes a product of three dense matrices with
+plain layouts: C (m x n) = A (m x k) B (k x n), where A or B may be stored transposed. The work is split in blocks so that threads are
+evenly loaded; a transposed matrix is copied block by block, and long sums may be split over threads.
 
 Sources: oneDNN v3.12 src/cpu/x64/matmul/brgemm_matmul_utils.cpp (``init_brgemm_matmul_conf``, ``init_scratchpad``).
 """
@@ -104,12 +104,13 @@ def _blocking(problem: Product, copy_a: bool, threads: int) -> _Blocking:
         min_m = max_m
     m_blocks = range(max_m, min_m - 1, -1)
     chunk_sizes = range(min(MOST_COPIED_N_CHUNKS if copy_a else 1, n_chunks), 0, -1)
+    smallest_m, whole_chunks = range(min_m, min_m - 1, -1), range(1, 0, -1)
     best = (1.0, 1, 1)
     for k_threads in range(most_k_threads, fewest_k_threads - 1, -1):
         even = most_k_threads == 1
         found = _best_m_block(problem, n_block, m_blocks, chunk_sizes, k_block, k_threads, threads, even, best[0])
         if found[0] == inf:
-            found = _best_m_block(problem, n_block, range(min_m, min_m - 1, -1), range(1, 0, -1), k_block, k_threads, threads, False, best[0])
+            found = _best_m_block(problem, n_block, smallest_m, whole_chunks, k_block, k_threads, threads, False, best[0])
         if found[0] < best[0]:
             best = (*found, k_threads)
     return _Blocking(best[1], k_block, best[2])

@@ -5,7 +5,8 @@ channels-last and runs the best convolution for that. Both need AVX-512. Free fo
 channels-last data that is plain at the same time (one channel, or one pixel), for which every earlier implementation has already refused:
 the wrapped convolution is the gemm or the reference.
 
-Not modelled: ``ip:any`` with products beyond 2**31 bytes between rows of a block, and the blocked weights of forward inference.
+Not modelled: ``ip:any`` with blocks spanning more than 2**31 bytes, or with the blocked weights of forward inference; ``jit_uni_ncsp`` of
+1x1 convolutions, which would wrap a matrix multiplication but are taken by earlier implementations.
 
 Sources: oneDNN v3.12 src/cpu/x64/ip_convolution.cpp, matmul_inner_product.cpp, jit_uni_ncsp_convolution.cpp.
 """

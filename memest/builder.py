@@ -1,0 +1,227 @@
+"""Building a graph in Python, layer by layer.
+
+>>> b = Builder("net")
+>>> x = b.input("input", ("N", 3, "H", "W"))
+>>> x = b.layer("conv2d", x, out_channels=64, kernel_size=3, padding=1)
+>>> x = b.layer("relu", x, inplace=True)
+>>> graph = b.build(x)
+
+Keywords are those of torch.nn where the operator owns parameters (``out_channels``), and the operator's own attributes. Shapes are
+checked as the graph grows, at example sizes for the symbols; channels stay plain numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from memest.autograd import Machine
+from memest.dims import Dim, Expr, expression, parse
+from memest.errors import GraphError, MemestError, did_you_mean
+from memest.graph import Graph, Input, Layer, Parameter, attribute_items, default_drops
+from memest.ledger import Ledger, Value
+from memest.libraries.cpu import Cpu
+from memest.ops.modules import MODULES
+from memest.ops.operator import canonical_attributes
+from memest.tensor import Shape, spec
+from memest.timeline import Caller, operator_named
+
+EXAMPLE_SIZES = {"N": 2}
+EXAMPLE_SPATIAL = 256
+
+
+class Node:
+    """A value of the graph under construction: its name and its shape (symbolic dims are ``Dim``s)."""
+
+    __slots__ = ("name", "shape", "value")
+
+    def __init__(self, name: str, value: Value) -> None:
+        self.name = name
+        self.value = value
+        self.shape: Shape = value.spec.shape
+
+
+class Builder:
+    """Collects inputs, parameters and layers; :meth:`build` makes the immutable graph."""
+
+    def __init__(self, name: str, examples: Mapping[str, int] | None = None) -> None:
+        self.name = name
+        self._examples = {**EXAMPLE_SIZES, **(examples or {})}
+        self._inputs: list[Input] = []
+        self._parameters: dict[str, Parameter] = {}
+        self._layers: list[Layer] = []
+        self._nodes: dict[str, Node] = {}
+        self._scope: list[str] = []
+        self._held: list[tuple[str, int]] = []
+        self._machine = Machine(Ledger(), True, Cpu(), remember=False)
+        self._caller = Caller(self._machine, False)
+
+    def input(self, name: str, shape: Sequence[int | str | Expr], dtype: str = "float32", layout: str = "contiguous") -> Node:
+        """An input; dims are numbers, symbols (``"N"``) or expressions (``"H//2"``)."""
+        self._fresh(name)
+        dims = tuple(parse(d) if isinstance(d, str) else d for d in shape)
+        self._inputs.append(Input(name=name, shape=dims, dtype=dtype, layout=layout))
+        return self._node(name, Value(spec(tuple(self._example(d) for d in dims), dtype, layout), self._storage(name)))
+
+    def parameter(self, name: str, shape: Sequence[int], *, dtype: str = "float32", trainable: bool = True, buffer: bool = False, layout: str = "contiguous") -> Node:
+        """A parameter or buffer of its own, to be bound to roles by name."""
+        self._fresh(name)
+        self._parameters[name] = Parameter(name=name, shape=tuple(shape), dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout)
+        return self._node(name, Value(spec(tuple(shape), dtype, layout), self._storage(name)))
+
+    def layer(
+        self,
+        op: str,
+        *inputs: Node | Sequence[Node] | None,
+        name: str | None = None,
+        outputs: Sequence[str] = (),
+        trainable: bool = True,
+        shares: str | None = None,
+        **attributes: Any,
+    ) -> Any:
+        """Append a call of ``op``; returns its output node, or a tuple of them.
+
+        ``inputs`` bind the row's roles in order. When the row's further roles are those of a torch.nn module, its keywords make the
+        parameters, named after the layer (or those of layer ``shares`` are used again). ``trainable=False`` freezes them.
+        """
+        full = self._layer_name(op, name)
+        try:
+            return self._append(op, full, list(inputs), tuple(outputs), trainable, shares, attributes)
+        except MemestError as e:
+            raise e.at(f"layer {full!r} ({op})") from None
+
+    def _append(self, op: str, full: str, inputs: list[Any], outputs: tuple[str, ...], trainable: bool, shares: str | None, attributes: dict[str, Any]) -> Any:
+        row = operator_named(op)
+        if len(inputs) > len(row.roles):
+            raise GraphError(f"takes {len(row.roles)} tensors ({', '.join(row.roles)}), got {len(inputs)}")
+        bound: dict[str, Any] = dict(zip((r.rstrip("?*") for r in row.roles), inputs, strict=False))
+        own = self._own_parameters(op, full, bound, trainable, shares, attributes)
+        bound.update(own)
+        tensors: list[Any] = []
+        for role in row.roles:
+            key = role.rstrip("?*")
+            value = bound.get(key)
+            if value is None and not role.endswith("?"):
+                raise GraphError(f"needs a tensor for {key!r}")
+            tensors.append(value)
+        written = {k: v for k, v in attribute_items({k: _written(v) for k, v in attributes.items()})}
+        canonical = row.canonical({k: _concrete(v) for k, v in attributes.items()})
+        flags = tuple((k, True if k == "training" and v is None else v) for k, v in canonical.items())
+        values = self._caller.run(row, [_values(t) for t in tensors], flags)
+        return self._finish(op, full, tensors, written, outputs, values)
+
+    def _finish(self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Value | None]) -> Any:
+        names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
+        if len(names) != len(values):
+            raise GraphError(f"gives {len(values)} outputs, {len(names)} are named")
+        if full not in names and full in self._nodes:
+            raise GraphError(f"the name {full!r} is taken")
+        for n in names:
+            self._fresh(n)
+        nodes = tuple(self._node(n, v) for n, v in zip(names, values, strict=True) if v is not None)
+        self._layers.append(Layer(name=full, op=op, tensors=tuple(_names(t) for t in tensors), attributes=tuple(written.items()), outputs=tuple(names)))
+        return nodes[0] if len(nodes) == 1 else nodes
+
+    def _own_parameters(self, op: str, full: str, bound: Mapping[str, Any], trainable: bool, shares: str | None, attributes: dict[str, Any]) -> dict[str, Node]:
+        """Parameters from torch.nn keywords; the keywords are taken out of ``attributes``, but for those the row reads too."""
+        module = MODULES.get(op)
+        if module is None:
+            if shares is not None:
+                raise GraphError("owns no parameters to share")
+            return {}
+        if shares is not None:
+            return self._shared(op, shares)
+        options = {a.name: attributes[a.name] for a in module.options if a.name in attributes}
+        if "weight" in bound:
+            return {}
+        checked = canonical_attributes(op, module.options, options)
+        for key in options:
+            if key not in module.passes:
+                del attributes[key]
+        first = bound["input"]
+        made = module.parameters(first.shape, checked)
+        return {
+            p.role: self.parameter(f"{full}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer) for p in made
+        }
+
+    def _shared(self, op: str, shares: str) -> dict[str, Node]:
+        roles = [r.rstrip("?*") for r in operator_named(op).roles]
+        found = {r: self._nodes[f"{shares}.{r}"] for r in roles if f"{shares}.{r}" in self._parameters}
+        if not found:
+            raise GraphError(f"shares {shares!r}, which owns no parameters{did_you_mean(shares, [layer.name for layer in self._layers])}")
+        return found
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Names of layers made inside begin with ``name.``."""
+        self._scope.append(name)
+        try:
+            yield
+        finally:
+            self._scope.pop()
+
+    @contextmanager
+    def holding(self, *nodes: Node) -> Iterator[None]:
+        """Keep ``nodes`` alive until the block ends, as a Python frame keeps its arguments while it runs."""
+        try:
+            yield
+        finally:
+            self._held.extend((n.name, len(self._layers) - 1) for n in nodes)
+
+    def build(self, *outputs: Node) -> Graph:
+        """The finished graph; values die after their last reader, or when the block that holds them ends."""
+        names = tuple(o.name for o in outputs)
+        permanent = [i.name for i in self._inputs] + list(self._parameters)
+        layers = default_drops(self._layers, names, permanent, self._held)
+        return Graph(name=self.name, inputs=tuple(self._inputs), parameters=tuple(self._parameters.values()), layers=layers, outputs=names)
+
+    def _layer_name(self, op: str, name: str | None) -> str:
+        base = ".".join([*self._scope, name or op])
+        if name is not None or base not in self._nodes:
+            return base
+        n = 2
+        while f"{base}_{n}" in self._nodes:
+            n += 1
+        return f"{base}_{n}"
+
+    def _fresh(self, name: str) -> None:
+        if name in self._nodes:
+            raise GraphError(f"the name {name!r} is taken")
+
+    def _node(self, name: str, value: Value) -> Node:
+        node = self._nodes[name] = Node(name, self._machine.ledger.hold(value))
+        return node
+
+    def _storage(self, name: str) -> Any:
+        return self._machine.ledger.resident(0, "", name)
+
+    def _example(self, dim: int | Expr) -> int:
+        if not isinstance(dim, Expr):
+            return dim
+        sizes = {s: self._examples.setdefault(s, EXAMPLE_SPATIAL) for s in dim.symbols()}
+        return Dim(dim.evaluate(sizes), dim)
+
+
+def _values(t: Any) -> Any:
+    if t is None:
+        return None
+    return t.value if isinstance(t, Node) else [n.value for n in t]
+
+
+def _names(t: Any) -> Any:
+    if t is None:
+        return None
+    return t.name if isinstance(t, Node) else tuple(n.name for n in t)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Dim):
+        return expression(value)
+    if isinstance(value, list | tuple):
+        return tuple(_written(v) for v in value)
+    return value
+
+
+def _concrete(value: Any) -> Any:
+    return tuple(_concrete(v) for v in value) if isinstance(value, list | tuple) else value

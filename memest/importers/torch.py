@@ -1,0 +1,520 @@
+"""A torch module as a layer graph: its forward runs once on meta tensors, and every call it makes is written down.
+
+Nothing is computed and the module is left as it was. Python's own control flow runs; sizes that the module reads are ``Dim``s, so
+shapes stay symbolic; a tensor dies in the graph when Python lets it die. Every recorded shape is recomputed by our own rows and must
+agree. What no row knows is an :class:`UnsupportedError` that names the call, the module and the line of user code.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from memest.autograd import Machine
+from memest.dims import Dim, Expr, expression, symbol
+from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
+from memest.graph import Graph, Input, Layer, Parameter, attribute_items
+from memest.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
+from memest.ledger import Ledger, Value
+from memest.libraries.cpu import Cpu
+from memest.ops.table import COMPOSITES, OPERATORS
+from memest.tensor import Shape, Spec, contiguous_strides, is_channels_last, is_contiguous
+from memest.timeline import Caller, operator_named
+
+SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+
+
+def from_torch(module: nn.Module, example: Any, *, name: str | None = None) -> Graph:
+    """The graph of ``module`` as called with ``example``: a shape, a tensor, or a sequence (or mapping by argument name) of them.
+
+    The first dim of every example is the batch ``N``; dims from the third on are spatial and become symbols (``H``, ``W``), so the
+    graph can be estimated at other sizes. ``train()`` or ``eval()`` count as the module stands; a module in training mode also
+    gives the graph of its ``eval()``, used by ``mode="infer"``. Raises UnsupportedError for a call without a rule.
+    """
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"from_torch needs a torch.nn.Module, got {type(module).__name__}")
+    positional, keywords = _examples(example)
+    graph = _record(module, positional, keywords, name or type(module).__name__)
+    if not module.training:
+        return graph
+    with _in_eval_mode(module):
+        inference = _record(module, positional, keywords, graph.name)
+    same = inference.layers == graph.layers and inference.outputs == graph.outputs
+    return graph if same else graph.with_(inference=inference)
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """``module.eval()``, undone flag by flag."""
+    flags = [(m, m.training) for m in module.modules()]
+    for m, _ in flags:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m, was in flags:
+            m.training = was
+
+
+def _examples(example: Any) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    if isinstance(example, Mapping):
+        return [], {k: _meta(v) for k, v in example.items()}
+    if isinstance(example, torch.Tensor) or (isinstance(example, Sequence) and example and all(isinstance(n, int) for n in example)):
+        return [_meta(example)], {}
+    if isinstance(example, Sequence) and not isinstance(example, str) and example:
+        return [_meta(e) for e in example], {}
+    raise UsageError("example must be a shape, a tensor, or a sequence or mapping of them")
+
+
+def _meta(example: Any) -> torch.Tensor:
+    if isinstance(example, torch.Tensor):
+        return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta")
+    shape = tuple(example)
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        raise UsageError(f"sizes are positive integers, got {shape}")
+    return torch.empty(shape, device="meta")
+
+
+def _record(module: nn.Module, positional: list[torch.Tensor], keywords: dict[str, torch.Tensor], name: str) -> Graph:
+    recorder = _Recorder(module, name)
+    arguments = [recorder.add_input(f"input{i}" if i else "input", t) for i, t in enumerate(positional)]
+    named = {k: recorder.add_input(k, t) for k, t in keywords.items()}
+    twins = recorder.add_parameters()
+    positional, keywords = [], {}
+    with recorder.watching(), torch.no_grad():
+        try:
+            result = torch.func.functional_call(module, twins, tuple(arguments), named, tie_weights=True)
+        except MemestError:
+            raise
+        except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as e:
+            raise recorder.explained(e) from None
+        return recorder.finish(result)
+
+
+class _Tracked:
+    """What the recorder knows of a live tensor: its names in the graph and its metadata with symbolic dims."""
+
+    __slots__ = ("names", "ref", "value")
+
+    def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor]) -> None:
+        self.names = [name]
+        self.value = value
+        self.ref = ref
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module = module
+        self.name = name
+        self.paths = {id(m): path for path, m in module.named_modules()}
+        self.stack: list[str] = []
+        self.inputs: list[Input] = []
+        self.parameters: list[Parameter] = []
+        self.layers: list[Layer] = []
+        self.drops: list[list[str]] = []
+        self.tracked: dict[int, _Tracked] = {}
+        self.used: set[str] = set()
+        self.sizes: dict[str, int] = {}
+        self.machine = Machine(Ledger(), module.training, Cpu(), remember=False)
+        self.caller = Caller(self.machine, False)
+
+    # what is there before the call ---------------------------------------------------------------------------------------
+
+    def add_input(self, name: str, t: torch.Tensor) -> torch.Tensor:
+        dims = [self._symbolic(n, d, t.ndim, len(self.inputs)) for d, n in enumerate(t.shape)]
+        self.inputs.append(Input(name=name, shape=tuple(expression(d) for d in dims), dtype=_dtype(t), layout=_layout(t)))
+        self._track(t, name, _spec(t, tuple(dims)))
+        return t
+
+    def _symbolic(self, size: int, d: int, ndim: int, nth: int) -> int:
+        """The batch and the spatial dims get symbols; a later input shares a symbol of equal size at the same place."""
+        if d == 1 or (d > 0 and ndim - 2 not in SPATIAL):
+            return size
+        base = "N" if d == 0 else SPATIAL[ndim - 2][d - 2]
+        text = base if self.sizes.get(base, size) == size else f"{base}{nth}"
+        self.sizes[text] = size
+        found = symbol(text)
+        return Dim(size, found)
+
+    def add_parameters(self) -> dict[str, torch.Tensor]:
+        """Meta twins of all parameters and buffers, by name."""
+        twins: dict[str, torch.Tensor] = {}
+        for path, p in _owned_tensors(self.module):
+            if isinstance(p, nn.parameter.UninitializedTensorMixin):
+                raise UnsupportedError(f"parameter {path!r} is not initialized (a lazy module); call the module once first")
+            twin = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="meta")
+            twins[path] = twin
+            is_buffer = not isinstance(p, nn.Parameter)
+            self.parameters.append(
+                Parameter(name=path, shape=tuple(p.shape), dtype=_dtype(p), trainable=p.requires_grad, buffer=is_buffer, layout=_layout(p))
+            )
+            self._track(twin, path, _spec(twin, tuple(p.shape)))
+        return twins
+
+    # live tensors --------------------------------------------------------------------------------------------------------
+
+    def _track(self, t: torch.Tensor, name: str, spec: Spec) -> Value:
+        ledger = self.machine.ledger
+        value = ledger.hold(Value(spec, ledger.resident(0, "", name)))
+        self._follow(t, name, value)
+        return value
+
+    def _follow(self, t: torch.Tensor, name: str, value: Value) -> None:
+        key = id(t)
+        self.used.add(name)
+
+        def died(_: Any) -> None:
+            gone = self.tracked.pop(key, None)
+            if gone is not None and self.drops:
+                self.drops[-1].extend(gone.names)
+
+        self.tracked[key] = _Tracked(name, value, weakref.ref(t, died))
+
+    def known(self, t: torch.Tensor) -> _Tracked:
+        """What is known of ``t``; a tensor from elsewhere (a plain attribute) becomes a buffer."""
+        entry = self.tracked.get(id(t))
+        if entry is None or entry.ref() is not t:
+            name = self._unique("constant")
+            self.parameters.append(Parameter(name=name, shape=tuple(t.shape), dtype=_dtype(t), trainable=False, buffer=True))
+            self._track(t, name, _spec(t, tuple(t.shape)))
+            entry = self.tracked[id(t)]
+        return entry
+
+    def _unique(self, base: str) -> str:
+        if base not in self.used:
+            return base
+        n = 2
+        while f"{base}_{n}" in self.used:
+            n += 1
+        return f"{base}_{n}"
+
+    # calls ---------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record calls, know which module runs, and let fast paths see what they would see without a recorder."""
+
+        def enter(m: nn.Module, _: Any) -> None:
+            self.stack.append(self.paths.get(id(m), type(m).__name__))
+
+        def leave(m: nn.Module, _: Any, __: Any) -> None:
+            self.stack.pop()
+
+        hooks = [
+            nn.modules.module.register_module_forward_pre_hook(enter),
+            nn.modules.module.register_module_forward_hook(leave),
+        ]
+        honest = torch.overrides.has_torch_function
+        torch.overrides.has_torch_function = lambda _: False
+        try:
+            with self:
+                yield
+        finally:
+            torch.overrides.has_torch_function = honest
+            for h in hooks:
+                h.remove()
+
+    def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = _name_of(func)
+        if name in PASSIVE:
+            return self._passive(name, func, args, kwargs)
+        if isinstance(func, types.FunctionType) and name not in WHOLE:
+            with self:
+                return _without_dispatch(func)(*args, **kwargs)
+        binding = CALLS.get(name)
+        if binding is not None:
+            return self._call(name, binding, func, args, kwargs)
+        raise UnsupportedError(f"{self._place()}: no rule for {_full_name(func)}{did_you_mean(name, CALLS)}")
+
+    def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        answer = PASSIVE[name]
+        if answer is None:
+            return func(*args, **kwargs)
+        return answer(self.known(args[0]).value.spec, args[1:], kwargs, func)
+
+    def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
+        request = self._request(name, binding, args, kwargs)
+        if request is None:
+            return func(*args, **kwargs)
+        result: Any = None
+        for i, part in enumerate(request):
+            last = i == len(request) - 1
+            result = self._layer(part, func if last else None, args, kwargs, None if i == 0 else result)
+        return result
+
+    def _request(self, name: str, binding: Call, args: Any, kwargs: Any) -> list[Request] | None:
+        try:
+            return binding(name, args, kwargs, self)
+        except MemestError as e:
+            raise e.at(self._place()) from None
+
+    def _layer(self, request: Request, func: Any, args: Any, kwargs: Any, previous: Any) -> Any:
+        """Run one row on the symbolic values and the call itself on meta, compare, write the layer."""
+        tensors = [previous if t is Request.PREVIOUS else t for t in request.tensors]
+        entries = [self._bound(t) for t in tensors]
+        name = self._unique(self._layer_name(request.op))
+        self.used.add(name)
+        row = operator_named(request.op)
+        try:
+            attributes = row.canonical(request.attributes)
+            flags = {k: self.module.training if k == "training" and v is None else v for k, v in attributes.items()}
+            values = self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
+        except MemestError as e:
+            raise e.at(f"{self._place()}: {request.op}") from None
+        names = tuple(_names(e) for e in entries)
+        self.drops.append([])
+        produced = self._execute(request, func, args, kwargs, values, tensors)
+        outputs = self._adopt(name, produced, values, row.name)
+        written = {k: v for k, v in request.attributes.items() if v != _default(row, k)}
+        if written.get("training") is True and self.module.training:
+            del written["training"]  # follows the mode of the step
+        symbolic = attribute_items({k: _written(v) for k, v in written.items()})
+        self.layers.append(Layer(name=name, op=request.op, tensors=names, attributes=symbolic, outputs=outputs))
+        return produced
+
+    def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], tensors: Sequence[Any]) -> Any:
+        """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
+        if func is not None and not request.own_result:
+            try:
+                return func(*args, **_on_meta(func, kwargs))
+            except NotImplementedError as e:
+                if "meta" not in str(e).lower():
+                    raise
+        made: list[Any] = []
+        for v in values:
+            same = next((t for t in tensors if isinstance(t, torch.Tensor) and v is not None and self.known(t).value is v), None)
+            if same is not None or v is None:
+                made.append(same)
+                continue
+            shape, strides = tuple(int(n) for n in v.spec.shape), tuple(int(n) for n in v.spec.strides)
+            with torch._C.DisableTorchFunction():
+                made.append(torch.empty_strided(shape, strides, dtype=getattr(torch, v.spec.dtype), device="meta"))
+        return made[0] if len(made) == 1 else tuple(made)
+
+    def _adopt(self, name: str, produced: Any, values: Sequence[Value | None], op: str) -> tuple[str, ...]:
+        """Names for the outputs; each must have the shape our row says."""
+        results = list(produced) if isinstance(produced, tuple | list) else [produced]
+        tensors = [r for r in results if isinstance(r, torch.Tensor)]
+        names: list[str] = []
+        for i, t in enumerate(tensors):
+            value = values[i] if i < len(values) else None
+            if value is None or tuple(t.shape) != value.spec.shape or _dtype(t) != value.spec.dtype:
+                ours = "nothing" if value is None else f"{list(value.spec.shape)} {value.spec.dtype}"
+                raise GraphError(f"{self._place()}: torch gives {op} the shape {list(t.shape)} {_dtype(t)}, memest's rule {ours}; please report it")
+            out = name if len(tensors) == 1 else f"{name}.{i}"
+            names.append(out)
+            entry = self.tracked.get(id(t))
+            if entry is not None and entry.ref() is t:
+                entry.names.append(out)
+                entry.value = self.machine.ledger.hold(value)
+            else:
+                self._follow(t, out, self.machine.ledger.hold(value))
+        return tuple(names)
+
+    def _bound(self, t: Any) -> Any:
+        if t is None:
+            return None
+        if isinstance(t, torch.Tensor):
+            return self.known(t)
+        return [self.known(u) for u in t]
+
+    def _layer_name(self, op: str) -> str:
+        """The module's path when the module is that operator, else the path with the operator's name."""
+        path = next((p for p in reversed(self.stack) if p), "")
+        if not path:
+            return op
+        return path if path not in self.used and self._is_leaf(path) else f"{path}.{op}"
+
+    def _is_leaf(self, path: str) -> bool:
+        try:
+            return not any(True for _ in self.module.get_submodule(path).children())
+        except AttributeError:
+            return False
+
+    # the end -------------------------------------------------------------------------------------------------------------
+
+    def finish(self, result: Any) -> Graph:
+        """The graph, once the forward has returned ``result``."""
+        tensors = list(_leaves(result))
+        if not tensors:
+            raise UnsupportedError(f"{self.name}: forward returns no tensor")
+        outputs = tuple(self.known(t).names[-1] for t in tensors)
+        layers = [_with_drops(layer, drops) for layer, drops in zip(self.layers, self.drops, strict=True)]
+        layers = _settle(layers, outputs, {p.name for p in self.parameters} | {i.name for i in self.inputs})
+        return Graph(name=self.name, inputs=tuple(self.inputs), parameters=tuple(self.parameters), layers=tuple(layers), outputs=outputs)
+
+    def explained(self, error: Exception) -> MemestError:
+        """A torch error as ours: data-dependent control flow is named as such."""
+        text = " ".join(str(error).split())[:200]
+        if "meta" in text.lower() or "data-dependent" in text.lower() or "item()" in text:
+            return UnsupportedError(f"{self._place(error)}: the network looks at values, not only at shapes ({text})")
+        return GraphError(f"{self._place(error)}: {type(error).__name__}: {text}")
+
+    def _place(self, error: Exception | None = None) -> str:
+        """Module path and line of user code."""
+        path = next((p for p in reversed(self.stack) if p), self.name)
+        frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=60)
+        for f in reversed(frames):
+            if "/torch/" not in f.filename.replace("\\", "/") and "memest/" not in f.filename.replace("\\", "/"):
+                return f"{path} ({f.filename.rpartition('/')[2]}:{f.lineno})"
+        return path
+
+
+# helpers -----------------------------------------------------------------------------------------------------------------
+
+
+def _owned_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, each once, module by module in torch's order of registration."""
+    seen: set[int] = set()
+    for path, m in module.named_modules():
+        own = [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]
+        for name, t in own:
+            if id(t) not in seen:
+                seen.add(id(t))
+                yield f"{path}.{name}" if path else name, t
+
+
+def _name_of(func: Any) -> str:
+    name = str(getattr(func, "__name__", func))
+    if name in ("__get__", "__set__"):
+        owner = getattr(func, "__self__", None)
+        return f"{name}:{getattr(owner, '__name__', '?')}"
+    return name
+
+
+def _full_name(func: Any) -> str:
+    module = getattr(func, "__module__", None) or getattr(getattr(func, "__objclass__", None), "__name__", "")
+    return f"{module}.{_name_of(func)}".lstrip(".")
+
+
+_BODIES: dict[Any, Callable[..., Any]] = {}
+_BLIND = {
+    "has_torch_function": lambda *_: False,
+    "has_torch_function_unary": lambda *_: False,
+    "has_torch_function_variadic": lambda *_: False,
+}
+
+
+def _without_dispatch(func: types.FunctionType) -> Callable[..., Any]:
+    """A Python-level torch function that goes straight to its body, so that the calls in it are seen."""
+    body = _BODIES.get(func)
+    if body is None:
+        body = types.FunctionType(func.__code__, {**func.__globals__, **_BLIND}, func.__name__, func.__defaults__, func.__closure__)
+        body.__kwdefaults__ = func.__kwdefaults__
+        _BODIES[func] = body
+    return body
+
+
+def _on_meta(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Creation calls land on meta; elsewhere devices are left as given."""
+    name = _name_of(func)
+    if "device" in kwargs or name in _CREATION:
+        return {**kwargs, "device": "meta"}
+    return kwargs
+
+
+_CREATION = frozenset({"zeros", "ones", "full", "empty", "arange", "rand", "randn", "linspace", "eye", "randint", "randperm", "tensor", "scalar_tensor"})
+
+
+def _values(entry: Any) -> Any:
+    if entry is None:
+        return None
+    return [e.value for e in entry] if isinstance(entry, list) else entry.value
+
+
+def _names(entry: Any) -> Any:
+    if entry is None:
+        return None
+    return tuple(e.names[-1] for e in entry) if isinstance(entry, list) else entry.names[-1]
+
+
+def _default(row: Any, key: str) -> Any:
+    return next((a.default for a in row.attributes if a.name == key), None)
+
+
+def _written(value: Any) -> Any:
+    """Attribute values as the graph keeps them: sizes as expressions, sequences as tuples."""
+    if isinstance(value, Dim):
+        return value.expr
+    if isinstance(value, torch.Size | list | tuple):
+        return tuple(_written(v) for v in value)
+    return value
+
+
+def _dtype(t: torch.Tensor) -> str:
+    return str(t.dtype).removeprefix("torch.")
+
+
+def _layout(t: torch.Tensor) -> str:
+    shape, strides = tuple(t.shape), tuple(t.stride())
+    return "channels_last" if is_channels_last(shape, strides) and not is_contiguous(shape, strides) else "contiguous"
+
+
+def _spec(t: torch.Tensor, shape: Shape) -> Spec:
+    strides = contiguous_strides(shape)
+    if tuple(strides) != tuple(t.stride()):
+        strides = tuple(t.stride()) if _layout(t) == "contiguous" else _channels_last(shape)
+    return Spec(shape, strides, _dtype(t))
+
+
+def _channels_last(shape: Shape) -> Shape:
+    from memest.tensor import channels_last_strides
+
+    return channels_last_strides(shape)
+
+
+def _leaves(result: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a model's output; of a mapping ``out`` comes first."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        if "out" in result:
+            yield from _leaves(result["out"])
+        for key, value in result.items():
+            if key != "out":
+                yield from _leaves(value)
+    elif isinstance(result, list | tuple):
+        for value in result:
+            yield from _leaves(value)
+
+
+def _with_drops(layer: Layer, drops: Sequence[str]) -> Layer:
+    return Layer(name=layer.name, op=layer.op, tensors=layer.tensors, attributes=layer.attributes, outputs=layer.outputs, drops=tuple(drops))
+
+
+def _settle(layers: Sequence[Layer], outputs: Sequence[str], permanent: set[str]) -> list[Layer]:
+    """Outputs and what the caller owns never die in the graph; everything else that outlived the forward dies with its frame, at the end."""
+    keep = {*outputs, *permanent}
+    alive: dict[str, None] = {}
+    settled: list[Layer] = []
+    for layer in layers:
+        alive.update(dict.fromkeys(layer.outputs))
+        drops = tuple(n for n in layer.drops if n not in keep and n in alive)
+        for n in drops:
+            del alive[n]
+        settled.append(_with_drops(layer, drops))
+    leftover = tuple(n for n in alive if n not in keep)
+    if settled and leftover:
+        settled[-1] = _with_drops(settled[-1], (*settled[-1].drops, *leftover))
+    return settled
+
+
+def load_callable(text: str) -> nn.Module:
+    """The module that ``package.module:callable(arguments)`` builds; arguments are literals."""
+    from memest.importers.torch_loading import build
+
+    return build(text)
+
+
+__all__ = ["COMPOSITES", "OPERATORS", "Expr", "from_torch", "load_callable"]

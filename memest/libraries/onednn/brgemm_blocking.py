@@ -1,0 +1,417 @@
+"""What oneDNN's brgemm forward convolutions share: the problem as they see it, the kernel's registers, the estimate of efficiency.
+
+Models the common parts of src/cpu/x64/jit_brgemm_conv_utils.cpp (oneDNN v3.12) and the register blocking of
+src/cpu/x64/brgemm/brgemm_utils.cpp, for f32 without attributes. A blocking is chosen by an estimate made in single precision, and
+near ties are common, so each step of the estimate is rounded to single precision here too.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil, prod
+from typing import NamedTuple
+
+from memest.libraries.cpu import Cpu, Isa
+from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+from memest.libraries.onednn.single import product, quotient, single, total
+
+INT_MAX = 2**31 - 1
+FLOAT_BYTES = 4
+PAGE = 4096
+BATCH_ELEMENT_BYTES = 40
+AVX2_L2_BYTES = 2 * 1024 * 1024
+L1_COST, L2_COST, MEMORY_COST = 1.0, single(2.3), 17.0
+CALL_COST = 1000.0
+THREAD_SHARE = single(0.9)
+
+
+class Target(NamedTuple):
+    """An instruction set with its f32 vectors and registers, the threads, and the cache bytes the estimates count on."""
+
+    isa: Isa
+    simd: int
+    registers: int
+    threads: int
+    l1_bytes: int
+    l1: int
+    l2: int
+
+
+class Shape(NamedTuple):
+    """The problem with three spatial dimensions (depth, height, width; absent ones are 1) and channels per group.
+
+    Paddings before the data are those asked for; those after follow from the sizes and are negative where data stays unused.
+    """
+
+    batch: int
+    groups: int
+    ic: int
+    oc: int
+    id: int
+    ih: int
+    iw: int
+    od: int
+    oh: int
+    ow: int
+    kd: int
+    kh: int
+    kw: int
+    sd: int
+    sh: int
+    sw: int
+    dd: int
+    dh: int
+    dw: int
+    front: int
+    top: int
+    left: int
+
+    @property
+    def back(self) -> int:
+        return (self.od - 1) * self.sd + (self.kd - 1) * self.dd + 1 - self.id - self.front
+
+    @property
+    def bottom(self) -> int:
+        return (self.oh - 1) * self.sh + (self.kh - 1) * self.dh + 1 - self.ih - self.top
+
+    @property
+    def right(self) -> int:
+        return (self.ow - 1) * self.sw + (self.kw - 1) * self.dw + 1 - self.iw - self.left
+
+    @property
+    def kernel_volume(self) -> int:
+        return self.kd * self.kh * self.kw
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output reads exactly one input position (``is_1x1``)."""
+        padding = (self.front, self.top, self.left, self.back, self.bottom, self.right)
+        return self.kd == self.kh == self.kw == 1 and max(padding) <= 0
+
+
+class Grid(NamedTuple):
+    """Output positions as the loops see them: depth and height in blocks, then ``extent`` positions in a row.
+
+    In a ``flat`` grid the row runs over the whole image and threads are not counted along depth and height.
+    """
+
+    od: int
+    oh: int
+    extent: int
+    od_block: int
+    oh_block: int
+    flat: bool
+
+
+class Tile(NamedTuple):
+    """The block of channels, positions and kernel taps of one kernel call, and the register block inside it.
+
+    ``pairs`` is the most matrix pairs one call multiplies and adds up.
+    """
+
+    oc: int
+    ic: int
+    positions: int
+    kd: int
+    kh: int
+    kw: int
+    pairs: int
+    rows: int
+    vectors: int
+
+
+class Spans(NamedTuple):
+    """Input elements touched inside each loop around the innermost operation, from register block to one thread's image."""
+
+    in_vector: int
+    in_kernel_row: int
+    in_rows: int
+    in_kernel_part: int
+    in_channel_chunk: int
+    in_oc_blocks: int
+    in_block: int
+    in_thread: int
+    in_thread_row: int
+    per_position: int
+
+
+@lru_cache(maxsize=64)
+def target_of(cpu: Cpu, isa: Isa) -> Target:
+    """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
+    simd, registers = (16, 32) if isa == "avx512" else (8, 16)
+    l2_bytes = cpu.l2_bytes if isa == "avx512" else AVX2_L2_BYTES
+    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4)
+
+
+def is_supported(problem: Convolution) -> bool:
+    """Whether the layouts are ones brgemm takes (channels last, or anything for inference) and the sizes fit 32-bit ints."""
+    if not problem.channels_last and problem.prop != "forward_inference":
+        return False
+    return max(prod(problem.input_size), prod(problem.output_size), prod(problem.weights_dims)) <= INT_MAX
+
+
+def shape_of(problem: Convolution) -> Shape:
+    missing = 3 - problem.spatial_dims
+    ones, zeros = (1,) * missing, (0,) * missing
+    return Shape(
+        problem.batch,
+        problem.groups,
+        problem.in_channels // problem.groups,
+        problem.out_channels // problem.groups,
+        *ones,
+        *problem.input_size,
+        *ones,
+        *problem.output_size,
+        *ones,
+        *problem.kernel,
+        *ones,
+        *problem.stride,
+        *ones,
+        *problem.dilation,
+        *zeros,
+        *problem.padding,
+    )
+
+
+def are_groups_slow(shape: Shape, target: Target) -> bool:
+    """Whether oneDNN leaves the grouped convolution to others: depthwise ones and, with AVX-512, those of few input channels."""
+    if shape.groups == 1:
+        return False
+    return shape.ic == shape.oc == 1 or (target.isa == "avx512" and shape.ic <= target.simd)
+
+
+def fold_strided_width(shape: Shape, target: Target) -> Shape:
+    """``shape`` with as much of the width as kernel, stride and input have in common moved to the channels, where oneDNN does so."""
+    if shape.groups > 1 or shape.dw > 1 or shape.kw == 1 or shape.sw == 1 or shape.left > 0 or shape.right > 0:
+        return shape
+    if shape.ic > target.simd and shape.ic % target.simd:
+        return shape
+    for factor in range(min(shape.kw, shape.sw, shape.iw), 1, -1):
+        channels = shape.ic * factor
+        fills_vectors = channels <= target.simd or channels % target.simd == 0
+        if fills_vectors and shape.iw % factor == shape.kw % factor == shape.sw % factor == 0:
+            return shape._replace(ic=channels, iw=shape.iw // factor, kw=shape.kw // factor, sw=shape.sw // factor)
+    return shape
+
+
+def input_width(shape: Shape, positions: int, kernel_width: int) -> int:
+    """Input positions that ``positions`` outputs in a row read."""
+    return min(shape.iw, (positions - 1) * min(kernel_width, shape.sw) + (kernel_width - 1) * shape.dw + 1)
+
+
+def input_channel_block(shape: Shape, target: Target, oc_block: int, taps: tuple[int, int, int], width: int, rows: int) -> int:
+    """Input channels of one kernel call: as many vectors as leave the input in L1 and the whole call in L2.
+
+    ``taps`` are the kernel's blocks, ``width`` the input positions of a register block, ``rows`` the register block that the
+    search looked at before.
+    """
+    vectors = -(-shape.ic // target.simd)
+    most = min(5 * target.simd, vectors)
+    kd, kh, kw = taps
+    if kw > 1:
+        most = max(1, min(most, target.l1 // (width * FLOAT_BYTES * target.simd)))
+    per_channel = (kd * kh * kw * oc_block + kd * kh * width) * FLOAT_BYTES
+    most = max(1, min(most, (target.l2 - rows * oc_block * FLOAT_BYTES) // (per_channel * target.simd)))
+    if target.isa == "avx2" and vectors <= 256 and per_channel < 1400:
+        most = vectors
+    return min(shape.ic, most * target.simd)
+
+
+def estimated_rows(target: Target, oc_block: int) -> int:
+    """Register rows oneDNN expects before it has a kernel to look at (``estimate_ur``)."""
+    by_vectors = (14, 6, 4, 3) if target.isa == "avx2" else (28, 14, 9, 6)
+    return by_vectors[oc_block // target.simd - 1]
+
+
+def widest_block(shape: Shape, target: Target, oc_block: int) -> int:
+    """The widest block of positions in a row that still leaves work for every thread."""
+    work = shape.batch * shape.groups * -(-shape.oc // oc_block) * shape.od * shape.oh * shape.ow
+    share = quotient(work, single(THREAD_SHARE * target.threads))
+    return max(1, min(shape.ow, ceil(share)))
+
+
+@lru_cache(maxsize=1024)
+def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
+    """Sizes up to ``widest`` that split ``extent`` into equal blocks but for the last, largest first."""
+    blocks = []
+    count = -(-extent // widest)
+    while count <= extent:
+        block = -(-extent // count)
+        blocks.append(block)
+        if block == 1:
+            break
+        count = -(-extent // (block - 1))
+    return tuple(blocks)
+
+
+@lru_cache(maxsize=65536)
+def register_block(target: Target, rows: int, columns: int, depth: int, padded_rows: int = 0) -> tuple[int, int] | None:
+    """(rows, vectors) of the result a brgemm kernel keeps in registers for a product of ``rows`` x ``depth`` x ``columns``.
+
+    ``padded_rows`` is the most rows at either end that read padding; None when no kernel can skip as many.
+    """
+    for width in (4, 3, 2, 1):
+        vectors = min(width, max(1, columns // target.simd))
+        if target.isa == "avx2" and vectors == 4:
+            most = (target.registers - 1) // (vectors + 1)
+        else:
+            most = (target.registers - vectors - 1) // vectors
+        if (rows % most or most) >= padded_rows:
+            break
+    else:
+        return None
+    best, best_efficiency = most, 0.0
+    for block in range(most, max(1, padded_rows) - 1, -1):
+        useful = quotient(rows, -(-rows // block) * block)
+        efficiency = single(useful * quotient(vectors * block, (vectors + block) * most))
+        if FLOAT_BYTES * block * depth <= target.l1_bytes and efficiency > best_efficiency:
+            best, best_efficiency = block, efficiency
+    return best, vectors
+
+
+def offsets_fit(shape: Shape, *, rows: int, row_stride: int, oc_block: int, depth: int) -> bool:
+    """Whether the byte offsets inside a kernel's matrices fit 32-bit ints."""
+    output = shape.groups * shape.oc * rows * FLOAT_BYTES
+    return max(row_stride * rows * FLOAT_BYTES, oc_block * depth * FLOAT_BYTES, output + 1) <= INT_MAX
+
+
+def efficiency(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, spans: Spans) -> float:
+    """oneDNN's estimate of how well a tile uses the processor: shares of useful work times multiplications per cost of access."""
+    simd, threads, volume = target.simd, target.threads, shape.kernel_volume
+    nb_od, nb_oh = -(-grid.od // grid.od_block), -(-grid.oh // grid.oh_block)
+    nb_row, nb_oc = -(-grid.extent // tile.positions), -(-shape.oc // tile.oc)
+    planes = nb_od * nb_oh
+    job = -(-(planes * nb_row * shape.batch * shape.groups * nb_oc) // threads)
+
+    oc_blocks = min(nb_oc, job if channels_innermost else -(-job // (planes * nb_row)))
+    per_block = shape.groups * nb_oc if channels_innermost else 1
+    row_blocks = min(nb_row, -(-job // per_block))
+    row = min(grid.extent, row_blocks * tile.positions)
+    oh_blocks = od_blocks = oh = od = 1
+    if not grid.flat:
+        oh_blocks = min(nb_oh, -(-job // (nb_row * per_block)))
+        oh = min(grid.oh, oh_blocks * grid.oh_block)
+        od_blocks = min(nb_od, -(-job // (nb_oh * nb_row * per_block)))
+        od = min(grid.od, od_blocks * grid.od_block)
+    images = min(shape.batch, -(-job // (planes * nb_row * shape.groups * nb_oc)))
+    image = od * oh * row
+    oc_vectors = -(-min(shape.oc, oc_blocks * tile.oc) // simd)
+
+    oc_near = simd * (oc_vectors if channels_innermost else tile.vectors)
+    weights_near = volume * oc_near * shape.ic
+    weights_all = volume * oc_vectors * simd * shape.ic
+    weights_block = volume * tile.oc * shape.ic
+    taps = tile.kd * tile.kh * tile.kw
+    calls = (-(-shape.ic // tile.ic), -(-shape.kd // tile.kd), -(-shape.kh // tile.kh), -(-shape.kw // tile.kw))
+    kernel_parts = calls[1] * calls[2] * calls[3]
+    register_blocks = -(-tile.positions // tile.rows)
+    l1, l2 = -(-target.l1 // FLOAT_BYTES), -(-target.l2 // FLOAT_BYTES)
+
+    source_cost = destination_cost = weights_cost = MEMORY_COST
+    if images > 1:
+        touched = od * oh * spans.in_thread + image * oc_vectors * simd + weights_all
+        weights_cost = _averaged(weights_cost, images, L2_COST if touched < l2 else MEMORY_COST)
+    if od_blocks > 1:
+        touched = grid.od_block * oh * spans.in_thread + oh * row * oc_near + weights_near
+        weights_cost = _averaged(weights_cost, od_blocks, L2_COST if touched < l2 else MEMORY_COST)
+    if oh_blocks > 1:
+        touched = grid.oh_block * spans.in_thread + row * oc_near + weights_near
+        weights_cost = _averaged(weights_cost, oh_blocks, L2_COST if touched < l2 else MEMORY_COST)
+    if row_blocks > 1:
+        touched = spans.in_block + tile.positions * oc_near + weights_near
+        weights_cost = _averaged(weights_cost, row_blocks, L2_COST if touched < l2 else MEMORY_COST)
+    if register_blocks > 1:
+        touched = spans.in_rows + tile.rows * tile.oc + taps * tile.oc * tile.ic
+        weights_cost = _averaged(weights_cost, register_blocks, L2_COST if touched < l2 else MEMORY_COST)
+
+    if calls[0] > 1:
+        touched = spans.in_channel_chunk + tile.positions * tile.oc + volume * tile.oc * tile.ic
+        destination_cost = _averaged(destination_cost, calls[0], L2_COST if touched < l2 else MEMORY_COST)
+    if kernel_parts > 1:
+        touched = spans.in_kernel_part + tile.positions * tile.oc + taps * tile.oc * tile.ic
+        destination_cost = _averaged(destination_cost, kernel_parts, L2_COST if touched < l2 else MEMORY_COST)
+
+    if oc_blocks > 1:
+        if channels_innermost:
+            source, others = spans.in_oc_blocks, tile.positions * tile.oc + weights_block
+        else:
+            source, others = od * oh * spans.in_thread_row, tile.oc * image + weights_block
+        source_cost = _averaged(source_cost, oc_blocks, _source_level(source, others, l1, l2))
+    if tile.kw > 1:
+        source_cost = _averaged(source_cost, tile.kw, _source_level(spans.in_kernel_row, tile.oc * tile.ic, l1, l2))
+    source_cost = _averaged(source_cost, simd, _source_level(spans.in_vector, tile.oc, l1, l2))
+
+    source_accesses = product(images * image * spans.per_position, oc_blocks)
+    destination_accesses = product(images * image * oc_vectors, product(calls[0], kernel_parts))
+    weights_accesses = product(volume * oc_vectors * shape.ic, product(images, od_blocks, oh_blocks, row_blocks, register_blocks))
+    cost = total(
+        single(source_cost * source_accesses),
+        single(destination_cost * destination_accesses),
+        single(weights_cost * weights_accesses),
+        product(CALL_COST, job, *calls),
+    )
+
+    if channels_innermost:
+        covered = _covered(job, shape.oc, shape.groups, tile.oc, grid.extent, tile.positions)
+    else:
+        covered = _covered(job, grid.extent, planes, tile.positions, shape.oc, tile.oc)
+    outputs = shape.batch * shape.od * shape.oh * shape.ow * shape.groups * shape.oc
+    multiplications = shape.batch * grid.od * grid.oh * grid.extent * shape.ic * shape.oc
+    call_gain = single(tile.rows * single(2.0 - min(single(1.9), quotient(tile.rows, tile.positions)))) / 64
+    return product(
+        quotient(shape.oc, nb_oc * tile.oc),
+        quotient(tile.vectors * tile.rows, (tile.vectors + tile.rows) * target.registers),
+        quotient(grid.extent, nb_row * tile.positions),
+        quotient(outputs, covered * threads) if covered else 1.0,
+        quotient(tile.positions, register_blocks * tile.rows),
+        quotient(multiplications, single(threads * cost)),
+        single(1.0 + call_gain) / 2,
+        min(1.0, quotient(target.l2, BATCH_ELEMENT_BYTES * tile.pairs)),
+    )
+
+
+def batch_bytes_of(target: Target, elements: int) -> int:
+    """Scratchpad bytes of the threads' lists of matrix pairs to multiply, each list padded to whole pages."""
+    padded = -(-elements * BATCH_ELEMENT_BYTES // PAGE) * PAGE
+    return target.threads * -(-padded // BATCH_ELEMENT_BYTES) * BATCH_ELEMENT_BYTES + PAGE
+
+
+def channels_last_plan(problem: Convolution, implementation: str, weights_tag: str, scratchpad_bytes: int) -> Plan:
+    activations = channels_last_tag(2 + problem.spatial_dims)
+    return Plan(
+        implementation=implementation,
+        source=layout(activations, problem.source_dims),
+        weights=layout(weights_tag, problem.weights_dims),
+        destination=layout(activations, problem.destination_dims),
+        scratchpad_bytes=scratchpad_bytes,
+    )
+
+
+def weights_tag_of(problem: Convolution, oc_block: int, *, width_first: bool = False) -> str:
+    """Output channels outermost and blocked innermost, input channels just before: ``Acdb16a``, grouped ``aBdec16b``."""
+    first = 1 if problem.groups > 1 else 0
+    letters = "abcdef"[: first + 2 + problem.spatial_dims]
+    oc, ic, spatial = letters[first], letters[first + 1], letters[first + 2 :]
+    return f"{letters[:first]}{oc.upper()}{spatial[::-1] if width_first else spatial}{ic}{oc_block}{oc}"
+
+
+def _averaged(first: float, times: int, again: float) -> float:
+    """Average cost of an access made ``times`` times, the first one costing ``first`` and the others ``again``."""
+    return quotient(single(first + single(again * (times - 1))), times)
+
+
+def _source_level(source: int, others: int, l1: int, l2: int) -> float:
+    if source < l1:
+        return L1_COST
+    return L2_COST if source + others < l2 else MEMORY_COST
+
+
+def _covered(blocks: int, x: int, nx: int, x_block: int, y: int, y_block: int) -> int:
+    """Area of the first ``blocks`` blocks of a plane of ``nx`` rectangles ``x`` by ``y``, walked in strips of ``y_block``."""
+    nb_x, nb_y = -(-x // x_block), -(-y // y_block)
+    strips, in_strip = divmod(blocks, nx * nb_x)
+    planes, strips = divmod(strips, nb_y)
+    rectangles, in_rectangle = divmod(in_strip, nb_x)
+    start = strips * y_block
+    end = min(y, start + y_block)
+    return nx * planes * x * y + x * nx * start + (x * rectangles + in_rectangle * x_block) * (end - start)

@@ -1,0 +1,75 @@
+"""Two event streams side by side: where they part, and which operator was at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from memest.ledger import Step
+from validation.profiling import Measured
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first moment at which the streams differ: predicted and measured entries around it."""
+
+    predicted_index: int
+    measured_index: int
+    predicted: tuple[str, ...]
+    measured: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = "\n".join(f"    {line}" for line in self.predicted)
+        right = "\n".join(f"    {line}" for line in self.measured)
+        return f"  predicted from event {self.predicted_index}:\n{left}\n  measured from event {self.measured_index}:\n{right}"
+
+
+def allocations(deltas: Sequence[int]) -> list[int]:
+    """The sizes asked for, in order."""
+    return [d for d in deltas if d > 0]
+
+
+def first_difference(predicted: Sequence[Step], measured: Sequence[Measured], around: int = 4) -> Difference | None:
+    """The first place where, releases between two allocations taken as one moment, the streams differ."""
+    ours, theirs = _moments([s.delta for s in predicted]), _moments([m.delta for m in measured])
+    n = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a[0] != b[0]), min(len(ours), len(theirs)))
+    if n == len(ours) == len(theirs):
+        return None
+    i = ours[n][1] if n < len(ours) else len(predicted)
+    j = theirs[n][1] if n < len(theirs) else len(measured)
+    lines = [f"{s.delta:>14,}  {s.phase}  {s.layer}  {s.op}" for s in predicted[max(0, i - around) : i + 2 * around]]
+    other = [f"{m.delta:>14,}  {_short(m.where)}" for m in measured[max(0, j - around) : j + 2 * around]]
+    return Difference(i, j, tuple(lines), tuple(other))
+
+
+def differing(predicted: Sequence[int], measured: Sequence[int]) -> int:
+    """How many allocations have no partner of the same size in order."""
+    a, b = allocations(predicted), allocations(measured)
+    same = sum(block.size for block in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks())
+    return max(len(a), len(b)) - same
+
+
+def _moments(deltas: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
+    """Single allocations, and runs of releases in order of size, each with its first index."""
+    out: list[tuple[tuple[int, ...], int]] = []
+    run: list[int] = []
+    start = 0
+    for i, d in enumerate(deltas):
+        if d < 0:
+            if not run:
+                start = i
+            run.append(d)
+            continue
+        if run:
+            out.append((tuple(sorted(run)), start))
+            run = []
+        out.append(((d,), i))
+    if run:
+        out.append((tuple(sorted(run)), start))
+    return out
+
+
+def _short(where: str) -> str:
+    parts = [p.replace("autograd::engine::evaluate_function: ", "") for p in where.split(" / ")]
+    return " / ".join(parts[-4:])
