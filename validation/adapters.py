@@ -27,3 +27,65 @@ def convolution(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 def rdiv(input: torch.Tensor, value: float) -> torch.Tensor:
     """A number divided by a tensor."""
     return value / input
+
+
+def view(input: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """``Tensor.view`` with its shape by name."""
+    return input.view(shape)
+
+
+def expand(input: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """``Tensor.expand`` with its size by name."""
+    return input.expand(size)
+
+
+def getitem(input: torch.Tensor, indices: list[torch.Tensor], index: tuple[Any, ...]) -> torch.Tensor:
+    """``input[...]``: an index as rows write it, with "tensor" standing for the next of ``indices``."""
+    return input[_python_index(indices, index)]
+
+
+def setitem(input: torch.Tensor, *tensors: Any, index: tuple[Any, ...], value: Any = None) -> torch.Tensor:
+    """``input[...] = tensor`` or a number; gives ``input``."""
+    input[_python_index([], index)] = tensors[0] if value is None else value
+    return input
+
+
+def _python_index(indices: list[torch.Tensor], index: tuple[Any, ...]) -> tuple[Any, ...]:
+    given = iter(indices)
+    entries: list[Any] = []
+    for entry in index:
+        if entry == "tensor":
+            entries.append(next(given))
+        else:
+            entries.append(... if entry == "..." else slice(*entry) if isinstance(entry, tuple) else entry)
+    return tuple(entries)
+
+
+def _format(name: str) -> torch.memory_format:
+    return getattr(torch, name)
+
+
+def clone(input: torch.Tensor, memory_format: str = "preserve_format") -> torch.Tensor:
+    """``clone`` with its memory format by name."""
+    return input.clone(memory_format=_format(memory_format))
+
+
+def contiguous(input: torch.Tensor, memory_format: str = "contiguous_format") -> torch.Tensor:
+    """``contiguous`` with its memory format by name."""
+    return input.contiguous(memory_format=_format(memory_format))
+
+
+def to(input: torch.Tensor, dtype: str | None = None, memory_format: str = "preserve_format", copy: bool = False) -> torch.Tensor:
+    """``to`` with dtype and memory format by name."""
+    kind = input.dtype if dtype is None else getattr(torch, dtype)
+    return input.to(kind, memory_format=_format(memory_format), copy=copy)
+
+
+def to_copy(input: torch.Tensor, dtype: str | None = None, memory_format: str = "preserve_format") -> torch.Tensor:
+    """``_to_copy``: a copy whatever the dtype."""
+    return torch.ops.aten._to_copy(input, dtype=None if dtype is None else getattr(torch, dtype), memory_format=_format(memory_format))
+
+
+def meshgrid(tensors: list[torch.Tensor], indexing: str = "ij") -> tuple[torch.Tensor, ...]:
+    """``torch.meshgrid`` of a list."""
+    return torch.meshgrid(*tensors, indexing=indexing)

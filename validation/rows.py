@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from importlib import import_module
 from typing import Any
@@ -46,7 +46,7 @@ def example_tensors(example: Example, grad: bool = True) -> list[Any]:
         if shape is None:
             made.append(None)
             next(dtypes)
-        elif shape and isinstance(shape[0], tuple | list):
+        elif shape == [] or (shape and isinstance(shape[0], tuple | list)):
             made.append([make(s, next(dtypes), i == 0 and j == 0, i) for j, s in enumerate(shape)])
         else:
             made.append(make(shape, next(dtypes), i == 0, i))
@@ -92,7 +92,7 @@ def first_tensor(result: Any) -> torch.Tensor:
     return next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), outputs[0])
 
 
-def measure(row: Operator | Composite, example: Example) -> list[Measured]:
+def measure(row: Operator | Composite, example: Example, ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like) -> list[Measured]:
     """Torch's stream: call, then (when differentiable) ``output.backward(ones)`` with the gradient made beforehand."""
     tensors = example_tensors(example)
     attributes = dict(example.attributes)
@@ -101,11 +101,11 @@ def measure(row: Operator | Composite, example: Example) -> list[Measured]:
         result = call_torch(row, _fresh(tensors, attributes), attributes)
         out = first_tensor(result)
         if out.requires_grad:
-            out.backward(torch.ones_like(out) if gradient is None else gradient)
+            out.backward(ones(out) if gradient is None else gradient)
         return None
 
     result = call_torch(row, _fresh(tensors, attributes), attributes)
-    gradient = torch.ones_like(first_tensor(result)).detach()
+    gradient = ones(first_tensor(result)).detach()
     del result
     once(gradient)
     for t in flat(tensors):
@@ -136,7 +136,9 @@ def _fresh(tensors: list[Any], attributes: dict[str, Any]) -> list[Any]:
     return [_Alias.apply(first) if isinstance(first, torch.Tensor) and first.requires_grad else first, *rest]
 
 
-def predict(row: Operator | Composite, example: Example, cpu: Cpu) -> list[int]:
+def predict(
+    row: Operator | Composite, example: Example, cpu: Cpu, ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like
+) -> list[int]:
     """The predicted stream of the same two calls."""
     ledger = Ledger()
     machine = Machine(ledger, True, cpu)
@@ -155,7 +157,7 @@ def predict(row: Operator | Composite, example: Example, cpu: Cpu) -> list[int]:
     outputs = [ledger.hold(v) for v in caller.run(row, arguments, attributes) if v is not None]
     out = next((v for v in outputs if v.requires_grad), None)
     if out is not None:
-        strides = spec_of(torch.ones_like(torch.empty_strided(out.spec.shape, out.spec.strides))).strides
+        strides = spec_of(ones(torch.empty_strided(out.spec.shape, out.spec.strides))).strides
         gradient = ledger.hold(Value(Spec(out.spec.shape, strides, out.spec.dtype), ledger.resident(0, "gradient", "ones")))
         for other in outputs:
             if other is not out:

@@ -126,8 +126,15 @@ _POINTWISE = (
 # log-sigmoid, prelu, rrelu, glu ------------------------------------------------------------------------------------------
 
 
+def _drop_copy(k: Tape, t: Tensor) -> None:
+    """``t.contiguous()`` as a local of the kernel."""
+    dense = contiguous(k, t)
+    k.free(None if dense is t else dense)
+
+
 def _logsigmoid(k: Tape, input: Tensor) -> Tensor:
     out, buffer = k.empty(input.shape, input.dtype), k.empty(input.shape, input.dtype)
+    _drop_copy(k, input)
     k.save(input=input, buffer=buffer)
     return out
 
@@ -158,7 +165,9 @@ def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
     noise = k.empty(input.shape, input.dtype)
     out = input if inplace else k.empty(input.shape, input.dtype)
-    if not training:
+    if training:
+        _drop_copy(k, input)
+    else:
         _mean_slope(k)
     k.save(noise=noise, **({"result": out} if inplace else {"input": input}))
     return out
@@ -208,8 +217,7 @@ def _dim(op: str, t: Tensor, dim: int) -> int:
 def _softmax(k: Tape, input: Tensor, *, dim: int) -> Tensor:
     _dim("softmax", input, dim)
     out = k.empty(input.shape, input.dtype)
-    dense = contiguous(k, input)
-    k.free(None if dense is input else dense)
+    _drop_copy(k, input)
     k.save(result=out)
     return out
 
@@ -218,8 +226,7 @@ def _softmax_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads
     (grad,) = grads
     assert grad is not None
     out = k.empty(grad.shape, grad.dtype)
-    dense = contiguous(k, grad)
-    k.free(None if dense is grad else dense)
+    _drop_copy(k, grad)
     return [out]
 
 

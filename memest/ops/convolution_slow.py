@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from memest.ops.convolution_geometry import Backend, Geometry
+from memest.ops.convolution_geometry import Backend, Geometry, runs_channels_last
 from memest.ops.kernels import contiguous, suggests_channels_last, sum_into
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
@@ -30,7 +30,7 @@ def forward(k: Tape, backend: Backend, input: Tensor, weight: Tensor, bias: Tens
     results: list[Tensor | None] = []
     for _ in range(g.groups):
         images, filters = _part(k, input, 1, g.groups), _part(k, weight, 0, g.groups)
-        results.append(kernel(k, images, filters, bias, alone, False))
+        results.append(kernel(k, images, filters, bias, alone, runs_channels_last(backend, images, filters)))
         _release(k, (filters, weight), (images, input))
     out = _cat(k, results, 1)
     k.free(*reversed(results))
@@ -46,7 +46,7 @@ def backward(k: Tape, backend: Backend, grad: Tensor, input: Tensor, weight: Ten
     results: list[Gradients] = []
     for _ in range(g.groups):
         above, images, filters = _part(k, grad, 1, g.groups), _part(k, input, 1, g.groups), _part(k, weight, 0, g.groups)
-        results.append(kernel(k, above, images, filters, alone, False, mask))
+        results.append(kernel(k, above, images, filters, alone, runs_channels_last(backend, images, filters), mask))
         _release(k, (filters, weight), (images, input), (above, grad))
     inputs, weights, biases = zip(*results, strict=True)
     joined = [_cat(k, parts, dim) if wanted else None for parts, dim, wanted in zip((inputs, weights, biases), (1, 0, 0), mask, strict=True)]
@@ -55,17 +55,17 @@ def backward(k: Tape, backend: Backend, grad: Tensor, input: Tensor, weight: Ten
 
 
 def _part(k: Tape, t: Tensor, dim: int, groups: int) -> Tensor:
-    """``subtensor``: a group's share of ``t``, row-major."""
+    """``subtensor``: a group's share of ``t``, dense in its format."""
     shape = list(t.shape)
     shape[dim] = shape[dim] // groups
-    return contiguous(k, k.view(t, shape, t.strides))
+    return contiguous(k, k.view(t, shape, t.strides), suggests_channels_last(t))
 
 
 def _cat(k: Tape, parts: Sequence[Tensor | None], dim: int) -> Tensor:
     present = [t for t in parts if t is not None]
     shape = list(present[0].shape)
     shape[dim] = sum(t.shape[dim] for t in present)
-    return k.empty(shape, present[0].dtype)
+    return _empty(k, tuple(shape), present[0].dtype, all(suggests_channels_last(t) for t in present))
 
 
 def _release(k: Tape, *pairs: tuple[Tensor, Tensor]) -> None:
@@ -108,11 +108,12 @@ def _backward_mm(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geomet
 
 def _input_gradient_mm(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, last: bool) -> Tensor:
     """Only the volumetric kernel takes its columns from torch's allocator; the flat one has them on the heap, one image a thread."""
+    filters = contiguous(k, weight, last)
     above = contiguous(k, grad, last)
     grad_input = _empty(k, input.shape, input.dtype, last)
     if input.ndim == 5:
         k.free(_columns(k, input.shape[0], input.shape[1], weight.shape[2:], grad.shape[2:], input.dtype))
-    _release(k, (above, grad))
+    _release(k, (above, grad), (filters, weight))
     return grad_input
 
 

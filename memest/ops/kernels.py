@@ -182,6 +182,20 @@ def contiguous(k: Tape, t: Tensor, channels_last: bool = False) -> Tensor:
     return k.empty(t.shape, t.dtype)
 
 
+def cat(k: Tape, tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """``at::cat``: channels_last when every operand suggests it, else contiguous; empty 1-dim operands are skipped (legacy)."""
+    counted = [t for t in tensors if t.shape != (0,)] or list(tensors[:1])
+    first = counted[0]
+    total = 0
+    for t in counted:
+        if t.ndim != first.ndim or any(a != b for d, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if d != dim):
+            raise ShapeError(f"tensors of shapes {list(first.shape)} and {list(t.shape)} do not concatenate along dimension {dim}")
+        total = total + t.shape[dim]
+    shape = (*first.shape[:dim], total, *first.shape[dim + 1 :])
+    last = all(suggests_channels_last(t) for t in tensors)
+    return k.empty(shape, reduce(promote, [t.dtype for t in tensors]), channels_last_strides(shape) if last else None)
+
+
 def suggests_channels_last(t: Tensor) -> bool:
     """``t.suggest_memory_format() != contiguous``."""
     return is_channels_last_strides(t.shape, t.strides)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memest.ops import activation, convolution, elementwise, loss, normalization
+from memest.ops import activation, comparison, convolution, copying, elementwise, loss, normalization, shaping, unary
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 
-FAMILIES = (activation, convolution, elementwise, loss, normalization)
+FAMILIES = (activation, comparison, convolution, copying, elementwise, loss, normalization, shaping, unary)
 
 
 def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:

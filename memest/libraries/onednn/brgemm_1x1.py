@@ -27,14 +27,17 @@ from memest.libraries.onednn.brgemm_blocking import (
     offsets_fit,
     register_block,
     shape_of,
+    share_of,
     target_of,
     weights_tag_of,
     widest_block,
 )
 from memest.libraries.onednn.problem import Convolution, Plan
+from memest.libraries.onednn.single import quotient, single
 
 IMPLEMENTATION = {"avx512": "brgconv_1x1:avx512_core", "avx2": "brgconv_1x1:avx2"}
 MAX_POSITIONS = 251
+MIN_CHANNEL_SHARE = single(0.95)
 
 
 def forward_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:
@@ -55,13 +58,15 @@ def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     if not shape.is_pointwise or are_groups_slow(shape, target):
         return None
     tile = _choose_tile(shape, target)
+    if tile is None:
+        return None
     row_stride = shape.sw * shape.groups * shape.ic
     if not offsets_fit(shape, rows=tile.positions, row_stride=row_stride, oc_block=tile.oc, depth=tile.ic):
         return None
     return channels_last_plan(problem, IMPLEMENTATION[isa], weights_tag_of(problem, tile.oc), batch_bytes_of(target, 1))
 
 
-def _choose_tile(shape: Shape, target: Target) -> Tile:
+def _choose_tile(shape: Shape, target: Target) -> Tile | None:
     """The tile of best estimated efficiency, the first found among equals."""
     channels_innermost = shape.id * shape.ih * shape.iw >= shape.oc
     whole_image = shape.sd == shape.sh == 1 and shape.iw % shape.sw == 0
@@ -72,15 +77,70 @@ def _choose_tile(shape: Shape, target: Target) -> Tile:
     best, best_efficiency = None, 0.0
     for vectors in range(min(-(-shape.oc // target.simd), 4), 0, -1):
         oc_block = vectors * target.simd
-        if best is not None and not _worth_trying(shape, target, oc_block):
+        if not _is_worth_trying(shape, target, oc_block):
             continue
         widest = _most_positions(shape, target, oc_block) if whole_image else widest_block(shape, target, oc_block)
-        rows = 0
+        tile = None
         for positions in even_blocks(grid.extent, widest):
-            tile = _tile(shape, target, whole_image, oc_block, positions, rows)
-            rows = tile.rows
-            gain = efficiency(shape, target, channels_innermost, grid, tile, _spans(shape, target, grid, tile, channels_innermost))
-            if best is None or gain > best_efficiency:
+            tile = _tile(shape, target, whole_image, oc_block, positions, tile)
+            share = share_of(shape, target, channels_innermost, grid, tile)
+            spans = _spans(shape, target, tile, share.row)
+            gain = efficiency(shape, target, channels_innermost, grid, tile, share, spans)
+            if gain > best_efficiency:
                 best, best_efficiency = tile, gain
-    assert best is not None
     return best
+
+
+def _is_worth_trying(shape: Shape, target: Target, oc_block: int) -> bool:
+    channels = -(-shape.oc // target.simd) * target.simd
+    if oc_block == 64:
+        return channels % oc_block == 0 and shape.od * shape.oh * shape.ow >= 64 * shape.sd * shape.sh * shape.sw
+    if oc_block == 48:
+        return quotient(shape.oc, -(-shape.oc // oc_block) * oc_block) >= MIN_CHANNEL_SHARE
+    return True
+
+
+def _most_positions(shape: Shape, target: Target, oc_block: int) -> int:
+    """The most positions of a tile that leave work for every thread and keep results from colliding in the cache."""
+    positions = shape.od * shape.oh * shape.ow
+    if 1024 <= shape.ic * FLOAT_BYTES < 4096:
+        channel_blocks = shape.batch * -(-shape.oc // oc_block)
+        most = max(min(16, positions), -(-positions // -(-target.threads // channel_blocks)))
+    else:
+        most = max(-(-2048 // oc_block), -(-shape.batch * shape.groups * positions // target.threads))
+    distinct = 1000000 // target.threads
+    channels = shape.groups * shape.oc
+    if channels * positions * FLOAT_BYTES % PAGE == 0:
+        while distinct * FLOAT_BYTES > 400 and channels % 2 == 0 and channels * positions * FLOAT_BYTES >= PAGE:
+            channels //= 2
+            distinct //= 2
+        distinct += 1 - distinct % 2
+    return max(1, min(positions, most, distinct, MAX_POSITIONS))
+
+
+def _tile(shape: Shape, target: Target, whole_image: bool, oc_block: int, positions: int, previous: Tile | None) -> Tile:
+    rows = min(positions, estimated_rows(target, oc_block))
+    width = rows if whole_image else input_width(shape, rows, 1)
+    ic_block = input_channel_block(shape, target, oc_block, (1, 1, 1), width, previous.rows if previous else 0)
+    columns = min(shape.oc, oc_block)
+    block = register_block(target, positions, columns, ic_block)
+    assert block is not None
+    return Tile(oc_block, ic_block, positions, 1, 1, 1, 1, *block)
+
+
+def _spans(shape: Shape, target: Target, tile: Tile, row: int) -> Spans:
+    """Input elements the loops touch: oneDNN's estimate counts as many positions as outputs, whatever the stride."""
+    block = tile.positions * tile.ic
+    vectors = -(-tile.ic // target.simd) * target.simd
+    return Spans(
+        in_vector=tile.rows * target.simd,
+        in_kernel_row=0,
+        in_rows=tile.rows * vectors,
+        in_kernel_part=0,
+        in_channel_chunk=block,
+        in_oc_blocks=tile.positions * -(-shape.ic // target.simd) * target.simd,
+        in_block=block,
+        in_thread=row * vectors,
+        in_thread_row=-(-row * tile.ic // target.simd) * target.simd,
+        per_position=tile.ic,
+    )

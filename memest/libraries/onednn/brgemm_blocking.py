@@ -23,6 +23,7 @@ AVX2_L2_BYTES = 2 * 1024 * 1024
 L1_COST, L2_COST, MEMORY_COST = 1.0, single(2.3), 17.0
 CALL_COST = 1000.0
 THREAD_SHARE = single(0.9)
+AMORTISED = single(1.9)
 
 
 class Target(NamedTuple):
@@ -118,6 +119,21 @@ class Tile(NamedTuple):
     pairs: int
     rows: int
     vectors: int
+
+
+class Share(NamedTuple):
+    """The part of the blocks that falls to one thread: all of them, then along each loop in blocks or in elements."""
+
+    job: int
+    images: int
+    oc_blocks: int
+    oc_vectors: int
+    od_blocks: int
+    od: int
+    oh_blocks: int
+    oh: int
+    row_blocks: int
+    row: int
 
 
 class Spans(NamedTuple):
@@ -262,7 +278,7 @@ def register_block(target: Target, rows: int, columns: int, depth: int, padded_r
         return None
     best, best_efficiency = most, 0.0
     for block in range(most, max(1, padded_rows) - 1, -1):
-        useful = quotient(rows, -(-rows // block) * block)
+        useful = quotient(rows, _round_up(rows, block))
         efficiency = single(useful * quotient(vectors * block, (vectors + block) * most))
         if FLOAT_BYTES * block * depth <= target.l1_bytes and efficiency > best_efficiency:
             best, best_efficiency = block, efficiency
@@ -275,104 +291,120 @@ def offsets_fit(shape: Shape, *, rows: int, row_stride: int, oc_block: int, dept
     return max(row_stride * rows * FLOAT_BYTES, oc_block * depth * FLOAT_BYTES, output + 1) <= INT_MAX
 
 
-def efficiency(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, spans: Spans) -> float:
-    """oneDNN's estimate of how well a tile uses the processor: shares of useful work times multiplications per cost of access."""
-    simd, threads, volume = target.simd, target.threads, shape.kernel_volume
+def share_of(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile) -> Share:
     nb_od, nb_oh = -(-grid.od // grid.od_block), -(-grid.oh // grid.oh_block)
     nb_row, nb_oc = -(-grid.extent // tile.positions), -(-shape.oc // tile.oc)
-    planes = nb_od * nb_oh
-    job = -(-(planes * nb_row * shape.batch * shape.groups * nb_oc) // threads)
-
-    oc_blocks = min(nb_oc, job if channels_innermost else -(-job // (planes * nb_row)))
-    per_block = shape.groups * nb_oc if channels_innermost else 1
-    row_blocks = min(nb_row, -(-job // per_block))
-    row = min(grid.extent, row_blocks * tile.positions)
+    image = nb_od * nb_oh * nb_row
+    job = -(-(image * shape.batch * shape.groups * nb_oc) // target.threads)
+    oc_blocks = min(nb_oc, job if channels_innermost else -(-job // image))
+    per_row = shape.groups * nb_oc if channels_innermost else 1
+    row_blocks = min(nb_row, -(-job // per_row))
     oh_blocks = od_blocks = oh = od = 1
     if not grid.flat:
-        oh_blocks = min(nb_oh, -(-job // (nb_row * per_block)))
+        per_height = nb_row * per_row
+        oh_blocks = min(nb_oh, -(-job // per_height))
         oh = min(grid.oh, oh_blocks * grid.oh_block)
-        od_blocks = min(nb_od, -(-job // (nb_oh * nb_row * per_block)))
+        od_blocks = min(nb_od, -(-job // (nb_oh * per_height)))
         od = min(grid.od, od_blocks * grid.od_block)
-    images = min(shape.batch, -(-job // (planes * nb_row * shape.groups * nb_oc)))
-    image = od * oh * row
-    oc_vectors = -(-min(shape.oc, oc_blocks * tile.oc) // simd)
-
-    oc_near = simd * (oc_vectors if channels_innermost else tile.vectors)
-    weights_near = volume * oc_near * shape.ic
-    weights_all = volume * oc_vectors * simd * shape.ic
-    weights_block = volume * tile.oc * shape.ic
-    taps = tile.kd * tile.kh * tile.kw
-    calls = (-(-shape.ic // tile.ic), -(-shape.kd // tile.kd), -(-shape.kh // tile.kh), -(-shape.kw // tile.kw))
-    kernel_parts = calls[1] * calls[2] * calls[3]
-    register_blocks = -(-tile.positions // tile.rows)
-    l1, l2 = -(-target.l1 // FLOAT_BYTES), -(-target.l2 // FLOAT_BYTES)
-
-    source_cost = destination_cost = weights_cost = MEMORY_COST
-    if images > 1:
-        touched = od * oh * spans.in_thread + image * oc_vectors * simd + weights_all
-        weights_cost = _averaged(weights_cost, images, L2_COST if touched < l2 else MEMORY_COST)
-    if od_blocks > 1:
-        touched = grid.od_block * oh * spans.in_thread + oh * row * oc_near + weights_near
-        weights_cost = _averaged(weights_cost, od_blocks, L2_COST if touched < l2 else MEMORY_COST)
-    if oh_blocks > 1:
-        touched = grid.oh_block * spans.in_thread + row * oc_near + weights_near
-        weights_cost = _averaged(weights_cost, oh_blocks, L2_COST if touched < l2 else MEMORY_COST)
-    if row_blocks > 1:
-        touched = spans.in_block + tile.positions * oc_near + weights_near
-        weights_cost = _averaged(weights_cost, row_blocks, L2_COST if touched < l2 else MEMORY_COST)
-    if register_blocks > 1:
-        touched = spans.in_rows + tile.rows * tile.oc + taps * tile.oc * tile.ic
-        weights_cost = _averaged(weights_cost, register_blocks, L2_COST if touched < l2 else MEMORY_COST)
-
-    if calls[0] > 1:
-        touched = spans.in_channel_chunk + tile.positions * tile.oc + volume * tile.oc * tile.ic
-        destination_cost = _averaged(destination_cost, calls[0], L2_COST if touched < l2 else MEMORY_COST)
-    if kernel_parts > 1:
-        touched = spans.in_kernel_part + tile.positions * tile.oc + taps * tile.oc * tile.ic
-        destination_cost = _averaged(destination_cost, kernel_parts, L2_COST if touched < l2 else MEMORY_COST)
-
-    if oc_blocks > 1:
-        if channels_innermost:
-            source, others = spans.in_oc_blocks, tile.positions * tile.oc + weights_block
-        else:
-            source, others = od * oh * spans.in_thread_row, tile.oc * image + weights_block
-        source_cost = _averaged(source_cost, oc_blocks, _source_level(source, others, l1, l2))
-    if tile.kw > 1:
-        source_cost = _averaged(source_cost, tile.kw, _source_level(spans.in_kernel_row, tile.oc * tile.ic, l1, l2))
-    source_cost = _averaged(source_cost, simd, _source_level(spans.in_vector, tile.oc, l1, l2))
-
-    source_accesses = product(images * image * spans.per_position, oc_blocks)
-    destination_accesses = product(images * image * oc_vectors, product(calls[0], kernel_parts))
-    weights_accesses = product(volume * oc_vectors * shape.ic, product(images, od_blocks, oh_blocks, row_blocks, register_blocks))
-    cost = total(
-        single(source_cost * source_accesses),
-        single(destination_cost * destination_accesses),
-        single(weights_cost * weights_accesses),
-        product(CALL_COST, job, *calls),
+    return Share(
+        job,
+        min(shape.batch, -(-job // (image * shape.groups * nb_oc))),
+        oc_blocks,
+        -(-min(shape.oc, oc_blocks * tile.oc) // target.simd),
+        od_blocks,
+        od,
+        oh_blocks,
+        oh,
+        row_blocks,
+        min(grid.extent, row_blocks * tile.positions),
     )
 
+
+def efficiency(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, share: Share, spans: Spans) -> float:
+    """oneDNN's estimate of how well a tile uses the processor: shares of useful work times multiplications per cost of access."""
+    planes = -(-grid.od // grid.od_block) * -(-grid.oh // grid.oh_block)
     if channels_innermost:
-        covered = _covered(job, shape.oc, shape.groups, tile.oc, grid.extent, tile.positions)
+        covered = _covered(share.job, shape.oc, shape.groups, tile.oc, grid.extent, tile.positions)
     else:
-        covered = _covered(job, grid.extent, planes, tile.positions, shape.oc, tile.oc)
+        covered = _covered(share.job, grid.extent, planes, tile.positions, shape.oc, tile.oc)
     outputs = shape.batch * shape.od * shape.oh * shape.ow * shape.groups * shape.oc
     multiplications = shape.batch * grid.od * grid.oh * grid.extent * shape.ic * shape.oc
-    call_gain = single(tile.rows * single(2.0 - min(single(1.9), quotient(tile.rows, tile.positions)))) / 64
+    cost = _cost(shape, target, channels_innermost, grid, tile, share, spans)
+    call_gain = single(tile.rows * single(2.0 - min(AMORTISED, quotient(tile.rows, tile.positions)))) / 64
     return product(
-        quotient(shape.oc, nb_oc * tile.oc),
+        quotient(shape.oc, _round_up(shape.oc, tile.oc)),
         quotient(tile.vectors * tile.rows, (tile.vectors + tile.rows) * target.registers),
-        quotient(grid.extent, nb_row * tile.positions),
-        quotient(outputs, covered * threads) if covered else 1.0,
-        quotient(tile.positions, register_blocks * tile.rows),
-        quotient(multiplications, single(threads * cost)),
+        quotient(grid.extent, _round_up(grid.extent, tile.positions)),
+        quotient(outputs, covered * target.threads) if covered else 1.0,
+        quotient(tile.positions, _round_up(tile.positions, tile.rows)),
+        quotient(multiplications, single(target.threads * cost)),
         single(1.0 + call_gain) / 2,
         min(1.0, quotient(target.l2, BATCH_ELEMENT_BYTES * tile.pairs)),
     )
 
 
+def _cost(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, share: Share, spans: Spans) -> float:
+    """Cost of one thread's accesses to source, destination and weights, and of its kernel calls.
+
+    Each loop that uses a tensor anew, outermost first, averages its cost with that of the cache holding what an iteration touches.
+    """
+    simd, volume, taps = target.simd, shape.kernel_volume, tile.kd * tile.kh * tile.kw
+    plane, row_image = share.od * share.oh, share.od * share.oh * share.row
+    oc_all = share.oc_vectors * simd
+    oc_near = oc_all if channels_innermost else tile.vectors * simd
+    weights_near = volume * oc_near * shape.ic
+    weights_call, result_call = taps * tile.oc * tile.ic, tile.positions * tile.oc
+    l2 = -(-target.l2 // FLOAT_BYTES)
+
+    weights = MEMORY_COST
+    if share.images > 1:
+        touched = plane * spans.in_thread + row_image * oc_all + volume * oc_all * shape.ic
+        weights = _averaged(weights, share.images, touched < l2)
+    if share.od_blocks > 1:
+        touched = grid.od_block * share.oh * spans.in_thread + share.oh * share.row * oc_near + weights_near
+        weights = _averaged(weights, share.od_blocks, touched < l2)
+    if share.oh_blocks > 1:
+        touched = grid.oh_block * spans.in_thread + share.row * oc_near + weights_near
+        weights = _averaged(weights, share.oh_blocks, touched < l2)
+    if share.row_blocks > 1:
+        weights = _averaged(weights, share.row_blocks, spans.in_block + tile.positions * oc_near + weights_near < l2)
+    register_blocks = -(-tile.positions // tile.rows)
+    if register_blocks > 1:
+        weights = _averaged(weights, register_blocks, spans.in_rows + tile.rows * tile.oc + weights_call < l2)
+
+    destination = MEMORY_COST
+    calls = (-(-shape.ic // tile.ic), -(-shape.kd // tile.kd), -(-shape.kh // tile.kh), -(-shape.kw // tile.kw))
+    kernel_parts = calls[1] * calls[2] * calls[3]
+    if calls[0] > 1:
+        destination = _averaged(destination, calls[0], spans.in_channel_chunk + result_call + volume * tile.oc * tile.ic < l2)
+    if kernel_parts > 1:
+        destination = _averaged(destination, kernel_parts, spans.in_kernel_part + result_call + weights_call < l2)
+
+    source = MEMORY_COST
+    if share.oc_blocks > 1:
+        weights_block = volume * tile.oc * shape.ic
+        if channels_innermost:
+            source = _averaged_source(source, share.oc_blocks, spans.in_oc_blocks, result_call + weights_block, target)
+        else:
+            results = tile.oc * row_image
+            source = _averaged_source(source, share.oc_blocks, plane * spans.in_thread_row, results + weights_block, target)
+    if tile.kw > 1:
+        source = _averaged_source(source, tile.kw, spans.in_kernel_row, tile.oc * tile.ic, target)
+    source = _averaged_source(source, simd, spans.in_vector, tile.oc, target)
+
+    positions = share.images * row_image
+    weights_uses = product(share.images, share.od_blocks, share.oh_blocks, share.row_blocks, register_blocks)
+    return total(
+        single(source * product(positions * spans.per_position, share.oc_blocks)),
+        single(destination * product(positions * share.oc_vectors, product(calls[0], kernel_parts))),
+        single(weights * product(volume * share.oc_vectors * shape.ic, weights_uses)),
+        product(CALL_COST, share.job, *calls),
+    )
+
+
 def batch_bytes_of(target: Target, elements: int) -> int:
     """Scratchpad bytes of the threads' lists of matrix pairs to multiply, each list padded to whole pages."""
-    padded = -(-elements * BATCH_ELEMENT_BYTES // PAGE) * PAGE
+    padded = _round_up(elements * BATCH_ELEMENT_BYTES, PAGE)
     return target.threads * -(-padded // BATCH_ELEMENT_BYTES) * BATCH_ELEMENT_BYTES + PAGE
 
 
@@ -395,15 +427,17 @@ def weights_tag_of(problem: Convolution, oc_block: int, *, width_first: bool = F
     return f"{letters[:first]}{oc.upper()}{spatial[::-1] if width_first else spatial}{ic}{oc_block}{oc}"
 
 
-def _averaged(first: float, times: int, again: float) -> float:
-    """Average cost of an access made ``times`` times, the first one costing ``first`` and the others ``again``."""
+def _averaged(first: float, times: int, in_l2: bool) -> float:
+    """Average cost of an access made ``times`` times, the first one costing ``first`` and the others that of L2 or memory."""
+    again = L2_COST if in_l2 else MEMORY_COST
     return quotient(single(first + single(again * (times - 1))), times)
 
 
-def _source_level(source: int, others: int, l1: int, l2: int) -> float:
-    if source < l1:
-        return L1_COST
-    return L2_COST if source + others < l2 else MEMORY_COST
+def _averaged_source(first: float, times: int, source: int, others: int, target: Target) -> float:
+    """The same for the source, which stays in L1 when the ``source`` elements of an iteration fit there."""
+    if FLOAT_BYTES * source < target.l1:
+        return quotient(single(first + single(L1_COST * (times - 1))), times)
+    return _averaged(first, times, FLOAT_BYTES * (source + others) < target.l2)
 
 
 def _covered(blocks: int, x: int, nx: int, x_block: int, y: int, y_block: int) -> int:
@@ -415,3 +449,7 @@ def _covered(blocks: int, x: int, nx: int, x_block: int, y: int, y_block: int) -
     start = strips * y_block
     end = min(y, start + y_block)
     return nx * planes * x * y + x * nx * start + (x * rectangles + in_rectangle * x_block) * (end - start)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

@@ -1,0 +1,96 @@
+"""``python -m validation``: measure, compare, diff, bench, fuzz, list."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def main() -> int:
+    """Run one command; 0 when every claim it checks holds."""
+    parser = argparse.ArgumentParser(prog="python -m validation", description="memest's predictions against measured torch")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="the cases, one a line")
+    listing.add_argument("only", nargs="?", default="")
+    measuring = commands.add_parser("measure", help="measure cases that have no current result (needs torch)")
+    measuring.add_argument("only", nargs="?", default="", help="part of a case's name, or a group")
+    measuring.add_argument("--again", action="store_true", help="measure also what has a result")
+    one = commands.add_parser("measure-one", help="measure one case in this process")
+    one.add_argument("name")
+    comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
+    comparing.add_argument("only", nargs="?", default="")
+    comparing.add_argument("--all", action="store_true", help="one line a case")
+    differing = commands.add_parser("diff", help="measure a case and show the first event that differs")
+    differing.add_argument("name", help="a case's name, or part of it")
+    fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
+    fuzzing.add_argument("--cases", type=int, default=100)
+    fuzzing.add_argument("--seed", type=int, default=0)
+    benching = commands.add_parser("bench", help="speed beside torch's MemTracker and torchinfo, in one run")
+    benching.add_argument("--quick", action="store_true", help="fewer repetitions")
+    arguments = parser.parse_args()
+    run = {"list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench}
+    return run[arguments.command](arguments)
+
+
+def _selected(only: str) -> list[object]:
+    from validation.cases import CASES
+
+    return [c for c in CASES if not only or only in c.name or only == c.group]
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for case in _selected(arguments.only):
+        print(case.name)  # type: ignore[attr-defined]
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from validation.measure import measure
+
+    return 1 if measure(_selected(arguments.only), again=arguments.again) else 0  # type: ignore[arg-type]
+
+
+def _measure_one(arguments: argparse.Namespace) -> int:
+    from validation.measure import measure_one
+
+    measure_one(arguments.name)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from validation.compare import compare, failures, missing, table
+
+    found = compare(arguments.only)
+    if arguments.all or arguments.only:
+        for c in found:
+            print(f"{c.difference:>14,}  {100 * c.share:8.4f} %  {'' if c.unmatched is None else c.unmatched:>5}  {c.case.name}")
+    print(table(found))
+    absent = [] if arguments.only else missing()
+    if absent:
+        print(f"{len(absent)} cases have no current result, e.g. {absent[0]}", file=sys.stderr)
+    problems = failures(found)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from validation.diff import diff
+
+    return diff(arguments.name)
+
+
+def _fuzz(arguments: argparse.Namespace) -> int:
+    from validation.fuzz import fuzz
+
+    return 1 if fuzz(arguments.cases, arguments.seed) else 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from validation.bench import bench
+
+    return bench(quick=arguments.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

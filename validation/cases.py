@@ -1,0 +1,133 @@
+"""The cases that are measured: which network, at which shape, done what with, on which runtime.
+
+A case's identity is everything that changes what torch allocates; a stored result whose case has changed is stale and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One measured case. ``model`` is a built-in name with options, or ``package.module:callable(args)``; ``group`` names the claim."""
+
+    group: str
+    model: str
+    shape: Shape
+    mode: str
+    optimizer: str = ""
+    loss: str = ""
+    channels_last: bool = False
+    hold_output: bool = False
+    first_step: bool = False
+    threads: int = 2
+    isa: str = "avx512"
+    stream: bool = False
+
+    @property
+    def name(self) -> str:
+        """A short file name, unique by a digest of the case."""
+        base = self.model.rpartition(":")[2] if ":" in self.model and "." in self.model.partition(":")[0] else self.model
+        label = "".join(c if c.isalnum() else "-" for c in base)[:40].strip("-")
+        size = "x".join(str(n) for n in self.shape)
+        return f"{label}_{size}_{self.mode}_{self.digest}"
+
+    @property
+    def digest(self) -> str:
+        """Of everything but the group."""
+        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream")}
+        return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:8]
+
+
+def _vision(name: str, package: str = "torchvision.models", arguments: str = "") -> str:
+    return f"{package}:{name}({arguments})"
+
+
+TRAININGS = ("sgd:momentum=0.9", "adam", "adamw")
+ODD, EVEN = (3, 3, 201, 173), (2, 3, 224, 224)
+CLASSIFICATION: dict[str, tuple[Shape, Shape]] = {
+    **dict.fromkeys(
+        (
+            "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "mnasnet1_0", "mobilenet_v2",
+            "mobilenet_v3_small", "mobilenet_v3_large", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d",
+            "shufflenet_v2_x1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "wide_resnet50_2",
+        ),
+        (EVEN, ODD),
+    ),
+    "inception_v3": ((2, 3, 299, 299), (3, 3, 307, 331)),
+    "vit_b_16": ((2, 3, 224, 224), (3, 3, 224, 224)),
+    "maxvit_t": ((1, 3, 224, 224), (2, 3, 224, 224)),
+}  # fmt: skip
+SEGMENTATION = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
+VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
+STREAMS = ("resnet18", "mobilenet_v2", "densenet121", "convnext_tiny")
+BUILT_IN: dict[str, tuple[Shape, ...]] = {
+    **dict.fromkeys(
+        ("unet3d", "vnet", "plain_conv_unet:dims=3,features_per_stage=16-32-64-128", "residual_encoder_unet:dims=3,features_per_stage=16-32-64-128"),
+        ((1, 1, 16, 16, 16), (2, 1, 32, 32, 32), (1, 1, 48, 32, 16), (3, 1, 16, 32, 48), (2, 1, 16, 48, 16), (1, 1, 64, 64, 32)),
+    ),
+    "unet2d": ((1, 3, 64, 64), (2, 3, 96, 64), (3, 3, 128, 128), (1, 3, 160, 96), (4, 3, 32, 48), (2, 3, 192, 192)),
+    **dict.fromkeys(
+        ("resnet18", "resnet50", "vgg11", "vgg13_bn", "densenet121", "mobilenet_v2", "alexnet", "resnext50_32x4d", "wide_resnet50_2", "resnet101"),
+        ((1, 3, 224, 224), (2, 3, 64, 64), (3, 3, 101, 73), (2, 3, 128, 160), (5, 3, 96, 96), (2, 3, 193, 129)),
+    ),
+}
+
+
+def _classification() -> Iterator[Case]:
+    for name, shapes in CLASSIFICATION.items():
+        arguments = "weights=None, init_weights=False" if name in ("googlenet", "inception_v3") else ""
+        model = _vision(name, arguments=arguments)
+        for i, shape in enumerate(shapes):
+            yield Case(group="classification", model=model, shape=shape, mode="infer", stream=name in STREAMS)
+            for optimizer in TRAININGS if i == 0 else TRAININGS[:2]:
+                yield Case(group="classification", model=model, shape=shape, mode="train", optimizer=optimizer, loss="cross_entropy", stream=name in STREAMS)
+
+
+def _dense() -> Iterator[Case]:
+    for name in SEGMENTATION:
+        model = _vision(name, "torchvision.models.segmentation", "weights_backbone=None")
+        for shape in ((2, 3, 96, 96), (3, 3, 101, 85)):
+            yield Case(group="segmentation", model=model, shape=shape, mode="infer")
+            for optimizer in TRAININGS[:2]:
+                yield Case(group="segmentation", model=model, shape=shape, mode="train", optimizer=optimizer, loss="cross_entropy")
+    for name in VIDEO:
+        for shape in ((1, 3, 16, 64, 64), (2, 3, 14, 67, 61)):
+            model = _vision(name, "torchvision.models.video")
+            yield Case(group="video", model=model, shape=shape, mode="infer")
+            for optimizer in TRAININGS[:2]:
+                yield Case(group="video", model=model, shape=shape, mode="train", optimizer=optimizer, loss="cross_entropy")
+
+
+def _built_in() -> Iterator[Case]:
+    for model, shapes in BUILT_IN.items():
+        dense = any(word in model for word in ("unet", "vnet"))
+        loss = "binary_cross_entropy" if model == "unet3d" else "cross_entropy"
+        for i, shape in enumerate(shapes):
+            streamed = model == "unet3d"
+            yield Case(group="built-in", model=model, shape=shape, mode="infer", stream=streamed)
+            optimizer = TRAININGS[i % 3]
+            yield Case(group="built-in", model=model, shape=shape, mode="train", optimizer=optimizer, loss=loss, hold_output=dense and i == 1, stream=streamed)
+
+
+def _runtimes() -> Iterator[Case]:
+    """The same networks with one thread, under AVX2, in channels_last, in the first step."""
+    for name in ("resnet18", "mobilenet_v2", "densenet121", "convnext_tiny", "resnet50", "googlenet"):
+        arguments = "weights=None, init_weights=False" if name == "googlenet" else ""
+        model, shape = _vision(name, arguments=arguments), (2, 3, 129, 97)
+        for changes in ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1}, {"channels_last": True}):
+            yield Case(group="runtimes", model=model, shape=shape, mode="infer", **changes)  # type: ignore[arg-type]
+            yield Case(group="runtimes", model=model, shape=shape, mode="train", optimizer="adam", loss="cross_entropy", **changes)  # type: ignore[arg-type]
+        yield Case(group="runtimes", model=model, shape=shape, mode="train", optimizer="adam", loss="cross_entropy", first_step=True)
+    for changes in ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1}):
+        yield Case(group="runtimes", model="unet3d", shape=(2, 1, 32, 32, 32), mode="train", optimizer="adam", loss="binary_cross_entropy", **changes)  # type: ignore[arg-type]
+        yield Case(group="runtimes", model="unet2d", shape=(2, 3, 96, 64), mode="train", optimizer="adam", loss="cross_entropy", **changes)  # type: ignore[arg-type]
+
+
+CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes())
+BY_NAME = {case.name: case for case in CASES}

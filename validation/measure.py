@@ -1,0 +1,102 @@
+"""Measuring cases: each in a process of its own, with the case's threads and instruction set; results are stored as data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from validation.cases import BY_NAME, Case
+
+RESULTS = Path(__file__).parent / "results"
+SCHEMA = 1
+
+
+def results_for(machine: str | None = None) -> Path:
+    """The folder of this machine's results (or of the named machine's)."""
+    return RESULTS / (machine or machine_name())
+
+
+def machine_name() -> str:
+    """The processor's model, as a folder name."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        model = next(line.partition(":")[2] for line in text.splitlines() if line.startswith("model name"))
+        family = next(line.partition(":")[2] for line in text.splitlines() if line.startswith("cpu family"))
+    except (OSError, StopIteration):
+        model, family = platform.machine(), ""
+    return re.sub(r"[^a-z0-9]+", "-", f"{model} family {family}".lower()).strip("-")
+
+
+def measure(cases: Iterable[Case], *, again: bool = False) -> int:
+    """Measure cases that have no current result; the number that failed."""
+    folder = results_for()
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [c for c in cases if again or not (folder / f"{c.name}.json").exists()]
+    failed = 0
+    for i, case in enumerate(todo):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads)}
+        if case.isa == "avx2":
+            environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+        done = subprocess.run([sys.executable, "-m", "validation", "measure-one", case.name], env=environment, capture_output=True, text=True, check=False)
+        ok = done.returncode == 0
+        failed += not ok
+        print(f"[{i + 1}/{len(todo)}] {case.name} {'ok' if ok else 'FAILED: ' + done.stderr.strip()[-300:]}", file=sys.stderr, flush=True)
+    return failed
+
+
+def measure_one(name: str) -> None:
+    """Measure one case in this process and store the result (whole file or none)."""
+    import torch
+
+    from memest.libraries.cpu import Cpu
+    from validation.protocol import inputs_for, measure_inference, measure_training
+
+    case = BY_NAME[name]
+    torch.set_num_threads(case.threads)
+    module = build_module(case)
+    inputs = inputs_for([case.shape], case.channels_last)
+    if case.mode == "infer":
+        measured = measure_inference(module, inputs)
+    else:
+        measured = measure_training(module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step)
+    cpu = Cpu.detect()
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "case": asdict(case),
+        "digest": case.digest,
+        "machine": machine_name(),
+        "torch": torch.__version__,
+        "cpu": {"isa": case.isa, "threads": case.threads, "l1_bytes": cpu.l1_bytes, "l2_bytes": cpu.l2_bytes, "l3_bytes": cpu.l3_bytes},
+        "resident_bytes": measured.resident_bytes,
+        "peak_bytes": measured.peak_bytes,
+        "events": len(measured.events),
+    }
+    if case.stream:
+        result["stream"] = [e.delta for e in measured.events]
+    path = results_for() / f"{name}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def build_module(case: Case) -> Any:
+    """The torch module of a case: imported, or the built-in graph run call by call."""
+    import torch
+
+    from memest import models
+    from memest.importers.torch_loading import build
+    from validation.execute import GraphModule
+
+    external = ":" in case.model and "." in case.model.partition(":")[0]
+    module = build(case.model) if external else GraphModule(models.build(case.model))
+    if case.channels_last:
+        module = module.to(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)  # type: ignore[call-overload]
+    return module
