@@ -1,0 +1,79 @@
+"""memest: the memory of a CNN's training or inference step, to the byte, before anything runs.
+
+>>> graph = memest.model("unet3d", base_filters=16)
+>>> memest.estimate(graph, input_shape=(16, 1, 240, 240, 144), optimizer="adam").peak_bytes
+
+The names below are the public API. Each is imported when it is first used: ``import memest`` alone costs nothing, and neither torch
+nor sympy is touched by an estimate.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memest.builder import Builder as Builder
+    from memest.errors import FileError as FileError
+    from memest.errors import GraphError as GraphError
+    from memest.errors import MemestError as MemestError
+    from memest.errors import ShapeError as ShapeError
+    from memest.errors import UnknownNameError as UnknownNameError
+    from memest.errors import UnsupportedError as UnsupportedError
+    from memest.errors import UsageError as UsageError
+    from memest.estimate import Estimate as Estimate
+    from memest.estimate import estimate as estimate
+    from memest.graph import Graph as Graph
+    from memest.libraries.cpu import Cpu as Cpu
+    from memest.schema import dumps as dumps
+    from memest.schema import load as load
+    from memest.schema import loads as loads
+    from memest.sources import from_torch as from_torch
+    from memest.sources import model as model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Builder": "memest.builder",
+    "Cpu": "memest.libraries.cpu",
+    "Estimate": "memest.estimate",
+    "FileError": "memest.errors",
+    "Graph": "memest.graph",
+    "GraphError": "memest.errors",
+    "MemestError": "memest.errors",
+    "ShapeError": "memest.errors",
+    "UnknownNameError": "memest.errors",
+    "UnsupportedError": "memest.errors",
+    "UsageError": "memest.errors",
+    "dumps": "memest.schema",
+    "estimate": "memest.estimate",
+    "from_torch": "memest.sources",
+    "load": "memest.schema",
+    "loads": "memest.schema",
+    "model": "memest.sources",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+class _Package(ModuleType):
+    """Importing the file ``memest/estimate.py`` must not hide the function ``memest.estimate``."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'memest' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from itertools import count
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
+from memest.ops.kernels import partial_sums
 from memest.ops.tape import Trace
 from memest.tensor import Spec, contiguous_strides, is_non_overlapping_and_dense, nbytes
 
@@ -59,6 +60,7 @@ class Machine:
         self.training = training
         self.cpu = cpu
         self._forward = evaluate.forward if remember else evaluate.forward.__wrapped__
+        self._backward = evaluate.backward if remember else evaluate.backward.__wrapped__
         self._sequence = count()
         self._order = count()
         self.gradients: dict[str, Value] = {}
@@ -176,10 +178,13 @@ class Machine:
             outputs = self._apply(node, grads)
         else:
             outputs = [None] * len(node.edges)
+        outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
+        for g in grads:
+            if g is not None:
+                ledger.let_go(g)
         for storage in node.saved:
             ledger.let_go_storage(storage)
         node.saved = []
-        outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
         ready: list[Node | AccumulateGrad] = []
         for gradient, edge in zip(outputs, node.edges, strict=True):
             if edge is None:
@@ -199,7 +204,7 @@ class Machine:
     def _apply(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
         ledger = self.ledger
         present = [g for g in grads if g is not None]
-        trace = evaluate.backward(
+        trace = self._backward(
             node.op,
             node.saved_specs,
             node.notes,
@@ -218,8 +223,6 @@ class Machine:
                 outputs.append(ledger.hold(present[out.same_as - len(node.saved)]))
             else:
                 outputs.append(ledger.hold(Value(out.spec, storages[out.slot])))
-        for g in present:
-            ledger.let_go(g)
         return outputs
 
     def _validated(self, gradient: Value | None, edge: tuple[Node | AccumulateGrad, int] | None) -> Value | None:
@@ -237,6 +240,9 @@ class Machine:
     def _replaced(self, old: Value, spec: Spec) -> Value:
         ledger = self.ledger
         new = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+        parts = partial_sums(old.spec.shape, spec.shape, self.cpu.threads) if old.spec.shape != spec.shape else 0
+        if parts:
+            ledger.release(ledger.allocate(parts * nbytes((), spec.dtype)))
         ledger.let_go(old)
         return new
 
@@ -290,7 +296,7 @@ _DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
 
 
 def _obeys_layout(grad: Spec, parameter: Spec) -> bool:
-    """obeys_layout_contract: strides equal the parameter's (size-1 dims aside), or row-major for a parameter that is not dense."""
+    """obeys_layout_contract: the parameter's strides (of size-1 dims: any but 0), or row-major when the parameter is not dense."""
     if is_non_overlapping_and_dense(parameter.shape, parameter.strides):
-        return all(n == 1 or a == b for n, a, b in zip(grad.shape, grad.strides, parameter.strides, strict=True))
+        return all(a == b if n != 1 else a != 0 for n, a, b in zip(grad.shape, grad.strides, parameter.strides, strict=True))
     return grad.strides == contiguous_strides(grad.shape)

@@ -54,6 +54,8 @@ class Builder:
         self._nodes: dict[str, Node] = {}
         self._scope: list[str] = []
         self._held: list[tuple[str, int]] = []
+        self._mentioned: dict[str, None] = {}
+        self._registers = False
         self._machine = Machine(Ledger(), True, Cpu(), remember=False)
         self._caller = Caller(self._machine, False)
 
@@ -67,6 +69,7 @@ class Builder:
     def parameter(self, name: str, shape: Sequence[int], *, dtype: str = "float32", trainable: bool = True, buffer: bool = False, layout: str = "contiguous") -> Node:
         """A parameter or buffer of its own, to be bound to roles by name."""
         self._fresh(name)
+        self._mentioned[name] = None
         self._parameters[name] = Parameter(name=name, shape=tuple(shape), dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout)
         return self._node(name, Value(spec(tuple(shape), dtype, layout), self._storage(name)))
 
@@ -169,12 +172,41 @@ class Builder:
         finally:
             self._held.extend((n.name, len(self._layers) - 1) for n in nodes)
 
+    @contextmanager
+    def module(self, name: str, *arguments: Node) -> Iterator[None]:
+        """The call of a module: names made inside begin with ``name.``, and its arguments live until it returns."""
+        with self.scope(name), self.holding(*arguments):
+            yield
+
+    def register(self, *names: str) -> None:
+        """The order in which torch registers the modules of the current scope, where it is not the order of their calls: parameters
+        are listed, and optimizers walk them, in that order."""
+        self._registers = True
+        self._mentioned.update(dict.fromkeys(".".join([*self._scope, name]) for name in names))
+
+    def unused(self, op: str, *, name: str, trainable: bool = True, **attributes: Any) -> None:
+        """The parameters of a module that is never called; sizes that its input would tell must be given (``in_channels``)."""
+        full = self._layer_name(op, name)
+        module = MODULES[op]
+        for p in module.parameters((), canonical_attributes(op, module.options, attributes)):
+            self.parameter(f"{full}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer)
+
+    def _parameters_in_order(self) -> tuple[Parameter, ...]:
+        """As created; once ``register`` was used, module by module, in the order of their first mention."""
+        if not self._registers:
+            return tuple(self._parameters.values())
+        ranks: dict[str, int] = {}
+        for path in self._mentioned:
+            for prefix in _prefixes(path):
+                ranks.setdefault(prefix, len(ranks))
+        return tuple(sorted(self._parameters.values(), key=lambda p: [ranks[prefix] for prefix in _prefixes(p.name)]))
+
     def build(self, *outputs: Node) -> Graph:
         """The finished graph; values die after their last reader, or when the block that holds them ends."""
         names = tuple(o.name for o in outputs)
         permanent = [i.name for i in self._inputs] + list(self._parameters)
         layers = default_drops(self._layers, names, permanent, self._held)
-        return Graph(name=self.name, inputs=tuple(self._inputs), parameters=tuple(self._parameters.values()), layers=layers, outputs=names)
+        return Graph(name=self.name, inputs=tuple(self._inputs), parameters=self._parameters_in_order(), layers=layers, outputs=names)
 
     def _layer_name(self, op: str, name: str | None) -> str:
         base = ".".join([*self._scope, name or op])
@@ -201,6 +233,12 @@ class Builder:
             return dim
         sizes = {s: self._examples.setdefault(s, EXAMPLE_SPATIAL) for s in dim.symbols()}
         return Dim(dim.evaluate(sizes), dim)
+
+
+def _prefixes(path: str) -> list[str]:
+    """``a``, ``a.b``, ``a.b.c`` of ``a.b.c``."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _values(t: Any) -> Any:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from memest.errors import GraphError
 
@@ -82,7 +83,7 @@ class Expr:
 
 
 def _wrapped(arg: Any, level: int, side: int) -> str:
-    if not isinstance(arg, Expr) or arg.op in ("symbol", "max", "min"):
+    if not isinstance(arg, Expr) or arg.op not in _PRECEDENCE:
         return str(arg) if not isinstance(arg, int) or arg >= 0 else f"({arg})"
     inner = _PRECEDENCE[arg.op]
     loose = inner < level or (inner == level and (side == 1 or level == 2))
@@ -123,19 +124,127 @@ def _build(node: ast.AST, text: str, depth: int) -> Expr | int:
 
 
 def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
+    """``a op b`` with constants folded: numbers move to the right of sums and products and meet there."""
     if isinstance(a, int) and isinstance(b, int):
         if op in ("//", "%") and b == 0:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
-    if (op in ("+", "-") and b == 0 and isinstance(b, int)) or (op in ("*", "//") and b == 1 and isinstance(b, int)):
-        return a
-    if (op == "+" and isinstance(a, int) and a == 0) or (op == "*" and isinstance(a, int) and a == 1):
-        return b
+    if isinstance(a, int) and op in ("+", "*") and isinstance(b, Expr):
+        a, b = b, a
+    if isinstance(b, int) and isinstance(a, Expr):
+        return _with_number(op, a, b)
     return Expr(op, (a, b))
 
 
+def _with_number(op: str, a: Expr, b: int) -> Expr | int:
+    if op == "-":
+        op, b = "+", -b
+    if op == "+":
+        if a.op == "+" and isinstance(a.args[1], int):
+            a, b = a.args[0], a.args[1] + b
+        elif a.op == "-" and isinstance(a.args[1], int):
+            a, b = a.args[0], b - a.args[1]
+        return a if b == 0 else Expr("+", (a, b)) if b > 0 else Expr("-", (a, -b))
+    if op == "*":
+        if a.op == "*" and isinstance(a.args[1], int):
+            a, b = a.args[0], a.args[1] * b
+        return 0 if b == 0 else a if b == 1 else Expr("*", (a, b))
+    if op == "//" and b == 1:
+        return a
+    return Expr(op, (a, b))
+
+
+class Opaque(Expr):
+    """A function of sizes that has no formula (a library's heuristic). ``name`` and its arguments are its identity."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, name: str, function: Callable[..., int], args: tuple[Any, ...]) -> None:
+        self.function = function
+        super().__init__(name, args)
+
+    def _print(self) -> str:
+        return f"{self.op}{_nested_text(self.args)}"
+
+    def evaluate(self, sizes: Mapping[str, int]) -> int:
+        """Its value where symbols have ``sizes``."""
+        return self.function(*resolve(self.args, sizes))
+
+    def symbols(self) -> set[str]:
+        """Names of the sizes it depends on."""
+        return symbols_of(_flattened(self.args))
+
+
+def _nested_text(value: Any) -> str:
+    return f"({', '.join(_nested_text(v) for v in value)})" if isinstance(value, tuple) else str(value)
+
+
+def _flattened(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for v in value:
+            yield from _flattened(v)
+    else:
+        yield value
+
+
+class Guard(NamedTuple):
+    """A comparison of sizes that came out true: what was computed under it holds wherever it is true again."""
+
+    op: str
+    left: Expr | int
+    right: Expr | int
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """True when the comparison is true for these sizes."""
+        a = self.left.evaluate(sizes) if isinstance(self.left, Expr) else self.left
+        b = self.right.evaluate(sizes) if isinstance(self.right, Expr) else self.right
+        return bool(_COMPARE[self.op](a, b))
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.op} {self.right}"
+
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_sinks: list[dict[Guard, None] | None] = [None]
+
+
+@contextmanager
+def recording(guards: dict[Guard, None] | None) -> Iterator[None]:
+    """Collect the comparisons that ``Dim``s take part in (None: collect nothing meanwhile)."""
+    _sinks.append(guards)
+    try:
+        yield
+    finally:
+        _sinks.pop()
+
+
+def record(left: Expr, value: int) -> None:
+    """Record that ``left`` equals ``value``, where somebody listens."""
+    sink = _sinks[-1]
+    if sink is not None:
+        sink[Guard("==", left, value)] = None
+
+
+def parse_guard(text: str) -> Guard:
+    """The comparison written in ``text`` (as ``str(guard)`` writes it)."""
+    for op in ("==", "!=", "<=", ">=", "<", ">"):
+        left, found, right = text.partition(f" {op} ")
+        if found:
+            return Guard(op, parse(left), parse(right))
+    raise GraphError(f"not a comparison of sizes: {text!r}")
+
+
 class Dim(int):
-    """An int that remembers how it was computed. Comparisons and anything not integer arithmetic see the plain number."""
+    """An int that remembers how it was computed. Integer arithmetic keeps the expression; a comparison is recorded as a :class:`Guard`
+    where somebody listens; leaving the integers (``/``, ``float``, ``int``) pins the size to its value."""
 
     expr: Expr
 
@@ -144,36 +253,97 @@ class Dim(int):
         self.expr = expr
         return self
 
+    def pin(self) -> int:
+        """The plain number; what follows from it holds only where the size has this value."""
+        value = int.__int__(self)
+        sink = _sinks[-1]
+        if sink is not None:
+            sink[Guard("==", self.expr, value)] = None
+        return value
+
+    def __int__(self) -> int:
+        return self.pin()
+
+    def __float__(self) -> float:
+        return float(self.pin())
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.pin() / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self.pin()
+
+    def __neg__(self) -> Any:
+        return 0 - self
+
+    def __pos__(self) -> Dim:
+        return self
+
+    def __abs__(self) -> Any:
+        return self if self >= 0 else -self
+
+    def __pow__(self, other: Any, modulo: Any = None) -> Any:
+        return self.pin() ** other
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __bool__(self) -> bool:
+        return bool(self != 0)
+
+    __hash__ = int.__hash__
+
+
+def _plain_int(value: int) -> int:
+    return int.__int__(value)
+
 
 def _arithmetic(op: str, swapped: bool) -> Callable[[Any, Any], Any]:
     compute = _BINARY[op]
 
     def method(self: Dim, other: Any) -> Any:
-        if not isinstance(other, int) or isinstance(other, bool):
-            return NotImplemented if not isinstance(other, float) else _float(op, self, other, swapped)
+        if isinstance(other, float):
+            x: Any = self.pin()
+            return compute(other, x) if swapped else compute(x, other)  # type: ignore[arg-type]
+        if not isinstance(other, int):
+            return NotImplemented
         a, b = (other, self) if swapped else (self, other)
-        value = compute(int(a), int(b))
+        value = compute(_plain_int(a), _plain_int(b))
         expr = _combine(op, expression(a), expression(b))
         return Dim(value, expr) if isinstance(expr, Expr) else value
 
     return method
 
 
-def _float(op: str, a: int, b: float, swapped: bool) -> float:
-    x: Any = int(a)
-    return float(_BINARY[op](b, x) if swapped else _BINARY[op](x, b))  # type: ignore[arg-type]
+def _comparison(op: str) -> Callable[[Any, Any], Any]:
+    compute = _COMPARE[op]
+
+    def method(self: Dim, other: Any) -> Any:
+        if not isinstance(other, int):
+            return compute(_plain_int(self), other)
+        outcome = compute(_plain_int(self), _plain_int(other))
+        sink = _sinks[-1]
+        if sink is not None:
+            right = expression(other)
+            if right != self.expr:
+                sink[Guard(op if outcome else _NEGATED[op], self.expr, right)] = None
+        return outcome
+
+    return method
 
 
 for _op, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
     setattr(Dim, f"__{_name}__", _arithmetic(_op, False))
     setattr(Dim, f"__r{_name}__", _arithmetic(_op, True))
+for _op, _name in (("==", "eq"), ("!=", "ne"), ("<", "lt"), ("<=", "le"), (">", "gt"), (">=", "ge")):
+    setattr(Dim, f"__{_name}__", _comparison(_op))
 
 
 def expression(value: int | Expr) -> Expr | int:
     """What a size is written as: the expression of a ``Dim``, else the plain int."""
     if isinstance(value, Dim):
         return value.expr
-    return value if isinstance(value, Expr) else int(value)
+    return value if isinstance(value, Expr) else _plain_int(value)
 
 
 def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
@@ -183,6 +353,18 @@ def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(resolve(v, sizes) for v in value)
     return value
+
+
+def contains_dim(value: Any) -> bool:
+    """True when a ``Dim`` stands anywhere in ``value``."""
+    return isinstance(value, Dim) or (isinstance(value, tuple) and any(contains_dim(v) for v in value))
+
+
+def plain(value: Any) -> Any:
+    """``value`` with every ``Dim`` in it replaced by its number; nothing is recorded."""
+    if isinstance(value, tuple):
+        return tuple(plain(v) for v in value)
+    return _plain_int(value) if isinstance(value, Dim) else value
 
 
 def has_expr(value: Any) -> bool:

@@ -19,10 +19,12 @@ from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
+from memest.program import Program, Summary, compile_program
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, play
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
 
@@ -59,31 +61,30 @@ class Estimate:
     device: str
     dtype: str
     cpu: Cpu
-    timeline: Timeline
+    played: Graph
+    sizes: Mapping[str, int]
+    recipe: Recipe
+    summary: Summary
 
     @cached_property
+    def timeline(self) -> Timeline:
+        """Every storage and every event of the step, in order."""
+        return play(self.played, self.input_shapes, self.sizes, self.recipe)
+
+    @property
     def resident_bytes(self) -> int:
         """Bytes there before the step: parameters, buffers, optimizer state, inputs, target."""
-        return sum(s.nbytes for s in self.timeline.residents)
-
-    @cached_property
-    def _peak(self) -> tuple[int, int]:
-        """(bytes above resident, number of the event that reaches them; -1 when nothing is allocated)."""
-        best, where = 0, -1
-        for i, total in enumerate(accumulate(step.delta for step in self.timeline.steps)):
-            if total > best:
-                best, where = total, i
-        return best, where
+        return self.summary.resident_bytes
 
     @property
     def peak_bytes(self) -> int:
         """The most bytes alive at one moment."""
-        return self.resident_bytes + self._peak[0]
+        return self.summary.resident_bytes + self.summary.above_bytes
 
     @property
     def moment(self) -> Moment:
         """When the peak is reached."""
-        where = self._peak[1]
+        where = self.summary.event
         if where < 0:
             return Moment(index=-1, phase="resident", layer="", op="")
         step = self.timeline.steps[where]
@@ -93,7 +94,7 @@ class Estimate:
     def holdings(self) -> tuple[Holding, ...]:
         """What is alive at the peak, largest first."""
         alive: dict[int, Storage] = {s.id: s for s in self.timeline.residents}
-        for step in self.timeline.steps[: self._peak[1] + 1]:
+        for step in self.timeline.steps[: self.summary.event + 1]:
             if step.delta > 0:
                 alive[step.storage.id] = step.storage
             else:
@@ -190,8 +191,41 @@ def estimate(
         device=device,
         dtype=dtype,
         cpu=cpu,
-        timeline=play(played, shapes, sizes, recipe),
+        played=played,
+        sizes=sizes,
+        recipe=recipe,
+        summary=summarize(played, shapes, sizes, recipe),
     )
+
+
+def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
+    """The peak: played directly the first time, from the compiled program once a graph is estimated at several sizes."""
+    at = (recipe, tuple(sizes.items()))
+    known: dict[Any, Summary] = graph.memo.setdefault("summaries", {})
+    if at in known:
+        return known[at]
+    programs: list[Program] = graph.memo.setdefault(("programs", recipe), [])
+    for program in programs:
+        found = program.evaluate(sizes)
+        if found is not None:
+            return found
+    if len(known) < DIRECT_PLAYS:
+        timeline = play(graph, shapes, sizes, recipe)
+        known[at] = read_peak(timeline)
+        return known[at]
+    programs.append(compile_program(graph, shapes, sizes, recipe))
+    found = programs[-1].evaluate(sizes)
+    assert found is not None, "a program holds at the sizes it was compiled for"
+    return found
+
+
+def read_peak(timeline: Timeline) -> Summary:
+    """The highest point of a timeline."""
+    best, where = 0, -1
+    for i, total in enumerate(accumulate(step.delta for step in timeline.steps)):
+        if total > best:
+            best, where = total, i
+    return Summary(sum(s.nbytes for s in timeline.residents), best, where)
 
 
 def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:

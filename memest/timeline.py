@@ -89,12 +89,14 @@ class Caller:
     def _leave(self, outputs: list[Value | None]) -> None:
         """End a composite's frame: locals die, outputs stay alive without a holder of this frame."""
         ledger = self._machine.ledger
-        for v in reversed(self._frames.pop()):
+        frame = self._frames.pop()
+        for v in reversed(frame):
+            if not any(v is o for o in outputs):
+                ledger.let_go(v)
+        for v in frame:
             if any(v is o for o in outputs):
                 v.refs -= 1
                 v.storage.refs -= 1
-            else:
-                ledger.let_go(v)
 
 
 def _remove(values: list[Value], value: Value) -> None:
@@ -112,18 +114,19 @@ def operator_named(op: str) -> Operator | Composite:
     return entry
 
 
-def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Timeline:
-    """The timeline of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind)."""
-    return _Player(graph, input_shapes, sizes, recipe).play()
+def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
+    """The timeline of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
+    (``Dim``s) need ``remember=False``: their traces are not shared."""
+    return _Player(graph, input_shapes, sizes, recipe, remember).play()
 
 
 class _Player:
-    def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> None:
+    def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, remember: bool) -> None:
         self.graph = graph
         self.recipe = recipe
         self.sizes = sizes
         self.ledger = Ledger()
-        self.machine = Machine(self.ledger, recipe.training, recipe.cpu)
+        self.machine = Machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
         self.caller = Caller(self.machine, recipe.training)
         self.env: dict[str, Value] = {}
         self.specs: dict[str, Spec] = {}
@@ -214,7 +217,9 @@ class _Player:
         prediction = outputs[0]
         target_spec = recipe.loss.target(prediction.spec)
         target = ledger.hold(Value(target_spec, ledger.resident(nbytes(target_spec.shape, target_spec.dtype), "input", "target")))
-        (loss,) = self.caller.run(recipe.loss.composite, [prediction, target], ())
+        entry = recipe.loss.composite
+        absent = [None] * (len(entry.roles) - 2)
+        (loss,) = self.caller.run(entry, [prediction, target, *absent], tuple(entry.canonical({}).items()))
         assert loss is not None
         ledger.hold(loss)
         if not recipe.hold_output:

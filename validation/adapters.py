@@ -89,3 +89,41 @@ def to_copy(input: torch.Tensor, dtype: str | None = None, memory_format: str = 
 def meshgrid(tensors: list[torch.Tensor], indexing: str = "ij") -> tuple[torch.Tensor, ...]:
     """``torch.meshgrid`` of a list."""
     return torch.meshgrid(*tensors, indexing=indexing)
+
+
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def nll_loss_forward(
+    input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None, *, reduction: str = "mean", ignore_index: int = -100
+) -> torch.Tensor:
+    """``at::nll_loss``, below ``torch.nn.functional``'s dispatch on dims."""
+    return torch._C._nn.nll_loss(input, target, weight, _REDUCTIONS[reduction], ignore_index)
+
+
+def nll_loss2d_forward(
+    input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None, *, reduction: str = "mean", ignore_index: int = -100
+) -> torch.Tensor:
+    """``at::nll_loss2d``, below ``torch.nn.functional``'s dispatch on dims."""
+    return torch._C._nn.nll_loss2d(input, target, weight, _REDUCTIONS[reduction], ignore_index)
+
+
+def class_mask(input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Class indices as one plane of ones a class, of ``input``'s shape and dtype."""
+    with torch.no_grad():
+        return torch.zeros_like(input).scatter_(1, target.unsqueeze(1), 1)
+
+
+def dice_loss(
+    input: torch.Tensor, target: torch.Tensor, *, activation: str = "softmax", batch: bool = False, smooth: float = 1.0
+) -> torch.Tensor:
+    """Soft dice: a score per class and sample (per class alone with ``batch``), their mean taken from 1. Targets are class indices, or
+    masks of the prediction's shape."""
+    dims = (*((0,) if batch else ()), *range(2, input.ndim))
+    probabilities = torch.softmax(input, 1) if activation == "softmax" else torch.sigmoid(input)
+    if target.shape != input.shape:
+        target = class_mask(probabilities, target)
+    overlap = (probabilities * target).sum(dims)
+    total = probabilities.sum(dims) + target.sum(dims)
+    dice = (2 * overlap + smooth) / (total + smooth)
+    return 1 - dice.mean()

@@ -81,8 +81,9 @@ def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[s
     if "inplace" in keywords and not row.torch.startswith(("torch.nn.functional.", "validation.")):
         method = row.torch.rpartition(".")[2]
         function = getattr(torch.Tensor, f"{method}_" if keywords.pop("inplace") else method)
-    if "value" in keywords and row.roles[-1].endswith("?") and tensors[-1] is None:
-        arguments.append(keywords.pop("value"))
+    for number in {"value", "exponent"} & keywords.keys():
+        if row.roles[-1].endswith("?") and tensors[-1] is None:
+            arguments.append(keywords.pop(number))
     return function(*arguments, **keywords)
 
 

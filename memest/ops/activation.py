@@ -12,7 +12,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import clone, contiguous, elementwise, empty_like, scalar
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, number, optional
+from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Operator, choice, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 
 Saved = dict[str, Any]
@@ -59,11 +59,31 @@ def _keep_input_or_result(k: Tape, input: Tensor, *, inplace: bool, **_: Any) ->
     return elementwise(k, input)
 
 
-def _pointwise_backward(k: Tape, saved: Saved, grads: Grads, **_: Any) -> Grads:
+def _grad_first(k: Tape, saved: Saved, grads: Grads, **_: Any) -> Grads:
+    """One kernel on (grad, kept): the first operand decides how an ambiguous output lies."""
     (grad,) = grads
     assert grad is not None
-    (kept,) = (t for t in saved.values() if isinstance(t, Tensor))
+    (kept,) = saved.values()
     return [elementwise(k, grad, kept)]
+
+
+def _kept_first(k: Tape, saved: Saved, grads: Grads, **_: Any) -> Grads:
+    """One kernel on (kept, grad): threshold_backward, leaky_relu_backward."""
+    (grad,) = grads
+    assert grad is not None
+    (kept,) = saved.values()
+    return [elementwise(k, kept, grad)]
+
+
+def _gelu_backward(k: Tape, saved: Saved, grads: Grads, *, approximate: str) -> Grads:
+    """A dense float32 input goes through oneDNN, which wants the gradient to lie as the input does."""
+    (grad,) = grads
+    assert grad is not None
+    input = saved["input"]
+    out = elementwise(k, grad, input)
+    if approximate == "none" and input.dtype == "float32" and input.is_contiguous and input.numel > 1 and not grad.is_contiguous:
+        k.free(k.scratch(grad.nbytes))
+    return [out]
 
 
 _FORWARDS = {"input": _keep_input, "result": _keep_result, "input or result": _keep_input_or_result}
@@ -78,6 +98,7 @@ def _pointwise(
     attributes: tuple[Attribute, ...] = (),
     example: Mapping[str, Any] | None = None,
     torch: str = "",
+    backward: Backward = _grad_first,
 ) -> Operator:
     """A row of an activation that is one elementwise kernel each way; ``keeps`` says what of it autograd saves."""
     return Operator(
@@ -87,22 +108,27 @@ def _pointwise(
         attributes=(*attributes, _INPLACE) if inplace else attributes,
         forward=_FORWARDS[keeps],
         saves=tuple(keeps.split(" or ")),
-        backward=_pointwise_backward,
+        backward=backward,
         examples=_examples(example or {}, inplace),
         source=f"derivatives.yaml: {derivative}; aten/src/ATen/native/Activation.cpp",
     )
 
 
 _POINTWISE = (
-    _pointwise("relu", "result", "relu"),
+    _pointwise("relu", "result", "relu", backward=_kept_first),
     _pointwise("relu6", "input", "hardtanh"),
     _pointwise("hardtanh", "input", "hardtanh", attributes=_numbers(min_val=-1.0, max_val=1.0)),
-    _pointwise("leaky_relu", "input or result", "leaky_relu, leaky_relu_", attributes=_numbers(negative_slope=0.01)),
+    _pointwise("leaky_relu", "input or result", "leaky_relu, leaky_relu_", attributes=_numbers(negative_slope=0.01), backward=_kept_first),
     _pointwise("elu", "input or result", "elu, elu_", attributes=_numbers(alpha=1.0)),
     _pointwise("selu", "input or result", "elu, elu_"),
     _pointwise("celu", "input or result", "celu, celu_", attributes=_numbers(alpha=1.0)),
     _pointwise(
-        "gelu", "input", "gelu", inplace=False, attributes=(Attribute(name="approximate", default="none", check=choice("none", "tanh")),)
+        "gelu",
+        "input",
+        "gelu",
+        inplace=False,
+        attributes=(Attribute(name="approximate", default="none", check=choice("none", "tanh")),),
+        backward=_gelu_backward,
     ),
     _pointwise("silu", "input", "silu"),
     _pointwise("mish", "input", "mish"),
@@ -117,6 +143,7 @@ _POINTWISE = (
         "threshold",
         attributes=_numbers(threshold=REQUIRED, value=REQUIRED),
         example={"threshold": 0.1, "value": 0.2},
+        backward=_kept_first,
     ),
     _pointwise("hardshrink", "input", "hardshrink", inplace=False, attributes=_numbers(lambd=0.5)),
     _pointwise("softshrink", "input", "softshrink", inplace=False, attributes=_numbers(lambd=0.5)),
@@ -159,14 +186,16 @@ def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
     (grad,) = grads
     assert grad is not None
     operands = (saved["input"], k.view(saved["weight"], saved["aligned"]), grad)
-    return [elementwise(k, *operands), elementwise(k, *operands)]
+    for_input, for_weight = elementwise(k, *operands), elementwise(k, *operands)
+    return [for_input, k.view(for_weight, saved["weight"].shape) if for_weight.shape == saved["aligned"] else for_weight]
 
 
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
     noise = k.empty(input.shape, input.dtype)
     out = input if inplace else k.empty(input.shape, input.dtype)
     if training:
-        _drop_copy(k, input)
+        copies = [t for t in (contiguous(k, input), contiguous(k, out) if inplace else out) if t is not input and t is not out]
+        k.free(*copies)
     else:
         _mean_slope(k)
     k.save(noise=noise, **({"result": out} if inplace else {"input": input}))
@@ -187,7 +216,7 @@ def _rrelu_backward(k: Tape, saved: Saved, grads: Grads, *, lower: float, upper:
     assert grad is not None
     if training and upper - lower > 1e-6:
         return [elementwise(k, saved["noise"], grad)]
-    return [elementwise(k, grad, saved["result" if inplace else "input"])]
+    return [elementwise(k, saved["result" if inplace else "input"], grad)]
 
 
 def _glu(k: Tape, input: Tensor, *, dim: int) -> Tensor:

@@ -98,7 +98,7 @@ def _clamp(k: Tape, input: Tensor, *, min: float | None, max: float | None, inpl
 
 
 def _limited(k: Tape, input: Tensor, inplace: bool) -> Tensor:
-    k.save(self=clone(k, input) if inplace else input)
+    k.save(input=clone(k, input) if inplace else input)
     return input if inplace else elementwise(k, input)
 
 
@@ -110,7 +110,7 @@ def _limited_backward(k: Tape, grad: Tensor, kept: Tensor, *limits: float) -> li
 
 
 def _clamp_backward(k: Tape, saved: Saved, grads: Grads, *, min: float | None, max: float | None, inplace: bool) -> list[Tensor | None]:
-    return _limited_backward(k, _grad(grads), saved["self"], *(v for v in (min, max) if v is not None))
+    return _limited_backward(k, _grad(grads), saved["input"], *(v for v in (min, max) if v is not None))
 
 
 def _clamp_min(k: Tape, input: Tensor, *, min: float, inplace: bool) -> Tensor:
@@ -118,7 +118,7 @@ def _clamp_min(k: Tape, input: Tensor, *, min: float, inplace: bool) -> Tensor:
 
 
 def _clamp_min_backward(k: Tape, saved: Saved, grads: Grads, *, min: float, inplace: bool) -> list[Tensor | None]:
-    return _limited_backward(k, _grad(grads), saved["self"], min)
+    return _limited_backward(k, _grad(grads), saved["input"], min)
 
 
 def _clamp_max(k: Tape, input: Tensor, *, max: float, inplace: bool) -> Tensor:
@@ -126,11 +126,11 @@ def _clamp_max(k: Tape, input: Tensor, *, max: float, inplace: bool) -> Tensor:
 
 
 def _clamp_max_backward(k: Tape, saved: Saved, grads: Grads, *, max: float, inplace: bool) -> list[Tensor | None]:
-    return _limited_backward(k, _grad(grads), saved["self"], max)
+    return _limited_backward(k, _grad(grads), saved["input"], max)
 
 
 def _extremum(k: Tape, input: Tensor, other: Tensor) -> Tensor:
-    k.save(self=input, other=other)
+    k.save(input=input, other=other)
     return elementwise(k, input, other)
 
 
@@ -140,9 +140,9 @@ def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | Non
 
     def side() -> Tensor:
         half = with_number(k, grad, 2)
-        ties = elementwise(k, saved["self"], saved["other"], dtype="bool")
+        ties = elementwise(k, saved["input"], saved["other"], dtype="bool")
         out = where(k, ties, half, grad)
-        lost = elementwise(k, saved["self"], saved["other"], dtype="bool")
+        lost = elementwise(k, saved["input"], saved["other"], dtype="bool")
         k.free(lost, ties, half)
         return out
 
@@ -182,7 +182,7 @@ def _limit_row(name: str, forward: Any, backward: Any, limits: dict[str, Any], r
         roles=("input",),
         attributes=(*(Attribute(name=n, default=default, check=check) for n in limits), INPLACE),
         forward=forward,
-        saves=("self",),
+        saves=("input",),
         backward=backward,
         examples=tuple(Example(shapes=((3, 4),), attributes=a) for a in calls),
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/TensorCompare.cpp",
@@ -196,7 +196,7 @@ def _extremum_row(name: str) -> Operator:
         roles=("input", "other"),
         attributes=(),
         forward=_extremum,
-        saves=("self", "other"),
+        saves=("input", "other"),
         backward=_extremum_backward,
         examples=(Example(shapes=((3, 4), (3, 4)), attributes={}), Example(shapes=((3, 4), (1, 4)), attributes={})),
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/BinaryOps.cpp",

@@ -15,6 +15,7 @@ from functools import lru_cache
 from memest.libraries.onednn import Convolution, Layout, Plan, plan_convolution
 from memest.libraries.onednn.deconvolution import plan_deconvolution
 from memest.libraries.onednn.problem import Prop, parse_tag
+from memest.libraries.onednn.symbolic import plan_of
 from memest.ops.convolution_geometry import Geometry
 from memest.ops.kernels import contiguous
 from memest.ops.tape import Tape, Tensor
@@ -104,7 +105,7 @@ def _plan(k: Tape, prop: Prop, source: Shape, destination: Shape, weight: Tensor
         channels_last=last,
         itemsize=weight.itemsize,
     )
-    return plan_deconvolution(problem, k.cpu) if g.transposed else plan_convolution(problem, k.cpu)
+    return plan_of(plan_deconvolution if g.transposed else plan_convolution, problem, k.cpu)
 
 
 def _reordered(k: Tape, wanted: Layout, dims: Shape, strides: Shape) -> Tensor | None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import prod
 
 from memest.ops.convolution_geometry import Backend, Geometry, runs_channels_last
-from memest.ops.kernels import contiguous, suggests_channels_last, sum_into
+from memest.ops.kernels import cat, contiguous, suggests_channels_last, sum_into
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
 
@@ -62,10 +62,7 @@ def _part(k: Tape, t: Tensor, dim: int, groups: int) -> Tensor:
 
 
 def _cat(k: Tape, parts: Sequence[Tensor | None], dim: int) -> Tensor:
-    present = [t for t in parts if t is not None]
-    shape = list(present[0].shape)
-    shape[dim] = sum(t.shape[dim] for t in present)
-    return _empty(k, tuple(shape), present[0].dtype, all(suggests_channels_last(t) for t in present))
+    return cat(k, [t for t in parts if t is not None], dim)
 
 
 def _release(k: Tape, *pairs: tuple[Tensor, Tensor]) -> None:

@@ -122,20 +122,20 @@ def _mul(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, i
     if wants(k, 0):
         k.save(other=second)
     if wants(k, 1):
-        k.save(self=original(k, input, inplace))
+        k.save(input=original(k, input, inplace))
     return binary(k, input, second, inplace)
 
 
 def _mul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
     grad = incoming(grads)
-    return pair(k, lambda: elementwise(k, grad, _kept(saved, value)), lambda: elementwise(k, grad, saved["self"]))
+    return pair(k, lambda: elementwise(k, grad, _kept(saved, value)), lambda: elementwise(k, grad, saved["input"]))
 
 
 def _div(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, rounding_mode: str | None, inplace: bool) -> Tensor:
     second = operand(k, other, value)
     k.save(other=second)
     if wants(k, 1):
-        k.save(self=original(k, input, inplace))
+        k.save(input=original(k, input, inplace))
     common = result_dtype(input, second)
     return binary(k, input, second, inplace, "float32" if rounding_mode is None and common not in FLOATING else common)
 
@@ -146,7 +146,7 @@ def _div_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, r
         return pair(k, lambda: empty_like(k, grad), lambda: empty_like(k, grad))
 
     def of_other() -> Tensor:
-        quotient = elementwise(k, saved["self"], saved["other"])
+        quotient = elementwise(k, saved["input"], saved["other"])
         square = elementwise(k, quotient, saved["other"])
         negative = elementwise(k, grad)
         return _consumed(k, elementwise(k, negative, square), quotient, square, negative)
@@ -154,29 +154,29 @@ def _div_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, r
     return pair(k, lambda: elementwise(k, grad, _kept(saved, value)), of_other)
 
 
-def _pow(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+def _pow(k: Tape, input: Tensor, other: Tensor | None, *, exponent: float | None, inplace: bool) -> Tensor:
     if other is None:
-        if value is None:
-            raise ShapeError("needs a second tensor or a value")
-        k.save(self=original(k, input, inplace))
-        return input if inplace else _power_of_number(k, input, value)
-    k.save(self=original(k, input, inplace), exponent=other)
+        if exponent is None:
+            raise ShapeError("needs a second tensor or an exponent")
+        k.save(input=original(k, input, inplace))
+        return input if inplace else _power_of_number(k, input, exponent)
+    k.save(input=original(k, input, inplace), exponent=other)
     out = binary(k, input, other, inplace)
     k.save(result=out)
     return out
 
 
-def _power_of_number(k: Tape, input: Tensor, value: float) -> Tensor:
-    dtype = "float32" if isinstance(value, float) and input.dtype not in FLOATING else input.dtype
+def _power_of_number(k: Tape, input: Tensor, exponent: float) -> Tensor:
+    dtype = "float32" if isinstance(exponent, float) and input.dtype not in FLOATING else input.dtype
     return elementwise(k, input, compute=dtype)
 
 
-def _pow_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+def _pow_backward(k: Tape, saved: Saved, grads: Grads, *, exponent: float | None, inplace: bool) -> list[Tensor | None]:
     grad = incoming(grads)
-    base: Tensor = saved["self"]
+    base: Tensor = saved["input"]
     if "exponent" in saved:
         return pair(k, lambda: _of_base(k, grad, base, saved["exponent"]), lambda: _of_exponent(k, grad, base, saved))
-    if value == 0:
+    if exponent == 0:
         return [empty_like(k, base)]
     power = elementwise(k, base)
     scaled = with_number(k, power, 2)
@@ -266,7 +266,7 @@ def _lerp(k: Tape, input: Tensor, end: Tensor, weight: Tensor | None, *, value: 
     if weight is None:
         return _ternary(k, input, end, end, inplace)
     if wants(k, 2):
-        k.save(self=original(k, input, inplace), end=end)
+        k.save(input=original(k, input, inplace), end=end)
     k.save(weight=weight)
     return _ternary(k, input, end, weight, inplace)
 
@@ -282,7 +282,7 @@ def _lerp_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, 
         rest = empty_like(k, saved["weight"])
         first = _consumed(k, elementwise(k, grad, rest), rest)
     if k.needs[2]:
-        difference = elementwise(k, saved["end"], saved["self"])
+        difference = elementwise(k, saved["end"], saved["input"])
         third = _consumed(k, elementwise(k, grad, difference), difference)
     return [first, end, third]
 
@@ -296,7 +296,7 @@ def _rdiv(c: Caller, input: Any, *, value: float) -> Any:
 
 
 def _square(c: Caller, input: Any, *, inplace: bool) -> Any:
-    return c.call("pow", input, None, value=2, inplace=inplace)
+    return c.call("pow", input, None, exponent=2, inplace=inplace)
 
 
 SAME = Example(shapes=((4, 5), (4, 5)), attributes={})
@@ -352,11 +352,11 @@ ROWS = (
         attributes=(VALUE, ALPHA),
         examples=(SAME, SCALED, Example(shapes=((4, 5), None), attributes={"value": 1})),
     ),
-    _row("mul", _mul, ("self", "other"), _mul_backward, f"derivatives.yaml: mul.Tensor, mul_tensor_backward; {BINARY}"),
+    _row("mul", _mul, ("input", "other"), _mul_backward, f"derivatives.yaml: mul.Tensor, mul_tensor_backward; {BINARY}"),
     _row(
         "div",
         _div,
-        ("self", "other"),
+        ("input", "other"),
         _div_backward,
         f"derivatives.yaml: div.Tensor, div.Tensor_mode; {BINARY}",
         attributes=(VALUE, ROUNDING, INPLACE),
@@ -365,9 +365,15 @@ ROWS = (
     _row(
         "pow",
         _pow,
-        ("self", "exponent", "result"),
+        ("input", "exponent", "result"),
         _pow_backward,
         "derivatives.yaml: pow.Tensor_Scalar, pow.Tensor_Tensor; aten/src/ATen/native/Pow.cpp",
+        attributes=(Attribute(name="exponent", default=None, check=optional(number)), INPLACE),
+        examples=(
+            *(SAME, Example(shapes=((2, 3, 4, 5), (3, 1, 1)), attributes={}, layout="channels_last")),
+            *(Example(shapes=((4, 5), None), attributes={"exponent": e}) for e in (2, 0.5, 3.0, 0)),
+            Example(shapes=((4, 5), None), attributes={"exponent": 2, "inplace": True}),
+        ),
     ),
     _row(
         "floor_divide",
@@ -403,7 +409,7 @@ ROWS = (
     _row(
         "lerp",
         _lerp,
-        ("self", "end", "weight"),
+        ("input", "end", "weight"),
         _lerp_backward,
         "derivatives.yaml: lerp.Scalar, lerp.Tensor; aten/src/ATen/native/Lerp.cpp",
         roles=("input", "end", "weight?"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 
 from memest.dtypes import COMPLEX, FLOATING, promote
 from memest.errors import ShapeError
@@ -210,13 +211,20 @@ def transpose(k: Tape, t: Tensor, a: int, b: int) -> Tensor:
 
 
 def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """A matrix product of 2-dim operands; BLAS takes transposed operands as they are, others are copied first."""
-    if a.shape[1] != b.shape[0]:
-        raise ShapeError(f"matrices of {a.shape[0]}x{a.shape[1]} and {b.shape[0]}x{b.shape[1]} cannot be multiplied")
+    """A matrix product of 2-dim operands."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ShapeError(f"matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
     out = k.empty((a.shape[0], b.shape[1]), a.dtype)
-    copies = [k.empty(t.shape, t.dtype) for t in (a, b) if not _blas_ready(t)]
-    k.free(*reversed(copies))
+    gemm(k, a, b)
     return out
+
+
+def gemm(k: Tape, a: Tensor, b: Tensor) -> None:
+    """``addmm_impl_cpu_`` into a row-major result: BLAS takes transposed operands as they are, others are copied first. BLAS counts
+    by columns, so it is asked for the transposed product and sees ``b`` first."""
+    order = (a, b) if b.shape[1] == 1 else (b, a)
+    copies = [k.empty(t.shape, t.dtype) for t in order if not _blas_ready(t)]
+    k.free(*reversed(copies))
 
 
 def _blas_ready(t: Tensor) -> bool:
@@ -235,24 +243,37 @@ def reduced_shape(shape: Shape, dims: Sequence[int] | None, keepdim: bool) -> Sh
     return tuple(n for d, n in enumerate(shape) if d not in gone)
 
 
+GRAIN_SIZE = 32768
+
+
+def partial_sums(source: Shape, out: Shape, threads: int) -> int:
+    """How many partial results a reduction makes: a large one to a single element runs in two passes, one part a thread
+    (TensorIteratorReduce.cpp, two_pass_reduction); any other makes none."""
+    return threads if prod(out) == 1 and prod(source) >= GRAIN_SIZE and threads > 1 else 0
+
+
 def sum_to(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     """``at::sum_to``: ``t`` reduced over the dims that were broadcast from ``shape``."""
     lead = len(t.shape) - len(shape)
     if lead == 0 and t.shape == shape:
         return t
-    return k.empty(shape, t.dtype)
-
-
-GRAIN_SIZE = 32768
+    out = k.empty(shape, t.dtype)
+    sum_into(k, t, out)
+    return out
 
 
 def sum_into(k: Tape, source: Tensor, out: Tensor) -> None:
-    """``sum_out``: nothing, but for a cast of another dtype and the partial sums of a large reduction to one element, one a thread
-    (TensorIteratorReduce.cpp, two_pass_reduction)."""
+    """``sum_out``: nothing, but for a cast of another dtype and the partial sums."""
     cast = k.empty(source.shape, out.dtype, preserved_strides(source)) if source.dtype != out.dtype else None
-    if out.numel == 1 and source.numel >= GRAIN_SIZE and k.cpu.threads > 1:
-        k.free(k.empty((k.cpu.threads, *out.shape), out.dtype))
+    reduce_into(k, source, out)
     k.free(cast)
+
+
+def reduce_into(k: Tape, source: Tensor, out: Tensor) -> None:
+    """Any reduction that runs through ``parallel_reduce`` (sum, prod of a dim, amax, amin)."""
+    parts = partial_sums(source.shape, out.shape, k.cpu.threads)
+    if parts:
+        k.free(k.empty((parts, *out.shape), out.dtype))
 
 
 def mean_into(k: Tape, source: Tensor, out: Tensor) -> None:

@@ -259,7 +259,7 @@ def _layer_norm_backward(
 def _rms_norm(c: Caller, input: Any, weight: Any, *, normalized_shape: tuple[int, ...], eps: float | None) -> Any:
     _check_normalized("rms_norm", input.shape, normalized_shape, weight=_shape(weight))
     dims = tuple(range(len(input.shape) - len(normalized_shape), len(input.shape)))
-    squares = c.call("pow", input, None, exponent=2)
+    squares = c.call("pow", input, None, value=2)
     mean = c.call("mean", squares, dim=dims, keepdim=True)
     c.call("add", mean, None, value=1e-6 if eps is None else eps, inplace=True)
     scale = c.call("rsqrt", mean)
@@ -324,7 +324,7 @@ def _local_response_norm(c: Caller, input: Any, *, size: int, alpha: float, beta
     for op, attributes in (("mul", {"value": alpha}), ("add", {"value": k})):
         before, div = div, c.call(op, div, None, **attributes)
         c.drop(before)
-    before, div = div, c.call("pow", div, None, exponent=beta)
+    before, div = div, c.call("pow", div, None, value=beta)
     c.drop(before)
     return c.call("div", input, div)
 

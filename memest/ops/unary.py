@@ -14,7 +14,7 @@ Formula = Callable[[Tape, Tensor, Tensor], Tensor]
 
 
 class Unary(NamedTuple):
-    """A function: what it keeps (``self``, ``result`` or nothing), the gradient from (grad, kept) and whether ints become floats."""
+    """A function: what it keeps (``input``, ``result`` or nothing), the gradient from (grad, kept) and whether ints become floats."""
 
     keeps: str
     gradient: Formula
@@ -67,18 +67,18 @@ UNARY: dict[str, Unary] = {
     "exp": Unary("result", _one),
     "exp2": Unary("result", lambda k, grad, kept: with_number(k, elementwise(k, grad, kept), 0.693)),
     "expm1": Unary("result", _by_number),
-    "log": Unary("self", _one),
-    "log1p": Unary("self", _by_number),
-    "log2": Unary("self", _by_number),
-    "log10": Unary("self", _by_number),
+    "log": Unary("input", _one),
+    "log1p": Unary("input", _by_number),
+    "log2": Unary("input", _by_number),
+    "log10": Unary("input", _by_number),
     "sqrt": Unary("result", _by_number),
     "rsqrt": Unary("result", _rsqrt),
-    "abs": Unary("self", _product_with, floats=False),
+    "abs": Unary("input", _product_with, floats=False),
     "neg": Unary("", _one, floats=False),
     "reciprocal": Unary("result", _reciprocal),
-    "sin": Unary("self", _product_with),
-    "cos": Unary("self", _product_with_negated),
-    "erf": Unary("self", _erf),
+    "sin": Unary("input", _product_with),
+    "cos": Unary("input", _product_with_negated),
+    "erf": Unary("input", _erf),
     "floor": Unary("", _zeros, floats=False),
     "ceil": Unary("", _zeros, floats=False),
     "round": Unary("", _zeros, floats=False),
@@ -89,8 +89,8 @@ UNARY: dict[str, Unary] = {
 
 def _row(name: str, unary: Unary) -> Operator:
     def forward(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
-        if unary.keeps == "self":
-            k.save(self=clone(k, input) if inplace else input)
+        if unary.keeps == "input":
+            k.save(input=clone(k, input) if inplace else input)
         dtype = "float32" if unary.floats and input.dtype not in FLOATING else input.dtype
         out = input if inplace else elementwise(k, input, compute=dtype)
         if unary.keeps == "result":

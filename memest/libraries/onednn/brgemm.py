@@ -85,7 +85,9 @@ def plan_general(problem: Convolution, cpu: Cpu, isa: Isa, *, inverted: bool) ->
     if original.is_pointwise or are_groups_slow(original, target):
         return None
     shape = fold_strided_width(original, target)
-    way, choice = _choose(shape, target, can_lower=not inverted and shape is original)
+    can_lower = isa == "avx512" and not inverted and shape is original
+    lowering = _lowering(shape, problem.spatial_dims) if can_lower else "none"
+    way, choice = _choose(shape, target, lowering)
     grid, tile = choice
     if not _are_kernels_possible(shape, target, way, tile):
         return None
@@ -99,16 +101,14 @@ def plan_general(problem: Convolution, cpu: Cpu, isa: Isa, *, inverted: bool) ->
     return None if way.access == "copied" and plan.scratchpad_bytes > limit else plan
 
 
-def _choose(shape: Shape, target: Target, *, can_lower: bool) -> tuple[_Way, _Choice]:
+def _choose(shape: Shape, target: Target, lowering: Lowering) -> tuple[_Way, _Choice]:
     """The way of reading the input and the blocks for it."""
     order = _loop_order(shape, target)
-    if target.isa == "avx512":
-        lowering = _lowering(shape) if can_lower else "none"
-        if lowering != "none" or shape.od == shape.ow == shape.kw == 1:
-            way = _Way("copied", True, lowering, _is_copy_flat(shape))
-            choice = _best(shape, target, way, order)
-            assert choice is not None
-            return way, choice
+    if lowering != "none" or (target.isa == "avx512" and shape.od == shape.ow == shape.kw == 1):
+        way = _Way("copied", True, lowering, _is_copy_flat(shape))
+        choice = _best(shape, target, way, order)
+        assert choice is not None
+        return way, choice
     innermost = order == "channels_innermost"
     if -(-max(0, shape.left) // shape.sw) < shape.kw and -(-max(0, shape.right) // shape.sw) < shape.kw:
         way = _Way("virtual", innermost)
@@ -129,7 +129,261 @@ def _loop_order(shape: Shape, target: Target) -> LoopOrder:
     return "channels_outer" if source < weights else "channels_innermost"
 
 
-def _lowering(shape: Shape) -> Lowering:
-    """Which taps become channels: those of the window of a single dense input channel, else those of its rows."""
+def _lowering(shape: Shape, spatial_dims: int) -> Lowering:
+    """Which taps become channels, if any, when there is a single input channel."""
     if shape.ic > 1 or shape.dw > 1:
         return "none"
+    if spatial_dims < 3 and shape.dh == 1 and shape.kh > 1 and shape.ow > 4:
+        return "window"
+    return "row" if shape.kw > 1 else "none"
+
+
+def _is_copy_flat(shape: Shape) -> bool:
+    """Whether a kernel may run over several rows of the copied input at once (``is_os_blocking``)."""
+    depth, height, width = max(shape.front, shape.back), max(shape.top, shape.bottom), max(shape.left, shape.right)
+    if depth >= shape.kd or height >= shape.kh or width >= shape.kw or _padded_width(shape) >= MAX_COPIED_ROW:
+        return False
+    return shape.sh == 1 and (shape.ow == 1 or _reach(shape.kw, shape.dw) <= shape.sw)
+
+
+def _best(shape: Shape, target: Target, way: _Way, order: LoopOrder) -> _Choice | None:
+    """The blocks of best estimated efficiency, the first found among equals; None when no kernel can skip the padding."""
+    best, best_efficiency = None, 0.0
+    most_vectors = 4
+    if target.isa == "avx2" and (order == "channels_outermost" or shape.oh * shape.ow >= 150 * 150):
+        most_vectors = 2
+    for vectors in range(min(-(-shape.oc // target.simd), most_vectors), 0, -1):
+        oc_block = vectors * target.simd
+        if _is_worth_trying(shape, target, oc_block):
+            choice, gain = _best_for_channels(shape, target, way, oc_block, best_efficiency)
+            if choice is not None and _can_skip_padding(shape, target, way, choice.tile):
+                best, best_efficiency = choice, gain
+    return best
+
+
+def _is_worth_trying(shape: Shape, target: Target, oc_block: int) -> bool:
+    channels = _round_up(shape.oc, target.simd)
+    if oc_block == 64:
+        return channels % oc_block == 0 and channels < 192
+    if oc_block == 48:
+        big_image = shape.id * shape.ih * shape.iw > 81 * shape.sd * shape.sh * shape.sw
+        return channels % oc_block == 0 and channels <= 384 and big_image
+    return True
+
+
+def _best_for_channels(shape: Shape, target: Target, way: _Way, oc_block: int, to_beat: float) -> tuple[_Choice | None, float]:
+    """The best blocks for blocks of ``oc_block`` output channels, and their efficiency, if any exceeds ``to_beat``."""
+    best, best_efficiency = None, to_beat
+    widest = shape.ow if way.flat else widest_block(shape, target, oc_block)
+    widths = (shape.ow,) if way.flat else even_blocks(shape.ow, widest)
+    rows = 0
+    for kd_block in (shape.kd, 1) if shape.kd > 1 else (1,):
+        for kh_block in (shape.kh, 1) if shape.kh > 1 else (1,):
+            taps = (kd_block, kh_block, _kernel_width_block(shape, target, way, oc_block))
+            grid = _grid(shape, target, way, oc_block, taps, rows)
+            for width in widths:
+                tile = _tile(shape, target, way, oc_block, taps, width * grid.oh_block if way.flat else width, rows)
+                if tile is None:
+                    continue
+                rows = tile.rows
+                if not _can_tail_skip_padding(shape, target, way, tile):
+                    continue
+                share = share_of(shape, target, way.channels_innermost, grid, tile)
+                spans = _spans(shape, target, tile, share.row)
+                gain = efficiency(shape, target, way.channels_innermost, grid, tile, share, spans, best_efficiency)
+                if gain > best_efficiency:
+                    best, best_efficiency = _Choice(grid, tile), gain
+    return best, best_efficiency
+
+
+def _kernel_width_block(shape: Shape, target: Target, way: _Way, oc_block: int) -> int:
+    if way.access == "base" and shape.ic * oc_block * FLOAT_BYTES * shape.kw >= target.l2:
+        return 1
+    return shape.kw
+
+
+def _grid(shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[int, int, int], rows: int) -> Grid:
+    od_block, oh_block = 1, 1
+    if way.access == "copied" and way.lowering != "window":
+        od_block, oh_block = _copied_image_blocks(shape, target, way, oc_block, taps, rows)
+    extent = shape.od * shape.oh * shape.ow if way.flat else shape.ow
+    return Grid(shape.od, shape.oh, extent, od_block, oh_block, way.flat)
+
+
+def _copied_image_blocks(
+    shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[int, int, int], rows: int
+) -> tuple[int, int]:
+    """Depth and height of the blocks of output whose input is copied at once: what L2 holds, less to occupy all threads."""
+    expected = estimated_rows(target, oc_block)
+    width = expected if way.flat else input_width(shape, expected, shape.kw)
+    channels = input_channel_block(shape, target, oc_block, taps, width, rows)
+    row_bytes = FLOAT_BYTES * (2 * channels * _padded_width(shape) + shape.ow * oc_block)
+    other_bytes = FLOAT_BYTES * oc_block * (shape.kernel_volume * channels + 2 * ROW_GRANULE)
+    available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
+    padded_depth = shape.id + shape.front + shape.back
+    padded_height = shape.ih + shape.top + shape.bottom
+    od_block, oh_block = 1, shape.oh
+    if padded_depth * padded_height * row_bytes > available:
+        od_block = max(1, min(shape.od, available // (padded_height * row_bytes)))
+        if od_block == 1:
+            oh_block = max(1, min(shape.oh, available // row_bytes))
+    groups = shape.groups if shape.oc > 32 else 1
+    splits = -(-target.threads // (shape.batch * -(-groups * shape.oc // oc_block)))
+    depth_share = -(-shape.od // splits)
+    height_share = -(-shape.oh // (splits * -(-shape.od // depth_share)))
+    return min(od_block, depth_share), min(oh_block, height_share)
+
+
+def _tile(
+    shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[int, int, int], positions: int, previous_rows: int
+) -> Tile | None:
+    expected = min(positions, estimated_rows(target, oc_block))
+    kd, kh, kw = taps
+    width = expected if way.flat else input_width(shape, expected, kw)
+    ic_block = input_channel_block(shape, target, oc_block, taps, width, previous_rows)
+    padded_rows = _virtual_rows(shape, way)
+    if not 0 <= padded_rows <= MAX_VIRTUAL_PADDING:
+        return None
+    depth = ic_block * _taps_as_channels(shape, way)
+    block = register_block(target, positions, min(shape.oc, oc_block), depth, padded_rows)
+    if block is None:
+        return None
+    pairs = kd * kh * kw
+    if way.access == "base":
+        pairs = max(pairs, (shape.kd if kh >= shape.kd else 1) * (shape.kh if kw >= shape.kh else 1) * shape.kw)
+    return Tile(oc_block, ic_block, positions, kd, kh, kw, pairs, *block)
+
+
+def _taps_as_channels(shape: Shape, way: _Way) -> int:
+    return {"none": 1, "row": shape.kw, "window": shape.kh * shape.kw}[way.lowering]
+
+
+def _virtual_rows(shape: Shape, way: _Way) -> int:
+    """The most rows at either end of a kernel's positions that read padding."""
+    return max(shape.left, shape.right) if way.access == "virtual" else 0
+
+
+def _spans(shape: Shape, target: Target, tile: Tile, row: int) -> Spans:
+    """Input elements the loops touch."""
+    plane = shape.kd * shape.kh
+    in_kernel_row = _row_span(shape, target, tile.rows, tile.kw, tile.ic)
+    in_block = plane * _row_span(shape, target, tile.positions, shape.kw, shape.ic)
+    in_thread = plane * _row_span(shape, target, row, shape.kw, shape.ic)
+    return Spans(
+        in_vector=input_width(shape, tile.rows, tile.kw) * target.simd,
+        in_kernel_row=in_kernel_row,
+        in_rows=tile.kd * tile.kh * in_kernel_row,
+        in_kernel_part=tile.kd * tile.kh * _row_span(shape, target, tile.positions, tile.kw, tile.ic),
+        in_channel_chunk=plane * _row_span(shape, target, tile.positions, shape.kw, tile.ic),
+        in_oc_blocks=in_block,
+        in_block=in_block,
+        in_thread=in_thread,
+        in_thread_row=in_thread,
+        per_position=shape.kernel_volume * shape.ic,
+    )
+
+
+def _row_span(shape: Shape, target: Target, positions: int, kernel_width: int, channels: int) -> int:
+    """Input elements of ``channels`` channels that outputs in a row read, in whole vectors."""
+    width = input_width(shape, positions, kernel_width)
+    if shape.sw == 1 and channels >= shape.ic:
+        return _round_up(width * channels, target.simd)
+    return width * _round_up(channels, target.simd)
+
+
+def _kernels(shape: Shape, way: _Way, tile: Tile) -> list[tuple[int, int, int]]:
+    """(rows, columns, depth) of the kernels for whole tiles and for the last ones along each dimension."""
+    extent = shape.oh * shape.ow if way.flat else shape.ow
+    rows = (tile.positions, extent % tile.positions)
+    columns = (tile.oc if shape.oc >= tile.oc else 0, shape.oc % tile.oc)
+    depths = (tile.ic, shape.ic % tile.ic)
+    return [(m, n, k) for m in rows if m for n in columns if n for k in depths if k]
+
+
+def _can_tail_skip_padding(shape: Shape, target: Target, way: _Way, tile: Tile) -> bool:
+    padded_rows, tail = _virtual_rows(shape, way), shape.ow % tile.positions
+    return not padded_rows or not tail or register_block(target, tail, min(shape.oc, tile.oc), tile.ic, padded_rows) is not None
+
+
+def _can_skip_padding(shape: Shape, target: Target, way: _Way, tile: Tile) -> bool:
+    padded_rows = _virtual_rows(shape, way)
+    if not padded_rows:
+        return True
+    return all(register_block(target, *kernel, padded_rows) is not None for kernel in _kernels(shape, way, tile))
+
+
+def _are_kernels_possible(shape: Shape, target: Target, way: _Way, tile: Tile) -> bool:
+    """Whether every kernel's offsets fit and its last register block spans the padding it skips."""
+    depth = tile.ic * _taps_as_channels(shape, way)
+    row_stride = _row_stride(shape, way, tile)
+    if not offsets_fit(shape, rows=tile.positions, row_stride=row_stride, oc_block=tile.oc, depth=depth):
+        return False
+    padded_rows = _virtual_rows(shape, way)
+    if padded_rows <= 1:
+        return True
+    for rows, columns, kernel_depth in _kernels(shape, way, tile):
+        block = register_block(target, rows, columns, kernel_depth, padded_rows)
+        if block is None or (rows % block[0] or block[0]) < padded_rows:
+            return False
+    return True
+
+
+def _row_stride(shape: Shape, way: _Way, tile: Tile) -> int:
+    """Elements from the input of one output position to that of the next, as the kernel reads it (``LDA``)."""
+    channels = tile.ic if way.access == "copied" else shape.groups * shape.ic
+    stride = shape.sw * channels * (shape.kh if way.lowering == "window" else 1)
+    return stride * _reach(shape.kw, shape.dw) if shape.ow == 1 else stride
+
+
+def _weights_tag(problem: Convolution, shape: Shape, target: Target, way: _Way, oc_block: int) -> str:
+    """Blocked by output channels; a lowered window whose taps do not fill vectors is kept for oneDNN to rearrange as it runs."""
+    window = shape.kh * shape.kw * shape.ic
+    if way.lowering == "window" and not (1 in (shape.kh, shape.kw) and (window <= target.simd or window % target.simd == 0)):
+        return weights_tag_of(problem, 16, width_first=True)
+    return weights_tag_of(problem, oc_block)
+
+
+def _scratchpad_bytes(shape: Shape, target: Target, way: _Way, grid: Grid, tile: Tile) -> int:
+    """The lists of matrices to multiply and, where it is copied, the threads' copies of the input and the lowered weights."""
+    size = batch_bytes_of(target, tile.pairs)
+    if way.access != "copied":
+        return size
+    nb_od, nb_oh = -(-shape.od // grid.od_block), -(-shape.oh // grid.oh_block)
+    nb_ow = 1 if way.flat else -(-shape.ow // tile.positions)
+    blocks = nb_od * nb_oh * nb_ow * shape.groups * -(-shape.ic // tile.ic)
+    size += target.threads * _copy_elements(shape, way, grid, tile) * FLOAT_BYTES + PAGE
+    size += target.threads * _round_up(blocks, PAGE) + PAGE
+    if way.lowering != "none":
+        weights = shape.groups * _round_up(shape.oc, tile.oc) * shape.kh * shape.kw * shape.ic
+        size += _round_up(weights, WEIGHTS_GRANULE) * FLOAT_BYTES + PAGE
+    return size
+
+
+def _copy_elements(shape: Shape, way: _Way, grid: Grid, tile: Tile) -> int:
+    """Elements of one thread's copy of the input, as oneDNN roughly bounds it."""
+    padded_depth = shape.id + shape.front + shape.back
+    padded_height = shape.ih + shape.top + shape.bottom
+    padded_width = _padded_width(shape)
+    depth = min(padded_depth, (grid.od_block - 1) * min(shape.kd, shape.sd) + _reach(shape.kd, shape.dd))
+    depth += max(0, shape.front) + max(0, shape.back)
+    height = min(padded_height, (grid.oh_block - 1) * min(shape.kh, shape.sh) + _reach(shape.kh, shape.dh))
+    height += max(0, shape.top) + max(0, shape.bottom)
+    if way.flat:
+        height = -(-_round_up(height * padded_width, _round_up(tile.positions, ROW_GRANULE)) // padded_width) + shape.kh * shape.dh
+    row_stride = _row_stride(shape, way, tile)
+    elements = depth * height * padded_width * shape.groups * -(-shape.ic // tile.ic) * row_stride
+    if way.lowering == "window":
+        elements = shape.kh * elements + ((shape.oh - 1) * grid.oh_block * shape.sh + 1) * row_stride
+    return _round_up(elements, PAGE)
+
+
+def _reach(kernel: int, dilation: int) -> int:
+    return (kernel - 1) * dilation + 1
+
+
+def _padded_width(shape: Shape) -> int:
+    return shape.iw + shape.left + shape.right
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

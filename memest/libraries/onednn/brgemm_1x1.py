@@ -70,10 +70,9 @@ def _choose_tile(shape: Shape, target: Target) -> Tile | None:
     """The tile of best estimated efficiency, the first found among equals."""
     channels_innermost = shape.id * shape.ih * shape.iw >= shape.oc
     whole_image = shape.sd == shape.sh == 1 and shape.iw % shape.sw == 0
+    grid = Grid(shape.od, shape.oh, shape.ow, 1, 1, False)
     if whole_image:
         grid = Grid(1, 1, shape.od * shape.oh * shape.ow, 1, 1, True)
-    else:
-        grid = Grid(shape.od, shape.oh, shape.ow, 1, 1, False)
     best, best_efficiency = None, 0.0
     for vectors in range(min(-(-shape.oc // target.simd), 4), 0, -1):
         oc_block = vectors * target.simd
@@ -85,7 +84,7 @@ def _choose_tile(shape: Shape, target: Target) -> Tile | None:
             tile = _tile(shape, target, whole_image, oc_block, positions, tile)
             share = share_of(shape, target, channels_innermost, grid, tile)
             spans = _spans(shape, target, tile, share.row)
-            gain = efficiency(shape, target, channels_innermost, grid, tile, share, spans)
+            gain = efficiency(shape, target, channels_innermost, grid, tile, share, spans, best_efficiency)
             if gain > best_efficiency:
                 best, best_efficiency = tile, gain
     return best

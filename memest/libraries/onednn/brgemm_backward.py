@@ -51,7 +51,8 @@ def plan_inverted(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     forward = replace(problem, prop="forward_training", padding=padding, padding_end=padding_end)
     if all(k == 1 for k in problem.kernel):
         return brgemm_1x1.forward_avx512(forward, cpu) if isa == "avx512" else brgemm_1x1.forward_avx2(forward, cpu)
-    return None
+    general = brgemm.forward_avx512 if isa == "avx512" else brgemm.forward_avx2
+    return general(forward, cpu, inverted=True)
 
 
 def exchange_ends(problem: Convolution, prop: Prop) -> Convolution:

@@ -24,6 +24,7 @@ L1_COST, L2_COST, MEMORY_COST = 1.0, single(2.3), 17.0
 CALL_COST = 1000.0
 THREAD_SHARE = single(0.9)
 AMORTISED = single(1.9)
+CERTAIN = 0.9999
 
 
 class Target(NamedTuple):
@@ -276,12 +277,14 @@ def register_block(target: Target, rows: int, columns: int, depth: int, padded_r
             break
     else:
         return None
-    best, best_efficiency = most, 0.0
-    for block in range(most, max(1, padded_rows) - 1, -1):
-        useful = quotient(rows, _round_up(rows, block))
-        efficiency = single(useful * quotient(vectors * block, (vectors + block) * most))
-        if FLOAT_BYTES * block * depth <= target.l1_bytes and efficiency > best_efficiency:
-            best, best_efficiency = block, efficiency
+    best, best_gain = most, 0.0
+    for block in range(min(most, target.l1_bytes // (FLOAT_BYTES * depth)), max(1, padded_rows) - 1, -1):
+        rounded = _round_up(rows, block)
+        if rows * vectors * block < CERTAIN * best_gain * rounded * (vectors + block) * most:
+            continue
+        gain = single(quotient(rows, rounded) * quotient(vectors * block, (vectors + block) * most))
+        if gain > best_gain:
+            best, best_gain = block, gain
     return best, vectors
 
 
@@ -320,27 +323,56 @@ def share_of(shape: Shape, target: Target, channels_innermost: bool, grid: Grid,
     )
 
 
-def efficiency(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, share: Share, spans: Spans) -> float:
-    """oneDNN's estimate of how well a tile uses the processor: shares of useful work times multiplications per cost of access."""
-    planes = -(-grid.od // grid.od_block) * -(-grid.oh // grid.oh_block)
+def efficiency(
+    shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, share: Share, spans: Spans, to_beat: float
+) -> float:
+    """oneDNN's estimate of how well a tile uses the processor: shares of useful work times multiplications per cost of access.
+
+    Zero where the estimate is certain not to exceed ``to_beat``.
+    """
     if channels_innermost:
         covered = _covered(share.job, shape.oc, shape.groups, tile.oc, grid.extent, tile.positions)
     else:
+        planes = -(-grid.od // grid.od_block) * -(-grid.oh // grid.oh_block)
         covered = _covered(share.job, grid.extent, planes, tile.positions, shape.oc, tile.oc)
     outputs = shape.batch * shape.od * shape.oh * shape.ow * shape.groups * shape.oc
     multiplications = shape.batch * grid.od * grid.oh * grid.extent * shape.ic * shape.oc
+    useful = (
+        (shape.oc, _round_up(shape.oc, tile.oc)),
+        (tile.vectors * tile.rows, (tile.vectors + tile.rows) * target.registers),
+        (grid.extent, _round_up(grid.extent, tile.positions)),
+        (outputs, covered * target.threads) if covered else (1, 1),
+        (tile.positions, _round_up(tile.positions, tile.rows)),
+    )
+    most = (1.0 + tile.rows * (2.0 - min(AMORTISED, tile.rows / tile.positions)) / 64) / 2
+    for part, whole in useful:
+        most *= part / whole
+    if most * multiplications < CERTAIN * to_beat * target.threads * _least_cost(shape, tile, share, spans):
+        return 0.0
     cost = _cost(shape, target, channels_innermost, grid, tile, share, spans)
     call_gain = single(tile.rows * single(2.0 - min(AMORTISED, quotient(tile.rows, tile.positions)))) / 64
     return product(
-        quotient(shape.oc, _round_up(shape.oc, tile.oc)),
-        quotient(tile.vectors * tile.rows, (tile.vectors + tile.rows) * target.registers),
-        quotient(grid.extent, _round_up(grid.extent, tile.positions)),
-        quotient(outputs, covered * target.threads) if covered else 1.0,
-        quotient(tile.positions, _round_up(tile.positions, tile.rows)),
+        *(quotient(part, whole) for part, whole in useful),
         quotient(multiplications, single(target.threads * cost)),
         single(1.0 + call_gain) / 2,
         min(1.0, quotient(target.l2, BATCH_ELEMENT_BYTES * tile.pairs)),
     )
+
+
+def _calls(shape: Shape, tile: Tile) -> tuple[int, int, int, int]:
+    """Kernel calls per block of output along input channels and the kernel's dimensions."""
+    return -(-shape.ic // tile.ic), -(-shape.kd // tile.kd), -(-shape.kh // tile.kh), -(-shape.kw // tile.kw)
+
+
+def _least_cost(shape: Shape, tile: Tile, share: Share, spans: Spans) -> float:
+    """A lower bound of ``_cost``: what is used anew always found in the nearest cache that oneDNN considers for it."""
+    calls = prod(_calls(shape, tile))
+    positions = share.images * share.od * share.oh * share.row
+    weights_uses = share.images * share.od_blocks * share.oh_blocks * share.row_blocks * -(-tile.positions // tile.rows)
+    source = L1_COST * positions * spans.per_position * share.oc_blocks
+    destination = positions * share.oc_vectors * (MEMORY_COST + L2_COST * (calls - 1))
+    weights = shape.kernel_volume * share.oc_vectors * shape.ic * (MEMORY_COST + L2_COST * (weights_uses - 1))
+    return source + destination + weights + CALL_COST * share.job * calls
 
 
 def _cost(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile, share: Share, spans: Spans) -> float:
@@ -373,7 +405,7 @@ def _cost(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, ti
         weights = _averaged(weights, register_blocks, spans.in_rows + tile.rows * tile.oc + weights_call < l2)
 
     destination = MEMORY_COST
-    calls = (-(-shape.ic // tile.ic), -(-shape.kd // tile.kd), -(-shape.kh // tile.kh), -(-shape.kw // tile.kw))
+    calls = _calls(shape, tile)
     kernel_parts = calls[1] * calls[2] * calls[3]
     if calls[0] > 1:
         destination = _averaged(destination, calls[0], spans.in_channel_chunk + result_call + volume * tile.oc * tile.ic < l2)

@@ -1,32 +1,39 @@
 """oneDNN's brgemm backward-data convolution for strides above one: when it applies, its blocking and its scratchpad.
 
 Models ``brgemm_convolution_bwd_strided_t`` for f32 without attributes: src/cpu/x64/jit_brgemm_conv_bwd_strided.cpp and
-jit_brgemm_conv_bwd_utils.cpp (oneDNN v3.12), with the register blocking of src/cpu/x64/brgemm/brgemm_utils.cpp.
-The blocking is the one of best estimated efficiency. oneDNN estimates in single precision and near ties are common, so
-every step of the estimate is rounded to single precision here too.
+jit_brgemm_conv_bwd_utils.cpp (oneDNN v3.12). The blocking is the one of best estimated efficiency; oneDNN estimates in single
+precision and near ties are common, so every step of the estimate is rounded to single precision here too.
 """
 
 from __future__ import annotations
 
-from ctypes import c_float
 from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu, Isa
-from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+from memest.libraries.onednn.brgemm_blocking import (
+    FLOAT_BYTES,
+    INT_MAX,
+    PAGE,
+    Shape,
+    Target,
+    batch_bytes_of,
+    channels_last_plan,
+    register_block,
+    shape_of,
+    target_of,
+)
+from memest.libraries.onednn.problem import Convolution, Plan
+from memest.libraries.onednn.single import quotient, single
 
-INT_MAX = 2**31 - 1
-FLOAT_BYTES = 4
-PAGE = 4096
-BATCH_ELEMENT_BYTES = 40
 AMX_ROWS = 16
 MIN_EFFICIENCY = 0.00001
 L1_COST, L2_COST, MEMORY_COST = 1, 3, 15
 IMPLEMENTATION = {"avx512": "brgconv_strided:avx512_core", "avx2": "brgconv_strided:avx2"}
 
-# Two-dimensional problems oneDNN leaves to other implementations:
-# (input channels, output channels, input height, width, output height, width[, kernel, stride]); channels are per group.
+# Two-dimensional problems oneDNN leaves to other implementations, as input and output channels (per group), input height and
+# width, output height and width; then, with a square kernel and strides of two, also the kernel size.
 SLOW_SHAPES = frozenset({(128, 256, 101, 85, 49, 41), (3, 128, 207, 175, 101, 85)})
 SLOW_SHAPES_WITH_KERNEL = frozenset(
     {
@@ -40,58 +47,6 @@ SLOW_SHAPES_WITH_KERNEL = frozenset(
         (1, 64, 28, 28, 14, 14, 4),
     }
 )
-
-
-class _Shape(NamedTuple):
-    """The problem with three spatial dimensions (depth, height, width; absent ones are 1) and channels per group."""
-
-    batch: int
-    groups: int
-    ic: int
-    oc: int
-    id: int
-    ih: int
-    iw: int
-    od: int
-    oh: int
-    ow: int
-    kd: int
-    kh: int
-    kw: int
-    sd: int
-    sh: int
-    sw: int
-    pad_d: int
-    pad_h: int
-    pad_w: int
-
-    @property
-    def kernel_volume(self) -> int:
-        return self.kd * self.kh * self.kw
-
-    @property
-    def uneven_width(self) -> bool:
-        """The input width is no multiple of the stride: input and output go through copies."""
-        return self.iw % self.sw != 0
-
-    @property
-    def end_padding(self) -> tuple[int, int, int]:
-        """Padding after the input that the output size implies, negative when trailing input is unused."""
-        return (
-            (self.od - 1) * self.sd + self.kd - self.id - self.pad_d,
-            (self.oh - 1) * self.sh + self.kh - self.ih - self.pad_h,
-            (self.ow - 1) * self.sw + self.kw - self.iw - self.pad_w,
-        )
-
-    @property
-    def padded_output(self) -> tuple[int, ...]:
-        """Output sizes with the border that kernels reaching over the input's edge read."""
-        begin, end, strides = (self.pad_d, self.pad_h, self.pad_w), self.end_padding, (self.sd, self.sh, self.sw)
-        kernel, output = (self.kd, self.kh, self.kw), (self.od, self.oh, self.ow)
-        return tuple(
-            out + max(0, k - 1 - before) // stride + max(0, k - 1 - after) // stride
-            for out, k, before, after, stride in zip(output, kernel, begin, end, strides, strict=True)
-        )
 
 
 class _Tile(NamedTuple):
@@ -112,10 +67,10 @@ class _Blocks(NamedTuple):
 
 
 class _Target(NamedTuple):
-    """What the estimate needs to know of the processor, and the loop order chosen for the problem."""
+    """What the estimate needs to know of the processor, whose caches it counts on in full, and the order of the loops."""
 
+    machine: Target
     simd: int
-    registers: int
     threads: int
     l1: int
     l2: int
@@ -129,25 +84,18 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
     """
     if all(s == 1 for s in problem.stride) or any(d != 1 for d in problem.dilation) or _is_large(problem):
         return None
-    simd = 16 if isa == "avx512" else 8
-    shape = _shape(problem)
+    shape, machine = shape_of(problem), target_of(cpu, isa)
     if for_deconvolution and (shape.id % shape.sd or shape.ih % shape.sh or shape.iw % shape.sw):
         return None
-    if (shape.groups > 1 and shape.oc <= simd) or _is_slow(shape):
+    if (shape.groups > 1 and shape.oc <= machine.simd) or _is_slow(shape):
         return None
-    channels_innermost = shape.uneven_width or shape.od * shape.oh * shape.ow >= shape.ic * shape.kernel_volume
-    target = _Target(simd, 2 * simd if isa == "avx512" else 16, cpu.threads, cpu.l1_bytes, cpu.l2_bytes, channels_innermost)
+    channels_innermost = _has_uneven_width(shape) or shape.od * shape.oh * shape.ow >= shape.ic * shape.kernel_volume
+    target = _Target(machine, machine.simd, machine.threads, cpu.l1_bytes, cpu.l2_bytes, channels_innermost)
     blocks = _choose_blocks(shape, target)
     if blocks is None:
         return None
-    activations = channels_last_tag(2 + problem.spatial_dims)
-    return Plan(
-        implementation=IMPLEMENTATION[isa],
-        source=layout(activations, problem.source_dims),
-        weights=layout(_weights_tag(problem, blocks.tile.ic), problem.weights_dims),
-        destination=layout(activations, problem.destination_dims),
-        scratchpad_bytes=_scratchpad_bytes(shape, blocks, cpu.threads),
-    )
+    weights_tag = _weights_tag(problem, blocks.tile.ic)
+    return channels_last_plan(problem, IMPLEMENTATION[isa], weights_tag, _scratchpad_bytes(shape, blocks, machine))
 
 
 def _is_large(problem: Convolution) -> bool:
@@ -155,28 +103,7 @@ def _is_large(problem: Convolution) -> bool:
     return max(map(prod, (problem.source_dims[1:], problem.weights_dims, problem.destination_dims[1:]))) > INT_MAX
 
 
-def _shape(problem: Convolution) -> _Shape:
-    missing = 3 - problem.spatial_dims
-    ones, zeros = (1,) * missing, (0,) * missing
-    return _Shape(
-        problem.batch,
-        problem.groups,
-        problem.in_channels // problem.groups,
-        problem.out_channels // problem.groups,
-        *ones,
-        *problem.input_size,
-        *ones,
-        *problem.output_size,
-        *ones,
-        *problem.kernel,
-        *ones,
-        *problem.stride,
-        *zeros,
-        *problem.padding,
-    )
-
-
-def _is_slow(shape: _Shape) -> bool:
+def _is_slow(shape: Shape) -> bool:
     if shape.id != 1 or shape.od != 1:
         return False
     sizes = (shape.ic, shape.oc, shape.ih, shape.iw, shape.oh, shape.ow)
@@ -193,26 +120,38 @@ def _weights_tag(problem: Convolution, ic_block: int) -> str:
     return f"{letters[:first]}{ic.upper()}{spatial}{oc}{ic_block}{ic}"
 
 
-def _scratchpad_bytes(shape: _Shape, blocks: _Blocks, threads: int) -> int:
+def _has_uneven_width(shape: Shape) -> bool:
+    """Whether the input width is no multiple of the stride, so that output and input gradients go through copies."""
+    return shape.iw % shape.sw != 0
+
+
+def _padded_output(shape: Shape) -> tuple[int, ...]:
+    """Output sizes with the border that kernels reaching over the input's edge read."""
+    axes = (
+        (shape.od, shape.kd, shape.front, shape.back, shape.sd),
+        (shape.oh, shape.kh, shape.top, shape.bottom, shape.sh),
+        (shape.ow, shape.kw, shape.left, shape.right, shape.sw),
+    )
+    return tuple(out + max(0, k - 1 - before) // stride + max(0, k - 1 - after) // stride for out, k, before, after, stride in axes)
+
+
+def _scratchpad_bytes(shape: Shape, blocks: _Blocks, machine: Target) -> int:
     """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread."""
-    batch = blocks.kd * blocks.kh * shape.kw
-    batch_elements = -(-_round_up(batch * BATCH_ELEMENT_BYTES, PAGE) // BATCH_ELEMENT_BYTES)
     blocks_per_image = -(-shape.id // blocks.tile.id) * -(-shape.ih // blocks.tile.ih) * -(-shape.iw // blocks.tile.iw)
     buffers = [
-        batch_elements * BATCH_ELEMENT_BYTES,
-        _round_up(prod(shape.padded_output) * shape.groups * shape.oc, PAGE) * FLOAT_BYTES,
+        _round_up(prod(_padded_output(shape)) * shape.groups * shape.oc, PAGE) * FLOAT_BYTES,
         _round_up(blocks_per_image * shape.groups, PAGE),
     ]
-    if shape.uneven_width:
+    if _has_uneven_width(shape):
         buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * FLOAT_BYTES)
-    return sum(threads * size + PAGE for size in buffers)
+    return batch_bytes_of(machine, blocks.kd * blocks.kh * shape.kw) + sum(machine.threads * size + PAGE for size in buffers)
 
 
-def _choose_blocks(shape: _Shape, target: _Target) -> _Blocks | None:
+def _choose_blocks(shape: Shape, target: _Target) -> _Blocks | None:
     """The blocks of best estimated efficiency, the first found among equals."""
     if target.simd == 16 and _is_mask_head(shape):
         return _Blocks(_Tile(ic=64, id=1, ih=14, iw=28), kd=1, kh=2)
-    pointwise = shape.kernel_volume == 1 and max(shape.pad_d, shape.pad_h, shape.pad_w, *shape.end_padding) <= 0
+    pointwise = shape.is_pointwise
     widths = _width_candidates(shape.iw, shape.sw)
     best, best_efficiency = None, 0.0
     for vectors in range(min(-(-shape.ic // target.simd), 4), 0, -1):
@@ -232,7 +171,7 @@ def _choose_blocks(shape: _Shape, target: _Target) -> _Blocks | None:
     return best
 
 
-def _is_mask_head(shape: _Shape) -> bool:
+def _is_mask_head(shape: Shape) -> bool:
     """The one two-dimensional problem (from Mask R-CNN) whose AVX-512 blocks oneDNN fixes by hand."""
     return (shape.ic, shape.oc) == (256, 256) and shape[4:16] == (1, 28, 28, 1, 14, 14, 1, 2, 2, 1, 2, 2)
 
@@ -249,7 +188,7 @@ def _kernel_blocks(kernel: int, stride: int) -> tuple[int, ...]:
     return (kernel,) if kernel in (1, stride) else (kernel, stride)
 
 
-def _worth_trying(shape: _Shape, simd: int, ic_block: int, pointwise: bool) -> bool:
+def _worth_trying(shape: Shape, simd: int, ic_block: int, pointwise: bool) -> bool:
     """oneDNN's quick rejection of the two largest AVX-512 channel blocks."""
     if ic_block not in (48, 64):
         return True
@@ -258,15 +197,15 @@ def _worth_trying(shape: _Shape, simd: int, ic_block: int, pointwise: bool) -> b
     if pointwise:
         if ic_block == 64:
             return rounded % 64 == 0 and shape.id * shape.ih * shape.iw >= 64 * strides
-        return _ratio(shape.ic, _round_up(shape.ic, 48)) >= _single(0.95)
+        return quotient(shape.ic, _round_up(shape.ic, 48)) >= single(0.95)
     if ic_block == 64:
         return rounded % 64 == 0 and rounded < 192
     return rounded % 48 == 0 and rounded <= 384 and shape.od * shape.oh * shape.ow > 81 * strides
 
 
-def _image_blocks(shape: _Shape, target: _Target, ic_block: int) -> tuple[int, int]:
+def _image_blocks(shape: Shape, target: _Target, ic_block: int) -> tuple[int, int]:
     """Depth and height of the input handled at once: what fits in half of L2, then small enough to feed all threads."""
-    padded_depth, padded_height, padded_width = shape.padded_output
+    padded_depth, padded_height, padded_width = _padded_output(shape)
     row_bytes = FLOAT_BYTES * (2 * shape.oc * padded_width + shape.iw * ic_block)
     other_bytes = FLOAT_BYTES * ic_block * (shape.kernel_volume * shape.oc + 2 * AMX_ROWS)
     available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
@@ -292,29 +231,13 @@ def _align_block(block: int, size: int, stride: int) -> int:
     return block
 
 
-def _widest_block(shape: _Shape, target: _Target, ic_block: int) -> int:
+def _widest_block(shape: Shape, target: _Target, ic_block: int) -> int:
     """The widest block that still leaves work for every thread."""
     rounded_width = _round_up(shape.iw, shape.sw)
     work = shape.batch * shape.groups * -(-shape.ic // ic_block) * shape.id * shape.ih * shape.iw
-    share = _ratio(work, _single(_single(0.9) * target.threads))
+    share = quotient(work, single(single(0.9) * target.threads))
     widest = min(shape.iw, max(1, min(rounded_width, ceil(share))))
-    return _round_up(widest, shape.sw) if shape.uneven_width else widest
-
-
-@lru_cache(maxsize=65536)
-def _register_rows(rows: int, columns: int, depth: int, simd: int, l1: int) -> int:
-    """Rows of the result a brgemm kernel keeps in registers (``bd_block``)."""
-    vectors = columns // simd
-    width = 4 if vectors >= 4 else max(1, vectors)
-    keeps_source = simd == 8 and width == 4
-    most = (16 - 1) // (4 + 1) if keeps_source else ((32 if simd == 16 else 16) - 1 - width) // width
-    best, best_efficiency = most, 0.0
-    for block in range(most, 0, -1):
-        used = _ratio(rows, _round_up(rows, block))
-        efficiency = _single(used * _ratio(width * block, (width + block) * most))
-        if FLOAT_BYTES * block * depth <= l1 and efficiency > best_efficiency:
-            best, best_efficiency = block, efficiency
-    return best
+    return _round_up(widest, shape.sw) if _has_uneven_width(shape) else widest
 
 
 SOURCE, DESTINATION, WEIGHTS = 0, 1, 2
@@ -368,8 +291,10 @@ class _Tiling(NamedTuple):
     destination_accesses: float
 
 
-def _tiling(shape: _Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Tiling:
-    rows = _register_rows(tile.iw // shape.sw, min(shape.ic, tile.ic), shape.oc, target.simd, target.l1)
+def _tiling(shape: Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Tiling:
+    registers = register_block(target.machine, tile.iw // shape.sw, min(shape.ic, tile.ic), shape.oc)
+    assert registers is not None
+    rows = registers[0]
     width = _round_up(shape.iw, shape.sw)
     work = _split_work(shape, target, tile, width)
     span, rows_span = _output_span(shape, tile.iw, target.simd), _output_span(shape, rows, target.simd)
@@ -383,10 +308,10 @@ def _tiling(shape: _Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Ti
         if loop.times > 1:
             cost[loop.tensor] = _access_cost(target, cost[loop.tensor], loop)
             if loop.repeats:
-                repeats[loop.tensor] = _single(repeats[loop.tensor] * loop.times)
+                repeats[loop.tensor] = single(repeats[loop.tensor] * loop.times)
     image = work.batch_thread * work.depth_thread * work.height_thread * work.width_thread
     vectors = work.ic_vectors_thread
-    source_accesses = _single(_single(image * shape.kernel_volume * shape.oc) * repeats[SOURCE])
+    source_accesses = single(single(image * shape.kernel_volume * shape.oc) * repeats[SOURCE])
     return _Tiling(
         tile,
         rows,
@@ -395,14 +320,14 @@ def _tiling(shape: _Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Ti
         work.job,
         _tiling_gain(shape, target, work, tile, rows, width),
         _kernel_gain(rows, tile.iw),
-        _single(cost[SOURCE] * source_accesses),
+        single(cost[SOURCE] * source_accesses),
         cost[WEIGHTS],
-        _single(_single(shape.kernel_volume * vectors * shape.oc) * _single(repeats[WEIGHTS] * -(-tile.iw // rows))),
-        _single(image * vectors),
+        single(single(shape.kernel_volume * vectors * shape.oc) * single(repeats[WEIGHTS] * -(-tile.iw // rows))),
+        single(image * vectors),
     )
 
 
-def _split_work(shape: _Shape, target: _Target, tile: _Tile, width: int) -> _Work:
+def _split_work(shape: Shape, target: _Target, tile: _Tile, width: int) -> _Work:
     nb_ic, nb_iw = -(-shape.ic // tile.ic), -(-shape.iw // tile.iw)
     nb_id, nb_ih = -(-shape.id // tile.id), -(-shape.ih // tile.ih)
     image = nb_id * nb_ih * nb_iw
@@ -432,29 +357,29 @@ def _split_work(shape: _Shape, target: _Target, tile: _Tile, width: int) -> _Wor
     )
 
 
-def _tiling_gain(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int, width: int) -> float:
+def _tiling_gain(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int, width: int) -> float:
     """The shares of useful work: in the last blocks, in the kernel's registers and among the threads."""
     vectors = tile.ic // target.simd
-    gain = _single(_ratio(shape.ic, work.nb_ic * tile.ic) * _ratio(vectors * rows, (rows + vectors) * target.registers))
-    gain = _single(gain * _ratio(width, _round_up(width, tile.iw)))
-    gain = _single(gain * _balance(shape, target, work, tile, width))
-    return _single(gain * _ratio(tile.iw, _round_up(tile.iw, rows)))
+    gain = single(quotient(shape.ic, work.nb_ic * tile.ic) * quotient(vectors * rows, (rows + vectors) * target.machine.registers))
+    gain = single(gain * quotient(width, _round_up(width, tile.iw)))
+    gain = single(gain * _balance(shape, target, work, tile, width))
+    return single(gain * quotient(tile.iw, _round_up(tile.iw, rows)))
 
 
 def _kernel_gain(rows: int, width: int) -> float:
-    amortised = _single(2 - min(_single(1.9), _ratio(rows, width)))
-    return _single(_single(1 + _single(rows * amortised) / 64) / 2)
+    amortised = single(2 - min(single(1.9), quotient(rows, width)))
+    return single(single(1 + single(rows * amortised) / 64) / 2)
 
 
-def _balance(shape: _Shape, target: _Target, work: _Work, tile: _Tile, width: int) -> float:
+def _balance(shape: Shape, target: _Target, work: _Work, tile: _Tile, width: int) -> float:
     """How evenly the threads are loaded; counted block by block when there are few."""
     if work.job >= target.threads:
-        return _ratio(work.total, _round_up(work.total, target.threads))
+        return quotient(work.total, _round_up(work.total, target.threads))
     loads = [_thread_load(shape, target, work, tile, width, thread) for thread in range(target.threads)]
-    return _ratio(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
+    return quotient(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
 
 
-def _thread_load(shape: _Shape, target: _Target, work: _Work, tile: _Tile, width: int, thread: int) -> int:
+def _thread_load(shape: Shape, target: _Target, work: _Work, tile: _Tile, width: int, thread: int) -> int:
     """Input elements of one thread's blocks, walked as oneDNN's estimate does.
 
     The estimate counts depth and height in elements where the rest counts blocks, and takes two steps per block,
@@ -487,7 +412,7 @@ def _share(total: int, threads: int, thread: int) -> tuple[int, int]:
     return start, start + (larger if thread < count else larger - 1)
 
 
-def _efficiency(shape: _Shape, target: _Target, tiling: _Tiling, kd_block: int, kh_block: int) -> float:
+def _efficiency(shape: Shape, target: _Target, tiling: _Tiling, kd_block: int, kh_block: int) -> float:
     """oneDNN's estimate of how well the blocks use the processor: useful work times multiplications per cost of access."""
     plane = kd_block * kh_block
     splits = -(-shape.kd // kd_block) * -(-shape.kh // kh_block)
@@ -496,11 +421,11 @@ def _efficiency(shape: _Shape, target: _Target, tiling: _Tiling, kd_block: int, 
     over_rows = _Loop(WEIGHTS, -(-tiling.tile.iw // tiling.rows), plane * tiling.rows_span, tiling.rows * tiling.tile.ic, kernel_weights)
     destination_cost = _access_cost(target, MEMORY_COST, over_splits) if splits > 1 else MEMORY_COST
     weights_cost = _access_cost(target, tiling.weights_cost, over_rows) if over_rows.times > 1 else tiling.weights_cost
-    cost = _single(tiling.source_cost + _single(destination_cost * _single(tiling.destination_accesses * splits)))
-    cost = _single(cost + _single(weights_cost * tiling.weights_accesses))
-    cost = _single(_single(cost + _single(tiling.job * splits)) * target.threads)
+    cost = single(tiling.source_cost + single(destination_cost * single(tiling.destination_accesses * splits)))
+    cost = single(cost + single(weights_cost * tiling.weights_accesses))
+    cost = single(single(cost + single(tiling.job * splits)) * target.threads)
     multiplications = shape.batch * shape.id * shape.ih * _round_up(shape.iw, shape.sw) * shape.oc * shape.ic
-    return _single(_single(tiling.gain * _ratio(multiplications, cost)) * tiling.kernel_gain)
+    return single(single(tiling.gain * quotient(multiplications, cost)) * tiling.kernel_gain)
 
 
 def _access_cost(target: _Target, first: float, loop: _Loop) -> float:
@@ -511,10 +436,10 @@ def _access_cost(target: _Target, first: float, loop: _Loop) -> float:
         level = L2_COST
     else:
         level = MEMORY_COST
-    return _ratio(_single(first + level * (loop.times - 1)), loop.times)
+    return quotient(single(first + level * (loop.times - 1)), loop.times)
 
 
-def _loops(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
+def _loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
     """The loops around a kernel, and inside it those over the source, outermost first, for kernels larger than one point."""
     simd, oc, plane = target.simd, shape.oc, shape.kd * shape.kh
     source_thread = plane * _output_span(shape, work.width_thread, simd)
@@ -553,7 +478,7 @@ def _loops(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int) 
     ]
 
 
-def _pointwise_loops(shape: _Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
+def _pointwise_loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
     """The loops around a kernel, and inside it those over the source, outermost first, for unpadded kernels of one point."""
     simd, oc = target.simd, shape.oc
     pixel = _round_up(oc, simd)
@@ -578,7 +503,7 @@ def _pointwise_loops(shape: _Shape, target: _Target, work: _Work, tile: _Tile, r
     ]
 
 
-def _output_span(shape: _Shape, positions: int, simd: int) -> int:
+def _output_span(shape: Shape, positions: int, simd: int) -> int:
     """Elements of the output gradient that ``positions`` kernel applications along the width read."""
     span = min(shape.ow, (positions - 1) * min(shape.kw, shape.sw) + shape.kw)
     return _round_up(span * shape.oc, simd) if shape.sw == 1 else span * _round_up(shape.oc, simd)
@@ -586,13 +511,3 @@ def _output_span(shape: _Shape, positions: int, simd: int) -> int:
 
 def _round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
-
-
-def _single(x: float) -> float:
-    """``x`` rounded to single precision."""
-    return c_float(x).value
-
-
-def _ratio(a: float, b: float) -> float:
-    """``a / b`` as computed in single precision."""
-    return c_float(c_float(a).value / c_float(b).value).value

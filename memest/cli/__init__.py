@@ -1,0 +1,1 @@
+"""The command line: each command parses, makes one API call and hands the result to one renderer."""

@@ -1,0 +1,60 @@
+"""``memest estimate``: the peak of one step, when it is reached, and what it is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    hold_output: o.HoldOutput = False,
+    first_step: o.FirstStep = False,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """Predict the peak memory of one step.
+
+    A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
+
+    \b
+    Examples:
+      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam
+      memest estimate unet3d:base_filters=32,levels=5 --input 1x128x128x128 --batch 2 --infer
+      memest estimate net.yaml --input 3x224x224 --batch 8 --optimizer sgd:momentum=0.9 --format json
+      memest estimate "torchvision.models:resnet50(num_classes=10)" --input 3x224x224 --batch 8
+      cat net.json | memest estimate - --input left=8x3x64x64 --input right=8x1x64x64
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import show
+    from memest.cli.request import Request, answer
+    from memest.render.reports import estimate_report
+
+    _, estimate = answer(
+        Request(
+            model=model,
+            inputs=inputs,
+            batch=batch,
+            train=train,
+            optimizer=optimizer,
+            loss=loss,
+            hold_output=hold_output,
+            first_step=first_step,
+            threads=threads,
+            isa=isa,
+        )
+    )
+    show(estimate_report(estimate, top), form, output)

@@ -1,0 +1,39 @@
+"""``memest import``: any model as a graph file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML (a FILE that ends in .json is JSON too).")] = False,
+    output: o.Output = None,
+) -> None:
+    """Write a model as a graph file (YAML or JSON).
+
+    The file can be read, edited and estimated without torch.
+
+    \b
+    Examples:
+      memest import torchvision.models:resnet50 --input 3x224x224 --batch 2 --output resnet50.yaml
+      memest import "my.nets:UNet(depth=4)" --input 1x1x256x256
+      memest import unet3d:base_filters=32 --json
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest import schema
+    from memest.cli.output import write
+    from memest.cli.request import open_with_inputs
+    from memest.sources import is_torch, open_model
+
+    graph = open_with_inputs(model, inputs, batch)[0] if is_torch(model) else open_model(model)
+    form = "json" if json or (output is not None and output.suffix == ".json") else "yaml"
+    write(schema.dumps(graph, form=form), output)

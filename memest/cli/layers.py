@@ -1,0 +1,39 @@
+"""``memest layers``: one row a layer, with what it owns and what of it is kept for backward."""
+
+from __future__ import annotations
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """List the layers and what each keeps for backward.
+
+    Output shape, parameters, and activation bytes counted once by storage: in place and shared tensors are not counted twice.
+
+    \b
+    Examples:
+      memest layers resnet50 --input 3x224x224 --batch 8
+      memest layers net.yaml --input 3x64x64 --batch 1 --infer --format markdown
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import show
+    from memest.cli.request import Request, answer
+    from memest.render.reports import layers_report
+    from memest.summary import layer_table
+
+    request = Request(model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, threads=threads, isa=isa)
+    graph, estimate = answer(request)
+    show(layers_report(estimate, layer_table(graph, estimate)), form, output)

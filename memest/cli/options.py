@@ -1,0 +1,45 @@
+"""The options that commands share, as annotated types: one line each in a command's signature."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+class Format(str, Enum):
+    """How a result is written."""
+
+    text = "text"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+class Isa(str, Enum):
+    """Instruction sets the kernel libraries choose by."""
+
+    avx2 = "avx2"
+    avx512 = "avx512"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args)."),
+]
+Inputs = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--input", "-i", metavar="[NAME=]SHAPE", help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs."),
+]
+Batch = Annotated[Optional[int], typer.Option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
+Train = Annotated[bool, typer.Option("--train/--infer", help="One training step, or one inference call.")]
+Optimizer = Annotated[str, typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="Such as sgd:momentum=0.9 or adamw:foreach=true.")]
+Loss = Annotated[str, typer.Option("--loss", metavar="NAME", help="torch.nn.functional's name, such as cross_entropy or mse.")]
+HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
+FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
+IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the result is written.")]
+Output = Annotated[Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all.")]  # noqa: UP045

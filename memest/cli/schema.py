@@ -1,0 +1,23 @@
+"""``memest schema``: the JSON Schema of graph files."""
+
+from __future__ import annotations
+
+from memest.cli import options as o
+
+
+def run(output: o.Output = None) -> None:
+    """Write the JSON Schema of graph files.
+
+    \b
+    Example:
+      memest schema --output memest.schema.json
+
+    \b
+    Exit codes: 0 done, 2 usage.
+    """
+    import json
+
+    from memest.cli.output import write
+    from memest.schema import json_schema
+
+    write(json.dumps(json_schema(), indent=2) + "\n", output)

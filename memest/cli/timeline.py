@@ -1,0 +1,61 @@
+"""``memest timeline``: the step as a stream of allocations and releases, and its high moments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    hold_output: o.HoldOutput = False,
+    first_step: o.FirstStep = False,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
+    everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """List the high moments of a step, or every event.
+
+    An event is an allocation or a release; alive counts the resident bytes too.
+
+    \b
+    Examples:
+      memest timeline unet3d --input 1x64x64x64 --batch 1
+      memest timeline resnet18 --input 3x224x224 --batch 8 --all --format csv --output events.csv
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import show
+    from memest.cli.request import Request, answer
+    from memest.render.reports import timeline_report
+    from memest.summary import event_rows, high_moments, phase_peaks
+
+    _, estimate = answer(
+        Request(
+            model=model,
+            inputs=inputs,
+            batch=batch,
+            train=train,
+            optimizer=optimizer,
+            loss=loss,
+            hold_output=hold_output,
+            first_step=first_step,
+            threads=threads,
+            isa=isa,
+        )
+    )
+    events = event_rows(estimate)
+    chosen, title = (events, "Every event") if everything else (high_moments(events, top), "Highest moments")
+    show(timeline_report(estimate, phase_peaks(events), chosen, title), form, output)

@@ -1,0 +1,121 @@
+"""What memest knows, as reports: the table of operators, one operator in full, the built-in models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memest.ops.composite import Composite
+from memest.ops.modules import MODULES
+from memest.ops.operator import REQUIRED, Attribute, Operator
+from memest.ops.table import FAMILIES
+from memest.render.report import Kind, Report, Table
+from memest.render.reports import listing_report
+from memest.tensor import numel
+from memest.timeline import operator_named
+
+OPERATOR_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("operator", "text"),
+    ("family", "text"),
+    ("tensors", "text"),
+    ("attributes", "text"),
+    ("torch.nn keywords", "text"),
+)
+ATTRIBUTE_COLUMNS: tuple[tuple[str, Kind], ...] = (("attribute", "text"), ("default", "text"), ("expected", "text"))
+MODEL_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("model", "text"),
+    ("description", "text"),
+    ("parameters", "count"),
+    ("usual input", "shapes"),
+    ("options", "text"),
+)
+
+
+def operators_report() -> Report:
+    """Every operator, family by family."""
+    rows = [_operator_row(row, family) for row, family in _rows()]
+    return listing_report(f"{len(rows)} operators", OPERATOR_COLUMNS, rows, ("a trailing ? marks an optional tensor, * a list of them",))
+
+
+def operator_report(name: str) -> Report:
+    """One operator in full; UnknownNameError when there is none of that name."""
+    row = operator_named(name)
+    family = next(f for r, f in _rows() if r.name == name)
+    attributes = [_attribute(a) for a in row.attributes]
+    keywords = [_attribute(a) for a in MODULES[name].options] if name in MODULES else []
+    facts = (("tensors", ", ".join(row.roles)), ("kept for backward", _saved(row)), ("torch", row.torch), ("source", row.source))
+    tables = [Table(title="Attributes", columns=ATTRIBUTE_COLUMNS, rows=tuple(attributes))] if attributes else []
+    if keywords:
+        tables.append(Table(title="torch.nn keywords, which make its parameters", columns=ATTRIBUTE_COLUMNS, rows=tuple(keywords)))
+    return Report(
+        title=f"{name} ({family})",
+        facts=facts,
+        tables=tuple(tables),
+        data={
+            "operator": name,
+            "family": family,
+            "tensors": list(row.roles),
+            "saves": list(row.saves) if isinstance(row, Operator) else None,
+            "torch": row.torch,
+            "source": row.source,
+            "attributes": {a.name: _default(a) for a in row.attributes},
+            "keywords": {a.name: _default(a) for a in MODULES[name].options} if name in MODULES else {},
+        },
+        sheet=Table(title="", columns=ATTRIBUTE_COLUMNS, rows=(*attributes, *keywords)),
+    )
+
+
+def models_report() -> Report:
+    """Every built-in model with its defaults; parameters are those of the defaults."""
+    from memest.models import MODELS, build
+
+    rows = []
+    for m in MODELS.values():
+        count = sum(numel(p.shape) for p in build(m.name).parameters if not p.buffer)
+        options = ", ".join(f"{o.name}={_text(o.default)}" for o in m.options)
+        rows.append((m.name, m.description, count, (m.input_shape,), options))
+    return listing_report(f"{len(rows)} models", MODEL_COLUMNS, rows, ("give options as name:option=value,option=value",))
+
+
+def _rows() -> list[tuple[Operator | Composite, str]]:
+    return [(row, family.__name__.rpartition(".")[2]) for family in FAMILIES for row in (*family.ROWS, *family.COMPOSITE_ROWS)]
+
+
+def _operator_row(row: Operator | Composite, family: str) -> tuple[str, ...]:
+    keywords = MODULES[row.name].options if row.name in MODULES else ()
+    return (row.name, family, ", ".join(row.roles), _names(row.attributes), _names(keywords))
+
+
+def _names(attributes: Sequence[Attribute]) -> str:
+    return ", ".join(a.name if a.default is REQUIRED else f"{a.name}={_text(a.default)}" for a in attributes)
+
+
+def _attribute(a: Attribute) -> tuple[str, str, str]:
+    return (a.name, "required" if a.default is REQUIRED else _text(a.default), _expected(a))
+
+
+def _expected(a: Attribute) -> str:
+    """What the attribute's own check says it wants; a value no attribute takes makes it speak."""
+    try:
+        a.check(object())
+    except (ValueError, TypeError) as e:
+        return str(e).removeprefix("expected ")
+    return "anything"
+
+
+def _default(a: Attribute) -> Any:
+    return "required" if a.default is REQUIRED else a.default
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(str(v) for v in value)
+    return str(value).lower() if isinstance(value, bool) else "none" if value is None else str(value)
+
+
+def _saved(row: Operator | Composite) -> str:
+    if isinstance(row, Composite):
+        return "what the operators it is made of keep"
+    if row.backward is None:
+        return "nothing (no gradient)"
+    return ", ".join(row.saves) or "nothing"

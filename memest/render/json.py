@@ -1,0 +1,12 @@
+"""A report's data as JSON: bytes are whole numbers, whatever their size."""
+
+from __future__ import annotations
+
+import json
+
+from memest.render.report import Report
+
+
+def render(report: Report) -> str:
+    """The data, indented."""
+    return json.dumps(report.data, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,200 @@
+"""From results to reports: which facts, tables and data each command shows. Words live here, looks in the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memest.estimate import Estimate
+from memest.render.report import Kind, Report, Table, shapes
+from memest.summary import EventRow, Group, LayerTable, holdings_by_reason
+from memest.units import format_bytes
+
+EVENT_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("event", "text"),
+    ("phase", "text"),
+    ("layer", "text"),
+    ("operator", "text"),
+    ("category", "text"),
+    ("change", "bytes"),
+    ("alive", "bytes"),
+)
+LAYER_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("layer", "text"),
+    ("operator", "text"),
+    ("output", "shapes"),
+    ("parameters", "count"),
+    ("parameter bytes", "bytes"),
+    ("kept for backward", "bytes"),
+)
+HOLDING_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("bytes", "bytes"),
+    ("share", "share"),
+    ("category", "text"),
+    ("owner", "text"),
+    ("why it is there", "text"),
+)
+
+
+def estimate_report(estimate: Estimate, top: int) -> Report:
+    """The peak, its moment, what it is made of, and the ``top`` largest holdings with their reasons."""
+    groups = holdings_by_reason(estimate)
+    peak = max(estimate.peak_bytes, 1)
+    categories = tuple((name, n, n / peak) for name, n in sorted(estimate.by_category().items(), key=lambda item: -item[1]))
+    return Report(
+        title=heading(estimate),
+        facts=(
+            ("peak", _both(estimate.peak_bytes)),
+            ("moment", moment(estimate)),
+            ("resident", f"{_both(estimate.resident_bytes)} before the step begins"),
+        ),
+        tables=(
+            Table(title="At the peak, by category", columns=(("category", "text"), ("bytes", "bytes"), ("share", "share")), rows=categories),
+            Table(title=_title_of_top(len(groups), top), columns=HOLDING_COLUMNS, rows=tuple(_holding(g) for g in groups[:top])),
+        ),
+        data={**estimate.to_dict(), "holdings": [_holding_data(g) for g in groups]},
+        sheet=_one_row(estimate),
+        notes=notes(estimate),
+    )
+
+
+def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequence[EventRow], title: str) -> Report:
+    """The peak of each phase, and the given events."""
+    rows = tuple(_event(e) for e in events)
+    table = Table(title=title, columns=EVENT_COLUMNS, rows=rows)
+    return Report(
+        title=heading(estimate),
+        facts=(("peak", _both(estimate.peak_bytes)), ("moment", moment(estimate)), ("events", f"{len(estimate.events):,}")),
+        tables=(Table(title="Highest moment of each phase", columns=EVENT_COLUMNS, rows=tuple(_event(e) for e in phases)), table),
+        data={
+            **{k: v for k, v in estimate.to_dict().items() if k not in ("by_layer", "by_category")},
+            "events": [_event_data(e) for e in events],
+        },
+        sheet=Table(title="", columns=tuple((_data_name(n), k) for n, k in EVENT_COLUMNS), rows=rows),
+    )
+
+
+def layers_report(estimate: Estimate, table: LayerTable) -> Report:
+    """One row a layer, and the totals."""
+    rows = tuple((r.name, r.op, r.output_shapes, r.parameters, r.parameter_bytes, r.activation_bytes) for r in table.rows)
+    total = ("total", "", (), table.parameters, table.parameter_bytes, table.activation_bytes)
+    return Report(
+        title=heading(estimate),
+        facts=(
+            ("parameters", f"{table.parameters:,} ({table.trainable:,} trainable), {format_bytes(table.parameter_bytes)}"),
+            ("buffers", format_bytes(table.buffer_bytes)),
+            ("kept for backward", _both(table.activation_bytes)),
+            ("peak", _both(estimate.peak_bytes)),
+        ),
+        tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total)),),
+        data=_layers_data(estimate, table),
+        sheet=Table(title="", columns=tuple((_data_name(n), k) for n, k in LAYER_COLUMNS), rows=rows),
+        notes=("A kept activation is counted once, at the layer that made it, however many layers keep it.",),
+    )
+
+
+def listing_report(title: str, columns: tuple[tuple[str, Kind], ...], rows: Sequence[tuple[Any, ...]], notes: tuple[str, ...] = ()) -> Report:
+    """A plain table of names: JSON gives a list of objects."""
+    table = Table(title="", columns=columns, rows=tuple(rows))
+    data = [dict(zip((_data_name(n) for n, _ in columns), row, strict=True)) for row in rows]
+    return Report(title=title, facts=(), tables=(table,), data=data, sheet=table, notes=notes)
+
+
+def heading(estimate: Estimate) -> str:
+    """What was asked, on one line."""
+    inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
+    how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
+    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, torch {estimate.device} ({estimate.cpu.isa}, {estimate.cpu.threads} threads)"
+
+
+def moment(estimate: Estimate) -> str:
+    """When the peak is reached, in words."""
+    m = estimate.moment
+    if m.index < 0:
+        return "before the step: nothing is allocated on top of what is resident"
+    return f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}"
+
+
+def notes(estimate: Estimate) -> tuple[str, ...]:
+    """What the numbers promise, and what they leave out."""
+    cpu = estimate.cpu
+    scratch = estimate.by_category().get("workspace", 0)
+    inside = f"; {format_bytes(scratch)} of the peak is library scratch" if scratch else ""
+    return (
+        f"exact: every byte torch's CPU allocator hands out in this step, for torch 2.13 with {cpu.isa} and {cpu.threads} threads{inside}",
+        "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release",
+    )
+
+
+def _both(n: int) -> str:
+    return format_bytes(n) if n < 1024 else f"{n:,} bytes ({format_bytes(n)})"
+
+
+def _title_of_top(count: int, top: int) -> str:
+    return "What is alive at the peak" if count <= top else f"What is alive at the peak: the {top} largest of {count:,}"
+
+
+def _holding(g: Group) -> tuple[Any, ...]:
+    return (g.nbytes, g.share, g.category, g.layer, g.reason if g.tensors == 1 else f"{g.reason} ({g.tensors:,} tensors)")
+
+
+def _holding_data(g: Group) -> dict[str, Any]:
+    return {"bytes": g.nbytes, "category": g.category, "owner": g.layer, "reason": g.reason, "tensors": g.tensors}
+
+
+def _event(e: EventRow) -> tuple[Any, ...]:
+    return (e.index, e.phase, e.layer, e.op, e.category, e.delta_bytes, e.alive_bytes)
+
+
+def _event_data(e: EventRow) -> dict[str, Any]:
+    return dict(zip((_data_name(n) for n, _ in EVENT_COLUMNS), _event(e), strict=True))
+
+
+def _layers_data(estimate: Estimate, table: LayerTable) -> dict[str, Any]:
+    return {
+        "graph": estimate.graph,
+        "mode": estimate.mode,
+        "parameters": table.parameters,
+        "trainable_parameters": table.trainable,
+        "parameter_bytes": table.parameter_bytes,
+        "buffer_bytes": table.buffer_bytes,
+        "activation_bytes": table.activation_bytes,
+        "peak_bytes": estimate.peak_bytes,
+        "layers": [
+            {
+                "layer": r.name,
+                "operator": r.op,
+                "output_shapes": [list(s) for s in r.output_shapes],
+                "parameters": r.parameters,
+                "parameter_bytes": r.parameter_bytes,
+                "activation_bytes": r.activation_bytes,
+            }
+            for r in table.rows
+        ],
+    }
+
+
+def _data_name(name: str) -> str:
+    names = {"change": "change_bytes", "alive": "alive_bytes", "kept for backward": "activation_bytes"}
+    return names.get(name, name.replace(" ", "_"))
+
+
+def _one_row(estimate: Estimate) -> Table:
+    """The whole estimate as one CSV row, so that runs can be concatenated."""
+    from memest.estimate import CATEGORIES
+
+    d, m, by = estimate.to_dict(), estimate.moment, estimate.by_category()
+    inputs = ";".join(f"{name}={shapes([shape])}" for name, shape in estimate.input_shapes.items())
+    cells: dict[str, Any] = {
+        **{k: d[k] for k in ("graph", "mode", "optimizer", "loss", "device", "dtype")},
+        "isa": estimate.cpu.isa,
+        "threads": estimate.cpu.threads,
+        "input": inputs,
+        "peak_bytes": estimate.peak_bytes,
+        "resident_bytes": estimate.resident_bytes,
+        "peak_phase": m.phase,
+        "peak_layer": m.layer,
+        "peak_operator": m.op,
+        **{f"{c}_bytes": by.get(c, 0) for c in CATEGORIES},
+    }
+    return Table(title="", columns=tuple((k, "text") for k in cells), rows=(tuple(cells.values()),))

@@ -1,0 +1,30 @@
+"""What tests share: the processor as torch uses it, and cheap garbage collections around every measurement."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+from memest.libraries.cpu import Cpu
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen_imports() -> Iterator[None]:
+    """Measuring collects garbage first; modules imported for good need not be walked each time."""
+    if find_spec("torch"):
+        import torch  # noqa: F401
+        import torch.profiler  # noqa: F401
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Cpu:
+    """The processor of this process, with the threads torch uses; skips where torch is absent."""
+    torch = pytest.importorskip("torch")
+    return Cpu.detect().with_(threads=torch.get_num_threads())
