@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from memest.autograd import Machine
@@ -81,25 +82,27 @@ class Builder:
         outputs: Sequence[str] = (),
         trainable: bool = True,
         shares: str | None = None,
+        owner: str | None = None,
         **attributes: Any,
     ) -> Any:
         """Append a call of ``op``; returns its output node, or a tuple of them.
 
         ``inputs`` bind the row's roles in order. When the row's further roles are those of a torch.nn module, its keywords make the
-        parameters, named after the layer (or those of layer ``shares`` are used again). ``trainable=False`` freezes them.
+        parameters, named after the layer (or after ``owner``; or those of ``shares`` are used again). ``trainable=False`` freezes them. Fewer ``outputs`` than the row gives
+        may be named: the others die at once.
         """
         full = self._layer_name(op, name)
         try:
-            return self._append(op, full, list(inputs), tuple(outputs), trainable, shares, attributes)
+            return self._append(op, full, list(inputs), tuple(outputs), (trainable, shares, owner or full), attributes)
         except MemestError as e:
             raise e.at(f"layer {full!r} ({op})") from None
 
-    def _append(self, op: str, full: str, inputs: list[Any], outputs: tuple[str, ...], trainable: bool, shares: str | None, attributes: dict[str, Any]) -> Any:
+    def _append(self, op: str, full: str, inputs: list[Any], outputs: tuple[str, ...], owning: tuple[bool, str | None, str], attributes: dict[str, Any]) -> Any:
         row = operator_named(op)
         if len(inputs) > len(row.roles):
             raise GraphError(f"takes {len(row.roles)} tensors ({', '.join(row.roles)}), got {len(inputs)}")
         bound: dict[str, Any] = dict(zip((r.rstrip("?*") for r in row.roles), inputs, strict=False))
-        own = self._own_parameters(op, full, bound, trainable, shares, attributes)
+        own = self._own_parameters(op, bound, owning, attributes)
         bound.update(own)
         tensors: list[Any] = []
         for role in row.roles:
@@ -116,19 +119,20 @@ class Builder:
 
     def _finish(self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Value | None]) -> Any:
         names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
-        if len(names) != len(values):
+        if len(names) > len(values):
             raise GraphError(f"gives {len(values)} outputs, {len(names)} are named")
         if full not in names and full in self._nodes:
             raise GraphError(f"the name {full!r} is taken")
         for n in names:
             self._fresh(n)
-        nodes = tuple(self._node(n, v) for n, v in zip(names, values, strict=True) if v is not None)
+        nodes = tuple(self._node(n, v) for n, v in zip(names, values, strict=False) if v is not None)
         self._layers.append(Layer(name=full, op=op, tensors=tuple(_names(t) for t in tensors), attributes=tuple(written.items()), outputs=tuple(names)))
         return nodes[0] if len(nodes) == 1 else nodes
 
-    def _own_parameters(self, op: str, full: str, bound: Mapping[str, Any], trainable: bool, shares: str | None, attributes: dict[str, Any]) -> dict[str, Node]:
+    def _own_parameters(self, op: str, bound: Mapping[str, Any], owning: tuple[bool, str | None, str], attributes: dict[str, Any]) -> dict[str, Node]:
         """Parameters from torch.nn keywords; the keywords are taken out of ``attributes``, but for those the row reads too."""
         module = MODULES.get(op)
+        trainable, shares, owner = owning
         if module is None:
             if shares is not None:
                 raise GraphError("owns no parameters to share")
@@ -145,7 +149,7 @@ class Builder:
         first = bound["input"]
         made = module.parameters(first.shape, checked)
         return {
-            p.role: self.parameter(f"{full}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer) for p in made
+            p.role: self.parameter(f"{owner}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer) for p in made
         }
 
     def _shared(self, op: str, shares: str) -> dict[str, Node]:
@@ -166,11 +170,14 @@ class Builder:
 
     @contextmanager
     def holding(self, *nodes: Node) -> Iterator[None]:
-        """Keep ``nodes`` alive until the block ends, as a Python frame keeps its arguments while it runs."""
-        try:
-            yield
-        finally:
-            self._held.extend((n.name, len(self._layers) - 1) for n in nodes)
+        """Keep ``nodes`` alive until the block ends, as a Python frame keeps its variables while it runs. They go in the order given,
+        those of an inner block before those of an outer one."""
+        yield
+        self.keep_until_here(*nodes)
+
+    def keep_until_here(self, *nodes: Node) -> None:
+        """Keep ``nodes`` alive until now, as a Python variable that is rebound or goes out of scope only here."""
+        self._held.extend((n.name, len(self._layers) - 1) for n in nodes)
 
     @contextmanager
     def module(self, name: str, *arguments: Node) -> Iterator[None]:
@@ -205,8 +212,14 @@ class Builder:
         """The finished graph; values die after their last reader, or when the block that holds them ends."""
         names = tuple(o.name for o in outputs)
         permanent = [i.name for i in self._inputs] + list(self._parameters)
-        layers = default_drops(self._layers, names, permanent, self._held)
+        layers = self._released_in_order(default_drops(self._layers, names, permanent, self._held))
         return Graph(name=self.name, inputs=tuple(self._inputs), parameters=self._parameters_in_order(), layers=layers, outputs=names)
+
+    def _released_in_order(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+        """Of the values that die after one layer, those that a block held go last, in the order in which the blocks end."""
+        ranks = {(name, i): n for n, (name, i) in enumerate(self._held)}
+        ordered = (tuple(sorted(layer.drops, key=lambda name, i=i: ranks.get((name, i), -1))) for i, layer in enumerate(layers))  # type: ignore[misc]
+        return tuple(replace(layer, drops=drops) for layer, drops in zip(layers, ordered, strict=True))
 
     def _layer_name(self, op: str, name: str | None) -> str:
         base = ".".join([*self._scope, name or op])

@@ -115,6 +115,8 @@ def _term(text: str, whole: str) -> Term:
     factor = _number(before.strip(), whole) if star else None
     op = _known(op.strip())
     given = dict(_option(pair, whole) for pair in tail.split(",")) if tail else {}
+    if given.get("reduction") == "none":
+        raise UsageError(f"loss {whole!r}: training needs a scalar, so reduction cannot be none")
     return Term(op=op, options=_entry(op).canonical(given), factor=factor)
 
 

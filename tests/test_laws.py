@@ -17,7 +17,7 @@ import pytest
 from memest.autograd import AccumulateGrad, Machine, Node
 from memest.dims import Dim, Expr, symbol
 from memest.dtypes import FLOATING
-from memest.errors import GraphError, MemestError
+from memest.errors import GraphError, UnknownNameError
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
@@ -25,7 +25,7 @@ from memest.ops.composite import Composite
 from memest.ops.operator import REQUIRED, Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.ops.tape import Trace
-from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_non_overlapping_and_dense, nbytes
+from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
 from memest.timeline import Caller
 
 Row = Operator | Composite
@@ -274,8 +274,12 @@ def test_symbolic_shapes_hold_at_other_sizes(row: Row, example: Example) -> None
     other = {n: n * 2 + 4 for n in moved}
     try:
         expected = read(row, example, specs_of(example, lambda n: other.get(n, n))).outputs
-    except MemestError:
+    except UnknownNameError:
+        raise
+    except GraphError:
         pytest.skip("the example's attributes fix its sizes")
+    if len(expected) != len(outputs):
+        pytest.skip("its sizes decide how many outputs there are")
     sizes = {f"s{n}": m for n, m in other.items()}
     found = [None if v is None else [evaluated(n, sizes) for n in v.spec.shape] for v in outputs]
     assert found == [None if v is None else list(v.spec.shape) for v in expected]
@@ -298,30 +302,33 @@ def numbers_in(value: Any) -> Iterator[int]:
         yield value
 
 
-HUGE = 2**70 + 6
+HUGE = 2**70 + 3
 
 
 @every_call
 def test_sizes_far_beyond_64_bits_stay_exact(row: Row, example: Example) -> None:
-    """With a batch of 2^70 every number is still an int, and an output takes just the bytes its shape says."""
+    """With a first dim 2^70 times as long every size is still an int, and one that grows evenly has grown to the byte."""
     first = next(s for s in example.shapes if s is not None)
     shape = first[0] if is_group(first) and first else first
     if not shape or shape[0] in set(numbers_in(tuple(example.attributes.values()))):
         pytest.skip("the first dim is fixed")
+
+    def at(times: int) -> Reading:
+        return read(row, example, specs_of(example, lambda n: n * times if n == shape[0] else n))
+
     try:
-        reading = read(row, example, specs_of(example, lambda n: HUGE if n == shape[0] else n))
-    except MemestError:
+        small = [at(times) for times in (1, 2, 3)]
+        if len(small[1].outputs) != len(small[0].outputs) or len(small[1].deltas) > len(small[0].deltas) + 4:
+            pytest.skip("makes a tensor an entry")
+        huge = at(HUGE)
+    except UnknownNameError:
+        raise
+    except GraphError:
         pytest.skip("the example's attributes fix its sizes")
-    assert all(type(delta) is int for delta in reading.deltas)
-    own = {id(v.storage) for v in reading.inputs}
-    for v in reading.outputs:
-        if v is not None and id(v.storage) not in own and is_non_overlapping_and_dense(v.spec.shape, v.spec.strides) and alone(v, reading):
-            assert v.storage.nbytes == nbytes(v.spec.shape, v.spec.dtype)
-
-
-def alone(value: Value, reading: Reading) -> bool:
-    """True when no other output looks at the storage of ``value``."""
-    return sum(v is not None and v.storage is value.storage for v in reading.outputs) == 1
+    assert all(type(delta) is int for delta in huge.deltas)
+    if {len(r.deltas) for r in small} == {len(huge.deltas)}:
+        for a, b, c, found in zip(*(r.deltas for r in small), huge.deltas, strict=True):
+            assert c - b != b - a or found == a + (HUGE - 1) * (b - a)
 
 
 # against torch -------------------------------------------------------------------------------------------------------------
@@ -365,7 +372,10 @@ def test_saved_tensors_are_those_of_torch(row: Row, example: Example, cpu: Cpu) 
     """Which storages autograd keeps: of which inputs, of which outputs, and of what sizes beside them."""
     pytest.importorskip("torch")
     reading = read(row, example, specs_of(example), cpu)
-    ours = Counter(named(s.id, s.nbytes, [v.storage.id for v in reading.inputs], [v.storage.id for v in reading.outputs if v is not None]) for s in reading.saved())
+    ours = Counter(
+        named(s.id, s.nbytes, [v.storage.id for v in reading.inputs], [v.storage.id for v in reading.outputs if v is not None])
+        for s in reading.saved()
+    )
     assert ours == saved_by_torch(row, example)
 
 
@@ -403,7 +413,9 @@ def saved_by_torch(row: Row, example: Example) -> Counter[str]:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
         result = call_torch(row, tensors, attributes)
     outputs = [t for t in (result if isinstance(result, tuple | list) else [result]) if isinstance(t, torch.Tensor)]
-    alive = {kept.tensor.untyped_storage().data_ptr(): kept.tensor.untyped_storage().nbytes() for r in references if (kept := r()) is not None}
+    alive = {
+        kept.tensor.untyped_storage().data_ptr(): kept.tensor.untyped_storage().nbytes() for r in references if (kept := r()) is not None
+    }
     own, made = [[t.untyped_storage().data_ptr() for t in group] for group in (flat(tensors), outputs)]
     return Counter(named(pointer, size, own, made) for pointer, size in alive.items() if size)
 

@@ -410,10 +410,16 @@ def _without_dispatch(func: types.FunctionType) -> Callable[..., Any]:
     """A Python-level torch function that goes straight to its body, so that the calls in it are seen."""
     body = _BODIES.get(func)
     if body is None:
-        body = types.FunctionType(func.__code__, {**func.__globals__, **_BLIND}, func.__name__, func.__defaults__, func.__closure__)
+        closure = tuple(types.CellType(_inner(c.cell_contents)) for c in func.__closure__) if func.__closure__ else None
+        body = types.FunctionType(func.__code__, {**func.__globals__, **_BLIND}, func.__name__, func.__defaults__, closure)
         body.__kwdefaults__ = func.__kwdefaults__
         _BODIES[func] = body
     return body
+
+
+def _inner(value: Any) -> Any:
+    """What a dispatching closure holds (boolean_dispatch's two functions) enters its body too."""
+    return _without_dispatch(value) if isinstance(value, types.FunctionType) else value
 
 
 def _on_meta(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ PASSIVE: dict[str, Any] = {
             "__get__:is_nested", "__get__:is_mkldnn", "__get__:grad_fn", "__get__:is_leaf", "__get__:names", "__get__:grad", "__get__:data_ptr",
             "__get__:is_mps", "__get__:is_xpu", "__get__:itemsize", "__get__:is_cpu",
             "stride", "is_contiguous", "is_floating_point", "is_complex", "element_size", "get_device", "storage_offset", "is_same_size",
-            "is_tensor", "is_nonzero", "has_names", "__hash__", "requires_grad_", "__format__", "__repr__", "_is_view", "type", "is_inference",
+            "is_tensor", "is_nonzero", "has_names", "__hash__", "requires_grad_", "__format__", "__repr__", "_is_view", "is_inference",
             "_assert", "_assert_async", "_has_compatible_shallow_copy_type", "is_grad_enabled", "is_autocast_enabled", "set_grad_enabled", "_set_grad_enabled", "result_type", "is_sparse",
         ),
         None,
@@ -172,7 +172,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     **{n: (n, "input inplace") for n in ("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "logsigmoid", "softsign")},
     "log_sigmoid": ("logsigmoid", "input"),
     "leaky_relu": ("leaky_relu", "input negative_slope inplace"),
-    "elu": ("elu", "input alpha scale input_scale"),
+    "elu": ("elu", "input alpha"),
     "celu": ("celu", "input alpha"),
     "gelu": ("gelu", "input approximate"),
     "hardtanh": ("hardtanh", "input min_val max_val"),
@@ -183,7 +183,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "softmax": ("softmax", "input dim dtype"),
     "log_softmax": ("log_softmax", "input dim dtype"),
     "dropout": ("dropout", "input p training"),
-    "feature_dropout": ("feature_dropout", "input p training"),
     "alpha_dropout": ("alpha_dropout", "input p training"),
     "feature_alpha_dropout": ("feature_alpha_dropout", "input p training"),
     **{f"max_pool{d}d": (f"max_pool{d}d", f"{POOL} dilation ceil_mode") for d in (1, 2, 3)},
@@ -247,7 +246,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "clamp_min": ("clamp_min", "input min"),
     "clamp_max": ("clamp_max", "input max"),
     **{n: (n, "input other") for n in ("minimum", "maximum")},
-    "where": ("where", "condition input other"),
     "masked_fill": ("masked_fill", "input mask value"),
     "addcmul": ("addcmul", "input tensor1 tensor2 value"),
     "addcdiv": ("addcdiv", "input tensor1 tensor2 value"),
@@ -283,16 +281,143 @@ def binary(op: str) -> Call:
 
 
 BINARY = {
-    "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div", "pow": "pow",
+    "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div",
     "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder",
     "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
     "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_not": "bitwise_not", "logical_not": "logical_not",
 }  # fmt: skip
 DUNDERS = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__isub__": "sub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul",
-    "__truediv__": "div", "__itruediv__": "div", "__div__": "div", "__pow__": "pow", "__ipow__": "pow", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt",
+    "__truediv__": "div", "__itruediv__": "div", "__div__": "div", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt",
     "__le__": "le", "__gt__": "gt", "__ge__": "ge", "__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not", "__mod__": "remainder",
 }  # fmt: skip
+
+
+# calls whose arguments need more than sorting --------------------------------------------------------------------------------
+
+
+def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``x[...]``: basic entries as they are, index tensors beside them (masks depend on values and are refused)."""
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    entries, tensors = index_entries(index)
+    return [Request("getitem", [args[0], tensors], {"index": entries})]
+
+
+def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Tensor]]:
+    """The graph's words for an index: integers, (start, end, step), None, "..." and "tensor"."""
+    entries: list[Any] = []
+    tensors: list[torch.Tensor] = []
+    for i in index:
+        if i is None or isinstance(i, int) and not isinstance(i, bool):
+            entries.append(i)
+        elif i is Ellipsis:
+            entries.append("...")
+        elif isinstance(i, slice):
+            entries.append((i.start, i.stop, 1 if i.step is None else i.step))
+        elif isinstance(i, torch.Tensor) and i.dtype in (torch.int64, torch.int32):
+            entries.append("tensor")
+            tensors.append(i)
+        else:
+            kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
+            raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
+    return tuple(entries), tensors
+
+
+def _pow(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    given = bound(("input", "exponent"), args, kwargs)
+    base, exponent = given["input"], given["exponent"]
+    inplace = {"inplace": True} if name in ("pow_", "__ipow__") else {}
+    if not isinstance(base, torch.Tensor):
+        raise UnsupportedError("pow: a number to the power of a tensor has no rule")
+    if isinstance(exponent, torch.Tensor):
+        return [Request("pow", [base, exponent], inplace)]
+    return [Request("pow", [base, None], {"exponent": exponent, **inplace})]
+
+
+def _feature_dropout(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    given = bound(("input", "p", "training"), args, kwargs)
+    extra = {"inplace": True} if name.endswith("_") else {}
+    return [request(f"dropout{min(max(given['input'].ndim - 2, 1), 3)}d", given, extra)]
+
+
+_CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "long": "int64", "int": "int32", "bool": "bool", "byte": "uint8"}
+
+
+def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    return [Request("to", [args[0]], {"dtype": _CASTS[name]})]
+
+
+def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``x.to(dtype | device | other)``, ``x.type(dtype)``, ``x.type_as(other)``; a device changes nothing here."""
+    attributes: dict[str, Any] = {}
+    for value in (*args[1:], *(kwargs[k] for k in ("dtype", "other") if k in kwargs)):
+        if isinstance(value, torch.Tensor):
+            attributes["dtype"] = plain(value.dtype)
+        elif isinstance(value, torch.dtype):
+            attributes["dtype"] = plain(value)
+    if kwargs.get("memory_format") is not None:
+        attributes["memory_format"] = plain(kwargs["memory_format"])
+    if kwargs.get("copy") is True:
+        attributes["copy"] = True
+    return [Request("to", [args[0]], attributes, own_result=True)]
+
+
+def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    given = bound(("condition", "input", "other"), args, kwargs)
+    attributes = {f"{k}_value": given[k] for k in ("input", "other") if not isinstance(given[k], torch.Tensor)}
+    tensors = [given["condition"], *(given[k] if isinstance(given[k], torch.Tensor) else None for k in ("input", "other"))]
+    return [Request("where", tensors, attributes)]
+
+
+def _transposed(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    ndim = args[0].ndim
+    if name == "__get__:T":
+        return [Request("permute", [args[0]], {"dims": tuple(range(ndim - 1, -1, -1))})]
+    return [Request("transpose", [args[0]], {"dim0": -2, "dim1": -1})]
+
+
+def _data(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    return [Request("detach", [args[0]], {})]
+
+
+def _max(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``max(x)``, ``max(x, dim)`` (values and indices) or ``max(x, other)``."""
+    given = bound(("input", "dim", "keepdim"), args, {("dim" if k == "other" else k): v for k, v in kwargs.items()})
+    if isinstance(given.get("dim"), torch.Tensor):
+        return [Request({"max": "maximum", "min": "minimum"}[name], [given["input"], given["dim"]], {})]
+    return [request(name, given, {})]
+
+
+def _pool_with_indices(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    given = bound(("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"), args, kwargs)
+    return [request(name.removesuffix("_with_indices"), given, {"return_indices": True})]
+
+
+def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
+    return [Request("einsum", [list(operands)], {"equation": args[0]})]
+
+
+def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    names = "query key value embed_dim num_head qkv_weight qkv_bias proj_weight proj_bias mask need_weights average_attn_weights mask_type"
+    given = bound(names.split(), args, kwargs)
+    return [request("_native_multi_head_attention", given, {})]
+
+
+SPECIAL: dict[str, tuple[str, Call]] = {
+    "__getitem__": ("getitem", _getitem),
+    **dict.fromkeys(("pow", "pow_", "__pow__", "__ipow__"), ("pow", _pow)),
+    **dict.fromkeys(("feature_dropout", "feature_dropout_"), ("dropout2d", _feature_dropout)),
+    **dict.fromkeys(_CASTS, ("to", _cast)),
+    **dict.fromkeys(("to", "type_as", "type"), ("to", _to)),
+    "where": ("where", _where),
+    **dict.fromkeys(("__get__:T", "__get__:mT"), ("permute", _transposed)),
+    "__get__:data": ("detach", _data),
+    **dict.fromkeys(("max", "min"), ("amax", _max)),
+    **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
+    "einsum": ("einsum", _einsum),
+    "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
+}
 
 
 def _table() -> dict[str, Call]:
@@ -307,6 +432,9 @@ def _table() -> dict[str, Call]:
     for name, op in DUNDERS.items():
         if op in known:
             calls[name] = binary(op)
+    for name, (op, call) in SPECIAL.items():
+        if op in known:
+            calls[name] = call
     return calls
 
 

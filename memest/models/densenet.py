@@ -50,8 +50,9 @@ def _dense_block(b: Builder, x: Node, layers: int, growth_rate: int, drop_rate: 
     for i in range(layers):
         with b.scope(f"denselayer{i + 1}"):
             features.append(_dense_layer(b, features, growth_rate, drop_rate))
-    with b.holding(*features):
-        return b.layer("cat", features, dim=1)
+    out = b.layer("cat", features, dim=1)
+    b.keep_until_here(*reversed(features[:-1]), features[-1])
+    return out
 
 
 def _dense_layer(b: Builder, features: list[Node], growth_rate: int, drop_rate: float) -> Node:

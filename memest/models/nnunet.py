@@ -89,19 +89,20 @@ def decoder(b: Builder, skips: Sequence[Node], stages: Stages, convolutions: Seq
     """
     dims, last = stages.dims, len(stages) - 2
     outputs: list[Node] = []
-    with b.module("decoder", *skips):
+    with b.module("decoder", *reversed(skips)):
         b.register("stages", "transpconvs", "seg_layers")
         below = skips[-1]
         for s, skip in enumerate(reversed(skips[:-1])):
             features = skip.shape[1]
             stride = stages.strides[-(s + 1)]
-            with b.holding(below):
-                x = b.layer(f"conv_transpose{dims}d", below, name=f"transpconvs.{s}", out_channels=features, kernel_size=stride, stride=stride)
-                x = b.layer("cat", [x, skip], name=f"cat_{s}", dim=1)
-                x = stacked(b, x, f"stages.{s}", convolutions[s], features, stages.kernel_sizes[-(s + 2)], (1,) * dims)
-                if deep_supervision or s == last:
-                    outputs.append(b.layer(f"conv{dims}d", x, name=f"seg_layers.{s}", out_channels=num_classes, kernel_size=1))
-                else:
-                    b.unused(f"conv{dims}d", name=f"seg_layers.{s}", in_channels=features, out_channels=num_classes, kernel_size=1)
+            x = b.layer(f"conv_transpose{dims}d", below, name=f"transpconvs.{s}", out_channels=features, kernel_size=stride, stride=stride)
+            x = b.layer("cat", [x, skip], name=f"cat_{s}", dim=1)
+            x = stacked(b, x, f"stages.{s}", convolutions[s], features, stages.kernel_sizes[-(s + 2)], (1,) * dims)
+            if deep_supervision or s == last:
+                outputs.append(b.layer(f"conv{dims}d", x, name=f"seg_layers.{s}", out_channels=num_classes, kernel_size=1))
+            else:
+                b.unused(f"conv{dims}d", name=f"seg_layers.{s}", in_channels=features, out_channels=num_classes, kernel_size=1)
+            b.keep_until_here(below)
             below = x
+        b.keep_until_here(below)
     return tuple(reversed(outputs))

@@ -39,7 +39,7 @@ def vnet(
     for i, convolutions in enumerate(DECODER_CONVOLUTIONS):
         skip = skips.pop()
         filters = skip.shape[1] * 2
-        with b.module(f"ups.{i}", x, skip):
+        with b.module(f"ups.{i}", skip, x):
             x = _up(b, x, skip, filters, convolutions, activation, dropout if DECODER_DROPOUT[i] else 0.0, dropout)
     with b.module("last", x):
         x = _last(b, x, out_channels, activation)

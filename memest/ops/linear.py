@@ -171,8 +171,8 @@ def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
         raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
     out = k.empty(matrix.shape[:1], matrix.dtype)
     (rows, cols), (by_row, by_col) = matrix.shape, matrix.strides
-    readable = (by_row == 1 and by_col >= max(1, rows)) or (by_col == 1 and by_row >= max(1, cols))
-    if not readable:
+    readable = (by_row == 1 and (cols == 1 or by_col >= max(1, rows))) or (by_col == 1 and (rows == 1 or by_row >= max(1, cols)))
+    if not readable and not matrix.is_contiguous:
         k.free(k.empty(matrix.shape, matrix.dtype))
     return out
 
@@ -213,8 +213,9 @@ def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
 # composites ------------------------------------------------------------------------------------------------------------
 
 
-def matmul(c: Caller, input: Any, other: Any) -> Any:
-    """``at::matmul`` of any dims."""
+def matmul(c: Caller, input: Any, other: Any, trained: bool = False) -> Any:
+    """``at::matmul`` of any dims. ``trained``: ``other`` is a view of a trainable tensor (which says that it requires grad even under
+    ``no_grad``, as views do)."""
     dims = (len(input.shape), len(other.shape))
     if 0 in dims:
         raise ShapeError("both operands need at least one dimension")
@@ -226,16 +227,20 @@ def matmul(c: Caller, input: Any, other: Any) -> Any:
         return c.call("squeeze", c.call("mm", c.call("unsqueeze", input, dim=0), other), dim=0)
     if dims == (2, 2):
         return c.call("mm", input, other)
-    return _folded(c, input, other) if _should_fold(input, other) else _batched(c, input, other)
+    return _folded(c, input, other) if _should_fold(input, other, trained) else _batched(c, input, other)
 
 
-def _should_fold(a: Any, b: Any) -> bool:
+def _matmul(c: Caller, input: Any, other: Any) -> Any:
+    return matmul(c, input, other)
+
+
+def _should_fold(a: Any, b: Any, trained: bool) -> bool:
     """True when the larger operand is seen as one matrix: always where the smaller one needs a gradient, else only without a copy."""
     first_larger = len(a.shape) >= len(b.shape)
     large, small = (a, b) if first_larger else (b, a)
     if len(large.shape) < 3 or len(small.shape) > 2:
         return False
-    if small.requires_grad:
+    if small.requires_grad or (trained and small is b):
         return True
     if len(a.shape) == 2:
         return False
@@ -298,7 +303,7 @@ def _linear(c: Caller, input: Any, weight: Any, bias: Any) -> Any:
         flat = c.call("view", input, shape=(prod(input.shape[:-1]), input.shape[-1]))
         product = c.call("addmm", bias, flat, c.call("t", weight))
         return c.call("view", product, shape=(*input.shape[:-1], product.shape[1]))
-    out = c.call("matmul", input, c.call("t", weight))
+    out = matmul(c, input, c.call("t", weight), weight.requires_grad)
     return out if bias is None else c.call("add", out, bias, inplace=True)
 
 
@@ -395,7 +400,7 @@ COMPOSITE_ROWS = (
         torch="torch.matmul",
         roles=("input", "other"),
         attributes=(),
-        compose=matmul,
+        compose=_matmul,
         examples=(
             Example(shapes=((4, 5), (5, 6)), attributes={}),
             Example(shapes=((3, 4, 5), (5, 6)), attributes={}),
