@@ -19,7 +19,7 @@ from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
-from memest.program import Program, Summary, compile_program
+from memest.program import Program, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, play
 
@@ -173,6 +173,7 @@ def estimate(
     played = graph if training or graph.inference is None else graph.inference
     shapes = input_shapes(played, input_shape)
     sizes = bind(played.inputs, shapes)
+    check_guards(played, sizes)
     cpu = cpu or Cpu.detect()
     recipe = Recipe(
         training=training,
@@ -226,6 +227,16 @@ def read_peak(timeline: Timeline) -> Summary:
         if total > best:
             best, where = total, i
     return Summary(sum(s.nbytes for s in timeline.residents), best, where)
+
+
+def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """UsageError where the network would take another path than the one described."""
+    holds = graph.memo.get("guards")
+    if holds is None:
+        holds = graph.memo["guards"] = compile_sizes((), graph.guards, tuple(sizes))
+    if holds(*sizes.values()) is None:
+        broken = next(g for g in graph.guards if not g.holds(sizes))
+        raise UsageError(f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape")
 
 
 def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:

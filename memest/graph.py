@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from memest.dims import Expr
+from memest.dims import Expr, Guard
 
 Items = tuple[tuple[str, Any], ...]
 Reference = str | None | tuple[str, ...]
@@ -65,7 +65,7 @@ class Layer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
-    differs there (None: this one)."""
+    differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -73,6 +73,7 @@ class Graph:
     layers: tuple[Layer, ...]
     outputs: tuple[str, ...]
     inference: Graph | None = None
+    guards: tuple[Guard, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
 
     def with_(self, **changes: Any) -> Graph:

@@ -43,7 +43,7 @@ class Program:
         self._index = np.array(index, dtype=np.intp)
         self._positive = np.array([plain(s.delta) > 0 for s in steps], dtype=bool)
         self._signs = np.where(self._positive, 1, -1)
-        self._compute = _compiled((*self.sizes, residents), guards, symbols)
+        self._compute = compile_sizes((*self.sizes, residents), guards, symbols)
 
     def evaluate(self, sizes: Mapping[str, int]) -> Summary | None:
         """The peak at these sizes; None where a guard does not hold (the step would run differently)."""
@@ -80,7 +80,7 @@ def compile_program(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapp
     return Program(timeline.steps, expression(resident), tuple(guards), symbols)
 
 
-def _compiled(sizes: tuple[int | Expr, ...], guards: tuple[Guard, ...], symbols: tuple[str, ...]) -> Callable[..., tuple[int, ...] | None]:
+def compile_sizes(sizes: tuple[int | Expr, ...], guards: tuple[Guard, ...], symbols: tuple[str, ...]) -> Callable[..., tuple[int, ...] | None]:
     """One Python function of the symbols: None when a guard fails, else all sizes. Shared subexpressions are computed once."""
     writer = _Writer()
     for g in guards:

@@ -15,7 +15,7 @@ from memest.libraries.cpu import Cpu
 def _frozen_imports() -> Iterator[None]:
     """Measuring collects garbage first; modules imported for good need not be walked each time."""
     if find_spec("torch"):
-        import torch  # noqa: F401
+        import torch
         import torch.profiler  # noqa: F401
     gc.collect()
     gc.freeze()

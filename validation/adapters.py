@@ -108,6 +108,16 @@ def nll_loss2d_forward(
     return torch._C._nn.nll_loss2d(input, target, weight, _REDUCTIONS[reduction], ignore_index)
 
 
+def masked_select(input: torch.Tensor, mask: torch.Tensor, *, count: int | None = None) -> torch.Tensor:
+    """``torch.masked_select``; ``count`` only tells memest what the data will choose."""
+    return torch.masked_select(input, mask)
+
+
+def gather(input: torch.Tensor, index: torch.Tensor, *, dim: int) -> torch.Tensor:
+    """``torch.gather`` with its tensors first."""
+    return torch.gather(input, dim, index)
+
+
 def class_mask(input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Class indices as one plane of ones a class, of ``input``'s shape and dtype."""
     with torch.no_grad():
@@ -127,3 +137,10 @@ def dice_loss(
     total = probabilities.sum(dims) + target.sum(dims)
     dice = (2 * overlap + smooth) / (total + smooth)
     return 1 - dice.mean()
+
+
+def batch_norm(input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, **keywords: Any) -> torch.Tensor:
+    """torch.nn.BatchNorm's forward: the counter, then the operator."""
+    if num_batches_tracked is not None and keywords.get("training"):
+        num_batches_tracked.add_(1)
+    return torch.nn.functional.batch_norm(input, **keywords)

@@ -40,8 +40,8 @@ class UNet3d(nn.Module):
         super().__init__()
         widths = [base_filters * 2**i for i in range(levels)]
         self.encoder = nn.ModuleList(double_conv(3, i, o, True, inplace) for i, o in zip([in_channels, *widths], widths, strict=False))
-        self.pool = nn.MaxPool3d(2)
         upward = widths[-2::-1] if levels > 1 else []
+        self.pool = nn.ModuleList(nn.MaxPool3d(2) for _ in upward)
         self.up = nn.ModuleList(nn.ConvTranspose3d(2 * w, w, 2, stride=2) for w in upward)
         self.decoder = nn.ModuleList(double_conv(3, 2 * w, w, True, inplace) for w in upward)
         self.head = nn.Conv3d(base_filters, out_channels, 1)
@@ -50,9 +50,9 @@ class UNet3d(nn.Module):
         skips: list[torch.Tensor] = []
         for level, encoder in enumerate(self.encoder):
             x = encoder(x)
-            if level < len(self.encoder) - 1:
+            if level < len(self.pool):
                 skips.append(x)
-                x = self.pool(x)
+                x = self.pool[level](x)
         for up, decoder in zip(self.up, self.decoder, strict=True):
             x = up(x)
             x = torch.cat([skips.pop(), x], 1)
@@ -69,8 +69,8 @@ class UNet2d(nn.Module):
         super().__init__()
         widths = [base_filters * 2**i for i in range(levels)]
         self.encoder = nn.ModuleList(double_conv(2, i, o, False, inplace) for i, o in zip([in_channels, *widths], widths, strict=False))
-        self.pool = nn.MaxPool2d(2)
         upward = widths[-2::-1] if levels > 1 else []
+        self.pool = nn.ModuleList(nn.MaxPool2d(2) for _ in upward)
         joined = 3 if bilinear else 2
         self.up = nn.ModuleList(
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True) if bilinear else nn.ConvTranspose2d(2 * w, w, 2, stride=2)
@@ -83,9 +83,9 @@ class UNet2d(nn.Module):
         skips: list[torch.Tensor] = []
         for level, encoder in enumerate(self.encoder):
             x = encoder(x)
-            if level < len(self.encoder) - 1:
+            if level < len(self.pool):
                 skips.append(x)
-                x = self.pool(x)
+                x = self.pool[level](x)
         for up, decoder in zip(self.up, self.decoder, strict=True):
             x = up(x)
             x = torch.cat([skips.pop(), x], 1)

@@ -16,6 +16,7 @@ from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.tensor import Spec
 from memest.timeline import Caller
+from validation import adapters
 from validation.profiling import Measured, record
 
 
@@ -69,12 +70,15 @@ def spec_of(t: torch.Tensor) -> Spec:
     return Spec(tuple(t.shape), tuple(t.stride()), str(t.dtype).removeprefix("torch."))
 
 
+ROLES_BY_NAME = frozenset({adapters.batch_norm})  # adapters that take their optional tensors by role
+
+
 def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[str, Any]) -> Any:
     """Run the row's torch callable: roles by position (``torch.nn.functional``'s optional ones by name), attributes by
     name, a ``value`` in place of an absent second tensor."""
     function = torch_callable(row.torch)
     keywords = dict(attributes)
-    if row.torch.startswith("torch.nn.functional."):
+    if row.torch.startswith("torch.nn.functional.") or function in ROLES_BY_NAME:
         keywords |= {role[:-1]: t for role, t in zip(row.roles, tensors, strict=True) if role.endswith("?")}
         tensors = [t for role, t in zip(row.roles, tensors, strict=True) if not role.endswith("?")]
     arguments = [t for t in tensors if t is not None]

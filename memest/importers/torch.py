@@ -13,6 +13,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,12 +21,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from memest.autograd import Machine
-from memest.dims import Dim, Expr, expression, symbol
+from memest.dims import Dim, Expr, Guard, expression, recording, symbol
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph, Input, Layer, Parameter, attribute_items
 from memest.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator, per_dim
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.tensor import Shape, Spec, contiguous_strides, is_channels_last, is_contiguous
 from memest.timeline import Caller, operator_named
@@ -48,8 +51,20 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None) -> G
         return graph
     with _in_eval_mode(module):
         inference = _record(module, positional, keywords, graph.name)
-    same = inference.layers == graph.layers and inference.outputs == graph.outputs
+    following = tuple(_follows_mode(layer) for layer in graph.layers)
+    same = inference.layers == following and inference.outputs == graph.outputs
     return graph if same else graph.with_(inference=inference)
+
+
+def _follows_mode(layer: Layer) -> Layer:
+    """The layer as its eval twin is recorded: a flag that follows the mode is false there."""
+    row = operator_named(layer.op)
+    follows = any(a.name == "training" and a.default is None for a in row.attributes)
+    if not follows or "training" in dict(layer.attributes):
+        return layer
+    position = [a.name for a in row.attributes]
+    items = sorted([*layer.attributes, ("training", False)], key=lambda item: position.index(item[0]))
+    return replace(layer, attributes=tuple(items))
 
 
 @contextmanager
@@ -125,6 +140,7 @@ class _Recorder(TorchFunctionMode):
         self.tracked: dict[int, _Tracked] = {}
         self.used: set[str] = set()
         self.sizes: dict[str, int] = {}
+        self.guards: dict[Guard, None] = {}
         self.machine = Machine(Ledger(), module.training, Cpu(), remember=False)
         self.caller = Caller(self.machine, False)
 
@@ -217,7 +233,7 @@ class _Recorder(TorchFunctionMode):
         honest = torch.overrides.has_torch_function
         torch.overrides.has_torch_function = lambda _: False
         try:
-            with self:
+            with self, recording(self.guards):
                 yield
         finally:
             torch.overrides.has_torch_function = honest
@@ -263,25 +279,32 @@ class _Recorder(TorchFunctionMode):
         """Run one row on the symbolic values and the call itself on meta, compare, write the layer."""
         tensors = [previous if t is Request.PREVIOUS else t for t in request.tensors]
         entries = [self._bound(t) for t in tensors]
-        name = self._unique(self._layer_name(request.op))
+        name = self._unique(self._layer_name(request))
         self.used.add(name)
         row = operator_named(request.op)
+        names = tuple(_names(e) for e in entries)
+        with recording(None):
+            values = self._by_rule(row, entries, request)
+            self.drops.append([])
+            produced = self._execute(request, func, args, kwargs, values, tensors)
+            outputs = self._adopt(name, produced, values, row.name)
+        given = {k: _tidy(row, k, v) for k, v in request.attributes.items()}
+        written = {k: v for k, v in given.items() if v != _default(row, k)}
+        if written.get("training") is True and self.module.training:
+            del written["training"]  # follows the mode of the step
+        position = [a.name for a in row.attributes]
+        symbolic = attribute_items({k: _written(written[k]) for k in sorted(written, key=position.index)})
+        self.layers.append(Layer(name=name, op=request.op, tensors=names, attributes=symbolic, outputs=outputs))
+        return produced
+
+    def _by_rule(self, row: Operator | Composite, entries: list[Any], request: Request) -> list[Value | None]:
+        """What our own row gives for the call, with symbolic sizes."""
         try:
             attributes = row.canonical(request.attributes)
             flags = {k: self.module.training if k == "training" and v is None else v for k, v in attributes.items()}
-            values = self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
+            return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             raise e.at(f"{self._place()}: {request.op}") from None
-        names = tuple(_names(e) for e in entries)
-        self.drops.append([])
-        produced = self._execute(request, func, args, kwargs, values, tensors)
-        outputs = self._adopt(name, produced, values, row.name)
-        written = {k: v for k, v in request.attributes.items() if v != _default(row, k)}
-        if written.get("training") is True and self.module.training:
-            del written["training"]  # follows the mode of the step
-        symbolic = attribute_items({k: _written(v) for k, v in written.items()})
-        self.layers.append(Layer(name=name, op=request.op, tensors=names, attributes=symbolic, outputs=outputs))
-        return produced
 
     def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], tensors: Sequence[Any]) -> Any:
         """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
@@ -329,11 +352,14 @@ class _Recorder(TorchFunctionMode):
             return self.known(t)
         return [self.known(u) for u in t]
 
-    def _layer_name(self, op: str) -> str:
+    def _layer_name(self, request: Request) -> str:
         """The module's path when the module is that operator, else the path with the operator's name."""
-        path = next((p for p in reversed(self.stack) if p), "")
+        op, path = request.op, next((p for p in reversed(self.stack) if p), "")
         if not path:
             return op
+        first = request.tensors[0] if request.tensors else None
+        if isinstance(first, torch.Tensor) and self.known(first).names[0].endswith("num_batches_tracked"):
+            return f"{path}.count"
         return path if path not in self.used and self._is_leaf(path) else f"{path}.{op}"
 
     def _is_leaf(self, path: str) -> bool:
@@ -351,8 +377,16 @@ class _Recorder(TorchFunctionMode):
             raise UnsupportedError(f"{self.name}: forward returns no tensor")
         outputs = tuple(self.known(t).names[-1] for t in tensors)
         layers = [_with_drops(layer, drops) for layer, drops in zip(self.layers, self.drops, strict=True)]
+        layers = _with_counters(layers, {p.name for p in self.parameters})
         layers = _settle(layers, outputs, {p.name for p in self.parameters} | {i.name for i in self.inputs})
-        return Graph(name=self.name, inputs=tuple(self.inputs), parameters=tuple(self.parameters), layers=tuple(layers), outputs=outputs)
+        return Graph(
+            name=self.name,
+            inputs=tuple(self.inputs),
+            parameters=tuple(self.parameters),
+            layers=tuple(layers),
+            outputs=outputs,
+            guards=tuple(self.guards),
+        )
 
     def explained(self, error: Exception) -> MemestError:
         """A torch error as ours: data-dependent control flow is named as such."""
@@ -445,6 +479,13 @@ def _names(entry: Any) -> Any:
     return tuple(e.names[-1] for e in entry) if isinstance(entry, list) else entry.names[-1]
 
 
+def _tidy(row: Any, key: str, value: Any) -> Any:
+    """One number where a value per dim repeats it."""
+    check = next((a.check for a in row.attributes if a.name == key), None)
+    repeated = check is per_dim and isinstance(value, tuple) and len(value) > 0 and all(type(v) is int and v == value[0] for v in value)
+    return value[0] if repeated else value
+
+
 def _default(row: Any, key: str) -> Any:
     return next((a.default for a in row.attributes if a.name == key), None)
 
@@ -496,7 +537,25 @@ def _leaves(result: Any) -> Iterator[torch.Tensor]:
 
 
 def _with_drops(layer: Layer, drops: Sequence[str]) -> Layer:
-    return Layer(name=layer.name, op=layer.op, tensors=layer.tensors, attributes=layer.attributes, outputs=layer.outputs, drops=tuple(drops))
+    return replace(layer, drops=tuple(drops))
+
+
+def _with_counters(layers: Sequence[Layer], parameters: set[str]) -> list[Layer]:
+    """``num_batches_tracked.add_(1)`` of nn.BatchNorm as a role of the batch_norm it belongs to, in training and eval alike."""
+    suffix = ".num_batches_tracked"
+    counts = {layer.name for layer in layers if layer.op == "add" and str(layer.tensors[0]).endswith(suffix[1:]) and "value" in dict(layer.attributes)}
+    aliases = {n for layer in layers if layer.name in counts for n in layer.outputs}
+    kept: list[Layer] = []
+    for layer in layers:
+        if layer.name in counts:
+            continue
+        layer = replace(layer, drops=tuple(n for n in layer.drops if n not in aliases))
+        mean = layer.tensors[1] if layer.op == "batch_norm" else None
+        counter = f"{mean.rpartition('.')[0]}{suffix}".lstrip(".") if isinstance(mean, str) else ""
+        if counter in parameters:
+            layer = replace(layer, tensors=(*layer.tensors[:5], counter))
+        kept.append(layer)
+    return kept
 
 
 def _settle(layers: Sequence[Layer], outputs: Sequence[str], permanent: set[str]) -> list[Layer]:

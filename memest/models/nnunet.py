@@ -96,7 +96,7 @@ def decoder(b: Builder, skips: Sequence[Node], stages: Stages, convolutions: Seq
             features = skip.shape[1]
             stride = stages.strides[-(s + 1)]
             x = b.layer(f"conv_transpose{dims}d", below, name=f"transpconvs.{s}", out_channels=features, kernel_size=stride, stride=stride)
-            x = b.layer("cat", [x, skip], name=f"cat_{s}", dim=1)
+            x = b.layer("cat", [x, skip], dim=1)
             x = stacked(b, x, f"stages.{s}", convolutions[s], features, stages.kernel_sizes[-(s + 2)], (1,) * dims)
             if deep_supervision or s == last:
                 outputs.append(b.layer(f"conv{dims}d", x, name=f"seg_layers.{s}", out_channels=num_classes, kernel_size=1))

@@ -19,7 +19,7 @@ def unet2d(
     ``bilinear`` interpolates where otherwise a transposed convolution halves the channels; ``inplace`` is that of the ReLUs.
     """
     b = Builder("unet2d", dict.fromkeys("HW", 2 ** (levels + 1)))
-    b.register("encoder", "up", "decoder")
+    b.register("encoder", "pool", "up", "decoder")
     x = b.input("input", ("N", in_channels, "H", "W"))
     skips: list[Node] = []
     for i in range(levels):
@@ -27,14 +27,14 @@ def unet2d(
             x = _block(b, x, base_filters * 2**i, inplace)
         if i < levels - 1:
             skips.append(x)
-            x = b.layer("max_pool2d", x, name=f"pool_{i}", kernel_size=2)
+            x = b.layer("max_pool2d", x, name=f"pool.{i}", kernel_size=2)
     for i, skip in enumerate(reversed(skips)):
         filters = skip.shape[1]
         if bilinear:
             x = b.layer("interpolate", x, name=f"up.{i}", scale_factor=2.0, mode="bilinear", align_corners=True)
         else:
             x = b.layer("conv_transpose2d", x, name=f"up.{i}", out_channels=filters, kernel_size=2, stride=2)
-        x = b.layer("cat", [skip, x], name=f"cat_{i}", dim=1)
+        x = b.layer("cat", [skip, x], dim=1)
         with b.module(f"decoder.{i}", x):
             x = _block(b, x, filters, inplace)
     return b.build(b.layer("conv2d", x, name="head", out_channels=out_channels, kernel_size=1))

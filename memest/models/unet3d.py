@@ -18,7 +18,7 @@ def unet3d(*, in_channels: int = 1, out_channels: int = 1, base_filters: int = 1
     ``inplace`` says whether the ReLUs work in place, as one writes them in torch.
     """
     b = Builder("unet3d", dict.fromkeys("DHW", 2 ** (levels + 1)))
-    b.register("encoder", "up", "decoder")
+    b.register("encoder", "pool", "up", "decoder")
     x = b.input("input", ("N", in_channels, "D", "H", "W"))
     skips: list[Node] = []
     for i in range(levels):
@@ -26,11 +26,11 @@ def unet3d(*, in_channels: int = 1, out_channels: int = 1, base_filters: int = 1
             x = _block(b, x, base_filters * 2**i, inplace)
         if i < levels - 1:
             skips.append(x)
-            x = b.layer("max_pool3d", x, name=f"pool_{i}", kernel_size=2)
+            x = b.layer("max_pool3d", x, name=f"pool.{i}", kernel_size=2)
     for i, skip in enumerate(reversed(skips)):
         filters = skip.shape[1]
         x = b.layer("conv_transpose3d", x, name=f"up.{i}", out_channels=filters, kernel_size=2, stride=2)
-        x = b.layer("cat", [skip, x], name=f"cat_{i}", dim=1)
+        x = b.layer("cat", [skip, x], dim=1)
         with b.module(f"decoder.{i}", x):
             x = _block(b, x, filters, inplace)
     with b.holding(x):

@@ -1,4 +1,4 @@
-"""Rows of the losses, and what ``torch.nn.functional`` builds from them.
+"""Losses on targets of the prediction's own shape, and soft dice. (:mod:`memest.ops.likelihood` has those on class indices.)
 
 A reduced ``mse_loss``, ``smooth_l1_loss`` or ``binary_cross_entropy`` is a scalar on a storage as large as the prediction: the
 kernel fills a full tensor first and resizes it to no dims, which keeps its memory.
@@ -7,22 +7,18 @@ kernel fills a full tensor first and resizes it to no dims, which keeps its memo
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
-from memest.errors import GraphError, ShapeError, UnsupportedError
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, elementwise, empty_like, mean_into, sum_into, with_number, with_number_
-from memest.ops.operator import Attribute, Example, Operator, choice, flag, integer, number
+from memest.ops.kernels import clone, contiguous, elementwise, empty_like, mean_into, sum_into, with_number, with_number_
+from memest.ops.operator import Attribute, Example, Operator, choice, flag, number
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
+from memest.ops.targets import REDUCTION, check_class_indices
 
 Saved = dict[str, Any]
 Grads = list[Tensor | None]
-
-_REDUCTION = Attribute(name="reduction", default="mean", check=choice("none", "mean", "sum"))
-_IGNORE_INDEX = Attribute(name="ignore_index", default=-100, check=integer)
-_INDICES = ("float32", "int64")
 
 
 def _reduce_into(k: Tape, source: Tensor, out: Tensor, reduction: str) -> None:
@@ -38,146 +34,6 @@ def _only_grad(grads: Grads) -> Tensor:
     (grad,) = grads
     assert grad is not None
     return grad
-
-
-# negative log likelihood -----------------------------------------------------------------------------------------------
-
-
-def _check_nll(input: Any, target: Any, weight: Any) -> None:
-    """Class indices: the prediction's shape without its class dim."""
-    shape = tuple(input.shape)
-    expected = () if len(shape) == 1 else (*shape[:1], *shape[2:])
-    if not shape or tuple(target.shape) != expected:
-        raise ShapeError(f"class indices for a prediction of shape {list(shape)} need shape {list(expected)}, got {list(target.shape)}")
-    classes = shape[0] if len(shape) == 1 else shape[1]
-    if weight is not None and tuple(weight.shape) != (classes,):
-        raise ShapeError(f"weight of {classes} classes needs {classes} values, got shape {list(weight.shape)}")
-
-
-def _nll(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str, ignore_index: int) -> Tensor:
-    _check_nll(input, target, weight)
-    note_given(k, input=input, target=target, weight=weight)
-    loss = k.empty(target.shape if reduction == "none" else (), input.dtype)
-    total_weight = k.empty((), input.dtype)
-    _drop_copies(k, reduction, input, target)
-    k.save(input=input, target=target, weight=weight, total_weight=total_weight)
-    return loss
-
-
-def _nll2d(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str, ignore_index: int) -> Tensor:
-    _check_nll(input, target, weight)
-    if input.ndim != 4:
-        raise ShapeError(f"nll_loss2d_forward needs 4 dims, got shape {list(input.shape)}")
-    note_given(k, input=input, target=target, weight=weight)
-    total_weight = k.empty((), input.dtype)
-    loss = k.empty(target.shape if reduction == "none" else (), input.dtype)
-    _drop_copies(k, reduction, input, target)
-    k.save(input=input, target=target, weight=weight, total_weight=total_weight)
-    return loss
-
-
-def _drop_copies(k: Tape, reduction: str, *tensors: Tensor) -> None:
-    """The reducing loops walk dense tensors."""
-    if reduction != "none":
-        k.free(*reversed([dense for t in tensors if (dense := contiguous(k, t)) is not t]))
-
-
-def _nll_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str, ignore_index: int) -> Grads:
-    return in_order(saved, input=k.empty(saved["input"].shape, saved["input"].dtype))
-
-
-def _nll2d_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str, ignore_index: int) -> Grads:
-    return in_order(saved, input=empty_like(k, saved["input"]))
-
-
-def _nll_loss(c: Caller, input: Any, target: Any, weight: Any, **options: Any) -> Any:
-    _check_nll(input, target, weight)
-    shape = input.shape
-    if len(shape) <= 2:
-        return c.call("nll_loss_forward", input, target, weight, **options)
-    if len(shape) == 4:
-        return c.call("nll_loss2d_forward", input, target, weight, **options)
-    flat = c.call("view", c.call("contiguous", input), shape=(shape[0], shape[1], 1, prod(shape[2:])))
-    indices = c.call("view", c.call("contiguous", target), shape=(shape[0], 1, prod(shape[2:])))
-    out = c.call("nll_loss2d_forward", flat, indices, weight, **options)
-    return c.call("view", out, shape=target.shape) if options["reduction"] == "none" else out
-
-
-# cross entropy ---------------------------------------------------------------------------------------------------------
-
-
-def _cross_entropy(c: Caller, input: Any, target: Any, weight: Any, *, reduction: str, ignore_index: int, label_smoothing: float) -> Any:
-    if not input.shape:
-        raise ShapeError("cross_entropy needs at least 1 dim (classes), got a scalar")
-    dim = 0 if len(input.shape) == 1 else 1
-    if tuple(input.shape) == tuple(target.shape):
-        return _cross_entropy_probabilities(c, input, target, weight, dim, reduction, label_smoothing)
-    _check_nll(input, target, weight)
-    log_probabilities = c.call("log_softmax", input, dim=dim)
-    options = {"reduction": reduction, "ignore_index": ignore_index}
-    nll = c.call("nll_loss", log_probabilities, target, weight, **options)
-    if label_smoothing == 0:
-        return nll
-    smooth = _smooth_loss(c, log_probabilities, weight, dim)
-    ignored = c.call("eq", target, None, value=ignore_index)
-    c.call("masked_fill", smooth, ignored, value=0.0, inplace=True)
-    if reduction == "mean":
-        smooth = _smooth_mean(c, smooth, ignored, target, weight)
-    elif reduction == "sum":
-        smooth = c.call("sum", smooth)
-    second = c.call("mul", smooth, None, value=label_smoothing / input.shape[dim])
-    return c.call("add", c.call("mul", nll, None, value=1 - label_smoothing), second)
-
-
-def _along(c: Caller, weight: Any, ndim: int) -> Any:
-    """A weight per class, viewed so that it broadcasts along dim 1."""
-    return weight if ndim == 1 else c.call("view", weight, shape=(1, weight.shape[0], *(1,) * (ndim - 2)))
-
-
-def _smooth_loss(c: Caller, log_probabilities: Any, weight: Any, dim: int) -> Any:
-    weighted = None
-    if weight is not None:
-        weighted = c.call("mul", log_probabilities, _along(c, weight, len(log_probabilities.shape)))
-    total = c.call("sum", log_probabilities if weighted is None else weighted, dim=(dim,))
-    smooth = c.call("neg", total)
-    c.drop(total, weighted)
-    return smooth
-
-
-def _smooth_mean(c: Caller, smooth: Any, ignored: Any, target: Any, weight: Any) -> Any:
-    """The mean over targets that are not ignored, by count or by their classes' weights (assuming none is ignored)."""
-    kept = c.call("bitwise_not", ignored)
-    if weight is None:
-        count = c.call("sum", kept)
-    else:
-        indices = c.call("masked_select", target, kept)
-        weights = c.call("gather", weight, indices, dim=0)
-        count = c.call("sum", weights)
-    total = c.call("sum", smooth)
-    mean = c.call("div", total, count)
-    c.drop(total, count)
-    if weight is not None:
-        c.drop(weights, indices)
-    c.drop(kept)
-    return mean
-
-
-def _cross_entropy_probabilities(c: Caller, input: Any, target: Any, weight: Any, dim: int, reduction: str, label_smoothing: float) -> Any:
-    if target.spec.dtype not in ("float32", "float64", "bfloat16", "float16"):
-        raise GraphError(f"cross_entropy with a target of the prediction's shape needs probabilities, got {target.spec.dtype}")
-    classes = input.shape[dim]
-    log_probabilities = c.call("log_softmax", input, dim=dim)
-    if label_smoothing > 0:
-        scaled = c.call("mul", target, None, value=1 - label_smoothing)
-        target = c.call("add", scaled, None, value=label_smoothing / classes)
-        c.drop(scaled)
-    product = c.call("mul", log_probabilities, target)
-    if weight is not None:
-        product = c.call("mul", product, _along(c, weight, len(input.shape)))
-    if reduction == "none":
-        return c.call("neg", c.call("sum", product, dim=(dim,)))
-    total = c.call("neg", c.call("sum", product))
-    return c.call("div", total, None, value=prod(input.shape) // classes) if reduction == "mean" else total
 
 
 # distances -------------------------------------------------------------------------------------------------------------
@@ -220,7 +76,7 @@ def _distance_row(name: str, forward: Callable[..., Tensor], *attributes: Attrib
         name=name,
         torch=f"torch.nn.functional.{name}",
         roles=("input", "target"),
-        attributes=(_REDUCTION, *attributes),
+        attributes=(REDUCTION, *attributes),
         forward=forward,
         saves=("input", "target"),
         backward=_distance_backward,
@@ -260,6 +116,29 @@ def _kl_div(c: Caller, input: Any, target: Any, *, reduction: str, log_target: b
     total = c.call("sum", loss)
     c.drop(loss)
     return c.call("div", total, None, value=input.shape[0])
+
+
+def _xlogy(k: Tape, input: Tensor, other: Tensor) -> Tensor:
+    k.save(input=input, other=other)
+    return elementwise(k, input, other)
+
+
+def _xlogy_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    """``grad * input / other``, then ``xlogy(grad, other)`` with zeros where input is 0 and other is not positive."""
+    grad = _only_grad(grads)
+    input, other = saved["input"], saved["other"]
+    for_input, for_other = None, None
+    if k.needs[1]:
+        scaled = elementwise(k, grad, input)
+        for_other = elementwise(k, scaled, other)
+        k.free(scaled)
+    if k.needs[0]:
+        logs = elementwise(k, grad, other)
+        masks = [with_number(k, other, 0.0, "bool"), with_number(k, input, 0.0, "bool")]
+        masks.append(elementwise(k, *masks))
+        for_input = clone(k, logs)
+        k.free(*masks, logs)
+    return [for_input, for_other]
 
 
 # binary cross entropy --------------------------------------------------------------------------------------------------
@@ -329,7 +208,7 @@ def _with_logits_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str
 
 
 def _class_mask(k: Tape, input: Tensor, target: Tensor) -> Tensor:
-    _check_nll(input, target, None)
+    check_class_indices(input, target, None)
     return empty_like(k, input)
 
 
@@ -361,35 +240,9 @@ def _dice_loss(c: Caller, input: Any, target: Any, *, activation: str, batch: bo
 # rows ------------------------------------------------------------------------------------------------------------------
 
 
-def _nll_row(name: str, forward: Any, backward: Any, shape: tuple[int, ...], source: str) -> Operator:
-    indices = (*shape[:1], *shape[2:])
-    return Operator(
-        name=name,
-        torch=f"validation.adapters.{name}",
-        roles=("input", "target", "weight?"),
-        attributes=(_REDUCTION, _IGNORE_INDEX),
-        forward=forward,
-        saves=("input", "target", "weight", "total_weight"),
-        backward=backward,
-        examples=(
-            Example(shapes=(shape, indices, None), attributes={}, dtypes=_INDICES),
-            Example(shapes=(shape, indices, shape[1:2]), attributes={"reduction": "none"}, dtypes=_INDICES, frozen=(2,)),
-        ),
-        source=source,
-    )
-
-
 _PAIR = ((2, 4, 3, 5), (2, 4, 3, 5))
 
 ROWS = (
-    _nll_row("nll_loss_forward", _nll, _nll_backward, (4, 5), "derivatives.yaml: nll_loss_forward; aten/src/ATen/native/LossNLL.cpp"),
-    _nll_row(
-        "nll_loss2d_forward",
-        _nll2d,
-        _nll2d_backward,
-        (2, 5, 3, 4),
-        "derivatives.yaml: nll_loss2d_forward; aten/src/ATen/native/LossNLL2d.cpp",
-    ),
     _distance_row("mse_loss", _distance),
     _distance_row("smooth_l1_loss", _distance, Attribute(name="beta", default=1.0, check=number)),
     _distance_row("huber_loss", _huber, Attribute(name="delta", default=1.0, check=number)),
@@ -397,7 +250,7 @@ ROWS = (
         name="binary_cross_entropy",
         torch="torch.nn.functional.binary_cross_entropy",
         roles=("input", "target", "weight?"),
-        attributes=(_REDUCTION,),
+        attributes=(REDUCTION,),
         forward=_binary_cross_entropy,
         saves=("input", "target", "weight"),
         backward=_binary_cross_entropy_backward,
@@ -412,7 +265,7 @@ ROWS = (
         name="binary_cross_entropy_with_logits",
         torch="torch.nn.functional.binary_cross_entropy_with_logits",
         roles=("input", "target", "weight?", "pos_weight?"),
-        attributes=(_REDUCTION,),
+        attributes=(REDUCTION,),
         forward=_with_logits,
         saves=("pos_weight", "input", "target", "weight"),
         backward=_with_logits_backward,
@@ -424,6 +277,17 @@ ROWS = (
         source="derivatives.yaml: binary_cross_entropy_with_logits; aten/src/ATen/native/Loss.cpp",
     ),
     Operator(
+        name="xlogy",
+        torch="torch.xlogy",
+        roles=("input", "other"),
+        attributes=(),
+        forward=_xlogy,
+        saves=("input", "other"),
+        backward=_xlogy_backward,
+        examples=(Example(shapes=((5, 4), (5, 4)), attributes={}), Example(shapes=((5, 4), (4,)), attributes={}, frozen=(0,))),
+        source="derivatives.yaml: xlogy.Tensor; aten/src/ATen/native/BinaryOps.cpp",
+    ),
+    Operator(
         name="class_mask",
         torch="validation.adapters.class_mask",
         roles=("input", "target"),
@@ -431,52 +295,20 @@ ROWS = (
         forward=_class_mask,
         saves=(),
         backward=None,
-        examples=(Example(shapes=((2, 3, 4, 5), (2, 4, 5)), attributes={}, dtypes=_INDICES, frozen=(0,)),),
+        examples=(Example(shapes=((2, 3, 4, 5), (2, 4, 5)), attributes={}, dtypes=("float32", "int64"), frozen=(0,)),),
         source="class indices as one plane of ones a class: zeros_like(input).scatter_(1, target.unsqueeze(1), 1)",
     ),
 )
 
 
-def _class_indices_composite(name: str, compose: Any, attributes: tuple[Attribute, ...], *more: Example) -> Composite:
-    def example(*shape: int, weight: bool = False, **options: Any) -> Example:
-        shapes = (shape, (*shape[:1], *shape[2:]), shape[1:2] if weight else None)
-        return Example(shapes=shapes, attributes=options, dtypes=_INDICES, frozen=(2,))
-
-    return Composite(
-        name=name,
-        torch=f"torch.nn.functional.{name}",
-        roles=("input", "target", "weight?"),
-        attributes=attributes,
-        compose=compose,
-        examples=(
-            example(4, 5),
-            example(3, 5, 4, 2),
-            example(2, 5, 3, 2, 2, weight=True),
-            example(2, 5, 3, reduction="none"),
-            *more,
-        ),
-        source="aten/src/ATen/native/LossNLL.cpp",
-    )
-
-
-_SMOOTHED = {"label_smoothing": 0.1}
 _DICE_SHAPE = (2, 3, 4, 5)
 
 COMPOSITE_ROWS = (
-    _class_indices_composite("nll_loss", _nll_loss, (_REDUCTION, _IGNORE_INDEX)),
-    _class_indices_composite(
-        "cross_entropy",
-        _cross_entropy,
-        (_REDUCTION, _IGNORE_INDEX, Attribute(name="label_smoothing", default=0.0, check=number)),
-        Example(shapes=((3, 5, 4, 2), (3, 4, 2), None), attributes=_SMOOTHED, dtypes=_INDICES),
-        Example(shapes=((3, 5, 4, 2), (3, 4, 2), (5,)), attributes=_SMOOTHED, dtypes=_INDICES, frozen=(2,)),
-        Example(shapes=((3, 5, 4), (3, 5, 4), (5,)), attributes=_SMOOTHED, frozen=(1, 2)),
-    ),
     Composite(
         name="l1_loss",
         torch="torch.nn.functional.l1_loss",
         roles=("input", "target"),
-        attributes=(_REDUCTION,),
+        attributes=(REDUCTION,),
         compose=_l1_loss,
         examples=(
             Example(shapes=_PAIR, attributes={}, frozen=(1,)),
@@ -511,9 +343,9 @@ COMPOSITE_ROWS = (
         ),
         compose=_dice_loss,
         examples=(
-            Example(shapes=(_DICE_SHAPE, (2, 4, 5)), attributes={}, dtypes=_INDICES),
+            Example(shapes=(_DICE_SHAPE, (2, 4, 5)), attributes={}, dtypes=("float32", "int64")),
             Example(shapes=(_DICE_SHAPE, _DICE_SHAPE), attributes={"activation": "sigmoid"}, frozen=(1,)),
-            Example(shapes=((2, 3, 4, 5, 2), (2, 4, 5, 2)), attributes={"batch": True}, dtypes=_INDICES),
+            Example(shapes=((2, 3, 4, 5, 2), (2, 4, 5, 2)), attributes={"batch": True}, dtypes=("float32", "int64")),
         ),
         source="soft dice, one score a sample and class: 1 - mean((2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth))",
     ),

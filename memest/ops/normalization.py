@@ -7,7 +7,7 @@ from typing import Any
 
 from memest.errors import GraphError, ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, elementwise, mean_into, suggests_channels_last, sum_into, with_number
+from memest.ops.kernels import contiguous, elementwise, mean_into, scalar, suggests_channels_last, sum_into, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
@@ -64,13 +64,24 @@ def _batch_norm(
     running_var: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
+    num_batches_tracked: Tensor | None,
     *,
     training: bool,
     momentum: float,
     eps: float,
 ) -> Tensor:
+    if training and num_batches_tracked is not None:
+        k.free(scalar(k, 1))  # torch.nn.BatchNorm: num_batches_tracked.add_(1)
     _check_batch_norm(input, training, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    note_given(k, input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    note_given(
+        k,
+        input=input,
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+        num_batches_tracked=num_batches_tracked,
+    )
     dtype = _statistics_dtype(input, weight, bias, running_mean, running_var)
     channels = input.shape[1]
     out = k.empty(input.shape, input.dtype, channels_last_strides(input.shape) if suggests_channels_last(input) else None)
@@ -259,7 +270,7 @@ def _layer_norm_backward(
 def _rms_norm(c: Caller, input: Any, weight: Any, *, normalized_shape: tuple[int, ...], eps: float | None) -> Any:
     _check_normalized("rms_norm", input.shape, normalized_shape, weight=_shape(weight))
     dims = tuple(range(len(input.shape) - len(normalized_shape), len(input.shape)))
-    squares = c.call("pow", input, None, value=2)
+    squares = c.call("pow", input, None, exponent=2)
     mean = c.call("mean", squares, dim=dims, keepdim=True)
     c.call("add", mean, None, value=1e-6 if eps is None else eps, inplace=True)
     scale = c.call("rsqrt", mean)
@@ -292,7 +303,7 @@ def _instance_norm(
     n, channels = shape[:2]
     repeated = [None if t is None else c.call("repeat", t, repeats=(n,)) for t in (weight, bias, running_mean, running_var)]
     flat = c.call("view", c.call("contiguous", input), shape=(1, n * channels, *shape[2:]))
-    out = c.call("batch_norm", flat, repeated[2], repeated[3], repeated[0], repeated[1], training=own, momentum=momentum, eps=eps)
+    out = c.call("batch_norm", flat, repeated[2], repeated[3], repeated[0], repeated[1], None, training=own, momentum=momentum, eps=eps)
     for stat in repeated[2:]:
         if stat is not None:
             rows = c.call("view", stat, shape=(n, channels))
@@ -324,7 +335,7 @@ def _local_response_norm(c: Caller, input: Any, *, size: int, alpha: float, beta
     for op, attributes in (("mul", {"value": alpha}), ("add", {"value": k})):
         before, div = div, c.call(op, div, None, **attributes)
         c.drop(before)
-    before, div = div, c.call("pow", div, None, value=beta)
+    before, div = div, c.call("pow", div, None, exponent=beta)
     c.drop(before)
     return c.call("div", input, div)
 
@@ -338,25 +349,27 @@ _EVAL = {"training": False}
 
 
 def _batch_norm_example(
-    shape: tuple[int, ...], training: bool, layout: str = "contiguous", affine: bool = True, tracked: bool = True
+    shape: tuple[int, ...], training: bool, layout: str = "contiguous", affine: bool = True, tracked: bool = True, counted: bool = False
 ) -> Example:
     c = (shape[1],)
-    shapes = (shape, *((c, c) if tracked else (None, None)), *((c, c) if affine else (None, None)))
-    return Example(shapes=shapes, attributes=_TRAIN if training else _EVAL, layout=layout, frozen=(1, 2))
+    shapes = (shape, *((c, c) if tracked else (None, None)), *((c, c) if affine else (None, None)), () if counted else None)
+    dtypes = ("float32",) * 5 + ("int64",)
+    return Example(shapes=shapes, attributes=_TRAIN if training else _EVAL, dtypes=dtypes, layout=layout, frozen=(1, 2))
 
 
 ROWS = (
     Operator(
         name="batch_norm",
-        torch="torch.nn.functional.batch_norm",
-        roles=("input", "running_mean?", "running_var?", "weight?", "bias?"),
+        torch="validation.adapters.batch_norm",
+        roles=("input", "running_mean?", "running_var?", "weight?", "bias?", "num_batches_tracked?"),
         attributes=(Attribute(name="training", default=None, check=optional(flag)), _MOMENTUM, _EPS),
         forward=_batch_norm,
         saves=("input", "running_mean", "running_var", "weight", "save_mean", "save_invstd"),
         backward=_batch_norm_backward,
         examples=(
             _batch_norm_example((2, 7, 4, 5), True),
-            _batch_norm_example((2, 7, 4, 5), False),
+            _batch_norm_example((2, 7, 4, 5), True, counted=True),
+            _batch_norm_example((2, 7, 4, 5), False, counted=True),
             _batch_norm_example((2, 7, 4, 5), True, "channels_last"),
             _batch_norm_example((2, 7, 4, 5), False, "channels_last", affine=False),
             _batch_norm_example((6, 7), True, affine=False),

@@ -31,6 +31,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     is_supported,
     offsets_fit,
     register_block,
+    round_up,
     shape_of,
     share_of,
     target_of,
@@ -162,7 +163,7 @@ def _best(shape: Shape, target: Target, way: _Way, order: LoopOrder) -> _Choice 
 
 
 def _is_worth_trying(shape: Shape, target: Target, oc_block: int) -> bool:
-    channels = _round_up(shape.oc, target.simd)
+    channels = round_up(shape.oc, target.simd)
     if oc_block == 64:
         return channels % oc_block == 0 and channels < 192
     if oc_block == 48:
@@ -210,9 +211,7 @@ def _grid(shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[in
     return Grid(shape.od, shape.oh, extent, od_block, oh_block, way.flat)
 
 
-def _copied_image_blocks(
-    shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[int, int, int], rows: int
-) -> tuple[int, int]:
+def _copied_image_blocks(shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[int, int, int], rows: int) -> tuple[int, int]:
     """Depth and height of the blocks of output whose input is copied at once: what L2 holds, less to occupy all threads."""
     expected = estimated_rows(target, oc_block)
     width = expected if way.flat else input_width(shape, expected, shape.kw)
@@ -287,8 +286,8 @@ def _row_span(shape: Shape, target: Target, positions: int, kernel_width: int, c
     """Input elements of ``channels`` channels that outputs in a row read, in whole vectors."""
     width = input_width(shape, positions, kernel_width)
     if shape.sw == 1 and channels >= shape.ic:
-        return _round_up(width * channels, target.simd)
-    return width * _round_up(channels, target.simd)
+        return round_up(width * channels, target.simd)
+    return width * round_up(channels, target.simd)
 
 
 def _kernels(shape: Shape, way: _Way, tile: Tile) -> list[tuple[int, int, int]]:
@@ -352,10 +351,10 @@ def _scratchpad_bytes(shape: Shape, target: Target, way: _Way, grid: Grid, tile:
     nb_ow = 1 if way.flat else -(-shape.ow // tile.positions)
     blocks = nb_od * nb_oh * nb_ow * shape.groups * -(-shape.ic // tile.ic)
     size += target.threads * _copy_elements(shape, way, grid, tile) * FLOAT_BYTES + PAGE
-    size += target.threads * _round_up(blocks, PAGE) + PAGE
+    size += target.threads * round_up(blocks, PAGE) + PAGE
     if way.lowering != "none":
-        weights = shape.groups * _round_up(shape.oc, tile.oc) * shape.kh * shape.kw * shape.ic
-        size += _round_up(weights, WEIGHTS_GRANULE) * FLOAT_BYTES + PAGE
+        weights = shape.groups * round_up(shape.oc, tile.oc) * shape.kh * shape.kw * shape.ic
+        size += round_up(weights, WEIGHTS_GRANULE) * FLOAT_BYTES + PAGE
     return size
 
 
@@ -369,12 +368,12 @@ def _copy_elements(shape: Shape, way: _Way, grid: Grid, tile: Tile) -> int:
     height = min(padded_height, (grid.oh_block - 1) * min(shape.kh, shape.sh) + _reach(shape.kh, shape.dh))
     height += max(0, shape.top) + max(0, shape.bottom)
     if way.flat:
-        height = -(-_round_up(height * padded_width, _round_up(tile.positions, ROW_GRANULE)) // padded_width) + shape.kh * shape.dh
+        height = -(-round_up(height * padded_width, round_up(tile.positions, ROW_GRANULE)) // padded_width) + shape.kh * shape.dh
     row_stride = _row_stride(shape, way, tile)
     elements = depth * height * padded_width * shape.groups * -(-shape.ic // tile.ic) * row_stride
     if way.lowering == "window":
         elements = shape.kh * elements + ((shape.oh - 1) * grid.oh_block * shape.sh + 1) * row_stride
-    return _round_up(elements, PAGE)
+    return round_up(elements, PAGE)
 
 
 def _reach(kernel: int, dilation: int) -> int:
@@ -383,7 +382,3 @@ def _reach(kernel: int, dilation: int) -> int:
 
 def _padded_width(shape: Shape) -> int:
     return shape.iw + shape.left + shape.right
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

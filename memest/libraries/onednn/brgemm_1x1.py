@@ -26,6 +26,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     is_supported,
     offsets_fit,
     register_block,
+    round_up,
     shape_of,
     share_of,
     target_of,
@@ -91,11 +92,11 @@ def _choose_tile(shape: Shape, target: Target) -> Tile | None:
 
 
 def _is_worth_trying(shape: Shape, target: Target, oc_block: int) -> bool:
-    channels = -(-shape.oc // target.simd) * target.simd
+    channels = round_up(shape.oc, target.simd)
     if oc_block == 64:
         return channels % oc_block == 0 and shape.od * shape.oh * shape.ow >= 64 * shape.sd * shape.sh * shape.sw
     if oc_block == 48:
-        return quotient(shape.oc, -(-shape.oc // oc_block) * oc_block) >= MIN_CHANNEL_SHARE
+        return quotient(shape.oc, round_up(shape.oc, oc_block)) >= MIN_CHANNEL_SHARE
     return True
 
 
@@ -130,16 +131,16 @@ def _tile(shape: Shape, target: Target, whole_image: bool, oc_block: int, positi
 def _spans(shape: Shape, target: Target, tile: Tile, row: int) -> Spans:
     """Input elements the loops touch: oneDNN's estimate counts as many positions as outputs, whatever the stride."""
     block = tile.positions * tile.ic
-    vectors = -(-tile.ic // target.simd) * target.simd
+    channels = round_up(tile.ic, target.simd)
     return Spans(
         in_vector=tile.rows * target.simd,
         in_kernel_row=0,
-        in_rows=tile.rows * vectors,
+        in_rows=tile.rows * channels,
         in_kernel_part=0,
         in_channel_chunk=block,
-        in_oc_blocks=tile.positions * -(-shape.ic // target.simd) * target.simd,
+        in_oc_blocks=tile.positions * round_up(shape.ic, target.simd),
         in_block=block,
-        in_thread=row * vectors,
-        in_thread_row=-(-row * tile.ic // target.simd) * target.simd,
+        in_thread=row * channels,
+        in_thread_row=round_up(row * tile.ic, target.simd),
         per_position=tile.ic,
     )

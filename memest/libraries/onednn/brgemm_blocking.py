@@ -152,6 +152,10 @@ class Spans(NamedTuple):
     per_position: int
 
 
+def round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
 @lru_cache(maxsize=64)
 def target_of(cpu: Cpu, isa: Isa) -> Target:
     """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
@@ -168,6 +172,7 @@ def is_supported(problem: Convolution) -> bool:
 
 
 def shape_of(problem: Convolution) -> Shape:
+    """``problem`` with its absent dimensions filled in."""
     missing = 3 - problem.spatial_dims
     ones, zeros = (1,) * missing, (0,) * missing
     return Shape(
@@ -279,7 +284,7 @@ def register_block(target: Target, rows: int, columns: int, depth: int, padded_r
         return None
     best, best_gain = most, 0.0
     for block in range(min(most, target.l1_bytes // (FLOAT_BYTES * depth)), max(1, padded_rows) - 1, -1):
-        rounded = _round_up(rows, block)
+        rounded = round_up(rows, block)
         if rows * vectors * block < CERTAIN * best_gain * rounded * (vectors + block) * most:
             continue
         gain = single(quotient(rows, rounded) * quotient(vectors * block, (vectors + block) * most))
@@ -295,6 +300,7 @@ def offsets_fit(shape: Shape, *, rows: int, row_stride: int, oc_block: int, dept
 
 
 def share_of(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, tile: Tile) -> Share:
+    """What one thread gets when the blocks of the whole problem are dealt out evenly."""
     nb_od, nb_oh = -(-grid.od // grid.od_block), -(-grid.oh // grid.oh_block)
     nb_row, nb_oc = -(-grid.extent // tile.positions), -(-shape.oc // tile.oc)
     image = nb_od * nb_oh * nb_row
@@ -338,11 +344,11 @@ def efficiency(
     outputs = shape.batch * shape.od * shape.oh * shape.ow * shape.groups * shape.oc
     multiplications = shape.batch * grid.od * grid.oh * grid.extent * shape.ic * shape.oc
     useful = (
-        (shape.oc, _round_up(shape.oc, tile.oc)),
+        (shape.oc, round_up(shape.oc, tile.oc)),
         (tile.vectors * tile.rows, (tile.vectors + tile.rows) * target.registers),
-        (grid.extent, _round_up(grid.extent, tile.positions)),
+        (grid.extent, round_up(grid.extent, tile.positions)),
         (outputs, covered * target.threads) if covered else (1, 1),
-        (tile.positions, _round_up(tile.positions, tile.rows)),
+        (tile.positions, round_up(tile.positions, tile.rows)),
     )
     most = (1.0 + tile.rows * (2.0 - min(AMORTISED, tile.rows / tile.positions)) / 64) / 2
     for part, whole in useful:
@@ -436,11 +442,12 @@ def _cost(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, ti
 
 def batch_bytes_of(target: Target, elements: int) -> int:
     """Scratchpad bytes of the threads' lists of matrix pairs to multiply, each list padded to whole pages."""
-    padded = _round_up(elements * BATCH_ELEMENT_BYTES, PAGE)
+    padded = round_up(elements * BATCH_ELEMENT_BYTES, PAGE)
     return target.threads * -(-padded // BATCH_ELEMENT_BYTES) * BATCH_ELEMENT_BYTES + PAGE
 
 
 def channels_last_plan(problem: Convolution, implementation: str, weights_tag: str, scratchpad_bytes: int) -> Plan:
+    """The plan of an implementation that reads and writes channels last."""
     activations = channels_last_tag(2 + problem.spatial_dims)
     return Plan(
         implementation=implementation,
@@ -481,7 +488,3 @@ def _covered(blocks: int, x: int, nx: int, x_block: int, y: int, y_block: int) -
     start = strips * y_block
     end = min(y, start + y_block)
     return nx * planes * x * y + x * nx * start + (x * rectangles + in_rectangle * x_block) * (end - start)
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

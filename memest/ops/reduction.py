@@ -1,0 +1,387 @@
+"""Reductions: sums, means, extrema, norms. A large reduction to one element runs in two passes, with one partial result a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memest.dtypes import FLOATING
+from memest.errors import ShapeError, UnsupportedError
+from memest.ops.composite import Caller, Composite
+from memest.ops.kernels import (
+    contiguous,
+    elementwise,
+    empty_like,
+    mean_into,
+    reduce_into,
+    reduced_shape,
+    sum_into,
+    where,
+    with_number,
+    with_number_,
+)
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional
+from memest.ops.shaping import dim_or_dims, expanded, incoming, unsqueezed, wrapped
+from memest.ops.tape import Tape, Tensor
+from memest.tensor import Shape
+
+Saved = dict[str, Any]
+Grads = Sequence[Tensor | None]
+
+
+def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
+    """The dims to reduce, in order; None or an empty list means all."""
+    if dim is None or dim == ():
+        return tuple(range(ndim))
+    return tuple(sorted(wrapped(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)))
+
+
+def _shape(input: Tensor, dim: Any, keepdim: bool) -> Shape:
+    return reduced_shape(input.shape, reduced_dims(dim, input.ndim), keepdim) if input.ndim else ()
+
+
+def _restored(k: Tape, t: Tensor, dim: Any, keepdim: bool, ndim: int) -> Tensor:
+    """The view with the reduced dims back, as dims of size 1 (unsqueeze_multiple)."""
+    if keepdim:
+        return t
+    for d in reduced_dims(dim, ndim):
+        t = unsqueezed(k, t, d)
+    return t
+
+
+def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Tensor:
+    """sum_backward: the gradient expanded to the input's sizes."""
+    if len(sizes) == 0:
+        return grad
+    return expanded(k, _restored(k, grad, dim, keepdim, len(sizes)), sizes)
+
+
+def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    k.note(sizes=input.shape)
+    out = k.empty(_shape(input, dim, keepdim), input.dtype if input.dtype in FLOATING else "int64")
+    sum_into(k, input, out)
+    return out
+
+
+def _sum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    return [_spread(k, incoming(grads), saved["sizes"], dim, keepdim)]
+
+
+def mean(k: Tape, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """``at::mean``: half types are summed in float32."""
+    if input.dtype not in FLOATING:
+        raise ShapeError(f"mean of {input.dtype}")
+    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    if input.dtype not in ("float16", "bfloat16"):
+        mean_into(k, input, out)
+        return out
+    total = k.empty(out.shape, "float32")
+    mean_into(k, input, total)
+    k.free(total)
+    return out
+
+
+def _mean(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    k.note(sizes=input.shape)
+    return mean(k, input, dim, keepdim)
+
+
+def _mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    return [with_number(k, _spread(k, incoming(grads), saved["sizes"], dim, keepdim), 1)]
+
+
+def _variance_into(k: Tape, input: Tensor, out: Tensor) -> None:
+    """A reduction to one element first takes the mean (std_var_all_cpu); others use Welford's method in registers."""
+    if out.numel == 1 and input.dtype not in ("float16", "bfloat16"):
+        k.free(mean(k, input, None, False))
+
+
+def _var(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> Tensor:
+    k.save(input=input)
+    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    _variance_into(k, input, out)
+    return out
+
+
+def _var_of(k: Tape, grad: Tensor, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """var_backward: 2 / (n - correction) * grad * (self - self.mean(dim, keepdim=True))."""
+    if dim is None or not input.ndim:
+        middle = mean(k, input, None, False)
+    else:
+        grad = _restored(k, grad, dim, keepdim or input.ndim == 1, input.ndim)
+        middle = mean(k, input, dim, True)
+    centred = elementwise(k, input, middle)
+    scaled = with_number(k, grad, 2.0)
+    out = elementwise(k, scaled, centred)
+    k.free(scaled, centred, middle)
+    return out
+
+
+def _var_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> list[Tensor | None]:
+    return [_var_of(k, incoming(grads), saved["input"], dim, keepdim)]
+
+
+def _std(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> Tensor:
+    out = _var(k, input, dim=dim, correction=correction, keepdim=keepdim)
+    k.save(result=out)
+    return out
+
+
+def _std_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> list[Tensor | None]:
+    """(grad / (result * 2)).masked_fill_(result == 0, 0), then as for the variance."""
+    twice = with_number(k, saved["result"], 2)
+    of_variance = elementwise(k, incoming(grads), twice)
+    k.free(with_number(k, saved["result"], 0, "bool"), twice)
+    return [_var_of(k, of_variance, saved["input"], dim, keepdim)]
+
+
+def _var_mean(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> tuple[Tensor, Tensor]:
+    k.save(input=input)
+    shape = _shape(input, dim, keepdim)
+    return k.empty(shape, input.dtype), k.empty(shape, input.dtype)
+
+
+def _var_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> list[Tensor | None]:
+    of_var, of_mean = grads
+    input: Tensor = saved["input"]
+    first = None if of_var is None else _var_of(k, of_var, input, dim, keepdim)
+    if of_mean is None:
+        return [first]
+    second = with_number(k, _spread(k, of_mean, input.shape, dim, keepdim), 1)
+    return [second if first is None else elementwise(k, first, second)]
+
+
+def _extremum_along(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    reduce_into(k, input, out)
+    k.save(input=input, result=out)
+    return out
+
+
+def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    """scale_grad_by_count: ties share the gradient, mask * (grad / mask.sum(dim))."""
+    input: Tensor = saved["input"]
+    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim)
+    result = _restored(k, saved["result"], dim, keepdim, input.ndim)
+    mask = elementwise(k, result, input, dtype="bool")
+    count = k.empty(_shape(mask, dim, True), "int64")
+    sum_into(k, mask, count)
+    share = elementwise(k, grad, count)
+    return [elementwise(k, share, mask)]
+
+
+def _extremum(k: Tape, input: Tensor) -> Tensor:
+    out = k.empty((), input.dtype)
+    k.save(input=input, result=out)
+    contiguous(k, input)
+    return out
+
+
+def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
+    """evenly_distribute_backward: zeros, with grad / count filled in where the input equals the result."""
+    input: Tensor = saved["input"]
+    nan = elementwise(k, saved["result"], dtype="bool")
+    mask = elementwise(k, input, saved["result"], dtype="bool")
+    k.free(nan)
+    out = k.empty(input.shape, input.dtype)
+    count = k.empty((), "int64")
+    sum_into(k, mask, count)
+    elementwise(k, incoming(grads), count)
+    return [out]
+
+
+def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    k.note(sizes=input.shape)
+    shape = _shape(input, dim, keepdim)
+    values, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
+    k.save(indices=indices)
+    return values, indices
+
+
+def _selected_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
+    """value_selecting_reduction_backward: contiguous zeros, the gradient scattered into them."""
+    grad = grads[0]
+    assert grad is not None
+    return [k.empty(saved["sizes"], grad.dtype)]
+
+
+def _topk(k: Tape, input: Tensor, *, k_: int, dim: int, largest: bool, sorted: bool) -> tuple[Tensor, Tensor]:
+    d = wrapped(dim, input.ndim)
+    if k_ > input.shape[d]:
+        raise ShapeError(f"topk of {k_} along a dimension of {input.shape[d]}")
+    k.note(sizes=input.shape)
+    shape = (*input.shape[:d], k_, *input.shape[d + 1 :])
+    values, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
+    k.save(indices=indices)
+    return values, indices
+
+
+def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> Tensor:
+    out = k.empty(_shape(input, dim, keepdim and dim is not None), "int64")
+    if dim is None:
+        contiguous(k, input)
+    return out
+
+
+def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    out = k.empty(_shape(input, dim, keepdim), "bool")
+    reduce_into(k, input, out)
+    return out
+
+
+def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool) -> Tensor:
+    if ord not in (1, 2):
+        raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
+    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    k.save(input=input, result=out)
+    return out
+
+
+def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0); order 1: grad * self.sgn()."""
+    input: Tensor = saved["input"]
+    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim)
+    norm = _restored(k, saved["result"], dim, keepdim, input.ndim)
+    if ord == 1:
+        return [elementwise(k, elementwise(k, input), grad)]
+    unit = elementwise(k, input, norm)
+    with_number(k, norm, 0, "bool")
+    return [elementwise(k, unit, grad)]
+
+
+def _cumsum(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+    wrapped(dim, input.ndim)
+    return k.empty(input.shape, input.dtype if input.dtype in FLOATING else "int64")
+
+
+def _cumsum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:
+    """grad.flip(dim).cumsum(dim).flip(dim)."""
+    grad = incoming(grads)
+    if grad.numel <= 1 or grad.shape[wrapped(dim, grad.ndim)] == 1:
+        return [grad]
+    flipped = empty_like(k, grad)
+    return [empty_like(k, k.empty(flipped.shape, flipped.dtype))]
+
+
+def _logsumexp(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    k.save(input=input)
+    most = k.empty(_shape(input, dim, True), input.dtype)
+    reduce_into(k, input, most)
+    magnitude = elementwise(k, most)
+    k.free(with_number(k, magnitude, 1.0, "bool"), magnitude)
+    shifted = elementwise(k, input, most)
+    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    sum_into(k, shifted, out)
+    k.save(result=out)
+    return out
+
+
+def _logsumexp_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    """grad * (self - result).exp()."""
+    input: Tensor = saved["input"]
+    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim)
+    result = _restored(k, saved["result"], dim, keepdim, input.ndim)
+    return [elementwise(k, grad, elementwise(k, elementwise(k, input, result)))]
+
+
+def _norm(c: Caller, input: Any, *, p: float, dim: Any, keepdim: bool) -> Any:
+    return c.call("vector_norm", input, ord=p, dim=dim, keepdim=keepdim)
+
+
+def _normalize(c: Caller, input: Any, *, p: float, dim: int, eps: float) -> Any:
+    """``input / input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)``."""
+    norm = c.call("vector_norm", input, ord=p, dim=(dim,), keepdim=True)
+    floored = c.call("clamp_min", norm, min=eps)
+    c.drop(norm)
+    denominator = c.call("expand", floored, size=input.shape)
+    c.drop(floored)
+    return c.call("div", input, denominator)
+
+
+DIMS = Attribute(name="dim", default=None, check=dim_or_dims)
+DIM = Attribute(name="dim", default=REQUIRED, check=integer)
+KEEP = Attribute(name="keepdim", default=False, check=flag)
+CORRECTION = Attribute(name="correction", default=1, check=optional(number))
+BCHW = (2, 3, 4, 5)
+SOURCE = "aten/src/ATen/native/ReduceOps.cpp"
+
+
+def _examples(*calls: dict[str, Any]) -> tuple[Example, ...]:
+    return (
+        *(Example(shapes=(BCHW,), attributes=a) for a in calls),
+        Example(shapes=(BCHW,), attributes=calls[-1], layout="channels_last"),
+    )
+
+
+ALONG = _examples({}, {"dim": 1}, {"dim": (2, 3), "keepdim": True})
+LARGE = Example(shapes=((8, 16, 16, 17),), attributes={})
+
+
+def _row(name: str, forward: Any, backward: Any, saves: tuple[str, ...], attributes: tuple[Attribute, ...], examples: tuple[Example, ...], torch: str = "", source: str = SOURCE) -> Operator:
+    return Operator(
+        name=name,
+        torch=torch or f"torch.{name}",
+        roles=("input",),
+        attributes=attributes,
+        forward=forward,
+        saves=saves,
+        backward=backward,
+        examples=examples,
+        source=f"derivatives.yaml: {name}; {source}" if backward else source,
+    )
+
+
+ROWS = (
+    _row("sum", _sum, _sum_backward, (), (DIMS, KEEP), (*ALONG, LARGE)),
+    _row("mean", _mean, _mean_backward, (), (DIMS, KEEP), (*ALONG, LARGE)),
+    _row("var", _var, _var_backward, ("input",), (DIMS, CORRECTION, KEEP), (*ALONG, LARGE)),
+    _row("std", _std, _std_backward, ("input", "result"), (DIMS, CORRECTION, KEEP), ALONG),
+    _row("var_mean", _var_mean, _var_mean_backward, ("input",), (DIMS, CORRECTION, KEEP), ALONG),
+    _row("amax", _extremum_along, _extremum_along_backward, ("input", "result"), (Attribute(name="dim", default=(), check=dim_or_dims), KEEP), ALONG),
+    _row("amin", _extremum_along, _extremum_along_backward, ("input", "result"), (Attribute(name="dim", default=(), check=dim_or_dims), KEEP), ALONG),
+    *(
+        _row(name, _extremum, _extremum_backward, ("input", "result"), (), _examples({}), f"torch.{name[:3]}", "aten/src/ATen/native/ReduceAllOps.cpp")
+        for name in ("max_all", "min_all")
+    ),
+    *(
+        _row(name, _selected, _selected_backward, ("indices",), (DIM, KEEP), _examples({"dim": 1}, {"dim": -1, "keepdim": True}), f"torch.{name[:3]}", "aten/src/ATen/native/TensorCompare.cpp")
+        for name in ("max_dim", "min_dim")
+    ),
+    *(
+        _row(name, _arg_extremum, None, (), (Attribute(name="dim", default=None, check=optional(integer)), KEEP), _examples({"dim": 1}, {}))
+        for name in ("argmax", "argmin")
+    ),
+    *(_row(name, _any, None, (), (DIMS, KEEP), (Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),)) for name in ("any", "all")),
+    _row(
+        "vector_norm",
+        _vector_norm,
+        _vector_norm_backward,
+        ("input", "result"),
+        (Attribute(name="ord", default=2, check=number), DIMS, KEEP),
+        _examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
+        "torch.linalg.vector_norm",
+        "aten/src/ATen/native/LinearAlgebra.cpp",
+    ),
+    _row("cumsum", _cumsum, _cumsum_backward, (), (DIM,), _examples({"dim": 1}, {"dim": -1})),
+    _row("logsumexp", _logsumexp, _logsumexp_backward, ("input", "result"), (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP), _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True})),
+)
+COMPOSITE_ROWS = (
+    Composite(
+        name="norm",
+        torch="torch.norm",
+        roles=("input",),
+        attributes=(Attribute(name="p", default=2, check=number), DIMS, KEEP),
+        compose=_norm,
+        examples=_examples({}, {"dim": 1, "keepdim": True}),
+        source="torch/functional.py (norm: linalg.vector_norm)",
+    ),
+    Composite(
+        name="normalize",
+        torch="torch.nn.functional.normalize",
+        roles=("input",),
+        attributes=(Attribute(name="p", default=2.0, check=number), Attribute(name="dim", default=1, check=integer), Attribute(name="eps", default=1e-12, check=number)),
+        compose=_normalize,
+        examples=_examples({}, {"dim": -1}),
+        source="torch/nn/functional.py (normalize)",
+    ),
+)

@@ -1,0 +1,134 @@
+"""Every optimizer, in every variant, in its first and in later steps: the stream of one step is torch.optim's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from memest.errors import UnknownNameError, UsageError
+from memest.ledger import Ledger, Storage, Value
+from memest.optimizers import OPTIMIZERS, Optimizer, optimizer_named, play_step, resident_states
+from memest.tensor import nbytes, spec
+
+SHAPES = ((10, 10), (30,), ())
+VARIANTS = ("", "foreach=true", "fused=true")
+STEPS = (1, 2, 5, 6, 7)  # RAdam adapts from the sixth on
+FLAGS = {
+    name: [k for k, v in row.options.items() if isinstance(v, bool) and k not in ("foreach", "fused")] for name, row in OPTIMIZERS.items()
+}
+NUMBERS = {name: [k for k, v in row.options.items() if not isinstance(v, bool)] for name, row in OPTIMIZERS.items()}
+
+
+def texts() -> Iterator[str]:
+    """Each optimizer plain, with each of its options alone, with weight decay beside each, and with all of them."""
+    for name in OPTIMIZERS:
+        single = [f"{k}=true" for k in FLAGS[name] if k != "decoupled_weight_decay"] + [f"{k}=0.1" for k in NUMBERS[name]]
+        decays = "weight_decay=0.1"
+        both = [
+            f"{decays},{option}"
+            for option in (*single, *(f"{k}=true" for k in FLAGS[name] if k == "decoupled_weight_decay"))
+            if option != decays
+        ]
+        every = ",".join([*(f"{k}=true" for k in FLAGS[name] if k != "maximize"), *(f"{k}=0.1" for k in NUMBERS[name] if k != "dampening")])
+        for options in dict.fromkeys(("", *single, *both, every)):
+            for variant in VARIANTS:
+                tail = ",".join(filter(None, (options, variant)))
+                text = f"{name}:{tail}" if tail else name
+                if _exists(text):
+                    yield text
+
+
+def _exists(text: str) -> bool:
+    try:
+        optimizer_named(text)
+    except UsageError:  # no fused variant, or nesterov without momentum
+        return False
+    return True
+
+
+TEXTS = list(texts())
+
+
+def values() -> list[Value]:
+    """The parameters, as the ledger sees them."""
+    return [Value(spec(shape), Storage(0, 0, "parameter", "", "", "")) for shape in SHAPES]
+
+
+def predicted(optimizer: Optimizer, number: int | None) -> list[int]:
+    """The stream of step ``number``."""
+    ledger = Ledger()
+    play_step(optimizer, ledger, values(), ["a", "b", "c"], number)
+    return [s.delta for s in ledger.steps]
+
+
+def torch_parameters() -> list[Any]:
+    """The same parameters in torch, each with a gradient."""
+    import torch
+
+    parameters = [torch.nn.Parameter(torch.rand(shape)) for shape in SHAPES]
+    for p in parameters:
+        p.grad = torch.rand_like(p)
+    return parameters
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_steps_are_those_of_torch(text: str) -> None:
+    pytest.importorskip("torch")
+    from validation.profiling import record
+    from validation.protocol import torch_optimizer
+    from validation.rows import normalized
+
+    chosen = optimizer_named(text)
+    theirs = torch_optimizer(text, torch_parameters())
+    for number in range(1, max(STEPS) + 1):
+        events, _ = record(theirs.step) if number in STEPS else (theirs.step(), None)
+        if number in STEPS:
+            assert normalized(predicted(chosen, number)) == normalized([e.delta for e in events]), f"step {number}"
+    assert predicted(chosen, None) == predicted(chosen, max(STEPS)), "a step without a number is a late one"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_states_are_those_of_torch(text: str) -> None:
+    torch = pytest.importorskip("torch")
+    from validation.protocol import torch_optimizer
+
+    chosen = optimizer_named(text)
+    parameters = torch_parameters()
+    theirs = torch_optimizer(text, parameters)
+    for number in (1, 2):
+        ours = [sorted(nbytes(s.shape, s.dtype) for s in resident_states(chosen, v.spec, number)) for v in values()]
+        state = [[t for t in theirs.state[p].values() if isinstance(t, torch.Tensor)] if p in theirs.state else [] for p in parameters]
+        assert ours == [sorted(t.untyped_storage().nbytes() for t in tensors) for tensors in state], f"before step {number}"
+        theirs.step()
+
+
+def test_every_option_is_tried() -> None:
+    """The list above follows the table: each optimizer, each variant it has and each option stands in it."""
+    for name, row in OPTIMIZERS.items():
+        own = [t for t in TEXTS if t.partition(":")[0] == name]
+        assert any("fused=true" in t for t in own) == (row.fused is not None)
+        assert all(any(f"{option}=" in t for t in own) for option in row.options if option != "fused"), name
+
+
+def test_options_that_move_no_memory_are_accepted() -> None:
+    assert optimizer_named("adam:lr=0.1,eps=1e-6").options == optimizer_named("adam").options
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("adamm", UnknownNameError, "did you mean 'adam'"),
+        ("adam:amsgard=true", UnknownNameError, "did you mean 'amsgrad'"),
+        ("adam:amsgrad", UsageError, "option=value"),
+        ("adam:amsgrad=perhaps", UsageError, "true or false"),
+        ("sgd:momentum=much", UsageError, "expected a number"),
+        ("sgd:nesterov=true", UsageError, "nesterov needs momentum"),
+        ("adam:foreach=true,fused=true", UsageError, "exclude each other"),
+        ("rmsprop:fused=true", UsageError, "no fused variant"),
+    ],
+)
+def test_contradictions_are_named(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        optimizer_named(text)
