@@ -159,6 +159,14 @@ class Builder:
             raise GraphError(f"shares {shares!r}, which owns no parameters{did_you_mean(shares, [layer.name for layer in self._layers])}")
         return found
 
+    def find(self, name: str) -> Node | None:
+        """The input, parameter or output called ``name`` so far."""
+        return self._nodes.get(name)
+
+    def size(self, expr: Expr) -> int:
+        """A size given as an expression, with its example value, for an attribute."""
+        return self._example(expr)
+
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """Names of layers made inside begin with ``name.``."""

@@ -86,8 +86,8 @@ def compile_sizes(sizes: tuple[int | Expr, ...], guards: tuple[Guard, ...], symb
     for g in guards:
         left, right = writer.term(g.left), writer.term(g.right)
         writer.lines.append(f"  if not ({left} {g.op} {right}): return None")
-    result = ", ".join(writer.term(s) for s in sizes)
-    source = "\n".join([f"def compute({', '.join(symbols)}):", *writer.lines, f"  return ({result},)"])
+    result = "".join(f"{writer.term(s)}, " for s in sizes)
+    source = "\n".join([f"def compute({', '.join(symbols)}):", *writer.lines, f"  return ({result})"])
     namespace: dict[str, Any] = dict(writer.functions)
     exec(compile(source, "<program>", "exec"), namespace)
     compute: Callable[..., tuple[int, ...] | None] = namespace["compute"]

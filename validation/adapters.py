@@ -118,6 +118,16 @@ def gather(input: torch.Tensor, index: torch.Tensor, *, dim: int) -> torch.Tenso
     return torch.gather(input, dim, index)
 
 
+def mul_scalar(input: torch.Tensor, *, value: float) -> torch.Tensor:
+    """The overload C++ code reaches with a number."""
+    return torch.ops.aten.mul.Scalar(input, value)  # type: ignore[no-any-return]
+
+
+def div_scalar(input: torch.Tensor, *, value: float) -> torch.Tensor:
+    """The overload C++ code reaches with a number."""
+    return torch.ops.aten.div.Scalar(input, value)  # type: ignore[no-any-return]
+
+
 def class_mask(input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Class indices as one plane of ones a class, of ``input``'s shape and dtype."""
     with torch.no_grad():

@@ -103,8 +103,7 @@ def measure(row: Operator | Composite, example: Example, ones: Callable[[torch.T
     attributes = dict(example.attributes)
 
     def once(gradient: torch.Tensor | None) -> Any:
-        result = call_torch(row, _fresh(tensors, attributes), attributes)
-        out = first_tensor(result)
+        out = first_tensor(call_torch(row, _fresh(tensors, attributes), attributes))
         if out.requires_grad:
             out.backward(ones(out) if gradient is None else gradient)
         return None

@@ -50,7 +50,7 @@ def _dense_block(b: Builder, x: Node, layers: int, growth_rate: int, drop_rate: 
     for i in range(layers):
         with b.scope(f"denselayer{i + 1}"):
             features.append(_dense_layer(b, features, growth_rate, drop_rate))
-    out = b.layer("cat", features, dim=1)
+    out: Node = b.layer("cat", features, dim=1)
     b.keep_until_here(*reversed(features[:-1]), features[-1])
     return out
 
@@ -65,7 +65,9 @@ def _dense_layer(b: Builder, features: list[Node], growth_rate: int, drop_rate: 
         x = b.layer("batch_norm", narrow, name="norm2")
         x = b.layer("relu", x, name="relu2", inplace=True)
         x = b.layer("conv2d", x, name="conv2", out_channels=growth_rate, kernel_size=3, padding=1, bias=False)
-        return b.layer("dropout", x, p=drop_rate) if drop_rate > 0 else x
+        if drop_rate > 0:
+            x = b.layer("dropout", x, p=drop_rate)
+    return x
 
 
 def _transition(b: Builder, x: Node) -> Node:
@@ -73,4 +75,5 @@ def _transition(b: Builder, x: Node) -> Node:
     x = b.layer("batch_norm", x, name="norm")
     x = b.layer("relu", x, name="relu", inplace=True)
     x = b.layer("conv2d", x, name="conv", out_channels=channels, kernel_size=1, bias=False)
-    return b.layer("avg_pool2d", x, name="pool", kernel_size=2, stride=2)
+    x = b.layer("avg_pool2d", x, name="pool", kernel_size=2, stride=2)
+    return x

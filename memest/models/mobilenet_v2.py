@@ -44,7 +44,9 @@ def _inverted_residual(b: Builder, x: Node, expansion: int, channels: int, strid
         out = _conv_norm_relu6(b, out, str(place), hidden, kernel_size=3, stride=stride, groups=hidden)
         out = b.layer("conv2d", out, name=str(place + 1), out_channels=channels, kernel_size=1, bias=False)
         out = b.layer("batch_norm", out, name=str(place + 2))
-    return b.layer("add", x, out) if stride == 1 and x.shape[1] == channels else out
+    if stride == 1 and x.shape[1] == channels:
+        out = b.layer("add", x, out)
+    return out
 
 
 def _conv_norm_relu6(b: Builder, x: Node, name: str, channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1) -> Node:
@@ -54,7 +56,8 @@ def _conv_norm_relu6(b: Builder, x: Node, name: str, channels: int, *, kernel_si
             "conv2d", x, name="0", out_channels=channels, kernel_size=kernel_size, stride=stride, padding=padding, groups=groups, bias=False
         )
         x = b.layer("batch_norm", x, name="1")
-        return b.layer("hardtanh", x, name="2", min_val=0.0, max_val=6.0, inplace=True)
+        x = b.layer("hardtanh", x, name="2", min_val=0.0, max_val=6.0, inplace=True)
+    return x
 
 
 def _divisible_by_8(channels: float) -> int:

@@ -19,7 +19,9 @@ AXES = {2: ("H", "W"), 3: ("D", "H", "W")}
 class Stages:
     """Features, kernel sizes and strides of every resolution stage, each checked to fit the others."""
 
-    def __init__(self, model: str, dims: int, features: Sequence[int], kernel_sizes: PerAxis | Sequence[PerAxis], strides: Sequence[PerAxis] | None) -> None:
+    def __init__(
+        self, model: str, dims: int, features: Sequence[int], kernel_sizes: PerAxis | Sequence[PerAxis], strides: Sequence[PerAxis] | None
+    ) -> None:
         self.model = model
         self.dims = dims
         self.features = tuple(features)
@@ -36,7 +38,9 @@ class Stages:
         wanted = len(self.features) - less
         entries = (given,) * wanted if isinstance(given, int) else tuple(given)
         if len(entries) != wanted:
-            raise UsageError(f"model {self.model!r}, option {option!r}: {len(self.features)} stages need {wanted} entries, got {len(entries)}")
+            raise UsageError(
+                f"model {self.model!r}, option {option!r}: {len(self.features)} stages need {wanted} entries, got {len(entries)}"
+            )
         return entries
 
     def _axes(self, option: str, entries: Sequence[PerAxis]) -> tuple[tuple[int, ...], ...]:
@@ -70,7 +74,15 @@ def stacked(b: Builder, x: Node, name: str, number: int, features: int, kernel_s
 
 
 def conv_norm(
-    b: Builder, x: Node, name: str, features: int, kernel_size: tuple[int, ...], stride: tuple[int, ...], *, bias: bool = True, nonlin: bool = True
+    b: Builder,
+    x: Node,
+    name: str,
+    features: int,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    *,
+    bias: bool = True,
+    nonlin: bool = True,
 ) -> Node:
     """ConvDropoutNormReLU without dropout."""
     padding = tuple((k - 1) // 2 for k in kernel_size)
@@ -82,7 +94,9 @@ def conv_norm(
         return b.layer("leaky_relu", x, name="nonlin", inplace=True) if nonlin else x
 
 
-def decoder(b: Builder, skips: Sequence[Node], stages: Stages, convolutions: Sequence[int], num_classes: int, deep_supervision: bool) -> tuple[Node, ...]:
+def decoder(
+    b: Builder, skips: Sequence[Node], stages: Stages, convolutions: Sequence[int], num_classes: int, deep_supervision: bool
+) -> tuple[Node, ...]:
     """UNetDecoder: per stage a transposed convolution, the concatenation with the skip, convolutions. Outputs largest first.
 
     The list of skips lives until the network returns; the layer that makes a stage's segmentation is there whether it is called or not.

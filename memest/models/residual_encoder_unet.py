@@ -69,4 +69,5 @@ def _basic_block(b: Builder, x: Node, features: int, kernel_size: tuple[int, ...
         out = conv_norm(b, x, "conv1", features, kernel_size, stride)
         out = conv_norm(b, out, "conv2", features, kernel_size, ones, nonlin=False)
         out = b.layer("add", out, residual, inplace=True)
-        return b.layer("leaky_relu", out, name="nonlin2", inplace=True)
+        out = b.layer("leaky_relu", out, name="nonlin2", inplace=True)
+    return out

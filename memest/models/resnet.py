@@ -58,7 +58,9 @@ def bottleneck(b: Builder, x: Node, planes: int, stride: int, family: Family) ->
     out = b.layer("conv2d", x, name="conv1", out_channels=width, kernel_size=1, bias=False)
     out = b.layer("batch_norm", out, name="bn1")
     out = b.layer("relu", out, name="relu", inplace=True)
-    out = b.layer("conv2d", out, name="conv2", out_channels=width, kernel_size=3, stride=stride, padding=1, groups=family.groups, bias=False)
+    out = b.layer(
+        "conv2d", out, name="conv2", out_channels=width, kernel_size=3, stride=stride, padding=1, groups=family.groups, bias=False
+    )
     out = b.layer("batch_norm", out, name="bn2")
     out = b.layer("relu", out, inplace=True)
     out = b.layer("conv2d", out, name="conv3", out_channels=planes * family.expansion, kernel_size=1, bias=False)
@@ -75,7 +77,8 @@ def _joined(b: Builder, x: Node, out: Node, stride: int) -> Node:
             identity = b.layer("batch_norm", identity, name="1")
     with b.holding(identity):
         out = b.layer("add", out, identity, inplace=True)
-        return b.layer("relu", out, inplace=True)
+        out = b.layer("relu", out, inplace=True)
+    return out
 
 
 RESNET18 = Family(block=basic_block, expansion=1, layers=(2, 2, 2, 2))

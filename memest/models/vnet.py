@@ -17,9 +17,7 @@ ENCODER_DROPOUT = (False, False, True, True)
 DECODER_DROPOUT = (True, True, False, False)
 
 
-def vnet(
-    *, in_channels: int = 1, out_channels: int = 1, base_filters: int = 16, activation: str = "elu", dropout: float = 0.5
-) -> Graph:
+def vnet(*, in_channels: int = 1, out_channels: int = 1, base_filters: int = 16, activation: str = "elu", dropout: float = 0.5) -> Graph:
     """Input (N, in_channels, D, H, W), each size a multiple of 16; output (N, out_channels, D, H, W).
 
     ``in_channels`` divides ``base_filters``: the input is repeated to be added to the first stage. ``activation`` is ``elu`` (in place)
@@ -65,9 +63,7 @@ def _down(b: Builder, x: Node, convolutions: int, activation: str, dropout: floa
         return _activation(b, b.layer("add", out, down), "act2", activation)
 
 
-def _up(
-    b: Builder, x: Node, skip: Node, filters: int, convolutions: int, activation: str, dropout: float, skip_dropout: float
-) -> Node:
+def _up(b: Builder, x: Node, skip: Node, filters: int, convolutions: int, activation: str, dropout: float, skip_dropout: float) -> Node:
     x = b.layer("dropout3d", x, name="dropout", p=dropout) if dropout else x
     skip = b.layer("dropout3d", skip, name="skip_dropout", p=skip_dropout) if skip_dropout else skip
     with b.holding(x):
@@ -84,7 +80,8 @@ def _last(b: Builder, x: Node, out_channels: int, activation: str) -> Node:
     x = b.layer("conv3d", x, name="conv", out_channels=out_channels, kernel_size=5, padding=2, bias=False)
     x = b.layer("batch_norm", x, name="norm")
     x = _activation(b, x, "act", activation)
-    return b.layer("conv3d", x, name="head", out_channels=out_channels, kernel_size=1)
+    out: Node = b.layer("conv3d", x, name="head", out_channels=out_channels, kernel_size=1)
+    return out
 
 
 def _convolutions(b: Builder, x: Node, number: int, activation: str) -> Node:
@@ -99,6 +96,9 @@ def _convolutions(b: Builder, x: Node, number: int, activation: str) -> Node:
 
 
 def _activation(b: Builder, x: Node, name: str, activation: str) -> Node:
+    out: Node
     if activation == "prelu":
-        return b.layer("prelu", x, name=name, num_parameters=x.shape[1])
-    return b.layer("elu", x, name=name, inplace=True)
+        out = b.layer("prelu", x, name=name, num_parameters=x.shape[1])
+    else:
+        out = b.layer("elu", x, name=name, inplace=True)
+    return out

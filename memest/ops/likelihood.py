@@ -93,8 +93,8 @@ def _cross_entropy(c: Caller, input: Any, target: Any, weight: Any, *, reduction
         smooth = _smooth_mean(c, smooth, ignored, target, weight)
     elif reduction == "sum":
         smooth = c.call("sum", smooth)
-    second = c.call("mul", smooth, None, value=label_smoothing / input.shape[dim])
-    return c.call("add", c.call("mul", nll, None, value=1 - label_smoothing), second)
+    second = c.call("mul.Scalar", smooth, value=label_smoothing / input.shape[dim])
+    return c.call("add", c.call("mul.Scalar", nll, value=1 - label_smoothing), second)
 
 
 def _along(c: Caller, weight: Any, ndim: int) -> Any:
@@ -136,7 +136,7 @@ def _cross_entropy_probabilities(c: Caller, input: Any, target: Any, weight: Any
     classes = input.shape[dim]
     log_probabilities = c.call("log_softmax", input, dim=dim)
     if label_smoothing > 0:
-        scaled = c.call("mul", target, None, value=1 - label_smoothing)
+        scaled = c.call("mul.Scalar", target, value=1 - label_smoothing)
         target = c.call("add", scaled, None, value=label_smoothing / classes)
         c.drop(scaled)
     product = c.call("mul", log_probabilities, target)
@@ -145,7 +145,7 @@ def _cross_entropy_probabilities(c: Caller, input: Any, target: Any, weight: Any
     if reduction == "none":
         return c.call("neg", c.call("sum", product, dim=(dim,)))
     total = c.call("neg", c.call("sum", product))
-    return c.call("div", total, None, value=prod(input.shape) // classes) if reduction == "mean" else total
+    return c.call("div.Scalar", total, value=prod(input.shape) // classes) if reduction == "mean" else total
 
 
 # choosing the weights of the targets -------------------------------------------------------------------------------------

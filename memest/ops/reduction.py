@@ -298,6 +298,15 @@ def _normalize(c: Caller, input: Any, *, p: float, dim: int, eps: float) -> Any:
     return c.call("div", input, denominator)
 
 
+def _choose(name: str) -> Any:
+    def compose(c: Caller, input: Any, other: Any, *, dim: int | None, keepdim: bool) -> Any:
+        if other is not None:
+            return c.call(f"{name}imum", input, other)
+        return c.call(f"_{name}", input) if dim is None else c.call(f"_{name}_dim", input, dim=dim, keepdim=keepdim)
+
+    return compose
+
+
 DIMS = Attribute(name="dim", default=None, check=dim_or_dims)
 DIM = Attribute(name="dim", default=REQUIRED, check=integer)
 KEEP = Attribute(name="keepdim", default=False, check=flag)
@@ -340,12 +349,12 @@ ROWS = (
     _row("amax", _extremum_along, _extremum_along_backward, ("input", "result"), (Attribute(name="dim", default=(), check=dim_or_dims), KEEP), ALONG),
     _row("amin", _extremum_along, _extremum_along_backward, ("input", "result"), (Attribute(name="dim", default=(), check=dim_or_dims), KEEP), ALONG),
     *(
-        _row(name, _extremum, _extremum_backward, ("input", "result"), (), _examples({}), f"torch.{name[:3]}", "aten/src/ATen/native/ReduceAllOps.cpp")
-        for name in ("max_all", "min_all")
+        _row(name, _extremum, _extremum_backward, ("input", "result"), (), _examples({}), f"torch.{name[1:4]}", "aten/src/ATen/native/ReduceAllOps.cpp")
+        for name in ("_max", "_min")
     ),
     *(
-        _row(name, _selected, _selected_backward, ("indices",), (DIM, KEEP), _examples({"dim": 1}, {"dim": -1, "keepdim": True}), f"torch.{name[:3]}", "aten/src/ATen/native/TensorCompare.cpp")
-        for name in ("max_dim", "min_dim")
+        _row(name, _selected, _selected_backward, ("indices",), (DIM, KEEP), _examples({"dim": 1}, {"dim": -1, "keepdim": True}), f"torch.{name[1:4]}", "aten/src/ATen/native/TensorCompare.cpp")
+        for name in ("_max_dim", "_min_dim")
     ),
     *(
         _row(name, _arg_extremum, None, (), (Attribute(name="dim", default=None, check=optional(integer)), KEEP), _examples({"dim": 1}, {}))
@@ -366,6 +375,22 @@ ROWS = (
     _row("logsumexp", _logsumexp, _logsumexp_backward, ("input", "result"), (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP), _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True})),
 )
 COMPOSITE_ROWS = (
+    *(
+        Composite(
+            name=name,
+            torch=f"torch.{name}",
+            roles=("input", "other?"),
+            attributes=(Attribute(name="dim", default=None, check=optional(integer)), KEEP),
+            compose=_choose(name),
+            examples=(
+                Example(shapes=(BCHW, None), attributes={}),
+                Example(shapes=(BCHW, BCHW), attributes={}),
+                Example(shapes=(BCHW, None), attributes={"dim": 1}, layout="channels_last"),
+            ),
+            source="torch/_torch_docs.py (max, min: by their arguments the extremum of all, along a dim, or of two tensors)",
+        )
+        for name in ("max", "min")
+    ),
     Composite(
         name="norm",
         torch="torch.norm",
