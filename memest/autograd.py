@@ -30,11 +30,14 @@ class AccumulateGrad:
         self.waiting = 0
         self.buffer: Value | None = None
 
+    def drop(self, ledger: Ledger) -> None:
+        """A leaf saves nothing."""
+
 
 class Node:
     """One differentiable call: what it kept, and where the gradients of its inputs go."""
 
-    __slots__ = ("attributes", "buffer", "edges", "layer", "needs", "notes", "op", "out_specs", "saved", "saved_specs", "sequence", "waiting")
+    __slots__ = ("attributes", "buffer", "edges", "layer", "needs", "notes", "op", "out_specs", "refs", "saved", "saved_specs", "sequence", "waiting")
 
     def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...]) -> None:
         self.sequence = sequence
@@ -49,6 +52,20 @@ class Node:
         self.out_specs: list[Spec] = []
         self.waiting = 0
         self.buffer: list[Value | None] = []
+        self.refs = 0
+
+    def drop(self, ledger: Ledger) -> None:
+        """One holder (a value, or a node that leads here) less; without any the node dies, and all that only it leads to."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            node.refs -= 1
+            if node.refs:
+                continue
+            for storage in node.saved:
+                ledger.let_go_storage(storage)
+            node.saved = []
+            stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))
 
 
 class Machine:
@@ -88,6 +105,9 @@ class Machine:
         if wants:
             node = Node(next(self._sequence), op, self.ledger.layer, attributes, needs)
             node.edges = [self._edge(v) if n else None for v, n in zip(flat, needs, strict=True)]
+            for edge in node.edges:
+                if edge is not None and isinstance(edge[0], Node):
+                    edge[0].refs += 1
             node.notes = trace.notes
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
             for s in trace.saved:
@@ -109,6 +129,9 @@ class Machine:
             else:
                 value = Value(out.spec, storages[out.slot])
             if node is not None and out.spec.dtype in _DIFFERENTIABLE:
+                if value.node is not None:
+                    value.node.drop(self.ledger)
+                node.refs += 1
                 value.node, value.output_nr, value.requires_grad = node, nr, True
             elif out.same_as < 0:
                 value.requires_grad = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from memest.tensor import Shape, Spec
 
@@ -32,6 +32,13 @@ class Step(NamedTuple):
     op: str
 
 
+class GradFn(Protocol):
+    """The autograd node (or leaf) a value hangs on."""
+
+    def drop(self, ledger: Ledger) -> None:
+        """One holder less; the last one takes what the node saved with it."""
+
+
 class Value:
     """A tensor of the running network: metadata, its storage, and how autograd reaches it.
 
@@ -44,7 +51,7 @@ class Value:
         self.spec = spec
         self.storage = storage
         self.refs = 0
-        self.node: object | None = None
+        self.node: GradFn | None = None
         self.output_nr = 0
         self.requires_grad = False
 
@@ -99,6 +106,8 @@ class Ledger:
         storage.refs -= 1
         if storage.refs == 0:
             self.release(storage)
+        if value.refs == 0 and value.node is not None:
+            value.node.drop(self)
 
     def let_go_storage(self, storage: Storage) -> None:
         """One holder of the bare storage less (a saved tensor)."""

@@ -90,7 +90,9 @@ class Loss:
         def compose(c: Caller, prediction: Any, target: Any) -> Any:
             total = _computed(c, self.terms[0], prediction, target)
             for term in self.terms[1:]:
-                total = c.call("add", total, _computed(c, term, prediction, target))
+                value = _computed(c, term, prediction, target)
+                before, total = total, c.call("add", total, value)
+                c.drop(before, value)
             return total
 
         return Composite(
@@ -101,7 +103,11 @@ class Loss:
 def _computed(c: Caller, term: Term, prediction: Any, target: Any) -> Any:
     absent = (None,) * (len(term.entry.roles) - 2)
     value = c.call(term.op, prediction, target, *absent, **term.options)
-    return value if term.factor is None else c.call("mul", value, None, value=term.factor)
+    if term.factor is None:
+        return value
+    scaled = c.call("mul", value, None, value=term.factor)
+    c.drop(value)
+    return scaled
 
 
 def loss_named(name: str) -> Loss:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from memest.dims import Dim, Expr, Guard, Opaque, expression, plain, recording, symbol
 from memest.graph import Graph
 from memest.ledger import Step
@@ -34,6 +32,8 @@ class Program:
     """The compiled step of one graph and recipe, for all sizes at which its guards hold."""
 
     def __init__(self, steps: tuple[Step, ...], residents: int | Expr, guards: tuple[Guard, ...], symbols: tuple[str, ...]) -> None:
+        import numpy as np  # a single estimate never compiles, and need not pay for numpy
+
         self.steps = steps
         self.guards = guards
         self.symbols = symbols
@@ -50,6 +50,8 @@ class Program:
         values = self._compute(*(sizes[s] for s in self.symbols))
         if values is None:
             return None
+        import numpy as np
+
         *numbers, resident = values
         if not self.steps:
             return Summary(resident, 0, -1)

@@ -215,6 +215,8 @@ class _Player:
             raise UsageError("training needs a loss and an optimizer")
         ledger.phase, ledger.layer = "loss", "loss"
         prediction = outputs[0]
+        if not recipe.hold_output:
+            self._let_outputs_go(self.graph.outputs[1:])
         target_spec = recipe.loss.target(prediction.spec)
         target = ledger.hold(Value(target_spec, ledger.resident(nbytes(target_spec.shape, target_spec.dtype), "input", "target")))
         entry = recipe.loss.composite
@@ -223,7 +225,7 @@ class _Player:
         assert loss is not None
         ledger.hold(loss)
         if not recipe.hold_output:
-            self._let_outputs_go()
+            self._let_outputs_go(self.graph.outputs[:1])
         if not loss.requires_grad:
             raise GraphError("nothing to train: no trainable parameter reaches the loss")
         ledger.phase, ledger.layer, ledger.op = "backward", "loss", "ones_like"
@@ -243,9 +245,9 @@ class _Player:
                 ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", leaf.name)
         optimizers.play_step(optimizer, ledger, [leaf.value for leaf in trained], [leaf.name for leaf in trained], number)
 
-    def _let_outputs_go(self) -> None:
-        """``model(x)`` was an argument only: it dies when the loss is there."""
+    def _let_outputs_go(self, names: tuple[str, ...]) -> None:
+        """``model(x)`` was an argument only: it dies when the loss is there, and outputs that the loss does not take before that."""
         own = {i.name for i in self.graph.inputs} | {p.name for p in self.graph.parameters}
-        for name in dict.fromkeys(self.graph.outputs):
+        for name in dict.fromkeys(names):
             if name in self.env and name not in own:
                 self.ledger.let_go(self.env.pop(name))

@@ -242,7 +242,8 @@ def test_text_and_keywords_are_the_same(text: str, options: dict[str, Any]) -> N
         ("plain_conv_unet:strides=1-2", UsageError, r"'strides': 6 stages need 6 entries, got 2"),
         ("plain_conv_unet:features_per_stage=8-8,strides=1-2x2", UsageError, r"3 axes need 3 numbers, got 2"),
         ("plain_conv_unet:n_conv_per_stage_decoder=1-2", UsageError, r"6 stages need 5 entries"),
-        ("residual_encoder_unet:n_blocks_per_stage=0", UsageError, r"numbers as"),
+        ("residual_encoder_unet:n_blocks_per_stage=0", UsageError, r"from 1 to 100, got '0'"),
+        ("residual_encoder_unet:n_blocks_per_stage=1-0-1-1-1-1", UsageError, r"each from 1 to 100"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, error: type[MemestError], says: str) -> None:

@@ -15,24 +15,22 @@ from memest.tensor import nbytes, spec
 SHAPES = ((10, 10), (30,), ())
 VARIANTS = ("", "foreach=true", "fused=true")
 STEPS = (1, 2, 5, 6, 7)  # RAdam adapts from the sixth on
-FLAGS = {
-    name: [k for k, v in row.options.items() if isinstance(v, bool) and k not in ("foreach", "fused")] for name, row in OPTIMIZERS.items()
-}
-NUMBERS = {name: [k for k, v in row.options.items() if not isinstance(v, bool)] for name, row in OPTIMIZERS.items()}
+
+
+def options_of(name: str) -> tuple[list[str], list[str]]:
+    """An optimizer's options but for its variants: the flags, and those that take a number."""
+    options = {k: v for k, v in OPTIMIZERS[name].options.items() if k not in ("foreach", "fused")}
+    return [k for k, v in options.items() if isinstance(v, bool)], [k for k, v in options.items() if not isinstance(v, bool)]
 
 
 def texts() -> Iterator[str]:
     """Each optimizer plain, with each of its options alone, with weight decay beside each, and with all of them."""
     for name in OPTIMIZERS:
-        single = [f"{k}=true" for k in FLAGS[name] if k != "decoupled_weight_decay"] + [f"{k}=0.1" for k in NUMBERS[name]]
-        decays = "weight_decay=0.1"
-        both = [
-            f"{decays},{option}"
-            for option in (*single, *(f"{k}=true" for k in FLAGS[name] if k == "decoupled_weight_decay"))
-            if option != decays
-        ]
-        every = ",".join([*(f"{k}=true" for k in FLAGS[name] if k != "maximize"), *(f"{k}=0.1" for k in NUMBERS[name] if k != "dampening")])
-        for options in dict.fromkeys(("", *single, *both, every)):
+        flags, numbers = options_of(name)
+        each = [*(f"{k}=true" for k in flags), *(f"{k}=0.1" for k in numbers)]
+        decayed = [f"weight_decay=0.1,{option}" for option in each if option != "weight_decay=0.1"]
+        every = ",".join(option for option in each if not option.startswith(("maximize", "dampening")))
+        for options in dict.fromkeys(("", *each, *decayed, every)):
             for variant in VARIANTS:
                 tail = ",".join(filter(None, (options, variant)))
                 text = f"{name}:{tail}" if tail else name

@@ -154,3 +154,16 @@ def batch_norm(input: torch.Tensor, num_batches_tracked: torch.Tensor | None = N
     if num_batches_tracked is not None and keywords.get("training"):
         num_batches_tracked.add_(1)
     return torch.nn.functional.batch_norm(input, **keywords)
+
+
+def index_select(input: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:
+    """``torch.index_select`` with its dim last."""
+    return torch.index_select(input, dim, index)
+
+
+def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...]) -> torch.Tensor:
+    """``input[...]`` with ``indices`` at ``dims`` and ``:`` elsewhere."""
+    entries: list[Any] = [slice(None)] * input.ndim
+    for d, i in zip(dims, indices, strict=True):
+        entries[d] = i
+    return input[tuple(entries)]

@@ -85,6 +85,10 @@ def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[s
     if "inplace" in keywords and not row.torch.startswith(("torch.nn.functional.", "validation.")):
         method = row.torch.rpartition(".")[2]
         function = getattr(torch.Tensor, f"{method}_" if keywords.pop("inplace") else method)
+    if not row.roles and "shape" in keywords:
+        keywords["size"] = keywords.pop("shape")
+    if isinstance(keywords.get("dtype"), str) and row.torch.startswith("torch."):
+        keywords["dtype"] = getattr(torch, keywords["dtype"])
     for number in {"value", "exponent"} & keywords.keys():
         if row.roles[-1].endswith("?") and tensors[-1] is None:
             arguments.append(keywords.pop(number))
@@ -103,12 +107,12 @@ def measure(row: Operator | Composite, example: Example, ones: Callable[[torch.T
     attributes = dict(example.attributes)
 
     def once(gradient: torch.Tensor | None) -> Any:
-        out = first_tensor(call_torch(row, _fresh(tensors, attributes), attributes))
+        out = first_tensor(call_torch(row, _fresh(tensors, attributes, row), attributes))
         if out.requires_grad:
             out.backward(ones(out) if gradient is None else gradient)
         return None
 
-    result = call_torch(row, _fresh(tensors, attributes), attributes)
+    result = call_torch(row, _fresh(tensors, attributes, row), attributes)
     gradient = ones(first_tensor(result)).detach()
     del result
     once(gradient)
@@ -132,12 +136,15 @@ class _Alias(torch.autograd.Function):
         return grad
 
 
-def _fresh(tensors: list[Any], attributes: dict[str, Any]) -> list[Any]:
+def _fresh(tensors: list[Any], attributes: dict[str, Any], row: Operator | Composite | None = None) -> list[Any]:
     """In-place calls cannot take a leaf that requires grad: its first tensor becomes a non-leaf alias (no allocation)."""
-    if not attributes.get("inplace"):
+    writes = row is not None and (row.name.endswith("_") or row.name == "setitem")
+    if not attributes.get("inplace") and not writes:
         return tensors
     first, *rest = tensors
-    return [_Alias.apply(first) if isinstance(first, torch.Tensor) and first.requires_grad else first, *rest]
+    if not isinstance(first, torch.Tensor):
+        return tensors
+    return [_Alias.apply(first) if first.requires_grad else first.detach(), *rest]
 
 
 def predict(

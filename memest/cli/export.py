@@ -32,8 +32,14 @@ def run(
     from memest import schema
     from memest.cli.output import write
     from memest.cli.request import open_with_inputs
+    from memest.estimate import bind
     from memest.sources import is_torch, open_model
 
-    graph = open_with_inputs(model, inputs, batch)[0] if is_torch(model) else open_model(model)
+    examples = None
+    if is_torch(model):
+        graph, shapes = open_with_inputs(model, inputs, batch)
+        examples = bind(graph.inputs, shapes or {})
+    else:
+        graph = open_model(model)
     form = "json" if json or (output is not None and output.suffix == ".json") else "yaml"
-    write(schema.dumps(graph, form=form), output)
+    write(schema.dumps(graph, form=form, examples=examples), output)

@@ -9,11 +9,14 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
+import typer
+
 from memest.cli.options import Format
 from memest.errors import UsageError
 from memest.render.report import Report
 
 WIDTH = 120
+BROKEN_PIPE = 141
 
 
 def show(report: Report, form: Format, output: Path | None) -> None:
@@ -29,8 +32,11 @@ def write(text: str, output: Path | None) -> None:
     """``text`` to stdout, or to ``output``: first beside it, then in its place. UsageError says why it cannot be."""
     if output is None or str(output) == "-":
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise typer.Exit(BROKEN_PIPE) from None
         return
     try:
         if output.exists() and not output.is_file():

@@ -64,10 +64,10 @@ def _dense_layer(b: Builder, features: list[Node], growth_rate: int, drop_rate: 
     with b.holding(narrow):
         x = b.layer("batch_norm", narrow, name="norm2")
         x = b.layer("relu", x, name="relu2", inplace=True)
-        x = b.layer("conv2d", x, name="conv2", out_channels=growth_rate, kernel_size=3, padding=1, bias=False)
+        new: Node = b.layer("conv2d", x, name="conv2", out_channels=growth_rate, kernel_size=3, padding=1, bias=False)
         if drop_rate > 0:
-            x = b.layer("dropout", x, p=drop_rate)
-    return x
+            new = b.layer("dropout", new, p=drop_rate)
+    return new
 
 
 def _transition(b: Builder, x: Node) -> Node:

@@ -44,9 +44,8 @@ def _inverted_residual(b: Builder, x: Node, expansion: int, channels: int, strid
         out = _conv_norm_relu6(b, out, str(place), hidden, kernel_size=3, stride=stride, groups=hidden)
         out = b.layer("conv2d", out, name=str(place + 1), out_channels=channels, kernel_size=1, bias=False)
         out = b.layer("batch_norm", out, name=str(place + 2))
-    if stride == 1 and x.shape[1] == channels:
-        out = b.layer("add", x, out)
-    return out
+    joined: Node = b.layer("add", x, out) if stride == 1 and x.shape[1] == channels else out
+    return joined
 
 
 def _conv_norm_relu6(b: Builder, x: Node, name: str, channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1) -> Node:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memest.builder import Builder, Node
-from memest.errors import UsageError
 from memest.graph import Graph
 from memest.models.nnunet import PerAxis, Stages, conv_norm, decoder, stacked
 
@@ -39,8 +38,6 @@ def residual_encoder_unet(
     if n_blocks_per_stage is None:
         n_blocks_per_stage = tuple(BLOCKS[min(s, len(BLOCKS) - 1)] for s in range(len(stages)))
     blocks = stages.per_stage("n_blocks_per_stage", n_blocks_per_stage)
-    if min(blocks) < 1:
-        raise UsageError("model 'residual_encoder_unet', option 'n_blocks_per_stage': a stage needs a block")
     up = stages.per_stage("n_conv_per_stage_decoder", n_conv_per_stage_decoder, less=1)
     b = stages.builder()
     x = stages.input(b, input_channels)
@@ -69,5 +66,5 @@ def _basic_block(b: Builder, x: Node, features: int, kernel_size: tuple[int, ...
         out = conv_norm(b, x, "conv1", features, kernel_size, stride)
         out = conv_norm(b, out, "conv2", features, kernel_size, ones, nonlin=False)
         out = b.layer("add", out, residual, inplace=True)
-        out = b.layer("leaky_relu", out, name="nonlin2", inplace=True)
-    return out
+        joined: Node = b.layer("leaky_relu", out, name="nonlin2", inplace=True)
+    return joined

@@ -75,7 +75,7 @@ def _new_full(k: Tape, input: Tensor, *, size: Shape, fill_value: float, dtype: 
 def _row(name: str, forward: Any, roles: tuple[str, ...], attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str = "TensorFactories.cpp") -> Operator:
     return Operator(
         name=name,
-        torch=f"validation.adapters.{'new_tensor_like' if roles else 'new_tensor'}.{name}",
+        torch=f"torch.Tensor.{name}" if name.startswith("new_") else f"torch.{name}",
         roles=roles,
         attributes=attributes,
         forward=forward,
@@ -105,7 +105,7 @@ def _of_input(*attributes: dict[str, Any]) -> tuple[Example, ...]:
 ROWS = (
     *(_row(name, _from_shape, (), (SHAPE, FLOAT), _calls({"shape": (3, 4)}, {"shape": (), "dtype": "float64"})) for name in FILLED),
     _row("full", _full, (), (SHAPE, FILL, DTYPE), _calls({"shape": (3, 4), "fill_value": 1.5}, {"shape": (3,), "fill_value": 2})),
-    _row("arange", _arange, (), (*NUMBERS, DTYPE), _calls({"end": 5}, {"start": 1, "end": 6, "step": 2}, {"end": 2.0, "step": 0.3}), "RangeFactories.cpp"),
+    _row("arange", _arange, (), (*NUMBERS, DTYPE), _calls({"end": 5}, {"start": 1, "end": 6, "step": 2}, {"start": 0.0, "end": 2.0, "step": 0.3}), "RangeFactories.cpp"),
     _row(
         "linspace",
         _linspace,

@@ -387,6 +387,14 @@ ROWS = (
         ),
     ),
     _row(
+        "remainder",
+        _floor_divide,
+        (),
+        None,
+        f"{BINARY} (no derivative here)",
+        examples=(Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),),
+    ),
+    _row(
         "addcmul",
         _addcmul,
         ("tensor1", "tensor2"),

@@ -299,7 +299,7 @@ def _linear(c: Caller, input: Any, weight: Any, bias: Any) -> Any:
         raise ShapeError(f"the weight {list(weight.shape)} does not fit an input of shape {list(input.shape)}")
     if bias is not None and ndim == 2:
         return c.call("addmm", bias, input, c.call("t", weight))
-    if bias is not None and len(bias.shape) == 1 and is_contiguous(input.shape, input.spec.strides):
+    if bias is not None and len(bias.shape) == 1 and all(is_contiguous(v.shape, v.spec.strides) for v in (bias, input)):
         flat = c.call("view", input, shape=(prod(input.shape[:-1]), input.shape[-1]))
         product = c.call("addmm", bias, flat, c.call("t", weight))
         return c.call("view", product, shape=(*input.shape[:-1], product.shape[1]))

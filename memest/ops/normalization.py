@@ -11,7 +11,7 @@ from memest.ops.kernels import contiguous, elementwise, mean_into, scalar, sugge
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
-from memest.tensor import channels_last_strides, is_channels_last, is_contiguous
+from memest.tensor import channels_last_strides, is_channels_last, is_channels_last_strides, is_contiguous
 
 _HALF = ("float16", "bfloat16")
 _GROUP_NORM_FORWARD_THRESHOLD = 1024
@@ -272,11 +272,14 @@ def _rms_norm(c: Caller, input: Any, weight: Any, *, normalized_shape: tuple[int
     dims = tuple(range(len(input.shape) - len(normalized_shape), len(input.shape)))
     squares = c.call("pow", input, None, exponent=2)
     mean = c.call("mean", squares, dim=dims, keepdim=True)
-    c.call("add", mean, None, value=1e-6 if eps is None else eps, inplace=True)
-    scale = c.call("rsqrt", mean)
-    c.drop(mean, squares)
+    shifted = c.call("add", mean, None, value=1e-6 if eps is None else eps, inplace=True)
+    scale = c.call("rsqrt", shifted)
+    c.drop(shifted, mean, squares)
     out = c.call("mul", input, scale)
-    return out if weight is None else c.call("mul", out, weight)
+    if weight is not None:
+        scaled, out = out, c.call("mul", out, weight)
+        c.drop(scaled)
+    return out if is_channels_last_strides(input.shape, input.spec.strides) else c.call("contiguous", out)
 
 
 def _instance_norm(
@@ -305,7 +308,7 @@ def _instance_norm(
     flat = c.call("view", c.call("contiguous", input), shape=(1, n * channels, *shape[2:]))
     out = c.call("batch_norm", flat, repeated[2], repeated[3], repeated[0], repeated[1], None, training=own, momentum=momentum, eps=eps)
     for stat in repeated[2:]:
-        if stat is not None:
+        if own and stat is not None:
             rows = c.call("view", stat, shape=(n, channels))
             c.drop(c.call("mean", rows, dim=(0,)), rows)
     return c.call("view", out, shape=shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memest.dtypes import FLOATING
+from memest.dtypes import FLOATING, check_dtype
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import (
@@ -56,23 +56,28 @@ def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Ten
     return expanded(k, _restored(k, grad, dim, keepdim, len(sizes)), sizes)
 
 
-def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+def _accumulated(dtype: str, wanted: str | None) -> str:
+    return wanted or (dtype if dtype in FLOATING else "int64")
+
+
+def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
-    out = k.empty(_shape(input, dim, keepdim), input.dtype if input.dtype in FLOATING else "int64")
+    out = k.empty(_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
     sum_into(k, input, out)
     return out
 
 
-def _sum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+def _sum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     return [_spread(k, incoming(grads), saved["sizes"], dim, keepdim)]
 
 
-def mean(k: Tape, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+def mean(k: Tape, input: Tensor, dim: Any, keepdim: bool, dtype: str | None = None) -> Tensor:
     """``at::mean``: half types are summed in float32."""
-    if input.dtype not in FLOATING:
-        raise ShapeError(f"mean of {input.dtype}")
-    out = k.empty(_shape(input, dim, keepdim), input.dtype)
-    if input.dtype not in ("float16", "bfloat16"):
+    kind = dtype or input.dtype
+    if kind not in FLOATING:
+        raise ShapeError(f"mean of {kind}: cast to a floating type first")
+    out = k.empty(_shape(input, dim, keepdim), kind)
+    if kind not in ("float16", "bfloat16"):
         mean_into(k, input, out)
         return out
     total = k.empty(out.shape, "float32")
@@ -81,12 +86,12 @@ def mean(k: Tape, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     return out
 
 
-def _mean(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+def _mean(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
-    return mean(k, input, dim, keepdim)
+    return mean(k, input, dim, keepdim, dtype)
 
 
-def _mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+def _mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     return [with_number(k, _spread(k, incoming(grads), saved["sizes"], dim, keepdim), 1)]
 
 
@@ -249,12 +254,35 @@ def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, di
     return [elementwise(k, unit, grad)]
 
 
-def _cumsum(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
+    k.save(input=input)
+    out = k.empty(_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    sum_into(k, input, out)
+    k.save(result=out)
+    return out
+
+
+def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
+    """prod_backward where no element is zero: grad * (result / self), after counting the zeros."""
+    input: Tensor = saved["input"]
+    zeros = with_number(k, input, 0, "bool")
+    if dim is None:
+        k.free(zeros)
+    else:
+        counts = k.empty(_shape(input, dim, False), "int64")
+        sum_into(k, zeros, counts)
+        k.free(k.empty((), "int64"))
+    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim) if dim is not None else incoming(grads)
+    result = _restored(k, saved["result"], dim, keepdim, input.ndim) if dim is not None else saved["result"]
+    return [elementwise(k, elementwise(k, result, input), grad)]
+
+
+def _cumsum(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
     wrapped(dim, input.ndim)
-    return k.empty(input.shape, input.dtype if input.dtype in FLOATING else "int64")
+    return k.empty(input.shape, _accumulated(input.dtype, dtype))
 
 
-def _cumsum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:
+def _cumsum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int, dtype: str | None) -> list[Tensor | None]:
     """grad.flip(dim).cumsum(dim).flip(dim)."""
     grad = incoming(grads)
     if grad.numel <= 1 or grad.shape[wrapped(dim, grad.ndim)] == 1:
@@ -309,6 +337,7 @@ def _choose(name: str) -> Any:
 
 DIMS = Attribute(name="dim", default=None, check=dim_or_dims)
 DIM = Attribute(name="dim", default=REQUIRED, check=integer)
+DTYPE = Attribute(name="dtype", default=None, check=optional(check_dtype))
 KEEP = Attribute(name="keepdim", default=False, check=flag)
 CORRECTION = Attribute(name="correction", default=1, check=optional(number))
 BCHW = (2, 3, 4, 5)
@@ -341,8 +370,8 @@ def _row(name: str, forward: Any, backward: Any, saves: tuple[str, ...], attribu
 
 
 ROWS = (
-    _row("sum", _sum, _sum_backward, (), (DIMS, KEEP), (*ALONG, LARGE)),
-    _row("mean", _mean, _mean_backward, (), (DIMS, KEEP), (*ALONG, LARGE)),
+    _row("sum", _sum, _sum_backward, (), (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
+    _row("mean", _mean, _mean_backward, (), (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
     _row("var", _var, _var_backward, ("input",), (DIMS, CORRECTION, KEEP), (*ALONG, LARGE)),
     _row("std", _std, _std_backward, ("input", "result"), (DIMS, CORRECTION, KEEP), ALONG),
     _row("var_mean", _var_mean, _var_mean_backward, ("input",), (DIMS, CORRECTION, KEEP), ALONG),
@@ -371,7 +400,15 @@ ROWS = (
         "torch.linalg.vector_norm",
         "aten/src/ATen/native/LinearAlgebra.cpp",
     ),
-    _row("cumsum", _cumsum, _cumsum_backward, (), (DIM,), _examples({"dim": 1}, {"dim": -1})),
+    _row(
+        "prod",
+        _prod,
+        _prod_backward,
+        ("input", "result"),
+        (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
+        (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1})),
+    ),
+    _row("cumsum", _cumsum, _cumsum_backward, (), (DIM, DTYPE), _examples({"dim": 1}, {"dim": -1})),
     _row("logsumexp", _logsumexp, _logsumexp_backward, ("input", "result"), (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP), _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True})),
 )
 COMPOSITE_ROWS = (

@@ -541,7 +541,7 @@ COMPOSITE_ROWS = (
         "flatten",
         _flatten,
         (_attribute("start_dim", 0), _attribute("end_dim", -1)),
-        (*_examples((BCHW, {"start_dim": 1}), ((3,), {})), *_examples((BCHW, {"start_dim": 1}), layout="channels_last")),
+        (*_examples((BCHW, {"start_dim": 1}), (BCHW, {})), *_examples((BCHW, {"start_dim": 1}), layout="channels_last")),
     ),
     _composite(
         "unflatten", _unflatten, (DIM, _attribute("sizes", check=integers)), _examples(((2, 6), {"dim": 1, "sizes": (2, -1)})), "torch.Tensor.unflatten"

@@ -104,7 +104,7 @@ def heading(estimate: Estimate) -> str:
     """What was asked, on one line."""
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
     how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
-    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, torch {estimate.device} ({estimate.cpu.isa}, {estimate.cpu.threads} threads)"
+    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, torch {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
 
 
 def moment(estimate: Estimate) -> str:
@@ -121,7 +121,7 @@ def notes(estimate: Estimate) -> tuple[str, ...]:
     scratch = estimate.by_category().get("workspace", 0)
     inside = f"; {format_bytes(scratch)} of the peak is library scratch" if scratch else ""
     return (
-        f"exact: every byte torch's CPU allocator hands out in this step, for torch 2.13 with {cpu.isa} and {cpu.threads} threads{inside}",
+        f"exact: every byte torch's CPU allocator hands out in this step, for torch 2.13 with {cpu.isa} and {_threads(estimate)}{inside}",
         "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release",
     )
 
@@ -198,3 +198,8 @@ def _one_row(estimate: Estimate) -> Table:
         **{f"{c}_bytes": by.get(c, 0) for c in CATEGORIES},
     }
     return Table(title="", columns=tuple((k, "text") for k in cells), rows=(tuple(cells.values()),))
+
+
+def _threads(estimate: Estimate) -> str:
+    n = estimate.cpu.threads
+    return "1 thread" if n == 1 else f"{n} threads"

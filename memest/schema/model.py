@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from memest.errors import did_you_mean
 
 VERSION = 1
+_RESERVED_SIZE = re.compile(r"\b(?:[tf]\d+|(?:max|min)\b(?!\s*\())|__|[^\x00-\x7f]")
 Settings = dict[str, Any]
 
 
@@ -17,6 +19,8 @@ def _dim(value: Any) -> Any:
         raise ValueError(f"a size is a number, a name such as H or an expression such as H//2, got {value!r}")
     if isinstance(value, int) and value < 1:
         raise ValueError(f"sizes are positive, got {value}")
+    if isinstance(value, str) and _RESERVED_SIZE.search(value):
+        raise ValueError(f"the names max, min, t0, t1, … and f0, f1, … are taken, got {value!r}")
     return value
 
 
@@ -59,24 +63,27 @@ class ParameterModel(_Strict):
 
 InputModel = Annotated[TensorModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | TensorModel)]
 OwnedModel = Annotated[ParameterModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | ParameterModel)]
-LayerModel = Annotated[dict[str, Settings | None], BeforeValidator(_name_alone, json_schema_input_type=str | dict[str, Settings | None])]
+_LAYER = {"description": "one operator or block, with its settings"}
+LayerModel = Annotated[dict[str, Settings | None], BeforeValidator(_name_alone), WithJsonSchema(_LAYER)]
 
 
 class BlockModel(_Strict):
-    """Layers written once. ``arguments`` are names, or names with defaults; ``output`` is what it gives (the last layer's by default)."""
+    """Layers written once. ``arguments`` are names, or names with defaults; ``output`` is what it gives (the last layer's by default);
+    ``holds`` are values that live until the block ends, as a Python function's variables do (its inputs always do)."""
 
     arguments: list[str] | dict[str, Any] = Field(default_factory=list)
     inputs: list[str] = Field(default_factory=lambda: ["input"])
     layers: list[LayerModel] = Field(min_length=1)
     output: str | None = None
+    holds: list[str] = Field(default_factory=list)
 
 
 class GraphModel(_Strict):
     """A whole file.
 
     ``examples`` are sizes at which the file is checked when it is read; ``order`` lists owners of parameters (or what their names begin with)
-    in torch's order of registration, where it is not that of the layers; ``drops`` says for single layers which values die after them, where it
-    is not each one's last reader; ``inference`` is the graph of ``eval()`` where it differs."""
+    in torch's order of registration, where it is not that of the layers; ``holds`` are values that live until the forward ends; ``drops`` says for single layers which values die after them, where it
+    is not each one's last reader; ``guards`` are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs."""
 
     memest: int = VERSION
     name: str = "graph"
@@ -87,27 +94,37 @@ class GraphModel(_Strict):
     layers: list[LayerModel]
     outputs: list[str] | None = None
     order: list[str] | None = None
+    holds: list[str] = Field(default_factory=list)
     drops: dict[str, list[str]] | None = None
+    guards: list[str] | None = None
     inference: GraphModel | None = None
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a graph file; the settings of each operator are listed, those of blocks are free."""
-    schema = GraphModel.model_json_schema()
+    schema: dict[str, Any] = _with_layers(GraphModel.model_json_schema())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["$defs"]["settings"] = {name: _settings_schema(names) for name, names in _keywords().items()}
+    schema["$defs"]["layer"] = {"anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": _operators()}]}
     return schema
 
 
-def _keywords() -> dict[str, list[str]]:
+def _with_layers(value: Any) -> Any:
+    """``value`` with every place for a layer pointing to the one description of layers."""
+    if value == _LAYER:
+        return {"$ref": "#/$defs/layer"}
+    if isinstance(value, dict):
+        return {k: _with_layers(v) for k, v in value.items()}
+    return [_with_layers(v) for v in value] if isinstance(value, list) else value
+
+
+def _operators() -> dict[str, Any]:
     from memest.ops.table import COMPOSITES, OPERATORS
     from memest.schema.layers import keywords_of
 
-    return {op: keywords_of(op) for op in (*OPERATORS, *COMPOSITES)}
-
-
-def _settings_schema(names: list[str]) -> dict[str, Any]:
-    return {"type": ["object", "null"], "properties": {n: {} for n in names}, "additionalProperties": False}
+    return {
+        op: {"type": ["object", "null"], "properties": {k: {} for k in keywords_of(op)}, "additionalProperties": False}
+        for op in (*OPERATORS, *COMPOSITES)
+    }
 
 
 def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:

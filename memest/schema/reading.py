@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from memest.builder import Builder, Node
-from memest.dims import Expr, parse
+from memest.dims import Expr, Guard, parse, parse_guard, symbols_of
 from memest.dtypes import ITEMSIZE
 from memest.errors import FileError, GraphError, MemestError, ShapeError, did_you_mean
 from memest.graph import Graph, Layer
@@ -146,9 +146,12 @@ class _Reader:
         self._check_blocks()
         self._declare()
         last = self._layers(self.model.layers, (*self.root, "layers"), self.names, self._only_input(), ())
-        graph = self.builder.build(*self._outputs(last))
+        outputs = self._outputs(last)
+        self.at("holds")
+        self.builder.keep_until_here(*(self._find(n, self.names, "holds") for n in self.model.holds))
+        graph = self.builder.build(*outputs)
         self._check_sizes(graph)
-        graph = self._with_order(self._with_drops(graph))
+        graph = self._with_guards(self._with_order(self._with_drops(graph)))
         if self.model.inference is not None:
             graph = graph.with_(inference=_read(self.model.inference, (*self.root, "inference")))
         return graph
@@ -298,6 +301,8 @@ class _Reader:
         with self.builder.holding(*inputs):
             entries = [self._substituted(e, values, (*place, i)) for i, e in enumerate(block.layers)]
             last = self._layers(entries, place, names, inputs[0] if inputs else None, path)
+            self.place = (*self.root, "blocks", op, "holds")
+            self.builder.keep_until_here(*(self._find(n, names, f"block {op!r} holds") for n in block.holds))
         self.place = (*self.root, "blocks", op)
         if block.output is not None:
             return self._find(block.output, names, f"block {op!r}")
@@ -376,7 +381,7 @@ class _Reader:
 
     def _check_sizes(self, graph: Graph) -> None:
         """Every size that is written into an attribute must be a dim of an input."""
-        known = {s for i in graph.inputs for d in i.shape if isinstance(d, Expr) for s in d.symbols()}
+        known = _sizes_of(graph)
         unknown = next((s for s in _sizes_in(graph) if s not in known), None)
         if unknown is not None:
             self.at("layers")
@@ -398,6 +403,18 @@ class _Reader:
         changed = tuple(_dropping(layer, drops.get(layer.name)) for layer in graph.layers)
         _check_deaths(changed, graph)
         return graph.with_(layers=changed)
+
+    def _with_guards(self, graph: Graph) -> Graph:
+        guards: list[Guard] = []
+        known = _sizes_of(graph)
+        for i, text in enumerate(self.model.guards or ()):
+            self.at("guards", i)
+            guard = parse_guard(text)
+            unknown = sorted(symbols_of((guard.left, guard.right)) - known)
+            if unknown:
+                raise GraphError(f"guards: size {unknown[0]!r} is not a dim of any input{did_you_mean(unknown[0], known)}")
+            guards.append(guard)
+        return graph.with_(guards=tuple(guards)) if guards else graph
 
     def _with_order(self, graph: Graph) -> Graph:
         order = self.model.order
@@ -424,6 +441,10 @@ def sorted_by(order: Sequence[str], names: Sequence[str]) -> list[str]:
         return len(order)
 
     return sorted(names, key=place)
+
+
+def _sizes_of(graph: Graph) -> set[str]:
+    return {s for i in graph.inputs for s in symbols_of(i.shape)}
 
 
 def _sizes_in(graph: Graph) -> Iterable[str]:

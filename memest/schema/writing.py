@@ -41,16 +41,29 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     drops = _drops(graph)
     if drops:
         data["drops"] = drops
+    if graph.guards:
+        data["guards"] = [str(g) for g in graph.guards]
     if graph.inference is not None:
         data["inference"] = to_dict(graph.inference, examples=examples)
     return data
 
 
+class _Settings(dict[str, Any]):
+    """What stands on one line."""
+
+
 class _Dumper(yaml.SafeDumper):
-    """No anchors: plain text a person can read."""
+    """No anchors, a layer on one line: plain text a person can read."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _one_line(dumper: yaml.SafeDumper, data: _Settings) -> yaml.Node:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
+
+
+_Dumper.add_representer(_Settings, _one_line)
 
 
 def _input(i: Input) -> Any:
@@ -64,7 +77,7 @@ def _plain_dim(d: int | Expr) -> int | str:
 
 
 def _parameter(p: Parameter) -> Any:
-    entry: dict[str, Any] = {"shape": list(p.shape)}
+    entry = _Settings({"shape": list(p.shape)})
     if p.dtype != "float32":
         entry["dtype"] = p.dtype
     if p.layout != "contiguous":
@@ -107,7 +120,7 @@ def _layers(graph: Graph, short: Mapping[str, Shorthand]) -> Iterator[dict[str, 
             owners.add(s.owner)
         elif s is not None:
             entry.update(_owning(layer, s))
-        yield {layer.op: entry}
+        yield {layer.op: _Settings(entry)}
         previous = layer.outputs[0] if layer.outputs else previous
 
 
@@ -153,7 +166,8 @@ def creation_order(explicit: Sequence[str], layers: Sequence[Layer], short: Mapp
     makers = {name: s for s in short.values() for name in s.parameters}
     made = dict.fromkeys(explicit)
     for layer in layers:
-        for s in [makers[n] for n in layer.reads if n in makers] + [short[layer.name]] * (layer.name in short):
+        own = [short[layer.name]] if layer.name in short else []
+        for s in [makers[n] for n in layer.reads if n in makers] + own:
             made.update(dict.fromkeys(s.parameters))
     return list(made)
 
