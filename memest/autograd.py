@@ -12,9 +12,9 @@ from itertools import count
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
-from memest.ops.kernels import partial_sums
+from memest.ops.kernels import partial_sums, transposed_block, transposes
 from memest.ops.tape import Trace
-from memest.tensor import Spec, contiguous_strides, is_non_overlapping_and_dense, nbytes
+from memest.tensor import Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes
 
 Items = evaluate.Items
 
@@ -309,6 +309,9 @@ class Machine:
             dense = is_non_overlapping_and_dense(spec.shape, spec.strides)
             strides = spec.strides if dense else contiguous_strides(spec.shape)
             kept = ledger.hold(Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype))))
+            if transposes(gradient.spec, kept.spec):
+                side = transposed_block(spec.dtype)
+                ledger.release(ledger.allocate(nbytes((side, side), spec.dtype)))
             ledger.let_go(gradient)
         kept.storage.category = "gradient"
         kept.storage.reason = f"gradient of {leaf.name}"
@@ -322,4 +325,4 @@ def _obeys_layout(grad: Spec, parameter: Spec) -> bool:
     """obeys_layout_contract: the parameter's strides (of size-1 dims: any but 0), or row-major when the parameter is not dense."""
     if is_non_overlapping_and_dense(parameter.shape, parameter.strides):
         return all(a == b if n != 1 else a != 0 for n, a, b in zip(grad.shape, grad.strides, parameter.strides, strict=True))
-    return grad.strides == contiguous_strides(grad.shape)
+    return is_contiguous(grad.shape, grad.strides)

@@ -19,7 +19,7 @@ from typing import Any
 
 from memest.autograd import Machine
 from memest.dims import Dim, Expr, expression, parse
-from memest.errors import GraphError, MemestError, did_you_mean
+from memest.errors import GraphError, MemestError, ShapeError, did_you_mean, unforeseen
 from memest.graph import Graph, Input, Layer, Parameter, attribute_items, default_drops
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
@@ -55,6 +55,7 @@ class Builder:
         self._nodes: dict[str, Node] = {}
         self._scope: list[str] = []
         self._held: list[tuple[str, int]] = []
+        self._uses: dict[str, int] = {}
         self._mentioned: dict[str, None] = {}
         self._registers = False
         self._machine = Machine(Ledger(), True, Cpu(), remember=False)
@@ -96,6 +97,8 @@ class Builder:
             return self._append(op, full, list(inputs), tuple(outputs), (trainable, shares, owner or full), attributes)
         except MemestError as e:
             raise e.at(f"layer {full!r} ({op})") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            raise unforeseen(e).at(f"layer {full!r} ({op})") from e
 
     def _append(self, op: str, full: str, inputs: list[Any], outputs: tuple[str, ...], owning: tuple[bool, str | None, str], attributes: dict[str, Any]) -> Any:
         row = operator_named(op)
@@ -110,6 +113,8 @@ class Builder:
             value = bound.get(key)
             if value is None and not role.endswith("?"):
                 raise GraphError(f"needs a tensor for {key!r}")
+            if value is not None and isinstance(value, Node) == role.rstrip("?").endswith("*"):
+                raise GraphError(f"takes {'a list of tensors' if isinstance(value, Node) else 'one tensor'} for {key!r}")
             tensors.append(value)
         written = {k: v for k, v in attribute_items({k: _written(v) for k, v in attributes.items()})}
         canonical = row.canonical({k: _concrete(v) for k, v in attributes.items()})
@@ -148,6 +153,9 @@ class Builder:
                 del attributes[key]
         first = bound["input"]
         made = module.parameters(first.shape, checked)
+        empty = next((p for p in made if any(n < 1 for n in p.shape)), None)
+        if empty is not None:
+            raise ShapeError(f"sizes are positive, its {empty.role} would be {list(empty.shape)}")
         return {
             p.role: self.parameter(f"{owner}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer) for p in made
         }
@@ -233,9 +241,10 @@ class Builder:
         base = ".".join([*self._scope, name or op])
         if name is not None or base not in self._nodes:
             return base
-        n = 2
+        n = self._uses.get(base, 1) + 1
         while f"{base}_{n}" in self._nodes:
             n += 1
+        self._uses[base] = n
         return f"{base}_{n}"
 
     def _fresh(self, name: str) -> None:

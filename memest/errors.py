@@ -54,3 +54,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unforeseen(error: Exception) -> MemestError:
+    """What a rule stumbled over, as an error of ours: sizes or attributes it was not written for."""
+    return UnsupportedError(f"the rule cannot take these sizes or attributes ({type(error).__name__}: {error}); please report it")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.errors import UsageError, did_you_mean
+from memest.errors import UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -65,8 +65,15 @@ def open_model(text: str, example: Example | None = None) -> Graph:
     if is_torch(text):
         return _torch(text, example)
     if _is_built_in(text):
-        return model(text)
+        return _built_in(text)
     raise UsageError(f"unknown model {text!r}{did_you_mean(text.partition(':')[0], _built_in_names())}; a model is {FORMS}")
+
+
+def _built_in(text: str) -> Graph:
+    try:
+        return model(text)
+    except UnknownNameError as e:
+        raise UsageError(str(e)) from None
 
 
 def _built_in_names() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from memest import losses, optimizers
 from memest.autograd import AccumulateGrad, Machine
 from memest.dims import has_expr, resolve
-from memest.errors import GraphError, MemestError, UnknownNameError, UsageError, did_you_mean
+from memest.errors import GraphError, MemestError, UnknownNameError, UsageError, did_you_mean, unforeseen
 from memest.graph import Graph, Layer
 from memest.ledger import Ledger, Step, Storage, Value
 from memest.libraries.cpu import Cpu
@@ -166,6 +166,8 @@ class _Player:
             outputs = self.caller.run(entry, [self._bound(t) for t in layer.tensors], attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
         if len(layer.outputs) > len(outputs):
             raise GraphError(f"layer {layer.name!r} ({layer.op}): gives {len(outputs)} outputs, {len(layer.outputs)} are named")
         for name, value in zip(layer.outputs, outputs, strict=False):
@@ -216,7 +218,8 @@ class _Player:
         ledger.phase, ledger.layer = "loss", "loss"
         prediction = outputs[0]
         if not recipe.hold_output:
-            self._let_outputs_go(self.graph.outputs[1:])
+            first, *others = self.graph.outputs
+            self._let_outputs_go(tuple(name for name in others if name != first))
         target_spec = recipe.loss.target(prediction.spec)
         target = ledger.hold(Value(target_spec, ledger.resident(nbytes(target_spec.shape, target_spec.dtype), "input", "target")))
         entry = recipe.loss.composite
@@ -235,6 +238,10 @@ class _Player:
         if not recipe.hold_output:
             ledger.let_go(loss)
         self._optimize(recipe.optimizer)
+        if recipe.hold_output:
+            ledger.layer, ledger.op = "", ""
+            self._let_outputs_go(self.graph.outputs)
+            ledger.let_go(loss)
 
     def _optimize(self, optimizer: optimizers.Optimizer) -> None:
         ledger, number = self.ledger, self.recipe.step

@@ -198,6 +198,11 @@ def test_defaults_pass_their_own_checks(row: Row) -> None:
         assert row.canonical({}) == given
 
 
+def attributes_of(row: Row) -> dict[str, Any]:
+    """Attributes that are valid together, from the first example."""
+    return dict(row.examples[0].attributes) if row.examples else {}
+
+
 @every_row
 def test_unknown_attributes_are_refused(row: Row) -> None:
     with pytest.raises(GraphError, match="no attribute 'no_such_attribute'"):
@@ -356,7 +361,7 @@ def torch_result(row: Row, example: Example) -> tuple[list[Any], list[Any]]:
     from validation.rows import _fresh, call_torch, example_tensors, flat
 
     attributes = dict(example.attributes)
-    tensors = _fresh(example_tensors(example), attributes)
+    tensors = _fresh(example_tensors(example), attributes, row)
     result = call_torch(row, tensors, attributes)
     return flat(tensors), list(result) if isinstance(result, tuple | list) else [result]
 
@@ -409,7 +414,7 @@ def saved_by_torch(row: Row, example: Example) -> Counter[str]:
     from validation.rows import _fresh, call_torch, example_tensors, flat
 
     attributes = dict(example.attributes)
-    tensors = _fresh(example_tensors(example), attributes)
+    tensors = _fresh(example_tensors(example), attributes, row)
     references: list[weakref.ref[_Kept]] = []
 
     def pack(t: torch.Tensor) -> _Kept:

@@ -51,6 +51,7 @@ PARAMETERS = {
 }
 OWN = ("unet3d", "unet2d", "vnet", "plain_conv_unet", "residual_encoder_unet")
 TORCHVISION = tuple(name for name in MODELS if name not in OWN)
+QUICK = ("alexnet", "densenet121", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d", "vgg11", "vgg13_bn", "wide_resnet50_2")
 ODD = (3, 3, 101, 73)
 
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -280,7 +281,8 @@ def test_names_are_graph_errors_for_the_command_line() -> None:
 
 
 def _assert_same(graph: Graph, imported: Graph, shape: tuple[int, ...]) -> None:
-    """Parameters by name, order and kind; the streams of training and inference, release by release."""
+    """Layers by name; parameters by name, order and kind; the streams of training and inference, release by release."""
+    assert [layer.name for layer in graph.layers] == [layer.name for layer in imported.layers]
     assert [(p.name, p.shape, p.dtype, p.buffer, p.trainable) for p in graph.parameters] == [
         (p.name, p.shape, p.dtype, p.buffer, p.trainable) for p in imported.parameters
     ]
@@ -294,7 +296,7 @@ def _stream(e: Estimate) -> list[int]:
     return [step.delta for step in e.events]
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TORCHVISION])
 def test_same_as_torchvision(name: str) -> None:
     torch = pytest.importorskip("torch")
     if find_spec("torchvision") is None:

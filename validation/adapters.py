@@ -120,12 +120,12 @@ def gather(input: torch.Tensor, index: torch.Tensor, *, dim: int) -> torch.Tenso
 
 def mul_scalar(input: torch.Tensor, *, value: float) -> torch.Tensor:
     """The overload C++ code reaches with a number."""
-    return torch.ops.aten.mul.Scalar(input, value)  # type: ignore[no-any-return]
+    return torch.ops.aten.mul.Scalar(input, value)
 
 
 def div_scalar(input: torch.Tensor, *, value: float) -> torch.Tensor:
     """The overload C++ code reaches with a number."""
-    return torch.ops.aten.div.Scalar(input, value)  # type: ignore[no-any-return]
+    return torch.ops.aten.div.Scalar(input, value)
 
 
 def class_mask(input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -167,3 +167,34 @@ def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...
     for d, i in zip(dims, indices, strict=True):
         entries[d] = i
     return input[tuple(entries)]
+
+
+def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The fused kernel itself; its second output is dropped."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=attn_mask)[0]
+
+
+def additive_mask(mask: torch.Tensor, dtype: str = "float32") -> torch.Tensor:
+    """A bool mask as attention turns it into numbers."""
+    return torch.where(mask, 0.0, torch.scalar_tensor(float("-inf"), dtype=getattr(torch, dtype)))
+
+
+def causal_mask(input: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+    """The additive mask attention makes of ``is_causal``."""
+    return additive_mask(torch.ones(rows, cols, dtype=torch.bool).tril(), str(input.dtype).removeprefix("torch."))
+
+
+def safe_softmax(input: torch.Tensor) -> torch.Tensor:
+    """``_safe_softmax`` over the last dim."""
+    return torch.ops.aten._safe_softmax(input, -1)
+
+
+def native_multi_head_attention(*tensors: torch.Tensor, embed_dim: int, num_head: int, **keywords: Any) -> Any:
+    """``torch._native_multi_head_attention`` with the numbers by name."""
+    query, key, value, *rest = tensors
+    return torch._native_multi_head_attention(query, key, value, embed_dim, num_head, *rest, **keywords)
+
+
+def multi_head(*tensors: torch.Tensor, sharing: str = "none", **keywords: Any) -> Any:
+    """The same; what query, key and value share is seen by torch itself."""
+    return native_multi_head_attention(*tensors, **keywords)

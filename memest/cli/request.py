@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from memest.cli.options import Isa
-from memest.errors import MemestError, UsageError, did_you_mean
+from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
 from memest.libraries.cpu import Cpu
@@ -38,16 +38,19 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for."""
     _check_names(request)
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
-    result = estimate(
-        graph,
-        input_shape=shapes,
-        mode="train" if request.train else "infer",
-        optimizer=request.optimizer,
-        loss=request.loss,
-        hold_output=request.hold_output,
-        first_step=request.first_step,
-        cpu=_cpu(request),
-    )
+    try:
+        result = estimate(
+            graph,
+            input_shape=shapes,
+            mode="train" if request.train else "infer",
+            optimizer=request.optimizer,
+            loss=request.loss,
+            hold_output=request.hold_output,
+            first_step=request.first_step,
+            cpu=_cpu(request),
+        )
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(request.model) from e.__cause__
     return graph, result
 
 

@@ -141,6 +141,7 @@ class _Recorder(TorchFunctionMode):
         self.used: set[str] = set()
         self.sizes: dict[str, int] = {}
         self.guards: dict[Guard, None] = {}
+        self.entered: list[Any] = []
         self.machine = Machine(Ledger(), module.training, Cpu(), remember=False)
         self.caller = Caller(self.machine, False)
 
@@ -245,13 +246,21 @@ class _Recorder(TorchFunctionMode):
         name = _name_of(func)
         if name in PASSIVE:
             return self._passive(name, func, args, kwargs)
-        if isinstance(func, types.FunctionType) and name not in WHOLE:
-            with self:
-                return _without_dispatch(func)(*args, **kwargs)
+        if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
+            return self._enter(func, args, kwargs)
         binding = CALLS.get(name)
         if binding is not None:
             return self._call(name, binding, func, args, kwargs)
         raise UnsupportedError(f"{self._place()}: no rule for {_full_name(func)}{did_you_mean(name, CALLS)}")
+
+    def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
+        """Run a Python-level torch function so that the calls in it are seen (should it meet itself, that is the compiled one)."""
+        self.entered.append(func)
+        try:
+            with self:
+                return _without_dispatch(func)(*args, **kwargs)
+        finally:
+            self.entered.remove(func)
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]

@@ -62,7 +62,7 @@ def bottleneck(b: Builder, x: Node, planes: int, stride: int, family: Family) ->
         "conv2d", out, name="conv2", out_channels=width, kernel_size=3, stride=stride, padding=1, groups=family.groups, bias=False
     )
     out = b.layer("batch_norm", out, name="bn2")
-    out = b.layer("relu", out, inplace=True)
+    out = _relu_again(b, out)
     out = b.layer("conv2d", out, name="conv3", out_channels=planes * family.expansion, kernel_size=1, bias=False)
     out = b.layer("batch_norm", out, name="bn3")
     return _joined(b, x, out, stride)
@@ -76,8 +76,13 @@ def _joined(b: Builder, x: Node, out: Node, stride: int) -> Node:
             identity = b.layer("conv2d", x, name="0", out_channels=out.shape[1], kernel_size=1, stride=stride, bias=False)
             identity = b.layer("batch_norm", identity, name="1")
     with b.holding(identity):
-        out = b.layer("add", out, identity, inplace=True)
-        out = b.layer("relu", out, inplace=True)
+        return _relu_again(b, b.layer("add", out, identity, inplace=True))
+
+
+def _relu_again(b: Builder, x: Node) -> Node:
+    """A further call of the block's one ``relu`` module."""
+    with b.scope("relu"):
+        out: Node = b.layer("relu", x, inplace=True)
     return out
 
 

@@ -81,14 +81,15 @@ def _masked_fill(k: Tape, input: Tensor, mask: Tensor, *, value: float, inplace:
     k.save(mask=mask)
     shape = broadcast_shape(input, mask)
     if not inplace:
-        return clone(k, input) if shape == input.shape else k.empty(shape, input.dtype)
+        return k.empty(shape, input.dtype)
     if shape != input.shape:
         raise ShapeError(f"a mask of shape {list(mask.shape)} does not fit in place onto {list(input.shape)}")
     return input
 
 
 def _masked_fill_backward(k: Tape, saved: Saved, grads: Grads, *, value: float, inplace: bool) -> list[Tensor | None]:
-    return [clone(k, _grad(grads)), None]
+    grad = _grad(grads)
+    return [k.empty(grad.shape, grad.dtype), None]
 
 
 def _clamp(k: Tape, input: Tensor, *, min: float | None, max: float | None, inplace: bool) -> Tensor:
@@ -98,7 +99,7 @@ def _clamp(k: Tape, input: Tensor, *, min: float | None, max: float | None, inpl
 
 
 def _limited(k: Tape, input: Tensor, inplace: bool) -> Tensor:
-    k.save(input=clone(k, input) if inplace else input)
+    k.save(input=clone(k, input) if inplace and k.grad_enabled else input)
     return input if inplace else elementwise(k, input)
 
 
@@ -150,7 +151,9 @@ def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | Non
     return [side() if k.needs[0] else None, second]
 
 
-def _mask_row(name: str, forward: Any, roles: tuple[str, ...], examples: tuple[Example, ...], attributes: tuple[Attribute, ...] = ()) -> Operator:
+def _mask_row(
+    name: str, forward: Any, roles: tuple[str, ...], examples: tuple[Example, ...], attributes: tuple[Attribute, ...] = ()
+) -> Operator:
     return Operator(
         name=name,
         torch=f"torch.{name}",

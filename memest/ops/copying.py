@@ -9,7 +9,17 @@ from typing import Any
 from memest.dtypes import check_dtype
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import cat, contiguous, empty_like, preserved_strides, reduced_shape, scalar, sum_into, suggests_channels_last
+from memest.ops.kernels import (
+    cat,
+    contiguous,
+    copy_into,
+    empty_like,
+    preserved_strides,
+    reduced_shape,
+    scalar,
+    sum_into,
+    suggests_channels_last,
+)
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, optional
 from memest.ops.shaping import dim_or_dims, expanded, incoming, reshaped, unsqueezed, wrapped
 from memest.ops.tape import Tape, Tensor
@@ -38,7 +48,9 @@ def _lies(spec: Spec, memory_format: str) -> bool:
 
 
 def _clone(k: Tape, input: Tensor, *, memory_format: str) -> Tensor:
-    return k.empty(input.shape, input.dtype, _formatted_strides(input, memory_format))
+    out = k.empty(input.shape, input.dtype, _formatted_strides(input, memory_format))
+    copy_into(k, input, out)
+    return out
 
 
 def _unchanged(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
@@ -99,7 +111,12 @@ def _stack(k: Tape, tensors: list[Tensor], *, dim: int) -> Tensor:
         raise ShapeError(f"stack needs tensors of one shape, got {[list(t.shape) for t in tensors]}")
     d = wrapped(dim, tensors[0].ndim + 1)
     k.note(types=tuple(t.dtype for t in tensors))
-    return cat(k, [unsqueezed(k, t, d) for t in tensors], d)
+    if d == tensors[0].ndim:
+        return cat(k, [unsqueezed(k, t, d) for t in tensors], d)
+    joined = cat(k, tensors, d)
+    n, step = tensors[0].shape[d], joined.strides[d]
+    shape = (*joined.shape[:d], len(tensors), n, *joined.shape[d + 1 :])
+    return k.view(joined, shape, (*joined.strides[:d], n * step, *joined.strides[d:]))
 
 
 def _stack_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:
@@ -155,8 +172,7 @@ def _repeat_backward(k: Tape, saved: Saved, grads: Grads, *, repeats: Shape) -> 
             dims.append(len(shape))
             shape.append(r)
         shape.append(n)
-    grad = reshaped(k, grad, tuple(shape))
-    return [_summed(k, grad, dims) if dims else grad]
+    return [_summed(k, reshaped(k, grad, tuple(shape)), dims) if dims else grad]
 
 
 def _tile(c: Caller, input: Any, *, dims: Shape) -> Any:
@@ -225,7 +241,7 @@ def _flip_backward(k: Tape, saved: Saved, grads: Grads, *, dims: Shape) -> list[
 
 
 def _meshgrid(c: Caller, tensors: list[Any], *, indexing: str) -> Any:
-    """Each vector as a view along a dim of its own, expanded to all; ``xy`` exchanges the first two."""
+    """Each vector as a view along a dim of its own, expanded to all; ``xy`` exchanges the first two dims."""
     order = list(range(len(tensors)))
     if indexing == "xy" and len(tensors) > 1:
         order[:2] = [1, 0]
@@ -234,8 +250,6 @@ def _meshgrid(c: Caller, tensors: list[Any], *, indexing: str) -> Any:
     for place, i in enumerate(order):
         line = c.call("view", tensors[i], shape=tuple(shape[place] if d == place else 1 for d in range(len(shape))))
         grids[i] = c.call("expand", line, size=shape)
-    if indexing == "xy" and len(tensors) > 1:
-        grids = [c.call("transpose", g, dim0=0, dim1=1) for g in grids]
     return tuple(grids)
 
 
@@ -249,7 +263,16 @@ BCHW = (2, 3, 4, 5)
 TRIPLET = Example(shapes=([BCHW, (2, 1, 4, 5), BCHW],), attributes={"dim": 1})
 
 
-def _row(name: str, forward: Any, backward: Any, attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str, torch: str = "", roles: tuple[str, ...] = ("input",)) -> Operator:
+def _row(
+    name: str,
+    forward: Any,
+    backward: Any,
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    source: str,
+    torch: str = "",
+    roles: tuple[str, ...] = ("input",),
+) -> Operator:
     return Operator(
         name=name,
         torch=torch or f"torch.{name}",
@@ -263,9 +286,23 @@ def _row(name: str, forward: Any, backward: Any, attributes: tuple[Attribute, ..
     )
 
 
-def _composite(name: str, compose: Any, attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str, torch: str = "", roles: tuple[str, ...] = ("input",)) -> Composite:
+def _composite(
+    name: str,
+    compose: Any,
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    source: str,
+    torch: str = "",
+    roles: tuple[str, ...] = ("input",),
+) -> Composite:
     return Composite(
-        name=name, torch=torch or f"torch.{name}", roles=roles, attributes=attributes, compose=compose, examples=examples, source=f"aten/src/ATen/native/{source}"
+        name=name,
+        torch=torch or f"torch.{name}",
+        roles=roles,
+        attributes=attributes,
+        compose=compose,
+        examples=examples,
+        source=f"aten/src/ATen/native/{source}",
     )
 
 
@@ -297,7 +334,11 @@ ROWS = (
         _cat,
         _cat_backward,
         (Attribute(name="dim", default=0, check=integer),),
-        (TRIPLET, Example(shapes=([BCHW, BCHW],), attributes={}, layout="channels_last"), Example(shapes=([(3,), (4,)],), attributes={"dim": -1})),
+        (
+            TRIPLET,
+            Example(shapes=([BCHW, BCHW],), attributes={}, layout="channels_last"),
+            Example(shapes=([(3,), (4,)],), attributes={"dim": -1}),
+        ),
         "TensorShape.cpp (cat_out_cpu)",
         roles=("tensors*",),
     ),
@@ -324,7 +365,10 @@ ROWS = (
         _roll,
         _roll_backward,
         (Attribute(name="shifts", default=REQUIRED, check=dim_or_dims), Attribute(name="dims", default=None, check=dim_or_dims)),
-        (*_calls({"shifts": 1, "dims": 2}, {"shifts": (-1, 2), "dims": (2, 3)}, {"shifts": 3}), *_calls({"shifts": 3}, layout="channels_last")),
+        (
+            *_calls({"shifts": 1, "dims": 2}, {"shifts": (-1, 2), "dims": (2, 3)}, {"shifts": 3}),
+            *_calls({"shifts": 3}, layout="channels_last"),
+        ),
         "TensorTransformations.cpp (roll_cpu)",
     ),
     _row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from memest.dtypes import check_dtype
@@ -38,7 +39,7 @@ def _arange(k: Tape, *, start: float, end: float, step: float, dtype: str | None
     if isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
         size = (end - start + step - 1) // step if step > 0 else (start - end - step - 1) // -step
     else:
-        size = -int(-(end - start) // step)
+        size = ceil((end - start) / step)
     return k.empty((size,), dtype or _number_dtype(start, end, step))
 
 
@@ -72,7 +73,14 @@ def _new_full(k: Tape, input: Tensor, *, size: Shape, fill_value: float, dtype: 
     return _new(k, input, size=size, dtype=dtype)
 
 
-def _row(name: str, forward: Any, roles: tuple[str, ...], attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str = "TensorFactories.cpp") -> Operator:
+def _row(
+    name: str,
+    forward: Any,
+    roles: tuple[str, ...],
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    source: str = "TensorFactories.cpp",
+) -> Operator:
     return Operator(
         name=name,
         torch=f"torch.Tensor.{name}" if name.startswith("new_") else f"torch.{name}",
@@ -105,7 +113,14 @@ def _of_input(*attributes: dict[str, Any]) -> tuple[Example, ...]:
 ROWS = (
     *(_row(name, _from_shape, (), (SHAPE, FLOAT), _calls({"shape": (3, 4)}, {"shape": (), "dtype": "float64"})) for name in FILLED),
     _row("full", _full, (), (SHAPE, FILL, DTYPE), _calls({"shape": (3, 4), "fill_value": 1.5}, {"shape": (3,), "fill_value": 2})),
-    _row("arange", _arange, (), (*NUMBERS, DTYPE), _calls({"end": 5}, {"start": 1, "end": 6, "step": 2}, {"start": 0.0, "end": 2.0, "step": 0.3}), "RangeFactories.cpp"),
+    _row(
+        "arange",
+        _arange,
+        (),
+        (*NUMBERS, DTYPE),
+        _calls({"end": 5}, {"start": 1, "end": 6, "step": 2}, {"start": 0.0, "end": 2.0, "step": 0.3}),
+        "RangeFactories.cpp",
+    ),
     _row(
         "linspace",
         _linspace,
@@ -115,7 +130,11 @@ ROWS = (
         "RangeFactories.cpp",
     ),
     _row(
-        "eye", _eye, (), (Attribute(name="n", default=REQUIRED, check=integer), Attribute(name="m", default=None, check=optional(integer)), FLOAT), _calls({"n": 3}, {"n": 2, "m": 4})
+        "eye",
+        _eye,
+        (),
+        (Attribute(name="n", default=REQUIRED, check=integer), Attribute(name="m", default=None, check=optional(integer)), FLOAT),
+        _calls({"n": 3}, {"n": 2, "m": 4}),
     ),
     _row(
         "randint",

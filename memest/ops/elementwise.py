@@ -55,7 +55,7 @@ def binary(k: Tape, input: Tensor, other: Tensor, inplace: bool, compute: str | 
 
 def original(k: Tape, input: Tensor, inplace: bool) -> Tensor:
     """What is kept of an input: itself, or a clone made before the call overwrites it."""
-    return clone(k, input) if inplace else input
+    return clone(k, input) if inplace and k.grad_enabled else input
 
 
 def incoming(grads: Grads) -> Tensor:
@@ -140,7 +140,9 @@ def _div(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, r
     return binary(k, input, second, inplace, "float32" if rounding_mode is None and common not in FLOATING else common)
 
 
-def _div_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, rounding_mode: str | None, inplace: bool) -> list[Tensor | None]:
+def _div_backward(
+    k: Tape, saved: Saved, grads: Grads, *, value: float | None, rounding_mode: str | None, inplace: bool
+) -> list[Tensor | None]:
     grad = incoming(grads)
     if rounding_mode is not None:
         return pair(k, lambda: empty_like(k, grad), lambda: empty_like(k, grad))
@@ -176,10 +178,10 @@ def _pow_backward(k: Tape, saved: Saved, grads: Grads, *, exponent: float | None
     base: Tensor = saved["input"]
     if "exponent" in saved:
         return pair(k, lambda: _of_base(k, grad, base, saved["exponent"]), lambda: _of_exponent(k, grad, base, saved))
-    if exponent == 0:
+    if exponent is None or exponent == 0:
         return [empty_like(k, base)]
     power = elementwise(k, base)
-    scaled = with_number(k, power, 2)
+    scaled = with_number(k, power, 2.0)
     return [_consumed(k, elementwise(k, grad, scaled), power, scaled)]
 
 
@@ -341,8 +343,24 @@ def _row(
 
 
 ROWS = (
-    _row("add", _add, (), _add_backward, f"derivatives.yaml: add.Tensor; {BINARY}", attributes=(VALUE, ALPHA, INPLACE), examples=(*PLAIN, SCALED)),
-    _row("sub", _add, (), _sub_backward, f"derivatives.yaml: sub.Tensor; {BINARY}", attributes=(VALUE, ALPHA, INPLACE), examples=(*PLAIN, SCALED)),
+    _row(
+        "add",
+        _add,
+        (),
+        _add_backward,
+        f"derivatives.yaml: add.Tensor; {BINARY}",
+        attributes=(VALUE, ALPHA, INPLACE),
+        examples=(*PLAIN, SCALED),
+    ),
+    _row(
+        "sub",
+        _add,
+        (),
+        _sub_backward,
+        f"derivatives.yaml: sub.Tensor; {BINARY}",
+        attributes=(VALUE, ALPHA, INPLACE),
+        examples=(*PLAIN, SCALED),
+    ),
     _row(
         "rsub",
         _rsub,

@@ -31,9 +31,10 @@ def _copy(k: Tape, input: Tensor, src: Tensor) -> Tensor:
 
 def _copy_backward(k: Tape, saved: dict[str, Any], grads: Grads) -> list[Tensor | None]:
     grad = incoming(grads)
-    first = empty_like(k, grad) if k.needs[0] else None
-    second = grad if grad.dtype == saved["dtype"] else empty_like(k, grad, saved["dtype"])
-    return [first, second if k.needs[1] else None]
+    first = k.empty(grad.shape, grad.dtype) if k.needs[0] else None
+    if not k.needs[1]:
+        return [first, None]
+    return [first, grad if grad.dtype == saved["dtype"] else empty_like(k, grad, saved["dtype"])]
 
 
 FILLS: dict[str, tuple[tuple[str, Any], ...]] = {

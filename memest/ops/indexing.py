@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.kernels import broadcast_shape, contiguous, empty_like
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, number, optional
-from memest.ops.shaping import incoming, index_entries, slice_bounds, wrapped
+from memest.ops.kernels import broadcast_shape, contiguous, empty_like, iterator_strides
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
+from memest.ops.shaping import expanded, incoming, index_entries, slice_bounds, wrapped
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape
 
@@ -42,14 +42,22 @@ def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape) -> Ten
     at = [wrapped(d, input.ndim) for d in dims]
     for t in indices:
         if t.dtype != "int64":
-            raise UnsupportedError(f"an index of {t.dtype} selects as many elements as it has ones: only int64 indices have a size before running")
+            raise UnsupportedError(
+                f"an index of {t.dtype} selects as many elements as it has ones: only int64 indices have a size before running"
+            )
     k.save(**{f"index{i}": t for i, t in enumerate(indices)})
     k.note(sizes=input.shape)
     common = broadcast_shape(*indices)
     rest = [n for d, n in enumerate(input.shape) if d not in at]
     together = at == list(range(at[0], at[0] + len(at)))
     place = at[0] if together else 0
-    return k.empty((*rest[:place], *common, *rest[place:]), input.dtype)
+    shape = (*rest[:place], *common, *rest[place:])
+    steps = [step for d, step in enumerate(input.strides) if d not in at]
+    source = k.view(input, shape, (*steps[:place], *[0] * len(common), *steps[place:]))
+    spread = [expanded(k, t, common) for t in indices]
+    tail = len(rest) - place
+    placed = [k.view(t, (*t.shape, *[1] * tail), (*t.strides, *[0] * tail)) for t in spread]
+    return k.empty(shape, input.dtype, iterator_strides(shape, (source, *placed)))
 
 
 def _part(k: Tape, t: Tensor, index: tuple[Any, ...]) -> Tensor:
@@ -77,26 +85,41 @@ def _part(k: Tape, t: Tensor, index: tuple[Any, ...]) -> Tensor:
     return k.view(t, shape, strides)
 
 
-def _setitem(k: Tape, input: Tensor, other: Tensor | None, *, index: tuple[Any, ...], value: float | None) -> Tensor:
-    """``input[index] = other`` or a number: a copy into a view. A number becomes a 0-dim tensor for the call."""
+def _is_whole(t: Tensor, index: tuple[Any, ...]) -> bool:
+    """True when nothing is left out: Python's binding then makes no view."""
+    places = zip((i for i in index if i != "..."), t.shape, strict=False)
+    return all(isinstance(i, tuple) and i[2] == 1 and slice_bounds(n, *i)[1] == n for i, n in places)
+
+
+def _setitem(k: Tape, input: Tensor, other: Tensor | None, *, index: tuple[Any, ...], value: float | None, always_view: bool) -> Tensor:
+    """``input[index] = other`` or a number: a copy into a view. A number becomes a 0-dim tensor for the call. Python makes no view of
+    everything, ATen (``always_view``) does."""
     if "tensor" in index:
         raise UnsupportedError("writing at tensor indices")
     part = _part(k, input, index)
+    whole = not always_view and _is_whole(input, index)
     if other is None:
         if value is None:
             raise ShapeError("needs a second tensor or a value")
         k.free(k.empty((), input.dtype))
     elif broadcast_shape(part, other) != part.shape:
         raise ShapeError(f"a tensor of shape {list(other.shape)} does not fit into a part of shape {list(part.shape)}")
-    k.note(sizes=input.shape, strides=input.strides, given=None if other is None else other.dtype)
+    k.note(sizes=input.shape, strides=input.strides, given=None if other is None else other.dtype, whole=whole)
     return input
 
 
-def _setitem_backward(k: Tape, saved: Saved, grads: Grads, *, index: tuple[Any, ...], value: float | None) -> list[Tensor | None]:
+def _setitem_backward(
+    k: Tape, saved: Saved, grads: Grads, *, index: tuple[Any, ...], value: float | None, always_view: bool
+) -> list[Tensor | None]:
     """CopySlices: the gradient copied as the base lies, the part's gradient cloned for the copy's own backward, and zeroed."""
     grad = incoming(grads)
+    if saved["whole"]:
+        zeros = None
+        if k.needs[0]:
+            zeros = empty_like(k, grad) if saved["given"] is None else k.empty(grad.shape, grad.dtype)
+        return [zeros, *[grad] * (len(k.needs) - 1)]
     whole = k.empty(saved["sizes"], grad.dtype, saved["strides"])
-    part = empty_like(k, _part(k, whole, index))
+    part = k.empty(_part(k, whole, index).shape, grad.dtype)
     if k.needs[0]:
         k.free(empty_like(k, part))
     if saved["given"] is None:
@@ -117,7 +140,10 @@ ROWS = (
         forward=_index_select,
         saves=("index",),
         backward=_zeros_of,
-        examples=(Example(shapes=(BCHW, (6,)), attributes={"dim": 1}, dtypes=LONG), Example(shapes=(BCHW, (6,)), attributes={"dim": -1}, dtypes=LONG)),
+        examples=(
+            Example(shapes=(BCHW, (6,)), attributes={"dim": 1}, dtypes=LONG),
+            Example(shapes=(BCHW, (6,)), attributes={"dim": -1}, dtypes=LONG),
+        ),
         source=f"derivatives.yaml: index_select; {INDEXING}",
     ),
     Operator(
@@ -139,7 +165,11 @@ ROWS = (
         name="setitem",
         torch="validation.adapters.setitem",
         roles=("input", "other?"),
-        attributes=(Attribute(name="index", default=REQUIRED, check=index_entries), Attribute(name="value", default=None, check=optional(number))),
+        attributes=(
+            Attribute(name="index", default=REQUIRED, check=index_entries),
+            Attribute(name="value", default=None, check=optional(number)),
+            Attribute(name="always_view", default=False, check=flag),
+        ),
         forward=_setitem,
         saves=(),
         backward=_setitem_backward,

@@ -15,6 +15,7 @@ from memest.errors import ShapeError
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import (
     Shape,
+    Spec,
     broadcast,
     channels_last_strides,
     contiguous_strides,
@@ -116,7 +117,11 @@ def elementwise(k: Tape, *tensors: Tensor, dtype: str | None = None, compute: st
     """One TensorIterator kernel with an allocated output. Operands that are not of the common dtype (``compute``; by default the
     promoted one) are copied first and dropped last. ``dtype`` overrides the output's dtype (comparisons: bool)."""
     common = compute or result_dtype(*tensors)
-    casts = [k.empty(t.shape, common, t.strides if is_non_overlapping_and_dense(t.shape, t.strides) else None) for t in tensors if t.dtype != common]
+    casts = [
+        k.empty(t.shape, common, t.strides if is_non_overlapping_and_dense(t.shape, t.strides) else None)
+        for t in tensors
+        if t.dtype != common
+    ]
     shape = broadcast_shape(*tensors)
     out = k.empty(shape, dtype or common, iterator_strides(shape, tensors))
     k.free(*reversed(casts))
@@ -180,7 +185,29 @@ def contiguous(k: Tape, t: Tensor, channels_last: bool = False) -> Tensor:
         return k.empty(t.shape, t.dtype, channels_last_strides(t.shape))
     if is_contiguous(t.shape, t.strides):
         return t
-    return k.empty(t.shape, t.dtype)
+    out = k.empty(t.shape, t.dtype)
+    copy_into(k, t, out)
+    return out
+
+
+def copy_into(k: Tape, source: Tensor, out: Tensor) -> None:
+    """``copy_``: nothing, but for the block that a large matrix is transposed through."""
+    if source.dtype == out.dtype and transposes(source.spec, out.spec):
+        side = transposed_block(out.dtype)
+        k.free(k.empty((side, side), out.dtype))
+
+
+def transposes(source: Spec, out: Spec) -> bool:
+    """True when a copy is a plain transposition of a matrix of 3600 elements or more (Copy.cpp, copy_transpose_valid)."""
+    shape = source.shape
+    if len(shape) != 2 or source.strides != (1, shape[0]) or out.shape != shape:
+        return False
+    return shape[0] * shape[1] >= 60 * 60 and is_contiguous(shape, out.strides)
+
+
+def transposed_block(dtype: str) -> int:
+    """The side of the block."""
+    return 120 if dtype == "uint8" else 60
 
 
 def cat(k: Tape, tensors: Sequence[Tensor], dim: int) -> Tensor:
@@ -254,8 +281,7 @@ def partial_sums(source: Shape, out: Shape, threads: int) -> int:
 
 def sum_to(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     """``at::sum_to``: ``t`` reduced over the dims that were broadcast from ``shape``."""
-    lead = len(t.shape) - len(shape)
-    if lead == 0 and t.shape == shape:
+    if shape and t.shape == shape:
         return t
     out = k.empty(shape, t.dtype)
     sum_into(k, t, out)

@@ -39,18 +39,22 @@ def _only_grad(grads: Grads) -> Tensor:
 # distances -------------------------------------------------------------------------------------------------------------
 
 
-def _distance(k: Tape, input: Tensor, target: Tensor, *, reduction: str, **_: Any) -> Tensor:
+def _distance(op: str) -> Callable[..., Tensor]:
     """mse_loss, smooth_l1_loss: the scalar's storage was allocated for the unreduced loss."""
-    _same_shape("this loss", input, target)
-    k.save(input=input, target=target)
-    out = elementwise(k, input, target)
-    if reduction == "none":
-        return out
-    loss = elementwise(k, input, target)
-    reduced = k.view(out, ())
-    _reduce_into(k, loss, reduced, reduction)
-    k.free(loss)
-    return reduced
+
+    def forward(k: Tape, input: Tensor, target: Tensor, *, reduction: str, **_: Any) -> Tensor:
+        _same_shape(op, input, target)
+        k.save(input=input, target=target)
+        out = elementwise(k, input, target)
+        if reduction == "none":
+            return out
+        loss = elementwise(k, input, target)
+        reduced = k.view(out, ())
+        _reduce_into(k, loss, reduced, reduction)
+        k.free(loss)
+        return reduced
+
+    return forward
 
 
 def _huber(k: Tape, input: Tensor, target: Tensor, *, reduction: str, delta: float) -> Tensor:
@@ -243,8 +247,8 @@ def _dice_loss(c: Caller, input: Any, target: Any, *, activation: str, batch: bo
 _PAIR = ((2, 4, 3, 5), (2, 4, 3, 5))
 
 ROWS = (
-    _distance_row("mse_loss", _distance),
-    _distance_row("smooth_l1_loss", _distance, Attribute(name="beta", default=1.0, check=number)),
+    _distance_row("mse_loss", _distance("mse_loss")),
+    _distance_row("smooth_l1_loss", _distance("smooth_l1_loss"), Attribute(name="beta", default=1.0, check=number)),
     _distance_row("huber_loss", _huber, Attribute(name="delta", default=1.0, check=number)),
     Operator(
         name="binary_cross_entropy",

@@ -335,12 +335,12 @@ def _local_response_norm(c: Caller, input: Any, *, size: int, alpha: float, beta
     if not flat:
         squeezed, div = div, c.call("view", div, shape=shape)
         c.drop(squeezed)
-    for op, attributes in (("mul", {"value": alpha}), ("add", {"value": k})):
-        before, div = div, c.call(op, div, None, **attributes)
-        c.drop(before)
-    before, div = div, c.call("pow", div, None, exponent=beta)
-    c.drop(before)
-    return c.call("div", input, div)
+    scaled = c.call("mul", div, None, value=alpha)
+    shifted = c.call("add", scaled, None, value=k)
+    c.drop(scaled)
+    power = c.call("pow", shifted, None, exponent=beta)
+    c.drop(shifted, div)
+    return c.call("div", input, power)
 
 
 # rows ------------------------------------------------------------------------------------------------------------------

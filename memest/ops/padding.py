@@ -48,7 +48,12 @@ def _constant_pad_backward(k: Tape, saved: Saved, grads: Grads, *, pad: Shape, v
     return [_constant(k, incoming(grads), tuple(-p for p in pad))]
 
 
-def _check_sizes(t: Tensor, pad: Shape, mode: str) -> int:
+def _has_format(t: Tensor, pad: Shape) -> bool:
+    """True where the kernel works on channels_last: 2 and 3 dims with a batch."""
+    return len(pad) > 2 and t.ndim == len(pad) // 2 + 2 and suggests_channels_last(t)
+
+
+def _check_sizes(t: Tensor, pad: Shape, mode: str) -> None:
     spatial = len(pad) // 2
     if t.ndim not in (spatial + 1, spatial + 2):
         raise ShapeError(f"{mode} padding of {spatial} dimensions needs {spatial + 1} or {spatial + 2}, got shape {list(t.shape)}")
@@ -56,14 +61,13 @@ def _check_sizes(t: Tensor, pad: Shape, mode: str) -> int:
         size = t.shape[t.ndim - 1 - i // 2]
         if mode == "reflect" and p >= size:
             raise ShapeError(f"reflect padding {p} must be less than the dimension's {size}")
-    return spatial
 
 
 def _border_pad(k: Tape, input: Tensor, *, pad: Shape, mode: str) -> Tensor:
-    spatial = _check_sizes(input, pad, mode)
+    _check_sizes(input, pad, mode)
     shape = padded_shape(input.shape, pad)
     k.save(input=input)
-    last = spatial > 1 and suggests_channels_last(input) and input.ndim == spatial + 2
+    last = _has_format(input, pad)
     out = k.empty(shape, input.dtype, channels_last_strides(shape) if last else None)
     contiguous(k, input, last)
     return out
@@ -71,11 +75,11 @@ def _border_pad(k: Tape, input: Tensor, *, pad: Shape, mode: str) -> Tensor:
 
 def _border_pad_backward(k: Tape, saved: Saved, grads: Grads, *, pad: Shape, mode: str) -> list[Tensor | None]:
     input: Tensor = saved["input"]
-    spatial = len(pad) // 2
-    last = spatial > 1 and suggests_channels_last(input) and input.ndim == spatial + 2
     grad = incoming(grads)
-    out = k.empty(input.shape, grad.dtype, channels_last_strides(input.shape) if last else None)
+    out = k.empty(input.shape, grad.dtype, channels_last_strides(input.shape) if _has_format(input, pad) else None)
+    last = _has_format(grad, pad)
     contiguous(k, grad, last)
+    contiguous(k, out, last)
     return [out]
 
 
@@ -103,7 +107,7 @@ def _circular(c: Caller, input: Any, pad: Shape) -> Any:
             raise ShapeError(f"circular padding {left} and {right} must not exceed the dimension's {input.shape[d]}")
         place[d] = (max(left, 0), shape[d] - max(right, 0), 1)
         inner = c.call("slice", inner, dim=d, start=max(-left, 0), end=input.shape[d] - max(-right, 0))
-    c.call("setitem", out, inner, index=tuple(place))
+    c.call("setitem", out, inner, index=tuple(place), always_view=True)
     for d, left, right in sides:
         end = shape[d] - max(right, 0)
         if left > 0:
@@ -116,7 +120,7 @@ def _circular(c: Caller, input: Any, pad: Shape) -> Any:
 def _copied(c: Caller, out: Any, dim: int, to: tuple[int, int], source: tuple[int, int]) -> None:
     part = c.call("slice", out, dim=dim, start=source[0], end=source[1])
     index = [(None, None, 1)] * dim
-    c.call("setitem", out, part, index=(*index, (*to, 1)))
+    c.call("setitem", out, part, index=(*index, (*to, 1)), always_view=True)
     c.drop(part)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import contiguous, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, flag, integer, integers, number, optional, per_dim
@@ -49,7 +49,9 @@ def pooled_shape(input: Tensor, spatial: int, kernel_size: Any, stride: Any, pad
 
 def _check_ndim(input: Tensor, spatial: int) -> None:
     if input.ndim not in (spatial + 1, spatial + 2) or 0 in input.shape[1:]:
-        raise ShapeError(f"pooling over {spatial} dimensions needs {spatial + 1} or {spatial + 2} dimensions, got shape {list(input.shape)}")
+        raise ShapeError(
+            f"pooling over {spatial} dimensions needs {spatial + 1} or {spatial + 2} dimensions, got shape {list(input.shape)}"
+        )
 
 
 def _like(k: Tape, model: Tensor, shape: Shape, dtype: str) -> Tensor:
@@ -74,25 +76,50 @@ def _max_pool_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -
     grad = grads[0]
     assert grad is not None
     input: Tensor = saved["input"]
-    last = suggests_channels_last(input)
     out = _like(k, input, input.shape, grad.dtype)
-    contiguous(k, grad, last)
+    _run_backward(k, grad, *((out, saved["indices"]) if suggests_channels_last(grad) else (saved["indices"], out)))
     return [out]
 
 
-def _max_pool2d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool) -> Any:
+def _run_backward(k: Tape, grad: Tensor, *others: Tensor) -> None:
+    """The kernel works in the format the gradient suggests, on copies of what lies otherwise."""
+    last = suggests_channels_last(grad)
+    for t in (grad, *others):
+        contiguous(k, t, last)
+
+
+def _adaptive_max_pool2d_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
+    grad = grads[0]
+    assert grad is not None
+    input: Tensor = saved["input"]
+    out = _like(k, input, input.shape, grad.dtype)
+    contiguous(k, grad, suggests_channels_last(input))
+    return [out]
+
+
+def _max_pool2d(
+    k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool
+) -> Any:
     return _max_pool(k, input, pooled_shape(input, 2, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
-def _max_pool3d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool) -> Any:
+def _max_pool3d(
+    k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool
+) -> Any:
+    if input.ndim == 4 and suggests_channels_last(input):
+        raise UnsupportedError("max_pool3d without a batch of a tensor that lies channels_last: torch does not take it")
     return _max_pool(k, input, pooled_shape(input, 3, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
 def _plain_max_pool1d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Tensor:
-    return k.empty(pooled_shape(input, 1, kernel_size, stride, padding, dilation, ceil_mode), input.dtype)
+    out = k.empty(pooled_shape(input, 1, kernel_size, stride, padding, dilation, ceil_mode), input.dtype)
+    contiguous(k, input)
+    return out
 
 
-def _max_pool1d(c: Caller, input: Any, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool) -> Any:
+def _max_pool1d(
+    c: Caller, input: Any, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool
+) -> Any:
     if not return_indices and not (c.grad_mode and input.requires_grad):
         return c.call("_max_pool1d", input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
     numbers = {
@@ -123,9 +150,12 @@ def _avg_pool(k: Tape, input: Tensor, shape: Shape, dense: bool) -> Tensor:
 
 def _avg_pool_backward(k: Tape, saved: Saved, grads: Grads, dense: bool) -> list[Tensor | None]:
     grad, input = incoming(grads), saved["input"]
-    last = not dense and suggests_channels_last(input)
-    out = k.empty(input.shape, grad.dtype) if dense else _like(k, input, input.shape, grad.dtype)
-    contiguous(k, grad, last)
+    if dense:
+        out = k.empty(input.shape, grad.dtype)
+        contiguous(k, grad)
+    else:
+        out = _like(k, input, input.shape, grad.dtype)
+        _run_backward(k, grad, out)
     return [out]
 
 
@@ -138,7 +168,10 @@ def _avg_pool2d_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any)
 
 
 def _avg_pool3d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **rest: Any) -> Tensor:
-    return _avg_pool(k, input, pooled_shape(input, 3, kernel_size, stride, padding, 1, ceil_mode), True)
+    shape = pooled_shape(input, 3, kernel_size, stride, padding, 1, ceil_mode)
+    if any(n < window for n, window in zip(input.shape[-3:], expand(kernel_size, 3), strict=True)):
+        raise ShapeError(f"volume {list(input.shape[-3:])} is smaller than the kernel {list(expand(kernel_size, 3))}")
+    return _avg_pool(k, input, shape, True)
 
 
 def _avg_pool3d_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
@@ -167,8 +200,8 @@ def _adaptive_sizes(shape: Shape, spatial: int, output_size: Any) -> Shape:
     if len(wanted) != spatial:
         raise ShapeError(f"expected {spatial} output sizes, got {len(wanted)}")
     sizes = tuple(own if n is None else n for n, own in zip(wanted, shape[len(shape) - spatial :], strict=True))
-    if any(n < 0 for n in sizes):
-        raise ShapeError(f"output sizes must not be negative, got {list(sizes)}")
+    if any(n <= 0 for n in sizes):
+        raise ShapeError(f"output sizes must be positive, got {list(sizes)}")
     return sizes
 
 
@@ -198,7 +231,9 @@ def _adaptive_avg_poolnd(spatial: int) -> Any:
     def compose(c: Caller, input: Any, *, output_size: Any) -> Any:
         shape = input.shape
         if len(shape) not in (spatial + 1, spatial + 2):
-            raise ShapeError(f"adaptive pooling over {spatial} dimensions needs {spatial + 1} or {spatial + 2} dimensions, got {list(shape)}")
+            raise ShapeError(
+                f"adaptive pooling over {spatial} dimensions needs {spatial + 1} or {spatial + 2} dimensions, got {list(shape)}"
+            )
         sizes = _adaptive_sizes(shape, spatial, output_size)
         if spatial == 1:
             pooled = c.call("adaptive_avg_pool2d", c.call("unsqueeze", input, dim=-2), output_size=(1, *sizes))
@@ -288,9 +323,10 @@ def _max_unpool(k: Tape, input: Tensor, indices: Tensor, *, output_size: Shape) 
         raise ShapeError(f"input of shape {list(input.shape)} and indices of shape {list(indices.shape)}")
     k.save(indices=indices)
     shape = (*input.shape[: input.ndim - len(output_size)], *output_size)
-    last = suggests_channels_last(input)
-    out = _like(k, input, shape, input.dtype)
-    k.free(_copied(contiguous(k, input, last), input), _copied(contiguous(k, indices, last), indices))
+    last = len(output_size) == 2 and suggests_channels_last(input)
+    copies = [_copied(contiguous(k, t, last), t) for t in (input, indices)]
+    out = k.empty(shape, input.dtype, channels_last_strides(shape) if last else None)
+    k.free(*reversed(copies))
     return out
 
 
@@ -299,7 +335,7 @@ def _max_unpool_backward(k: Tape, saved: Saved, grads: Grads, *, output_size: Sh
     grad, indices = incoming(grads), saved["indices"]
     last = suggests_channels_last(indices)
     contiguous(k, grad, last)
-    return [k.empty(indices.shape, grad.dtype, channels_last_strides(indices.shape) if last else None), None]
+    return [k.empty(indices.shape, grad.dtype), None]
 
 
 def _unpool(spatial: int) -> Any:
@@ -341,13 +377,31 @@ def _pool_examples(spatial: int, *calls: dict[str, Any]) -> tuple[Example, ...]:
     return first if spatial == 1 else (*first, *(Example(shapes=(shape,), attributes=a, layout="channels_last") for a in calls[:2]))
 
 
-MAX_CALLS: tuple[dict[str, Any], ...] = ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"kernel_size": 2, "dilation": 2, "stride": 1, "return_indices": True})
-AVG_CALLS: tuple[dict[str, Any], ...] = ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False})
+MAX_CALLS: tuple[dict[str, Any], ...] = (
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 2, "dilation": 2, "stride": 1, "return_indices": True},
+)
+AVG_CALLS: tuple[dict[str, Any], ...] = (
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False},
+)
 ADAPTIVE_CALLS: tuple[dict[str, Any], ...] = ({"output_size": 1}, {"output_size": 2}, {"output_size": 11})
 UNPOOL = (KERNEL, STRIDE, PADDING, Attribute(name="output_size", default=None, check=optional(integers)))
 
 
-def _row(name: str, forward: Any, backward: Any, saves: tuple[str, ...], attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str, torch: str = "", roles: tuple[str, ...] = ("input",)) -> Operator:
+def _row(
+    name: str,
+    forward: Any,
+    backward: Any,
+    saves: tuple[str, ...],
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    source: str,
+    torch: str = "",
+    roles: tuple[str, ...] = ("input",),
+) -> Operator:
     return Operator(
         name=name,
         torch=torch or f"torch.nn.functional.{name}",
@@ -361,18 +415,67 @@ def _row(name: str, forward: Any, backward: Any, saves: tuple[str, ...], attribu
     )
 
 
-def _composite(name: str, compose: Any, attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str, roles: tuple[str, ...] = ("input",)) -> Composite:
-    return Composite(name=name, torch=f"torch.nn.functional.{name}", roles=roles, attributes=attributes, compose=compose, examples=examples, source=source)
+def _composite(
+    name: str,
+    compose: Any,
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    source: str,
+    roles: tuple[str, ...] = ("input",),
+) -> Composite:
+    return Composite(
+        name=name,
+        torch=f"torch.nn.functional.{name}",
+        roles=roles,
+        attributes=attributes,
+        compose=compose,
+        examples=examples,
+        source=source,
+    )
 
 
 POOL = "aten/src/ATen/native"
 MAXIMA = ("input", "indices")
 ROWS = (
-    _row("max_pool2d", _max_pool2d, _max_pool_backward, MAXIMA, MAX, _pool_examples(2, *MAX_CALLS), f"derivatives.yaml: max_pool2d_with_indices; {POOL}/DilatedMaxPool2d.cpp"),
-    _row("max_pool3d", _max_pool3d, _max_pool_backward, MAXIMA, MAX, _pool_examples(3, *MAX_CALLS), f"derivatives.yaml: max_pool3d_with_indices; {POOL}/DilatedMaxPool3d.cpp"),
-    _row("_max_pool1d", _plain_max_pool1d, None, (), MAX[:-1], (), f"{POOL}/MaxPooling.cpp (max_pool1d without gradient)", "torch.max_pool1d"),
-    _row("avg_pool2d", _avg_pool2d, _avg_pool2d_backward, ("input",), (*AVG, OVERRIDE), _pool_examples(2, *AVG_CALLS), f"derivatives.yaml: avg_pool2d; {POOL}/AveragePool2d.cpp"),
-    _row("avg_pool3d", _avg_pool3d, _avg_pool3d_backward, ("input",), (*AVG, OVERRIDE), _pool_examples(3, *AVG_CALLS), f"derivatives.yaml: avg_pool3d; {POOL}/AveragePool3d.cpp"),
+    _row(
+        "max_pool2d",
+        _max_pool2d,
+        _max_pool_backward,
+        MAXIMA,
+        MAX,
+        _pool_examples(2, *MAX_CALLS),
+        f"derivatives.yaml: max_pool2d_with_indices; {POOL}/DilatedMaxPool2d.cpp",
+    ),
+    _row(
+        "max_pool3d",
+        _max_pool3d,
+        _max_pool_backward,
+        MAXIMA,
+        MAX,
+        _pool_examples(3, *MAX_CALLS),
+        f"derivatives.yaml: max_pool3d_with_indices; {POOL}/DilatedMaxPool3d.cpp",
+    ),
+    _row(
+        "_max_pool1d", _plain_max_pool1d, None, (), MAX[:-1], (), f"{POOL}/MaxPooling.cpp (max_pool1d without gradient)", "torch.max_pool1d"
+    ),
+    _row(
+        "avg_pool2d",
+        _avg_pool2d,
+        _avg_pool2d_backward,
+        ("input",),
+        (*AVG, OVERRIDE),
+        _pool_examples(2, *AVG_CALLS),
+        f"derivatives.yaml: avg_pool2d; {POOL}/AveragePool2d.cpp",
+    ),
+    _row(
+        "avg_pool3d",
+        _avg_pool3d,
+        _avg_pool3d_backward,
+        ("input",),
+        (*AVG, OVERRIDE),
+        _pool_examples(3, *AVG_CALLS),
+        f"derivatives.yaml: avg_pool3d; {POOL}/AveragePool3d.cpp",
+    ),
     _row(
         "_adaptive_avg_pool",
         _adaptive_avg_pool,
@@ -393,8 +496,24 @@ ROWS = (
         "derivatives.yaml: as_strided; aten/src/ATen/native/TensorShape.cpp",
         "torch.as_strided",
     ),
-    _row("adaptive_max_pool2d", _adaptive_max_pool2d, _max_pool_backward, MAXIMA, (OUTPUT, INDICES), _pool_examples(2, *ADAPTIVE_CALLS), f"derivatives.yaml: adaptive_max_pool2d; {POOL}/AdaptiveMaxPooling2d.cpp"),
-    _row("adaptive_max_pool3d", _adaptive_max_pool3d, _adaptive_max_pool3d_backward, MAXIMA, (OUTPUT, INDICES), _pool_examples(3, *ADAPTIVE_CALLS), f"derivatives.yaml: adaptive_max_pool3d; {POOL}/AdaptiveMaxPooling3d.cpp"),
+    _row(
+        "adaptive_max_pool2d",
+        _adaptive_max_pool2d,
+        _adaptive_max_pool2d_backward,
+        MAXIMA,
+        (OUTPUT, INDICES),
+        _pool_examples(2, *ADAPTIVE_CALLS),
+        f"derivatives.yaml: adaptive_max_pool2d; {POOL}/AdaptiveMaxPooling2d.cpp",
+    ),
+    _row(
+        "adaptive_max_pool3d",
+        _adaptive_max_pool3d,
+        _adaptive_max_pool3d_backward,
+        MAXIMA,
+        (OUTPUT, INDICES),
+        _pool_examples(3, *ADAPTIVE_CALLS),
+        f"derivatives.yaml: adaptive_max_pool3d; {POOL}/AdaptiveMaxPooling3d.cpp",
+    ),
     _row(
         "_max_unpool",
         _max_unpool,
@@ -411,7 +530,13 @@ COMPOSITE_ROWS = (
     _composite("max_pool1d", _max_pool1d, MAX, _pool_examples(1, *MAX_CALLS), f"{POOL}/MaxPooling.cpp, Pooling.cpp"),
     _composite("avg_pool1d", _avg_pool1d, AVG, _pool_examples(1, *AVG_CALLS), f"{POOL}/Pooling.cpp"),
     *(
-        _composite(f"adaptive_avg_pool{n}d", _adaptive_avg_poolnd(n), (OUTPUT,), _pool_examples(n, *ADAPTIVE_CALLS), f"{POOL}/AdaptiveAveragePooling.cpp, Pooling.cpp")
+        _composite(
+            f"adaptive_avg_pool{n}d",
+            _adaptive_avg_poolnd(n),
+            (OUTPUT,),
+            _pool_examples(n, *ADAPTIVE_CALLS),
+            f"{POOL}/AdaptiveAveragePooling.cpp, Pooling.cpp",
+        )
         for n in (1, 2, 3)
     ),
     _composite("adaptive_max_pool1d", _adaptive_max_pool1d, (OUTPUT, INDICES), _pool_examples(1, *ADAPTIVE_CALLS), f"{POOL}/Pooling.cpp"),

@@ -114,7 +114,9 @@ def _unfold(k: Tape, input: Tensor, *, kernel_size: Any, dilation: Any, padding:
     return _im2col(k, input, *_pairs(kernel_size, dilation, padding, stride))
 
 
-def _unfold_backward(k: Tape, saved: Saved, grads: Grads, *, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> list[Tensor | None]:
+def _unfold_backward(
+    k: Tape, saved: Saved, grads: Grads, *, kernel_size: Any, dilation: Any, padding: Any, stride: Any
+) -> list[Tensor | None]:
     return [_col2im(k, incoming(grads), saved["size"], *_pairs(kernel_size, dilation, padding, stride))]
 
 

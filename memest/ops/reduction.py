@@ -42,7 +42,7 @@ def _shape(input: Tensor, dim: Any, keepdim: bool) -> Shape:
 
 def _restored(k: Tape, t: Tensor, dim: Any, keepdim: bool, ndim: int) -> Tensor:
     """The view with the reduced dims back, as dims of size 1 (unsqueeze_multiple)."""
-    if keepdim:
+    if keepdim or not ndim:
         return t
     for d in reduced_dims(dim, ndim):
         t = unsqueezed(k, t, d)
@@ -51,9 +51,8 @@ def _restored(k: Tape, t: Tensor, dim: Any, keepdim: bool, ndim: int) -> Tensor:
 
 def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Tensor:
     """sum_backward: the gradient expanded to the input's sizes."""
-    if len(sizes) == 0:
-        return grad
-    return expanded(k, _restored(k, grad, dim, keepdim, len(sizes)), sizes)
+    whole = dim is None or dim == ()
+    return expanded(k, grad if whole else _restored(k, grad, dim, keepdim, len(sizes)), sizes)
 
 
 def _accumulated(dtype: str, wanted: str | None) -> str:
@@ -251,7 +250,7 @@ def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, di
         return [elementwise(k, elementwise(k, input), grad)]
     unit = elementwise(k, input, norm)
     with_number(k, norm, 0, "bool")
-    return [elementwise(k, unit, grad)]
+    return [elementwise(k, grad, unit)]
 
 
 def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
@@ -265,13 +264,17 @@ def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str 
 def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     """prod_backward where no element is zero: grad * (result / self), after counting the zeros."""
     input: Tensor = saved["input"]
+    if not input.ndim:
+        return [incoming(grads)]
     zeros = with_number(k, input, 0, "bool")
     if dim is None:
         k.free(zeros)
     else:
         counts = k.empty(_shape(input, dim, False), "int64")
         sum_into(k, zeros, counts)
-        k.free(k.empty((), "int64"))
+        total = k.empty((), "int64")
+        sum_into(k, counts, total)
+        k.free(total)
     grad = _restored(k, incoming(grads), dim, keepdim, input.ndim) if dim is not None else incoming(grads)
     result = _restored(k, saved["result"], dim, keepdim, input.ndim) if dim is not None else saved["result"]
     return [elementwise(k, elementwise(k, result, input), grad)]
@@ -313,6 +316,8 @@ def _logsumexp_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdi
 
 
 def _norm(c: Caller, input: Any, *, p: float, dim: Any, keepdim: bool) -> Any:
+    if isinstance(dim, tuple) and len(dim) > 2:
+        raise ShapeError(f"norm over {len(dim)} dims: use vector_norm")
     return c.call("vector_norm", input, ord=p, dim=dim, keepdim=keepdim)
 
 
@@ -355,7 +360,16 @@ ALONG = _examples({}, {"dim": 1}, {"dim": (2, 3), "keepdim": True})
 LARGE = Example(shapes=((8, 16, 16, 17),), attributes={})
 
 
-def _row(name: str, forward: Any, backward: Any, saves: tuple[str, ...], attributes: tuple[Attribute, ...], examples: tuple[Example, ...], torch: str = "", source: str = SOURCE) -> Operator:
+def _row(
+    name: str,
+    forward: Any,
+    backward: Any,
+    saves: tuple[str, ...],
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    torch: str = "",
+    source: str = SOURCE,
+) -> Operator:
     return Operator(
         name=name,
         torch=torch or f"torch.{name}",
@@ -375,14 +389,46 @@ ROWS = (
     _row("var", _var, _var_backward, ("input",), (DIMS, CORRECTION, KEEP), (*ALONG, LARGE)),
     _row("std", _std, _std_backward, ("input", "result"), (DIMS, CORRECTION, KEEP), ALONG),
     _row("var_mean", _var_mean, _var_mean_backward, ("input",), (DIMS, CORRECTION, KEEP), ALONG),
-    _row("amax", _extremum_along, _extremum_along_backward, ("input", "result"), (Attribute(name="dim", default=(), check=dim_or_dims), KEEP), ALONG),
-    _row("amin", _extremum_along, _extremum_along_backward, ("input", "result"), (Attribute(name="dim", default=(), check=dim_or_dims), KEEP), ALONG),
+    _row(
+        "amax",
+        _extremum_along,
+        _extremum_along_backward,
+        ("input", "result"),
+        (Attribute(name="dim", default=(), check=dim_or_dims), KEEP),
+        ALONG,
+    ),
+    _row(
+        "amin",
+        _extremum_along,
+        _extremum_along_backward,
+        ("input", "result"),
+        (Attribute(name="dim", default=(), check=dim_or_dims), KEEP),
+        ALONG,
+    ),
     *(
-        _row(name, _extremum, _extremum_backward, ("input", "result"), (), _examples({}), f"torch.{name[1:4]}", "aten/src/ATen/native/ReduceAllOps.cpp")
+        _row(
+            name,
+            _extremum,
+            _extremum_backward,
+            ("input", "result"),
+            (),
+            _examples({}),
+            f"torch.{name[1:4]}",
+            "aten/src/ATen/native/ReduceAllOps.cpp",
+        )
         for name in ("_max", "_min")
     ),
     *(
-        _row(name, _selected, _selected_backward, ("indices",), (DIM, KEEP), _examples({"dim": 1}, {"dim": -1, "keepdim": True}), f"torch.{name[1:4]}", "aten/src/ATen/native/TensorCompare.cpp")
+        _row(
+            name,
+            _selected,
+            _selected_backward,
+            ("indices",),
+            (DIM, KEEP),
+            _examples({"dim": 1}, {"dim": -1, "keepdim": True}),
+            f"torch.{name[1:4]}",
+            "aten/src/ATen/native/TensorCompare.cpp",
+        )
         for name in ("_max_dim", "_min_dim")
     ),
     *(
@@ -409,7 +455,14 @@ ROWS = (
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1})),
     ),
     _row("cumsum", _cumsum, _cumsum_backward, (), (DIM, DTYPE), _examples({"dim": 1}, {"dim": -1})),
-    _row("logsumexp", _logsumexp, _logsumexp_backward, ("input", "result"), (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP), _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True})),
+    _row(
+        "logsumexp",
+        _logsumexp,
+        _logsumexp_backward,
+        ("input", "result"),
+        (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP),
+        _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True}),
+    ),
 )
 COMPOSITE_ROWS = (
     *(
@@ -441,7 +494,11 @@ COMPOSITE_ROWS = (
         name="normalize",
         torch="torch.nn.functional.normalize",
         roles=("input",),
-        attributes=(Attribute(name="p", default=2.0, check=number), Attribute(name="dim", default=1, check=integer), Attribute(name="eps", default=1e-12, check=number)),
+        attributes=(
+            Attribute(name="p", default=2.0, check=number),
+            Attribute(name="dim", default=1, check=integer),
+            Attribute(name="eps", default=1e-12, check=number),
+        ),
         compose=_normalize,
         examples=_examples({}, {"dim": -1}),
         source="torch/nn/functional.py (normalize)",

@@ -5,11 +5,12 @@ tap and dim), or copy both ends into channels_last, by rules on the output's siz
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from struct import pack, unpack
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.dtypes import FLOATING
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import contiguous, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, number, optional
@@ -19,8 +20,8 @@ from memest.tensor import Shape, channels_last_strides, is_channels_last
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
-TAPS = {"nearest": 1, "nearest-exact": 1, "linear": 2, "bilinear": 2, "trilinear": 2, "bicubic": 4}
-NDIM = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
+TAPS = {"nearest": 1, "nearest-exact": 1, "linear": 2, "bilinear": 2, "trilinear": 2, "bicubic": 4, "lanczos": 6}
+NDIM = {"linear": 1, "bilinear": 2, "bicubic": 2, "lanczos": 2, "trilinear": 3}
 
 
 def _formatted(k: Tape, shape: Shape, dtype: str, last: bool) -> Tensor:
@@ -33,35 +34,47 @@ def _copies(k: Tape, last: bool, *tensors: Tensor) -> None:
     k.free(*reversed(made))
 
 
-def _blocked(input: Tensor, shape: Shape, mode: str) -> bool:
-    """True for the kernels that work on channels_last (UpSampleKernel.cpp, _use_vectorized_kernel_cond_2d/3d)."""
+def _blocked(k: Tape, input: Tensor, shape: Shape, mode: str) -> bool:
+    """True for the kernels that work on channels_last (UpSampleKernel.cpp, _use_vectorized_kernel_cond_2d/3d, and for bilinear one
+    more: images on a single thread)."""
     if mode == "bicubic" or input.ndim == 3:
         return False
     wide = is_channels_last(input.shape, input.strides) and input.shape[1] > 3
-    return wide or (input.ndim == 4 and shape[2] + shape[3] <= 128)
+    if wide or input.ndim == 5:
+        return wide
+    return shape[2] + shape[3] <= 128 or (mode == "bilinear" and k.cpu.threads == 1 and input.shape[1] == 3)
 
 
 def _upsample(k: Tape, input: Tensor, *, output_size: Shape, mode: str, align_corners: bool, antialias: bool, scales: Any) -> Tensor:
     shape = (*input.shape[:2], *output_size)
+    _check_dtype(input.dtype, mode, antialias)
     if any(n <= 0 for n in (*output_size, *input.shape[1:])):
         raise ShapeError(f"resizing of shape {list(input.shape)} to {list(output_size)}")
     k.note(sizes=input.shape)
     out = _formatted(k, shape, input.dtype, input.ndim > 3 and suggests_channels_last(input))
     if antialias:
         _antialiased(k, input, shape, mode, align_corners, scales)
-    elif _blocked(input, shape, mode):
+    elif _blocked(k, input, shape, mode):
         _copies(k, True, input, out)
     else:
-        _tables(k, output_size, TAPS[mode])
+        _tables(k, output_size, TAPS[mode], "float32" if input.dtype == "uint8" else input.dtype)
     return out
 
 
-def _tables(k: Tape, output_size: Shape, taps: int) -> None:
+def _check_dtype(dtype: str, mode: str, antialias: bool) -> None:
+    plain = dtype in ("float32", "float64")
+    if not (plain or (dtype in FLOATING and not antialias) or (dtype == "uint8" and TAPS[mode] == 1)):
+        raise UnsupportedError(
+            f"resizing of {dtype} by mode {mode!r}{' with antialias' if antialias else ''} has no rule: convert it to float32 first"
+        )
+
+
+def _tables(k: Tape, output_size: Shape, taps: int, dtype: str) -> None:
     """upsample_generic_Nd_kernel_impl: for each dim and tap, an index and a weight for each place of the output."""
     made: list[Tensor] = []
     for n in output_size:
         for _ in range(taps):
-            made += [k.empty((n,), "int64"), k.empty((n,), "float32")]
+            made += [k.empty((n,), "int64"), k.empty((n,), dtype)]
     k.free(*reversed(made))
 
 
@@ -70,37 +83,45 @@ def _single(x: float) -> float:
     return rounded
 
 
-def _scale(size: int, out: int, align_corners: bool, given: float | None) -> float:
-    """area_pixel_compute_scale, in single precision as the kernel computes it."""
-    if align_corners:
-        return _single((size - 1) / (out - 1)) if out > 1 else 0.0
-    return _single(1.0 / given) if given is not None and given > 0 else _single(size / out)
+def _taps(dtype: str, taps: int, size: int, out: int, align_corners: bool, given: float | None) -> int:
+    """Places a filter of ``taps`` has, wider where the step between outputs (area_pixel_compute_scale) exceeds one input; in the
+    element type's precision."""
+    rounded = float if dtype == "float64" else _single
+    if given is not None and not align_corners:
+        step = rounded(1.0 / given)
+    elif out >= size or (align_corners and out == 1):
+        step = 1.0
+    else:
+        step = rounded((size - 1) / (out - 1) if align_corners else size / out)
+    return ceil(rounded(taps * 0.5 * max(step, 1.0))) * 2 + 1
 
 
 def _antialiased(k: Tape, input: Tensor, shape: Shape, mode: str, align_corners: bool, scales: Any) -> None:
     """Width first, into a tensor of its own, then height; each with its tables, whose taps grow with the shrinkage."""
-    last = suggests_channels_last(input)
-    between = _formatted(k, (*shape[:2], input.shape[2], shape[3]), input.dtype, last)
-    for d in (3, 2):
+    resized = [d for d in (3, 2) if input.shape[d] != shape[d]]
+    between = None
+    if len(resized) == 2:
+        between = _formatted(k, (*shape[:2], input.shape[2], shape[3]), input.dtype, suggests_channels_last(input))
+    for d in resized:
         given = None if scales is None else scales[d - 2]
-        scale = _scale(input.shape[d], shape[d], align_corners, given)
-        reach = TAPS[mode] * 0.5 * (scale if scale >= 1.0 else 1.0)
-        taps = ceil(_single(reach)) * 2 + 1
         n = shape[d]
+        taps = _taps(input.dtype, TAPS[mode], input.shape[d], n, align_corners, given)
         made = [k.empty((n,), "int64") for _ in range(3)]
-        made += [k.empty((n * taps,), "float32"), k.empty((n,), "int64")]
+        made += [k.empty((n * taps,), input.dtype), k.empty((n,), "int64")]
         k.free(*reversed(made))
     k.free(between)
 
 
-def _upsample_backward(k: Tape, saved: Saved, grads: Grads, *, output_size: Shape, mode: str, align_corners: bool, antialias: bool, scales: Any) -> list[Tensor | None]:
+def _upsample_backward(
+    k: Tape, saved: Saved, grads: Grads, *, output_size: Shape, mode: str, align_corners: bool, antialias: bool, scales: Any
+) -> list[Tensor | None]:
     grad = incoming(grads)
     sizes: Shape = saved["sizes"]
-    if antialias:
+    if antialias and mode == "bilinear":
         out = _formatted(k, sizes, grad.dtype, suggests_channels_last(grad))
         _copies(k, False, grad, out)
         return [out]
-    if mode == "bicubic" or len(sizes) == 3:
+    if mode in ("bicubic", "lanczos") or len(sizes) == 3:
         out = k.empty(sizes, grad.dtype)
         _copies(k, False, grad)
         return [out]
@@ -144,10 +165,14 @@ def _interpolate(
     wanted = NDIM.get(mode)
     if len(shape) not in (3, 4, 5) or (wanted is not None and len(shape) != wanted + 2):
         raise ShapeError(f"interpolate with mode {mode!r} does not take {len(shape)} dimensions")
-    if antialias and not (mode in ("bilinear", "bicubic") and len(shape) == 4):
-        raise ShapeError("antialias needs mode bilinear or bicubic and 4 dimensions")
+    if antialias and not (mode in ("bilinear", "bicubic", "lanczos") and len(shape) == 4):
+        raise ShapeError("antialias needs mode bilinear, bicubic or lanczos and 4 dimensions")
+    if mode == "lanczos" and (align_corners or not antialias):
+        raise ShapeError("mode 'lanczos' needs antialias and does not align corners")
     if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
         raise ShapeError(f"align_corners has no meaning for mode {mode!r}")
+    if recompute_scale_factor and size is not None:
+        raise ShapeError("recompute_scale_factor has no meaning where a size is given")
     sizes = _output_size(shape, size, scale_factor)
     if mode == "area":
         return c.call(f"adaptive_avg_pool{len(shape) - 2}d", input, output_size=sizes)
@@ -162,9 +187,17 @@ def size_or_sizes(value: Any) -> Any:
     return None if value is None else integers(value) if isinstance(value, list | tuple) else integer(value)
 
 
+def scale(value: Any) -> float:
+    """A factor: finite, greater than 0."""
+    checked: float = number(value)
+    if not 0 < checked < inf:
+        raise ValueError("expected a number greater than 0")
+    return checked
+
+
 def scale_or_scales(value: Any) -> Any:
     """A factor for all dims, or one a dim."""
-    return None if value is None else tuple(number(v) for v in value) if isinstance(value, list | tuple) else number(value)
+    return None if value is None else tuple(scale(v) for v in value) if isinstance(value, list | tuple) else scale(value)
 
 
 MODES = (*TAPS, "area")
@@ -179,6 +212,7 @@ CALLS: tuple[tuple[int, dict[str, Any]], ...] = (
     (2, {"scale_factor": 1.5, "mode": "bicubic"}),
     (2, {"scale_factor": 0.5, "mode": "area"}),
     (2, {"size": (3, 4), "mode": "bilinear", "antialias": True}),
+    (2, {"scale_factor": 1.3, "mode": "lanczos", "antialias": True}),
     (3, {"scale_factor": 2}),
     (3, {"scale_factor": (2, 1.5, 2), "mode": "trilinear"}),
 )

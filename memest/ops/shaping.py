@@ -10,7 +10,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import cat, sum_to, transpose
+from memest.ops.kernels import cat, contiguous, sum_to, transpose
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape
@@ -84,7 +84,7 @@ def reshaped(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     strides = viewed_strides(t.shape, t.strides, shape)
     if strides is not None:
         return k.view(t, shape, strides)
-    return k.view(k.empty(t.shape, t.dtype), shape)
+    return k.view(contiguous(k, t), shape)
 
 
 def _view(k: Tape, input: Tensor, *, shape: Shape) -> Tensor:
@@ -242,6 +242,8 @@ def expanded(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     if lead < 0:
         raise ShapeError(f"expand of {list(t.shape)} to fewer dimensions {list(shape)}")
     sizes, strides = list(shape), [0] * len(shape)
+    if t.ndim == 0:
+        return k.view(t, sizes, strides)
     for i in range(len(shape) - 1, -1, -1):
         size = t.shape[i - lead] if i >= lead else 1
         step = t.strides[i - lead] if i >= lead else (sizes[i + 1] * strides[i + 1] if i + 1 < len(shape) else 1)
@@ -445,11 +447,20 @@ def _attribute(name: str, default: Any = REQUIRED, check: Callable[[Any], Any] =
 
 
 def _examples(*calls: tuple[Any, dict[str, Any]], layout: str = "contiguous") -> tuple[Example, ...]:
-    return tuple(Example(shapes=shape if shape and isinstance(shape[0], tuple | list) else (shape,), attributes=a, layout=layout) for shape, a in calls)
+    return tuple(
+        Example(shapes=shape if shape and isinstance(shape[0], tuple | list) else (shape,), attributes=a, layout=layout)
+        for shape, a in calls
+    )
 
 
 def _row(
-    name: str, forward: Any, backward: Any, attributes: tuple[Attribute, ...], examples: tuple[Example, ...], torch: str = "", roles: tuple[str, ...] = ("input",)
+    name: str,
+    forward: Any,
+    backward: Any,
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    torch: str = "",
+    roles: tuple[str, ...] = ("input",),
 ) -> Operator:
     return Operator(
         name=name,
@@ -465,7 +476,12 @@ def _row(
 
 
 def _composite(
-    name: str, compose: Any, attributes: tuple[Attribute, ...], examples: tuple[Example, ...], torch: str = "", roles: tuple[str, ...] = ("input",)
+    name: str,
+    compose: Any,
+    attributes: tuple[Attribute, ...],
+    examples: tuple[Example, ...],
+    torch: str = "",
+    roles: tuple[str, ...] = ("input",),
 ) -> Composite:
     return Composite(
         name=name, torch=torch or f"torch.{name}", roles=roles, attributes=attributes, compose=compose, examples=examples, source=SHAPES
@@ -476,8 +492,21 @@ DIM = _attribute("dim")
 SHAPE = _attribute("shape", check=integers)
 BCHW = (2, 3, 4, 5)
 ROWS = (
-    _row("view", _view, _view_backward, (SHAPE,), _examples((BCHW, {"shape": (6, -1)}), (BCHW, {"shape": (2, 3, 20)})), "validation.adapters.view"),
-    _row("permute", _permute, _permute_backward, (_attribute("dims", check=integers),), _examples((BCHW, {"dims": (0, 2, 3, 1)}), ((2, 3), {"dims": (-1, 0)}))),
+    _row(
+        "view",
+        _view,
+        _view_backward,
+        (SHAPE,),
+        _examples((BCHW, {"shape": (6, -1)}), (BCHW, {"shape": (2, 3, 20)})),
+        "validation.adapters.view",
+    ),
+    _row(
+        "permute",
+        _permute,
+        _permute_backward,
+        (_attribute("dims", check=integers),),
+        _examples((BCHW, {"dims": (0, 2, 3, 1)}), ((2, 3), {"dims": (-1, 0)})),
+    ),
     _row(
         "transpose",
         _transpose,
@@ -507,7 +536,12 @@ ROWS = (
         "slice",
         _slice,
         _zeros_of,
-        (_attribute("dim", 0), _attribute("start", None, optional(integer)), _attribute("end", None, optional(integer)), _attribute("step", 1)),
+        (
+            _attribute("dim", 0),
+            _attribute("start", None, optional(integer)),
+            _attribute("end", None, optional(integer)),
+            _attribute("step", 1),
+        ),
         _examples((BCHW, {"dim": 1, "start": 1}), (BCHW, {"dim": -1, "step": 2}), (BCHW, {"dim": 2, "start": -3, "end": -1})),
         "torch.ops.aten.slice",
     ),
@@ -544,7 +578,11 @@ COMPOSITE_ROWS = (
         (*_examples((BCHW, {"start_dim": 1}), (BCHW, {})), *_examples((BCHW, {"start_dim": 1}), layout="channels_last")),
     ),
     _composite(
-        "unflatten", _unflatten, (DIM, _attribute("sizes", check=integers)), _examples(((2, 6), {"dim": 1, "sizes": (2, -1)})), "torch.Tensor.unflatten"
+        "unflatten",
+        _unflatten,
+        (DIM, _attribute("sizes", check=integers)),
+        _examples(((2, 6), {"dim": 1, "sizes": (2, -1)})),
+        "torch.Tensor.unflatten",
     ),
     _composite("view_as", _view_as, (), _examples((((2, 6), (3, 4)), {})), "torch.Tensor.view_as", ("input", "other")),
     _composite("reshape_as", _reshape_as, (), _examples((((2, 6), (3, 4)), {})), "torch.Tensor.reshape_as", ("input", "other")),
@@ -557,7 +595,12 @@ COMPOSITE_ROWS = (
         _examples((BCHW, {"source": 1, "destination": -1}), (BCHW, {"source": (0, 1), "destination": (1, 0)})),
     ),
     _composite("narrow", _narrow, (DIM, _attribute("start"), _attribute("length")), _examples((BCHW, {"dim": 1, "start": 1, "length": 2}))),
-    _composite("chunk", _chunk, (_attribute("chunks"), _attribute("dim", 0)), _examples((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2}))),
+    _composite(
+        "chunk",
+        _chunk,
+        (_attribute("chunks"), _attribute("dim", 0)),
+        _examples((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2})),
+    ),
     _composite(
         "getitem",
         _getitem,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memest.ops import activation, comparison, convolution, copying, creation, dropout, elementwise, filling, indexing, likelihood, linear, loss, normalization, padding, pooling, rearranging, reduction, resampling, sampling, scalar, shaping, unary
+from memest.ops import activation, attention, comparison, convolution, copying, creation, dropout, elementwise, filling, indexing, likelihood, linear, loss, multi_head, normalization, padding, pooling, rearranging, reduction, resampling, sampling, scalar, shaping, unary
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 
-FAMILIES = (activation, comparison, convolution, copying, creation, dropout, elementwise, filling, indexing, likelihood, linear, loss, normalization, padding, pooling, rearranging, reduction, resampling, sampling, scalar, shaping, unary)
+FAMILIES = (activation, attention, comparison, convolution, copying, creation, dropout, elementwise, filling, indexing, likelihood, linear, loss, multi_head, normalization, padding, pooling, rearranging, reduction, resampling, sampling, scalar, shaping, unary)
 
 
 def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:

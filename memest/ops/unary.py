@@ -40,9 +40,13 @@ def _product_with_negated(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
     return elementwise(k, grad, elementwise(k, elementwise(k, kept)))
 
 
-def _by_number(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
-    """grad combined with what was kept, combined with a number."""
-    return elementwise(k, grad, with_number(k, kept, 2))
+def _by_number(number: float) -> Formula:
+    """grad combined with what was kept, combined with a number (an int and a float reach float64 tensors differently)."""
+
+    def gradient(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
+        return elementwise(k, grad, with_number(k, kept, number))
+
+    return gradient
 
 
 def _reciprocal(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
@@ -66,12 +70,12 @@ def _erf(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
 UNARY: dict[str, Unary] = {
     "exp": Unary("result", _one),
     "exp2": Unary("result", lambda k, grad, kept: with_number(k, elementwise(k, grad, kept), 0.693)),
-    "expm1": Unary("result", _by_number),
+    "expm1": Unary("result", _by_number(1)),
     "log": Unary("input", _one),
-    "log1p": Unary("input", _by_number),
-    "log2": Unary("input", _by_number),
-    "log10": Unary("input", _by_number),
-    "sqrt": Unary("result", _by_number),
+    "log1p": Unary("input", _by_number(1)),
+    "log2": Unary("input", _by_number(0.693)),
+    "log10": Unary("input", _by_number(2.303)),
+    "sqrt": Unary("result", _by_number(2)),
     "rsqrt": Unary("result", _rsqrt),
     "abs": Unary("input", _product_with, floats=False),
     "neg": Unary("", _one, floats=False),
@@ -90,7 +94,7 @@ UNARY: dict[str, Unary] = {
 def _row(name: str, unary: Unary) -> Operator:
     def forward(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
         if unary.keeps == "input":
-            k.save(input=clone(k, input) if inplace else input)
+            k.save(input=clone(k, input) if inplace and k.grad_enabled else input)
         dtype = "float32" if unary.floats and input.dtype not in FLOATING else input.dtype
         out = input if inplace else elementwise(k, input, compute=dtype)
         if unary.keeps == "result":

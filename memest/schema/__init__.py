@@ -17,12 +17,14 @@
       - conv2d: {name: head, out_channels: 2, kernel_size: 1}
     outputs: [head]
 
-A layer is ``operator: {settings}``. ``in`` names what it reads (the layer before, when left out), ``name`` and ``out`` name it; the rest are
-torch.nn's keywords and the operator's attributes. A block is written once and used like an operator: ``$argument`` stands for what it is
-given, ``$(2*width)`` is computed, ``repeat`` uses it several times in a row. Like a Python function, a block holds its inputs until it ends.
+A layer is ``operator: {settings}``. ``in`` names what it reads (the layer before, when left out), ``name`` and ``out`` name it; the
+rest are torch.nn's keywords and the operator's attributes. A block is written once and used like an operator: ``$argument`` stands
+for what it is given, ``$(2*width)`` is computed, ``repeat`` uses it several times in a row. Like a Python function, a block holds its
+inputs until it ends.
 
-Promises: file → Graph → file → Graph gives an equal graph; an error names the file, the line and the layer. Refuses tags, duplicate keys, text
-that is not UTF-8, and files, nesting and aliases beyond fixed bounds, before anything is built. Nothing in a file is executed.
+Promises: file → Graph → file → Graph gives an equal graph; an error names the file, the line and the layer. Refuses tags, duplicate
+keys, text that is not UTF-8, and files, nesting and aliases beyond fixed bounds, before anything is built. Nothing in a file is
+executed.
 """
 
 from memest.schema.model import VERSION, json_schema

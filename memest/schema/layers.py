@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memest.errors import GraphError
-from memest.graph import Graph, Layer, Parameter
+from memest.graph import Layer, Parameter
 from memest.ops.modules import MODULES, ParameterShape
 from memest.ops.operator import REQUIRED
 from memest.timeline import operator_named

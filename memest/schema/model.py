@@ -81,9 +81,11 @@ class BlockModel(_Strict):
 class GraphModel(_Strict):
     """A whole file.
 
-    ``examples`` are sizes at which the file is checked when it is read; ``order`` lists owners of parameters (or what their names begin with)
-    in torch's order of registration, where it is not that of the layers; ``holds`` are values that live until the forward ends; ``drops`` says for single layers which values die after them, where it
-    is not each one's last reader; ``guards`` are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs."""
+    ``examples`` are sizes at which the file is checked when it is read. ``order`` lists owners of parameters (or what their names
+    begin with) in torch's order of registration, where it is not that of the layers. ``holds`` are values that live until the
+    forward ends; ``drops`` says for single layers which values die after them, where it is not each one's last reader. ``guards``
+    are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
+    """
 
     memest: int = VERSION
     name: str = "graph"
@@ -104,7 +106,9 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a graph file; the settings of each operator are listed, those of blocks are free."""
     schema: dict[str, Any] = _with_layers(GraphModel.model_json_schema())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["$defs"]["layer"] = {"anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": _operators()}]}
+    schema["$defs"]["layer"] = {
+        "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": _operators()}]
+    }
     return schema
 
 
@@ -134,17 +138,15 @@ def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     place = ".".join(str(p) for p in path) or "the file"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        models = (GraphModel, TensorModel, ParameterModel, BlockModel)
-        known = next((set(m.model_fields) for m in models if _depth(m) == len(path) and _fits(m, path)), {f for m in models for f in m.model_fields})
-        return path, f"unknown key {path[-1]!r} in {'.'.join(map(str, path[:-1])) or 'the file'}{did_you_mean(str(path[-1]), known)}"
+        where = ".".join(map(str, path[:-1])) or "the file"
+        return path, f"unknown key {path[-1]!r} in {where}{did_you_mean(str(path[-1]), _keys_at(path[:-1]))}"
     if problem["type"] == "missing":
         return path[:-1], f"{'.'.join(map(str, path[:-1])) or 'the file'} has no {path[-1]!r}"
     return path, f"{place}: {message[:1].lower()}{message[1:]}"
 
 
-def _depth(model: type[BaseModel]) -> int:
-    return 1 if model is GraphModel else 3
-
-
-def _fits(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
-    return model is GraphModel or path[0] == {TensorModel: "inputs", ParameterModel: "parameters", BlockModel: "blocks"}[model]
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    """The keys that may stand at a place of the file."""
+    inner = [p for p in path if p != "inference"]
+    models: dict[str, type[BaseModel]] = {"inputs": TensorModel, "parameters": ParameterModel, "blocks": BlockModel}
+    return list((models.get(str(inner[0]), GraphModel) if inner else GraphModel).model_fields)

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from memest.builder import Builder, Node
-from memest.dims import Expr, Guard, parse, parse_guard, symbols_of
-from memest.dtypes import ITEMSIZE
+from memest.dims import Expr, parse
 from memest.errors import FileError, GraphError, MemestError, ShapeError, did_you_mean
-from memest.graph import Graph, Layer
+from memest.graph import Graph
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.schema import text as texts
-from memest.schema.layers import keywords_of
-from memest.schema.model import VERSION, BlockModel, GraphModel, ParameterModel, Settings, TensorModel, first_problem
+from memest.schema.finishing import check_sizes, guarded, ordered, with_drops
+from memest.schema.model import VERSION, BlockModel, GraphModel, Settings, first_problem
+from memest.schema.settings import (
+    BLOCK_WORDS,
+    arguments_of,
+    check_keywords,
+    check_tensor,
+    label_of,
+    labels_of,
+    number_of,
+    outputs_of,
+    owner_of,
+    replaced,
+)
 
-MAX_LAYERS = 100_000
+MAX_LAYERS = 50_000
 MAX_BLOCK_DEPTH = 32
 EXAMPLE_SIZES = (256, 224, 128, 64, 32, 28, 299, 512)
-BLOCK_WORDS = ("in", "out", "name", "repeat", "first")
 Names = dict[str, Node]
+Entry = Mapping[str, Any]
+Place = tuple[str | int, ...]
 
 
 def load(path: str | Path) -> Graph:
@@ -44,7 +57,7 @@ def loads(raw: bytes | str, *, form: str = "yaml", source: str = "<text>") -> Gr
     data = texts.parse(text, form, source)
     try:
         return _graph(data)
-    except _Located as e:
+    except _LocatedError as e:
         line = texts.line_of(text, e.path)
         where = source if line is None else f"{source}: line {line}"
         raise type(e.error)(f"{where}: {e.error}") from None
@@ -54,11 +67,11 @@ def from_dict(data: Any, *, source: str = "<data>") -> Graph:
     """The graph in plain data, as JSON or YAML would give it."""
     try:
         return _graph(data)
-    except _Located as e:
+    except _LocatedError as e:
         raise type(e.error)(f"{source}: {'.'.join(map(str, e.path)) or 'top'}: {e.error}") from None
 
 
-class _Located(Exception):
+class _LocatedError(Exception):
     """An error and the path in the file of what caused it."""
 
     def __init__(self, error: MemestError, path: Sequence[str | int]) -> None:
@@ -69,44 +82,44 @@ class _Located(Exception):
 
 def _graph(data: Any) -> Graph:
     if not isinstance(data, dict):
-        raise _Located(FileError("a graph file is a mapping with inputs and layers"), ())
+        raise _LocatedError(FileError("a graph file is a mapping with inputs and layers"), ())
     try:
         model = GraphModel.model_validate(data)
     except ValidationError as e:
         path, message = first_problem(e)
-        raise _Located(FileError(message), path) from None
+        raise _LocatedError(FileError(message), path) from None
     except RecursionError:
-        raise _Located(FileError("nested too deep"), ()) from None
+        raise _LocatedError(FileError("nested too deep"), ()) from None
     return _read(model, ())
 
 
-def _read(model: GraphModel, place: tuple[str | int, ...]) -> Graph:
+def _read(model: GraphModel, place: Place) -> Graph:
     """The graph of a validated file, checked at the file's example sizes or at the first common size that fits."""
     if model.memest != VERSION:
-        raise _Located(FileError(f"memest: {model.memest}; this version reads files of version {VERSION}"), (*place, "memest"))
+        raise _LocatedError(FileError(f"memest: {model.memest}; this version reads files of version {VERSION}"), (*place, "memest"))
     candidates: list[Mapping[str, int]] = [_examples(model, place)]
     if model.examples is None:
         symbols = _symbols(model)
         candidates = [dict.fromkeys(symbols, size) for size in EXAMPLE_SIZES] if symbols else [{}]
-    first: _Located | None = None
+    first: _LocatedError | None = None
     for sizes in candidates:
         reader = _Reader(model, sizes, place)
         try:
             return reader.read()
         except MemestError as e:
-            first = first or _Located(e, reader.place)
+            first = first or _LocatedError(e, reader.place)
             if not isinstance(e, ShapeError):
                 break
         except RecursionError:
-            raise _Located(FileError(f"blocks nested deeper than {MAX_BLOCK_DEPTH}"), reader.place) from None
+            raise _LocatedError(FileError(f"blocks nested deeper than {MAX_BLOCK_DEPTH}"), reader.place) from None
     assert first is not None
     raise first
 
 
-def _examples(model: GraphModel, place: tuple[str | int, ...]) -> dict[str, int]:
+def _examples(model: GraphModel, place: Place) -> dict[str, int]:
     for name, size in (model.examples or {}).items():
         if size < 1:
-            raise _Located(FileError(f"example sizes are positive, got {size}"), (*place, "examples", name))
+            raise _LocatedError(FileError(f"example sizes are positive, got {size}"), (*place, "examples", name))
     return dict(model.examples or {})
 
 
@@ -130,17 +143,17 @@ def _dim(d: int | str) -> int | Expr:
 class _Reader:
     """Builds the graph of one file; ``place`` is where it stands, for whoever tells an error."""
 
-    def __init__(self, model: GraphModel, sizes: Mapping[str, int], root: tuple[str | int, ...]) -> None:
+    def __init__(self, model: GraphModel, sizes: Mapping[str, int], root: Place) -> None:
         self.model = model
         self.root = root
-        self.place: tuple[str | int, ...] = root
+        self.place: Place = root
         self.builder = Builder(model.name, sizes)
         self.names: Names = {}
         self.count = 0
         self.uses: dict[str, int] = {}
         self.owners: set[str] = set()
         self.early: set[str] = set()
-        self.later = {label: settings for label, settings in map(_owner_of, model.layers) if label is not None}
+        self.later = {label: settings for label, settings in map(owner_of, model.layers) if label is not None}
 
     def read(self) -> Graph:
         self._check_blocks()
@@ -150,8 +163,9 @@ class _Reader:
         self.at("holds")
         self.builder.keep_until_here(*(self._find(n, self.names, "holds") for n in self.model.holds))
         graph = self.builder.build(*outputs)
-        self._check_sizes(graph)
-        graph = self._with_guards(self._with_order(self._with_drops(graph)))
+        self.at("layers")
+        check_sizes(graph)
+        graph = self._finished(graph)
         if self.model.inference is not None:
             graph = graph.with_(inference=_read(self.model.inference, (*self.root, "inference")))
         return graph
@@ -168,11 +182,11 @@ class _Reader:
             raise FileError("inputs: a graph has at least one")
         for name, t in self.model.inputs.items():
             self.at("inputs", name)
-            _check_tensor(f"input {name!r}", t)
+            check_tensor(f"input {name!r}", t)
             self.names[name] = self.builder.input(name, t.shape, t.dtype, t.layout)
         for name, p in self.model.parameters.items():
             self.at("parameters", name)
-            _check_tensor(f"parameter {name!r}", p)
+            check_tensor(f"parameter {name!r}", p)
             if not all(isinstance(d, int) for d in p.shape):
                 raise FileError(f"parameter {name!r}: its sizes are numbers, got {p.shape}")
             self.names[name] = self.builder.parameter(name, p.shape, dtype=p.dtype, trainable=p.trainable, buffer=p.buffer, layout=p.layout)
@@ -193,7 +207,7 @@ class _Reader:
 
     # layers ------------------------------------------------------------------------------------------------------------
 
-    def _layers(self, entries: Sequence[Mapping[str, Any]], place: tuple[str | int, ...], names: Names, previous: Node | None, path: tuple[str, ...]) -> Node | None:
+    def _layers(self, entries: Sequence[Entry], place: Place, names: Names, previous: Node | None, path: tuple[str, ...]) -> Node | None:
         """Every entry in order; returns what the last one gives. ``names`` are those the entries may use, and grow."""
         for i, entry in enumerate(entries):
             ((op, settings),) = entry.items()
@@ -210,12 +224,12 @@ class _Reader:
     def _operator(self, op: str, settings: Settings, names: Names, previous: Node | None, path: tuple[str, ...]) -> Node | None:
         if op not in OPERATORS and op not in COMPOSITES:
             raise GraphError(f"unknown operator {op!r}{did_you_mean(op, [*OPERATORS, *COMPOSITES, *self.model.blocks])}")
-        name, out = _label(op, settings.pop("name", None)), _outputs(op, settings.pop("out", None))
+        name, out = label_of(op, settings.pop("name", None)), outputs_of(op, settings.pop("out", None))
         label = name or (out[0] if len(out) == 1 else None)
         shown = f"layer {label!r} ({op})" if label else f"layer of {op}"
-        _check_keywords(op, settings, shown)
+        check_keywords(op, settings, shown)
         inputs = self._bound(op, settings.pop("tensors")) if "tensors" in settings else self._inputs(settings, shown, names, previous)
-        inputs = self._resolved(inputs, names, shown, path)
+        inputs = self._resolved(inputs, names, shown)
         full = ".".join((*path, label)) if label else None
         owning = self._owning(settings, full, path, shown)
         outputs = () if not out or out == [label] else tuple(".".join((*path, o)) for o in out)
@@ -223,7 +237,7 @@ class _Reader:
         if full is not None:
             made = self.builder.layer(op, *inputs, name=full, outputs=outputs, **owning, **keywords)
         else:
-            with self.builder.scope(".".join(path)) if path else _nothing():
+            with self.builder.scope(".".join(path)) if path else nullcontext():
                 made = self.builder.layer(op, *inputs, outputs=outputs, **owning, **keywords)
         found = list(made) if isinstance(made, tuple) else [made]
         for node in found:
@@ -268,20 +282,19 @@ class _Reader:
 
     def _block(self, op: str, settings: Settings, names: Names, previous: Node | None, path: tuple[str, ...]) -> Node:
         block, here = self.model.blocks[op], self.place
-        name, out = _label(op, settings.pop("name", None)), settings.pop("out", None)
+        name, out = label_of(op, settings.pop("name", None)), settings.pop("out", None)
         if out is not None and not isinstance(out, str):
             raise GraphError(f"block {op!r}: out is one name, got {out!r}")
         if len(path) >= MAX_BLOCK_DEPTH:
             raise FileError(f"blocks nested deeper than {MAX_BLOCK_DEPTH} (does {op!r} use itself?)")
-        repeat, first = _count(op, "repeat", settings.pop("repeat", None)), _count(op, "first", settings.pop("first", None))
-        inputs = self._resolved(self._inputs(settings, f"block {op!r}", names, previous), names, f"block {op!r}", path)
-        values = _arguments(op, block, settings)
+        repeat, first = number_of(op, "repeat", settings.pop("repeat", None)), number_of(op, "first", settings.pop("first", None))
+        inputs = self._resolved(self._inputs(settings, f"block {op!r}", names, previous), names, f"block {op!r}")
+        values = arguments_of(op, block, settings)
         flat = [x for i in inputs for x in (i if isinstance(i, list) else [i]) if x is not None]
         if len(flat) != len(block.inputs):
             raise GraphError(f"block {op!r} reads {len(block.inputs)} inputs ({', '.join(block.inputs)}), got {len(flat)}")
         label = name or out
-        paths = [(*path, label or self._unnamed(op, path))] if repeat is None else [(*path, *([label] if label else []), str(i)) for i in range(first or 0, (first or 0) + repeat)]
-        for inner in paths:
+        for inner in self._paths(op, label, path, repeat, first or 0):
             self.place = here
             flat = [self._use(op, block, values, flat, inner), *flat[1:]]
         self.place = here
@@ -291,7 +304,15 @@ class _Reader:
             if alias in names:
                 raise GraphError(f"the name {alias!r} is taken")
             names[str(alias)] = flat[0]
-        return flat[0]
+        result: Node = flat[0]
+        return result
+
+    def _paths(self, op: str, label: str | None, path: tuple[str, ...], repeat: int | None, first: int) -> list[tuple[str, ...]]:
+        """The path of each use: the block's name once, or numbers behind it."""
+        if repeat is None:
+            return [(*path, label or self._unnamed(op, path))]
+        root = (*path, label) if label else path
+        return [(*root, str(i)) for i in range(first, first + repeat)]
 
     def _use(self, op: str, block: BlockModel, values: Mapping[str, Any], inputs: list[Node], path: tuple[str, ...]) -> Node:
         """One use of a block: its layers inside a module that holds the inputs until it ends."""
@@ -310,10 +331,10 @@ class _Reader:
             raise GraphError(f"block {op!r} gives nothing")
         return last
 
-    def _substituted(self, entry: Mapping[str, Any], values: Mapping[str, Any], place: tuple[str | int, ...]) -> Mapping[str, Any]:
+    def _substituted(self, entry: Mapping[str, Any], values: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
         self.place = place
-        replaced: Mapping[str, Any] = _replaced(entry, values)
-        return replaced
+        found: Entry = replaced(entry, values)
+        return found
 
     def _unnamed(self, op: str, path: tuple[str, ...]) -> str:
         key = ".".join((*path, op))
@@ -340,9 +361,15 @@ class _Reader:
         given = settings.pop("in")
         return given if isinstance(given, list) else [given]
 
-    def _resolved(self, references: Iterable[Any], names: Mapping[str, Node], shown: str, path: tuple[str, ...]) -> list[Any]:
+    def _resolved(self, references: Iterable[Any], names: Mapping[str, Node], shown: str) -> list[Any]:
         """References as nodes; a list inside is a group for a role that takes several."""
-        return [[self._find(s, names, shown) for s in r] if isinstance(r, list) else None if r is None else self._find(r, names, shown) for r in references]
+
+        def resolved(reference: Any) -> Any:
+            if isinstance(reference, list):
+                return [self._find(r, names, shown) for r in reference]
+            return None if reference is None else self._find(reference, names, shown)
+
+        return [resolved(r) for r in references]
 
     def _find(self, name: Any, names: Mapping[str, Node], shown: str) -> Node:
         if isinstance(name, Node):
@@ -354,7 +381,7 @@ class _Reader:
             node = self.builder.find(name)
         if node is not None:
             return node
-        if any(name in _labels(e) for e in self.model.layers):
+        if any(name in labels_of(e) for e in self.model.layers):
             raise GraphError(f"{shown}: reads {name!r}, which is made later: a cycle, or layers in the wrong order")
         raise GraphError(f"{shown}: reads {name!r}, which does not exist{did_you_mean(name, names)}")
 
@@ -367,6 +394,19 @@ class _Reader:
             return self.builder.size(expr) if isinstance(expr, Expr) else expr
         return value
 
+    def _finished(self, graph: Graph) -> Graph:
+        """What the file says about the whole graph."""
+        finishes: tuple[tuple[str, Any, Callable[[Graph, Any], Graph]], ...] = (
+            ("drops", self.model.drops, with_drops),
+            ("order", self.model.order, ordered),
+            ("guards", self.model.guards, guarded),
+        )
+        for key, given, finish in finishes:
+            if given:
+                self.at(key)
+                graph = finish(graph, given)
+        return graph
+
     # the end -----------------------------------------------------------------------------------------------------------
 
     def _outputs(self, last: Node | None) -> list[Node]:
@@ -378,190 +418,3 @@ class _Reader:
         if not found:
             raise GraphError("the graph has no outputs")
         return found
-
-    def _check_sizes(self, graph: Graph) -> None:
-        """Every size that is written into an attribute must be a dim of an input."""
-        known = _sizes_of(graph)
-        unknown = next((s for s in _sizes_in(graph) if s not in known), None)
-        if unknown is not None:
-            self.at("layers")
-            raise GraphError(f"size {unknown!r} is not a dim of any input{did_you_mean(unknown, known)}")
-
-    def _with_drops(self, graph: Graph) -> Graph:
-        drops = self.model.drops
-        if drops is None:
-            return graph
-        layers = {layer.name: layer for layer in graph.layers}
-        for name, values in drops.items():
-            self.at("drops", name)
-            if name not in layers:
-                raise GraphError(f"drops: no layer {name!r}{did_you_mean(name, layers)}")
-            for value in values:
-                if self.builder.find(value) is None:
-                    raise GraphError(f"drops: {value!r} does not exist{did_you_mean(value, self.names)}")
-        self.at("drops")
-        changed = tuple(_dropping(layer, drops.get(layer.name)) for layer in graph.layers)
-        _check_deaths(changed, graph)
-        return graph.with_(layers=changed)
-
-    def _with_guards(self, graph: Graph) -> Graph:
-        guards: list[Guard] = []
-        known = _sizes_of(graph)
-        for i, text in enumerate(self.model.guards or ()):
-            self.at("guards", i)
-            guard = parse_guard(text)
-            unknown = sorted(symbols_of((guard.left, guard.right)) - known)
-            if unknown:
-                raise GraphError(f"guards: size {unknown[0]!r} is not a dim of any input{did_you_mean(unknown[0], known)}")
-            guards.append(guard)
-        return graph.with_(guards=tuple(guards)) if guards else graph
-
-    def _with_order(self, graph: Graph) -> Graph:
-        order = self.model.order
-        if order is None:
-            return graph
-        self.at("order")
-        names = [p.name for p in graph.parameters]
-        unknown = next((o for o in order if not any(n == o or n.startswith(f"{o}.") for n in names)), None)
-        if unknown is not None:
-            raise GraphError(f"order: no parameter's name begins with {unknown!r}{did_you_mean(unknown, {n.rpartition('.')[0] for n in names})}")
-        by_name = {p.name: p for p in graph.parameters}
-        return graph.with_(parameters=tuple(by_name[n] for n in sorted_by(order, names)))
-
-
-def sorted_by(order: Sequence[str], names: Sequence[str]) -> list[str]:
-    """``names`` in the order of the entries they equal or begin with (the longest counts); those with none come last."""
-    rank = {entry: i for i, entry in reversed(list(enumerate(order)))}
-
-    def place(name: str) -> int:
-        while name:
-            if name in rank:
-                return rank[name]
-            name = name.rpartition(".")[0]
-        return len(order)
-
-    return sorted(names, key=place)
-
-
-def _sizes_of(graph: Graph) -> set[str]:
-    return {s for i in graph.inputs for s in symbols_of(i.shape)}
-
-
-def _sizes_in(graph: Graph) -> Iterable[str]:
-    def walk(value: Any) -> Iterable[str]:
-        if isinstance(value, Expr):
-            yield from sorted(value.symbols())
-        elif isinstance(value, tuple):
-            for v in value:
-                yield from walk(v)
-
-    for layer in graph.layers:
-        yield from walk(tuple(v for _, v in layer.attributes))
-
-
-def _check_deaths(layers: Sequence[Layer], graph: Graph) -> None:
-    """A value dies once, after it was made, after its last reader, and never when the graph returns it."""
-    made: dict[str, int] = {}
-    for i, layer in enumerate(layers):
-        made.update(dict.fromkeys(layer.outputs, i))
-    dead: set[str] = set()
-    for i, layer in enumerate(layers):
-        gone = next((n for n in layer.reads if n in dead), None)
-        if gone is not None:
-            raise GraphError(f"drops: layer {layer.name!r} reads {gone!r}, which an earlier layer drops")
-        for name in layer.drops:
-            if name in dead or name not in made or made[name] > i or name in graph.outputs:
-                raise GraphError(f"drops: {name!r} cannot die after layer {layer.name!r}")
-            dead.add(name)
-
-
-def _dropping(layer: Layer, drops: Sequence[str] | None) -> Layer:
-    if drops is None:
-        return layer
-    return Layer(name=layer.name, op=layer.op, tensors=layer.tensors, attributes=layer.attributes, outputs=layer.outputs, drops=tuple(drops))
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
-
-
-def _owner_of(entry: Mapping[str, Any]) -> tuple[str | None, tuple[str, Settings]]:
-    """(the name its parameters begin with, (operator, settings)) of a top-level entry that owns parameters."""
-    ((op, settings),) = entry.items()
-    if op not in MODULES or not isinstance(settings, dict) or "shares" in settings or "tensors" in settings:
-        return None, (op, {})
-    owner = settings.get("owner") or settings.get("name") or settings.get("out")
-    return (owner if isinstance(owner, str) else None), (op, settings)
-
-
-def _labels(entry: Mapping[str, Any]) -> list[str]:
-    ((_, settings),) = entry.items()
-    found = [settings.get("name"), settings.get("out")] if isinstance(settings, dict) else []
-    return [f for f in found if isinstance(f, str)]
-
-
-def _label(op: str, name: Any) -> str | None:
-    if name is None or (isinstance(name, str) and name):
-        return name
-    raise GraphError(f"{op}: name is a text, got {name!r}")
-
-
-def _outputs(op: str, out: Any) -> list[str]:
-    names = [out] if isinstance(out, str) else [] if out is None else out
-    if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
-        raise GraphError(f"{op}: out is a name or a list of names, got {out!r}")
-    return names
-
-
-def _count(op: str, key: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LAYERS:
-        raise GraphError(f"block {op!r}: {key} is a number from 0 to {MAX_LAYERS:,}, got {value!r}")
-    return value
-
-
-def _check_keywords(op: str, settings: Mapping[str, Any], shown: str) -> None:
-    known = keywords_of(op)
-    for key in settings:
-        if key not in known:
-            raise GraphError(f"{shown}: {op} has no attribute {key!r}{did_you_mean(key, known)}")
-
-
-def _arguments(op: str, block: BlockModel, given: Settings) -> dict[str, Any]:
-    defaults = dict.fromkeys(block.arguments, ...) if isinstance(block.arguments, list) else dict(block.arguments)
-    for key in given:
-        if key not in defaults:
-            raise GraphError(f"block {op!r} has no argument {key!r}{did_you_mean(key, [*defaults, *BLOCK_WORDS])}")
-    values = {**defaults, **given}
-    missing = next((k for k, v in values.items() if v is ...), None)
-    if missing is not None:
-        raise GraphError(f"block {op!r} needs {missing!r}")
-    return values
-
-
-def _check_tensor(shown: str, t: TensorModel | ParameterModel) -> None:
-    if t.dtype not in ITEMSIZE:
-        raise FileError(f"{shown}: unknown dtype {t.dtype!r}{did_you_mean(t.dtype, ITEMSIZE)}")
-    if t.layout not in ("contiguous", "channels_last"):
-        raise FileError(f"{shown}: layout is contiguous or channels_last, got {t.layout!r}")
-
-
-def _replaced(value: Any, arguments: Mapping[str, Any]) -> Any:
-    """``$name`` replaced by the argument; ``$(2*width)`` computed."""
-    if isinstance(value, dict):
-        return {k: _replaced(v, arguments) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_replaced(v, arguments) for v in value]
-    if not isinstance(value, str) or not value.startswith("$"):
-        return value
-    text = value[1:]
-    if text in arguments:
-        return arguments[text]
-    if text.startswith("(") and text.endswith(")"):
-        expr = parse(text[1:-1])
-        numbers = {k: v for k, v in arguments.items() if isinstance(v, int) and not isinstance(v, bool)}
-        return expr.evaluate(numbers) if isinstance(expr, Expr) else expr
-    raise GraphError(f"{value!r} is not an argument of the block{did_you_mean(text, arguments)}")

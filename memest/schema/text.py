@@ -87,7 +87,7 @@ def _measure(text: str) -> None:
     for event in yaml.parse(text, Loader=_BASE):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise yaml.MarkedYAMLError(problem=f"the alias *{event.anchor} stands inside what it names, or names nothing", problem_mark=event.start_mark)
+                raise _refused(f"the alias *{event.anchor} stands inside what it names, or names nothing", event)
             total += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             total += 1
@@ -95,10 +95,10 @@ def _measure(text: str) -> None:
             if isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
                 sizes[event.anchor] = 1
         if total > MAX_VALUES:
-            raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES:,} values, aliases expanded", problem_mark=event.start_mark)
+            raise _refused(f"more than {MAX_VALUES:,} values, aliases expanded", event)
         if isinstance(event, yaml.CollectionStartEvent):
             if len(open_) == MAX_NESTING:
-                raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_NESTING}", problem_mark=event.start_mark)
+                raise _refused(f"nested deeper than {MAX_NESTING}", event)
             open_.append((event.anchor, total))
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_.pop()
@@ -108,7 +108,11 @@ def _measure(text: str) -> None:
 
 def _refuse_tag(event: Any) -> None:
     if event.tag is not None and event.tag != "!":
-        raise yaml.MarkedYAMLError(problem=f"tags are not allowed ({event.tag})", problem_mark=event.start_mark)
+        raise _refused(f"tags are not allowed ({event.tag})", event)
+
+
+def _refused(problem: str, event: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _json(text: str, source: str) -> Any:
@@ -140,8 +144,8 @@ def line_of(text: str, path: Path) -> int | None:
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     line = None
-    for node in _along(node, path):
-        line = node.start_mark.line + 1
+    for found in _along(node, path):
+        line = found.start_mark.line + 1
     return line
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from memest.dims import Expr
 from memest.graph import Graph, Input, Layer, Parameter, default_drops
+from memest.schema.finishing import sorted_by
 from memest.schema.layers import Shorthand, shorthand
 from memest.schema.model import VERSION
 from memest.timeline import operator_named
@@ -174,8 +175,6 @@ def creation_order(explicit: Sequence[str], layers: Sequence[Layer], short: Mapp
 
 def _order(graph: Graph, explicit: Sequence[str], short: Mapping[str, Shorthand]) -> list[str]:
     """The shortest list of beginnings that puts the parameters in the graph's order; empty when they are in order by themselves."""
-    from memest.schema.reading import sorted_by
-
     wanted = [p.name for p in graph.parameters]
     natural = creation_order(explicit, graph.layers, short)
     if natural == wanted:

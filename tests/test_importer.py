@@ -1,0 +1,279 @@
+"""The torch importer: the module is left as found, sizes stay symbolic, what has no rule is named."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from memest.dims import Expr
+from memest.errors import GraphError, UnsupportedError, UsageError
+from memest.estimate import Estimate, estimate
+from memest.graph import Graph
+from memest.libraries.cpu import Cpu
+
+torch = pytest.importorskip("torch")
+
+from tiny import NETWORKS, OTHER_SIZES, built  # noqa: E402
+from torch import nn  # noqa: E402
+
+from memest.importers.torch import from_torch  # noqa: E402
+
+every_network = pytest.mark.parametrize("name", NETWORKS)
+CPU = Cpu()
+
+
+def stream(graph: Graph, shape: Any, mode: str = "train") -> list[int]:
+    """The predicted events of one step."""
+    return [s.delta for s in played(graph, shape, mode).events]
+
+
+def played(graph: Graph, shape: Any, mode: str = "train") -> Estimate:
+    """One step on a described processor."""
+    return estimate(graph, input_shape=shape, mode=mode, cpu=CPU)
+
+
+# the module is left as found ------------------------------------------------------------------------------------------------
+
+
+def hooks_of(module: nn.Module) -> list[int]:
+    """How many hooks each submodule has, of every kind."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_state_dict_hooks")
+    return [len(getattr(m, kind)) for m in module.modules() for kind in kinds]
+
+
+@every_network
+@pytest.mark.parametrize("training", [True, False])
+def test_module_is_left_as_found(name: str, training: bool) -> None:
+    module, shape = built(name)
+    module.train(training)
+    next(module.children()).eval()  # a flag of its own
+    module.register_forward_hook(lambda *_: None)
+    before = [(n, id(t), t._version, t.requires_grad, t.device) for n, t in [*module.named_parameters(), *module.named_buffers()]]
+    values = copy.deepcopy(module.state_dict())
+    flags, hooks = [m.training for m in module.modules()], hooks_of(module)
+    from_torch(module, shape)
+    after = [(n, id(t), t._version, t.requires_grad, t.device) for n, t in [*module.named_parameters(), *module.named_buffers()]]
+    assert after == before
+    assert [m.training for m in module.modules()] == flags
+    assert hooks_of(module) == hooks
+    assert all(torch.equal(values[k], v) for k, v in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_module_is_left_as_found_when_import_fails() -> None:
+    class Unsupported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: Any) -> Any:
+            return torch.linalg.svd(self.norm(x))
+
+    module = Unsupported()
+    function, parameters = torch.overrides.has_torch_function, [id(p) for p in module.parameters()]
+    with pytest.raises(UnsupportedError):
+        from_torch(module, (2, 3, 4, 4))
+    assert torch.overrides.has_torch_function is function
+    assert [id(p) for p in module.parameters()] == parameters
+    assert not nn.modules.module._global_forward_hooks and not nn.modules.module._global_forward_pre_hooks
+    assert module(torch.rand(2, 3, 4, 4))[0].shape == (2, 3, 4, 4), "calls are ordinary again"
+
+
+def test_meta_and_cpu_modules_give_one_graph() -> None:
+    module, shape = built("skip")
+    assert from_torch(copy.deepcopy(module).to("meta"), shape) == from_torch(module, shape)
+
+
+def test_random_state_is_not_touched() -> None:
+    module, shape = built("volume")
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    from_torch(module, shape)
+    assert torch.equal(torch.rand(3), expected)
+
+
+# examples -------------------------------------------------------------------------------------------------------------------
+
+
+def test_shapes_tensors_and_sequences_of_them_are_examples() -> None:
+    module, shape = built("plain")
+    graph = from_torch(module, shape)
+    for example in (list(shape), torch.rand(shape), torch.empty(shape, device="meta"), [shape], {"input": shape}):
+        assert from_torch(module, example) == graph
+
+
+@pytest.mark.parametrize("example", [(), "2x3", (2, 0, 4, 4), (2, -3, 4, 4), [], 5])
+def test_what_is_no_example_is_refused(example: Any) -> None:
+    module, _ = built("plain")
+    with pytest.raises(UsageError):
+        from_torch(module, example)
+
+
+def test_only_modules_are_imported() -> None:
+    with pytest.raises(UsageError, match=r"torch\.nn\.Module"):
+        from_torch(torch.relu, (2, 3))  # type: ignore[arg-type]
+
+
+# symbolic sizes -------------------------------------------------------------------------------------------------------------
+
+
+@every_network
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_one_import_serves_all_sizes(name: str, mode: str) -> None:
+    """Imported at one size and estimated at another: just as if imported at the other."""
+    module, shape = built(name)
+    other = OTHER_SIZES[name]
+    here, there = from_torch(module, shape), from_torch(module, other)
+    assert stream(here, other, mode) == stream(there, other, mode)
+    assert played(here, other, mode).peak_bytes == played(there, other, mode).peak_bytes
+    assert stream(here, shape, mode) != stream(there, other, mode), "sizes that give one stream show nothing"
+
+
+def test_sizes_are_written_as_formulas() -> None:
+    module, shape = built("shuffle")
+    graph = from_torch(module, shape)
+    assert [str(d) for d in graph.inputs[0].shape] == ["N", "4", "H", "W"]
+    view = next(layer for layer in graph.layers if layer.op == "view")
+    assert any(isinstance(d, Expr) for d in dict(view.attributes)["shape"])
+
+
+# what is recorded -----------------------------------------------------------------------------------------------------------
+
+
+def test_layers_carry_module_paths() -> None:
+    module, shape = built("residual")
+    names = [layer.name for layer in from_torch(module, shape).layers]
+    assert {"stem", "head"} <= set(names)
+    assert any(n.startswith("body.0") for n in names)
+    assert len(set(names)) == len(names)
+
+
+def test_parameters_keep_names_shapes_and_flags() -> None:
+    module, shape = built("frozen")
+    owned = {p.name: (p.shape, p.trainable, p.buffer) for p in from_torch(module, shape).parameters}
+    assert owned == {n: (tuple(p.shape), p.requires_grad, False) for n, p in module.named_parameters()}
+
+
+def test_shared_modules_own_one_set_of_parameters() -> None:
+    module, shape = built("shared")
+    graph = from_torch(module, shape)
+    assert [p.name for p in graph.parameters if not p.buffer] == [n for n, _ in module.named_parameters()]
+    assert sum("conv.weight" in layer.reads for layer in graph.layers) == 2
+
+
+def test_tied_parameters_are_one() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
+    module[2].weight = module[0].weight
+    graph = from_torch(module, (2, 3, 5, 5))
+    assert [p.name for p in graph.parameters] == ["0.weight", "0.bias", "2.bias"]
+
+
+def test_loss_takes_out_of_a_mapping() -> None:
+    module, shape = built("heads")
+    graph = from_torch(module, shape)
+    made_by = {out: layer.name for layer in graph.layers for out in layer.outputs}
+    assert [made_by[o] for o in graph.outputs] == ["main", "aux"]
+
+
+def test_eval_has_a_graph_of_its_own() -> None:
+    module, shape = built("volume")
+    graph = from_torch(module, shape)
+    assert graph.inference is not None
+    assert graph.inference.layers != graph.layers
+    module.eval()
+    assert stream(from_torch(module, shape), shape, "infer") == stream(graph, shape, "infer")
+
+
+def test_frames_hold_what_python_holds() -> None:
+    """A local that is no longer read lives as long as its function runs; ``del`` ends it."""
+
+    class Local(nn.Module):
+        def __init__(self, early: bool) -> None:
+            super().__init__()
+            self.early = early
+
+        def forward(self, x: Any) -> Any:
+            y = torch.sigmoid(x)
+            z = torch.exp(y)
+            if self.early:
+                del y
+            return torch.exp(z)
+
+    shape = (2, 3, 4, 4)
+    size = 2 * 3 * 4 * 4 * 4
+    assert stream(from_torch(Local(True).eval(), shape), shape, "infer") == [size, size, -size, size, -size]
+    held = stream(from_torch(Local(False).eval(), shape), shape, "infer")
+    assert held == [size, size, size, -size, -size]
+
+
+# what is refused ------------------------------------------------------------------------------------------------------------
+
+
+def refusal(forward: Any, error: type[Exception]) -> str:
+    """The message of an import that fails, inside a module called ``block``."""
+
+    class Inner(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return forward(x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Inner()
+
+        def forward(self, x: Any) -> Any:
+            return self.block(x)
+
+    with pytest.raises(error) as caught:
+        from_torch(Outer(), (2, 3, 4, 4))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_unsupported_call_names_call_module_and_line() -> None:
+    line = test_unsupported_call_names_call_module_and_line.__code__.co_firstlineno
+    message = refusal(lambda x: torch.linalg.svd(x), UnsupportedError)
+    assert "svd" in message
+    assert "block" in message
+    assert f"test_importer.py:{line + 2}" in message
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x[x > 0],
+        lambda x: x * 2 if x.sum() > 0 else x,
+        lambda x: x * x.max().item(),
+        lambda x: torch.nonzero(x),
+        lambda x: x[:, : int(x.argmax())],
+    ],
+    ids=["mask", "branch", "item", "nonzero", "int"],
+)
+def test_data_dependent_networks_are_refused(forward: Any) -> None:
+    message = refusal(forward, UnsupportedError)
+    assert "block" in message
+    assert "test_importer.py:" in message
+
+
+def test_impossible_shapes_are_refused_with_their_place() -> None:
+    message = refusal(lambda x: torch.cat([x, x[:, :, 1:]], 1), GraphError)
+    assert "block" in message
+    assert "test_importer.py:" in message
+
+
+def test_a_forward_without_tensors_is_refused() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return None
+
+    with pytest.raises(UnsupportedError, match="no tensor"):
+        from_torch(Nothing(), (2, 3))
+
+
+def test_lazy_modules_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="not initialized"):
+        from_torch(nn.Sequential(nn.LazyConv2d(3, 1)), (2, 3, 4, 4))
