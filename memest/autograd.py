@@ -19,6 +19,10 @@ from memest.tensor import Spec, contiguous_strides, is_contiguous, is_non_overla
 Items = evaluate.Items
 
 
+AS_STRIDED, COPY_SLICES = "as_strided", "copy_slices"
+_ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES})
+
+
 class AccumulateGrad:
     """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way."""
 
@@ -37,7 +41,7 @@ class AccumulateGrad:
 class Node:
     """One differentiable call: what it kept, and where the gradients of its inputs go."""
 
-    __slots__ = ("attributes", "buffer", "edges", "layer", "needs", "notes", "op", "out_specs", "refs", "saved", "saved_specs", "sequence", "waiting")
+    __slots__ = ("attributes", "buffer", "edges", "inner", "layer", "needs", "notes", "op", "out_specs", "refs", "saved", "saved_specs", "sequence", "waiting")
 
     def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...]) -> None:
         self.sequence = sequence
@@ -53,6 +57,7 @@ class Node:
         self.waiting = 0
         self.buffer: list[Value | None] = []
         self.refs = 0
+        self.inner: Node | None = None
 
     def drop(self, ledger: Ledger) -> None:
         """One holder (a value, or a node that leads here) less; without any the node dies, and all that only it leads to."""
@@ -128,17 +133,56 @@ class Machine:
                 value.spec = out.spec
             else:
                 value = Value(out.spec, storages[out.slot])
-            if node is not None and out.spec.dtype in _DIFFERENTIABLE:
-                if value.node is not None:
-                    value.node.drop(self.ledger)
-                node.refs += 1
-                value.node, value.output_nr, value.requires_grad = node, nr, True
+                if out.is_view:
+                    self._hold_base(value, flat[out.slot] if out.slot < len(flat) else None)
+            if node is not None and out.same_as >= 0 and value.base is not None:
+                self._rebase(value, node)
+            elif node is not None and out.spec.dtype in _DIFFERENTIABLE:
+                self._hang(value, node)
+                value.output_nr = nr
             elif out.same_as < 0:
                 value.requires_grad = False
             outputs.append(value)
             if node is not None:
                 node.out_specs.append(out.spec)
         return outputs
+
+    def _hold_base(self, view: Value, source: Value | None) -> None:
+        """A view keeps the tensor it looks at (that tensor's own base, when it is a view itself)."""
+        base = Value(view.spec, view.storage) if source is None else source if source.base is None else source.base
+        view.base = self.ledger.hold(base)
+
+    def _rebase(self, view: Value, inner: Node) -> None:
+        """In place on a view: the base's gradient goes through CopySlices around the operator, the view's through AsStrided on the base
+        (torch/csrc/autograd/variable.cpp, rebase_history)."""
+        base = view.base
+        assert base is not None
+        slices = Node(next(self._sequence), COPY_SLICES, self.ledger.layer, (), inner.needs)
+        slices.inner = inner
+        slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
+        slices.saved, inner.saved = inner.saved, []
+        slices.out_specs = [base.spec]
+        slices.notes = (("view", view.spec),)
+        old = inner.edges[0]
+        inner.edges = []
+        if slices.edges[0] is not None and isinstance(slices.edges[0][0], Node):
+            slices.edges[0][0].refs += 1
+        if old is not None:
+            old[0].drop(self.ledger)
+        self._hang(base, slices)
+        strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
+        strided.edges = [(slices, 0)]
+        slices.refs += 1
+        strided.out_specs = [view.spec]
+        strided.notes = (("base", base.spec),)
+        self._hang(view, strided)
+
+    def _hang(self, value: Value, node: Node) -> None:
+        """``value.grad_fn = node``."""
+        node.refs += 1
+        if value.node is not None:
+            value.node.drop(self.ledger)
+        value.node, value.output_nr, value.requires_grad = node, 0, True
 
     def _edge(self, value: Value) -> tuple[Node | AccumulateGrad, int]:
         if value.node is None:
@@ -198,7 +242,7 @@ class Machine:
         node.buffer = []
         outputs: list[Value | None]
         if any(g is not None for g in grads):
-            outputs = self._apply(node, grads)
+            outputs = self._apply(node, grads) if node.op not in _ENGINE_NODES else self._apply_engine_node(node, grads)
         else:
             outputs = [None] * len(node.edges)
         outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
@@ -245,8 +289,39 @@ class Machine:
             elif out.same_as >= len(node.saved):
                 outputs.append(ledger.hold(present[out.same_as - len(node.saved)]))
             else:
-                outputs.append(ledger.hold(Value(out.spec, storages[out.slot])))
+                value = ledger.hold(Value(out.spec, storages[out.slot]))
+                if out.is_view:
+                    source = out.slot - len(node.saved)
+                    self._hold_base(value, present[source] if 0 <= source < len(present) else None)
+                outputs.append(value)
         return outputs
+
+    def _apply_engine_node(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        (grad,) = grads
+        assert grad is not None
+        facts = dict(node.notes)
+        if node.op == AS_STRIDED:
+            return [self._fresh(facts["base"])]
+        return self._copy_slices(node, facts["view"])
+
+    def _fresh(self, spec: Spec) -> Value:
+        ledger = self.ledger
+        return ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+
+    def _copy_slices(self, node: Node, view: Spec) -> list[Value | None]:
+        """CopySlices::apply: the gradient of the base is copied, the operator's backward runs on a clone of the slice, and what it gives
+        is written back into the copy."""
+        ledger, inner = self.ledger, node.inner
+        assert inner is not None
+        result = self._fresh(node.out_specs[0])
+        clone = self._fresh(Spec(view.shape, contiguous_strides(view.shape), view.dtype))
+        inner.saved = node.saved
+        outputs = self._apply(inner, [clone])
+        inner.saved = []
+        ledger.let_go(clone)
+        if outputs[0] is not None:
+            ledger.let_go(outputs[0])
+        return [result, *outputs[1:]]
 
     def _validated(self, gradient: Value | None, edge: tuple[Node | AccumulateGrad, int] | None) -> Value | None:
         """validate_outputs: a gradient of a broadcast shape is summed to the shape its input had."""

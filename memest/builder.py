@@ -96,6 +96,7 @@ class Builder:
         try:
             return self._append(op, full, list(inputs), tuple(outputs), (trainable, shares, owner or full), attributes)
         except MemestError as e:
+            self._forget(full)
             raise e.at(f"layer {full!r} ({op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             raise unforeseen(e).at(f"layer {full!r} ({op})") from e
@@ -133,6 +134,13 @@ class Builder:
         nodes = tuple(self._node(n, v) for n, v in zip(names, values, strict=False) if v is not None)
         self._layers.append(Layer(name=full, op=op, tensors=tuple(_names(t) for t in tensors), attributes=tuple(written.items()), outputs=tuple(names)))
         return nodes[0] if len(nodes) == 1 else nodes
+
+    def _forget(self, full: str) -> None:
+        """A refused layer leaves no parameters behind."""
+        if any(layer.name == full for layer in self._layers):
+            return
+        for name in [n for n in self._parameters if n.rpartition(".")[0] == full]:
+            del self._parameters[name], self._nodes[name], self._mentioned[name]
 
     def _own_parameters(self, op: str, bound: Mapping[str, Any], owning: tuple[bool, str | None, str], attributes: dict[str, Any]) -> dict[str, Node]:
         """Parameters from torch.nn keywords; the keywords are taken out of ``attributes``, but for those the row reads too."""

@@ -42,15 +42,16 @@ class GradFn(Protocol):
 class Value:
     """A tensor of the running network: metadata, its storage, and how autograd reaches it.
 
-    ``refs`` counts who holds this very tensor (names, buffers of the engine); views are values of their own.
+    ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``.
     """
 
-    __slots__ = ("node", "output_nr", "refs", "requires_grad", "spec", "storage")
+    __slots__ = ("base", "node", "output_nr", "refs", "requires_grad", "spec", "storage")
 
     def __init__(self, spec: Spec, storage: Storage) -> None:
         self.spec = spec
         self.storage = storage
         self.refs = 0
+        self.base: Value | None = None
         self.node: GradFn | None = None
         self.output_nr = 0
         self.requires_grad = False
@@ -106,8 +107,11 @@ class Ledger:
         storage.refs -= 1
         if storage.refs == 0:
             self.release(storage)
-        if value.refs == 0 and value.node is not None:
-            value.node.drop(self)
+        if value.refs == 0:
+            if value.node is not None:
+                value.node.drop(self)
+            if value.base is not None:
+                self.let_go(value.base)
 
     def let_go_storage(self, storage: Storage) -> None:
         """One holder of the bare storage less (a saved tensor)."""

@@ -198,3 +198,8 @@ def native_multi_head_attention(*tensors: torch.Tensor, embed_dim: int, num_head
 def multi_head(*tensors: torch.Tensor, sharing: str = "none", **keywords: Any) -> Any:
     """The same; what query, key and value share is seen by torch itself."""
     return native_multi_head_attention(*tensors, **keywords)
+
+
+def einsum(*operands: Any, equation: str) -> torch.Tensor:
+    """``torch.einsum``, whose equation comes first."""
+    return torch.einsum(equation, *(t for o in operands for t in (o if isinstance(o, list | tuple) else [o])))

@@ -72,6 +72,7 @@ class _Grower:
         self.safe_inplace = False
 
     def grow(self) -> Trial:
+        """The finished network and what is done to it."""
         rng = self.rng
         x = self._conv(self.x)
         for _ in range(rng.randint(2, 9)):

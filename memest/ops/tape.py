@@ -22,13 +22,14 @@ class Tensor:
     """A tensor inside a row: metadata, and the slot of the storage it looks at. Identity matters: the same object is the same
     ``TensorImpl``, a view is another object on the same slot."""
 
-    __slots__ = ("dtype", "shape", "slot", "strides")
+    __slots__ = ("dtype", "is_view", "shape", "slot", "strides")
 
-    def __init__(self, shape: Shape, strides: Shape, dtype: str, slot: int) -> None:
+    def __init__(self, shape: Shape, strides: Shape, dtype: str, slot: int, is_view: bool = False) -> None:
         self.shape = shape
         self.strides = strides
         self.dtype = dtype
         self.slot = slot
+        self.is_view = is_view
 
     @property
     def ndim(self) -> int:
@@ -73,11 +74,13 @@ class Event(NamedTuple):
 
 
 class Out(NamedTuple):
-    """An output of a trace: metadata, storage slot, and the input whose very tensor it is (-1: a tensor of its own)."""
+    """An output of a trace: metadata, storage slot, the input whose very tensor it is (-1: a tensor of its own), and whether it is a
+    view (which keeps its base alive)."""
 
     spec: Spec
     slot: int
     same_as: int
+    is_view: bool
 
 
 class Saved(NamedTuple):
@@ -136,7 +139,7 @@ class Tape:
     def view(self, base: Tensor, shape: Sequence[int], strides: Sequence[int] | None = None, dtype: str | None = None) -> Tensor:
         """Another tensor on the storage of ``base``."""
         shape = tuple(shape)
-        return Tensor(shape, contiguous_strides(shape) if strides is None else tuple(strides), dtype or base.dtype, base.slot)
+        return Tensor(shape, contiguous_strides(shape) if strides is None else tuple(strides), dtype or base.dtype, base.slot, True)
 
     def free(self, *tensors: Tensor | None) -> None:
         """Drop tensors this call allocated; inputs, and what was dropped before, are left alone."""
@@ -171,5 +174,5 @@ class Tape:
             if slot not in kept:
                 self._events.append(Event(slot, -1, False))
         same = {id(t): i for i, t in enumerate(inputs) if t is not None}
-        outs = tuple(None if t is None else Out(t.spec, t.slot, same.get(id(t), -1)) for t in outputs)
+        outs = tuple(None if t is None else Out(t.spec, t.slot, same.get(id(t), -1), t.is_view) for t in outputs)
         return Trace(self._n_inputs, tuple(self._events), outs, tuple(self._saved), tuple(self._notes.items()))

@@ -1,0 +1,151 @@
+"""``einsum``: operands are aligned label by label, then contracted in pairs, left to right, by one batch of matrix products a pair.
+
+Source: aten/src/ATen/native/Linear.cpp (einsum, sumproduct_pair). Labels that repeat within an operand (diagonals) are refused, and so
+are contraction paths: torch follows one only when opt_einsum is installed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import prod
+from typing import Any
+
+from memest.errors import GraphError, ShapeError, UnsupportedError
+from memest.ops.composite import Caller, Composite
+from memest.ops.operator import REQUIRED, Attribute, Example, text
+
+ELLIPSIS = "."
+
+
+def _einsum(c: Caller, operands: list[Any], *, equation: str) -> Any:
+    inputs, output = _parsed(equation, operands)
+    hidden = sorted({label for labels in inputs for label in labels} - set(output), key=_torch_order)
+    order = [*output, *hidden]
+    aligned = [_aligned(c, operand, labels, order) for operand, labels in zip(operands, inputs, strict=True)]
+    _check_sizes(aligned, order)
+    summed = range(len(output), len(order))
+    counts = {d: sum(t.shape[d] != 1 for t in aligned) for d in summed}
+    result = aligned[0]
+    for other in aligned[1:]:
+        result = _contracted(c, result, other, summed, counts)
+    if not hidden:
+        return result
+    if len(operands) > 1:
+        return c.call("view", result, shape=result.shape[: len(output)])
+    return c.call("sum", result, dim=tuple(summed))
+
+
+def _torch_order(label: str) -> tuple[bool, str]:
+    """Dims of an ellipsis first, then capitals, then small letters."""
+    return not label.startswith(ELLIPSIS), label
+
+
+def _parsed(equation: str, operands: list[Any]) -> tuple[list[list[str]], list[str]]:
+    """Labels of every operand and of the output; the dims of an ellipsis are labels ``.0``, ``.1`` … counted from the right."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(operands):
+        raise GraphError(f"equation {equation!r} has {len(terms)} operands, got {len(operands)}")
+    covered = [len(t.shape) - len(term.replace("...", "")) for term, t in zip(terms, operands, strict=True)]
+    most = max((n for n, term in zip(covered, terms, strict=True) if "..." in term), default=0)
+    inputs = [_labels(term, n, most) for term, n in zip(terms, covered, strict=True)]
+    for labels, operand in zip(inputs, operands, strict=True):
+        if len(labels) != len(operand.shape):
+            raise ShapeError(f"equation {equation!r} does not fit an operand of shape {list(operand.shape)}")
+        if len(set(labels)) != len(labels):
+            raise UnsupportedError(f"einsum with a label repeated in one operand ({equation!r}) is not modelled; take the diagonal first")
+    if arrow:
+        return inputs, _labels(right, most, most)
+    seen = Counter(label for labels in inputs for label in labels if not label.startswith(ELLIPSIS))
+    return inputs, [*_labels("...", most, most), *sorted((label for label, n in seen.items() if n == 1), key=_torch_order)]
+
+
+def _labels(term: str, covered: int, most: int) -> list[str]:
+    before, dots, after = term.partition("...")
+    return [*before, *(f"{ELLIPSIS}{d}" for d in range(most - covered, most) if dots), *after]
+
+
+def _aligned(c: Caller, operand: Any, labels: list[str], order: list[str]) -> Any:
+    """The operand with a dim for every label, in the common order; what it lacks has size 1."""
+    at = {label: d for d, label in enumerate(labels)}
+    for label in order:
+        if label not in at:
+            at[label] = len(at)
+            operand = c.call("unsqueeze", operand, dim=at[label])
+    return c.call("permute", operand, dims=tuple(at[label] for label in order))
+
+
+def _check_sizes(aligned: list[Any], order: list[str]) -> None:
+    for d, label in enumerate(order):
+        sizes = {t.shape[d] for t in aligned} - {1}
+        if len(sizes) > 1:
+            raise ShapeError(f"label {label!r} stands for sizes {sorted(sizes)}")
+
+
+def _contracted(c: Caller, a: Any, b: Any, summed: range, counts: dict[int, int]) -> Any:
+    """One pair: labels nobody else has are summed, at once where only one of the two has them."""
+    alone: dict[str, list[int]] = {"a": [], "b": []}
+    shared: list[int] = []
+    for d in summed:
+        in_a, in_b = a.shape[d] != 1, b.shape[d] != 1
+        if in_a and in_b:
+            counts[d] -= 1
+            if counts[d] == 1:
+                shared.append(d)
+                counts[d] = 0
+        elif counts[d] == 1 and (in_a or in_b):
+            alone["a" if in_a else "b"].append(d)
+            counts[d] = 0
+    if alone["a"]:
+        a = c.call("sum", a, dim=tuple(alone["a"]), keepdim=True)
+    if alone["b"]:
+        b = c.call("sum", b, dim=tuple(alone["b"]), keepdim=True)
+    return _sumproduct_pair(c, a, b, shared)
+
+
+def _sumproduct_pair(c: Caller, left: Any, right: Any, summed: list[int]) -> Any:
+    """``(left * right).sum(summed)`` as a batch of matrix products: dims of both, of one, of the other, and those summed."""
+    if not summed:
+        return c.call("mul", left, right)
+    both, only_left, only_right = _sorted_dims(left, right, summed)
+    if only_left and only_right and only_right[-1] < only_left[0]:
+        left, right, only_left, only_right = right, left, only_right, only_left
+    batch, rows, cols = (prod(left.shape[d] for d in both), prod(left.shape[d] for d in only_left), prod(right.shape[d] for d in only_right))
+    inner = prod(left.shape[d] for d in summed)
+    shape = [left.shape[d] for d in (*both, *only_left)] + [1] * len(summed) + [right.shape[d] for d in only_right]
+    a = c.call("permute", left, dims=(*both, *only_left, *summed, *only_right))
+    a = c.call("reshape", a, shape=(batch, rows, inner))
+    b = c.call("permute", right, dims=(*both, *summed, *only_right, *only_left))
+    b = c.call("reshape", b, shape=(batch, inner, cols))
+    order = [*both, *only_left, *summed, *only_right]
+    product = c.call("view", c.call("bmm", a, b), shape=tuple(shape))
+    return c.call("permute", product, dims=tuple(order.index(d) for d in range(len(order))))
+
+
+def _sorted_dims(left: Any, right: Any, summed: list[int]) -> tuple[list[int], list[int], list[int]]:
+    both: list[int] = []
+    only_left: list[int] = []
+    only_right: list[int] = []
+    for d, (m, n) in enumerate(zip(left.shape, right.shape, strict=True)):
+        if d not in summed:
+            (both if m != 1 and n != 1 else only_left if m != 1 else only_right).append(d)
+    return both, only_left, only_right
+
+
+ROWS = ()
+COMPOSITE_ROWS = (
+    Composite(
+        name="einsum",
+        torch="validation.adapters.einsum",
+        roles=("operands*",),
+        attributes=(Attribute(name="equation", default=REQUIRED, check=text),),
+        compose=_einsum,
+        examples=(
+            Example(shapes=([(2, 3, 4, 5), (2, 3, 6, 5)],), attributes={"equation": "bhid,bhjd->bhij"}),
+            Example(shapes=([(2, 8, 5, 6), (4, 8)],), attributes={"equation": "nchw,oc->nohw"}),
+            Example(shapes=([(2, 3, 4), (4, 5)],), attributes={"equation": "...i,ij"}),
+            Example(shapes=([(3, 4)],), attributes={"equation": "ij->j"}),
+        ),
+        source="aten/src/ATen/native/Linear.cpp (einsum, sumproduct_pair)",
+    ),
+)
