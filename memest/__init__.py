@@ -54,7 +54,7 @@ _HOMES = {
     "loads": "memest.schema",
     "model": "memest.sources",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 
 class _Package(ModuleType):

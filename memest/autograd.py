@@ -19,7 +19,7 @@ from memest.tensor import Spec, contiguous_strides, is_contiguous, is_non_overla
 Items = evaluate.Items
 
 
-AS_STRIDED, COPY_SLICES = "as_strided", "copy_slices"
+AS_STRIDED, COPY_SLICES = "AsStridedBackward", "CopySlices"  # names no row has
 _ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES})
 
 
@@ -133,8 +133,8 @@ class Machine:
                 value.spec = out.spec
             else:
                 value = Value(out.spec, storages[out.slot])
-                if out.is_view:
-                    self._hold_base(value, flat[out.slot] if out.slot < len(flat) else None)
+                if out.is_view and out.slot < len(flat):
+                    self._hold_base(value, flat[out.slot])
             if node is not None and out.same_as >= 0 and value.base is not None:
                 self._rebase(value, node)
             elif node is not None and out.spec.dtype in _DIFFERENTIABLE:

@@ -16,15 +16,24 @@ CONV = "- conv2d: {name: c, out_channels: 4, kernel_size: 3}\n"
 # what: (file, words that the line must have); shapes are 3x8x8, batch 2
 FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown operator": (HEAD + "- con2d: {}", ("line 5", "'con2d'", "did you mean 'conv2d'")),
-    "unknown attribute": (HEAD + "- conv2d: {name: c, out_channels: 4, kernel_sise: 3}", ("line 5", "layer 'c'", "did you mean 'kernel_size'")),
+    "unknown attribute": (
+        HEAD + "- conv2d: {name: c, out_channels: 4, kernel_sise: 3}",
+        ("line 5", "layer 'c'", "did you mean 'kernel_size'"),
+    ),
     "missing attribute": (HEAD + "- conv2d: {name: c, out_channels: 4}", ("line 5", "layer 'c'", "kernel_size")),
-    "ill-typed attribute": (HEAD + "- conv2d: {name: c, out_channels: four, kernel_size: 3}", ("line 5", "layer 'c'", "out_channels", "'four'")),
+    "ill-typed attribute": (
+        HEAD + "- conv2d: {name: c, out_channels: four, kernel_size: 3}",
+        ("line 5", "layer 'c'", "out_channels", "'four'"),
+    ),
     "cycle": (HEAD + "- relu: {name: a, in: b}\n- relu: {name: b, in: a}", ("line 5", "layer 'a'", "'b'", "cycle")),
     "dangling name": (HEAD + "- relu: {name: a}\n- relu: {name: b, in: aa}", ("line 6", "layer 'b'", "'aa'", "did you mean 'a'")),
     "dangling output": (HEAD + "- relu: {name: a}\noutputs: [b]", ("line 6", "'b'")),
     "duplicate name": (HEAD + "- relu: {name: a}\n- relu: {name: a}", ("line 6", "'a'", "taken")),
     "duplicate key": (HEAD + "- relu: {name: a, name: b}", ("line 5", "'name'", "twice")),
-    "channel mismatch": (HEAD + CONV + "- conv2d: {name: d, in_channels: 5, out_channels: 4, kernel_size: 3}", ("line 6", "layer 'd'", "5", "4")),
+    "channel mismatch": (
+        HEAD + CONV + "- conv2d: {name: d, in_channels: 5, out_channels: 4, kernel_size: 3}",
+        ("line 6", "layer 'd'", "5", "4"),
+    ),
     "groups": (HEAD + "- conv2d: {name: c, out_channels: 4, kernel_size: 3, groups: 2}", ("line 5", "layer 'c'", "groups=2")),
     "vanishing shape": (HEAD + CONV + "- conv2d: {name: d, out_channels: 4, kernel_size: 7}", ("net.yaml", "layer 'd'", "6", "7")),
     "kernel too large": (HEAD + "- conv2d: {name: c, out_channels: 4, kernel_size: 9}", ("net.yaml", "layer 'c'", "8", "9")),
@@ -42,7 +51,11 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown size": (HEAD + "- reshape: {name: r, shape: [=N, '=Q']}", ("line 5", "'r'")),
     "tag": (HEAD + "- relu: !!python/object:os.system {}", ("line 5", "tags are not allowed")),
     "local tag": (HEAD + "- relu: !x {}", ("line 5", "tags are not allowed")),
-    "alias bomb": ("a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join(['*' + m] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)), ("line 7", "2,000,000")),
+    "alias bomb": (
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{n}: &{n} [{', '.join(['*' + m] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)),
+        ("line 7", "2,000,000"),
+    ),
     "alias of itself": ("inputs:\n  x: &a [*a]\nlayers: [relu]", ("line 2", "*a")),
     "deep nesting": ("inputs:\n  x: " + "[" * 5000 + "]" * 5000, ("line 2", "nested deeper")),
     "block in itself": (HEAD + "- a\nblocks:\n  a:\n    layers: [a]", ("nested deeper", "'a'")),
@@ -122,7 +135,9 @@ def test_a_file_of_100_mb_is_not_read(name: str, tmp_path: Path, capsys: pytest.
     assert used < 40 * 1024 * 1024
 
 
-@pytest.mark.parametrize("text", ['{"inputs": {"x": [1', '{"inputs": 1, "inputs": 2}', "[" * 100_000, '{"a": 1e999999999, "layers": []}', '"\\ud800"'])
+@pytest.mark.parametrize(
+    "text", ['{"inputs": {"x": [1', '{"inputs": 1, "inputs": 2}', "[" * 100_000, '{"a": 1e999999999, "layers": []}', '"\\ud800"']
+)
 def test_bad_json(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.json"
     path.write_text(text)

@@ -19,7 +19,18 @@ from memest.libraries.cpu import Cpu
 
 DATA = Path(__file__).parent / "data"
 CPU = Cpu()
-BUILT_IN = ("unet3d", "unet2d", "vnet", "plain_conv_unet", "residual_encoder_unet", "resnet18", "densenet121", "mobilenet_v2", "alexnet", "vgg11_bn")
+BUILT_IN = (
+    "unet3d",
+    "unet2d",
+    "vnet",
+    "plain_conv_unet",
+    "residual_encoder_unet",
+    "resnet18",
+    "densenet121",
+    "mobilenet_v2",
+    "alexnet",
+    "vgg11_bn",
+)
 
 
 def _shared() -> Graph:

@@ -203,3 +203,9 @@ def multi_head(*tensors: torch.Tensor, sharing: str = "none", **keywords: Any) -
 def einsum(*operands: Any, equation: str) -> torch.Tensor:
     """``torch.einsum``, whose equation comes first."""
     return torch.einsum(equation, *(t for o in operands for t in (o if isinstance(o, list | tuple) else [o])))
+
+
+def einsum_pair(left: torch.Tensor, right: torch.Tensor, shared_dims: tuple[int, ...] = ()) -> torch.Tensor:
+    """Two aligned operands of three dims contracted over the last one, as ``einsum`` does it."""
+    assert shared_dims == (2,)
+    return torch.einsum("abz,abz->ab", left, right).unsqueeze(2)

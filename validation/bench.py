@@ -157,8 +157,10 @@ def _truth(module: Any, quick: bool) -> int:
 
 def _stored_truth() -> int | None:
     from validation.compare import stored
-    from validation.measure import machine_name
+    from validation.measure import RESULTS, machine_name
 
+    if not RESULTS.is_dir():
+        return None
     for machine, result in stored():
         case = result["case"]
         same = case["model"] == NETWORK and tuple(case["shape"]) == SHAPE and case["optimizer"] == OPTIMIZER

@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 def application(arguments: Sequence[str]) -> typer.Typer:
-    """The typer application with the command that ``arguments`` name, or with all of them (typer builds each it knows: half a start's time)."""
+    """The typer application with the command that ``arguments`` name, or with all: typer builds each it knows, half a start's time."""
     app = typer.Typer(name="memest", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     named = next((a for a in arguments if a in COMMANDS), None)
@@ -119,8 +119,3 @@ def _silence() -> None:
             stream.flush()
         except OSError:
             os.dup2(nowhere, stream.fileno())
-
-
-def script() -> None:
-    """Entry point of the installed command."""
-    raise SystemExit(main())

@@ -27,15 +27,24 @@ class Isa(str, Enum):
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args)."),
+    typer.Argument(
+        metavar="MODEL", help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args)."
+    ),
 ]
 Inputs = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--input", "-i", metavar="[NAME=]SHAPE", help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs."),
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="[NAME=]SHAPE",
+        help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs.",
+    ),
 ]
 Batch = Annotated[Optional[int], typer.Option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
 Train = Annotated[bool, typer.Option("--train/--infer", help="One training step, or one inference call.")]
-Optimizer = Annotated[str, typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="Such as sgd:momentum=0.9 or adamw:foreach=true.")]
+Optimizer = Annotated[
+    str, typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="Such as sgd:momentum=0.9 or adamw:foreach=true.")
+]
 Loss = Annotated[str, typer.Option("--loss", metavar="NAME", help="torch.nn.functional's name, such as cross_entropy or mse.")]
 HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
 FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]

@@ -14,7 +14,7 @@ from memest.libraries.cpu import Cpu
 from memest.sources import is_torch, open_model
 
 Given = dict[str, tuple[int, ...]]
-_SHAPE = re.compile(r"\d+(?:[xX×,]\d+)*", re.ASCII)
+_SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
 _MAX_DIGITS = 18
 
 
@@ -109,7 +109,7 @@ def parse_inputs(texts: Iterable[str]) -> Given:
 def _shape(text: str, whole: str) -> tuple[int, ...]:
     if not _SHAPE.fullmatch(text):
         raise UsageError(f"--input {whole!r}: a shape is positive sizes joined by x, such as 3x224x224")
-    parts = re.split(r"[xX×,]", text)
+    parts = re.split(r"[xX\u00d7,]", text)
     if any(len(p) > _MAX_DIGITS for p in parts):
         raise UsageError(f"--input {whole[:60]!r}: a size has at most {_MAX_DIGITS} digits")
     sizes = tuple(int(p) for p in parts)
@@ -148,11 +148,14 @@ def _whole(i: Input, shape: tuple[int, ...] | None, batch: int | None) -> tuple[
         return tuple(d for d in own if isinstance(d, int))
     if len(shape) == len(i.shape):
         if batch is not None and shape[0] != batch:
-            raise UsageError(f"--input {'x'.join(map(str, shape))} has {len(shape)} dims, the batch included, and --batch says {batch}; give one of them")
+            raise UsageError(
+                f"--input {'x'.join(map(str, shape))} has {len(shape)} dims, the batch included, and --batch says {batch}; give one of them"
+            )
         return shape
     if batch is not None and len(shape) == len(i.shape) - 1:
         return (batch, *shape)
     if batch is None and len(shape) == len(i.shape) - 1:
         raise UsageError(f"input {i.name!r} is {described}: give --batch too, or the batch in front of --input")
     expected = len(i.shape) - (batch is not None)
-    raise UsageError(f"input {i.name!r} is {described}: --input needs {expected} sizes{' (without the batch)' if batch is not None else ''}, got {len(shape)}")
+    without = " (without the batch)" if batch is not None else ""
+    raise UsageError(f"input {i.name!r} is {described}: --input needs {expected} sizes{without}, got {len(shape)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.kernels import broadcast_shape, clone, elementwise, result_dtype, where, with_number
+from memest.ops.kernels import broadcast_shape, elementwise, original, result_dtype, where, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -99,7 +99,7 @@ def _clamp(k: Tape, input: Tensor, *, min: float | None, max: float | None, inpl
 
 
 def _limited(k: Tape, input: Tensor, inplace: bool) -> Tensor:
-    k.save(input=clone(k, input) if inplace and k.grad_enabled else input)
+    k.save(input=original(k, input, inplace))
     return input if inplace else elementwise(k, input)
 
 

@@ -109,12 +109,12 @@ def _check_sizes(input: Tensor, weight: Tensor, g: Geometry) -> None:
 
 def unsqueezed(k: Tape, t: Tensor) -> Tensor:
     """``t.unsqueeze(2)``: (batch, channels, length) as (batch, channels, 1, length)."""
-    return k.view(t, (*t.shape[:2], 1, t.shape[2]), (*t.strides[:2], t.shape[2] * t.strides[2], t.strides[2]))
+    return k.alias(t, (*t.shape[:2], 1, t.shape[2]), (*t.strides[:2], t.shape[2] * t.strides[2], t.strides[2]))
 
 
 def squeezed(k: Tape, t: Tensor) -> Tensor:
     """``t.squeeze(2)``, the way back."""
-    return k.view(t, (*t.shape[:2], t.shape[3]), (*t.strides[:2], t.strides[3]))
+    return k.alias(t, (*t.shape[:2], t.shape[3]), (*t.strides[:2], t.strides[3]))
 
 
 def select_backend(input: Tensor, weight: Tensor, g: Geometry, cpu: Cpu) -> Backend:

@@ -58,7 +58,7 @@ def _part(k: Tape, t: Tensor, dim: int, groups: int) -> Tensor:
     """``subtensor``: a group's share of ``t``, dense in its format."""
     shape = list(t.shape)
     shape[dim] = shape[dim] // groups
-    return contiguous(k, k.view(t, shape, t.strides), suggests_channels_last(t))
+    return contiguous(k, k.alias(t, shape, t.strides), suggests_channels_last(t))
 
 
 def _cat(k: Tape, parts: Sequence[Tensor | None], dim: int) -> Tensor:
@@ -166,7 +166,7 @@ def _forward_transpose_3d(k: Tape, input: Tensor, weight: Tensor, bias: Tensor |
     columns = _columns(k, 1, weight.shape[1], weight.shape[2:], input.shape[2:], input.dtype)
     ones = k.empty(shape[2:], input.dtype) if bias is not None else None
     k.free(ones, columns)
-    return k.view(out, shape)
+    return k.alias(out, shape)
 
 
 def _backward_transpose(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, last: bool, mask: Mask) -> Gradients:

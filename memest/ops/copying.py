@@ -14,15 +14,16 @@ from memest.ops.kernels import (
     contiguous,
     copy_into,
     empty_like,
+    incoming,
     preserved_strides,
     reduced_shape,
     scalar,
-    sum_into,
     suggests_channels_last,
+    sum_into,
 )
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, optional
-from memest.ops.shaping import dim_or_dims, expanded, incoming, reshaped, unsqueezed, wrapped
 from memest.ops.tape import Tape, Tensor
+from memest.ops.views import dim_or_dims, reshaped, unsqueezed, wrapped
 from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
 
 Saved = dict[str, Any]

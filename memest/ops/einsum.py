@@ -12,7 +12,7 @@ from typing import Any
 
 from memest.errors import GraphError, ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.operator import REQUIRED, Attribute, Example, text
+from memest.ops.operator import REQUIRED, Attribute, Example, integers, text
 
 ELLIPSIS = "."
 
@@ -27,7 +27,8 @@ def _einsum(c: Caller, operands: list[Any], *, equation: str) -> Any:
     counts = {d: sum(t.shape[d] != 1 for t in aligned) for d in summed}
     result = aligned[0]
     for other in aligned[1:]:
-        result = _contracted(c, result, other, summed, counts)
+        done, result = result, c.call("_einsum_pair", result, other, **_dims_to_sum(result, other, summed, counts))
+        c.drop(done)
     if not hidden:
         return result
     if len(operands) > 1:
@@ -82,35 +83,41 @@ def _check_sizes(aligned: list[Any], order: list[str]) -> None:
             raise ShapeError(f"label {label!r} stands for sizes {sorted(sizes)}")
 
 
-def _contracted(c: Caller, a: Any, b: Any, summed: range, counts: dict[int, int]) -> Any:
-    """One pair: labels nobody else has are summed, at once where only one of the two has them."""
-    alone: dict[str, list[int]] = {"a": [], "b": []}
-    shared: list[int] = []
+def _dims_to_sum(a: Any, b: Any, summed: range, counts: dict[int, int]) -> dict[str, tuple[int, ...]]:
+    """The dims that no later operand has: those of one of the two can be summed at once, those of both by the product."""
+    alone: dict[str, list[int]] = {"left_dims": [], "right_dims": [], "shared_dims": []}
     for d in summed:
         in_a, in_b = a.shape[d] != 1, b.shape[d] != 1
         if in_a and in_b:
             counts[d] -= 1
-            if counts[d] == 1:
-                shared.append(d)
-                counts[d] = 0
-        elif counts[d] == 1 and (in_a or in_b):
-            alone["a" if in_a else "b"].append(d)
+        if counts[d] == 1 and (in_a or in_b):
+            alone["shared_dims" if in_a and in_b else "left_dims" if in_a else "right_dims"].append(d)
             counts[d] = 0
-    if alone["a"]:
-        a = c.call("sum", a, dim=tuple(alone["a"]), keepdim=True)
-    if alone["b"]:
-        b = c.call("sum", b, dim=tuple(alone["b"]), keepdim=True)
-    return _sumproduct_pair(c, a, b, shared)
+    return {name: tuple(dims) for name, dims in alone.items()}
 
 
-def _sumproduct_pair(c: Caller, left: Any, right: Any, summed: list[int]) -> Any:
+def _pair(
+    c: Caller, left: Any, right: Any, *, left_dims: tuple[int, ...], right_dims: tuple[int, ...], shared_dims: tuple[int, ...]
+) -> Any:
+    if left_dims:
+        left = c.call("sum", left, dim=left_dims, keepdim=True)
+    if right_dims:
+        right = c.call("sum", right, dim=right_dims, keepdim=True)
+    return _sumproduct_pair(c, left, right, shared_dims)
+
+
+def _sumproduct_pair(c: Caller, left: Any, right: Any, summed: tuple[int, ...]) -> Any:
     """``(left * right).sum(summed)`` as a batch of matrix products: dims of both, of one, of the other, and those summed."""
     if not summed:
         return c.call("mul", left, right)
     both, only_left, only_right = _sorted_dims(left, right, summed)
     if only_left and only_right and only_right[-1] < only_left[0]:
         left, right, only_left, only_right = right, left, only_right, only_left
-    batch, rows, cols = (prod(left.shape[d] for d in both), prod(left.shape[d] for d in only_left), prod(right.shape[d] for d in only_right))
+    batch, rows, cols = (
+        prod(left.shape[d] for d in both),
+        prod(left.shape[d] for d in only_left),
+        prod(right.shape[d] for d in only_right),
+    )
     inner = prod(left.shape[d] for d in summed)
     shape = [left.shape[d] for d in (*both, *only_left)] + [1] * len(summed) + [right.shape[d] for d in only_right]
     a = c.call("permute", left, dims=(*both, *only_left, *summed, *only_right))
@@ -122,7 +129,7 @@ def _sumproduct_pair(c: Caller, left: Any, right: Any, summed: list[int]) -> Any
     return c.call("permute", product, dims=tuple(order.index(d) for d in range(len(order))))
 
 
-def _sorted_dims(left: Any, right: Any, summed: list[int]) -> tuple[list[int], list[int], list[int]]:
+def _sorted_dims(left: Any, right: Any, summed: tuple[int, ...]) -> tuple[list[int], list[int], list[int]]:
     both: list[int] = []
     only_left: list[int] = []
     only_right: list[int] = []
@@ -134,6 +141,15 @@ def _sorted_dims(left: Any, right: Any, summed: list[int]) -> tuple[list[int], l
 
 ROWS = ()
 COMPOSITE_ROWS = (
+    Composite(
+        name="_einsum_pair",
+        torch="validation.adapters.einsum_pair",
+        roles=("left", "right"),
+        attributes=tuple(Attribute(name=name, default=(), check=integers) for name in ("left_dims", "right_dims", "shared_dims")),
+        compose=_pair,
+        examples=(Example(shapes=((2, 3, 4), (2, 1, 4)), attributes={"shared_dims": (2,)}),),
+        source="aten/src/ATen/native/Linear.cpp (sumproduct_pair)",
+    ),
     Composite(
         name="einsum",
         torch="validation.adapters.einsum",

@@ -14,12 +14,14 @@ from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import (
     Number,
     broadcast_shape,
-    clone,
     elementwise,
     elementwise_,
     empty_like,
+    incoming,
+    original,
     result_dtype,
     scalar,
+    wants,
     where,
     with_number,
 )
@@ -51,23 +53,6 @@ def binary(k: Tape, input: Tensor, other: Tensor, inplace: bool, compute: str | 
     if broadcast_shape(input, other) != input.shape:
         raise ShapeError(f"a result of shape {list(broadcast_shape(input, other))} does not fit in place into {list(input.shape)}")
     return elementwise_(k, input, other)
-
-
-def original(k: Tape, input: Tensor, inplace: bool) -> Tensor:
-    """What is kept of an input: itself, or a clone made before the call overwrites it."""
-    return clone(k, input) if inplace and k.grad_enabled else input
-
-
-def incoming(grads: Grads) -> Tensor:
-    """The gradient of the only output."""
-    (grad,) = grads
-    assert grad is not None
-    return grad
-
-
-def wants(k: Tape, which: int) -> bool:
-    """True when the gradient of that input is wanted (an absent one's never is)."""
-    return len(k.needs) > which and k.needs[which]
 
 
 def _kept(saved: Saved, value: float | None) -> Tensor:
@@ -209,86 +194,6 @@ def _of_exponent(k: Tape, grad: Tensor, base: Tensor, saved: Saved) -> Tensor:
     return _consumed(k, elementwise(k, grad, factor), mask, log, product, zero, factor)
 
 
-def _addcmul(k: Tape, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float, inplace: bool) -> Tensor:
-    if wants(k, 2):
-        k.save(tensor1=tensor1)
-    if wants(k, 1):
-        k.save(tensor2=tensor2)
-    return _ternary(k, input, tensor1, tensor2, inplace)
-
-
-def _ternary(k: Tape, input: Tensor, first: Tensor, second: Tensor, inplace: bool) -> Tensor:
-    if not inplace:
-        return elementwise(k, input, first, second)
-    if broadcast_shape(input, first, second) != input.shape:
-        raise ShapeError(f"operands of shapes {list(first.shape)} and {list(second.shape)} do not fit in place into {list(input.shape)}")
-    return elementwise_(k, input, first, second)
-
-
-def _addcmul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float, inplace: bool) -> list[Tensor | None]:
-    grad = incoming(grads)
-
-    def of_factor(other: Tensor) -> Tensor:
-        scaled = with_number(k, other, value)
-        return _consumed(k, elementwise(k, grad, scaled), scaled)
-
-    return [
-        grad if k.needs[0] else None,
-        of_factor(saved["tensor2"]) if k.needs[1] else None,
-        of_factor(saved["tensor1"]) if k.needs[2] else None,
-    ]
-
-
-def _addcdiv(k: Tape, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float, inplace: bool) -> Tensor:
-    if wants(k, 2):
-        k.save(tensor1=tensor1)
-    k.save(tensor2=tensor2)
-    return _ternary(k, input, tensor1, tensor2, inplace)
-
-
-def _addcdiv_backward(k: Tape, saved: Saved, grads: Grads, *, value: float, inplace: bool) -> list[Tensor | None]:
-    grad = incoming(grads)
-    divisor: Tensor = saved["tensor2"]
-
-    def of_numerator() -> Tensor:
-        quotient = empty_like(k, divisor)
-        return _consumed(k, elementwise(k, grad, quotient), quotient)
-
-    def of_divisor() -> Tensor:
-        square = elementwise(k, divisor, divisor)
-        scaled = with_number(k, saved["tensor1"], value)
-        quotient = elementwise(k, scaled, square)
-        negative = elementwise(k, grad)
-        return _consumed(k, elementwise(k, negative, quotient), square, scaled, quotient, negative)
-
-    return [grad if k.needs[0] else None, of_numerator() if k.needs[1] else None, of_divisor() if k.needs[2] else None]
-
-
-def _lerp(k: Tape, input: Tensor, end: Tensor, weight: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
-    if weight is None:
-        return _ternary(k, input, end, end, inplace)
-    if wants(k, 2):
-        k.save(input=original(k, input, inplace), end=end)
-    k.save(weight=weight)
-    return _ternary(k, input, end, weight, inplace)
-
-
-def _lerp_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
-    grad = incoming(grads)
-    if "weight" not in saved:
-        of_end = with_number(k, grad, 0.5) if k.needs[1] else None
-        return [with_number(k, grad, 0.5) if k.needs[0] else None, of_end]
-    end = elementwise(k, grad, saved["weight"]) if k.needs[1] else None
-    first = third = None
-    if k.needs[0]:
-        rest = empty_like(k, saved["weight"])
-        first = _consumed(k, elementwise(k, grad, rest), rest)
-    if k.needs[2]:
-        difference = elementwise(k, saved["end"], saved["input"])
-        third = _consumed(k, elementwise(k, grad, difference), difference)
-    return [first, end, third]
-
-
 def _floor_divide(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
     return binary(k, input, operand(k, other, value), inplace)
 
@@ -310,11 +215,6 @@ PLAIN = (
     Example(shapes=((4, 5), (4, 1)), attributes={"inplace": True}),
 )
 SCALED = Example(shapes=((4, 5), (5,)), attributes={"alpha": 0.5})
-TRIPLE = (
-    Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={"value": 0.5}),
-    Example(shapes=((4, 5), (1, 5), (4, 1)), attributes={}),
-    Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={"inplace": True}),
-)
 BINARY = "aten/src/ATen/native/BinaryOps.cpp"
 
 
@@ -411,39 +311,6 @@ ROWS = (
         None,
         f"{BINARY} (no derivative here)",
         examples=(Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),),
-    ),
-    _row(
-        "addcmul",
-        _addcmul,
-        ("tensor1", "tensor2"),
-        _addcmul_backward,
-        "derivatives.yaml: addcmul; aten/src/ATen/native/PointwiseOps.cpp",
-        roles=("input", "tensor1", "tensor2"),
-        attributes=(Attribute(name="value", default=1, check=number), INPLACE),
-        examples=TRIPLE,
-    ),
-    _row(
-        "addcdiv",
-        _addcdiv,
-        ("tensor1", "tensor2"),
-        _addcdiv_backward,
-        "derivatives.yaml: addcdiv; aten/src/ATen/native/PointwiseOps.cpp",
-        roles=("input", "tensor1", "tensor2"),
-        attributes=(Attribute(name="value", default=1, check=number), INPLACE),
-        examples=TRIPLE,
-    ),
-    _row(
-        "lerp",
-        _lerp,
-        ("input", "end", "weight"),
-        _lerp_backward,
-        "derivatives.yaml: lerp.Scalar, lerp.Tensor; aten/src/ATen/native/Lerp.cpp",
-        roles=("input", "end", "weight?"),
-        examples=(
-            Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25}),
-            Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={}),
-            Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25, "inplace": True}),
-        ),
     ),
 )
 COMPOSITE_ROWS = (

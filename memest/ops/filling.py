@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.kernels import broadcast_shape, empty_like
+from memest.ops.kernels import broadcast_shape, empty_like, incoming
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
-from memest.ops.shaping import incoming
 from memest.ops.tape import Tape, Tensor
 
 Grads = Sequence[Tensor | None]

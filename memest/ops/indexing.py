@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.kernels import broadcast_shape, contiguous, empty_like, iterator_strides
+from memest.ops.kernels import broadcast_shape, contiguous, empty_like, incoming, iterator_strides
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
-from memest.ops.shaping import expanded, incoming, index_entries, slice_bounds, wrapped
 from memest.ops.tape import Tape, Tensor
+from memest.ops.views import expanded, index_entries, slice_bounds, wrapped
 from memest.tensor import Shape
 
 Saved = dict[str, Any]

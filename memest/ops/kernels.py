@@ -177,6 +177,23 @@ def clone(k: Tape, t: Tensor) -> Tensor:
     return empty_like(k, t)
 
 
+def incoming(grads: Sequence[Tensor | None]) -> Tensor:
+    """The gradient of the only output."""
+    (grad,) = grads
+    assert grad is not None
+    return grad
+
+
+def wants(k: Tape, which: int) -> bool:
+    """True when the gradient of that input is wanted (an absent one's never is)."""
+    return len(k.needs) > which and k.needs[which]
+
+
+def original(k: Tape, input: Tensor, inplace: bool) -> Tensor:
+    """What is kept of an input: itself, or a clone made before the call overwrites it."""
+    return clone(k, input) if inplace and k.grad_enabled else input
+
+
 def contiguous(k: Tape, t: Tensor, channels_last: bool = False) -> Tensor:
     """``t`` itself when it already lies so, else a copy (``t.contiguous(memory_format)``)."""
     if channels_last:

@@ -9,9 +9,8 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, empty_like, suggests_channels_last
+from memest.ops.kernels import contiguous, empty_like, incoming, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, integers, number, optional
-from memest.ops.shaping import incoming
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
 
@@ -49,8 +48,12 @@ def _constant_pad_backward(k: Tape, saved: Saved, grads: Grads, *, pad: Shape, v
 
 
 def _has_format(t: Tensor, pad: Shape) -> bool:
-    """True where the kernel works on channels_last: 2 and 3 dims with a batch."""
-    return len(pad) > 2 and t.ndim == len(pad) // 2 + 2 and suggests_channels_last(t)
+    """True where the kernel works on channels_last: with a batch only (what it allocates follows the format without one as well)."""
+    return t.ndim == len(pad) // 2 + 2 and suggests_channels_last(t)
+
+
+def _like(k: Tape, shape: Shape, t: Tensor) -> Tensor:
+    return k.empty(shape, t.dtype, channels_last_strides(shape) if suggests_channels_last(t) else None)
 
 
 def _check_sizes(t: Tensor, pad: Shape, mode: str) -> None:
@@ -67,16 +70,17 @@ def _border_pad(k: Tape, input: Tensor, *, pad: Shape, mode: str) -> Tensor:
     _check_sizes(input, pad, mode)
     shape = padded_shape(input.shape, pad)
     k.save(input=input)
+    out = _like(k, shape, input)
     last = _has_format(input, pad)
-    out = k.empty(shape, input.dtype, channels_last_strides(shape) if last else None)
     contiguous(k, input, last)
+    contiguous(k, out, last)
     return out
 
 
 def _border_pad_backward(k: Tape, saved: Saved, grads: Grads, *, pad: Shape, mode: str) -> list[Tensor | None]:
     input: Tensor = saved["input"]
     grad = incoming(grads)
-    out = k.empty(input.shape, grad.dtype, channels_last_strides(input.shape) if _has_format(input, pad) else None)
+    out = _like(k, input.shape, input)
     last = _has_format(grad, pad)
     contiguous(k, grad, last)
     contiguous(k, out, last)
@@ -147,7 +151,7 @@ ROWS = (
         saves=("input",),
         backward=_border_pad_backward,
         examples=(),
-        source="derivatives.yaml: reflection_pad1d, replication_pad1d and the like; aten/src/ATen/native/ReflectionPad.cpp, ReplicationPadding.cpp",
+        source="derivatives.yaml: reflection_pad1d, replication_pad1d, …; aten/src/ATen/native/ReflectionPad.cpp, ReplicationPadding.cpp",
     ),
 )
 COMPOSITE_ROWS = (

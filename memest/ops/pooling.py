@@ -11,9 +11,8 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, suggests_channels_last
+from memest.ops.kernels import contiguous, incoming, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, flag, integer, integers, number, optional, per_dim
-from memest.ops.shaping import incoming
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
 
@@ -43,7 +42,7 @@ def pooled_shape(input: Tensor, spatial: int, kernel_size: Any, stride: Any, pad
     step = kernel if stride is None or stride == () else expand(stride, spatial)
     pad, dilate = expand(padding, spatial), expand(dilation, spatial)
     lead = input.ndim - spatial
-    sizes = [windows(n, *numbers, ceil_mode) for n, *numbers in zip(input.shape[lead:], kernel, step, pad, dilate, strict=True)]
+    sizes = [windows(n, k, s, p, d, ceil_mode) for n, k, s, p, d in zip(input.shape[lead:], kernel, step, pad, dilate, strict=True)]
     return (*input.shape[:lead], *sizes)
 
 
@@ -63,13 +62,9 @@ def _like(k: Tape, model: Tensor, shape: Shape, dtype: str) -> Tensor:
 def _max_pool(k: Tape, input: Tensor, shape: Shape, return_indices: bool) -> Any:
     last = suggests_channels_last(input)
     out, indices = _like(k, input, shape, input.dtype), _like(k, input, shape, "int64")
-    k.free(_copied(contiguous(k, input, last), input))
+    k.free(contiguous(k, input, last))
     k.save(input=input, indices=indices)
     return (out, indices) if return_indices else out
-
-
-def _copied(t: Tensor, original: Tensor) -> Tensor | None:
-    return None if t is original else t
 
 
 def _max_pool_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
@@ -144,7 +139,7 @@ def _avg_pool(k: Tape, input: Tensor, shape: Shape, dense: bool) -> Tensor:
     k.save(input=input)
     last = not dense and suggests_channels_last(input)
     out = k.empty(shape, input.dtype) if dense else _like(k, input, shape, input.dtype)
-    k.free(_copied(contiguous(k, input, last), input))
+    k.free(contiguous(k, input, last))
     return out
 
 
@@ -219,7 +214,7 @@ def _avg_pool_any(k: Tape, input: Tensor, shape: Shape, strided: bool) -> Tensor
     if strided:
         return k.empty(shape, input.dtype)
     out = _like(k, input, shape, input.dtype)
-    k.free(_copied(contiguous(k, input, suggests_channels_last(input)), input))
+    k.free(contiguous(k, input, suggests_channels_last(input)))
     return out
 
 
@@ -241,7 +236,7 @@ def _adaptive_avg_poolnd(spatial: int) -> Any:
         if sizes != (1,) * spatial:
             return c.call("_adaptive_avg_pool", input, output_size=sizes)
         mean = c.call("mean", input, dim=tuple(range(-spatial, 0)), keepdim=True)
-        if not suggests_channels_last(Tensor(*input.spec, 0)) or len(shape) != spatial + 2:
+        if not suggests_channels_last(Tensor(input.spec.shape, input.spec.strides, input.spec.dtype, 0)) or len(shape) != spatial + 2:
             return mean
         n, channels = shape[:2]
         return c.call("as_strided", mean, size=(n, channels, *(1,) * spatial), stride=(channels, 1, *(channels,) * spatial))
@@ -318,42 +313,6 @@ def _lp_pool(spatial: int) -> Any:
     return compose
 
 
-def _max_unpool(k: Tape, input: Tensor, indices: Tensor, *, output_size: Shape) -> Tensor:
-    if input.shape != indices.shape:
-        raise ShapeError(f"input of shape {list(input.shape)} and indices of shape {list(indices.shape)}")
-    k.save(indices=indices)
-    shape = (*input.shape[: input.ndim - len(output_size)], *output_size)
-    last = len(output_size) == 2 and suggests_channels_last(input)
-    copies = [_copied(contiguous(k, t, last), t) for t in (input, indices)]
-    out = k.empty(shape, input.dtype, channels_last_strides(shape) if last else None)
-    k.free(*reversed(copies))
-    return out
-
-
-def _max_unpool_backward(k: Tape, saved: Saved, grads: Grads, *, output_size: Shape) -> list[Tensor | None]:
-    """max_pool_double_backward: the gradient gathered at the indices."""
-    grad, indices = incoming(grads), saved["indices"]
-    last = suggests_channels_last(indices)
-    contiguous(k, grad, last)
-    return [k.empty(indices.shape, grad.dtype), None]
-
-
-def _unpool(spatial: int) -> Any:
-    def compose(c: Caller, input: Any, indices: Any, *, kernel_size: Any, stride: Any, padding: Any, output_size: Any) -> Any:
-        kernel = expand(kernel_size, spatial)
-        step = kernel if stride is None else expand(stride, spatial)
-        pad = expand(padding, spatial)
-        lead = len(input.shape) - spatial
-        default = tuple((n - 1) * s + k - 2 * p for n, s, k, p in zip(input.shape[lead:], step, kernel, pad, strict=True))
-        sizes = default if output_size is None else tuple(output_size)[-spatial:]
-        if spatial > 1:
-            return c.call("_max_unpool", input, indices, output_size=sizes)
-        flat = [c.call("unsqueeze", t, dim=-1) for t in (input, indices)]
-        return c.call("squeeze", c.call("_max_unpool", *flat, output_size=(*sizes, 1)), dim=-1)
-
-    return compose
-
-
 def sizes_or_none(value: Any) -> Any:
     """A size, or one a dim with None for "as it is"."""
     return tuple(optional(integer)(v) for v in value) if isinstance(value, list | tuple) else optional(integer)(value)
@@ -388,7 +347,6 @@ AVG_CALLS: tuple[dict[str, Any], ...] = (
     {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False},
 )
 ADAPTIVE_CALLS: tuple[dict[str, Any], ...] = ({"output_size": 1}, {"output_size": 2}, {"output_size": 11})
-UNPOOL = (KERNEL, STRIDE, PADDING, Attribute(name="output_size", default=None, check=optional(integers)))
 
 
 def _row(
@@ -514,17 +472,6 @@ ROWS = (
         _pool_examples(3, *ADAPTIVE_CALLS),
         f"derivatives.yaml: adaptive_max_pool3d; {POOL}/AdaptiveMaxPooling3d.cpp",
     ),
-    _row(
-        "_max_unpool",
-        _max_unpool,
-        _max_unpool_backward,
-        ("indices",),
-        (Attribute(name="output_size", default=REQUIRED, check=integers),),
-        (),
-        f"derivatives.yaml: max_unpool2d, max_unpool3d; {POOL}/MaxUnpooling.cpp",
-        "torch.ops.aten.max_unpool2d",
-        ("input", "indices"),
-    ),
 )
 COMPOSITE_ROWS = (
     _composite("max_pool1d", _max_pool1d, MAX, _pool_examples(1, *MAX_CALLS), f"{POOL}/MaxPooling.cpp, Pooling.cpp"),
@@ -547,17 +494,6 @@ COMPOSITE_ROWS = (
             (Attribute(name="norm_type", default=REQUIRED, check=number), KERNEL, STRIDE, CEIL),
             _pool_examples(n, {"norm_type": 2, "kernel_size": 2}, {"norm_type": 3.0, "kernel_size": 3, "stride": 2})[:2],
             f"torch/nn/functional.py (lp_pool{n}d)",
-        )
-        for n in (1, 2, 3)
-    ),
-    *(
-        _composite(
-            f"max_unpool{n}d",
-            _unpool(n),
-            UNPOOL,
-            (Example(shapes=(SHAPES[n], SHAPES[n]), attributes={"kernel_size": 2}, dtypes=("float32", "int64")),),
-            f"torch/nn/functional.py (max_unpool{n}d)",
-            ("input", "indices"),
         )
         for n in (1, 2, 3)
     ),

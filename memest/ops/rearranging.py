@@ -7,9 +7,8 @@ from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.kernels import contiguous, suggests_channels_last
+from memest.ops.kernels import contiguous, incoming, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, integer, per_dim
-from memest.ops.shaping import incoming
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
 
@@ -21,8 +20,7 @@ def _moved(k: Tape, input: Tensor, shape: Shape) -> Tensor:
     """A copy under another shape, in the memory format the input suggests."""
     last = suggests_channels_last(input)
     out = k.empty(shape, input.dtype, channels_last_strides(shape) if last else None)
-    dense = contiguous(k, input, last)
-    k.free(None if dense is input else dense)
+    k.free(contiguous(k, input, last))
     return out
 
 
@@ -83,7 +81,7 @@ def _grown(k: Tape, first: Shape, shape: Shape, dtype: str, copy_of: Tensor) -> 
     if prod(shape) > prod(first):
         out = k.empty(shape, dtype)
         k.free(small)
-    k.free(None if dense is copy_of else dense)
+    k.free(dense)
     return k.view(out, shape)
 
 

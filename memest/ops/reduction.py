@@ -6,53 +6,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.dtypes import FLOATING, check_dtype
-from memest.errors import ShapeError, UnsupportedError
+from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import (
     contiguous,
     elementwise,
     empty_like,
+    incoming,
     mean_into,
     reduce_into,
-    reduced_shape,
     sum_into,
-    where,
     with_number,
-    with_number_,
 )
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional
-from memest.ops.shaping import dim_or_dims, expanded, incoming, unsqueezed, wrapped
 from memest.ops.tape import Tape, Tensor
+from memest.ops.views import (
+    dim_or_dims,
+    expanded,
+    reduction_shape,
+    restored,
+    wrapped,
+)
 from memest.tensor import Shape
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 
 
-def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
-    """The dims to reduce, in order; None or an empty list means all."""
-    if dim is None or dim == ():
-        return tuple(range(ndim))
-    return tuple(sorted(wrapped(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)))
-
-
-def _shape(input: Tensor, dim: Any, keepdim: bool) -> Shape:
-    return reduced_shape(input.shape, reduced_dims(dim, input.ndim), keepdim) if input.ndim else ()
-
-
-def _restored(k: Tape, t: Tensor, dim: Any, keepdim: bool, ndim: int) -> Tensor:
-    """The view with the reduced dims back, as dims of size 1 (unsqueeze_multiple)."""
-    if keepdim or not ndim:
-        return t
-    for d in reduced_dims(dim, ndim):
-        t = unsqueezed(k, t, d)
-    return t
-
-
 def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Tensor:
     """sum_backward: the gradient expanded to the input's sizes."""
     whole = dim is None or dim == ()
-    return expanded(k, grad if whole else _restored(k, grad, dim, keepdim, len(sizes)), sizes)
+    return expanded(k, grad if whole else restored(k, grad, dim, keepdim, len(sizes)), sizes)
 
 
 def _accumulated(dtype: str, wanted: str | None) -> str:
@@ -61,7 +45,7 @@ def _accumulated(dtype: str, wanted: str | None) -> str:
 
 def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
-    out = k.empty(_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
     sum_into(k, input, out)
     return out
 
@@ -75,7 +59,7 @@ def mean(k: Tape, input: Tensor, dim: Any, keepdim: bool, dtype: str | None = No
     kind = dtype or input.dtype
     if kind not in FLOATING:
         raise ShapeError(f"mean of {kind}: cast to a floating type first")
-    out = k.empty(_shape(input, dim, keepdim), kind)
+    out = k.empty(reduction_shape(input, dim, keepdim), kind)
     if kind not in ("float16", "bfloat16"):
         mean_into(k, input, out)
         return out
@@ -102,7 +86,7 @@ def _variance_into(k: Tape, input: Tensor, out: Tensor) -> None:
 
 def _var(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> Tensor:
     k.save(input=input)
-    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
     _variance_into(k, input, out)
     return out
 
@@ -112,7 +96,7 @@ def _var_of(k: Tape, grad: Tensor, input: Tensor, dim: Any, keepdim: bool) -> Te
     if dim is None or not input.ndim:
         middle = mean(k, input, None, False)
     else:
-        grad = _restored(k, grad, dim, keepdim or input.ndim == 1, input.ndim)
+        grad = restored(k, grad, dim, keepdim or input.ndim == 1, input.ndim)
         middle = mean(k, input, dim, True)
     centred = elementwise(k, input, middle)
     scaled = with_number(k, grad, 2.0)
@@ -141,7 +125,7 @@ def _std_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: 
 
 def _var_mean(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> tuple[Tensor, Tensor]:
     k.save(input=input)
-    shape = _shape(input, dim, keepdim)
+    shape = reduction_shape(input, dim, keepdim)
     return k.empty(shape, input.dtype), k.empty(shape, input.dtype)
 
 
@@ -156,7 +140,7 @@ def _var_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correct
 
 
 def _extremum_along(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
-    out = k.empty(_shape(input, dim, keepdim), input.dtype)
+    out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
     reduce_into(k, input, out)
     k.save(input=input, result=out)
     return out
@@ -165,10 +149,10 @@ def _extremum_along(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tenso
 def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
     """scale_grad_by_count: ties share the gradient, mask * (grad / mask.sum(dim))."""
     input: Tensor = saved["input"]
-    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim)
-    result = _restored(k, saved["result"], dim, keepdim, input.ndim)
+    grad = restored(k, incoming(grads), dim, keepdim, input.ndim)
+    result = restored(k, saved["result"], dim, keepdim, input.ndim)
     mask = elementwise(k, result, input, dtype="bool")
-    count = k.empty(_shape(mask, dim, True), "int64")
+    count = k.empty(reduction_shape(mask, dim, True), "int64")
     sum_into(k, mask, count)
     share = elementwise(k, grad, count)
     return [elementwise(k, share, mask)]
@@ -196,7 +180,7 @@ def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | Non
 
 def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
     k.note(sizes=input.shape)
-    shape = _shape(input, dim, keepdim)
+    shape = reduction_shape(input, dim, keepdim)
     values, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
     k.save(indices=indices)
     return values, indices
@@ -209,53 +193,22 @@ def _selected_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -
     return [k.empty(saved["sizes"], grad.dtype)]
 
 
-def _topk(k: Tape, input: Tensor, *, k_: int, dim: int, largest: bool, sorted: bool) -> tuple[Tensor, Tensor]:
-    d = wrapped(dim, input.ndim)
-    if k_ > input.shape[d]:
-        raise ShapeError(f"topk of {k_} along a dimension of {input.shape[d]}")
-    k.note(sizes=input.shape)
-    shape = (*input.shape[:d], k_, *input.shape[d + 1 :])
-    values, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
-    k.save(indices=indices)
-    return values, indices
-
-
 def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> Tensor:
-    out = k.empty(_shape(input, dim, keepdim and dim is not None), "int64")
+    out = k.empty(reduction_shape(input, dim, keepdim and dim is not None), "int64")
     if dim is None:
         contiguous(k, input)
     return out
 
 
 def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
-    out = k.empty(_shape(input, dim, keepdim), "bool")
+    out = k.empty(reduction_shape(input, dim, keepdim), "bool")
     reduce_into(k, input, out)
     return out
 
 
-def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool) -> Tensor:
-    if ord not in (1, 2):
-        raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
-    out = k.empty(_shape(input, dim, keepdim), input.dtype)
-    k.save(input=input, result=out)
-    return out
-
-
-def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool) -> list[Tensor | None]:
-    """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0); order 1: grad * self.sgn()."""
-    input: Tensor = saved["input"]
-    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim)
-    norm = _restored(k, saved["result"], dim, keepdim, input.ndim)
-    if ord == 1:
-        return [elementwise(k, elementwise(k, input), grad)]
-    unit = elementwise(k, input, norm)
-    with_number(k, norm, 0, "bool")
-    return [elementwise(k, grad, unit)]
-
-
 def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
     k.save(input=input)
-    out = k.empty(_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
     sum_into(k, input, out)
     k.save(result=out)
     return out
@@ -270,13 +223,13 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
     if dim is None:
         k.free(zeros)
     else:
-        counts = k.empty(_shape(input, dim, False), "int64")
+        counts = k.empty(reduction_shape(input, dim, False), "int64")
         sum_into(k, zeros, counts)
         total = k.empty((), "int64")
         sum_into(k, counts, total)
         k.free(total)
-    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim) if dim is not None else incoming(grads)
-    result = _restored(k, saved["result"], dim, keepdim, input.ndim) if dim is not None else saved["result"]
+    grad = restored(k, incoming(grads), dim, keepdim, input.ndim) if dim is not None else incoming(grads)
+    result = restored(k, saved["result"], dim, keepdim, input.ndim) if dim is not None else saved["result"]
     return [elementwise(k, elementwise(k, result, input), grad)]
 
 
@@ -292,43 +245,6 @@ def _cumsum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int, dtype: st
         return [grad]
     flipped = empty_like(k, grad)
     return [empty_like(k, k.empty(flipped.shape, flipped.dtype))]
-
-
-def _logsumexp(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
-    k.save(input=input)
-    most = k.empty(_shape(input, dim, True), input.dtype)
-    reduce_into(k, input, most)
-    magnitude = elementwise(k, most)
-    k.free(with_number(k, magnitude, 1.0, "bool"), magnitude)
-    shifted = elementwise(k, input, most)
-    out = k.empty(_shape(input, dim, keepdim), input.dtype)
-    sum_into(k, shifted, out)
-    k.save(result=out)
-    return out
-
-
-def _logsumexp_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
-    """grad * (self - result).exp()."""
-    input: Tensor = saved["input"]
-    grad = _restored(k, incoming(grads), dim, keepdim, input.ndim)
-    result = _restored(k, saved["result"], dim, keepdim, input.ndim)
-    return [elementwise(k, grad, elementwise(k, elementwise(k, input, result)))]
-
-
-def _norm(c: Caller, input: Any, *, p: float, dim: Any, keepdim: bool) -> Any:
-    if isinstance(dim, tuple) and len(dim) > 2:
-        raise ShapeError(f"norm over {len(dim)} dims: use vector_norm")
-    return c.call("vector_norm", input, ord=p, dim=dim, keepdim=keepdim)
-
-
-def _normalize(c: Caller, input: Any, *, p: float, dim: int, eps: float) -> Any:
-    """``input / input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)``."""
-    norm = c.call("vector_norm", input, ord=p, dim=(dim,), keepdim=True)
-    floored = c.call("clamp_min", norm, min=eps)
-    c.drop(norm)
-    denominator = c.call("expand", floored, size=input.shape)
-    c.drop(floored)
-    return c.call("div", input, denominator)
 
 
 def _choose(name: str) -> Any:
@@ -437,16 +353,6 @@ ROWS = (
     ),
     *(_row(name, _any, None, (), (DIMS, KEEP), (Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),)) for name in ("any", "all")),
     _row(
-        "vector_norm",
-        _vector_norm,
-        _vector_norm_backward,
-        ("input", "result"),
-        (Attribute(name="ord", default=2, check=number), DIMS, KEEP),
-        _examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
-        "torch.linalg.vector_norm",
-        "aten/src/ATen/native/LinearAlgebra.cpp",
-    ),
-    _row(
         "prod",
         _prod,
         _prod_backward,
@@ -455,14 +361,6 @@ ROWS = (
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1})),
     ),
     _row("cumsum", _cumsum, _cumsum_backward, (), (DIM, DTYPE), _examples({"dim": 1}, {"dim": -1})),
-    _row(
-        "logsumexp",
-        _logsumexp,
-        _logsumexp_backward,
-        ("input", "result"),
-        (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP),
-        _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True}),
-    ),
 )
 COMPOSITE_ROWS = (
     *(
@@ -480,27 +378,5 @@ COMPOSITE_ROWS = (
             source="torch/_torch_docs.py (max, min: by their arguments the extremum of all, along a dim, or of two tensors)",
         )
         for name in ("max", "min")
-    ),
-    Composite(
-        name="norm",
-        torch="torch.norm",
-        roles=("input",),
-        attributes=(Attribute(name="p", default=2, check=number), DIMS, KEEP),
-        compose=_norm,
-        examples=_examples({}, {"dim": 1, "keepdim": True}),
-        source="torch/functional.py (norm: linalg.vector_norm)",
-    ),
-    Composite(
-        name="normalize",
-        torch="torch.nn.functional.normalize",
-        roles=("input",),
-        attributes=(
-            Attribute(name="p", default=2.0, check=number),
-            Attribute(name="dim", default=1, check=integer),
-            Attribute(name="eps", default=1e-12, check=number),
-        ),
-        compose=_normalize,
-        examples=_examples({}, {"dim": -1}),
-        source="torch/nn/functional.py (normalize)",
     ),
 )

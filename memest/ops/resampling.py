@@ -1,5 +1,5 @@
-"""Resizing images and volumes. The gradient needs sizes only, so nothing is kept; but kernels make tables of indices and weights (one pair a
-tap and dim), or copy both ends into channels_last, by rules on the output's size and the input's format.
+"""Resizing images and volumes. The gradient needs sizes only, so nothing is kept; but kernels make tables of indices and weights (one
+pair a tap and dim), or copy both ends into channels_last, by rules on the output's size and the input's format.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 from memest.dtypes import FLOATING
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, suggests_channels_last
+from memest.ops.kernels import contiguous, incoming, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, number, optional
-from memest.ops.shaping import incoming
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides, is_channels_last
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from memest.dtypes import FLOATING
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Composite
 from memest.ops.kernels import transpose, with_number
 from memest.ops.linear import batched_product
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integers, optional
-from memest.ops.shaping import reshaped
+from memest.ops.views import reshaped
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape
 
@@ -36,10 +35,15 @@ def _grid_sample(k: Tape, input: Tensor, grid: Tensor, *, mode: str, padding_mod
 
 
 def _grid_sample_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> Grads:
-    """Both row-major; the grid's is computed whether anybody wants it or not."""
+    """Both row-major; the grid's is computed whether anybody wants it or not. Images copy a gradient that does not lie row-major."""
+    (grad,) = grads
+    assert grad is not None
     input, grid = saved["input"], saved["grid"]
     for_input = k.empty(input.shape, input.dtype) if k.needs[0] else None
-    return [for_input, k.empty(grid.shape, grid.dtype)]
+    for_grid = k.empty(grid.shape, grid.dtype)
+    if input.ndim == 4 and not grad.is_contiguous:
+        k.free(k.empty(grad.shape, grad.dtype))
+    return [for_input, for_grid]
 
 
 def _affine_grid(k: Tape, theta: Tensor, *, size: Shape, align_corners: bool | None) -> Tensor:
@@ -48,8 +52,8 @@ def _affine_grid(k: Tape, theta: Tensor, *, size: Shape, align_corners: bool | N
         raise ShapeError(f"affine_grid of size {list(size)} takes matrices of shape [N, {spatial}, {spatial + 1}], got {list(theta.shape)}")
     if any(n <= 0 for n in size):
         raise ShapeError(f"affine_grid of size {list(size)}: all must be greater than 0")
-    if theta.dtype not in FLOATING:
-        raise ShapeError(f"affine_grid takes floats, got {theta.dtype}")
+    if theta.dtype not in ("float32", "float64"):
+        raise UnsupportedError(f"affine_grid of {theta.dtype} has no rule: convert it to float32 first")
     base = _coordinates(k, theta.dtype, size, align_corners)
     points = batched_product(k, base, transpose(k, theta, 1, 2))
     k.free(base)

@@ -2,11 +2,69 @@
 
 from __future__ import annotations
 
-from memest.ops import activation, attention, comparison, convolution, copying, creation, dropout, elementwise, filling, indexing, likelihood, linear, loss, multi_head, normalization, padding, pooling, rearranging, reduction, resampling, sampling, scalar, shaping, unary
+from memest.ops import (
+    activation,
+    attention,
+    comparison,
+    convolution,
+    copying,
+    creation,
+    dropout,
+    elementwise,
+    filling,
+    indexing,
+    likelihood,
+    linear,
+    loss,
+    multi_head,
+    normalization,
+    norms,
+    padding,
+    pooling,
+    rearranging,
+    reduction,
+    resampling,
+    sampling,
+    scalar,
+    shaping,
+    slicing,
+    ternary,
+    unary,
+    unpooling,
+)
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 
-FAMILIES = (activation, attention, comparison, convolution, copying, creation, dropout, elementwise, filling, indexing, likelihood, linear, loss, multi_head, normalization, padding, pooling, rearranging, reduction, resampling, sampling, scalar, shaping, unary)
+FAMILIES = (
+    activation,
+    attention,
+    comparison,
+    convolution,
+    copying,
+    creation,
+    dropout,
+    elementwise,
+    filling,
+    indexing,
+    likelihood,
+    linear,
+    loss,
+    multi_head,
+    normalization,
+    norms,
+    padding,
+    pooling,
+    rearranging,
+    reduction,
+    resampling,
+    sampling,
+    scalar,
+    shaping,
+    slicing,
+    ternary,
+    unary,
+    unpooling,
+)
 
 
 def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:

@@ -141,6 +141,11 @@ class Tape:
         shape = tuple(shape)
         return Tensor(shape, contiguous_strides(shape) if strides is None else tuple(strides), dtype or base.dtype, base.slot, True)
 
+    def alias(self, base: Tensor, shape: Sequence[int], strides: Sequence[int] | None = None) -> Tensor:
+        """A view made inside a kernel, below autograd: nothing keeps ``base`` for it."""
+        shape = tuple(shape)
+        return Tensor(shape, contiguous_strides(shape) if strides is None else tuple(strides), base.dtype, base.slot)
+
     def free(self, *tensors: Tensor | None) -> None:
         """Drop tensors this call allocated; inputs, and what was dropped before, are left alone."""
         for t in tensors:

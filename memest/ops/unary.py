@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from memest.dtypes import FLOATING
-from memest.ops.kernels import clone, elementwise, empty_like, with_number
+from memest.ops.kernels import elementwise, empty_like, original, with_number
 from memest.ops.operator import Attribute, Example, Operator, flag
 from memest.ops.tape import Tape, Tensor
 
@@ -94,7 +94,7 @@ UNARY: dict[str, Unary] = {
 def _row(name: str, unary: Unary) -> Operator:
     def forward(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
         if unary.keeps == "input":
-            k.save(input=clone(k, input) if inplace and k.grad_enabled else input)
+            k.save(input=original(k, input, inplace))
         dtype = "float32" if unary.floats and input.dtype not in FLOATING else input.dtype
         out = input if inplace else elementwise(k, input, compute=dtype)
         if unary.keeps == "result":

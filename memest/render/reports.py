@@ -49,7 +49,9 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
             ("resident", f"{_both(estimate.resident_bytes)} before the step begins"),
         ),
         tables=(
-            Table(title="At the peak, by category", columns=(("category", "text"), ("bytes", "bytes"), ("share", "share")), rows=categories),
+            Table(
+                title="At the peak, by category", columns=(("category", "text"), ("bytes", "bytes"), ("share", "share")), rows=categories
+            ),
             Table(title=_title_of_top(len(groups), top), columns=HOLDING_COLUMNS, rows=tuple(_holding(g) for g in groups[:top])),
         ),
         data={**estimate.to_dict(), "holdings": [_holding_data(g) for g in groups]},
@@ -93,7 +95,9 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
     )
 
 
-def listing_report(title: str, columns: tuple[tuple[str, Kind], ...], rows: Sequence[tuple[Any, ...]], notes: tuple[str, ...] = ()) -> Report:
+def listing_report(
+    title: str, columns: tuple[tuple[str, Kind], ...], rows: Sequence[tuple[Any, ...]], notes: tuple[str, ...] = ()
+) -> Report:
     """A plain table of names: JSON gives a list of objects."""
     table = Table(title="", columns=columns, rows=tuple(rows))
     data = [dict(zip((_data_name(n) for n, _ in columns), row, strict=True)) for row in rows]

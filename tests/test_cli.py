@@ -1,0 +1,431 @@
+"""The command line as its users meet it: results on stdout, talk on stderr, formats that agree, files whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+import memest
+from memest import schema
+from memest.cli import output as output_module
+from memest.cli.app import COMMANDS, main
+from memest.estimate import Estimate
+
+DATA = Path(__file__).parent / "data"
+NET = str(DATA / "mutable.yaml")
+SHAPES = ["--input", "x=3x32x32", "--input", "y=1x16x16", "--batch", "2", "--loss", "mse", "--isa", "avx2", "--threads", "1"]
+CPU = memest.Cpu.detect().with_(isa="avx2", threads=1)
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """stdout of a command that ends with ``code`` and says nothing else."""
+    found = main(list(arguments))
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    assert captured.err == ""
+    return captured.out
+
+
+def _shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "memest", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120, check=False)
+
+
+def _expected(**options: object) -> Estimate:
+    return memest.estimate(memest.load(NET), input_shape={"x": (2, 3, 32, 32), "y": (2, 1, 16, 16)}, loss="mse", cpu=CPU, **options)  # type: ignore[arg-type]
+
+
+# estimate ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], {}),
+        (["--infer"], {"mode": "infer"}),
+        (["--optimizer", "adamw:foreach=true"], {"optimizer": "adamw:foreach=true"}),
+        (["--hold-output", "--first-step", "--optimizer", "adam"], {"hold_output": True, "first_step": True, "optimizer": "adam"}),
+    ],
+)
+def test_every_option_reaches_the_estimate(arguments: list[str], options: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(_run(capsys, "estimate", NET, *SHAPES, *arguments, "--format", "json"))
+    expected = _expected(**options)
+    assert {k: v for k, v in data.items() if k != "holdings"} == json.loads(json.dumps(expected.to_dict()))
+    assert sum(h["bytes"] for h in data["holdings"]) == expected.peak_bytes == data["peak_bytes"]
+
+
+def test_the_four_formats_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    peak = _expected().peak_bytes
+    text, data, sheet, markdown = (_run(capsys, "estimate", NET, *SHAPES, "--format", f) for f in ("text", "json", "csv", "markdown"))
+    assert json.loads(data)["peak_bytes"] == peak
+    (row,) = csv.DictReader(StringIO(sheet))
+    assert int(row["peak_bytes"]) == peak
+    assert (
+        sum(
+            int(row[f"{c}_bytes"])
+            for c in ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
+        )
+        == peak
+    )
+    for shown in (text, markdown):
+        assert f"{peak:,} bytes" in shown
+        assert row["peak_layer"] in shown
+        assert "exact" in shown and "not counted" in shown
+
+
+def test_the_batch_may_stand_in_the_shape_or_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    ways = (
+        ["--input", "3x64x64", "--batch", "2"],
+        ["--input", "2x3x64x64"],
+        ["--input", "input=2,3,64,64"],
+        ["--input", "2X3\u00d764x64", "--batch", "2"],
+    )
+    found = {json.loads(_run(capsys, "estimate", "resnet18", *way, "--format", "json"))["peak_bytes"] for way in ways}
+    assert found == {memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 64, 64)).peak_bytes}
+
+
+def test_a_graph_of_numbers_needs_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text("inputs: {x: [4, 3, 8, 8]}\nlayers: [conv2d: {out_channels: 2, kernel_size: 3}]")
+    assert json.loads(_run(capsys, "estimate", str(path), "--format", "json"))["input_shapes"] == {"x": [4, 3, 8, 8]}
+
+
+def test_sizes_beyond_any_machine_stay_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    path = DATA / "unet3d.yaml"
+    data = json.loads(
+        _run(capsys, "estimate", str(path), "--input", "1x131072x131072x131072", "--batch", "131072", "--infer", "--format", "json")
+    )
+    assert data["peak_bytes"] > 2**70
+    assert data["input_shapes"]["input"][0] == 131072
+    assert data["by_category"]["input"] == 4 * 131072**4
+
+
+def test_a_torch_model(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    data = json.loads(
+        _run(capsys, "estimate", "torch.nn:Conv2d(3, 4, kernel_size=3)", "--input", "3x8x8", "--batch", "2", "--infer", "--format", "json")
+    )
+    assert data["by_category"]["parameter"] == 4 * (4 * 3 * 9 + 4)
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_a_file_on_standard_input(form: str) -> None:
+    text = schema.dumps(memest.load(NET), form=form)
+    done = subprocess.run(
+        [sys.executable, "-m", "memest", "estimate", "-", *SHAPES, "--format", "json"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["peak_bytes"] == _expected().peak_bytes
+
+
+# timeline and layers -----------------------------------------------------------------------------------------------------
+
+
+def test_timeline_lists_every_event(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.DictReader(StringIO(_run(capsys, "timeline", NET, *SHAPES, "--all", "--format", "csv"))))
+    expected = _expected()
+    assert [int(r["change_bytes"]) for r in rows] == [s.delta for s in expected.events]
+    assert max(int(r["alive_bytes"]) for r in rows) == expected.peak_bytes
+
+
+def test_timeline_begins_with_the_peak(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(_run(capsys, "timeline", NET, *SHAPES, "--top", "3", "--format", "json"))
+    alive = [e["alive_bytes"] for e in data["events"]]
+    assert alive == sorted(alive, reverse=True) and len(alive) == 3
+    assert alive[0] == data["peak_bytes"] and data["events"][0]["event"] == data["moment"]["index"]
+
+
+def test_layers_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(_run(capsys, "layers", NET, *SHAPES, "--format", "json"))
+    graph, expected = memest.load(NET), _expected()
+    rows = data["layers"]
+    assert [r["layer"] for r in rows if r["layer"] != "loss"] == [layer.name for layer in graph.layers]
+    assert sum(r["parameters"] for r in rows) == data["parameters"]
+    assert sum(r["activation_bytes"] for r in rows) == data["activation_bytes"]
+    storages = {s.storage.id: s.storage.nbytes for s in expected.events if s.storage.category == "activation"}
+    assert data["activation_bytes"] == sum(storages.values()) > 0
+    shared = [r["parameters"] for r in rows if r["layer"] in ("twice", "again")]
+    assert shared == [16 * 8 * 9 + 16, 0], "a shared parameter counts once"
+
+
+def test_layers_keep_nothing_in_inference(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(_run(capsys, "layers", NET, *SHAPES, "--infer", "--format", "json"))
+    assert data["activation_bytes"] == 0 and data["parameters"] > 0
+
+
+# the others --------------------------------------------------------------------------------------------------------------
+
+
+def test_import_writes_a_file_that_gives_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("net.yaml", "net.json"):
+        path = tmp_path / name
+        assert _run(capsys, "import", "resnet18", "--output", str(path)) == ""
+        assert memest.load(path) == memest.model("resnet18")
+
+
+def test_import_of_a_torch_model_keeps_the_sizes_it_was_run_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    path = tmp_path / "net.yaml"
+    call = "torch.nn:Sequential"
+    assert (
+        _run(capsys, "import", call.replace("Sequential", "Flatten()"), "--input", "3x10x10", "--batch", "2", "--output", str(path)) == ""
+    )
+    assert "examples: {N: 2, H: 10, W: 10}" in path.read_text()
+
+
+def test_ops_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    from memest.ops.table import COMPOSITES, OPERATORS
+
+    listed = json.loads(_run(capsys, "ops", "--format", "json"))
+    assert {r["operator"] for r in listed} == {*OPERATORS, *COMPOSITES}
+    for name, row in {**OPERATORS, **COMPOSITES}.items():
+        data = json.loads(_run(capsys, "ops", name, "--format", "json"))
+        assert data["source"] == row.source and list(data["attributes"]) == [a.name for a in row.attributes]
+    assert "kernel_size" in _run(capsys, "ops", "conv2d")
+
+
+def test_models_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    from memest.models import MODELS
+
+    listed = {r["model"]: r for r in json.loads(_run(capsys, "models", "--format", "json"))}
+    assert set(listed) == set(MODELS)
+    assert listed["resnet50"]["parameters"] == 25_557_032
+    assert "base_filters=16" in listed["unet3d"]["options"]
+
+
+def test_schema_is_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(_run(capsys, "schema"))["$schema"].startswith("https://json-schema.org/")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(capsys, "--version") == f"memest {memest.__version__}\n"
+
+
+# help --------------------------------------------------------------------------------------------------------------------
+
+
+def _examples(text: str) -> list[str]:
+    return re.findall(r"^ +(memest \S.*)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help_with_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _run(capsys, command, "--help")
+    assert _examples(text) and "Exit codes:" in text
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_examples_in_help_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = _run(capsys, *filter(None, [command]), "--help")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.yaml").write_text("inputs: {input: [N, 3, H, W]}\nlayers: [conv2d: {out_channels: 4, kernel_size: 3}]")
+    for example in _examples(text):
+        arguments = shlex.split(example)[1:]
+        if any(":" in a and "." in a for a in arguments[:2]):
+            continue  # a torch model: covered above where torch is
+        assert main(arguments) == 0, f"{example}: {capsys.readouterr().err}"
+
+
+def test_help_without_a_command_names_all(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _run(capsys, "--help")
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", text, re.MULTILINE)
+
+
+# where results go --------------------------------------------------------------------------------------------------------
+
+
+def test_output_file_is_what_stdout_would_get(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out.csv"
+    assert _run(capsys, "estimate", NET, *SHAPES, "--format", "csv", "--output", str(path)) == ""
+    assert path.read_text() == _run(capsys, "estimate", NET, *SHAPES, "--format", "csv")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~output_module._umask()
+    assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_output_keeps_the_old_file_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output_module.os, "replace", full)
+    assert main(["models", "--format", "csv", "--output", str(path)]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_output_through_a_link_and_to_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    _run(capsys, "ops", "relu", "--output", str(link))
+    assert link.is_symlink() and "relu" in target.read_text()
+    _run(capsys, "ops", "relu", "--output", os.devnull)
+    assert not os.path.isfile(os.devnull)
+
+
+@pytest.mark.parametrize("place", ["nowhere/out.txt", "."])
+def test_output_that_cannot_be_written(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ops", "relu", "--output", place]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"memest: cannot write {place}") and line.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_behind_stdout() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "memest", "ops"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "memest: cannot write: No space left on device\n"
+
+
+def test_a_reader_that_goes_away() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "memest", "timeline", "resnet50", "--input", "1x3x64x64", "--all"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+
+
+def test_an_interrupt_ends_with_one_line() -> None:
+    code = """
+import time
+import memest.cli.request as request
+from memest.cli.app import main
+request.answer = lambda _: time.sleep(60)
+print("ready", flush=True)
+raise SystemExit(main(["estimate", "resnet18"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "memest: interrupted\n"
+
+
+def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import memest.cli.request as request
+
+    def broken(_: object) -> None:
+        raise KeyError("two\nlines")
+
+    monkeypatch.setattr(request, "answer", broken)
+    assert main(["estimate", "resnet18"]) == 70
+    line = capsys.readouterr().err
+    assert line.startswith("memest: a bug in memest: KeyError") and line.count("\n") == 1
+    monkeypatch.setenv("MEMEST_DEBUG", "1")
+    with pytest.raises(KeyError):
+        main(["estimate", "resnet18"])
+
+
+# looks -------------------------------------------------------------------------------------------------------------------
+
+
+def _on_a_terminal(columns: str, **environment: str) -> str:
+    """stdout of ``memest estimate`` when it is a terminal."""
+    import pty
+
+    master, slave = pty.openpty()
+    env = {**{k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}, "TERM": "xterm", "COLUMNS": columns, **environment}
+    with subprocess.Popen(
+        [sys.executable, "-m", "memest", "estimate", NET, *SHAPES], stdout=slave, stderr=subprocess.PIPE, env=env
+    ) as process:
+        os.close(slave)
+        found = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            found += chunk
+    os.close(master)
+    assert process.returncode == 0
+    return found.decode()
+
+
+def test_color_on_a_terminal_unless_told_otherwise() -> None:
+    assert "\x1b[" in _on_a_terminal("100")
+    assert "\x1b[" not in _on_a_terminal("100", NO_COLOR="1")
+
+
+def test_columns_are_honoured_and_pipes_have_no_color() -> None:
+    for columns in (50, 90):
+        done = _shell("estimate", NET, *SHAPES, COLUMNS=str(columns))
+        assert done.returncode == 0 and "\x1b[" not in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= columns
+
+
+def test_an_ascii_terminal() -> None:
+    done = _shell("estimate", NET, *SHAPES, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stderr == "" and "bytes" in done.stdout
+
+
+def test_markdown_and_csv_cannot_be_broken_by_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text('name: "a|b\\n# c"\ninputs: {x: [1, 3, 8, 8]}\nlayers: [conv2d: {name: "=1+1|`x`", out_channels: 2, kernel_size: 3}]')
+    markdown = _run(capsys, "layers", str(path), "--format", "markdown")
+    assert "\n# c" not in markdown and "=1+1\\|\\`x\\`" in markdown
+    rows = list(csv.reader(StringIO(_run(capsys, "layers", str(path), "--format", "csv"))))
+    assert rows[1][0] == "'=1+1|`x`"
+
+
+# cold start --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_starts_without_torch_sympy_and_numpy() -> None:
+    code = """
+import sys
+from memest.cli.app import main
+main(["estimate", "resnet50", "--input", "3x224x224", "--batch", "8", "--output", "/dev/null"])
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "sympy", "numpy", "yaml"} & set(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_an_estimate_takes_less_than_700_ms_of_cpu() -> None:
+    import resource
+
+    def used() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert _shell("estimate", "resnet50", "--input", "3x224x224", "--batch", "8").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(used() for _ in range(3)) < 0.7

@@ -1,0 +1,93 @@
+"""What the README says is so: its examples run, its accuracy table is current."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memest
+from memest.cli.app import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in fences if name == language]
+
+
+def commands() -> list[str]:
+    """Every ``memest …`` line that is shown."""
+    return [line for block in blocks("") for line in block.splitlines() if line.startswith("memest ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if "torchvision" in command:
+        pytest.importorskip("torch")
+        pytest.importorskip("importlib.metadata").version("torchvision")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", shlex.split(command))
+    try:
+        code: Any = main()
+    except SystemExit as e:
+        code = e.code
+    assert not code, capsys.readouterr().err
+    assert capsys.readouterr().out or list(tmp_path.iterdir())
+
+
+def test_graph_file_is_one() -> None:
+    (text,) = blocks("yaml")
+    graph = memest.loads(text)
+    assert memest.estimate(graph, input_shape=(2, 3, 32, 32), optimizer="adam").peak_bytes > 0
+
+
+def test_builder_example_builds() -> None:
+    names: dict[str, Any] = {"memest": memest}
+    exec(blocks("python")[1], names)
+    assert memest.estimate(names["graph"], input_shape=(2, 3, 8, 8), mode="infer").peak_bytes > 0
+
+
+def test_names_of_the_python_example_exist() -> None:
+    graph = memest.model("unet3d", base_filters=4)
+    estimate = memest.estimate(graph, input_shape=(2, 1, 16, 16, 16), loss="binary_cross_entropy")
+    for name in re.findall(r"^est\.(\w+)", blocks("python")[0], re.MULTILINE):
+        assert hasattr(estimate, name)
+    for name in re.findall(r"memest\.(\w+)\(", blocks("python")[0]):
+        assert name in memest.__all__
+
+
+def test_operator_example_obeys_the_laws() -> None:
+    """The worked example is a row that torch agrees with."""
+    torch = pytest.importorskip("torch")
+    from memest.libraries.cpu import Cpu
+    from memest.ops import kernels, operator, tape
+    from memest.ops.table import OPERATORS
+    from validation.rows import measure, normalized, predict
+
+    names: dict[str, Any] = {**vars(operator), **vars(tape), **vars(kernels)}
+    code = blocks("python")[2].replace("Operator(\n", "ROW = Operator(\n", 1)
+    exec(compile(code, "README.md", "exec"), names)
+    row = names["ROW"]
+    cpu = Cpu.detect().with_(threads=torch.get_num_threads())
+    assert row.name not in OPERATORS
+    OPERATORS[row.name] = row
+    try:
+        for example in row.examples:
+            assert normalized(predict(row, example, cpu)) == normalized([e.delta for e in measure(row, example)])
+    finally:
+        del OPERATORS[row.name]
+
+
+@pytest.mark.slow
+def test_accuracy_table_is_current() -> None:
+    pytest.importorskip("torch")
+    from validation.compare import compare, table
+
+    (stated,) = re.findall(r"<!-- accuracy -->\n(.*?)\n<!-- /accuracy -->", README, re.DOTALL)
+    assert stated == table(compare()), "stale: put the table of `python -m validation compare` between the markers"
