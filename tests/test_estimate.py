@@ -66,6 +66,13 @@ def test_moment_is_where_the_peak_is_first_reached(options: dict[str, Any]) -> N
     assert (e.moment.phase, e.moment.layer, e.moment.op) == (step.phase, step.layer, step.op)
 
 
+def test_of_equal_peaks_the_first_counts() -> None:
+    e = estimate(relus(), input_shape=(2, 3, 16, 12), mode="infer", cpu=CPU)
+    running = list(accumulate(s.delta for s in e.events))
+    assert running.count(max(running)) > 1
+    assert e.moment.index == running.index(max(running))
+
+
 def test_what_is_kept_says_why() -> None:
     kept = [h for h in played(optimizer="adam").holdings if h.category == "activation"]
     assert kept

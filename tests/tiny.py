@@ -122,6 +122,34 @@ class Signal(nn.Sequential):
         super().__init__(nn.Conv1d(4, 8, 5, groups=2), nn.GELU(), nn.LayerNorm(28), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(112, 3))
 
 
+class Branches(nn.Module):
+    """Branches of different length that meet: backward runs them by sequence number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.short = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.middle, self.long, self.end = nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(4, 7, 1), nn.Conv2d(7, 6, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        long = self.end(self.long(x).sigmoid())
+        return torch.cat([self.short(x), self.middle(x).tanh(), long], 1).mean((2, 3))
+
+
+class Doubled(nn.Module):
+    """One gradient handed to several takers: it may be neither added to in place nor taken over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.left, self.right = (nn.Parameter(torch.rand(2, 4)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x = (x + x).mean((2, 3))
+        return x * (self.left + self.right)[:1]
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "plain": (Plain, (2, 3, 14, 10)),
     "residual": (Residual, (2, 3, 15, 11)),
@@ -132,6 +160,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "shuffle": (Shuffle, (2, 4, 6, 8)),
     "volume": (Volume, (2, 1, 6, 7, 8)),
     "signal": (Signal, (2, 4, 32)),
+    "branches": (Branches, (2, 3, 9, 8)),
+    "doubled": (Doubled, (2, 3, 9, 8)),
 }
 OTHER_SIZES: dict[str, tuple[int, ...]] = {
     "plain": (5, 3, 20, 33),
@@ -143,6 +173,8 @@ OTHER_SIZES: dict[str, tuple[int, ...]] = {
     "shuffle": (3, 4, 5, 7),
     "volume": (1, 1, 9, 8, 5),
     "signal": (7, 4, 32),
+    "branches": (1, 3, 5, 11),
+    "doubled": (5, 3, 4, 4),
 }
 
 

@@ -15,8 +15,8 @@ def main() -> int:
     measuring = commands.add_parser("measure", help="measure cases that have no current result (needs torch)")
     measuring.add_argument("only", nargs="?", default="", help="part of a case's name, or a group")
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
-    one = commands.add_parser("measure-one", help="measure one case in this process")
-    one.add_argument("name")
+    one = commands.add_parser("measure-one", help="measure cases in this process, whose runtime is theirs")
+    one.add_argument("names", nargs="+")
     comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
@@ -53,7 +53,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 def _measure_one(arguments: argparse.Namespace) -> int:
     from validation.measure import measure_one
 
-    measure_one(arguments.name)
+    for name in arguments.names:
+        measure_one(name)
     return 0
 
 

@@ -209,3 +209,8 @@ def einsum_pair(left: torch.Tensor, right: torch.Tensor, shared_dims: tuple[int,
     """Two aligned operands of three dims contracted over the last one, as ``einsum`` does it."""
     assert shared_dims == (2,)
     return torch.einsum("abz,abz->ab", left, right).unsqueeze(2)
+
+
+def unsafe_view(input: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """``aten::_unsafe_view``, which Python has no name for."""
+    return torch.ops.aten._unsafe_view(input, shape)

@@ -36,19 +36,25 @@ def machine_name() -> str:
 
 
 def measure(cases: Iterable[Case], *, again: bool = False) -> int:
-    """Measure cases that have no current result; the number that failed."""
+    """Measure cases that have no current result; the number that failed. Cases of one network and runtime share a process."""
     folder = results_for()
     folder.mkdir(parents=True, exist_ok=True)
     todo = [c for c in cases if again or not (folder / f"{c.name}.json").exists()]
+    groups: dict[tuple[str, int, str], list[Case]] = {}
+    for case in todo:
+        groups.setdefault((case.model, case.threads, case.isa), []).append(case)
     failed = 0
-    for i, case in enumerate(todo):
-        environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads)}
-        if case.isa == "avx2":
+    for (model, threads, isa), members in groups.items():
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        if isa == "avx2":
             environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-        done = subprocess.run([sys.executable, "-m", "validation", "measure-one", case.name], env=environment, capture_output=True, text=True, check=False)
-        ok = done.returncode == 0
-        failed += not ok
-        print(f"[{i + 1}/{len(todo)}] {case.name} {'ok' if ok else 'FAILED: ' + done.stderr.strip()[-300:]}", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "validation", "measure-one", *(c.name for c in members)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        missing = [c.name for c in members if not (folder / f"{c.name}.json").exists()]
+        failed += len(missing)
+        print(f"{model}, {threads} threads, {isa}: {len(members) - len(missing)} of {len(members)} measured", file=sys.stderr, flush=True)
+        if missing:
+            print(f"  {missing[0]}: {done.stderr.strip()[-400:]}", file=sys.stderr, flush=True)
     return failed
 
 

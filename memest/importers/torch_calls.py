@@ -88,7 +88,7 @@ def signature(op: str, names: str, **fixed: Any) -> Call:
 
     def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
         extra = dict(fixed)
-        if name.endswith("_") and not name.endswith("__"):
+        if name.endswith("_") and not name.endswith("__") and not op.endswith("_"):
             extra["inplace"] = True
         return [request(op, bound(split, args, kwargs), extra)]
 
@@ -153,7 +153,7 @@ PASSIVE: dict[str, Any] = {
 }  # fmt: skip
 
 # Python-level functions that are one row; all others are entered, and the calls inside are recorded.
-WHOLE = frozenset({"interpolate"})
+WHOLE = frozenset({"interpolate", "grid_sample", "affine_grid", "max_unpool1d", "max_unpool2d", "max_unpool3d"})
 
 POOL = "input kernel_size stride padding"
 SIGNATURES: dict[str, tuple[str, str]] = {
@@ -260,6 +260,36 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "cumsum": ("cumsum", "input dim dtype"),
     "logsumexp": ("logsumexp", "input dim keepdim"),
     "bernoulli_": ("bernoulli_", "input p"),
+    "uniform_": ("uniform_", "input from_ to"),
+    "normal_": ("normal_", "input mean std"),
+    "norm": ("norm", "input p dim keepdim"),
+    "linalg_vector_norm": ("vector_norm", "input ord dim keepdim"),
+    "any": ("any", "input dim keepdim"),
+    "all": ("all", "input dim keepdim"),
+    "addmm": ("addmm", "input mat1 mat2"),
+    "mv": ("mv", "input vec"),
+    "dot": ("dot", "input tensor"),
+    "as_strided": ("as_strided", "input size stride"),
+    "broadcast_to": ("broadcast_to", "input *size"),
+    "unfold": ("tensor_unfold", "input dimension size step"),
+    "view_as_real": ("view_as_real", "input"),
+    "grid_sample": ("grid_sample", "input grid mode padding_mode align_corners"),
+    "affine_grid": ("affine_grid", "theta size align_corners"),
+    **{f"max_unpool{d}d": (f"max_unpool{d}d", "input indices kernel_size stride padding output_size") for d in (1, 2, 3)},
+    **{f"{n}_like": (f"{n}_like", "input") for n in ("zeros", "ones", "empty", "rand", "randn")},
+    "full_like": ("full_like", "input fill_value"),
+    **{f"new_{n}": (f"new_{n}", "input *size") for n in ("zeros", "ones", "empty")},
+    "new_full": ("new_full", "input size fill_value"),
+    **{n: (n, "*shape") for n in ("zeros", "ones", "empty", "rand", "randn")},
+    "full": ("full", "shape fill_value"),
+    "linspace": ("linspace", "start end steps"),
+    "eye": ("eye", "n m"),
+    "hardshrink": ("hardshrink", "input lambd"),
+    "softshrink": ("softshrink", "input lambd"),
+    "rrelu": ("rrelu", "input lower upper training"),
+    "rrelu_with_noise": ("rrelu", "input lower upper training"),
+    "meshgrid": ("meshgrid", "tensors indexing"),
+    "masked_select": ("masked_select", "input mask"),
     "zero_": ("zero_", "input"),
     "fill_": ("fill_", "input value"),
     "copy_": ("copy_", "input src"),
@@ -398,10 +428,48 @@ def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] |
     return [Request("einsum", [list(operands)], {"equation": args[0]})]
 
 
+def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    names = ("end",) if len(args) == 1 else ("start", "end", "step")
+    return [request("arange", bound(names, args, kwargs), {})]
+
+
+def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``torch.tensor([1.0, 2.0])``: a small tensor of the data's shape."""
+    with torch._C.DisableTorchFunction():
+        made = torch.tensor(args[0], dtype=kwargs.get("dtype"))
+    return [Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)]
+
+
+def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``var(x, dim, unbiased, keepdim)`` and ``var(x, dim, correction=…, keepdim=…)``."""
+    flags = len(args) > 1 and isinstance(args[1], bool)
+    given = bound(("input", "unbiased") if flags else ("input", "dim", "unbiased", "keepdim"), args, kwargs)
+    unbiased = given.pop("unbiased", None)
+    if unbiased is not None:
+        given["correction"] = int(unbiased)
+    return [request(name, given, {})]
+
+
+def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``x[...] = value``."""
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    entries, tensors = index_entries(index)
+    if tensors:
+        raise UnsupportedError("assignment at index tensors has no rule")
+    value = args[2]
+    if isinstance(value, torch.Tensor):
+        return [Request("setitem", [args[0], value], {"index": entries})]
+    return [Request("setitem", [args[0], None], {"index": entries, "value": value})]
+
+
 def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
     names = "query key value embed_dim num_head qkv_weight qkv_bias proj_weight proj_bias mask need_weights average_attn_weights mask_type"
     given = bound(names.split(), args, kwargs)
-    return [request("_native_multi_head_attention", given, {})]
+    for dropped in ("mask_type",):
+        given.pop(dropped, None)
+    made = request("_native_multi_head_attention", given, {})
+    made.own_result = True
+    return [made]
 
 
 SPECIAL: dict[str, tuple[str, Call]] = {
@@ -416,6 +484,10 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **dict.fromkeys(("max", "min"), ("amax", _max)),
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
+    "arange": ("arange", _arange),
+    "tensor": ("empty", _literal),
+    **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
+    "__setitem__": ("setitem", _setitem),
     "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
 }
 

@@ -2,8 +2,8 @@
 
 The fused kernel works through blocks of queries and keys, with a buffer for each thread, and keeps one number a query for backward.
 
-Sources: aten/src/ATen/native/transformers/attention.cpp, sdp_utils_cpp.h (when the fused kernel is chosen), native/cpu/FlashAttentionKernel.cpp
-(buffers).
+Sources: aten/src/ATen/native/transformers/attention.cpp, sdp_utils_cpp.h (when the fused kernel is chosen),
+native/cpu/FlashAttentionKernel.cpp (buffers).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _flash_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     reduced = k.empty((k.cpu.threads, 2 * rows * cols), query.dtype) if query.dtype in HALVES else None
     k.free(k.empty((rows,), accumulate))
     k.free(reduced, buffer, spread, *reversed(copies), above)
-    gradients: list[Tensor | None] = [transpose(k, t, 1, 2) for t in made]
+    gradients: list[Tensor | None] = [k.alias(t, turned.shape, turned.strides) for t in made for turned in (transpose(k, t, 1, 2),)]
     return [*gradients, None] if saved["has_mask"] else gradients
 
 

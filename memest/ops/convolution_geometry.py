@@ -62,9 +62,7 @@ class Geometry(NamedTuple):
 
     def as_2d(self) -> Geometry:
         """The same for a one dimensional convolution seen as one of height 1."""
-        return Geometry(
-            (1, *self.stride), (0, *self.padding), (1, *self.dilation), (0, *self.output_padding), self.groups, self.transposed
-        )
+        return Geometry((1, *self.stride), (0, *self.padding), (1, *self.dilation), (0, *self.output_padding), self.groups, self.transposed)
 
 
 def geometry(

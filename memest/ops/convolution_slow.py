@@ -49,7 +49,9 @@ def backward(k: Tape, backend: Backend, grad: Tensor, input: Tensor, weight: Ten
         results.append(kernel(k, above, images, filters, alone, runs_channels_last(backend, images, filters), mask))
         _release(k, (filters, weight), (images, input), (above, grad))
     inputs, weights, biases = zip(*results, strict=True)
-    joined = [_cat(k, parts, dim) if wanted else None for parts, dim, wanted in zip((inputs, weights, biases), (1, 0, 0), mask, strict=True)]
+    joined = [
+        _cat(k, parts, dim) if wanted else None for parts, dim, wanted in zip((inputs, weights, biases), (1, 0, 0), mask, strict=True)
+    ]
     k.free(*biases, *weights, *inputs)
     return joined
 

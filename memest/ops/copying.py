@@ -23,7 +23,7 @@ from memest.ops.kernels import (
 )
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
-from memest.ops.views import dim_or_dims, reshaped, unsqueezed, wrapped
+from memest.ops.views import dim_or_dims, reshaped, stacked, wrapped
 from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
 
 Saved = dict[str, Any]
@@ -112,12 +112,7 @@ def _stack(k: Tape, tensors: list[Tensor], *, dim: int) -> Tensor:
         raise ShapeError(f"stack needs tensors of one shape, got {[list(t.shape) for t in tensors]}")
     d = wrapped(dim, tensors[0].ndim + 1)
     k.note(types=tuple(t.dtype for t in tensors))
-    if d == tensors[0].ndim:
-        return cat(k, [unsqueezed(k, t, d) for t in tensors], d)
-    joined = cat(k, tensors, d)
-    n, step = tensors[0].shape[d], joined.strides[d]
-    shape = (*joined.shape[:d], len(tensors), n, *joined.shape[d + 1 :])
-    return k.view(joined, shape, (*joined.strides[:d], n * step, *joined.strides[d:]))
+    return stacked(k, tensors, d)
 
 
 def _stack_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:

@@ -94,11 +94,16 @@ def _row(
     )
 
 
+def number_or_flag(value: Any) -> Any:
+    """A number, or a bool (which makes a tensor of bools)."""
+    return value if isinstance(value, bool) else number(value)
+
+
 SHAPE = Attribute(name="shape", default=REQUIRED, check=integers)
 SIZE = Attribute(name="size", default=REQUIRED, check=integers)
 FLOAT = Attribute(name="dtype", default="float32", check=check_dtype)
 DTYPE = Attribute(name="dtype", default=None, check=optional(check_dtype))
-FILL = Attribute(name="fill_value", default=REQUIRED, check=number)
+FILL = Attribute(name="fill_value", default=REQUIRED, check=number_or_flag)
 NUMBERS = tuple(Attribute(name=n, default=d, check=number) for n, d in (("start", 0), ("end", REQUIRED), ("step", 1)))
 
 

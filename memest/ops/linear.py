@@ -13,8 +13,9 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import broadcast_shape, elementwise, gemm, mm, transpose, with_number
-from memest.ops.operator import Attribute, Example, Operator, number
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integers, number
 from memest.ops.tape import Tape, Tensor
+from memest.ops.views import reshaped, viewed_strides
 from memest.tensor import Shape, is_contiguous
 from memest.tensor import broadcast as broadcast_sizes
 
@@ -210,6 +211,19 @@ def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     return [first, second]
 
 
+def _unsafe_view(k: Tape, input: Tensor, *, shape: Shape) -> Tensor:
+    """A view that autograd does not count as one: its source is nobody else's."""
+    k.note(sizes=input.shape)
+    strides = viewed_strides(input.shape, input.strides, shape)
+    if strides is None:
+        raise ShapeError(f"view of shape {list(shape)} is not possible with strides {list(input.strides)}")
+    return k.alias(input, shape, strides)
+
+
+def _unsafe_view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list[Tensor | None]:
+    return [reshaped(k, _incoming(grads), saved["sizes"])]
+
+
 # composites ------------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +238,8 @@ def matmul(c: Caller, input: Any, other: Any, trained: bool = False) -> Any:
     if dims == (2, 1):
         return c.call("mv", input, other)
     if dims == (1, 2):
-        return c.call("squeeze", c.call("mm", c.call("unsqueeze", input, dim=0), other), dim=0)
+        product = c.call("mm", c.call("unsqueeze", input, dim=0), other)
+        return c.call("_unsafe_view", product, shape=other.shape[1:])  # squeeze_, in place
     if dims == (2, 2):
         return c.call("mm", input, other)
     return _folded(c, input, other) if _should_fold(input, other, trained) else _batched(c, input, other)
@@ -257,8 +272,8 @@ def _folded(c: Caller, a: Any, b: Any) -> Any:
     lead, last = large.shape[:-1], large.shape[-1]
     matrix = c.call("reshape", large, shape=(prod(lead), last))
     if len(small.shape) == 1:
-        return c.call("view", c.call("mv", matrix, small), shape=lead)
-    out = c.call("view", c.call("mm", matrix, small), shape=(*lead, small.shape[1]))
+        return c.call("_unsafe_view", c.call("mv", matrix, small), shape=lead)
+    out = c.call("_unsafe_view", c.call("mm", matrix, small), shape=(*lead, small.shape[1]))
     return c.call("contiguous", c.call("transpose", out, dim0=-2, dim1=-1)) if swap else out
 
 
@@ -275,11 +290,11 @@ def _batched(c: Caller, a: Any, b: Any) -> Any:
     if ndim_b == 1:
         vectors = _as_batch(c, b, (*batch, b.shape[0]), (prod(batch), b.shape[0]))
         product = c.call("bmm", left, c.call("unsqueeze", vectors, dim=2))
-        return c.call("view", c.call("squeeze", product, dim=-1), shape=(*batch, rows))
+        return c.call("_unsafe_view", c.call("squeeze", product, dim=-1), shape=(*batch, rows))
     cols = b.shape[-1]
     right = _as_batch(c, b, (*batch, b.shape[-2], cols), (prod(batch), b.shape[-2], cols))
     shape = (*batch, rows, cols) if ndim_a > 1 else (*batch, cols)
-    return c.call("view", c.call("bmm", left, right), shape=shape)
+    return c.call("_unsafe_view", c.call("bmm", left, right), shape=shape)
 
 
 def _common_batch(first: Shape, second: Shape) -> Shape:
@@ -391,6 +406,17 @@ ROWS = (
         backward=_dot_backward,
         examples=(Example(shapes=((5,), (5,)), attributes={}),),
         source="derivatives.yaml: dot; aten/src/ATen/native/Blas.cpp",
+    ),
+    Operator(
+        name="_unsafe_view",
+        torch="validation.adapters.unsafe_view",
+        roles=("input",),
+        attributes=(Attribute(name="shape", default=REQUIRED, check=integers),),
+        forward=_unsafe_view,
+        saves=(),
+        backward=_unsafe_view_backward,
+        examples=(Example(shapes=((2, 3, 4),), attributes={"shape": (6, 4)}),),
+        source="derivatives.yaml: _unsafe_view; aten/src/ATen/native/TensorShape.cpp",
     ),
 )
 

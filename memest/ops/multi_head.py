@@ -36,21 +36,23 @@ def _multi_head(
     size = embed_dim // num_head
     packed = k.empty((3, batch, num_head, length, size), query.dtype)
     k.free(projected)
-    one = k.view(packed, (batch * num_head, length, size))
+    one = k.alias(packed, (batch * num_head, length, size))
     scores = batched_product(k, one, transpose(k, one, 1, 2))
     if not need_weights:
         k.free(scores)
     turned = k.empty((batch, length, embed_dim), query.dtype) if num_head > 1 and length > 1 else None
-    result = mm(k, k.view(turned or packed, (batch * length, embed_dim)), transpose(k, proj_weight, 0, 1))
+    result = mm(k, k.alias(turned or packed, (batch * length, embed_dim)), transpose(k, proj_weight, 0, 1))
     k.free(turned)
     weights = _averaged(k, scores, batch, num_head, average_attn_weights) if need_weights else None
     k.free(packed)
-    return k.view(result, (batch, length, embed_dim)), weights
+    return k.alias(result, (batch, length, embed_dim)), weights
 
 
 def _check_multi_head(query: Tensor, weight: Tensor, embed_dim: int, num_head: int, mask: Tensor | None) -> None:
     if query.ndim != 3 or query.shape[2] != embed_dim or weight.shape != (3 * embed_dim, embed_dim) or embed_dim % num_head:
-        raise ShapeError(f"multi-head attention of {num_head} heads and {embed_dim} channels does not take a query of shape {list(query.shape)}")
+        raise ShapeError(
+            f"multi-head attention of {num_head} heads and {embed_dim} channels does not take a query of shape {list(query.shape)}"
+        )
     if mask is not None:
         raise ShapeError("multi-head attention with a mask is not modelled in inference; call scaled_dot_product_attention")
 
@@ -72,15 +74,15 @@ def _project_one(k: Tape, t: Tensor, weight: Tensor, parts: int) -> Tensor:
     batch, length, size = t.shape
     rows = parts * size
     if t.strides[0] == t.strides[1] * length:
-        part = k.view(weight, (size, rows), (weight.strides[1], weight.strides[0]))
-        return mm(k, k.view(t, (batch * length, size), t.strides[1:]), part)
-    return batched_product(k, t, k.view(weight, (batch, size, rows), (0, weight.strides[1], weight.strides[0])))
+        part = k.alias(weight, (size, rows), (weight.strides[1], weight.strides[0]))
+        return mm(k, k.alias(t, (batch * length, size), t.strides[1:]), part)
+    return batched_product(k, t, k.alias(weight, (batch, size, rows), (0, weight.strides[1], weight.strides[0])))
 
 
 def _averaged(k: Tape, scores: Tensor, batch: int, heads: int, average: bool) -> Tensor:
     length = scores.shape[1]
     if not average:
-        return k.view(scores, (batch, heads, length, length))
+        return k.alias(scores, (batch, heads, length, length))
     mean = k.empty((batch, length, length), scores.dtype)
     reduce_into(k, scores, mean)
     k.free(scores)

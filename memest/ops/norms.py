@@ -18,6 +18,7 @@ from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, in
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
+    reduction_shape,
     restored,
 )
 

@@ -31,12 +31,16 @@ def padded_shape(shape: Shape, pad: Shape) -> Shape:
     return tuple(out)
 
 
+def _like(k: Tape, shape: Shape, t: Tensor) -> Tensor:
+    return k.empty(shape, t.dtype, channels_last_strides(shape) if suggests_channels_last(t) else None)
+
+
 def _constant(k: Tape, t: Tensor, pad: Shape) -> Tensor:
     """constant_pad_nd: cropping alone is a copy of a part; else a filled tensor that a part is copied into."""
     shape = padded_shape(t.shape, pad)
     if all(p <= 0 for p in pad):
         return empty_like(k, k.view(t, shape, t.strides))
-    return k.empty(shape, t.dtype, channels_last_strides(shape) if suggests_channels_last(t) else None)
+    return _like(k, shape, t)
 
 
 def _constant_pad(k: Tape, input: Tensor, *, pad: Shape, value: float | None) -> Tensor:
@@ -50,10 +54,6 @@ def _constant_pad_backward(k: Tape, saved: Saved, grads: Grads, *, pad: Shape, v
 def _has_format(t: Tensor, pad: Shape) -> bool:
     """True where the kernel works on channels_last: with a batch only (what it allocates follows the format without one as well)."""
     return t.ndim == len(pad) // 2 + 2 and suggests_channels_last(t)
-
-
-def _like(k: Tape, shape: Shape, t: Tensor) -> Tensor:
-    return k.empty(shape, t.dtype, channels_last_strides(shape) if suggests_channels_last(t) else None)
 
 
 def _check_sizes(t: Tensor, pad: Shape, mode: str) -> None:

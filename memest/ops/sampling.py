@@ -12,8 +12,8 @@ from memest.ops.composite import Composite
 from memest.ops.kernels import transpose, with_number
 from memest.ops.linear import batched_product
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integers, optional
-from memest.ops.views import reshaped
 from memest.ops.tape import Tape, Tensor
+from memest.ops.views import reshaped
 from memest.tensor import Shape
 
 Saved = dict[str, Any]

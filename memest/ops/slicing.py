@@ -19,7 +19,7 @@ from memest.ops.views import (
     dim_or_dims,
     index_entries,
     slice_bounds,
-    unsqueezed,
+    stacked,
     wrapped,
 )
 from memest.tensor import Shape
@@ -106,7 +106,7 @@ def _unbind_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[T
     dtype = next(g.dtype for g in grads if g is not None)
     filled = [g if g is not None else k.view(k.empty((), dtype), part, (0,) * len(part)) for g in grads]
     d = wrapped(dim, len(part) + 1)
-    return [cat(k, [unsqueezed(k, g, d) for g in filled], d)]
+    return [stacked(k, filled, d)]
 
 
 def _unfold(k: Tape, input: Tensor, *, dimension: int, size: int, step: int) -> Tensor:

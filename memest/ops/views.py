@@ -8,6 +8,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.kernels import (
+    cat,
     contiguous,
     reduced_shape,
 )
@@ -83,6 +84,16 @@ def unsqueezed(k: Tape, t: Tensor, dim: int) -> Tensor:
     """The view with a dim of size 1 more at ``dim``."""
     step = t.shape[dim] * t.strides[dim] if dim < t.ndim else 1
     return k.view(t, (*t.shape[:dim], 1, *t.shape[dim:]), (*t.strides[:dim], step, *t.strides[dim:]))
+
+
+def stacked(k: Tape, tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """``at::stack``: tensors joined along ``dim`` and that dim split in two; a dim beyond the last is made first."""
+    if dim == tensors[0].ndim:
+        return cat(k, [unsqueezed(k, t, dim) for t in tensors], dim)
+    joined = cat(k, tensors, dim)
+    n, step = tensors[0].shape[dim], joined.strides[dim]
+    shape = (*joined.shape[:dim], len(tensors), n, *joined.shape[dim + 1 :])
+    return k.view(joined, shape, (*joined.strides[:dim], n * step, *joined.strides[dim:]))
 
 
 def squeezed(k: Tape, t: Tensor, dims: Sequence[int]) -> Tensor:
