@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from memest.errors import GraphError
 
@@ -25,18 +26,33 @@ _BINARY: dict[str, Callable[[int, int], int]] = {
 }
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2}
 _AST_OPS: dict[type, str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
-MAX_DEPTH = 64
+MAX_DEPTH = 200
+MAX_LENGTH = 20_000
 
 
 class Expr:
-    """An immutable integer expression. Its text is its identity."""
+    """An immutable integer expression. Equal expressions are one object, so large ones share their parts and compare at once."""
 
-    __slots__ = ("args", "op", "text")
+    __slots__ = ("__weakref__", "_text", "args", "op")
+    _known: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
 
-    def __init__(self, op: str, args: tuple[Any, ...]) -> None:
-        self.op = op
-        self.args = args
-        self.text = self._print()
+    op: str
+    args: tuple[Any, ...]
+
+    def __new__(cls, op: str, args: tuple[Any, ...]) -> Expr:
+        key = (op, args)
+        found = cls._known.get(key)
+        if found is None:
+            found = cls._known[key] = object.__new__(cls)
+            found.op, found.args, found._text = op, args, None
+        return found
+
+    @property
+    def text(self) -> str:
+        """How a file writes it."""
+        if self._text is None:
+            self._text = self._print()
+        return self._text
 
     def _print(self) -> str:
         if self.op == "symbol":
@@ -49,24 +65,23 @@ class Expr:
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
         """Its value where symbols have ``sizes``."""
-        if self.op == "symbol":
-            try:
-                return sizes[self.args[0]]
-            except KeyError:
-                raise GraphError(f"size {self.args[0]!r} is not a dim of any input") from None
-        values = [a.evaluate(sizes) if isinstance(a, Expr) else a for a in self.args]
-        if self.op in ("//", "%") and values[1] == 0:
-            raise GraphError(f"division by zero in {self.text!r}")
-        return _BINARY[self.op](values[0], values[1])
+        return _evaluated(self, sizes, {})
 
     def symbols(self) -> set[str]:
         """Names of the sizes it depends on."""
-        if self.op == "symbol":
-            return {self.args[0]}
         found: set[str] = set()
-        for a in self.args:
-            if isinstance(a, Expr):
-                found |= a.symbols()
+        seen: set[Expr] = set()
+        stack: list[Any] = [self]
+        while stack:
+            e = stack.pop()
+            if isinstance(e, tuple):
+                stack.extend(e)
+            elif isinstance(e, Expr) and e not in seen:
+                seen.add(e)
+                if e.op == "symbol":
+                    found.add(e.args[0])
+                else:
+                    stack.extend(e.args)
         return found
 
     def __str__(self) -> str:
@@ -75,11 +90,33 @@ class Expr:
     def __repr__(self) -> str:
         return f"Expr({self.text!r})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expr) and other.text == self.text
+    def __reduce__(self) -> Any:
+        return parse, (self.text,)
 
-    def __hash__(self) -> int:
-        return hash(self.text)
+
+def _evaluated(e: Any, sizes: Mapping[str, int], done: dict[Expr, int]) -> Any:
+    if isinstance(e, tuple):
+        return tuple(_evaluated(a, sizes, done) for a in e)
+    if not isinstance(e, Expr):
+        return e
+    value = done.get(e)
+    if value is None:
+        value = done[e] = _computed(e, sizes, done)
+    return value
+
+
+def _computed(e: Expr, sizes: Mapping[str, int], done: dict[Expr, int]) -> int:
+    if e.op == "symbol":
+        try:
+            return sizes[e.args[0]]
+        except KeyError:
+            raise GraphError(f"size {e.args[0]!r} is not a dim of any input") from None
+    values = [_evaluated(a, sizes, done) for a in e.args]
+    if isinstance(e, Opaque):
+        return e.function(*values)
+    if e.op in ("//", "%") and values[1] == 0:
+        raise GraphError(f"division by zero in {e.text!r}")
+    return _BINARY[e.op](values[0], values[1])
 
 
 def _wrapped(arg: Any, level: int, side: int) -> str:
@@ -98,8 +135,8 @@ def symbol(name: str) -> Expr:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Expr | int:
     """The expression written in ``text``: names, integers, ``+ - * // %``, ``max``, ``min``, parentheses. Nothing is executed."""
-    if len(text) > 1000:
-        raise GraphError("expression of more than 1000 characters")
+    if len(text) > MAX_LENGTH:
+        raise GraphError(f"expression of more than {MAX_LENGTH:,} characters")
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -124,33 +161,80 @@ def _build(node: ast.AST, text: str, depth: int) -> Expr | int:
 
 
 def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
-    """``a op b`` with constants folded: numbers move to the right of sums and products and meet there."""
+    """``a op b``, simplified: sums are linear forms with like terms merged, numbers are folded, exact divisions are carried out."""
     if isinstance(a, int) and isinstance(b, int):
         if op in ("//", "%") and b == 0:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
-    if isinstance(a, int) and op in ("+", "*") and isinstance(b, Expr):
-        a, b = b, a
-    if isinstance(b, int) and isinstance(a, Expr):
-        return _with_number(op, a, b)
+    if op in ("+", "-"):
+        return _from_linear(*_added(_linear(a), _linear(b), 1 if op == "+" else -1))
+    if op == "*":
+        return _product(a, b)
+    if op in ("//", "%") and isinstance(b, int):
+        return _divided(op, a, b)
     return Expr(op, (a, b))
 
 
-def _with_number(op: str, a: Expr, b: int) -> Expr | int:
-    if op == "-":
-        op, b = "+", -b
-    if op == "+":
-        if a.op == "+" and isinstance(a.args[1], int):
-            a, b = a.args[0], a.args[1] + b
-        elif a.op == "-" and isinstance(a.args[1], int):
-            a, b = a.args[0], b - a.args[1]
-        return a if b == 0 else Expr("+", (a, b)) if b > 0 else Expr("-", (a, -b))
-    if op == "*":
+Linear = tuple[dict["Expr", int], int]
+
+
+def _linear(e: Expr | int) -> Linear:
+    """(coefficients of the terms; constant)."""
+    if isinstance(e, int):
+        return {}, e
+    if e.op in ("+", "-"):
+        return _added(_linear(e.args[0]), _linear(e.args[1]), 1 if e.op == "+" else -1)
+    if e.op == "*" and isinstance(e.args[1], int):
+        return _added(({}, 0), _linear(e.args[0]), e.args[1])
+    return {e: 1}, 0
+
+
+def _added(a: Linear, b: Linear, factor: int) -> Linear:
+    terms = dict(a[0])
+    for atom, coefficient in b[0].items():
+        total = terms.get(atom, 0) + factor * coefficient
+        if total:
+            terms[atom] = total
+        else:
+            terms.pop(atom, None)
+    return terms, a[1] + factor * b[1]
+
+
+def _from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+    result: Expr | int = 0
+    for atom, coefficient in sorted(terms.items(), key=lambda term: term[1] < 0):
+        size = abs(coefficient)
+        part: Expr = atom if size == 1 else Expr("*", (atom, size))
+        if isinstance(result, Expr):
+            result = Expr("+" if coefficient > 0 else "-", (result, part))
+        else:
+            result = part if coefficient > 0 else Expr("-", (0, part))
+    if not isinstance(result, Expr):
+        return constant
+    return result if constant == 0 else Expr("+", (result, constant)) if constant > 0 else Expr("-", (result, -constant))
+
+
+def _product(a: Expr | int, b: Expr | int) -> Expr | int:
+    if isinstance(a, int):
+        a, b = b, a
+    assert isinstance(a, Expr)
+    if isinstance(b, int):
         if a.op == "*" and isinstance(a.args[1], int):
             a, b = a.args[0], a.args[1] * b
         return 0 if b == 0 else a if b == 1 else Expr("*", (a, b))
-    if op == "//" and b == 1:
-        return a
+    if a.op == "*" and isinstance(a.args[1], int):
+        return _product(_product(a.args[0], b), a.args[1])
+    if b.op == "*" and isinstance(b.args[1], int):
+        return _product(_product(a, b.args[0]), b.args[1])
+    return Expr("*", (a, b))
+
+
+def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
+    if b == 0:
+        raise GraphError("division by zero in an expression")
+    terms, constant = _linear(a)
+    if constant % b == 0 and all(c % b == 0 for c in terms.values()):
+        return 0 if op == "%" else _from_linear({atom: c // b for atom, c in terms.items()}, constant // b)
     return Expr(op, (a, b))
 
 
@@ -158,33 +242,22 @@ class Opaque(Expr):
     """A function of sizes that has no formula (a library's heuristic). ``name`` and its arguments are its identity."""
 
     __slots__ = ("function",)
+    function: Callable[..., int]
 
-    def __init__(self, name: str, function: Callable[..., int], args: tuple[Any, ...]) -> None:
-        self.function = function
-        super().__init__(name, args)
+    def __new__(cls, name: str, function: Callable[..., int], args: tuple[Any, ...]) -> Opaque:
+        made = super().__new__(cls, name, args)
+        assert isinstance(made, Opaque)
+        made.function = function
+        return made
 
     def _print(self) -> str:
         return f"{self.op}{_nested_text(self.args)}"
-
-    def evaluate(self, sizes: Mapping[str, int]) -> int:
-        """Its value where symbols have ``sizes``."""
-        return self.function(*resolve(self.args, sizes))
-
-    def symbols(self) -> set[str]:
-        """Names of the sizes it depends on."""
-        return symbols_of(_flattened(self.args))
 
 
 def _nested_text(value: Any) -> str:
     return f"({', '.join(_nested_text(v) for v in value)})" if isinstance(value, tuple) else str(value)
 
 
-def _flattened(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for v in value:
-            yield from _flattened(v)
-    else:
-        yield value
 
 
 class Guard(NamedTuple):

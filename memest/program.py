@@ -102,19 +102,19 @@ class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.functions: dict[str, Callable[..., int]] = {}
-        self._names: dict[str, str] = {}
+        self._names: dict[Expr, str] = {}
 
     def term(self, e: Any) -> str:
         if not isinstance(e, Expr):
             return f"({', '.join(self.term(v) for v in e)},)" if isinstance(e, tuple) else repr(int(e))
         if e.op == "symbol":
             return str(e.args[0])
-        known = self._names.get(e.text)
+        known = self._names.get(e)
         if known is not None:
             return known
         body = self._body(e)
         name = f"t{len(self._names)}"
-        self._names[e.text] = name
+        self._names[e] = name
         self.lines.append(f"  {name} = {body}")
         return name
 

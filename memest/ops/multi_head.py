@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import mm, reduce_into, transpose, with_number_
 from memest.ops.linear import batched_product
@@ -54,7 +54,7 @@ def _check_multi_head(query: Tensor, weight: Tensor, embed_dim: int, num_head: i
             f"multi-head attention of {num_head} heads and {embed_dim} channels does not take a query of shape {list(query.shape)}"
         )
     if mask is not None:
-        raise ShapeError("multi-head attention with a mask is not modelled in inference; call scaled_dot_product_attention")
+        raise UnsupportedError("multi-head attention with a mask is not modelled in inference; call scaled_dot_product_attention")
 
 
 def _project(k: Tape, query: Tensor, key: Tensor, value: Tensor, weight: Tensor, sharing: str) -> Tensor:
