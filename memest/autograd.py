@@ -105,7 +105,7 @@ class Machine:
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
         trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu)
         storages = self._replay(trace, [v.storage for v in flat])
-        wants = differentiable and any(needs)
+        wants = differentiable and any(needs) and not trace.is_noop
         node = None
         if wants:
             node = Node(next(self._sequence), op, self.ledger.layer, attributes, needs)

@@ -137,10 +137,12 @@ class _Player:
         for p in self.graph.parameters:
             storage = self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
             value = Value(spec(p.shape, p.dtype, p.layout), storage)
-            if self.recipe.training and p.trainable and not p.buffer:
-                leaf = AccumulateGrad(value, p.name)
-                value.node, value.requires_grad = leaf, True
-                self.leaves.append(leaf)
+            if p.trainable and not p.buffer:
+                value.requires_grad = True
+                if self.recipe.training:
+                    leaf = AccumulateGrad(value, p.name)
+                    value.node = leaf
+                    self.leaves.append(leaf)
             self.env[p.name] = self.ledger.hold(value)
         for i in self.graph.inputs:
             shape = input_shapes[i.name]

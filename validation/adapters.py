@@ -214,3 +214,8 @@ def einsum_pair(left: torch.Tensor, right: torch.Tensor, shared_dims: tuple[int,
 def unsafe_view(input: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """``aten::_unsafe_view``, which Python has no name for."""
     return torch.ops.aten._unsafe_view(input, shape)
+
+
+def upsample(input: torch.Tensor, output_size: tuple[int, ...], mode: str = "nearest") -> torch.Tensor:
+    """``interpolate`` to a size."""
+    return torch.nn.functional.interpolate(input, size=output_size, mode=mode)

@@ -30,9 +30,10 @@ from memest.libraries.cpu import Cpu
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator, per_dim
 from memest.ops.table import COMPOSITES, OPERATORS
-from memest.tensor import Shape, Spec, contiguous_strides, is_channels_last, is_contiguous
+from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.timeline import Caller, operator_named
 
+COUNT = "count"  # what the recorder calls nn.BatchNorm's counter increments until they are folded
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
 
@@ -368,7 +369,7 @@ class _Recorder(TorchFunctionMode):
             return op
         first = request.tensors[0] if request.tensors else None
         if isinstance(first, torch.Tensor) and self.known(first).names[0].endswith("num_batches_tracked"):
-            return f"{path}.count"
+            return f"{path}.{COUNT}"
         return path if path not in self.used and self._is_leaf(path) else f"{path}.{op}"
 
     def _is_leaf(self, path: str) -> bool:
@@ -514,20 +515,15 @@ def _dtype(t: torch.Tensor) -> str:
 
 def _layout(t: torch.Tensor) -> str:
     shape, strides = tuple(t.shape), tuple(t.stride())
-    return "channels_last" if is_channels_last(shape, strides) and not is_contiguous(shape, strides) else "contiguous"
+    last = t.ndim in (4, 5) and strides == channels_last_strides(shape) and strides != contiguous_strides(shape)
+    return "channels_last" if last else "contiguous"
 
 
 def _spec(t: torch.Tensor, shape: Shape) -> Spec:
     strides = contiguous_strides(shape)
     if tuple(strides) != tuple(t.stride()):
-        strides = tuple(t.stride()) if _layout(t) == "contiguous" else _channels_last(shape)
+        strides = tuple(t.stride()) if _layout(t) == "contiguous" else channels_last_strides(shape)
     return Spec(shape, strides, _dtype(t))
-
-
-def _channels_last(shape: Shape) -> Shape:
-    from memest.tensor import channels_last_strides
-
-    return channels_last_strides(shape)
 
 
 def _leaves(result: Any) -> Iterator[torch.Tensor]:
@@ -552,7 +548,7 @@ def _with_drops(layer: Layer, drops: Sequence[str]) -> Layer:
 def _with_counters(layers: Sequence[Layer], parameters: set[str]) -> list[Layer]:
     """``num_batches_tracked.add_(1)`` of nn.BatchNorm as a role of the batch_norm it belongs to, in training and eval alike."""
     suffix = ".num_batches_tracked"
-    counts = {layer.name for layer in layers if layer.op == "add" and str(layer.tensors[0]).endswith(suffix[1:]) and "value" in dict(layer.attributes)}
+    counts = {layer.name for layer in layers if layer.op == "add" and layer.name.rpartition(".")[2].partition("_")[0] == COUNT}
     aliases = {n for layer in layers if layer.name in counts for n in layer.outputs}
     kept: list[Layer] = []
     for layer in layers:

@@ -21,7 +21,7 @@ def _drop(k: Tape, input: Tensor, mask: Tensor, inplace: bool) -> Tensor:
 
 def _dropout(k: Tape, input: Tensor, *, p: float, training: bool, inplace: bool) -> Tensor:
     if p == 0 or not training or not input.numel:
-        return input
+        return k.noop(input)
     if p == 1:
         return _drop(k, input, k.empty((), input.dtype), inplace)
     return _drop(k, input, with_number_(k, empty_like(k, input), 0.5), inplace)
@@ -35,7 +35,7 @@ def _feature_mask(k: Tape, op: str, input: Tensor) -> Tensor:
 
 def _feature_dropout(k: Tape, input: Tensor, *, p: float, training: bool, inplace: bool) -> Tensor:
     if p == 0 or not training or not input.numel:
-        return input
+        return k.noop(input)
     if p == 1:
         return _drop(k, input, k.empty((), input.dtype), inplace)
     return _drop(k, input, with_number_(k, _feature_mask(k, "feature dropout", input), 0.5), inplace)

@@ -158,6 +158,7 @@ ROWS = (
             Example(shapes=(BCHW, [(6,)]), attributes={"dims": (0,)}, dtypes=LONG),
             Example(shapes=(BCHW, [(6,)]), attributes={"dims": (1,)}, dtypes=LONG),
             Example(shapes=(BCHW, [(6,), (2, 1)]), attributes={"dims": (0, 2)}, dtypes=(*LONG, "int64")),
+            Example(shapes=(BCHW, [(6,)] * 4), attributes={"dims": (0, 1, 2, 3)}, dtypes=(*LONG, "int64", "int64", "int64")),
         ),
         source=f"derivatives.yaml: index.Tensor; {INDEXING}",
     ),

@@ -228,8 +228,8 @@ def _unsafe_view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) 
 
 
 def matmul(c: Caller, input: Any, other: Any, trained: bool = False) -> Any:
-    """``at::matmul`` of any dims. ``trained``: ``other`` is a view of a trainable tensor (which says that it requires grad even under
-    ``no_grad``, as views do)."""
+    """``at::matmul`` of any dims. ``trained``: the operand of fewer dims is a view of a trainable tensor (which says that it requires
+    grad even under ``no_grad``, as views do)."""
     dims = (len(input.shape), len(other.shape))
     if 0 in dims:
         raise ShapeError("both operands need at least one dimension")
@@ -255,7 +255,7 @@ def _should_fold(a: Any, b: Any, trained: bool) -> bool:
     large, small = (a, b) if first_larger else (b, a)
     if len(large.shape) < 3 or len(small.shape) > 2:
         return False
-    if small.requires_grad or (trained and small is b):
+    if small.requires_grad or trained:
         return True
     if len(a.shape) == 2:
         return False
@@ -281,9 +281,9 @@ def _batched(c: Caller, a: Any, b: Any) -> Any:
     ndim_a, ndim_b = len(a.shape), len(b.shape)
     if ndim_a == 3 and ndim_b == 3 and a.shape[0] != b.shape[0]:
         if a.shape[0] == 1 and a.requires_grad:
-            return matmul(c, c.call("squeeze", a, dim=0), b)
+            return matmul(c, c.call("squeeze", a, dim=0), b, True)
         if b.shape[0] == 1 and b.requires_grad:
-            return matmul(c, a, c.call("squeeze", b, dim=0))
+            return matmul(c, a, c.call("squeeze", b, dim=0), True)
     rows, inner = (a.shape[-2] if ndim_a > 1 else 1), a.shape[-1]
     batch = _common_batch(a.shape[:-2], b.shape[:-2])
     left = _as_batch(c, a, (*batch, rows, inner), (prod(batch), rows, inner))

@@ -26,7 +26,8 @@ def padded_shape(shape: Shape, pad: Shape) -> Shape:
     for i in range(len(pad) // 2):
         d = len(shape) - 1 - i
         out[d] = shape[d] + pad[2 * i] + pad[2 * i + 1]
-        if out[d] < 0 or (out[d] == 0 and shape[d] != 0):
+        cropped = shape[d] + min(pad[2 * i], 0) + min(pad[2 * i + 1], 0)
+        if cropped < 0 or out[d] < 0 or (out[d] == 0 and shape[d] != 0):
             raise ShapeError(f"padding {pad[2 * i]} and {pad[2 * i + 1]} of a dimension of {shape[d]} leaves nothing")
     return tuple(out)
 
@@ -139,7 +140,10 @@ ROWS = (
         forward=_constant_pad,
         saves=(),
         backward=_constant_pad_backward,
-        examples=(),
+        examples=(
+            Example(shapes=(SHAPES[2],), attributes={"pad": (1, 0, 2, 1)}),
+            Example(shapes=(SHAPES[2],), attributes={"pad": (-1, 0)}),
+        ),
         source="derivatives.yaml: constant_pad_nd; aten/src/ATen/native/PadNd.cpp",
     ),
     Operator(
@@ -150,7 +154,11 @@ ROWS = (
         forward=_border_pad,
         saves=("input",),
         backward=_border_pad_backward,
-        examples=(),
+        examples=tuple(
+            Example(shapes=(SHAPES[2],), attributes={"pad": (1, 1, 1, 1), "mode": mode}, layout=layout)
+            for mode in ("reflect", "replicate")
+            for layout in ("contiguous", "channels_last")
+        ),
         source="derivatives.yaml: reflection_pad1d, replication_pad1d, …; aten/src/ATen/native/ReflectionPad.cpp, ReplicationPadding.cpp",
     ),
 )

@@ -414,7 +414,14 @@ ROWS = (
         f"derivatives.yaml: max_pool3d_with_indices; {POOL}/DilatedMaxPool3d.cpp",
     ),
     _row(
-        "_max_pool1d", _plain_max_pool1d, None, (), MAX[:-1], (), f"{POOL}/MaxPooling.cpp (max_pool1d without gradient)", "torch.max_pool1d"
+        "_max_pool1d",
+        _plain_max_pool1d,
+        None,
+        (),
+        MAX[:-1],
+        (Example(shapes=(SHAPES[1],), attributes={"kernel_size": 2}, frozen=(0,)),),
+        f"{POOL}/MaxPooling.cpp (max_pool1d without gradient)",
+        "torch.max_pool1d",
     ),
     _row(
         "avg_pool2d",
@@ -440,7 +447,9 @@ ROWS = (
         _adaptive_avg_pool_backward,
         ("input",),
         (Attribute(name="output_size", default=REQUIRED, check=integers),),
-        (),
+        tuple(
+            Example(shapes=(SHAPES[2],), attributes={"output_size": (3, 4)}, layout=layout) for layout in ("contiguous", "channels_last")
+        ),
         f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {POOL}/AdaptiveAveragePooling.cpp",
         "torch.ops.aten._adaptive_avg_pool2d",
     ),

@@ -211,7 +211,7 @@ CALLS: tuple[tuple[int, dict[str, Any]], ...] = (
     (2, {"scale_factor": 1.5, "mode": "bicubic"}),
     (2, {"scale_factor": 0.5, "mode": "area"}),
     (2, {"size": (3, 4), "mode": "bilinear", "antialias": True}),
-    (2, {"scale_factor": 1.3, "mode": "lanczos", "antialias": True}),
+    (2, {"scale_factor": 1.5, "mode": "lanczos", "antialias": True}),
     (3, {"scale_factor": 2}),
     (3, {"scale_factor": (2, 1.5, 2), "mode": "trilinear"}),
 )
@@ -219,7 +219,7 @@ ALIGN = Attribute(name="align_corners", default=None, check=optional(flag))
 ROWS = (
     Operator(
         name="_upsample",
-        torch="torch.nn.functional.interpolate",
+        torch="validation.adapters.upsample",
         roles=("input",),
         attributes=(
             Attribute(name="output_size", default=REQUIRED, check=integers),
@@ -231,7 +231,10 @@ ROWS = (
         forward=_upsample,
         saves=(),
         backward=_upsample_backward,
-        examples=(),
+        examples=tuple(
+            Example(shapes=(SHAPES[n],), attributes={"output_size": (7,) * n, "mode": mode})
+            for n, mode in ((1, "linear"), (2, "nearest"), (2, "bicubic"), (3, "trilinear"))
+        ),
         source="derivatives.yaml: upsample_nearest1d and the like; aten/src/ATen/native/cpu/UpSampleKernel.cpp, UpSampleMoreKernel.cpp",
     ),
 )

@@ -99,6 +99,7 @@ class Trace(NamedTuple):
     outputs: tuple[Out | None, ...]
     saved: tuple[Saved, ...]
     notes: tuple[tuple[str, Any], ...]
+    is_noop: bool
 
 
 class Tape:
@@ -108,7 +109,7 @@ class Tape:
     the step; ``cpu`` the processor the kernels run on.
     """
 
-    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_notes", "_saved", "cpu", "needs", "training")
+    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_noop", "_notes", "_saved", "cpu", "needs", "training")
 
     def __init__(self, n_inputs: int, needs: tuple[bool, ...], training: bool, cpu: Cpu) -> None:
         self.needs = needs
@@ -120,6 +121,7 @@ class Tape:
         self._alive: list[int] = []
         self._saved: list[Saved] = []
         self._notes: dict[str, Any] = {}
+        self._noop = False
 
     @property
     def grad_enabled(self) -> bool:
@@ -160,6 +162,11 @@ class Tape:
                 if t is not None:
                     self._saved.append(Saved(role, t.spec, t.slot))
 
+    def noop(self, input: Tensor) -> Tensor:
+        """Torch hands back the very input without recording anything (dropout that is off): no node is made."""
+        self._noop = True
+        return input
+
     def note(self, **facts: Any) -> None:
         """Keep plain facts (sizes, hashable) for backward, beside the saved tensors and under names of their own."""
         self._notes.update(facts)
@@ -180,4 +187,4 @@ class Tape:
                 self._events.append(Event(slot, -1, False))
         same = {id(t): i for i, t in enumerate(inputs) if t is not None}
         outs = tuple(None if t is None else Out(t.spec, t.slot, same.get(id(t), -1), t.is_view) for t in outputs)
-        return Trace(self._n_inputs, tuple(self._events), outs, tuple(self._saved), tuple(self._notes.items()))
+        return Trace(self._n_inputs, tuple(self._events), outs, tuple(self._saved), tuple(self._notes.items()), self._noop)

@@ -124,7 +124,7 @@ ROWS = (
         _max_unpool_backward,
         ("indices",),
         (Attribute(name="output_size", default=REQUIRED, check=integers),),
-        (),
+        (Example(shapes=(SHAPES[2], SHAPES[2]), attributes={"output_size": (14, 16)}, dtypes=("float32", "int64")),),
         f"derivatives.yaml: max_unpool2d, max_unpool3d; {POOL}/MaxUnpooling.cpp",
         "torch.ops.aten.max_unpool2d",
         ("input", "indices"),
