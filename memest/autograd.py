@@ -26,7 +26,7 @@ _ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES})
 class AccumulateGrad:
     """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way."""
 
-    __slots__ = ("buffer", "name", "waiting", "value")
+    __slots__ = ("buffer", "name", "value", "waiting")
 
     def __init__(self, value: Value, name: str) -> None:
         self.value = value
@@ -41,7 +41,22 @@ class AccumulateGrad:
 class Node:
     """One differentiable call: what it kept, and where the gradients of its inputs go."""
 
-    __slots__ = ("attributes", "buffer", "edges", "inner", "layer", "needs", "notes", "op", "out_specs", "refs", "saved", "saved_specs", "sequence", "waiting")
+    __slots__ = (
+        "attributes",
+        "buffer",
+        "edges",
+        "inner",
+        "layer",
+        "needs",
+        "notes",
+        "op",
+        "out_specs",
+        "refs",
+        "saved",
+        "saved_specs",
+        "sequence",
+        "waiting",
+    )
 
     def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...]) -> None:
         self.sequence = sequence
@@ -89,10 +104,12 @@ class Machine:
 
     # forward -----------------------------------------------------------------------------------------------------------
 
-    def call(self, op: str, arguments: list[Value | None | list[Value]], attributes: Items, grad: bool, differentiable: bool) -> list[Value | None]:
+    def call(
+        self, op: str, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool, differentiable: bool
+    ) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
         flat: list[Value] = []
-        specs: list[Spec | None | tuple[Spec, ...]] = []
+        specs: list[Spec | tuple[Spec, ...] | None] = []
         for a in arguments:
             if a is None:
                 specs.append(None)
@@ -383,7 +400,9 @@ class Machine:
             spec = leaf.value.spec
             dense = is_non_overlapping_and_dense(spec.shape, spec.strides)
             strides = spec.strides if dense else contiguous_strides(spec.shape)
-            kept = ledger.hold(Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype))))
+            kept = ledger.hold(
+                Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype)))
+            )
             if transposes(gradient.spec, kept.spec):
                 side = transposed_block(spec.dtype)
                 ledger.release(ledger.allocate(nbytes((side, side), spec.dtype)))

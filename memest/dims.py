@@ -30,20 +30,22 @@ MAX_DEPTH = 200
 MAX_LENGTH = 20_000
 
 
+_KNOWN: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+
+
 class Expr:
     """An immutable integer expression. Equal expressions are one object, so large ones share their parts and compare at once."""
 
     __slots__ = ("__weakref__", "_text", "args", "op")
-    _known: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
-
     op: str
     args: tuple[Any, ...]
+    _text: str | None
 
     def __new__(cls, op: str, args: tuple[Any, ...]) -> Expr:
         key = (op, args)
-        found = cls._known.get(key)
+        found = _KNOWN.get(key)
         if found is None:
-            found = cls._known[key] = object.__new__(cls)
+            found = _KNOWN[key] = object.__new__(cls)
             found.op, found.args, found._text = op, args, None
         return found
 
@@ -65,7 +67,8 @@ class Expr:
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
         """Its value where symbols have ``sizes``."""
-        return _evaluated(self, sizes, {})
+        value: int = _evaluated(self, sizes, {})
+        return value
 
     def symbols(self) -> set[str]:
         """Names of the sizes it depends on."""
@@ -220,10 +223,11 @@ def _product(a: Expr | int, b: Expr | int) -> Expr | int:
     assert isinstance(a, Expr)
     if isinstance(b, int):
         if a.op == "*" and isinstance(a.args[1], int):
-            a, b = a.args[0], a.args[1] * b
+            return _product(a.args[0], a.args[1] * b)
         return 0 if b == 0 else a if b == 1 else Expr("*", (a, b))
     if a.op == "*" and isinstance(a.args[1], int):
         return _product(_product(a.args[0], b), a.args[1])
+    assert isinstance(b, Expr)
     if b.op == "*" and isinstance(b.args[1], int):
         return _product(_product(a, b.args[0]), b.args[1])
     return Expr("*", (a, b))
@@ -256,8 +260,6 @@ class Opaque(Expr):
 
 def _nested_text(value: Any) -> str:
     return f"({', '.join(_nested_text(v) for v in value)})" if isinstance(value, tuple) else str(value)
-
-
 
 
 class Guard(NamedTuple):

@@ -236,7 +236,9 @@ def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
         holds = graph.memo["guards"] = compile_sizes((), graph.guards, tuple(sizes))
     if holds(*sizes.values()) is None:
         broken = next(g for g in graph.guards if not g.holds(sizes))
-        raise UsageError(f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape")
+        raise UsageError(
+            f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape"
+        )
 
 
 def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:

@@ -72,9 +72,7 @@ def compile_program(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapp
     symbolic = {name: Dim(n, symbol(name)) for name, n in sizes.items()}
     shapes: dict[str, Shape] = {}
     for i in graph.inputs:
-        shapes[i.name] = tuple(
-            Dim(n, d) if isinstance(d, Expr) else n for d, n in zip(i.shape, input_shapes[i.name], strict=True)
-        )
+        shapes[i.name] = tuple(Dim(n, d) if isinstance(d, Expr) else n for d, n in zip(i.shape, input_shapes[i.name], strict=True))
     guards: dict[Guard, None] = {}
     with recording(guards):
         timeline = play(graph, shapes, symbolic, recipe, remember=False)
@@ -82,7 +80,9 @@ def compile_program(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapp
     return Program(timeline.steps, expression(resident), tuple(guards), symbols)
 
 
-def compile_sizes(sizes: tuple[int | Expr, ...], guards: tuple[Guard, ...], symbols: tuple[str, ...]) -> Callable[..., tuple[int, ...] | None]:
+def compile_sizes(
+    sizes: tuple[int | Expr, ...], guards: tuple[Guard, ...], symbols: tuple[str, ...]
+) -> Callable[..., tuple[int, ...] | None]:
     """One Python function of the symbols: None when a guard fails, else all sizes. Shared subexpressions are computed once."""
     writer = _Writer()
     for g in guards:

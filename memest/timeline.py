@@ -6,7 +6,7 @@ The result is the ordered stream of allocations and releases that torch's CPU al
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memest import losses, optimizers
@@ -32,7 +32,7 @@ class Recipe:
     loss: losses.Loss | None = None
     hold_output: bool = False
     step: int | None = None
-    cpu: Cpu = Cpu()
+    cpu: Cpu = field(default_factory=Cpu)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

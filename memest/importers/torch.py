@@ -344,7 +344,9 @@ class _Recorder(TorchFunctionMode):
             value = values[i] if i < len(values) else None
             if value is None or tuple(t.shape) != value.spec.shape or _dtype(t) != value.spec.dtype:
                 ours = "nothing" if value is None else f"{list(value.spec.shape)} {value.spec.dtype}"
-                raise GraphError(f"{self._place()}: torch gives {op} the shape {list(t.shape)} {_dtype(t)}, memest's rule {ours}; please report it")
+                raise GraphError(
+                    f"{self._place()}: torch gives {op} the shape {list(t.shape)} {_dtype(t)}, memest's rule {ours}; please report it"
+                )
             out = name if len(tensors) == 1 else f"{name}.{i}"
             names.append(out)
             entry = self.tracked.get(id(t))
@@ -474,7 +476,9 @@ def _on_meta(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
-_CREATION = frozenset({"zeros", "ones", "full", "empty", "arange", "rand", "randn", "linspace", "eye", "randint", "randperm", "tensor", "scalar_tensor"})
+_CREATION = frozenset(
+    {"zeros", "ones", "full", "empty", "arange", "rand", "randn", "linspace", "eye", "randint", "randperm", "tensor", "scalar_tensor"}
+)
 
 
 def _values(entry: Any) -> Any:
@@ -564,7 +568,7 @@ def _with_counters(layers: Sequence[Layer], parameters: set[str]) -> list[Layer]
 
 
 def _settle(layers: Sequence[Layer], outputs: Sequence[str], permanent: set[str]) -> list[Layer]:
-    """Outputs and what the caller owns never die in the graph; everything else that outlived the forward dies with its frame, at the end."""
+    """Outputs and what the caller owns never die in the graph; all else that outlived the forward dies with its frame, at the end."""
     keep = {*outputs, *permanent}
     alive: dict[str, None] = {}
     settled: list[Layer] = []

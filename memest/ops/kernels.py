@@ -278,6 +278,29 @@ def _blas_ready(t: Tensor) -> bool:
     return by_rows or by_cols or t.numel == 0
 
 
+SMALL_PRODUCT = 400
+
+
+def batched_product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """``at::bmm``: small products are plain loops, others one call of MKL, which copies nothing; matrices that BLAS cannot read as
+    they lie are copied one by one."""
+    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
+        raise ShapeError(f"batches of matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    out = k.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    if a.shape[1] * a.shape[2] * b.shape[2] >= SMALL_PRODUCT and not (_is_readable(a) and _is_readable(b)):
+        one, other = (k.view(t, t.shape[1:], t.strides[1:]) for t in (a, b))
+        for _ in range(a.shape[0]):
+            gemm(k, one, other)
+    return out
+
+
+def _is_readable(t: Tensor) -> bool:
+    """``batch_items_contiguous_or_transposed``."""
+    _, rows, cols = t.shape
+    _, by_row, by_col = t.strides
+    return (by_col == 1 and (rows == 1 or by_row >= cols)) or (by_row == 1 and (cols == 1 or by_col >= rows))
+
+
 def reduced_shape(shape: Shape, dims: Sequence[int] | None, keepdim: bool) -> Shape:
     """The shape left after reducing ``dims`` (None or empty: all)."""
     ndim = len(shape)

@@ -6,8 +6,7 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import mm, reduce_into, transpose, with_number_
-from memest.ops.linear import batched_product
+from memest.ops.kernels import batched_product, mm, reduce_into, transpose, with_number_
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer
 from memest.ops.tape import Tape, Tensor
 

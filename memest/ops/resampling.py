@@ -5,6 +5,7 @@ pair a tap and dim), or copy both ends into channels_last, by rules on the outpu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import ceil, inf
 from struct import pack, unpack
 from typing import Any
@@ -20,6 +21,7 @@ from memest.tensor import Shape, channels_last_strides, is_channels_last
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 TAPS = {"nearest": 1, "nearest-exact": 1, "linear": 2, "bilinear": 2, "trilinear": 2, "bicubic": 4, "lanczos": 6}
+LARGEST_DENOMINATOR = 1 << 10
 NDIM = {"linear": 1, "bilinear": 2, "bicubic": 2, "lanczos": 2, "trilinear": 3}
 
 
@@ -142,10 +144,11 @@ def _output_size(shape: Shape, size: Any, scale_factor: Any) -> tuple[int, ...]:
 
 
 def _scaled(n: int, factor: float) -> int:
-    """floor(n * factor), by integers where the factor is a small binary fraction (then the float product is exact as well)."""
-    above, below = float(factor).as_integer_ratio()
-    if below <= 1 << 16 and above <= 1 << 16:
-        return n * above // below
+    """``floor(float(n) * factor)``, by integers where the factor is the double nearest to a small fraction and the rounded product
+    never falls below a whole number that the fraction gives: its relative error down is at most 2^-54, which rounds away."""
+    near = Fraction(factor).limit_denominator(LARGEST_DENOMINATOR)
+    if 0 < near.numerator <= 1 << 16 and float(near) == factor and Fraction(factor) >= near * (1 - Fraction(1, 1 << 54)):
+        return n * near.numerator // near.denominator
     return int(float(n) * factor)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Composite
-from memest.ops.kernels import transpose, with_number
-from memest.ops.linear import batched_product
+from memest.ops.kernels import batched_product, transpose, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integers, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import reshaped
