@@ -120,7 +120,7 @@ class Machine:
                 flat.extend(a)
                 specs.append(tuple(v.spec for v in a))
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
-        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu)
+        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu, evaluate.kinds_of(attributes))
         storages = self._replay(trace, [v.storage for v in flat])
         wants = differentiable and any(needs) and not trace.is_noop
         node = None
@@ -224,6 +224,9 @@ class Machine:
         """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
         ledger = self.ledger
         start = root.node
+        if isinstance(start, AccumulateGrad):
+            start.buffer = ledger.hold(gradient)
+            self._accumulate_grad(start)
         if not isinstance(start, Node):
             return
         self._count_dependencies(start)
@@ -297,6 +300,7 @@ class Machine:
             node.needs,
             self.training,
             self.cpu,
+            evaluate.kinds_of(node.attributes),
         )
         storages = self._replay(trace, [*node.saved, *(g.storage for g in present)])
         outputs: list[Value | None] = []

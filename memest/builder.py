@@ -68,11 +68,22 @@ class Builder:
         self._inputs.append(Input(name=name, shape=dims, dtype=dtype, layout=layout))
         return self._node(name, Value(spec(tuple(self._example(d) for d in dims), dtype, layout), self._storage(name)))
 
-    def parameter(self, name: str, shape: Sequence[int], *, dtype: str = "float32", trainable: bool = True, buffer: bool = False, layout: str = "contiguous") -> Node:
+    def parameter(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        dtype: str = "float32",
+        trainable: bool = True,
+        buffer: bool = False,
+        layout: str = "contiguous",
+    ) -> Node:
         """A parameter or buffer of its own, to be bound to roles by name."""
         self._fresh(name)
         self._mentioned[name] = None
-        self._parameters[name] = Parameter(name=name, shape=tuple(shape), dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout)
+        self._parameters[name] = Parameter(
+            name=name, shape=tuple(shape), dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout
+        )
         return self._node(name, Value(spec(tuple(shape), dtype, layout), self._storage(name)))
 
     def layer(
@@ -89,8 +100,8 @@ class Builder:
         """Append a call of ``op``; returns its output node, or a tuple of them.
 
         ``inputs`` bind the row's roles in order. When the row's further roles are those of a torch.nn module, its keywords make the
-        parameters, named after the layer (or after ``owner``; or those of ``shares`` are used again). ``trainable=False`` freezes them. Fewer ``outputs`` than the row gives
-        may be named: the others die at once.
+        parameters, named after the layer (or after ``owner``; or those of ``shares`` are used again). ``trainable=False`` freezes
+        them. Fewer ``outputs`` than the row gives may be named: the others die at once.
         """
         full = self._layer_name(op, name)
         try:
@@ -101,7 +112,15 @@ class Builder:
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             raise unforeseen(e).at(f"layer {full!r} ({op})") from e
 
-    def _append(self, op: str, full: str, inputs: list[Any], outputs: tuple[str, ...], owning: tuple[bool, str | None, str], attributes: dict[str, Any]) -> Any:
+    def _append(
+        self,
+        op: str,
+        full: str,
+        inputs: list[Any],
+        outputs: tuple[str, ...],
+        owning: tuple[bool, str | None, str],
+        attributes: dict[str, Any],
+    ) -> Any:
         row = operator_named(op)
         if len(inputs) > len(row.roles):
             raise GraphError(f"takes {len(row.roles)} tensors ({', '.join(row.roles)}), got {len(inputs)}")
@@ -123,7 +142,9 @@ class Builder:
         values = self._caller.run(row, [_values(t) for t in tensors], flags)
         return self._finish(op, full, tensors, written, outputs, values)
 
-    def _finish(self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Value | None]) -> Any:
+    def _finish(
+        self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Value | None]
+    ) -> Any:
         names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
         if len(names) > len(values):
             raise GraphError(f"gives {len(values)} outputs, {len(names)} are named")
@@ -132,7 +153,9 @@ class Builder:
         for n in names:
             self._fresh(n)
         nodes = tuple(self._node(n, v) for n, v in zip(names, values, strict=False) if v is not None)
-        self._layers.append(Layer(name=full, op=op, tensors=tuple(_names(t) for t in tensors), attributes=tuple(written.items()), outputs=tuple(names)))
+        self._layers.append(
+            Layer(name=full, op=op, tensors=tuple(_names(t) for t in tensors), attributes=tuple(written.items()), outputs=tuple(names))
+        )
         return nodes[0] if len(nodes) == 1 else nodes
 
     def _forget(self, full: str) -> None:
@@ -142,7 +165,9 @@ class Builder:
         for name in [n for n in self._parameters if n.rpartition(".")[0] == full]:
             del self._parameters[name], self._nodes[name], self._mentioned[name]
 
-    def _own_parameters(self, op: str, bound: Mapping[str, Any], owning: tuple[bool, str | None, str], attributes: dict[str, Any]) -> dict[str, Node]:
+    def _own_parameters(
+        self, op: str, bound: Mapping[str, Any], owning: tuple[bool, str | None, str], attributes: dict[str, Any]
+    ) -> dict[str, Node]:
         """Parameters from torch.nn keywords; the keywords are taken out of ``attributes``, but for those the row reads too."""
         module = MODULES.get(op)
         trainable, shares, owner = owning
@@ -164,9 +189,7 @@ class Builder:
         empty = next((p for p in made if any(n < 1 for n in p.shape)), None)
         if empty is not None:
             raise ShapeError(f"sizes are positive, its {empty.role} would be {list(empty.shape)}")
-        return {
-            p.role: self.parameter(f"{owner}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer) for p in made
-        }
+        return {p.role: self.parameter(f"{owner}.{p.role}", p.shape, dtype=p.dtype, trainable=trainable, buffer=p.buffer) for p in made}
 
     def _shared(self, op: str, shares: str) -> dict[str, Node]:
         roles = [r.rstrip("?*") for r in operator_named(op).roles]

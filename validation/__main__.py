@@ -28,7 +28,9 @@ def main() -> int:
     benching = commands.add_parser("bench", help="speed beside torch's MemTracker and torchinfo, in one run")
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     arguments = parser.parse_args()
-    run = {"list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench}
+    run = {
+        "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
+    }  # fmt: skip
     return run[arguments.command](arguments)
 
 

@@ -91,7 +91,7 @@ def _side_by_side(quick: bool) -> Iterator[Claim]:
     graph = from_torch(module, SHAPE)
     first, _ = _timed(lambda: _peak(graph, BATCH + 1))
     batches = range(BATCH + 2, BATCH + (8 if quick else 34))
-    in_memory = median(_timed(lambda b=b: _peak(graph, b))[0] for b in batches)  # type: ignore[misc]
+    in_memory = median(_timed(lambda b=b: _peak(graph, b))[0] for b in batches)
     tracker_time, tracker_peak = min(_timed(_mem_tracker) for _ in range(2))  # the first loads what FakeTensorMode needs
     info_time, info_peak = min(_timed(lambda: _torchinfo(module)) for _ in range(2))
     truth = _truth(module, quick)
@@ -222,7 +222,7 @@ def _linear() -> Iterator[Claim]:
 def _per_layer(layers: int) -> dict[str, float]:
     building, graph = _timed(lambda: _chain(layers))
     first, _ = _timed(lambda: _chain_peak(graph, 3))
-    later = min(_timed(lambda n=n: _chain_peak(graph, n))[0] for n in (4, 5, 6))  # type: ignore[misc]
+    later = min(_timed(lambda n=n: _chain_peak(graph, n))[0] for n in (4, 5, 6))
     return {"built": building / layers, "first estimate": first / layers, "later ones": later / layers}
 
 
@@ -235,8 +235,8 @@ def _independent_of_shape() -> Iterator[Claim]:
     from memest import models
 
     small, large = ((2, 1, 32, 32, 32), (16, 1, 240, 240, 144))
-    times = {s: min(_timed(lambda s=s: _volume_peak(models.build("unet3d"), s))[0] for _ in range(5)) for s in (small, large)}  # type: ignore[misc]
-    peaks = {s: _traced(lambda s=s: _volume_peak(models.build("unet3d"), s)) for s in (small, large)}  # type: ignore[misc]
+    times = {s: min(_timed(lambda s=s: _volume_peak(models.build("unet3d"), s))[0] for _ in range(5)) for s in (small, large)}
+    peaks = {s: _traced(lambda s=s: _volume_peak(models.build("unet3d"), s)) for s in (small, large)}
     for what, found in (("time", times), ("memory", peaks)):
         ratio = found[large] / found[small]
         what = f"{what} of the estimate, 16 volumes of 240x240x144 against 2 cubes of 32"

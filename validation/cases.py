@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 Shape = tuple[int, ...]
 
@@ -68,15 +69,22 @@ VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
 STREAMS = ("resnet18", "mobilenet_v2", "densenet121", "convnext_tiny")
 BUILT_IN: dict[str, tuple[Shape, ...]] = {
     **dict.fromkeys(
-        ("unet3d", "vnet", "plain_conv_unet:dims=3,features_per_stage=16-32-64-128", "residual_encoder_unet:dims=3,features_per_stage=16-32-64-128"),
+        (
+            "unet3d", "vnet", "plain_conv_unet:dims=3,features_per_stage=16-32-64-128",
+            "residual_encoder_unet:dims=3,features_per_stage=16-32-64-128",
+        ),
         ((2, 1, 16, 16, 16), (2, 1, 32, 32, 32), (1, 1, 48, 32, 16), (3, 1, 16, 32, 48), (2, 1, 16, 48, 16), (1, 1, 64, 64, 32)),
     ),
     "unet2d": ((1, 3, 64, 64), (2, 3, 96, 64), (3, 3, 128, 128), (1, 3, 160, 96), (4, 3, 32, 48), (2, 3, 192, 192)),
     **dict.fromkeys(
-        ("resnet18", "resnet50", "vgg11", "vgg13_bn", "densenet121", "mobilenet_v2", "alexnet", "resnext50_32x4d", "wide_resnet50_2", "resnet101"),
+        (
+            "resnet18", "resnet50", "vgg11", "vgg13_bn", "densenet121", "mobilenet_v2", "alexnet", "resnext50_32x4d", "wide_resnet50_2",
+            "resnet101",
+        ),
         ((1, 3, 224, 224), (2, 3, 64, 64), (3, 3, 101, 73), (2, 3, 128, 160), (5, 3, 96, 96), (2, 3, 193, 129)),
     ),
-}
+}  # fmt: skip
+RUNTIMES: tuple[dict[str, Any], ...] = ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1})
 
 
 def _classification() -> Iterator[Case]:
@@ -84,21 +92,24 @@ def _classification() -> Iterator[Case]:
         arguments = "weights=None, init_weights=False" if name in ("googlenet", "inception_v3") else ""
         model = _vision(name, arguments=arguments)
         for i, shape in enumerate(shapes):
-            yield Case(group="classification", model=model, shape=shape, mode="infer", stream=name in STREAMS)
+            case = Case(group="classification", model=model, shape=shape, mode="infer", stream=name in STREAMS)
+            yield case
             for optimizer in TRAININGS[:2] if i == 0 else TRAININGS[2:]:
-                yield Case(group="classification", model=model, shape=shape, mode="train", optimizer=optimizer, loss="cross_entropy", stream=name in STREAMS)
+                yield replace(case, mode="train", optimizer=optimizer, loss="cross_entropy")
 
 
 def _dense() -> Iterator[Case]:
+    images: tuple[Shape, Shape] = ((2, 3, 96, 96), (3, 3, 101, 85))
     for name in SEGMENTATION:
         model = _vision(name, "torchvision.models.segmentation", "weights_backbone=None")
-        for i, shape in enumerate(((2, 3, 96, 96), (3, 3, 101, 85))):
+        for i, shape in enumerate(images):
             yield Case(group="segmentation", model=model, shape=shape, mode="infer")
             for optimizer in TRAININGS[2 * i : 2 * i + 2]:
                 yield Case(group="segmentation", model=model, shape=shape, mode="train", optimizer=optimizer, loss="cross_entropy")
+    small: tuple[Shape, Shape] = ((1, 3, 16, 64, 64), (2, 3, 14, 67, 61))
+    large: tuple[Shape, Shape] = ((1, 3, 16, 224, 224), (1, 3, 15, 225, 231))  # s3d ends in a 7x7 pooling of its 1/32 map
     for name in VIDEO:
-        large = ((1, 3, 16, 224, 224), (1, 3, 15, 225, 231))  # s3d ends in a 7x7 pooling of its 1/32 map
-        for i, shape in enumerate(large if name == "s3d" else ((1, 3, 16, 64, 64), (2, 3, 14, 67, 61))):
+        for i, shape in enumerate(large if name == "s3d" else small):
             model = _vision(name, "torchvision.models.video")
             yield Case(group="video", model=model, shape=shape, mode="infer")
             for optimizer in TRAININGS[2 * i : 2 * i + 2]:
@@ -110,13 +121,12 @@ def _built_in() -> Iterator[Case]:
         dense = any(word in model for word in ("unet", "vnet"))
         loss = "binary_cross_entropy" if model == "unet3d" else "cross_entropy"
         for i, shape in enumerate(shapes):
-            streamed = model == "unet3d"
-            optimizer = TRAININGS[i % 3]
+            case = Case(group="built-in", model=model, shape=shape, mode="infer", stream=model == "unet3d")
             if dense or i % 2:
-                yield Case(group="built-in", model=model, shape=shape, mode="infer", stream=streamed)
+                yield case
             if not dense and i % 2:
                 continue
-            yield Case(group="built-in", model=model, shape=shape, mode="train", optimizer=optimizer, loss=loss, hold_output=dense and i == 1, stream=streamed)
+            yield replace(case, mode="train", optimizer=TRAININGS[i % 3], loss=loss, hold_output=dense and i == 1)
 
 
 def _runtimes() -> Iterator[Case]:
@@ -124,13 +134,17 @@ def _runtimes() -> Iterator[Case]:
     for name in ("resnet18", "mobilenet_v2", "densenet121", "convnext_tiny", "resnet50", "googlenet"):
         arguments = "weights=None, init_weights=False" if name == "googlenet" else ""
         model, shape = _vision(name, arguments=arguments), (2, 3, 129, 97)
-        for changes in ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1}, {"channels_last": True}):
-            yield Case(group="runtimes", model=model, shape=shape, mode="infer", **changes)  # type: ignore[arg-type]
-            yield Case(group="runtimes", model=model, shape=shape, mode="train", optimizer="adam", loss="cross_entropy", **changes)  # type: ignore[arg-type]
-        yield Case(group="runtimes", model=model, shape=shape, mode="train", optimizer="adam", loss="cross_entropy", first_step=True)
-    for changes in ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1}):
-        yield Case(group="runtimes", model="unet3d", shape=(2, 1, 32, 32, 32), mode="train", optimizer="adam", loss="binary_cross_entropy", **changes)  # type: ignore[arg-type]
-        yield Case(group="runtimes", model="unet2d", shape=(2, 3, 96, 64), mode="train", optimizer="adam", loss="cross_entropy", **changes)  # type: ignore[arg-type]
+        case = Case(group="runtimes", model=model, shape=shape, mode="infer")
+        training = replace(case, mode="train", optimizer="adam", loss="cross_entropy")
+        for changes in (*RUNTIMES, {"channels_last": True}):
+            yield replace(case, **changes)
+            yield replace(training, **changes)
+        yield replace(training, first_step=True)
+    volume = Case(group="runtimes", model="unet3d", shape=(2, 1, 32, 32, 32), mode="train", optimizer="adam", loss="binary_cross_entropy")
+    image = Case(group="runtimes", model="unet2d", shape=(2, 3, 96, 64), mode="train", optimizer="adam", loss="cross_entropy")
+    for changes in RUNTIMES:
+        yield replace(volume, **changes)
+        yield replace(image, **changes)
 
 
 CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes())

@@ -47,9 +47,13 @@ def _diff_here(case: Case) -> int:
     if case.mode == "infer":
         measured = measure_inference(module, inputs)
     else:
-        measured = measure_training(module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step)
+        measured = measure_training(
+            module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step
+        )
     predicted = predict(case, Cpu.detect())
-    print(f"{case.name}\npeak: predicted {predicted.peak_bytes:,}, measured {measured.peak_bytes:,} ({predicted.peak_bytes - measured.peak_bytes:+,})")
+    difference = predicted.peak_bytes - measured.peak_bytes
+    print(case.name)
+    print(f"peak: predicted {predicted.peak_bytes:,}, measured {measured.peak_bytes:,} ({difference:+,})")
     print(f"resident: predicted {predicted.resident_bytes:,}, measured {measured.resident_bytes:,}")
     found = first_difference(predicted.events, measured.events)
     if found is None:

@@ -28,7 +28,11 @@ from validation.streams import Difference, first_difference
 
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh")
 SMOOTH = ("sigmoid", "tanh", "gelu", "softplus", "softsign", "logsigmoid")
-OPTIMIZERS = ("sgd", "sgd:momentum=0.9", "sgd:momentum=0.9,nesterov=true,weight_decay=0.1", "adam", "adamw", "adam:foreach=true", "rmsprop", "adagrad", "adamw:fused=true", "nadam")
+OPTIMIZERS = (
+    "sgd", "sgd:momentum=0.9", "sgd:momentum=0.9,nesterov=true,weight_decay=0.1", "adam", "adamw", "adam:foreach=true", "rmsprop",
+    "adagrad", "adamw:fused=true", "nadam",
+)  # fmt: skip
+REFUSALS = ("does not require grad", "modified by an inplace operation", "size must", "a leaf Variable")
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,9 @@ class _Grower:
 
     def _step(self, x: Node) -> Node:
         steps: list[tuple[int, Callable[[Node], Node]]] = [
-            (5, self._conv), (4, self._norm), (4, self._activation), (2, self._pool), (2, self._residual), (2, self._concat), (1, self._dropout),
-            (1, self._interpolate), (1, self._gate), (1, self._arithmetic), (1, self._shared), (1, self._chunk), (1, self._transpose), (1, self._pad), (1, self._split_sum),
+            (5, self._conv), (4, self._norm), (4, self._activation), (2, self._pool), (2, self._residual), (2, self._concat),
+            (1, self._dropout), (1, self._interpolate), (1, self._gate), (1, self._arithmetic), (1, self._shared), (1, self._chunk),
+            (1, self._transpose), (1, self._pad), (1, self._split_sum),
         ]  # fmt: skip
         weights, makers = zip(*steps, strict=True)
         return self.rng.choices(makers, weights)[0](x)
@@ -99,14 +104,36 @@ class _Grower:
         groups = rng.choice([g for g in (1, 1, 1, 2, 4, n) if n % g == 0 and out % g == 0])
         if rng.random() < 0.15:
             groups = out = n
-        k = tuple(rng.choice((1, 1, 2, 3, 3, 5)) for _ in range(self.dims)) if rng.random() < 0.2 else (rng.choice((1, 3, 3, 5, 7)),) * self.dims
+        if rng.random() < 0.2:
+            k = tuple(rng.choice((1, 1, 2, 3, 3, 5)) for _ in range(self.dims))
+        else:
+            k = (rng.choice((1, 3, 3, 5, 7)),) * self.dims
         dilation = rng.choice((1, 1, 1, 2))
         padding = tuple(rng.choice((0, dilation * (n // 2), dilation * (n // 2))) for n in k)
-        return self._layer(f"conv{self.dims}d", x, out_channels=out, kernel_size=k, groups=groups, stride=rng.choice((1, 1, 1, 2)), padding=padding, dilation=dilation, bias=rng.random() < 0.5, trainable=rng.random() < 0.85)
+        return self._layer(
+            f"conv{self.dims}d",
+            x,
+            out_channels=out,
+            kernel_size=k,
+            groups=groups,
+            stride=rng.choice((1, 1, 1, 2)),
+            padding=padding,
+            dilation=dilation,
+            bias=rng.random() < 0.5,
+            trainable=rng.random() < 0.85,
+        )
 
     def _transpose(self, x: Node) -> Node:
         k = self.rng.choice((2, 3))
-        return self._layer(f"conv_transpose{self.dims}d", x, out_channels=self.rng.choice((2, 4, 8, 16)), kernel_size=k, stride=2, padding=self.rng.choice((0, k // 2)), bias=self.rng.random() < 0.5)
+        return self._layer(
+            f"conv_transpose{self.dims}d",
+            x,
+            out_channels=self.rng.choice((2, 4, 8, 16)),
+            kernel_size=k,
+            stride=2,
+            padding=self.rng.choice((0, k // 2)),
+            bias=self.rng.random() < 0.5,
+        )
 
     def _norm(self, x: Node) -> Node:
         kind = self.rng.choice(("batch", "batch", "batch", "group", "instance", "layer"))
@@ -135,7 +162,9 @@ class _Grower:
             node = self._layer(f"{kind}_pool{d}d", x, output_size=rng.choice((1, 2, 3, 5)))
             return node[0] if isinstance(node, tuple) else node
         k = rng.choice((2, 3))
-        return self._layer(f"{kind}_pool{d}d", x, kernel_size=k, stride=2, padding=k // 2 if rng.random() < 0.5 else 0, ceil_mode=rng.random() < 0.3)
+        return self._layer(
+            f"{kind}_pool{d}d", x, kernel_size=k, stride=2, padding=k // 2 if rng.random() < 0.5 else 0, ceil_mode=rng.random() < 0.3
+        )
 
     def _residual(self, x: Node) -> Node:
         y = self._layer(f"conv{self.dims}d", x, out_channels=x.shape[1], kernel_size=3, padding=1, bias=False)
@@ -229,7 +258,15 @@ def numel(x: Node) -> int:
 
 def predict(trial: Trial, cpu: Cpu) -> Estimate:
     """memest's answer."""
-    return estimate(trial.graph, input_shape=trial.shape, mode=trial.mode, optimizer=trial.optimizer, loss=trial.loss, hold_output=trial.hold_output, cpu=cpu)
+    return estimate(
+        trial.graph,
+        input_shape=trial.shape,
+        mode=trial.mode,
+        optimizer=trial.optimizer,
+        loss=trial.loss,
+        hold_output=trial.hold_output,
+        cpu=cpu,
+    )
 
 
 def measure(trial: Trial) -> Measurement:
@@ -246,7 +283,7 @@ def run(trial: Trial, cpu: Cpu) -> Outcome | None:
     try:
         measured = measure(trial)
     except RuntimeError as e:
-        if "does not require grad" in str(e) or "modified by an inplace operation" in str(e) or "size must" in str(e) or "a leaf Variable" in str(e):
+        if any(words in str(e) for words in REFUSALS):
             return None
         raise
     predicted = predict(trial, cpu)

@@ -72,7 +72,9 @@ def measure_one(name: str) -> None:
     if case.mode == "infer":
         measured = measure_inference(module, inputs)
     else:
-        measured = measure_training(module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step)
+        measured = measure_training(
+            module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step
+        )
     cpu = Cpu.detect()
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -104,5 +106,5 @@ def build_module(case: Case) -> Any:
     external = ":" in case.model and "." in case.model.partition(":")[0]
     module = build(case.model) if external else GraphModule(models.build(case.model))
     if case.channels_last:
-        module = module.to(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)
     return module

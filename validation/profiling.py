@@ -39,7 +39,7 @@ def record(run: Callable[[], Any]) -> tuple[list[Measured], Any]:
         for child in node.children:
             walk(child, (*path, node.name))
 
-    kineto = p.profiler.kineto_results  # type: ignore[union-attr]
+    kineto = p.profiler.kineto_results
     for root in kineto.experimental_event_tree():
         walk(root, ())
     found.sort(key=lambda e: e[:2])

@@ -69,15 +69,13 @@ def torch_optimizer(text: str, parameters: Iterable[torch.Tensor]) -> torch.opti
     chosen = optimizer_named(text)
     given = {k: v for k, v in chosen.options if v != chosen.row.options[k]}
     given.setdefault("lr", 0.01)
-    return OPTIMIZERS[chosen.name](parameters, **given)  # type: ignore[arg-type]
+    return OPTIMIZERS[chosen.name](parameters, **given)
 
 
 def inputs_for(shapes: Sequence[Sequence[int]], channels_last: bool = False) -> list[torch.Tensor]:
     """Random inputs."""
-    made = [torch.rand(tuple(s)) for s in shapes]
-    if channels_last:
-        made = [t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.channels_last_3d) if t.ndim in (4, 5) else t for t in made]
-    return made
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    return [t.contiguous(memory_format=formats.get(t.ndim, torch.contiguous_format)) for t in (torch.rand(tuple(s)) for s in shapes)]
 
 
 def target_for(loss: str, prediction: torch.Tensor) -> torch.Tensor:
@@ -88,7 +86,9 @@ def target_for(loss: str, prediction: torch.Tensor) -> torch.Tensor:
     return torch.rand(wanted.shape)
 
 
-def measure_training(module: nn.Module, inputs: Sequence[torch.Tensor], optimizer: str, loss: str, *, hold_output: bool = False, first_step: bool = False) -> Measurement:
+def measure_training(
+    module: nn.Module, inputs: Sequence[torch.Tensor], optimizer: str, loss: str, *, hold_output: bool = False, first_step: bool = False
+) -> Measurement:
     """One training step of ``module`` as it stands (its train/eval flags are kept)."""
     chosen = torch_optimizer(optimizer, [p for p in module.parameters() if p.requires_grad])
     loss_fn = torch_loss(loss)
@@ -115,7 +115,9 @@ def _step(module: nn.Module, inputs: Sequence[torch.Tensor], target: torch.Tenso
     optimizer.step()
 
 
-def _holding_step(module: nn.Module, inputs: Sequence[torch.Tensor], target: torch.Tensor, optimizer: torch.optim.Optimizer, loss_fn: Any) -> None:
+def _holding_step(
+    module: nn.Module, inputs: Sequence[torch.Tensor], target: torch.Tensor, optimizer: torch.optim.Optimizer, loss_fn: Any
+) -> None:
     optimizer.zero_grad(set_to_none=True)
     out = module(*inputs)
     loss = loss_fn(prediction_of(out), target)

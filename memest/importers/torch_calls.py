@@ -31,7 +31,9 @@ class Request:
 
 
 Call = Callable[[str, Any, Any, Any], list[Request] | None]
-IGNORED = frozenset({"device", "pin_memory", "generator", "layout", "requires_grad", "out", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"})
+IGNORED = frozenset(
+    {"device", "pin_memory", "generator", "layout", "requires_grad", "out", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"}
+)
 
 
 def plain(value: Any) -> Any:
@@ -141,12 +143,13 @@ PASSIVE: dict[str, Any] = {
     "__get__:requires_grad": _false,
     **dict.fromkeys(
         (
-            "dim", "ndimension", "__get__:ndim", "__get__:dtype", "__get__:is_cuda", "__get__:layout", "__get__:is_sparse", "__get__:is_quantized",
-            "__get__:is_nested", "__get__:is_mkldnn", "__get__:grad_fn", "__get__:is_leaf", "__get__:names", "__get__:grad", "__get__:data_ptr",
-            "__get__:is_mps", "__get__:is_xpu", "__get__:itemsize", "__get__:is_cpu",
+            "dim", "ndimension", "__get__:ndim", "__get__:dtype", "__get__:is_cuda", "__get__:layout", "__get__:is_sparse",
+            "__get__:is_quantized", "__get__:is_nested", "__get__:is_mkldnn", "__get__:grad_fn", "__get__:is_leaf", "__get__:names",
+            "__get__:grad", "__get__:data_ptr", "__get__:is_mps", "__get__:is_xpu", "__get__:itemsize", "__get__:is_cpu",
             "stride", "is_contiguous", "is_floating_point", "is_complex", "element_size", "get_device", "storage_offset", "is_same_size",
             "is_tensor", "is_nonzero", "has_names", "__hash__", "requires_grad_", "__format__", "__repr__", "_is_view", "is_inference",
-            "_assert", "_assert_async", "_has_compatible_shallow_copy_type", "is_grad_enabled", "is_autocast_enabled", "set_grad_enabled", "_set_grad_enabled", "result_type", "is_sparse",
+            "_assert", "_assert_async", "_has_compatible_shallow_copy_type", "is_grad_enabled", "is_autocast_enabled",
+            "set_grad_enabled", "_set_grad_enabled", "result_type", "is_sparse",
         ),
         None,
     ),
@@ -169,7 +172,12 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "layer_norm": ("layer_norm", "input normalized_shape weight bias eps"),
     "group_norm": ("group_norm", "input num_groups weight bias eps"),
     "rms_norm": ("rms_norm", "input normalized_shape weight eps"),
-    **{n: (n, "input inplace") for n in ("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "logsigmoid", "softsign")},
+    **{
+        n: (n, "input inplace")
+        for n in (
+            "relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "logsigmoid", "softsign",
+        )
+    },
     "log_sigmoid": ("logsigmoid", "input"),
     "leaky_relu": ("leaky_relu", "input negative_slope inplace"),
     "elu": ("elu", "input alpha"),
@@ -238,7 +246,13 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "bmm": ("bmm", "input mat2"),
     "baddbmm": ("baddbmm", "input batch1 batch2"),
     "scaled_dot_product_attention": ("scaled_dot_product_attention", "query key value attn_mask dropout_p is_causal scale enable_gqa"),
-    **{n: (n, "input") for n in ("exp", "log", "sqrt", "rsqrt", "abs", "neg", "reciprocal", "square", "sin", "cos", "floor", "ceil", "round", "log2", "log10", "log1p", "erf", "expm1", "sign", "trunc")},
+    **{
+        n: (n, "input")
+        for n in (
+            "exp", "log", "sqrt", "rsqrt", "abs", "neg", "reciprocal", "square", "sin", "cos", "floor", "ceil", "round", "log2", "log10",
+            "log1p", "erf", "expm1", "sign", "trunc",
+        )
+    },
     "__neg__": ("neg", "input"),
     "__abs__": ("abs", "input"),
     "clamp": ("clamp", "input min max"),
@@ -313,13 +327,15 @@ def binary(op: str) -> Call:
 BINARY = {
     "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div",
     "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder",
-    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
+    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge",
+    "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
     "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_not": "bitwise_not", "logical_not": "logical_not",
 }  # fmt: skip
 DUNDERS = {
-    "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__isub__": "sub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul",
-    "__truediv__": "div", "__itruediv__": "div", "__div__": "div", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt",
-    "__le__": "le", "__gt__": "gt", "__ge__": "ge", "__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not", "__mod__": "remainder",
+    "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__isub__": "sub",
+    "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__truediv__": "div", "__itruediv__": "div", "__div__": "div",
+    "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
+    "__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not", "__mod__": "remainder",
 }  # fmt: skip
 
 
@@ -338,7 +354,7 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
     entries: list[Any] = []
     tensors: list[torch.Tensor] = []
     for i in index:
-        if i is None or isinstance(i, int) and not isinstance(i, bool):
+        if i is None or (isinstance(i, int) and not isinstance(i, bool)):
             entries.append(i)
         elif i is Ellipsis:
             entries.append("...")
@@ -370,7 +386,16 @@ def _feature_dropout(name: str, args: Any, kwargs: Any, recorder: Any) -> list[R
     return [request(f"dropout{min(max(given['input'].ndim - 2, 1), 3)}d", given, extra)]
 
 
-_CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "long": "int64", "int": "int32", "bool": "bool", "byte": "uint8"}
+_CASTS = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "long": "int64",
+    "int": "int32",
+    "bool": "bool",
+    "byte": "uint8",
+}
 
 
 def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:

@@ -12,12 +12,18 @@ from memest.libraries.cpu import Cpu
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.tensor import Spec
 
-Arguments = tuple[Spec | None | tuple[Spec, ...], ...]
+Arguments = tuple[Spec | tuple[Spec, ...] | None, ...]
 Items = tuple[tuple[str, Any], ...]
+Kinds = tuple[type, ...]
 
 
-@lru_cache(maxsize=200_000)
-def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool, ...], training: bool, cpu: Cpu) -> Trace:
+def kinds_of(attributes: Items) -> Kinds:
+    """The types of attribute values: 2 and 2.0 are equal keys, and different numbers to torch."""
+    return tuple([type(value) for _, value in attributes])
+
+
+@lru_cache(maxsize=20_000)
+def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool, ...], training: bool, cpu: Cpu, kinds: Kinds) -> Trace:
     """The trace of a forward call. ``needs`` is flat, one entry a tensor (absent ones have none)."""
     from memest.ops.table import OPERATORS
 
@@ -40,7 +46,7 @@ def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool,
     return tape.finish(flat, outputs)
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def backward(
     op: str,
     saved: tuple[tuple[str, Spec], ...],
@@ -50,6 +56,7 @@ def backward(
     needs: tuple[bool, ...],
     training: bool,
     cpu: Cpu,
+    kinds: Kinds,
 ) -> Trace:
     """The trace of a node's backward: slots are the saved tensors, then the defined gradients."""
     from memest.ops.table import OPERATORS
