@@ -138,7 +138,8 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     flat = [(s, i) for i, group in enumerate(specs) if group is not None for s in (group if isinstance(group, list) else [group])]
     needs = tuple(s.dtype in FLOATING and i not in example.frozen for s, i in flat)
     attributes = tuple(row.canonical(example.attributes).items())
-    forward = evaluate.forward.__wrapped__(row.name, arguments, attributes, needs, True, Cpu())
+    kinds = evaluate.kinds_of(attributes)
+    forward = evaluate.forward.__wrapped__(row.name, arguments, attributes, needs, True, Cpu(), kinds)
     if row.backward is None or not any(needs):
         return forward, None
     saved = tuple((s.role, s.spec) for s in forward.saved)
@@ -146,7 +147,7 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     if first is None:
         return forward, None
     grads = tuple(o.spec if i == first and o is not None else None for i, o in enumerate(forward.outputs))
-    return forward, evaluate.backward.__wrapped__(row.name, saved, forward.notes, grads, attributes, needs, True, Cpu())
+    return forward, evaluate.backward.__wrapped__(row.name, saved, forward.notes, grads, attributes, needs, True, Cpu(), kinds)
 
 
 def sizes_in(trace: Trace) -> Iterator[int]:

@@ -91,12 +91,15 @@ def _side_by_side(quick: bool) -> Iterator[Claim]:
     graph = from_torch(module, SHAPE)
     first, _ = _timed(lambda: _peak(graph, BATCH + 1))
     batches = range(BATCH + 2, BATCH + (8 if quick else 34))
-    in_memory = median(_timed(lambda b=b: _peak(graph, b))[0] for b in batches)
+    new_batch = median(_timed(lambda b=b: _peak(graph, b))[0] for b in batches)
+    again = [BATCH, *batches[:3]] * 5  # asked before, evaluated anew: only library heuristics are remembered
+    in_memory = median(_timed(lambda b=b: _peak(graph, b))[0] for b in again)
     tracker_time, tracker_peak = min(_timed(_mem_tracker) for _ in range(2))  # the first loads what FakeTensorMode needs
     info_time, info_peak = min(_timed(lambda: _torchinfo(module)) for _ in range(2))
     truth = _truth(module, quick)
     rows = [
-        ("memest, graph in memory, a new batch size", in_memory, peak),
+        ("memest, graph in memory", in_memory, peak),
+        ("memest, graph in memory, a batch size never seen", new_batch, peak),
         ("memest, first estimate of a graph", first, peak),
         ("memest, import and estimate", imported, peak),
         ("torch MemTracker under FakeTensorMode", tracker_time, tracker_peak),

@@ -23,6 +23,7 @@ from memest.graph import Graph, Layer, default_drops
 from memest.libraries.cpu import Cpu
 from memest.ops.table import COMPOSITES, OPERATORS
 from validation.execute import GraphModule
+from validation.profiling import settle
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training
 from validation.streams import Difference, first_difference
 
@@ -340,6 +341,7 @@ def _rebuilt(trial: Trial, layers: Any, output: str) -> Trial:
 def fuzz(cases: int, seed: int = 0) -> int:
     """Run ``cases`` random networks; the number of failures. Each failure is printed with its seed, shrunk."""
     cpu = Cpu.detect().with_(threads=torch.get_num_threads())
+    settle()
     failures = done = skipped = 0
     start = time.time()
     number = seed

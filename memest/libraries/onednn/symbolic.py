@@ -15,6 +15,7 @@ from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.problem import Convolution, Layout, Plan, layout
 
 Planner = Callable[[Convolution, Cpu], Plan]
+REMEMBERED = 256  # plans of one convolution kept for sizes that come again
 _SIZES = ("batch", "in_channels", "out_channels", "input_size", "output_size", "padding", "padding_end", "kernel")
 
 
@@ -27,8 +28,14 @@ def plan_of(planner: Planner, problem: Convolution, cpu: Cpu) -> Plan:
     plan = planner(fixed, cpu)
     arguments = tuple(_expressions(v) for v in values.values())
 
+    plans: dict[tuple[Any, ...], Plan] = {}
+
     def at(*sizes: Any) -> Plan:
-        return planner(replace(fixed, **dict(zip(_SIZES, sizes, strict=True))), cpu)
+        if sizes not in plans:
+            if len(plans) >= REMEMBERED:
+                plans.clear()
+            plans[sizes] = planner(replace(fixed, **dict(zip(_SIZES, sizes, strict=True))), cpu)
+        return plans[sizes]
 
     def kind(*sizes: Any) -> int:
         found = at(*sizes)
