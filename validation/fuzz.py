@@ -79,16 +79,20 @@ class _Grower:
     def grow(self) -> Trial:
         """The finished network and what is done to it."""
         rng = self.rng
-        x = self._conv(self.x)
+        x = self._attempt(self._conv, self.x)
         for _ in range(rng.randint(2, 9)):
-            try:
-                x = self._step(x)
-            except MemestError:
-                continue
+            x = self._attempt(self._step, x)
         x = self._head(x)
         mode = rng.choice(("train", "train", "train", "infer"))
         loss = rng.choice(("cross_entropy", "mse_loss", "l1_loss")) if len(x.shape) >= 2 else "mse_loss"
         return Trial(self.builder.build(x), self.shape, mode, rng.choice(OPTIMIZERS), loss, rng.random() < 0.2)
+
+    def _attempt(self, step: Callable[[Node], Node], x: Node) -> Node:
+        """The step, or ``x`` where it does not fit (a kernel larger than what is left)."""
+        try:
+            return step(x)
+        except MemestError:
+            return x
 
     def _step(self, x: Node) -> Node:
         steps: list[tuple[int, Callable[[Node], Node]]] = [

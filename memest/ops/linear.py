@@ -12,7 +12,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import broadcast_shape, elementwise, gemm, mm, transpose, with_number
+from memest.ops.kernels import batched_product, broadcast_shape, elementwise, mm, transpose, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integers, number
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import reshaped, viewed_strides
@@ -21,7 +21,6 @@ from memest.tensor import broadcast as broadcast_sizes
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
-SMALL_PRODUCT = 400
 
 
 def _incoming(grads: Grads) -> Tensor:
@@ -108,26 +107,6 @@ def _addmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha: 
 
 
 # batches of matrices ---------------------------------------------------------------------------------------------------
-
-
-def batched_product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """``at::bmm``: small products are plain loops, others one call of MKL, which copies nothing; matrices that BLAS cannot read as
-    they lie are copied one by one."""
-    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
-        raise ShapeError(f"batches of matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
-    out = k.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
-    if a.shape[1] * a.shape[2] * b.shape[2] >= SMALL_PRODUCT and not (_is_readable(a) and _is_readable(b)):
-        one, other = (k.view(t, t.shape[1:], t.strides[1:]) for t in (a, b))
-        for _ in range(a.shape[0]):
-            gemm(k, one, other)
-    return out
-
-
-def _is_readable(t: Tensor) -> bool:
-    """``batch_items_contiguous_or_transposed``."""
-    _, rows, cols = t.shape
-    _, by_row, by_col = t.strides
-    return (by_col == 1 and (rows == 1 or by_row >= cols)) or (by_row == 1 and (cols == 1 or by_col >= rows))
 
 
 def _bmm(k: Tape, input: Tensor, mat2: Tensor) -> Tensor:

@@ -66,4 +66,3 @@ def _symbolic(given: Layout, numbers: tuple[int, ...], dims: tuple[int, ...], it
     if layout(given.tag, numbers, itemsize).bytes != given.bytes or not contains_dim(dims):
         return given
     return layout(given.tag, dims, itemsize)
-
