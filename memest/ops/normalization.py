@@ -84,7 +84,8 @@ def _batch_norm(
     )
     dtype = _statistics_dtype(input, weight, bias, running_mean, running_var)
     channels = input.shape[1]
-    out = k.empty(input.shape, input.dtype, channels_last_strides(input.shape) if suggests_channels_last(input) else None)
+    last = not input.is_contiguous if _dense(input) else suggests_channels_last(input)
+    out = k.empty(input.shape, input.dtype, channels_last_strides(input.shape) if last else None)
     save_mean, save_invstd = _statistics(k, input, dtype) if training else (k.empty((0,), dtype), k.empty((0,), dtype))
     if _dense(input) and _dense(out):
         terms = _accumulator(dtype)
