@@ -456,7 +456,8 @@ def _without_dispatch(func: types.FunctionType) -> Callable[..., Any]:
     """A Python-level torch function that goes straight to its body, so that the calls in it are seen."""
     body = _BODIES.get(func)
     if body is None:
-        closure = tuple(types.CellType(_inner(c.cell_contents)) for c in func.__closure__) if func.__closure__ else None
+        cells = [c.cell_contents for c in func.__closure__ or ()]
+        closure = tuple(types.CellType(held if held is func else _inner(held)) for held in cells) if cells else None
         body = types.FunctionType(func.__code__, {**func.__globals__, **_BLIND}, func.__name__, func.__defaults__, closure)
         body.__kwdefaults__ = func.__kwdefaults__
         _BODIES[func] = body

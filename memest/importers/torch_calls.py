@@ -225,6 +225,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "expand": ("expand", "input *size"),
     "expand_as": ("expand_as", "input other"),
     "view_as": ("view_as", "input other"),
+    "reshape_as": ("reshape_as", "input other"),
     "repeat": ("repeat", "input *repeats"),
     "tile": ("tile", "input *dims"),
     "repeat_interleave": ("repeat_interleave", "input repeats dim"),
@@ -318,7 +319,7 @@ def binary(op: str) -> Call:
         given = bound(("input", "other"), args, kwargs)
         if not isinstance(given["input"], torch.Tensor):
             given["input"], given["other"] = given["other"], given["input"]
-        inplace = {"inplace": True} if name.startswith("__i") or (name.endswith("_") and not name.endswith("__")) else {}
+        inplace = {"inplace": True} if (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__")) else {}
         return [request(op, given, inplace)]
 
     return binding
@@ -459,7 +460,9 @@ def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] |
 
 
 def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
-    """``torch.tensor([1.0, 2.0])``: a small tensor of the data's shape."""
+    """``torch.tensor([1.0, 2.0])``: a small tensor of the data's shape (``as_tensor`` of a tensor is that tensor)."""
+    if isinstance(args[0], torch.Tensor):
+        return None
     with torch._C.DisableTorchFunction():
         made = torch.tensor(args[0], dtype=kwargs.get("dtype"))
     return [Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)]
@@ -510,7 +513,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
     "arange": ("arange", _arange),
-    "tensor": ("empty", _literal),
+    **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
     **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
     "__setitem__": ("setitem", _setitem),
     "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
