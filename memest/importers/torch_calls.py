@@ -319,7 +319,11 @@ def binary(op: str) -> Call:
         given = bound(("input", "other"), args, kwargs)
         if not isinstance(given["input"], torch.Tensor):
             given["input"], given["other"] = given["other"], given["input"]
-        inplace = {"inplace": True} if (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__")) else {}
+        inplace = (
+            {"inplace": True}
+            if (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__"))
+            else {}
+        )
         return [request(op, given, inplace)]
 
     return binding

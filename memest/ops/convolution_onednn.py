@@ -10,8 +10,6 @@ and deconv.hpp (order of the copies, scratchpad), tensor.hpp (``reorder_if_diffe
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from memest.libraries.onednn import Convolution, Layout, Plan, plan_convolution
 from memest.libraries.onednn.deconvolution import plan_deconvolution
 from memest.libraries.onednn.problem import Prop, parse_tag
@@ -116,7 +114,6 @@ def _reordered(k: Tape, wanted: Layout, dims: Shape, strides: Shape) -> Tensor |
     return k.scratch(wanted.bytes)
 
 
-@lru_cache(maxsize=8192)
 def _plain_strides(given: Layout, dims: Shape) -> Shape | None:
     """Strides of ``dims`` in a layout without blocks; None for a blocked one."""
     order, blocks = parse_tag(given.tag)
