@@ -312,6 +312,11 @@ SIGNATURES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+def _is_inplace(name: str) -> bool:
+    """``add_`` and ``__iadd__`` (not ``__invert__``)."""
+    return (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__"))
+
+
 def binary(op: str) -> Call:
     """Arithmetic between tensors or with a number: ``x + y``, ``x += 2``, ``2 * x``; ``alpha`` and ``rounding_mode`` by keyword."""
 
@@ -319,11 +324,7 @@ def binary(op: str) -> Call:
         given = bound(("input", "other"), args, kwargs)
         if not isinstance(given["input"], torch.Tensor):
             given["input"], given["other"] = given["other"], given["input"]
-        inplace = (
-            {"inplace": True}
-            if (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__"))
-            else {}
-        )
+        inplace = {"inplace": True} if _is_inplace(name) else {}
         return [request(op, given, inplace)]
 
     return binding
