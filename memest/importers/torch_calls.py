@@ -287,7 +287,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "as_strided": ("as_strided", "input size stride"),
     "broadcast_to": ("broadcast_to", "input *size"),
     "unfold": ("tensor_unfold", "input dimension size step"),
-    "view_as_real": ("view_as_real", "input"),
     "grid_sample": ("grid_sample", "input grid mode padding_mode align_corners"),
     "affine_grid": ("affine_grid", "theta size align_corners"),
     **{f"max_unpool{d}d": (f"max_unpool{d}d", "input indices kernel_size stride padding output_size") for d in (1, 2, 3)},
@@ -308,7 +307,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "zero_": ("zero_", "input"),
     "fill_": ("fill_", "input value"),
     "copy_": ("copy_", "input src"),
-    "upsample_nearest1d": ("interpolate", "input size"),
 }  # fmt: skip
 
 
