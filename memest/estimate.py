@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memest.dims import Expr
 from memest.dtypes import check_dtype
@@ -22,6 +22,9 @@ from memest.optimizers import optimizer_named
 from memest.program import Program, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, play
+
+if TYPE_CHECKING:
+    from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
@@ -64,6 +67,7 @@ class Estimate:
     played: Graph
     sizes: Mapping[str, int]
     recipe: Recipe
+    levers: tuple[str, ...]
     summary: Summary
 
     @cached_property
@@ -131,6 +135,7 @@ class Estimate:
             "loss": self.loss,
             "device": self.device,
             "dtype": self.dtype,
+            "levers": list(self.levers),
             "cpu": {"isa": self.cpu.isa, "threads": self.cpu.threads},
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "peak_bytes": self.peak_bytes,
@@ -152,6 +157,7 @@ def estimate(
     dtype: str = "float32",
     hold_output: bool = False,
     first_step: bool = False,
+    levers: Sequence[str] = (),
     cpu: Cpu | None = None,
 ) -> Estimate:
     """The memory that one step of ``graph`` needs.
@@ -160,7 +166,8 @@ def estimate(
     graph's own dims are all numbers. ``mode`` is ``train`` (zero_grad, forward, loss, backward, optimizer step) or ``infer`` (one call
     under no_grad whose output is kept). ``optimizer`` and ``loss`` are names with options (``adamw:foreach=true``).
     ``hold_output`` keeps ``out = model(x)`` and the loss in variables through backward. ``first_step`` is the step in which the
-    optimizer's state appears. ``cpu`` describes the processor (this machine's when left out).
+    optimizer's state appears. ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
+    machine's when left out).
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
     if mode not in ("train", "infer"):
@@ -183,6 +190,12 @@ def estimate(
         step=1 if first_step else None,
         cpu=cpu,
     )
+    chosen: Sequence[Setting] = ()
+    if levers:
+        from memest.levers.table import pull, settings
+
+        chosen = settings(levers, mode)
+        played, recipe = pull(played, recipe, chosen)
     return Estimate(
         graph=graph.name,
         mode=mode,
@@ -195,6 +208,7 @@ def estimate(
         played=played,
         sizes=sizes,
         recipe=recipe,
+        levers=tuple(s.text for s in chosen),
         summary=summarize(played, shapes, sizes, recipe),
     )
 

@@ -1,0 +1,42 @@
+"""Checks of lever options: text in, value out, ValueError with what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError("expected a whole number") from None
+    if value < 1:
+        raise ValueError("expected a number of at least 1")
+    return value
+
+
+def flag(text: str) -> bool:
+    """true or false."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise ValueError("expected true or false")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Names joined by ``+``."""
+    found = tuple(part.strip() for part in text.split("+"))
+    if not all(found):
+        raise ValueError("expected names joined by +")
+    return found
+
+
+def choice(*options: str) -> Callable[[str], str]:
+    """One of ``options``."""
+
+    def checked(text: str) -> str:
+        if text not in options:
+            raise ValueError(f"expected one of {', '.join(options)}")
+        return text
+
+    return checked

@@ -1,0 +1,87 @@
+"""The levers by name, reading them from text, and pulling several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.graph import Graph
+from memest.levers.layout import CHANNELS_LAST
+from memest.levers.lever import REQUIRED, Lever
+from memest.timeline.recipe import Recipe
+
+LEVERS: dict[str, Lever] = {
+    "channels_last": CHANNELS_LAST,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A lever with its options resolved; ``text`` is how it was asked for."""
+
+    name: str
+    text: str
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def lever(self) -> Lever:
+        """Its row."""
+        return LEVERS[self.name]
+
+
+def setting(text: str) -> Setting:
+    """The lever written as ``name`` or ``name:option=value,option=value``."""
+    name, _, tail = text.partition(":")
+    name = name.strip()
+    lever = LEVERS.get(name)
+    if lever is None:
+        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
+    given: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in tail.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise UsageError(f"lever {name!r}: option {item!r} is not written name=value")
+        if key not in lever.options:
+            raise UnknownNameError(f"lever {name!r} has no option {key!r}{did_you_mean(key, lever.options)}")
+        given[key] = value
+    options: list[tuple[str, Any]] = []
+    for key, option in lever.options.items():
+        if key in given:
+            try:
+                options.append((key, option.check(given[key])))
+            except ValueError as e:
+                raise UsageError(f"lever {name!r}, option {key!r}: {e}, got {given[key]!r}") from None
+        elif option.default is REQUIRED:
+            raise UsageError(f"lever {name!r} needs option {key!r}: {option.summary}")
+        else:
+            options.append((key, option.default))
+    return Setting(name=name, text=text, options=tuple(options))
+
+
+def settings(texts: Sequence[str], mode: str) -> tuple[Setting, ...]:
+    """The levers of one estimate; UsageError when one is given twice, contradicts another, or means nothing in ``mode``."""
+    found = tuple(setting(text) for text in texts)
+    names = [s.name for s in found]
+    for i, s in enumerate(found):
+        if s.name in names[:i]:
+            raise UsageError(f"lever {s.name!r} is given twice")
+        if mode not in s.lever.modes:
+            raise UsageError(f"lever {s.name!r} means nothing in mode {mode!r}; it is for {' and '.join(s.lever.modes)}")
+        for other in names:
+            if other in s.lever.excludes:
+                raise UsageError(f"levers {s.name!r} and {other!r} contradict each other; give one of them")
+    order = list(LEVERS)
+    return tuple(sorted(found, key=lambda s: order.index(s.name)))
+
+
+def pull(graph: Graph, recipe: Recipe, chosen: Sequence[Setting]) -> tuple[Graph, Recipe]:
+    """The graph and the recipe with ``chosen`` pulled, in the order of the table. Changed graphs are remembered on ``graph``."""
+    for s in chosen:
+        known = graph.memo.setdefault("levers", {})
+        at = (s.name, s.options, recipe)
+        if at not in known:
+            known[at] = s.lever.change(graph, recipe, dict(s.options))
+        graph, recipe = known[at]
+    return graph, recipe

@@ -1,0 +1,82 @@
+"""Calling rows and composites by name on the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memest.autograd import Machine
+from memest.errors import UnknownNameError, did_you_mean
+from memest.ledger import Value
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+from memest.ops.table import COMPOSITES, OPERATORS
+
+
+class Caller:
+    """Runs rows and composites by name on the machine; composites call back into it (see :class:`memest.ops.composite.Caller`)."""
+
+    def __init__(self, machine: Machine, grad: bool) -> None:
+        self._machine = machine
+        self._frames: list[list[Value]] = []
+        self.grad_mode = grad
+        self.training = machine.training
+
+    def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
+        """Run ``op`` from inside a composite; the composite's frame holds the result."""
+        entry = operator_named(op)
+        outputs = self.run(entry, list(tensors), tuple(entry.canonical(attributes).items()))
+        ledger = self._machine.ledger
+        for v in outputs:
+            if v is not None:
+                ledger.hold(v)
+                self._frames[-1].append(v)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def drop(self, *values: Value | None) -> None:
+        """Release values of the current frame."""
+        for v in values:
+            if v is not None:
+                _remove(self._frames[-1], v)
+                self._machine.ledger.let_go(v)
+
+    def run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
+        """Outputs of one call, unheld by this method."""
+        machine = self._machine
+        outer, machine.ledger.op = machine.ledger.op, entry.name
+        try:
+            if isinstance(entry, Operator):
+                return machine.call(entry.name, tensors, attributes, self.grad_mode, entry.backward is not None)
+            self._frames.append([])
+            result = entry.compose(self, *tensors, **dict(attributes))
+            outputs = list(result) if isinstance(result, tuple) else [result]
+            self._leave(outputs)
+            return outputs
+        finally:
+            machine.ledger.op = outer
+
+    def _leave(self, outputs: list[Value | None]) -> None:
+        """End a composite's frame: locals die, outputs stay alive without a holder of this frame."""
+        ledger = self._machine.ledger
+        frame = self._frames.pop()
+        for v in reversed(frame):
+            if not any(v is o for o in outputs):
+                ledger.let_go(v)
+        for v in frame:
+            if any(v is o for o in outputs):
+                v.refs -= 1
+                v.storage.refs -= 1
+
+
+def _remove(values: list[Value], value: Value) -> None:
+    for i, v in enumerate(values):
+        if v is value:
+            del values[i]
+            return
+
+
+def operator_named(op: str) -> Operator | Composite:
+    """The row or composite called ``op``."""
+    entry = OPERATORS.get(op) or COMPOSITES.get(op)
+    if entry is None:
+        raise UnknownNameError(f"unknown operator {op!r}{did_you_mean(op, [*OPERATORS, *COMPOSITES])}")
+    return entry

@@ -1,0 +1,132 @@
+"""The player: walks the layers of a graph, holds their values, and leaves the ordered stream of allocations and releases that torch's
+CPU allocator would see, on top of what is resident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memest.autograd import AccumulateGrad, Machine
+from memest.dims import has_expr, resolve
+from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
+from memest.graph import Graph, Layer
+from memest.ledger import Ledger, Step, Storage, Value
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+from memest.tensor import Shape, Spec, nbytes, spec
+from memest.timeline.caller import Caller, operator_named
+from memest.timeline.recipe import Recipe
+from memest.timeline.training import train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """Resident storages and the steps on top of them."""
+
+    residents: tuple[Storage, ...]
+    steps: tuple[Step, ...]
+    values: Mapping[str, Spec]
+
+
+def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
+    """The timeline of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
+    (``Dim``s) need ``remember=False``: their traces are not shared."""
+    return Player(graph, input_shapes, sizes, recipe, remember).play()
+
+
+class Player:
+    """One run of the layers: the ledger, the machine and the values alive, by name."""
+
+    def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, remember: bool) -> None:
+        self.graph = graph
+        self.recipe = recipe
+        self.sizes = sizes
+        self.ledger = Ledger()
+        self.machine = Machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
+        self.caller = Caller(self.machine, recipe.training)
+        self.env: dict[str, Value] = {}
+        self.specs: dict[str, Spec] = {}
+        self.leaves: list[AccumulateGrad] = []
+        self._make_residents(input_shapes)
+
+    def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
+        for p in self.graph.parameters:
+            storage = self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
+            value = Value(spec(p.shape, p.dtype, p.layout), storage)
+            if p.trainable and not p.buffer:
+                value.requires_grad = True
+                if self.recipe.training:
+                    leaf = AccumulateGrad(value, p.name)
+                    value.node = leaf
+                    self.leaves.append(leaf)
+            self.env[p.name] = self.ledger.hold(value)
+        for i in self.graph.inputs:
+            shape = input_shapes[i.name]
+            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
+            self.env[i.name] = self.ledger.hold(value)
+
+    def play(self) -> Timeline:
+        outputs = self._forward()
+        if self.recipe.training:
+            train(self, outputs)
+        return Timeline(residents=tuple(self.ledger.residents), steps=tuple(self.ledger.steps), values=self.specs)
+
+    def _forward(self) -> list[Value]:
+        for layer in self.graph.layers:
+            self._layer(layer)
+        return [self.env[name] for name in self.graph.outputs]
+
+    def _layer(self, layer: Layer) -> None:
+        self.ledger.layer = layer.name
+        try:
+            entry = operator_named(layer.op)
+            attributes = self._mode(self._attributes(layer, entry))
+            outputs = self.caller.run(entry, [self._bound(t) for t in layer.tensors], attributes)
+        except MemestError as e:
+            raise e.at(f"layer {layer.name!r} ({layer.op})") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
+        if len(layer.outputs) > len(outputs):
+            raise GraphError(f"layer {layer.name!r} ({layer.op}): gives {len(outputs)} outputs, {len(layer.outputs)} are named")
+        for name, value in zip(layer.outputs, outputs, strict=False):
+            if value is not None:
+                self.env[name] = self.ledger.hold(value)
+                self.specs[name] = value.spec
+        for unnamed in outputs[len(layer.outputs) :]:
+            if unnamed is not None:
+                self.ledger.let_go(self.ledger.hold(unnamed))
+        for name in layer.drops:
+            self.ledger.let_go(self.env.pop(name))
+
+    def _attributes(self, layer: Layer, entry: Operator | Composite) -> tuple[tuple[str, Any], ...]:
+        """All attributes, defaults included; remembered on the graph unless sizes stand in them."""
+        memo = self.graph.memo
+        key = ("attributes", layer.name)
+        if key not in memo:
+            symbolic = has_expr(layer.attributes)
+            memo[key] = None if symbolic else tuple(entry.canonical(dict(layer.attributes)).items())
+        if memo[key] is None:
+            return tuple(entry.canonical(dict(resolve(layer.attributes, self.sizes))).items())
+        known: tuple[tuple[str, Any], ...] = memo[key]
+        return known
+
+    def _mode(self, attributes: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+        """``training: None`` follows the mode of the step."""
+        if ("training", None) not in attributes:
+            return attributes
+        return tuple((k, self.recipe.training if k == "training" and v is None else v) for k, v in attributes)
+
+    def _bound(self, reference: Any) -> Any:
+        if reference is None:
+            return None
+        if isinstance(reference, str):
+            return self._value(reference)
+        return [self._value(name) for name in reference]
+
+    def _value(self, name: str) -> Value:
+        try:
+            return self.env[name]
+        except KeyError:
+            raise GraphError(f"reads {name!r}, which does not exist or is gone{did_you_mean(name, self.env)}") from None
