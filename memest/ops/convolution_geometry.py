@@ -95,7 +95,7 @@ def check_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry
 def _check_sizes(input: Tensor, weight: Tensor, g: Geometry) -> None:
     size, kernel = input.shape[2:], weight.shape[2:]
     if g.transposed:
-        if min(g.output_size(size, kernel)) < 1:
+        if any(n < 1 for n in g.output_size(size, kernel)):
             raise ShapeError(f"input size {list(size)} gives an output size of {list(g.output_size(size, kernel))}")
         if any(o >= s and o >= d for o, s, d in zip(g.output_padding, g.stride, g.dilation, strict=True)):
             raise ShapeError("output_padding must be smaller than stride or dilation")

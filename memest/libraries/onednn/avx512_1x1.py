@@ -20,11 +20,10 @@ from memest.libraries.onednn.avx512_common import (
     blocked_data_tag,
     blocked_weights_tag,
     blocks,
-    float32,
-    quotient,
     round_up,
 )
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+from memest.libraries.onednn.single import quotient, single
 
 NAME = "jit_1x1:avx512_core"
 FLOAT_BYTES = 4
@@ -189,13 +188,13 @@ def _load_groups(
 ) -> int:
     """Groups of threads that share out the produced channels, by the least estimated cost of the busiest thread."""
     weights_dominate = quotient(produced * reduced, batch * reduced * points) > 1
-    compute_weight, spread_weight = float32(0.01), float32(1.3)
+    compute_weight, spread_weight = single(0.01), single(1.3)
 
     def cost(load: int, team: int, memory_weight: float) -> float:
         block_points = batch * -(-point_blocks // team) * unroll
-        compute = float32(float32(float32(block_points) * float32(load * BLOCK)) * float32(reduced))
-        memory = float32(float32(block_points + load * BLOCK) * float32(reduced))
-        return float32(float32(compute_weight * compute) + float32(memory_weight * memory))
+        compute = single(single(single(block_points) * single(load * BLOCK)) * single(reduced))
+        memory = single(single(block_points + load * BLOCK) * single(reduced))
+        return single(single(compute_weight * compute) + single(memory_weight * memory))
 
     def busiest(groups: int) -> float:
         small_load, large_load = load_blocks // groups, -(-load_blocks // groups)
@@ -232,10 +231,10 @@ def _efficiency(chunk: int, batch: int, threads: int, unroll: int, load_blocks: 
     team = -(-threads // groups)
     work = batch * point_blocks
     points, channels = -(-work // team) * unroll, chunk * BLOCK
-    mean = float32(float32(points + channels) / 2)
-    squareness = quotient(points * channels, float32(mean * mean))
-    busy = float32(quotient(max(1, threads // groups), team) * quotient(work, round_up(work, team)))
-    return float32(float32(squareness + busy) + quotient(load_blocks, round_up(load_blocks, groups)))
+    mean = single(single(points + channels) / 2)
+    squareness = quotient(points * channels, single(mean * mean))
+    busy = single(quotient(max(1, threads // groups), team) * quotient(work, round_up(work, team)))
+    return single(single(squareness + busy) + quotient(load_blocks, round_up(load_blocks, groups)))
 
 
 def _weights_threads(problem: Convolution, threads: int) -> tuple[int, int]:

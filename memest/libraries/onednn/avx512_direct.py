@@ -19,11 +19,10 @@ from memest.libraries.onednn.avx512_common import (
     blocked_data_tag,
     blocked_weights_tag,
     blocks,
-    float32,
-    quotient,
     round_up,
 )
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
+from memest.libraries.onednn.single import quotient, single
 
 NAME = "jit:avx512_core"
 FLOAT_BYTES = 4
@@ -239,11 +238,11 @@ def _broadcasts_from_memory(g: _Geometry, width: int, cpu: Cpu) -> bool:
 def _best_balanced(g: _Geometry, width: int, output_blocks: int, candidates: list[int], cpu: Cpu) -> int:
     """The number of output blocks whose division of the work keeps the threads busiest; more blocks win near-ties."""
     best, best_efficiency = 1, 0.0
-    margin = float32(1.05)
+    margin = single(1.05)
     for held in candidates:
         unroll = min(g.output[2], (REGISTERS - 1) // (held + 1))
         efficiency = _row_blocks_efficiency(g, width, held, unroll, blocks(output_blocks, held), cpu)
-        if efficiency > float32(margin * best_efficiency):
+        if efficiency > single(margin * best_efficiency):
             best, best_efficiency = held, efficiency
     return best
 
@@ -254,7 +253,7 @@ def _row_blocks_efficiency(g: _Geometry, width: int, held: int, unroll: int, chu
 
     def efficiency(block: int) -> float:
         work = g.batch * rows * chunks * blocks(columns, block)
-        balance = float32(quotient(columns, round_up(columns, block)) * float32(work))
+        balance = single(quotient(columns, round_up(columns, block)) * single(work))
         return quotient(balance, round_up(work, cpu.threads))
 
     if g.is_first_layer or g.spatial_dims == 3:
@@ -266,14 +265,14 @@ def _row_blocks_efficiency(g: _Geometry, width: int, held: int, unroll: int, chu
     best = efficiency(chosen)
     for count in range(blocks(columns, chosen), blocks(columns, 2 * unroll) + 1):
         block = min(round_up(blocks(columns, count), unroll), columns)
-        if block < held * width and best > float32(0.9):
+        if block < held * width and best > single(0.9):
             break
         if blocks(columns, block) != count:
             continue
         candidate = efficiency(block)
         if block >= 2 * unroll and candidate > best:
             chosen, best = block, candidate
-        if best > float32(0.98):
+        if best > single(0.98):
             break
     return efficiency(min(columns, max(2 * unroll, chosen)))
 

@@ -7,13 +7,13 @@ near ties are common, so each step of the estimate is rounded to single precisio
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.single import product, quotient, single, total
+from memest.remembered import remembered
 
 INT_MAX = 2**31 - 1
 FLOAT_BYTES = 4
@@ -156,7 +156,7 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-@lru_cache(maxsize=64)
+@remembered(maxsize=64)
 def target_of(cpu: Cpu, isa: Isa) -> Target:
     """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
     simd, registers = (16, 32) if isa == "avx512" else (8, 16)
@@ -252,7 +252,7 @@ def widest_block(shape: Shape, target: Target, oc_block: int) -> int:
     return max(1, min(shape.ow, ceil(share)))
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     """Sizes up to ``widest`` that split ``extent`` into equal blocks but for the last, largest first."""
     blocks = []
@@ -266,7 +266,7 @@ def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-@lru_cache(maxsize=65536)
+@remembered(maxsize=65536)
 def register_block(target: Target, rows: int, columns: int, depth: int, padded_rows: int = 0) -> tuple[int, int] | None:
     """(rows, vectors) of the result a brgemm kernel keeps in registers for a product of ``rows`` x ``depth`` x ``columns``.
 

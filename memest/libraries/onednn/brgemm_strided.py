@@ -7,7 +7,6 @@ precision and near ties are common, so every step of the estimate is rounded to 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from memest.libraries.onednn.brgemm_blocking import (
 )
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.single import quotient, single
+from memest.remembered import remembered
 
 AMX_ROWS = 16
 MIN_EFFICIENCY = 0.00001
@@ -34,18 +34,16 @@ IMPLEMENTATION = {"avx512": "brgconv_strided:avx512_core", "avx2": "brgconv_stri
 
 # Two-dimensional problems oneDNN leaves to other implementations, as input and output channels (per group), input height and
 # width, output height and width; then, with a square kernel and strides of two, also the kernel size.
-SLOW_SHAPES = frozenset({(128, 256, 101, 85, 49, 41), (3, 128, 207, 175, 101, 85)})
-SLOW_SHAPES_WITH_KERNEL = frozenset(
-    {
-        (512, 1024, 8, 8, 4, 4, 4),
-        (1024, 2048, 4, 4, 2, 2, 4),
-        (64, 128, 513, 513, 256, 256, 3),
-        (32, 64, 1025, 1025, 512, 512, 3),
-        (128, 256, 257, 257, 128, 128, 3),
-        (256, 512, 49, 41, 23, 19, 5),
-        (64, 128, 14, 14, 7, 7, 4),
-        (1, 64, 28, 28, 14, 14, 4),
-    }
+SLOW_SHAPES = ((128, 256, 101, 85, 49, 41), (3, 128, 207, 175, 101, 85))
+SLOW_SHAPES_WITH_KERNEL = (
+    (512, 1024, 8, 8, 4, 4, 4),
+    (1024, 2048, 4, 4, 2, 2, 4),
+    (64, 128, 513, 513, 256, 256, 3),
+    (32, 64, 1025, 1025, 512, 512, 3),
+    (128, 256, 257, 257, 128, 128, 3),
+    (256, 512, 49, 41, 23, 19, 5),
+    (64, 128, 14, 14, 7, 7, 4),
+    (1, 64, 28, 28, 14, 14, 4),
 )
 
 
@@ -176,7 +174,7 @@ def _is_mask_head(shape: Shape) -> bool:
     return (shape.ic, shape.oc) == (256, 256) and shape[4:16] == (1, 28, 28, 1, 14, 14, 1, 2, 2, 1, 2, 2)
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def _width_candidates(iw: int, sw: int) -> tuple[int, ...]:
     """Widths that split the (rounded up) input width evenly and hold whole strides, widest first."""
     width = _round_up(iw, sw)

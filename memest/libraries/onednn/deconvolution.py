@@ -8,7 +8,6 @@ writes its source, with the same weights, stride, dilation and padding; its pass
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_backward import exchange_ends, plan_inverted, swap_channels
@@ -16,6 +15,7 @@ from memest.libraries.onednn.brgemm_strided import plan_strided
 from memest.libraries.onednn.dispatch import plan_convolution
 from memest.libraries.onednn.problem import Convolution, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
+from memest.remembered import remembered
 
 WRAPPED_PROP: dict[Prop, Prop] = {
     "forward_training": "backward_data",
@@ -25,7 +25,7 @@ WRAPPED_PROP: dict[Prop, Prop] = {
 }
 
 
-@lru_cache(maxsize=65536)
+@remembered(maxsize=65536)
 def plan_deconvolution(problem: Convolution, cpu: Cpu) -> Plan:
     """The plan oneDNN would make for a deconvolution.
 

@@ -6,7 +6,6 @@ Source: oneDNN v3.12 src/cpu/cpu_convolution_list.cpp (f32 lists) and cpu_deconv
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn import (
@@ -22,6 +21,7 @@ from memest.libraries.onednn import (
     ncsp,
 )
 from memest.libraries.onednn.problem import Convolution, Plan
+from memest.remembered import remembered
 
 Implementation = Callable[[Convolution, Cpu], Plan | None]
 
@@ -75,7 +75,7 @@ LISTS: dict[str, tuple[Implementation, ...]] = {
 }
 
 
-@lru_cache(maxsize=65536)
+@remembered(maxsize=65536)
 def plan_convolution(problem: Convolution, cpu: Cpu) -> Plan:
     """The plan oneDNN would make for ``problem`` on ``cpu``."""
     for implementation in LISTS[problem.prop]:
