@@ -54,7 +54,9 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the re
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all.")]  # noqa: UP045
 On = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--on", metavar="HARDWARE", help="Say whether it fits on this machine (see memest hardware); repeat for several."),
+    typer.Option(
+        "--on", metavar="HARDWARE", help="Say whether it fits on this machine (the command hardware lists them); repeat for several."
+    ),
 ]
 Budget = Annotated[Optional[str], typer.Option("--budget", metavar="SIZE", help="Say whether it fits in SIZE, such as 24GiB.")]  # noqa: UP045
 HardwareFile = Annotated[

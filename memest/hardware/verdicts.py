@@ -50,13 +50,12 @@ class Verdict:
         first = self.tiers[0]
         whole = format_bytes(first.tier.usable_bytes)
         if self.outcome == "fits":
-            free = f"{format_bytes(self.headroom_bytes)} ({100 * self.headroom_share:.1f} %) free"
-            return f"fits in {first.tier.name}: {free} of {whole}"
+            free = f"{format_bytes(self.headroom_bytes)} ({100 * self.headroom_share:.1f} %)"
+            return f"fits in {first.tier.name}: {free} free of {whole}"
         if self.outcome == "spills":
             into = " and ".join(u.tier.name for u in self.tiers[1:] if u.used_bytes)
-            full = f"{first.tier.name} is full ({whole})"
-            free = sum(u.free_bytes for u in self.tiers)
-            return f"spills: {format_bytes(self.spilled_bytes)} into {into}, {full}; {format_bytes(free)} free"
+            free = format_bytes(sum(u.free_bytes for u in self.tiers))
+            return f"spills: {format_bytes(self.spilled_bytes)} into {into}, {first.tier.name} is full ({whole}); {free} free"
         return f"does not fit: {format_bytes(self.short_bytes)} more than {format_bytes(self.hardware.usable_bytes)}"
 
 

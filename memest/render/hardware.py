@@ -35,7 +35,10 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("spilled_bytes", "text"),
     ("short_bytes", "text"),
 )
-ACCELERATOR_NOTE = "an accelerator is held against bytes counted for torch on CPU: its own kernels, the context and the caching allocator take more or less"
+ACCELERATOR_NOTE = (
+    "the bytes are those of torch on CPU: on an accelerator kernels allocate differently, and the context and the caching allocator "
+    "come on top"
+)
 
 
 def catalogue_report(entries: Sequence[Hardware]) -> Report:
