@@ -26,7 +26,7 @@ OWN = """hardware:
     tiers:
       - {name: DRAM, bytes: 1MiB, usable: 1000KiB, basis: free}
       - {name: PMem, bytes: 1GiB}
-  t4:
+  T4:
     kind: accelerator
     tiers: [{name: GDDR6, bytes: 16GiB}]
 """
@@ -127,6 +127,7 @@ def test_a_file_adds_and_replaces(own: Path) -> None:
     entries = load_hardware(own)
     assert hardware_named("lab-server", entries) is entries[0]
     assert entries[0].tiers[0].usable_bytes == 1000 * 1024 and entries[0].title == "Lab Server" and entries[0].source == str(own)
+    assert hardware(entries)[:2] == entries and len(hardware(entries)) == len(hardware()) + 1
     assert hardware_named("t4", entries).usable_bytes == 16 * 2**30 != hardware_named("t4").usable_bytes
 
 
@@ -218,7 +219,7 @@ def test_the_list_and_one_entry(capsys: pytest.CaptureFixture[str], own: Path) -
     for form in ("text", "json", "csv", "markdown"):
         assert "502.599" in _run(capsys, "hardware", "server-7.5tb-pmem", "--format", form)
     listed = json.loads(_run(capsys, "hardware", "--hardware", str(own), "--format", "json"))
-    assert [e["hardware"] for e in listed][:2] == ["Lab Server", "t4"] and len(listed) == len(hardware()) + 1
+    assert [e["hardware"] for e in listed][:2] == ["Lab Server", "T4"] and len(listed) == len(hardware()) + 1
 
 
 @pytest.mark.parametrize(("size", "code"), [(f"{PEAK}B", 0), (f"{PEAK - 1}B", 1), ("1TiB", 0), ("1MiB", 1)])

@@ -34,8 +34,5 @@ def run(
     from memest.render.hardware import catalogue_report, entry_report
 
     own = () if file is None else load_hardware(file)
-    if name is not None:
-        show(entry_report(hardware_named(name, own)), form, output)
-        return
-    names = {e.name for e in own}
-    show(catalogue_report((*own, *(e for e in hardware() if e.name not in names))), form, output)
+    report = catalogue_report(hardware(own)) if name is None else entry_report(hardware_named(name, own))
+    show(report, form, output)

@@ -67,31 +67,31 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {  # as a user names the
 }
 
 
+LISTS = {"input": "inputs"}  # settings given once for each item; together they replace the request's
+
+
 def changed(request: Request, settings: Iterable[str], *, model: str | None = None) -> Request:
-    """``request`` with ``SETTING=VALUE`` texts applied and perhaps another model; ``input=SHAPE`` ones replace all its inputs together.
+    """``request`` with ``SETTING=VALUE`` texts applied, and perhaps another model.
 
     Raises UsageError for a setting that is not there, stands twice or has a value that cannot be."""
     fields: dict[str, Any] = {} if model is None else {"model": model}
-    inputs: list[str] = []
+    known = (*LISTS, *SETTINGS)
     for text in settings:
         name, equals, value = (part.strip() for part in text.partition("="))
-        known = ("input", *SETTINGS)
         if not equals or not value:
             raise UsageError(f"--versus {text!r}: write SETTING=VALUE, such as batch=4; settings are {', '.join(known)}")
-        if name == "input":
-            inputs.append(value)
-            continue
-        if name not in SETTINGS:
+        if name not in known:
             raise UsageError(f"--versus: unknown setting {name!r}{did_you_mean(name, known) or '; settings are ' + ', '.join(known)}")
+        if name in LISTS:
+            fields.setdefault(LISTS[name], []).append(value)
+            continue
         field, read = SETTINGS[name]
         if field in fields:
             raise UsageError(f"--versus: {name} is given twice")
         try:
             fields[field] = read(value)
         except ValueError as e:
-            raise UsageError(f"--versus {text!r}: {name} is {e}, got {value!r}") from None
-    if inputs:
-        fields["inputs"] = inputs
+            raise UsageError(f"--versus {text[:80]!r}: {name} is {e}, got {value[:60]!r}") from None
     return replace(request, **fields)
 
 

@@ -28,9 +28,15 @@ class _FieldError(Exception):
         self.place = place
 
 
+def hardware(extra: Iterable[Hardware] = ()) -> tuple[Hardware, ...]:
+    """The catalogue in its own order, after the ``extra`` entries, which replace those of the same name."""
+    own = tuple(extra)
+    replaced = {_plain(e.name) for e in own}
+    return (*own, *(e for e in _catalogue() if _plain(e.name) not in replaced))
+
+
 @cache
-def hardware() -> tuple[Hardware, ...]:
-    """The catalogue, in its own order."""
+def _catalogue() -> tuple[Hardware, ...]:
     return _entries(json.loads(CATALOGUE.read_text(encoding="utf-8")), source="")
 
 
@@ -54,17 +60,17 @@ def load_hardware(path: str | Path) -> tuple[Hardware, ...]:
         raise FileError(f"{path}: {'' if line is None else f'line {line}: '}{e}") from None
 
 
-def hardware_named(name: str, extra: Iterable[Hardware] | None = None) -> Hardware:
+def hardware_named(name: str, extra: Iterable[Hardware] = ()) -> Hardware:
     """The entry called ``name``, in ``extra`` first and then in the catalogue; capitals, blanks and underscores do not count.
 
     Raises UsageError with the nearest name when there is none."""
-    known = {e.name: e for e in (*hardware(), *(extra or ()))}
-    found = {_plain(n): e for n, e in known.items()}.get(_plain(name))
-    if found is None:
-        near = [n for n in known if n.startswith(_plain(name))] if name.strip() else []
-        hint = f"; did you mean {' or '.join(repr(n) for n in near[:4])}?" if near else did_you_mean(_plain(name), known)
+    known = {_plain(e.name): e for e in hardware(extra)}
+    wanted = _plain(name)
+    if wanted not in known:
+        near = [repr(e.name) for plain, e in known.items() if wanted and plain.startswith(wanted)]
+        hint = f"; did you mean {' or '.join(near[:4])}?" if near else did_you_mean(wanted, known)
         raise UsageError(f"unknown hardware {name!r}{hint or '; memest hardware lists what is known'}")
-    return found
+    return known[wanted]
 
 
 def _plain(name: str) -> str:
