@@ -25,6 +25,8 @@ COMMANDS = {
     "import": "memest.cli.export",
     "models": "memest.cli.models",
     "ops": "memest.cli.ops",
+    "compare": "memest.cli.compare",
+    "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
 }
 
@@ -62,7 +64,7 @@ def _root(
     \b
     Exit codes:
       0    done
-      1    does not fit (commands that are given a limit)
+      1    does not fit (when --on or --budget is given)
       2    usage: an option, a name or a shape that cannot be; an output that cannot be written
       3    invalid model: a file, a network or a call that memest cannot take
       70   a bug in memest; please report it

@@ -17,6 +17,7 @@ from memest.render.report import Report
 
 WIDTH = 120
 BROKEN_PIPE = 141
+DOES_NOT_FIT = 1
 
 
 def show(report: Report, form: Format, output: Path | None) -> None:
