@@ -6,10 +6,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -30,12 +29,18 @@ def show(report: Report, form: Format, output: Path | None) -> None:
         write(render(report), output)
 
 
-def renderer_for(path: Path, known: Mapping[str, str], what: str) -> Any:
-    """``render`` of the module that ``known`` names for the suffix of ``path``; UsageError lists the suffixes there are."""
-    if path.suffix.lower() in known:
-        return import_module(known[path.suffix.lower()]).render
-    found = f"unknown suffix {path.suffix!r}" if path.suffix else "no suffix"
-    raise UsageError(f"{path}: {found}, which says how {what} is written: {', '.join(known)}{did_you_mean(path.suffix, known)}")
+def by_suffix(path: Path, known: Mapping[str, str], what: str) -> str:
+    """What ``known`` has for the suffix of ``path``; UsageError lists the suffixes there are."""
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        found = f"unknown suffix {path.suffix!r}" if suffix else "no suffix"
+        raise UsageError(f"{path}: {found}, which says how {what} is written: {', '.join(known)}{did_you_mean(suffix, known)}")
+    return known[suffix]
+
+
+def write_text(render: Callable[..., str]) -> None:
+    """To stdout what ``render`` makes of the terminal's ``width`` and of whether it takes ``color``."""
+    write(render(width=_width(), color=_color(None)), None)
 
 
 def write(content: str | bytes, output: Path | None) -> None:

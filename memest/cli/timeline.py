@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -47,12 +48,12 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    from memest.cli.output import renderer_for, show, write
+    from memest.cli.output import by_suffix, show, write
     from memest.cli.request import Request, answer
     from memest.render.reports import timeline_report
     from memest.summary import event_rows, high_moments, phase_peaks
 
-    renders = {path: renderer_for(path, EXPORTS, "an export") for path in export or ()}
+    exporters = {path: by_suffix(path, EXPORTS, "an export") for path in export or ()}
     _, estimate = answer(
         Request(
             model=model,
@@ -67,7 +68,7 @@ def run(
             isa=isa,
         )
     )
-    for path, content in [(path, render(estimate)) for path, render in renders.items()]:
+    for path, content in [(path, import_module(name).render(estimate)) for path, name in exporters.items()]:
         write(content, path)
     events = event_rows(estimate)
     chosen, title = (events, "Every event") if everything else (high_moments(events, top), "Highest moments")
