@@ -12,6 +12,7 @@ from memest.cli.options import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
+from memest.growth import Growth, growth
 from memest.libraries.cpu import Cpu
 from memest.sources import is_torch, open_model
 
@@ -124,6 +125,28 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
     return graph, result
+
+
+def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
+    """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
+    _check_names(request)
+    if is_torch(request.model):
+        graph, _ = open_with_inputs(request.model, request.inputs, request.batch)
+    elif request.inputs:
+        raise UsageError("--input is for torch models, which are imported at it; here --sides and --batches give the shape")
+    else:
+        graph = open_model(request.model)
+    return growth(
+        graph,
+        sides,
+        batches,
+        mode="train" if request.train else "infer",
+        optimizer=request.optimizer,
+        loss=request.loss,
+        hold_output=request.hold_output,
+        first_step=request.first_step,
+        cpu=_cpu(request),
+    )
 
 
 def _cpu(request: Request) -> Cpu:
