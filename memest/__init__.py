@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memest.builder import Builder as Builder
-    from memest.compare import Comparison as Comparison
-    from memest.compare import compare as compare
     from memest.errors import FileError as FileError
     from memest.errors import GraphError as GraphError
     from memest.errors import MemestError as MemestError
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
     from memest.hardware import load_hardware as load_hardware
     from memest.hardware import verdict as verdict
     from memest.libraries.cpu import Cpu as Cpu
+    from memest.planning.compare import Comparison as Comparison
+    from memest.planning.compare import compare as compare
     from memest.schema import dumps as dumps
     from memest.schema import load as load
     from memest.schema import loads as loads
@@ -46,7 +46,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Builder": "memest.builder",
-    "Comparison": "memest.compare",
+    "Comparison": "memest.planning.compare",
     "Cpu": "memest.libraries.cpu",
     "Estimate": "memest.estimate",
     "FileError": "memest.errors",
@@ -60,7 +60,7 @@ _HOMES = {
     "UsageError": "memest.errors",
     "Verdict": "memest.hardware",
     "budget": "memest.hardware",
-    "compare": "memest.compare",
+    "compare": "memest.planning.compare",
     "dumps": "memest.schema",
     "estimate": "memest.estimate",
     "from_torch": "memest.sources",

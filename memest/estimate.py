@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from memest.conditions import Conditions, reduced
 from memest.dims import Expr
@@ -23,9 +23,6 @@ from memest.optimizers import optimizer_named
 from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, play
-
-if TYPE_CHECKING:
-    from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
@@ -176,32 +173,22 @@ def estimate(
     machine's when left out).
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
-    if mode not in ("train", "infer"):
-        raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
-    if device != "cpu":
-        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
-    if check_dtype(dtype) != "float32":
-        raise UnsupportedError(f"dtype {dtype!r} is not modelled; use 'float32'")
-    training = mode == "train"
-    played = graph if training or graph.inference is None else graph.inference
-    shapes = input_shapes(played, input_shape)
-    sizes = bind(played.inputs, shapes)
-    check_guards(played, sizes)
-    cpu = cpu or Cpu.detect()
-    recipe = Recipe(
-        training=training,
-        optimizer=optimizer_named(optimizer) if training else None,
-        loss=loss_named(loss) if training else None,
+    job = prepare(
+        graph,
+        mode=mode,
+        optimizer=optimizer,
+        loss=loss,
+        device=device,
+        dtype=dtype,
         hold_output=hold_output,
-        step=1 if first_step else None,
+        first_step=first_step,
+        levers=levers,
         cpu=cpu,
     )
-    chosen: Sequence[Setting] = ()
-    if levers:
-        from memest.levers.table import pull, settings
-
-        chosen = settings(levers, mode)
-        played, recipe = pull(played, recipe, chosen)
+    shapes = input_shapes(job.graph, input_shape)
+    sizes = bind(job.graph.inputs, shapes)
+    check_guards(job.graph, sizes)
+    training = job.recipe.training
     return Estimate(
         graph=graph.name,
         mode=mode,
@@ -210,13 +197,59 @@ def estimate(
         input_shapes=shapes,
         device=device,
         dtype=dtype,
-        cpu=cpu,
-        played=played,
+        cpu=job.recipe.cpu,
+        played=job.graph,
         sizes=sizes,
-        recipe=recipe,
-        levers=tuple(s.text for s in chosen),
-        summary=summarize(played, shapes, sizes, recipe),
+        recipe=job.recipe,
+        levers=job.levers,
+        summary=summarize(job.graph, shapes, sizes, job.recipe),
     )
+
+
+class Job(NamedTuple):
+    """What is played for an estimate, before sizes are known: the graph and the recipe, with the levers pulled."""
+
+    graph: Graph
+    recipe: Recipe
+    levers: tuple[str, ...]
+
+
+def prepare(
+    graph: Graph,
+    *,
+    mode: str = "train",
+    optimizer: str = "sgd",
+    loss: str = "cross_entropy",
+    device: str = "cpu",
+    dtype: str = "float32",
+    hold_output: bool = False,
+    first_step: bool = False,
+    levers: Sequence[str] = (),
+    cpu: Cpu | None = None,
+) -> Job:
+    """The settings of :func:`estimate` checked and carried out, but for the sizes."""
+    if mode not in ("train", "infer"):
+        raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
+    if device != "cpu":
+        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
+    if check_dtype(dtype) != "float32":
+        raise UnsupportedError(f"dtype {dtype!r} is not modelled; use 'float32'")
+    training = mode == "train"
+    played = graph if training or graph.inference is None else graph.inference
+    recipe = Recipe(
+        training=training,
+        optimizer=optimizer_named(optimizer) if training else None,
+        loss=loss_named(loss) if training else None,
+        hold_output=hold_output,
+        step=1 if first_step else None,
+        cpu=cpu or Cpu.detect(),
+    )
+    if not levers:
+        return Job(played, recipe, ())
+    from memest.levers.table import pull, settings
+
+    chosen = settings(levers, mode)
+    return Job(*pull(played, recipe, chosen), tuple(s.text for s in chosen))
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:

@@ -154,6 +154,14 @@ class LiveSets:
 
         return np.array([n for n, i in enumerate(self.instants) if i.inner is not None], dtype=np.intp)
 
+    def array_terms(self, sizes: Mapping[str, Any]) -> Sequence[Any]:
+        """``terms`` at columns of sizes."""
+        return self._array_values(*(sizes[s] for s in self.symbols))
+
+    @cached_property
+    def _array_values(self) -> Callable[..., tuple[Any, ...]]:
+        return compile_sizes(self.terms, self.symbols, arrays=True)
+
     @cached_property
     def _values(self) -> Callable[..., tuple[int, ...]]:
         return compile_sizes(self.terms, self.symbols)
@@ -257,14 +265,18 @@ def undominated(table: NDArray[Any], inners: Sequence[Opaque | None]) -> list[in
     return sorted(kept)
 
 
-def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str]) -> Callable[..., tuple[int, ...]]:
-    """One Python function of the symbols (ints, or arrays) that gives all sizes. Shared subexpressions are computed once."""
+def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes. Shared subexpressions are computed once."""
     writer = _Writer(symbols)
     result = "".join(f"{writer.term(s)}, " for s in sizes)
     source = "\n".join([f"def compute({', '.join(writer.arguments.values())}):", *writer.lines, f"  return ({result})"])
     namespace: dict[str, Any] = {}
+    if arrays:
+        import numpy as np
+
+        namespace = {"max": np.maximum, "min": np.minimum}
     exec(compile(source, "<program>", "exec"), namespace)
-    compute: Callable[..., tuple[int, ...]] = namespace["compute"]
+    compute: Callable[..., tuple[Any, ...]] = namespace["compute"]
     return compute
 
 

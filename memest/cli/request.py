@@ -12,8 +12,8 @@ from memest.cli.options import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
-from memest.growth import Growth, growth
 from memest.libraries.cpu import Cpu
+from memest.planning.growth import Growth, growth
 from memest.sources import is_torch, open_model
 
 if TYPE_CHECKING:
