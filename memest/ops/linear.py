@@ -14,6 +14,7 @@ from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import batched_product, broadcast_shape, elementwise, mm, transpose, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integers, number
+from memest.ops.products import is_onednn_product, onednn_product
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import reshaped, viewed_strides
 from memest.tensor import Shape, is_contiguous
@@ -149,6 +150,8 @@ def _baddbmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha
 def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
     if matrix.ndim != 2 or vector.ndim != 1 or matrix.shape[1] != vector.shape[0]:
         raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
+    if is_onednn_product(k.cpu, matrix, vector):
+        return onednn_product(k, matrix, vector)
     out = k.empty(matrix.shape[:1], matrix.dtype)
     (rows, cols), (by_row, by_col) = matrix.shape, matrix.strides
     readable = (by_row == 1 and (cols == 1 or by_col >= max(1, rows))) or (by_col == 1 and (rows == 1 or by_row >= max(1, cols)))
@@ -180,7 +183,7 @@ def _dot(k: Tape, input: Tensor, tensor: Tensor) -> Tensor:
         k.save(tensor=tensor)
     if k.needs[1]:
         k.save(input=input)
-    return k.empty((), input.dtype)
+    return onednn_product(k, input, tensor) if is_onednn_product(k.cpu, input, tensor) else k.empty((), input.dtype)
 
 
 def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
@@ -318,6 +321,8 @@ ROWS = (
             Example(shapes=((4, 5), (5, 6)), attributes={}),
             Example(shapes=((4, 5), (5, 6)), attributes={}, layout="transposed"),
             Example(shapes=((4, 5), (5, 1)), attributes={}, frozen=(0,)),
+            Example(shapes=((200, 50), (50, 60)), attributes={}, dtypes=("bfloat16",) * 2),
+            Example(shapes=((40, 50), (50, 60)), attributes={}, dtypes=("float16",) * 2),
         ),
         source=f"derivatives.yaml: mm; {KERNELS}",
     ),
@@ -333,6 +338,7 @@ ROWS = (
             Example(shapes=((6,), (4, 5), (5, 6)), attributes={}),
             Example(shapes=((4, 6), (4, 5), (5, 6)), attributes={"beta": 0.5, "alpha": 2.0}),
             Example(shapes=((1, 6), (4, 5), (5, 6)), attributes={}, frozen=(1,)),
+            Example(shapes=((60,), (40, 50), (50, 60)), attributes={}, dtypes=("bfloat16",) * 3),
         ),
         source=f"derivatives.yaml: addmm; {KERNELS}",
     ),
@@ -347,6 +353,7 @@ ROWS = (
         examples=(
             Example(shapes=((3, 4, 5), (3, 5, 6)), attributes={}),
             Example(shapes=((3, 10, 12), (3, 12, 14)), attributes={}, layout="transposed"),
+            Example(shapes=((3, 20, 30), (3, 30, 14)), attributes={}, dtypes=("bfloat16",) * 2),
         ),
         source=f"derivatives.yaml: bmm; {KERNELS}",
     ),
@@ -372,7 +379,10 @@ ROWS = (
         forward=_mv,
         saves=("input", "vec"),
         backward=_mv_backward,
-        examples=(Example(shapes=((4, 5), (5,)), attributes={}),),
+        examples=(
+            Example(shapes=((4, 5), (5,)), attributes={}),
+            Example(shapes=((200, 50), (50,)), attributes={}, dtypes=("bfloat16",) * 2),
+        ),
         source="derivatives.yaml: mv; aten/src/ATen/native/Blas.cpp",
     ),
     Operator(
@@ -430,6 +440,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 4, 5), (6, 5), (6,)), attributes={}, layout="transposed"),
             Example(shapes=((2, 3, 4, 5), (6, 5), None), attributes={}),
             Example(shapes=((5,), (6, 5), (6,)), attributes={}),
+            Example(shapes=((200, 50), (60, 50), (60,)), attributes={}, dtypes=("bfloat16",) * 3),
         ),
         source="aten/src/ATen/native/Linear.cpp",
     ),
