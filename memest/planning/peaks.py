@@ -20,6 +20,7 @@ from memest.dims import COMPARE, Expr, Guard, Opaque, factors, recording, resolv
 from memest.errors import MemestError
 from memest.estimate import Job, bind, check_guards, summarize
 from memest.lanes import by_lanes
+from memest.libraries.onednn.rough import Rough
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
 
@@ -263,14 +264,30 @@ def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
     columns = [np.broadcast_to(np.asarray(a), count) for a in compile_sizes(inner.args, tuple(sizes), arrays=True)(*sizes.values())]
     key = np.zeros(count, dtype=np.int64)
     for i in _independent(inner.args):
-        low = int(columns[i].min())
-        span = int(columns[i].max()) - low + 1
+        least = int(columns[i].min())
+        span = int(columns[i].max()) - least + 1
         if (int(key.max()) + 1) * span >= EXACT:
             key = np.unique(key, return_inverse=True)[1]
-        key = key * span + (columns[i] - low)
+        key = key * span + (columns[i] - least)
     _, first, where = np.unique(key, return_index=True, return_inverse=True)
-    held = by_lanes(lambda *at: inner.function.play(at), [c[first] for c in columns])  # type: ignore[attr-defined]
-    return np.asarray(held[where])
+    return np.asarray(_played(inner, [c[first] for c in columns])[where])
+
+
+def _played(inner: Opaque, columns: Sequence[Column]) -> Column:
+    """The kernel played for all rows; long searches only where their least and their most do not come to the same."""
+
+    def play(rows: Column | slice) -> Column:
+        return by_lanes(lambda *at: inner.function.play(at), [c[rows] for c in columns])  # type: ignore[attr-defined]
+
+    everywhere = slice(None)
+    with Rough("most") as rough:
+        held = play(everywhere)
+    if rough.asked:
+        with Rough("least"):
+            open_rows = np.flatnonzero(play(everywhere) != held)
+        if len(open_rows):
+            held[open_rows] = play(open_rows)
+    return held
 
 
 def _independent(args: Sequence[Any]) -> list[int]:
