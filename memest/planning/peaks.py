@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memest.conditions import Conditions, reduced
-from memest.dims import COMPARE, Expr, Guard, Opaque, factors, recording, resolve
+from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve
 from memest.errors import MemestError
 from memest.estimate import Job, bind, check_guards, summarize
 from memest.lanes import by_lanes
@@ -58,7 +58,7 @@ def peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
             if number >= MOST_PIECES:
                 result.one_by_one(job, sizes, pending)
                 break
-            pieces.append(_piece_at(job, _row(sizes, pending[0])))
+            pieces.append(_compiled(job, _row(sizes, pending[0])))
         piece = pieces[number]
         number += 1
         mask = hold(piece.conditions, {s: c[pending] for s, c in sizes.items()})
@@ -147,13 +147,23 @@ def _shapes(job: Job, sizes: Mapping[str, int]) -> tuple[dict[str, Shape], dict[
     return shapes, bind(job.graph.inputs, shapes)
 
 
-def _piece_at(job: Job, sizes: Mapping[str, int]) -> Piece:
+def piece_at(job: Job, sizes: Mapping[str, int]) -> Piece:
+    """The piece that holds at these sizes, remembered on the graph."""
+    pieces: list[Piece] = job.graph.memo.setdefault(("pieces", job.recipe), [])
+    for piece in pieces:
+        if piece.conditions.hold(sizes):
+            return piece
+    pieces.append(_compiled(job, sizes))
+    return pieces[-1]
+
+
+def _compiled(job: Job, sizes: Mapping[str, int]) -> Piece:
     """The compiled step for these sizes, or the conditions under which the network fails as it does here."""
     guards: dict[Guard, None] = {}
     try:
         shapes, at = _shapes(job, sizes)
-        with recording(guards):
-            live = compile_program(job.graph, shapes, at, job.recipe)
+        check_guards(job.graph, at)
+        live = compile_program(job.graph, shapes, at, job.recipe, guards)
     except MemestError as e:
         return Piece(reduced(guards, sizes), None, e)
     return Piece(live.conditions, live, None)
@@ -190,7 +200,6 @@ def evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Colum
     count = len(next(iter(sizes.values())))
     resident, best = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     coefficients, bounds = (m.astype(np.float64) for m in (live.coefficients, live.bounds))
-    is_open = np.array([i.inner is not None for i in live.instants], dtype=bool)
     base = np.array(live.row(live.resident), dtype=np.float64)
     asked: dict[Opaque, list[_Question]] = {}
     order = np.argsort(np.multiply.reduce([c.astype(np.float64) for c in sizes.values()]), kind="stable")
@@ -203,15 +212,16 @@ def evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Colum
         if not len(coefficients):
             continue
         near = _contenders(coefficients, bounds, terms)
-        low = coefficients[near] @ terms
-        best[rows] = low.max(axis=0)
-        for i in np.flatnonzero(is_open[near]):
-            high = bounds[near[i]] @ terms
+        alive = coefficients[near] @ terms
+        best[rows] = alive.max(axis=0)
+        for place, instant in enumerate(near):
+            inner = live.instants[instant].inner
+            if inner is None:
+                continue
+            high = bounds[instant] @ terms
             lanes = np.flatnonzero(high > best[rows])
             if len(lanes):
-                inner = live.instants[near[i]].inner
-                assert inner is not None
-                asked.setdefault(inner, []).append(_Question(rows[lanes], low[i, lanes].astype(np.int64), high[lanes]))
+                asked.setdefault(inner, []).append(_Question(rows[lanes], alive[place, lanes].astype(np.int64), high[lanes]))
     _answer(asked, sizes, best)
     return resident, best
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memest.dims import Expr, symbols_of
 from memest.errors import UsageError, did_you_mean
 from memest.estimate import Job, prepare
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
+from memest.planning.axes import batch_symbol, symbols_in_order
 from memest.planning.peaks import peaks
 
 Column = NDArray[Any]
@@ -190,21 +190,13 @@ def _joined(
     return Sweep(columns if kept.all() else {name: c[kept] for name, c in columns.items()})
 
 
-def batch_symbol(graph: Graph) -> str | None:
-    """The symbol that is the first dim of the first input."""
-    first = graph.inputs[0].shape[:1]
-    return str(first[0]) if first and isinstance(first[0], Expr) and first[0].op == "symbol" else None
-
-
 def _title(graph: Graph, name: str) -> str:
     return "batch" if name == batch_symbol(graph) else name
 
 
 def _size_axes(graph: Graph, batch: Any, spatial: Any, sizes: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Column]]:
     """(the symbols that vary together, their values), in the order of the result's columns."""
-    known = sorted(symbols_of(d for i in graph.inputs for d in i.shape))
-    known = [s for s in dict.fromkeys(str(d) for i in graph.inputs for d in i.shape) if s in known]
-    first = batch_symbol(graph)
+    known, first = symbols_in_order(graph), batch_symbol(graph)
     for name in sizes:
         if name not in known:
             raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
