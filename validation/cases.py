@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 Shape = tuple[int, ...]
+LATER_FIELDS = ("levers",)  # added when results were stored already: left out of the digest while empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Case:
     threads: int = 2
     isa: str = "avx512"
     stream: bool = False
+    levers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -40,8 +42,8 @@ class Case:
 
     @property
     def digest(self) -> str:
-        """Of everything but the group."""
-        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream")}
+        """Of everything but the group; fields that came later count only where they say something."""
+        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream") and (v or k not in LATER_FIELDS)}
         return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:8]
 
 

@@ -31,13 +31,19 @@ class Setting:
         return LEVERS[self.name]
 
 
+def lever_named(name: str) -> Lever:
+    """The row called ``name``."""
+    lever = LEVERS.get(name)
+    if lever is None:
+        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
+    return lever
+
+
 def setting(text: str) -> Setting:
     """The lever written as ``name`` or ``name:option=value,option=value``."""
     name, _, tail = text.partition(":")
     name = name.strip()
-    lever = LEVERS.get(name)
-    if lever is None:
-        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
+    lever = lever_named(name)
     given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
