@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from memest.levers.table import Setting, settings
-from validation.setup import Setup
+from validation.setup import Inputs, Setup
 
 Options = Mapping[str, Any]
 Change = Callable[[Setup, Options], None]
@@ -40,8 +40,104 @@ def _channels_last(setup: Setup, options: Options) -> None:
     setup.inputs = [t.contiguous(memory_format=FORMATS.get(t.ndim, torch.contiguous_format)) for t in setup.inputs]
 
 
+def _accumulate(setup: Setup, options: Options) -> None:
+    """The same resident batch again stands for the next: its data has come and gone in between."""
+    inner = setup.gradients
+
+    def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
+        for _ in range(options["steps"]):
+            inner(setup, inputs, target)
+
+    setup.gradients = gradients
+    if options["mean"]:
+        _divide_loss(setup, lambda: options["steps"])
+
+
+def _micro_batch(setup: Setup, options: Options) -> None:
+    inner, size = setup.gradients, options["size"]
+
+    def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
+        for *parts, wanted in zip(*(t.split(size) for t in (*inputs, target)), strict=True):
+            inner(setup, parts, wanted)
+
+    setup.gradients = gradients
+    if options["mean"]:
+        _divide_loss(setup, lambda: len(setup.target.split(size)))
+
+
+def _divide_loss(setup: Setup, divisor: Callable[[], int]) -> None:
+    inner = setup.loss
+
+    def loss(setup: Setup, inputs: Inputs, target: torch.Tensor) -> torch.Tensor:
+        if not setup.hold_output:
+            return inner(setup, inputs, target) / divisor()
+        inner(setup, inputs, target)
+        setup.held["loss"] = setup.held["loss"] / divisor()
+        return setup.held["loss"]
+
+    setup.loss = loss
+
+
+def _clip(setup: Setup, options: Options) -> None:
+    inner = setup.update
+
+    def update(setup: Setup) -> None:
+        torch.nn.utils.clip_grad_norm_(setup.module.parameters(), options["norm"], foreach=options["foreach"])
+        inner(setup)
+
+    setup.update = update
+
+
+def _ema(setup: Setup, options: Options) -> None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    average = AveragedModel(setup.module, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=options["buffers"])
+    inner = setup.update
+
+    def update(setup: Setup) -> None:
+        inner(setup)
+        average.update_parameters(setup.module)
+
+    setup.update = update
+    setup.residents.append(lambda: [*average.parameters(), *average.buffers()])
+
+
+def _offload_optimizer(setup: Setup, options: Options) -> None:
+    """One optimizer a parameter, whose state lies in numpy's memory between steps."""
+    trained = [p for group in setup.optimizer.param_groups for p in group["params"]]
+    alone = [(setup.make_optimizer([p]), p) for p in trained]
+    setup.optimizer.state.clear()
+    for optimizer, p in alone:
+        _return_state(optimizer.state[p])
+
+    def update(setup: Setup) -> None:
+        for optimizer, p in alone:
+            if p.grad is not None:
+                state = optimizer.state[p]
+                for key in _tensors_in(state):
+                    state[key] = state[key].clone()
+                optimizer.step()
+                _return_state(optimizer.state[p])
+
+    setup.update = update
+
+
+def _tensors_in(state: dict[str, Any]) -> list[str]:
+    return [key for key in state if isinstance(state[key], torch.Tensor)]
+
+
+def _return_state(state: dict[str, Any]) -> None:
+    for key in _tensors_in(state):
+        state[key] = torch.from_numpy(state[key].numpy().copy())
+
+
 LEVERS: dict[str, TorchLever] = {
     "channels_last": TorchLever(prepare=_channels_last),
+    "micro_batch": TorchLever(wrap=_micro_batch),
+    "accumulate": TorchLever(wrap=_accumulate),
+    "offload_optimizer": TorchLever(wrap=_offload_optimizer),
+    "clip": TorchLever(wrap=_clip),
+    "ema": TorchLever(wrap=_ema),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -92,7 +93,8 @@ def measure_training(
     setup = Setup(module=module, inputs=list(inputs), training=True, hold_output=hold_output)
     pulled = chosen(levers, training=True)
     prepare(setup, pulled)
-    setup.optimizer = torch_optimizer(optimizer, [p for p in setup.module.parameters() if p.requires_grad])
+    setup.make_optimizer = partial(torch_optimizer, optimizer)
+    setup.optimizer = setup.make_optimizer([p for p in setup.module.parameters() if p.requires_grad])
     setup.loss_fn = torch_loss(loss)
     with torch.no_grad():
         flags = [(m, m.training) for m in setup.module.modules()]

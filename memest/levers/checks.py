@@ -40,3 +40,14 @@ def choice(*options: str) -> Callable[[str], str]:
         return text
 
     return checked
+
+
+def positive_number(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not value > 0:
+        raise ValueError("expected a number above 0")
+    return value

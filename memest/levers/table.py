@@ -10,10 +10,17 @@ from memest.errors import UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph
 from memest.levers.layout import CHANNELS_LAST
 from memest.levers.lever import REQUIRED, Lever
+from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
+from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.timeline.recipe import Recipe
 
 LEVERS: dict[str, Lever] = {
     "channels_last": CHANNELS_LAST,
+    "micro_batch": MICRO_BATCH,
+    "accumulate": ACCUMULATE,
+    "offload_optimizer": OFFLOAD_OPTIMIZER,
+    "clip": CLIP,
+    "ema": EMA,
 }
 
 

@@ -16,6 +16,8 @@ from memest.ledger import Ledger, Step, Storage, Value
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.tensor import Shape, Spec, nbytes, spec
+from memest.timeline.averaging import hold_average
+from memest.timeline.batches import Batch, whole
 from memest.timeline.caller import Caller, operator_named
 from memest.timeline.recipe import Recipe
 from memest.timeline.training import train
@@ -66,17 +68,27 @@ class Player:
             shape = input_shapes[i.name]
             value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
             self.env[i.name] = self.ledger.hold(value)
+        if self.recipe.average is not None:
+            hold_average(self.ledger, self.graph)
 
     def play(self) -> Timeline:
-        outputs = self._forward()
         if self.recipe.training:
-            train(self, outputs)
+            train(self)
+        else:
+            self.forward(whole(self))
         return Timeline(residents=tuple(self.ledger.residents), steps=tuple(self.ledger.steps), values=self.specs)
 
-    def _forward(self) -> list[Value]:
+    def forward(self, batch: Batch) -> list[Value]:
+        """One call of the network; its outputs, held by their names."""
+        given, self.sizes = self.sizes, batch.sizes
+        held = {name: self.env[name] for name in batch.inputs}
+        self.env.update(batch.inputs)
         for layer in self.graph.layers:
             self._layer(layer)
-        return [self.env[name] for name in self.graph.outputs]
+        self.sizes = given
+        outputs = [self.env[name] for name in self.graph.outputs]
+        self.env.update(held)
+        return outputs
 
     def _layer(self, layer: Layer) -> None:
         self.ledger.layer = layer.name
