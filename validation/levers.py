@@ -35,8 +35,7 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def _channels_last(setup: Setup, options: Options) -> None:
-    for layout in FORMATS.values():  # each moves the tensors of its own rank
-        setup.module.to(memory_format=layout)
+    setup.module.to(memory_format=FORMATS[setup.inputs[0].ndim])
     setup.inputs = [t.contiguous(memory_format=FORMATS.get(t.ndim, torch.contiguous_format)) for t in setup.inputs]
 
 
