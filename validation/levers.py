@@ -7,12 +7,17 @@ and may change everything. Levers are applied in the order of memest's table, ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from memest.levers.table import Setting, settings
+from memest.estimate import estimate
+from memest.importers.torch import from_torch
+from memest.levers.freeze import inside
+from memest.levers.table import Setting, pull, settings
+from memest.timeline import Recipe
+from validation.execute import GraphModule
 from validation.setup import Inputs, Setup
 
 Options = Mapping[str, Any]
@@ -37,6 +42,40 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def _channels_last(setup: Setup, options: Options) -> None:
     setup.module.to(memory_format=FORMATS[setup.inputs[0].ndim])
     setup.inputs = [t.contiguous(memory_format=FORMATS.get(t.ndim, torch.contiguous_format)) for t in setup.inputs]
+
+
+def _freeze(setup: Setup, options: Options) -> None:
+    if isinstance(setup.module, GraphModule):
+        text = f"freeze:modules={'+'.join(options['modules'])},eval={str(options['eval']).lower()}"
+        graph, _ = pull(setup.module.graph, Recipe(training=True), settings([text], "train"))
+        setup.module = GraphModule(graph).train(setup.module.training)
+        return
+    for name, p in setup.module.named_parameters():
+        if inside(name, options["modules"]):
+            p.requires_grad_(False)
+    for name, m in setup.module.named_modules():
+        if options["eval"] and inside(name, options["modules"]):
+            m.eval()
+
+
+def _inplace(setup: Setup, options: Options) -> None:
+    """memest says which layers may; torch raises where that is wrong."""
+    if isinstance(setup.module, GraphModule):
+        graph = setup.module.graph
+    else:
+        graph = from_torch(setup.module, *(torch.empty(t.shape, device="meta") for t in setup.inputs))
+    mode = "train" if setup.training else "infer"
+    shapes = [tuple(t.shape) for t in setup.inputs]
+    overwriting = estimate(graph, input_shape=shapes, mode=mode, levers=["inplace"]).timeline.overwriting
+    if isinstance(setup.module, GraphModule):
+        layers = tuple(replace(y, attributes=(*y.attributes, ("inplace", True))) if y.name in overwriting else y for y in graph.layers)
+        setup.module = GraphModule(graph.with_(layers=layers)).train(setup.module.training)
+        return
+    for name in overwriting:
+        module: Any = setup.module.get_submodule(name)
+        if sum(layer.name.startswith(name) for layer in graph.layers) != 1:
+            raise ValueError(f"module {name!r} is called more than once: its flag stands for all calls")
+        module.inplace = True
 
 
 def _accumulate(setup: Setup, options: Options) -> None:
@@ -131,6 +170,8 @@ def _return_state(state: dict[str, Any]) -> None:
 
 
 LEVERS: dict[str, TorchLever] = {
+    "freeze": TorchLever(prepare=_freeze),
+    "inplace": TorchLever(prepare=_inplace),
     "channels_last": TorchLever(prepare=_channels_last),
     "micro_batch": TorchLever(wrap=_micro_batch),
     "accumulate": TorchLever(wrap=_accumulate),

@@ -8,6 +8,8 @@ from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph
+from memest.levers.freeze import FREEZE
+from memest.levers.inplace import INPLACE
 from memest.levers.layout import CHANNELS_LAST
 from memest.levers.lever import REQUIRED, Lever
 from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
@@ -15,6 +17,8 @@ from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.timeline.recipe import Recipe
 
 LEVERS: dict[str, Lever] = {
+    "freeze": FREEZE,
+    "inplace": INPLACE,
     "channels_last": CHANNELS_LAST,
     "micro_batch": MICRO_BATCH,
     "accumulate": ACCUMULATE,

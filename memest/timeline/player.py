@@ -19,17 +19,19 @@ from memest.tensor import Shape, Spec, nbytes, spec
 from memest.timeline.averaging import hold_average
 from memest.timeline.batches import Batch, whole
 from memest.timeline.caller import Caller, operator_named
+from memest.timeline.overwriting import may_overwrite
 from memest.timeline.recipe import Recipe
 from memest.timeline.training import train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Resident storages and the steps on top of them."""
+    """Resident storages and the steps on top of them; ``overwriting`` names the layers that the recipe made write over their input."""
 
     residents: tuple[Storage, ...]
     steps: tuple[Step, ...]
     values: Mapping[str, Spec]
+    overwriting: tuple[str, ...] = ()
 
 
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
@@ -51,6 +53,7 @@ class Player:
         self.env: dict[str, Value] = {}
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
+        self.overwriting: dict[str, None] = {}
         self._make_residents(input_shapes)
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
@@ -76,7 +79,10 @@ class Player:
             train(self)
         else:
             self.forward(whole(self))
-        return Timeline(residents=tuple(self.ledger.residents), steps=tuple(self.ledger.steps), values=self.specs)
+        ledger = self.ledger
+        return Timeline(
+            residents=tuple(ledger.residents), steps=tuple(ledger.steps), values=self.specs, overwriting=tuple(self.overwriting)
+        )
 
     def forward(self, batch: Batch) -> list[Value]:
         """One call of the network; its outputs, held by their names."""
@@ -95,6 +101,9 @@ class Player:
         try:
             entry = operator_named(layer.op)
             attributes = self._mode(self._attributes(layer, entry))
+            if self.recipe.inplace and may_overwrite(self.graph, layer, attributes, self.env, self.recipe.training):
+                attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
+                self.overwriting[layer.name] = None
             outputs = self.caller.run(entry, [self._bound(t) for t in layer.tensors], attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
