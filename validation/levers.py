@@ -13,12 +13,16 @@ from typing import Any
 import torch
 
 from memest.estimate import estimate
+from memest.graph import Graph
 from memest.importers.torch import from_torch
 from memest.levers.freeze import inside
+from memest.levers.receptive import receptive_field
 from memest.levers.table import Setting, pull, settings
 from memest.timeline import Recipe
+from memest.timeline.tiling import per_dim
 from validation.execute import GraphModule
-from validation.setup import Inputs, Setup
+from validation.setup import Inputs, Setup, prediction_of
+from validation.tiling import predict_in_windows
 
 Options = Mapping[str, Any]
 Change = Callable[[Setup, Options], None]
@@ -58,12 +62,16 @@ def _freeze(setup: Setup, options: Options) -> None:
             m.eval()
 
 
+def _graph(setup: Setup) -> Graph:
+    """The graph memest sees."""
+    if isinstance(setup.module, GraphModule):
+        return setup.module.graph
+    return from_torch(setup.module, *(torch.empty(t.shape, device="meta") for t in setup.inputs))
+
+
 def _inplace(setup: Setup, options: Options) -> None:
     """memest says which layers may; torch raises where that is wrong."""
-    if isinstance(setup.module, GraphModule):
-        graph = setup.module.graph
-    else:
-        graph = from_torch(setup.module, *(torch.empty(t.shape, device="meta") for t in setup.inputs))
+    graph = _graph(setup)
     mode = "train" if setup.training else "infer"
     shapes = [tuple(t.shape) for t in setup.inputs]
     overwriting = estimate(graph, input_shape=shapes, mode=mode, levers=["inplace"]).timeline.overwriting
@@ -169,6 +177,17 @@ def _return_state(state: dict[str, Any]) -> None:
         state[key] = torch.from_numpy(state[key].numpy().copy())
 
 
+def _tiles(setup: Setup, options: Options) -> None:
+    inner, dims = setup.forward, setup.inputs[0].ndim - 2
+    halo = options["halo"] if options["halo"] is not None else receptive_field(_graph(setup)).halo
+    size, halo = (per_dim(sizes, dims, "tiles") for sizes in (options["size"], halo))
+
+    def forward(setup: Setup, inputs: Inputs) -> torch.Tensor:
+        return predict_in_windows(lambda part: prediction_of(inner(setup, [part])), inputs[0], size, halo)
+
+    setup.forward = forward
+
+
 LEVERS: dict[str, TorchLever] = {
     "freeze": TorchLever(prepare=_freeze),
     "inplace": TorchLever(prepare=_inplace),
@@ -178,6 +197,7 @@ LEVERS: dict[str, TorchLever] = {
     "offload_optimizer": TorchLever(wrap=_offload_optimizer),
     "clip": TorchLever(wrap=_clip),
     "ema": TorchLever(wrap=_ema),
+    "tiles": TorchLever(wrap=_tiles),
 }
 
 

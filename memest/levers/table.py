@@ -13,6 +13,7 @@ from memest.levers.inplace import INPLACE
 from memest.levers.layout import CHANNELS_LAST
 from memest.levers.lever import REQUIRED, Lever
 from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
+from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.timeline.recipe import Recipe
 
@@ -25,6 +26,7 @@ LEVERS: dict[str, Lever] = {
     "offload_optimizer": OFFLOAD_OPTIMIZER,
     "clip": CLIP,
     "ema": EMA,
+    "tiles": TILES,
 }
 
 

@@ -21,6 +21,7 @@ from memest.timeline.batches import Batch, whole
 from memest.timeline.caller import Caller, operator_named
 from memest.timeline.overwriting import may_overwrite
 from memest.timeline.recipe import Recipe
+from memest.timeline.tiling import play_tiles
 from memest.timeline.training import train
 
 
@@ -77,6 +78,8 @@ class Player:
     def play(self) -> Timeline:
         if self.recipe.training:
             train(self)
+        elif self.recipe.tiles is not None:
+            play_tiles(self, self.recipe.tiles)
         else:
             self.forward(whole(self))
         ledger = self.ledger
