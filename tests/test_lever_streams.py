@@ -41,7 +41,7 @@ TRAININGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("freeze:modules=FROZEN", "inplace", "micro_batch:size=2", "clip:norm=1", "ema", "offload_optimizer"), {"optimizer": "adamw"}),
 )
 INFERENCES = (("inplace",), ("channels_last",), ("tiles:size=8,halo=2",), ("tiles:size=8x8,halo=0x2", "channels_last"))
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", ["image", pytest.param("volume", marks=pytest.mark.slow)])
 
 
 def same(predicted: Any, measured: Measurement) -> None:

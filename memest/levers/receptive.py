@@ -99,15 +99,18 @@ def _after(layer: Layer, weights: Mapping[str, Shape], read: list[Reach], d: int
     if layer.op in CONVOLUTIONS or layer.op in TRANSPOSED:
         stride, dilation = expand(known["stride"], dims), expand(known["dilation"], dims)
         width = dilation[d] * (weights[str(layer.tensors[1])][2 + d] - 1)
-        padding = (
-            (width // 2 if known["padding"] == "same" else 0,) * dims
-            if isinstance(known["padding"], str)
-            else expand(known["padding"], dims)
-        )
+        padding = _padding(known["padding"], width, dims)
         return (_slid if layer.op in CONVOLUTIONS else _spread)(before, stride[d], padding[d], width)
     if layer.op == "interpolate":
         return _enlarged(before, known, d)
     raise UnsupportedError("how far it sees is not known here, or has no end; give a halo")
+
+
+def _padding(given: Any, width: int, dims: int) -> tuple[int, ...]:
+    """``same`` pads half the width, ``valid`` nothing."""
+    if isinstance(given, str):
+        return (width // 2 if given == "same" else 0,) * dims
+    return expand(given, dims)
 
 
 def _slid(before: Reach, stride: int, padding: int, width: int) -> Reach:
