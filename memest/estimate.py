@@ -12,17 +12,16 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from memest.conditions import Conditions, reduced
-from memest.dims import Expr
 from memest.dtypes import check_dtype
 from memest.errors import UnsupportedError, UsageError, did_you_mean
-from memest.graph import Graph, Input
+from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
 from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
-from memest.timeline import Recipe, Timeline, play
+from memest.timeline import Recipe, Timeline, bind, play
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
@@ -320,29 +319,3 @@ def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
     if len(shapes) != len(names):
         raise UsageError(f"the graph has {len(names)} inputs ({', '.join(names)}), {len(shapes)} shapes are given")
     return dict(zip(names, shapes, strict=True))  # type: ignore[arg-type]
-
-
-def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """The sizes that the symbols in the inputs' dims stand for; UsageError where a shape contradicts the graph."""
-    sizes: dict[str, int] = {}
-    for i in inputs:
-        shape = shapes[i.name]
-        described = "x".join(str(d) for d in i.shape)
-        if len(shape) != len(i.shape):
-            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({described}), the shape given has {len(shape)}")
-        for d, (want, have) in enumerate(zip(i.shape, shape, strict=True)):
-            if isinstance(have, Expr):
-                raise UsageError(f"input {i.name!r} has symbolic dims ({described}); give input_shape")
-            if isinstance(have, bool) or not isinstance(have, int) or have < 1:
-                raise UsageError(f"input {i.name!r}, dim {d}: sizes are positive integers, got {have!r}")
-            if isinstance(want, Expr) and want.op == "symbol":
-                known = sizes.setdefault(want.text, have)
-                if known != have:
-                    raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {known} already, got {have}")
-            elif isinstance(want, int) and want != have:
-                raise UsageError(f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {described})")
-    for i in inputs:
-        for d, (want, have) in enumerate(zip(i.shape, shapes[i.name], strict=True)):
-            if isinstance(want, Expr) and want.op != "symbol" and want.evaluate(sizes) != have:
-                raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {want.evaluate(sizes)}, got {have}")
-    return sizes

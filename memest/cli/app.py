@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": "memest.cli.plot",
     "layers": "memest.cli.layers",
     "import": "memest.cli.export",
+    "levers": "memest.cli.levers",
     "models": "memest.cli.models",
     "ops": "memest.cli.ops",
     "compare": "memest.cli.compare",

@@ -12,6 +12,7 @@ def run(
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     form: o.FormatOption = o.Format.text,
@@ -34,6 +35,17 @@ def run(
     from memest.render.reports import layers_report
     from memest.summary import layer_table
 
-    request = Request(model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, threads=threads, isa=isa)
-    graph, estimate = answer(request)
-    show(layers_report(estimate, layer_table(graph, estimate)), form, output)
+    _, estimate = answer(
+        Request(
+            model=model,
+            inputs=inputs,
+            batch=batch,
+            train=train,
+            optimizer=optimizer,
+            loss=loss,
+            levers=levers or (),
+            threads=threads,
+            isa=isa,
+        )
+    )
+    show(layers_report(estimate, layer_table(estimate)), form, output)

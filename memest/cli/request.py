@@ -36,6 +36,7 @@ class Request:
     loss: str = "cross_entropy"
     hold_output: bool = False
     first_step: bool = False
+    levers: Sequence[str] = ()
     threads: int | None = None
     isa: Isa | None = None
 
@@ -120,6 +121,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
             loss=request.loss,
             hold_output=request.hold_output,
             first_step=request.first_step,
+            levers=request.levers,
             cpu=_cpu(request),
         )
     except (GraphError, UnsupportedError) as e:
@@ -158,12 +160,14 @@ def _cpu(request: Request) -> Cpu:
 
 def _check_names(request: Request) -> None:
     """A wrong name typed on the command line is a usage error, found before the model is opened."""
+    from memest.levers.table import settings
     from memest.losses import loss_named
     from memest.optimizers import optimizer_named
 
     try:
         optimizer_named(request.optimizer)
         loss_named(request.loss)
+        settings(request.levers, "train" if request.train else "infer")
     except MemestError as e:
         raise UsageError(str(e)) from None
 

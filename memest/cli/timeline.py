@@ -26,6 +26,7 @@ def run(
     loss: o.Loss = "cross_entropy",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
@@ -64,6 +65,7 @@ def run(
             loss=loss,
             hold_output=hold_output,
             first_step=first_step,
+            levers=levers or (),
             threads=threads,
             isa=isa,
         )

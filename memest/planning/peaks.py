@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from memest.conditions import Conditions, reduced
 from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve
 from memest.errors import MemestError
-from memest.estimate import Job, bind, check_guards, summarize
+from memest.estimate import Job, check_guards, summarize
 from memest.lanes import by_lanes
 from memest.libraries.onednn.rough import Rough
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
+from memest.timeline import bind
 
 Column = NDArray[Any]
 CHUNK = 16_384
