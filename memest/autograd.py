@@ -359,6 +359,8 @@ class Machine:
     def _replaced(self, old: Value, spec: Spec) -> Value:
         ledger = self.ledger
         new = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+        if len(old.spec.shape) > len(spec.shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
+            self._hold_base(new, None)
         parts = partial_sums(old.spec.shape, spec.shape, self.cpu.threads) if old.spec.shape != spec.shape else 0
         if parts:
             ledger.release(ledger.allocate(parts * nbytes((), spec.dtype)))
