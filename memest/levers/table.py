@@ -8,6 +8,7 @@ from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph
+from memest.levers.autocast import AUTOCAST
 from memest.levers.freeze import FREEZE
 from memest.levers.inplace import INPLACE
 from memest.levers.layout import CHANNELS_LAST
@@ -21,6 +22,7 @@ LEVERS: dict[str, Lever] = {
     "freeze": FREEZE,
     "inplace": INPLACE,
     "channels_last": CHANNELS_LAST,
+    "autocast": AUTOCAST,
     "micro_batch": MICRO_BATCH,
     "accumulate": ACCUMULATE,
     "offload_optimizer": OFFLOAD_OPTIMIZER,

@@ -50,7 +50,7 @@ class Player:
         self.sizes = sizes
         self.ledger = Ledger()
         self.machine = Machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
-        self.caller = Caller(self.machine, recipe.training)
+        self.caller = Caller(self.machine, recipe.training, recipe.autocast)
         self.env: dict[str, Value] = {}
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
@@ -82,13 +82,15 @@ class Player:
             play_tiles(self, self.recipe.tiles)
         else:
             self.forward(whole(self))
+            self.caller.leave_autocast()
         ledger = self.ledger
         return Timeline(
             residents=tuple(ledger.residents), steps=tuple(ledger.steps), values=self.specs, overwriting=tuple(self.overwriting)
         )
 
     def forward(self, batch: Batch) -> list[Value]:
-        """One call of the network; its outputs, held by their names."""
+        """One call of the network; its outputs, held by their names. It begins the autocast context, if there is one, and does not end it."""
+        self.caller.enter_autocast()
         given, self.sizes = self.sizes, batch.sizes
         held = {name: self.env[name] for name in batch.inputs}
         self.env.update(batch.inputs)

@@ -15,6 +15,7 @@ from memest.timeline.averaging import play_average
 from memest.timeline.batches import Batch, slices, whole
 from memest.timeline.caller import operator_named
 from memest.timeline.clipping import play_clipping
+from memest.timeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from memest.timeline.player import Player
@@ -80,8 +81,10 @@ def _play_pass(player: Player, step: Step, number: int, batch: Batch) -> None:
     else:
         first, *others = names
         _let_outputs_go(player, tuple(name for name in others if name != first))
+    if recipe.autocast is not None and not recipe.autocast.loss_inside:
+        player.caller.leave_autocast()
     ledger.phase, ledger.layer = "loss", "loss"
-    target = _target(player, step, number, outputs[0].spec)
+    target = _target(player, step, number, _before_casts(recipe, outputs[0].spec))
     entry = step.loss.composite
     absent = [None] * (len(entry.roles) - 2)
     (loss,) = player.caller.run(entry, [outputs[0], target, *absent], tuple(entry.canonical({}).items()))
@@ -91,6 +94,7 @@ def _play_pass(player: Player, step: Step, number: int, batch: Batch) -> None:
         _rebind(player, step.losses, [loss])
     else:
         _let_outputs_go(player, names[:1])
+    player.caller.leave_autocast()
     if not loss.requires_grad:
         raise GraphError("nothing to train: no trainable parameter reaches the loss")
     for divisor in _divisors(player, len(step.batches)):
@@ -103,6 +107,11 @@ def _play_pass(player: Player, step: Step, number: int, batch: Batch) -> None:
     ledger.let_go(gradient)
     if not recipe.hold_output:
         ledger.let_go(loss)
+
+
+def _before_casts(recipe: Recipe, prediction: Spec) -> Spec:
+    """What the prediction were without autocast, for targets are data and stay float32."""
+    return prediction if recipe.autocast is None else prediction._replace(dtype="float32")
 
 
 def _target(player: Player, step: Step, number: int, prediction: Spec | None) -> Value:
