@@ -192,6 +192,7 @@ LEVERS: dict[str, TorchLever] = {
     "freeze": TorchLever(prepare=_freeze),
     "inplace": TorchLever(prepare=_inplace),
     "channels_last": TorchLever(prepare=_channels_last),
+    "autocast": TorchLever(wrap=_autocast),
     "micro_batch": TorchLever(wrap=_micro_batch),
     "accumulate": TorchLever(wrap=_accumulate),
     "offload_optimizer": TorchLever(wrap=_offload_optimizer),
