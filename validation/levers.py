@@ -188,6 +188,22 @@ def _tiles(setup: Setup, options: Options) -> None:
     setup.forward = forward
 
 
+def _autocast(setup: Setup, options: Options) -> None:
+    """``with torch.autocast("cpu", dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside."""
+    context = {"dtype": getattr(torch, options["dtype"]), "cache_enabled": options["cache"]}
+    whole = setup.training and options["loss"] == "inside"
+    inner: Callable[..., Any] = setup.loss if whole else setup.forward
+
+    def within(*arguments: Any) -> Any:
+        with torch.autocast("cpu", **context):
+            return inner(*arguments)
+
+    if whole:
+        setup.loss = within
+    else:
+        setup.forward = within
+
+
 LEVERS: dict[str, TorchLever] = {
     "freeze": TorchLever(prepare=_freeze),
     "inplace": TorchLever(prepare=_inplace),

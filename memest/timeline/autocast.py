@@ -36,7 +36,7 @@ POLICIES: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "matmul", "mm", "bmm",
-            "addmm", "baddbmm", "prelu", "scaled_dot_product_attention", "_native_multi_head_attention",
+            "addmm", "baddbmm", "prelu", "scaled_dot_product_attention", "_native_multi_head_attention", "_multi_head",
         ),
         LOWER,
     ),
@@ -55,15 +55,15 @@ POLICIES: Mapping[str, str] = {
 """Rows and composites by the policy torch registers for them; those that are absent fall through."""
 
 ATEN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "_multi_head": ("_native_multi_head_attention",),
     "_border_pad": ("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d"),
-    "conv_transpose2d": ("conv_transpose2d.input",),
-    "conv_transpose3d": ("conv_transpose3d.input",),
     "cross_entropy": ("cross_entropy_loss",),
     "grid_sample": ("grid_sampler",),
+    "nll_loss": ("nll_loss_nd",),
     "nll_loss_forward": ("nll_loss",),
     "nll_loss2d_forward": ("nll_loss2d",),
 }
-"""The names under which torch registers the policy of a row, where they are not the row's own."""
+"""What the dispatcher calls a row, where that is not the row's own name."""
 
 UNLISTED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "max_pool3d": lambda a: bool(a["return_indices"]),  # max_pool3d_with_indices
@@ -72,8 +72,14 @@ UNLISTED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
 """Calls of a listed row that go to an operator torch has no policy for."""
 
 
+REFUSED = frozenset({"affine_grid"})
+"""Rows whose kernels call a listed operator themselves, below autograd: autocast casts inside them."""
+
+
 def policy_of(op: str, attributes: Iterable[tuple[str, Any]]) -> str | None:
-    """The policy of a call; None where it falls through."""
+    """The policy of a call; None where it falls through. UnsupportedError for a row that is not modelled in autocast."""
+    if op in REFUSED:
+        raise UnsupportedError(f"{op} is not modelled in autocast")
     policy = POLICIES.get(op)
     if policy is None or (op in UNLISTED and UNLISTED[op](dict(attributes))):
         return None

@@ -89,7 +89,7 @@ class Player:
         )
 
     def forward(self, batch: Batch) -> list[Value]:
-        """One call of the network; its outputs, held by their names. It begins the autocast context, if there is one, and does not end it."""
+        """One call of the network; its outputs, held by their names. Begins the autocast context, if there is one."""
         self.caller.enter_autocast()
         given, self.sizes = self.sizes, batch.sizes
         held = {name: self.env[name] for name in batch.inputs}
