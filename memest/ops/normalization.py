@@ -147,7 +147,7 @@ def _batch_norm_backward(
             k.free(grad_input)
             grad_input = dense
         if _by_columns(input):
-            _backward_by_columns(k, channels, dtype, weight, training)
+            _backward_by_columns(k, input, dtype, weight, training)
     return in_order(saved, input=grad_input, weight=grad_weight, bias=grad_bias)
 
 
@@ -155,11 +155,15 @@ def _empty_suggested(k: Tape, t: Tensor) -> Tensor:
     return k.empty(t.shape, t.dtype, channels_last_strides(t.shape) if suggests_channels_last(t) else None)
 
 
-def _backward_by_columns(k: Tape, channels: int, dtype: str, weight: Tensor | None, training: bool) -> None:
-    ones = k.empty((channels,), dtype) if weight is None else None
-    invstd = None if training else k.empty((channels,), _accumulator(dtype))
-    sums = k.empty((2, k.cpu.threads, channels), _accumulator(dtype))
-    k.free(sums, invstd, ones)
+def _backward_by_columns(k: Tape, input: Tensor, dtype: str, weight: Tensor | None, training: bool) -> None:
+    """Half inputs have weight, mean and inverse deviation as floats of their own."""
+    channels = (input.shape[1],)
+    if input.dtype in _HALF:
+        terms = [k.empty(channels, "float32") for _ in range(3)]
+    else:
+        terms = [k.empty(channels, dtype) for missing in (weight is None, not training) if missing]
+    sums = k.empty((2, k.cpu.threads, *channels), _accumulator(dtype))
+    k.free(sums, *reversed(terms))
 
 
 # group norm ------------------------------------------------------------------------------------------------------------
