@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,24 @@ def test_calls_in_the_context_are_those_of_torch(row: Row, example: Example, cpu
     measured = measure(row, example, autocast=Autocast())
     predicted = predict(row, example, cpu, autocast=Autocast())
     assert normalized(predicted) == normalized([e.delta for e in measured]), "\n".join(f"{e.delta:>12} {e.where}" for e in measured)
+
+
+MIXED = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "add", "mul")
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("row", "example"),
+    [pytest.param(ROWS[n], e, id=f"{n}-{i}") for n in MIXED for i, e in enumerate(ROWS[n].examples)],
+)
+def test_what_falls_through_mixes_half_activations_and_float32(row: Row, example: Example, half: str, cpu: Cpu) -> None:
+    """Norms of a half input with float32 parameters, and sums and products of half and float32."""
+    pytest.importorskip("torch")
+    from validation.rows import measure, normalized, predict
+
+    mixed = replace(example, dtypes=(half, *(example.dtypes[1:] or ("float32",) * len(example.shapes[1:]))))
+    measured = measure(row, mixed)
+    assert normalized(predict(row, mixed, cpu)) == normalized([e.delta for e in measured])
 
 
 # steps ---------------------------------------------------------------------------------------------------------------------

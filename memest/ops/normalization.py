@@ -264,7 +264,7 @@ def _layer_norm_backward(
     dbeta = k.empty(normalized_shape, saved["bias"].dtype) if "bias" in wants else None
     dy = contiguous(k, grad)
     if dgamma is not None or dbeta is not None:
-        k.free(k.empty((2, k.cpu.threads, *normalized_shape), _accumulator(x.dtype)))
+        k.free(k.empty((2, k.cpu.threads, *normalized_shape), x.dtype))
     k.free(None if dy is grad else dy, None if x is input else x)
     return in_order(saved, input=dx, weight=dgamma, bias=dbeta)
 
