@@ -176,14 +176,14 @@ def predict(
     caller = Caller(machine, True, autocast)
     torch_tensors = example_tensors(example)
 
-    def value(t: torch.Tensor, name: str) -> Value:
-        s = spec_of(t)
+    def value(t: torch.Tensor) -> Value:
+        s, name = spec_of(t), f"x{len(ledger.residents)}"
         v = ledger.hold(Value(s, ledger.resident(0, "input", name)))
         if t.requires_grad:
             v.node, v.requires_grad = AccumulateGrad(v, name), True
         return v
 
-    arguments = [None if t is None else [value(u, "x") for u in t] if isinstance(t, list) else value(t, "x") for t in torch_tensors]
+    arguments = [None if t is None else [value(u) for u in t] if isinstance(t, list) else value(t) for t in torch_tensors]
     attributes = tuple(row.canonical(example.attributes).items())
     outputs = [ledger.hold(v) for v in caller.run(row, arguments, attributes) if v is not None]
     caller.leave_autocast()
