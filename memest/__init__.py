@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from memest.libraries.cpu import Cpu as Cpu
     from memest.planning.compare import Comparison as Comparison
     from memest.planning.compare import compare as compare
+    from memest.planning.fit import Fit as Fit
+    from memest.planning.fit import fit as fit
+    from memest.planning.sweep import Sweep as Sweep
+    from memest.planning.sweep import sweep as sweep
+    from memest.planning.sweep import sweeps as sweeps
     from memest.schema import dumps as dumps
     from memest.schema import load as load
     from memest.schema import loads as loads
@@ -50,11 +55,13 @@ _HOMES = {
     "Cpu": "memest.libraries.cpu",
     "Estimate": "memest.estimate",
     "FileError": "memest.errors",
+    "Fit": "memest.planning.fit",
     "Graph": "memest.graph",
     "GraphError": "memest.errors",
     "Hardware": "memest.hardware",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
+    "Sweep": "memest.planning.sweep",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
@@ -63,6 +70,7 @@ _HOMES = {
     "compare": "memest.planning.compare",
     "dumps": "memest.schema",
     "estimate": "memest.estimate",
+    "fit": "memest.planning.fit",
     "from_torch": "memest.sources",
     "hardware": "memest.hardware",
     "hardware_named": "memest.hardware",
@@ -70,6 +78,8 @@ _HOMES = {
     "load_hardware": "memest.hardware",
     "loads": "memest.schema",
     "model": "memest.sources",
+    "sweep": "memest.planning.sweep",
+    "sweeps": "memest.planning.sweep",
     "verdict": "memest.hardware",
 }
 __all__ = ["__version__", *_HOMES]

@@ -37,6 +37,7 @@ TRAININGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("freeze:modules=FROZEN",), {}),
     (("freeze:modules=FROZEN,eval=true",), {}),
     (("inplace",), {}),
+    (("autocast",), {}),
     (("channels_last",), {}),
     (("freeze:modules=FROZEN", "inplace", "micro_batch:size=2", "clip:norm=1", "ema", "offload_optimizer"), {"optimizer": "adamw"}),
 )

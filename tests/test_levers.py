@@ -17,6 +17,7 @@ EXAMPLES: dict[str, str] = {
     "micro_batch": "micro_batch:size=2",
     "accumulate": "accumulate:steps=3",
     "offload_optimizer": "offload_optimizer",
+    "autocast": "autocast",
     "clip": "clip:norm=1",
     "ema": "ema:buffers=true",
     "tiles": "tiles:size=16,halo=2",

@@ -28,6 +28,8 @@ COMMANDS = {
     "levers": "memest.cli.levers",
     "models": "memest.cli.models",
     "ops": "memest.cli.ops",
+    "fit": "memest.cli.fit",
+    "sweep": "memest.cli.sweep",
     "compare": "memest.cli.compare",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",

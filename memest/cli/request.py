@@ -110,7 +110,7 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
 
 def answer(request: Request) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for."""
-    _check_names(request)
+    check_names(request)
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
     try:
         result = estimate(
@@ -122,7 +122,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
             hold_output=request.hold_output,
             first_step=request.first_step,
             levers=request.levers,
-            cpu=_cpu(request),
+            cpu=cpu_of(request),
         )
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
@@ -131,7 +131,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
 
 def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
-    _check_names(request)
+    check_names(request)
     if is_torch(request.model):
         graph, _ = open_with_inputs(request.model, request.inputs, request.batch)
     elif request.inputs:
@@ -147,18 +147,19 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
         loss=request.loss,
         hold_output=request.hold_output,
         first_step=request.first_step,
-        cpu=_cpu(request),
+        cpu=cpu_of(request),
     )
 
 
-def _cpu(request: Request) -> Cpu:
+def cpu_of(request: Request) -> Cpu:
+    """The processor asked for: this machine's, with what was given."""
     cpu = Cpu.detect()
     if request.threads is not None:
         cpu = cpu.with_(threads=request.threads)
     return cpu if request.isa is None else cpu.with_(isa=request.isa.value)
 
 
-def _check_names(request: Request) -> None:
+def check_names(request: Request) -> None:
     """A wrong name typed on the command line is a usage error, found before the model is opened."""
     from memest.levers.table import settings
     from memest.losses import loss_named

@@ -24,6 +24,7 @@ from memest.planning.peaks import peaks
 
 Column = NDArray[Any]
 MOST_POINTS = 50_000_000
+SETTINGS = ("mode", "optimizer", "loss", "dtype")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ def sweep(
     *,
     batch: Any = None,
     spatial: Any = None,
+    axes: Sequence[tuple[Sequence[str], Any]] = (),
     mode: Any = "train",
     optimizer: Any = "sgd",
     loss: Any = "cross_entropy",
@@ -89,18 +91,19 @@ def sweep(
     invalid: str = "raise",
     **sizes: Any,
 ) -> Sweep:
-    """The peak of every combination of the values given. ``batch`` is the first dim of the first input, ``spatial`` all the graph's other
-    symbols at once (cubes), ``sizes`` are the graph's symbols by name; each is a number or a sequence of them. ``mode``, ``optimizer``,
-    ``loss`` and ``dtype`` are names or sequences of names. The last axis varies fastest; axes come in the order batch, sizes, names.
+    """The peak of every combination of the values given.
+
+    ``batch`` is the first dim of the first input, ``spatial`` all the graph's other symbols at once (cubes), ``sizes`` are the graph's
+    symbols by name, ``axes`` pairs of symbols that vary together and their values; each is a number or a sequence of them. ``mode``,
+    ``optimizer``, ``loss`` and ``dtype`` are names or sequences of names. The last axis varies fastest; axes come in the order batch,
+    spatial, axes, sizes, names.
 
     ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``.
     Raises UsageError for an empty axis, an unknown or missing size, or more than ``MOST_POINTS`` points: use :func:`sweeps` then.
     """
-    parts = list(
-        sweeps(graph, batch=batch, spatial=spatial, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu,
-               invalid=invalid, at_once=None, **sizes)
-    )  # fmt: skip
-    return parts[0]
+    how: dict[str, Any] = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu}
+    (whole,) = sweeps(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, at_once=None, **how, **sizes)
+    return whole
 
 
 def sweeps(
@@ -108,6 +111,7 @@ def sweeps(
     *,
     batch: Any = None,
     spatial: Any = None,
+    axes: Sequence[tuple[Sequence[str], Any]] = (),
     mode: Any = "train",
     optimizer: Any = "sgd",
     loss: Any = "cross_entropy",
@@ -121,8 +125,8 @@ def sweeps(
     """The same as :func:`sweep` in parts of at most ``at_once`` points, for products that do not fit in memory."""
     if invalid not in ("raise", "skip"):
         raise UsageError(f"invalid={invalid!r}: use 'raise' or 'skip'")
-    symbols = _size_axes(graph, batch, spatial, sizes)
-    names = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype}
+    symbols = _size_axes(graph, batch, spatial, axes, sizes)
+    names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
     settings = {name: _names(name, value) for name, value in names.items()}
     shown = tuple(name for name in settings if not isinstance(names[name], str))
     points = prod(len(values) for _, values in symbols) * prod(len(v) for v in settings.values())
@@ -194,12 +198,11 @@ def _title(graph: Graph, name: str) -> str:
     return "batch" if name == batch_symbol(graph) else name
 
 
-def _size_axes(graph: Graph, batch: Any, spatial: Any, sizes: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Column]]:
+def _size_axes(
+    graph: Graph, batch: Any, spatial: Any, axes: Sequence[tuple[Sequence[str], Any]], sizes: Mapping[str, Any]
+) -> list[tuple[tuple[str, ...], Column]]:
     """(the symbols that vary together, their values), in the order of the result's columns."""
     known, first = symbols_in_order(graph), batch_symbol(graph)
-    for name in sizes:
-        if name not in known:
-            raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
     given: dict[tuple[str, ...], Any] = {}
     if batch is not None:
         if first is None:
@@ -207,8 +210,14 @@ def _size_axes(graph: Graph, batch: Any, spatial: Any, sizes: Mapping[str, Any])
         given[(first,)] = batch
     if spatial is not None:
         given[tuple(s for s in known if s != first and s not in sizes)] = spatial
+    given.update({tuple(tied): values for tied, values in axes})
     given.update({(name,): values for name, values in sizes.items()})
     named = {s for tied in given for s in tied}
+    for name in named:
+        if name not in known:
+            raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
+    if sum(map(len, given)) > len(named):
+        raise UsageError("a size is given on two axes; name each once")
     missing = [s for s in known if s not in named]
     if missing:
         raise UsageError(f"no values are given for {', '.join('batch' if s == first else s for s in missing)}")
