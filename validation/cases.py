@@ -195,10 +195,13 @@ def _parallel() -> Iterator[Case]:
     """One rank of two, as DistributedDataParallel, ZeroRedundancyOptimizer and fully_shard leave it."""
     for model, (blocks, shapes) in WRAPPED.items():
         loss = "binary_cross_entropy" if "UNet3d" in model else "cross_entropy"
+        ddp, zero, view = "ddp", "zero:stage=1", "ddp:gradient_as_bucket_view=true"
+        if "PlainConvUNet" in model:  # the loss takes one of its heads
+            ddp, zero, view = (f"{text}find_unused_parameters=true" for text in (f"{ddp}:", f"{zero},", f"{view},"))
         for i, shape in enumerate(shapes):
             case = Case(group="parallel", model=model, shape=shape, mode="train", optimizer=TRAININGS[1 - i], loss=loss, threads=1)
-            others = ("zero:stage=1", "ddp:gradient_as_bucket_view=true") if i else (f"zero:stage=2,blocks={blocks}",)
-            for lever in ("ddp", f"fsdp:blocks={blocks}", *others):
+            others = (zero, view) if i else (f"zero:stage=2,blocks={blocks}",)
+            for lever in (ddp, f"fsdp:blocks={blocks}", *others):
                 yield replace(case, levers=(lever,))
     model = "torchvision.models:mobilenet_v2()"
     blocks, (shape, _) = WRAPPED[model]

@@ -231,7 +231,7 @@ def _shard_optimizer(setup: Setup, options: Options) -> None:
         parameters = [p for group in setup.optimizer.param_groups for p in group["params"]]
         known = inspect.signature(type(setup.optimizer)).parameters
         given = {k: v for k, v in setup.optimizer.defaults.items() if k in known}
-        _replicate(setup, {"gradient_as_bucket_view": options["gradient_as_bucket_view"]})
+        _replicate(setup, {k: options[k] for k in ("gradient_as_bucket_view", "find_unused_parameters")})
         setup.optimizer = ZeroRedundancyOptimizer(parameters, type(setup.optimizer), **given)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.errors import UsageError
+from memest.errors import UnsupportedError, UsageError
 from memest.graph import Graph
 from memest.levers.checks import choice, flag, positive, words
 from memest.levers.lever import Lever, Option, Options
@@ -41,6 +41,7 @@ RANK = Option(default=0, check=_number, summary="the rank asked about; parts of 
 BUCKET_CAP = Option(default=25, check=positive, summary="MiB of gradients that are reduced together; the first bucket has 1 MiB")
 BROADCAST = Option(default=True, check=flag, summary="send buffers round at each forward")
 AS_VIEW = Option(default=False, check=flag, summary="gradients are views of the buckets")
+UNUSED = Option(default=False, check=flag, summary="some parameters may get no gradient")
 BLOCKS = Option(default=(), check=words, summary="module paths wrapped one by one before the root, joined by +")
 
 
@@ -51,6 +52,8 @@ def _with(graph: Graph, recipe: Recipe, plan: Parallel) -> tuple[Graph, Recipe]:
 
 
 def _replicated(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
+    if options["static_graph"] and recipe.step == 1:
+        raise UnsupportedError("ddp: the first step of a static graph runs differently and is not modelled")
     given = {k: v for k, v in options.items() if k != "bucket_cap_mb"}
     return _with(graph, recipe, Replicate(bucket_bytes=options["bucket_cap_mb"] * 1024**2, **given))
 
@@ -71,12 +74,12 @@ def _staged(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Reci
             gradient_as_bucket_view=options["gradient_as_bucket_view"],
             bucket_bytes=25 * 1024**2,
             broadcast_buffers=True,
-            find_unused_parameters=False,
+            find_unused_parameters=options["find_unused_parameters"],
             static_graph=False,
             shard_optimizer=True,
         )
-    elif options["gradient_as_bucket_view"]:
-        raise UsageError("zero: gradient_as_bucket_view belongs to stage 1; stages 2 and 3 have no buckets")
+    elif options["gradient_as_bucket_view"] or options["find_unused_parameters"]:
+        raise UsageError("zero: gradient_as_bucket_view and find_unused_parameters belong to stage 1; stages 2 and 3 have no buckets")
     else:
         plan = Shard(world=world, rank=rank, blocks=blocks, reshard_after_forward=None if stage == "3" else False)
     return _with(graph, recipe, plan)
@@ -91,7 +94,7 @@ DDP = Lever(
         "gradient_as_bucket_view": AS_VIEW,
         "bucket_cap_mb": BUCKET_CAP,
         "broadcast_buffers": BROADCAST,
-        "find_unused_parameters": Option(default=False, check=flag, summary="some parameters may get no gradient"),
+        "find_unused_parameters": UNUSED,
         "static_graph": Option(default=False, check=flag, summary="the same parameters are used in every step"),
     },
     modes=("train",),
@@ -126,6 +129,7 @@ ZERO = Lever(
         "world": WORLD,
         "rank": RANK,
         "gradient_as_bucket_view": AS_VIEW,
+        "find_unused_parameters": UNUSED,
         "blocks": BLOCKS,
     },
     modes=("train",),

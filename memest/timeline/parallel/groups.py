@@ -109,9 +109,27 @@ def find_groups(parameters: Sequence[Parameter], runs: Sequence[Run], reshard_af
     for p in in_module_order([p for p in parameters if not p.buffer]):
         if not p.shape:
             raise UnsupportedError(f"fsdp: parameter {p.name!r} is a scalar; torch refuses to shard it")
+        if p.layout != "contiguous":
+            raise UnsupportedError(f"fsdp: parameter {p.name!r} is not row-major; torch refuses to shard it")
         owner = next((b for b in reversed(blocks) if _within(p.name, b)), ROOT)
         groups[owner].members.append(Sharded(p.name, p.shape, p.dtype))
     return {name: g for name, g in groups.items() if g.members or name == ROOT}
+
+
+def check_readers(graph: Graph, groups: Mapping[str, Group]) -> None:
+    """UnsupportedError where a parameter is read outside of its block, or a block is called more than once."""
+    owners = {m.name: g for g in groups.values() for m in g.members}
+    times = dict.fromkeys(owners, 0)
+    for layer in graph.layers:
+        for name in layer.reads:
+            if name in owners:
+                times[name] += 1
+                block = owners[name].name
+                if block != ROOT and not _within(layer.name, block):
+                    raise UnsupportedError(f"fsdp: layer {layer.name!r} reads {name!r} of block {block!r}; wrap what contains both")
+    for group in groups.values():
+        if group.name != ROOT and min(times[m.name] for m in group.members) > 1:
+            raise UnsupportedError(f"fsdp: block {group.name!r} is called more than once; wrap what contains all its calls")
 
 
 def in_module_order(parameters: Sequence[Parameter]) -> Iterator[Parameter]:

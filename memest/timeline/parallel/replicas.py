@@ -78,7 +78,7 @@ class Replicas(Alone):
             return
         for leaf in self.player.leaves:
             if leaf.name not in self.player.machine.gradients:
-                raise UnsupportedError(f"parameter {leaf.name!r} gets no gradient; ddp needs find_unused_parameters=true")
+                raise UnsupportedError(f"parameter {leaf.name!r} gets no gradient, as torch would report; give find_unused_parameters=true")
 
     def updated(self, leaves: Sequence[AccumulateGrad]) -> list[tuple[str, Value]]:
         """All parameters, or those that ZeroRedundancyOptimizer gave to this rank, in the order it gave them."""

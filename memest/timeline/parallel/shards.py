@@ -18,7 +18,7 @@ from memest.ledger import Storage, Value
 from memest.tensor import nbytes
 from memest.timeline.parallel.alone import Alone
 from memest.timeline.parallel.collectives import all_gather, reduce_scatter
-from memest.timeline.parallel.groups import ROOT, Group, Run, Sharded, find_groups, find_runs, gathered_bytes
+from memest.timeline.parallel.groups import ROOT, Group, Run, Sharded, check_readers, find_groups, find_runs, gathered_bytes
 from memest.timeline.parallel.plan import Shard
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Shards(Alone):
         self.world, self.rank, self.modules = plan.world, plan.rank, len(plan.blocks) + 1
         self.runs = find_runs(player.graph, plan.blocks)
         self.groups = find_groups(player.graph.parameters, self.runs, plan.reshard_after_forward)
+        check_readers(player.graph, self.groups)
         self._members: dict[str, Sharded] = {m.name: m for g in self.groups.values() for m in g.members}
         self._order: list[Group] = []
         self._last_gathered: Storage | None = None
@@ -212,6 +213,7 @@ class Shards(Alone):
 
     def _copy_out(self, group: Group) -> None:
         for m in group.members:
+            self.ledger.layer = m.name
             m.whole = self.ledger.allocate(self.world * m.padded(self.world), "parameter", f"{m.name}, gathered")
         group.whole = True
 
