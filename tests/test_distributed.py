@@ -171,6 +171,33 @@ def test_a_block_that_is_called_in_pieces_is_refused() -> None:
         memest.estimate(memest.model("unet3d"), input_shape=(1, 1, 16, 16, 16), loss="mse_loss", levers=["fsdp:blocks=encoder"], cpu=CPU)
 
 
+def test_a_block_that_writes_into_its_argument_is_refused() -> None:
+    b = memest.Builder("net")
+    x = b.layer("conv2d", b.input("x", ("N", 3, "H", "W")), name="stem", out_channels=4, kernel_size=3)
+    x = b.layer("relu", x, name="block.relu", inplace=True)
+    x = b.layer("conv2d", x, name="block.conv", out_channels=2, kernel_size=3)
+    graph = b.build(x)
+    assert memest.estimate(graph, input_shape=(1, 3, 9, 9), loss="mse_loss", levers=["fsdp"], cpu=CPU).peak_bytes
+    with pytest.raises(UnsupportedError, match="writes into its argument 'stem'"):
+        memest.estimate(graph, input_shape=(1, 3, 9, 9), loss="mse_loss", levers=["fsdp:blocks=block"], cpu=CPU)
+
+
+def test_a_block_that_is_called_twice_is_refused() -> None:
+    pytest.importorskip("torch")
+    from memest.importers.torch import from_torch
+
+    module, shape = _tiny("residual")
+    with pytest.raises(UnsupportedError, match="called"):
+        memest.estimate(from_torch(module, shape), input_shape=shape, levers=["fsdp:blocks=body"], cpu=CPU)
+
+
+def test_a_parameter_without_gradient_is_named(resnet: Graph) -> None:
+    graph = resnet.with_(parameters=(*resnet.parameters, Parameter(name="extra", shape=(3,))))
+    with pytest.raises(UnsupportedError, match="'extra' gets no gradient"):
+        memest.estimate(graph, input_shape=(1, 3, 64, 64), levers=["ddp"], cpu=CPU)
+    memest.estimate(graph, input_shape=(1, 3, 64, 64), levers=["ddp:find_unused_parameters=true"], cpu=CPU)
+
+
 SMALL = "validation.networks:UNet3d(levels=3, base_filters=4)"
 WRAPPED = "encoder.0+encoder.1+encoder.2+decoder.0+decoder.1"
 MEASURED = (
@@ -178,6 +205,7 @@ MEASURED = (
     ("ddp:gradient_as_bucket_view=true,bucket_cap_mb=1",),
     ("ddp:find_unused_parameters=true",),
     ("ddp:static_graph=true,broadcast_buffers=false",),
+    ("ddp", "clip:norm=1"),
     ("zero:stage=1,gradient_as_bucket_view=true",),
     (f"zero:stage=2,blocks={WRAPPED}",),
     (f"fsdp:blocks={WRAPPED}",),

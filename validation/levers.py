@@ -209,7 +209,7 @@ def _shard(setup: Setup, options: Options) -> None:
     from torch.distributed.fsdp import fully_shard
 
     reshard = {"auto": None, "true": True, "false": False}[options["reshard_after_forward"]]
-    for block in options["blocks"]:
+    for block in sorted(options["blocks"], key=len, reverse=True):  # inner ones first, as torch wants it
         fully_shard(setup.module.get_submodule(block), reshard_after_forward=reshard)
     fully_shard(setup.module, reshard_after_forward=reshard)
 

@@ -2,7 +2,8 @@
 
 Sources: torch/distributed/fsdp/_fully_shard/_fsdp_state.py (hooks before and after a block, on its outputs' nodes, and a callback when
 backward has ended), _fsdp_param_group.py (unshard, reshard, prefetch of the group that ran before) and _fsdp_collectives.py (one flat
-tensor an all-gather, copied out into the parameters; gradients are copied into one flat tensor and reduce-scattered).
+tensor an all-gather, copied out into the parameters; gradients are copied into one flat tensor and reduce-scattered);
+aten/src/ATen/native/TensorShape.cpp (_pad_chunk of _chunk_cat).
 On CPU streams and events mean nothing: all of it runs in the order of the calls.
 """
 
@@ -170,11 +171,15 @@ class Shards(Alone):
             self._reduce(group, graded)
 
     def _reduce(self, group: Group, graded: list[Sharded]) -> None:
-        """foreach_reduce: the loop's own variable holds the last gradient until it returns."""
+        """foreach_reduce: gradients of uneven rows are padded for the copy; the loop's own variable holds the last one until it returns."""
         ledger, gradients = self.ledger, self.player.machine.gradients
         ledger.layer, ledger.op = group.name, "reduce_scatter"
         size = self.world * sum(m.padded(self.world) for m in graded)
         whole = ledger.allocate(size, "gradient", "gradients on their way to all ranks")
+        uneven = [m for m in graded if m.shape[0] % self.world]
+        padded = [ledger.allocate(self.world * m.padded(self.world), reason=f"gradient of {m.name}, padded") for m in uneven]
+        for copy in padded:
+            ledger.release(copy)
         *others, last = [gradients.pop(m.name) for m in graded]
         for gradient in reversed(others):
             ledger.let_go(gradient)
