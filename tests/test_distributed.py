@@ -206,6 +206,8 @@ MEASURED = (
     ("ddp:find_unused_parameters=true",),
     ("ddp:static_graph=true,broadcast_buffers=false",),
     ("ddp", "clip:norm=1"),
+    ("freeze:modules=encoder.0", "ddp"),
+    ("freeze:modules=encoder.0", f"fsdp:blocks={WRAPPED}"),
     ("zero:stage=1,gradient_as_bucket_view=true",),
     (f"zero:stage=2,blocks={WRAPPED}",),
     (f"fsdp:blocks={WRAPPED}",),

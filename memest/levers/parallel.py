@@ -115,7 +115,7 @@ FSDP = Lever(
         ),
     },
     modes=("train",),
-    excludes=("ddp", "zero", "channels_last", "clip", *ALONE),
+    excludes=("ddp", "zero", "channels_last", "clip", "inplace", *ALONE),
     change=_sharded,
     source="torch/distributed/fsdp/_fully_shard, torch/csrc/distributed/c10d/ProcessGroupGloo.cpp",
 )
@@ -133,7 +133,7 @@ ZERO = Lever(
         "blocks": BLOCKS,
     },
     modes=("train",),
-    excludes=("ddp", "fsdp", "clip", *ALONE),
+    excludes=("ddp", "fsdp", "clip", "inplace", *ALONE),
     change=_staged,
     source="torch/distributed/optim/zero_redundancy_optimizer.py; stages 2 and 3: fully_shard with reshard_after_forward false and auto",
 )
