@@ -14,7 +14,7 @@ from memest.planning.sweep import Sweep, sweep
 
 A_SECOND = 1_000_000
 ALONE, TRACKED = 400, 3
-GRIDS: dict[str, dict[str, range]] = {
+GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
     "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
 }
