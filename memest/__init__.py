@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from memest.hardware import load_hardware as load_hardware
     from memest.hardware import verdict as verdict
     from memest.libraries.cpu import Cpu as Cpu
+    from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
+    from memest.planning.checkpoints import plan_checkpoints as plan_checkpoints
     from memest.planning.compare import Comparison as Comparison
     from memest.planning.compare import compare as compare
     from memest.planning.fit import Fit as Fit
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Builder": "memest.builder",
+    "CheckpointPlan": "memest.planning.checkpoints",
     "Comparison": "memest.planning.compare",
     "Cpu": "memest.libraries.cpu",
     "Estimate": "memest.estimate",
@@ -80,6 +83,7 @@ _HOMES = {
     "model": "memest.sources",
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
+    "plan_checkpoints": "memest.planning.checkpoints",
     "verdict": "memest.hardware",
 }
 __all__ = ["__version__", *_HOMES]

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from typing import Protocol
 
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
 from memest.ops.kernels import partial_sums, transposed_block, transposes
-from memest.ops.tape import Trace
+from memest.ops.tape import Event, Trace
 from memest.tensor import Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes
 
 Items = evaluate.Items
@@ -37,6 +38,88 @@ class AccumulateGrad:
 
     def drop(self, ledger: Ledger) -> None:
         """A leaf saves nothing."""
+
+
+class Promise(Protocol):
+    """Whoever makes a node's saved tensors again when they are wanted."""
+
+    def fulfil(self) -> None:
+        """See to it that every holder that waits has its storages."""
+
+    def forget(self) -> None:
+        """One holder less waits."""
+
+
+class Holder:
+    """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them."""
+
+    __slots__ = ("_gaps", "_promise", "storages")
+
+    def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
+        self.storages = storages
+        self._promise = promise
+        self._gaps = [i for i, s in enumerate(storages) if s is None]
+        for s in storages:
+            if s is not None:
+                s.refs += 1
+
+    @property
+    def waits(self) -> bool:
+        """True until its node has run or died, when its tensors are promised."""
+        return self._promise is not None
+
+    def fill(self, storages: list[Storage | None]) -> None:
+        """What was promised."""
+        for i in self._gaps:
+            found = self.storages[i] = storages[i]
+            assert found is not None
+            found.refs += 1
+
+    def unpack(self) -> list[Storage]:
+        """The storages, made again where they were promised."""
+        if self._promise is not None:
+            self._promise.fulfil()
+        return [s for s in self.storages if s is not None]
+
+    def leave(self, ledger: Ledger) -> None:
+        """The kernel has run: tensors made again die with its locals, the others wait for :meth:`release`."""
+        for i in self._gaps:
+            _let_go(ledger, self.storages[i])
+            self.storages[i] = None
+
+    def release(self, ledger: Ledger) -> None:
+        """The node has run, or is dead (release_variables)."""
+        for s in self.storages:
+            _let_go(ledger, s)
+        self.storages, self._gaps = [], []
+        if self._promise is not None:
+            promise, self._promise = self._promise, None
+            promise.forget()
+
+
+def _let_go(ledger: Ledger, storage: Storage | None) -> None:
+    if storage is not None:
+        ledger.let_go_storage(storage)
+
+
+class Keeping:
+    """What is done with the tensors a call saves: they are kept. Others do otherwise (torch.autograd.graph.saved_tensors_hooks)."""
+
+    def ends(self) -> bool:
+        """True when the call ends with the next tensors that are saved."""
+        return False
+
+    def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
+        """The holder of what one call saves; ``numbers`` marks Python numbers wrapped for the call, which no hook sees."""
+        return Holder(storages)
+
+
+class EndOfRecomputation(Exception):  # noqa: N818
+    """The last tensor to be saved is there; the call goes no further. ``ran`` says whether its kernel ran before that."""
+
+    def __init__(self, ran: bool) -> None:
+        super().__init__()
+        self.ran = ran
 
 
 class Node:
@@ -66,7 +149,7 @@ class Node:
         self.layer = layer
         self.attributes = attributes
         self.needs = needs
-        self.saved: list[Storage] = []
+        self.saved = Holder([])
         self.saved_specs: tuple[tuple[str, Spec], ...] = ()
         self.notes: Items = ()
         self.edges: list[tuple[Node | AccumulateGrad, int] | None] = []
@@ -85,9 +168,7 @@ class Node:
             node.refs -= 1
             if node.refs:
                 continue
-            for storage in node.saved:
-                ledger.let_go_storage(storage)
-            node.saved = []
+            node.saved.release(ledger)
             stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))
 
 
@@ -105,6 +186,7 @@ class Machine:
         self._order = count()
         self.gradients: dict[str, Value] = {}
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
+        self.keeping = Keeping()
 
     # forward -----------------------------------------------------------------------------------------------------------
 
@@ -125,8 +207,10 @@ class Machine:
                 specs.append(tuple(v.spec for v in a))
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
         trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu, evaluate.kinds_of(attributes))
-        storages = self._replay(trace, [v.storage for v in flat])
         wants = differentiable and any(needs) and not trace.is_noop
+        if wants and self.keeping.ends() and last_save(trace) is not None:
+            self._end(trace, [v.storage for v in flat])
+        storages = self._replay(trace.events, [v.storage for v in flat])
         node = None
         if wants:
             node = Node(next(self._sequence), op, self.ledger.layer, attributes, needs)
@@ -136,14 +220,8 @@ class Machine:
                     edge[0].refs += 1
             node.notes = trace.notes
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
-            for s in trace.saved:
-                storage = storages[s.slot]
-                storage.refs += 1
-                if storage.category == "temporary":
-                    storage.category = "activation"
-                if storage.reason == "":
-                    storage.reason = f"{s.role} of {op} ({self.ledger.layer}) kept for backward"
-                node.saved.append(storage)
+            if trace.saved:
+                self.save(node, trace, storages)
         outputs: list[Value | None] = []
         for nr, out in enumerate(trace.outputs):
             if out is None:
@@ -152,6 +230,7 @@ class Machine:
             if out.same_as >= 0:
                 value = flat[out.same_as]
                 value.spec = out.spec
+                value.storage.version += not trace.is_noop
             else:
                 value = Value(out.spec, storages[out.slot])
                 if out.is_view and out.slot < len(flat):
@@ -168,6 +247,35 @@ class Machine:
                 node.out_specs.append(out.spec)
         return outputs
 
+    def save(self, node: Node, trace: Trace, storages: list[Storage]) -> None:
+        """What the call saves goes to whoever keeps it now; what nobody keeps and nobody is given dies."""
+        node.saved = self.keeping.pack([storages[s.slot] for s in trace.saved], numbers_of(trace))
+        given = {o.slot for o in trace.outputs if o is not None}
+        for s in trace.saved:
+            storage = storages[s.slot]
+            if storage.refs == 0:
+                if s.slot not in given:
+                    given.add(s.slot)
+                    self.ledger.release(storage)
+                continue
+            if storage.category == "temporary":
+                storage.category = "activation"
+            if storage.reason == "":
+                storage.reason = f"{s.role} of {node.op} ({self.ledger.layer}) kept for backward"
+
+    def _end(self, trace: Trace, inputs: list[Storage]) -> None:
+        """The call up to the last tensor it saves; then its locals die."""
+        cut = last_save(trace)
+        assert cut is not None
+        storages = self._replay(trace.events[:cut], inputs)
+        holder = self.keeping.pack([storages[s.slot] if s.slot < len(storages) else None for s in trace.saved], numbers_of(trace))
+        dropped = {e.slot for e in trace.events[:cut] if e.nbytes == -1}
+        for slot, storage in enumerate(storages):
+            if slot >= trace.n_inputs and slot not in dropped and storage.refs == 0:
+                self.ledger.release(storage)
+        holder.release(self.ledger)
+        raise EndOfRecomputation(ran=kernel_ran(trace, cut))
+
     def _hold_base(self, view: Value, source: Value | None) -> None:
         """A view keeps the tensor it looks at (that tensor's own base, when it is a view itself)."""
         base = Value(view.spec, view.storage) if source is None else source if source.base is None else source.base
@@ -181,7 +289,7 @@ class Machine:
         slices = Node(next(self._sequence), COPY_SLICES, self.ledger.layer, (), inner.needs)
         slices.inner = inner
         slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
-        slices.saved, inner.saved = inner.saved, []
+        slices.saved, inner.saved = inner.saved, Holder([])
         slices.out_specs = [base.spec]
         slices.notes = (("view", view.spec),)
         old = inner.edges[0]
@@ -237,11 +345,11 @@ class Machine:
         assert isinstance(value.node, Node | AccumulateGrad)
         return value.node, value.output_nr
 
-    def _replay(self, trace: Trace, inputs: list[Storage]) -> list[Storage]:
-        """The trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
+    def _replay(self, events: tuple[Event, ...], inputs: list[Storage]) -> list[Storage]:
+        """A trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
         ledger = self.ledger
         storages = list(inputs)
-        for _slot, size, scratch in trace.events:
+        for _slot, size, scratch in events:
             if size >= 0:
                 storages.append(ledger.allocate(size, "workspace" if scratch else "temporary"))
             else:
@@ -297,14 +405,14 @@ class Machine:
             ledger.layer, ledger.op = node.layer, node.op
             outputs = self._apply(node, grads) if node.op not in _ENGINE_NODES else self._apply_engine_node(node, grads)
         else:
+            node.saved.unpack()
+            node.saved.leave(ledger)
             outputs = [None] * len(node.edges)
         outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
         for g in grads:
             if g is not None:
                 ledger.let_go(g)
-        for storage in node.saved:
-            ledger.let_go_storage(storage)
-        node.saved = []
+        node.saved.release(ledger)
         ready: list[Node | AccumulateGrad] = []
         for gradient, edge in zip(outputs, node.edges, strict=True):
             if edge is None:
@@ -324,6 +432,7 @@ class Machine:
     def _apply(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
         ledger = self.ledger
         present = [g for g in grads if g is not None]
+        saved = node.saved.unpack()
         trace = self._backward(
             node.op,
             node.saved_specs,
@@ -335,19 +444,20 @@ class Machine:
             self.cpu,
             evaluate.kinds_of(node.attributes),
         )
-        storages = self._replay(trace, [*node.saved, *(g.storage for g in present)])
+        storages = self._replay(trace.events, [*saved, *(g.storage for g in present)])
         outputs: list[Value | None] = []
         for out in trace.outputs:
             if out is None:
                 outputs.append(None)
-            elif out.same_as >= len(node.saved):
-                outputs.append(ledger.hold(present[out.same_as - len(node.saved)]))
+            elif out.same_as >= len(saved):
+                outputs.append(ledger.hold(present[out.same_as - len(saved)]))
             else:
                 value = ledger.hold(Value(out.spec, storages[out.slot]))
                 if out.is_view:
-                    source = out.slot - len(node.saved)
+                    source = out.slot - len(saved)
                     self._hold_base(value, present[source] if 0 <= source < len(present) else None)
                 outputs.append(value)
+        node.saved.leave(ledger)
         return outputs
 
     def _apply_engine_node(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
@@ -374,7 +484,7 @@ class Machine:
         clone = self._fresh(Spec(view.shape, contiguous_strides(view.shape), view.dtype))
         inner.saved = node.saved
         outputs = self._apply(inner, [clone])
-        inner.saved = []
+        inner.saved = Holder([])
         ledger.let_go(clone)
         if outputs[0] is not None:
             ledger.let_go(outputs[0])
@@ -460,6 +570,23 @@ class Machine:
             self.on_gradient(leaf)
 
 
+def last_save(trace: Trace) -> int | None:
+    """How many events precede the last tensor that hooks see saved; None when they see none."""
+    return max((s.at for s, number in zip(trace.saved, numbers_of(trace), strict=True) if not number), default=None)
+
+
+def kernel_ran(trace: Trace, cut: int) -> bool:
+    """True when nothing is allocated after the first ``cut`` events."""
+    return not any(e.nbytes > 0 for e in trace.events[cut:])
+
+
+def numbers_of(trace: Trace) -> list[bool]:
+    """Which saved tensors are Python numbers wrapped for the call (SavedVariable::register_hooks passes them over)."""
+    given = {o.slot for o in trace.outputs if o is not None}
+    return [s.spec.shape == () and s.spec.dtype in _NUMBERS and s.slot >= trace.n_inputs and s.slot not in given for s in trace.saved]
+
+
+_NUMBERS = frozenset({"float64", "int64", "bool"})
 _DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memest.conditions import Conditions, reduced
 from memest.dtypes import check_dtype
@@ -22,6 +22,9 @@ from memest.optimizers import optimizer_named
 from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, bind, play
+
+if TYPE_CHECKING:
+    from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
@@ -187,7 +190,8 @@ def estimate(
     shapes = input_shapes(job.graph, input_shape)
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
-    training = job.recipe.training
+    recipe = job.at(shapes, sizes)
+    training = recipe.training
     return Estimate(
         graph=graph.name,
         mode=mode,
@@ -196,12 +200,12 @@ def estimate(
         input_shapes=shapes,
         device=device,
         dtype=dtype,
-        cpu=job.recipe.cpu,
+        cpu=recipe.cpu,
         played=job.graph,
         sizes=sizes,
-        recipe=job.recipe,
+        recipe=recipe,
         levers=job.levers,
-        summary=summarize(job.graph, shapes, sizes, job.recipe),
+        summary=summarize(job.graph, shapes, sizes, recipe),
     )
 
 
@@ -210,7 +214,25 @@ class Job(NamedTuple):
 
     graph: Graph
     recipe: Recipe
-    levers: tuple[str, ...]
+    chosen: tuple[Setting, ...] = ()
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """The levers as they were asked for."""
+        return tuple(s.text for s in self.chosen)
+
+    @property
+    def depends_on_shape(self) -> bool:
+        """True when a lever finds its setting for one input shape at a time: ``recipe`` is then that of no shape."""
+        return any(s.waits_for_shape for s in self.chosen)
+
+    def at(self, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:
+        """The recipe for one input shape."""
+        if not self.depends_on_shape:
+            return self.recipe
+        from memest.levers.table import fit
+
+        return fit(self.graph, self.recipe, self.chosen, shapes, sizes)
 
 
 def prepare(
@@ -244,11 +266,11 @@ def prepare(
         cpu=cpu or Cpu.detect(),
     )
     if not levers:
-        return Job(played, recipe, ())
+        return Job(played, recipe)
     from memest.levers.table import pull, settings
 
     chosen = settings(levers, mode)
-    return Job(*pull(played, recipe, chosen), tuple(s.text for s in chosen))
+    return Job(*pull(played, recipe, chosen), chosen)
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:

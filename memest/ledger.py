@@ -8,9 +8,10 @@ from memest.tensor import Shape, Spec
 
 
 class Storage:
-    """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released."""
+    """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``version`` counts the calls that
+    wrote into it in place."""
 
-    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs")
+    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs", "version")
 
     def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
         self.id = ident
@@ -20,6 +21,7 @@ class Storage:
         self.op = op
         self.reason = reason
         self.refs = 0
+        self.version = 0
 
 
 class Step(NamedTuple):

@@ -59,7 +59,7 @@ class Reading:
         tensors: dict[int, str] = {}
         numbers: dict[int, str] = {}
         for node in self._nodes():
-            for storage, (_, s) in zip(node.saved, node.saved_specs, strict=True):
+            for storage, (_, s) in zip(node.saved.storages, node.saved_specs, strict=True):
                 number = s.shape == () and s.dtype in ("float64", "int64", "bool") and storage.id not in (*own, *made)
                 if storage.nbytes:
                     (numbers if number else tensors)[storage.id] = named(storage.id, storage.nbytes, own, made)

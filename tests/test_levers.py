@@ -24,6 +24,7 @@ EXAMPLES: dict[str, str] = {
     "ddp": "ddp:gradient_as_bucket_view=true",
     "fsdp": "fsdp:blocks=encoder.0+decoder.0,world=3",
     "zero": "zero:stage=1",
+    "checkpoint": "checkpoint:modules=encoder.0+decoder.0",
 }
 NET = {"base_filters": 4, "levels": 2, "inplace": False}
 SHAPES = [(n, 3, h, w) for n, h, w in ((2, 16, 24), (3, 32, 16), (4, 32, 32), (5, 24, 40), (5, 48, 40), (6, 48, 40))]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from memest.dims import resolve
 from memest.graph import Graph, Layer
-from memest.timeline import bind, operator_named
+from memest.timeline import Segment, bind, operator_named
+from memest.timeline.segments import bounds_of
 from validation.rows import call_torch
 
 
 class GraphModule(nn.Module):
-    """An ``nn.Module`` whose forward plays the layers of a graph; a value is deleted where the graph drops it."""
+    """An ``nn.Module`` whose forward plays the layers of a graph; a value is deleted where the graph drops it. ``segments`` run under
+    ``torch.utils.checkpoint.checkpoint``."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, segments: Sequence[Segment] = ()) -> None:
         super().__init__()
         self.graph = graph
+        self.segments = tuple(segments)
         self.keys = {p.name: p.name.replace(".", "__") for p in graph.parameters}
         for p in graph.parameters:
             self._own(p.name, _initial(p.shape, p.dtype, p.name), p.buffer, p.trainable)
@@ -35,12 +40,35 @@ class GraphModule(nn.Module):
         env: dict[str, torch.Tensor] = {i.name: t for i, t in zip(graph.inputs, inputs, strict=True)}
         for name, key in self.keys.items():
             env[name] = getattr(self, key)
-        for layer in graph.layers:
-            self._play(layer, env, sizes)
-            for name in layer.drops:
-                del env[name]
+        done = 0
+        for segment in self.segments:
+            self._run(done, segment.start, env, sizes)
+            self._checkpoint(segment, env, sizes)
+            done = segment.end
+        self._run(done, len(graph.layers), env, sizes)
         outputs = tuple(env[name] for name in graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _run(self, start: int, end: int, env: dict[str, torch.Tensor], sizes: dict[str, int]) -> None:
+        for layer in self.graph.layers[start:end]:
+            self._play(layer, env, sizes)
+            for name in layer.drops:
+                env.pop(name, None)
+
+    def _checkpoint(self, segment: Segment, env: dict[str, torch.Tensor], sizes: dict[str, int]) -> None:
+        bounds = bounds_of(self.graph, segment)
+
+        def forward(*arguments: torch.Tensor) -> list[torch.Tensor]:
+            own = dict(zip(bounds.arguments, arguments, strict=True))
+            own.update((name, getattr(self, self.keys[name])) for name in bounds.owned)
+            self._run(segment.start, segment.end, own, sizes)
+            return [own[name] for name in bounds.results]
+
+        results = checkpoint(forward, *(env[name] for name in bounds.arguments), use_reentrant=False)
+        env.update(zip(bounds.results, results, strict=True))
+        for layer in self.graph.layers[segment.start : segment.end]:
+            for name in layer.drops:
+                env.pop(name, None)
 
     def _play(self, layer: Layer, env: dict[str, torch.Tensor], sizes: dict[str, int]) -> None:
         row = operator_named(layer.op)

@@ -16,11 +16,13 @@ import torch
 from memest.estimate import estimate
 from memest.graph import Graph
 from memest.importers.torch import from_torch
+from memest.levers.checkpoint import CHECKPOINT
 from memest.levers.freeze import inside
 from memest.levers.receptive import receptive_field
 from memest.levers.table import Setting, pull, settings
 from memest.timeline import Recipe
 from memest.timeline.tiling import per_dim
+from validation.checkpointing import checkpoint_modules
 from validation.execute import GraphModule
 from validation.setup import Inputs, Setup, prediction_of
 from validation.tiling import predict_in_windows
@@ -235,6 +237,18 @@ def _shard_optimizer(setup: Setup, options: Options) -> None:
         setup.optimizer = ZeroRedundancyOptimizer(parameters, type(setup.optimizer), **given)
 
 
+def _checkpoint(setup: Setup, options: Options) -> None:
+    """A described graph runs its segments under checkpoint; of a module, the submodules that segments are."""
+    if options["budget"] is not None:
+        raise ValueError("segments under a budget depend on the whole step: measure them by name")
+    graph = _graph(setup)
+    segments = CHECKPOINT.change(graph, Recipe(training=True), options)[1].segments
+    if isinstance(setup.module, GraphModule):
+        setup.module = GraphModule(graph, segments).train(setup.module.training)
+        return
+    checkpoint_modules(setup.module, [s.name for s in segments])
+
+
 LEVERS: dict[str, TorchLever] = {
     "freeze": TorchLever(prepare=_freeze),
     "inplace": TorchLever(prepare=_inplace),
@@ -249,6 +263,7 @@ LEVERS: dict[str, TorchLever] = {
     "ddp": TorchLever(wrap=_replicate),
     "fsdp": TorchLever(prepare=_shard),
     "zero": TorchLever(prepare=_shard_stage, wrap=_shard_optimizer),
+    "checkpoint": TorchLever(prepare=_checkpoint),
 }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from memest.errors import UsageError
+from memest.units import parse_budget
+
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
@@ -21,6 +24,14 @@ def flag(text: str) -> bool:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     raise ValueError("expected true or false")
+
+
+def size(text: str) -> int:
+    """A number of bytes with its unit."""
+    try:
+        return parse_budget(text)
+    except UsageError as e:
+        raise ValueError(str(e)) from None
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from typing import Any
 
 from memest.graph import Graph
 from memest.ops.operator import REQUIRED
+from memest.tensor import Shape
 from memest.timeline.recipe import Recipe
 
 Options = Mapping[str, Any]
 Change = Callable[[Graph, Recipe, Options], tuple[Graph, Recipe]]
+Fit = Callable[[Graph, Recipe, Options, Mapping[str, Shape], Mapping[str, int]], Recipe]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +33,9 @@ class Option:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lever:
     """One row. ``change`` gives the graph and the recipe as they are with the lever pulled; it raises UsageError or UnsupportedError when
-    the lever cannot be pulled there. ``modes`` are those it means something in; ``excludes`` the levers it contradicts; ``source`` is where
-    its rule was read."""
+    the lever cannot be pulled there. ``fit`` (None: nothing) gives the recipe for one input shape, where that decides: when option
+    ``fit_option`` is given, after every lever has changed what it changes. ``modes`` are those it means something in; ``excludes`` the
+    levers it contradicts; ``source`` is where its rule was read."""
 
     summary: str
     price: str
@@ -41,6 +44,8 @@ class Lever:
     excludes: tuple[str, ...]
     change: Change
     source: str
+    fit: Fit | None = None
+    fit_option: str = ""
 
 
-__all__ = ["REQUIRED", "Change", "Lever", "Option", "Options"]
+__all__ = ["REQUIRED", "Change", "Fit", "Lever", "Option", "Options"]

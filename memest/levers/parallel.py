@@ -17,7 +17,7 @@ from memest.timeline.parallel import Parallel, Replicate, Shard
 from memest.timeline.recipe import Recipe
 
 RESHARD = {"auto": None, "true": True, "false": False}
-ALONE = ("micro_batch", "accumulate", "offload_optimizer", "ema", "autocast")  # not modelled together
+ALONE = ("checkpoint", "micro_batch", "accumulate", "offload_optimizer", "ema", "autocast")  # not modelled together
 
 
 def _ranks(text: str) -> int:

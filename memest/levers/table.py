@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph
 from memest.levers.autocast import AUTOCAST
+from memest.levers.checkpoint import CHECKPOINT
 from memest.levers.freeze import FREEZE
 from memest.levers.inplace import INPLACE
 from memest.levers.layout import CHANNELS_LAST
@@ -17,6 +18,7 @@ from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
 from memest.levers.parallel import DDP, FSDP, ZERO
 from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
+from memest.tensor import Shape
 from memest.timeline.recipe import Recipe
 
 LEVERS: dict[str, Lever] = {
@@ -33,6 +35,7 @@ LEVERS: dict[str, Lever] = {
     "ddp": DDP,
     "fsdp": FSDP,
     "zero": ZERO,
+    "checkpoint": CHECKPOINT,  # last: its segments are runs of the layers that the others leave
 }
 
 
@@ -48,6 +51,11 @@ class Setting:
     def lever(self) -> Lever:
         """Its row."""
         return LEVERS[self.name]
+
+    @property
+    def waits_for_shape(self) -> bool:
+        """True when the input's shape decides what it does."""
+        return self.lever.fit is not None and dict(self.options)[self.lever.fit_option] is not None
 
 
 def lever_named(name: str) -> Lever:
@@ -110,3 +118,11 @@ def pull(graph: Graph, recipe: Recipe, chosen: Sequence[Setting]) -> tuple[Graph
             known[at] = s.lever.change(graph, recipe, dict(s.options))
         graph, recipe = known[at]
     return graph, recipe
+
+
+def fit(graph: Graph, recipe: Recipe, chosen: Sequence[Setting], shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:
+    """The recipe with what ``chosen`` leave to the input's shape."""
+    for s in chosen:
+        if s.lever.fit is not None and s.waits_for_shape:
+            recipe = s.lever.fit(graph, recipe, dict(s.options), shapes, sizes)
+    return recipe

@@ -192,13 +192,15 @@ def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
 
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
     noise = k.empty(input.shape, input.dtype)
+    k.save(noise=noise, **({} if inplace else {"input": input}))
     out = input if inplace else k.empty(input.shape, input.dtype)
     if training:
         copies = [t for t in (contiguous(k, input), contiguous(k, out) if inplace else out) if t is not input and t is not out]
         k.free(*copies)
     else:
         _mean_slope(k)
-    k.save(noise=noise, **({"result": out} if inplace else {"input": input}))
+    if inplace:
+        k.save(result=out)
     return out
 
 

@@ -52,13 +52,13 @@ def _grad(grads: Grads) -> Tensor:
 def _where(
     k: Tape, condition: Tensor, input: Tensor | None, other: Tensor | None, *, input_value: float | None, other_value: float | None
 ) -> Tensor:
-    k.save(condition=condition)
     given = [t for t in (input, other) if t is not None]
     values = [v for t, v in ((input, input_value), (other, other_value)) if t is None]
     if None in values:
         raise ShapeError("needs a tensor or a value on both sides")
     dtype = result_dtype(*given) if given else _number_dtype(*values)
     sides = [t if t is not None else k.empty((), dtype) for t in (input, other)]
+    k.save(condition=condition)
     return where(k, condition, sides[0], sides[1])
 
 

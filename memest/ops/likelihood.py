@@ -155,10 +155,10 @@ def _masked_select(k: Tape, input: Tensor, mask: Tensor, *, count: int | None) -
     """How many are chosen is in the data; ``count`` says it, by default all."""
     if mask.shape != input.shape:
         raise ShapeError(f"masked_select needs a mask of the input's shape {list(input.shape)}, got {list(mask.shape)}")
+    k.save(mask=mask, input=input)
     total = k.empty((), "int64")
     sum_into(k, mask, total)
     k.free(total)
-    k.save(mask=mask, input=input)
     out = k.empty((input.numel if count is None else count,), input.dtype)
     serial = input.numel < GRAIN_SIZE or k.cpu.threads == 1
     if not (serial and input.is_contiguous and mask.is_contiguous):

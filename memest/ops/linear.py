@@ -43,10 +43,9 @@ def _multiplied(k: Tape, t: Tensor, factor: float) -> Tensor:
 
 
 def _mm(k: Tape, input: Tensor, mat2: Tensor) -> Tensor:
-    out = mm(k, input, mat2)
     _keep(k, "input", input, k.needs[1])
     _keep(k, "mat2", mat2, k.needs[0])
-    return out
+    return mm(k, input, mat2)
 
 
 def _keep(k: Tape, role: str, t: Tensor, needed: bool) -> None:
@@ -87,10 +86,10 @@ def _transposed(k: Tape, t: Tensor) -> Tensor:
 
 
 def _addmm(k: Tape, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float, alpha: float) -> Tensor:
-    out = mm(k, mat1, mat2)
-    _check_added(input, out)
     _keep(k, "mat1", mat1, k.needs[2])
     _keep(k, "mat2", mat2, k.needs[1])
+    out = mm(k, mat1, mat2)
+    _check_added(input, out)
     return out
 
 
@@ -111,12 +110,11 @@ def _addmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha: 
 
 
 def _bmm(k: Tape, input: Tensor, mat2: Tensor) -> Tensor:
-    out = batched_product(k, input, mat2)
     if k.needs[1]:
         k.save(input=input)
     if k.needs[0]:
         k.save(mat2=mat2)
-    return out
+    return batched_product(k, input, mat2)
 
 
 def _bmm_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
@@ -127,12 +125,12 @@ def _bmm_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
 
 
 def _baddbmm(k: Tape, input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float, alpha: float) -> Tensor:
-    out = batched_product(k, batch1, batch2)
-    _check_added(input, out)
     if k.needs[1]:
         k.save(batch2=batch2)
     if k.needs[2]:
         k.save(batch1=batch1)
+    out = batched_product(k, batch1, batch2)
+    _check_added(input, out)
     return out
 
 
@@ -161,12 +159,11 @@ def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _mv(k: Tape, input: Tensor, vec: Tensor) -> Tensor:
-    out = _matrix_vector(k, input, vec)
     if k.needs[0]:
         k.save(vec=vec)
     if k.needs[1]:
         k.save(input=input)
-    return out
+    return _matrix_vector(k, input, vec)
 
 
 def _mv_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:

@@ -160,8 +160,8 @@ def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, k
 
 def _extremum(k: Tape, input: Tensor) -> Tensor:
     out = k.empty((), input.dtype)
-    k.save(input=input, result=out)
     contiguous(k, input)
+    k.save(input=input, result=out)
     return out
 
 

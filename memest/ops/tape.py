@@ -84,11 +84,12 @@ class Out(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What autograd keeps: the role, the metadata and the storage slot."""
+    """What autograd keeps: the role, the metadata, the storage slot, and how many events were there when it was packed."""
 
     role: str
     spec: Spec
     slot: int
+    at: int
 
 
 class Trace(NamedTuple):
@@ -156,11 +157,12 @@ class Tape:
                 self._events.append(Event(t.slot, -1, False))
 
     def save(self, **roles: Tensor | None) -> None:
-        """Keep tensors for backward under their roles; nothing happens when no gradient is wanted."""
+        """Keep tensors for backward under their roles; nothing happens when no gradient is wanted. The place counts: torch keeps what a
+        kernel reads before it runs, and what it gives after that (a recomputation ends with the last tensor it has to keep)."""
         if any(self.needs):
             for role, t in roles.items():
                 if t is not None:
-                    self._saved.append(Saved(role, t.spec, t.slot))
+                    self._saved.append(Saved(role, t.spec, t.slot, len(self._events)))
 
     def noop(self, input: Tensor) -> Tensor:
         """Torch hands back the very input without recording anything (dropout that is off): no node is made."""

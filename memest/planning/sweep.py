@@ -171,7 +171,10 @@ def _parts(
 
 def _job(graph: Graph, combination: tuple[str, ...], levers: Sequence[str], cpu: Cpu | None) -> Job:
     mode, optimizer, loss, dtype = combination
-    return prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+    if job.depends_on_shape:
+        raise UsageError(f"levers {', '.join(levers)}: chosen for one input shape at a time; estimate each, or name the segments")
+    return job
 
 
 def _joined(

@@ -82,7 +82,11 @@ class Caller:
             if isinstance(entry, Operator):
                 return machine.call(entry.name, tensors, attributes, self.grad_mode, entry.backward is not None)
             self._frames.append([])
-            result = entry.compose(self, *tensors, **dict(attributes))
+            try:
+                result = entry.compose(self, *tensors, **dict(attributes))
+            except BaseException:
+                self._leave([])
+                raise
             outputs = list(result) if isinstance(result, tuple) else [result]
             self._leave(outputs)
             return outputs

@@ -19,21 +19,25 @@ from memest.tensor import Shape, Spec, nbytes, spec
 from memest.timeline.averaging import hold_average
 from memest.timeline.batches import Batch, whole
 from memest.timeline.caller import Caller, operator_named
+from memest.timeline.checkpointing import Frame
 from memest.timeline.overwriting import may_overwrite
 from memest.timeline.parallel import Alone, Parallel, Replicate
 from memest.timeline.recipe import Recipe
+from memest.timeline.segments import check_segments
 from memest.timeline.tiling import play_tiles
 from memest.timeline.training import train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Resident storages and the steps on top of them; ``overwriting`` names the layers that the recipe made write over their input."""
+    """Resident storages and the steps on top of them; ``overwriting`` names the layers that the recipe made write over their input,
+    ``ran_again`` those that ran once more in backward."""
 
     residents: tuple[Storage, ...]
     steps: tuple[Step, ...]
     values: Mapping[str, Spec]
     overwriting: tuple[str, ...] = ()
+    ran_again: tuple[str, ...] = ()
 
 
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
@@ -45,18 +49,22 @@ def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, in
 class Player:
     """One run of the layers: the ledger, the machine and the values alive, by name."""
 
+    kind_of_machine: type[Machine] = Machine
+
     def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, remember: bool) -> None:
         self.graph = graph
         self.recipe = recipe
         self.sizes = sizes
         self.ledger = Ledger()
-        self.machine = Machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
+        self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
         self.caller = Caller(self.machine, recipe.training, recipe.autocast)
         self.env: dict[str, Value] = {}
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
         self.parallel = _parallel(self, recipe.parallel)
+        self.ran_again: list[str] = []
+        check_segments(graph, recipe)
         self._make_residents(input_shapes)
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
@@ -86,7 +94,11 @@ class Player:
             self.caller.leave_autocast()
         ledger = self.ledger
         return Timeline(
-            residents=tuple(ledger.residents), steps=tuple(ledger.steps), values=self.specs, overwriting=tuple(self.overwriting)
+            residents=tuple(ledger.residents),
+            steps=tuple(ledger.steps),
+            values=self.specs,
+            overwriting=tuple(self.overwriting),
+            ran_again=tuple(self.ran_again),
         )
 
     def forward(self, batch: Batch) -> list[Value]:
@@ -96,25 +108,39 @@ class Player:
         held = {name: self.env[name] for name in batch.inputs}
         self.env.update(batch.inputs)
         self.parallel.before_forward()
-        for index, layer in enumerate(self.graph.layers):
-            self.parallel.enter(index)
-            self._layer(layer)
-            self.parallel.leave(index)
+        done = 0
+        for segment in self.recipe.segments:
+            self.run(done, segment.start, self.env)
+            self.ledger.layer, self.ledger.op = self.graph.layers[segment.start].name, "checkpoint"
+            Frame(self, segment).run()
+            done = segment.end
+        self.run(done, len(self.graph.layers), self.env)
         self.parallel.after_forward()
         self.sizes = given
         outputs = [self.env[name] for name in self.graph.outputs]
         self.env.update(held)
         return outputs
 
-    def _layer(self, layer: Layer) -> None:
+    def run(self, start: int, end: int, env: dict[str, Value]) -> None:
+        """The layers number ``start`` up to ``end``, on the values in ``env``."""
+        again = self.ledger.phase == "backward"
+        for index in range(start, end):
+            layer = self.graph.layers[index]
+            self.parallel.enter(index)
+            self._layer(layer, env)
+            self.parallel.leave(index)
+            if again:
+                self.ran_again.append(layer.name)
+
+    def _layer(self, layer: Layer, env: dict[str, Value]) -> None:
         self.ledger.layer = layer.name
         try:
             entry = operator_named(layer.op)
             attributes = self._mode(self._attributes(layer, entry))
-            if self.recipe.inplace and may_overwrite(self.graph, layer, attributes, self.env, self.recipe.training):
+            if self.recipe.inplace and may_overwrite(self.graph, layer, attributes, env, self.recipe.training):
                 attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
                 self.overwriting[layer.name] = None
-            outputs = self.caller.run(entry, [self._bound(t) for t in layer.tensors], attributes)
+            outputs = self.caller.run(entry, [_bound(t, env) for t in layer.tensors], attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -123,13 +149,14 @@ class Player:
             raise GraphError(f"layer {layer.name!r} ({layer.op}): gives {len(outputs)} outputs, {len(layer.outputs)} are named")
         for name, value in zip(layer.outputs, outputs, strict=False):
             if value is not None:
-                self.env[name] = self.ledger.hold(value)
+                env[name] = self.ledger.hold(value)
                 self.specs[name] = value.spec
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))
         for name in layer.drops:
-            self.ledger.let_go(self.env.pop(name))
+            if name in env:  # a segment's caller drops what is the caller's
+                self.ledger.let_go(env.pop(name))
 
     def _attributes(self, layer: Layer, entry: Operator | Composite) -> tuple[tuple[str, Any], ...]:
         """All attributes, defaults included; remembered on the graph unless sizes stand in them."""
@@ -149,19 +176,6 @@ class Player:
             return attributes
         return tuple((k, self.recipe.training if k == "training" and v is None else v) for k, v in attributes)
 
-    def _bound(self, reference: Any) -> Any:
-        if reference is None:
-            return None
-        if isinstance(reference, str):
-            return self._value(reference)
-        return [self._value(name) for name in reference]
-
-    def _value(self, name: str) -> Value:
-        try:
-            return self.env[name]
-        except KeyError:
-            raise GraphError(f"reads {name!r}, which does not exist or is gone{did_you_mean(name, self.env)}") from None
-
 
 def _parallel(player: Player, plan: Parallel | None) -> Alone:
     """What the other ranks add to the step."""
@@ -174,3 +188,18 @@ def _parallel(player: Player, plan: Parallel | None) -> Alone:
     from memest.timeline.parallel.shards import Shards
 
     return Shards(player, plan)
+
+
+def _bound(reference: Any, env: Mapping[str, Value]) -> Any:
+    if reference is None:
+        return None
+    if isinstance(reference, str):
+        return _value(reference, env)
+    return [_value(name, env) for name in reference]
+
+
+def _value(name: str, env: Mapping[str, Value]) -> Value:
+    try:
+        return env[name]
+    except KeyError:
+        raise GraphError(f"reads {name!r}, which does not exist or is gone{did_you_mean(name, env)}") from None

@@ -8,6 +8,7 @@ from memest import losses, optimizers
 from memest.libraries.cpu import Cpu
 from memest.timeline.autocast import Autocast
 from memest.timeline.parallel.plan import Parallel
+from memest.timeline.segments import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,8 @@ class Recipe:
     """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
     optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
     optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
-    between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is."""
+    between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is.
+    ``segments`` are the checkpointed runs of layers, in order."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
@@ -60,6 +62,7 @@ class Recipe:
     inplace: bool = False
     offload: bool = False
     tiles: Tiles | None = None
+    segments: tuple[Segment, ...] = ()
     cpu: Cpu = field(default_factory=Cpu)
     autocast: Autocast | None = None
     parallel: Parallel | None = None
