@@ -33,6 +33,15 @@ class Conditions:
             and all(g.holds(sizes) for g in self.others)
         )
 
+    def both(self, other: Conditions) -> Conditions:
+        """Where ``self`` and ``other`` hold."""
+        return Conditions(
+            least={s: max(self.least.get(s, 1), other.least.get(s, 1)) for s in {**self.least, **other.least}},
+            most={s: min(c.most[s] for c in (self, other) if s in c.most) for s in {**self.most, **other.most}},
+            multiple={s: lcm(self.multiple.get(s, 1), other.multiple.get(s, 1)) for s in {**self.multiple, **other.multiple}},
+            others=tuple(dict.fromkeys((*self.others, *other.others))),
+        )
+
     @property
     def texts(self) -> tuple[str, ...]:
         """One line each, as Python writes comparisons."""
