@@ -43,6 +43,14 @@ class Conditions:
         )
 
     @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The same as single comparisons."""
+        found = [Guard(">=", symbol(s), n) for s, n in self.least.items() if n > 1]
+        found += [Guard("<=", symbol(s), n) for s, n in self.most.items()]
+        found += [Guard("==", Expr("%", (symbol(s), n)), 0) for s, n in self.multiple.items() if n > 1]
+        return (*found, *self.others)
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """One line each, as Python writes comparisons."""
         bounds = []

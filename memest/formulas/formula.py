@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.conditions import Conditions, reduced
+from memest.dims import Guard
 from memest.formulas import shares
 from memest.formulas.domain import Domain, domain
 from memest.formulas.regime import Regime, dominant, regime
@@ -58,6 +59,20 @@ class Formula:
     def conditions(self) -> tuple[str, ...]:
         """Where it holds: comparisons of sizes, as Python writes them."""
         return self._conditions.texts
+
+    @property
+    def rules(self) -> tuple[Guard, ...]:
+        """The conditions as comparisons."""
+        return self._conditions.guards
+
+    @property
+    def title(self) -> str:
+        """What was asked, on one line."""
+        e = self.estimate
+        how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
+        levers = "".join(f", {lever}" for lever in e.levers)
+        threads = "1 thread" if e.cpu.threads == 1 else f"{e.cpu.threads} threads"
+        return f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.device} ({e.cpu.isa}, {threads})"
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""

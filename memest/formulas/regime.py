@@ -8,13 +8,14 @@ close is taken for what its formula says, and the regime then holds only while t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from memest.dims import Opaque
 from memest.formulas.domain import Domain, Interval, covers
 from memest.formulas.moments import Inside, alive_at, inside
+from memest.formulas.notation import monomial, signed_sum
 from memest.formulas.polynomial import ONE, Monomial, Polynomial, degree, number, total
 from memest.program import Instant, LiveSets, most
 
@@ -55,6 +56,17 @@ class Regime:
     def scratchpad_bytes(self) -> int:
         """What the library works in at the winner's highest event, at the sizes at hand."""
         return self.own.inside.scratchpad_bytes if self.own else 0
+
+    def texts(self, order: Sequence[str]) -> tuple[str, ...]:
+        """The conditions that are comparisons, one line each, with sizes in the given ``order``."""
+        low, high = self.interval
+        name = monomial(self.scale, order)
+        found = [*self.domain.texts]
+        if low is not None and high is not None:
+            found.append(f"{low:,} <= {name} <= {high:,}")
+        elif low is not None or high is not None:
+            found.append(f"{name} >= {low:,}" if high is None else f"{name} <= {high:,}")
+        return (*found, *(f"{signed_sum(c, order)} >= 0" for c in self.comparisons))
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """True where ``peak`` is the peak: every condition checked, kernels asked."""

@@ -1,0 +1,53 @@
+"""Numbers and polynomials as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from memest.dims import Expr
+from memest.formulas.polynomial import Monomial, Polynomial
+
+
+def comma_separated(n: int) -> str:
+    """``1,024``."""
+    return f"{n:,}"
+
+
+def signed_sum(
+    p: Polynomial,
+    order: Sequence[str],
+    number: Callable[[int], str] = comma_separated,
+    size: Callable[[str], str] = str,
+    times: str = "·",
+    extra: Sequence[str] = (),
+) -> str:
+    """``1,684·N·H·W + 8·N + 12``; sizes in the given ``order``, ``extra`` names last."""
+    parts = [(c < 0, _term(abs(c), m, order, number, size, times)) for m, c in p.ordered]
+    parts += [(False, name) for name in extra]
+    if not parts:
+        return number(0)
+    (negative, first), *others = parts
+    return ("-" if negative else "") + first + "".join(f" {'-' if negative else '+'} {text}" for negative, text in others)
+
+
+def _term(c: Fraction, m: Monomial, order: Sequence[str], number: Callable[[int], str], size: Callable[[str], str], times: str) -> str:
+    factors = [_power(e, power, size) for e, power in sorted(m, key=lambda item: _place(item[0], order))]
+    if c.numerator != 1 or not factors:
+        factors.insert(0, number(c.numerator))
+    text = times.join(factors)
+    return text if c.denominator == 1 else f"{text}/{number(c.denominator)}"
+
+
+def _power(e: Expr, power: int, size: Callable[[str], str]) -> str:
+    name = size(e.args[0]) if e.op == "symbol" else f"({e.text})"
+    return name if power == 1 else f"{name}^{power}"
+
+
+def _place(e: Expr, order: Sequence[str]) -> tuple[int, str]:
+    return (order.index(e.args[0]) if e.op == "symbol" and e.args[0] in order else len(order), e.text)
+
+
+def monomial(m: Monomial, order: Sequence[str]) -> str:
+    """``N·H·W``."""
+    return signed_sum(Polynomial({m: Fraction(1)}), order)
