@@ -57,6 +57,11 @@ class Regime:
         """What the library works in at the winner's highest event, at the sizes at hand."""
         return self.own.inside.scratchpad_bytes if self.own else 0
 
+    @property
+    def kernels(self) -> tuple[Watched, ...]:
+        """Every kernel whose formula counts: the winner's own first."""
+        return (*((self.own,) if self.own else ()), *self.watched)
+
     def texts(self, order: Sequence[str]) -> tuple[str, ...]:
         """The conditions that are comparisons, one line each, with sizes in the given ``order``."""
         low, high = self.interval

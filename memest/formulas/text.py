@@ -20,18 +20,24 @@ LABEL = 16
 
 def facts(formula: Formula) -> tuple[tuple[str, str], ...]:
     """(label, line) pairs: the peak, when it is, what it comes to, where it holds, and what else is the peak elsewhere."""
-    r, order = formula.regime, formula.program.symbols
-    found = [("peak", f"{signed_sum(r.alive, order, extra=('w',) if r.scratchpad_bytes else ())} bytes")]
+    r = formula.regime
+    found = [("peak", f"{peak(formula)} bytes")]
     if r.scratchpad_bytes:
         found.append(("w", f"{r.scratchpad_bytes:,} bytes of scratch at these sizes"))
     if r.instant is not None:
         found.append(("during", f"{r.instant.phase} of {r.instant.layer} ({r.instant.op})"))
-    peak = formula.estimate.peak_bytes
-    found.append(("at", f"{here(formula)}: {peak:,} bytes" + (f" ({format_bytes(peak)})" if peak >= 1024 else "")))
+    total_bytes = formula.estimate.peak_bytes
+    found.append(("at", f"{here(formula)}: {total_bytes:,} bytes ({format_bytes(total_bytes)})"))
     found += [("where" if i == 0 else "", line) for i, line in enumerate(_where(formula))]
     if r.rivals:
         found.append(("elsewhere", f"the largest of {r.rivals + 1} moments (--all)"))
     return tuple(found)
+
+
+def peak(formula: Formula) -> str:
+    """The peak of the regime; ``w`` stands for scratchpads."""
+    r = formula.regime
+    return signed_sum(r.alive, formula.program.symbols, extra=("w",) if r.scratchpad_bytes else ())
 
 
 def _where(formula: Formula) -> Iterator[str]:
