@@ -150,7 +150,9 @@ class Estimate:
         """The same step at other values of the graph's named sizes; those left out stay. Raises UsageError as :func:`estimate` does."""
         for name, n in sizes.items():
             if name not in self.sizes:
-                raise UsageError(f"{self.graph} has no size {name!r}{did_you_mean(name, self.sizes)}; it has {', '.join(self.sizes) or 'none'}")
+                raise UsageError(
+                    f"{self.graph} has no size {name!r}{did_you_mean(name, self.sizes)}; it has {', '.join(self.sizes) or 'none'}"
+                )
             if isinstance(n, bool) or not isinstance(n, int) or n < 1:
                 raise UsageError(f"size {name}: sizes are positive integers, got {n!r}")
         given = {**self.sizes, **sizes}
@@ -298,8 +300,8 @@ def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int
         timeline = play(graph, shapes, sizes, recipe)
         known[at] = read_peak(timeline)
         return known[at]
-    program = compiled(graph, shapes, sizes, recipe)
-    found = None if program is None else program.at(sizes)
+    compiled_here = compiled(graph, shapes, sizes, recipe)
+    found = None if compiled_here is None else compiled_here.at(sizes)
     return read_peak(play(graph, shapes, sizes, recipe)) if found is None else found
 
 

@@ -61,7 +61,10 @@ def _javascript(names: Sequence[str], remarks: Sequence[str], found: Listing) ->
         lines += ["};", ""]
     lines += [f"function peak({', '.join(names)}) {{"]
     lines += [f"  [{', '.join(names)}] = [{', '.join(names)}].map(BigInt);"] if names else []
-    lines += ["  const div = (a, b) => a / b - (a % b !== 0n && a < 0n !== b < 0n ? 1n : 0n);", "  const mod = (a, b) => a - b * div(a, b);"]
+    lines += [
+        "  const div = (a, b) => a / b - (a % b !== 0n && a < 0n !== b < 0n ? 1n : 0n);",
+        "  const mod = (a, b) => a - b * div(a, b);",
+    ]
     lines += ["  const most = (...all) => all.reduce((a, b) => (a > b ? a : b));", "  const least = (a, b) => (a < b ? a : b);"]
     if not found.everywhere:
         lines += [f"  const table = KERNELS[[{', '.join(names)}].join()];"]

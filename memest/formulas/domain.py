@@ -153,4 +153,3 @@ def _factors(expressions: Iterable[Expr | int]) -> dict[str, int]:
                     name = term.args[0].removesuffix("'")
                     found[name] = lcm(found.get(name, 1), e.args[1] // gcd(c, e.args[1]))
     return found
-

@@ -125,7 +125,7 @@ class Formula:
     def simplified(self) -> Any:
         """``peak`` without floors and without the moments that never win in :attr:`domain`; equal to it there."""
         place, program = self.domain, self.program
-        terms = [place.polynomial(t) for t in (*program.terms, 1)]
+        terms = [*(place.polynomial(t) for t in program.terms), place.polynomial(1)]
         moments = []
         for i in dominant(program, place, self.estimate.sizes):
             row, inner = program.coefficients[i], program.instants[i].inner
@@ -153,7 +153,7 @@ class Formula:
 
     @cached_property
     def totals(self) -> dict[str, Any]:
-        """Bytes over the step by category: what is there before it, activations kept at the end of forward, gradients of parameters."""
+        """Bytes over the step by category: what is there before it, activations kept when backward begins, gradients of parameters."""
         return {c: self._translator.expression(e) for c, e in shares.totals(self.program).items()}
 
     @cached_property

@@ -50,7 +50,11 @@ def every_moment(formula: Formula, sizes: Sequence[Mapping[str, int]]) -> str:
         lines += [rf"w_{{{kernel}}}({at}) &= {_number(n)}" for kernel, n in values.items()]
     moments = [rf"{m.text} & \text{{{_words(m.phase, m.layer)}}}" for m in found.moments]
     rows = " \\\\\n".join(moments)
-    peak = rf"{found.resident} + \max\left\{{\begin{{array}}{{ll}}{chr(10)}{rows}{chr(10)}\end{{array}}\right\}}" if moments else found.resident
+    peak = (
+        rf"{found.resident} + \max\left\{{\begin{{array}}{{ll}}{chr(10)}{rows}{chr(10)}\end{{array}}\right\}}"
+        if moments
+        else found.resident
+    )
     return _aligned([*lines, rf"\text{{peak bytes}} &= {peak}"])
 
 

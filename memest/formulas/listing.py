@@ -73,7 +73,7 @@ def listing(formula: Formula, notation: Notation, sizes: Sequence[Mapping[str, i
     resident = writer.weighted([(writer.named(t), c) for t, c in weights.items()], constant, None)
     rules = [r for r in formula.rules if not _is_opaque(r.left) and not _is_opaque(r.right)]
     conditions = tuple((writer.text(r.left), r.op, writer.text(r.right)) for r in rules)
-    asked = [whole(formula, s) for s in sizes] or [formula.estimate.sizes]
+    asked = [whole(formula, s) for s in sizes] or [dict(formula.estimate.sizes)]
     return Listing(
         values=tuple(writer.values),
         resident=resident,

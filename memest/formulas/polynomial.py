@@ -84,7 +84,7 @@ def total(parts: Iterable[tuple[Polynomial, int | Fraction]]) -> Polynomial:
     """The sum of polynomials, each times a number."""
     found: dict[Monomial, Fraction] = {}
     for p, factor in parts:
-        for m, c in p.terms.items():
+        for m, c in p.terms.items() if factor else ():
             found[m] = found.get(m, Fraction(0)) + c * factor
     return Polynomial({m: c for m, c in found.items() if c})
 

@@ -17,7 +17,7 @@ from memest.formulas.domain import Domain, Interval, covers
 from memest.formulas.moments import Inside, alive_at, inside
 from memest.formulas.notation import monomial, signed_sum
 from memest.formulas.polynomial import ONE, Monomial, Polynomial, degree, number, total
-from memest.program import Instant, LiveSets, most
+from memest.program import Instant, LiveSets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def regime(program: LiveSets, domain_: Domain, sizes: Mapping[str, int]) -> Regi
     for i in others:
         if program.instants[i].inner is None:
             found.add(top - rows.alive[i])
-        elif domain_.interval(top - rows.bound(i), scale) != (None, None):
+        elif not domain_.is_nonnegative(top - rows.bound(i)):
             close.append(i)
             found.add(top - rows.exact(i))
     return Regime(
@@ -149,14 +149,16 @@ class _Rows:
         self.program = program
         self.sizes = sizes
         self._domain = domain_
-        terms = [*(domain_.polynomial(t) for t in program.terms), number(1)]
-        self.alive = [total(zip(terms, map(int, row), strict=True)) for row in program.coefficients]
+        self._terms = [*(domain_.polynomial(t) for t in program.terms), number(1)]
+        self.alive = [total(zip(self._terms, map(int, row), strict=True)) for row in program.coefficients]
+        self._bounds: dict[int, Polynomial] = {}
         self._watched: dict[int, Watched] = {}
 
     def bound(self, i: int) -> Polynomial:
         """The most that can be alive at a kernel's instant."""
-        inner = self.program.instants[i].inner
-        return self.alive[i] if inner is None else self.alive[i] + self._domain.polynomial(most(inner))
+        if i not in self._bounds:
+            self._bounds[i] = total(zip(self._terms, map(int, self.program.bounds[i]), strict=True))
+        return self._bounds[i]
 
     def watched(self, i: int) -> Watched | None:
         """The kernel of an instant with its formula."""
@@ -228,4 +230,3 @@ class _Comparisons:
 def _within(value: object, interval: Interval) -> bool:
     low, high = interval
     return (low is None or value >= low) and (high is None or value <= high)  # type: ignore[operator]
-

@@ -25,14 +25,14 @@ class Share:
 
 
 def totals(program: LiveSets) -> dict[str, int | Expr]:
-    """Bytes over the step: ``parameter``, ``buffer``, ``input`` and ``optimizer_state`` as they are before it, ``activation`` kept at the
-    end of forward, ``gradient`` of the parameters once all are there."""
+    """Bytes over the step: ``parameter``, ``buffer``, ``input`` and ``optimizer_state`` as they are before it, ``activation`` kept when
+    backward begins (the loss's among them), ``gradient`` of the parameters once all are there."""
     found: dict[str, list[int]] = {}
     for s in program.residents:
         found.setdefault(s.category, []).append(s.nbytes)
     kept: dict[int, int] = {}
     for step in program.steps:
-        if step.phase != "forward":
+        if step.phase not in ("forward", "loss"):
             break
         if step.storage.category == "activation":
             if plain(step.delta) > 0:
