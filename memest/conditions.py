@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import lcm, prod
 from typing import Any
 
-from memest.dims import Expr, Guard, Opaque, linear, product, substituted, symbol
+from memest.dims import Expr, Guard, Opaque, factors, linear, product, substituted, symbol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class _Known:
         left, right = self._in_multiples(left), self._in_multiples(right)
         if op in ("<", "<="):
             op, left, right = (">" if op == "<" else ">="), right, left
-        left, right = self._without_common_factors(left, right)
+        left, right = self._without_commonfactors(left, right)
         if op in (">", ">="):
             return _above(self.lowest(left), self.highest(right), op == ">=")
         if op == "!=":
@@ -196,9 +196,9 @@ class _Known:
             total += coefficient * value
         return total
 
-    def _without_common_factors(self, left: Expr | int, right: Expr | int) -> tuple[Expr | int, Expr | int]:
+    def _without_commonfactors(self, left: Expr | int, right: Expr | int) -> tuple[Expr | int, Expr | int]:
         """Both sides divided by the positive factors they share."""
-        a, b = _factors(left), _factors(right)
+        a, b = factors(left), factors(right)
         for factor in list(a):
             if isinstance(factor, Expr) and factor in b and (self.lowest(factor) or 0) > 0:
                 a.remove(factor)
@@ -249,9 +249,3 @@ def _rounded(e: Expr | int) -> tuple[str | None, int, bool]:
     if up:
         inner = inner.args[0]
     return (inner.args[0], k, up) if isinstance(inner, Expr) and inner.op == "symbol" else (None, 1, False)
-
-
-def _factors(e: Expr | int) -> list[Expr | int]:
-    if isinstance(e, Expr) and e.op == "*":
-        return [*_factors(e.args[0]), *_factors(e.args[1])]
-    return [e]

@@ -60,9 +60,9 @@ def sizes_of(f: Formula, count: int, seed: int = 0) -> list[dict[str, int]]:
             break
         sizes = {}
         for i, (name, n) in enumerate(own.items()):
-            step, low = c.multiple.get(name, 1), c.least[name]
+            low, step = c.least[name], rng.choice((c.multiple.get(name, 1), f.domain.steps[name]))
             drawn = rng.randint(low, max(9, low)) if i == 0 else rng.randint(low, max(2 * n, low))
-            sizes[name] = min(-(-drawn // step) * step, c.most.get(name, drawn * step))
+            sizes[name] = rng.choice((n, max(low, n + (drawn - n) // step * step), n))
         if sizes in found or not f.holds(**sizes):
             continue
         try:

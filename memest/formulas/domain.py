@@ -52,8 +52,9 @@ class Domain:
 
     @cached_property
     def _inner(self) -> dict[str, Expr | int]:
-        """Each symbol in terms of how often its step fits."""
-        return {s: expression(Dim(1, symbol(f"{s}'")) * n + self.rests[s]) for s, n in self.steps.items()}
+        """Each symbol in terms of how often its step fits; one that has a single value is that number."""
+        fixed = {s: n for s, n in self.conditions.most.items() if self.least.get(s) == n}
+        return fixed | {s: expression(Dim(1, symbol(f"{s}'")) * n + self.rests[s]) for s, n in self.steps.items() if s not in fixed}
 
     @cached_property
     def _back(self) -> dict[str, Expr | int]:

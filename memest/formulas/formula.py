@@ -53,7 +53,10 @@ class Formula:
 
     @cached_property
     def _conditions(self) -> Conditions:
-        return self.program.conditions.both(reduced(self.estimate.played.guards, self.program.symbols))
+        own = self.program.conditions
+        bounds = Conditions(least=own.least, most=own.most, others=own.others).guards
+        found = reduced((*bounds, *self.estimate.played.guards), self.program.symbols)
+        return found.both(Conditions(least=own.least, most=own.most, multiple=own.multiple))
 
     @property
     def conditions(self) -> tuple[str, ...]:

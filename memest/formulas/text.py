@@ -14,12 +14,14 @@ from memest.units import format_bytes
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
 
-MANY = 4  # comparisons and kernels shown before the rest is counted
+MANY = 4  # long conditions and kernels shown before the rest is counted
 LABEL = 16
+SHORT = 40  # characters of a condition that shares its line
 
 
-def facts(formula: Formula) -> tuple[tuple[str, str], ...]:
-    """(label, line) pairs: the peak, when it is, what it comes to, where it holds, and what else is the peak elsewhere."""
+def facts(formula: Formula, every: bool = False) -> tuple[tuple[str, str], ...]:
+    """(label, line) pairs: the peak, when it is, what it comes to, where it holds, and what else is the peak elsewhere. With ``every`` no
+    condition is left out."""
     r = formula.regime
     found = [("peak", f"{peak(formula)} bytes")]
     if r.scratchpad_bytes:
@@ -28,7 +30,10 @@ def facts(formula: Formula) -> tuple[tuple[str, str], ...]:
         found.append(("during", f"{r.instant.phase} of {r.instant.layer} ({r.instant.op})"))
     total_bytes = formula.estimate.peak_bytes
     found.append(("at", f"{here(formula)}: {total_bytes:,} bytes ({format_bytes(total_bytes)})"))
-    found += [("where" if i == 0 else "", line) for i, line in enumerate(_where(formula))]
+    found += [
+        ("where" if i == 0 else "", line)
+        for i, line in enumerate(_where(formula, len(formula.conditions) + formula.regime.rivals if every else MANY))
+    ]
     if r.rivals:
         found.append(("elsewhere", f"the largest of {r.rivals + 1} moments (--all)"))
     return tuple(found)
@@ -40,22 +45,25 @@ def peak(formula: Formula) -> str:
     return signed_sum(r.alive, formula.program.symbols, extra=("w",) if r.scratchpad_bytes else ())
 
 
-def _where(formula: Formula) -> Iterator[str]:
+def _where(formula: Formula, many: int) -> Iterator[str]:
+    """The conditions: simple ones on a line, then at most ``many`` of each longer kind."""
     r, order = formula.regime, formula.program.symbols
-    exact = r.texts(order)
-    few = len(exact) - max(0, len(r.comparisons) - MANY)
-    plain = exact[: len(exact) - len(r.comparisons)]
+    lines = r.texts(order)
+    plain = [line for line in lines if len(line) <= SHORT]
     if plain:
         yield ", ".join(plain)
-    yield from exact[len(plain) : few]
-    if few < len(exact):
-        yield f"and {len(exact) - few} more comparisons (--all)"
+    yield from _some([line for line in lines if len(line) > SHORT], many, "comparisons")
     if r.own:
         yield f"{chooses(r.own)} there, as at these sizes"
     if r.watched:
         layers = list(dict.fromkeys(w.instant.layer for w in r.watched))
-        named = ", ".join(layers[:MANY]) + (f" and {len(layers) - MANY} more (--all)" if len(layers) > MANY else "")
-        yield f"kernels elsewhere hold no more than as chosen here: {named}"
+        yield f"kernels elsewhere hold no more than as chosen here: {', '.join(_some(layers, many, 'layers'))}"
+
+
+def _some(items: Sequence[str], many: int, what: str) -> Iterator[str]:
+    yield from items[:many]
+    if len(items) > many:
+        yield f"{len(items) - many} more {what} (--all)"
 
 
 def chooses(kernel: Watched) -> str:
@@ -115,7 +123,7 @@ def layers(formula: Formula) -> tuple[tuple[str, str, str, int, int], ...]:
 
 def written(formula: Formula, every: bool) -> str:
     """The whole text."""
-    lines = [formula.title, "", *_columns([(f"  {label}", text) for label, text in facts(formula)])]
+    lines = [formula.title, "", *_columns([(f"  {label}", text) for label, text in facts(formula, every)])]
     for title, rows in (("alive at the peak", parts(formula)), ("over the step", sums(formula))):
         lines += ["", title, *_columns([(f"  {category}", text) for category, text, _ in rows])]
     if every:

@@ -61,7 +61,7 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         rows += [("layers", name, kept, "") for name, kept, *_ in table]
     return Report(
         title=formula.title,
-        facts=text.facts(formula),
+        facts=text.facts(formula, every),
         tables=tuple(tables),
         data=data,
         sheet=Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)),
