@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import lcm, prod
 from typing import Any
 
-from memest.dims import Expr, Guard, Opaque, factors, linear, product, substituted, symbol
+from memest.dims import Expr, Guard, Opaque, every_factor, linear, product, substituted, symbol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class _Known:
         left, right = self._in_multiples(left), self._in_multiples(right)
         if op in ("<", "<="):
             op, left, right = (">" if op == "<" else ">="), right, left
-        left, right = self._without_commonfactors(left, right)
+        left, right = self._without_common_factors(left, right)
         if op in (">", ">="):
             return _above(self.lowest(left), self.highest(right), op == ">=")
         if op == "!=":
@@ -196,9 +196,9 @@ class _Known:
             total += coefficient * value
         return total
 
-    def _without_commonfactors(self, left: Expr | int, right: Expr | int) -> tuple[Expr | int, Expr | int]:
+    def _without_common_factors(self, left: Expr | int, right: Expr | int) -> tuple[Expr | int, Expr | int]:
         """Both sides divided by the positive factors they share."""
-        a, b = factors(left), factors(right)
+        a, b = every_factor(left), every_factor(right)
         for factor in list(a):
             if isinstance(factor, Expr) and factor in b and (self.lowest(factor) or 0) > 0:
                 a.remove(factor)

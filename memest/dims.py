@@ -243,18 +243,18 @@ def product(parts: Iterable[Expr | int]) -> Expr | int:
 
 def _cancelled(a: Expr, b: Expr) -> Expr | int:
     """``a // b``; where the factors of ``b`` are among those of ``a``, what is left of them."""
-    rest = factors(a)
-    for factor in factors(b):
+    rest = every_factor(a)
+    for factor in every_factor(b):
         if factor not in rest:
             return Expr("//", (a, b))
         rest.remove(factor)
     return product(rest)
 
 
-def factors(e: Expr | int) -> list[Expr | int]:
-    """What a product is made of; anything else is its own factor."""
+def every_factor(e: Expr | int) -> list[Expr | int]:
+    """What a product is made of, numbers too; anything else is its own factor."""
     if isinstance(e, Expr) and e.op == "*":
-        return [*factors(e.args[0]), *factors(e.args[1])]
+        return [*every_factor(e.args[0]), *every_factor(e.args[1])]
     return [e]
 
 

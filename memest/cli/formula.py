@@ -28,6 +28,7 @@ def run(
     loss: o.Loss = "cross_entropy",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
@@ -70,6 +71,7 @@ def run(
             loss=loss,
             hold_output=hold_output,
             first_step=first_step,
+            levers=levers or (),
             threads=threads,
             isa=isa,
         )

@@ -65,7 +65,10 @@ def _javascript(names: Sequence[str], remarks: Sequence[str], found: Listing) ->
         "  const div = (a, b) => a / b - (a % b !== 0n && a < 0n !== b < 0n ? 1n : 0n);",
         "  const mod = (a, b) => a - b * div(a, b);",
     ]
-    lines += ["  const most = (...all) => all.reduce((a, b) => (a > b ? a : b), all[0] ?? 0n);", "  const least = (a, b) => (a < b ? a : b);"]
+    lines += [
+        "  const most = (...all) => all.reduce((a, b) => (a > b ? a : b), all[0] ?? 0n);",
+        "  const least = (a, b) => (a < b ? a : b);",
+    ]
     if not found.everywhere:
         lines += [f"  const table = KERNELS[[{', '.join(names)}].join()];"]
         lines += ['  if (table === undefined) throw new RangeError("not one of the sizes this was written for");']

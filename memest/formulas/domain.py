@@ -62,10 +62,17 @@ class Domain:
 
     def _outward(self, e: Expr) -> Polynomial:
         if e.op != "symbol":
-            return atom(substituted(e, self._back))
+            whole = substituted(e, self._back)
+            return number(0) if self._is_zero(whole) else atom(whole)
         name = e.args[0].removesuffix("'")
         step = self.steps[name]
         return total(((atom(symbol(name)), Fraction(1, step)), (number(self.rests[name]), Fraction(-1, step))))
+
+    def _is_zero(self, e: Expr) -> bool:
+        """True for ``n // e`` where ``e`` is always more than the number n."""
+        if e.op != "//" or not isinstance(e.args[0], int) or e.args[0] < 0 or not isinstance(e.args[1], Expr):
+            return False
+        return self.is_nonnegative(self.polynomial(e.args[1]) - number(e.args[0] + 1))
 
     def shifted(self, p: Polynomial) -> Polynomial:
         """``p`` in how far each symbol is above its least value."""
