@@ -149,7 +149,7 @@ def test_totals_and_layers_are_the_summarys() -> None:
 
     f = formula(*QUICK[0])
     own = dict(f.estimate.sizes)
-    table = layer_table(f.estimate.played, f.estimate)
+    table = layer_table(f.estimate)
     assert substituted(f.totals["activation"], f, own) == table.activation_bytes
     assert substituted(f.totals["parameter"], f, own) == table.parameter_bytes == substituted(f.totals["gradient"], f, own)
     assert {n: (substituted(s.activation, f, own), substituted(s.parameter, f, own)) for n, s in f.layers.items()} == {
