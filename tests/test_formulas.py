@@ -225,5 +225,6 @@ def test_command_writes_every_format(capsys: pytest.CaptureFixture[str]) -> None
     data = json.loads(capsys.readouterr().out)
     assert data["sizes"]["N"] == 8 and data["unit"] == "byte"
     assert data["peak_bytes"] == max(m["bytes"] for m in data["moments"])
+    assert data["peak_bytes"] == eval(data["regime"]["peak"], {**data["sizes"], "w": data["regime"]["scratchpad_bytes"]})
     assert data["peak_bytes"] == sum(part["bytes"] for part in data["alive_at_peak"])
     assert main([*command, "--as", "latex", "--layers"]) == 2

@@ -31,8 +31,8 @@ class Language:
 def source(formula: Formula, language: Language, sizes: Sequence[Mapping[str, int]]) -> str:
     """The function's source; see :func:`memest.formulas.listing.listing` for ``sizes`` and errors."""
     found = listing(formula, language.notation, sizes)
-    where = ", ".join(formula.conditions) or "everywhere"
-    remarks = [f"{formula.title}.", f"Bytes at the peak, exact where {where}."]
+    where = f"where {', '.join(formula.conditions)}" if formula.conditions else "everywhere"
+    remarks = [f"{formula.title}.", f"Bytes at the peak, exact {where}."]
     if not found.everywhere:
         remarks.append("What a library's kernel holds is known at the sizes in KERNELS alone; a kernel left out there cannot be the peak.")
     names = [language.notation.size(s) for s in formula.program.symbols]

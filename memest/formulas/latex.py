@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memest.formulas.listing import Notation, listing
-from memest.formulas.notation import comma_separated, signed_sum
+from memest.formulas.notation import HUMAN, Script, signed_sum
 
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
@@ -15,13 +15,14 @@ _RELATIONS = {"==": "=", "!=": r"\neq", "<": "<", "<=": r"\leq", ">": ">", ">=":
 
 
 def _number(n: int) -> str:
-    return comma_separated(n).replace(",", "{,}")
+    return HUMAN.number(n).replace(",", "{,}")
 
 
 def _size(name: str) -> str:
     return name if len(name) == 1 else rf"\mathit{{{name.replace('_', chr(92) + '_')}}}"
 
 
+SCRIPT = Script(number=_number, size=_size, times=r"\, ", power="{}^{{{}}}")
 NOTATION = Notation(
     number=_number,
     size=_size,
@@ -50,28 +51,19 @@ def every_moment(formula: Formula, sizes: Sequence[Mapping[str, int]]) -> str:
         lines += [rf"w_{{{kernel}}}({at}) &= {_number(n)}" for kernel, n in values.items()]
     moments = [rf"{m.text} & \text{{{_words(m.phase, m.layer)}}}" for m in found.moments]
     rows = " \\\\\n".join(moments)
-    peak = (
-        rf"{found.resident} + \max\left\{{\begin{{array}}{{ll}}{chr(10)}{rows}{chr(10)}\end{{array}}\right\}}"
-        if moments
-        else found.resident
-    )
-    return _aligned([*lines, rf"\text{{peak bytes}} &= {peak}"])
+    largest = f" + \\max\\left\\{{\\begin{{array}}{{ll}}\n{rows}\n\\end{{array}}\\right\\}}" if moments else ""
+    return _aligned([*lines, rf"\text{{peak bytes}} &= {found.resident}{largest}"])
 
 
 def short(formula: Formula) -> str:
     """The regime: the peak, its parts, where it holds."""
     r, order = formula.regime, formula.program.symbols
-    lines = [rf"\text{{peak bytes}} &= {signed_sum(r.alive, order, _number, _size, chr(92) + ', ', _scratch(formula))}"]
-    for category, part in r.by_category.items():
-        lines.append(rf"\text{{{_words(category)}}} &= {signed_sum(part, order, _number, _size, chr(92) + ', ')}")
-    if r.scratchpad_bytes:
-        lines.append(rf"w &= {_number(r.scratchpad_bytes)}")
+    scratch = ("w",) if r.scratchpad_bytes else ()
+    lines = [rf"\text{{peak bytes}} &= {signed_sum(r.alive, order, SCRIPT, scratch)}"]
+    lines += [rf"\text{{{_words(category)}}} &= {signed_sum(part, order, SCRIPT)}" for category, part in r.by_category.items()]
+    lines += [rf"w &= {_number(r.scratchpad_bytes)}"] if scratch else []
     lines += [rf"&{_condition(text)}" for text in r.texts(order)]
     return _aligned(lines)
-
-
-def _scratch(formula: Formula) -> tuple[str, ...]:
-    return ("w",) if formula.regime.scratchpad_bytes else ()
 
 
 def _condition(text: str) -> str:

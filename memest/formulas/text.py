@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from memest.formulas import shares
-from memest.formulas.notation import signed_sum
+from memest.formulas.notation import HUMAN, Script, signed_sum
 from memest.formulas.polynomial import Polynomial, total
 from memest.formulas.regime import Watched
 from memest.units import format_bytes
@@ -31,7 +31,7 @@ def facts(formula: Formula, every: bool = False) -> tuple[tuple[str, str], ...]:
     total_bytes = formula.estimate.peak_bytes
     found.append(("at", f"{here(formula)}: {total_bytes:,} bytes ({format_bytes(total_bytes)})"))
     found += [
-        ("where" if i == 0 else "", line)
+        ("where" if i == 0 else "and", line)
         for i, line in enumerate(_where(formula, len(formula.conditions) + formula.regime.rivals if every else MANY))
     ]
     if r.rivals:
@@ -39,10 +39,10 @@ def facts(formula: Formula, every: bool = False) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def peak(formula: Formula) -> str:
+def peak(formula: Formula, script: Script = HUMAN) -> str:
     """The peak of the regime; ``w`` stands for scratchpads."""
     r = formula.regime
-    return signed_sum(r.alive, formula.program.symbols, extra=("w",) if r.scratchpad_bytes else ())
+    return signed_sum(r.alive, formula.program.symbols, script, ("w",) if r.scratchpad_bytes else ())
 
 
 def _where(formula: Formula, many: int) -> Iterator[str]:
@@ -68,8 +68,12 @@ def _some(items: Sequence[str], many: int, what: str) -> Iterator[str]:
 
 def chooses(kernel: Watched) -> str:
     """What the library chose, in words."""
-    names = kernel.inside.implementations
-    return f"oneDNN chooses {' and '.join(names)}" if names else "the kernel is the same"
+    return f"oneDNN chooses {chosen(kernel)}" if kernel.inside.implementations else "the kernel is the same"
+
+
+def chosen(kernel: Watched) -> str:
+    """The implementations' names."""
+    return " and ".join(kernel.inside.implementations) or "torch's own"
 
 
 def here(formula: Formula) -> str:
@@ -77,7 +81,7 @@ def here(formula: Formula) -> str:
     return ", ".join(f"{s} = {n:,}" for s, n in formula.estimate.sizes.items()) or "its only size"
 
 
-def parts(formula: Formula) -> tuple[tuple[str, str, int], ...]:
+def parts(formula: Formula, script: Script = HUMAN) -> tuple[tuple[str, str, int], ...]:
     """(category, expression, bytes at these sizes) of what is alive at the peak, the largest first."""
     r = formula.regime
     by_category = dict(r.by_category)
@@ -85,37 +89,38 @@ def parts(formula: Formula) -> tuple[tuple[str, str, int], ...]:
     for category in dict.fromkeys((*by_category, *(("workspace",) if r.scratchpad_bytes else ()))):
         p = by_category.get(category, Polynomial({}))
         scratch = r.scratchpad_bytes if category == "workspace" else 0
-        text = signed_sum(p, formula.program.symbols, extra=("w",) if scratch else ())
+        text = signed_sum(p, formula.program.symbols, script, ("w",) if scratch else ())
         found.append((category, text, int(p.evaluate(formula.estimate.sizes)) + scratch))
     return tuple(sorted((f for f in found if f[2]), key=lambda f: -f[2]))
 
 
-def sums(formula: Formula) -> tuple[tuple[str, str, int], ...]:
+def sums(formula: Formula, script: Script = HUMAN) -> tuple[tuple[str, str, int], ...]:
     """(category, expression, bytes at these sizes) over the whole step."""
     sizes = formula.estimate.sizes
     found = [(c, formula.domain.polynomial(e)) for c, e in shares.totals(formula.program).items()]
-    return tuple((c, signed_sum(p, formula.program.symbols), int(p.evaluate(sizes))) for c, p in found if p.terms)
+    return tuple((c, signed_sum(p, formula.program.symbols, script), int(p.evaluate(sizes))) for c, p in found if p.terms)
 
 
-def moments(formula: Formula) -> tuple[tuple[str, str, str, str, int], ...]:
-    """(phase, layer, operator, expression, bytes at these sizes) of every moment that could be the peak; kernels by their bytes."""
+def moments(formula: Formula, script: Script = HUMAN) -> tuple[tuple[str, str, str, str, int], ...]:
+    """(phase, layer, operator, expression, bytes at these sizes) of every moment that could be the peak. What a kernel holds is the last
+    number, at these sizes."""
     program, sizes, place = formula.program, formula.estimate.sizes, formula.domain
     terms = [place.polynomial(t) for t in (*program.terms, 1, program.resident)]
     found = []
     for row, i in zip(program.coefficients, program.instants, strict=True):
         p = total(zip(terms, [*map(int, row), 1], strict=True))
         held = 0 if i.inner is None else i.inner.evaluate(sizes)
-        text = signed_sum(p, program.symbols, extra=() if i.inner is None else (f"w({held:,})",))
+        text = signed_sum(p, program.symbols, script, () if i.inner is None else (script.number(held),))
         found.append((i.phase, i.layer, i.op, text, int(p.evaluate(sizes)) + held))
     return tuple(found)
 
 
-def layers(formula: Formula) -> tuple[tuple[str, str, str, int, int], ...]:
+def layers(formula: Formula, script: Script = HUMAN) -> tuple[tuple[str, str, str, int, int], ...]:
     """(layer, kept activations, outputs, parameter bytes, gradient bytes)."""
     order, place = formula.program.symbols, formula.domain
     found = []
     for name, s in shares.shares(formula.estimate.played, formula.program).items():
-        written = [signed_sum(place.polynomial(e), order) for e in (s.activation, s.output)]
+        written = [signed_sum(place.polynomial(e), order, script) for e in (s.activation, s.output)]
         numbers = [int(place.polynomial(e).evaluate(formula.estimate.sizes)) for e in (s.parameter, s.gradient)]
         found.append((name, written[0], written[1], numbers[0], numbers[1]))
     return tuple(found)
@@ -131,14 +136,15 @@ def written(formula: Formula, every: bool) -> str:
         lines += _columns([(f"  {' '.join(filter(None, (phase, layer)))}", text) for phase, layer, _, text, _ in moments(formula)])
         if formula.regime.watched:
             lines += ["", "kernels and the most they may hold where this holds"]
-            lines += _columns([(f"  {w.instant.phase} {w.instant.layer}", held(formula, w)) for w in formula.regime.watched])
+            lines += _columns(
+                [(f"  {w.instant.phase} {w.instant.layer}", f"{held(formula, w)} ({chosen(w)})") for w in formula.regime.watched]
+            )
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def held(formula: Formula, kernel: Watched) -> str:
+def held(formula: Formula, kernel: Watched, script: Script = HUMAN) -> str:
     """A kernel's bytes as chosen at these sizes."""
-    names = " and ".join(kernel.inside.implementations)
-    return signed_sum(kernel.held, formula.program.symbols) + (f" ({names})" if names else "")
+    return signed_sum(kernel.held, formula.program.symbols, script)
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:

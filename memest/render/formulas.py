@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memest.formulas import text
+from memest.formulas.notation import PLAIN
 from memest.render.report import Kind, Report, Table
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (("table", "text"), ("name", "text
 
 def formula_report(formula: Formula, *, every: bool = False, layers: bool = False) -> Report:
     """The regime and what it is made of; with ``every`` all moments, with ``layers`` all layers. CSV has one row an expression."""
-    parts, sums = text.parts(formula), text.sums(formula)
+    parts, sums = text.parts(formula, PLAIN), text.sums(formula, PLAIN)
     tables = [
-        Table(title="Alive at the peak", columns=PART_COLUMNS, rows=parts),
-        Table(title="Over the step", columns=PART_COLUMNS, rows=sums),
+        Table(title="Alive at the peak", columns=PART_COLUMNS, rows=text.parts(formula)),
+        Table(title="Over the step", columns=PART_COLUMNS, rows=text.sums(formula)),
     ]
     data: dict[str, Any] = {
         "graph": formula.estimate.graph,
@@ -37,26 +38,27 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         "peak_bytes": formula.estimate.peak_bytes,
         "conditions": list(formula.conditions),
         "regime": {
-            "peak": text.peak(formula),
+            "peak": text.peak(formula, PLAIN),
             "scratchpad_bytes": formula.regime.scratchpad_bytes,
             "conditions": list(formula.regime.texts(formula.program.symbols)),
             "kernels": [
-                {"phase": w.instant.phase, "layer": w.instant.layer, "bytes": text.held(formula, w)} for w in formula.regime.kernels
+                {"phase": w.instant.phase, "layer": w.instant.layer, "chosen": text.chosen(w), "bytes": text.held(formula, w, PLAIN)}
+                for w in formula.regime.kernels
             ],
         },
         "alive_at_peak": [_named(PART_COLUMNS, row) for row in parts],
         "over_the_step": [_named(PART_COLUMNS, row) for row in sums],
     }
-    rows = [("regime", "peak", text.peak(formula), str(formula.estimate.peak_bytes))]
+    rows = [("regime", "peak", text.peak(formula, PLAIN), str(formula.estimate.peak_bytes))]
     rows += [("alive at the peak", c, e, str(n)) for c, e, n in parts] + [("over the step", c, e, str(n)) for c, e, n in sums]
     if every:
-        moments = text.moments(formula)
-        tables.append(Table(title="Moments that could be the peak", columns=MOMENT_COLUMNS, rows=moments))
+        moments = text.moments(formula, PLAIN)
+        tables.append(Table(title="Moments that could be the peak", columns=MOMENT_COLUMNS, rows=text.moments(formula)))
         data["moments"] = [_named(MOMENT_COLUMNS, row) for row in moments]
         rows += [("moments", f"{phase} {layer}", e, str(n)) for phase, layer, _, e, n in moments]
     if layers:
-        table = text.layers(formula)
-        tables.append(Table(title="Layers", columns=LAYER_COLUMNS, rows=table))
+        table = text.layers(formula, PLAIN)
+        tables.append(Table(title="Layers", columns=LAYER_COLUMNS, rows=text.layers(formula)))
         data["layers"] = [_named(LAYER_COLUMNS, row) for row in table]
         rows += [("layers", name, kept, "") for name, kept, *_ in table]
     return Report(
