@@ -17,7 +17,7 @@ def evaluated(latex: str, sizes: dict[str, int]) -> int:
     *definitions, last = head.split(" \\\\\n")
     names: dict[str, int] = {}
     at = "(" + ", ".join(map(str, sizes.values())) + ")"
-    spelled = {n if len(n) == 1 else rf"\mathit{{{n}}}": value for n, value in sizes.items()}
+    spelled = {n if len(n) == 1 else rf"\mathit{{{n}}}".replace("_", r"\_"): value for n, value in sizes.items()}
     for line in definitions:
         name, text = line.split(" &= ")
         if name.startswith("w_"):

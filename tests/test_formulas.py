@@ -208,6 +208,18 @@ def test_bad_sizes_get_the_estimators_own_error(sizes: dict[str, Any], message: 
         f.evaluate(**sizes)
 
 
+def test_names_of_sizes_do_not_meet_the_generated_codes_own() -> None:
+    text = "inputs: {x: [new, 16, t_1, w]}\nparameters: {k: [64, 16, 5, 5]}\nlayers: [conv2d: {in: [x, k], name: c}]"
+    f = memest.estimate(memest.loads(text), input_shape=(2, 16, 20, 24), mode="infer", cpu=CPU).formula()
+    own = dict(f.estimate.sizes)
+    names: dict[str, Any] = {}
+    exec(f.python(), names)
+    assert names["peak"](*own.values()) == f.estimate.peak_bytes == evaluated(f.latex(all=True), own)
+    if shutil.which("node"):
+        assert run_javascript(f.javascript(), [own]) == [f.estimate.peak_bytes]
+    assert "+ w" not in f.text().replace("scratchpad", "")
+
+
 def test_generated_code_refuses_what_it_does_not_know() -> None:
     f = formula("resnet18", (4, 3, 96, 64), "train")
     with pytest.raises(ValueError, match="not one of the sizes"):
@@ -225,6 +237,6 @@ def test_command_writes_every_format(capsys: pytest.CaptureFixture[str]) -> None
     data = json.loads(capsys.readouterr().out)
     assert data["sizes"]["N"] == 8 and data["unit"] == "byte"
     assert data["peak_bytes"] == max(m["bytes"] for m in data["moments"])
-    assert data["peak_bytes"] == eval(data["regime"]["peak"], {**data["sizes"], "w": data["regime"]["scratchpad_bytes"]})
+    assert data["peak_bytes"] == eval(data["regime"]["peak"], {**data["sizes"], **data["regime"]["scratchpad"]})
     assert data["peak_bytes"] == sum(part["bytes"] for part in data["alive_at_peak"])
     assert main([*command, "--as", "latex", "--layers"]) == 2

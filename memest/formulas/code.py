@@ -6,6 +6,7 @@ decide, other sizes are refused. It never guesses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +16,12 @@ from memest.formulas.listing import Listing, Notation, listing
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
 
-_RESERVED = frozenset({"do", "in", "of", "if", "for", "new", "try", "var", "let", "case", "else", "this", "void", "with", "enum", "null"})
-_RESERVED |= {"break", "catch", "class", "const", "super", "throw", "while", "yield", "delete", "export", "import", "return", "switch"}
-_RESERVED |= {"typeof", "default", "extends", "finally", "continue", "debugger", "function", "true", "false", "await", "static"}
+_OWN = re.compile(r"t_\d+|w|peak|max|min|KERNELS|ValueError|table|div|mod|most|least|kernel|BigInt|RangeError")
+_WORDS = frozenset(
+    "abstract arguments await break case catch class const continue debugger default delete do else enum eval export extends false finally "
+    "for function if implements import in instanceof interface let new null package private protected public return static super switch "
+    "this throw true try typeof undefined var void while with yield".split()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,11 @@ def source(formula: Formula, language: Language, sizes: Sequence[Mapping[str, in
         remarks.append("What a library's kernel holds is known at the sizes in KERNELS alone; a kernel left out there cannot be the peak.")
     names = [language.notation.size(s) for s in formula.program.symbols]
     return "\n".join(language.body(names, remarks, found)) + "\n"
+
+
+def _size(name: str) -> str:
+    """A size's name as an argument; one that the function uses itself, or JavaScript reserves, gets an underscore."""
+    return f"{name}_" if _OWN.fullmatch(name) or name in _WORDS else name
 
 
 def _python(names: Sequence[str], remarks: Sequence[str], found: Listing) -> list[str]:
@@ -89,7 +98,7 @@ def _largest(found: Listing, head: str, line: str, tail: str) -> list[str]:
 PYTHON = Language(
     notation=Notation(
         number=str,
-        size=str,
+        size=_size,
         value=lambda i: f"t_{i}",
         kernel=lambda i: f"w.get({i}, 0)",
         operators={
@@ -108,7 +117,7 @@ PYTHON = Language(
 JAVASCRIPT = Language(
     notation=Notation(
         number=lambda n: f"{n}n",
-        size=lambda name: f"{name}_" if name in _RESERVED else name,
+        size=_size,
         value=lambda i: f"t_{i}",
         kernel=lambda i: f"w({i})",
         operators={

@@ -141,6 +141,12 @@ class Formula:
         """The moment that is the peak at the estimate's sizes, as polynomials, and where it is."""
         return regime(self.program, self.domain, self.estimate.sizes)
 
+    @property
+    def scratch(self) -> tuple[str, ...]:
+        """What the regime's scratchpad is called where it is printed; nothing when it takes nothing."""
+        name = "w" if "w" not in self.program.symbols else "scratchpad"
+        return (name,) if self.regime.scratchpad_bytes else ()
+
     @cached_property
     def short(self) -> Any:
         """The peak in this regime: one polynomial. ``regime.holds(sizes)`` tells where it is the peak."""

@@ -58,10 +58,10 @@ def every_moment(formula: Formula, sizes: Sequence[Mapping[str, int]]) -> str:
 def short(formula: Formula) -> str:
     """The regime: the peak, its parts, where it holds."""
     r, order = formula.regime, formula.program.symbols
-    scratch = ("w",) if r.scratchpad_bytes else ()
+    scratch = tuple(map(_size, formula.scratch))
     lines = [rf"\text{{peak bytes}} &= {signed_sum(r.alive, order, SCRIPT, scratch)}"]
     lines += [rf"\text{{{_words(category)}}} &= {signed_sum(part, order, SCRIPT)}" for category, part in r.by_category.items()]
-    lines += [rf"w &= {_number(r.scratchpad_bytes)}"] if scratch else []
+    lines += [rf"{name} &= {_number(r.scratchpad_bytes)}" for name in scratch]
     lines += [rf"&{_condition(text)}" for text in r.texts(order)]
     return _aligned(lines)
 

@@ -25,7 +25,7 @@ def facts(formula: Formula, every: bool = False) -> tuple[tuple[str, str], ...]:
     r = formula.regime
     found = [("peak", f"{peak(formula)} bytes")]
     if r.scratchpad_bytes:
-        found.append(("w", f"{r.scratchpad_bytes:,} bytes of scratch at these sizes"))
+        found.append((formula.scratch[0], f"{r.scratchpad_bytes:,} bytes of scratch at these sizes"))
     if r.instant is not None:
         found.append(("during", f"{r.instant.phase} of {r.instant.layer} ({r.instant.op})"))
     total_bytes = formula.estimate.peak_bytes
@@ -42,7 +42,7 @@ def facts(formula: Formula, every: bool = False) -> tuple[tuple[str, str], ...]:
 def peak(formula: Formula, script: Script = HUMAN) -> str:
     """The peak of the regime; ``w`` stands for scratchpads."""
     r = formula.regime
-    return signed_sum(r.alive, formula.program.symbols, script, ("w",) if r.scratchpad_bytes else ())
+    return signed_sum(r.alive, formula.program.symbols, script, formula.scratch)
 
 
 def _where(formula: Formula, many: int) -> Iterator[str]:
@@ -89,7 +89,7 @@ def parts(formula: Formula, script: Script = HUMAN) -> tuple[tuple[str, str, int
     for category in dict.fromkeys((*by_category, *(("workspace",) if r.scratchpad_bytes else ()))):
         p = by_category.get(category, Polynomial({}))
         scratch = r.scratchpad_bytes if category == "workspace" else 0
-        text = signed_sum(p, formula.program.symbols, script, ("w",) if scratch else ())
+        text = signed_sum(p, formula.program.symbols, script, formula.scratch if scratch else ())
         found.append((category, text, int(p.evaluate(formula.estimate.sizes)) + scratch))
     return tuple(sorted((f for f in found if f[2]), key=lambda f: -f[2]))
 

@@ -39,7 +39,7 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         "conditions": list(formula.conditions),
         "regime": {
             "peak": text.peak(formula, PLAIN),
-            "scratchpad_bytes": formula.regime.scratchpad_bytes,
+            "scratchpad": {name: formula.regime.scratchpad_bytes for name in formula.scratch},
             "conditions": list(formula.regime.texts(formula.program.symbols)),
             "kernels": [
                 {"phase": w.instant.phase, "layer": w.instant.layer, "chosen": text.chosen(w), "bytes": text.held(formula, w, PLAIN)}
