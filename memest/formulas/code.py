@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from memest.formulas.formula import Formula
 
 _OWN = re.compile(r"t_\d+|w|peak|max|min|KERNELS|ValueError|table|div|mod|most|least|kernel|BigInt|RangeError")
-_WORDS = frozenset(
-    "abstract arguments await break case catch class const continue debugger default delete do else enum eval export extends false finally "
-    "for function if implements import in instanceof interface let new null package private protected public return static super switch "
-    "this throw true try typeof undefined var void while with yield".split()
+_WORDS = re.compile(
+    r"abstract|arguments|await|break|case|catch|class|const|continue|debugger|default|delete|do|else|enum|eval|export|extends|"
+    r"false|finally|for|function|if|implements|import|in|instanceof|interface|let|new|null|package|private|protected|public|"
+    r"return|static|super|switch|this|throw|true|try|typeof|undefined|var|void|while|with|yield"
 )
 
 
@@ -45,7 +45,7 @@ def source(formula: Formula, language: Language, sizes: Sequence[Mapping[str, in
 
 def _size(name: str) -> str:
     """A size's name as an argument; one that the function uses itself, or JavaScript reserves, gets an underscore."""
-    return f"{name}_" if _OWN.fullmatch(name) or name in _WORDS else name
+    return f"{name}_" if _OWN.fullmatch(name) or _WORDS.fullmatch(name) else name
 
 
 def _python(names: Sequence[str], remarks: Sequence[str], found: Listing) -> list[str]:
