@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import lcm, prod
 from typing import Any
 
-from memest.dims import Expr, Guard, Opaque, linear, product, substituted, symbol
+from memest.dims import Expr, Guard, Opaque, every_factor, linear, product, substituted, symbol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,23 @@ class Conditions:
             and all(sizes[s] % n == 0 for s, n in self.multiple.items())
             and all(g.holds(sizes) for g in self.others)
         )
+
+    def both(self, other: Conditions) -> Conditions:
+        """Where ``self`` and ``other`` hold."""
+        return Conditions(
+            least={s: max(self.least.get(s, 1), other.least.get(s, 1)) for s in {**self.least, **other.least}},
+            most={s: min(c.most[s] for c in (self, other) if s in c.most) for s in {**self.most, **other.most}},
+            multiple={s: lcm(self.multiple.get(s, 1), other.multiple.get(s, 1)) for s in {**self.multiple, **other.multiple}},
+            others=tuple(dict.fromkeys((*self.others, *other.others))),
+        )
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The same as single comparisons."""
+        found = [Guard(">=", symbol(s), n) for s, n in self.least.items() if n > 1]
+        found += [Guard("<=", symbol(s), n) for s, n in self.most.items()]
+        found += [Guard("==", Expr("%", (symbol(s), n)), 0) for s, n in self.multiple.items() if n > 1]
+        return (*found, *self.others)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -181,7 +198,7 @@ class _Known:
 
     def _without_common_factors(self, left: Expr | int, right: Expr | int) -> tuple[Expr | int, Expr | int]:
         """Both sides divided by the positive factors they share."""
-        a, b = _factors(left), _factors(right)
+        a, b = every_factor(left), every_factor(right)
         for factor in list(a):
             if isinstance(factor, Expr) and factor in b and (self.lowest(factor) or 0) > 0:
                 a.remove(factor)
@@ -232,9 +249,3 @@ def _rounded(e: Expr | int) -> tuple[str | None, int, bool]:
     if up:
         inner = inner.args[0]
     return (inner.args[0], k, up) if isinstance(inner, Expr) and inner.op == "symbol" else (None, 1, False)
-
-
-def _factors(e: Expr | int) -> list[Expr | int]:
-    if isinstance(e, Expr) and e.op == "*":
-        return [*_factors(e.args[0]), *_factors(e.args[1])]
-    return [e]

@@ -175,6 +175,8 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
         return product((a, b))
     if op in ("//", "%") and isinstance(b, int):
         return _divided(op, a, b)
+    if op == "//" and isinstance(a, Expr) and isinstance(b, Expr):
+        return _cancelled(a, b)
     return Expr(op, (a, b))
 
 
@@ -237,6 +239,23 @@ def product(parts: Iterable[Expr | int]) -> Expr | int:
     for factor in factors[1:]:
         result = Expr("*", (result, factor))
     return result if number == 1 else Expr("*", (result, number))
+
+
+def _cancelled(a: Expr, b: Expr) -> Expr | int:
+    """``a // b``; where the factors of ``b`` are among those of ``a``, what is left of them."""
+    rest = every_factor(a)
+    for factor in every_factor(b):
+        if factor not in rest:
+            return Expr("//", (a, b))
+        rest.remove(factor)
+    return product(rest)
+
+
+def every_factor(e: Expr | int) -> list[Expr | int]:
+    """What a product is made of, numbers too; anything else is its own factor."""
+    if isinstance(e, Expr) and e.op == "*":
+        return [*every_factor(e.args[0]), *every_factor(e.args[1])]
+    return [e]
 
 
 def _divided(op: str, a: Expr | int, b: int) -> Expr | int:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memest.conditions import Conditions, reduced
+from memest.dims import resolve
 from memest.dtypes import check_dtype
 from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
@@ -24,6 +25,7 @@ from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, bind, play
 
 if TYPE_CHECKING:
+    from memest.formulas.formula import Formula
     from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
@@ -129,6 +131,36 @@ class Estimate:
     def events(self) -> tuple[Step, ...]:
         """The stream of allocations and releases, in order."""
         return self.timeline.steps
+
+    @cached_property
+    def live_sets(self) -> LiveSets:
+        """The step compiled: what is alive at each moment that could be the peak, as formulas of the sizes. It holds at these sizes and
+        wherever its conditions do; UnsupportedError where the step has no such form."""
+        program = compiled(self.played, self.input_shapes, self.sizes, self.recipe)
+        if program is None:
+            raise UnsupportedError(f"{self.graph}: no formula says what its step holds at these sizes; please report it")
+        return program
+
+    def formula(self) -> Formula:
+        """The peak and its parts as sympy expressions of the graph's named sizes, in bytes."""
+        from memest.formulas.formula import Formula
+
+        return Formula(estimate=self)
+
+    def at(self, **sizes: int) -> Estimate:
+        """The same step at other values of the graph's named sizes; those left out stay. Raises UsageError as :func:`estimate` does."""
+        for name, n in sizes.items():
+            if name not in self.sizes:
+                raise UsageError(
+                    f"{self.graph} has no size {name!r}{did_you_mean(name, self.sizes)}; it has {', '.join(self.sizes) or 'none'}"
+                )
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise UsageError(f"size {name}: sizes are positive integers, got {n!r}")
+        given = {**self.sizes, **sizes}
+        shapes: dict[str, Shape] = {i.name: resolve(i.shape, given) for i in self.played.inputs}
+        bound = bind(self.played.inputs, shapes)
+        check_guards(self.played, bound)
+        return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(self.played, shapes, bound, self.recipe))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything a report needs, as plain data."""
@@ -288,11 +320,22 @@ def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int
         timeline = play(graph, shapes, sizes, recipe)
         known[at] = read_peak(timeline)
         return known[at]
-    truth = read_peak(play(graph, shapes, sizes, recipe))
+    compiled_here = compiled(graph, shapes, sizes, recipe)
+    found = None if compiled_here is None else compiled_here.at(sizes)
+    return read_peak(play(graph, shapes, sizes, recipe)) if found is None else found
+
+
+def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets | None:
+    """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says."""
+    programs: list[LiveSets] = graph.memo.setdefault(("programs", recipe), [])
+    for program in programs:
+        if program.conditions.hold(sizes):
+            return program
     program = compile_program(graph, shapes, sizes, recipe)
-    if program.at(sizes) == truth:  # the compiled step must say what the played one says
-        programs.append(program)
-    return truth
+    if program.at(sizes) != read_peak(play(graph, shapes, sizes, recipe)):
+        return None
+    programs.append(program)
+    return program
 
 
 def read_peak(timeline: Timeline) -> Summary:

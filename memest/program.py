@@ -10,15 +10,15 @@ could be the peak.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.conditions import Conditions, reduced
 from memest.dims import Dim, Expr, Guard, Opaque, expression, linear, plain, recording, symbol
 from memest.graph import Graph
-from memest.ledger import Step
-from memest.tensor import Shape
+from memest.ledger import Step, Storage
+from memest.tensor import Shape, Spec
 from memest.timeline import Recipe, play
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class LiveSets:
     """Bytes at each instant without what sealed kernels hold: a column for each of ``terms`` and, last, the constant. Python ints."""
     conditions: Conditions
     steps: tuple[Step, ...]
+    residents: tuple[Storage, ...] = ()
+    values: Mapping[str, Spec] = field(default_factory=dict)
+    """The compiled step: what is there before it, its events and the values it names, with symbolic sizes."""
 
     @cached_property
     def sizes(self) -> tuple[int | Expr, ...]:
@@ -200,7 +203,8 @@ def compile_program(
     with recording(guards):
         timeline = play(graph, shapes, symbolic, recipe, remember=False)
         resident: Any = sum(s.nbytes for s in timeline.residents)
-    return live_sets(timeline.steps, expression(resident), symbols, reduced(guards, symbols))
+    table = live_sets(timeline.steps, expression(resident), symbols, reduced(guards, symbols))
+    return replace(table, residents=timeline.residents, values=timeline.values)
 
 
 def live_sets(steps: tuple[Step, ...], resident: int | Expr, symbols: tuple[str, ...], conditions: Conditions) -> LiveSets:

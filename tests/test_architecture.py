@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import memest
+import memest.formulas
 import memest.render
 from memest.ops.table import FAMILIES
 
@@ -71,6 +72,12 @@ def test_bans_cover_every_module_but_the_doors(name: str, doors: set[str]) -> No
 def test_in_render_only_plot_may_touch_matplotlib() -> None:
     expected = {f"memest.render.{m.name}" for m in iter_modules(memest.render.__path__)} - {"memest.render.plot"}
     assert set(contracts()["and there only in render.plot"]["source_modules"]) == expected
+
+
+def test_in_formulas_only_symbolic_may_touch_sympy() -> None:
+    rooms = {f"memest.{m.name}" for m in iter_modules(memest.__path__)} - {"memest.__main__", "memest.formulas"}
+    expected = rooms | {f"memest.formulas.{m.name}" for m in iter_modules(memest.formulas.__path__)} - {"memest.formulas.symbolic"}
+    assert set(contracts()["sympy only in formulas.symbolic"]["source_modules"]) == expected
 
 
 def loaded_by(program: str) -> set[str]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "timeline": "memest.cli.timeline",
     "plot": "memest.cli.plot",
     "layers": "memest.cli.layers",
+    "formula": "memest.cli.formula",
     "import": "memest.cli.export",
     "levers": "memest.cli.levers",
     "models": "memest.cli.models",

@@ -129,6 +129,22 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
     return graph, result
 
 
+def usual_inputs(model: str, batch: int | None) -> tuple[list[str] | None, int | None]:
+    """--input and --batch for a built-in model when no shape is given: its usual image, 8 of them, or a volume of 64 cubed, 2 of them."""
+    from memest.models import MODELS
+
+    known = MODELS.get(model.partition(":")[0])
+    if known is None or is_torch(model):
+        return None, batch
+    graph = open_model(model)
+    if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != len(known.input_shape) + 1:
+        return None, batch
+    channels = graph.inputs[0].shape[1]
+    volume = len(known.input_shape) == 4
+    usual = (64, 64, 64) if volume else known.input_shape[1:]
+    return ["x".join(map(str, (channels, *usual)))], batch or (2 if volume else 8)
+
+
 def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
     check_names(request)

@@ -14,7 +14,7 @@ from typing import Any
 
 from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
 from memest.libraries.cpu import Cpu
-from memest.ops.tape import Tape, Tensor
+from memest.ops.tape import Tape, Tensor, Trace
 from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
 
 Kernel = Callable[..., Any]
@@ -53,14 +53,9 @@ class InnerPeak:
 
     def play(self, sizes: Sequence[Any]) -> Any:
         """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""
-        operands, attributes = self._filled(sizes)
-        tensors = _on_tape(operands)
-        tape = Tape(len(tensors), self.needs, self.training, self.cpu)
-        result = self.kernel(tape, *tensors, **attributes)
-        events = tape.finish(tensors, result if isinstance(result, list) else [result]).events
         alive: dict[int, Any] = {}
         running = highest = 0
-        for slot, nbytes, _ in events:
+        for slot, nbytes, _ in self.trace(sizes).events:
             if isinstance(nbytes, int) and nbytes < 0:
                 running = running - alive.pop(slot)
             else:
@@ -68,6 +63,14 @@ class InnerPeak:
                 running = running + nbytes
                 highest = max(highest, running)
         return highest
+
+    def trace(self, sizes: Sequence[Any]) -> Trace:
+        """The call at these sizes, event by event."""
+        operands, attributes = self._filled(sizes)
+        tensors = _on_tape(operands)
+        tape = Tape(len(tensors), self.needs, self.training, self.cpu)
+        result = self.kernel(tape, *tensors, **attributes)
+        return tape.finish(tensors, result if isinstance(result, list) else [result])
 
     def _filled(self, sizes: Sequence[Any]) -> tuple[list[tuple[Any, ...] | None], dict[str, Any]]:
         return [_filled(o, sizes) for o in self.operands], {name: _filled(value, sizes) for name, value in self.attributes}

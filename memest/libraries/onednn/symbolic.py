@@ -7,7 +7,7 @@ implementation and the layouts stay the same; that condition is recorded beside 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memest.dims import Dim, Opaque, contains_dim, expression, plain, record
@@ -17,6 +17,17 @@ from memest.libraries.onednn.problem import Convolution, Layout, Plan, layout
 Planner = Callable[[Convolution, Cpu], Plan]
 REMEMBERED = 256  # plans of one convolution kept for sizes that come again
 _SIZES = ("batch", "in_channels", "out_channels", "input_size", "output_size", "padding", "padding_end", "kernel")
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A condition as a function of sizes: 1 where oneDNN chooses the implementation and layouts of ``plan``, else 0."""
+
+    plan: Plan
+    at: Callable[..., Plan]
+
+    def __call__(self, *sizes: Any) -> int:
+        return int(_form(self.at(*sizes)) == _form(self.plan))
 
 
 def plan_of(planner: Planner, problem: Convolution, cpu: Cpu) -> Plan:
@@ -37,13 +48,9 @@ def plan_of(planner: Planner, problem: Convolution, cpu: Cpu) -> Plan:
             plans[sizes] = planner(replace(fixed, **dict(zip(_SIZES, sizes, strict=True))), cpu)
         return plans[sizes]
 
-    def kind(*sizes: Any) -> int:
-        found = at(*sizes)
-        return int(_form(found) == _form(plan))
-
     constants = (problem.kernel, problem.stride, problem.dilation, problem.groups, problem.bias, problem.channels_last, problem.dtype)
     label = f"{problem.prop}{constants}"
-    record(Opaque(f"same_{planner.__name__}_{label}_{_form(plan)}", kind, arguments), 1)
+    record(Opaque(f"same_{planner.__name__}_{label}_{_form(plan)}", Same(plan, at), arguments), 1)
     scratch = Dim(plan.scratchpad_bytes, Opaque(f"scratchpad_{planner.__name__}_{label}", lambda *s: at(*s).scratchpad_bytes, arguments))
     return Plan(
         implementation=plan.implementation,

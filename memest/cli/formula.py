@@ -1,0 +1,85 @@
+"""``memest formula``: the closed form of the peak."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from memest.cli import options as o
+
+
+class Notation(str, Enum):
+    """How the formula itself is written."""
+
+    text = "text"
+    latex = "latex"
+    python = "python"
+    javascript = "javascript"
+
+
+def run(
+    model: o.Model,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    hold_output: o.HoldOutput = False,
+    first_step: o.FirstStep = False,
+    levers: o.Levers = None,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
+    every: Annotated[bool, typer.Option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="A row for each layer too.")] = False,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """Write the peak as a formula of the batch and the spatial sizes, in bytes.
+
+    The formula is exact where its conditions hold. It is written around the sizes given: of a built-in model, without --input, around
+    its usual ones.
+
+    \b
+    Examples:
+      memest formula resnet50 --train
+      memest formula unet3d --input 1x128x128x128 --batch 2 --infer --layers
+      memest formula resnet50 --input 3x224x224 --batch 8 --as latex
+      memest formula mobilenet_v2 --all --format json
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import show, write
+    from memest.cli.request import Request, answer, usual_inputs
+    from memest.errors import UsageError
+    from memest.render.formulas import formula_report
+
+    if notation is not Notation.text and (form is not o.Format.text or layers):
+        raise UsageError(f"--as {notation.value} writes the formula alone; leave out {'--layers' if layers else '--format'}")
+    if inputs is None:
+        inputs, batch = usual_inputs(model, batch)
+    _, estimate = answer(
+        Request(
+            model=model,
+            inputs=inputs,
+            batch=batch,
+            train=train,
+            optimizer=optimizer,
+            loss=loss,
+            hold_output=hold_output,
+            first_step=first_step,
+            levers=levers or (),
+            threads=threads,
+            isa=isa,
+        )
+    )
+    formula = estimate.formula()
+    if notation is Notation.text:
+        show(formula_report(formula, every=every, layers=layers), form, output)
+    elif notation is Notation.latex:
+        write(formula.latex(all=every), output)
+    else:
+        write(formula.python() if notation is Notation.python else formula.javascript(), output)

@@ -1,0 +1,75 @@
+"""The report of a closed form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memest.formulas import text
+from memest.formulas.notation import PLAIN
+from memest.render.report import Kind, Report, Table
+
+if TYPE_CHECKING:
+    from memest.formulas.formula import Formula
+
+PART_COLUMNS: tuple[tuple[str, Kind], ...] = (("category", "text"), ("formula", "text"), ("bytes", "count"))
+MOMENT_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("phase", "text"), ("layer", "text"), ("operator", "text"), ("formula", "text"), ("bytes", "count"),
+)  # fmt: skip
+LAYER_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("layer", "text"), ("kept for backward", "text"), ("output", "text"), ("parameters", "count"), ("gradients", "count"),
+)  # fmt: skip
+SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (("table", "text"), ("name", "text"), ("formula", "text"), ("bytes", "text"))
+
+
+def formula_report(formula: Formula, *, every: bool = False, layers: bool = False) -> Report:
+    """The regime and what it is made of; with ``every`` all moments, with ``layers`` all layers. CSV has one row an expression."""
+    parts, sums = text.parts(formula, PLAIN), text.sums(formula, PLAIN)
+    tables = [
+        Table(title="Alive at the peak", columns=PART_COLUMNS, rows=text.parts(formula)),
+        Table(title="Over the step", columns=PART_COLUMNS, rows=text.sums(formula)),
+    ]
+    data: dict[str, Any] = {
+        "graph": formula.estimate.graph,
+        "mode": formula.estimate.mode,
+        "optimizer": formula.estimate.optimizer,
+        "loss": formula.estimate.loss,
+        "unit": "byte",
+        "sizes": dict(formula.estimate.sizes),
+        "peak_bytes": formula.estimate.peak_bytes,
+        "conditions": list(formula.conditions),
+        "regime": {
+            "peak": text.peak(formula, PLAIN),
+            "scratchpad": {name: formula.regime.scratchpad_bytes for name in formula.scratch},
+            "conditions": list(formula.regime.texts(formula.program.symbols)),
+            "kernels": [
+                {"phase": w.instant.phase, "layer": w.instant.layer, "chosen": text.chosen(w), "bytes": text.held(formula, w, PLAIN)}
+                for w in formula.regime.kernels
+            ],
+        },
+        "alive_at_peak": [_named(PART_COLUMNS, row) for row in parts],
+        "over_the_step": [_named(PART_COLUMNS, row) for row in sums],
+    }
+    rows = [("regime", "peak", text.peak(formula, PLAIN), str(formula.estimate.peak_bytes))]
+    rows += [("alive at the peak", c, e, str(n)) for c, e, n in parts] + [("over the step", c, e, str(n)) for c, e, n in sums]
+    if every:
+        moments = text.moments(formula, PLAIN)
+        tables.append(Table(title="Moments that could be the peak", columns=MOMENT_COLUMNS, rows=text.moments(formula)))
+        data["moments"] = [_named(MOMENT_COLUMNS, row) for row in moments]
+        rows += [("moments", f"{phase} {layer}", e, str(n)) for phase, layer, _, e, n in moments]
+    if layers:
+        table = text.layers(formula, PLAIN)
+        tables.append(Table(title="Layers", columns=LAYER_COLUMNS, rows=text.layers(formula)))
+        data["layers"] = [_named(LAYER_COLUMNS, row) for row in table]
+        rows += [("layers", name, kept, "") for name, kept, *_ in table]
+    return Report(
+        title=formula.title,
+        facts=text.facts(formula, every),
+        tables=tuple(tables),
+        data=data,
+        sheet=Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)),
+        notes=("exact: where the conditions hold the formula is the estimate, to the byte",),
+    )
+
+
+def _named(columns: tuple[tuple[str, Kind], ...], row: tuple[Any, ...]) -> dict[str, Any]:
+    return {name.replace(" ", "_"): value for (name, _), value in zip(columns, row, strict=True)}
