@@ -122,7 +122,7 @@ def phase_peaks(events: tuple[EventRow, ...]) -> tuple[EventRow, ...]:
 def layer_table(graph: Graph, estimate: Estimate) -> LayerTable:
     """One row a layer, in order. A shared parameter is counted at the layer that reads it first; an activation at the layer that made its
     storage, once, however many keep it. The loss has a row of its own when it keeps something."""
-    played = graph if estimate.mode == "train" or graph.inference is None else graph.inference
+    played = estimate.played
     kept = _kept(estimate)
     owned = {p.name: p for p in played.parameters}
     rows: list[LayerRow] = []

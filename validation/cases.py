@@ -13,6 +13,9 @@ from typing import Any
 Shape = tuple[int, ...]
 
 
+_YOUNGER = {"dtype": "float32"}  # fields that came later, and what they say when they say nothing
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One measured case. ``model`` is a built-in name with options, or ``package.module:callable(args)``; ``group`` names the claim."""
@@ -29,6 +32,7 @@ class Case:
     threads: int = 2
     isa: str = "avx512"
     stream: bool = False
+    dtype: str = "float32"
 
     @property
     def name(self) -> str:
@@ -40,8 +44,8 @@ class Case:
 
     @property
     def digest(self) -> str:
-        """Of everything but the group."""
-        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream")}
+        """Of everything but the group; of fields younger than the first results, only where they say something."""
+        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream") and (k, v) not in _YOUNGER.items()}
         return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:8]
 
 
@@ -84,6 +88,13 @@ BUILT_IN: dict[str, tuple[Shape, ...]] = {
         ((1, 3, 224, 224), (2, 3, 64, 64), (3, 3, 101, 73), (2, 3, 128, 160), (5, 3, 96, 96), (2, 3, 193, 129)),
     ),
 }  # fmt: skip
+CONVERTED: dict[str, tuple[Shape, Shape]] = {
+    _vision("resnet50"): ((2, 3, 96, 96), (3, 3, 101, 73)),
+    _vision("mobilenet_v2"): ((2, 3, 96, 96), (3, 3, 101, 73)),
+    "unet3d": ((2, 1, 16, 16, 16), (1, 1, 48, 32, 16)),
+    "plain_conv_unet:dims=2,features_per_stage=16-32-64-128": ((2, 1, 64, 64), (3, 1, 96, 32)),
+    "plain_conv_unet:dims=3,features_per_stage=16-32-64-128": ((2, 1, 16, 16, 16), (1, 1, 48, 32, 16)),
+}
 RUNTIMES: tuple[dict[str, Any], ...] = ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1})
 
 
@@ -147,5 +158,17 @@ def _runtimes() -> Iterator[Case]:
         yield replace(image, **changes)
 
 
-CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes())
+def _dtypes() -> Iterator[Case]:
+    """Whole networks converted by ``model.to(dtype)``."""
+    for dtype in ("float64", "bfloat16", "float16"):
+        for model, shapes in CONVERTED.items():
+            loss = "binary_cross_entropy_with_logits" if model == "unet3d" else "cross_entropy"
+            for i, shape in enumerate(shapes):
+                case = Case(group="dtypes", model=model, shape=shape, mode="infer", dtype=dtype)
+                yield case
+                for optimizer in TRAININGS[:2]:
+                    yield replace(case, mode="train", optimizer=optimizer, loss=loss, stream=i == 0 and optimizer == "adam")
+
+
+CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_dtypes())
 BY_NAME = {case.name: case for case in CASES}

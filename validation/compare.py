@@ -80,7 +80,8 @@ def _imported(case: Case) -> Graph:
 def predict(case: Case, cpu: Cpu) -> Estimate:
     """memest's estimate of a case on a described processor."""
     training = {"optimizer": case.optimizer, "loss": case.loss, "hold_output": case.hold_output, "first_step": case.first_step}
-    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, cpu=cpu, **(training if case.mode == "train" else {}))  # type: ignore[arg-type]
+    chosen = training if case.mode == "train" else {}
+    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, **chosen)  # type: ignore[arg-type]
 
 
 def stored(machine: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

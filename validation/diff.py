@@ -43,7 +43,7 @@ def _diff_here(case: Case) -> int:
     from validation.protocol import inputs_for, measure_inference, measure_training
     from validation.streams import differing, first_difference
 
-    module, inputs = build_module(case), inputs_for([case.shape], case.channels_last)
+    module, inputs = build_module(case), inputs_for([case.shape], case.channels_last, case.dtype)
     if case.mode == "infer":
         measured = measure_inference(module, inputs)
     else:

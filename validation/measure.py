@@ -68,7 +68,7 @@ def measure_one(name: str) -> None:
     case = BY_NAME[name]
     torch.set_num_threads(case.threads)
     module = build_module(case)
-    inputs = inputs_for([case.shape], case.channels_last)
+    inputs = inputs_for([case.shape], case.channels_last, case.dtype)
     if case.mode == "infer":
         measured = measure_inference(module, inputs)
     else:
@@ -105,6 +105,7 @@ def build_module(case: Case) -> Any:
 
     external = ":" in case.model and "." in case.model.partition(":")[0]
     module = build(case.model) if external else GraphModule(models.build(case.model))
+    module = module.to(getattr(torch, case.dtype))
     if case.channels_last:
         module = module.to(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)
     return module

@@ -12,6 +12,7 @@ def run(
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
+    dtype: o.Dtype = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     form: o.FormatOption = o.Format.text,
@@ -34,6 +35,8 @@ def run(
     from memest.render.reports import layers_report
     from memest.summary import layer_table
 
-    request = Request(model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, threads=threads, isa=isa)
+    request = Request(
+        model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, dtype=dtype, threads=threads, isa=isa
+    )
     graph, estimate = answer(request)
     show(layers_report(estimate, layer_table(graph, estimate)), form, output)

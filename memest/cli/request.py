@@ -28,6 +28,7 @@ class Request:
     train: bool
     optimizer: str = "sgd"
     loss: str = "cross_entropy"
+    dtype: str | None = None
     hold_output: bool = False
     first_step: bool = False
     threads: int | None = None
@@ -45,6 +46,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
             mode="train" if request.train else "infer",
             optimizer=request.optimizer,
             loss=request.loss,
+            dtype=request.dtype,
             hold_output=request.hold_output,
             first_step=request.first_step,
             cpu=_cpu(request),
@@ -65,8 +67,11 @@ def _check_names(request: Request) -> None:
     """A wrong name typed on the command line is a usage error, found before the model is opened."""
     from memest.losses import loss_named
     from memest.optimizers import optimizer_named
+    from memest.precision import floating_dtype
 
     try:
+        if request.dtype is not None:
+            floating_dtype(request.dtype)
         optimizer_named(request.optimizer)
         loss_named(request.loss)
     except MemestError as e:

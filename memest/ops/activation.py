@@ -11,7 +11,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import clone, contiguous, elementwise, empty_like, scalar
+from memest.ops.kernels import clone, contiguous, elementwise, empty_like, refuse_dtypes, scalar
 from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Operator, choice, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -194,6 +194,7 @@ def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool
     noise = k.empty(input.shape, input.dtype)
     out = input if inplace else k.empty(input.shape, input.dtype)
     if training:
+        refuse_dtypes("rrelu with noise", input, ("float16",))
         copies = [t for t in (contiguous(k, input), contiguous(k, out) if inplace else out) if t is not input and t is not out]
         k.free(*copies)
     else:

@@ -202,7 +202,7 @@ def _use_columns_of_one(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> 
 def _bias_gradient(k: Tape, grad: Tensor) -> Tensor:
     """The sum over images and positions."""
     out = k.empty((grad.shape[1],), grad.dtype)
-    sum_into(k, grad, out)
+    sum_into(k, grad, out, [d for d in range(grad.ndim) if d != 1])
     return out
 
 

@@ -149,7 +149,7 @@ def _interleaving(k: Tape, ndim: int) -> None:
 
 def _summed(k: Tape, t: Tensor, dims: Sequence[int]) -> Tensor:
     out = k.empty(reduced_shape(t.shape, dims, False), t.dtype)
-    sum_into(k, t, out)
+    sum_into(k, t, out, dims)
     return out
 
 
