@@ -17,8 +17,8 @@ from memest.ops.kernels import (
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
-    reduced_dims,
     dim_or_dims,
+    reduced_dims,
     reduction_shape,
     restored,
 )
