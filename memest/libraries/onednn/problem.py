@@ -7,6 +7,8 @@ from functools import lru_cache
 from math import prod
 from typing import Literal
 
+from memest.dtypes import ITEMSIZE
+
 Prop = Literal["forward_training", "forward_inference", "backward_data", "backward_weights"]
 
 
@@ -33,7 +35,12 @@ class Convolution:
     padding_end: tuple[int, ...]
     bias: bool
     channels_last: bool
-    itemsize: int = 4
+    dtype: str = "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of every tensor: data, weights, bias and their gradients have one type."""
+        return ITEMSIZE[self.dtype]
 
     @property
     def spatial_dims(self) -> int:
