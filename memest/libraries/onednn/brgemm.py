@@ -82,7 +82,7 @@ def plan_general(problem: Convolution, cpu: Cpu, isa: Isa, *, inverted: bool) ->
     """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented."""
     if not is_supported(problem):
         return None
-    original, target = shape_of(problem), target_of(cpu, isa)
+    original, target = shape_of(problem), target_of(cpu, isa, problem.itemsize)
     if original.is_pointwise or are_groups_slow(original, target):
         return None
     shape = fold_strided_width(original, target)

@@ -55,7 +55,7 @@ def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented."""
     if any(k != 1 for k in problem.kernel) or not is_supported(problem):
         return None
-    shape, target = shape_of(problem), target_of(cpu, isa)
+    shape, target = shape_of(problem), target_of(cpu, isa, problem.itemsize)
     if not shape.is_pointwise or are_groups_slow(shape, target):
         return None
     tile = _choose_tile(shape, target)

@@ -26,6 +26,11 @@ def data_strided_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:
     return plan_strided(problem, cpu, "avx512") if cpu.isa == "avx512" else None
 
 
+def data_strided_bf16(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """``brgconv_strided:avx512_core_bf16``."""
+    return plan_strided(problem, cpu, "avx512") if cpu.has_bf16 else None
+
+
 def data_avx2(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``brg_conv_bwd:avx2``."""
     return _unit_stride(problem, cpu, "avx2")

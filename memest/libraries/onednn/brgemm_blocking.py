@@ -28,7 +28,10 @@ CERTAIN = 0.9999
 
 
 class Target(NamedTuple):
-    """An instruction set with its f32 vectors and registers, the threads, and the cache bytes the estimates count on."""
+    """An instruction set with its f32 vectors and registers, the threads, and the cache bytes the estimates count on.
+
+    ``itemsize`` is that of the data; a vector holds ``packed`` of them, and ``simd`` of the sums, which are f32.
+    """
 
     isa: Isa
     simd: int
@@ -37,6 +40,18 @@ class Target(NamedTuple):
     l1_bytes: int
     l1: int
     l2: int
+    itemsize: int
+    packed: int
+
+    @property
+    def name(self) -> str:
+        """oneDNN's name of the instruction set."""
+        return "avx512_core_bf16" if self.sums_apart else "avx512_core" if self.isa == "avx512" else "avx2"
+
+    @property
+    def sums_apart(self) -> bool:
+        """Whether sums are of another type than the results, so that they need a place of their own."""
+        return self.itemsize != FLOAT_BYTES
 
 
 class Shape(NamedTuple):
@@ -157,11 +172,12 @@ def round_up(n: int, multiple: int) -> int:
 
 
 @remembered(maxsize=64)
-def target_of(cpu: Cpu, isa: Isa) -> Target:
+def target_of(cpu: Cpu, isa: Isa, itemsize: int) -> Target:
     """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
     simd, registers = (16, 32) if isa == "avx512" else (8, 16)
     l2_bytes = cpu.l2_bytes if isa == "avx512" else AVX2_L2_BYTES
-    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4)
+    packed = simd * FLOAT_BYTES // itemsize
+    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4, itemsize, packed)
 
 
 def is_supported(problem: Convolution) -> bool:
@@ -283,7 +299,7 @@ def register_block(target: Target, rows: int, columns: int, depth: int, padded_r
     else:
         return None
     best, best_gain = most, 0.0
-    for block in range(min(most, target.l1_bytes // (FLOAT_BYTES * depth)), max(1, padded_rows) - 1, -1):
+    for block in range(min(most, target.l1_bytes // (target.itemsize * depth)), max(1, padded_rows) - 1, -1):
         rounded = round_up(rows, block)
         if rows * vectors * block < CERTAIN * best_gain * rounded * (vectors + block) * most:
             continue
@@ -451,9 +467,9 @@ def channels_last_plan(problem: Convolution, implementation: str, weights_tag: s
     activations = channels_last_tag(2 + problem.spatial_dims)
     return Plan(
         implementation=implementation,
-        source=layout(activations, problem.source_dims),
-        weights=layout(weights_tag, problem.weights_dims),
-        destination=layout(activations, problem.destination_dims),
+        source=layout(activations, problem.source_dims, problem.itemsize),
+        weights=layout(weights_tag, problem.weights_dims, problem.itemsize),
+        destination=layout(activations, problem.destination_dims, problem.itemsize),
         scratchpad_bytes=scratchpad_bytes,
     )
 
