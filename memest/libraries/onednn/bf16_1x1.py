@@ -145,7 +145,7 @@ def _share_work(problem: Convolution, cpu: Cpu) -> _Work:
     elif points <= FEW_POINTS and batch <= threads and produced > MANY_CHANNELS and produced // reduced >= 4:
         groups = max(groups, 2)
         chunk = 1
-    if BF16_BYTES * batch * points * reduced < SMALL_BYTES and 1 < threads and point_blocks * load_blocks < threads:
+    if BF16_BYTES * batch * points * reduced < SMALL_BYTES and threads > 1 and point_blocks * load_blocks < threads:
         threads = min(threads, max(point_blocks, load_blocks))
     return _Work(threads, groups, chunk, unroll)
 

@@ -182,7 +182,7 @@ def _is_padding_within_columns(g: Geometry) -> bool:
 
 
 class _Way(NamedTuple):
-    """How backward weights reads its data: whether it transposes its source, for all threads together or each for itself; and its padded sizes."""
+    """How backward weights reads its data: whether transposed, for all threads together or each for itself; and its padded sizes."""
 
     transposes_source: bool
     permutes: bool
