@@ -36,7 +36,6 @@ from memest.libraries.onednn.brgemm_blocking import (
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.single import quotient, single
 
-IMPLEMENTATION = {"avx512": "brgconv_1x1:avx512_core", "avx2": "brgconv_1x1:avx2"}
 MAX_POSITIONS = 251
 MIN_CHANNEL_SHARE = single(0.95)
 
@@ -49,6 +48,11 @@ def forward_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:
 def forward_avx2(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``brgconv_1x1:avx2``."""
     return plan_pointwise(problem, cpu, "avx2")
+
+
+def forward_bf16(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """``brgconv_1x1:avx512_core_bf16``."""
+    return plan_pointwise(problem, cpu, "avx512") if cpu.has_bf16 else None
 
 
 def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
@@ -64,7 +68,7 @@ def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     row_stride = shape.sw * shape.groups * shape.ic
     if not offsets_fit(shape, rows=tile.positions, row_stride=row_stride, oc_block=tile.oc, depth=tile.ic):
         return None
-    return channels_last_plan(problem, IMPLEMENTATION[isa], weights_tag_of(problem, tile.oc), batch_bytes_of(target, 1))
+    return channels_last_plan(problem, f"brgconv_1x1:{target.name}", weights_tag_of(problem, tile.oc), batch_bytes_of(target, 1))
 
 
 def _choose_tile(shape: Shape, target: Target) -> Tile | None:

@@ -1,7 +1,7 @@
 """oneDNN's deconvolution (transposed convolution): every implementation wraps a convolution.
 
 Models src/cpu/cpu_deconvolution_list.cpp, src/cpu/x64/jit_brgemm_deconv.cpp and src/cpu/ref_deconvolution.hpp (oneDNN v3.12)
-for f32 without attributes. A deconvolution is the transpose of a convolution that reads the deconvolution's destination and
+for f32 and bf16 without attributes. A deconvolution is the transpose of a convolution that reads the deconvolution's destination and
 writes its source, with the same weights, stride, dilation and padding; its passes are that convolution's passes, exchanged.
 """
 
@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_backward import exchange_ends, plan_inverted, swap_channels
+from memest.libraries.onednn.brgemm_blocking import target_of
 from memest.libraries.onednn.brgemm_strided import plan_strided
-from memest.libraries.onednn.dispatch import plan_convolution
+from memest.libraries.onednn.dispatch import check_bf16, plan_convolution
 from memest.libraries.onednn.problem import Convolution, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.remembered import remembered
@@ -33,9 +34,12 @@ def plan_deconvolution(problem: Convolution, cpu: Cpu) -> Plan:
     and ``output_size`` what it writes, so that ``weights_dims`` are oneDNN's (groups, out, in, *kernel) and torch's weight
     has its two channel dims the other way round. ``padding_end`` is torch's padding minus its output padding.
     """
+    check_bf16(problem, cpu)
     forward = problem.prop in ("forward_training", "forward_inference")
     if forward:
         isas: tuple[Isa, ...] = ("avx512", "avx2") if cpu.isa == "avx512" else ("avx2",)
+        if problem.dtype == "bfloat16":
+            isas = ("avx512",)
         for isa in isas:
             plan = _brgemm_forward(problem, cpu, isa)
             if plan is not None:
@@ -47,7 +51,7 @@ def plan_deconvolution(problem: Convolution, cpu: Cpu) -> Plan:
 
 def _brgemm_forward(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     """The brgemm convolution that computes a whole forward deconvolution, bias included."""
-    name = "brg_deconv:avx512_core" if isa == "avx512" else "brg_deconv:avx2"
+    name = f"brg_deconv:{target_of(cpu, isa, problem.itemsize).name}"
     if all(s == 1 for s in problem.stride):
         plan = plan_inverted(problem, cpu, isa)
         if plan is None:
