@@ -112,7 +112,7 @@ def _padded_bias_bytes(problem: Convolution) -> int:
 def _unit_stride_bytes(problem: Convolution, threads: int, channel_blocks: int) -> int:
     """Every thread's scratch image, of the output's size: some blocks of input channels, or all of them when channels-last."""
     channels = problem.in_channels if problem.channels_last else channel_blocks * BLOCK
-    return scratchpad_size(threads * prod(problem.output_size) * channels * BF16_BYTES)
+    return scratchpad_size(threads * prod(problem.output_size) * channels * problem.source_itemsize)
 
 
 class _Work(NamedTuple):

@@ -66,13 +66,15 @@ class _Blocks(NamedTuple):
 class _Target(NamedTuple):
     """What the estimate needs to know of the processor, whose caches it counts on in full, and the order of the loops.
 
-    ``simd`` are the sums in a vector, ``packed`` the elements of data; results cost ``result_bytes`` each, their sums included.
+    ``simd`` are the sums in a vector, ``packed`` the elements of data; results have ``result_itemsize`` bytes, and cost
+    ``result_bytes`` each with the sums that may lie apart.
     """
 
     machine: Target
     simd: int
     packed: int
     itemsize: int
+    result_itemsize: int
     result_bytes: int
     threads: int
     l1: int
@@ -93,12 +95,14 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
     if _are_groups_slow(shape, machine) or (not machine.sums_apart and _is_slow(shape)):
         return None
     channels_innermost = _has_uneven_width(shape) or shape.od * shape.oh * shape.ow >= shape.ic * shape.kernel_volume
-    result_bytes = machine.itemsize + (FLOAT_BYTES if machine.sums_apart else 0)
+    result_itemsize = problem.source_itemsize
+    result_bytes = result_itemsize + (FLOAT_BYTES if result_itemsize != FLOAT_BYTES else 0)
     target = _Target(
         machine,
         machine.simd,
         machine.packed,
         machine.itemsize,
+        result_itemsize,
         result_bytes,
         machine.threads,
         cpu.l1_bytes,
@@ -109,7 +113,7 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
     if blocks is None:
         return None
     weights_tag = _weights_tag(problem, blocks.tile.ic, paired=machine.sums_apart)
-    return channels_last_plan(problem, f"brgconv_strided:{machine.name}", weights_tag, _scratchpad_bytes(shape, blocks, machine))
+    return channels_last_plan(problem, f"brgconv_strided:{machine.name}", weights_tag, _scratchpad_bytes(shape, blocks, target))
 
 
 def _are_groups_slow(shape: Shape, machine: Target) -> bool:
@@ -160,8 +164,9 @@ def _padded_output(shape: Shape) -> tuple[int, ...]:
     return tuple(out + max(0, k - 1 - before) // stride + max(0, k - 1 - after) // stride for out, k, before, after, stride in axes)
 
 
-def _scratchpad_bytes(shape: Shape, blocks: _Blocks, machine: Target) -> int:
+def _scratchpad_bytes(shape: Shape, blocks: _Blocks, target: _Target) -> int:
     """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread."""
+    machine = target.machine
     oc = _round_up(shape.oc, 2) if machine.sums_apart and _has_uneven_width(shape) else shape.oc
     blocks_per_image = -(-shape.id // blocks.tile.id) * -(-shape.ih // blocks.tile.ih) * -(-shape.iw // blocks.tile.iw)
     buffers = [
@@ -169,8 +174,8 @@ def _scratchpad_bytes(shape: Shape, blocks: _Blocks, machine: Target) -> int:
         _round_up(blocks_per_image * shape.groups, PAGE),
     ]
     if _has_uneven_width(shape):
-        buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * machine.itemsize)
-    if machine.sums_apart:
+        buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * target.result_itemsize)
+    if target.result_itemsize != FLOAT_BYTES:
         buffers.append(blocks.tile.ic * (blocks.tile.iw // shape.sw) * FLOAT_BYTES)
     return batch_bytes_of(machine, blocks.kd * blocks.kh * shape.kw) + sum(machine.threads * size + PAGE for size in buffers)
 
@@ -235,7 +240,7 @@ def _worth_trying(shape: Shape, target: _Target, ic_block: int, pointwise: bool)
 def _image_blocks(shape: Shape, target: _Target, ic_block: int) -> tuple[int, int]:
     """Depth and height of the input handled at once: what fits in half of L2, then small enough to feed all threads."""
     padded_depth, padded_height, padded_width = _padded_output(shape)
-    row_bytes = target.itemsize * (2 * shape.oc * padded_width + shape.iw * ic_block)
+    row_bytes = target.itemsize * 2 * shape.oc * padded_width + target.result_itemsize * shape.iw * ic_block
     other_bytes = ic_block * (target.itemsize * shape.kernel_volume * shape.oc + FLOAT_BYTES * 2 * AMX_ROWS)
     available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
     id_block, ih_block = 1, shape.ih

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_backward import exchange_ends, plan_inverted, swap_channels
-from memest.libraries.onednn.brgemm_blocking import target_of
+from memest.libraries.onednn.brgemm_blocking import FLOAT_BYTES, target_of
 from memest.libraries.onednn.brgemm_strided import plan_strided
 from memest.libraries.onednn.dispatch import check_bf16, plan_convolution
 from memest.libraries.onednn.problem import Convolution, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.remembered import remembered
+
 
 WRAPPED_PROP: dict[Prop, Prop] = {
     "forward_training": "backward_data",
@@ -44,8 +45,10 @@ def plan_deconvolution(problem: Convolution, cpu: Cpu) -> Plan:
             plan = _brgemm_forward(problem, cpu, isa)
             if plan is not None:
                 return plan
-    wrapped = plan_convolution(exchange_ends(problem, WRAPPED_PROP[problem.prop]), cpu)
-    result_before_bias = wrapped.source.bytes if forward and problem.bias else 0
+    adds_bias = forward and problem.bias
+    float_source = adds_bias and problem.itemsize != FLOAT_BYTES
+    wrapped = plan_convolution(replace(exchange_ends(problem, WRAPPED_PROP[problem.prop]), float_source=float_source), cpu)
+    result_before_bias = wrapped.source.bytes // problem.itemsize * FLOAT_BYTES if adds_bias else 0
     return _transposed(f"conv:any+{wrapped.implementation}", wrapped, problem.groups, result_before_bias)
 
 

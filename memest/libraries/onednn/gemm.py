@@ -119,7 +119,7 @@ def _shape(problem: Convolution, cpu: Cpu) -> _Shape:
     ic, ks, plane = problem.in_channels // problem.groups, prod(problem.kernel), outputs[0] * outputs[1]
     pointwise = ks == 1 and max(problem.stride) == 1 and problem.input_size == problem.output_size
     weights_bytes = prod(problem.weights_dims) * problem.itemsize
-    data_elements = prod(problem.source_dims) + prod(problem.destination_dims)
+    data_bytes = prod(problem.source_dims) * problem.source_itemsize + prod(problem.destination_dims) * problem.itemsize
     return _Shape(
         batch=problem.batch,
         groups=problem.groups,
@@ -139,7 +139,7 @@ def _shape(problem: Convolution, cpu: Cpu) -> _Shape:
         dilated=max(problem.dilation[-2:]) > 1,
         columns=0 if pointwise else ic * ks * plane,
         weights_bytes=weights_bytes,
-        tensor_bytes=data_elements * problem.itemsize + weights_bytes,
+        tensor_bytes=data_bytes + weights_bytes,
         itemsize=problem.itemsize,
         vector=cpu.vector_floats * FLOAT_BYTES // problem.itemsize,
         cache=cpu.l2_bytes // problem.itemsize,

@@ -18,7 +18,9 @@ class Convolution:
 
     ``in_channels`` and ``out_channels`` are totals over the groups; spatial tuples have 1 to 3 entries, outermost first.
     ``dilation`` follows torch (1 is dense; oneDNN writes it as 0). ``channels_last`` pins source and destination to
-    nwc/nhwc/ndhwc; otherwise every format is ``any`` and the implementation chooses.
+    nwc/nhwc/ndhwc; otherwise every format is ``any`` and the implementation chooses. ``float_source``: backward data writes its
+    result in float32 whatever the type of the rest (as a transposed convolution asks for that adds a bias afterwards); the plan's
+    layouts are counted in ``dtype`` all the same.
     """
 
     prop: Prop
@@ -36,11 +38,17 @@ class Convolution:
     bias: bool
     channels_last: bool
     dtype: str = "float32"
+    float_source: bool = False
 
     @property
     def itemsize(self) -> int:
         """Bytes of an element of every tensor: data, weights, bias and their gradients have one type."""
         return ITEMSIZE[self.dtype]
+
+    @property
+    def source_itemsize(self) -> int:
+        """Bytes of an element of the source or its gradient."""
+        return 4 if self.float_source else self.itemsize
 
     @property
     def spatial_dims(self) -> int:
