@@ -18,7 +18,6 @@ from memest.libraries.onednn.problem import Convolution, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.remembered import remembered
 
-
 WRAPPED_PROP: dict[Prop, Prop] = {
     "forward_training": "backward_data",
     "forward_inference": "backward_data",

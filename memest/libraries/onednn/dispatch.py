@@ -127,5 +127,5 @@ def check_bf16(problem: Convolution, cpu: Cpu) -> None:
     """Refuse bfloat16 where oneDNN would emulate it, or use matrix units."""
     if problem.dtype == "bfloat16" and not cpu.has_bf16:
         raise UnsupportedError(
-            "convolutions in bfloat16 are modelled for processors with avx512_bf16 and without AMX alone; use float32, or give such a processor"
+            "convolutions in bfloat16 are modelled for processors with avx512_bf16 and without AMX alone; use float32 or another processor"
         )
