@@ -170,9 +170,9 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
     if op in ("+", "-"):
-        return _from_linear(*_added(_linear(a), _linear(b), 1 if op == "+" else -1))
+        return _from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
     if op == "*":
-        return _product(a, b)
+        return product((a, b))
     if op in ("//", "%") and isinstance(b, int):
         return _divided(op, a, b)
     return Expr(op, (a, b))
@@ -181,14 +181,14 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
 Linear = tuple[dict["Expr", int], int]
 
 
-def _linear(e: Expr | int) -> Linear:
-    """(coefficients of the terms; constant)."""
+def linear(e: Expr | int) -> Linear:
+    """``e`` as (coefficient of each term, constant): what sums of it are made of."""
     if isinstance(e, int):
         return {}, e
     if e.op in ("+", "-"):
-        return _added(_linear(e.args[0]), _linear(e.args[1]), 1 if e.op == "+" else -1)
+        return _added(linear(e.args[0]), linear(e.args[1]), 1 if e.op == "+" else -1)
     if e.op == "*" and isinstance(e.args[1], int):
-        return _added(({}, 0), _linear(e.args[0]), e.args[1])
+        return _added(({}, 0), linear(e.args[0]), e.args[1])
     return {e: 1}, 0
 
 
@@ -217,42 +217,71 @@ def _from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
     return result if constant == 0 else Expr("+", (result, constant)) if constant > 0 else Expr("-", (result, -constant))
 
 
-def _product(a: Expr | int, b: Expr | int) -> Expr | int:
-    if isinstance(a, int):
-        a, b = b, a
-    assert isinstance(a, Expr)
-    if isinstance(b, int):
-        if a.op == "*" and isinstance(a.args[1], int):
-            return _product(a.args[0], a.args[1] * b)
-        return 0 if b == 0 else a if b == 1 else Expr("*", (a, b))
-    if a.op == "*" and isinstance(a.args[1], int):
-        return _product(_product(a.args[0], b), a.args[1])
-    assert isinstance(b, Expr)
-    if b.op == "*" and isinstance(b.args[1], int):
-        return _product(_product(a, b.args[0]), b.args[1])
-    return Expr("*", (a, b))
+def product(parts: Iterable[Expr | int]) -> Expr | int:
+    """The product, flat: the number last, the other factors in the order of their texts."""
+    number = 1
+    factors: list[Expr] = []
+    stack: list[Expr | int] = list(parts)
+    while stack:
+        e = stack.pop()
+        if isinstance(e, int):
+            number *= e
+        elif e.op == "*":
+            stack.extend(reversed(e.args))
+        else:
+            factors.append(e)
+    if number == 0 or not factors:
+        return number
+    factors.sort(key=lambda e: e.text)
+    result = factors[0]
+    for factor in factors[1:]:
+        result = Expr("*", (result, factor))
+    return result if number == 1 else Expr("*", (result, number))
 
 
 def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
+    """``a // b`` or ``a % b``: whole multiples of ``b`` come out, and a floor of a floor is one floor."""
     if b == 0:
         raise GraphError("division by zero in an expression")
-    terms, constant = _linear(a)
-    if constant % b == 0 and all(c % b == 0 for c in terms.values()):
-        return 0 if op == "%" else _from_linear({atom: c // b for atom, c in terms.items()}, constant // b)
-    return Expr(op, (a, b))
+    if b < 0:
+        return Expr(op, (a, b))
+    terms, constant = linear(a)
+    whole = {atom: c // b for atom, c in terms.items() if c % b == 0}
+    rest = {atom: c for atom, c in terms.items() if c % b}
+    outside, inside = divmod(constant, b)
+    if op == "%":
+        remainder = _from_linear(rest, inside)
+        return remainder % b if isinstance(remainder, int) else Expr("%", (remainder, b))
+    return _from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
+
+
+def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
+    """``(terms + constant) // b``; ``(x // c + k) // b`` is ``(x + k*c) // (b*c)``."""
+    if not terms:
+        return constant // b
+    if len(terms) == 1:
+        ((atom, coefficient),) = terms.items()
+        if coefficient == 1 and atom.op == "//" and isinstance(atom.args[1], int) and atom.args[1] > 0:
+            c = atom.args[1]
+            return _divided("//", _combine("+", atom.args[0], constant * c), b * c)
+    return Expr("//", (_from_linear(terms, constant), b))
 
 
 class Opaque(Expr):
-    """A function of sizes that has no formula (a library's heuristic). ``name`` and its arguments are its identity."""
+    """A function of sizes that has no formula (what a library chooses by searching): a name, the function (hashable; it knows everything
+    that is not a size) and its arguments are its identity."""
 
     __slots__ = ("function",)
     function: Callable[..., int]
 
     def __new__(cls, name: str, function: Callable[..., int], args: tuple[Any, ...]) -> Opaque:
-        made = super().__new__(cls, name, args)
-        assert isinstance(made, Opaque)
-        made.function = function
-        return made
+        key = (name, function, args)
+        found = _KNOWN.get(key)
+        if found is None:
+            found = _KNOWN[key] = object.__new__(cls)
+            found.op, found.args, found._text, found.function = name, args, None, function
+        assert isinstance(found, Opaque)
+        return found
 
     def _print(self) -> str:
         return f"{self.op}{_nested_text(self.args)}"
@@ -428,6 +457,25 @@ def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(resolve(v, sizes) for v in value)
     return value
+
+
+def substituted(e: Any, values: Mapping[str, Expr | int]) -> Any:
+    """``e`` with symbols replaced, simplified anew; nested tuples are gone through."""
+    return _substituted(e, values, {})
+
+
+def _substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any]) -> Any:
+    if isinstance(e, tuple):
+        return tuple(_substituted(a, values, done) for a in e)
+    if not isinstance(e, Expr):
+        return e
+    if e not in done:
+        if e.op == "symbol":
+            done[e] = values.get(e.args[0], e)
+        else:
+            args = tuple(_substituted(a, values, done) for a in e.args)
+            done[e] = Opaque(e.op, e.function, args) if isinstance(e, Opaque) else _combine(e.op, args[0], args[1])
+    return done[e]
 
 
 def contains_dim(value: Any) -> bool:

@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from memest.conditions import Conditions, reduced
 from memest.dims import Expr
 from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph, Input
@@ -19,7 +20,7 @@ from memest.libraries.cpu import Cpu
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
 from memest.precision import converted, dtype_of, floating_dtype
-from memest.program import Program, Summary, compile_program, compile_sizes
+from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, play
 
@@ -85,10 +86,15 @@ class Estimate:
         """The most bytes alive at one moment."""
         return self.summary.resident_bytes + self.summary.above_bytes
 
+    @cached_property
+    def _event(self) -> int:
+        """The number of the event that reaches the peak (-1: nothing rises above what is resident)."""
+        return highest_event(self.timeline)[0]
+
     @property
     def moment(self) -> Moment:
         """When the peak is reached."""
-        where = self.summary.event
+        where = self._event
         if where < 0:
             return Moment(index=-1, phase="resident", layer="", op="")
         step = self.timeline.steps[where]
@@ -98,7 +104,7 @@ class Estimate:
     def holdings(self) -> tuple[Holding, ...]:
         """What is alive at the peak, largest first."""
         alive: dict[int, Storage] = {s.id: s for s in self.timeline.residents}
-        for step in self.timeline.steps[: self.summary.event + 1]:
+        for step in self.timeline.steps[: self._event + 1]:
             if step.delta > 0:
                 alive[step.storage.id] = step.storage
             else:
@@ -222,9 +228,9 @@ def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int
     known: dict[Any, Summary] = graph.memo.setdefault("summaries", {})
     if at in known:
         return known[at]
-    programs: list[Program] = graph.memo.setdefault(("programs", recipe), [])
+    programs: list[LiveSets] = graph.memo.setdefault(("programs", recipe), [])
     for program in programs:
-        found = program.evaluate(sizes)
+        found = program.at(sizes)
         if found is not None:
             return found
     if len(known) < DIRECT_PLAYS:
@@ -233,26 +239,31 @@ def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int
         return known[at]
     truth = read_peak(play(graph, shapes, sizes, recipe))
     program = compile_program(graph, shapes, sizes, recipe)
-    if program.evaluate(sizes) == truth:  # the compiled step must say what the played one says
+    if program.at(sizes) == truth:  # the compiled step must say what the played one says
         programs.append(program)
     return truth
 
 
 def read_peak(timeline: Timeline) -> Summary:
     """The highest point of a timeline."""
+    return Summary(sum(s.nbytes for s in timeline.residents), highest_event(timeline)[1])
+
+
+def highest_event(timeline: Timeline) -> tuple[int, int]:
+    """(number of the event with the highest running sum, that sum); (-1, 0) when none rises above 0."""
     best, where = 0, -1
     for i, total in enumerate(accumulate(step.delta for step in timeline.steps)):
         if total > best:
             best, where = total, i
-    return Summary(sum(s.nbytes for s in timeline.residents), best, where)
+    return where, best
 
 
 def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
     """UsageError where the network would take another path than the one described."""
-    holds = graph.memo.get("guards")
-    if holds is None:
-        holds = graph.memo["guards"] = compile_sizes((), graph.guards, tuple(sizes))
-    if holds(*sizes.values()) is None:
+    conditions: Conditions | None = graph.memo.get("conditions")
+    if conditions is None:
+        conditions = graph.memo["conditions"] = reduced(graph.guards, sizes)
+    if not conditions.hold(sizes):
         broken = next(g for g in graph.guards if not g.holds(sizes))
         raise UsageError(
             f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape"

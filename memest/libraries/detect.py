@@ -28,6 +28,7 @@ def _detected(limit: str, threads: int) -> Cpu:
     default = Cpu()
     return Cpu(
         isa=_isa(limit),
+        bf16=_multiplies_bf16(limit),
         threads=threads or _physical_cores(),
         l1_bytes=caches.get(1, default.l1_bytes),
         l2_bytes=caches.get(2, default.l2_bytes),
@@ -38,11 +39,26 @@ def _detected(limit: str, threads: int) -> Cpu:
 def _isa(limit: str) -> Isa:
     if limit in ("AVX2", "AVX2_VNNI", "AVX2_VNNI_2"):
         return "avx2"
+    flags = _flags()
+    return "avx512" if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= flags or not flags else "avx2"
+
+
+def _multiplies_bf16(limit: str) -> bool:
+    """Whether there are bfloat16 instructions but no matrix units in use."""
+    if limit in ("AVX512_CORE", "AVX512_CORE_VNNI"):
+        return False
+    flags = _flags()
+    has_matrices = "amx_tile" in flags and limit != "AVX512_CORE_BF16"
+    return not flags or ("avx512_bf16" in flags and not has_matrices)
+
+
+def _flags() -> frozenset[str]:
+    """What the processor can, in Linux's words; nothing where the system does not tell."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("flags")[2].partition("\n")[0].split()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Cpu().isa
-    return "avx512" if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= set(flags) or not flags else "avx2"
+        return frozenset()
+    return frozenset(text.partition("flags")[2].partition("\n")[0].split())
 
 
 def _physical_cores() -> int:

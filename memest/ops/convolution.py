@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from memest.errors import ShapeError
+from memest.ops import convolution_bound as bound
 from memest.ops import convolution_onednn, convolution_slow
 from memest.ops.composite import Caller, Composite
 from memest.ops.convolution_geometry import (
+    Geometry,
     PerDim,
     check_shapes,
     geometry,
@@ -21,6 +23,7 @@ from memest.ops.convolution_geometry import (
 )
 from memest.ops.kernels import contiguous
 from memest.ops.operator import Attribute, Example, Operator, expand, flag, integer, per_dim, text
+from memest.ops.sealed import sealed
 from memest.ops.tape import Tape, Tensor
 
 
@@ -40,6 +43,12 @@ def _convolution(
     g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
     check_shapes(input, weight, bias, g)
     k.save(input=input, weight=weight)
+    out: Tensor = sealed(k, "convolution", _run, bound.forward, (input, weight, bias), g=g)
+    return out
+
+
+def _run(k: Tape, input: Tensor, weight: Tensor, bias: Tensor | None, *, g: Geometry) -> Tensor:
+    g = Geometry(*g)
     flat = input.ndim == 3
     if flat:
         input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
@@ -70,6 +79,14 @@ def _convolution_backward(
     input, weight = saved["input"], saved["weight"]
     mask = (k.needs[0], k.needs[1], len(k.needs) > 2 and k.needs[2])
     g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
+    result: list[Tensor | None] = sealed(k, "convolution_backward", _run_backward, bound.backward, (grad, input, weight), g=g, mask=mask)
+    return result[: len(k.needs)]
+
+
+def _run_backward(
+    k: Tape, grad: Tensor, input: Tensor, weight: Tensor, *, g: Geometry, mask: tuple[bool, bool, bool]
+) -> list[Tensor | None]:
+    g = Geometry(*g)
     flat = input.ndim == 3
     if flat:
         input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
@@ -82,9 +99,7 @@ def _convolution_backward(
         result = convolution_onednn.backward(k, grad, input, weight, g, last, mask)
     else:
         result = convolution_slow.backward(k, backend, grad, input, weight, g, last, mask)
-    if flat:
-        result = [squeezed(k, t) if t is not None and t.ndim == 4 else t for t in result]
-    return result[: len(k.needs)]
+    return [squeezed(k, t) if flat and t is not None and t.ndim == 4 else t for t in result]
 
 
 def _conv(dims: int) -> Any:

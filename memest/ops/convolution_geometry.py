@@ -95,7 +95,7 @@ def check_shapes(input: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry
 def _check_sizes(input: Tensor, weight: Tensor, g: Geometry) -> None:
     size, kernel = input.shape[2:], weight.shape[2:]
     if g.transposed:
-        if min(g.output_size(size, kernel)) < 1:
+        if any(n < 1 for n in g.output_size(size, kernel)):
             raise ShapeError(f"input size {list(size)} gives an output size of {list(g.output_size(size, kernel))}")
         if any(o >= s and o >= d for o, s, d in zip(g.output_padding, g.stride, g.dilation, strict=True)):
             raise ShapeError("output_padding must be smaller than stride or dilation")
@@ -128,11 +128,13 @@ def select_backend(input: Tensor, weight: Tensor, g: Geometry, cpu: Cpu) -> Back
 
 
 def uses_onednn(input: Tensor, weight: Tensor, g: Geometry, cpu: Cpu) -> bool:
-    """``ConvParams::use_mkldnn``: in float32, all but small problems."""
+    """``ConvParams::use_mkldnn``: in float32 all but small problems, in bfloat16 all where the processor has AVX-512."""
     if g.transposed and any(o >= s for o, s in zip(g.output_padding, g.stride, strict=True)):
         return False
     if input.dtype == "bfloat16":
-        raise UnsupportedError("convolutions in bfloat16 are not modelled (oneDNN chooses other kernels for them)")
+        return cpu.isa == "avx512"
+    if input.dtype == "float16" and cpu.isa == "avx512" and not cpu.bf16:
+        raise UnsupportedError("convolutions in float16 are not modelled for this processor, which may have its own instructions for them")
     if input.dtype != "float32":
         return False
     batch, height, width = input.shape[0], weight.shape[-2], weight.shape[-1]

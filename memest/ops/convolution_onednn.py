@@ -101,7 +101,7 @@ def _plan(k: Tape, prop: Prop, source: Shape, destination: Shape, weight: Tensor
         padding_end=tuple(p - extra for p, extra in zip(g.padding, g.output_padding, strict=True)),
         bias=bias,
         channels_last=last,
-        itemsize=weight.itemsize,
+        dtype=weight.dtype,
     )
     return plan_of(plan_deconvolution if g.transposed else plan_convolution, problem, k.cpu)
 

@@ -12,6 +12,7 @@ from math import prod
 
 from memest.dtypes import COMPLEX, FLOATING, HALVES, promote
 from memest.errors import ShapeError, UnsupportedError
+from memest.ops.products import is_onednn_product, onednn_product
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import (
     Shape,
@@ -272,6 +273,8 @@ def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     """A matrix product of 2-dim operands."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ShapeError(f"matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    if is_onednn_product(k.cpu, a, b):
+        return onednn_product(k, a, b)
     out = k.empty((a.shape[0], b.shape[1]), a.dtype)
     gemm(k, a, b)
     return out
@@ -300,6 +303,8 @@ def batched_product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     they lie are copied one by one."""
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise ShapeError(f"batches of matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    if is_onednn_product(k.cpu, a, b):
+        return onednn_product(k, a, b)
     out = k.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
     if a.shape[1] * a.shape[2] * b.shape[2] >= SMALL_PRODUCT and not (_is_readable(a) and _is_readable(b)):
         one, other = (k.view(t, t.shape[1:], t.strides[1:]) for t in (a, b))

@@ -14,6 +14,7 @@ from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import batched_product, broadcast_shape, elementwise, mm, transpose, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integers, number
+from memest.ops.products import is_onednn_product, onednn_product
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import reshaped, viewed_strides
 from memest.tensor import Shape, is_contiguous
@@ -149,6 +150,8 @@ def _baddbmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha
 def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
     if matrix.ndim != 2 or vector.ndim != 1 or matrix.shape[1] != vector.shape[0]:
         raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
+    if is_onednn_product(k.cpu, matrix, vector):
+        return onednn_product(k, matrix, vector)
     out = k.empty(matrix.shape[:1], matrix.dtype)
     (rows, cols), (by_row, by_col) = matrix.shape, matrix.strides
     readable = (by_row == 1 and (cols == 1 or by_col >= max(1, rows))) or (by_col == 1 and (rows == 1 or by_row >= max(1, cols)))
@@ -180,7 +183,7 @@ def _dot(k: Tape, input: Tensor, tensor: Tensor) -> Tensor:
         k.save(tensor=tensor)
     if k.needs[1]:
         k.save(input=input)
-    return k.empty((), input.dtype)
+    return onednn_product(k, input, tensor) if is_onednn_product(k.cpu, input, tensor) else k.empty((), input.dtype)
 
 
 def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:

@@ -20,11 +20,10 @@ from memest.libraries.onednn.avx512_common import (
     blocked_data_tag,
     blocked_weights_tag,
     blocks,
-    float32,
-    quotient,
     round_up,
 )
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+from memest.libraries.onednn.single import quotient, single
 
 NAME = "jit_1x1:avx512_core"
 FLOAT_BYTES = 4
@@ -42,29 +41,29 @@ WIDE_ROWS = 14
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
-    if cpu.isa != "avx512" or not _is_accepted(problem):
+    if cpu.isa != "avx512" or not is_accepted(problem):
         return None
     scratchpad = 0
     if problem.bias and not problem.channels_last:
         scratchpad = _padded_bias_bytes(problem)
-    if _is_strided(problem):
+    if is_strided(problem):
         threads, _ = _working_threads(problem, cpu)
         scratchpad += _unit_stride_bytes(problem, threads, blocks(problem.in_channels))
     return _plan(problem, scratchpad)
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
-    if cpu.isa != "avx512" or not _is_accepted(problem):
+    if cpu.isa != "avx512" or not is_accepted(problem):
         return None
     scratchpad = 0
-    if _is_strided(problem):
+    if is_strided(problem):
         threads, load_blocks = _working_threads(problem, cpu)
         scratchpad = _unit_stride_bytes(problem, threads, load_blocks)
     return _plan(problem, scratchpad)
 
 
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
-    if cpu.isa != "avx512" or not _is_accepted(problem):
+    if cpu.isa != "avx512" or not is_accepted(problem):
         return None
     threads, reducing_threads = _weights_threads(problem, cpu.threads)
     input_blocks, output_blocks = blocks(problem.in_channels), blocks(problem.out_channels)
@@ -74,8 +73,8 @@ def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
     if problem.bias:
         scratchpad += _padded_bias_bytes(problem)
         scratchpad += reducer_bytes(threads, BLOCK, output_blocks, problem.batch, threads * REDUCER_BUFFER_PER_THREAD)
-    if _is_strided(problem):
-        scratchpad += _unit_stride_bytes(problem, threads, _best_divider(input_blocks, 5, input_blocks, largest=False))
+    if is_strided(problem):
+        scratchpad += _unit_stride_bytes(problem, threads, best_divider(input_blocks, 5, input_blocks, largest=False))
     return _plan(problem, scratchpad)
 
 
@@ -102,15 +101,16 @@ def _data_weights_tag(spatial_dims: int) -> str:
     return f"BA{'cde'[:spatial_dims]}16a16b"
 
 
-def _is_strided(problem: Convolution) -> bool:
+def is_strided(problem: Convolution) -> bool:
+    """Whether a stride is not 1."""
     return prod(problem.stride) != 1
 
 
-def _is_accepted(problem: Convolution) -> bool:
+def is_accepted(problem: Convolution) -> bool:
     """The size limits apply to the problem of unit strides, hence to as many source points as there are outputs."""
     if problem.groups != 1 or prod(problem.kernel) != 1 or any(problem.padding):
         return False
-    if _is_strided(problem) and problem.spatial_dims == 3:
+    if is_strided(problem) and problem.spatial_dims == 3:
         return False
     covered = tuple(out * stride for out, stride in zip(problem.output_size, problem.stride, strict=True))
     points, ic, oc = prod(problem.output_size), problem.in_channels, problem.out_channels
@@ -129,11 +129,14 @@ def _unit_stride_bytes(problem: Convolution, threads: int, channel_blocks: int) 
     return entry_bytes(threads * prod(problem.output_size) * channels)
 
 
-def _best_divider(value: int, least: int, most: int, *, largest: bool) -> int:
-    """The chunk size within bounds that fills the last chunk of ``value`` best; the largest or smallest of equally good ones."""
+def best_divider(value: int, least: int, most: int, *, largest: bool, step: int = 1) -> int:
+    """The chunk size within bounds that fills the last chunk of ``value`` best; the largest or smallest of equally good ones.
+
+    Sizes are tried in steps of ``step`` from the largest down.
+    """
     most = max(1, min(most, value))
     least = max(1, min(least, most))
-    return min(range(least, most + 1), key=lambda size: (-value % size, -size if largest else size))
+    return min(range(most, least - 1, -step), key=lambda size: (-value % size, -size if largest else size))
 
 
 def _working_threads(problem: Convolution, cpu: Cpu) -> tuple[int, int]:
@@ -149,7 +152,7 @@ def _working_threads(problem: Convolution, cpu: Cpu) -> tuple[int, int]:
     point_blocks = -(-points // unroll)
     chunk = load_blocks
     if threads <= FEW_THREADS and batch < threads < load_blocks * point_blocks:
-        chunk = -(-load_blocks // _load_groups(batch, threads, unroll, load_blocks, point_blocks, produced, reduced, points))
+        chunk = -(-load_blocks // load_groups(batch, threads, unroll, load_blocks, point_blocks, produced, reduced, points))
     in_groups_of_four = explicit and points <= IN_CACHE_POINTS and produced * reduced >= cpu.l2_bytes // FLOAT_BYTES
     widens = produced > MANY_CHANNELS and produced // reduced >= 4
     if widens and points <= FEW_POINTS and batch <= threads and not in_groups_of_four:
@@ -184,18 +187,18 @@ def _points_unrolled(problem: Convolution, produced: int, threads: int) -> tuple
     return explicit, best
 
 
-def _load_groups(
+def load_groups(
     batch: int, threads: int, unroll: int, load_blocks: int, point_blocks: int, produced: int, reduced: int, points: int
 ) -> int:
     """Groups of threads that share out the produced channels, by the least estimated cost of the busiest thread."""
     weights_dominate = quotient(produced * reduced, batch * reduced * points) > 1
-    compute_weight, spread_weight = float32(0.01), float32(1.3)
+    compute_weight, spread_weight = single(0.01), single(1.3)
 
     def cost(load: int, team: int, memory_weight: float) -> float:
         block_points = batch * -(-point_blocks // team) * unroll
-        compute = float32(float32(float32(block_points) * float32(load * BLOCK)) * float32(reduced))
-        memory = float32(float32(block_points + load * BLOCK) * float32(reduced))
-        return float32(float32(compute_weight * compute) + float32(memory_weight * memory))
+        compute = single(single(single(block_points) * single(load * BLOCK)) * single(reduced))
+        memory = single(single(block_points + load * BLOCK) * single(reduced))
+        return single(single(compute_weight * compute) + single(memory_weight * memory))
 
     def busiest(groups: int) -> float:
         small_load, large_load = load_blocks // groups, -(-load_blocks // groups)
@@ -232,10 +235,10 @@ def _efficiency(chunk: int, batch: int, threads: int, unroll: int, load_blocks: 
     team = -(-threads // groups)
     work = batch * point_blocks
     points, channels = -(-work // team) * unroll, chunk * BLOCK
-    mean = float32(float32(points + channels) / 2)
-    squareness = quotient(points * channels, float32(mean * mean))
-    busy = float32(quotient(max(1, threads // groups), team) * quotient(work, round_up(work, team)))
-    return float32(float32(squareness + busy) + quotient(load_blocks, round_up(load_blocks, groups)))
+    mean = single(single(points + channels) / 2)
+    squareness = quotient(points * channels, single(mean * mean))
+    busy = single(quotient(max(1, threads // groups), team) * quotient(work, round_up(work, team)))
+    return single(single(squareness + busy) + quotient(load_blocks, round_up(load_blocks, groups)))
 
 
 def _weights_threads(problem: Convolution, threads: int) -> tuple[int, int]:
@@ -265,7 +268,7 @@ def _weights_threads(problem: Convolution, threads: int) -> tuple[int, int]:
 def _points_reduced(problem: Convolution) -> int:
     """Points summed at once in backward weights."""
     points, columns = prod(problem.output_size), problem.output_size[-1]
-    size = _best_divider(points, 7, 16, largest=True)
+    size = best_divider(points, 7, 16, largest=True)
     if points % size:
-        size = _best_divider(columns, 4, columns, largest=False)
+        size = best_divider(columns, 4, columns, largest=False)
     return size if size <= 256 else 1

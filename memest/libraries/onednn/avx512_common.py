@@ -1,27 +1,12 @@
-"""What oneDNN's AVX-512 direct and 1x1 convolutions share: layouts by 16 channels (8 or 4 for small groups) and float rounding.
+"""What oneDNN's AVX-512 direct and 1x1 convolutions share: layouts by 16 channels (8 or 4 for small groups).
 
 Sources: oneDNN v3.12 src/cpu/x64/jit_avx512_common_conv_kernel.cpp and jit_avx512_common_1x1_convolution.hpp.
 """
 
 from __future__ import annotations
 
-import struct
-
 BLOCK = 16
 """Floats in an AVX-512 register, and channels in a block."""
-
-_SINGLE = struct.Struct("f")
-
-
-def float32(value: float) -> float:
-    """``value`` rounded to single precision, as oneDNN's heuristics compute: ties decide, so the rounding matters."""
-    rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
-    return rounded
-
-
-def quotient(numerator: float, denominator: float) -> float:
-    """A single-precision division of two numbers that are first rounded to single precision."""
-    return float32(float32(numerator) / float32(denominator))
 
 
 def blocks(channels: int, block: int = BLOCK) -> int:

@@ -10,20 +10,18 @@ it unrolls, which depends on how many blocks of channels it holds in registers, 
 from __future__ import annotations
 
 from math import gcd, prod
-from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import INT_MAX, PAGE_BYTES, entry_bytes, is_too_large, reducer_bytes
 from memest.libraries.onednn.avx512_common import (
     BLOCK,
-    blocked_data_tag,
     blocked_weights_tag,
     blocks,
-    float32,
-    quotient,
     round_up,
 )
-from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
+from memest.libraries.onednn.avx512_geometry import Geometry, data_tag, geometry_of, padding_exceeds_kernel, vector_width
+from memest.libraries.onednn.problem import Convolution, Plan, layout, plain_tag
+from memest.libraries.onednn.single import quotient, single
 
 NAME = "jit:avx512_core"
 FLOAT_BYTES = 4
@@ -45,40 +43,13 @@ REDUCER_BUFFER_PER_THREAD = 3 * 5 * 5 * 16 * 16
 BARRIER_BYTES = 4096 + PAGE_BYTES
 
 
-class _Geometry(NamedTuple):
-    """A problem per group, its spatial sizes as (depth, height, width) whatever the number of dimensions."""
-
-    spatial_dims: int
-    channels_last: bool
-    bias: bool
-    groups: int
-    batch: int
-    ic: int
-    oc: int
-    input: tuple[int, ...]
-    output: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-    padding: tuple[int, ...]
-    extent: tuple[int, ...]
-    """What the dilated kernel covers."""
-
-    padding_end: tuple[int, ...]
-    """What the last output needs beyond the input; negative when input is left over."""
-
-    @property
-    def is_first_layer(self) -> bool:
-        return self.ic < BLOCK and self.groups == 1
-
-
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
     if cpu.isa != "avx512" or is_too_large(problem):
         return None
-    g = _geometry(problem)
-    if _padding_exceeds_kernel(g):
+    g = geometry_of(problem)
+    if padding_exceeds_kernel(g):
         return None
-    width = _vector_width(g)
+    width = vector_width(g)
     if width is None or not _forward_fits(g, width, cpu):
         return None
     scratchpad = 0
@@ -88,20 +59,20 @@ def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
         weights = _first_layer_weights_tag(g)
     else:
         weights = blocked_weights_tag(g.spatial_dims, grouped=g.groups > 1, input_innermost=False, block=width)
-    source = plain_tag(g.spatial_dims + 2) if g.is_first_layer and not g.channels_last else _data_tag(g, width)
-    return _plan(problem, source, weights, _data_tag(g, width), scratchpad)
+    source = plain_tag(g.spatial_dims + 2) if g.is_first_layer and not g.channels_last else data_tag(g, width)
+    return _plan(problem, source, weights, data_tag(g, width), scratchpad)
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
     if cpu.isa != "avx512" or is_too_large(problem):
         return None
-    g = _geometry(problem)
-    if any(d > 1 and s > 1 for d, s in zip(g.dilation, g.stride, strict=True)) or _padding_exceeds_kernel(g):
+    g = geometry_of(problem)
+    if any(d > 1 and s > 1 for d, s in zip(g.dilation, g.stride, strict=True)) or padding_exceeds_kernel(g):
         return None
-    width = _vector_width(g)
+    width = vector_width(g)
     if width is None or not _backward_data_fits(g, width, cpu):
         return None
-    data = _data_tag(g, width)
+    data = data_tag(g, width)
     weights = blocked_weights_tag(g.spatial_dims, grouped=g.groups > 1, input_innermost=True, block=width)
     return _plan(problem, data, weights, data, 0)
 
@@ -109,12 +80,12 @@ def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
     if cpu.isa != "avx512" or is_too_large(problem):
         return None
-    g = _geometry(problem)
+    g = geometry_of(problem)
     g = g._replace(padding_end=tuple(max(0, end) for end in g.padding_end))
     transposed = _works_transposed(g)
     if not (_backward_weights_channels_fit(g) and _backward_weights_kernel_fits(g, transposed)):
         return None
-    data = _data_tag(g, BLOCK)
+    data = data_tag(g, BLOCK)
     if g.is_first_layer:
         source = data if g.channels_last else plain_tag(g.spatial_dims + 2)
         weights = _first_layer_weights_tag(g)
@@ -134,58 +105,12 @@ def _plan(problem: Convolution, source: str, weights: str, destination: str, scr
     )
 
 
-def _geometry(problem: Convolution) -> _Geometry:
-    missing = 3 - problem.spatial_dims
-    ones, zeros = (1,) * missing, (0,) * missing
-    sizes, outputs = ones + problem.input_size, ones + problem.output_size
-    kernel, stride = ones + problem.kernel, ones + problem.stride
-    dilation, padding = ones + problem.dilation, zeros + problem.padding
-    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-    needed = ((o - 1) * s + e for o, s, e in zip(outputs, stride, extent, strict=True))
-    return _Geometry(
-        problem.spatial_dims,
-        problem.channels_last,
-        problem.bias,
-        problem.groups,
-        problem.batch,
-        problem.in_channels // problem.groups,
-        problem.out_channels // problem.groups,
-        sizes,
-        outputs,
-        kernel,
-        stride,
-        dilation,
-        padding,
-        extent,
-        tuple(n - i - p for n, i, p in zip(needed, sizes, padding, strict=True)),
-    )
-
-
-def _padding_exceeds_kernel(g: _Geometry) -> bool:
-    """Whether some outputs would see nothing but padding."""
-    return any(e <= p or e <= q for e, p, q in zip(g.extent, g.padding, g.padding_end, strict=True))
-
-
-def _vector_width(g: _Geometry) -> int | None:
-    """Channels in a block; groups that do not fill blocks of 16 may use narrower ones. None when they fill none."""
-    if g.groups == 1 or (g.channels_last and max(g.ic, g.oc) >= BLOCK):
-        return BLOCK
-    for width in (BLOCK, 8, 4):
-        if g.ic % width == 0 and g.oc % width == 0:
-            return width
-    return BLOCK if g.channels_last else None
-
-
-def _data_tag(g: _Geometry, width: int) -> str:
-    return channels_last_tag(g.spatial_dims + 2) if g.channels_last else blocked_data_tag(g.spatial_dims, width)
-
-
-def _first_layer_weights_tag(g: _Geometry) -> str:
+def _first_layer_weights_tag(g: Geometry) -> str:
     """Ohwi16o and its relatives."""
     return f"A{'cde'[: g.spatial_dims]}b{BLOCK}a"
 
 
-def _forward_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
+def _forward_fits(g: Geometry, width: int, cpu: Cpu) -> bool:
     """Whether the paddings of a row fit the unrolled columns, and the code its buffer."""
     columns, left, right, kernel_columns = g.output[2], g.padding[2], g.padding_end[2], g.kernel[2]
     if kernel_columns <= NARROW_KERNEL and max(left, right) <= min(columns, (REGISTERS - 1) // (MOST_OUTPUT_BLOCKS + 1)):
@@ -200,7 +125,7 @@ def _forward_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
     return versions * kernel_columns * input_block * held * unroll * INSTRUCTION_BYTES <= CODE_BYTES
 
 
-def _forward_unroll(g: _Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
+def _forward_unroll(g: Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
     """(blocks of output channels held in registers, columns unrolled)."""
     columns, output_blocks = g.output[2], blocks(g.oc, width)
     one_column = _is_one_column_image(g)
@@ -211,7 +136,7 @@ def _forward_unroll(g: _Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
     return held, min(columns, (REGISTERS - 1) // (held + 1))
 
 
-def _is_one_column_image(g: _Geometry) -> bool:
+def _is_one_column_image(g: Geometry) -> bool:
     """One tall image that an unpadded kernel of its width reduces to a single column."""
     depth_is_trivial = g.input[0] == g.output[0] == g.kernel[0] == g.stride[0] == g.dilation[0] == 1
     rows_are_plain = g.stride[1] == 1 and g.output[1] >= 60 and g.kernel[1] >= 3
@@ -219,7 +144,7 @@ def _is_one_column_image(g: _Geometry) -> bool:
     return g.groups == g.batch == 1 and depth_is_trivial and rows_are_plain and columns_become_one
 
 
-def _broadcasts_from_memory(g: _Geometry, width: int, cpu: Cpu) -> bool:
+def _broadcasts_from_memory(g: Geometry, width: int, cpu: Cpu) -> bool:
     """Whether source values are broadcast as operands, which leaves the registers to the unrolled columns of few blocks."""
     (_, rows, columns), kernel_columns = g.output, g.kernel[2]
     if kernel_columns > 3 or (g.batch == 1 and (columns <= WIDEST_UNROLL or g.is_first_layer or (columns <= 147 and g.oc <= 96))):
@@ -236,25 +161,25 @@ def _broadcasts_from_memory(g: _Geometry, width: int, cpu: Cpu) -> bool:
     return FLOAT_BYTES * (g.kernel[0] * g.kernel[1] * input_block * per_row + 2 * columns * width) < cpu.l1_bytes
 
 
-def _best_balanced(g: _Geometry, width: int, output_blocks: int, candidates: list[int], cpu: Cpu) -> int:
+def _best_balanced(g: Geometry, width: int, output_blocks: int, candidates: list[int], cpu: Cpu) -> int:
     """The number of output blocks whose division of the work keeps the threads busiest; more blocks win near-ties."""
     best, best_efficiency = 1, 0.0
-    margin = float32(1.05)
+    margin = single(1.05)
     for held in candidates:
         unroll = min(g.output[2], (REGISTERS - 1) // (held + 1))
         efficiency = _row_blocks_efficiency(g, width, held, unroll, blocks(output_blocks, held), cpu)
-        if efficiency > float32(margin * best_efficiency):
+        if efficiency > single(margin * best_efficiency):
             best, best_efficiency = held, efficiency
     return best
 
 
-def _row_blocks_efficiency(g: _Geometry, width: int, held: int, unroll: int, chunks: int, cpu: Cpu) -> float:
+def _row_blocks_efficiency(g: Geometry, width: int, held: int, unroll: int, chunks: int, cpu: Cpu) -> float:
     """Busy share of the threads under the best split of rows into blocks of columns."""
     _, rows, columns = g.output
 
     def efficiency(block: int) -> float:
         work = g.batch * rows * chunks * blocks(columns, block)
-        balance = float32(quotient(columns, round_up(columns, block)) * float32(work))
+        balance = single(quotient(columns, round_up(columns, block)) * single(work))
         return quotient(balance, round_up(work, cpu.threads))
 
     if g.is_first_layer or g.spatial_dims == 3:
@@ -266,19 +191,19 @@ def _row_blocks_efficiency(g: _Geometry, width: int, held: int, unroll: int, chu
     best = efficiency(chosen)
     for count in range(blocks(columns, chosen), blocks(columns, 2 * unroll) + 1):
         block = min(round_up(blocks(columns, count), unroll), columns)
-        if block < held * width and best > float32(0.9):
+        if block < held * width and best > single(0.9):
             break
         if blocks(columns, block) != count:
             continue
         candidate = efficiency(block)
         if block >= 2 * unroll and candidate > best:
             chosen, best = block, candidate
-        if best > float32(0.98):
+        if best > single(0.98):
             break
     return efficiency(min(columns, max(2 * unroll, chosen)))
 
 
-def _backward_data_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
+def _backward_data_fits(g: Geometry, width: int, cpu: Cpu) -> bool:
     """Whether the columns unrolled suit the kernel's overhang on both sides and the stride, and the code its buffer."""
     columns, kernel_columns, stride = g.input[2], g.kernel[2], g.stride[2]
     held, unroll = _backward_data_unroll(g, width, cpu)
@@ -292,7 +217,7 @@ def _backward_data_fits(g: _Geometry, width: int, cpu: Cpu) -> bool:
     return versions * kernel_columns * width * held * unroll * INSTRUCTION_BYTES <= CODE_BYTES
 
 
-def _backward_data_unroll(g: _Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
+def _backward_data_unroll(g: Geometry, width: int, cpu: Cpu) -> tuple[int, int]:
     """(blocks of input channels held in registers, columns unrolled)."""
     (_, kernel_rows, kernel_columns), columns, input_blocks = g.kernel, g.input[2], blocks(g.ic, width)
     touched = columns * width * 2 * kernel_rows + g.output[2] * width + kernel_rows * kernel_columns * width * width * 2
@@ -311,7 +236,7 @@ def _backward_data_unroll(g: _Geometry, width: int, cpu: Cpu) -> tuple[int, int]
     return 2, min(columns, (REGISTERS - 1) // 3)
 
 
-def _works_transposed(g: _Geometry) -> bool:
+def _works_transposed(g: Geometry) -> bool:
     """Whether backward weights swaps rows and columns, for one wide unpadded kernel per row."""
     return (
         not g.channels_last
@@ -323,7 +248,7 @@ def _works_transposed(g: _Geometry) -> bool:
     )
 
 
-def _backward_weights_channels_fit(g: _Geometry) -> bool:
+def _backward_weights_channels_fit(g: Geometry) -> bool:
     """Whether groups fill whole blocks, a plain source has few enough channels, and images are within 32-bit byte counts."""
     if g.channels_last:
         ic, oc = g.ic, g.oc
@@ -338,7 +263,7 @@ def _backward_weights_channels_fit(g: _Geometry) -> bool:
     return max(ic, oc) * g.batch * prod(g.input) * FLOAT_BYTES <= INT_MAX
 
 
-def _backward_weights_kernel_fits(g: _Geometry, transposed: bool) -> bool:
+def _backward_weights_kernel_fits(g: Geometry, transposed: bool) -> bool:
     """Whether strides, dilations and paddings are among those the kernels handle."""
     (dilation_depth, dilation_rows, _), stride_rows = g.dilation, g.stride[1]
     extent_depth, extent_rows, extent_columns = g.extent
@@ -355,7 +280,7 @@ def _backward_weights_kernel_fits(g: _Geometry, transposed: bool) -> bool:
     return transposed or g.kernel[2] <= WIDEST_WEIGHTS_KERNEL
 
 
-def _backward_weights_scratchpad(g: _Geometry, transposed: bool, cpu: Cpu) -> int:
+def _backward_weights_scratchpad(g: Geometry, transposed: bool, cpu: Cpu) -> int:
     threads, batch_threads = _backward_weights_threads(g, transposed, cpu)
     padded_oc = g.groups * round_up(g.oc)
     scratchpad = 0
@@ -371,7 +296,7 @@ def _backward_weights_scratchpad(g: _Geometry, transposed: bool, cpu: Cpu) -> in
     return scratchpad
 
 
-def _backward_weights_threads(g: _Geometry, transposed: bool, cpu: Cpu) -> tuple[int, int]:
+def _backward_weights_threads(g: Geometry, transposed: bool, cpu: Cpu) -> tuple[int, int]:
     """(threads used, of which sharing the weights by splitting the images)."""
     if cpu.threads == 1:
         return 1, 1
@@ -383,7 +308,7 @@ def _backward_weights_threads(g: _Geometry, transposed: bool, cpu: Cpu) -> tuple
     return _balance_backward_weights(g, transposed, cpu.threads)
 
 
-def _walks_channels(g: _Geometry, cpu: Cpu) -> bool:
+def _walks_channels(g: Geometry, cpu: Cpu) -> bool:
     """Whether channels-last 1D problems use the harness that keeps the weights in cache and splits the columns."""
     kernel = g.ic * g.oc * g.kernel[2] * FLOAT_BYTES
     data = g.batch * (g.ic + g.oc) * g.input[2] * FLOAT_BYTES
@@ -391,7 +316,7 @@ def _walks_channels(g: _Geometry, cpu: Cpu) -> bool:
     return whole and g.kernel[2] > 1 and kernel < cpu.l2_bytes // 2 and data // cpu.threads + kernel > cpu.l2_bytes // 3
 
 
-def _column_blocks(g: _Geometry, threads: int) -> int:
+def _column_blocks(g: Geometry, threads: int) -> int:
     """Pieces that harness cuts a row in."""
     columns, kernel_columns = g.output[2], g.kernel[2]
     unrolled_ic, unrolled_kernel = 2, 1
@@ -404,7 +329,7 @@ def _column_blocks(g: _Geometry, threads: int) -> int:
     return blocks(columns, block)
 
 
-def _balance_backward_weights(g: _Geometry, transposed: bool, threads: int) -> tuple[int, int]:
+def _balance_backward_weights(g: Geometry, transposed: bool, threads: int) -> tuple[int, int]:
     """The same, by oneDNN's two searches: least memory traffic first, then less computation at nearly the same traffic."""
     _, rows, columns = g.input
     _, output_rows, output_columns = g.output

@@ -40,7 +40,6 @@ from memest.libraries.onednn.brgemm_blocking import (
 )
 from memest.libraries.onednn.problem import Convolution, Plan
 
-IMPLEMENTATION = {"avx512": "brg_conv_fwd:avx512_core", "avx2": "brg_conv_fwd:avx2"}
 MAX_VIRTUAL_PADDING = 100
 MAX_COPIED_ROW = 10800
 ROW_GRANULE = 16
@@ -78,11 +77,16 @@ def forward_avx2(problem: Convolution, cpu: Cpu, *, inverted: bool = False) -> P
     return plan_general(problem, cpu, "avx2", inverted=inverted)
 
 
+def forward_bf16(problem: Convolution, cpu: Cpu, *, inverted: bool = False) -> Plan | None:
+    """``brg_conv_fwd:avx512_core_bf16``; ``inverted`` when it stands for a transposed convolution and reads the kernel backwards."""
+    return plan_general(problem, cpu, "avx512", inverted=inverted) if cpu.has_bf16 else None
+
+
 def plan_general(problem: Convolution, cpu: Cpu, isa: Isa, *, inverted: bool) -> Plan | None:
     """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented."""
     if not is_supported(problem):
         return None
-    original, target = shape_of(problem), target_of(cpu, isa)
+    original, target = shape_of(problem), target_of(cpu, isa, problem.itemsize)
     if original.is_pointwise or are_groups_slow(original, target):
         return None
     shape = fold_strided_width(original, target)
@@ -94,7 +98,7 @@ def plan_general(problem: Convolution, cpu: Cpu, isa: Isa, *, inverted: bool) ->
         return None
     plan = channels_last_plan(
         problem,
-        IMPLEMENTATION[isa],
+        f"brg_conv_fwd:{target.name}",
         _weights_tag(problem, shape, target, way, tile.oc),
         _scratchpad_bytes(shape, target, way, grid, tile),
     )

@@ -36,7 +36,6 @@ from memest.libraries.onednn.brgemm_blocking import (
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.single import quotient, single
 
-IMPLEMENTATION = {"avx512": "brgconv_1x1:avx512_core", "avx2": "brgconv_1x1:avx2"}
 MAX_POSITIONS = 251
 MIN_CHANNEL_SHARE = single(0.95)
 
@@ -51,11 +50,16 @@ def forward_avx2(problem: Convolution, cpu: Cpu) -> Plan | None:
     return plan_pointwise(problem, cpu, "avx2")
 
 
+def forward_bf16(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """``brgconv_1x1:avx512_core_bf16``."""
+    return plan_pointwise(problem, cpu, "avx512") if cpu.has_bf16 else None
+
+
 def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented."""
     if any(k != 1 for k in problem.kernel) or not is_supported(problem):
         return None
-    shape, target = shape_of(problem), target_of(cpu, isa)
+    shape, target = shape_of(problem), target_of(cpu, isa, problem.itemsize)
     if not shape.is_pointwise or are_groups_slow(shape, target):
         return None
     tile = _choose_tile(shape, target)
@@ -64,7 +68,7 @@ def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     row_stride = shape.sw * shape.groups * shape.ic
     if not offsets_fit(shape, rows=tile.positions, row_stride=row_stride, oc_block=tile.oc, depth=tile.ic):
         return None
-    return channels_last_plan(problem, IMPLEMENTATION[isa], weights_tag_of(problem, tile.oc), batch_bytes_of(target, 1))
+    return channels_last_plan(problem, f"brgconv_1x1:{target.name}", weights_tag_of(problem, tile.oc), batch_bytes_of(target, 1))
 
 
 def _choose_tile(shape: Shape, target: Target) -> Tile | None:

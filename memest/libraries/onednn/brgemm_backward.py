@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn import brgemm, brgemm_1x1
+from memest.libraries.onednn.brgemm_blocking import target_of
 from memest.libraries.onednn.brgemm_strided import plan_strided
 from memest.libraries.onednn.problem import Convolution, Layout, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
@@ -24,6 +25,16 @@ def data_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:
 def data_strided_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``brgconv_strided:avx512_core``."""
     return plan_strided(problem, cpu, "avx512") if cpu.isa == "avx512" else None
+
+
+def data_bf16(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """``brg_conv_bwd:avx512_core_bf16``."""
+    return _unit_stride(problem, cpu, "avx512") if cpu.has_bf16 else None
+
+
+def data_strided_bf16(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """``brgconv_strided:avx512_core_bf16``."""
+    return plan_strided(problem, cpu, "avx512") if cpu.has_bf16 else None
 
 
 def data_avx2(problem: Convolution, cpu: Cpu) -> Plan | None:
@@ -79,9 +90,8 @@ def _unit_stride(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     forward = plan_inverted(exchange_ends(problem, "forward_training"), cpu, isa)
     if forward is None:
         return None
-    name = "brg_conv_bwd:avx512_core" if isa == "avx512" else "brg_conv_bwd:avx2"
     return Plan(
-        implementation=f"{name}+{forward.implementation}",
+        implementation=f"brg_conv_bwd:{target_of(cpu, isa, problem.itemsize).name}+{forward.implementation}",
         source=forward.destination,
         weights=swap_channels(forward.weights, problem.groups),
         destination=forward.source,

@@ -7,13 +7,13 @@ near ties are common, so each step of the estimate is rounded to single precisio
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.single import product, quotient, single, total
+from memest.remembered import remembered
 
 INT_MAX = 2**31 - 1
 FLOAT_BYTES = 4
@@ -28,7 +28,10 @@ CERTAIN = 0.9999
 
 
 class Target(NamedTuple):
-    """An instruction set with its f32 vectors and registers, the threads, and the cache bytes the estimates count on."""
+    """An instruction set with its f32 vectors and registers, the threads, and the cache bytes the estimates count on.
+
+    ``itemsize`` is that of the data; a vector holds ``packed`` of them, and ``simd`` of the sums, which are f32.
+    """
 
     isa: Isa
     simd: int
@@ -37,6 +40,18 @@ class Target(NamedTuple):
     l1_bytes: int
     l1: int
     l2: int
+    itemsize: int
+    packed: int
+
+    @property
+    def name(self) -> str:
+        """oneDNN's name of the instruction set."""
+        return "avx512_core_bf16" if self.sums_apart else "avx512_core" if self.isa == "avx512" else "avx2"
+
+    @property
+    def sums_apart(self) -> bool:
+        """Whether sums are of another type than the results, so that they need a place of their own."""
+        return self.itemsize != FLOAT_BYTES
 
 
 class Shape(NamedTuple):
@@ -156,12 +171,13 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-@lru_cache(maxsize=64)
-def target_of(cpu: Cpu, isa: Isa) -> Target:
+@remembered(maxsize=64)
+def target_of(cpu: Cpu, isa: Isa, itemsize: int) -> Target:
     """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
     simd, registers = (16, 32) if isa == "avx512" else (8, 16)
     l2_bytes = cpu.l2_bytes if isa == "avx512" else AVX2_L2_BYTES
-    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4)
+    packed = simd * FLOAT_BYTES // itemsize
+    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4, itemsize, packed)
 
 
 def is_supported(problem: Convolution) -> bool:
@@ -252,7 +268,7 @@ def widest_block(shape: Shape, target: Target, oc_block: int) -> int:
     return max(1, min(shape.ow, ceil(share)))
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     """Sizes up to ``widest`` that split ``extent`` into equal blocks but for the last, largest first."""
     blocks = []
@@ -266,7 +282,7 @@ def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-@lru_cache(maxsize=65536)
+@remembered(maxsize=65536)
 def register_block(target: Target, rows: int, columns: int, depth: int, padded_rows: int = 0) -> tuple[int, int] | None:
     """(rows, vectors) of the result a brgemm kernel keeps in registers for a product of ``rows`` x ``depth`` x ``columns``.
 
@@ -283,7 +299,7 @@ def register_block(target: Target, rows: int, columns: int, depth: int, padded_r
     else:
         return None
     best, best_gain = most, 0.0
-    for block in range(min(most, target.l1_bytes // (FLOAT_BYTES * depth)), max(1, padded_rows) - 1, -1):
+    for block in range(min(most, target.l1_bytes // (target.itemsize * depth)), max(1, padded_rows) - 1, -1):
         rounded = round_up(rows, block)
         if rows * vectors * block < CERTAIN * best_gain * rounded * (vectors + block) * most:
             continue
@@ -451,9 +467,9 @@ def channels_last_plan(problem: Convolution, implementation: str, weights_tag: s
     activations = channels_last_tag(2 + problem.spatial_dims)
     return Plan(
         implementation=implementation,
-        source=layout(activations, problem.source_dims),
-        weights=layout(weights_tag, problem.weights_dims),
-        destination=layout(activations, problem.destination_dims),
+        source=layout(activations, problem.source_dims, problem.itemsize),
+        weights=layout(weights_tag, problem.weights_dims, problem.itemsize),
+        destination=layout(activations, problem.destination_dims, problem.itemsize),
         scratchpad_bytes=scratchpad_bytes,
     )
 

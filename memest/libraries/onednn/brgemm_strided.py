@@ -1,13 +1,12 @@
 """oneDNN's brgemm backward-data convolution for strides above one: when it applies, its blocking and its scratchpad.
 
-Models ``brgemm_convolution_bwd_strided_t`` for f32 without attributes: src/cpu/x64/jit_brgemm_conv_bwd_strided.cpp and
+Models ``brgemm_convolution_bwd_strided_t`` for f32 and bf16 without attributes: src/cpu/x64/jit_brgemm_conv_bwd_strided.cpp and
 jit_brgemm_conv_bwd_utils.cpp (oneDNN v3.12). The blocking is the one of best estimated efficiency; oneDNN estimates in single
 precision and near ties are common, so every step of the estimate is rounded to single precision here too.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -26,26 +25,24 @@ from memest.libraries.onednn.brgemm_blocking import (
 )
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.single import quotient, single
+from memest.remembered import remembered
 
 AMX_ROWS = 16
 MIN_EFFICIENCY = 0.00001
 L1_COST, L2_COST, MEMORY_COST = 1, 3, 15
-IMPLEMENTATION = {"avx512": "brgconv_strided:avx512_core", "avx2": "brgconv_strided:avx2"}
 
-# Two-dimensional problems oneDNN leaves to other implementations, as input and output channels (per group), input height and
+# Two-dimensional f32 problems oneDNN leaves to other implementations, as input and output channels (per group), input height and
 # width, output height and width; then, with a square kernel and strides of two, also the kernel size.
-SLOW_SHAPES = frozenset({(128, 256, 101, 85, 49, 41), (3, 128, 207, 175, 101, 85)})
-SLOW_SHAPES_WITH_KERNEL = frozenset(
-    {
-        (512, 1024, 8, 8, 4, 4, 4),
-        (1024, 2048, 4, 4, 2, 2, 4),
-        (64, 128, 513, 513, 256, 256, 3),
-        (32, 64, 1025, 1025, 512, 512, 3),
-        (128, 256, 257, 257, 128, 128, 3),
-        (256, 512, 49, 41, 23, 19, 5),
-        (64, 128, 14, 14, 7, 7, 4),
-        (1, 64, 28, 28, 14, 14, 4),
-    }
+SLOW_SHAPES = ((128, 256, 101, 85, 49, 41), (3, 128, 207, 175, 101, 85))
+SLOW_SHAPES_WITH_KERNEL = (
+    (512, 1024, 8, 8, 4, 4, 4),
+    (1024, 2048, 4, 4, 2, 2, 4),
+    (64, 128, 513, 513, 256, 256, 3),
+    (32, 64, 1025, 1025, 512, 512, 3),
+    (128, 256, 257, 257, 128, 128, 3),
+    (256, 512, 49, 41, 23, 19, 5),
+    (64, 128, 14, 14, 7, 7, 4),
+    (1, 64, 28, 28, 14, 14, 4),
 )
 
 
@@ -67,10 +64,18 @@ class _Blocks(NamedTuple):
 
 
 class _Target(NamedTuple):
-    """What the estimate needs to know of the processor, whose caches it counts on in full, and the order of the loops."""
+    """What the estimate needs to know of the processor, whose caches it counts on in full, and the order of the loops.
+
+    ``simd`` are the sums in a vector, ``packed`` the elements of data; results have ``result_itemsize`` bytes, and cost
+    ``result_bytes`` each with the sums that may lie apart.
+    """
 
     machine: Target
     simd: int
+    packed: int
+    itemsize: int
+    result_itemsize: int
+    result_bytes: int
     threads: int
     l1: int
     l2: int
@@ -84,18 +89,37 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
     """
     if all(s == 1 for s in problem.stride) or any(d != 1 for d in problem.dilation) or _is_large(problem):
         return None
-    shape, machine = shape_of(problem), target_of(cpu, isa)
+    shape, machine = shape_of(problem), target_of(cpu, isa, problem.itemsize)
     if for_deconvolution and (shape.id % shape.sd or shape.ih % shape.sh or shape.iw % shape.sw):
         return None
-    if (shape.groups > 1 and shape.oc <= machine.simd) or _is_slow(shape):
+    if _are_groups_slow(shape, machine) or (not machine.sums_apart and _is_slow(shape)):
         return None
     channels_innermost = _has_uneven_width(shape) or shape.od * shape.oh * shape.ow >= shape.ic * shape.kernel_volume
-    target = _Target(machine, machine.simd, machine.threads, cpu.l1_bytes, cpu.l2_bytes, channels_innermost)
+    result_itemsize = problem.source_itemsize
+    result_bytes = result_itemsize + (FLOAT_BYTES if result_itemsize != FLOAT_BYTES else 0)
+    target = _Target(
+        machine,
+        machine.simd,
+        machine.packed,
+        machine.itemsize,
+        result_itemsize,
+        result_bytes,
+        machine.threads,
+        cpu.l1_bytes,
+        cpu.l2_bytes,
+        channels_innermost,
+    )
     blocks = _choose_blocks(shape, target)
     if blocks is None:
         return None
-    weights_tag = _weights_tag(problem, blocks.tile.ic)
-    return channels_last_plan(problem, IMPLEMENTATION[isa], weights_tag, _scratchpad_bytes(shape, blocks, machine))
+    weights_tag = _weights_tag(problem, blocks.tile.ic, paired=machine.sums_apart)
+    return channels_last_plan(problem, f"brgconv_strided:{machine.name}", weights_tag, _scratchpad_bytes(shape, blocks, target))
+
+
+def _are_groups_slow(shape: Shape, machine: Target) -> bool:
+    """Whether groups of few output channels are left to others; in bf16, those that others can take."""
+    few = shape.groups > 1 and shape.oc <= machine.simd
+    return few and not (machine.sums_apart and (shape.oc % 4 or shape.ic % 4))
 
 
 def _is_large(problem: Convolution) -> bool:
@@ -112,11 +136,16 @@ def _is_slow(shape: Shape) -> bool:
     return shape.kh == shape.kw and shape.sh == shape.sw == 2 and (*sizes, shape.kh) in SLOW_SHAPES_WITH_KERNEL
 
 
-def _weights_tag(problem: Convolution, ic_block: int) -> str:
-    """Input channels outermost and blocked innermost, output channels just before: ``Bcda16b``, grouped ``aCdeb16c``."""
+def _weights_tag(problem: Convolution, ic_block: int, *, paired: bool) -> str:
+    """Input channels outermost and blocked innermost, output channels just before: ``Bcda16b``, grouped ``aCdeb16c``.
+
+    Output channels may be ``paired`` inside the block: ``BcdA16b2a``.
+    """
     first = 1 if problem.groups > 1 else 0
     letters = "abcdef"[: first + 2 + problem.spatial_dims]
     oc, ic, spatial = letters[first], letters[first + 1], letters[first + 2 :]
+    if paired:
+        return f"{letters[:first]}{ic.upper()}{spatial}{oc.upper()}{ic_block}{ic}2{oc}"
     return f"{letters[:first]}{ic.upper()}{spatial}{oc}{ic_block}{ic}"
 
 
@@ -135,28 +164,32 @@ def _padded_output(shape: Shape) -> tuple[int, ...]:
     return tuple(out + max(0, k - 1 - before) // stride + max(0, k - 1 - after) // stride for out, k, before, after, stride in axes)
 
 
-def _scratchpad_bytes(shape: Shape, blocks: _Blocks, machine: Target) -> int:
+def _scratchpad_bytes(shape: Shape, blocks: _Blocks, target: _Target) -> int:
     """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread."""
+    machine = target.machine
+    oc = _round_up(shape.oc, 2) if machine.sums_apart and _has_uneven_width(shape) else shape.oc
     blocks_per_image = -(-shape.id // blocks.tile.id) * -(-shape.ih // blocks.tile.ih) * -(-shape.iw // blocks.tile.iw)
     buffers = [
-        _round_up(prod(_padded_output(shape)) * shape.groups * shape.oc, PAGE) * FLOAT_BYTES,
+        _round_up(prod(_padded_output(shape)) * shape.groups * oc, PAGE) * machine.itemsize,
         _round_up(blocks_per_image * shape.groups, PAGE),
     ]
     if _has_uneven_width(shape):
-        buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * FLOAT_BYTES)
+        buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * target.result_itemsize)
+    if target.result_itemsize != FLOAT_BYTES:
+        buffers.append(blocks.tile.ic * (blocks.tile.iw // shape.sw) * FLOAT_BYTES)
     return batch_bytes_of(machine, blocks.kd * blocks.kh * shape.kw) + sum(machine.threads * size + PAGE for size in buffers)
 
 
 def _choose_blocks(shape: Shape, target: _Target) -> _Blocks | None:
     """The blocks of best estimated efficiency, the first found among equals."""
-    if target.simd == 16 and _is_mask_head(shape):
+    if target.machine.name == "avx512_core" and _is_mask_head(shape):
         return _Blocks(_Tile(ic=64, id=1, ih=14, iw=28), kd=1, kh=2)
     pointwise = shape.is_pointwise
     widths = _width_candidates(shape.iw, shape.sw)
     best, best_efficiency = None, 0.0
     for vectors in range(min(-(-shape.ic // target.simd), 4), 0, -1):
         ic_block = vectors * target.simd
-        if not _worth_trying(shape, target.simd, ic_block, pointwise):
+        if not _worth_trying(shape, target, ic_block, pointwise):
             continue
         id_block, ih_block = _image_blocks(shape, target, ic_block)
         widest = _widest_block(shape, target, ic_block)
@@ -165,7 +198,7 @@ def _choose_blocks(shape: Shape, target: _Target) -> _Blocks | None:
             for kh_block in _kernel_blocks(shape.kh, shape.sh):
                 for tiling in tilings:
                     efficiency = _efficiency(shape, target, tiling, kd_block, kh_block)
-                    if efficiency > best_efficiency and efficiency >= MIN_EFFICIENCY:
+                    if efficiency > best_efficiency and (efficiency >= MIN_EFFICIENCY or target.machine.sums_apart):
                         best_efficiency = efficiency
                         best = _Blocks(tiling.tile, kd_block, kh_block)
     return best
@@ -176,7 +209,7 @@ def _is_mask_head(shape: Shape) -> bool:
     return (shape.ic, shape.oc) == (256, 256) and shape[4:16] == (1, 28, 28, 1, 14, 14, 1, 2, 2, 1, 2, 2)
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def _width_candidates(iw: int, sw: int) -> tuple[int, ...]:
     """Widths that split the (rounded up) input width evenly and hold whole strides, widest first."""
     width = _round_up(iw, sw)
@@ -188,26 +221,27 @@ def _kernel_blocks(kernel: int, stride: int) -> tuple[int, ...]:
     return (kernel,) if kernel in (1, stride) else (kernel, stride)
 
 
-def _worth_trying(shape: Shape, simd: int, ic_block: int, pointwise: bool) -> bool:
+def _worth_trying(shape: Shape, target: _Target, ic_block: int, pointwise: bool) -> bool:
     """oneDNN's quick rejection of the two largest AVX-512 channel blocks."""
     if ic_block not in (48, 64):
         return True
-    rounded = _round_up(shape.ic, simd)
+    rounded = _round_up(shape.ic, target.simd)
+    rounded_bytes = rounded * target.itemsize
     strides = shape.sd * shape.sh * shape.sw
     if pointwise:
         if ic_block == 64:
             return rounded % 64 == 0 and shape.id * shape.ih * shape.iw >= 64 * strides
         return quotient(shape.ic, _round_up(shape.ic, 48)) >= single(0.95)
     if ic_block == 64:
-        return rounded % 64 == 0 and rounded < 192
-    return rounded % 48 == 0 and rounded <= 384 and shape.od * shape.oh * shape.ow > 81 * strides
+        return rounded % 64 == 0 and rounded_bytes < 192 * FLOAT_BYTES
+    return rounded % 48 == 0 and rounded_bytes <= 384 * FLOAT_BYTES and shape.od * shape.oh * shape.ow > 81 * strides
 
 
 def _image_blocks(shape: Shape, target: _Target, ic_block: int) -> tuple[int, int]:
     """Depth and height of the input handled at once: what fits in half of L2, then small enough to feed all threads."""
     padded_depth, padded_height, padded_width = _padded_output(shape)
-    row_bytes = FLOAT_BYTES * (2 * shape.oc * padded_width + shape.iw * ic_block)
-    other_bytes = FLOAT_BYTES * ic_block * (shape.kernel_volume * shape.oc + 2 * AMX_ROWS)
+    row_bytes = target.itemsize * 2 * shape.oc * padded_width + target.result_itemsize * shape.iw * ic_block
+    other_bytes = ic_block * (target.itemsize * shape.kernel_volume * shape.oc + FLOAT_BYTES * 2 * AMX_ROWS)
     available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
     id_block, ih_block = 1, shape.ih
     if padded_depth * padded_height * row_bytes > available:
@@ -297,9 +331,9 @@ def _tiling(shape: Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Til
     rows = registers[0]
     width = _round_up(shape.iw, shape.sw)
     work = _split_work(shape, target, tile, width)
-    span, rows_span = _output_span(shape, tile.iw, target.simd), _output_span(shape, rows, target.simd)
+    span, rows_span = _output_span(shape, tile.iw, target.packed), _output_span(shape, rows, target.packed)
     if pointwise:
-        rows_span = rows * _round_up(shape.oc, target.simd)
+        rows_span = rows * _round_up(shape.oc, target.packed)
         loops = _pointwise_loops(shape, target, work, tile, rows)
     else:
         loops = _loops(shape, target, work, tile, rows)
@@ -346,7 +380,7 @@ def _split_work(shape: Shape, target: _Target, tile: _Tile, width: int) -> _Work
         total,
         job,
         ic_blocks,
-        -(-min(shape.ic, ic_blocks * tile.ic) // target.simd),
+        -(-min(shape.ic, ic_blocks * tile.ic) // target.packed),
         width_blocks,
         min(width, width_blocks * tile.iw),
         height_blocks,
@@ -430,9 +464,9 @@ def _efficiency(shape: Shape, target: _Target, tiling: _Tiling, kd_block: int, k
 
 def _access_cost(target: _Target, first: float, loop: _Loop) -> float:
     """Average cost of an access when the first one costs ``first`` and the others hit the cache the loop's data fits in."""
-    if loop.tensor == SOURCE and FLOAT_BYTES * loop.source < target.l1:
+    if loop.tensor == SOURCE and target.itemsize * loop.source < target.l1:
         level = L1_COST
-    elif FLOAT_BYTES * (loop.source + loop.destination + loop.weights) < target.l2:
+    elif target.itemsize * (loop.source + loop.weights) + target.result_bytes * loop.destination < target.l2:
         level = L2_COST
     else:
         level = MEMORY_COST
@@ -441,12 +475,12 @@ def _access_cost(target: _Target, first: float, loop: _Loop) -> float:
 
 def _loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
     """The loops around a kernel, and inside it those over the source, outermost first, for kernels larger than one point."""
-    simd, oc, plane = target.simd, shape.oc, shape.kd * shape.kh
-    source_thread = plane * _output_span(shape, work.width_thread, simd)
-    source_block = plane * _output_span(shape, tile.iw, simd)
+    packed, oc, plane = target.packed, shape.oc, shape.kd * shape.kh
+    source_thread = plane * _output_span(shape, work.width_thread, packed)
+    source_block = plane * _output_span(shape, tile.iw, packed)
     image_rows = work.depth_thread * work.height_thread
-    all_vectors, block_weights = work.ic_vectors_thread * simd, shape.kernel_volume * tile.ic * oc
-    vectors = all_vectors if target.channels_innermost else tile.ic
+    all_vectors, block_weights = work.ic_vectors_thread * packed, shape.kernel_volume * tile.ic * oc
+    vectors = all_vectors if target.channels_innermost else tile.ic // target.simd * packed
     weights = shape.kernel_volume * vectors * oc
     strip = work.width_thread * vectors
     block_width = min(shape.ow, (rows - 1) * min(shape.kw, shape.sw) + shape.kw)
@@ -473,24 +507,25 @@ def _loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -
         ),
         _Loop(WEIGHTS, work.height_blocks_thread, tile.ih * source_thread, strip, weights),
         _Loop(WEIGHTS, work.width_blocks_thread, source_block, tile.iw * vectors, weights),
-        _Loop(SOURCE, shape.kw, _output_span(shape, rows, simd), 0, tile.ic * oc, repeats=False),
-        _Loop(SOURCE, simd, block_width * simd, 0, tile.ic, repeats=False),
+        _Loop(SOURCE, shape.kw, _output_span(shape, rows, packed), 0, tile.ic * oc, repeats=False),
+        _Loop(SOURCE, target.simd, block_width * packed, 0, tile.ic, repeats=False),
     ]
 
 
 def _pointwise_loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
     """The loops around a kernel, and inside it those over the source, outermost first, for unpadded kernels of one point."""
-    simd, oc = target.simd, shape.oc
-    pixel = _round_up(oc, simd)
+    packed, oc = target.packed, shape.oc
+    pixel = _round_up(oc, packed)
     image_rows = work.depth_thread * work.height_thread
     image = image_rows * work.width_thread
-    all_vectors = work.ic_vectors_thread * simd
+    all_vectors = work.ic_vectors_thread * packed
     if target.channels_innermost:
         vectors, weights, block_weights = all_vectors, all_vectors * shape.ic, tile.ic * shape.ic
-        source, result = tile.iw * _round_up(shape.ic, simd), tile.iw * tile.ic
+        source, result = tile.iw * _round_up(shape.ic, packed), tile.iw * tile.ic
     else:
-        vectors, weights, block_weights = tile.ic, tile.ic * oc, tile.ic * oc
-        source, result = image_rows * _round_up(work.width_thread * oc, simd), tile.ic * image
+        vectors, block_weights = tile.ic // target.simd * packed, tile.ic * oc
+        weights = vectors * oc
+        source, result = image_rows * _round_up(work.width_thread * oc, packed), tile.ic * image
     plane = tile.id * work.height_thread * work.width_thread
     strip = tile.ih * work.width_thread
     return [
@@ -499,14 +534,14 @@ def _pointwise_loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, ro
         _Loop(WEIGHTS, work.depth_blocks_thread, plane * pixel, plane * vectors, weights),
         _Loop(WEIGHTS, work.height_blocks_thread, strip * pixel, strip * vectors, weights),
         _Loop(WEIGHTS, work.width_blocks_thread, tile.iw * oc, tile.iw * vectors, weights),
-        _Loop(SOURCE, simd, rows * simd, 0, tile.ic, repeats=False),
+        _Loop(SOURCE, target.simd, rows * packed, 0, tile.ic, repeats=False),
     ]
 
 
-def _output_span(shape: Shape, positions: int, simd: int) -> int:
+def _output_span(shape: Shape, positions: int, packed: int) -> int:
     """Elements of the output gradient that ``positions`` kernel applications along the width read."""
     span = min(shape.ow, (positions - 1) * min(shape.kw, shape.sw) + shape.kw)
-    return _round_up(span * shape.oc, simd) if shape.sw == 1 else span * _round_up(shape.oc, simd)
+    return _round_up(span * shape.oc, packed) if shape.sw == 1 else span * _round_up(shape.oc, packed)
 
 
 def _round_up(n: int, multiple: int) -> int:

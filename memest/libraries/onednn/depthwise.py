@@ -3,6 +3,7 @@
 ``brdgmm_dw`` works on channels-last data only, 2D or 3D: it takes pinned channels-last always, and free formats where it may choose
 (3D, or forward inference). ``jit_dw`` is 2D only and pads the groups to whole vectors when it works on blocked data.
 Only one input and one output channel per group count as depthwise: a channel multiplier is refused by all of them.
+In bfloat16 (AVX-512 alone) gradients of weights and biases are summed in float32 first, and a bias is converted.
 
 Sources: oneDNN v3.12 src/cpu/x64/jit_brdgmm_dw_conv.cpp, jit_uni_dw_conv_kernel_utils.cpp, jit_uni_dw_convolution.hpp.
 """
@@ -20,6 +21,7 @@ VECTOR_FLOATS: dict[Isa, int] = {"avx512": 16, "avx2": 8}
 WIDTH_UNROLL: dict[Isa, int] = {"avx512": 6, "avx2": 4}
 CHANNEL_BLOCKING: dict[Isa, int] = {"avx512": 4, "avx2": 3}
 ISA_NAMES: dict[Isa, str] = {"avx512": "avx512_core", "avx2": "avx2"}
+FLOAT_BYTES = 4
 
 
 def brdgmm_forward(problem: Convolution, cpu: Cpu) -> Plan | None:
@@ -30,11 +32,11 @@ def brdgmm_forward(problem: Convolution, cpu: Cpu) -> Plan | None:
         return None
     if max(problem.dilation) > 1 or not (problem.channels_last or may_choose):
         return None
-    if problem.groups * problem.itemsize * problem.output_size[-1] > INT_MAX:
+    if not _runs_dtype(problem, cpu) or problem.groups * problem.itemsize * problem.output_size[-1] > INT_MAX:
         return None
     block = cpu.vector_floats
     weights_tag = f"{'debc' if dims == 2 else 'defbc'}A{block}a"
-    return _plan(problem, f"brdgmm_dw:{ISA_NAMES[cpu.isa]}", channels_last_tag(dims + 2), weights_tag, 0)
+    return _plan(problem, f"brdgmm_dw:{_isa_name(problem, cpu.isa)}", channels_last_tag(dims + 2), weights_tag, 0)
 
 
 def forward_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:
@@ -83,9 +85,9 @@ def _forward(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     if problem.padding[1] > unroll or overhang > unroll:
         return None
     padded_groups = _padded_groups(problem, isa)
-    padded_bias = problem.bias and not channels_last and padded_groups != problem.groups
-    scratchpad = scratchpad_size(padded_groups * problem.itemsize if padded_bias else 0)
-    return _jit_plan(problem, isa, channels_last, scratchpad)
+    copied_bias = problem.bias and (problem.dtype == "bfloat16" or (not channels_last and padded_groups != problem.groups))
+    bias_groups = problem.groups if channels_last else padded_groups
+    return _jit_plan(problem, isa, channels_last, scratchpad_size(bias_groups * FLOAT_BYTES if copied_bias else 0))
 
 
 def _backward_data(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
@@ -102,17 +104,20 @@ def _backward_weights(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     if problem.kernel[1] > 3 or problem.stride[1] > problem.kernel[1] or not _borders_supported(problem):
         return None
     padded_groups = _padded_groups(problem, isa)
-    kernel_points = prod(problem.kernel)
     if problem.channels_last:
-        copies = _channels_last_threads(problem, cpu.threads, isa) - 1
+        sharers = _channels_last_threads(problem, cpu.threads, isa)
         bias_groups = problem.groups
     else:
         threads_over_groups = min(padded_groups // VECTOR_FLOATS[isa], cpu.threads)
-        copies = min(max(1, cpu.threads // threads_over_groups), problem.batch) - 1
+        sharers = min(max(1, cpu.threads // threads_over_groups), problem.batch)
         bias_groups = padded_groups
-    weights_copies = padded_groups * kernel_points * copies * problem.itemsize
-    bias_copies = bias_groups * copies * problem.itemsize if problem.bias else 0
-    return _jit_plan(problem, isa, problem.channels_last, scratchpad_size(weights_copies, bias_copies))
+    is_bf16 = problem.dtype == "bfloat16"
+    weights_copies = sharers if is_bf16 else sharers - 1
+    bias_copies = weights_copies if problem.channels_last else sharers - 1
+    buffers = [padded_groups * prod(problem.kernel) * weights_copies * FLOAT_BYTES]
+    if problem.bias:
+        buffers += [bias_groups * bias_copies * FLOAT_BYTES, bias_groups * FLOAT_BYTES if is_bf16 else 0]
+    return _jit_plan(problem, isa, problem.channels_last, scratchpad_size(*buffers))
 
 
 def _is_depthwise(problem: Convolution) -> bool:
@@ -120,8 +125,16 @@ def _is_depthwise(problem: Convolution) -> bool:
 
 
 def _jit_applies(problem: Convolution, cpu: Cpu, isa: Isa) -> bool:
-    runs = cpu.isa == isa or cpu.isa == "avx512"
+    runs = (cpu.isa == isa or cpu.isa == "avx512") and _runs_dtype(problem, cpu)
     return runs and problem.spatial_dims == 2 and _is_depthwise(problem) and not _has_large_size(problem)
+
+
+def _runs_dtype(problem: Convolution, cpu: Cpu) -> bool:
+    return problem.dtype == "float32" or (problem.dtype == "bfloat16" and cpu.has_bf16)
+
+
+def _isa_name(problem: Convolution, isa: Isa) -> str:
+    return "avx512_core_bf16" if problem.dtype == "bfloat16" else ISA_NAMES[isa]
 
 
 def _has_large_size(problem: Convolution) -> bool:
@@ -153,7 +166,7 @@ def _channels_last_unroll(problem: Convolution, isa: Isa) -> int:
     kernel, stride, output_width = problem.kernel[1], problem.stride[1], problem.output_size[1]
     unroll = min(WIDTH_UNROLL[isa], output_width)
     reusing_source = (31 - kernel + stride) // (_channel_blocking(problem, isa) + stride)
-    if isa == "avx512" and stride < kernel <= 5 and problem.dilation[1] == 1 and reusing_source >= 2:
+    if isa == "avx512" and problem.dtype == "float32" and stride < kernel <= 5 and problem.dilation[1] == 1 and reusing_source >= 2:
         unroll = min(output_width, reusing_source)
     if problem.groups * problem.input_size[1] * problem.itemsize % 1024 == 0:
         unroll = min(unroll, 7 if output_width > 7 else 4)
@@ -198,7 +211,8 @@ def _channels_last_threads(problem: Convolution, threads: int, isa: Isa) -> int:
     """Threads used by the channels-last partition of backward by weights: the most any split of groups, batch and rows can occupy."""
     blocks = _padded_groups(problem, isa) // VECTOR_FLOATS[isa]
     max_register = 31 if isa == "avx512" else 15
-    blocking = min(blocks, 4, max_register // (2 * problem.kernel[1]))
+    most = 4 if problem.dtype == "float32" else 1
+    blocking = min(blocks, most, max_register // (2 * problem.kernel[1]))
     best = 1
     for over_groups in range(min(-(-blocks // blocking), threads), 0, -1):
         left = threads // over_groups
@@ -210,7 +224,7 @@ def _channels_last_threads(problem: Convolution, threads: int, isa: Isa) -> int:
 def _jit_plan(problem: Convolution, isa: Isa, channels_last: bool, scratchpad: int) -> Plan:
     block = VECTOR_FLOATS[isa]
     data_tag = "acdb" if channels_last else f"aBcd{block}b"
-    return _plan(problem, f"jit_dw:{ISA_NAMES[isa]}", data_tag, f"Abcde{block}a", scratchpad)
+    return _plan(problem, f"jit_dw:{_isa_name(problem, isa)}", data_tag, f"Abcde{block}a", scratchpad)
 
 
 def _plan(problem: Convolution, implementation: str, data_tag: str, weights_tag: str, scratchpad: int) -> Plan:

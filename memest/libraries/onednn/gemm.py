@@ -4,6 +4,8 @@ The gemm implementation accepts any shape; it refuses only images beyond 2 GiB a
 Free formats become plain (nchw, oihw); pinned channels-last gives hwio weights. What varies is the scratchpad: the im2col columns of
 the blocks a thread works on, once per thread when images and groups are spread over threads ("outer threading"), else once.
 
+In bfloat16 sums are made in float32 in buffers of their own, and a bias is converted.
+
 Efficiencies are compared in single precision, as oneDNN computes them, because ties are frequent.
 
 Sources: oneDNN v3.12 src/cpu/gemm_convolution_utils.cpp (``init_conf``), gemm_convolution.hpp, ref_convolution.hpp.
@@ -24,6 +26,7 @@ INT_MAX = 2**31 - 1
 SCRATCHPAD_LIMIT = 2**30
 SCRATCHPAD_PER_TENSOR_BYTE = 15
 SMALL_GEMM = 64 * 1024
+LINE_FLOATS = 16
 GOOD_EFFICIENCY = single(0.9)
 CHANNELS_LAST_WEIGHTS = {1: "cba", 2: "cdba", 3: "cdeba"}
 CHANNELS_LAST_GROUPED_WEIGHTS = {1: "dcab", 2: "decab", 3: "defcab"}
@@ -31,21 +34,21 @@ CHANNELS_LAST_GROUPED_WEIGHTS = {1: "dcab", 2: "decab", 3: "defcab"}
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``x64:gemm:jit`` forward."""
-    shape = _shape(problem)
+    shape = _shape(problem, cpu)
     buffers = _forward_channels_last(shape, cpu) if problem.channels_last else _forward_plain(shape, cpu)
     return _gemm_plan(problem, shape, buffers, cpu)
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``x64:gemm:jit`` backward by data."""
-    shape = _shape(problem)
+    shape = _shape(problem, cpu)
     buffers = _backward_data_channels_last(shape, cpu) if problem.channels_last else _backward_data_plain(shape, cpu)
     return _gemm_plan(problem, shape, buffers, cpu)
 
 
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``x64:gemm:jit`` backward by weights."""
-    shape = _shape(problem)
+    shape = _shape(problem, cpu)
     buffers = _backward_weights_channels_last(shape, cpu) if problem.channels_last else _backward_weights_plain(shape, cpu)
     return _gemm_plan(problem, shape, buffers, cpu)
 
@@ -58,7 +61,10 @@ def reference(problem: Convolution, cpu: Cpu) -> Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shape:
-    """Sizes as the gemm sees them; channels are per group, ``is_`` and ``os`` are planes (depth apart), bytes are of whole tensors."""
+    """Sizes as the gemm sees them; channels are per group, ``is_`` and ``os`` are planes (depth apart), bytes are of whole tensors.
+
+    ``vector`` are the elements in a register, ``cache`` those in L2.
+    """
 
     batch: int
     groups: int
@@ -79,6 +85,24 @@ class _Shape:
     columns: int
     weights_bytes: int
     tensor_bytes: int
+    itemsize: int
+    vector: int
+    cache: int
+    biased: bool
+
+    @property
+    def sums_apart(self) -> bool:
+        """Whether sums are of another type than the results."""
+        return self.itemsize != FLOAT_BYTES
+
+    @property
+    def bias_bytes(self) -> int:
+        """A converted copy of the bias."""
+        return self.groups * self.oc * FLOAT_BYTES if self.biased and self.sums_apart else 0
+
+    def sums_bytes(self, sums: int) -> int:
+        """The buffer of so many sums, where they are apart."""
+        return sums * FLOAT_BYTES if self.sums_apart else 0
 
     @property
     def depthwise(self) -> bool:
@@ -88,14 +112,14 @@ class _Shape:
         return min(SCRATCHPAD_LIMIT, SCRATCHPAD_PER_TENSOR_BYTE * threads * self.tensor_bytes)
 
 
-def _shape(problem: Convolution) -> _Shape:
+def _shape(problem: Convolution, cpu: Cpu) -> _Shape:
     volumetric = problem.spatial_dims == 3
     inputs, outputs = (1, 1, *problem.input_size)[-2:], (1, 1, *problem.output_size)[-2:]
     in_depth, out_depth = (problem.input_size[0], problem.output_size[0]) if volumetric else (1, 1)
     ic, ks, plane = problem.in_channels // problem.groups, prod(problem.kernel), outputs[0] * outputs[1]
     pointwise = ks == 1 and max(problem.stride) == 1 and problem.input_size == problem.output_size
-    weights_bytes = prod(problem.weights_dims) * FLOAT_BYTES
-    data_elements = prod(problem.source_dims) + prod(problem.destination_dims)
+    weights_bytes = prod(problem.weights_dims) * problem.itemsize
+    data_bytes = prod(problem.source_dims) * problem.source_itemsize + prod(problem.destination_dims) * problem.itemsize
     return _Shape(
         batch=problem.batch,
         groups=problem.groups,
@@ -115,90 +139,105 @@ def _shape(problem: Convolution) -> _Shape:
         dilated=max(problem.dilation[-2:]) > 1,
         columns=0 if pointwise else ic * ks * plane,
         weights_bytes=weights_bytes,
-        tensor_bytes=data_elements * FLOAT_BYTES + weights_bytes,
+        tensor_bytes=data_bytes + weights_bytes,
+        itemsize=problem.itemsize,
+        vector=cpu.vector_floats * FLOAT_BYTES // problem.itemsize,
+        cache=cpu.l2_bytes // problem.itemsize,
+        biased=problem.bias,
     )
 
 
 def _forward_channels_last(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
-    columns, outer = _forward_rows(shape, cpu)
+    columns, rows, outer = _forward_rows(shape, cpu)
     if not outer and not shape.volumetric:
         outer = _many_small_images(shape, cpu, shape.os * shape.ic * shape.oc)
     threads = cpu.threads if outer else 1
-    return threads * columns, threads * shape.in_depth * shape.is_ * shape.ic
+    transposed = shape.in_depth * shape.is_ * shape.ic
+    return (
+        threads * columns * shape.itemsize,
+        shape.sums_bytes(threads * rows * shape.oc),
+        threads * transposed * shape.itemsize,
+        shape.bias_bytes,
+    )
 
 
 def _forward_plain(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
+    column, oc_block, os_block, ic_block = bool(shape.columns), shape.oc, shape.os, shape.ic
     if _forward_blocks_apply(shape, cpu):
-        if not shape.columns:
-            return ()
-        ic_block, os_block = _BlockSearch(shape, cpu).best_blocks()
-        return (cpu.threads * ic_block * shape.ks * os_block,)
-    vector = cpu.vector_floats
-    outer_work = shape.groups * shape.batch * shape.out_depth
-    inner_work = _div_up(shape.os, vector) * _div_up(shape.oc, vector)
-    outer = (
-        shape.os // cpu.threads < 512
-        and (shape.out_depth != 1 or shape.batch != 1 or shape.groups > 2)
-        and _outer_pays(outer_work, inner_work, shape.os * shape.ic * shape.oc, cpu.threads)
-    )
-    return ((cpu.threads if outer else 1) * shape.columns,)
+        outer = True
+        if shape.columns or shape.sums_apart:
+            oc_block, os_block, ic_block = _BlockSearch(shape, cpu).best_blocks()
+    else:
+        inner_work = _div_up(shape.os, shape.vector) * _div_up(shape.oc, shape.vector)
+        outer = (
+            shape.os // cpu.threads < 512
+            and (shape.out_depth != 1 or shape.batch != 1 or shape.groups > 2)
+            and _outer_pays(shape.groups * shape.batch * shape.out_depth, inner_work, shape.os * shape.ic * shape.oc, cpu.threads)
+        )
+    threads = cpu.threads if outer else 1
+    sums = threads * _round_up(oc_block * os_block, LINE_FLOATS)
+    return threads * column * ic_block * shape.ks * os_block * shape.itemsize, shape.sums_bytes(sums), shape.bias_bytes
 
 
 def _backward_data_channels_last(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
     outer = not shape.volumetric and _many_small_images(shape, cpu, shape.is_ * shape.ic * shape.oc)
     threads = cpu.threads if outer else 1
-    accumulator = shape.is_ * shape.in_depth * shape.ic if shape.groups > 1 else 0
-    return threads * shape.columns * shape.out_depth, threads * accumulator
+    sums = shape.is_ * shape.in_depth * shape.ic if shape.groups > 1 or shape.sums_apart else 0
+    return threads * shape.columns * shape.out_depth * FLOAT_BYTES, threads * sums * FLOAT_BYTES
 
 
 def _backward_data_plain(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
-    vector = cpu.vector_floats
-    inner_work = _div_up(shape.is_, vector) * _div_up(shape.ic, vector)
+    inner_work = _div_up(shape.is_, shape.vector) * _div_up(shape.ic, shape.vector)
     outer = (
         (shape.os // cpu.threads < 512 or shape.ks < 64)
         and (shape.batch != 1 or shape.groups > 2)
         and _outer_pays(shape.groups * shape.batch, inner_work, shape.is_ * shape.ic * shape.oc, cpu.threads)
     )
     threads = cpu.threads if outer else 1
-    return (threads * _columns_within_limit(shape, cpu, threads, 0, 0.1),)
+    sums = shape.sums_bytes(threads * _round_up(shape.ic * shape.is_ * shape.in_depth, LINE_FLOATS))
+    return sums, _columns_within_limit(shape, cpu, threads, FLOAT_BYTES, scratchpad_size(sums), 0.1)
 
 
 def _backward_weights_channels_last(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
     transposed = shape.in_depth * shape.is_ * shape.ic
-    per_thread = (shape.columns + transposed + shape.weights_bytes) * FLOAT_BYTES
+    per_thread = (shape.columns + transposed) * shape.itemsize + shape.weights_bytes * FLOAT_BYTES
     threads = _backward_weights_threads(shape, cpu, per_thread)
-    return threads * shape.columns, threads * shape.weights_bytes, threads * transposed
+    return (
+        threads * shape.columns * shape.itemsize,
+        threads * shape.weights_bytes * FLOAT_BYTES,
+        threads * transposed * shape.itemsize,
+        shape.sums_bytes(shape.weights_bytes),
+        shape.bias_bytes,
+    )
 
 
 def _backward_weights_plain(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
-    per_thread = (shape.weights_bytes + shape.ic * shape.ks * cpu.vector_floats) * FLOAT_BYTES
+    per_thread = shape.weights_bytes * FLOAT_BYTES + shape.ic * shape.ks * shape.vector * shape.itemsize
     threads = _backward_weights_threads(shape, cpu, per_thread)
-    reduction = threads * shape.weights_bytes
-    used = scratchpad_size(reduction * FLOAT_BYTES)
-    return reduction, threads * _columns_within_limit(shape, cpu, threads, used, 0.05)
+    buffers = (threads * shape.weights_bytes * FLOAT_BYTES, shape.sums_bytes(shape.weights_bytes), shape.bias_bytes)
+    return *buffers, _columns_within_limit(shape, cpu, threads, shape.itemsize, scratchpad_size(*buffers), 0.05)
 
 
 def _backward_weights_threads(shape: _Shape, cpu: Cpu, per_thread: int) -> int:
-    affordable = cpu.threads * per_thread < shape.scratchpad_limit(cpu.threads)
+    needed = cpu.threads * per_thread + shape.sums_bytes(shape.weights_bytes) + shape.bias_bytes
+    affordable = needed < shape.scratchpad_limit(cpu.threads)
     outer = affordable and shape.os // cpu.threads < 256 and (shape.batch != 1 or shape.groups > 2)
     return cpu.threads if outer else 1
 
 
-def _columns_within_limit(shape: _Shape, cpu: Cpu, threads: int, used: int, fraction: float) -> int:
-    """Columns of one thread: a whole plane, or a ``fraction`` of what the scratchpad limit leaves."""
+def _columns_within_limit(shape: _Shape, cpu: Cpu, threads: int, itemsize: int, used: int, fraction: float) -> int:
+    """Bytes of the threads' columns: a whole plane each, or a ``fraction`` of what the scratchpad limit leaves."""
     available = shape.scratchpad_limit(cpu.threads) - used
-    if available >= threads * shape.columns * FLOAT_BYTES or available < 0:
-        return shape.columns
+    if available >= threads * shape.columns * itemsize or available < 0:
+        return threads * shape.columns * itemsize
     column = shape.ic * shape.ks
-    largest = available // (FLOAT_BYTES * threads * column)
-    os_block = max(cpu.vector_floats, int(product(largest, fraction)))
-    return column * os_block
+    largest = available // (itemsize * threads * column)
+    return threads * column * max(shape.vector, int(product(largest, fraction))) * itemsize
 
 
 def _many_small_images(shape: _Shape, cpu: Cpu, gemm_work: int) -> bool:
     """Whether channels-last forward and backward by data spread images and groups, not rows, over threads."""
-    vector = cpu.vector_floats
-    inner_work = _div_up(shape.is_, vector) * _div_up(shape.ic, vector)
+    inner_work = _div_up(shape.is_, shape.vector) * _div_up(shape.ic, shape.vector)
     small = shape.depthwise or (shape.is_ // cpu.threads < 64 and shape.batch != 1)
     return small and _outer_pays(shape.groups * shape.batch, inner_work, gemm_work, cpu.threads)
 
@@ -208,31 +247,29 @@ def _outer_pays(outer_work: int, inner_work: int, gemm_work: int, threads: int) 
     return ratio >= 1 or gemm_work // threads < SMALL_GEMM
 
 
-def _forward_rows(shape: _Shape, cpu: Cpu) -> tuple[int, bool]:
-    """Columns of one thread for channels-last forward, and whether the blocks of rows are spread over threads."""
-    cache = cpu.l2_bytes // FLOAT_BYTES
+def _forward_rows(shape: _Shape, cpu: Cpu) -> tuple[int, int, bool]:
+    """Columns and positions of one thread for channels-last forward, and whether the blocks of rows are spread over threads."""
     weights = shape.oc * shape.ic * shape.ks
-    if not shape.columns or shape.volumetric or shape.dilated or shape.depthwise or not weights < cache // 2:
-        return shape.columns, False
-    rows, width, efficiency = _row_block(shape, cpu, cache)
-    vector = cpu.vector_floats
-    inner_work = _div_up(shape.os, vector) * _div_up(shape.oc, vector)
+    if not shape.columns or shape.volumetric or shape.dilated or shape.depthwise or not weights < shape.cache // 2:
+        return shape.columns, shape.os, False
+    rows, width, efficiency = _row_block(shape, cpu)
+    inner_work = _div_up(shape.os, shape.vector) * _div_up(shape.oc, shape.vector)
     outer = efficiency >= _balance(inner_work, cpu.threads) / 2
     if not outer:
         rows, width = shape.out_height, shape.out_width
     if rows != 1:
         width = shape.out_width
-    return shape.ic * shape.ks * rows * width, outer
+    return shape.ic * shape.ks * rows * width, rows * width, outer
 
 
-def _row_block(shape: _Shape, cpu: Cpu, cache: int) -> tuple[int, int, float]:
+def _row_block(shape: _Shape, cpu: Cpu) -> tuple[int, int, float]:
     """Rows and row width of a block fitting the cache and balancing the threads, with the efficiency expected of it."""
-    ic, oc, height, width, vector, threads = shape.ic, shape.oc, shape.out_height, shape.out_width, cpu.vector_floats, cpu.threads
+    ic, oc, height, width, vector, threads = shape.ic, shape.oc, shape.out_height, shape.out_width, shape.vector, cpu.threads
     row_elements = 5 * (ic * width * shape.ks + 2 * (ic * shape.in_width + oc * width)) + oc * width + ic * shape.in_width
-    rows = min(_div_up(cache, row_elements * FLOAT_BYTES), height)
+    rows = min(_div_up(shape.cache, row_elements * shape.itemsize), height)
     block = width
     if rows == 1:
-        block = min(_div_up(cache, (ic * shape.ks + 2 * (ic + oc)) * FLOAT_BYTES), width)
+        block = min(_div_up(shape.cache, (ic * shape.ks + 2 * (ic + oc)) * shape.itemsize), width)
     if rows != height:
         rows = max(1, rows // 4 * 4)
     if block != width:
@@ -260,7 +297,7 @@ def _forward_blocks_apply(shape: _Shape, cpu: Cpu) -> bool:
     if not shape.columns:
         return shape.ic // shape.oc < 42 and shape.ic * shape.oc * shape.is_ < 1024
     return (
-        shape.batch * shape.groups * shape.os >= cpu.threads * cpu.vector_floats
+        shape.batch * shape.groups * shape.os >= cpu.threads * shape.vector
         or shape.os < shape.batch * shape.groups
         or (shape.stride_width == 1 and shape.ic * shape.ks <= 0.05 * shape.oc)
     )
@@ -277,24 +314,27 @@ class _BlockSearch:
     def __init__(self, shape: _Shape, cpu: Cpu) -> None:
         self.shape = shape
         self.threads = cpu.threads
-        self.vector = cpu.vector_floats
-        self.cache = cpu.l2_bytes // FLOAT_BYTES
+        self.vector = shape.vector
+        self.cache = shape.cache
         self.spatial = shape.batch * shape.groups * shape.os
         self.strides = shape.stride_height * shape.stride_width
         self.best_efficiency = 0.0
         self.best = (1, 1, shape.ic)
         self.tried: set[tuple[int, int, int]] = set()
 
-    def best_blocks(self) -> tuple[int, int]:
-        """Input-channel and spatial blocks of the most efficient configuration."""
+    def best_blocks(self) -> tuple[int, int, int]:
+        """Blocks of output channels, positions and input channels of the most efficient configuration."""
         shape = self.shape
         for threads_oc in range(1, self.threads + 1):
             max_oc = _div_up(shape.oc, threads_oc)
+            if not shape.columns:
+                self._explore(threads_oc, max_oc, max(0, self.cache - shape.ks * shape.ic) // (self.strides * shape.ic))
+                continue
             max_os = _div_up(self.spatial, self.threads // threads_oc)
             self._try(threads_oc, max_oc, max_os)
             if self.best != (max_oc, max_os, shape.ic):
                 self._explore_cache_fits(threads_oc, max_oc, max_os)
-        return self.best[2], self.best[1]
+        return self.best
 
     def _explore_cache_fits(self, threads_oc: int, max_oc: int, max_os: int) -> None:
         """Explore the ways of filling the cache: all input channels, fewer of them, and all output channels."""
@@ -352,6 +392,8 @@ class _BlockSearch:
         """Input channels whose data, columns and weights fit the cache; below 1 when not even one does."""
         shape, cache = self.shape, self.cache
         row, column, output = self.strides * os_block, shape.ks * os_block, oc_block * os_block
+        if not shape.columns:
+            return cache // row if os_block >= max_os else cache // (row + shape.ks * max_oc)
         with_weights = (cache - output) // (row + column + shape.ks * max_oc)
         if os_block < max_os:
             return with_weights
@@ -403,7 +445,7 @@ class _BlockSearch:
         source = shape.ks * shape.ic * _round_up(max_os * self.strides, vector)
         tail = quotient(_round_up(os_block, vector), os_block)
         copied = product(source, tail)
-        columns = int(product(cost, total(copied, copied)))
+        columns = int(product(cost, total(copied, copied))) if shape.columns else 0
         if shape.stride_width != 1:
             columns = int(product(columns, self.STRIDED_COLUMNS_COST))
         weights = cost * max_oc * _round_up(shape.ic * shape.ks, vector)
@@ -412,7 +454,7 @@ class _BlockSearch:
 
 def _gemm_plan(problem: Convolution, shape: _Shape, buffers: tuple[int, ...], cpu: Cpu) -> Plan | None:
     image_bytes = max(shape.is_ * shape.in_depth * shape.ic, shape.os * shape.out_depth * shape.oc) * FLOAT_BYTES
-    scratchpad = scratchpad_size(*(elements * FLOAT_BYTES for elements in buffers))
+    scratchpad = scratchpad_size(*buffers)
     if image_bytes > INT_MAX or scratchpad > shape.scratchpad_limit(cpu.threads):
         return None
     weights_tag = plain_tag(len(problem.weights_dims))

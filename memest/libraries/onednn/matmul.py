@@ -1,8 +1,10 @@
-"""The brgemm matrix multiplication (``brg_matmul``), as far as convolutions reach it: its kernel's name and scratchpad.
+"""The brgemm matrix multiplication (``brg_matmul``), as far as convolutions and torch's low precision products reach it: its
+kernel's name and scratchpad.
 
 A convolution whose kernel covers its whole input becomes an inner product, and that becomes a product of three dense matrices with
 plain layouts: C (m x n) = A (m x k) B (k x n), where A or B may be stored transposed. The work is split in blocks so that threads are
-evenly loaded; a transposed matrix is copied block by block, and long sums may be split over threads.
+evenly loaded; a transposed matrix is copied block by block, and long sums may be split over threads. In bfloat16 B is always copied, so
+that pairs along k lie together, and results are first summed in float32.
 
 Sources: oneDNN v3.12 src/cpu/x64/matmul/brgemm_matmul_utils.cpp (``init_brgemm_matmul_conf``, ``init_scratchpad``).
 """
@@ -13,14 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
+from memest.dtypes import ITEMSIZE
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import quotient, single, total
 
 FLOAT_BYTES = 4
-LINE_FLOATS = 16
+LINE_BYTES = 64
 BATCH_BYTES_PER_THREAD = 16 * 40
 N_BLOCK = 64
+LONG_ROW_BYTES = 8192
+MANY_ROWS = 1024
 K_GRANULE = 16
 MOST_COPIED_N_CHUNKS = 16
 ROUNDING_MARGIN = 1e-5
@@ -28,7 +33,7 @@ ROUNDING_MARGIN = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """C = A B. ``reduced`` asks for the sums of A over k as well (the gradient of a bias)."""
+    """C = A B, ``batch`` times. ``reduced`` asks for the sums of A over k as well (the gradient of a bias)."""
 
     m: int
     n: int
@@ -36,12 +41,31 @@ class Product:
     transposed_a: bool = False
     transposed_b: bool = False
     reduced: bool = False
+    batch: int = 1
+    dtype: str = "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of all three."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def is_bf16(self) -> bool:
+        """Whether pairs and sums need room of their own."""
+        return self.dtype == "bfloat16"
+
+    @property
+    def goes_by_columns(self) -> bool:
+        """Whether A is taken for one that lies by columns; a single row of bfloat16 is (``matmul_helper_t::transA``)."""
+        return self.transposed_a or (self.is_bf16 and self.m == 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Blocking:
     m_block: int
+    n_block: int
     k_block: int
+    n_chunk: int
     k_threads: int
 
 
@@ -50,22 +74,47 @@ def brgemm_matmul(problem: Product, cpu: Cpu) -> tuple[str, int]:
 
     A matrix times a vector is left to the AVX2 implementation. ``m`` may be 1 only when A is transposed, ``n`` only when B is.
     """
-    if problem.n == 1:
+    if problem.n == 1 and not problem.is_bf16:
         return "brg_matmul:avx2", _matrix_vector_scratchpad(problem, cpu.threads)
-    copy_a = problem.transposed_a and problem.m > 1
+    copy_a = _copies_a(problem)
     blocking = _blocking(problem, copy_a, cpu.threads)
-    n_block = min(N_BLOCK, problem.n)
-    copied_a = blocking.m_block * _copied_row(blocking.k_block) * FLOAT_BYTES if copy_a else 0
-    copied_b = N_BLOCK * _round_up(blocking.k_block, K_GRANULE) * FLOAT_BYTES if _copies_b(problem, n_block, cpu.threads) else 0
-    partial_c = problem.m * problem.n * FLOAT_BYTES if blocking.k_threads > 1 else 0
-    partial_sums = (blocking.k_threads - 1) * problem.m * FLOAT_BYTES if problem.reduced else 0
-    return "brg_matmul:avx512_core", scratchpad_size(
-        cpu.threads * BATCH_BYTES_PER_THREAD,
-        cpu.threads * copied_a,
-        cpu.threads * copied_b,
-        cpu.threads * partial_c,
+    threads, itemsize = cpu.threads, problem.itemsize
+    copied_a = blocking.m_block * _copied_row(blocking.k_block, itemsize) * itemsize if copy_a else 0
+    partial_sums = (blocking.k_threads - (not problem.is_bf16)) * problem.m * FLOAT_BYTES if problem.reduced else 0
+    scratchpad = scratchpad_size(
+        threads * BATCH_BYTES_PER_THREAD,
+        threads * copied_a,
+        threads * _copied_b_bytes(problem, blocking, threads),
+        threads * _sums_bytes(problem, blocking),
         partial_sums,
     )
+    return "brg_matmul:avx512_core_bf16" if problem.is_bf16 else "brg_matmul:avx512_core", scratchpad
+
+
+def _copies_a(problem: Product) -> bool:
+    if problem.transposed_a and problem.m > 1:
+        return True
+    long_rows = problem.k >= LONG_ROW_BYTES // problem.itemsize and _is_power_of_two(problem.k)
+    return problem.is_bf16 and long_rows and problem.m >= MANY_ROWS
+
+
+def _copied_b_bytes(problem: Product, blocking: _Blocking, threads: int) -> int:
+    """One thread's copy of a block of B: whole blocks of columns, and of rows as the instructions take them."""
+    if problem.is_bf16:
+        return N_BLOCK * _round_up(blocking.k_block, 2 * K_GRANULE) * problem.itemsize
+    if not _copies_b(problem, blocking.n_block, threads):
+        return 0
+    return N_BLOCK * _round_up(blocking.k_block, K_GRANULE) * FLOAT_BYTES
+
+
+def _sums_bytes(problem: Product, blocking: _Blocking) -> int:
+    """One thread's float32 sums: of the whole result where sums are split, in bfloat16 else of its blocks."""
+    if blocking.k_threads > 1:
+        return problem.m * problem.n * FLOAT_BYTES
+    if not problem.is_bf16:
+        return 0
+    chunk = 1 if problem.k <= blocking.k_block else blocking.n_chunk
+    return blocking.m_block * blocking.n_block * chunk * FLOAT_BYTES
 
 
 def _copies_b(problem: Product, n_block: int, threads: int) -> bool:
@@ -81,31 +130,32 @@ def _matrix_vector_scratchpad(problem: Product, threads: int) -> int:
         k_block = min(problem.k, 1024)
         smallest = _clamp(16, 256, int(quotient(problem.m, threads))) if threads > 1 else 32
         m_block = _best_m_block(problem, 1, range(256, smallest - 1, -1), range(1, 0, -1), k_block, 1, threads, False)[1]
-        copied_a = m_block * _copied_row(k_block) * FLOAT_BYTES
+        copied_a = m_block * _copied_row(k_block, FLOAT_BYTES) * FLOAT_BYTES
     return scratchpad_size(threads * BATCH_BYTES_PER_THREAD, threads * copied_a)
 
 
 def _blocking(problem: Product, copy_a: bool, threads: int) -> _Blocking:
-    m, n, k = problem.m, problem.n, problem.k
+    m, n, k, bf16 = problem.m, problem.n, problem.k, problem.is_bf16
+    by_columns = problem.goes_by_columns
     n_block = min(N_BLOCK, n)
     n_chunks = _div_up(n, n_block)
-    long_m_block = n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
+    long_m_block = not bf16 and n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
     max_m, min_m = min(512 if long_m_block else 256, m), min(32, m)
-    k_block = min(k, 1024 if k > 1024 and not problem.transposed_a else 512)
-    parallel_blocks = n_chunks * _div_up(m, max_m)
+    k_block = min(k, 1024 if k > 1024 and not by_columns else 512)
+    parallel_blocks = problem.batch * n_chunks * _div_up(m, max_m)
     most_k_threads, fewest_k_threads = 1, 1
-    if threads > n_chunks:
+    if threads > problem.batch * n_chunks:
         min_m = min(m, 16)
-        if problem.transposed_a and k >= 2048:
+        if by_columns and k >= 2048 and problem.batch == 1 and not (bf16 and not _is_power_of_two(k)):
             most_k_threads = min(threads, 4)
-        if k >= 20000 and m <= 512 and n <= 512:
+        if not bf16 and k >= 20000 and m <= 512 and n <= 512:
             most_k_threads = fewest_k_threads = _threads_over_k(parallel_blocks, _div_up(k, k_block), threads)
-    if n >= 20000 and parallel_blocks > 10 * threads and m % max_m == 0 and most_k_threads == 1:
+    if not bf16 and n >= 20000 and parallel_blocks > 10 * threads and m % max_m == 0 and most_k_threads == 1:
         min_m = max_m
     m_blocks = range(max_m, min_m - 1, -1)
     chunk_sizes = range(min(MOST_COPIED_N_CHUNKS if copy_a else 1, n_chunks), 0, -1)
     smallest_m, whole_chunks = range(min_m, min_m - 1, -1), range(1, 0, -1)
-    best = (1.0, 1, 1)
+    best = (1.0, 1, 1, 1)
     for k_threads in range(most_k_threads, fewest_k_threads - 1, -1):
         even = most_k_threads == 1
         found = _best_m_block(problem, n_block, m_blocks, chunk_sizes, k_block, k_threads, threads, even, best[0])
@@ -113,7 +163,7 @@ def _blocking(problem: Product, copy_a: bool, threads: int) -> _Blocking:
             found = _best_m_block(problem, n_block, smallest_m, whole_chunks, k_block, k_threads, threads, False, best[0])
         if found[0] < best[0]:
             best = (*found, k_threads)
-    return _Blocking(best[1], k_block, best[2])
+    return _Blocking(best[1], n_block, k_block, best[2], best[3])
 
 
 def _threads_over_k(parallel_blocks: int, k_blocks: int, threads: int) -> int:
@@ -137,19 +187,19 @@ def _best_m_block(
     threads: int,
     even_only: bool,
     limit: float = 1.0,
-) -> tuple[float, int]:
-    """The imbalance and size of the first most balanced block of rows; infinite imbalance when none stays below ``limit``.
+) -> tuple[float, int, int]:
+    """The imbalance of the first most balanced block of rows, its size and its chunk of columns; infinite when none is below ``limit``.
 
     ``even_only`` refuses splits giving threads few blocks and not the same number.
     """
     others = threads // k_threads
     over_k = _distance_to_even(problem.k, k_threads * k_block)
     idle = quotient(threads - others * k_threads, threads) if others * k_threads != threads else 0.0
-    best, best_block = limit, 0
+    best, best_block, best_chunk = limit, 0, 1
     rows = [(block, _div_up(problem.m, block), _wasted_rows(problem.m, block)) for block in m_blocks]
-    for columns, wasted_columns in _column_chunks(problem.n, n_block, chunk_sizes):
+    for chunk, columns, wasted_columns in _column_chunks(problem.n, n_block, chunk_sizes):
         for block, row_blocks, wasted in rows:
-            work = row_blocks * columns
+            work = row_blocks * columns * problem.batch
             if even_only and work < 3 * others and work % others:
                 continue
             uneven = _distance_to_even(work, others)
@@ -157,15 +207,15 @@ def _best_m_block(
                 continue
             imbalance = single(total(uneven, wasted, wasted_columns, idle, over_k) / 5)
             if imbalance < best:
-                best, best_block = imbalance, block
-    return (best, best_block) if best_block else (inf, 0)
+                best, best_block, best_chunk = imbalance, block, chunk
+    return (best, best_block, best_chunk) if best_block else (inf, 0, 1)
 
 
-def _column_chunks(n: int, n_block: int, chunk_sizes: range) -> Iterator[tuple[int, float]]:
+def _column_chunks(n: int, n_block: int, chunk_sizes: range) -> Iterator[tuple[int, int, float]]:
     blocks = _div_up(n, n_block)
     for size in chunk_sizes:
         chunks = _div_up(blocks, size)
-        yield chunks, quotient(chunks * size - blocks, blocks)
+        yield size, chunks, quotient(chunks * size - blocks, blocks)
 
 
 def _wasted_rows(m: int, block: int) -> float:
@@ -177,10 +227,11 @@ def _distance_to_even(work: int, parts: int) -> float:
     return quotient(parts - rest if work < parts else min(parts - rest, rest), parts)
 
 
-def _copied_row(k_block: int) -> int:
-    """Floats between copied rows of A: whole cache lines, and not a large power of two."""
-    row = _round_up(k_block, LINE_FLOATS)
-    return row + LINE_FLOATS if row >= 512 and _is_power_of_two(row) else row
+def _copied_row(k_block: int, itemsize: int) -> int:
+    """Elements between copied rows of A: whole cache lines, and not a large power of two."""
+    line = LINE_BYTES // itemsize
+    row = _round_up(k_block, line)
+    return row + line if row >= 512 and _is_power_of_two(row) else row
 
 
 def _least_prime_factor(value: int) -> int:

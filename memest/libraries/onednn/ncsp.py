@@ -31,7 +31,7 @@ def inner_product_forward(problem: Convolution, cpu: Cpu) -> Plan | None:
     if not _is_inner_product(problem, cpu):
         return None
     size = _kernel_size(problem)
-    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=problem.out_channels, k=size, transposed_b=True), cpu)
+    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=problem.out_channels, k=size, transposed_b=True, dtype=problem.dtype), cpu)
     return _inner_product_plan(problem, f"ip:any+{name.removeprefix('brg')}", scratchpad)
 
 
@@ -40,7 +40,7 @@ def inner_product_backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
     if not _is_inner_product(problem, cpu):
         return None
     size = _kernel_size(problem)
-    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=size, k=problem.out_channels), cpu)
+    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=size, k=problem.out_channels, dtype=problem.dtype), cpu)
     return _inner_product_plan(problem, f"ip:any+{name}", scratchpad)
 
 
@@ -49,7 +49,7 @@ def inner_product_backward_weights(problem: Convolution, cpu: Cpu) -> Plan | Non
     if not _is_inner_product(problem, cpu):
         return None
     size = _kernel_size(problem)
-    task = Product(m=problem.out_channels, n=size, k=problem.batch, transposed_a=True, reduced=problem.bias)
+    task = Product(m=problem.out_channels, n=size, k=problem.batch, transposed_a=True, reduced=problem.bias, dtype=problem.dtype)
     name, scratchpad = brgemm_matmul(task, cpu)
     return _inner_product_plan(problem, f"ip:any+{name}", scratchpad)
 

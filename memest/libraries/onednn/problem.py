@@ -7,6 +7,8 @@ from functools import lru_cache
 from math import prod
 from typing import Literal
 
+from memest.dtypes import ITEMSIZE
+
 Prop = Literal["forward_training", "forward_inference", "backward_data", "backward_weights"]
 
 
@@ -16,7 +18,9 @@ class Convolution:
 
     ``in_channels`` and ``out_channels`` are totals over the groups; spatial tuples have 1 to 3 entries, outermost first.
     ``dilation`` follows torch (1 is dense; oneDNN writes it as 0). ``channels_last`` pins source and destination to
-    nwc/nhwc/ndhwc; otherwise every format is ``any`` and the implementation chooses.
+    nwc/nhwc/ndhwc; otherwise every format is ``any`` and the implementation chooses. ``float_source``: backward data writes its
+    result in float32 whatever the type of the rest (as a transposed convolution asks for that adds a bias afterwards); the plan's
+    layouts are counted in ``dtype`` all the same.
     """
 
     prop: Prop
@@ -33,7 +37,18 @@ class Convolution:
     padding_end: tuple[int, ...]
     bias: bool
     channels_last: bool
-    itemsize: int = 4
+    dtype: str = "float32"
+    float_source: bool = False
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of every tensor: data, weights, bias and their gradients have one type."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def source_itemsize(self) -> int:
+        """Bytes of an element of the source or its gradient."""
+        return 4 if self.float_source else self.itemsize
 
     @property
     def spatial_dims(self) -> int:

@@ -13,6 +13,8 @@ _SINGLE = Struct("f")
 
 def single(value: float) -> float:
     """``value`` rounded to single precision."""
+    if not isinstance(value, int | float):
+        return value.single()  # a column of numbers, see memest.lanes
     rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
     return rounded
 

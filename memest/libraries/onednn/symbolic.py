@@ -41,7 +41,7 @@ def plan_of(planner: Planner, problem: Convolution, cpu: Cpu) -> Plan:
         found = at(*sizes)
         return int(_form(found) == _form(plan))
 
-    constants = (problem.kernel, problem.stride, problem.dilation, problem.groups, problem.bias, problem.channels_last)
+    constants = (problem.kernel, problem.stride, problem.dilation, problem.groups, problem.bias, problem.channels_last, problem.dtype)
     label = f"{problem.prop}{constants}"
     record(Opaque(f"same_{planner.__name__}_{label}_{_form(plan)}", kind, arguments), 1)
     scratch = Dim(plan.scratchpad_bytes, Opaque(f"scratchpad_{planner.__name__}_{label}", lambda *s: at(*s).scratchpad_bytes, arguments))

@@ -1,0 +1,191 @@
+"""Many sizes at once: plain integer code run over columns of sizes.
+
+A :class:`Lanes` is a column of numbers that counts like one number. Arithmetic is numpy's; a comparison that comes out the same in every
+lane is a bool, and one that does not ends the run: the lanes are split by its outcome and each part is run anew. So code written for one
+problem (a library's search for its best kernel) answers thousands of problems, each lane as if it had been run alone.
+
+Numbers are int64 or float64. Magnitudes are bounded along the way; what could pass 2**62 raises :class:`TooLargeError`, and nothing wraps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memest.remembered import Suspended
+
+LIMIT = 2**62
+Column = NDArray[Any]
+
+
+class TooLargeError(ArithmeticError):
+    """A number could leave the range in which int64 arithmetic is exact."""
+
+
+class Split(Exception):  # noqa: N818 - it ends a run, it is no error
+    """A decision that is not the same in all lanes: ``mask`` says for which it is true."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        super().__init__()
+        self.mask = mask
+
+
+class Lanes:
+    """A column of ints or floats; ``top`` is a bound of their magnitudes."""
+
+    __slots__ = ("column", "top")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, column: Column, top: int | float) -> None:
+        if top >= LIMIT and column.dtype != np.float64:
+            raise TooLargeError
+        self.column = column
+        self.top = top
+
+    def one(self) -> Any:
+        """The number, where all lanes have the same; else the lanes are split by it."""
+        first = self.column[0]
+        mask = self.column == first
+        if mask.all():
+            return first.item()
+        raise Split(mask)
+
+    def __index__(self) -> int:
+        return int(self.one())
+
+    def __int__(self) -> int:
+        return int(self.one())
+
+    def __float__(self) -> float:
+        return float(self.one())
+
+    def __bool__(self) -> bool:
+        return decided(self.column != 0)
+
+    def single(self) -> Any:
+        """Rounded to single precision."""
+        return Lanes(self.column.astype(np.float32).astype(np.float64), self.top)
+
+    def __neg__(self) -> Any:
+        return Lanes(-self.column, self.top)
+
+    def __abs__(self) -> Any:
+        return Lanes(abs(self.column), self.top)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def __ceil__(self) -> Any:
+        return Lanes(np.ceil(self.column).astype(np.int64), self.top + 1)
+
+    def __floor__(self) -> Any:
+        return Lanes(np.floor(self.column).astype(np.int64), self.top + 1)
+
+    def __trunc__(self) -> Any:
+        return Lanes(np.trunc(self.column).astype(np.int64), self.top + 1)
+
+
+def decided(mask: NDArray[np.bool_]) -> bool:
+    """The outcome of a comparison, where it is the same in all lanes."""
+    if mask.all():
+        return True
+    if not mask.any():
+        return False
+    raise Split(mask)
+
+
+def _operand(other: Any) -> tuple[Any, Any] | None:
+    if isinstance(other, Lanes):
+        return other.column, other.top
+    if isinstance(other, int | float):
+        return other, abs(other)
+    return None
+
+
+def _add_top(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def _product_top(a: Any, b: Any) -> Any:
+    return a * b
+
+
+def _first_top(a: Any, b: Any) -> Any:
+    return a + 1
+
+
+def _second_top(a: Any, b: Any) -> Any:
+    return b
+
+
+_ARITHMETIC: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    "add": (np.add, _add_top),
+    "sub": (np.subtract, _add_top),
+    "mul": (np.multiply, _product_top),
+    "floordiv": (np.floor_divide, _first_top),
+    "mod": (np.remainder, _second_top),
+    "truediv": (np.true_divide, _first_top),
+}
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+def _arithmetic(compute: Callable[[Any, Any], Any], top: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Lanes, Any], Any]:
+    def method(self: Lanes, other: Any) -> Any:
+        given = _operand(other)
+        if given is None:
+            return NotImplemented
+        column, bound = given
+        a, b, top_a, top_b = (column, self.column, bound, self.top) if swapped else (self.column, column, self.top, bound)
+        return Lanes(compute(a, b), top(top_a, top_b))
+
+    return method
+
+
+def _comparison(compute: Callable[[Any, Any], Any]) -> Callable[[Lanes, Any], Any]:
+    def method(self: Lanes, other: Any) -> Any:
+        given = _operand(other)
+        return NotImplemented if given is None else decided(compute(self.column, given[0]))
+
+    return method
+
+
+for _name, (_compute, _top) in _ARITHMETIC.items():
+    setattr(Lanes, f"__{_name}__", _arithmetic(_compute, _top, False))
+    setattr(Lanes, f"__r{_name}__", _arithmetic(_compute, _top, True))
+for _name, _compare in _COMPARISONS.items():
+    setattr(Lanes, f"__{_name}__", _comparison(_compare))
+
+
+def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
+    """``function`` of each row of ``columns`` (int64, equally long), as a column. Columns of one value are given as plain numbers."""
+    length = len(columns[0])
+    result = np.empty(length, dtype=np.int64)
+    pending = [np.arange(length)] if length else []
+    with Suspended(), np.errstate(divide="raise", invalid="raise"):
+        while pending:
+            lanes = pending.pop()
+            try:
+                value = function(*(_given(c[lanes]) for c in columns))
+            except Split as split:
+                pending += [lanes[split.mask], lanes[~split.mask]]
+                continue
+            result[lanes] = value.column if isinstance(value, Lanes) else value
+    return result
+
+
+def _given(column: Column) -> Any:
+    low, high = int(column.min()), int(column.max())
+    return low if low == high else Lanes(column, max(abs(low), abs(high)))

@@ -1,0 +1,134 @@
+"""Sealed kernels: calls whose inner events no formula tells, because a library chooses its kernels by searching.
+
+With plain sizes a sealed kernel is played event by event, like any other. With symbolic sizes only what outlives the call and the most
+bytes the call holds at one moment are written down; that number is an :class:`InnerPeak`, a function of the sizes that plays the kernel
+wherever it is asked. So a compiled step holds whatever the library chooses, and no condition on its choice has to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
+from memest.libraries.cpu import Cpu
+from memest.ops.tape import Tape, Tensor
+from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
+
+Kernel = Callable[..., Any]
+Bound = Callable[..., Any]
+REMEMBERED = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Stands where a symbolic size stood."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerPeak:
+    """The most bytes that ``kernel`` holds at one moment beyond its operands, as a function of its symbolic sizes. ``operands`` and
+    ``attributes`` are those of the call, with a :class:`Size` for each symbolic one."""
+
+    kernel: Kernel
+    bound: Bound
+    operands: tuple[Any, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    needs: tuple[bool, ...]
+    training: bool
+    cpu: Cpu
+
+    def __call__(self, *sizes: int) -> int:
+        """Bytes at these sizes."""
+        return _inner_peak(self, sizes)
+
+    def most(self, *sizes: Any) -> Any:
+        """A number of bytes that it does not exceed at these sizes (ints or arrays), without playing the kernel."""
+        operands, attributes = self._filled(sizes)
+        return self.bound(self.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
+
+    def play(self, sizes: Sequence[Any]) -> Any:
+        """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""
+        operands, attributes = self._filled(sizes)
+        tensors = _on_tape(operands)
+        tape = Tape(len(tensors), self.needs, self.training, self.cpu)
+        result = self.kernel(tape, *tensors, **attributes)
+        events = tape.finish(tensors, result if isinstance(result, list) else [result]).events
+        alive: dict[int, Any] = {}
+        running = highest = 0
+        for slot, nbytes, _ in events:
+            if isinstance(nbytes, int) and nbytes < 0:
+                running = running - alive.pop(slot)
+            else:
+                alive[slot] = nbytes
+                running = running + nbytes
+                highest = max(highest, running)
+        return highest
+
+    def _filled(self, sizes: Sequence[Any]) -> tuple[list[tuple[Any, ...] | None], dict[str, Any]]:
+        return [_filled(o, sizes) for o in self.operands], {name: _filled(value, sizes) for name, value in self.attributes}
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _inner_peak(peak: InnerPeak, sizes: tuple[int, ...]) -> int:
+    found: int = peak.play(sizes)
+    return found
+
+
+def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[Tensor | None], **attributes: Any) -> Any:
+    """What ``kernel(k, *operands, **attributes)`` returns: a tensor, or a list of tensors and Nones. Its outputs are new tensors, whose
+    metadata does not depend on the library's choice; ``bound(cpu, *specs, **attributes)`` never falls short of the bytes it holds."""
+    specs = tuple(None if t is None else tuple(t.spec) for t in operands)
+    given = tuple(attributes.items())
+    if not contains_dim((specs, given)):
+        return kernel(k, *operands, **attributes)
+    sizes: dict[Expr, int] = {}
+    peak = InnerPeak(
+        kernel=kernel,
+        bound=bound,
+        operands=_emptied(specs, sizes),
+        attributes=_emptied(given, sizes),
+        needs=k.needs,
+        training=k.training,
+        cpu=k.cpu,
+    )
+    k.free(k.scratch(Dim(peak(*sizes.values()), Opaque(name, peak, tuple(sizes)))))
+    with recording(None):
+        result = kernel(Tape(len(operands), k.needs, k.training, k.cpu), *_on_tape(specs), **attributes)
+    return [_outlives(k, t) for t in result] if isinstance(result, list) else _outlives(k, result)
+
+
+def _on_tape(specs: Iterable[tuple[Any, ...] | None]) -> list[Tensor | None]:
+    """The operands as tensors of a tape of their own."""
+    return [None if s is None else Tensor(s[0], s[1], s[2], i) for i, s in enumerate(specs)]
+
+
+def _outlives(k: Tape, t: Tensor | None) -> Tensor | None:
+    """A new tensor like ``t``; how its strides follow from its shape is a condition on sizes, and recorded."""
+    if t is None:
+        return None
+    with recording(None):
+        plain_order = is_contiguous(t.shape, t.strides)
+        last = not plain_order and is_channels_last(t.shape, t.strides)
+    strides = None if plain_order else channels_last_strides(t.shape) if last else t.strides
+    return k.empty(t.shape, t.dtype, strides)
+
+
+def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
+    """``value`` with a :class:`Size` for each symbolic size; ``sizes`` collects them with their numbers at hand."""
+    if isinstance(value, tuple):
+        return tuple(_emptied(v, sizes) for v in value)
+    if isinstance(value, Dim):
+        sizes.setdefault(value.expr, plain(value))
+        return Size(list(sizes).index(value.expr))
+    return value
+
+
+def _filled(value: Any, sizes: Sequence[Any]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_filled(v, sizes) for v in value)
+    return sizes[value.number] if isinstance(value, Size) else value
