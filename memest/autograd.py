@@ -12,7 +12,7 @@ from itertools import count
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
-from memest.ops.kernels import sum_to, transposed_block, transposes
+from memest.ops.kernels import preserved_strides, sum_to, transposed_block, transposes
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes
 
@@ -353,7 +353,8 @@ class Machine:
         if gradient.spec.shape != wanted.shape:
             gradient = self._summed(gradient, wanted.shape)
         if gradient.spec.dtype != wanted.dtype:
-            gradient = self._replaced(gradient, Spec(wanted.shape, gradient.spec.strides, wanted.dtype))
+            strides = preserved_strides(Tensor(*gradient.spec, 0))
+            gradient = self._replaced(gradient, Spec(wanted.shape, strides, wanted.dtype))
         return gradient
 
     def _summed(self, old: Value, shape: Shape) -> Value:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from memest.autograd import AccumulateGrad, Machine, Node
-from memest.dims import Dim, Expr, symbol
+from memest.dims import Dim, Expr, Opaque, symbol
 from memest.dtypes import FLOATING
 from memest.errors import GraphError, UnknownNameError
 from memest.ledger import Ledger, Value

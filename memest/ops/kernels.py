@@ -253,7 +253,11 @@ def cat(k: Tape, tensors: Sequence[Tensor], dim: int) -> Tensor:
         total = total + t.shape[dim]
     shape = (*first.shape[:dim], total, *first.shape[dim + 1 :])
     last = all(suggests_channels_last(t) for t in tensors)
-    return k.empty(shape, reduce(promote, [t.dtype for t in tensors]), channels_last_strides(shape) if last else None)
+    out = k.empty(shape, reduce(promote, [t.dtype for t in tensors]), channels_last_strides(shape) if last else None)
+    for t in counted:
+        if t.dtype != out.dtype:  # its part of the output is written in the operand's dtype first, then cast
+            k.free(k.empty(t.shape, t.dtype))
+    return out
 
 
 def suggests_channels_last(t: Tensor) -> bool:
