@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memest.builder import Builder as Builder
+    from memest.compare import Comparison as Comparison
+    from memest.compare import compare as compare
     from memest.errors import FileError as FileError
     from memest.errors import GraphError as GraphError
     from memest.errors import MemestError as MemestError
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     from memest.estimate import Estimate as Estimate
     from memest.estimate import estimate as estimate
     from memest.graph import Graph as Graph
+    from memest.hardware import Hardware as Hardware
+    from memest.hardware import Verdict as Verdict
+    from memest.hardware import budget as budget
+    from memest.hardware import hardware as hardware
+    from memest.hardware import hardware_named as hardware_named
+    from memest.hardware import load_hardware as load_hardware
+    from memest.hardware import verdict as verdict
     from memest.libraries.cpu import Cpu as Cpu
     from memest.schema import dumps as dumps
     from memest.schema import load as load
@@ -37,22 +46,31 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Builder": "memest.builder",
+    "Comparison": "memest.compare",
     "Cpu": "memest.libraries.cpu",
     "Estimate": "memest.estimate",
     "FileError": "memest.errors",
     "Graph": "memest.graph",
     "GraphError": "memest.errors",
+    "Hardware": "memest.hardware",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
+    "Verdict": "memest.hardware",
+    "budget": "memest.hardware",
+    "compare": "memest.compare",
     "dumps": "memest.schema",
     "estimate": "memest.estimate",
     "from_torch": "memest.sources",
+    "hardware": "memest.hardware",
+    "hardware_named": "memest.hardware",
     "load": "memest.schema",
+    "load_hardware": "memest.hardware",
     "loads": "memest.schema",
     "model": "memest.sources",
+    "verdict": "memest.hardware",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -4,7 +4,7 @@
     ├── GraphError            a network that cannot be: unknown operator or attribute, dangling name, cycle, wrong shape
     │   ├── UnknownNameError  a name that is not in its table (with "did you mean")
     │   └── ShapeError        a shape that no kernel would take, named by layer
-    ├── FileError             a file that cannot be read as a graph: place in the file, reason, what to try
+    ├── FileError             a file that cannot be read as a graph or a list of hardware: place, reason, what to try
     ├── UnsupportedError      valid in torch, without a rule here: names the call, the layer, the line of user code
     └── UsageError            a contradiction in what the caller asked (input shape, mode, optimizer options)
 
@@ -39,7 +39,7 @@ class ShapeError(GraphError):
 
 
 class FileError(MemestError):
-    """A file that is not a graph description."""
+    """A file that is not what it should be: a graph, or a list of hardware."""
 
 
 class UnsupportedError(MemestError):

@@ -75,6 +75,30 @@ def holdings_by_reason(estimate: Estimate) -> tuple[Group, ...]:
     return tuple(sorted(groups, key=lambda g: -g.nbytes))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """What one owner holds of one category at the peak. The small ones of a category may stand together, without a layer."""
+
+    nbytes: int
+    tensors: int
+    category: str
+    layer: str
+
+
+def tiles_at_peak(estimate: Estimate, smallest: int = 0) -> tuple[Tile, ...]:
+    """The live set at the peak by category and owner: the largest category first, in it the largest owner. Owners below ``smallest`` bytes
+    become one tile of their category, the last in it."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for h in estimate.holdings:
+        found.setdefault((h.category, h.layer), []).append(h.nbytes)
+    merged: dict[tuple[str, str], list[int]] = {}
+    for (category, layer), sizes in found.items():
+        merged.setdefault((category, layer if sum(sizes) >= smallest else ""), []).extend(sizes)
+    tiles = [Tile(nbytes=sum(n), tensors=len(n), category=category, layer=layer) for (category, layer), n in merged.items()]
+    totals = estimate.by_category()
+    return tuple(sorted(tiles, key=lambda t: (-totals[t.category], t.category, not t.layer, -t.nbytes)))
+
+
 def reason_of(holding: Holding, estimate: Estimate) -> str:
     """Why a storage is alive: the rule's own words, or what its category says."""
     if holding.reason:

@@ -6,14 +6,14 @@ Refuses a size without a unit: ``24`` may mean bytes to one reader and gigabytes
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 from memest.errors import UsageError
 
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _FACTORS = {name.lower(): 1024**i for i, name in enumerate(BINARY)} | {name.lower(): 1000**i for i, name in enumerate(DECIMAL)}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([A-Za-z]*)", re.ASCII)
+_MAX_LENGTH = 60
 
 
 def format_bytes(nbytes: int) -> str:
@@ -39,12 +39,21 @@ def parse_bytes(text: str) -> int:
 
     Raises UsageError for a size without a unit, and for anything that is not a size."""
     found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise UsageError(f"not a size: {text!r}; write a number and a unit, such as 24GiB")
-    amount, unit = found.groups()
+    if found is None or len(text) > _MAX_LENGTH:
+        raise UsageError(f"not a size: {text[:_MAX_LENGTH]!r}; write a number and a unit, such as 24GiB")
+    whole, fraction, unit = found.groups(default="")
+    amount = f"{whole}.{fraction}" if fraction else whole
     if not unit:
         raise UsageError(f"size {text!r} has no unit; write {amount}GiB, {amount}MiB or {amount}B")
     factor = _FACTORS.get(unit.lower())
     if factor is None:
         raise UsageError(f"size {text!r}: unknown unit {unit!r}; use {', '.join(BINARY[:5])}")
-    return int(Decimal(amount) * factor)
+    return int(int(whole + fraction) * factor // 10 ** len(fraction))
+
+
+def parse_budget(text: str) -> int:
+    """The bytes of a limit: a size as ``parse_bytes`` reads it, at least one byte."""
+    budget = parse_bytes(text)
+    if budget < 1:
+        raise UsageError(f"a budget of {text!r} holds nothing; write a positive size, such as 24GiB")
+    return budget

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import memest
+import memest.render
 from memest.ops.table import FAMILIES
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "torchvision", "sympy", "rich", "typer", "numpy", "pydantic"}
+HEAVY = {"torch", "torchvision", "sympy", "rich", "typer", "numpy", "pydantic", "matplotlib"}
 
 
 def contracts() -> dict[str, Any]:
@@ -59,11 +60,17 @@ def test_every_family_is_a_stranger() -> None:
         ("torch only in importers", {"importers"}),
         ("typer only in cli", {"cli"}),
         ("rich only in render and cli", {"render", "cli"}),
+        ("matplotlib only in render", {"render"}),
     ],
 )
 def test_bans_cover_every_module_but_the_doors(name: str, doors: set[str]) -> None:
     expected = {f"memest.{m.name}" for m in iter_modules(memest.__path__) if m.name not in doors and m.name != "__main__"}
     assert set(contracts()[name]["source_modules"]) == expected
+
+
+def test_in_render_only_plot_may_touch_matplotlib() -> None:
+    expected = {f"memest.render.{m.name}" for m in iter_modules(memest.render.__path__)} - {"memest.render.plot"}
+    assert set(contracts()["and there only in render.plot"]["source_modules"]) == expected
 
 
 def loaded_by(program: str) -> set[str]:

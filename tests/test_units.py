@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from memest.errors import UsageError
-from memest.units import BINARY, format_bytes, parse_bytes
+from memest.units import BINARY, format_bytes, parse_budget, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,19 @@ def test_format_is_the_nearest_hundredth_and_parses_back() -> None:
         (" 1kib ", 1024),
         ("0.5 B", 0),
         ("9007199254740993 B", 2**53 + 1),
+        ("24 gib", 24 * 1024**3),
+        ("1234567890123456789012345678901.5 KiB", 1234567890123456789012345678901 * 1024 + 512),
+        ("0.1 KiB", 102),
     ],
 )
 def test_parse(text: str, nbytes: int) -> None:
     assert parse_bytes(text) == nbytes
 
 
-@pytest.mark.parametrize("text", ["24", "1.5", "", "GiB", "-1GiB", "1e3MiB", "1 GiX", "1,5GiB", "٣GiB", "nan B"])
+@pytest.mark.parametrize(
+    "text",
+    ["24", "1.5", "", "GiB", "-1GiB", "1e3MiB", "1 GiX", "1,5GiB", "٣GiB", "nan B", "NaN", "inf GiB", "9" * 100 + "B", ".5GiB", "5.GiB"],
+)
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(UsageError):
         parse_bytes(text)
@@ -67,3 +73,13 @@ def test_parse_refuses(text: str) -> None:
 def test_a_size_without_a_unit_says_so() -> None:
     with pytest.raises(UsageError, match="24GiB"):
         parse_bytes("24")
+
+
+@pytest.mark.parametrize("text", ["0GiB", "0.0 TiB", "0.5B", "-1GiB", "24"])
+def test_a_budget_holds_something(text: str) -> None:
+    with pytest.raises(UsageError, match="GiB"):
+        parse_budget(text)
+
+
+def test_a_budget_is_a_size() -> None:
+    assert parse_budget("24GiB") == parse_bytes("24GiB")

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -21,10 +22,13 @@ OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 COMMANDS = {
     "estimate": "memest.cli.estimate",
     "timeline": "memest.cli.timeline",
+    "plot": "memest.cli.plot",
     "layers": "memest.cli.layers",
     "import": "memest.cli.export",
     "models": "memest.cli.models",
     "ops": "memest.cli.ops",
+    "compare": "memest.cli.compare",
+    "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
 }
 
@@ -35,8 +39,20 @@ def application(arguments: Sequence[str]) -> typer.Typer:
     app.callback()(_root)
     named = next((a for a in arguments if a in COMMANDS), None)
     for name in COMMANDS if named is None else (named,):
-        app.command(name)(import_module(COMMANDS[name]).run)
+        _add(app, name, import_module(COMMANDS[name]))
     return app
+
+
+def _add(app: typer.Typer, name: str, module: ModuleType) -> None:
+    """A command, or a group where the module lists commands of its own."""
+    if not hasattr(module, "COMMANDS"):
+        app.command(name)(module.run)
+        return
+    group = typer.Typer(name=name, rich_markup_mode=None)
+    group.callback()(module.run)
+    for own, home in module.COMMANDS.items():
+        group.command(own)(import_module(home).run)
+    app.add_typer(group)
 
 
 def _version(wanted: bool) -> None:
@@ -62,7 +78,7 @@ def _root(
     \b
     Exit codes:
       0    done
-      1    does not fit (commands that are given a limit)
+      1    does not fit (when --on or --budget is given)
       2    usage: an option, a name or a shape that cannot be; an output that cannot be written
       3    invalid model: a file, a network or a call that memest cannot take
       70   a bug in memest; please report it

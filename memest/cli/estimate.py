@@ -21,6 +21,9 @@ def run(
     first_step: o.FirstStep = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    on: o.On = None,
+    budget: o.Budget = None,
+    hardware: o.HardwareFile = None,
     top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
@@ -28,6 +31,7 @@ def run(
     """Predict the peak memory of one step.
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
+    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit.
 
     \b
     Examples:
@@ -36,15 +40,17 @@ def run(
       memest estimate resnet50 --input 3x224x224 --batch 8 --dtype bfloat16
       memest estimate net.yaml --input 3x224x224 --batch 8 --optimizer sgd:momentum=0.9 --format json
       memest estimate "torchvision.models:resnet50(num_classes=10)" --input 3x224x224 --batch 8
+      memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB
       cat net.json | memest estimate - --input left=8x3x64x64 --input right=8x1x64x64
 
     \b
-    Exit codes: 0 done, 2 usage, 3 invalid model.
+    Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit on one of --on and --budget, 2 usage, 3 invalid model.
     """
-    from memest.cli.output import show
-    from memest.cli.request import Request, answer
+    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.request import Request, answer, limits
     from memest.render.reports import estimate_report
 
+    places = limits(on, budget, hardware)
     _, estimate = answer(
         Request(
             model=model,
@@ -60,4 +66,14 @@ def run(
             isa=isa,
         )
     )
-    show(estimate_report(estimate, top), form, output)
+    report = estimate_report(estimate, top)
+    if not places:
+        show(report, form, output)
+        return
+    from memest.hardware import verdict
+    from memest.render.hardware import with_verdicts
+
+    verdicts = [verdict(place, estimate.peak_bytes) for place in places]
+    show(with_verdicts(report, verdicts), form, output)
+    if not all(v.fits for v in verdicts):
+        raise typer.Exit(DOES_NOT_FIT)

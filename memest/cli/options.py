@@ -56,3 +56,20 @@ Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N",
 IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the result is written.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all.")]  # noqa: UP045
+On = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--on", metavar="HARDWARE", help="Say whether it fits on this machine (the command hardware lists them); repeat for several."
+    ),
+]
+Budget = Annotated[Optional[str], typer.Option("--budget", metavar="SIZE", help="Say whether it fits in SIZE, such as 24GiB.")]  # noqa: UP045
+HardwareFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--hardware", metavar="FILE", help="Hardware of your own (.yaml or .json), before the catalogue's."),
+]
+Versus = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--versus", metavar="SETTING=VALUE", help="A setting of b, such as batch=4, optimizer=adam or mode=infer; repeat for several."
+    ),
+]

@@ -6,17 +6,19 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
 import typer
 
 from memest.cli.options import Format
-from memest.errors import UsageError
+from memest.errors import UsageError, did_you_mean
 from memest.render.report import Report
 
 WIDTH = 120
 BROKEN_PIPE = 141
+DOES_NOT_FIT = 1
 
 
 def show(report: Report, form: Format, output: Path | None) -> None:
@@ -28,30 +30,46 @@ def show(report: Report, form: Format, output: Path | None) -> None:
         write(render(report), output)
 
 
-def write(text: str, output: Path | None) -> None:
-    """``text`` to stdout, or to ``output``: first beside it, then in its place. UsageError says why it cannot be."""
-    if output is None or str(output) == "-":
+def by_suffix(path: Path, known: Mapping[str, str], what: str) -> str:
+    """What ``known`` has for the suffix of ``path``; UsageError lists the suffixes there are."""
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        found = f"unknown suffix {path.suffix!r}" if suffix else "no suffix"
+        raise UsageError(f"{path}: {found}, which says how {what} is written: {', '.join(known)}{did_you_mean(suffix, known)}")
+    return known[suffix]
+
+
+def write_text(render: Callable[..., str]) -> None:
+    """To stdout what ``render`` makes of the terminal's ``width`` and of whether it takes ``color``."""
+    write(render(width=_width(), color=_color(None)), None)
+
+
+def write(content: str | bytes, output: Path | None) -> None:
+    """Text to stdout, or any ``content`` to ``output``: first beside it, then in its place. UsageError says why it cannot be."""
+    if isinstance(content, str) and (output is None or str(output) == "-"):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            sys.stdout.write(text)
+            sys.stdout.write(content)
             sys.stdout.flush()
         except BrokenPipeError:
             raise typer.Exit(BROKEN_PIPE) from None
         return
+    assert output is not None
+    data = content.encode() if isinstance(content, str) else content
     try:
         if output.exists() and not output.is_file():
-            output.write_text(text, encoding="utf-8")  # a device or a pipe is written through, never replaced
+            output.write_bytes(data)  # a device or a pipe is written through, never replaced
         else:
-            _replace(Path(os.path.realpath(output)), text)
+            _replace(Path(os.path.realpath(output)), data)
     except OSError as e:
         raise UsageError(f"cannot write {output}: {e.strerror or e}") from None
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(text)
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
         os.chmod(name, path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:

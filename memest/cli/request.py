@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from memest.cli.options import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
+from memest.growth import Growth, growth
 from memest.libraries.cpu import Cpu
 from memest.sources import is_torch, open_model
+
+if TYPE_CHECKING:
+    from memest.hardware import Hardware
 
 Given = dict[str, tuple[int, ...]]
 _SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
@@ -35,6 +41,73 @@ class Request:
     isa: Isa | None = None
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) > 0):
+        raise ValueError("a whole number from 1")
+    return int(text)
+
+
+def _choice(words: Mapping[str, Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        if text not in words:
+            raise ValueError(" or ".join(words))
+        return words[text]
+
+    return read
+
+
+_FLAG = _choice({"true": True, "false": False})
+SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {  # as a user names them: the field of Request, how its text is read
+    "batch": ("batch", _count),
+    "mode": ("train", _choice({"train": True, "infer": False})),
+    "optimizer": ("optimizer", str),
+    "loss": ("loss", str),
+    "hold-output": ("hold_output", _FLAG),
+    "first-step": ("first_step", _FLAG),
+    "threads": ("threads", _count),
+    "isa": ("isa", _choice({i.value: i for i in Isa})),
+}
+
+
+LISTS = {"input": "inputs"}  # settings given once for each item; together they replace the request's
+
+
+def changed(request: Request, settings: Iterable[str], *, model: str | None = None) -> Request:
+    """``request`` with ``SETTING=VALUE`` texts applied, and perhaps another model.
+
+    Raises UsageError for a setting that is not there, stands twice or has a value that cannot be."""
+    fields: dict[str, Any] = {} if model is None else {"model": model}
+    known = (*LISTS, *SETTINGS)
+    for text in settings:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not value:
+            raise UsageError(f"--versus {text!r}: write SETTING=VALUE, such as batch=4; settings are {', '.join(known)}")
+        if name not in known:
+            raise UsageError(f"--versus: unknown setting {name!r}{did_you_mean(name, known) or '; settings are ' + ', '.join(known)}")
+        if name in LISTS:
+            fields.setdefault(LISTS[name], []).append(value)
+            continue
+        field, read = SETTINGS[name]
+        if field in fields:
+            raise UsageError(f"--versus: {name} is given twice")
+        try:
+            fields[field] = read(value)
+        except ValueError as e:
+            raise UsageError(f"--versus {text[:80]!r}: {name} is {e}, got {value[:60]!r}") from None
+    return replace(request, **fields)
+
+
+def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> tuple[Hardware, ...]:
+    """Where the peak has to fit, found before anything is estimated; the catalogue is read only when it is asked for."""
+    if file is not None and not on:
+        raise UsageError(f"--hardware {file} has no --on that uses it; name one of its entries")
+    if not on and budget is None:
+        return ()
+    from memest.hardware import load_hardware, places
+
+    return places(on or (), budget, () if file is None else load_hardware(file))
+
+
 def answer(request: Request) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for."""
     _check_names(request)
@@ -54,6 +127,28 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
     return graph, result
+
+
+def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
+    """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
+    _check_names(request)
+    if is_torch(request.model):
+        graph, _ = open_with_inputs(request.model, request.inputs, request.batch)
+    elif request.inputs:
+        raise UsageError("--input is for torch models, which are imported at it; here --sides and --batches give the shape")
+    else:
+        graph = open_model(request.model)
+    return growth(
+        graph,
+        sides,
+        batches,
+        mode="train" if request.train else "infer",
+        optimizer=request.optimizer,
+        loss=request.loss,
+        hold_output=request.hold_output,
+        first_step=request.first_step,
+        cpu=_cpu(request),
+    )
 
 
 def _cpu(request: Request) -> Cpu:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
 from memest.cli import options as o
+
+EXPORTS = {".pickle": "memest.render.history", ".json": "memest.render.perfetto"}
+Export = Annotated[
+    Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--export", metavar="FILE", help="Write the step for a viewer: .pickle for torch's memory_viz, .json for Perfetto."),
+]
 
 
 def run(
@@ -23,26 +31,30 @@ def run(
     isa: o.IsaOption = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
+    export: Export = None,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
 ) -> None:
     """List the high moments of a step, or every event.
 
-    An event is an allocation or a release; alive counts the resident bytes too.
+    An event is an allocation or a release; alive counts the resident bytes too. An export is written beside the list:
+    https://pytorch.org/memory_viz opens snapshot.pickle, https://ui.perfetto.dev opens trace.json.
 
     \b
     Examples:
       memest timeline unet3d --input 1x64x64x64 --batch 1
       memest timeline resnet18 --input 3x224x224 --batch 8 --all --format csv --output events.csv
+      memest timeline resnet18 --input 3x224x224 --batch 8 --export snapshot.pickle --export trace.json
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    from memest.cli.output import show
+    from memest.cli.output import by_suffix, show, write
     from memest.cli.request import Request, answer
     from memest.render.reports import timeline_report
     from memest.summary import event_rows, high_moments, phase_peaks
 
+    exporters = {path: by_suffix(path, EXPORTS, "an export") for path in export or ()}
     _, estimate = answer(
         Request(
             model=model,
@@ -58,6 +70,8 @@ def run(
             isa=isa,
         )
     )
+    for path, content in [(path, import_module(name).render(estimate)) for path, name in exporters.items()]:
+        write(content, path)
     events = event_rows(estimate)
     chosen, title = (events, "Every event") if everything else (high_moments(events, top), "Highest moments")
     show(timeline_report(estimate, phase_peaks(events), chosen, title), form, output)

@@ -1,0 +1,63 @@
+"""``memest compare``: two estimates side by side, and what moved."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    other: Annotated[Optional[str], typer.Argument(metavar="[OTHER]", help="The model of b (default: the same).")] = None,  # noqa: UP045
+    versus: o.Versus = None,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    hold_output: o.HoldOutput = False,
+    first_step: o.FirstStep = False,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """Compare two estimates, category by category and layer by layer.
+
+    The options hold for both sides, a and b; what is different in b is OTHER, --versus SETTING=VALUE, or both.
+
+    \b
+    Examples:
+      memest compare resnet50 resnet101 --input 3x224x224 --batch 8
+      memest compare unet3d --input 1x64x64x64 --batch 1 --versus optimizer=adam --versus batch=2
+      memest compare resnet18 --input 3x224x224 --batch 8 --versus mode=infer --format csv
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import show
+    from memest.cli.request import Request, answer, changed
+    from memest.compare import compare
+    from memest.errors import UsageError
+    from memest.render.comparison import comparison_report
+
+    if other is None and not versus:
+        raise UsageError("nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam")
+    a = Request(
+        model=model,
+        inputs=inputs,
+        batch=batch,
+        train=train,
+        optimizer=optimizer,
+        loss=loss,
+        hold_output=hold_output,
+        first_step=first_step,
+        threads=threads,
+        isa=isa,
+    )
+    b = changed(a, versus or (), model=other)
+    show(comparison_report(compare(answer(a)[1], answer(b)[1]), top), form, output)

@@ -1,0 +1,38 @@
+"""``memest hardware``: the machines memest knows, or one of them with the source of its numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="Show one machine in full.")] = None,  # noqa: UP045
+    file: o.HardwareFile = None,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """List the machines a network may have to fit on, or show one in full.
+
+    In full: its memories in the order they fill, what of them is usable and why, and the source.
+    With --hardware the file's entries come first, and replace those of the same name.
+
+    \b
+    Examples:
+      memest hardware
+      memest hardware a100-40gb
+      memest hardware server-7.5tb-pmem --format json
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 a file that is not a list of hardware.
+    """
+    from memest.cli.output import show
+    from memest.hardware import hardware, hardware_named, load_hardware
+    from memest.render.hardware import catalogue_report, entry_report
+
+    own = () if file is None else load_hardware(file)
+    report = catalogue_report(hardware(own)) if name is None else entry_report(hardware_named(name, own))
+    show(report, form, output)

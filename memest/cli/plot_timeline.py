@@ -1,0 +1,55 @@
+"""``memest plot timeline``: categories stacked over the events of a step."""
+
+from __future__ import annotations
+
+from memest.cli import options as o
+from memest.cli.plot import Picture
+
+
+def run(
+    model: o.Model,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    hold_output: o.HoldOutput = False,
+    first_step: o.FirstStep = False,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    output: Picture = None,
+) -> None:
+    """Draw what is alive over the events of a step, by category.
+
+    Resident bytes lie at the bottom, phases are shaded, the peak is marked with its layer.
+
+    \b
+    Examples:
+      memest plot timeline unet3d --input 1x64x64x64 --batch 1 --optimizer adam
+      memest plot timeline resnet18 --input 3x224x224 --batch 8 --output timeline.svg
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.plot import draw, form_of
+    from memest.cli.request import Request, answer
+    from memest.render import chart
+    from memest.render.plot import timeline
+
+    if output is not None:
+        form_of(output)
+    _, estimate = answer(
+        Request(
+            model=model,
+            inputs=inputs,
+            batch=batch,
+            train=train,
+            optimizer=optimizer,
+            loss=loss,
+            hold_output=hold_output,
+            first_step=first_step,
+            threads=threads,
+            isa=isa,
+        )
+    )
+    draw(output, lambda **looks: chart.timeline(estimate, **looks), lambda form: timeline.render(estimate, form))

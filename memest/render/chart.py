@@ -1,0 +1,113 @@
+"""Pictures for the terminal: the step as a chart of characters, the live set as bars. Colours where they are allowed, letters where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from itertools import groupby
+
+from rich.console import Console
+from rich.text import Text
+
+from memest.estimate import Estimate
+from memest.render.palette import LETTERS, TERMINAL_COLOURS
+from memest.render.reports import heading, moment
+from memest.series import Series, outline, series
+from memest.summary import Tile, tiles_at_peak
+from memest.units import format_bytes
+
+ROWS = 16
+GUTTER = 13  # columns for the bytes at the left, the axis included
+BAR = 0.4  # of the width
+
+
+def timeline(estimate: Estimate, *, width: int = 120, color: bool = False) -> str:
+    """Categories stacked over the events: of each column its highest moment."""
+    found = series(estimate)
+    chosen = outline(found.totals, max(width - GUTTER - 1, 10), lows=False)
+    where = max(i for i, m in enumerate(chosen) if m <= found.peak)
+    lines = [Text(heading(estimate), style="bold"), Text(f"peak {format_bytes(estimate.peak_bytes)}: {moment(estimate)}"), Text()]
+    stacks = [_stack(found, m) for m in chosen]
+    for row in range(ROWS, 0, -1):
+        label = format_bytes(found.peak_bytes * row // ROWS) if row in (ROWS, ROWS * 3 // 4, ROWS // 2, ROWS // 4) else ""
+        line = Text(f"{label:>{GUTTER - 1}}|")
+        for name, run in groupby(stack[row - 1] for stack in stacks):
+            cell, style = _cell(name, color)
+            line.append(cell * len(list(run)), style)
+        lines.append(line)
+    lines += [Text(" " * (GUTTER - 1) + "+" + "-" * len(chosen)), Text(_pointer(where, len(chosen)))]
+    lines += [Text(" " * GUTTER + _phases(found, chosen)), Text()]
+    lines += [_legend(name, column[found.peak], color) for name, column in reversed(tuple(found.categories.items()))]
+    return _printed(lines, width, color)
+
+
+def treemap(estimate: Estimate, *, width: int = 120, color: bool = False, top: int = 30) -> str:
+    """The live set at the peak as a list of bars: the categories, and the ``top`` largest owners."""
+    tiles = sorted(tiles_at_peak(estimate), key=lambda t: -t.nbytes)
+    totals = estimate.by_category()
+    lines = [
+        Text(heading(estimate), style="bold"),
+        Text(f"alive at the peak, {format_bytes(estimate.peak_bytes)}: {moment(estimate)}"),
+        Text(),
+    ]
+    groups = [Tile(nbytes=n, tensors=0, category=c, layer=c) for c, n in sorted(totals.items(), key=lambda item: -item[1])]
+    for title, shown in (("by category", groups), (f"by owner: the {min(top, len(tiles))} largest of {len(tiles):,}", tiles[:top])):
+        lines.append(Text(title, style="bold"))
+        lines += [_bar(t, shown[0].nbytes, estimate.peak_bytes, width, color) for t in shown]
+        lines.append(Text())
+    return _printed(lines[:-1], width, color)
+
+
+def _stack(found: Series, at: int) -> list[str]:
+    """The category at the middle of each row, from the bottom; empty above the total. The topmost row of the peak is never empty."""
+    names: list[str] = []
+    below = 0
+    for name, column in found.categories.items():
+        below += column[at]
+        reached = (2 * ROWS * below + max(found.peak_bytes, 1)) // (2 * max(found.peak_bytes, 1))
+        names += [name] * (reached - len(names))
+    return names + [""] * (ROWS - len(names))
+
+
+def _pointer(column: int, columns: int) -> str:
+    """An arrow under the peak, its name on the side that has room."""
+    at = GUTTER + column
+    return f"{'peak ^':>{at + 1}}" if columns - column < 6 else " " * at + "^ peak"
+
+
+def _cell(name: str, color: bool) -> tuple[str, str]:
+    if not name:
+        return " ", ""
+    return ("█", TERMINAL_COLOURS[name]) if color else (LETTERS[name], "")
+
+
+def _phases(found: Series, chosen: Sequence[int]) -> str:
+    """Names of the phases under their columns, cut where a phase is narrow."""
+    line = ""
+    for span in found.phases:
+        columns = sum(span.start <= m < span.stop for m in chosen)
+        first = sum(m < span.start for m in chosen)
+        line = line.ljust(first) + f"|{span.name}"[:columns]
+    return line
+
+
+def _legend(name: str, nbytes: int, color: bool) -> Text:
+    line = Text("  ")
+    line.append(*_cell(name, color))
+    return line.append(f" {name:<16}{format_bytes(nbytes):>14} at the peak")
+
+
+def _bar(tile: Tile, largest: int, peak: int, width: int, color: bool) -> Text:
+    room = int(width * BAR)
+    line = Text(f"{format_bytes(tile.nbytes):>14} {tile.nbytes / peak:>6.1%} ")
+    cell, style = _cell(tile.category, color)
+    line.append(cell * max(1, round(room * tile.nbytes / largest)), style)
+    return line.append(f" {tile.layer}")
+
+
+def _printed(lines: Sequence[Text], width: int, color: bool) -> str:
+    stream = StringIO()
+    console = Console(file=stream, width=width, force_terminal=color, no_color=not color, color_system="standard" if color else None)
+    for line in lines:
+        console.print(line, overflow="fold")
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().split("\n")) + "\n"

@@ -1,0 +1,124 @@
+"""Hardware and verdicts as reports: the list, one entry in full, and what an estimate says beside its peak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from memest.hardware import Hardware, Verdict
+from memest.render.report import Kind, Report, Table
+from memest.units import format_bytes
+
+LIST_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("hardware", "text"),
+    ("kind", "text"),
+    ("memory", "text"),
+    ("bytes", "bytes"),
+    ("usable", "bytes"),
+    ("title", "text"),
+)
+TIER_COLUMNS: tuple[tuple[str, Kind], ...] = (("memory", "text"), ("bytes", "bytes"), ("usable", "bytes"), ("usable rests on", "text"))
+VERDICT_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("on", "text"),
+    ("memory", "text"),
+    ("usable", "bytes"),
+    ("used", "bytes"),
+    ("free", "bytes"),
+    ("verdict", "text"),
+)
+SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("on", "text"),
+    ("verdict", "text"),
+    ("usable_bytes", "text"),
+    ("headroom_bytes", "text"),
+    ("spilled_bytes", "text"),
+    ("short_bytes", "text"),
+)
+ACCELERATOR_NOTE = (
+    "the bytes are those of torch on CPU: on an accelerator kernels allocate differently, and the context and the caching allocator "
+    "come on top"
+)
+
+
+def catalogue_report(entries: Sequence[Hardware]) -> Report:
+    """Every entry, a row a tier."""
+    rows = tuple((e.name, e.kind, t.name, t.nbytes, t.usable_bytes, e.title) for e in entries for t in e.tiers)
+    sheet = Table(title="", columns=_plain_columns(LIST_COLUMNS), rows=rows)
+    return Report(
+        title=f"{len(entries)} machines",
+        facts=(),
+        tables=(Table(title="", columns=LIST_COLUMNS, rows=rows),),
+        data=[_entry_data(e) for e in entries],
+        sheet=sheet,
+        notes=("memest hardware NAME says where the numbers are from; entries of your own come from a file (--hardware FILE)",),
+    )
+
+
+def entry_report(entry: Hardware) -> Report:
+    """One entry with its tiers, their rules and the source."""
+    rows = tuple((t.name, t.nbytes, t.usable_bytes, t.basis) for t in entry.tiers)
+    return Report(
+        title=f"{entry.name}: {entry.title}",
+        facts=(("kind", entry.kind), ("usable", format_bytes(entry.usable_bytes)), ("source", entry.source)),
+        tables=(Table(title="Memory, in the order it fills", columns=TIER_COLUMNS, rows=rows),),
+        data=_entry_data(entry),
+        sheet=Table(title="", columns=_plain_columns(TIER_COLUMNS), rows=rows),
+    )
+
+
+def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
+    """An estimate's report with the verdicts in: facts and a table for people, ``verdicts`` in the data, a row each in the sheet."""
+    if not verdicts:
+        return report
+    rows = [
+        (v.hardware.name, u.tier.name, u.tier.usable_bytes, u.used_bytes, u.free_bytes, v.outcome if u is v.tiers[0] else "")
+        for v in verdicts
+        for u in v.tiers
+    ]
+    accelerators = any(v.hardware.kind == "accelerator" for v in verdicts)
+    return replace(
+        report,
+        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts)),
+        tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows)), *report.tables),
+        data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts]},
+        sheet=_sheet(report.sheet, verdicts),
+        notes=(*report.notes, *((ACCELERATOR_NOTE,) if accelerators else ())),
+    )
+
+
+def _sheet(sheet: Table, verdicts: Sequence[Verdict]) -> Table:
+    cells = [(v.hardware.name, v.outcome, v.hardware.usable_bytes, v.headroom_bytes, v.spilled_bytes, v.short_bytes) for v in verdicts]
+    return Table(title="", columns=(*sheet.columns, *SHEET_COLUMNS), rows=tuple((*row, *c) for row in sheet.rows for c in cells))
+
+
+def _entry_data(e: Hardware) -> dict[str, Any]:
+    return {
+        "hardware": e.name,
+        "title": e.title,
+        "kind": e.kind,
+        "tiers": [{"name": t.name, "bytes": t.nbytes, "usable_bytes": t.usable_bytes, "basis": t.basis} for t in e.tiers],
+        "usable_bytes": e.usable_bytes,
+        "source": e.source,
+    }
+
+
+def _verdict_data(v: Verdict) -> dict[str, Any]:
+    return {
+        "on": v.hardware.name,
+        "verdict": v.outcome,
+        "fits": v.fits,
+        "usable_bytes": v.hardware.usable_bytes,
+        "headroom_bytes": v.headroom_bytes,
+        "spilled_bytes": v.spilled_bytes,
+        "short_bytes": v.short_bytes,
+        "tiers": [
+            {"name": u.tier.name, "usable_bytes": u.tier.usable_bytes, "used_bytes": u.used_bytes, "free_bytes": u.free_bytes}
+            for u in v.tiers
+        ],
+    }
+
+
+def _plain_columns(columns: tuple[tuple[str, Kind], ...]) -> tuple[tuple[str, Kind], ...]:
+    names = {"usable": "usable_bytes", "usable rests on": "basis"}
+    return tuple((names.get(name, name), kind) for name, kind in columns)

@@ -1,0 +1,34 @@
+"""Peaks over sides and batches as a report: a row a side, a column a batch, and the largest side that each capacity holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memest.growth import Growth
+from memest.render.report import Kind, Report, Table
+
+
+def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report:
+    """The table, its numbers as data, and why a side is missing."""
+    batches = found.batches
+    columns: tuple[tuple[str, Kind], ...] = (("side", "count"), *((f"batch {b:,}", "bytes") for b in batches))
+    rows = tuple((side, *(found.peak_bytes(side, b) for b in batches)) for side in found.sides)
+    fit: tuple[tuple[str, Kind], ...] = (("capacity", "text"), ("bytes", "bytes"), *((f"batch {b:,}", "count") for b in batches))
+    fits = tuple((name, n, *(found.largest_side(b, n) for b in batches)) for name, n in capacities)
+    sheet: tuple[tuple[str, Kind], ...] = (("side", "text"), ("batch", "text"), ("input", "shapes"), ("peak_bytes", "text"))
+    held = Table(title="Largest of these sides that fits", columns=fit, rows=fits)
+    return Report(
+        title=f"{found.graph}: {found.how}",
+        facts=(),
+        tables=(Table(title="Peak", columns=columns, rows=rows), *([held] if fits else [])),
+        data={
+            "graph": found.graph,
+            "points": [
+                {"side": p.side, "batch": p.batch, "input_shape": list(p.input_shape), "peak_bytes": p.peak_bytes} for p in found.points
+            ],
+            "refused": [{"side": r.side, "reason": r.reason} for r in found.refused],
+            "capacities": [{"name": name, "bytes": n} for name, n in capacities],
+        },
+        sheet=Table(title="", columns=sheet, rows=tuple((p.side, p.batch, [p.input_shape], p.peak_bytes) for p in found.points)),
+        notes=tuple(f"side {r.side:,} is left out: {r.reason}" for r in found.refused),
+    )

@@ -1,0 +1,178 @@
+"""Two estimates side by side: differences that add up to the byte, and a command that says them alike in every format."""
+
+from __future__ import annotations
+
+import csv
+import json
+from io import StringIO
+from itertools import pairwise
+
+import pytest
+
+import memest
+from memest.cli.app import main
+from memest.cli.request import SETTINGS, Request, changed
+from memest.errors import UsageError
+from memest.estimate import Estimate
+
+CPU = memest.Cpu.detect().with_(isa="avx2", threads=1)
+RUN = ["--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]
+
+
+def _estimate(model: str, batch: int = 2, **options: object) -> Estimate:
+    return memest.estimate(memest.model(model), input_shape=(batch, 3, 64, 64), cpu=CPU, **options)  # type: ignore[arg-type]
+
+
+SIDES = {
+    "plain": _estimate("resnet18"),
+    "adam": _estimate("resnet18", optimizer="adam"),
+    "first step": _estimate("resnet18", optimizer="adam", first_step=True),
+    "batch": _estimate("resnet18", batch=5),
+    "inference": _estimate("resnet18", mode="infer"),
+    "deeper": _estimate("resnet34"),
+    "other family": _estimate("mobilenet_v2", mode="infer"),
+}
+PAIRS = [(a, b) for a in SIDES for b in SIDES]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_what_moved_adds_up(a: str, b: str) -> None:
+    left, right = SIDES[a], SIDES[b]
+    c = memest.compare(left, right)
+    assert c.peak_difference == right.peak_bytes - left.peak_bytes
+    for rows in (c.categories, c.layers):
+        assert sum(r.a_bytes for r in rows) == left.peak_bytes
+        assert sum(r.b_bytes for r in rows) == right.peak_bytes
+        assert sum(r.difference_bytes for r in rows) == c.peak_difference
+        assert all(abs(x.difference_bytes) >= abs(y.difference_bytes) for x, y in pairwise(rows))
+        assert len({r.name for r in rows}) == len(rows)
+    assert {r.name: r.a_bytes for r in c.categories if r.a_bytes} == left.by_category()
+    if a == b:
+        assert not any(r.difference_bytes for r in (*c.categories, *c.layers)) and {r.side for r in c.layers} == {"both"}
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_the_other_way_round_is_the_opposite(a: str, b: str) -> None:
+    there, back = memest.compare(SIDES[a], SIDES[b]), memest.compare(SIDES[b], SIDES[a])
+    swap = {"a": "b", "b": "a", "both": "both"}
+    assert {(r.name, r.a_bytes, r.b_bytes, r.side) for r in there.layers} == {
+        (r.name, r.b_bytes, r.a_bytes, swap[r.side]) for r in back.layers
+    }
+    assert there.peak_difference == -back.peak_difference and there.resident_difference == -back.resident_difference
+
+
+def test_a_layer_is_on_the_sides_whose_network_has_it() -> None:
+    rows = {r.name: r for r in memest.compare(SIDES["plain"], SIDES["deeper"]).layers}
+    mine, theirs = ({layer.name for layer in SIDES[s].played.layers} for s in ("plain", "deeper"))
+    named = [r for r in rows.values() if r.name in mine | theirs]
+    assert {r.name for r in named if r.side == "b"} == {r.name for r in named} - mine
+    assert rows["layer1.2.conv1"].side == "b" and rows["layer1.2.conv1"].a_bytes == 0
+    assert rows["conv1"].side == "both"
+
+
+def test_a_layer_holds_its_parameters_and_their_state() -> None:
+    """fc.weight and fc.bias under fc: Adam adds two moments each and a step count of 4 bytes."""
+    resident = {s.layer: 0 for s in SIDES["adam"].timeline.residents}
+    for s in SIDES["adam"].timeline.residents:
+        resident[s.layer] += s.nbytes
+    row = next(r for r in memest.compare(SIDES["plain"], SIDES["adam"]).layers if r.name == "fc")
+    assert resident["fc.weight"] + resident["fc.bias"] == 3 * 4 * (1000 * 512 + 1000) + 8
+    assert row.difference_bytes >= 2 * 4 * (1000 * 512 + 1000) + 8
+    assert not [r for r in memest.compare(SIDES["plain"], SIDES["adam"]).layers if r.name.endswith((".weight", ".bias"))]
+
+
+def test_adam_costs_its_state() -> None:
+    c = memest.compare(SIDES["plain"], SIDES["adam"])
+    state = next(r for r in c.categories if r.name == "optimizer_state")
+    assert (state.a_bytes, state.b_bytes, state.side) == (0, c.resident_difference, "both")
+
+
+# the command line --------------------------------------------------------------------------------------------------------
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["compare", *arguments]) == 0, capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "b"),
+    [
+        (["--versus", "optimizer=adam"], "adam"),
+        (["--versus", "optimizer=adam", "--versus", "first-step=true"], "first step"),
+        (["--versus", "batch=5"], "batch"),
+        (["--versus", " mode = infer "], "inference"),
+        (["resnet34"], "deeper"),
+        (["mobilenet_v2", "--versus", "mode=infer"], "other family"),
+        (["resnet18"], "plain"),
+    ],
+)
+def test_every_way_to_name_the_other_side(arguments: list[str], b: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(_run(capsys, "resnet18", *arguments, *RUN, "--format", "json"))
+    expected = memest.compare(SIDES["plain"], SIDES[b])
+    assert data["peak_difference_bytes"] == expected.peak_difference
+    assert data["b"]["peak_bytes"] == SIDES[b].peak_bytes and data["a"]["peak_bytes"] == SIDES["plain"].peak_bytes
+    assert [(r["name"], r["difference_bytes"]) for r in data["layers"]] == [(r.name, r.difference_bytes) for r in expected.layers]
+
+
+def test_the_four_formats_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["resnet18", *RUN, "--versus", "optimizer=adam", "--top", "3"]
+    text, data, sheet, markdown = (_run(capsys, *given, "--format", f) for f in ("text", "json", "csv", "markdown"))
+    difference = json.loads(data)["peak_difference_bytes"]
+    rows = list(csv.DictReader(StringIO(sheet)))
+    assert int(rows[0]["difference_bytes"]) == difference > 0
+    for what in ("category", "layer"):
+        assert sum(int(r["difference_bytes"]) for r in rows if r["what"] == what) == difference
+    for shown in (text, markdown):
+        assert f"+{difference:,} bytes" in shown and "others" in shown
+
+
+def test_inputs_of_the_other_side_replace_all(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(_run(capsys, "resnet18", *RUN, "--versus", "input=3x96x96", "--format", "json"))
+    assert data["b"]["input_shapes"] == {"input": [2, 3, 96, 96]}
+    both = changed(Request(model="m", inputs=["x=1"], batch=1, train=True), ["input=x=2", "input=y=3"])
+    assert both.inputs == ["x=2", "y=3"]
+
+
+def test_every_setting_is_a_field_of_a_request() -> None:
+    before = Request(model="m", inputs=None, batch=None, train=False)
+    words = {"batch": "3", "mode": "train", "optimizer": "adam", "loss": "mse", "threads": "7", "isa": "avx2"}
+    for name, (field, _) in SETTINGS.items():
+        after = changed(before, [f"{name}={words.get(name, 'true')}"])
+        assert getattr(after, field) != getattr(before, field) and changed(before, []) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--versus"),
+        (["--versus", "optimzer=adam"], "did you mean 'optimizer'"),
+        (["--versus", "zzz=1"], "settings are input, batch"),
+        (["--versus", "adam"], "SETTING=VALUE"),
+        (["--versus", "batch="], "SETTING=VALUE"),
+        (["--versus", "batch=0"], "whole number from 1"),
+        (["--versus", "batch=-2"], "whole number from 1"),
+        (["--versus", "batch=two"], "'two'"),
+        (["--versus", "batch=²"], "whole number from 1"),
+        (["--versus", "batch=" + "9" * 5000], "whole number from 1"),
+        (["--versus", "mode=eval"], "train or infer"),
+        (["--versus", "hold-output=maybe"], "true or false"),
+        (["--versus", "isa=sse"], "avx2 or avx512"),
+        (["--versus", "batch=2", "--versus", "batch=3"], "twice"),
+        (["--versus", "optimizer=adm"], "did you mean 'adam'"),
+        (["--versus", "loss=cross_entrpy"], "did you mean 'cross_entropy'"),
+        (["--versus", "input=a lot"], "'a lot'"),
+        (["resnet19"], "did you mean 'resnet18'"),
+    ],
+)
+def test_bad_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "resnet18", *RUN, *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and words in captured.err and captured.err.count("\n") == 1
+
+
+def test_settings_are_applied_by_name() -> None:
+    with pytest.raises(UsageError):
+        changed(Request(model="m", inputs=None, batch=None, train=True), ["model=x"])
