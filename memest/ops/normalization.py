@@ -110,7 +110,7 @@ def _statistics(k: Tape, input: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     save_invstd = k.empty((channels,), dtype)
     terms = "float32" if dtype == "float16" else dtype
     mean, var_sum = k.empty((channels,), terms), k.empty((channels,), terms)
-    if _by_columns(input) and input.numel // channels > k.cpu.threads:
+    if _by_columns(input) and (input.dtype in HALVES or input.numel // channels > k.cpu.threads):
         k.free(k.empty((k.cpu.threads, channels), _accumulator(input.dtype)))
     k.free(var_sum, mean)
     return save_mean, save_invstd
@@ -390,6 +390,7 @@ ROWS = (
             _batch_norm_example((2, 7, 4, 5), True, "channels_last"),
             _batch_norm_example((2, 7, 4, 5), False, "channels_last", affine=False),
             _batch_norm_example((6, 7), True, affine=False),
+            _batch_norm_example((2, 7), True, affine=False),
             _batch_norm_example((2, 3, 4, 5, 3), True, tracked=False),
             _batch_norm_example((5, 7, 4, 2), True, "transposed"),
             _batch_norm_example((5, 7, 4, 2), False, "transposed", affine=False),
