@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memest.builder import Builder as Builder
-    from memest.compare import Comparison as Comparison
-    from memest.compare import compare as compare
     from memest.errors import FileError as FileError
     from memest.errors import GraphError as GraphError
     from memest.errors import MemestError as MemestError
@@ -36,6 +34,13 @@ if TYPE_CHECKING:
     from memest.hardware import load_hardware as load_hardware
     from memest.hardware import verdict as verdict
     from memest.libraries.cpu import Cpu as Cpu
+    from memest.planning.compare import Comparison as Comparison
+    from memest.planning.compare import compare as compare
+    from memest.planning.fit import Fit as Fit
+    from memest.planning.fit import fit as fit
+    from memest.planning.sweep import Sweep as Sweep
+    from memest.planning.sweep import sweep as sweep
+    from memest.planning.sweep import sweeps as sweeps
     from memest.schema import dumps as dumps
     from memest.schema import load as load
     from memest.schema import loads as loads
@@ -46,23 +51,26 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Builder": "memest.builder",
-    "Comparison": "memest.compare",
+    "Comparison": "memest.planning.compare",
     "Cpu": "memest.libraries.cpu",
     "Estimate": "memest.estimate",
     "FileError": "memest.errors",
+    "Fit": "memest.planning.fit",
     "Graph": "memest.graph",
     "GraphError": "memest.errors",
     "Hardware": "memest.hardware",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
+    "Sweep": "memest.planning.sweep",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
     "Verdict": "memest.hardware",
     "budget": "memest.hardware",
-    "compare": "memest.compare",
+    "compare": "memest.planning.compare",
     "dumps": "memest.schema",
     "estimate": "memest.estimate",
+    "fit": "memest.planning.fit",
     "from_torch": "memest.sources",
     "hardware": "memest.hardware",
     "hardware_named": "memest.hardware",
@@ -70,6 +78,8 @@ _HOMES = {
     "load_hardware": "memest.hardware",
     "loads": "memest.schema",
     "model": "memest.sources",
+    "sweep": "memest.planning.sweep",
+    "sweeps": "memest.planning.sweep",
     "verdict": "memest.hardware",
 }
 __all__ = ["__version__", *_HOMES]

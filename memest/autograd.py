@@ -362,6 +362,8 @@ class Machine:
         out = sum_to(tape, Tensor(*old.spec, 0), shape)
         storages = self._replay(tape.finish((), (out,)), [old.storage])
         new = self.ledger.hold(Value(out.spec, storages[out.slot]))
+        if len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
+            self._hold_base(new, None)
         self.ledger.let_go(old)
         return new
 
@@ -397,12 +399,16 @@ class Machine:
         return total
 
     def _accumulate_grad(self, leaf: AccumulateGrad) -> None:
-        """The first gradient of a parameter is taken over when nobody else holds it and it lies as the parameter does, else copied."""
+        """The first gradient of a parameter is taken over when nobody else holds it and it lies as the parameter does, else copied; later
+        ones (of another backward) are added to it in place."""
         gradient = leaf.buffer
         leaf.buffer = None
         if gradient is None:
             return
         ledger = self.ledger
+        if leaf.name in self.gradients:
+            ledger.let_go(gradient)
+            return
         if gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
             kept = gradient
         else:

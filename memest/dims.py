@@ -302,13 +302,13 @@ class Guard(NamedTuple):
         """True when the comparison is true for these sizes."""
         a = self.left.evaluate(sizes) if isinstance(self.left, Expr) else self.left
         b = self.right.evaluate(sizes) if isinstance(self.right, Expr) else self.right
-        return bool(_COMPARE[self.op](a, b))
+        return bool(COMPARE[self.op](a, b))
 
     def __str__(self) -> str:
         return f"{self.left} {self.op} {self.right}"
 
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -420,7 +420,7 @@ def _arithmetic(op: str, swapped: bool) -> Callable[[Any, Any], Any]:
 
 
 def _comparison(op: str) -> Callable[[Any, Any], Any]:
-    compute = _COMPARE[op]
+    compute = COMPARE[op]
 
     def method(self: Dim, other: Any) -> Any:
         if not isinstance(other, int):
@@ -457,6 +457,13 @@ def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(resolve(v, sizes) for v in value)
     return value
+
+
+def factors(e: Expr) -> list[Expr]:
+    """The symbolic factors of a product."""
+    if e.op != "*":
+        return [e]
+    return [f for a in e.args if isinstance(a, Expr) for f in factors(a)]
 
 
 def substituted(e: Any, values: Mapping[str, Expr | int]) -> Any:

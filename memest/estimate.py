@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from memest.conditions import Conditions, reduced
-from memest.dims import Expr
 from memest.errors import UnsupportedError, UsageError, did_you_mean
-from memest.graph import Graph, Input
+from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
 from memest.losses import loss_named
@@ -22,10 +21,7 @@ from memest.optimizers import optimizer_named
 from memest.precision import converted, dtype_of, floating_dtype
 from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
-from memest.timeline import Recipe, Timeline, play
-
-if TYPE_CHECKING:
-    from memest.levers.table import Setting
+from memest.timeline import Recipe, Timeline, bind, play
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
@@ -177,6 +173,61 @@ def estimate(
     machine's when left out).
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
+    job = prepare(
+        graph,
+        mode=mode,
+        optimizer=optimizer,
+        loss=loss,
+        device=device,
+        dtype=dtype,
+        hold_output=hold_output,
+        first_step=first_step,
+        levers=levers,
+        cpu=cpu,
+    )
+    shapes = input_shapes(job.graph, input_shape)
+    sizes = bind(job.graph.inputs, shapes)
+    check_guards(job.graph, sizes)
+    training = job.recipe.training
+    return Estimate(
+        graph=graph.name,
+        mode=mode,
+        optimizer=optimizer if training else None,
+        loss=loss if training else None,
+        input_shapes=shapes,
+        device=device,
+        dtype=dtype or dtype_of(job.graph),
+        cpu=job.recipe.cpu,
+        played=job.graph,
+        sizes=sizes,
+        recipe=job.recipe,
+        levers=job.levers,
+        summary=summarize(job.graph, shapes, sizes, job.recipe),
+    )
+
+
+class Job(NamedTuple):
+    """What is played for an estimate, before sizes are known: the graph and the recipe, with the levers pulled."""
+
+    graph: Graph
+    recipe: Recipe
+    levers: tuple[str, ...]
+
+
+def prepare(
+    graph: Graph,
+    *,
+    mode: str = "train",
+    optimizer: str = "sgd",
+    loss: str = "cross_entropy",
+    device: str = "cpu",
+    dtype: str | None = None,
+    hold_output: bool = False,
+    first_step: bool = False,
+    levers: Sequence[str] = (),
+    cpu: Cpu | None = None,
+) -> Job:
+    """The settings of :func:`estimate` checked and carried out, but for the sizes."""
     if mode not in ("train", "infer"):
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
     if device != "cpu":
@@ -185,41 +236,22 @@ def estimate(
         floating_dtype(dtype)
     training = mode == "train"
     played = graph if training or graph.inference is None else graph.inference
-    shapes = input_shapes(played, input_shape)
-    sizes = bind(played.inputs, shapes)
-    check_guards(played, sizes)
     if dtype is not None:
         played = converted(played, dtype)
-    cpu = cpu or Cpu.detect()
     recipe = Recipe(
         training=training,
         optimizer=optimizer_named(optimizer) if training else None,
         loss=loss_named(loss) if training else None,
         hold_output=hold_output,
         step=1 if first_step else None,
-        cpu=cpu,
+        cpu=cpu or Cpu.detect(),
     )
-    chosen: Sequence[Setting] = ()
-    if levers:
-        from memest.levers.table import pull, settings
+    if not levers:
+        return Job(played, recipe, ())
+    from memest.levers.table import pull, settings
 
-        chosen = settings(levers, mode)
-        played, recipe = pull(played, recipe, chosen)
-    return Estimate(
-        graph=graph.name,
-        mode=mode,
-        optimizer=optimizer if training else None,
-        loss=loss if training else None,
-        input_shapes=shapes,
-        device=device,
-        dtype=dtype or dtype_of(played),
-        cpu=cpu,
-        played=played,
-        sizes=sizes,
-        recipe=recipe,
-        levers=tuple(s.text for s in chosen),
-        summary=summarize(played, shapes, sizes, recipe),
-    )
+    chosen = settings(levers, mode)
+    return Job(*pull(played, recipe, chosen), tuple(s.text for s in chosen))
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
@@ -290,29 +322,3 @@ def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
     if len(shapes) != len(names):
         raise UsageError(f"the graph has {len(names)} inputs ({', '.join(names)}), {len(shapes)} shapes are given")
     return dict(zip(names, shapes, strict=True))  # type: ignore[arg-type]
-
-
-def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """The sizes that the symbols in the inputs' dims stand for; UsageError where a shape contradicts the graph."""
-    sizes: dict[str, int] = {}
-    for i in inputs:
-        shape = shapes[i.name]
-        described = "x".join(str(d) for d in i.shape)
-        if len(shape) != len(i.shape):
-            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({described}), the shape given has {len(shape)}")
-        for d, (want, have) in enumerate(zip(i.shape, shape, strict=True)):
-            if isinstance(have, Expr):
-                raise UsageError(f"input {i.name!r} has symbolic dims ({described}); give input_shape")
-            if isinstance(have, bool) or not isinstance(have, int) or have < 1:
-                raise UsageError(f"input {i.name!r}, dim {d}: sizes are positive integers, got {have!r}")
-            if isinstance(want, Expr) and want.op == "symbol":
-                known = sizes.setdefault(want.text, have)
-                if known != have:
-                    raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {known} already, got {have}")
-            elif isinstance(want, int) and want != have:
-                raise UsageError(f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {described})")
-    for i in inputs:
-        for d, (want, have) in enumerate(zip(i.shape, shapes[i.name], strict=True)):
-            if isinstance(want, Expr) and want.op != "symbol" and want.evaluate(sizes) != have:
-                raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {want.evaluate(sizes)}, got {have}")
-    return sizes

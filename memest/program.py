@@ -128,6 +128,14 @@ class LiveSets:
             best = max(best, int(alive[i]) + inner.evaluate(sizes))
         return Summary(resident, best)
 
+    def counted(self, sizes: Mapping[str, int]) -> int:
+        """The peak of the counted tensors alone: never more than the peak, and never less at larger sizes."""
+        import numpy as np
+
+        column = np.array((*self._values(*(sizes[s] for s in self.symbols)), 1), dtype=object)
+        resident = int(np.dot(np.array(self.row(self.resident), dtype=object), column))
+        return resident + max((int(n) for n in self.coefficients @ column), default=0)
+
     def _matrices(self, largest: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """``coefficients`` and ``bounds`` in int64 where that is exact for terms up to ``largest``, else in Python ints."""
         if largest * self._heaviest < EXACT:
@@ -154,6 +162,14 @@ class LiveSets:
 
         return np.array([n for n, i in enumerate(self.instants) if i.inner is not None], dtype=np.intp)
 
+    def array_terms(self, sizes: Mapping[str, Any]) -> Sequence[Any]:
+        """``terms`` at columns of sizes."""
+        return self._array_values(*(sizes[s] for s in self.symbols))
+
+    @cached_property
+    def _array_values(self) -> Callable[..., tuple[Any, ...]]:
+        return compile_sizes(self.terms, self.symbols, arrays=True)
+
     @cached_property
     def _values(self) -> Callable[..., tuple[int, ...]]:
         return compile_sizes(self.terms, self.symbols)
@@ -166,14 +182,21 @@ def most(inner: Opaque) -> int | Expr:
     return expression(bound)
 
 
-def compile_program(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets:
-    """Play the step with symbolic sizes (at the given example) and keep what does not depend on the example."""
+def compile_program(
+    graph: Graph,
+    input_shapes: Mapping[str, Shape],
+    sizes: Mapping[str, int],
+    recipe: Recipe,
+    guards: dict[Guard, None] | None = None,
+) -> LiveSets:
+    """Play the step with symbolic sizes (at the given example) and keep what does not depend on the example. ``guards`` collects the
+    comparisons made on the way, also when the network cannot run at these sizes."""
     symbols = tuple(sizes)
     symbolic = {name: Dim(n, symbol(name)) for name, n in sizes.items()}
     shapes: dict[str, Shape] = {}
     for i in graph.inputs:
         shapes[i.name] = tuple(Dim(n, d) if isinstance(d, Expr) else n for d, n in zip(i.shape, input_shapes[i.name], strict=True))
-    guards: dict[Guard, None] = {}
+    guards = {} if guards is None else guards
     with recording(guards):
         timeline = play(graph, shapes, symbolic, recipe, remember=False)
         resident: Any = sum(s.nbytes for s in timeline.residents)
@@ -257,14 +280,18 @@ def undominated(table: NDArray[Any], inners: Sequence[Opaque | None]) -> list[in
     return sorted(kept)
 
 
-def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str]) -> Callable[..., tuple[int, ...]]:
-    """One Python function of the symbols (ints, or arrays) that gives all sizes. Shared subexpressions are computed once."""
+def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes. Shared subexpressions are computed once."""
     writer = _Writer(symbols)
     result = "".join(f"{writer.term(s)}, " for s in sizes)
     source = "\n".join([f"def compute({', '.join(writer.arguments.values())}):", *writer.lines, f"  return ({result})"])
     namespace: dict[str, Any] = {}
+    if arrays:
+        import numpy as np
+
+        namespace = {"max": np.maximum, "min": np.minimum}
     exec(compile(source, "<program>", "exec"), namespace)
-    compute: Callable[..., tuple[int, ...]] = namespace["compute"]
+    compute: Callable[..., tuple[Any, ...]] = namespace["compute"]
     return compute
 
 

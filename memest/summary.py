@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from memest.estimate import Estimate, Holding
-from memest.graph import Graph
 from memest.tensor import Shape, nbytes, numel
 
 
@@ -143,7 +142,7 @@ def phase_peaks(events: tuple[EventRow, ...]) -> tuple[EventRow, ...]:
     return tuple(best.values())
 
 
-def layer_table(graph: Graph, estimate: Estimate) -> LayerTable:
+def layer_table(estimate: Estimate) -> LayerTable:
     """One row a layer, in order. A shared parameter is counted at the layer that reads it first; an activation at the layer that made its
     storage, once, however many keep it. The loss has a row of its own when it keeps something."""
     played = estimate.played

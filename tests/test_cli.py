@@ -55,6 +55,7 @@ def _expected(**options: object) -> Estimate:
     [
         ([], {}),
         (["--infer"], {"mode": "infer"}),
+        (["--lever", "channels_last"], {"levers": ["channels_last"]}),
         (["--optimizer", "adamw:foreach=true"], {"optimizer": "adamw:foreach=true"}),
         (["--hold-output", "--first-step", "--optimizer", "adam"], {"hold_output": True, "first_step": True, "optimizer": "adam"}),
     ],
@@ -187,6 +188,23 @@ def test_import_of_a_torch_model_keeps_the_sizes_it_was_run_at(tmp_path: Path, c
         _run(capsys, "import", call.replace("Sequential", "Flatten()"), "--input", "3x10x10", "--batch", "2", "--output", str(path)) == ""
     )
     assert "examples: {N: 2, H: 10, W: 10}" in path.read_text()
+
+
+def test_levers_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    from memest.levers.table import LEVERS
+
+    listed = json.loads(_run(capsys, "levers", "--format", "json"))
+    assert [row["lever"] for row in listed] == list(LEVERS)
+    for name, row in LEVERS.items():
+        data = json.loads(_run(capsys, "levers", name, "--format", "json"))
+        assert data["price"] == row.price and list(data["options"]) == list(row.options)
+        assert name in _run(capsys, "levers", name)
+
+
+def test_a_lever_that_is_not_there_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["levers", "chanels_last"], ["estimate", NET, *SHAPES, "--lever", "chanels_last"]):
+        assert main(command) == 2
+        assert "did you mean 'channels_last'" in capsys.readouterr().err
 
 
 def test_ops_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,15 @@ def test_module_is_left_as_found(name: str, training: bool) -> None:
     assert all(p.grad is None for p in module.parameters())
 
 
+def test_a_module_that_stands_under_two_names_keeps_its_parameters() -> None:
+    layer = nn.Linear(4, 4)
+    module = nn.Sequential(layer, nn.ReLU(), layer)
+    own = [layer.weight, layer.bias]
+    graph = from_torch(module, (2, 4))
+    assert all(a is b for a, b in zip(module.parameters(), own, strict=True))
+    assert [p.name for p in graph.parameters] == ["0.weight", "0.bias"]
+
+
 def test_module_is_left_as_found_when_import_fails() -> None:
     class Unsupported(nn.Module):
         def __init__(self) -> None:

@@ -6,7 +6,24 @@ import pytest
 
 import memest
 from memest.errors import UnknownNameError, UsageError
+from memest.estimate import DIRECT_PLAYS, estimate, read_peak
 from memest.levers.table import LEVERS, setting, settings
+from memest.timeline import play
+
+EXAMPLES: dict[str, str] = {
+    "freeze": "freeze:modules=encoder.0,eval=true",
+    "inplace": "inplace",
+    "channels_last": "channels_last",
+    "micro_batch": "micro_batch:size=2",
+    "accumulate": "accumulate:steps=3",
+    "offload_optimizer": "offload_optimizer",
+    "autocast": "autocast",
+    "clip": "clip:norm=1",
+    "ema": "ema:buffers=true",
+    "tiles": "tiles:size=16,halo=2",
+}
+NET = {"base_filters": 4, "levels": 2, "inplace": False}
+SHAPES = [(n, 3, h, w) for n, h, w in ((2, 16, 24), (3, 32, 16), (4, 32, 32), (5, 24, 40), (5, 48, 40), (6, 48, 40))]
 
 
 @pytest.mark.parametrize("name", LEVERS)
@@ -30,3 +47,60 @@ def test_a_lever_given_twice_is_refused() -> None:
 def test_an_estimate_says_which_levers_it_was_made_with() -> None:
     est = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 64, 64), levers=["channels_last"])
     assert est.levers == ("channels_last",) and est.to_dict()["levers"] == ["channels_last"]
+
+
+def test_every_lever_has_an_example() -> None:
+    assert set(EXAMPLES) == set(LEVERS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_estimates_at_many_sizes_are_what_playing_them_says(name: str) -> None:
+    """The compiled step of a graph with a lever pulled, against playing the same step."""
+    graph = memest.model("unet2d", **NET)
+    mode = LEVERS[name].modes[0]
+    found = [estimate(graph, input_shape=shape, mode=mode, optimizer="adam", levers=[EXAMPLES[name]]) for shape in SHAPES]
+    for est in found:
+        assert est.summary == read_peak(play(est.played, est.input_shapes, est.sizes, est.recipe))
+    assert len(SHAPES) > DIRECT_PLAYS + 1
+    assert any(key[0] == "programs" and programs for key, programs in found[0].played.memo.items() if isinstance(key, tuple))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_lever_moves_the_step(name: str) -> None:
+    """Without an effect on the events or on what is resident a lever would be a word only."""
+    graph = memest.model("unet2d", **NET)
+    mode = LEVERS[name].modes[0]
+    plain = estimate(graph, input_shape=(4, 3, 32, 32), mode=mode, optimizer="adam")
+    pulled = estimate(graph, input_shape=(4, 3, 32, 32), mode=mode, optimizer="adam", levers=[EXAMPLES[name]])
+    assert (plain.resident_bytes, [e.delta for e in plain.events]) != (pulled.resident_bytes, [e.delta for e in pulled.events])
+
+
+def test_inplace_is_what_writing_it_into_the_network_gives() -> None:
+    plain, written = (memest.model("unet2d", **{**NET, "inplace": inplace}) for inplace in (False, True))
+    for mode in ("train", "infer"):
+        pulled = estimate(plain, input_shape=(2, 3, 16, 24), mode=mode, levers=["inplace"])
+        assert [e.delta for e in pulled.events] == [e.delta for e in estimate(written, input_shape=(2, 3, 16, 24), mode=mode).events]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message"),
+    [
+        ("freeze:modules=encodr.0", "train", "did you mean 'encoder.0'"),
+        ("tiles:size=16,halo=2", "train", "means nothing in mode 'train'"),
+        ("tiles:size=16,halo=8", "infer", "use more than 16"),
+        ("tiles:size=16x16x16,halo=0", "infer", "3 sizes, the input has 2"),
+        ("accumulate:steps=0", "train", "at least 1"),
+        ("micro_batch", "train", "needs option 'size'"),
+        ("clip:norm=-1", "train", "above 0"),
+        ("ema:buffers=perhaps", "train", "true or false"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(text: str, mode: str, message: str) -> None:
+    with pytest.raises(memest.MemestError, match=message):
+        estimate(memest.model("unet2d", **NET), input_shape=(2, 3, 32, 32), mode=mode, levers=[text])
+
+
+def test_a_batch_of_fixed_size_is_not_split() -> None:
+    graph = memest.loads("inputs: {x: [4, 3, 8, 8]}\nlayers: [conv2d: {in: x, out_channels: 2, kernel_size: 3}]")
+    with pytest.raises(UsageError, match="described for batch 4"):
+        estimate(graph, levers=["micro_batch:size=2"])

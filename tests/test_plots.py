@@ -19,7 +19,7 @@ import memest
 from memest.cli import plot as plot_command
 from memest.cli.app import main
 from memest.estimate import CATEGORIES, Estimate
-from memest.growth import Growth, growth
+from memest.planning.growth import Growth, growth
 from memest.render import chart
 from memest.render.palette import COLOURS, LETTERS, TERMINAL_COLOURS
 from memest.render.plot import sizes, timeline, treemap

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 Shape = tuple[int, ...]
-
-
-_YOUNGER = {"dtype": "float32"}  # fields that came later, and what they say when they say nothing
+LATER_FIELDS: dict[str, Any] = {  # added when results were stored already: left out of the digest while they say nothing
+    "levers": (),
+    "dtype": "float32",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Case:
     threads: int = 2
     isa: str = "avx512"
     stream: bool = False
+    levers: tuple[str, ...] = ()
     dtype: str = "float32"
 
     @property
@@ -44,8 +46,9 @@ class Case:
 
     @property
     def digest(self) -> str:
-        """Of everything but the group; of fields younger than the first results, only where they say something."""
-        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream") and (k, v) not in _YOUNGER.items()}
+        """Of everything but the group; fields that came later count only where they say something."""
+        given = {k: v for k, v in asdict(self).items() if k not in ("group", "stream")}
+        fields = {k: v for k, v in given.items() if k not in LATER_FIELDS or v != LATER_FIELDS[k]}
         return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:8]
 
 
@@ -170,5 +173,32 @@ def _dtypes() -> Iterator[Case]:
                 yield replace(case, mode="train", optimizer=TRAININGS[i], loss=loss, stream=i == 0)
 
 
-CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_dtypes())
+REGIMES: dict[str, tuple[tuple[Shape, Shape], str]] = {
+    _vision("resnet50"): (((4, 3, 96, 96), (3, 3, 75, 53)), "layer1+layer2.0"),
+    _vision("mobilenet_v2"): (((4, 3, 96, 96), (3, 3, 75, 53)), "features.0+features.1"),
+    "unet3d:inplace=false": (((4, 1, 16, 16, 16), (3, 1, 32, 16, 16)), "encoder.0"),
+    "plain_conv_unet:dims=2,features_per_stage=16-32-64": (((4, 1, 32, 32), (3, 1, 48, 32)), "encoder.stages.0"),
+    "plain_conv_unet:dims=3,features_per_stage=16-32-64": (((4, 1, 16, 16, 16), (3, 1, 32, 16, 16)), "encoder.stages.0"),
+}
+
+
+def _levers() -> Iterator[Case]:
+    """Every lever of the training regime alone, and several together, on five networks at two shapes."""
+    for model, (shapes, frozen) in REGIMES.items():
+        loss = "binary_cross_entropy" if model.startswith("unet3d") else "cross_entropy"
+        texts: tuple[tuple[str, ...], ...] = (
+            ("accumulate:steps=3",), ("micro_batch:size=2",), ("clip:norm=1",), ("ema",), ("ema:buffers=true",), ("offload_optimizer",),
+            (f"freeze:modules={frozen}",), (f"freeze:modules={frozen},eval=true",), ("inplace",), ("channels_last",),
+            ("accumulate:steps=2", "micro_batch:size=1,mean=false", "clip:norm=1", "ema", "offload_optimizer", "channels_last"),
+        )  # fmt: skip
+        for i, shape in enumerate(shapes):
+            case = Case(group="levers", model=model, shape=shape, mode="train", optimizer="adam", loss=loss, stream="dims=2" in model)
+            for n, levers in enumerate(texts):
+                if levers != ("inplace",) or "inplace=false" in model:
+                    yield replace(case, levers=levers, optimizer=TRAININGS[(n + i) % 3], hold_output=n == 0 and i == 1)
+            for optimizer in ("adam:foreach=true", "adamw:fused=true"):
+                yield replace(case, optimizer=optimizer)
+
+
+CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_levers(), *_dtypes())
 BY_NAME = {case.name: case for case in CASES}

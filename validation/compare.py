@@ -80,8 +80,8 @@ def _imported(case: Case) -> Graph:
 def predict(case: Case, cpu: Cpu) -> Estimate:
     """memest's estimate of a case on a described processor."""
     training = {"optimizer": case.optimizer, "loss": case.loss, "hold_output": case.hold_output, "first_step": case.first_step}
-    chosen = training if case.mode == "train" else {}
-    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, **chosen)  # type: ignore[arg-type]
+    options: dict[str, Any] = training if case.mode == "train" else {}
+    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, levers=case.levers, **options)
 
 
 def stored(machine: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -110,7 +110,7 @@ def compare(only: str = "") -> list[Comparison]:
 
 
 def _name_of(result: dict[str, Any]) -> str:
-    fields = {**result["case"], "shape": tuple(result["case"]["shape"])}
+    fields = {**result["case"], "shape": tuple(result["case"]["shape"]), "levers": tuple(result["case"].get("levers", ()))}
     return Case(**fields).name
 
 

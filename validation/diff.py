@@ -39,17 +39,10 @@ def _in_its_runtime(case: Case) -> int:
 
 def _diff_here(case: Case) -> int:
     from validation.compare import predict
-    from validation.measure import build_module
-    from validation.protocol import inputs_for, measure_inference, measure_training
+    from validation.measure import measured_here
     from validation.streams import differing, first_difference
 
-    module, inputs = build_module(case), inputs_for([case.shape], case.channels_last, case.dtype)
-    if case.mode == "infer":
-        measured = measure_inference(module, inputs)
-    else:
-        measured = measure_training(
-            module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step
-        )
+    measured = measured_here(case)
     predicted = predict(case, Cpu.detect())
     difference = predicted.peak_bytes - measured.peak_bytes
     print(case.name)

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from memest.dims import resolve
-from memest.estimate import bind
 from memest.graph import Graph, Layer
-from memest.timeline import operator_named
+from memest.timeline import bind, operator_named
 from validation.rows import call_torch
 
 

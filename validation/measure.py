@@ -11,9 +11,12 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from validation.cases import BY_NAME, Case
+
+if TYPE_CHECKING:
+    from validation.protocol import Measurement
 
 RESULTS = Path(__file__).parent / "results"
 SCHEMA = 1
@@ -63,18 +66,10 @@ def measure_one(name: str) -> None:
     import torch
 
     from memest.libraries.cpu import Cpu
-    from validation.protocol import inputs_for, measure_inference, measure_training
 
     case = BY_NAME[name]
     torch.set_num_threads(case.threads)
-    module = build_module(case)
-    inputs = inputs_for([case.shape], case.channels_last, case.dtype)
-    if case.mode == "infer":
-        measured = measure_inference(module, inputs)
-    else:
-        measured = measure_training(
-            module.train(), inputs, case.optimizer, case.loss, hold_output=case.hold_output, first_step=case.first_step
-        )
+    measured = measured_here(case)
     cpu = Cpu.detect()
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -93,6 +88,24 @@ def measure_one(name: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def measured_here(case: Case) -> Measurement:
+    """The case measured in this process, as its threads and instruction set are."""
+    from validation.protocol import inputs_for, measure_inference, measure_training
+
+    module, inputs = build_module(case), inputs_for([case.shape], case.channels_last, case.dtype)
+    if case.mode == "infer":
+        return measure_inference(module, inputs, levers=case.levers)
+    return measure_training(
+        module.train(),
+        inputs,
+        case.optimizer,
+        case.loss,
+        hold_output=case.hold_output,
+        first_step=case.first_step,
+        levers=case.levers,
+    )
 
 
 def build_module(case: Case) -> Any:

@@ -8,10 +8,10 @@ warm-up call, then one call whose output is kept. Peak = resident + the highest 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +19,10 @@ from torch import nn
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
 from memest.tensor import spec
+from validation.levers import chosen, prepare, wrap
 from validation.losses import torch_loss
 from validation.profiling import Measured, record
+from validation.setup import Setup, prediction_of
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,6 @@ def storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the distinct storages behind ``tensors``."""
     seen = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.untyped_storage().nbytes()}
     return sum(seen.values())
-
-
-def prediction_of(output: Any) -> torch.Tensor:
-    """The tensor the loss takes: the output itself, ``"out"`` of a mapping, else the first tensor."""
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return prediction_of(output["out"] if "out" in output else next(iter(output.values())))
-    return prediction_of(output[0])
 
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -88,50 +81,46 @@ def target_for(loss: str, prediction: torch.Tensor) -> torch.Tensor:
 
 
 def measure_training(
-    module: nn.Module, inputs: Sequence[torch.Tensor], optimizer: str, loss: str, *, hold_output: bool = False, first_step: bool = False
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    optimizer: str,
+    loss: str,
+    *,
+    hold_output: bool = False,
+    first_step: bool = False,
+    levers: Sequence[str] = (),
 ) -> Measurement:
-    """One training step of ``module`` as it stands (its train/eval flags are kept)."""
-    chosen = torch_optimizer(optimizer, [p for p in module.parameters() if p.requires_grad])
-    loss_fn = torch_loss(loss)
+    """One training step of ``module`` as it stands (its train/eval flags are kept), with ``levers`` pulled."""
+    setup = Setup(module=module, inputs=list(inputs), training=True, hold_output=hold_output)
+    pulled = chosen(levers, training=True)
+    prepare(setup, pulled)
+    setup.make_optimizer = partial(torch_optimizer, optimizer)
+    setup.optimizer = setup.make_optimizer([p for p in setup.module.parameters() if p.requires_grad])
+    setup.loss_fn = torch_loss(loss)
     with torch.no_grad():
-        flags = [(m, m.training) for m in module.modules()]
-        target = target_for(loss, prediction_of(module(*inputs)))
+        flags = [(m, m.training) for m in setup.module.modules()]
+        setup.target = target_for(loss, prediction_of(setup.module(*setup.inputs)))
         for m, was in flags:
             m.training = was
-    one_step = _holding_step if hold_output else _step
-    run: Callable[[], Any] = lambda: one_step(module, inputs, target, chosen, loss_fn)  # noqa: E731
+    wrap(setup, pulled)
     if not first_step:
-        run()
-    chosen.zero_grad(set_to_none=True)
+        setup.step()
+    setup.optimizer.zero_grad(set_to_none=True)
     gc.collect()
-    state = [v for s in chosen.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    resident = storage_bytes([*module.parameters(), *module.buffers(), *state, *inputs, target])
-    events, _ = record(run)
+    resident = storage_bytes(setup.resident())
+    events, _ = record(setup.step)
     return Measurement(resident, events)
 
 
-def _step(module: nn.Module, inputs: Sequence[torch.Tensor], target: torch.Tensor, optimizer: torch.optim.Optimizer, loss_fn: Any) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss_fn(prediction_of(module(*inputs)), target).backward()
-    optimizer.step()
-
-
-def _holding_step(
-    module: nn.Module, inputs: Sequence[torch.Tensor], target: torch.Tensor, optimizer: torch.optim.Optimizer, loss_fn: Any
-) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    out = module(*inputs)
-    loss = loss_fn(prediction_of(out), target)
-    loss.backward()
-    optimizer.step()
-
-
-def measure_inference(module: nn.Module, inputs: Sequence[torch.Tensor]) -> Measurement:
-    """One call of ``module.eval()`` under ``no_grad`` whose output is kept."""
-    module.eval()
+def measure_inference(module: nn.Module, inputs: Sequence[torch.Tensor], *, levers: Sequence[str] = ()) -> Measurement:
+    """One call of ``module.eval()`` under ``no_grad`` whose output is kept, with ``levers`` pulled."""
+    setup = Setup(module=module.eval(), inputs=list(inputs), training=False)
+    pulled = chosen(levers, training=False)
+    prepare(setup, pulled)
+    wrap(setup, pulled)
     with torch.no_grad():
-        module(*inputs)
+        setup.forward(setup, setup.inputs)
         gc.collect()
-        resident = storage_bytes([*module.parameters(), *module.buffers(), *inputs])
-        events, _ = record(lambda: module(*inputs))
+        resident = storage_bytes(setup.resident())
+        events, _ = record(lambda: setup.forward(setup, setup.inputs))
     return Measurement(resident, events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import reduce
 from importlib import import_module
@@ -16,7 +17,7 @@ from memest.libraries.cpu import Cpu
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.tensor import Spec
-from memest.timeline import Caller
+from memest.timeline import Autocast, Caller
 from validation import adapters
 from validation.profiling import Measured, record
 
@@ -113,18 +114,33 @@ def first_tensor(result: Any) -> torch.Tensor:
     return next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), outputs[0])
 
 
-def measure(row: Operator | Composite, example: Example, ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like) -> list[Measured]:
-    """Torch's stream: call, then (when differentiable) ``output.backward(ones)`` with the gradient made beforehand."""
+def within(context: Autocast | None) -> AbstractContextManager[Any]:
+    """Torch's context manager for memest's description of it."""
+    if context is None:
+        return nullcontext()
+    return torch.autocast("cpu", dtype=getattr(torch, context.dtype), cache_enabled=context.cache)
+
+
+def measure(
+    row: Operator | Composite,
+    example: Example,
+    ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
+    autocast: Autocast | None = None,
+) -> list[Measured]:
+    """Torch's stream: call (in an ``autocast`` context, if given), then (when differentiable) ``output.backward(ones)`` with the gradient
+    made beforehand."""
     tensors = example_tensors(example)
     attributes = dict(example.attributes)
 
     def once(gradient: torch.Tensor | None) -> Any:
-        out = first_tensor(call_torch(row, _fresh(tensors, attributes, row), attributes))
+        with within(autocast):
+            out = first_tensor(call_torch(row, _fresh(tensors, attributes, row), attributes))
         if out.requires_grad:
             out.backward(ones(out) if gradient is None else gradient)
         return None
 
-    result = call_torch(row, _fresh(tensors, attributes, row), attributes)
+    with within(autocast):
+        result = call_torch(row, _fresh(tensors, attributes, row), attributes)
     gradient = ones(first_tensor(result)).detach()
     del result
     once(gradient)
@@ -160,24 +176,29 @@ def _fresh(tensors: list[Any], attributes: dict[str, Any], row: Operator | Compo
 
 
 def predict(
-    row: Operator | Composite, example: Example, cpu: Cpu, ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like
+    row: Operator | Composite,
+    example: Example,
+    cpu: Cpu,
+    ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
+    autocast: Autocast | None = None,
 ) -> list[int]:
     """The predicted stream of the same two calls."""
     ledger = Ledger()
     machine = Machine(ledger, True, cpu)
-    caller = Caller(machine, True)
+    caller = Caller(machine, True, autocast)
     torch_tensors = example_tensors(example)
 
-    def value(t: torch.Tensor, name: str) -> Value:
-        s = spec_of(t)
+    def value(t: torch.Tensor) -> Value:
+        s, name = spec_of(t), f"x{len(ledger.residents)}"
         v = ledger.hold(Value(s, ledger.resident(0, "input", name)))
         if t.requires_grad:
             v.node, v.requires_grad = AccumulateGrad(v, name), True
         return v
 
-    arguments = [None if t is None else [value(u, "x") for u in t] if isinstance(t, list) else value(t, "x") for t in torch_tensors]
+    arguments = [None if t is None else [value(u) for u in t] if isinstance(t, list) else value(t) for t in torch_tensors]
     attributes = tuple(row.canonical(example.attributes).items())
     outputs = [ledger.hold(v) for v in caller.run(row, arguments, attributes) if v is not None]
+    caller.leave_autocast()
     out = next((v for v in outputs if v.requires_grad), None)
     if out is not None:
         kind = getattr(torch, out.spec.dtype)

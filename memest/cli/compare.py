@@ -42,8 +42,8 @@ def run(
     """
     from memest.cli.output import show
     from memest.cli.request import Request, answer, changed
-    from memest.compare import compare
     from memest.errors import UsageError
+    from memest.planning.compare import compare
     from memest.render.comparison import comparison_report
 
     if other is None and not versus:

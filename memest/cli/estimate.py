@@ -19,6 +19,7 @@ def run(
     dtype: o.Dtype = None,
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     on: o.On = None,
@@ -41,6 +42,7 @@ def run(
       memest estimate net.yaml --input 3x224x224 --batch 8 --optimizer sgd:momentum=0.9 --format json
       memest estimate "torchvision.models:resnet50(num_classes=10)" --input 3x224x224 --batch 8
       memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB
+      memest estimate resnet50 --input 3x224x224 --batch 8 --lever channels_last
       cat net.json | memest estimate - --input left=8x3x64x64 --input right=8x1x64x64
 
     \b
@@ -62,6 +64,7 @@ def run(
             dtype=dtype,
             hold_output=hold_output,
             first_step=first_step,
+            levers=levers or (),
             threads=threads,
             isa=isa,
         )

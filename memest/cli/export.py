@@ -32,8 +32,8 @@ def run(
     from memest import schema
     from memest.cli.output import write
     from memest.cli.request import open_with_inputs
-    from memest.estimate import bind
     from memest.sources import is_torch, open_model
+    from memest.timeline import bind
 
     examples = None
     if is_torch(model):

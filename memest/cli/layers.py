@@ -13,6 +13,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     form: o.FormatOption = o.Format.text,
@@ -35,8 +36,18 @@ def run(
     from memest.render.reports import layers_report
     from memest.summary import layer_table
 
-    request = Request(
-        model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, dtype=dtype, threads=threads, isa=isa
+    _, estimate = answer(
+        Request(
+            model=model,
+            inputs=inputs,
+            batch=batch,
+            train=train,
+            optimizer=optimizer,
+            loss=loss,
+            dtype=dtype,
+            levers=levers or (),
+            threads=threads,
+            isa=isa,
+        )
     )
-    graph, estimate = answer(request)
-    show(layers_report(estimate, layer_table(graph, estimate)), form, output)
+    show(layers_report(estimate, layer_table(estimate)), form, output)

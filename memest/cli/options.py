@@ -52,6 +52,14 @@ Dtype = Annotated[
 ]
 HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
 FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]
+Levers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--lever",
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="Something changed to need less memory, such as accumulate:steps=4; repeat for several. See: memest levers.",
+    ),
+]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the result is written.")]

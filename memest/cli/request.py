@@ -12,8 +12,8 @@ from memest.cli.options import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
-from memest.growth import Growth, growth
 from memest.libraries.cpu import Cpu
+from memest.planning.growth import Growth, growth
 from memest.sources import is_torch, open_model
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Request:
     dtype: str | None = None
     hold_output: bool = False
     first_step: bool = False
+    levers: Sequence[str] = ()
     threads: int | None = None
     isa: Isa | None = None
 
@@ -111,7 +112,7 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
 
 def answer(request: Request) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for."""
-    _check_names(request)
+    check_names(request)
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
     try:
         result = estimate(
@@ -123,7 +124,8 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
             dtype=request.dtype,
             hold_output=request.hold_output,
             first_step=request.first_step,
-            cpu=_cpu(request),
+            levers=request.levers,
+            cpu=cpu_of(request),
         )
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
@@ -132,7 +134,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
 
 def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
-    _check_names(request)
+    check_names(request)
     if is_torch(request.model):
         graph, _ = open_with_inputs(request.model, request.inputs, request.batch)
     elif request.inputs:
@@ -149,19 +151,21 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
         dtype=request.dtype,
         hold_output=request.hold_output,
         first_step=request.first_step,
-        cpu=_cpu(request),
+        cpu=cpu_of(request),
     )
 
 
-def _cpu(request: Request) -> Cpu:
+def cpu_of(request: Request) -> Cpu:
+    """The processor asked for: this machine's, with what was given."""
     cpu = Cpu.detect()
     if request.threads is not None:
         cpu = cpu.with_(threads=request.threads)
     return cpu if request.isa is None else cpu.with_(isa=request.isa.value)
 
 
-def _check_names(request: Request) -> None:
+def check_names(request: Request) -> None:
     """A wrong name typed on the command line is a usage error, found before the model is opened."""
+    from memest.levers.table import settings
     from memest.losses import loss_named
     from memest.optimizers import optimizer_named
     from memest.precision import floating_dtype
@@ -171,6 +175,7 @@ def _check_names(request: Request) -> None:
             floating_dtype(request.dtype)
         optimizer_named(request.optimizer)
         loss_named(request.loss)
+        settings(request.levers, "train" if request.train else "infer")
     except MemestError as e:
         raise UsageError(str(e)) from None
 

@@ -27,6 +27,7 @@ def run(
     dtype: o.Dtype = None,
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
@@ -66,6 +67,7 @@ def run(
             dtype=dtype,
             hold_output=hold_output,
             first_step=first_step,
+            levers=levers or (),
             threads=threads,
             isa=isa,
         )

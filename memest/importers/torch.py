@@ -106,6 +106,7 @@ def _record(module: nn.Module, positional: list[torch.Tensor], keywords: dict[st
     named = {k: recorder.add_input(k, t) for k, t in keywords.items()}
     twins = recorder.add_parameters()
     positional, keywords = [], {}
+    own = [(registry, key, t) for m in module.modules() for registry in (m._parameters, m._buffers) for key, t in registry.items()]
     with recorder.watching(), torch.no_grad():
         try:
             result = torch.func.functional_call(module, twins, tuple(arguments), named, tie_weights=True)
@@ -113,6 +114,9 @@ def _record(module: nn.Module, positional: list[torch.Tensor], keywords: dict[st
             raise
         except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as e:
             raise recorder.explained(e) from None
+        finally:
+            for registry, key, t in own:  # functional_call leaves its twins in a module that stands under two names
+                registry[key] = t
         return recorder.finish(result)
 
 

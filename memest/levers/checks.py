@@ -40,3 +40,34 @@ def choice(*options: str) -> Callable[[str], str]:
         return text
 
     return checked
+
+
+def positive_number(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not value > 0:
+        raise ValueError("expected a number above 0")
+    return value
+
+
+def extents(text: str) -> tuple[int, ...]:
+    """Sizes of at least 1 joined by ``x``."""
+    return _sizes(text, 1)
+
+
+def halo_extents(text: str) -> tuple[int, ...]:
+    """Sizes of at least 0 joined by ``x``."""
+    return _sizes(text, 0)
+
+
+def _sizes(text: str, least: int) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split("x"))
+    except ValueError:
+        raise ValueError("expected whole numbers joined by x") from None
+    if any(n < least for n in sizes):
+        raise ValueError(f"expected sizes of at least {least}")
+    return sizes

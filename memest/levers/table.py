@@ -8,12 +8,27 @@ from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, did_you_mean
 from memest.graph import Graph
+from memest.levers.autocast import AUTOCAST
+from memest.levers.freeze import FREEZE
+from memest.levers.inplace import INPLACE
 from memest.levers.layout import CHANNELS_LAST
 from memest.levers.lever import REQUIRED, Lever
+from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
+from memest.levers.tiles import TILES
+from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.timeline.recipe import Recipe
 
 LEVERS: dict[str, Lever] = {
+    "freeze": FREEZE,
+    "inplace": INPLACE,
     "channels_last": CHANNELS_LAST,
+    "autocast": AUTOCAST,
+    "micro_batch": MICRO_BATCH,
+    "accumulate": ACCUMULATE,
+    "offload_optimizer": OFFLOAD_OPTIMIZER,
+    "clip": CLIP,
+    "ema": EMA,
+    "tiles": TILES,
 }
 
 
@@ -31,13 +46,19 @@ class Setting:
         return LEVERS[self.name]
 
 
+def lever_named(name: str) -> Lever:
+    """The row called ``name``."""
+    lever = LEVERS.get(name)
+    if lever is None:
+        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
+    return lever
+
+
 def setting(text: str) -> Setting:
     """The lever written as ``name`` or ``name:option=value,option=value``."""
     name, _, tail = text.partition(":")
     name = name.strip()
-    lever = LEVERS.get(name)
-    if lever is None:
-        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
+    lever = lever_named(name)
     given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))

@@ -181,6 +181,7 @@ OUTPUT_PADDING = Attribute(name="output_padding", default=0, check=per_dim)
 GROUPS = Attribute(name="groups", default=1, check=integer)
 NAMED_PADDING = Attribute(name="padding", default=0, check=_padding)
 ROLES = ("input", "weight", "bias?")
+BF16 = ("bfloat16",) * 3
 SOURCE = "derivatives.yaml: convolution; aten/src/ATen/native/Convolution.cpp"
 
 ROWS = (
@@ -201,6 +202,17 @@ ROWS = (
             Example(shapes=((2, 4, 9, 9), (6, 2, 3, 3), (6,)), attributes={"groups": 2}, dtypes=("float64",) * 3),
             Example(shapes=((1, 4, 5, 6, 7), (6, 4, 3, 3, 3), (6,)), attributes={"padding": 1}),
             Example(shapes=((1, 4, 5, 6, 7), (4, 6, 2, 2, 2), (6,)), attributes={"transposed": True, "stride": 2}),
+            Example(shapes=((4, 16, 14, 14), (32, 16, 3, 3), (32,)), attributes={"padding": 1}, dtypes=BF16),
+            Example(shapes=((4, 16, 14, 14), (32, 16, 3, 3), (32,)), attributes={"padding": 1}, dtypes=BF16, layout="channels_last"),
+            Example(shapes=((1, 4, 9, 9), (6, 4, 3, 3), (6,)), attributes={"padding": 1, "stride": 2}, dtypes=BF16),
+            Example(shapes=((2, 32, 9, 9), (16, 32, 1, 1), None), attributes={}, dtypes=BF16),
+            Example(shapes=((2, 24, 9, 9), (24, 1, 3, 3), (24,)), attributes={"padding": 1, "groups": 24}, dtypes=BF16),
+            Example(shapes=((2, 6, 9, 9), (9, 2, 3, 3), (9,)), attributes={"groups": 3}, dtypes=BF16),
+            Example(shapes=((1, 4, 5, 6, 7), (6, 4, 3, 3, 3), (6,)), attributes={"padding": 1}, dtypes=BF16),
+            Example(shapes=((1, 4, 5, 6, 7), (4, 6, 2, 2, 2), (6,)), attributes={"transposed": True, "stride": 2}, dtypes=BF16),
+            Example(shapes=((2, 4, 9, 9), (4, 6, 3, 3), (6,)), attributes={"transposed": True, "stride": 2}, dtypes=BF16),
+            Example(shapes=((1, 4, 9, 9), (6, 4, 3, 3), None), attributes={"padding": 1}, dtypes=("float16",) * 3),
+            Example(shapes=((1, 4, 5, 6, 7), (6, 4, 3, 3, 3), (6,)), attributes={"padding": 1}, dtypes=("float64",) * 3),
         ),
         source=f"{SOURCE}, mkldnn/Conv.cpp, ConvolutionMM2d.cpp, ConvolutionMM3d.cpp, NaiveDilatedConvolution.cpp",
     ),

@@ -1,8 +1,8 @@
 """How many bytes a convolution can hold at most beyond its operands, whatever kernel is chosen.
 
 A generous count of everything a kernel may copy: operands and results in blocked layouts, a thread's share of scratch, the columns of
-the kernels that unfold their input. Arithmetic only, so it is read with ints and with arrays; it decides which moments need the exact
-answer, never the answer itself. ``tests/test_sealed.py`` holds it against the kernels.
+the kernels that unfold their input. Arithmetic without comparisons, so it is read with ints, symbols and arrays; it decides which
+moments need the exact answer, never the answer itself. ``tests/test_sealed.py`` holds it against the kernels.
 """
 
 from __future__ import annotations
@@ -16,46 +16,63 @@ from memest.ops.convolution_geometry import Geometry
 from memest.tensor import Spec
 
 BLOCK = 64
-PER_CALL = 1 << 16
+REGISTER = 16
+MARGIN = 4  # lines a kernel may read beyond an image's padding
+PER_THREAD = 1 << 17  # descriptors, page rounding
 
 
 def forward(cpu: Cpu, input: Spec, weight: Spec, bias: Spec | None, *, g: Geometry) -> Any:
-    """Most bytes of the forward call."""
-    return _most(cpu, input, weight, Geometry(*g), copies=2)
+    """Most bytes of the forward call: operands in blocks, and the result in blocks, plain and dense."""
+    p = _Parts(cpu, input, weight, Geometry(*g))
+    return p.source + 3 * p.result + p.filters + p.scratch
 
 
 def backward(cpu: Cpu, grad: Spec, input: Spec, weight: Spec, *, g: Geometry, mask: tuple[bool, bool, bool]) -> Any:
-    """Most bytes of the backward call: both gradients, each with its copies."""
-    return _most(cpu, input, weight, Geometry(*g), copies=3)
+    """Most bytes of the backward call: the input's gradient thrice (blocked, plain, dense) or once beside blocked operands, and the
+    weight's gradient thrice."""
+    p = _Parts(cpu, input, weight, Geometry(*g))
+    return 3 * p.source + (2 if Geometry(*g).transposed else 1) * p.result + 3 * p.filters + p.scratch
 
 
-def _most(cpu: Cpu, input: Spec, weight: Spec, g: Geometry, copies: int) -> Any:
-    kernel = weight.shape[2:]
-    size = input.shape[2:]
-    batch, item = input.shape[0], ITEMSIZE[input.dtype]
-    inner, outer = input.shape[1], weight.shape[1] * g.groups if g.transposed else weight.shape[0]
-    image = _up(inner) * prod(size) * item
-    result = _up(outer) * prod(g.output_size(size, kernel)) * item
-    filters = _filters(weight, g) * max(item, 4)
-    columns = prod(kernel) * (inner * prod(g.output_size(size, kernel)) + outer * prod(size)) * item
-    share = cpu.threads * (2 * (image + result) + 2 * filters)
-    unfolded = columns * (cpu.threads + batch * _unfolds(batch, input, g))
-    return copies * batch * (image + result) + (copies + 1) * filters + share + unfolded + PER_CALL
+class _Parts:
+    """Bytes of the parts, each in its widest layout: all images, all results, the weight, and what the threads work in."""
+
+    def __init__(self, cpu: Cpu, input: Spec, weight: Spec, g: Geometry) -> None:
+        kernel, size = weight.shape[2:], input.shape[2:]
+        batch, item = input.shape[0], ITEMSIZE[input.dtype]
+        inner = input.shape[1]
+        outer = weight.shape[1] * g.groups if g.transposed else weight.shape[0]
+        points = prod(g.output_size(size, kernel))
+        image, result = _up(inner) * prod(size) * item, _up(outer) * points * item
+        columns = prod(kernel) * (inner * points + outer * prod(size)) * item
+        self.source = batch * image
+        self.result = batch * result
+        self.filters = _filters(weight, size, g) * max(item, 4)
+        unfolded = columns * (cpu.threads + batch * _unfolds(batch, input, g))
+        reach = [n + 2 * d * m + MARGIN for n, m, d in zip(size, kernel, g.dilation, strict=True)]
+        padded = (_up(inner) + _up(outer)) * prod(reach) * item
+        spacious = any(2 * p > d * (m - 1) for m, p, d in zip(kernel, g.padding, g.dilation, strict=True))
+        usual = g.groups == 1 and not g.is_dilated and not spacious and len(size) == 2
+        plain = usual and input.dtype == "float32" and cpu.isa == "avx512"
+        copies = 1 if plain else 4  # where blocked kernels refuse, every thread sums weights of its own
+        self.scratch = cpu.threads * (2 * padded + copies * self.filters + PER_THREAD) + unfolded
 
 
 def _unfolds(batch: Any, input: Spec, g: Geometry) -> Any:
     """1 where ATen's own kernels may run, which unfold every image of the batch: single images, and what oneDNN does not take."""
     if input.dtype not in ("float32", "bfloat16") or g.transposed or g.groups > 1:
         return 1
-    return (batch == 1) * 1
+    return 1 // batch
 
 
-def _filters(weight: Spec, g: Geometry) -> int:
-    """Elements of the weight in the widest blocks."""
+def _filters(weight: Spec, size: tuple[Any, ...], g: Geometry) -> Any:
+    """Elements of the weight in the widest blocks. A depthwise one is blocked by groups, but for images smaller than its kernel."""
     first, second = weight.shape[0] // g.groups, weight.shape[1]
+    kernel = weight.shape[2:]
     if first == second == 1:
-        return _up(g.groups) * prod(weight.shape[2:])
-    return g.groups * _up(first) * _up(second) * prod(weight.shape[2:])
+        small = sum(d * m // n for n, m, d in zip(size, kernel, g.dilation, strict=True))
+        return (_up(g.groups) + g.groups * REGISTER * REGISTER * small) * prod(kernel)
+    return g.groups * _up(first) * _up(second) * prod(kernel)
 
 
 def _up(channels: int) -> int:

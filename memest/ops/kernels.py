@@ -144,9 +144,10 @@ def elementwise(k: Tape, *tensors: Tensor, dtype: str | None = None, compute: st
 
 
 def elementwise_(k: Tape, out: Tensor, *others: Tensor) -> Tensor:
-    """One TensorIterator kernel that writes into ``out`` (which it also reads)."""
+    """One TensorIterator kernel that writes into ``out`` (which it also reads). Where ``out`` is not of the common dtype the kernel works
+    on copies of it, one to write and one to read."""
     common = result_dtype(out, *others)
-    casts = [k.empty(t.shape, common, t.strides) for t in others if t.dtype != common]
+    casts = [k.empty(t.shape, common, t.strides) for t in (out, out, *others) if t.dtype != common]
     k.free(*reversed(casts))
     return out
 

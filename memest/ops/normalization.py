@@ -152,7 +152,7 @@ def _batch_norm_backward(
             k.free(grad_input)
             grad_input = dense
         if _by_columns(input):
-            _backward_by_columns(k, channels, dtype, input.dtype in HALVES, weight, training)
+            _backward_by_columns(k, input, dtype, weight, training)
     return in_order(saved, input=grad_input, weight=grad_weight, bias=grad_bias)
 
 
@@ -160,13 +160,14 @@ def _empty_suggested(k: Tape, t: Tensor) -> Tensor:
     return k.empty(t.shape, t.dtype, channels_last_strides(t.shape) if suggests_channels_last(t) else None)
 
 
-def _backward_by_columns(k: Tape, channels: int, dtype: str, half: bool, weight: Tensor | None, training: bool) -> None:
-    """Half types are read through float32 copies of weight, mean and inverse deviation."""
-    if half:
-        terms: list[Tensor | None] = [k.empty((channels,), "float32") for _ in range(3)]
+def _backward_by_columns(k: Tape, input: Tensor, dtype: str, weight: Tensor | None, training: bool) -> None:
+    """Half inputs have weight, mean and inverse deviation as floats of their own."""
+    channels = (input.shape[1],)
+    if input.dtype in HALVES:
+        terms = [k.empty(channels, "float32") for _ in range(3)]
     else:
-        terms = [k.empty((channels,), dtype) if weight is None else None, None if training else k.empty((channels,), dtype)]
-    sums = k.empty((2, k.cpu.threads, channels), _accumulator(dtype))
+        terms = [k.empty(channels, dtype) for missing in (weight is None, not training) if missing]
+    sums = k.empty((2, k.cpu.threads, *channels), _accumulator(dtype))
     k.free(sums, *reversed(terms))
 
 
@@ -268,7 +269,7 @@ def _layer_norm_backward(
     dbeta = k.empty(normalized_shape, saved["bias"].dtype) if "bias" in wants else None
     dy = contiguous(k, grad)
     if dgamma is not None or dbeta is not None:
-        k.free(k.empty((2, k.cpu.threads, *normalized_shape), saved["mean"].dtype))
+        k.free(k.empty((2, k.cpu.threads, *normalized_shape), x.dtype))
     k.free(None if dy is grad else dy, None if x is input else x)
     return in_order(saved, input=dx, weight=dgamma, bias=dbeta)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from memest.levers.table import LEVERS, lever_named
 from memest.ops.composite import Composite
 from memest.ops.modules import MODULES
 from memest.ops.operator import REQUIRED, Attribute, Operator
@@ -29,6 +30,16 @@ MODEL_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("usual input", "shapes"),
     ("options", "text"),
 )
+
+
+LEVER_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("lever", "text"),
+    ("what it does", "text"),
+    ("price", "text"),
+    ("options", "text"),
+    ("modes", "text"),
+)
+OPTION_COLUMNS: tuple[tuple[str, Kind], ...] = (("option", "text"), ("default", "text"), ("meaning", "text"))
 
 
 def operators_report() -> Report:
@@ -75,6 +86,47 @@ def models_report() -> Report:
         options = ", ".join(f"{o.name}={_text(o.default)}" for o in m.options)
         rows.append((m.name, m.description, count, (m.input_shape,), options))
     return listing_report(f"{len(rows)} models", MODEL_COLUMNS, rows, ("give options as name:option=value,option=value",))
+
+
+def levers_report() -> Report:
+    """Every lever: what it does, its price, its options."""
+    rows = [(name, row.summary, row.price, _options(name), ", ".join(row.modes)) for name, row in LEVERS.items()]
+    return listing_report(f"{len(rows)} levers", LEVER_COLUMNS, rows, ("give options as name:option=value,option=value",))
+
+
+def lever_report(name: str) -> Report:
+    """One lever in full; UnknownNameError when there is none of that name."""
+    row = lever_named(name)
+    options = tuple(
+        (o, "required" if option.default is REQUIRED else _text(option.default), option.summary) for o, option in row.options.items()
+    )
+    facts = (
+        ("what it does", row.summary),
+        ("price", row.price),
+        ("modes", ", ".join(row.modes)),
+        ("contradicts", ", ".join(row.excludes) or "none"),
+        ("source", row.source),
+    )
+    table = Table(title="Options", columns=OPTION_COLUMNS, rows=options)
+    return Report(
+        title=name,
+        facts=facts,
+        tables=(table,) if options else (),
+        data={
+            "lever": name,
+            "what_it_does": row.summary,
+            "price": row.price,
+            "modes": list(row.modes),
+            "contradicts": list(row.excludes),
+            "source": row.source,
+            "options": {o: {"default": default, "meaning": meaning} for o, default, meaning in options},
+        },
+        sheet=Table(title="", columns=OPTION_COLUMNS, rows=options),
+    )
+
+
+def _options(name: str) -> str:
+    return ", ".join(o if option.default is REQUIRED else f"{o}={_text(option.default)}" for o, option in LEVERS[name].options.items())
 
 
 def _rows() -> list[tuple[Operator | Composite, str]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.compare import ComparedRow, Comparison
 from memest.estimate import Estimate
+from memest.planning.compare import ComparedRow, Comparison
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import heading, moment, notes
 from memest.units import format_bytes

@@ -108,6 +108,7 @@ def heading(estimate: Estimate) -> str:
     """What was asked, on one line."""
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
     how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
+    how += "".join(f", {lever}" for lever in estimate.levers)
     return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, torch {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
 
 
@@ -191,6 +192,7 @@ def _one_row(estimate: Estimate) -> Table:
     inputs = ";".join(f"{name}={shapes([shape])}" for name, shape in estimate.input_shapes.items())
     cells: dict[str, Any] = {
         **{k: d[k] for k in ("graph", "mode", "optimizer", "loss", "device", "dtype")},
+        "levers": ";".join(estimate.levers),
         "isa": estimate.cpu.isa,
         "threads": estimate.cpu.threads,
         "input": inputs,

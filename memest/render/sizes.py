@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memest.growth import Growth
+from memest.planning.growth import Growth
 from memest.render.report import Kind, Report, Table
 
 

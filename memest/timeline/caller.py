@@ -10,16 +10,19 @@ from memest.ledger import Value
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.timeline.autocast import Autocast, Casts, policy_of
 
 
 class Caller:
-    """Runs rows and composites by name on the machine; composites call back into it (see :class:`memest.ops.composite.Caller`)."""
+    """Runs rows and composites by name on the machine; composites call back into it (see :class:`memest.ops.composite.Caller`).
+    ``autocast`` is the context the calls stand in, until :meth:`leave_autocast`."""
 
-    def __init__(self, machine: Machine, grad: bool) -> None:
+    def __init__(self, machine: Machine, grad: bool, autocast: Autocast | None = None) -> None:
         self._machine = machine
         self._frames: list[list[Value]] = []
         self.grad_mode = grad
         self.training = machine.training
+        self._casts = None if autocast is None else Casts(autocast, machine.ledger)
 
     def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
         """Run ``op`` from inside a composite; the composite's frame holds the result."""
@@ -41,6 +44,38 @@ class Caller:
 
     def run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         """Outputs of one call, unheld by this method."""
+        casts = self._casts
+        if casts is not None and casts.active:
+            policy = policy_of(entry.name, attributes)
+            if policy is not None:
+                return self._cast_and_run(casts, policy, entry, tensors, attributes)
+        return self._run(entry, tensors, attributes)
+
+    def enter_autocast(self) -> None:
+        """The autocast context begins, if there is one."""
+        if self._casts is not None:
+            self._casts.active = True
+
+    def leave_autocast(self) -> None:
+        """The autocast context ends, if there is one: its cached casts go."""
+        if self._casts is not None:
+            self._casts.leave()
+
+    def _cast_and_run(
+        self, casts: Casts, policy: str, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
+    ) -> list[Value | None]:
+        """A call autocast wraps: its arguments are cast, and what is not cached dies after it."""
+        self._frames.append([])
+        casts.active = False
+        try:
+            handed = casts.applied(policy, tensors, lambda value, dtype: self.call("_to_copy", value, dtype=dtype))
+            outputs = self._run(entry, handed, attributes)
+            self._leave(outputs)
+            return outputs
+        finally:
+            casts.active = True
+
+    def _run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         machine = self._machine
         outer, machine.ledger.op = machine.ledger.op, entry.name
         try:

@@ -16,18 +16,23 @@ from memest.ledger import Ledger, Step, Storage, Value
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.tensor import Shape, Spec, nbytes, spec
+from memest.timeline.averaging import hold_average
+from memest.timeline.batches import Batch, whole
 from memest.timeline.caller import Caller, operator_named
+from memest.timeline.overwriting import may_overwrite
 from memest.timeline.recipe import Recipe
+from memest.timeline.tiling import play_tiles
 from memest.timeline.training import train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Resident storages and the steps on top of them."""
+    """Resident storages and the steps on top of them; ``overwriting`` names the layers that the recipe made write over their input."""
 
     residents: tuple[Storage, ...]
     steps: tuple[Step, ...]
     values: Mapping[str, Spec]
+    overwriting: tuple[str, ...] = ()
 
 
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
@@ -45,10 +50,11 @@ class Player:
         self.sizes = sizes
         self.ledger = Ledger()
         self.machine = Machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
-        self.caller = Caller(self.machine, recipe.training)
+        self.caller = Caller(self.machine, recipe.training, recipe.autocast)
         self.env: dict[str, Value] = {}
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
+        self.overwriting: dict[str, None] = {}
         self._make_residents(input_shapes)
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
@@ -66,23 +72,43 @@ class Player:
             shape = input_shapes[i.name]
             value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
             self.env[i.name] = self.ledger.hold(value)
+        if self.recipe.average is not None:
+            hold_average(self.ledger, self.graph)
 
     def play(self) -> Timeline:
-        outputs = self._forward()
         if self.recipe.training:
-            train(self, outputs)
-        return Timeline(residents=tuple(self.ledger.residents), steps=tuple(self.ledger.steps), values=self.specs)
+            train(self)
+        elif self.recipe.tiles is not None:
+            play_tiles(self, self.recipe.tiles)
+        else:
+            self.forward(whole(self))
+            self.caller.leave_autocast()
+        ledger = self.ledger
+        return Timeline(
+            residents=tuple(ledger.residents), steps=tuple(ledger.steps), values=self.specs, overwriting=tuple(self.overwriting)
+        )
 
-    def _forward(self) -> list[Value]:
+    def forward(self, batch: Batch) -> list[Value]:
+        """One call of the network; its outputs, held by their names. Begins the autocast context, if there is one."""
+        self.caller.enter_autocast()
+        given, self.sizes = self.sizes, batch.sizes
+        held = {name: self.env[name] for name in batch.inputs}
+        self.env.update(batch.inputs)
         for layer in self.graph.layers:
             self._layer(layer)
-        return [self.env[name] for name in self.graph.outputs]
+        self.sizes = given
+        outputs = [self.env[name] for name in self.graph.outputs]
+        self.env.update(held)
+        return outputs
 
     def _layer(self, layer: Layer) -> None:
         self.ledger.layer = layer.name
         try:
             entry = operator_named(layer.op)
             attributes = self._mode(self._attributes(layer, entry))
+            if self.recipe.inplace and may_overwrite(self.graph, layer, attributes, self.env, self.recipe.training):
+                attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
+                self.overwriting[layer.name] = None
             outputs = self.caller.run(entry, [self._bound(t) for t in layer.tensors], attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None

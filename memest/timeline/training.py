@@ -1,65 +1,188 @@
-"""The training part of a step: loss, backward, optimizer, in the order of the measuring protocol."""
+"""The training part of a step: for each batch forward, loss and backward; then what is done with the gradients; then the optimizer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from memest import optimizers
+from memest.autograd import AccumulateGrad
 from memest.errors import GraphError, UsageError
 from memest.ledger import Value
-from memest.tensor import nbytes
+from memest.losses import Loss
+from memest.tensor import Shape, Spec, nbytes
+from memest.timeline.averaging import play_average
+from memest.timeline.batches import Batch, slices, whole
+from memest.timeline.caller import operator_named
+from memest.timeline.clipping import play_clipping
+from memest.timeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from memest.timeline.player import Player
 
 
-def train(player: Player, outputs: list[Value]) -> None:
-    """Loss, backward and optimizer step, after the forward pass that gave ``outputs``."""
+@dataclass
+class Step:
+    """What passes of one step share: the batches, their targets, and what the caller's variables hold between passes (``hold_output``)."""
+
+    loss: Loss
+    batches: list[Batch]
+    targets: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    losses: list[Value] = field(default_factory=list)
+
+
+def train(player: Player) -> None:
+    """One training step, on top of what is resident."""
     recipe, ledger = player.recipe, player.ledger
     if recipe.loss is None or recipe.optimizer is None:
         raise UsageError("training needs a loss and an optimizer")
-    ledger.phase, ledger.layer = "loss", "loss"
-    prediction = outputs[0]
-    if not recipe.hold_output:
-        first, *others = player.graph.outputs
+    parts = [whole(player)] if recipe.micro_batch is None else list(slices(player, recipe.micro_batch.size))
+    step = Step(recipe.loss, parts)
+    _play_passes(player, step)
+    trained = [leaf for leaf in player.leaves if leaf.name in player.machine.gradients]
+    if recipe.clip:
+        play_clipping(ledger, [player.machine.gradients[leaf.name] for leaf in trained])
+    _optimize(player, recipe.optimizer, trained)
+    if recipe.average is not None:
+        play_average(ledger, player.graph, recipe.average, first=recipe.step == 1)
+    ledger.layer, ledger.op = "", ""
+    for value in (*step.outputs, *step.losses):
+        ledger.let_go(value)
+
+
+def _play_passes(player: Player, step: Step) -> None:
+    """Every batch through forward, loss and backward, as often as gradients accumulate. From the second pass on, gradients are there to
+    be added to, and equal passes leave equal events: those after the third are written down again instead of being played (unless the
+    caller's variables reach from pass to pass)."""
+    recipe, steps = player.recipe, player.ledger.steps
+    rounds = recipe.accumulate.steps if recipe.accumulate is not None else 1
+    shapes: list[tuple[Shape, ...]] = []
+    start = end = 0
+    for number, batch in list(enumerate(step.batches)) * rounds:
+        shapes.append(tuple(v.shape for v in batch.inputs.values()))
+        if len(shapes) > 2 and shapes[-3] == shapes[-2] == shapes[-1] and not recipe.hold_output:
+            _target(player, step, number, None)
+            steps.extend(steps[start:end])
+            continue
+        start = len(steps)
+        _play_pass(player, step, number, batch)
+        end = len(steps)
+
+
+def _play_pass(player: Player, step: Step, number: int, batch: Batch) -> None:
+    """Forward, loss and backward of one batch."""
+    recipe, ledger = player.recipe, player.ledger
+    ledger.phase = "forward"
+    outputs = player.forward(batch)
+    names = player.graph.outputs
+    if recipe.hold_output:
+        _rebind(player, step.outputs, _own(player, names))
+    else:
+        first, *others = names
         _let_outputs_go(player, tuple(name for name in others if name != first))
-    target_spec = recipe.loss.target(prediction.spec)
-    target = ledger.hold(Value(target_spec, ledger.resident(nbytes(target_spec.shape, target_spec.dtype), "input", "target")))
-    entry = recipe.loss.composite
+    if recipe.autocast is not None and not recipe.autocast.loss_inside:
+        player.caller.leave_autocast()
+    ledger.phase, ledger.layer = "loss", "loss"
+    target = _target(player, step, number, _before_casts(recipe, outputs[0].spec))
+    entry = step.loss.composite
     absent = [None] * (len(entry.roles) - 2)
-    (loss,) = player.caller.run(entry, [prediction, target, *absent], tuple(entry.canonical({}).items()))
+    (loss,) = player.caller.run(entry, [outputs[0], target, *absent], tuple(entry.canonical({}).items()))
     assert loss is not None
     ledger.hold(loss)
-    if not recipe.hold_output:
-        _let_outputs_go(player, player.graph.outputs[:1])
+    if recipe.hold_output:
+        _rebind(player, step.losses, [loss])
+    else:
+        _let_outputs_go(player, names[:1])
+    player.caller.leave_autocast()
     if not loss.requires_grad:
         raise GraphError("nothing to train: no trainable parameter reaches the loss")
+    for divisor in _divisors(player, len(step.batches)):
+        loss = _divided(player, loss, divisor)
+        if recipe.hold_output:
+            step.losses[:] = [loss]
     ledger.phase, ledger.layer, ledger.op = "backward", "loss", "ones_like"
     gradient = ledger.hold(Value(loss.spec, ledger.allocate(nbytes(loss.shape, loss.spec.dtype), "gradient")))
     player.machine.backward(loss, gradient)
     ledger.let_go(gradient)
     if not recipe.hold_output:
         ledger.let_go(loss)
-    _optimize(player, recipe.optimizer)
-    if recipe.hold_output:
-        ledger.layer, ledger.op = "", ""
-        _let_outputs_go(player, player.graph.outputs)
-        ledger.let_go(loss)
 
 
-def _optimize(player: Player, optimizer: optimizers.Optimizer) -> None:
+def _before_casts(recipe: Recipe, prediction: Spec) -> Spec:
+    """What the prediction were without autocast, for targets are data and stay float32."""
+    return prediction if recipe.autocast is None else prediction._replace(dtype="float32")
+
+
+def _target(player: Player, step: Step, number: int, prediction: Spec | None) -> Value:
+    """The target of batch ``number``, resident since before the step; without a ``prediction`` it is as the one before."""
+    if number == len(step.targets):
+        wanted = step.targets[-1].spec if prediction is None else step.loss.target(prediction)
+        storage = player.ledger.resident(nbytes(wanted.shape, wanted.dtype), "input", "target")
+        step.targets.append(player.ledger.hold(Value(wanted, storage)))
+    return step.targets[number]
+
+
+def _divisors(player: Player, parts: int) -> list[int]:
+    """What the loss is divided by, one division a lever that asks for it."""
+    accumulate, micro_batch = player.recipe.accumulate, player.recipe.micro_batch
+    found = [parts] if micro_batch is not None and micro_batch.mean else []
+    return [*found, accumulate.steps] if accumulate is not None and accumulate.mean else found
+
+
+def _divided(player: Player, loss: Value, divisor: int) -> Value:
+    """``loss / divisor``; the undivided loss dies after."""
+    entry = operator_named("div")
+    attributes: tuple[tuple[str, Any], ...] = tuple(entry.canonical({"value": divisor}).items())
+    (divided,) = player.caller.run(entry, [loss, None], attributes)
+    assert divided is not None
+    player.ledger.hold(divided)
+    player.ledger.let_go(loss)
+    return divided
+
+
+def _optimize(player: Player, optimizer: optimizers.Optimizer, trained: list[AccumulateGrad]) -> None:
     ledger, number = player.ledger, player.recipe.step
     ledger.phase = "optimizer_step"
-    trained = [leaf for leaf in player.leaves if leaf.name in player.machine.gradients]
+    if player.recipe.offload:
+        for leaf in trained:
+            _optimize_alone(player, optimizer, leaf)
+        return
     for leaf in trained:
         for state in optimizers.resident_states(optimizer, leaf.value.spec, number):
             ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", leaf.name)
     optimizers.play_step(optimizer, ledger, [leaf.value for leaf in trained], [leaf.name for leaf in trained], number)
 
 
+def _optimize_alone(player: Player, optimizer: optimizers.Optimizer, leaf: AccumulateGrad) -> None:
+    """One parameter's state comes in, its update runs, and its state goes out again (the first time it is made here)."""
+    ledger, number = player.ledger, player.recipe.step
+    start = len(ledger.steps)
+    ledger.layer, ledger.op = leaf.name, "fetch_state"
+    for state in optimizers.resident_states(optimizer, leaf.value.spec, number):
+        ledger.allocate(nbytes(state.shape, state.dtype), "optimizer_state", f"state of {leaf.name}, fetched for its update")
+    optimizers.play_step(optimizer, ledger, [leaf.value], [leaf.name], number)
+    ledger.layer, ledger.op = leaf.name, "return_state"
+    for step in ledger.steps[start:]:
+        if step.delta > 0 and step.storage.category == "optimizer_state":
+            ledger.release(step.storage)
+
+
+def _own(player: Player, names: tuple[str, ...]) -> list[Value]:
+    """The output values, no longer known by their names; those that are inputs or parameters too stay where they are."""
+    permanent = {i.name for i in player.graph.inputs} | {p.name for p in player.graph.parameters}
+    return [player.env.pop(name) for name in dict.fromkeys(names) if name in player.env and name not in permanent]
+
+
+def _rebind(player: Player, variables: list[Value], values: list[Value]) -> None:
+    """A Python variable gets a new value; what it held before is dropped after."""
+    before = list(variables)
+    variables[:] = values
+    for value in before:
+        player.ledger.let_go(value)
+
+
 def _let_outputs_go(player: Player, names: tuple[str, ...]) -> None:
     """``model(x)`` was an argument only: it dies when the loss is there, and outputs that the loss does not take before that."""
-    own = {i.name for i in player.graph.inputs} | {p.name for p in player.graph.parameters}
-    for name in dict.fromkeys(names):
-        if name in player.env and name not in own:
-            player.ledger.let_go(player.env.pop(name))
+    for value in _own(player, names):
+        player.ledger.let_go(value)

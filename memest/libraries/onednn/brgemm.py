@@ -34,6 +34,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     round_up,
     shape_of,
     share_of,
+    sums_bytes_of,
     target_of,
     weights_tag_of,
     widest_block,
@@ -86,12 +87,12 @@ def plan_general(problem: Convolution, cpu: Cpu, isa: Isa, *, inverted: bool) ->
     """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented."""
     if not is_supported(problem):
         return None
-    original, target = shape_of(problem), target_of(cpu, isa, problem.itemsize)
+    original, target = shape_of(problem), target_of(cpu, isa, problem.itemsize, problem.source_itemsize)
     if original.is_pointwise or are_groups_slow(original, target):
         return None
     shape = fold_strided_width(original, target)
     can_lower = isa == "avx512" and not inverted and shape is original
-    lowering = _lowering(shape, problem.spatial_dims) if can_lower else "none"
+    lowering = _lowering(shape, problem.spatial_dims, target) if can_lower else "none"
     way, choice = _choose(shape, target, lowering)
     grid, tile = choice
     if not _are_kernels_possible(shape, target, way, tile):
@@ -127,20 +128,21 @@ def _choose(shape: Shape, target: Target, lowering: Lowering) -> tuple[_Way, _Ch
 
 
 def _loop_order(shape: Shape, target: Target) -> LoopOrder:
-    source = shape.id * shape.ih * shape.iw * shape.ic * FLOAT_BYTES
-    weights = shape.oc * shape.kernel_volume * shape.ic * FLOAT_BYTES
+    source = shape.id * shape.ih * shape.iw * shape.ic * target.itemsize
+    weights = shape.oc * shape.kernel_volume * shape.ic * target.itemsize
     if target.isa == "avx2" and shape.batch > target.threads and min(source, weights) > target.l2:
         return "channels_outermost"
     return "channels_outer" if source < weights else "channels_innermost"
 
 
-def _lowering(shape: Shape, spatial_dims: int) -> Lowering:
+def _lowering(shape: Shape, spatial_dims: int, target: Target) -> Lowering:
     """Which taps become channels, if any, when there is a single input channel."""
     if shape.ic > 1 or shape.dw > 1:
         return "none"
     if spatial_dims < 3 and shape.dh == 1 and shape.kh > 1 and shape.ow > 4:
         return "window"
-    return "row" if shape.kw > 1 else "none"
+    rearranges = target.sums_apart and shape.id > 1
+    return "row" if shape.kw > 1 and not rearranges else "none"
 
 
 def _is_copy_flat(shape: Shape) -> bool:
@@ -168,11 +170,12 @@ def _best(shape: Shape, target: Target, way: _Way, order: LoopOrder) -> _Choice 
 
 def _is_worth_trying(shape: Shape, target: Target, oc_block: int) -> bool:
     channels = round_up(shape.oc, target.simd)
+    weight = channels * target.itemsize // FLOAT_BYTES
     if oc_block == 64:
-        return channels % oc_block == 0 and channels < 192
+        return channels % oc_block == 0 and weight < 192
     if oc_block == 48:
         big_image = shape.id * shape.ih * shape.iw > 81 * shape.sd * shape.sh * shape.sw
-        return channels % oc_block == 0 and channels <= 384 and big_image
+        return channels % oc_block == 0 and weight <= 384 and big_image
     return True
 
 
@@ -202,7 +205,7 @@ def _best_for_channels(shape: Shape, target: Target, way: _Way, oc_block: int, t
 
 
 def _kernel_width_block(shape: Shape, target: Target, way: _Way, oc_block: int) -> int:
-    if way.access == "base" and shape.ic * oc_block * FLOAT_BYTES * shape.kw >= target.l2:
+    if way.access == "base" and shape.ic * oc_block * target.itemsize * shape.kw >= target.l2:
         return 1
     return shape.kw
 
@@ -219,9 +222,9 @@ def _copied_image_blocks(shape: Shape, target: Target, way: _Way, oc_block: int,
     """Depth and height of the blocks of output whose input is copied at once: what L2 holds, less to occupy all threads."""
     expected = estimated_rows(target, oc_block)
     width = expected if way.flat else input_width(shape, expected, shape.kw)
-    channels = input_channel_block(shape, target, oc_block, taps, width, rows)
-    row_bytes = FLOAT_BYTES * (2 * channels * _padded_width(shape) + shape.ow * oc_block)
-    other_bytes = FLOAT_BYTES * oc_block * (shape.kernel_volume * channels + 2 * ROW_GRANULE)
+    channels = _channel_block(shape, target, way, oc_block, taps, width, rows)
+    row_bytes = target.itemsize * 2 * channels * _padded_width(shape) + target.result_itemsize * shape.ow * oc_block
+    other_bytes = oc_block * (target.itemsize * shape.kernel_volume * channels + FLOAT_BYTES * 2 * ROW_GRANULE)
     available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
     padded_depth = shape.id + shape.front + shape.back
     padded_height = shape.ih + shape.top + shape.bottom
@@ -243,18 +246,52 @@ def _tile(
     expected = min(positions, estimated_rows(target, oc_block))
     kd, kh, kw = taps
     width = expected if way.flat else input_width(shape, expected, kw)
-    ic_block = input_channel_block(shape, target, oc_block, taps, width, previous_rows)
+    ic_block = _channel_block(shape, target, way, oc_block, taps, width, previous_rows)
     padded_rows = _virtual_rows(shape, way)
     if not 0 <= padded_rows <= MAX_VIRTUAL_PADDING:
         return None
-    depth = ic_block * _taps_as_channels(shape, way)
+    depth = _kernel_depth(ic_block, shape, target, way)
     block = register_block(target, positions, min(shape.oc, oc_block), depth, padded_rows)
     if block is None:
         return None
     pairs = kd * kh * kw
     if way.access == "base":
         pairs = max(pairs, (shape.kd if kh >= shape.kd else 1) * (shape.kh if kw >= shape.kh else 1) * shape.kw)
-    return Tile(oc_block, ic_block, positions, kd, kh, kw, pairs, *block)
+    buffered = target.buffers_sums and _is_split(shape, way, ic_block, taps)
+    return Tile(oc_block, ic_block, positions, kd, kh, kw, pairs, *block, buffered)
+
+
+def _is_split(shape: Shape, way: _Way, ic_block: int, taps: tuple[int, int, int]) -> bool:
+    """Whether a result is summed by more than one call."""
+    _, kh, kw = taps
+    if ic_block < shape.ic or taps != (shape.kd, shape.kh, shape.kw):
+        return True
+    if way.access != "base":
+        return False
+    ends = (kh >= shape.kd or shape.kd == 1, kw >= shape.kh or shape.kh == 1)
+    return not all(ends) or _padded_width(shape) != shape.iw
+
+
+def _channel_block(shape: Shape, target: Target, way: _Way, oc_block: int, taps: tuple[int, int, int], width: int, rows: int) -> int:
+    """Input channels of one kernel call; where they are copied, in whole blocks of pairs."""
+    granule = _granule(shape, target, way) if way.access == "copied" else 1
+    block = input_channel_block(shape, target, oc_block, taps, width, rows, granule)
+    return max(block, shape.ic) if way.lowering != "none" else block
+
+
+def _granule(shape: Shape, target: Target, way: _Way) -> int:
+    """Input channels (or taps in their place) that copies are rounded up to."""
+    if not target.sums_apart:
+        return 1
+    return target.packed if shape.ic * _taps_as_channels(shape, way) > target.packed else 2
+
+
+def _kernel_depth(ic_block: int, shape: Shape, target: Target, way: _Way) -> int:
+    """Products a kernel sums for each matrix pair."""
+    if way.lowering == "none" or not target.sums_apart:
+        return ic_block * _taps_as_channels(shape, way)
+    depth = round_up(_taps_as_channels(shape, way) * shape.ic, 2)
+    return round_up(depth, target.packed) if depth > target.packed else depth
 
 
 def _taps_as_channels(shape: Shape, way: _Way) -> int:
@@ -273,7 +310,7 @@ def _spans(shape: Shape, target: Target, tile: Tile, row: int) -> Spans:
     in_block = plane * _row_span(shape, target, tile.positions, shape.kw, shape.ic)
     in_thread = plane * _row_span(shape, target, row, shape.kw, shape.ic)
     return Spans(
-        in_vector=input_width(shape, tile.rows, tile.kw) * target.simd,
+        in_vector=input_width(shape, tile.rows, tile.kw) * target.packed,
         in_kernel_row=in_kernel_row,
         in_rows=tile.kd * tile.kh * in_kernel_row,
         in_kernel_part=tile.kd * tile.kh * _row_span(shape, target, tile.positions, tile.kw, tile.ic),
@@ -290,8 +327,8 @@ def _row_span(shape: Shape, target: Target, positions: int, kernel_width: int, c
     """Input elements of ``channels`` channels that outputs in a row read, in whole vectors."""
     width = input_width(shape, positions, kernel_width)
     if shape.sw == 1 and channels >= shape.ic:
-        return round_up(width * channels, target.simd)
-    return width * round_up(channels, target.simd)
+        return round_up(width * channels, target.packed)
+    return width * round_up(channels, target.packed)
 
 
 def _kernels(shape: Shape, way: _Way, tile: Tile) -> list[tuple[int, int, int]]:
@@ -317,7 +354,7 @@ def _can_skip_padding(shape: Shape, target: Target, way: _Way, tile: Tile) -> bo
 
 def _are_kernels_possible(shape: Shape, target: Target, way: _Way, tile: Tile) -> bool:
     """Whether every kernel's offsets fit and its last register block spans the padding it skips."""
-    depth = tile.ic * _taps_as_channels(shape, way)
+    depth = _kernel_depth(tile.ic, shape, target, way)
     row_stride = _row_stride(shape, way, tile)
     if not offsets_fit(shape, rows=tile.positions, row_stride=row_stride, oc_block=tile.oc, depth=depth):
         return False
@@ -333,13 +370,20 @@ def _are_kernels_possible(shape: Shape, target: Target, way: _Way, tile: Tile) -
 
 def _row_stride(shape: Shape, way: _Way, tile: Tile) -> int:
     """Elements from the input of one output position to that of the next, as the kernel reads it (``LDA``)."""
-    channels = tile.ic if way.access == "copied" else shape.groups * shape.ic
+    channels = shape.groups * shape.ic
+    if way.access == "copied":
+        channels = tile.ic if way.lowering == "none" else shape.ic
     stride = shape.sw * channels * (shape.kh if way.lowering == "window" else 1)
     return stride * _reach(shape.kw, shape.dw) if shape.ow == 1 else stride
 
 
 def _weights_tag(problem: Convolution, shape: Shape, target: Target, way: _Way, oc_block: int) -> str:
     """Blocked by output channels; a lowered window whose taps do not fill vectors is kept for oneDNN to rearrange as it runs."""
+    if target.sums_apart:
+        if way.lowering != "none":
+            return weights_tag_of(problem, 16, width_first=way.lowering == "window")
+        in_blocks = way.access == "copied" and shape.ic > target.packed
+        return weights_tag_of(problem, oc_block, pairs="blocks" if in_blocks else "pairs")
     window = shape.kh * shape.kw * shape.ic
     if way.lowering == "window" and not (1 in (shape.kh, shape.kw) and (window <= target.simd or window % target.simd == 0)):
         return weights_tag_of(problem, 16, width_first=True)
@@ -348,17 +392,18 @@ def _weights_tag(problem: Convolution, shape: Shape, target: Target, way: _Way, 
 
 def _scratchpad_bytes(shape: Shape, target: Target, way: _Way, grid: Grid, tile: Tile) -> int:
     """The lists of matrices to multiply and, where it is copied, the threads' copies of the input and the lowered weights."""
-    size = batch_bytes_of(target, tile.pairs)
+    size = batch_bytes_of(target, tile.pairs) + sums_bytes_of(target, tile)
     if way.access != "copied":
         return size
     nb_od, nb_oh = -(-shape.od // grid.od_block), -(-shape.oh // grid.oh_block)
     nb_ow = 1 if way.flat else -(-shape.ow // tile.positions)
     blocks = nb_od * nb_oh * nb_ow * shape.groups * -(-shape.ic // tile.ic)
-    size += target.threads * _copy_elements(shape, way, grid, tile) * FLOAT_BYTES + PAGE
+    size += target.threads * _copy_elements(shape, way, grid, tile) * target.itemsize + PAGE
     size += target.threads * round_up(blocks, PAGE) + PAGE
     if way.lowering != "none":
-        weights = shape.groups * round_up(shape.oc, tile.oc) * shape.kh * shape.kw * shape.ic
-        size += round_up(weights, WEIGHTS_GRANULE) * FLOAT_BYTES + PAGE
+        depth = round_up(_taps_as_channels(shape, way) * shape.ic, _granule(shape, target, way))
+        weights = shape.groups * round_up(shape.oc, tile.oc) * depth * (shape.kh if way.lowering == "row" else 1)
+        size += round_up(weights, WEIGHTS_GRANULE) * target.itemsize + PAGE
     return size
 
 

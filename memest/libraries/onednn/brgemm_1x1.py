@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_blocking import (
-    FLOAT_BYTES,
     PAGE,
     Grid,
     Shape,
@@ -29,6 +28,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     round_up,
     shape_of,
     share_of,
+    sums_bytes_of,
     target_of,
     weights_tag_of,
     widest_block,
@@ -36,7 +36,7 @@ from memest.libraries.onednn.brgemm_blocking import (
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.single import quotient, single
 
-MAX_POSITIONS = 251
+MOST_ROW_BYTES = 1001
 MIN_CHANNEL_SHARE = single(0.95)
 
 
@@ -59,7 +59,7 @@ def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     """The plan of the ``isa`` flavour of the implementation, or None where oneDNN declares the problem unimplemented."""
     if any(k != 1 for k in problem.kernel) or not is_supported(problem):
         return None
-    shape, target = shape_of(problem), target_of(cpu, isa, problem.itemsize)
+    shape, target = shape_of(problem), target_of(cpu, isa, problem.itemsize, problem.source_itemsize)
     if not shape.is_pointwise or are_groups_slow(shape, target):
         return None
     tile = _choose_tile(shape, target)
@@ -68,7 +68,12 @@ def plan_pointwise(problem: Convolution, cpu: Cpu, isa: Isa) -> Plan | None:
     row_stride = shape.sw * shape.groups * shape.ic
     if not offsets_fit(shape, rows=tile.positions, row_stride=row_stride, oc_block=tile.oc, depth=tile.ic):
         return None
-    return channels_last_plan(problem, f"brgconv_1x1:{target.name}", weights_tag_of(problem, tile.oc), batch_bytes_of(target, 1))
+    return channels_last_plan(
+        problem,
+        f"brgconv_1x1:{target.name}",
+        weights_tag_of(problem, tile.oc, pairs="pairs" if target.sums_apart else ""),
+        batch_bytes_of(target, 1) + sums_bytes_of(target, tile),
+    )
 
 
 def _choose_tile(shape: Shape, target: Target) -> Tile | None:
@@ -107,19 +112,20 @@ def _is_worth_trying(shape: Shape, target: Target, oc_block: int) -> bool:
 def _most_positions(shape: Shape, target: Target, oc_block: int) -> int:
     """The most positions of a tile that leave work for every thread and keep results from colliding in the cache."""
     positions = shape.od * shape.oh * shape.ow
-    if 1024 <= shape.ic * FLOAT_BYTES < 4096:
+    if 1024 <= shape.ic * target.itemsize < 4096:
         channel_blocks = shape.batch * -(-shape.oc // oc_block)
         most = max(min(16, positions), -(-positions // -(-target.threads // channel_blocks)))
     else:
         most = max(-(-2048 // oc_block), -(-shape.batch * shape.groups * positions // target.threads))
     distinct = 1000000 // target.threads
     channels = shape.groups * shape.oc
-    if channels * positions * FLOAT_BYTES % PAGE == 0:
-        while distinct * FLOAT_BYTES > 400 and channels % 2 == 0 and channels * positions * FLOAT_BYTES >= PAGE:
+    itemsize = target.result_itemsize
+    if channels * positions * itemsize % PAGE == 0:
+        while distinct * itemsize > 400 and channels % 2 == 0 and channels * positions * itemsize >= PAGE:
             channels //= 2
             distinct //= 2
         distinct += 1 - distinct % 2
-    return max(1, min(positions, most, distinct, MAX_POSITIONS))
+    return max(1, min(positions, most, distinct, -(-MOST_ROW_BYTES // itemsize)))
 
 
 def _tile(shape: Shape, target: Target, whole_image: bool, oc_block: int, positions: int, previous: Tile | None) -> Tile:
@@ -129,22 +135,23 @@ def _tile(shape: Shape, target: Target, whole_image: bool, oc_block: int, positi
     columns = min(shape.oc, oc_block)
     block = register_block(target, positions, columns, ic_block)
     assert block is not None
-    return Tile(oc_block, ic_block, positions, 1, 1, 1, 1, *block)
+    buffered = target.buffers_sums and ic_block < shape.ic
+    return Tile(oc_block, ic_block, positions, 1, 1, 1, 1, *block, buffered)
 
 
 def _spans(shape: Shape, target: Target, tile: Tile, row: int) -> Spans:
     """Input elements the loops touch: oneDNN's estimate counts as many positions as outputs, whatever the stride."""
     block = tile.positions * tile.ic
-    channels = round_up(tile.ic, target.simd)
+    channels = round_up(tile.ic, target.packed)
     return Spans(
-        in_vector=tile.rows * target.simd,
+        in_vector=tile.rows * target.packed,
         in_kernel_row=0,
         in_rows=tile.rows * channels,
         in_kernel_part=0,
         in_channel_chunk=block,
-        in_oc_blocks=tile.positions * round_up(shape.ic, target.simd),
+        in_oc_blocks=tile.positions * round_up(shape.ic, target.packed),
         in_block=block,
         in_thread=row * channels,
-        in_thread_row=round_up(row * tile.ic, target.simd),
+        in_thread_row=round_up(row * tile.ic, target.packed),
         per_position=tile.ic,
     )

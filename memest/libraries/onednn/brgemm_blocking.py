@@ -30,7 +30,8 @@ CERTAIN = 0.9999
 class Target(NamedTuple):
     """An instruction set with its f32 vectors and registers, the threads, and the cache bytes the estimates count on.
 
-    ``itemsize`` is that of the data; a vector holds ``packed`` of them, and ``simd`` of the sums, which are f32.
+    ``itemsize`` is that of the data; a vector holds ``packed`` of them, and ``simd`` of the sums, which are f32; results have
+    ``result_itemsize`` bytes.
     """
 
     isa: Isa
@@ -42,6 +43,7 @@ class Target(NamedTuple):
     l2: int
     itemsize: int
     packed: int
+    result_itemsize: int
 
     @property
     def name(self) -> str:
@@ -50,8 +52,13 @@ class Target(NamedTuple):
 
     @property
     def sums_apart(self) -> bool:
-        """Whether sums are of another type than the results, so that they need a place of their own."""
+        """Whether sums are of another type than the data."""
         return self.itemsize != FLOAT_BYTES
+
+    @property
+    def buffers_sums(self) -> bool:
+        """Whether sums are of another type than the results, so that unfinished ones need a place of their own."""
+        return self.result_itemsize != FLOAT_BYTES
 
 
 class Shape(NamedTuple):
@@ -123,7 +130,7 @@ class Grid(NamedTuple):
 class Tile(NamedTuple):
     """The block of channels, positions and kernel taps of one kernel call, and the register block inside it.
 
-    ``pairs`` is the most matrix pairs one call multiplies and adds up.
+    ``pairs`` is the most matrix pairs one call multiplies and adds up; ``buffered`` when sums wait for more calls in a buffer.
     """
 
     oc: int
@@ -135,6 +142,7 @@ class Tile(NamedTuple):
     pairs: int
     rows: int
     vectors: int
+    buffered: bool
 
 
 class Share(NamedTuple):
@@ -172,12 +180,13 @@ def round_up(n: int, multiple: int) -> int:
 
 
 @remembered(maxsize=64)
-def target_of(cpu: Cpu, isa: Isa, itemsize: int) -> Target:
+def target_of(cpu: Cpu, isa: Isa, itemsize: int, result_itemsize: int | None = None) -> Target:
     """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
     simd, registers = (16, 32) if isa == "avx512" else (8, 16)
     l2_bytes = cpu.l2_bytes if isa == "avx512" else AVX2_L2_BYTES
     packed = simd * FLOAT_BYTES // itemsize
-    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4, itemsize, packed)
+    l1, l2 = cpu.l1_bytes * 7 // 8, l2_bytes * 3 // 4
+    return Target(isa, simd, registers, cpu.threads, cpu.l1_bytes, l1, l2, itemsize, packed, result_itemsize or itemsize)
 
 
 def is_supported(problem: Convolution) -> bool:
@@ -215,18 +224,19 @@ def are_groups_slow(shape: Shape, target: Target) -> bool:
     """Whether oneDNN leaves the grouped convolution to others: depthwise ones and, with AVX-512, those of few input channels."""
     if shape.groups == 1:
         return False
-    return shape.ic == shape.oc == 1 or (target.isa == "avx512" and shape.ic <= target.simd)
+    few = target.isa == "avx512" and shape.ic <= target.simd
+    return shape.ic == shape.oc == 1 or (few and not (target.sums_apart and (shape.ic % 4 or shape.oc % 4)))
 
 
 def fold_strided_width(shape: Shape, target: Target) -> Shape:
     """``shape`` with as much of the width as kernel, stride and input have in common moved to the channels, where oneDNN does so."""
     if shape.groups > 1 or shape.dw > 1 or shape.kw == 1 or shape.sw == 1 or shape.left > 0 or shape.right > 0:
         return shape
-    if shape.ic > target.simd and shape.ic % target.simd:
+    if (shape.ic > target.packed and shape.ic % target.packed) or (target.sums_apart and shape.ic % 2):
         return shape
     for factor in range(min(shape.kw, shape.sw, shape.iw), 1, -1):
         channels = shape.ic * factor
-        fills_vectors = channels <= target.simd or channels % target.simd == 0
+        fills_vectors = channels <= target.packed or channels % target.packed == 0
         if fills_vectors and shape.iw % factor == shape.kw % factor == shape.sw % factor == 0:
             return shape._replace(ic=channels, iw=shape.iw // factor, kw=shape.kw // factor, sw=shape.sw // factor)
     return shape
@@ -237,22 +247,24 @@ def input_width(shape: Shape, positions: int, kernel_width: int) -> int:
     return min(shape.iw, (positions - 1) * min(kernel_width, shape.sw) + (kernel_width - 1) * shape.dw + 1)
 
 
-def input_channel_block(shape: Shape, target: Target, oc_block: int, taps: tuple[int, int, int], width: int, rows: int) -> int:
+def input_channel_block(
+    shape: Shape, target: Target, oc_block: int, taps: tuple[int, int, int], width: int, rows: int, granule: int = 1
+) -> int:
     """Input channels of one kernel call: as many vectors as leave the input in L1 and the whole call in L2.
 
     ``taps`` are the kernel's blocks, ``width`` the input positions of a register block, ``rows`` the register block that the
-    search looked at before.
+    search looked at before. All channels are rounded up to ``granule``.
     """
-    vectors = -(-shape.ic // target.simd)
-    most = min(5 * target.simd, vectors)
+    vectors = -(-shape.ic // target.packed)
+    most = min(5 * target.packed, vectors)
     kd, kh, kw = taps
     if kw > 1:
-        most = max(1, min(most, target.l1 // (width * FLOAT_BYTES * target.simd)))
-    per_channel = (kd * kh * kw * oc_block + kd * kh * width) * FLOAT_BYTES
-    most = max(1, min(most, (target.l2 - rows * oc_block * FLOAT_BYTES) // (per_channel * target.simd)))
+        most = max(1, min(most, target.l1 // (width * target.itemsize * target.packed)))
+    per_channel = (kd * kh * kw * oc_block + kd * kh * width) * target.itemsize
+    most = max(1, min(most, (target.l2 - rows * oc_block * target.result_itemsize) // (per_channel * target.packed)))
     if target.isa == "avx2" and vectors <= 256 and per_channel < 1400:
         most = vectors
-    return min(shape.ic, most * target.simd)
+    return min(round_up(shape.ic, granule), most * target.packed)
 
 
 def estimated_rows(target: Target, oc_block: int) -> int:
@@ -335,7 +347,7 @@ def share_of(shape: Shape, target: Target, channels_innermost: bool, grid: Grid,
         job,
         min(shape.batch, -(-job // (image * shape.groups * nb_oc))),
         oc_blocks,
-        -(-min(shape.oc, oc_blocks * tile.oc) // target.simd),
+        -(-min(shape.oc, oc_blocks * tile.oc) // target.packed),
         od_blocks,
         od,
         oh_blocks,
@@ -402,49 +414,55 @@ def _cost(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, ti
 
     Each loop that uses a tensor anew, outermost first, averages its cost with that of the cache holding what an iteration touches.
     """
-    simd, volume, taps = target.simd, shape.kernel_volume, tile.kd * tile.kh * tile.kw
+    simd, volume, taps = target.packed, shape.kernel_volume, tile.kd * tile.kh * tile.kw
     plane, row_image = share.od * share.oh, share.od * share.oh * share.row
     oc_all = share.oc_vectors * simd
     oc_near = oc_all if channels_innermost else tile.vectors * simd
     weights_near = volume * oc_near * shape.ic
     weights_call, result_call = taps * tile.oc * tile.ic, tile.positions * tile.oc
-    l2 = -(-target.l2 // FLOAT_BYTES)
+    result_bytes = target.result_itemsize + (FLOAT_BYTES if tile.buffered else 0)
+
+    def is_near(data: int, results: int) -> bool:
+        return target.itemsize * data + result_bytes * results < target.l2
 
     weights = MEMORY_COST
     if share.images > 1:
-        touched = plane * spans.in_thread + row_image * oc_all + volume * oc_all * shape.ic
-        weights = _averaged(weights, share.images, touched < l2)
+        near = is_near(plane * spans.in_thread + volume * oc_all * shape.ic, row_image * oc_all)
+        weights = _averaged(weights, share.images, near)
     if share.od_blocks > 1:
-        touched = grid.od_block * share.oh * spans.in_thread + share.oh * share.row * oc_near + weights_near
-        weights = _averaged(weights, share.od_blocks, touched < l2)
+        near = is_near(grid.od_block * share.oh * spans.in_thread + weights_near, share.oh * share.row * oc_near)
+        weights = _averaged(weights, share.od_blocks, near)
     if share.oh_blocks > 1:
-        touched = grid.oh_block * spans.in_thread + share.row * oc_near + weights_near
-        weights = _averaged(weights, share.oh_blocks, touched < l2)
+        near = is_near(grid.oh_block * spans.in_thread + weights_near, share.row * oc_near)
+        weights = _averaged(weights, share.oh_blocks, near)
     if share.row_blocks > 1:
-        weights = _averaged(weights, share.row_blocks, spans.in_block + tile.positions * oc_near + weights_near < l2)
+        weights = _averaged(weights, share.row_blocks, is_near(spans.in_block + weights_near, tile.positions * oc_near))
     register_blocks = -(-tile.positions // tile.rows)
     if register_blocks > 1:
-        weights = _averaged(weights, register_blocks, spans.in_rows + tile.rows * tile.oc + weights_call < l2)
+        weights = _averaged(weights, register_blocks, is_near(spans.in_rows + weights_call, tile.rows * tile.oc))
 
     destination = MEMORY_COST
     calls = _calls(shape, tile)
     kernel_parts = calls[1] * calls[2] * calls[3]
     if calls[0] > 1:
-        destination = _averaged(destination, calls[0], spans.in_channel_chunk + result_call + volume * tile.oc * tile.ic < l2)
+        near = is_near(spans.in_channel_chunk + volume * tile.oc * tile.ic, result_call)
+        destination = _averaged(destination, calls[0], near)
     if kernel_parts > 1:
-        destination = _averaged(destination, kernel_parts, spans.in_kernel_part + result_call + weights_call < l2)
+        destination = _averaged(destination, kernel_parts, is_near(spans.in_kernel_part + weights_call, result_call))
 
     source = MEMORY_COST
     if share.oc_blocks > 1:
         weights_block = volume * tile.oc * shape.ic
         if channels_innermost:
-            source = _averaged_source(source, share.oc_blocks, spans.in_oc_blocks, result_call + weights_block, target)
+            near = is_near(spans.in_oc_blocks + weights_block, result_call)
+            source = _averaged_source(source, share.oc_blocks, spans.in_oc_blocks, near, target)
         else:
-            results = tile.oc * row_image
-            source = _averaged_source(source, share.oc_blocks, plane * spans.in_thread_row, results + weights_block, target)
+            data = plane * spans.in_thread_row
+            near = is_near(data + weights_block, tile.oc * row_image)
+            source = _averaged_source(source, share.oc_blocks, data, near, target)
     if tile.kw > 1:
-        source = _averaged_source(source, tile.kw, spans.in_kernel_row, tile.oc * tile.ic, target)
-    source = _averaged_source(source, simd, spans.in_vector, tile.oc, target)
+        source = _averaged_source(source, tile.kw, spans.in_kernel_row, is_near(spans.in_kernel_row + tile.oc * tile.ic, 0), target)
+    source = _averaged_source(source, target.simd, spans.in_vector, is_near(spans.in_vector + tile.oc, 0), target)
 
     positions = share.images * row_image
     weights_uses = product(share.images, share.od_blocks, share.oh_blocks, share.row_blocks, register_blocks)
@@ -454,6 +472,11 @@ def _cost(shape: Shape, target: Target, channels_innermost: bool, grid: Grid, ti
         single(weights * product(volume * share.oc_vectors * shape.ic, weights_uses)),
         product(CALL_COST, share.job, *calls),
     )
+
+
+def sums_bytes_of(target: Target, tile: Tile) -> int:
+    """Scratchpad bytes of the threads' unfinished sums."""
+    return target.threads * tile.oc * tile.positions * FLOAT_BYTES + PAGE if tile.buffered else 0
 
 
 def batch_bytes_of(target: Target, elements: int) -> int:
@@ -474,12 +497,18 @@ def channels_last_plan(problem: Convolution, implementation: str, weights_tag: s
     )
 
 
-def weights_tag_of(problem: Convolution, oc_block: int, *, width_first: bool = False) -> str:
-    """Output channels outermost and blocked innermost, input channels just before: ``Acdb16a``, grouped ``aBdec16b``."""
+def weights_tag_of(problem: Convolution, oc_block: int, *, width_first: bool = False, pairs: str = "") -> str:
+    """Output channels outermost and blocked innermost, input channels just before: ``Acdb16a``, grouped ``aBdec16b``.
+
+    With ``pairs`` the input channels are blocked too: around the output channels' block, the block before it given: ``AcdB16b16a2b``.
+    """
     first = 1 if problem.groups > 1 else 0
     letters = "abcdef"[: first + 2 + problem.spatial_dims]
     oc, ic, spatial = letters[first], letters[first + 1], letters[first + 2 :]
-    return f"{letters[:first]}{oc.upper()}{spatial[::-1] if width_first else spatial}{ic}{oc_block}{oc}"
+    lead = f"{letters[:first]}{oc.upper()}{spatial[::-1] if width_first else spatial}"
+    if not pairs:
+        return f"{lead}{ic}{oc_block}{oc}"
+    return f"{lead}{ic.upper()}{f'16{ic}' if pairs == 'blocks' else ''}{oc_block}{oc}2{ic}"
 
 
 def _averaged(first: float, times: int, in_l2: bool) -> float:
@@ -488,11 +517,11 @@ def _averaged(first: float, times: int, in_l2: bool) -> float:
     return quotient(single(first + single(again * (times - 1))), times)
 
 
-def _averaged_source(first: float, times: int, source: int, others: int, target: Target) -> float:
+def _averaged_source(first: float, times: int, source: int, in_l2: bool, target: Target) -> float:
     """The same for the source, which stays in L1 when the ``source`` elements of an iteration fit there."""
-    if FLOAT_BYTES * source < target.l1:
+    if target.itemsize * source < target.l1:
         return quotient(single(first + single(L1_COST * (times - 1))), times)
-    return _averaged(first, times, FLOAT_BYTES * (source + others) < target.l2)
+    return _averaged(first, times, in_l2)
 
 
 def _covered(blocks: int, x: int, nx: int, x_block: int, y: int, y_block: int) -> int:

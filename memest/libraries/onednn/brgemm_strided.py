@@ -24,6 +24,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     target_of,
 )
 from memest.libraries.onednn.problem import Convolution, Plan
+from memest.libraries.onednn.rough import End, wanted
 from memest.libraries.onednn.single import quotient, single
 from memest.remembered import remembered
 
@@ -109,11 +110,28 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
         cpu.l2_bytes,
         channels_innermost,
     )
+    end = wanted() if min(shape.ic, shape.oc) >= machine.simd else None  # with fewer channels, no blocks may be good enough
+    if end is not None:
+        return _rough_plan(problem, shape, target, end)
     blocks = _choose_blocks(shape, target)
     if blocks is None:
         return None
     weights_tag = _weights_tag(problem, blocks.tile.ic, paired=machine.sums_apart)
     return channels_last_plan(problem, f"brgconv_strided:{machine.name}", weights_tag, _scratchpad_bytes(shape, blocks, target))
+
+
+def _rough_plan(problem: Convolution, shape: Shape, target: _Target, end: End) -> Plan:
+    """The plan with the least or the most bytes that any blocks could give."""
+    machine = target.machine
+    tags = [_weights_tag(problem, vectors * target.simd, paired=machine.sums_apart) for vectors in range(1, 5)]
+    if end == "least":
+        plans = [channels_last_plan(problem, f"brgconv_strided:{machine.name}", tag, 0) for tag in tags]
+        return min(plans, key=lambda plan: plan.weights.bytes)
+    whole = _Blocks(_Tile(4 * target.simd, shape.id, shape.ih, _round_up(shape.iw, shape.sw)), shape.kd, shape.kh)
+    lists = machine.threads * (_round_up(shape.id * shape.ih * shape.iw * shape.groups, PAGE) + PAGE)
+    scratchpad = _scratchpad_bytes(shape, whole, target) + lists
+    plans = [channels_last_plan(problem, f"brgconv_strided:{machine.name}", tag, scratchpad) for tag in tags]
+    return max(plans, key=lambda plan: plan.weights.bytes)
 
 
 def _are_groups_slow(shape: Shape, machine: Target) -> bool:

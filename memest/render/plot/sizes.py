@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import log
 from typing import Any
 
-from memest.growth import Growth, Point
+from memest.planning.growth import Growth, Point
 from memest.render.plot import canvas
 from memest.units import format_bytes
 

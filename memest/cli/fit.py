@@ -1,0 +1,56 @@
+"""``memest fit``: the largest sizes whose step fits a budget."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    budget: o.Budget = None,
+    on: o.On = None,
+    hardware: o.HardwareFile = None,
+    vary: Annotated[str, typer.Option("--vary", metavar="SIZES", help="batch, H, H=W=D; several joined by commas.")] = "batch",
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    step: Annotated[Optional[int], typer.Option("--step", min=1, metavar="N", help="Sizes that vary are multiples of N.")] = None,  # noqa: UP045
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    levers: o.Levers = None,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """Find the largest batch or size that fits.
+
+    --input gives the sizes that do not vary (a torch model is imported at it). Several sizes that vary give the front: every pair of
+    which none can grow without the other shrinking.
+
+    \b
+    Examples:
+      memest fit resnet50 --budget 24GiB --input 3x224x224 --optimizer adam
+      memest fit unet3d --budget 24GiB --vary D=H=W --batch 1 --optimizer adam
+      memest fit unet3d --on a100-40gb --vary batch,D=H=W
+      memest fit resnet50 --budget 512MiB --input 3x64x64 --infer --format json
+
+    \b
+    Exit codes: 0 something fits, 1 nothing fits, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.planning import fitted, limit_of
+    from memest.cli.request import Request
+    from memest.render.fits import fit_report
+
+    request = Request(
+        model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, levers=levers or (), threads=threads, isa=isa
+    )
+    graph, found = fitted(request, limit_of(on, budget, hardware), vary, step)
+    show(fit_report(found, graph.name), form, output)
+    if not found.fits:
+        raise typer.Exit(DOES_NOT_FIT)

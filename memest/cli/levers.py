@@ -1,0 +1,41 @@
+"""``memest levers``: what can be changed to need less memory, and what each change costs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    name: Annotated[Optional[str], typer.Argument(metavar="[LEVER]", help="Show one lever in full.")] = None,  # noqa: UP045
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """List the levers, or show one in full.
+
+    A lever is something a user can change to train or infer in less memory; commands that estimate take it as --lever.
+
+    \b
+    Examples:
+      memest levers
+      memest levers channels_last
+      memest levers --format json
+
+    \b
+    Exit codes: 0 done, 2 usage.
+    """
+    from memest.cli.output import show
+    from memest.errors import MemestError, UsageError
+    from memest.render.catalog import lever_report, levers_report
+
+    if name is None:
+        show(levers_report(), form, output)
+        return
+    try:
+        report = lever_report(name)
+    except MemestError as e:
+        raise UsageError(str(e)) from None
+    show(report, form, output)

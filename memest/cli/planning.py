@@ -1,0 +1,128 @@
+"""From the words of ``fit`` and ``sweep`` to their API calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from memest.cli.request import Request, bind_shapes, check_names, cpu_of, limits, open_with_inputs, parse_inputs
+from memest.errors import UsageError, did_you_mean
+from memest.graph import Graph
+from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
+from memest.planning.fit import Fit, fit
+from memest.planning.sweep import SETTINGS, Sweep, sweep
+from memest.sources import is_torch, open_model
+from memest.timeline import bind
+
+_RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
+MOST_VALUES = 1_000_000
+
+
+def limit_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> int:
+    """The one limit of a fit: a budget, or all the memory of a machine."""
+    places = limits(on, budget, file)
+    if len(places) != 1:
+        raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
+    return sum(tier.usable_bytes for tier in places[0].tiers)
+
+
+def fitted(request: Request, limit: int, vary: str, step: int | None) -> tuple[Graph, Fit]:
+    """The graph, and the largest that fits."""
+    check_names(request)
+    texts = [part.strip() for part in vary.split(",")]
+    graph = _opened(request)
+    varied = {s for group in groups_of(graph, texts) for s in group}
+    batch, sizes = _fixed(graph, request, varied)
+    found = fit(
+        graph,
+        limit,
+        texts,
+        batch=batch,
+        step=step,
+        mode="train" if request.train else "infer",
+        optimizer=request.optimizer,
+        loss=request.loss,
+        levers=request.levers,
+        cpu=cpu_of(request),
+        **sizes,
+    )
+    return graph, found
+
+
+def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Sweep]:
+    """The graph, and the peaks over ``axes`` (texts such as ``batch=1..64``)."""
+    check_names(request)
+    if not axes:
+        raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
+    settings: dict[str, Any] = {
+        "mode": "train" if request.train else "infer",
+        "optimizer": request.optimizer,
+        "loss": request.loss,
+    }
+    graph = _opened(request)
+    ties: list[tuple[tuple[str, ...], list[int]]] = []
+    for text in axes:
+        names, equals, values = text.rpartition("=")
+        if not equals or not names or not values:
+            raise UsageError(f"--axis {text!r}: write NAME=VALUES, such as batch=1..64")
+        if names in SETTINGS:
+            settings[names] = [v.strip() for v in values.split(",")]
+        else:
+            ties.append((groups_of(graph, [names])[0], _numbers(values, text)))
+    varied = {s for group, _ in ties for s in group}
+    batch, sizes = _fixed(graph, request, varied)
+    fixed = {**sizes, **({} if batch is None else {str(batch_symbol(graph)): batch})}
+    return graph, sweep(
+        graph,
+        axes=[*ties, *(((name,), [n]) for name, n in fixed.items())],
+        levers=request.levers,
+        cpu=cpu_of(request),
+        invalid="skip" if skip else "raise",
+        **settings,
+    )
+
+
+def _opened(request: Request) -> Graph:
+    if is_torch(request.model):
+        return open_with_inputs(request.model, request.inputs, request.batch)[0]
+    return open_model(request.model)
+
+
+def _fixed(graph: Graph, request: Request, varied: set[str]) -> tuple[int | None, dict[str, Any]]:
+    """(the batch, the other sizes) that the request gives and that do not vary."""
+    first, known = batch_symbol(graph), symbols_in_order(graph)
+    rest = [s for s in known if s not in varied]
+    if not rest:
+        return None, {}
+    if rest == [first] and not request.inputs:
+        if request.batch is None:
+            raise UsageError("give --batch, or let it vary")
+        return request.batch, {}
+    if not request.inputs:
+        raise UsageError(f"give --input with the sizes that do not vary: {', '.join('batch' if s == first else s for s in rest)}")
+    batch = request.batch or (1 if first in varied and not is_torch(request.model) else None)
+    given = parse_inputs(request.inputs)
+    whole = all(len(shape) == len(i.shape) for shape, i in zip(given.values(), graph.inputs, strict=False))
+    shapes = bind_shapes(graph.inputs, given, None if whole and request.batch is None else batch)
+    sizes = {s: n for s, n in bind(graph.inputs, shapes).items() if s in rest}
+    return sizes.pop(str(first), None), sizes
+
+
+def _numbers(text: str, whole: str) -> list[int]:
+    """``1,2,4``, ``1..64`` or ``32..512:32``."""
+    found = _RANGE.fullmatch(text)
+    if found:
+        first, last, step = int(found[1]), int(found[2]), int(found[3] or 1)
+        values = range(first, last + 1, step) if step else range(0)
+        if len(values) > MOST_VALUES:
+            raise UsageError(f"--axis {whole!r}: {len(values):,} values; give a step (first..last:step), at most {MOST_VALUES:,} values")
+        if not values:
+            raise UsageError(f"--axis {whole!r}: an empty range; write first..last or first..last:step")
+        return list(values)
+    parts = [p.strip() for p in text.split(",")]
+    if not all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts):
+        hint = did_you_mean(whole.partition("=")[0], SETTINGS)
+        raise UsageError(f"--axis {whole!r}: values are whole numbers joined by commas, or first..last:step{hint}")
+    return [int(p) for p in parts]

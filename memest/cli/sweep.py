@@ -1,0 +1,51 @@
+"""``memest sweep``: the peak over a product of sizes and settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    axes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
+    ] = None,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    levers: o.Levers = None,
+    skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """Estimate a whole product of sizes, optimizers, losses, dtypes and modes at once.
+
+    VALUES are numbers joined by commas, or a range: first..last, first..last:step. --input and --batch give the sizes that have no axis.
+
+    \b
+    Examples:
+      memest sweep resnet50 --axis batch=1..64 --axis H=W=64..512:32 --optimizer adam
+      memest sweep unet3d --axis batch=1,2,4 --axis D=H=W=32..128:16 --axis optimizer=sgd,adam --format csv -o peaks.csv
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import show
+    from memest.cli.planning import swept
+    from memest.cli.request import Request
+    from memest.render.fits import sweep_report
+
+    request = Request(
+        model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, levers=levers or (), threads=threads, isa=isa
+    )
+    graph, found = swept(request, axes or (), skip)
+    show(sweep_report(found, graph.name), form, output)

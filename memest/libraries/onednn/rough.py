@@ -1,0 +1,37 @@
+"""A rough reading of long searches: the least or the most that any of the candidates would need, instead of what the best one needs.
+
+Where least and most come to the same, the search need not be run. Allocations only ever add to what is alive, so a plan with less of
+everything gives a lower peak, and one with more a higher one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+End = Literal["least", "most"]
+
+
+class Rough:
+    """A context in which searches may answer roughly; ``asked`` says whether one did."""
+
+    _current: list[Rough | None] = [None]  # noqa: RUF012 - the innermost context, for all
+
+    def __init__(self, end: End) -> None:
+        self.end: End = end
+        self.asked = False
+
+    def __enter__(self) -> Rough:
+        self._before, Rough._current[0] = Rough._current[0], self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        Rough._current[0] = self._before
+
+
+def wanted() -> End | None:
+    """Which end a search may answer with; None where it has to be run."""
+    rough = Rough._current[0]
+    if rough is None:
+        return None
+    rough.asked = True
+    return rough.end

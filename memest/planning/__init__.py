@@ -1,0 +1,1 @@
+"""Planning: many estimates at once, the largest that fits, two side by side."""

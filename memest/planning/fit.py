@@ -1,0 +1,269 @@
+"""The largest that fits: how far sizes can grow within a budget of bytes.
+
+The bytes of the counted tensors never fall when a size grows, so they bound the search from above; below that bound every value is
+asked exactly, because what a library's kernel holds may fall again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import lcm
+
+import numpy as np
+
+from memest.errors import MemestError, UsageError
+from memest.estimate import Estimate, Job, estimate, prepare
+from memest.graph import Graph
+from memest.libraries.cpu import Cpu
+from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
+from memest.planning.peaks import peaks, piece_at
+from memest.program import LiveSets
+from memest.units import parse_budget
+
+LARGEST = 2**31 - 1
+FIRST_TRIED = 512
+WINDOW = 1024
+FRONT = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The largest sizes that fit ``budget_bytes``, with the peak there, and the next larger with theirs (None: none is larger). Where
+    nothing fits, ``sizes`` is None and ``smallest`` is the estimate of the smallest configuration, which says what binds.
+
+    ``step`` is what the varied sizes are multiples of. With several free variables ``front`` holds one fit for each pair of sizes of
+    which none can grow without another shrinking, and this fit is its first."""
+
+    budget_bytes: int
+    varied: tuple[tuple[str, ...], ...]
+    step: tuple[int, ...]
+    sizes: Mapping[str, int] | None
+    peak_bytes: int | None
+    next_sizes: Mapping[str, int] | None
+    next_bytes: int | None
+    smallest: Estimate | None
+    front: tuple[Fit, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """True when some configuration fits."""
+        return self.sizes is not None
+
+    @property
+    def value(self) -> int | None:
+        """The size found for the first of the varied names."""
+        return None if self.sizes is None else self.sizes[self.varied[0][0]]
+
+
+def fit(
+    graph: Graph,
+    budget: int | str,
+    vary: str | Sequence[str] = "batch",
+    *,
+    batch: int | None = None,
+    step: int | None = None,
+    mode: str = "train",
+    optimizer: str = "sgd",
+    loss: str = "cross_entropy",
+    dtype: str = "float32",
+    levers: Sequence[str] = (),
+    cpu: Cpu | None = None,
+    **sizes: int,
+) -> Fit:
+    """The largest value of ``vary`` whose step needs at most ``budget`` (bytes, or text with a unit such as ``24GiB``).
+
+    ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
+    All other sizes are given by name (``batch=2, H=224``). Sizes the network cannot run at are left out; ``step`` makes the varied
+    sizes multiples of a number of one's own (the batch only where nothing else varies). Raises UsageError for a budget without a unit,
+    and for unknown or missing sizes.
+    """
+    limit = parse_budget(budget) if isinstance(budget, str) else budget
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"budget {budget!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
+    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+    groups = groups_of(graph, [vary] if isinstance(vary, str) else list(vary))
+    fixed = _fixed(graph, groups, batch, sizes)
+
+    def smallest(at: Mapping[str, int]) -> Estimate:
+        shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
+        return estimate(graph, input_shape=shapes, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+
+    search = _Search(job, groups, fixed, limit, step)
+    found = search.front()
+    if not found:
+        least = search.smallest()
+        return search.result(None, None, None, None, smallest(least))
+    return found[0] if len(groups) == 1 else _with_front(found)
+
+
+def _with_front(found: Sequence[Fit]) -> Fit:
+    first = found[0]
+    return Fit(**{**{f: getattr(first, f) for f in first.__dataclass_fields__}, "front": tuple(found)})
+
+
+class _Search:
+    """One question: the job, what varies, what is fixed, and the limit."""
+
+    def __init__(self, job: Job, groups: Sequence[tuple[str, ...]], fixed: Mapping[str, int], limit: int, step: int | None) -> None:
+        self.job, self.groups, self.fixed, self.limit = job, tuple(groups), dict(fixed), limit
+        self.first, self.steps, self.live = self._start(step)
+
+    def _start(self, step: int | None) -> tuple[dict[str, int], tuple[int, ...], LiveSets]:
+        """The smallest sizes the network runs at, what each varied size has to be a multiple of, and the compiled step for large ones."""
+        live, error = self._first_live(step or 1)
+        multiples = live.conditions.multiple
+        own = [1 if len(self.groups) > 1 and batch_symbol(self.job.graph) in group else step or 1 for group in self.groups]
+        steps = tuple(lcm(n, *(multiples.get(s, 1) for s in group)) for n, group in zip(own, self.groups, strict=True))
+        large = {s: -(-FIRST_TRIED // n) * n for group, n in zip(self.groups, steps, strict=True) for s in group}
+        piece = piece_at(self.job, {**self.fixed, **large})
+        main = piece.live or live
+        for scale in range(1, FIRST_TRIED + 1):
+            at = {s: scale * n for group, n in zip(self.groups, steps, strict=True) for s in group}
+            if piece_at(self.job, {**self.fixed, **at}).live is not None:
+                return at, steps, main
+        raise error or UsageError("no size was found at which the network runs")
+
+    def _first_live(self, step: int) -> tuple[LiveSets, MemestError | None]:
+        """The compiled step at the first of growing sizes that the network runs at."""
+        error: MemestError | None = None
+        tried = dict.fromkeys([*(2**e for e in range(6, 11)), *range(1, 65), *(96, 160, 192, 224, 240, 299, 320, 384)])
+        for size in tried:
+            at = {s: -(-size // step) * step for group in self.groups for s in group}
+            piece = piece_at(self.job, {**self.fixed, **at})
+            if piece.live is not None:
+                return piece.live, error
+            error = error or piece.error
+        raise UsageError(f"{self.job.graph.name} runs at none of the sizes tried, up to {max(tried)}: {error}")
+
+    def smallest(self) -> dict[str, int]:
+        """All sizes of the smallest configuration."""
+        return {**self.fixed, **self.first}
+
+    def front(self) -> list[Fit]:
+        """The fits of which none can grow without another size shrinking, by growing size of the later groups."""
+        if len(self.groups) == 1:
+            found = self._largest({}, 0)
+            return [] if found is None else [found]
+        others = [self._range(g) for g in range(1, len(self.groups))]
+        fits: list[Fit] = []
+        for values in product(*others):
+            at = {s: v for group, v in zip(self.groups[1:], values, strict=True) for s in group}
+            found = self._largest(at, 0)
+            if found is not None:
+                fits.append(found)
+        return [f for f in fits if not any(_exceeds(g, f, self.groups) for g in fits)]
+
+    def _range(self, number: int) -> list[int]:
+        """Values of a later group up to the largest that fits with the others at their smallest."""
+        others = {s: n for s, n in self.first.items() if s not in self.groups[number]}
+        found = self._largest(others, number)
+        if found is None or found.sizes is None:
+            return []
+        least, step, most = self.first[self.groups[number][0]], self.steps[number], found.sizes[self.groups[number][0]]
+        count = (most - least) // step + 1
+        stride = step * max(1, -(-count // FRONT))
+        return list(range(most, least - 1, -stride))[::-1]
+
+    def _largest(self, given: Mapping[str, int], number: int) -> Fit | None:
+        """The largest value of one group with all other sizes given; None where none fits."""
+        group, step = self.groups[number], self.steps[number]
+        rest = {**self.fixed, **{s: n for s, n in self.first.items() if s not in group}, **given}
+        least = self.first[group[0]] // step
+        end = self._too_much(rest, group, step, least)
+        while end > least:
+            start = max(least, end - WINDOW)
+            values = np.arange(start, end, dtype=np.int64) * step
+            answer = peaks(
+                self.job, {s: values if s in group else np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols}
+            )
+            good = np.flatnonzero((answer.peak >= 0) & (answer.peak <= self.limit))
+            if len(good):
+                return self._found(rest, group, step, int(values[good[-1]]), int(answer.peak[good[-1]]))
+            end = start
+        return None
+
+    def _too_much(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, least: int) -> int:
+        """A multiple of the step from which on the counted tensors alone exceed the limit (or sizes end)."""
+        most = LARGEST // step
+        low, high = least - 1, least
+        while high < most and self._counted(rest, group, high * step) <= self.limit:
+            low, high = high, min(2 * high + 1, most)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._counted(rest, group, middle * step) <= self.limit:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _counted(self, rest: Mapping[str, int], group: tuple[str, ...], value: int) -> int:
+        return self.live.counted({**rest, **dict.fromkeys(group, value)})
+
+    def _found(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int, peak: int) -> Fit:
+        after = self._next(rest, group, step, value)
+        return self.result({**rest, **dict.fromkeys(group, value)}, peak, *after, None)
+
+    def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
+        for larger in range(value + step, min(value + 64 * step, LARGEST), step):
+            at = {**rest, **dict.fromkeys(group, larger)}
+            answer = peaks(self.job, {s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols})
+            if answer.peak[0] >= 0:
+                return at, int(answer.peak[0])
+        return None, None
+
+    def result(
+        self,
+        sizes: Mapping[str, int] | None,
+        peak: int | None,
+        next_sizes: Mapping[str, int] | None,
+        next_bytes: int | None,
+        smallest: Estimate | None,
+    ) -> Fit:
+        """The answer, with the names users know."""
+        first = batch_symbol(self.job.graph)
+
+        def named(at: Mapping[str, int] | None) -> dict[str, int] | None:
+            return None if at is None else {"batch" if s == first else s: n for s, n in at.items()}
+
+        return Fit(
+            budget_bytes=self.limit,
+            varied=tuple(tuple("batch" if s == first else s for s in group) for group in self.groups),
+            step=self.steps,
+            sizes=named(sizes),
+            peak_bytes=peak,
+            next_sizes=named(next_sizes),
+            next_bytes=next_bytes,
+            smallest=smallest,
+        )
+
+
+def _exceeds(a: Fit, b: Fit, groups: Sequence[tuple[str, ...]]) -> bool:
+    """True when ``a`` is at least as large in every group and larger in one."""
+    assert a.sizes is not None and b.sizes is not None
+    ours, theirs = ([f.sizes[g[0]] for g in a.varied] for f in (a, b) if f.sizes is not None)
+    return ours != theirs and all(x >= y for x, y in zip(ours, theirs, strict=True))
+
+
+def _fixed(graph: Graph, groups: Sequence[tuple[str, ...]], batch: int | None, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes that do not vary; UsageError when one is missing, unknown or given although it varies."""
+    known, first = symbols_in_order(graph), batch_symbol(graph)
+    given = dict(sizes)
+    if batch is not None:
+        if first is None:
+            raise UsageError("the graph's batch is a number; leave batch out")
+        given[first] = batch
+    varied = {s for group in groups for s in group}
+    for name, value in given.items():
+        title = "batch" if name == first else name
+        if name not in known:
+            raise UsageError(f"the graph has no size {name!r}; it has {', '.join(known)}")
+        if name in varied:
+            raise UsageError(f"{title} varies, so it cannot be given too")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{title}: sizes are positive whole numbers, got {value!r}")
+    missing = ["batch" if s == first else s for s in known if s not in varied and s not in given]
+    if missing:
+        raise UsageError(f"give {', '.join(f'{m}=…' for m in missing)}, or let it vary")
+    return given

@@ -1,0 +1,307 @@
+"""The peak of one job at many sizes: live sets read with arrays.
+
+Every piece of the compiled step (see memest.program) answers for the sizes its conditions hold at. Its candidate moments are one matrix
+product over a chunk of sizes; moments that lose everywhere in the chunk are left out before, and what a library's kernels hold is asked
+only where such a moment could still be the peak (memest.lanes plays the kernel for all of those sizes at once). What int64 or float64
+could not hold exactly goes the way of a single estimate, in Python ints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memest.conditions import Conditions, reduced
+from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve
+from memest.errors import MemestError
+from memest.estimate import Job, check_guards, summarize
+from memest.lanes import by_lanes
+from memest.libraries.onednn.rough import Rough
+from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
+from memest.tensor import Shape
+from memest.timeline import bind
+
+Column = NDArray[Any]
+CHUNK = 16_384
+EXACT_FLOAT = 2**53
+MOST_PIECES = 64
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Sizes the network cannot run at: which rows, and what an estimate of the first of them says."""
+
+    rows: Column
+    error: MemestError
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Bytes per row (int64, or Python ints where they do not fit); rows of ``refused`` hold -1."""
+
+    resident: Column
+    peak: Column
+    refused: tuple[Refused, ...]
+
+
+def peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
+    """The peak of ``job`` at each row of ``sizes`` (int64 columns by symbol, equally long, at least one row)."""
+    result = _Result(len(next(iter(sizes.values()))))
+    pieces: list[Piece] = job.graph.memo.setdefault(("pieces", job.recipe), [])
+    pending = result.outside(job, sizes)
+    number = 0
+    while len(pending):
+        if number == len(pieces):
+            if number >= MOST_PIECES:
+                result.one_by_one(job, sizes, pending)
+                break
+            pieces.append(_compiled(job, _row(sizes, pending[0])))
+        piece = pieces[number]
+        number += 1
+        mask = hold(piece.conditions, {s: c[pending] for s, c in sizes.items()})
+        if number == len(pieces) and not mask[0]:
+            result.one_by_one(job, sizes, pending[:1])
+            mask[0] = True
+            pending = pending[1:]
+            continue
+        rows, pending = pending[mask], pending[~mask]
+        if len(rows):
+            result.fill(piece, sizes, rows)
+    return result.finished()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the sizes: the compiled step that holds there, or what an estimate says instead."""
+
+    conditions: Conditions
+    live: LiveSets | None
+    error: MemestError | None
+
+
+class _Result:
+    """The columns of the answer while they are filled."""
+
+    def __init__(self, count: int) -> None:
+        self.resident = np.full(count, -1, dtype=np.int64)
+        self.peak = np.full(count, -1, dtype=np.int64)
+        self.large: dict[int, Summary] = {}
+        self.refused: list[Refused] = []
+
+    def outside(self, job: Job, sizes: Mapping[str, Column]) -> Column:
+        """Note the rows for which the graph was not described; the others."""
+        rows = np.arange(len(self.peak))
+        inside = hold(reduced(job.graph.guards, sizes), sizes)
+        if not inside.all():
+            try:
+                check_guards(job.graph, _row(sizes, rows[~inside][0]))
+            except MemestError as e:
+                self.refused.append(Refused(rows[~inside], e))
+        return rows[inside]
+
+    def fill(self, piece: Piece, sizes: Mapping[str, Column], rows: Column) -> None:
+        """The rows at which ``piece`` holds."""
+        if piece.live is None:
+            assert piece.error is not None
+            self.refused.append(Refused(rows, piece.error))
+            return
+        exact = _representable(piece.live, {s: c[rows] for s, c in sizes.items()})
+        if exact.any():
+            resident, above = evaluate(piece.live, {s: c[rows[exact]] for s, c in sizes.items()})
+            self.resident[rows[exact]] = resident
+            self.peak[rows[exact]] = resident + above
+        for row in rows[~exact]:
+            found = piece.live.at(_row(sizes, row))
+            assert found is not None
+            self.large[int(row)] = found
+
+    def one_by_one(self, job: Job, sizes: Mapping[str, Column], rows: Column) -> None:
+        """Rows that no piece takes, each estimated alone."""
+        for row in rows:
+            try:
+                shapes, at = _shapes(job, _row(sizes, row))
+                self.large[int(row)] = summarize(job.graph, shapes, at, job.recipe)
+            except MemestError as e:
+                self.refused.append(Refused(np.array([row]), e))
+
+    def finished(self) -> Peaks:
+        """The columns; Python ints where int64 does not hold them."""
+        resident, peak = self.resident, self.peak
+        if any(s.resident_bytes + s.above_bytes >= EXACT for s in self.large.values()):
+            resident, peak = resident.astype(object), peak.astype(object)
+        for row, found in self.large.items():
+            resident[row] = found.resident_bytes
+            peak[row] = found.resident_bytes + found.above_bytes
+        return Peaks(resident, peak, tuple(self.refused))
+
+
+def _row(sizes: Mapping[str, Column], row: int) -> dict[str, int]:
+    return {s: int(c[row]) for s, c in sizes.items()}
+
+
+def _shapes(job: Job, sizes: Mapping[str, int]) -> tuple[dict[str, Shape], dict[str, int]]:
+    shapes: dict[str, Shape] = {i.name: resolve(i.shape, sizes) for i in job.graph.inputs}
+    return shapes, bind(job.graph.inputs, shapes)
+
+
+def piece_at(job: Job, sizes: Mapping[str, int]) -> Piece:
+    """The piece that holds at these sizes, remembered on the graph."""
+    pieces: list[Piece] = job.graph.memo.setdefault(("pieces", job.recipe), [])
+    for piece in pieces:
+        if piece.conditions.hold(sizes):
+            return piece
+    pieces.append(_compiled(job, sizes))
+    return pieces[-1]
+
+
+def _compiled(job: Job, sizes: Mapping[str, int]) -> Piece:
+    """The compiled step for these sizes, or the conditions under which the network fails as it does here."""
+    guards: dict[Guard, None] = {}
+    try:
+        shapes, at = _shapes(job, sizes)
+        check_guards(job.graph, at)
+        live = compile_program(job.graph, shapes, at, job.recipe, guards)
+    except MemestError as e:
+        return Piece(reduced(guards, sizes), None, e)
+    return Piece(live.conditions, live, None)
+
+
+def hold(conditions: Conditions, sizes: Mapping[str, Column]) -> NDArray[np.bool_]:
+    """Where ``conditions`` hold, row by row."""
+    mask = np.ones(len(next(iter(sizes.values()))), dtype=bool)
+    for s, n in conditions.least.items():
+        mask &= sizes[s] >= n
+    for s, n in conditions.most.items():
+        mask &= sizes[s] <= n
+    for s, n in conditions.multiple.items():
+        mask &= sizes[s] % n == 0
+    for guard in conditions.others:
+        left, right = compile_sizes((guard.left, guard.right), tuple(sizes), arrays=True)(*sizes.values())
+        mask &= COMPARE[guard.op](left, right)
+    return mask
+
+
+def _representable(live: LiveSets, sizes: Mapping[str, Column]) -> NDArray[np.bool_]:
+    """Rows whose every sum stays below 2**53, where float64 is exact."""
+    if any(abs(int(n)) >= EXACT_FLOAT for n in live.bounds.ravel()):
+        return np.zeros(len(next(iter(sizes.values()))), dtype=bool)
+    as_floats = {s: c.astype(np.float64) for s, c in sizes.items()}
+    heaviest = abs(live.bounds).max(axis=0).astype(np.float64) if len(live.bounds) else np.zeros(len(live.terms) + 1)
+    heaviest += abs(np.array(live.row(live.resident), dtype=np.float64))
+    total = heaviest[-1] + sum(w * np.asarray(t) for w, t in zip(heaviest, live.array_terms(as_floats), strict=False))
+    return np.broadcast_to(np.asarray(total < EXACT_FLOAT / 2), as_floats[live.symbols[0]].shape)
+
+
+def evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Column]:
+    """(resident bytes, most bytes on top) of rows at which the conditions hold and float64 is exact."""
+    count = len(next(iter(sizes.values())))
+    resident, best = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    coefficients, bounds = (m.astype(np.float64) for m in (live.coefficients, live.bounds))
+    base = np.array(live.row(live.resident), dtype=np.float64)
+    asked: dict[Opaque, list[_Question]] = {}
+    order = np.argsort(np.multiply.reduce([c.astype(np.float64) for c in sizes.values()]), kind="stable")
+    for start in range(0, count, CHUNK):
+        rows = order[start : start + CHUNK]
+        terms = np.ones((len(live.terms) + 1, len(rows)))
+        for i, t in enumerate(live.array_terms({s: c[rows] for s, c in sizes.items()})):
+            terms[i] = t
+        resident[rows] = base @ terms
+        if not len(coefficients):
+            continue
+        near = _contenders(coefficients, bounds, terms)
+        alive = coefficients[near] @ terms
+        best[rows] = alive.max(axis=0)
+        for place, instant in enumerate(near):
+            inner = live.instants[instant].inner
+            if inner is None:
+                continue
+            high = bounds[instant] @ terms
+            lanes = np.flatnonzero(high > best[rows])
+            if len(lanes):
+                asked.setdefault(inner, []).append(_Question(rows[lanes], alive[place, lanes].astype(np.int64), high[lanes]))
+    _answer(asked, sizes, best)
+    return resident, best
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A moment that could be the peak at some rows, depending on what a kernel holds: bytes without it, and at most."""
+
+    rows: Column
+    low: Column
+    high: Column
+
+
+def _contenders(coefficients: Column, bounds: Column, terms: Column) -> Column:
+    """The moments that may win somewhere in the chunk. Terms are measured by the largest of them, which makes their ratios nearly
+    constant; a moment is left out when even its bound stays below the winner at the middle of the chunk, by more than rounding."""
+    measure = terms[np.argmax(terms[:, -1])]
+    ratios = terms / measure
+    least, most = ratios.min(axis=1), ratios.max(axis=1)
+    middle = terms[:, terms.shape[1] // 2]
+    ahead = bounds - coefficients[np.argmax(coefficients @ middle)]
+    highest = np.maximum(ahead, 0) @ most + np.minimum(ahead, 0) @ least
+    return np.flatnonzero(highest >= -1e-9 * (abs(ahead) @ most))
+
+
+def _answer(asked: Mapping[Opaque, Sequence[_Question]], sizes: Mapping[str, Column], best: Column) -> None:
+    """Ask the kernels, the most promising first, wherever their moments could still exceed ``best``; raise it where they do."""
+    for inner in sorted(asked, key=lambda k: -_promise(k, asked[k], sizes)):
+        questions = []
+        for q in asked[inner]:
+            still = q.high > best[q.rows]
+            questions.append((q.rows[still], q.low[still]))
+        rows = np.concatenate([r for r, _ in questions])
+        if not len(rows):
+            continue
+        alive = np.concatenate([low for _, low in questions]) + _held(inner, {s: c[rows] for s, c in sizes.items()})
+        np.maximum.at(best, rows, alive)
+
+
+def _promise(inner: Opaque, questions: Sequence[_Question], sizes: Mapping[str, Column]) -> int:
+    """What one of the questions comes to: its middle row, asked alone."""
+    q = questions[len(questions) // 2]
+    middle = len(q.rows) // 2
+    return int(q.low[middle]) + inner.evaluate(_row(sizes, q.rows[middle]))
+
+
+def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
+    """What a kernel holds at each row; equal problems are asked once."""
+    count = len(next(iter(sizes.values())))
+    columns = [np.broadcast_to(np.asarray(a), count) for a in compile_sizes(inner.args, tuple(sizes), arrays=True)(*sizes.values())]
+    key = np.zeros(count, dtype=np.int64)
+    for i in _independent(inner.args):
+        least = int(columns[i].min())
+        span = int(columns[i].max()) - least + 1
+        if (int(key.max()) + 1) * span >= EXACT:
+            key = np.unique(key, return_inverse=True)[1]
+        key = key * span + (columns[i] - least)
+    _, first, where = np.unique(key, return_index=True, return_inverse=True)
+    return np.asarray(_played(inner, [c[first] for c in columns])[where])
+
+
+def _played(inner: Opaque, columns: Sequence[Column]) -> Column:
+    """The kernel played for all rows; long searches only where their least and their most do not come to the same."""
+
+    def play(rows: Column | slice) -> Column:
+        return by_lanes(lambda *at: inner.function.play(at), [c[rows] for c in columns])  # type: ignore[attr-defined]
+
+    everywhere = slice(None)
+    with Rough("most") as rough:
+        held = play(everywhere)
+    if rough.asked:
+        with Rough("least"):
+            open_rows = np.flatnonzero(play(everywhere) != held)
+        if len(open_rows):
+            held[open_rows] = play(open_rows)
+    return held
+
+
+def _independent(args: Sequence[Any]) -> list[int]:
+    """The arguments that the others do not determine: strides are products of sizes that are there, too."""
+    have = set(args)
+    return [i for i, a in enumerate(args) if not (isinstance(a, Expr) and a.op == "*" and set(factors(a)) <= have)]

@@ -1,0 +1,95 @@
+"""The largest that fits and sweeps, as reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from memest.planning.fit import Fit
+from memest.planning.sweep import Sweep
+from memest.render.report import Kind, Report, Table
+from memest.units import format_bytes
+
+ROWS_SHOWN = 40
+
+
+def fit_report(found: Fit, graph: str) -> Report:
+    """What fits, what the next larger would need, and for several free sizes the front."""
+    title = f"{graph}: largest {' and '.join('='.join(group) for group in found.varied)} within {format_bytes(found.budget_bytes)}"
+    data = _plain(found)
+    if not found.fits:
+        return _nothing(found, title, data)
+    fits = found.front or (found,)
+    names = list(fits[0].sizes or ())
+    columns: tuple[tuple[str, Kind], ...] = (*((n, "count") for n in names), ("peak", "bytes"), ("next", "text"), ("next peak", "bytes"))
+    rows = tuple((*((f.sizes or {})[n] for n in names), f.peak_bytes, _moved(f), f.next_bytes) for f in fits)
+    kind: tuple[tuple[str, Kind], ...] = (*((n, "text") for n in names), ("peak_bytes", "text"), ("next_bytes", "text"))
+    sheet = tuple((*((f.sizes or {})[n] for n in names), f.peak_bytes, f.next_bytes) for f in fits)
+    steps = [f"{'='.join(g)} in steps of {n:,}" for g, n in zip(found.varied, found.step, strict=True) if n > 1]
+    return Report(
+        title=title,
+        facts=(("free", format_bytes(found.budget_bytes - (found.peak_bytes or 0))),) if not found.front else (),
+        tables=(Table(title="Fits", columns=columns, rows=rows),),
+        data=data,
+        sheet=Table(title="", columns=kind, rows=sheet),
+        notes=tuple(steps),
+    )
+
+
+def _nothing(found: Fit, title: str, data: Mapping[str, Any]) -> Report:
+    least = found.smallest
+    assert least is not None
+    at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in least.input_shapes.items())
+    m = least.moment
+    categories = tuple((name, n) for name, n in sorted(least.by_category().items(), key=lambda item: -item[1]))
+    binding = Table(title="What binds", columns=(("category", "text"), ("at its peak", "bytes")), rows=categories)
+    return Report(
+        title=title,
+        facts=(
+            ("fits", "nothing"),
+            ("smallest", f"{at} needs {format_bytes(least.peak_bytes)}"),
+            ("short by", format_bytes(least.peak_bytes - found.budget_bytes)),
+            ("peak at", f"{m.phase}, {m.layer or 'resident'} {m.op}".strip()),
+        ),
+        tables=(binding,),
+        data=data,
+        sheet=binding,
+    )
+
+
+def _moved(f: Fit) -> str:
+    if f.next_sizes is None or f.sizes is None:
+        return ""
+    return ", ".join(f"{name} {n:,}" for name, n in f.next_sizes.items() if n != f.sizes[name])
+
+
+def _plain(found: Fit) -> dict[str, Any]:
+    return {
+        "budget_bytes": found.budget_bytes,
+        "varied": ["=".join(group) for group in found.varied],
+        "step": list(found.step),
+        "fits": found.fits,
+        "sizes": found.sizes,
+        "peak_bytes": found.peak_bytes,
+        "next_sizes": found.next_sizes,
+        "next_bytes": found.next_bytes,
+        "smallest": None if found.smallest is None else found.smallest.to_dict(),
+        "front": [_plain(f) for f in found.front],
+    }
+
+
+def sweep_report(found: Sweep, graph: str) -> Report:
+    """The columns; a person is shown the first and last rows of a long one."""
+    kinds: tuple[tuple[str, Kind], ...] = tuple((name, "bytes" if name.endswith("_bytes") else "text") for name in found)
+    rows = [tuple(row.values()) for row in found.rows()]
+    half = ROWS_SHOWN // 2
+    short = rows if len(rows) <= ROWS_SHOWN else [*rows[:half], *rows[-half:]]
+    left_out = len(rows) - len(short)
+    return Report(
+        title=f"{graph}: {found.points:,} configurations",
+        facts=(),
+        tables=(Table(title="Peak", columns=kinds, rows=tuple(short)),),
+        data={"columns": {name: column.tolist() for name, column in found.items()}},
+        sheet=Table(title="", columns=tuple((name, "text") for name in found), rows=tuple(rows)),
+        notes=(f"{left_out:,} rows in the middle are left out; --format csv or json has all",) if left_out else (),
+    )

@@ -1,0 +1,80 @@
+"""Every lever against torch: the same step, with what a user would write, measured and predicted event by event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memest.estimate import estimate
+from memest.levers.table import LEVERS
+from memest.libraries.cpu import Cpu
+
+torch = pytest.importorskip("torch")
+
+from memest import models  # noqa: E402
+from validation import levers as torch_levers  # noqa: E402
+from validation.execute import GraphModule  # noqa: E402
+from validation.protocol import Measurement, inputs_for, measure_inference, measure_training  # noqa: E402
+from validation.streams import first_difference  # noqa: E402
+
+NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "image": ("unet2d:base_filters=4,levels=2,inplace=false", (3, 3, 16, 24)),
+    "volume": ("plain_conv_unet:dims=3,features_per_stage=4-8", (3, 1, 8, 8, 12)),
+}
+FROZEN = {"image": "encoder.0", "volume": "encoder.stages.0"}
+TRAININGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("accumulate:steps=4",), {}),
+    (("accumulate:steps=2,mean=false",), {"hold_output": True}),
+    (("micro_batch:size=2",), {}),
+    (("micro_batch:size=1", "accumulate:steps=2"), {"hold_output": True}),
+    (("clip:norm=1",), {}),
+    (("clip:norm=1,foreach=false",), {"optimizer": "sgd:momentum=0.9"}),
+    (("ema",), {"first_step": True}),
+    (("ema:buffers=true",), {}),
+    (("offload_optimizer",), {}),
+    (("offload_optimizer",), {"first_step": True}),
+    (("freeze:modules=FROZEN",), {}),
+    (("freeze:modules=FROZEN,eval=true",), {}),
+    (("inplace",), {}),
+    (("autocast",), {}),
+    (("channels_last",), {}),
+    (("freeze:modules=FROZEN", "inplace", "micro_batch:size=2", "clip:norm=1", "ema", "offload_optimizer"), {"optimizer": "adamw"}),
+)
+INFERENCES = (("inplace",), ("channels_last",), ("tiles:size=8,halo=2",), ("tiles:size=8x8,halo=0x2", "channels_last"))
+every_network = pytest.mark.parametrize("network", ["image", pytest.param("volume", marks=pytest.mark.slow)])
+
+
+def same(predicted: Any, measured: Measurement) -> None:
+    """Resident bytes, every event and the peak agree."""
+    difference = first_difference(predicted.events, measured.events)
+    assert difference is None, f"\n{difference}"
+    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.peak_bytes == measured.peak_bytes
+
+
+@every_network
+@pytest.mark.parametrize(("levers", "recipe"), TRAININGS, ids=lambda v: "+".join(v) if isinstance(v, tuple) else "-".join(v))
+def test_training_with_levers_is_that_of_torch(network: str, levers: tuple[str, ...], recipe: dict[str, Any], cpu: Cpu) -> None:
+    model, shape = NETWORKS[network]
+    pulled = [text.replace("FROZEN", FROZEN[network]) for text in levers]
+    options: dict[str, Any] = {"optimizer": "adam", "loss": "cross_entropy", **recipe}
+    graph = models.build(model)
+    predicted = estimate(graph, input_shape=shape, mode="train", cpu=cpu, levers=pulled, **options)
+    same(predicted, measure_training(GraphModule(graph).train(), inputs_for([shape]), levers=pulled, **options))
+
+
+@every_network
+@pytest.mark.parametrize("levers", INFERENCES, ids="+".join)
+def test_inference_with_levers_is_that_of_torch(network: str, levers: tuple[str, ...], cpu: Cpu) -> None:
+    model, shape = NETWORKS[network]
+    if len(shape) == 5:
+        levers = tuple(text.replace("8x8", "8x8x8").replace("0x2", "0x2x1") for text in levers)
+    graph = models.build(model)
+    predicted = estimate(graph, input_shape=shape, mode="infer", cpu=cpu, levers=levers)
+    same(predicted, measure_inference(GraphModule(graph), inputs_for([shape]), levers=levers))
+
+
+def test_every_lever_is_measured() -> None:
+    pulled = {text.partition(":")[0] for levers, _ in TRAININGS for text in levers} | {t.partition(":")[0] for ts in INFERENCES for t in ts}
+    assert pulled >= set(torch_levers.LEVERS) and list(torch_levers.LEVERS) == list(LEVERS)

@@ -1,0 +1,235 @@
+"""The torch side of every lever: what a user would write, applied to the setup that is measured.
+
+``prepare`` comes first: it may change the module and the inputs, before target and optimizer are made from them. ``wrap`` comes after
+and may change everything. Levers are applied in the order of memest's table, each on what the ones before it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from memest.estimate import estimate
+from memest.graph import Graph
+from memest.importers.torch import from_torch
+from memest.levers.freeze import inside
+from memest.levers.receptive import receptive_field
+from memest.levers.table import Setting, pull, settings
+from memest.timeline import Recipe
+from memest.timeline.tiling import per_dim
+from validation.execute import GraphModule
+from validation.setup import Inputs, Setup, prediction_of
+from validation.tiling import predict_in_windows
+
+Options = Mapping[str, Any]
+Change = Callable[[Setup, Options], None]
+
+
+def nothing(setup: Setup, options: Options) -> None:
+    """Leave the setup as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchLever:
+    """One row."""
+
+    prepare: Change = nothing
+    wrap: Change = nothing
+
+
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _channels_last(setup: Setup, options: Options) -> None:
+    setup.module.to(memory_format=FORMATS[setup.inputs[0].ndim])
+    setup.inputs = [t.contiguous(memory_format=FORMATS.get(t.ndim, torch.contiguous_format)) for t in setup.inputs]
+
+
+def _freeze(setup: Setup, options: Options) -> None:
+    if isinstance(setup.module, GraphModule):
+        text = f"freeze:modules={'+'.join(options['modules'])},eval={str(options['eval']).lower()}"
+        graph, _ = pull(setup.module.graph, Recipe(training=True), settings([text], "train"))
+        setup.module = GraphModule(graph).train(setup.module.training)
+        return
+    for name, p in setup.module.named_parameters():
+        if inside(name, options["modules"]):
+            p.requires_grad_(False)
+    for name, m in setup.module.named_modules():
+        if options["eval"] and inside(name, options["modules"]):
+            m.eval()
+
+
+def _graph(setup: Setup) -> Graph:
+    """The graph memest sees."""
+    if isinstance(setup.module, GraphModule):
+        return setup.module.graph
+    return from_torch(setup.module, *(torch.empty(t.shape, device="meta") for t in setup.inputs))
+
+
+def _inplace(setup: Setup, options: Options) -> None:
+    """memest says which layers may; torch raises where that is wrong."""
+    graph = _graph(setup)
+    mode = "train" if setup.training else "infer"
+    shapes = [tuple(t.shape) for t in setup.inputs]
+    overwriting = estimate(graph, input_shape=shapes, mode=mode, levers=["inplace"]).timeline.overwriting
+    if isinstance(setup.module, GraphModule):
+        layers = tuple(replace(y, attributes=(*y.attributes, ("inplace", True))) if y.name in overwriting else y for y in graph.layers)
+        setup.module = GraphModule(graph.with_(layers=layers)).train(setup.module.training)
+        return
+    for name in overwriting:
+        module: Any = setup.module.get_submodule(name)
+        if sum(layer.name.startswith(name) for layer in graph.layers) != 1:
+            raise ValueError(f"module {name!r} is called more than once: its flag stands for all calls")
+        module.inplace = True
+
+
+def _accumulate(setup: Setup, options: Options) -> None:
+    """The same resident batch again stands for the next: its data has come and gone in between."""
+    inner = setup.gradients
+
+    def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
+        for _ in range(options["steps"]):
+            inner(setup, inputs, target)
+
+    setup.gradients = gradients
+    if options["mean"]:
+        _divide_loss(setup, lambda: options["steps"])
+
+
+def _micro_batch(setup: Setup, options: Options) -> None:
+    inner, size = setup.gradients, options["size"]
+
+    def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
+        for *parts, wanted in zip(*(t.split(size) for t in (*inputs, target)), strict=True):
+            inner(setup, parts, wanted)
+
+    setup.gradients = gradients
+    if options["mean"]:
+        _divide_loss(setup, lambda: len(setup.target.split(size)))
+
+
+def _divide_loss(setup: Setup, divisor: Callable[[], int]) -> None:
+    inner = setup.loss
+
+    def loss(setup: Setup, inputs: Inputs, target: torch.Tensor) -> torch.Tensor:
+        if not setup.hold_output:
+            return inner(setup, inputs, target) / divisor()
+        inner(setup, inputs, target)
+        setup.held["loss"] = setup.held["loss"] / divisor()
+        return setup.held["loss"]
+
+    setup.loss = loss
+
+
+def _clip(setup: Setup, options: Options) -> None:
+    inner = setup.update
+
+    def update(setup: Setup) -> None:
+        torch.nn.utils.clip_grad_norm_(setup.module.parameters(), options["norm"], foreach=options["foreach"])
+        inner(setup)
+
+    setup.update = update
+
+
+def _ema(setup: Setup, options: Options) -> None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    average = AveragedModel(setup.module, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=options["buffers"])
+    inner = setup.update
+
+    def update(setup: Setup) -> None:
+        inner(setup)
+        average.update_parameters(setup.module)
+
+    setup.update = update
+    setup.residents.append(lambda: [*average.parameters(), *average.buffers()])
+
+
+def _offload_optimizer(setup: Setup, options: Options) -> None:
+    """One optimizer a parameter, whose state lies in numpy's memory between steps."""
+    trained = [p for group in setup.optimizer.param_groups for p in group["params"]]
+    alone = [(setup.make_optimizer([p]), p) for p in trained]
+    setup.optimizer.state.clear()
+    for optimizer, p in alone:
+        _return_state(optimizer.state[p])
+
+    def update(setup: Setup) -> None:
+        for optimizer, p in alone:
+            if p.grad is not None:
+                state = optimizer.state[p]
+                for key in _tensors_in(state):
+                    state[key] = state[key].clone()
+                optimizer.step()
+                _return_state(optimizer.state[p])
+
+    setup.update = update
+
+
+def _tensors_in(state: dict[str, Any]) -> list[str]:
+    return [key for key in state if isinstance(state[key], torch.Tensor)]
+
+
+def _return_state(state: dict[str, Any]) -> None:
+    for key in _tensors_in(state):
+        state[key] = torch.from_numpy(state[key].numpy().copy())
+
+
+def _tiles(setup: Setup, options: Options) -> None:
+    inner, dims = setup.forward, setup.inputs[0].ndim - 2
+    halo = options["halo"] if options["halo"] is not None else receptive_field(_graph(setup)).halo
+    size, halo = (per_dim(sizes, dims, "tiles") for sizes in (options["size"], halo))
+
+    def forward(setup: Setup, inputs: Inputs) -> torch.Tensor:
+        return predict_in_windows(lambda part: prediction_of(inner(setup, [part])), inputs[0], size, halo)
+
+    setup.forward = forward
+
+
+def _autocast(setup: Setup, options: Options) -> None:
+    """``with torch.autocast("cpu", dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside."""
+    context = {"dtype": getattr(torch, options["dtype"]), "cache_enabled": options["cache"]}
+    whole = setup.training and options["loss"] == "inside"
+    inner: Callable[..., Any] = setup.loss if whole else setup.forward
+
+    def within(*arguments: Any) -> Any:
+        with torch.autocast("cpu", **context):
+            return inner(*arguments)
+
+    if whole:
+        setup.loss = within
+    else:
+        setup.forward = within
+
+
+LEVERS: dict[str, TorchLever] = {
+    "freeze": TorchLever(prepare=_freeze),
+    "inplace": TorchLever(prepare=_inplace),
+    "channels_last": TorchLever(prepare=_channels_last),
+    "autocast": TorchLever(wrap=_autocast),
+    "micro_batch": TorchLever(wrap=_micro_batch),
+    "accumulate": TorchLever(wrap=_accumulate),
+    "offload_optimizer": TorchLever(wrap=_offload_optimizer),
+    "clip": TorchLever(wrap=_clip),
+    "ema": TorchLever(wrap=_ema),
+    "tiles": TorchLever(wrap=_tiles),
+}
+
+
+def chosen(texts: Sequence[str], training: bool) -> tuple[Setting, ...]:
+    """The levers written in ``texts``, in the order in which they are applied."""
+    return settings(texts, "train" if training else "infer")
+
+
+def prepare(setup: Setup, levers: Sequence[Setting]) -> None:
+    """First half: module and inputs."""
+    for s in levers:
+        LEVERS[s.name].prepare(setup, dict(s.options))
+
+
+def wrap(setup: Setup, levers: Sequence[Setting]) -> None:
+    """Second half: the step."""
+    for s in levers:
+        LEVERS[s.name].wrap(setup, dict(s.options))
