@@ -6,6 +6,7 @@ input_buffer.cpp (accumulation), functions/accumulate_grad.h (stealing or copyin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
@@ -19,8 +20,8 @@ from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non
 Items = evaluate.Items
 
 
-AS_STRIDED, COPY_SLICES = "AsStridedBackward", "CopySlices"  # names no row has
-_ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES})
+AS_STRIDED, COPY_SLICES, PASS = "AsStridedBackward", "CopySlices", "Pass"  # names no row has
+_ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES, PASS})
 
 
 class AccumulateGrad:
@@ -43,6 +44,7 @@ class Node:
 
     __slots__ = (
         "attributes",
+        "before",
         "buffer",
         "edges",
         "inner",
@@ -73,6 +75,7 @@ class Node:
         self.buffer: list[Value | None] = []
         self.refs = 0
         self.inner: Node | None = None
+        self.before: list[Callable[[], None]] = []
 
     def drop(self, ledger: Ledger) -> None:
         """One holder (a value, or a node that leads here) less; without any the node dies, and all that only it leads to."""
@@ -101,6 +104,7 @@ class Machine:
         self._sequence = count()
         self._order = count()
         self.gradients: dict[str, Value] = {}
+        self.on_gradient: Callable[[AccumulateGrad], None] | None = None
 
     # forward -----------------------------------------------------------------------------------------------------------
 
@@ -201,6 +205,32 @@ class Machine:
             value.node.drop(self.ledger)
         value.node, value.output_nr, value.requires_grad = node, 0, True
 
+    def pass_through(self, values: list[Value], run: Callable[[], None]) -> list[Value]:
+        """A custom function that returns its arguments: views of ``values`` behind a node that calls ``run`` in backward before it hands
+        the gradients on."""
+        node = Node(next(self._sequence), PASS, self.ledger.layer, (), (True,) * len(values))
+        node.edges = [self._edge(v) for v in values]
+        for edge in node.edges:
+            if edge is not None and isinstance(edge[0], Node):
+                edge[0].refs += 1
+        node.before = [run]
+        node.out_specs = [v.spec for v in values]
+        views = [Value(v.spec, v.storage) for v in values]
+        for nr, (view, v) in enumerate(zip(views, values, strict=True)):
+            self._hold_base(view, v)
+            self._hang(view, node)
+            view.output_nr = nr
+        return views
+
+    def passes(self, value: Value) -> bool:
+        """Whether ``value`` comes from ``pass_through`` and nothing was written into it since."""
+        return isinstance(value.node, Node) and value.node.op == PASS
+
+    def hook(self, value: Value, run: Callable[[], None]) -> None:
+        """``value.register_hook``: ``run`` is called before the node that made it runs backward."""
+        if isinstance(value.node, Node):
+            value.node.before.append(run)
+
     def _edge(self, value: Value) -> tuple[Node | AccumulateGrad, int]:
         if value.node is None:
             raise AssertionError("a value that requires grad has neither node nor leaf")
@@ -261,7 +291,10 @@ class Machine:
         grads = node.buffer
         node.buffer = []
         outputs: list[Value | None]
+        for run in node.before:
+            run()
         if any(g is not None for g in grads):
+            ledger.layer, ledger.op = node.layer, node.op
             outputs = self._apply(node, grads) if node.op not in _ENGINE_NODES else self._apply_engine_node(node, grads)
         else:
             outputs = [None] * len(node.edges)
@@ -318,6 +351,9 @@ class Machine:
         return outputs
 
     def _apply_engine_node(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        ledger = self.ledger
+        if node.op == PASS:
+            return [None if g is None else ledger.hold(g) for g in grads]
         (grad,) = grads
         assert grad is not None
         facts = dict(node.notes)
@@ -425,6 +461,8 @@ class Machine:
         kept.storage.category = "gradient"
         kept.storage.reason = f"gradient of {leaf.name}"
         self.gradients[leaf.name] = kept
+        if self.on_gradient is not None:
+            self.on_gradient(leaf)
 
 
 _DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})

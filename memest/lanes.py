@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from memest.remembered import Suspended
 
 LIMIT = 2**62
+FEW = 16  # lanes that are done sooner one by one than as columns
 Column = NDArray[Any]
 
 
@@ -177,6 +178,10 @@ def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
     with Suspended(), np.errstate(divide="raise", invalid="raise"):
         while pending:
             lanes = pending.pop()
+            if len(lanes) <= FEW:
+                for lane in lanes:
+                    result[lane] = function(*(int(c[lane]) for c in columns))
+                continue
             try:
                 value = function(*(_given(c[lanes]) for c in columns))
             except Split as split:

@@ -21,6 +21,9 @@ EXAMPLES: dict[str, str] = {
     "clip": "clip:norm=1",
     "ema": "ema:buffers=true",
     "tiles": "tiles:size=16,halo=2",
+    "ddp": "ddp:gradient_as_bucket_view=true",
+    "fsdp": "fsdp:blocks=encoder.0+decoder.0,world=3",
+    "zero": "zero:stage=1",
 }
 NET = {"base_filters": 4, "levels": 2, "inplace": False}
 SHAPES = [(n, 3, h, w) for n, h, w in ((2, 16, 24), (3, 32, 16), (4, 32, 32), (5, 24, 40), (5, 48, 40), (6, 48, 40))]

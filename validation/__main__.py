@@ -53,10 +53,9 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _measure_one(arguments: argparse.Namespace) -> int:
-    from validation.measure import measure_one
+    from validation.measure import measure_those
 
-    for name in arguments.names:
-        measure_one(name)
+    measure_those(arguments.names)
     return 0
 
 

@@ -47,7 +47,7 @@ class Claim:
 def bench(quick: bool) -> int:
     """Print all tables; 1 when a claim fails, else 0."""
     print(f"ResNet-50, one training step ({OPTIMIZER}, {LOSS}), batch {BATCH}, {'x'.join(map(str, IMAGE))}, torch CPU\n")
-    claims = [*_side_by_side(quick), *_cold_command(), *_linear(), *_independent_of_shape()]
+    claims = [*_side_by_side(quick), *_sweeps(), *_cold_command(), *_linear(), *_independent_of_shape()]
     print()
     _print_table(("claim", "found", "claimed", "holds"), [(c.what, c.found, c.claimed, "yes" if c.holds else "NO") for c in claims])
     return 0 if all(c.holds for c in claims) else 1
@@ -176,6 +176,23 @@ def _measured_truth(module: Any) -> int:
     from validation.protocol import inputs_for, measure_training
 
     return measure_training(module.train(), inputs_for([SHAPE]), OPTIMIZER, LOSS).peak_bytes
+
+
+# sweeps ----------------------------------------------------------------------------------------------------------------------
+
+
+def _sweeps() -> Iterator[Claim]:
+    from memest import models
+    from validation.bench_sweep import A_SECOND, measured
+
+    print()
+    lines = list(measured(models.build("resnet50"), OPTIMIZER, LOSS, _cpu(), _mem_tracker))
+    head = ("configurations of (batch, H, W)", "asked", "a CPU second", "all multiples of 32")
+    _print_table(head, [row for row, _, _ in lines])
+    for (what, *_), rate, differing in lines:
+        if differing >= 0:
+            yield Claim(what, f"{rate:,.0f} a second", f"at least {A_SECOND:,}", rate >= A_SECOND)
+            yield Claim(f"{what}: of 50, differing from estimates made alone", f"{differing}", "0", differing == 0)
 
 
 # the command line ------------------------------------------------------------------------------------------------------------

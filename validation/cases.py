@@ -200,5 +200,40 @@ def _levers() -> Iterator[Case]:
                 yield replace(case, optimizer=optimizer)
 
 
-CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_levers(), *_dtypes())
+def _joined(*parts: tuple[str, int, int]) -> str:
+    """``prefix.first`` up to ``prefix.last``, joined as the levers want their blocks."""
+    return "+".join(f"{prefix}{i}" for prefix, first, last in parts for i in range(first, last + 1))
+
+
+WRAPPED: dict[str, tuple[str, tuple[Shape, Shape]]] = {
+    "torchvision.models:resnet50()": (_joined(("layer", 1, 4)), ((2, 3, 128, 128), (3, 3, 97, 65))),
+    "torchvision.models:mobilenet_v2()": (_joined(("features.", 0, 18)), ((2, 3, 128, 128), (3, 3, 97, 65))),
+    "validation.networks:UNet3d()": (_joined(("encoder.", 0, 4), ("decoder.", 0, 3)), ((1, 1, 64, 64, 32), (2, 1, 16, 32, 48))),
+    "validation.networks:PlainConvUNet(features_per_stage=(16, 32, 64, 128))": (
+        _joined(("encoder.stages.", 0, 3), ("decoder.stages.", 0, 2)), ((1, 1, 64, 64, 32), (2, 1, 16, 48, 32))
+    ),
+}  # fmt: skip
+
+
+def _parallel() -> Iterator[Case]:
+    """One rank of two, as DistributedDataParallel, ZeroRedundancyOptimizer and fully_shard leave it."""
+    for model, (blocks, shapes) in WRAPPED.items():
+        loss = "binary_cross_entropy" if "UNet3d" in model else "cross_entropy"
+        ddp, zero, view = "ddp", "zero:stage=1", "ddp:gradient_as_bucket_view=true"
+        if "PlainConvUNet" in model:  # the loss takes one of its heads
+            ddp, zero, view = (f"{text}find_unused_parameters=true" for text in (f"{ddp}:", f"{zero},", f"{view},"))
+        for i, shape in enumerate(shapes):
+            case = Case(group="parallel", model=model, shape=shape, mode="train", optimizer=TRAININGS[1 - i], loss=loss, threads=1)
+            others = (zero, view) if i else (f"zero:stage=2,blocks={blocks}",)
+            for lever in (ddp, f"fsdp:blocks={blocks}", *others):
+                yield replace(case, levers=(lever,))
+    model = "torchvision.models:mobilenet_v2()"
+    blocks, (shape, _) = WRAPPED[model]
+    case = Case(group="parallel", model=model, shape=shape, mode="train", optimizer="adamw", loss="cross_entropy", threads=1)
+    unusual = ("ddp:find_unused_parameters=true", "ddp:static_graph=true", "ddp:broadcast_buffers=false,bucket_cap_mb=1", "fsdp")
+    for lever in (*unusual, f"fsdp:blocks={blocks},reshard_after_forward=true", "zero:stage=1,gradient_as_bucket_view=true"):
+        yield replace(case, levers=(lever,))
+
+
+CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_levers(), *_parallel(), *_dtypes())
 BY_NAME = {case.name: case for case in CASES}

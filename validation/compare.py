@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,13 @@ from memest.estimate import Estimate, estimate
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
 from validation.cases import BY_NAME, CASES, Case
+from validation.distributed import as_rank
 from validation.measure import RESULTS, SCHEMA
 from validation.streams import differing
 
 EXACT_SHARE = 0.95
 WORST = 0.002
+TOLERANCES = {"parallel": 0.01}  # groups with a tolerance of their own: gloo's threads release in their own time
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Comparison:
     def share(self) -> float:
         """Relative error of the peak."""
         return abs(self.difference) / self.measured
+
+    @property
+    def tolerance(self) -> float:
+        """The share that is claimed."""
+        return TOLERANCES.get(self.case.group, WORST)
 
 
 _GRAPHS: dict[tuple[Any, ...], Graph] = {}
@@ -77,11 +84,12 @@ def _imported(case: Case) -> Graph:
     return from_torch(module, example)
 
 
-def predict(case: Case, cpu: Cpu) -> Estimate:
-    """memest's estimate of a case on a described processor."""
+def predict(case: Case, cpu: Cpu, levers: Sequence[str] | None = None) -> Estimate:
+    """memest's estimate of a case on a described processor (``levers``: in place of the case's own)."""
     training = {"optimizer": case.optimizer, "loss": case.loss, "hold_output": case.hold_output, "first_step": case.first_step}
     options: dict[str, Any] = training if case.mode == "train" else {}
-    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, levers=case.levers, **options)
+    pulled = case.levers if levers is None else levers
+    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, levers=pulled, **options)
 
 
 def stored(machine: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,11 +110,21 @@ def compare(only: str = "") -> list[Comparison]:
         case = BY_NAME[_name_of(result)]
         if only and only not in case.name and only != case.group:
             continue
+        if "ranks" in result:
+            found.extend(_ranks(case, machine, result))
+            continue
         start = time.perf_counter()
         predicted = predict(case, Cpu(**result["cpu"]))
         unmatched = differing([s.delta for s in predicted.events], result["stream"]) if "stream" in result else None
         found.append(Comparison(case, machine, result["peak_bytes"], predicted.peak_bytes, unmatched, time.perf_counter() - start))
     return found
+
+
+def _ranks(case: Case, machine: str, result: dict[str, Any]) -> Iterator[Comparison]:
+    for rank, measured in enumerate(result["ranks"]):
+        start = time.perf_counter()
+        predicted = predict(case, Cpu(**result["cpu"]), as_rank(case, rank))
+        yield Comparison(case, machine, measured["peak_bytes"], predicted.peak_bytes, None, time.perf_counter() - start)
 
 
 def _name_of(result: dict[str, Any]) -> str:
@@ -116,7 +134,7 @@ def _name_of(result: dict[str, Any]) -> str:
 
 def table(comparisons: Iterable[Comparison]) -> str:
     """The accuracy table of the README: one line a group."""
-    lines = ["| cases | measured | exact to the byte | worst difference | streams equal |", "|---|---:|---:|---:|---:|"]
+    lines = ["| cases | measured | exact to the byte | worst difference | claimed | streams equal |", "|---|---:|---:|---:|---:|---:|"]
     groups: dict[str, list[Comparison]] = {}
     for c in comparisons:
         groups.setdefault(c.case.group, []).append(c)
@@ -133,7 +151,10 @@ def _row(name: str, members: list[Comparison]) -> str:
     worst = max(c.share for c in members)
     streams = [c for c in members if c.unmatched is not None]
     equal = f"{sum(c.unmatched == 0 for c in streams)} of {len(streams)}" if streams else "–"  # noqa: RUF001
-    return f"| {name} | {len(members)} | {exact} ({100 * exact / len(members):.1f} %) | {100 * worst:.3f} % | {equal} |"
+    claimed = max(c.tolerance for c in members)
+    return (
+        f"| {name} | {len(members)} | {exact} ({100 * exact / len(members):.1f} %) | {100 * worst:.3f} % | {100 * claimed:g} % | {equal} |"
+    )
 
 
 def failures(comparisons: list[Comparison]) -> list[str]:
@@ -144,8 +165,9 @@ def failures(comparisons: list[Comparison]) -> list[str]:
     exact = sum(c.difference == 0 for c in comparisons) / len(comparisons)
     if exact < EXACT_SHARE:
         found.append(f"{100 * exact:.1f} % of the peaks are exact, {100 * EXACT_SHARE:.0f} % are claimed")
-    claim = f"at most {100 * WORST} % is claimed"
-    found += [f"{c.case.name}: the peak differs by {100 * c.share:.2f} %, {claim}" for c in comparisons if c.share > WORST]
+    for c in comparisons:
+        if c.share > c.tolerance:
+            found.append(f"{c.case.name}: the peak differs by {100 * c.share:.2f} %, at most {100 * c.tolerance} % is claimed")
     found += [f"{c.case.name}: {c.unmatched} allocations of the stream differ" for c in comparisons if c.unmatched]
     return found
 

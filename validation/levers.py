@@ -6,6 +6,7 @@ and may change everything. Levers are applied in the order of memest's table, ea
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -204,6 +205,36 @@ def _autocast(setup: Setup, options: Options) -> None:
         setup.forward = within
 
 
+def _shard(setup: Setup, options: Options) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    reshard = {"auto": None, "true": True, "false": False}[options["reshard_after_forward"]]
+    for block in sorted(options["blocks"], key=len, reverse=True):  # inner ones first, as torch wants it
+        fully_shard(setup.module.get_submodule(block), reshard_after_forward=reshard)
+    fully_shard(setup.module, reshard_after_forward=reshard)
+
+
+def _replicate(setup: Setup, options: Options) -> None:
+    given = {k: v for k, v in options.items() if k not in ("world", "rank")}
+    setup.module = torch.nn.parallel.DistributedDataParallel(setup.module, **given)
+
+
+def _shard_stage(setup: Setup, options: Options) -> None:
+    if options["stage"] != "1":
+        _shard(setup, {**options, "reshard_after_forward": "auto" if options["stage"] == "3" else "false"})
+
+
+def _shard_optimizer(setup: Setup, options: Options) -> None:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    if options["stage"] == "1":
+        parameters = [p for group in setup.optimizer.param_groups for p in group["params"]]
+        known = inspect.signature(type(setup.optimizer)).parameters
+        given = {k: v for k, v in setup.optimizer.defaults.items() if k in known}
+        _replicate(setup, {k: options[k] for k in ("gradient_as_bucket_view", "find_unused_parameters")})
+        setup.optimizer = ZeroRedundancyOptimizer(parameters, type(setup.optimizer), **given)
+
+
 LEVERS: dict[str, TorchLever] = {
     "freeze": TorchLever(prepare=_freeze),
     "inplace": TorchLever(prepare=_inplace),
@@ -215,6 +246,9 @@ LEVERS: dict[str, TorchLever] = {
     "clip": TorchLever(wrap=_clip),
     "ema": TorchLever(wrap=_ema),
     "tiles": TorchLever(wrap=_tiles),
+    "ddp": TorchLever(wrap=_replicate),
+    "fsdp": TorchLever(prepare=_shard),
+    "zero": TorchLever(prepare=_shard_stage, wrap=_shard_optimizer),
 }
 
 

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from validation.cases import BY_NAME, Case
 
 if TYPE_CHECKING:
+    from validation.distributed import Rank
     from validation.protocol import Measurement
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,15 +62,27 @@ def measure(cases: Iterable[Case], *, again: bool = False) -> int:
     return failed
 
 
-def measure_one(name: str) -> None:
-    """Measure one case in this process and store the result (whole file or none)."""
+def measure_those(names: Sequence[str]) -> None:
+    """Measure cases of one runtime, in this process or, where they are parallel, in processes of their own; store each result."""
+    import torch
+
+    from validation.distributed import measure_ranks, world_of
+
+    cases = [BY_NAME[name] for name in names]
+    for case, ranks in measure_ranks([c for c in cases if world_of(c)]):
+        _store(case, ranks[0], ranks)
+    for case in cases:
+        if not world_of(case):
+            torch.set_num_threads(case.threads)
+            _store(case, measured_here(case))
+
+
+def _store(case: Case, measured: Measurement | Rank, ranks: Sequence[Rank] = ()) -> None:
+    """Write one result (whole file or none)."""
     import torch
 
     from memest.libraries.cpu import Cpu
 
-    case = BY_NAME[name]
-    torch.set_num_threads(case.threads)
-    measured = measured_here(case)
     cpu = Cpu.detect()
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -82,9 +95,11 @@ def measure_one(name: str) -> None:
         "peak_bytes": measured.peak_bytes,
         "events": len(measured.events),
     }
+    if ranks:
+        result["ranks"] = [{"resident_bytes": r.resident_bytes, "peak_bytes": r.peak_bytes, "peaks": r.peaks} for r in ranks]
     if case.stream:
         result["stream"] = [e.delta for e in measured.events]
-    path = results_for() / f"{name}.json"
+    path = results_for() / f"{case.name}.json"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
     temporary.replace(path)

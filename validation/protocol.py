@@ -91,6 +91,20 @@ def measure_training(
     levers: Sequence[str] = (),
 ) -> Measurement:
     """One training step of ``module`` as it stands (its train/eval flags are kept), with ``levers`` pulled."""
+    setup = prepare_training(module, inputs, optimizer, loss, hold_output=hold_output, levers=levers)
+    if not first_step:
+        setup.step()
+    setup.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    resident = storage_bytes(setup.resident())
+    events, _ = record(setup.step)
+    return Measurement(resident, events)
+
+
+def prepare_training(
+    module: nn.Module, inputs: Sequence[torch.Tensor], optimizer: str, loss: str, *, hold_output: bool, levers: Sequence[str]
+) -> Setup:
+    """All a training step is made of, with ``levers`` pulled."""
     setup = Setup(module=module, inputs=list(inputs), training=True, hold_output=hold_output)
     pulled = chosen(levers, training=True)
     prepare(setup, pulled)
@@ -103,13 +117,7 @@ def measure_training(
         for m, was in flags:
             m.training = was
     wrap(setup, pulled)
-    if not first_step:
-        setup.step()
-    setup.optimizer.zero_grad(set_to_none=True)
-    gc.collect()
-    resident = storage_bytes(setup.resident())
-    events, _ = record(setup.step)
-    return Measurement(resident, events)
+    return setup
 
 
 def measure_inference(module: nn.Module, inputs: Sequence[torch.Tensor], *, levers: Sequence[str] = ()) -> Measurement:

@@ -14,6 +14,7 @@ from memest.levers.inplace import INPLACE
 from memest.levers.layout import CHANNELS_LAST
 from memest.levers.lever import REQUIRED, Lever
 from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
+from memest.levers.parallel import DDP, FSDP, ZERO
 from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.timeline.recipe import Recipe
@@ -29,6 +30,9 @@ LEVERS: dict[str, Lever] = {
     "clip": CLIP,
     "ema": EMA,
     "tiles": TILES,
+    "ddp": DDP,
+    "fsdp": FSDP,
+    "zero": ZERO,
 }
 
 

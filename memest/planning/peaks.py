@@ -29,6 +29,7 @@ Column = NDArray[Any]
 CHUNK = 16_384
 EXACT_FLOAT = 2**53
 MOST_PIECES = 64
+DENSE = 1 << 22  # keys below it are told apart by a table, not by sorting
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,13 @@ def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
         if (int(key.max()) + 1) * span >= EXACT:
             key = np.unique(key, return_inverse=True)[1]
         key = key * span + (columns[i] - least)
-    _, first, where = np.unique(key, return_index=True, return_inverse=True)
+    if int(key.max()) < DENSE:
+        example = np.full(int(key.max()) + 1, -1, dtype=np.int64)
+        example[key] = np.arange(count)
+        first = example[example >= 0]
+        where = (np.cumsum(example >= 0) - 1)[key]
+    else:
+        _, first, where = np.unique(key, return_index=True, return_inverse=True)
     return np.asarray(_played(inner, [c[first] for c in columns])[where])
 
 

@@ -163,7 +163,7 @@ def _parts(
             answer = peaks(_job(graph, combination, levers, cpu), columns)
             if answer.refused and invalid == "raise":
                 first = min(answer.refused, key=lambda r: int(r.rows.min()))
-                at = ", ".join(f"{name}={int(c[first.rows.min()])}" for name, c in columns.items())
+                at = ", ".join(f"{_title(graph, name)}={int(c[first.rows.min()])}" for name, c in columns.items())
                 raise UsageError(f"{graph.name} cannot run at {at}: {first.error}; leave such sizes out with invalid='skip'")
             found.append(answer)
         yield _joined(graph, columns, settings, shown, combinations, found)

@@ -20,6 +20,7 @@ from memest.timeline.averaging import hold_average
 from memest.timeline.batches import Batch, whole
 from memest.timeline.caller import Caller, operator_named
 from memest.timeline.overwriting import may_overwrite
+from memest.timeline.parallel import Alone, Parallel, Replicate
 from memest.timeline.recipe import Recipe
 from memest.timeline.tiling import play_tiles
 from memest.timeline.training import train
@@ -55,12 +56,12 @@ class Player:
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
+        self.parallel = _parallel(self, recipe.parallel)
         self._make_residents(input_shapes)
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
         for p in self.graph.parameters:
-            storage = self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
-            value = Value(spec(p.shape, p.dtype, p.layout), storage)
+            value = Value(spec(p.shape, p.dtype, p.layout), self.parallel.place(p))
             if p.trainable and not p.buffer:
                 value.requires_grad = True
                 if self.recipe.training:
@@ -94,8 +95,12 @@ class Player:
         given, self.sizes = self.sizes, batch.sizes
         held = {name: self.env[name] for name in batch.inputs}
         self.env.update(batch.inputs)
-        for layer in self.graph.layers:
+        self.parallel.before_forward()
+        for index, layer in enumerate(self.graph.layers):
+            self.parallel.enter(index)
             self._layer(layer)
+            self.parallel.leave(index)
+        self.parallel.after_forward()
         self.sizes = given
         outputs = [self.env[name] for name in self.graph.outputs]
         self.env.update(held)
@@ -156,3 +161,16 @@ class Player:
             return self.env[name]
         except KeyError:
             raise GraphError(f"reads {name!r}, which does not exist or is gone{did_you_mean(name, self.env)}") from None
+
+
+def _parallel(player: Player, plan: Parallel | None) -> Alone:
+    """What the other ranks add to the step."""
+    if plan is None:
+        return Alone(player)
+    if isinstance(plan, Replicate):
+        from memest.timeline.parallel.replicas import Replicas
+
+        return Replicas(player, plan)
+    from memest.timeline.parallel.shards import Shards
+
+    return Shards(player, plan)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from memest import losses, optimizers
 from memest.libraries.cpu import Cpu
 from memest.timeline.autocast import Autocast
+from memest.timeline.parallel.plan import Parallel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Recipe:
     """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
     optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
     optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
-    between steps. ``autocast`` is the context around forward (and loss), if any."""
+    between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
@@ -61,3 +62,4 @@ class Recipe:
     tiles: Tiles | None = None
     cpu: Cpu = field(default_factory=Cpu)
     autocast: Autocast | None = None
+    parallel: Parallel | None = None

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memest import optimizers
-from memest.autograd import AccumulateGrad
 from memest.errors import GraphError, UsageError
 from memest.ledger import Value
 from memest.losses import Loss
@@ -40,10 +39,10 @@ def train(player: Player) -> None:
     parts = [whole(player)] if recipe.micro_batch is None else list(slices(player, recipe.micro_batch.size))
     step = Step(recipe.loss, parts)
     _play_passes(player, step)
-    trained = [leaf for leaf in player.leaves if leaf.name in player.machine.gradients]
     if recipe.clip:
-        play_clipping(ledger, [player.machine.gradients[leaf.name] for leaf in trained])
-    _optimize(player, recipe.optimizer, trained)
+        gradients = player.machine.gradients
+        play_clipping(ledger, [gradients[leaf.name] for leaf in player.leaves if leaf.name in gradients])
+    _optimize(player, recipe.optimizer, player.parallel.updated(player.leaves))
     if recipe.average is not None:
         play_average(ledger, player.graph, recipe.average, first=recipe.step == 1)
     ledger.layer, ledger.op = "", ""
@@ -104,6 +103,7 @@ def _play_pass(player: Player, step: Step, number: int, batch: Batch) -> None:
     ledger.phase, ledger.layer, ledger.op = "backward", "loss", "ones_like"
     gradient = ledger.hold(Value(loss.spec, ledger.allocate(nbytes(loss.shape, loss.spec.dtype), "gradient")))
     player.machine.backward(loss, gradient)
+    player.parallel.after_backward()
     ledger.let_go(gradient)
     if not recipe.hold_output:
         ledger.let_go(loss)
@@ -141,28 +141,28 @@ def _divided(player: Player, loss: Value, divisor: int) -> Value:
     return divided
 
 
-def _optimize(player: Player, optimizer: optimizers.Optimizer, trained: list[AccumulateGrad]) -> None:
+def _optimize(player: Player, optimizer: optimizers.Optimizer, trained: list[tuple[str, Value]]) -> None:
     ledger, number = player.ledger, player.recipe.step
     ledger.phase = "optimizer_step"
     if player.recipe.offload:
-        for leaf in trained:
-            _optimize_alone(player, optimizer, leaf)
+        for name, value in trained:
+            _optimize_alone(player, optimizer, name, value)
         return
-    for leaf in trained:
-        for state in optimizers.resident_states(optimizer, leaf.value.spec, number):
-            ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", leaf.name)
-    optimizers.play_step(optimizer, ledger, [leaf.value for leaf in trained], [leaf.name for leaf in trained], number)
+    for name, value in trained:
+        for state in optimizers.resident_states(optimizer, value.spec, number):
+            ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", name)
+    optimizers.play_step(optimizer, ledger, [value for _, value in trained], [name for name, _ in trained], number)
 
 
-def _optimize_alone(player: Player, optimizer: optimizers.Optimizer, leaf: AccumulateGrad) -> None:
+def _optimize_alone(player: Player, optimizer: optimizers.Optimizer, name: str, value: Value) -> None:
     """One parameter's state comes in, its update runs, and its state goes out again (the first time it is made here)."""
     ledger, number = player.ledger, player.recipe.step
     start = len(ledger.steps)
-    ledger.layer, ledger.op = leaf.name, "fetch_state"
-    for state in optimizers.resident_states(optimizer, leaf.value.spec, number):
-        ledger.allocate(nbytes(state.shape, state.dtype), "optimizer_state", f"state of {leaf.name}, fetched for its update")
-    optimizers.play_step(optimizer, ledger, [leaf.value], [leaf.name], number)
-    ledger.layer, ledger.op = leaf.name, "return_state"
+    ledger.layer, ledger.op = name, "fetch_state"
+    for state in optimizers.resident_states(optimizer, value.spec, number):
+        ledger.allocate(nbytes(state.shape, state.dtype), "optimizer_state", f"state of {name}, fetched for its update")
+    optimizers.play_step(optimizer, ledger, [value], [name], number)
+    ledger.layer, ledger.op = name, "return_state"
     for step in ledger.steps[start:]:
         if step.delta > 0 and step.storage.category == "optimizer_state":
             ledger.release(step.storage)

@@ -1,0 +1,139 @@
+"""``ddp``, ``fsdp`` and ``zero``: several processes train one network. An estimate with one of them speaks of one rank: the input shape is
+that rank's own batch.
+
+``zero:stage=1`` is ZeroRedundancyOptimizer over DistributedDataParallel; stages 2 and 3 are FSDP2 without and with resharding after
+forward, which is what torch offers for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from memest.errors import UnsupportedError, UsageError
+from memest.graph import Graph
+from memest.levers.checks import choice, flag, positive, words
+from memest.levers.lever import Lever, Option, Options
+from memest.timeline.parallel import Parallel, Replicate, Shard
+from memest.timeline.recipe import Recipe
+
+RESHARD = {"auto": None, "true": True, "false": False}
+ALONE = ("micro_batch", "accumulate", "offload_optimizer", "ema", "autocast")  # not modelled together
+
+
+def _ranks(text: str) -> int:
+    if (value := positive(text)) < 2:
+        raise ValueError("expected at least 2 ranks")
+    return value
+
+
+def _number(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise ValueError("expected a whole number of at least 0")
+    return value
+
+
+WORLD = Option(default=2, check=_ranks, summary="number of ranks (processes)")
+RANK = Option(default=0, check=_number, summary="the rank asked about; parts of uneven size differ between ranks")
+BUCKET_CAP = Option(default=25, check=positive, summary="MiB of gradients that are reduced together; the first bucket has 1 MiB")
+BROADCAST = Option(default=True, check=flag, summary="send buffers round at each forward")
+AS_VIEW = Option(default=False, check=flag, summary="gradients are views of the buckets")
+UNUSED = Option(default=False, check=flag, summary="some parameters may get no gradient")
+BLOCKS = Option(default=(), check=words, summary="module paths wrapped one by one before the root, joined by +")
+
+
+def _with(graph: Graph, recipe: Recipe, plan: Parallel) -> tuple[Graph, Recipe]:
+    if plan.rank >= plan.world:
+        raise UsageError(f"rank {plan.rank} does not exist among {plan.world} ranks, which count from 0")
+    return graph, replace(recipe, parallel=plan)
+
+
+def _replicated(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
+    if options["static_graph"] and recipe.step == 1:
+        raise UnsupportedError("ddp: the first step of a static graph runs differently and is not modelled")
+    given = {k: v for k, v in options.items() if k != "bucket_cap_mb"}
+    return _with(graph, recipe, Replicate(bucket_bytes=options["bucket_cap_mb"] * 1024**2, **given))
+
+
+def _sharded(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
+    given = {k: v for k, v in options.items() if k != "reshard_after_forward"}
+    return _with(graph, recipe, Shard(reshard_after_forward=RESHARD[options["reshard_after_forward"]], **given))
+
+
+def _staged(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
+    world, rank, stage, blocks = options["world"], options["rank"], options["stage"], options["blocks"]
+    if stage == "1":
+        if blocks:
+            raise UsageError("zero: blocks belong to stages 2 and 3; stage 1 shards the optimizer's state only")
+        plan: Parallel = Replicate(
+            world=world,
+            rank=rank,
+            gradient_as_bucket_view=options["gradient_as_bucket_view"],
+            bucket_bytes=25 * 1024**2,
+            broadcast_buffers=True,
+            find_unused_parameters=options["find_unused_parameters"],
+            static_graph=False,
+            shard_optimizer=True,
+        )
+    elif options["gradient_as_bucket_view"] or options["find_unused_parameters"]:
+        raise UsageError("zero: gradient_as_bucket_view and find_unused_parameters belong to stage 1; stages 2 and 3 have no buckets")
+    else:
+        plan = Shard(world=world, rank=rank, blocks=blocks, reshard_after_forward=None if stage == "3" else False)
+    return _with(graph, recipe, plan)
+
+
+DDP = Lever(
+    summary="each rank holds the network and its own part of the batch; gradients are averaged (DistributedDataParallel)",
+    price="one all-reduce of all gradients a step; the buckets take as much as the gradients again",
+    options={
+        "world": WORLD,
+        "rank": RANK,
+        "gradient_as_bucket_view": AS_VIEW,
+        "bucket_cap_mb": BUCKET_CAP,
+        "broadcast_buffers": BROADCAST,
+        "find_unused_parameters": UNUSED,
+        "static_graph": Option(default=False, check=flag, summary="the same parameters are used in every step"),
+    },
+    modes=("train",),
+    excludes=("fsdp", "zero", *ALONE),
+    change=_replicated,
+    source="torch/nn/parallel/distributed.py, torch/csrc/distributed/c10d/reducer.cpp",
+)
+
+FSDP = Lever(
+    summary="parameters, gradients and optimizer state are sharded among the ranks (FSDP2, fully_shard)",
+    price="two all-gathers of all parameters and one reduce-scatter of all gradients a step",
+    options={
+        "world": WORLD,
+        "rank": RANK,
+        "blocks": BLOCKS,
+        "reshard_after_forward": Option(
+            default="auto", check=choice(*RESHARD), summary="let parameters go after a block's forward: auto is all blocks but the root"
+        ),
+    },
+    modes=("train",),
+    excludes=("ddp", "zero", "channels_last", "clip", "inplace", *ALONE),
+    change=_sharded,
+    source="torch/distributed/fsdp/_fully_shard, torch/csrc/distributed/c10d/ProcessGroupGloo.cpp",
+)
+
+ZERO = Lever(
+    summary="ZeRO: stage 1 shards the optimizer's state, stage 2 gradients too, stage 3 parameters too",
+    price="stage 1: an all-reduce of all gradients and a broadcast of all parameters a step; stage 2: an all-gather and a reduce-scatter; "
+    "stage 3: two all-gathers and a reduce-scatter",
+    options={
+        "stage": Option(default="1", check=choice("1", "2", "3"), summary="what is sharded"),
+        "world": WORLD,
+        "rank": RANK,
+        "gradient_as_bucket_view": AS_VIEW,
+        "find_unused_parameters": UNUSED,
+        "blocks": BLOCKS,
+    },
+    modes=("train",),
+    excludes=("ddp", "fsdp", "clip", "inplace", *ALONE),
+    change=_staged,
+    source="torch/distributed/optim/zero_redundancy_optimizer.py; stages 2 and 3: fully_shard with reshard_after_forward false and auto",
+)

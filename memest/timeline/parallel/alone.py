@@ -1,0 +1,45 @@
+"""One process alone: the places in a step where parallel runs do something, and the nothing that happens there without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from memest.autograd import AccumulateGrad
+from memest.graph import Parameter
+from memest.ledger import Storage, Value
+from memest.tensor import nbytes
+
+if TYPE_CHECKING:
+    from memest.timeline.player import Player
+
+
+class Alone:
+    """The step of a process that shares nothing. Parallel runs override what differs."""
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+        self.ledger = player.ledger
+
+    def place(self, p: Parameter) -> Storage:
+        """The storage the layers see for a parameter or buffer; what is resident of it is written on the ledger."""
+        return self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
+
+    def before_forward(self) -> None:
+        """Called once, when all residents are there."""
+
+    def enter(self, index: int) -> None:
+        """Called before the layer of that number runs."""
+
+    def leave(self, index: int) -> None:
+        """Called after it has run and its values are dropped."""
+
+    def after_forward(self) -> None:
+        """Called when the network has returned its outputs."""
+
+    def after_backward(self) -> None:
+        """Called when the last node has run, before the root's gradient goes."""
+
+    def updated(self, leaves: Sequence[AccumulateGrad]) -> list[tuple[str, Value]]:
+        """The parameters this process's optimizer updates, in its order, as the tensors it sees."""
+        return [(leaf.name, leaf.value) for leaf in leaves if leaf.name in self.player.machine.gradients]

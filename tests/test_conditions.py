@@ -1,0 +1,55 @@
+"""Guards reduced to what they say: equivalent to all of them together at every size."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from memest.conditions import reduced
+from memest.dims import Guard, parse, parse_guard
+
+CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "never false": (["N != 0", "H*4 >= 0", "N*H*64 > 0"], ()),
+    "a bound": (["(H + 31)//32 > 1", "(H + 15)//16 != 1"], ("H >= 33",)),
+    "two bounds": (["N <= 4", "N > 1"], ("2 <= N <= 4",)),
+    "one value": (["N <= 1"], ("N == 1",)),
+    "common factors": (["N*H*64 != N*64", "H > 1"], ("H >= 2",)),
+    "divisors, rounded down": (["(H//2)*2 == H", "(H//4)*2 == H//2"], ("H >= 4", "H % 4 == 0")),
+    "divisors, rounded up": (["((H + 1)//2)*2 == H", "((H + 3)//4)*2 == (H + 1)//2"], ("H >= 4", "H % 4 == 0")),
+    "bounds of multiples": (["(H//8)*8 == H", "H >= 17"], ("H >= 24", "H % 8 == 0")),
+    "one that stands": (["N != 7"], ("N != 7",)),
+    "two sizes": (["H > W"], ("H > W",)),
+    "swapped": (["1 < N", "8 >= N"], ("2 <= N <= 8",)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_left_says_the_same(name: str) -> None:
+    texts, _ = CASES[name]
+    guards = [parse_guard(text) for text in texts]
+    conditions = reduced(guards, ("N", "H", "W"))
+    for n, h, w in product((1, 2, 3, 4, 7, 8, 9), range(1, 70), (1, 5, 64)):
+        sizes = {"N": n, "H": h, "W": w}
+        assert conditions.hold(sizes) == all(g.holds(sizes) for g in guards), sizes
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if "divisors" not in n])
+def test_it_is_said_in_few_words(name: str) -> None:
+    texts, said = CASES[name]
+    assert reduced([parse_guard(text) for text in texts], ("N", "H", "W")).texts == said
+
+
+def test_divisors_are_said_as_remainders() -> None:
+    for name in ("divisors, rounded down", "divisors, rounded up"):
+        assert "H % 4 == 0" in reduced([parse_guard(t) for t in CASES[name][0]], ("H",)).texts
+
+
+def test_expressions_are_normal_forms() -> None:
+    """Floors of floors are one floor, whole multiples come out, factors commute."""
+    assert parse("((H + 1)//2 + 1)//2") == parse("(H + 3)//4")
+    assert parse("(H - 1)//2 + 1") == parse("(H + 1)//2")
+    assert parse("(4*H + 6)//2") == parse("2*H + 3")
+    assert parse("W*H*N*4") == parse("4*N*H*W")
+    assert parse("(6*H + 5) % 3") == 2
+    assert Guard("==", parse("H//2"), 3).holds({"H": 7})

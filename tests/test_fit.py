@@ -1,0 +1,95 @@
+"""The largest that fits is what brute force finds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+import memest
+from memest.errors import UsageError
+
+NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "batch of an image network": ("resnet18", {"vary": "batch", "H": 64, "W": 64}, 400),
+    "batch of a small network": ("unet2d:base_filters=4,levels=2", {"vary": "batch", "H": 32, "W": 32}, 400),
+    "side of an image": ("mobilenet_v2", {"vary": "H=W", "batch": 2}, 400),
+    "side of a volume": ("unet3d:base_filters=4,levels=3", {"vary": "D=H=W", "batch": 1, "loss": "binary_cross_entropy"}, 100),
+    "one dim of a volume": ("unet3d:base_filters=4,levels=3", {"vary": "D", "batch": 2, "H": 16, "W": 24}, 200),
+}
+
+
+def brute_force(graph: memest.Graph, budget: int, vary: str, most: int, **how: Any) -> tuple[int, int] | None:
+    """(value, bytes) by estimating every value there is."""
+    names = ["batch" if n == "batch" else n for n in vary.split("=")]
+    fixed = {k: v for k, v in how.items() if k in ("batch", "D", "H", "W")}
+    rest = {k: v for k, v in how.items() if k not in fixed}
+    axes: list[Any] = []
+    symbols = [str(d) for d in graph.inputs[0].shape if not isinstance(d, int)]
+    tied = tuple(symbols[0] if n == "batch" else n for n in names)
+    axes.append((tied, range(1, most)))
+    axes += [((symbols[0] if n == "batch" else n,), [v]) for n, v in fixed.items()]
+    found = memest.sweep(graph, axes=axes, invalid="skip", **rest)
+    good = [(int(n), int(p)) for n, p in zip(found[names[0]], found["peak_bytes"], strict=True) if p <= budget]
+    return max(good) if good else None
+
+
+def check(name: str, count: int, seed: int) -> None:
+    model, how, most = NETWORKS[name]
+    graph, rnd = memest.model(model), random.Random(seed)
+    keep = {k: v for k, v in how.items() if k != "vary"}
+    top = brute_force(graph, 2**60, how["vary"], most, **keep)
+    assert top is not None
+    for _ in range(count):
+        budget = rnd.randint(top[1] // 40, top[1] - 1)
+        found = memest.fit(graph, budget, **how)
+        expected = brute_force(graph, budget, how["vary"], most, **keep)
+        if expected is None:
+            assert not found.fits and found.smallest is not None and found.smallest.peak_bytes > budget
+            continue
+        assert (found.value, found.peak_bytes) == expected
+        assert found.next_bytes is not None and found.next_bytes > budget
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_largest_is_what_brute_force_finds(name: str) -> None:
+    check(name, 3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_largest_is_what_brute_force_finds_for_two_hundred_budgets(name: str) -> None:
+    check(name, 40, 2)
+
+
+def test_the_front_is_of_pairs_none_of_which_can_grow() -> None:
+    graph = memest.model("unet2d:base_filters=4,levels=2")
+    found = memest.fit(graph, "64MiB", ["batch", "H=W"])
+    pairs = [(f.sizes["batch"], f.sizes["H"]) for f in found.front if f.sizes]
+    assert len(pairs) > 3 and pairs == sorted(pairs, reverse=True)
+    assert all(f.peak_bytes is not None and f.peak_bytes <= 64 * 2**20 for f in found.front)
+    for batch, side in pairs[:4]:
+        more = memest.estimate(graph, input_shape=(batch + 1, 3, side, side))
+        assert more.peak_bytes > 64 * 2**20
+
+
+def test_steps_follow_the_network() -> None:
+    found = memest.fit(memest.model("unet3d"), "2GiB", "D=H=W", batch=1, loss="binary_cross_entropy")
+    assert found.step == (16,) and found.value is not None and found.value % 16 == 0
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"budget": "24"}, "no unit"),
+    ({"budget": 0}, "positive whole number"),
+    ({"budget": "1GiB", "vary": "bach"}, "did you mean 'batch'"),
+    ({"budget": "1GiB", "vary": "batch"}, "give H=…, W=…"),
+    ({"budget": "1GiB", "vary": "batch", "H": 32, "W": 0}, "positive whole"),
+    ({"budget": "1GiB", "vary": "H=W", "batch": 1, "H": 32}, "H varies"),
+    ({"budget": "1GiB", "vary": ["H", "H=W"], "batch": 1}, "name each size once"),
+]
+
+
+@pytest.mark.parametrize(("how", "said"), BAD, ids=[said for _, said in BAD])
+def test_bad_questions_are_refused(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        memest.fit(memest.model("unet2d:base_filters=4,levels=2"), **how)

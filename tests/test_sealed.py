@@ -1,0 +1,144 @@
+"""Sealed kernels: their bound is one, and many sizes at once give what each alone gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from memest.errors import MemestError
+from memest.lanes import Lanes, Split, TooLargeError, by_lanes
+from memest.libraries.cpu import Cpu
+from memest.libraries.onednn.rough import Rough
+from memest.ops import convolution, convolution_bound
+from memest.ops.convolution_geometry import Geometry
+from memest.ops.sealed import InnerPeak, Size
+from memest.remembered import Suspended
+from memest.tensor import Spec, channels_last_strides, contiguous_strides
+
+CPUS = [Cpu(isa=isa, threads=threads) for isa in ("avx512", "avx2") for threads in (1, 2, 8, 64)]
+
+
+def problems(seed: int, count: int) -> Iterator[InnerPeak]:
+    """Random convolutions, forward and backward, that torch would run."""
+    rnd = random.Random(seed)
+    made = 0
+    while made < count:
+        dims, groups = rnd.choice([2, 2, 2, 3]), rnd.choice([1, 1, 1, 1, 2, 4, 0])
+        inner = rnd.choice([1, 3, 8, 16, 24, 48, 64, 96, 160, 256, 512])
+        outer = inner if groups == 0 else rnd.choice([1, 3, 8, 16, 32, 64, 96, 128, 512, 1024]) * groups
+        groups, inner = (inner, inner) if groups == 0 else (groups, inner * groups)
+        kernel = (rnd.choice([1, 1, 2, 3, 3, 3, 5, 7]),) * dims
+        stride, dilation, padding = rnd.choice([1, 1, 1, 2, 2, 3]), rnd.choice([1, 1, 1, 2]), rnd.choice([0, 1, kernel[0] // 2])
+        transposed = rnd.random() < 0.2
+        g = Geometry((stride,) * dims, (padding,) * dims, (dilation,) * dims, (0,) * dims, groups, transposed)
+        size = tuple(rnd.choice([1, 2, 3, 5, 7, 8, 14, 16, 28, 33, 56]) for _ in range(dims))
+        batch = rnd.choice([1, 1, 2, 3, 4, 8, 17, 32])
+        out = g.output_size(size, kernel)
+        if min(out) < 1:
+            continue
+        order = channels_last_strides if rnd.random() < 0.25 else contiguous_strides
+        dtype, cpu = rnd.choice(["float32"] * 5 + ["float64"]), rnd.choice(CPUS)
+        shapes = (
+            (batch, outer, *out),
+            (batch, inner, *size),
+            (inner, outer // groups, *kernel) if transposed else (outer, inner // groups, *kernel),
+        )
+        grad, input, weight = (tuple(Spec(s, order(s), dtype)) for s in shapes)
+        made += 1
+        yield InnerPeak(
+            kernel=convolution._run, bound=convolution_bound.forward, operands=(input, weight, None), attributes=(("g", tuple(g)),),
+            needs=(True, True), training=True, cpu=cpu,
+        )  # fmt: skip
+        yield InnerPeak(
+            kernel=convolution._run_backward, bound=convolution_bound.backward, operands=(grad, input, weight),
+            attributes=(("g", tuple(g)), ("mask", (rnd.random() < 0.8, True, True))), needs=(True, True, True), training=True, cpu=cpu,
+        )  # fmt: skip
+
+
+def check_bounds(seed: int, count: int) -> None:
+    asked = 0
+    for peak in problems(seed, count):
+        try:
+            held = peak.play(())
+        except MemestError:
+            continue
+        asked += 1
+        assert held <= peak.most(), peak
+    assert asked > count
+
+
+def test_no_convolution_holds_more_than_its_bound() -> None:
+    check_bounds(0, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_no_convolution_holds_more_than_its_bound_at_length(seed: int) -> None:
+    check_bounds(seed, 6000)
+
+
+def symbolic(peak: InnerPeak) -> InnerPeak:
+    """The same problem with the batch, and the strides that follow from nothing else, left open."""
+
+    def opened(spec: tuple[tuple[int, ...], tuple[int, ...], str]) -> tuple[object, ...]:
+        shape, strides, dtype = spec
+        return (Size(0), *shape[1:]), strides, dtype
+
+    grad, input, weight = peak.operands
+    return InnerPeak(
+        kernel=peak.kernel, bound=peak.bound, operands=(opened(grad), opened(input), weight), attributes=peak.attributes,
+        needs=peak.needs, training=True, cpu=peak.cpu,
+    )  # fmt: skip
+
+
+def test_many_batches_at_once_are_each_as_if_alone() -> None:
+    batches = np.array([2, 3, 4, 5, 8, 16, 31, 64, 65, 128], dtype=np.int64)
+    compared = 0
+    for peak in problems(7, 120):
+        if peak.operands[2] is None or peak.operands[1][0][0] == 1:
+            continue
+        open_peak = symbolic(peak)
+        try:
+            alone = [open_peak.play((int(n),)) for n in batches]
+        except MemestError:
+            continue
+        assert by_lanes(lambda *at, p=open_peak: p.play(at), [batches]).tolist() == alone
+        compared += 1
+    assert compared > 40
+
+
+def test_where_the_ends_of_a_search_agree_it_gives_that() -> None:
+    agreed = 0
+    for peak in problems(11, 1200):
+        with Suspended():
+            try:
+                with Rough("most") as rough:
+                    most = peak.play(())
+                if not rough.asked:
+                    continue
+                with Rough("least"):
+                    least = peak.play(())
+                if least == most:
+                    assert peak.play(()) == most
+                    agreed += 1
+            except MemestError:
+                continue
+    assert agreed > 10
+
+
+def test_lanes_count_like_ints() -> None:
+    column = np.array([7, 8, 9, 12], dtype=np.int64)
+    found = by_lanes(lambda n: (n * 3 - 1) // 2 + max(n, 8) % 5 + (10 if n > 8 else 20) + len(range(n)), [column])
+    assert found.tolist() == [(n * 3 - 1) // 2 + max(n, 8) % 5 + (10 if n > 8 else 20) + n for n in column.tolist()]
+
+
+def test_lanes_split_where_they_differ_and_never_wrap() -> None:
+    lanes = Lanes(np.array([1, 2], dtype=np.int64), 2)
+    with pytest.raises(Split):
+        bool(lanes == 1)
+    big = Lanes(np.array([2**40, 2**41], dtype=np.int64), 2**41)
+    with pytest.raises(TooLargeError):
+        _ = big * big

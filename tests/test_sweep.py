@@ -1,0 +1,110 @@
+"""Sweeps equal one-by-one estimates to the byte, past 2**63 too, and refuse what they cannot do."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import memest
+from memest.errors import UsageError
+from memest.planning import sweep as sweeping
+
+SMALL = "unet2d:base_filters=4,levels=2"
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet18": {"batch": [1, 2, 3, 8, 33], "H": [33, 64, 97, 224], "W": [40, 64]},
+    "mobilenet_v2": {"batch": [1, 4], "spatial": [64, 96, 129]},
+    "vgg11": {"batch": range(1, 4), "spatial": [64, 224]},
+    "unet3d:base_filters=8,levels=3": {"batch": [1, 2, 5], "D": [16, 32], "H": [16, 24], "W": [16, 48]},
+}
+
+
+def alone(graph: memest.Graph, row: dict[str, Any], **how: Any) -> memest.Estimate:
+    shape = tuple(d if isinstance(d, int) else row["batch" if i == 0 else str(d)] for i, d in enumerate(graph.inputs[0].shape))
+    return memest.estimate(graph, input_shape=shape, **how)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_a_sweep_is_its_estimates(name: str, mode: str) -> None:
+    how = {"mode": mode, "loss": "binary_cross_entropy" if "unet3d" in name else "cross_entropy"}
+    found = memest.sweep(memest.model(name), **NETWORKS[name], **how)
+    rows = list(found.rows())
+    assert len({len(c) for c in found.values()}) == 1 and found.points == len(rows) > 5
+    fresh = memest.model(name)
+    for row in random.Random(1).sample(rows, 6):
+        est = alone(fresh, row, **how)
+        assert (est.resident_bytes, est.peak_bytes) == (row["resident_bytes"], row["peak_bytes"]), row
+
+
+def test_optimizers_losses_and_modes_are_axes_too() -> None:
+    graph = memest.model(SMALL)
+    found = memest.sweep(graph, batch=[2, 3], spatial=16, optimizer=["sgd", "adam"], mode=["train", "infer"])
+    assert found.points == 8 and list(found)[:3] == ["batch", "H", "W"]
+    for row in found.rows():
+        assert alone(graph, row, optimizer=row["optimizer"], mode=row["mode"]).peak_bytes == row["peak_bytes"]
+
+
+def test_the_order_is_that_of_the_product() -> None:
+    found = memest.sweep(memest.model("resnet18"), batch=[2, 1], H=[64, 65], W=[64])
+    assert list(zip(found["batch"].tolist(), found["H"].tolist(), strict=True)) == [(2, 64), (2, 65), (1, 64), (1, 65)]
+
+
+def test_numbers_past_64_bits_are_exact() -> None:
+    graph = memest.model("resnet18")
+    found = memest.sweep(graph, batch=[8, 2**31 - 1], H=[64, 10**6], W=[10**6])
+    assert found["peak_bytes"].dtype == object and max(found["peak_bytes"]) > 2**63
+    for row in found.rows():
+        assert alone(graph, row).peak_bytes == row["peak_bytes"]
+
+
+def test_parts_are_the_whole() -> None:
+    graph = memest.model(SMALL)
+    axes: dict[str, Any] = {"batch": range(1, 8), "spatial": [16, 32, 48]}
+    parts = list(memest.sweeps(graph, at_once=4, **axes))
+    whole = memest.sweep(graph, **axes)
+    assert len(parts) > 3 and np.concatenate([p["peak_bytes"] for p in parts]).tolist() == whole["peak_bytes"].tolist()
+
+
+def test_sizes_that_cannot_run_are_named_or_left_out() -> None:
+    graph = memest.model(SMALL)
+    with pytest.raises(UsageError, match="cannot run at batch=1, H=17"):
+        memest.sweep(graph, batch=1, H=[16, 17], W=16)
+    found = memest.sweep(graph, batch=1, H=[16, 17, 18, 32], W=16, invalid="skip")
+    assert found["H"].tolist() == [h for h in (16, 17, 18, 32) if h % 2 == 0]
+
+
+def test_writing(tmp_path: Any) -> None:
+    found = memest.sweep(memest.model(SMALL), batch=[1, 2], spatial=16)
+    lines = found.to_csv().splitlines()
+    assert lines[0] == "batch,H,W,resident_bytes,peak_bytes" and len(lines) == 3
+    assert json.loads(found.to_json())["columns"]["peak_bytes"] == found["peak_bytes"].tolist()
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"batch": [], "spatial": 16}, "no values"),
+    ({"batch": [0], "spatial": 16}, "from 1 to"),
+    ({"batch": [1.5], "spatial": 16}, "whole numbers"),
+    ({"batch": range(10**9), "spatial": 16}, "give a step"),
+    ({"batch": range(1, 10**6), "H": range(1, 10**4), "W": 16}, "memest.sweeps"),
+    ({"spatial": 16}, "no values are given for batch"),
+    ({"batch": 1, "H": 16}, "no values are given for W"),
+    ({"batch": 1, "height": 16}, "no size 'height'"),
+    ({"batch": 1, "spatial": 16, "optimizer": []}, "optimizer: give a name"),
+    ({"batch": 1, "spatial": 16, "optimizer": "adan"}, "did you mean 'adam'"),
+    ({"batch": 1, "spatial": 16, "invalid": "ignore"}, "'raise' or 'skip'"),
+    ({"batch": 1, "H": 16, "axes": [(("H", "W"), [16])]}, "two axes"),
+]
+
+
+@pytest.mark.parametrize(("axes", "said"), BAD, ids=[said for _, said in BAD])
+def test_bad_axes_are_refused_by_name(axes: dict[str, Any], said: str) -> None:
+    with pytest.raises(memest.MemestError, match=said):
+        memest.sweep(memest.model(SMALL), **axes)
+
+
+def test_the_bound_on_points_is_said() -> None:
+    assert sweeping.MOST_POINTS >= 10**6

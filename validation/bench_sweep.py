@@ -1,0 +1,64 @@
+"""Sweeps beside one-by-one estimates and MemTracker: configurations of (batch, H, W) a second of CPU time, ResNet-50 training."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from memest.estimate import estimate
+from memest.graph import Graph
+from memest.libraries.cpu import Cpu
+from memest.planning.sweep import Sweep, sweep
+
+A_SECOND = 1_000_000
+ALONE, TRACKED = 400, 3
+GRIDS: dict[str, dict[str, Any]] = {
+    "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
+    "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
+}
+Row = tuple[str, str, str, str]
+
+
+def measured(graph: Graph, optimizer: str, loss: str, cpu: Cpu, track: Callable[[], Any]) -> Iterator[tuple[Row, float, int]]:
+    """(a line of the table, configurations a CPU second, how many of a sample differ from estimates made alone), each grid in turn;
+    the last lines are estimates one by one and ``track``, MemTracker on one configuration (negative counts: no claim)."""
+    found: dict[str, Sweep] = {}
+    for name, axes in GRIDS.items():
+        warm = {axis: values[:2] for axis, values in axes.items()}
+        sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **warm)
+        start = time.process_time()
+        found[name] = sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **axes)
+        seconds = time.process_time() - start
+        rate = found[name].points / seconds
+        yield _row(f"sweep, {name}", found[name].points, seconds), rate, _differing(graph, found[name], optimizer, loss, cpu)
+    rows = random.Random(0).sample(list(found["multiples of 32"].rows()), ALONE)
+    start = time.process_time()
+    for row in rows:
+        _alone(graph, row, optimizer, loss, cpu)
+    seconds = time.process_time() - start
+    yield _row("estimates one by one", ALONE, seconds), ALONE / seconds, -1
+    start = time.process_time()
+    for _ in range(TRACKED):
+        track()
+    seconds = time.process_time() - start
+    yield _row("torch MemTracker, from three runs", TRACKED, seconds), TRACKED / seconds, -1
+
+
+def _row(what: str, points: int, seconds: float) -> Row:
+    whole = GRIDS["multiples of 32"]
+    count = len(whole["batch"]) * len(whole["H"]) * len(whole["W"])
+    return what, f"{points:,}", f"{points / seconds:,.1f}", f"{count * seconds / points:,.1f} s"
+
+
+def _alone(graph: Graph, row: dict[str, Any], optimizer: str, loss: str, cpu: Cpu) -> int:
+    shape = (row["batch"], 3, row["H"], row["W"])
+    return estimate(graph, input_shape=shape, optimizer=optimizer, loss=loss, cpu=cpu).peak_bytes
+
+
+def _differing(graph: Graph, found: Sweep, optimizer: str, loss: str, cpu: Cpu) -> int:
+    rng = random.Random(1)
+    places = [rng.randrange(found.points) for _ in range(50)]
+    rows = [{name: int(column[i]) for name, column in found.items()} for i in places]
+    return sum(_alone(graph, row, optimizer, loss, cpu) != row["peak_bytes"] for row in rows)
