@@ -14,9 +14,9 @@ from typing import Protocol
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
-from memest.ops.kernels import partial_sums, transposed_block, transposes
-from memest.ops.tape import Event, Trace
-from memest.tensor import Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes
+from memest.ops.kernels import preserved_strides, sum_to, transposed_block, transposes
+from memest.ops.tape import Event, Tape, Tensor, Trace
+from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes
 
 Items = evaluate.Items
 
@@ -497,19 +497,25 @@ class Machine:
         target, nr = edge
         wanted = target.value.spec if isinstance(target, AccumulateGrad) else target.out_specs[nr]
         if gradient.spec.shape != wanted.shape:
-            gradient = self._replaced(gradient, Spec(wanted.shape, contiguous_strides(wanted.shape), gradient.spec.dtype))
+            gradient = self._summed(gradient, wanted.shape)
         if gradient.spec.dtype != wanted.dtype:
-            gradient = self._replaced(gradient, Spec(wanted.shape, gradient.spec.strides, wanted.dtype))
+            strides = preserved_strides(Tensor(*gradient.spec, 0))
+            gradient = self._replaced(gradient, Spec(wanted.shape, strides, wanted.dtype))
         return gradient
+
+    def _summed(self, old: Value, shape: Shape) -> Value:
+        tape = Tape(1, (False,), self.training, self.cpu)
+        out = sum_to(tape, Tensor(*old.spec, 0), shape)
+        storages = self._replay(tape.finish((), (out,)).events, [old.storage])
+        new = self.ledger.hold(Value(out.spec, storages[out.slot]))
+        if len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
+            self._hold_base(new, None)
+        self.ledger.let_go(old)
+        return new
 
     def _replaced(self, old: Value, spec: Spec) -> Value:
         ledger = self.ledger
         new = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
-        if len(old.spec.shape) > len(spec.shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
-            self._hold_base(new, None)
-        parts = partial_sums(old.spec.shape, spec.shape, self.cpu.threads) if old.spec.shape != spec.shape else 0
-        if parts:
-            ledger.release(ledger.allocate(parts * nbytes((), spec.dtype)))
         ledger.let_go(old)
         return new
 
@@ -530,7 +536,6 @@ class Machine:
             ledger.let_go(new)
             return old
         from memest.ops.kernels import iterator_strides
-        from memest.ops.tape import Tensor
 
         operands = [Tensor(v.spec.shape, v.spec.strides, v.spec.dtype, i) for i, v in enumerate((old, new))]
         spec = Spec(old.spec.shape, iterator_strides(old.spec.shape, operands), old.spec.dtype)

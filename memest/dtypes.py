@@ -19,15 +19,29 @@ ITEMSIZE: dict[str, int] = {
     "complex128": 16,
 }
 FLOATING = frozenset({"float64", "float32", "bfloat16", "float16"})
+HALVES = frozenset({"bfloat16", "float16"})  # ATen's reduced floating types, which many kernels accumulate in float32
 COMPLEX = frozenset({"complex64", "complex128"})
 INTEGRAL_RANK = ("bool", "uint8", "int8", "int16", "int32", "int64")
 FLOATING_RANK = ("float16", "bfloat16", "float32", "float64")
+ALIASES = {  # what people write, and torch's names for it
+    "bf16": "bfloat16",
+    "double": "float64",
+    "float": "float32",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+    "half": "float16",
+}
 
 
 def check_dtype(name: str) -> str:
     """``name`` itself, or an error naming the nearest known dtype."""
     if name not in ITEMSIZE:
-        raise UnknownNameError(f"unknown dtype {name!r}{did_you_mean(name, ITEMSIZE)}")
+        hint = f"; did you mean {ALIASES[name]!r}?" if name in ALIASES else did_you_mean(name, ITEMSIZE)
+        raise UnknownNameError(f"unknown dtype {name!r}{hint}")
     return name
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memest.conditions import Conditions, reduced
 from memest.dims import resolve
-from memest.dtypes import check_dtype
 from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
+from memest.precision import converted, dtype_of, floating_dtype
 from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, bind, play
@@ -191,7 +191,7 @@ def estimate(
     optimizer: str = "sgd",
     loss: str = "cross_entropy",
     device: str = "cpu",
-    dtype: str = "float32",
+    dtype: str | None = None,
     hold_output: bool = False,
     first_step: bool = False,
     levers: Sequence[str] = (),
@@ -203,7 +203,8 @@ def estimate(
     graph's own dims are all numbers. ``mode`` is ``train`` (zero_grad, forward, loss, backward, optimizer step) or ``infer`` (one call
     under no_grad whose output is kept). ``optimizer`` and ``loss`` are names with options (``adamw:foreach=true``).
     ``hold_output`` keeps ``out = model(x)`` and the loss in variables through backward. ``first_step`` is the step in which the
-    optimizer's state appears. ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
+    optimizer's state appears. ``dtype`` converts the network and its inputs first, as ``model.to(dtype)`` does (left out: as described).
+    ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
     machine's when left out).
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
@@ -231,7 +232,7 @@ def estimate(
         loss=loss if training else None,
         input_shapes=shapes,
         device=device,
-        dtype=dtype,
+        dtype=dtype or dtype_of(job.graph),
         cpu=recipe.cpu,
         played=job.graph,
         sizes=sizes,
@@ -274,7 +275,7 @@ def prepare(
     optimizer: str = "sgd",
     loss: str = "cross_entropy",
     device: str = "cpu",
-    dtype: str = "float32",
+    dtype: str | None = None,
     hold_output: bool = False,
     first_step: bool = False,
     levers: Sequence[str] = (),
@@ -285,10 +286,12 @@ def prepare(
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
     if device != "cpu":
         raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
-    if check_dtype(dtype) != "float32":
-        raise UnsupportedError(f"dtype {dtype!r} is not modelled; use 'float32'")
+    if dtype is not None:
+        floating_dtype(dtype)
     training = mode == "train"
     played = graph if training or graph.inference is None else graph.inference
+    if dtype is not None:
+        played = converted(played, dtype)
     recipe = Recipe(
         training=training,
         optimizer=optimizer_named(optimizer) if training else None,

@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 Shape = tuple[int, ...]
-LATER_FIELDS = ("levers",)  # added when results were stored already: left out of the digest while empty
+LATER_FIELDS: dict[str, Any] = {  # added when results were stored already: left out of the digest while they say nothing
+    "levers": (),
+    "dtype": "float32",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Case:
     isa: str = "avx512"
     stream: bool = False
     levers: tuple[str, ...] = ()
+    dtype: str = "float32"
 
     @property
     def name(self) -> str:
@@ -43,7 +47,8 @@ class Case:
     @property
     def digest(self) -> str:
         """Of everything but the group; fields that came later count only where they say something."""
-        fields = {k: v for k, v in asdict(self).items() if k not in ("group", "stream") and (v or k not in LATER_FIELDS)}
+        given = {k: v for k, v in asdict(self).items() if k not in ("group", "stream")}
+        fields = {k: v for k, v in given.items() if k not in LATER_FIELDS or v != LATER_FIELDS[k]}
         return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:8]
 
 
@@ -86,6 +91,13 @@ BUILT_IN: dict[str, tuple[Shape, ...]] = {
         ((1, 3, 224, 224), (2, 3, 64, 64), (3, 3, 101, 73), (2, 3, 128, 160), (5, 3, 96, 96), (2, 3, 193, 129)),
     ),
 }  # fmt: skip
+CONVERTED: dict[str, tuple[Shape, Shape]] = {
+    _vision("resnet50"): ((2, 3, 96, 96), (3, 3, 101, 73)),
+    _vision("mobilenet_v2"): ((2, 3, 96, 96), (3, 3, 101, 73)),
+    "unet3d": ((2, 1, 16, 16, 16), (1, 1, 48, 32, 16)),
+    "plain_conv_unet:dims=2,features_per_stage=16-32-64-128": ((2, 1, 64, 64), (3, 1, 96, 32)),
+    "plain_conv_unet:dims=3,features_per_stage=16-32-64-128": ((2, 1, 16, 16, 16), (1, 1, 48, 32, 16)),
+}
 RUNTIMES: tuple[dict[str, Any], ...] = ({"threads": 1}, {"isa": "avx2"}, {"isa": "avx2", "threads": 1})
 
 
@@ -147,6 +159,18 @@ def _runtimes() -> Iterator[Case]:
     for changes in RUNTIMES:
         yield replace(volume, **changes)
         yield replace(image, **changes)
+
+
+def _dtypes() -> Iterator[Case]:
+    """Whole networks converted by ``model.to(dtype)``."""
+    for dtype in ("float64", "bfloat16", "float16"):
+        for model, shapes in CONVERTED.items():
+            loss = "binary_cross_entropy_with_logits" if model == "unet3d" else "cross_entropy"
+            for i, shape in enumerate(shapes):
+                case = Case(group="dtypes", model=model, shape=shape, mode="infer", dtype=dtype)
+                if i == 0:
+                    yield case
+                yield replace(case, mode="train", optimizer=TRAININGS[i], loss=loss, stream=i == 0)
 
 
 REGIMES: dict[str, tuple[tuple[Shape, Shape], str]] = {
@@ -211,5 +235,5 @@ def _parallel() -> Iterator[Case]:
         yield replace(case, levers=(lever,))
 
 
-CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_levers(), *_parallel())
+CASES: tuple[Case, ...] = (*_classification(), *_dense(), *_built_in(), *_runtimes(), *_levers(), *_parallel(), *_dtypes())
 BY_NAME = {case.name: case for case in CASES}

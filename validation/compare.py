@@ -89,7 +89,7 @@ def predict(case: Case, cpu: Cpu, levers: Sequence[str] | None = None) -> Estima
     training = {"optimizer": case.optimizer, "loss": case.loss, "hold_output": case.hold_output, "first_step": case.first_step}
     options: dict[str, Any] = training if case.mode == "train" else {}
     pulled = case.levers if levers is None else levers
-    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, cpu=cpu, levers=pulled, **options)
+    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, levers=pulled, **options)
 
 
 def stored(machine: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -109,7 +109,7 @@ def measured_here(case: Case) -> Measurement:
     """The case measured in this process, as its threads and instruction set are."""
     from validation.protocol import inputs_for, measure_inference, measure_training
 
-    module, inputs = build_module(case), inputs_for([case.shape], case.channels_last)
+    module, inputs = build_module(case), inputs_for([case.shape], case.channels_last, case.dtype)
     if case.mode == "infer":
         return measure_inference(module, inputs, levers=case.levers)
     return measure_training(
@@ -133,6 +133,7 @@ def build_module(case: Case) -> Any:
 
     external = ":" in case.model and "." in case.model.partition(":")[0]
     module = build(case.model) if external else GraphModule(models.build(case.model))
+    module = module.to(getattr(torch, case.dtype))
     if case.channels_last:
         module = module.to(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)
     return module

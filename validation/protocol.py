@@ -65,18 +65,19 @@ def torch_optimizer(text: str, parameters: Iterable[torch.Tensor]) -> torch.opti
     return OPTIMIZERS[chosen.name](parameters, **given)
 
 
-def inputs_for(shapes: Sequence[Sequence[int]], channels_last: bool = False) -> list[torch.Tensor]:
+def inputs_for(shapes: Sequence[Sequence[int]], channels_last: bool = False, dtype: str = "float32") -> list[torch.Tensor]:
     """Random inputs."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
-    return [t.contiguous(memory_format=formats.get(t.ndim, torch.contiguous_format)) for t in (torch.rand(tuple(s)) for s in shapes)]
+    made = [torch.rand(tuple(s)).to(getattr(torch, dtype)) for s in shapes]
+    return [t.contiguous(memory_format=formats.get(t.ndim, torch.contiguous_format)) for t in made]
 
 
 def target_for(loss: str, prediction: torch.Tensor) -> torch.Tensor:
-    """A valid target for a prediction."""
+    """A valid target for a prediction: class indices, or numbers in the prediction's dtype."""
     wanted = loss_named(loss).target(spec(tuple(prediction.shape), str(prediction.dtype).removeprefix("torch.")))
     if wanted.dtype == "int64":
         return torch.zeros(wanted.shape, dtype=torch.int64)
-    return torch.rand(wanted.shape)
+    return torch.rand(wanted.shape).to(prediction.dtype)
 
 
 def measure_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import reduce
 from importlib import import_module
 from typing import Any
@@ -53,6 +54,17 @@ def example_tensors(example: Example, grad: bool = True) -> list[Any]:
         else:
             made.append(make(shape, next(dtypes), i == 0, i))
     return made
+
+
+def recast(example: Example, dtype: str) -> Example:
+    """The example with its float32 tensors in ``dtype``."""
+    count = sum(len(s) if s == [] or (s and isinstance(s[0], tuple | list)) else 1 for s in map(_opened, example.shapes))
+    own = [*example.dtypes, *["float32"] * (count - len(example.dtypes))]
+    return replace(example, dtypes=tuple(dtype if d == "float32" else d for d in own))
+
+
+def _opened(shape: Any) -> Any:
+    return (0,) if shape is None else shape
 
 
 def flat(tensors: list[Any]) -> list[torch.Tensor]:
@@ -189,7 +201,8 @@ def predict(
     caller.leave_autocast()
     out = next((v for v in outputs if v.requires_grad), None)
     if out is not None:
-        strides = spec_of(ones(torch.empty_strided(out.spec.shape, out.spec.strides))).strides
+        kind = getattr(torch, out.spec.dtype)
+        strides = spec_of(ones(torch.empty_strided(out.spec.shape, out.spec.strides, dtype=kind))).strides
         gradient = ledger.hold(Value(Spec(out.spec.shape, strides, out.spec.dtype), ledger.resident(0, "gradient", "ones")))
         for other in outputs:
             if other is not out:

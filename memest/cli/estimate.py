@@ -16,6 +16,7 @@ def run(
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
+    dtype: o.Dtype = None,
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -37,6 +38,7 @@ def run(
     Examples:
       memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam
       memest estimate unet3d:base_filters=32,levels=5 --input 1x128x128x128 --batch 2 --infer
+      memest estimate resnet50 --input 3x224x224 --batch 8 --dtype bfloat16
       memest estimate net.yaml --input 3x224x224 --batch 8 --optimizer sgd:momentum=0.9 --format json
       memest estimate "torchvision.models:resnet50(num_classes=10)" --input 3x224x224 --batch 8
       memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB
@@ -59,6 +61,7 @@ def run(
             train=train,
             optimizer=optimizer,
             loss=loss,
+            dtype=dtype,
             hold_output=hold_output,
             first_step=first_step,
             levers=levers or (),

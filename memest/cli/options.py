@@ -46,6 +46,10 @@ Optimizer = Annotated[
     str, typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="Such as sgd:momentum=0.9 or adamw:foreach=true.")
 ]
 Loss = Annotated[str, typer.Option("--loss", metavar="NAME", help="torch.nn.functional's name, such as cross_entropy or mse.")]
+Dtype = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--dtype", metavar="NAME", help="Convert network and inputs first: float64, float32, bfloat16 or float16."),
+]
 HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
 FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]
 Levers = Annotated[

@@ -34,6 +34,7 @@ class Request:
     train: bool
     optimizer: str = "sgd"
     loss: str = "cross_entropy"
+    dtype: str | None = None
     hold_output: bool = False
     first_step: bool = False
     levers: Sequence[str] = ()
@@ -62,6 +63,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {  # as a user names the
     "mode": ("train", _choice({"train": True, "infer": False})),
     "optimizer": ("optimizer", str),
     "loss": ("loss", str),
+    "dtype": ("dtype", str),
     "hold-output": ("hold_output", _FLAG),
     "first-step": ("first_step", _FLAG),
     "threads": ("threads", _count),
@@ -119,6 +121,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
             mode="train" if request.train else "infer",
             optimizer=request.optimizer,
             loss=request.loss,
+            dtype=request.dtype,
             hold_output=request.hold_output,
             first_step=request.first_step,
             levers=request.levers,
@@ -161,6 +164,7 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
         mode="train" if request.train else "infer",
         optimizer=request.optimizer,
         loss=request.loss,
+        dtype=request.dtype,
         hold_output=request.hold_output,
         first_step=request.first_step,
         cpu=cpu_of(request),
@@ -180,8 +184,11 @@ def check_names(request: Request) -> None:
     from memest.levers.table import settings
     from memest.losses import loss_named
     from memest.optimizers import optimizer_named
+    from memest.precision import floating_dtype
 
     try:
+        if request.dtype is not None:
+            floating_dtype(request.dtype)
         optimizer_named(request.optimizer)
         loss_named(request.loss)
         settings(request.levers, "train" if request.train else "infer")

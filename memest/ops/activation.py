@@ -11,7 +11,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import clone, contiguous, elementwise, empty_like, scalar
+from memest.ops.kernels import clone, contiguous, elementwise, empty_like, refuse_dtypes, scalar, sum_to, wants
 from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Operator, choice, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -182,12 +182,20 @@ def _prelu(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
 
 
 def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
-    """Both gradients come from one kernel and have the input's shape; the weight's is summed outside."""
+    """Both gradients come from one kernel and have the input's shape; the weight's is summed where somebody wants it."""
     (grad,) = grads
     assert grad is not None
     operands = (saved["input"], k.view(saved["weight"], saved["aligned"]), grad)
     for_input, for_weight = elementwise(k, *operands), elementwise(k, *operands)
-    return [for_input, k.view(for_weight, saved["weight"].shape) if for_weight.shape == saved["aligned"] else for_weight]
+    if for_weight.shape == saved["aligned"]:
+        return [for_input, k.view(for_weight, saved["weight"].shape)]
+    if not wants(k, 1):
+        return [for_input, None]
+    if not wants(k, 0):
+        k.free(for_input)
+    summed = sum_to(k, for_weight, saved["aligned"])
+    k.free(for_weight)
+    return [for_input, k.alias(summed, saved["weight"].shape)]
 
 
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
@@ -195,6 +203,7 @@ def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool
     k.save(noise=noise, **({} if inplace else {"input": input}))
     out = input if inplace else k.empty(input.shape, input.dtype)
     if training:
+        refuse_dtypes("rrelu with noise", input, ("float16",))
         copies = [t for t in (contiguous(k, input), contiguous(k, out) if inplace else out) if t is not input and t is not out]
         k.free(*copies)
     else:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memest.errors import ShapeError, UnsupportedError
+from memest.dtypes import FLOATING, HALVES
+from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import contiguous, empty_like, iterator_strides, transpose
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional, text
@@ -21,8 +22,7 @@ from memest.tensor import Shape
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 KEYS_IN_BLOCK = 512
-HALVES = ("bfloat16", "float16")
-FUSED_DTYPES = ("float32", "float64", *HALVES)
+FUSED_DTYPES = FLOATING
 
 
 # the fused kernel ------------------------------------------------------------------------------------------------------
@@ -111,10 +111,9 @@ def _mask_fits(mask: Any, wanted: Shape) -> bool:
 
 def _additive_mask(k: Tape, mask: Tensor, *, dtype: str) -> Tensor:
     """``convert_boolean_attn_mask``: 0 where attention may look, else minus infinity."""
-    numbers = [k.empty((), dtype), k.empty((), "float32")]
-    cast = k.empty((), dtype) if dtype != "float32" else None
+    numbers = [k.empty((), dtype), k.empty((), dtype)]
     out = k.empty(mask.shape, dtype, iterator_strides(mask.shape, (mask,)))
-    k.free(cast, *reversed(numbers))
+    k.free(*reversed(numbers))
     return out
 
 
@@ -183,9 +182,11 @@ def _check(query: Any, key: Any, value: Any, mask: Any, is_causal: bool) -> None
 
 
 def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: float, is_causal: bool, enable_gqa: bool) -> Any:
-    """``_scaled_dot_product_attention_math``: query and key are scaled by the root of the factor each."""
-    if query.spec.dtype in HALVES:
-        raise UnsupportedError(f"attention in {query.spec.dtype} that the fused kernel does not take is not modelled")
+    """``_scaled_dot_product_attention_math``: query and key are scaled by the root of the factor each. Half types are computed in
+    float32; the weights, which nobody gets, are converted back with the result."""
+    dtype = query.spec.dtype
+    if dtype in HALVES:
+        query, key, value = (c.call("to", t, dtype="float32") for t in (query, key, value))
     scaled = c.call("mul.Scalar", query, value=0.5)
     if is_causal:
         mask = c.call("_causal_mask", scaled, rows=query.shape[-2], cols=key.shape[-2])
@@ -201,7 +202,10 @@ def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: flo
     if dropout_p > 0:
         kept, weights = weights, c.call("dropout", weights, p=dropout_p, training=True)
         c.drop(kept)
-    return c.call("matmul", weights, value)
+    if dtype not in HALVES:
+        return c.call("matmul", weights, value)
+    c.call("to", weights, dtype=dtype)
+    return c.call("to", c.call("matmul", weights, value), dtype=dtype)
 
 
 QUERY_KEY_VALUE = ("query", "key", "value", "attn_mask?")

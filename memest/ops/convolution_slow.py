@@ -189,20 +189,31 @@ def _backward_transpose(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g:
     if mask[1] or (mask[2] and volumetric):
         images = contiguous(k, input, last)
         above = contiguous(k, grad, last)
-        _use_columns_of_one(k, input, weight, g)
+        columns = None if _is_pointwise(weight, g) else _columns_of_one(k, input, weight)
+        if grad_bias is not None and volumetric:
+            sum_into(k, above, grad_bias, _all_but_channels(grad))
+        k.free(columns)
         _release(k, (above, grad), (images, input))
     return [grad_input, grad_weight, grad_bias]
 
 
 def _use_columns_of_one(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> None:
     if not _is_pointwise(weight, g):
-        k.free(_columns(k, 1, weight.shape[1], weight.shape[2:], input.shape[2:], input.dtype))
+        k.free(_columns_of_one(k, input, weight))
+
+
+def _columns_of_one(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
+    return _columns(k, 1, weight.shape[1], weight.shape[2:], input.shape[2:], input.dtype)
+
+
+def _all_but_channels(t: Tensor) -> list[int]:
+    return [d for d in range(t.ndim) if d != 1]
 
 
 def _bias_gradient(k: Tape, grad: Tensor) -> Tensor:
     """The sum over images and positions."""
     out = k.empty((grad.shape[1],), grad.dtype)
-    sum_into(k, grad, out)
+    sum_into(k, grad, out, _all_but_channels(grad))
     return out
 
 

@@ -89,7 +89,7 @@ def _suggested(spec: Spec) -> str:
 def _cat(k: Tape, tensors: list[Tensor], *, dim: int) -> Tensor:
     if not tensors:
         raise ShapeError("cat of no tensors")
-    k.note(sizes=tuple(t.shape for t in tensors), types=tuple(t.dtype for t in tensors))
+    k.note(sizes=tuple(t.shape for t in tensors))
     return cat(k, tensors, _cat_dim(dim, [t.shape for t in tensors]))
 
 
@@ -98,13 +98,12 @@ def _cat_dim(dim: int, sizes: Sequence[Shape]) -> int:
 
 
 def _cat_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:
-    """Each operand gets its part of the gradient, a view (of a copy where its dtype is another)."""
+    """Each operand gets its part of the gradient, a view (which the engine casts where its dtype is another)."""
     grad = incoming(grads)
-    result: list[Tensor | None] = []
-    for needed, shape, dtype in zip(k.needs, saved["sizes"], saved["types"], strict=True):
-        whole = grad if grad.dtype == dtype or not needed else empty_like(k, grad, dtype)
-        result.append(k.view(whole, shape, whole.strides if len(shape) == whole.ndim else None) if needed else None)
-    return result
+    return [
+        k.view(grad, shape, grad.strides if len(shape) == grad.ndim else None) if needed else None
+        for needed, shape in zip(k.needs, saved["sizes"], strict=True)
+    ]
 
 
 def _stack(k: Tape, tensors: list[Tensor], *, dim: int) -> Tensor:
@@ -149,7 +148,7 @@ def _interleaving(k: Tape, ndim: int) -> None:
 
 def _summed(k: Tape, t: Tensor, dims: Sequence[int]) -> Tensor:
     out = k.empty(reduced_shape(t.shape, dims, False), t.dtype)
-    sum_into(k, t, out)
+    sum_into(k, t, out, dims)
     return out
 
 
@@ -334,6 +333,7 @@ ROWS = (
             TRIPLET,
             Example(shapes=([BCHW, BCHW],), attributes={}, layout="channels_last"),
             Example(shapes=([(3,), (4,)],), attributes={"dim": -1}),
+            Example(shapes=([(2, 3, 4), (2, 5, 4)],), attributes={"dim": 1}, dtypes=("bfloat16", "float32")),
         ),
         "TensorShape.cpp (cat_out_cpu)",
         roles=("tensors*",),

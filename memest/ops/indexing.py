@@ -4,22 +4,41 @@ input's sizes, filled or added to at the index."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
+from memest.dtypes import HALVES
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.kernels import broadcast_shape, contiguous, empty_like, incoming, iterator_strides
+from memest.ops.kernels import broadcast_shape, contiguous, empty_like, incoming, iterator_strides, scatter_into
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import expanded, index_entries, slice_bounds, wrapped
 from memest.tensor import Shape
 
+SUMMED_ROW = 16  # elements: from there on can_use_expanded_index_path adds rows (TensorAdvancedIndexing.cpp)
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 
 
 def _zeros_of(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
-    """new_zeros of the input's sizes, then index_add_, scatter_add_ or index_put_ in place."""
+    """new_zeros of the input's sizes, then index_put_ in place."""
     return [k.empty(saved["sizes"], incoming(grads).dtype), *[None] * (len(k.needs) - 1)]
+
+
+def _index_select_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:
+    """new_zeros of the input's sizes, then index_add_, which is scatter_add_ along the first and the last dim. Whole rows are added with
+    one row of sums a thread."""
+    grad = incoming(grads)
+    out = k.empty(saved["sizes"], grad.dtype)
+    if grad.ndim < 2 or wrapped(dim, grad.ndim) not in (0, grad.ndim - 1):
+        return [out, None]
+    row = prod(grad.shape[1:])
+    if wrapped(dim, grad.ndim) == 0 and grad.is_contiguous and row >= SUMMED_ROW:
+        if grad.dtype in HALVES:
+            k.free(k.empty((k.cpu.threads, row), "float32"))
+    else:
+        scatter_into(k, out)
+    return [out, None]
 
 
 def _index_select(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
@@ -139,7 +158,7 @@ ROWS = (
         attributes=(DIM,),
         forward=_index_select,
         saves=("index",),
-        backward=_zeros_of,
+        backward=_index_select_backward,
         examples=(
             Example(shapes=(BCHW, (6,)), attributes={"dim": 1}, dtypes=LONG),
             Example(shapes=(BCHW, (6,)), attributes={"dim": -1}, dtypes=LONG),

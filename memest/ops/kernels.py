@@ -6,12 +6,12 @@ aten/src/ATen/native/ReduceOps.cpp, TensorConversions.cpp, LinearAlgebra.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from math import prod
 
-from memest.dtypes import COMPLEX, FLOATING, promote
-from memest.errors import ShapeError
+from memest.dtypes import COMPLEX, FLOATING, HALVES, promote
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.products import is_onednn_product, onednn_product
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import (
@@ -25,6 +25,12 @@ from memest.tensor import (
     is_contiguous,
     is_non_overlapping_and_dense,
 )
+
+
+def refuse_dtypes(op: str, t: Tensor, dtypes: Collection[str]) -> None:
+    """UnsupportedError for a dtype that torch's CPU kernel does not take either."""
+    if t.dtype in dtypes:
+        raise UnsupportedError(f"torch has no {op} in {t.dtype} on CPU")
 
 
 def broadcast_shape(*tensors: Tensor) -> Shape:
@@ -57,16 +63,7 @@ def _expanded_strides(t: Tensor, shape: Shape) -> tuple[int, ...]:
 def _permuted_strides(shape: Shape, strides: Sequence[tuple[int, ...]]) -> Shape:
     """TensorIterator::reorder_dimensions: dims sorted by the operands' strides, innermost first; then dense strides in that order."""
     ndim = len(shape)
-    perm = list(range(ndim - 1, -1, -1))
-    for i in range(1, ndim):
-        moving = i
-        for d in range(i - 1, -1, -1):
-            order = _compare_dims(perm[d], perm[moving], shape, strides)
-            if order > 0:
-                perm[d], perm[moving] = perm[moving], perm[d]
-                moving = d
-            elif order < 0:
-                break
+    perm = _sorted_dims(shape, strides)
     out = [0] * ndim
     step = 1
     for d in perm:
@@ -75,7 +72,24 @@ def _permuted_strides(shape: Shape, strides: Sequence[tuple[int, ...]]) -> Shape
     return tuple(out) if perm != list(range(ndim - 1, -1, -1)) else contiguous_strides(shape)
 
 
-def _compare_dims(a: int, b: int, shape: Shape, strides: Sequence[tuple[int, ...]]) -> int:
+def _sorted_dims(shape: Shape, strides: Sequence[tuple[int, ...]], reduction: bool = False) -> list[int]:
+    """The dims from the innermost on; the first operand of a ``reduction`` is its output, whose dims without stride come first."""
+    perm = list(range(len(shape) - 1, -1, -1))
+    for i in range(1, len(shape)):
+        moving = i
+        for d in range(i - 1, -1, -1):
+            order = _compare_dims(perm[d], perm[moving], shape, strides, reduction)
+            if order > 0:
+                perm[d], perm[moving] = perm[moving], perm[d]
+                moving = d
+            elif order < 0:
+                break
+    return perm
+
+
+def _compare_dims(a: int, b: int, shape: Shape, strides: Sequence[tuple[int, ...]], reduction: bool) -> int:
+    if reduction and (strides[0][a] == 0) != (strides[0][b] == 0):
+        return 1 if strides[0][b] == 0 else -1
     for s in strides:
         if s[a] == 0 or s[b] == 0:
             continue
@@ -240,7 +254,11 @@ def cat(k: Tape, tensors: Sequence[Tensor], dim: int) -> Tensor:
         total = total + t.shape[dim]
     shape = (*first.shape[:dim], total, *first.shape[dim + 1 :])
     last = all(suggests_channels_last(t) for t in tensors)
-    return k.empty(shape, reduce(promote, [t.dtype for t in tensors]), channels_last_strides(shape) if last else None)
+    out = k.empty(shape, reduce(promote, [t.dtype for t in tensors]), channels_last_strides(shape) if last else None)
+    for t in counted:
+        if t.dtype != out.dtype:  # its part of the output is written in the operand's dtype first, then cast
+            k.free(k.empty(t.shape, t.dtype))
+    return out
 
 
 def suggests_channels_last(t: Tensor) -> bool:
@@ -330,15 +348,49 @@ def sum_to(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     if shape and t.shape == shape:
         return t
     out = k.empty(shape, t.dtype)
-    sum_into(k, t, out)
+    lead = t.ndim - len(shape)
+    sum_into(k, t, out, [d for d, n in enumerate(t.shape) if d < lead or (shape[d - lead] == 1 and n != 1)])
     return out
 
 
-def sum_into(k: Tape, source: Tensor, out: Tensor) -> None:
-    """``sum_out``: nothing, but for a cast of another dtype and the partial sums."""
+def sum_into(k: Tape, source: Tensor, out: Tensor, dims: Sequence[int] | None = None) -> None:
+    """``sum_out`` over ``dims`` (None or empty: all): nothing, but for a cast of another dtype, the partial sums, and the float32 copies
+    of half types that are summed in more than one loop."""
     cast = k.empty(source.shape, out.dtype, preserved_strides(source)) if source.dtype != out.dtype else None
-    reduce_into(k, source, out)
+    summed = source if cast is None else cast
+    if out.dtype in HALVES and _sums_in_loops(summed, dims):
+        total = k.empty(out.shape, "float32")
+        sum_into(k, summed, total, dims)
+        k.free(total)
+    else:
+        reduce_into(k, summed, out)
     k.free(cast)
+
+
+def _sums_in_loops(source: Tensor, dims: Sequence[int] | None) -> bool:
+    """True where the two innermost dims left after TensorIterator has joined what lies together are both reduced
+    (ReduceOps.cpp, ``should_use_acc_buffer``)."""
+    shape = source.shape
+    gone = set(dims) if dims else set(range(source.ndim))
+    kept = iter(contiguous_strides([n for d, n in enumerate(shape) if d not in gone]))
+    out = tuple(0 if d in gone else next(kept) for d in range(source.ndim))
+    joined: list[list[int]] = []
+    for d in _sorted_dims(shape, (out, source.strides), reduction=True):
+        if not joined or not _joins(joined[-1], [shape[d], out[d], source.strides[d]]):
+            joined.append([shape[d], out[d], source.strides[d]])
+            continue
+        last = joined[-1]
+        if last[0] == 1:
+            last[1:] = out[d], source.strides[d]
+        last[0] = last[0] * shape[d]
+    return len(joined) > 1 and all(step == 0 for _, step, _ in joined[:2])
+
+
+def _joins(inner: list[int], outer: list[int]) -> bool:
+    """``coalesce_dimensions``: the outer dim goes on where the inner one ends, for both operands."""
+    if inner[0] == 1 or outer[0] == 1:
+        return True
+    return all(inner[0] * a == b for a, b in zip(inner[1:], outer[1:], strict=True))
 
 
 def reduce_into(k: Tape, source: Tensor, out: Tensor) -> None:
@@ -348,10 +400,19 @@ def reduce_into(k: Tape, source: Tensor, out: Tensor) -> None:
         k.free(k.empty((parts, *out.shape), out.dtype))
 
 
-def mean_into(k: Tape, source: Tensor, out: Tensor) -> None:
-    """``mean_out`` on CPU: a sum, then a division by the element count in place."""
-    sum_into(k, source, out)
-    with_number_(k, out, 1)
+def mean_into(k: Tape, source: Tensor, out: Tensor, dims: Sequence[int] | None = None) -> None:
+    """``mean_out`` on CPU: a sum (of half types in float32), then a division by the element count in place."""
+    total = k.empty(out.shape, "float32") if out.dtype in HALVES else out
+    sum_into(k, source, total, dims)
+    with_number_(k, total, 1)
+    k.free(None if total is out else total)
+
+
+def scatter_into(k: Tape, out: Tensor) -> None:
+    """``gather``, ``scatter_`` and ``scatter_add_`` write half types through a float32 copy (ScatterGatherKernel.cpp,
+    ``create_acc_buffer``)."""
+    if out.dtype in HALVES:
+        k.free(k.empty(out.shape, "float32"))
 
 
 def with_number_(k: Tape, t: Tensor, value: float | int | bool) -> Tensor:

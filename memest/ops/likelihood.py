@@ -7,11 +7,12 @@ from typing import Any
 
 from memest.errors import GraphError, ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import GRAIN_SIZE, contiguous, empty_like, sum_into
+from memest.ops.kernels import GRAIN_SIZE, contiguous, empty_like, scatter_into, sum_into
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, number, optional
 from memest.ops.roles import in_order, note_given
 from memest.ops.tape import Tape, Tensor
 from memest.ops.targets import REDUCTION, check_class_indices
+from memest.ops.views import wrapped
 
 Saved = dict[str, Any]
 Grads = list[Tensor | None]
@@ -174,11 +175,23 @@ def _gather(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
     if input.ndim != index.ndim:
         raise ShapeError(f"gather needs an index of as many dims as the input, got {list(index.shape)} for {list(input.shape)}")
     k.save(index=index, input=input)
-    return k.empty(index.shape, input.dtype)
+    out = k.empty(index.shape, input.dtype)
+    if not _gathers_rows(input, index, wrapped(dim, input.ndim)):
+        scatter_into(k, out)
+    return out
+
+
+def _gathers_rows(input: Tensor, index: Tensor, dim: int) -> bool:
+    """``can_use_expanded_index_path``: one index a row, so that whole rows are copied."""
+    if dim != 0 or not input.ndim or 0 in input.shape or 0 in index.shape or not input.is_contiguous or input.shape[1:] != index.shape[1:]:
+        return False
+    return index.strides[0] > 0 and all(step <= 1 for step in index.strides[1:])
 
 
 def _gather_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
-    return [k.empty(saved["input"].shape, saved["input"].dtype), None]
+    out = k.empty(saved["input"].shape, saved["input"].dtype)
+    scatter_into(k, out)
+    return [out, None]
 
 
 # rows ------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import clone, contiguous, elementwise, empty_like, mean_into, sum_into, with_number, with_number_
+from memest.ops.kernels import clone, contiguous, elementwise, empty_like, mean_into, scatter_into, sum_into, with_number, with_number_
 from memest.ops.operator import Attribute, Example, Operator, choice, flag, number
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
@@ -213,7 +213,9 @@ def _with_logits_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str
 
 def _class_mask(k: Tape, input: Tensor, target: Tensor) -> Tensor:
     check_class_indices(input, target, None)
-    return empty_like(k, input)
+    out = empty_like(k, input)
+    scatter_into(k, out)
+    return out
 
 
 def _dice_loss(c: Caller, input: Any, target: Any, *, activation: str, batch: bool, smooth: float) -> Any:

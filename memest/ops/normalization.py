@@ -5,28 +5,28 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from memest.dtypes import HALVES
 from memest.errors import GraphError, ShapeError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, elementwise, mean_into, scalar, suggests_channels_last, sum_into, with_number
+from memest.ops.kernels import contiguous, elementwise, empty_like, mean_into, scalar, suggests_channels_last, sum_into, with_number
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import channels_last_strides, is_channels_last, is_channels_last_strides, is_contiguous
 
-_HALF = ("float16", "bfloat16")
 _GROUP_NORM_FORWARD_THRESHOLD = 1024
 _GROUP_NORM_BACKWARD_THRESHOLD = 2048
 
 
 def _statistics_dtype(input: Tensor, *parameters: Tensor | None) -> str:
     """Half inputs with float parameters keep float statistics (``is_mixed_type``)."""
-    mixed = input.dtype in _HALF and any(p is not None and p.dtype == "float32" for p in parameters)
+    mixed = input.dtype in HALVES and any(p is not None and p.dtype == "float32" for p in parameters)
     return "float32" if mixed else input.dtype
 
 
 def _accumulator(dtype: str) -> str:
     """``opmath_type``."""
-    return "float32" if dtype in _HALF else dtype
+    return "float32" if dtype in HALVES else dtype
 
 
 def _check_length(op: str, role: str, t: Tensor | None, length: int) -> None:
@@ -39,6 +39,10 @@ def _check_length(op: str, role: str, t: Tensor | None, length: int) -> None:
 
 def _dense(t: Tensor) -> bool:
     return is_contiguous(t.shape, t.strides) or is_channels_last(t.shape, t.strides)
+
+
+def _all_but_channels(t: Tensor) -> list[int]:
+    return [d for d in range(t.ndim) if d != 1]
 
 
 def _by_columns(t: Tensor) -> bool:
@@ -101,12 +105,12 @@ def _statistics(k: Tape, input: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     channels = input.shape[1]
     save_mean = k.empty((channels,), dtype)
     if not _dense(input):
-        mean_into(k, input, save_mean)
+        mean_into(k, input, save_mean, _all_but_channels(input))
         return save_mean, k.empty((channels,), dtype)
     save_invstd = k.empty((channels,), dtype)
     terms = "float32" if dtype == "float16" else dtype
     mean, var_sum = k.empty((channels,), terms), k.empty((channels,), terms)
-    if _by_columns(input) and input.numel // channels > k.cpu.threads:
+    if _by_columns(input) and (input.dtype in HALVES or input.numel // channels > k.cpu.threads):
         k.free(k.empty((k.cpu.threads, channels), _accumulator(input.dtype)))
     k.free(var_sum, mean)
     return save_mean, save_invstd
@@ -138,9 +142,10 @@ def _batch_norm_backward(
     grad_weight = k.empty((channels,), dtype) if "weight" in wants else None
     grad_bias = k.empty((channels,), dtype) if "bias" in wants else None
     if not (_dense(input) and _dense(grad) and suggests_channels_last(input) == suggests_channels_last(grad)):
-        total = k.empty((channels,), grad.dtype)
-        sum_into(k, grad, total)
-        k.free(total)
+        cast = empty_like(k, grad, "float32") if grad.dtype == "float16" else grad
+        total = k.empty((channels,), cast.dtype)
+        sum_into(k, cast, total, _all_but_channels(grad))
+        k.free(None if cast is grad else cast, total)
     else:
         if grad_input is not None:
             dense = k.empty(input.shape, input.dtype, None if input.is_contiguous else channels_last_strides(input.shape))
@@ -158,7 +163,7 @@ def _empty_suggested(k: Tape, t: Tensor) -> Tensor:
 def _backward_by_columns(k: Tape, input: Tensor, dtype: str, weight: Tensor | None, training: bool) -> None:
     """Half inputs have weight, mean and inverse deviation as floats of their own."""
     channels = (input.shape[1],)
-    if input.dtype in _HALF:
+    if input.dtype in HALVES:
         terms = [k.empty(channels, "float32") for _ in range(3)]
     else:
         terms = [k.empty(channels, dtype) for missing in (weight is None, not training) if missing]
@@ -275,15 +280,20 @@ def _layer_norm_backward(
 def _rms_norm(c: Caller, input: Any, weight: Any, *, normalized_shape: tuple[int, ...], eps: float | None) -> Any:
     _check_normalized("rms_norm", input.shape, normalized_shape, weight=_shape(weight))
     dims = tuple(range(len(input.shape) - len(normalized_shape), len(input.shape)))
-    squares = c.call("pow", input, None, exponent=2)
+    half = input.spec.dtype in HALVES
+    wide = c.call("to", input, dtype="float32") if half else input
+    squares = c.call("pow", wide, None, exponent=2)
     mean = c.call("mean", squares, dim=dims, keepdim=True)
     shifted = c.call("add", mean, None, value=1e-6 if eps is None else eps, inplace=True)
     scale = c.call("rsqrt", shifted)
     c.drop(shifted, mean, squares)
-    out = c.call("mul", input, scale)
+    out = c.call("mul", wide, scale)
     if weight is not None:
         scaled, out = out, c.call("mul", out, weight)
         c.drop(scaled)
+    if half:
+        computed, out = out, c.call("to", out, dtype=input.spec.dtype)
+        c.drop(computed)
     return out if is_channels_last_strides(input.shape, input.spec.strides) else c.call("contiguous", out)
 
 
@@ -381,6 +391,7 @@ ROWS = (
             _batch_norm_example((2, 7, 4, 5), True, "channels_last"),
             _batch_norm_example((2, 7, 4, 5), False, "channels_last", affine=False),
             _batch_norm_example((6, 7), True, affine=False),
+            _batch_norm_example((2, 7), True, affine=False),
             _batch_norm_example((2, 3, 4, 5, 3), True, tracked=False),
             _batch_norm_example((5, 7, 4, 2), True, "transposed"),
             _batch_norm_example((5, 7, 4, 2), False, "transposed", affine=False),

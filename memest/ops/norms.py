@@ -18,6 +18,7 @@ from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, in
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
+    reduced_dims,
     reduction_shape,
     restored,
 )
@@ -54,7 +55,7 @@ def _logsumexp(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
     k.free(with_number(k, magnitude, 1.0, "bool"), magnitude)
     shifted = elementwise(k, input, most)
     out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
-    sum_into(k, shifted, out)
+    sum_into(k, shifted, out, reduced_dims(dim, shifted.ndim))
     k.save(result=out)
     return out
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from memest.dtypes import HALVES
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
-from memest.ops.kernels import contiguous, incoming, suggests_channels_last
+from memest.ops.kernels import contiguous, incoming, refuse_dtypes, suggests_channels_last
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, flag, integer, integers, number, optional, per_dim
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
@@ -163,6 +164,7 @@ def _avg_pool2d_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any)
 
 
 def _avg_pool3d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **rest: Any) -> Tensor:
+    refuse_dtypes("avg_pool3d", input, HALVES)
     shape = pooled_shape(input, 3, kernel_size, stride, padding, 1, ceil_mode)
     if any(n < window for n, window in zip(input.shape[-3:], expand(kernel_size, 3), strict=True)):
         raise ShapeError(f"volume {list(input.shape[-3:])} is smaller than the kernel {list(expand(kernel_size, 3))}")

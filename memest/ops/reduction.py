@@ -15,6 +15,7 @@ from memest.ops.kernels import (
     incoming,
     mean_into,
     reduce_into,
+    scatter_into,
     sum_into,
     with_number,
 )
@@ -23,6 +24,7 @@ from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
     expanded,
+    reduced_dims,
     reduction_shape,
     restored,
     wrapped,
@@ -46,7 +48,7 @@ def _accumulated(dtype: str, wanted: str | None) -> str:
 def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
     out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
-    sum_into(k, input, out)
+    sum_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
 
@@ -60,12 +62,7 @@ def mean(k: Tape, input: Tensor, dim: Any, keepdim: bool, dtype: str | None = No
     if kind not in FLOATING:
         raise ShapeError(f"mean of {kind}: cast to a floating type first")
     out = k.empty(reduction_shape(input, dim, keepdim), kind)
-    if kind not in ("float16", "bfloat16"):
-        mean_into(k, input, out)
-        return out
-    total = k.empty(out.shape, "float32")
-    mean_into(k, input, total)
-    k.free(total)
+    mean_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
 
@@ -153,7 +150,7 @@ def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, k
     result = restored(k, saved["result"], dim, keepdim, input.ndim)
     mask = elementwise(k, result, input, dtype="bool")
     count = k.empty(reduction_shape(mask, dim, True), "int64")
-    sum_into(k, mask, count)
+    sum_into(k, mask, count, reduced_dims(dim, mask.ndim))
     share = elementwise(k, grad, count)
     return [elementwise(k, share, mask)]
 
@@ -190,7 +187,9 @@ def _selected_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -
     """value_selecting_reduction_backward: contiguous zeros, the gradient scattered into them."""
     grad = grads[0]
     assert grad is not None
-    return [k.empty(saved["sizes"], grad.dtype)]
+    out = k.empty(saved["sizes"], grad.dtype)
+    scatter_into(k, out)
+    return [out]
 
 
 def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> Tensor:
@@ -209,7 +208,9 @@ def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
 def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
     k.save(input=input)
     out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
-    sum_into(k, input, out)
+    cast = empty_like(k, input, out.dtype) if input.dtype != out.dtype else None
+    reduce_into(k, input, out)
+    k.free(cast)
     k.save(result=out)
     return out
 
@@ -224,7 +225,7 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
         k.free(zeros)
     else:
         counts = k.empty(reduction_shape(input, dim, False), "int64")
-        sum_into(k, zeros, counts)
+        sum_into(k, zeros, counts, reduced_dims(dim, zeros.ndim))
         total = k.empty((), "int64")
         sum_into(k, counts, total)
         k.free(total)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from memest.dtypes import HALVES
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Composite
 from memest.ops.kernels import batched_product, transpose, with_number
@@ -51,8 +52,8 @@ def _affine_grid(k: Tape, theta: Tensor, *, size: Shape, align_corners: bool | N
         raise ShapeError(f"affine_grid of size {list(size)} takes matrices of shape [N, {spatial}, {spatial + 1}], got {list(theta.shape)}")
     if any(n <= 0 for n in size):
         raise ShapeError(f"affine_grid of size {list(size)}: all must be greater than 0")
-    if theta.dtype not in ("float32", "float64"):
-        raise UnsupportedError(f"affine_grid of {theta.dtype} has no rule: convert it to float32 first")
+    if theta.dtype in HALVES and 1 in size[2:]:
+        raise UnsupportedError(f"torch has no affine_grid of size {list(size)} in {theta.dtype}: convert theta to float32 first")
     base = _coordinates(k, theta.dtype, size, align_corners)
     points = batched_product(k, base, transpose(k, theta, 1, 2))
     k.free(base)

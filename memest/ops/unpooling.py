@@ -10,6 +10,7 @@ from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import (
     contiguous,
     incoming,
+    scatter_into,
     suggests_channels_last,
 )
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, integers, optional, per_dim
@@ -37,7 +38,9 @@ def _max_unpool_backward(k: Tape, saved: Saved, grads: Grads, *, output_size: Sh
     grad, indices = incoming(grads), saved["indices"]
     last = suggests_channels_last(indices)
     contiguous(k, grad, last)
-    return [k.empty(indices.shape, grad.dtype), None]
+    out = k.empty(indices.shape, grad.dtype)
+    scatter_into(k, out)
+    return [out, None]
 
 
 def _unpool(spatial: int) -> Any:

@@ -67,7 +67,7 @@ def fit(
     mode: str = "train",
     optimizer: str = "sgd",
     loss: str = "cross_entropy",
-    dtype: str = "float32",
+    dtype: str | None = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
     **sizes: int,

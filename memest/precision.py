@@ -1,0 +1,48 @@
+"""The dtype of a network: its parameters, buffers and inputs in another floating type, as ``torch.nn.Module.to(dtype)`` makes them.
+
+Only floating tensors change; integer ones (indices, ``num_batches_tracked``) and dtypes that a layer names (``x.float()``) stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from memest.dtypes import ALIASES, FLOATING, FLOATING_RANK, ITEMSIZE
+from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.graph import Graph
+
+MIXED = "mixed"
+
+
+def floating_dtype(name: str) -> str:
+    """``name`` itself when a network can be converted to it; UnknownNameError or UsageError otherwise."""
+    if name in FLOATING:
+        return name
+    if name in ALIASES:
+        raise UnknownNameError(f"unknown dtype {name!r}; did you mean {ALIASES[name]!r}?")
+    if name in ITEMSIZE:
+        raise UsageError(f"dtype {name!r}: a network is converted to {', '.join(reversed(FLOATING_RANK))}")
+    raise UnknownNameError(f"unknown dtype {name!r}{did_you_mean(name, FLOATING_RANK)}")
+
+
+def converted(graph: Graph, dtype: str) -> Graph:
+    """``graph`` with its floating parameters, buffers and inputs in ``dtype``; remembered on ``graph``."""
+    known: dict[str, Graph] = graph.memo.setdefault("dtypes", {})
+    if dtype not in known:
+        parameters = tuple(replace(p, dtype=dtype) if p.dtype in FLOATING else p for p in graph.parameters)
+        inputs = tuple(replace(i, dtype=dtype) if i.dtype in FLOATING else i for i in graph.inputs)
+        same = parameters == graph.parameters and inputs == graph.inputs
+        known[dtype] = graph if same else graph.with_(parameters=parameters, inputs=inputs)
+    return known[dtype]
+
+
+def dtype_of(graph: Graph) -> str:
+    """The floating dtype that parameters and inputs share, ``mixed`` where there are several, float32 where there is none."""
+    found = set(_floating(graph))
+    return MIXED if len(found) > 1 else next(iter(found), "float32")
+
+
+def _floating(graph: Graph) -> Iterable[str]:
+    yield from (p.dtype for p in graph.parameters if p.dtype in FLOATING)
+    yield from (i.dtype for i in graph.inputs if i.dtype in FLOATING)
