@@ -55,8 +55,10 @@ def choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], 
 def _choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, budget: int | None) -> Choice:
     if recipe.segments:
         raise UnsupportedError("the step has checkpointed segments already; plan a step without")
-    if recipe.accumulate or recipe.micro_batch or recipe.autocast or recipe.inplace:
-        raise UnsupportedError("checkpoints are planned for one float32 pass of the whole batch; plan without levers that change that")
+    if recipe.accumulate or recipe.micro_batch or recipe.autocast or recipe.inplace or recipe.parallel:
+        raise UnsupportedError(
+            "checkpoints are planned for one pass of the whole batch on one rank, without autocast and inplace; plan without those levers"
+        )
     stage = _Stage(graph, shapes, sizes, recipe)
     plain = stage.option(())
     for segments in stage.proposals(budget):

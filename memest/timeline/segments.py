@@ -37,8 +37,10 @@ class Bounds:
 def check_segments(graph: Graph, recipe: Recipe) -> None:
     """UsageError when segments are not in order, overlap, are empty, or leave the graph; UnsupportedError for what is not modelled with
     them."""
-    if recipe.segments and (recipe.autocast is not None or recipe.inplace):
-        raise UnsupportedError("checkpointed segments are not modelled together with autocast or with the lever inplace; give one of them")
+    others = {"autocast": recipe.autocast, "the lever inplace": recipe.inplace, "parallel levers": recipe.parallel}
+    unmodelled = [name for name, given in others.items() if given]
+    if recipe.segments and unmodelled:
+        raise UnsupportedError(f"checkpointed segments are not modelled together with {' and '.join(unmodelled)}; give one of them")
     last = 0
     for s in recipe.segments:
         if not 0 <= s.start < s.end <= len(graph.layers):
