@@ -53,11 +53,14 @@ def run(
     """
     from memest.cli.output import write
     from memest.cli.request import limits, report_model
+    from memest.errors import UsageError
     from memest.hardware import hardware as catalogue
     from memest.hardware import load_hardware
     from memest.page import read_sizes
     from memest.render.page import render
 
+    if output.is_dir() or not output.parent.is_dir():  # said before the work, not after it
+        raise UsageError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
     limits([on] if on else None, budget, hardware)
     stops = read_sizes([batches] if batches else [], "--batches").get("", ())
     data = report_model(
