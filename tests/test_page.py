@@ -29,7 +29,7 @@ from memest.page.reading import Read, Reading
 from memest.render.page import render
 
 SMALL = "unet3d:base_filters=4,levels=3"
-STOPS = {"optimizers": ("sgd", "adam"), "batches": (1, 2, 5), "sizes": {"": (16, 32), "W": (8, 24)}}
+STOPS = {"optimizers": ("sgd", "adam"), "dtypes": ("float32", "bfloat16"), "batches": (1, 2, 5), "sizes": {"": (16, 32), "W": (8, 24)}}
 WHOLE = {"unet3d": (2, 1, 64, 64, 64), "resnet50": (2, 3, 224, 224), "mobilenet_v2": (2, 3, 96, 96)}
 
 
