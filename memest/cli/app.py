@@ -23,6 +23,7 @@ COMMANDS = {
     "estimate": "memest.cli.estimate",
     "timeline": "memest.cli.timeline",
     "plot": "memest.cli.plot",
+    "report": "memest.cli.report",
     "layers": "memest.cli.layers",
     "formula": "memest.cli.formula",
     "import": "memest.cli.export",

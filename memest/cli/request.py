@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memest.cli.options import Isa
+from memest.dims import Expr
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
@@ -18,6 +19,7 @@ from memest.sources import is_torch, open_model
 
 if TYPE_CHECKING:
     from memest.hardware import Hardware
+    from memest.page import PageModel
 
 Given = dict[str, tuple[int, ...]]
 _SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
@@ -169,6 +171,36 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
         first_step=request.first_step,
         cpu=cpu_of(request),
     )
+
+
+def report_model(
+    model: str, inputs: Sequence[str] | None, batch: int | None, *, threads: int | None, isa: Isa | None, **how: Any
+) -> PageModel:
+    """The data of a live report; ``how`` are the other keywords of :func:`memest.page.page_model`. Sizes not given are usual ones."""
+    from memest.page import page_model
+    from memest.page.grid import shapes_at, usual_sizes
+
+    request = Request(model=model, inputs=inputs, batch=batch, train=how["mode"] == "train", threads=threads, isa=isa, loss=how["loss"])
+    for optimizer in how.get("optimizers", ("sgd",)):
+        check_names(replace(request, optimizer=optimizer))
+    if is_torch(model) or inputs:
+        graph, shapes = open_with_inputs(model, inputs, batch)
+    else:
+        graph = open_model(model)
+        sizes = usual_sizes(graph)
+        head = next(iter(graph.inputs)).shape[:1]
+        if batch is not None:
+            sizes |= {d.text: batch for d in head if isinstance(d, Expr)}
+        shapes = shapes_at(graph, sizes)
+    try:
+        return page_model(graph, input_shape=graph_shapes(graph, shapes), cpu=cpu_of(request), **how)
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(model) from e.__cause__
+
+
+def graph_shapes(graph: Graph, shapes: Given | None) -> Given:
+    """The shapes given, or the graph's own where they are numbers."""
+    return shapes if shapes is not None else {i.name: tuple(d for d in i.shape if isinstance(d, int)) for i in graph.inputs}
 
 
 def cpu_of(request: Request) -> Cpu:

@@ -1,0 +1,91 @@
+"""``memest report``: a page that computes in the reader's browser, written as one file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write, whole or not at all.")],
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizers: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads it at run time
+        typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="An optimizer to choose from; repeat for several."),
+    ] = None,
+    dtypes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--dtype", metavar="NAME", help="A dtype to choose from; repeat for several."),
+    ] = None,
+    batches: Annotated[Optional[str], typer.Option("--batches", metavar="N,N,...", help="Where the batch's slider stops.")] = None,  # noqa: UP045
+    sizes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
+    ] = None,
+    loss: o.Loss = "cross_entropy",
+    hold_output: o.HoldOutput = False,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    on: Annotated[Optional[str], typer.Option("--on", metavar="HARDWARE", help="The hardware it opens with.")] = None,  # noqa: UP045
+    budget: Annotated[str | None, typer.Option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
+    hardware: o.HardwareFile = None,
+) -> None:
+    """Write a live report: one HTML file that computes the peak as its reader moves the sliders.
+
+    The file holds the step's events and size formulas and asks the network for nothing. Optimizers, dtypes, batch and sizes can be
+    changed in it; so can the hardware and the budget the peak is held against. Without --input it opens at a usual size.
+
+    \b
+    Examples:
+      memest report unet3d:base_filters=4,levels=3 --sizes 32 --batches 1,2 --optimizer adam -o report.html
+      memest report resnet18 --input 3x64x64 --batch 2 --sizes 64 --batches 2 --optimizer sgd --budget 24GiB -o resnet18.html
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import write
+    from memest.cli.request import limits, report_model
+    from memest.errors import UsageError
+    from memest.hardware import hardware as catalogue
+    from memest.hardware import load_hardware
+    from memest.page import read_sizes
+    from memest.render.page import render
+
+    if output.is_dir() or not output.parent.is_dir():  # said before the work, not after it
+        raise UsageError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
+    limits([on] if on else None, budget, hardware)
+    stops = read_sizes([batches] if batches else [], "--batches").get("", ())
+    data = report_model(
+        model,
+        inputs,
+        batch,
+        mode="train" if train else "infer",
+        **({"optimizers": optimizers} if optimizers else {}),
+        dtypes=dtypes,
+        loss=loss,
+        hold_output=hold_output,
+        threads=threads,
+        isa=isa,
+        batches=stops,
+        sizes=read_sizes(sizes or (), "--sizes"),
+        say=_say,
+    )
+    own = () if hardware is None else load_hardware(hardware)
+    page = render(data, title="" if model == "-" else model, hardware=(*own, *catalogue()), on=on or "", budget=budget or "")
+    _say("")
+    write(page, output)
+
+
+def _say(text: str) -> None:
+    """Progress on a terminal's stderr, one line that changes."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
