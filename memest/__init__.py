@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from memest.libraries.cpu import Cpu as Cpu
     from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
     from memest.planning.checkpoints import plan_checkpoints as plan_checkpoints
+    from memest.planning.advise import Advice as Advice
+    from memest.planning.advise import advise as advise
     from memest.planning.compare import Comparison as Comparison
     from memest.planning.compare import compare as compare
     from memest.planning.fit import Fit as Fit
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Advice": "memest.planning.advise",
     "Builder": "memest.builder",
     "CheckpointPlan": "memest.planning.checkpoints",
     "Comparison": "memest.planning.compare",
@@ -69,6 +72,7 @@ _HOMES = {
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
     "Verdict": "memest.hardware",
+    "advise": "memest.planning.advise",
     "budget": "memest.hardware",
     "compare": "memest.planning.compare",
     "dumps": "memest.schema",
