@@ -135,9 +135,11 @@ def _with_batches(advice: Advice, situation: Situation, path: Path) -> Advice:
 
 
 def _largest_batch(situation: Situation, path: Path) -> int | None:
-    """None where the batch is a number, or where a keyword has a value that ``fit`` does not know."""
+    """None where the batch is a number, where a keyword has a value that ``fit`` does not know, or where slices make a step's events
+    depend on the batch, so that ``fit`` has no bound."""
     first, step = batch_symbol(situation.graph), keywords(situation, path)
-    if first is None or any(step[name] for name in ("hold_output", "first_step") if name in step):
+    sliced = any(text.startswith("micro_batch") for text in step["levers"])
+    if first is None or sliced or step.get("hold_output") or step.get("first_step"):
         return None
     sizes = {**situation.sizes, **{s: n for c in path for s, n in c.change.sizes}}
     given: dict[str, Any] = {name: step[name] for name in FIT_KEYWORDS if name in step}
