@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from memest.hardware import load_hardware as load_hardware
     from memest.hardware import verdict as verdict
     from memest.libraries.cpu import Cpu as Cpu
-    from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
-    from memest.planning.checkpoints import plan_checkpoints as plan_checkpoints
     from memest.planning.advise import Advice as Advice
     from memest.planning.advise import advise as advise
+    from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
+    from memest.planning.checkpoints import plan_checkpoints as plan_checkpoints
     from memest.planning.compare import Comparison as Comparison
     from memest.planning.compare import compare as compare
     from memest.planning.fit import Fit as Fit

@@ -121,6 +121,13 @@ def test_the_largest_batch_is_that_of_fit() -> None:
     assert memest.estimate(graph, **after).peak_bytes <= advice.budget_bytes
 
 
+def test_checkpointing_says_what_runs_again() -> None:
+    advice = memest.advise(memest.model("resnet18"), "1KiB", input_shape=(2, 3, 64, 64), cpu=CPU)
+    (every,) = (o for o in advice.alone if o.changes == ("checkpoint:every=1",))
+    share = float(every.price.rpartition(": ")[2].partition(" %")[0])
+    assert every.kind == "time" and 50 < share < 100
+
+
 # the table ---------------------------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,7 @@ def advised(request: Request, limit: int, largest_batch: bool) -> tuple[Graph, A
             mode="train" if request.train else "infer",
             optimizer=request.optimizer,
             loss=request.loss,
+            dtype=request.dtype,
             hold_output=request.hold_output,
             first_step=request.first_step,
             levers=request.levers,

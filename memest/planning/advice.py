@@ -30,6 +30,7 @@ INPUT = "input"
 RANKS = 2 * len(KINDS)
 WORLDS = (2, 4, 8)
 BATCH_STATISTICS = ("batch_norm",)
+HALF = ("bfloat16", "float16")
 SAMPLE_STATISTICS = ("instance_norm", "group_norm", "layer_norm")
 
 
@@ -160,6 +161,11 @@ def _setting(name: str, value: Any) -> Change:
 def _release_output(situation: Situation) -> Iterator[Change]:
     if situation.step.get("hold_output"):
         yield _setting("hold_output", False)
+
+
+def _half_dtype(situation: Situation) -> Iterator[Change]:
+    if situation.step.get("dtype") not in HALF:
+        yield _setting("dtype", "bfloat16")
 
 
 def _variant(situation: Situation, option: str, value: str) -> Change:
@@ -294,7 +300,7 @@ CANDIDATES: tuple[Candidate, ...] = (
         "precision",
         "numbers",
         "train|infer",
-        lambda s: [_setting("dtype", "bfloat16")],
+        _half_dtype,
         price="8 bits of precision, in the weights and their updates too",
     ),
     _row("micro_batch", "batch", "numbers", "train", _slices_of_statistics, lever="micro_batch"),

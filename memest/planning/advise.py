@@ -15,8 +15,9 @@ from typing import Any
 from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, InputShape, estimate
 from memest.graph import Graph
-from memest.planning.advice import Kind, Situation, choices
+from memest.planning.advice import Choice, Kind, Situation, choices
 from memest.planning.axes import batch_symbol
+from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.units import parse_budget
@@ -123,10 +124,17 @@ def _options(trials: Trials, path: Path) -> list[Option]:
         assert isinstance(before, Estimate) and isinstance(after, Estimate)
         saved = before.peak_bytes - after.peak_bytes
         found.append(
-            Option(changes=(choice.change.text,), kind=choice.candidate.kind, price=choice.price, estimate=after, saved_bytes=saved)
+            Option(
+                changes=(choice.change.text,), kind=choice.candidate.kind, price=_price(choice, after), estimate=after, saved_bytes=saved
+            )
         )
         before = after
     return found
+
+
+def _price(choice: Choice, after: Estimate) -> str:
+    share = recomputed_share(after) if choice.candidate.lever == "checkpoint" else None
+    return choice.price if share is None else f"{choice.price}: {100 * share:.1f} % of the forward's operations"
 
 
 def _with_batches(advice: Advice, situation: Situation, path: Path) -> Advice:

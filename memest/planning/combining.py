@@ -119,7 +119,11 @@ def _gentler(trials: Trials, choices: Sequence[Choice], path: Path, limit: int) 
         at = path.index(old)
         before, after = path[:at], path[at + 1 :]
         gentler = [c for c in choices if c.candidate.slot == old.candidate.slot and c.order < old.order]
-        options: list[Path] = [(*before, *after), *((*before, c, *after) for c in gentler if not _clashing(c, (*before, *after)))]
+        others = (*before, *after)
+        options: list[Path] = [others]
+        for c in gentler:
+            if not _clashing(c, others):
+                options += [(*before, c, *after), (*others, c)]
         path = next((p for p in options if holds(p)), path)
     return path
 
