@@ -25,7 +25,7 @@ MODES: dict[str, dict[str, Any]] = {
     "training": {"mode": "train", "optimizer": "adam:foreach=true", "hold_output": True},
     "inference": {"mode": "infer"},
 }
-SHARES = (0.95, 0.7, 0.4, 0.1, 0.001)
+SHARES = (0.95, 0.7, 0.4, 0.001)
 
 
 @cache
@@ -179,7 +179,7 @@ def test_every_format_says_the_same(capsys: pytest.CaptureFixture[str], monkeypa
         assert said == [(", ".join(o["changes"]), o["peak_bytes"]) for o in data[part]]
     assert data["fits"] and not data["fits_as_it_is"] and data["reached"]["peak_bytes"] <= data["budget_bytes"]
     for o in data["combined"]:
-        assert o["changes"][0] in found["text"] and o["changes"][0] in found["markdown"]
+        assert o["changes"][0] in found["text"] and o["changes"][0] in found["markdown"].replace("\\", "")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--budget", "1GiB", "--on", "a100-40gb"], ["--budget", "12"], ["--on", "nowhere"]])
@@ -201,6 +201,8 @@ def test_a_measured_step_keeps_to_the_budget() -> None:
     advice = memest.advise(graph, start.peak_bytes // 2, input_shape=(4, 1, 16, 16, 16), optimizer="adam")
     assert advice.fits and not any(o.kind == "machines" for o in advice.combined)
     how = advice.keywords
+    segments = "+".join(s.name for s in advice.reached.recipe.segments)
+    levers = [f"checkpoint:modules={segments}" if text.startswith("checkpoint") else text for text in how["levers"]]
     (shape,) = how["input_shape"].values()
-    taken = measure_training(GraphModule(graph).train(), inputs_for([shape]), how["optimizer"], "cross_entropy", levers=how["levers"])
+    taken = measure_training(GraphModule(graph).train(), inputs_for([shape]), how["optimizer"], "cross_entropy", levers=levers)
     assert taken.peak_bytes == advice.reached.peak_bytes <= advice.budget_bytes < start.peak_bytes
