@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from memest.hardware import load_hardware as load_hardware
     from memest.hardware import verdict as verdict
     from memest.libraries.cpu import Cpu as Cpu
+    from memest.planning.advise import Advice as Advice
+    from memest.planning.advise import advise as advise
     from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
     from memest.planning.checkpoints import plan_checkpoints as plan_checkpoints
     from memest.planning.compare import Comparison as Comparison
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOMES = {
+    "Advice": "memest.planning.advise",
     "Builder": "memest.builder",
     "CheckpointPlan": "memest.planning.checkpoints",
     "Comparison": "memest.planning.compare",
@@ -69,6 +72,7 @@ _HOMES = {
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
     "Verdict": "memest.hardware",
+    "advise": "memest.planning.advise",
     "budget": "memest.hardware",
     "compare": "memest.planning.compare",
     "dumps": "memest.schema",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
-DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled: compiling costs some ten plays
+DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
 
@@ -319,7 +319,7 @@ def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int
         found = program.at(sizes)
         if found is not None:
             return found
-    if len(known) < DIRECT_PLAYS:
+    if sum(played == recipe for played, _ in known) < DIRECT_PLAYS:
         timeline = play(graph, shapes, sizes, recipe)
         known[at] = read_peak(timeline)
         return known[at]

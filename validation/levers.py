@@ -244,7 +244,7 @@ def _checkpoint(setup: Setup, options: Options) -> None:
     graph = _graph(setup)
     segments = CHECKPOINT.change(graph, Recipe(training=True), options)[1].segments
     if isinstance(setup.module, GraphModule):
-        setup.module = GraphModule(graph, segments).train(setup.module.training)
+        setup.module.segments = tuple(segments)  # the module stays: its tensors may have a layout by now
         return
     checkpoint_modules(setup.module, [s.name for s in segments])
 

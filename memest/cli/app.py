@@ -32,6 +32,7 @@ COMMANDS = {
     "ops": "memest.cli.ops",
     "fit": "memest.cli.fit",
     "sweep": "memest.cli.sweep",
+    "advise": "memest.cli.advise",
     "compare": "memest.cli.compare",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",

@@ -1,4 +1,4 @@
-"""From the words of ``fit`` and ``sweep`` to their API calls."""
+"""From the words of ``fit``, ``sweep`` and ``advise`` to their API calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from memest.cli.request import Request, bind_shapes, check_names, cpu_of, limits, open_with_inputs, parse_inputs
-from memest.errors import UsageError, did_you_mean
+from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
+from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
 from memest.planning.sweep import SETTINGS, Sweep, sweep
@@ -21,7 +22,7 @@ MOST_VALUES = 1_000_000
 
 
 def limit_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> int:
-    """The one limit of a fit: a budget, or all the memory of a machine."""
+    """The one limit: a budget, or all the memory of a machine."""
     places = limits(on, budget, file)
     if len(places) != 1:
         raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
@@ -82,6 +83,30 @@ def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Swe
         invalid="skip" if skip else "raise",
         **settings,
     )
+
+
+def advised(request: Request, limit: int, largest_batch: bool) -> tuple[Graph, Advice]:
+    """The graph, and what to change so that the step fits."""
+    check_names(request)
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
+    try:
+        found = advise(
+            graph,
+            limit,
+            input_shape=shapes,
+            largest_batch=largest_batch,
+            mode="train" if request.train else "infer",
+            optimizer=request.optimizer,
+            loss=request.loss,
+            dtype=request.dtype,
+            hold_output=request.hold_output,
+            first_step=request.first_step,
+            levers=request.levers,
+            cpu=cpu_of(request),
+        )
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(request.model) from e.__cause__
+    return graph, found
 
 
 def _opened(request: Request) -> Graph:

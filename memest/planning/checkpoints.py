@@ -8,11 +8,12 @@ Every peak is played, none is modelled; the segments are found by a search, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memest.checkpoints.choice import Option, choose
-from memest.errors import UsageError
+from memest.checkpoints.survey import survey
+from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph
 from memest.timeline import Segment
@@ -105,3 +106,17 @@ def _option(option: Option) -> dict[str, Any]:
         "recomputed_share": option.recomputed_share,
         "segments": [{"name": s.name, "start": s.start, "end": s.end} for s in option.segments],
     }
+
+
+def recomputed_share(e: Estimate) -> float | None:
+    """Operations of an estimate's checkpointed segments that run again, as a share of the forward's; None where there are no segments,
+    or where a step like it cannot be surveyed."""
+    if not e.recipe.segments:
+        return None
+    try:
+        found = survey(e.played, e.input_shapes, e.sizes, replace(e.recipe, segments=(), micro_batch=None, accumulate=None))
+    except MemestError:
+        return None
+    again = set(e.timeline.ran_again)
+    run = sum(n for layer, n in zip(e.played.layers, found.flops, strict=True) if layer.name in again)
+    return run / max(1, sum(found.flops))

@@ -1,0 +1,68 @@
+"""``memest advise``: what to change so that a step fits a budget."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memest.cli import options as o
+
+
+def run(
+    model: o.Model,
+    budget: o.Budget = None,
+    on: o.On = None,
+    hardware: o.HardwareFile = None,
+    inputs: o.Inputs = None,
+    batch: o.Batch = None,
+    train: o.Train = True,
+    optimizer: o.Optimizer = "sgd",
+    loss: o.Loss = "cross_entropy",
+    dtype: o.Dtype = None,
+    hold_output: o.HoldOutput = False,
+    first_step: o.FirstStep = False,
+    levers: o.Levers = None,
+    threads: o.Threads = None,
+    isa: o.IsaOption = None,
+    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
+    form: o.FormatOption = o.Format.text,
+    output: o.Output = None,
+) -> None:
+    """Say what to change so that a step fits.
+
+    Every change is estimated alone and ranked by the bytes it saves; then the cheapest combination found that fits is built, step by
+    step: changes that keep the numbers come first, then those that cost time, that change the numbers, that need more machines.
+
+    \b
+    Examples:
+      memest advise resnet18 --budget 150MiB --input 3x64x64 --batch 8 --optimizer adam
+      memest advise unet3d --on a100-40gb --input 1x64x64x64 --batch 2 --largest-batch
+      memest advise unet3d --budget 64MiB --input 1x64x64x64 --batch 2 --infer --format json
+
+    \b
+    Exit codes: 0 it fits, as it is or with changes, 1 nothing fits, 2 usage, 3 invalid model.
+    """
+    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.planning import advised, limit_of
+    from memest.cli.request import Request
+    from memest.render.advice import advice_report
+
+    request = Request(
+        model=model,
+        inputs=inputs,
+        batch=batch,
+        train=train,
+        optimizer=optimizer,
+        loss=loss,
+        dtype=dtype,
+        hold_output=hold_output,
+        first_step=first_step,
+        levers=levers or (),
+        threads=threads,
+        isa=isa,
+    )
+    graph, found = advised(request, limit_of(on, budget, hardware), largest_batch)
+    show(advice_report(found, graph.name), form, output)
+    if not found.fits:
+        raise typer.Exit(DOES_NOT_FIT)

@@ -1,0 +1,159 @@
+"""Advice as a report: the combination step by step, every change alone, what was refused, and what binds where nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memest.planning.advice import KINDS
+from memest.planning.advise import Advice, Option
+from memest.render.report import Kind, Report, Table
+from memest.render.reports import heading, moment, notes
+from memest.units import format_bytes
+
+STEP_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("change", "text"),
+    ("peak after", "bytes"),
+    ("saves", "bytes"),
+    ("price", "text"),
+    ("in words", "text"),
+)
+ALONE_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("change", "text"),
+    ("saves", "bytes"),
+    ("peak", "bytes"),
+    ("fits", "text"),
+    ("price", "text"),
+    ("in words", "text"),
+)
+SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("part", "text"),
+    ("change", "text"),
+    ("kind", "text"),
+    ("saved_bytes", "text"),
+    ("peak_bytes", "text"),
+    ("in_words", "text"),
+)
+
+
+def advice_report(advice: Advice, graph: str) -> Report:
+    """Facts about the step as it is and as advised, then the tables."""
+    steps = tuple((_changes(o), o.peak_bytes, o.saved_bytes, o.kind, o.price) for o in advice.combined)
+    saving = [o for o in advice.alone if o.saved_bytes > 0]
+    words = _words(saving)
+    alone = tuple((_changes(o), o.saved_bytes, o.peak_bytes, _fits(advice, o), o.kind, w) for o, w in zip(saving, words, strict=True))
+    tables = [
+        Table(title=_title(advice), columns=STEP_COLUMNS, rows=steps) if steps else None,
+        _binding(advice) if not advice.fits else None,
+        Table(title="Alone, by the bytes saved", columns=ALONE_COLUMNS, rows=alone) if alone else None,
+        Table(title="Refused", columns=(("change", "text"), ("reason", "text")), rows=_refused(advice)) if advice.refused else None,
+    ]
+    return Report(
+        title=f"{graph}: what to change to fit {format_bytes(advice.budget_bytes)}",
+        facts=_facts(advice),
+        tables=tuple(t for t in tables if t is not None),
+        data=_plain(advice),
+        sheet=_sheet(advice),
+        notes=_notes(advice),
+    )
+
+
+def _facts(advice: Advice) -> tuple[tuple[str, str], ...]:
+    start, reached = advice.start, advice.reached
+    facts = [("step", heading(start)), ("needs now", f"{format_bytes(start.peak_bytes)} ({moment(start)})")]
+    free = format_bytes(advice.budget_bytes - reached.peak_bytes)
+    if not advice.combined and advice.fits:
+        facts.append(("verdict", f"fits as it is: {free} free"))
+    elif advice.fits:
+        facts.append(("verdict", f"fits with {_counted(advice)}: {format_bytes(reached.peak_bytes)}, {free} free"))
+    else:
+        least = f"the least found is {format_bytes(reached.peak_bytes)}" + (f" with {_counted(advice)}" if advice.combined else "")
+        facts += [
+            ("verdict", f"nothing fits: {least}, {format_bytes(advice.missing_bytes)} too much"),
+            ("its peak", moment(reached)),
+        ]
+    if advice.largest_batch is not None:
+        facts.append(("largest batch", _batches(advice)))
+    return tuple(facts)
+
+
+def _counted(advice: Advice) -> str:
+    n = len(advice.combined)
+    return "1 change" if n == 1 else f"{n} changes"
+
+
+def _batches(advice: Advice) -> str:
+    now = f"{advice.largest_batch:,} as it is"
+    after = advice.largest_batch_combined
+    return (
+        now
+        if after is None
+        else f"{now}, {after:,} with the changes{' (a rank)' if any(o.kind == 'machines' for o in advice.combined) else ''}"
+    )
+
+
+def _title(advice: Advice) -> str:
+    return "Together: the cheapest combination found that fits" if advice.fits else "Together: the least that was found"
+
+
+def _binding(advice: Advice) -> Table:
+    rows = tuple(sorted(advice.reached.by_category().items(), key=lambda item: -item[1]))
+    return Table(title="What binds", columns=(("category", "text"), ("at its peak", "bytes")), rows=rows)
+
+
+def _refused(advice: Advice) -> tuple[tuple[str, str], ...]:
+    """Changes with one reason share a row."""
+    reasons: dict[str, list[str]] = {}
+    for r in advice.refused:
+        reasons.setdefault(r.reason, []).append(r.change)
+    return tuple((", ".join(changes), reason) for reason, changes in reasons.items())
+
+
+def _notes(advice: Advice) -> tuple[str, ...]:
+    idle = [_changes(o) for o in advice.alone if o.saved_bytes <= 0]
+    found = [f"price: {'; '.join(f'{kind}, {words}' for kind, words in KINDS.items())}"] if advice.alone else []
+    if idle:
+        found.append(f"alone these save nothing: {', '.join(idle)}")
+    return (*found, *notes(advice.start))
+
+
+def _words(options: Sequence[Option]) -> list[str]:
+    """The price of each in words, said once."""
+    prices = [o.price for o in options]
+    return [price if prices.index(price) == n else "" for n, price in enumerate(prices)]
+
+
+def _changes(o: Option) -> str:
+    return ", ".join(o.changes)
+
+
+def _fits(advice: Advice, o: Option) -> str:
+    return "yes" if o.peak_bytes <= advice.budget_bytes else ""
+
+
+def _plain(advice: Advice) -> dict[str, Any]:
+    return {
+        "budget_bytes": advice.budget_bytes,
+        "fits": advice.fits,
+        "fits_as_it_is": advice.fits and not advice.combined,
+        "missing_bytes": advice.missing_bytes,
+        "start": advice.start.to_dict(),
+        "reached": advice.reached.to_dict(),
+        "combined": [_option(o) for o in advice.combined],
+        "alone": [_option(o) for o in advice.alone],
+        "refused": [{"change": r.change, "reason": r.reason} for r in advice.refused],
+        "largest_batch": advice.largest_batch,
+        "largest_batch_combined": advice.largest_batch_combined,
+    }
+
+
+def _option(o: Option) -> dict[str, Any]:
+    return {"changes": list(o.changes), "kind": o.kind, "price": o.price, "peak_bytes": o.peak_bytes, "saved_bytes": o.saved_bytes}
+
+
+def _sheet(advice: Advice) -> Table:
+    rows: list[tuple[Any, ...]] = [("start", "", "", None, advice.start.peak_bytes, "")]
+    for part, options in (("combined", advice.combined), ("alone", advice.alone)):
+        rows += [(part, _changes(o), o.kind, o.saved_bytes, o.peak_bytes, o.price) for o in options]
+    rows += [("refused", r.change, "", None, None, r.reason) for r in advice.refused]
+    return Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows))

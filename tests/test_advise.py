@@ -1,0 +1,208 @@
+"""Advice: every number is an estimate of the real combination, the path goes down, and nothing is left unsaid."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import cache
+from io import StringIO
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import memest
+from memest.cli.app import main
+from memest.errors import UsageError
+from memest.levers.table import LEVERS
+from memest.planning import advice as table
+from memest.planning.advice import CANDIDATES, KINDS, Situation, choices
+
+CPU = memest.Cpu.detect().with_(isa="avx2", threads=1)
+RUN = ["--input", "1x16x16x16", "--batch", "4", "--isa", "avx2", "--threads", "1"]
+MODEL = "unet3d:base_filters=4,levels=3"
+MODES: dict[str, dict[str, Any]] = {
+    "training": {"mode": "train", "optimizer": "adam:foreach=true", "hold_output": True},
+    "inference": {"mode": "infer"},
+}
+SHARES = (0.95, 0.7, 0.4, 0.001)
+
+
+@cache
+def _start(mode: str) -> memest.Estimate:
+    return memest.estimate(memest.model(MODEL), input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES[mode])
+
+
+@cache
+def _advice(mode: str, share: float) -> memest.Advice:
+    budget = max(1, int(_start(mode).peak_bytes * share))
+    return memest.advise(memest.model(MODEL), budget, input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES[mode])
+
+
+CASES = [(mode, share) for mode in MODES for share in SHARES]
+
+
+@pytest.mark.parametrize(("mode", "share"), CASES)
+def test_the_end_of_the_path_is_its_estimate(mode: str, share: float) -> None:
+    advice = _advice(mode, share)
+    fresh = memest.estimate(memest.model(MODEL), **advice.keywords)
+    assert fresh.peak_bytes == advice.reached.peak_bytes
+    assert fresh.levers == advice.reached.levers
+    assert advice.fits == (fresh.peak_bytes <= advice.budget_bytes)
+    assert advice.missing_bytes == max(0, fresh.peak_bytes - advice.budget_bytes)
+
+
+@pytest.mark.parametrize(("mode", "share"), CASES)
+def test_each_step_lowers_the_peak(mode: str, share: float) -> None:
+    advice = _advice(mode, share)
+    peaks = [advice.start.peak_bytes, *(o.peak_bytes for o in advice.combined)]
+    assert all(a > b for a, b in pairwise(peaks))
+    assert [o.saved_bytes for o in advice.combined] == [a - b for a, b in pairwise(peaks)]
+
+
+@pytest.mark.parametrize(("mode", "share"), CASES)
+def test_no_change_of_a_combination_can_be_left_out(mode: str, share: float) -> None:
+    advice = _advice(mode, share)
+    if advice.fits and len(advice.combined) == 1:
+        assert advice.start.peak_bytes > advice.budget_bytes
+    if advice.fits:
+        assert all(o.peak_bytes > advice.budget_bytes for o in advice.combined[:-1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_changes_alone_are_ranked_and_none_is_dropped(mode: str) -> None:
+    advice = _advice(mode, 0.4)
+    assert [o.saved_bytes for o in advice.alone] == sorted((o.saved_bytes for o in advice.alone), reverse=True)
+    assert all(o.saved_bytes == advice.start.peak_bytes - o.peak_bytes for o in advice.alone)
+    situation = Situation(
+        graph=memest.model(MODEL), shapes=advice.start.input_shapes, sizes=advice.start.sizes, step=MODES[mode], limit=advice.budget_bytes
+    )
+    proposed, refused = choices(situation)
+    said = {c for o in advice.alone for c in o.changes} | {r.change for r in advice.refused}
+    assert said == {c.change.text for c in proposed} | {name for name, _ in refused}
+    assert all(r.reason for r in advice.refused)
+
+
+@pytest.mark.parametrize(("mode", "share"), CASES)
+def test_dearer_kinds_are_left_alone_while_a_cheaper_change_fits(mode: str, share: float) -> None:
+    advice = _advice(mode, share)
+    order = list(KINDS)
+    cheapest = min((order.index(o.kind) for o in advice.alone if o.peak_bytes <= advice.budget_bytes), default=None)
+    if cheapest is not None and advice.combined:
+        assert max(order.index(o.kind) for o in advice.combined) <= cheapest
+
+
+def test_what_fits_as_it_is_needs_nothing() -> None:
+    start = _start("training")
+    advice = memest.advise(memest.model(MODEL), start.peak_bytes, input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES["training"])
+    assert advice.fits and not advice.combined and advice.missing_bytes == 0
+
+
+def test_one_free_change_is_taken_before_all_others() -> None:
+    start = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", cpu=CPU)
+    advice = memest.advise(
+        memest.model("resnet18"), start.peak_bytes - 2**20, input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", cpu=CPU
+    )
+    assert [(o.changes, o.kind) for o in advice.combined] == [(("optimizer=adam:foreach=false",), "free")]
+
+
+def test_a_lever_that_is_pulled_stays_and_is_not_proposed() -> None:
+    advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), levers=("inplace",), cpu=CPU)
+    assert "inplace" in advice.keywords["levers"]
+    assert not any("inplace" in o.changes for o in advice.alone)
+    assert not any(r.change == "inplace" for r in advice.refused)
+
+
+def test_the_largest_batch_is_that_of_fit() -> None:
+    graph, peak = memest.model(MODEL), _start("inference").peak_bytes
+    advice = memest.advise(graph, peak - 1, input_shape=(4, 1, 16, 16, 16), mode="infer", cpu=CPU, largest_batch=True)
+    assert advice.largest_batch == 3
+    after = {**advice.keywords, "input_shape": (advice.largest_batch_combined, *next(iter(advice.keywords["input_shape"].values()))[1:])}
+    assert memest.estimate(graph, **after).peak_bytes <= advice.budget_bytes
+
+
+def test_checkpointing_says_what_runs_again() -> None:
+    advice = memest.advise(memest.model("resnet18"), "1KiB", input_shape=(2, 3, 64, 64), cpu=CPU)
+    (every,) = (o for o in advice.alone if o.changes == ("checkpoint:every=1",))
+    share = float(every.price.rpartition(": ")[2].partition(" %")[0])
+    assert every.kind == "time" and 50 < share < 100
+
+
+# the table ---------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_stand_in_the_order_they_are_resorted_to() -> None:
+    ranks = [c.rank for c in CANDIDATES]
+    assert ranks == sorted(ranks)
+    assert {c.kind for c in CANDIDATES} == set(KINDS)
+
+
+def test_a_row_has_a_price_and_a_lever_that_is_missing_proposes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(c.price or LEVERS[c.lever].price for c in CANDIDATES if not c.lever or c.lever in LEVERS)
+    assert not any("freeze" in c.name for c in CANDIDATES)
+    monkeypatch.setattr(table, "LEVERS", {})
+    advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), cpu=CPU)
+    assert not advice.keywords["levers"] and not any(o.estimate.levers for o in advice.alone)
+
+
+# bad input and the command -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [0, -1, True, "24", "0GiB", "much"])
+def test_a_budget_that_is_none_is_refused(budget: Any) -> None:
+    with pytest.raises(UsageError):
+        memest.advise(memest.model(MODEL), budget, input_shape=(2, 1, 16, 16, 16), cpu=CPU)
+
+
+def test_the_command_says_it_fits_already(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["advise", MODEL, *RUN, "--budget", "4GiB"]) == 0
+    assert "fits as it is" in capsys.readouterr().out
+
+
+def test_the_command_says_when_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["advise", MODEL, *RUN, "--budget", "1KiB"]) == 1
+    text = capsys.readouterr().out
+    assert "nothing fits" in text and "What binds" in text
+
+
+def test_every_format_says_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    budget = f"{_start('inference').peak_bytes // 2}B"
+    found: dict[str, str] = {}
+    for form in ("text", "json", "csv", "markdown"):
+        assert main(["advise", MODEL, *RUN, "--infer", "--budget", budget, "--format", form]) == 0
+        found[form] = capsys.readouterr().out
+    data = json.loads(found["json"])
+    rows = list(csv.DictReader(StringIO(found["csv"])))
+    for part in ("combined", "alone"):
+        said = [(r["change"], int(r["peak_bytes"])) for r in rows if r["part"] == part]
+        assert said == [(", ".join(o["changes"]), o["peak_bytes"]) for o in data[part]]
+    assert data["fits"] and not data["fits_as_it_is"] and data["reached"]["peak_bytes"] <= data["budget_bytes"]
+    for o in data["combined"]:
+        assert o["changes"][0] in found["text"] and o["changes"][0] in found["markdown"].replace("\\", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--budget", "1GiB", "--on", "a100-40gb"], ["--budget", "12"], ["--on", "nowhere"]])
+def test_the_command_wants_one_limit(arguments: list[str]) -> None:
+    assert main(["advise", MODEL, *RUN, *arguments]) == 2
+
+
+# measured ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_measured_step_keeps_to_the_budget() -> None:
+    pytest.importorskip("torch")
+    from validation.execute import GraphModule
+    from validation.protocol import inputs_for, measure_training
+
+    graph = memest.model(MODEL)
+    start = memest.estimate(graph, input_shape=(4, 1, 16, 16, 16), optimizer="adam")
+    advice = memest.advise(graph, start.peak_bytes // 2, input_shape=(4, 1, 16, 16, 16), optimizer="adam")
+    assert advice.fits and not any(o.kind == "machines" for o in advice.combined)
+    how = advice.keywords
+    segments = "+".join(s.name for s in advice.reached.recipe.segments)
+    levers = [f"checkpoint:modules={segments}" if text.startswith("checkpoint") else text for text in how["levers"]]
+    (shape,) = how["input_shape"].values()
+    taken = measure_training(GraphModule(graph).train(), inputs_for([shape]), how["optimizer"], "cross_entropy", levers=levers)
+    assert taken.peak_bytes == advice.reached.peak_bytes <= advice.budget_bytes < start.peak_bytes
