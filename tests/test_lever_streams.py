@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,12 @@ TRAININGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("freeze:modules=FROZEN", "inplace", "micro_batch:size=2", "clip:norm=1", "ema", "offload_optimizer"), {"optimizer": "adamw"}),
 )
 INFERENCES = (("inplace",), ("channels_last",), ("tiles:size=8,halo=2",), ("tiles:size=8x8,halo=0x2", "channels_last"))
+MEASURED_ELSEWHERE = {
+    "autocast": "test_autocast.py",
+    "ddp": "test_distributed.py",
+    "fsdp": "test_distributed.py",
+    "zero": "test_distributed.py",
+}
 every_network = pytest.mark.parametrize("network", ["image", pytest.param("volume", marks=pytest.mark.slow)])
 
 
@@ -76,5 +83,8 @@ def test_inference_with_levers_is_that_of_torch(network: str, levers: tuple[str,
 
 
 def test_every_lever_is_measured() -> None:
+    """Here, or in the file of its own that a lever needs."""
     pulled = {text.partition(":")[0] for levers, _ in TRAININGS for text in levers} | {t.partition(":")[0] for ts in INFERENCES for t in ts}
-    assert pulled >= set(torch_levers.LEVERS) and list(torch_levers.LEVERS) == list(LEVERS)
+    assert pulled | set(MEASURED_ELSEWHERE) >= set(torch_levers.LEVERS) and list(torch_levers.LEVERS) == list(LEVERS)
+    for lever, name in MEASURED_ELSEWHERE.items():
+        assert lever in (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -176,7 +176,7 @@ def _dtypes() -> Iterator[Case]:
 REGIMES: dict[str, tuple[tuple[Shape, Shape], str]] = {
     _vision("resnet50"): (((4, 3, 96, 96), (3, 3, 75, 53)), "layer1+layer2.0"),
     _vision("mobilenet_v2"): (((4, 3, 96, 96), (3, 3, 75, 53)), "features.0+features.1"),
-    "unet3d:inplace=false": (((4, 1, 16, 16, 16), (3, 1, 32, 16, 16)), "encoder.0"),
+    "unet3d:inplace=false": (((4, 1, 32, 16, 16), (3, 1, 16, 32, 32)), "encoder.0"),
     "plain_conv_unet:dims=2,features_per_stage=16-32-64": (((4, 1, 32, 32), (3, 1, 48, 32)), "encoder.stages.0"),
     "plain_conv_unet:dims=3,features_per_stage=16-32-64": (((4, 1, 16, 16, 16), (3, 1, 32, 16, 16)), "encoder.stages.0"),
 }
