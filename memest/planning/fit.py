@@ -84,6 +84,8 @@ def fit(
         raise UsageError(f"budget {budget!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
     job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
     groups = groups_of(graph, [vary] if isinstance(vary, str) else list(vary))
+    if job.recipe.micro_batch is not None and any(batch_symbol(graph) in group for group in groups):
+        raise UsageError("micro_batch runs another number of passes for every batch: fit the size of its slices, as the batch, without it")
     fixed = _fixed(graph, groups, batch, sizes)
 
     def smallest(at: Mapping[str, int]) -> Estimate:
