@@ -44,6 +44,7 @@ TRAININGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )
 INFERENCES = (("inplace",), ("channels_last",), ("tiles:size=8,halo=2",), ("tiles:size=8x8,halo=0x2", "channels_last"))
 MEASURED_ELSEWHERE = {
+    "checkpoint": "test_checkpointing.py",
     "autocast": "test_autocast.py",
     "ddp": "test_distributed.py",
     "fsdp": "test_distributed.py",

@@ -49,7 +49,8 @@ def test_graph_file_is_one() -> None:
 
 def test_builder_example_builds() -> None:
     names: dict[str, Any] = {"memest": memest}
-    exec(blocks("python")[1], names)
+    (example,) = (b for b in blocks("python") if "Builder(" in b)
+    exec(example, names)
     assert memest.estimate(names["graph"], input_shape=(2, 3, 8, 8), mode="infer").peak_bytes > 0
 
 
@@ -71,7 +72,8 @@ def test_operator_example_obeys_the_laws() -> None:
     from validation.rows import measure, normalized, predict
 
     names: dict[str, Any] = {**vars(operator), **vars(tape), **vars(kernels)}
-    code = blocks("python")[2].replace("Operator(\n", "ROW = Operator(\n", 1)
+    (example,) = (b for b in blocks("python") if "Operator(" in b)
+    code = example.replace("Operator(\n", "ROW = Operator(\n", 1)
     exec(compile(code, "README.md", "exec"), names)
     row = names["ROW"]
     cpu = Cpu.detect().with_(threads=torch.get_num_threads())
@@ -82,6 +84,16 @@ def test_operator_example_obeys_the_laws() -> None:
             assert normalized(predict(row, example, cpu)) == normalized([e.delta for e in measure(row, example)])
     finally:
         del OPERATORS[row.name]
+
+
+@pytest.mark.slow
+def test_planning_example_runs() -> None:
+    graph = memest.model("resnet18")
+    a, b = (memest.estimate(graph, input_shape=(n, 3, 64, 64)) for n in (1, 2))
+    names: dict[str, Any] = {"memest": memest, "graph": graph, "a": a, "b": b}
+    (example,) = (b for b in blocks("python") if "memest.sweep(" in b)
+    exec(example, names)
+    assert names["f"].fits and names["plan"].fits and names["advice"].fits and names["s"].points == 256 * 15 * 15 * 2
 
 
 @pytest.mark.slow
