@@ -28,7 +28,7 @@ def calls() -> Iterator[Any]:
             yield pytest.param(row, example, dtype, id=f"{name}-{dtype}", marks=() if quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("row", "example", "dtype"), calls())
+@pytest.mark.parametrize(("row", "example", "dtype"), list(calls()))
 def test_call_is_that_of_torch(row: laws.Row, example: Example, dtype: str, cpu: Cpu) -> None:
     pytest.importorskip("torch")
     from validation.rows import predict, recast

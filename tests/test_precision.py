@@ -68,7 +68,7 @@ def test_left_out_the_graph_stays_as_described() -> None:
     assert described.dtype == "float64"
 
 
-@pytest.mark.parametrize("name", FLOATING)
+@pytest.mark.parametrize("name", sorted(FLOATING))
 def test_names_of_torch_are_accepted(name: str) -> None:
     assert floating_dtype(name) == name
 
