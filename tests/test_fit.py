@@ -9,6 +9,7 @@ import pytest
 
 import memest
 from memest.errors import UsageError
+from memest.libraries.cpu import Cpu
 
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "batch of an image network": ("resnet18", {"vary": "batch", "H": 64, "W": 64}, 400),
@@ -60,6 +61,38 @@ def test_the_largest_is_what_brute_force_finds(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_largest_is_what_brute_force_finds_for_two_hundred_budgets(name: str) -> None:
     check(name, 40, 2)
+
+
+MEASURED: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("unet2d:base_filters=4,levels=2", {"vary": "batch", "H": 32, "W": 32}, "8MiB"),
+    ("unet2d:base_filters=4,levels=2", {"vary": "batch", "H": 48, "W": 24, "optimizer": "adam"}, "20MiB"),
+    ("unet2d:base_filters=4,levels=2", {"vary": "H=W", "batch": 2}, "12MiB"),
+    ("unet2d:base_filters=8,levels=3", {"vary": "W", "batch": 3, "H": 24, "optimizer": "adam"}, "16MiB"),
+    ("unet3d:base_filters=4,levels=3", {"vary": "D=H=W", "batch": 1, "loss": "binary_cross_entropy"}, "20MiB"),
+    ("unet3d:base_filters=4,levels=3", {"vary": "batch", "D": 16, "H": 16, "W": 16, "loss": "binary_cross_entropy"}, "30MiB"),
+    ("mobilenet_v2", {"vary": "batch", "H": 64, "W": 64, "optimizer": "sgd:momentum=0.9"}, "120MiB"),
+    ("mobilenet_v2", {"vary": "H=W", "batch": 2}, "90MiB"),
+    ("resnet18", {"vary": "batch", "H": 64, "W": 64}, "130MiB"),
+    ("resnet18", {"vary": "H", "batch": 2, "W": 64, "optimizer": "adam"}, "260MiB"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "how", "budget"), MEASURED)
+def test_torch_fits_there_and_not_at_the_next(model: str, how: dict[str, Any], budget: str, cpu: Cpu) -> None:
+    from validation.execute import GraphModule
+    from validation.protocol import inputs_for, measure_training
+
+    graph = memest.model(model)
+    found = memest.fit(graph, budget, cpu=cpu, **how)
+    assert found.sizes is not None and found.next_sizes is not None
+    recipe = (how.get("optimizer", "sgd"), how.get("loss", "cross_entropy"))
+    peaks = []
+    for sizes in (found.sizes, found.next_sizes):
+        shape = tuple(d if isinstance(d, int) else sizes["batch" if i == 0 else str(d)] for i, d in enumerate(graph.inputs[0].shape))
+        peaks.append(measure_training(GraphModule(graph).train(), inputs_for([shape]), *recipe).peak_bytes)
+    assert peaks == [found.peak_bytes, found.next_bytes]
+    assert peaks[0] <= found.budget_bytes < peaks[1]
 
 
 def test_the_front_is_of_pairs_none_of_which_can_grow() -> None:

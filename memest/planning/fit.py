@@ -7,7 +7,7 @@ asked exactly, because what a library's kernel holds may fall again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm
 
@@ -97,12 +97,7 @@ def fit(
     if not found:
         least = search.smallest()
         return search.result(None, None, None, None, smallest(least))
-    return found[0] if len(groups) == 1 else _with_front(found)
-
-
-def _with_front(found: Sequence[Fit]) -> Fit:
-    first = found[0]
-    return Fit(**{**{f: getattr(first, f) for f in first.__dataclass_fields__}, "front": tuple(found)})
+    return found[0] if len(groups) == 1 else replace(found[0], front=tuple(found))
 
 
 class _Search:
