@@ -247,7 +247,10 @@ def test_every_command_has_help_with_examples_and_exit_codes(command: str, capsy
     assert _examples(text) and "Exit codes:" in text
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+LONG = ("advise", "fit", "formula", "plot", "report", "sweep")  # commands whose examples ask for many estimates
+
+
+@pytest.mark.parametrize("command", ["", *(pytest.param(c, marks=pytest.mark.slow if c in LONG else ()) for c in COMMANDS)])
 def test_the_examples_in_help_run(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,10 @@ def commands() -> list[str]:
     return [line for block in blocks("") for line in block.splitlines() if line.startswith("memest ")]
 
 
-@pytest.mark.parametrize("command", commands())
+LONG = ("advise", "fit", "formula", "plot", "report", "sweep")  # ask for many estimates
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.slow if c.split()[1] in LONG else ()) for c in commands()])
 def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if "torchvision" in command:
         pytest.importorskip("torch")

@@ -21,6 +21,7 @@ def run(
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
+    dtype: o.Dtype = None,
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
@@ -48,7 +49,16 @@ def run(
     from memest.render.fits import fit_report
 
     request = Request(
-        model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, levers=levers or (), threads=threads, isa=isa
+        model=model,
+        inputs=inputs,
+        batch=batch,
+        train=train,
+        optimizer=optimizer,
+        loss=loss,
+        dtype=dtype,
+        levers=levers or (),
+        threads=threads,
+        isa=isa,
     )
     graph, found = fitted(request, limit_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)

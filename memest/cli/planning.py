@@ -45,6 +45,7 @@ def fitted(request: Request, limit: int, vary: str, step: int | None) -> tuple[G
         mode="train" if request.train else "infer",
         optimizer=request.optimizer,
         loss=request.loss,
+        dtype=request.dtype,
         levers=request.levers,
         cpu=cpu_of(request),
         **sizes,
@@ -61,6 +62,7 @@ def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Swe
         "mode": "train" if request.train else "infer",
         "optimizer": request.optimizer,
         "loss": request.loss,
+        "dtype": request.dtype,
     }
     graph = _opened(request)
     ties: list[tuple[tuple[str, ...], list[int]]] = []

@@ -20,6 +20,7 @@ def run(
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
+    dtype: o.Dtype = None,
     levers: o.Levers = None,
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     threads: o.Threads = None,
@@ -45,7 +46,16 @@ def run(
     from memest.render.fits import sweep_report
 
     request = Request(
-        model=model, inputs=inputs, batch=batch, train=train, optimizer=optimizer, loss=loss, levers=levers or (), threads=threads, isa=isa
+        model=model,
+        inputs=inputs,
+        batch=batch,
+        train=train,
+        optimizer=optimizer,
+        loss=loss,
+        dtype=dtype,
+        levers=levers or (),
+        threads=threads,
+        isa=isa,
     )
     graph, found = swept(request, axes or (), skip)
     show(sweep_report(found, graph.name), form, output)

@@ -85,7 +85,7 @@ def sweep(
     mode: Any = "train",
     optimizer: Any = "sgd",
     loss: Any = "cross_entropy",
-    dtype: Any = "float32",
+    dtype: Any = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
     invalid: str = "raise",
@@ -115,7 +115,7 @@ def sweeps(
     mode: Any = "train",
     optimizer: Any = "sgd",
     loss: Any = "cross_entropy",
-    dtype: Any = "float32",
+    dtype: Any = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
     invalid: str = "raise",
@@ -128,7 +128,7 @@ def sweeps(
     symbols = _size_axes(graph, batch, spatial, axes, sizes)
     names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
     settings = {name: _names(name, value) for name, value in names.items()}
-    shown = tuple(name for name in settings if not isinstance(names[name], str))
+    shown = tuple(name for name in settings if names[name] is not None and not isinstance(names[name], str))
     points = prod(len(values) for _, values in symbols) * prod(len(v) for v in settings.values())
     if at_once is None and points > MOST_POINTS:
         raise UsageError(
@@ -244,7 +244,9 @@ def _values(name: str, values: Any) -> Column:
     return column.astype(np.int64)
 
 
-def _names(name: str, value: Any) -> tuple[str, ...]:
+def _names(name: str, value: Any) -> tuple[Any, ...]:
+    if value is None and name == "dtype":
+        return (None,)  # as the graph describes it
     found = (value,) if isinstance(value, str) else tuple(value)
     if not found or not all(isinstance(v, str) for v in found):
         raise UsageError(f"{name}: give a name, or a list of names")
