@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
+    comparing.add_argument("--readme", action="store_true", help="fail, too, when README.md states another table")
     differing = commands.add_parser("diff", help="measure a case and show the first event that differs")
     differing.add_argument("name", help="a case's name, or part of it")
     fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
@@ -71,6 +73,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     if absent:
         print(f"{len(absent)} cases have no current result, e.g. {absent[0]}", file=sys.stderr)
     problems = failures(found)
+    if arguments.readme and table(found) not in Path("README.md").read_text(encoding="utf-8"):
+        problems.append("the README's accuracy table is stale: put the table above between its markers")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
