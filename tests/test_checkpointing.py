@@ -118,7 +118,7 @@ LARGE: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (3, 3, 97, 75)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 65, 75)], ids=str)
 @pytest.mark.parametrize(("name", "modules", "optimizer"), LARGE, ids=lambda v: str(v)[:30])
 def test_networks_with_wrapped_modules(name: str, modules: tuple[str, ...], optimizer: str, shape: tuple[int, ...], cpu: Cpu) -> None:
     module = build(TORCHVISION + name).train()
@@ -138,7 +138,7 @@ DESCRIBED: tuple[tuple[str, dict[str, Any], tuple[int, ...], str], ...] = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "shape", "how"), DESCRIBED, ids=str)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["adam"])
 def test_described_networks(name: str, options: dict[str, Any], shape: tuple[int, ...], how: str, optimizer: str, cpu: Cpu) -> None:
     graph, levers = memest.model(name, **options), [f"checkpoint:{how}"]
     segments = estimate(graph, input_shape=shape, levers=levers, cpu=cpu).recipe.segments

@@ -20,35 +20,31 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
-def brute_force(graph: memest.Graph, budget: int, vary: str, most: int, **how: Any) -> tuple[int, int] | None:
-    """(value, bytes) by estimating every value there is."""
-    names = ["batch" if n == "batch" else n for n in vary.split("=")]
-    fixed = {k: v for k, v in how.items() if k in ("batch", "D", "H", "W")}
-    rest = {k: v for k, v in how.items() if k not in fixed}
-    axes: list[Any] = []
+def every_peak(graph: memest.Graph, vary: str, most: int, **how: Any) -> list[tuple[int, int]]:
+    """(value, bytes) of every value below ``most`` that the network runs at."""
     symbols = [str(d) for d in graph.inputs[0].shape if not isinstance(d, int)]
+    fixed = {symbols[0] if k == "batch" else k: v for k, v in how.items() if k in ("batch", "D", "H", "W")}
+    rest = {k: v for k, v in how.items() if k not in ("batch", "D", "H", "W")}
+    names = vary.split("=")
     tied = tuple(symbols[0] if n == "batch" else n for n in names)
-    axes.append((tied, range(1, most)))
-    axes += [((symbols[0] if n == "batch" else n,), [v]) for n, v in fixed.items()]
-    found = memest.sweep(graph, axes=axes, invalid="skip", **rest)
-    good = [(int(n), int(p)) for n, p in zip(found[names[0]], found["peak_bytes"], strict=True) if p <= budget]
-    return max(good) if good else None
+    found = memest.sweep(graph, axes=[(tied, range(1, most)), *(((s,), [n]) for s, n in fixed.items())], invalid="skip", **rest)
+    return list(zip(found[names[0]].tolist(), found["peak_bytes"].tolist(), strict=True))
 
 
 def check(name: str, count: int, seed: int) -> None:
     model, how, most = NETWORKS[name]
     graph, rnd = memest.model(model), random.Random(seed)
     keep = {k: v for k, v in how.items() if k != "vary"}
-    top = brute_force(graph, 2**60, how["vary"], most, **keep)
-    assert top is not None
+    every = every_peak(graph, how["vary"], most, **keep)
+    top = every[-1][1]
     for _ in range(count):
-        budget = rnd.randint(top[1] // 40, top[1] - 1)
+        budget = rnd.randint(top // 40, top - 1)
         found = memest.fit(graph, budget, **how)
-        expected = brute_force(graph, budget, how["vary"], most, **keep)
-        if expected is None:
+        good = [(value, peak) for value, peak in every if peak <= budget]
+        if not good:
             assert not found.fits and found.smallest is not None and found.smallest.peak_bytes > budget
             continue
-        assert (found.value, found.peak_bytes) == expected
+        assert (found.value, found.peak_bytes) == max(good)
         assert found.next_bytes is not None and found.next_bytes > budget
 
 

@@ -75,9 +75,9 @@ def test_no_convolution_holds_more_than_its_bound() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_no_convolution_holds_more_than_its_bound_at_length(seed: int) -> None:
-    check_bounds(seed, 6000)
+    check_bounds(seed, 1500)
 
 
 def symbolic(peak: InnerPeak) -> InnerPeak:
