@@ -40,7 +40,7 @@ def problems(seed: int, count: int) -> Iterator[InnerPeak]:
         if min(out) < 1:
             continue
         order = channels_last_strides if rnd.random() < 0.25 else contiguous_strides
-        dtype, cpu = rnd.choice(["float32"] * 5 + ["float64"]), rnd.choice(CPUS)
+        dtype, cpu = rnd.choice(["float32"] * 6 + ["float64", "bfloat16", "bfloat16", "float16"]), rnd.choice(CPUS)
         shapes = (
             (batch, outer, *out),
             (batch, inner, *size),

@@ -48,7 +48,7 @@ class _Parts:
         self.source = batch * image
         self.result = batch * result
         self.filters = _filters(weight, size, g) * max(item, 4)
-        unfolded = columns * (cpu.threads + batch * _unfolds(batch, input, g))
+        unfolded = columns * (cpu.threads + batch * _unfolds(cpu, batch, input, g))
         reach = [n + 2 * d * m + MARGIN for n, m, d in zip(size, kernel, g.dilation, strict=True)]
         padded = (_up(inner) + _up(outer)) * prod(reach) * item
         spacious = any(2 * p > d * (m - 1) for m, p, d in zip(kernel, g.padding, g.dilation, strict=True))
@@ -58,19 +58,19 @@ class _Parts:
         self.scratch = cpu.threads * (2 * padded + copies * self.filters + PER_THREAD) + unfolded
 
 
-def _unfolds(batch: Any, input: Spec, g: Geometry) -> Any:
+def _unfolds(cpu: Cpu, batch: Any, input: Spec, g: Geometry) -> Any:
     """1 where ATen's own kernels may run, which unfold every image of the batch: single images, and what oneDNN does not take."""
-    if input.dtype not in ("float32", "bfloat16") or g.transposed or g.groups > 1:
-        return 1
-    return 1 // batch
+    known = input.dtype == "float32" or (input.dtype == "bfloat16" and cpu.has_bf16)
+    return 1 // batch if known and not g.transposed and g.groups == 1 else 1
 
 
 def _filters(weight: Spec, size: tuple[Any, ...], g: Geometry) -> Any:
-    """Elements of the weight in the widest blocks. A depthwise one is blocked by groups, but for images smaller than its kernel."""
+    """Elements of the weight in the widest blocks. A depthwise one is blocked by groups, but for images smaller
+    than its kernel, and in other dtypes than float32."""
     first, second = weight.shape[0] // g.groups, weight.shape[1]
     kernel = weight.shape[2:]
     if first == second == 1:
-        small = sum(d * m // n for n, m, d in zip(size, kernel, g.dilation, strict=True))
+        small = 1 if weight.dtype != "float32" else sum(d * m // n for n, m, d in zip(size, kernel, g.dilation, strict=True))
         return (_up(g.groups) + g.groups * REGISTER * REGISTER * small) * prod(kernel)
     return g.groups * _up(first) * _up(second) * prod(kernel)
 
