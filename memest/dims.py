@@ -506,7 +506,12 @@ def _substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any]
 
 def contains_dim(value: Any) -> bool:
     """True when a ``Dim`` stands anywhere in ``value``."""
-    return isinstance(value, Dim) or (isinstance(value, tuple) and any(contains_dim(v) for v in value))
+    if not isinstance(value, tuple):
+        return isinstance(value, Dim)
+    for v in value:  # noqa: SIM110 - a generator costs as much again, and this is asked at every call of a kernel
+        if contains_dim(v):
+            return True
+    return False
 
 
 def plain(value: Any) -> Any:

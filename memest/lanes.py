@@ -2,7 +2,8 @@
 
 A :class:`Lanes` is a column of numbers that counts like one number. Arithmetic is numpy's; a comparison that comes out the same in every
 lane is a bool, and one that does not ends the run: the lanes are split by its outcome and each part is run anew. So code written for one
-problem (a library's search for its best kernel) answers thousands of problems, each lane as if it had been run alone.
+problem (a library's search for its best kernel) answers thousands of problems, each lane as if it had been run alone. Choices written
+with :mod:`memest.each` need no split.
 
 Numbers are int64 or float64. Magnitudes are bounded along the way; what could pass 2**62 raises :class:`TooLargeError`, and nothing wraps.
 """
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memest.each import Many, Where
 from memest.remembered import Suspended
 
 LIMIT = 2**62
-FEW = 16  # lanes that are done sooner one by one than as columns
+PLAIN = (int, float)
+FEW = 4  # lanes that are done sooner one by one than as columns
 Column = NDArray[Any]
 
 
@@ -34,7 +37,35 @@ class Split(Exception):  # noqa: N818 - it ends a run, it is no error
         self.mask = mask
 
 
-class Lanes:
+class Mask(Where):
+    """A condition, lane by lane."""
+
+    __slots__ = ("column",)
+
+    def __init__(self, column: NDArray[np.bool_]) -> None:
+        self.column = column
+
+    def __and__(self, other: Any) -> Mask:
+        return Mask(self.column & _condition(other))
+
+    def __or__(self, other: Any) -> Mask:
+        return Mask(self.column | _condition(other))
+
+    __rand__, __ror__ = __and__, __or__
+
+    def __bool__(self) -> bool:
+        return decided(self.column)
+
+    def choose(self, yes: Any, no: Any) -> Any:
+        if isinstance(yes, tuple):
+            return tuple(self.choose(a, b) for a, b in zip(yes, no, strict=True))
+        if yes is no:
+            return yes
+        (a, top_a), (b, top_b) = _number(yes), _number(no)
+        return _lanes(np.where(self.column, a, b), max(top_a, top_b))
+
+
+class Lanes(Many):
     """A column of ints or floats; ``top`` is a bound of their magnitudes."""
 
     __slots__ = ("column", "top")
@@ -65,6 +96,28 @@ class Lanes:
 
     def __bool__(self) -> bool:
         return decided(self.column != 0)
+
+    def greatest(self, other: Any) -> Any:
+        column, top = _number(other)
+        return _lanes(np.maximum(self.column, column), max(self.top, top))
+
+    def least(self, other: Any) -> Any:
+        column, top = _number(other)
+        return _lanes(np.minimum(self.column, column), max(self.top, top))
+
+    def compared(self, comparison: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+        return _mask(comparison(_number(first)[0], _number(second)[0]))
+
+    def ceiling(self) -> int:
+        return int(self.column.max())
+
+    @staticmethod
+    def first_least(keys: Sequence[Any], candidates: Sequence[Any]) -> Any:
+        columns = np.broadcast_arrays(*(_number(k)[0] for k in keys))
+        first = np.argmin(np.stack(columns), axis=0)
+        if not isinstance(candidates[0], tuple):
+            return _picked(first, candidates)
+        return tuple(_picked(first, members) for members in zip(*candidates, strict=True))
 
     def single(self) -> Any:
         """Rounded to single precision."""
@@ -101,12 +154,40 @@ def decided(mask: NDArray[np.bool_]) -> bool:
     raise Split(mask)
 
 
+def _lanes(column: Column, top: int | float) -> Any:
+    """The column, or the number where all lanes have the same."""
+    first = column[0]
+    return first.item() if (column == first).all() else Lanes(column, top)
+
+
+def _mask(column: NDArray[np.bool_]) -> Any:
+    """The condition, or a bool where it is the same in all lanes."""
+    if column.all():
+        return True
+    return Mask(column) if column.any() else False
+
+
+def _condition(value: Any) -> Any:
+    return value.column if isinstance(value, Mask) else value
+
+
+def _number(value: Any) -> tuple[Any, Any]:
+    return (value.column, value.top) if isinstance(value, Lanes) else (value, abs(value))
+
+
+def _picked(places: NDArray[np.intp], options: Sequence[Any]) -> Any:
+    """The option at its place, lane by lane; options are numbers or columns of them."""
+    if all(o == options[0] for o in options if not isinstance(o, Lanes)) and not any(isinstance(o, Lanes) for o in options):
+        return options[0]
+    columns, tops = zip(*map(_number, options), strict=True)
+    table = np.stack(np.broadcast_arrays(*columns, places)[:-1])
+    return _lanes(np.take_along_axis(table, places[None], axis=0)[0], max(tops))
+
+
 def _operand(other: Any) -> tuple[Any, Any] | None:
     if isinstance(other, Lanes):
         return other.column, other.top
-    if isinstance(other, int | float):
-        return other, abs(other)
-    return None
+    return (other, abs(other)) if isinstance(other, PLAIN) else None
 
 
 def _add_top(a: Any, b: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from memest.conditions import Conditions, reduced
@@ -96,11 +96,28 @@ class LiveSets:
 
     @cached_property
     def bounds(self) -> NDArray[Any]:
-        """Like ``coefficients``, with the most a sealed kernel could hold."""
+        """Like ``coefficients``, with the most a sealed kernel could hold: for instant ``i`` the greatest of the rows from ``starts[i]`` on,
+        up to those of the next."""
         import numpy as np
 
-        rows = [self.row(0 if i.inner is None else most(i.inner)) for i in self.instants]
-        return np.asarray(self.coefficients + np.array(rows, dtype=object).reshape(self.coefficients.shape))
+        rows = [
+            [a + b for a, b in zip(own, self.row(bound), strict=True)]
+            for own, i in zip(self.coefficients.tolist(), self.instants, strict=True)
+            for bound in most(i.inner)
+        ]
+        return np.array(rows, dtype=object).reshape(len(rows), len(self.terms) + 1)
+
+    @cached_property
+    def starts(self) -> NDArray[Any]:
+        """The first row of ``bounds`` of each instant."""
+        import numpy as np
+
+        return np.cumsum([0, *(len(most(i.inner)) for i in self.instants)])[:-1]
+
+    def bounds_at(self, i: int) -> slice:
+        """Where the rows of ``bounds`` of an instant stand."""
+        start = int(self.starts[i])
+        return slice(start, start + len(most(self.instants[i].inner)))
 
     def row(self, e: int | Expr) -> list[int]:
         """``e`` as coefficients of ``terms`` and the constant."""
@@ -121,7 +138,7 @@ class LiveSets:
             return Summary(resident, 0)
         low, high = self._matrices(max(values, default=1))
         column = column.astype(low.dtype)
-        alive, most = low @ column, high @ column
+        alive, most = low @ column, np.maximum.reduceat(high @ column, self.starts)
         best = max((int(alive[i]) for i in self._closed), default=0)
         for i in self._open[np.argsort(-most[self._open], kind="stable")] if len(self._open) else ():
             if int(most[i]) <= best:
@@ -178,11 +195,14 @@ class LiveSets:
         return compile_sizes(self.terms, self.symbols)
 
 
-def most(inner: Opaque) -> int | Expr:
-    """The bound of a sealed kernel as a formula of its sizes."""
+@lru_cache(maxsize=1024)
+def most(inner: Opaque | None) -> tuple[int | Expr, ...]:
+    """Formulas of which the greatest is no less than what a sealed kernel holds (None: nothing)."""
+    if inner is None:
+        return (0,)
     with recording(None):
-        bound = inner.function.most(*(Dim(2, a) if isinstance(a, Expr) else a for a in inner.args))  # type: ignore[attr-defined]
-    return expression(bound)
+        bounds = inner.function.most(*(Dim(2, a) if isinstance(a, Expr) else a for a in inner.args))  # type: ignore[attr-defined]
+    return tuple(map(expression, bounds))
 
 
 def compile_program(
@@ -214,7 +234,8 @@ def live_sets(steps: tuple[Step, ...], resident: int | Expr, symbols: tuple[str,
     candidates = list(_candidates(steps))
     terms = dict.fromkeys(t for _, _, row in candidates for t in row if t is not None)
     for inner in dict.fromkeys(inner for _, inner, _ in candidates):
-        terms.update({} if inner is None else dict.fromkeys(linear(most(inner))[0]))
+        for bound in most(inner):
+            terms.update(dict.fromkeys(linear(bound)[0]))
     terms.update(dict.fromkeys(linear(resident)[0]))
     table = np.array([[row.get(t, 0) for t in (*terms, None)] for _, _, row in candidates], dtype=object)
     table = table.reshape(len(candidates), len(terms) + 1)

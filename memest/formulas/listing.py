@@ -105,7 +105,7 @@ def deciding(program: LiveSets, sizes: Mapping[str, int]) -> dict[Opaque, int]:
         return sum(int(c) * t for c, t in zip(row, terms, strict=True))
 
     alive = [bytes_of(row) for row in program.coefficients]
-    most = [bytes_of(row) for row in program.bounds]
+    most = [max(map(bytes_of, program.bounds[program.bounds_at(i)])) for i in range(len(alive))]
     best = max((n for n, i in zip(alive, program.instants, strict=True) if i.inner is None), default=0)
     found: dict[Opaque, int] = {}
     for k in sorted(range(len(alive)), key=lambda k: -most[k]):

@@ -112,7 +112,7 @@ def regime(program: LiveSets, domain_: Domain, sizes: Mapping[str, int]) -> Regi
     for i in others:
         if program.instants[i].inner is None:
             found.add(top - rows.alive[i])
-        elif not domain_.is_nonnegative(top - rows.bound(i)):
+        elif not all(domain_.is_nonnegative(top - bound) for bound in rows.bounds(i)):
             close.append(i)
             found.add(top - rows.exact(i))
     return Regime(
@@ -124,7 +124,7 @@ def regime(program: LiveSets, domain_: Domain, sizes: Mapping[str, int]) -> Regi
         scale=scale,
         interval=(found.low, found.high),
         comparisons=tuple(found.kept),
-        watched=tuple(w for w in map(rows.watched, (i for i in close if not found.implies(top - rows.bound(i)))) if w),
+        watched=tuple(w for w in map(rows.watched, (i for i in close if not rows.implied(i, top, found))) if w),
         rivals=len(others),
     )
 
@@ -136,8 +136,8 @@ def dominant(program: LiveSets, domain_: Domain, sizes: Mapping[str, int]) -> li
     kept: list[int] = []
     for i in sorted(range(len(shifted)), key=lambda i: -rows.alive[i].evaluate(sizes)):
         inner = program.instants[i].inner
-        bound = shifted[i] if inner is None else domain_.shifted(rows.bound(i))
-        if not any(covers(shifted[j], shifted[i] if program.instants[j].inner is inner else bound) for j in kept):
+        bounds = [shifted[i]] if inner is None else [domain_.shifted(b) for b in rows.bounds(i)]
+        if not any(all(covers(shifted[j], b) for b in ([shifted[i]] if program.instants[j].inner is inner else bounds)) for j in kept):
             kept.append(i)
     return sorted(kept)
 
@@ -151,14 +151,19 @@ class _Rows:
         self._domain = domain_
         self._terms = [*(domain_.polynomial(t) for t in program.terms), number(1)]
         self.alive = [total(zip(self._terms, map(int, row), strict=True)) for row in program.coefficients]
-        self._bounds: dict[int, Polynomial] = {}
+        self._bounds: dict[int, list[Polynomial]] = {}
         self._watched: dict[int, Watched] = {}
 
-    def bound(self, i: int) -> Polynomial:
-        """The most that can be alive at a kernel's instant."""
+    def bounds(self, i: int) -> list[Polynomial]:
+        """Of these the greatest is the most that can be alive at an instant."""
         if i not in self._bounds:
-            self._bounds[i] = total(zip(self._terms, map(int, self.program.bounds[i]), strict=True))
+            rows = self.program.bounds[program.bounds_at(i)]
+            self._bounds[i] = [total(zip(self._terms, map(int, row), strict=True)) for row in rows]
         return self._bounds[i]
+
+    def implied(self, i: int, top: Polynomial, found: _Comparisons) -> bool:
+        """True where the comparisons kept leave an instant no chance."""
+        return all(found.implies(top - bound) for bound in self.bounds(i))
 
     def watched(self, i: int) -> Watched | None:
         """The kernel of an instant with its formula."""
@@ -190,7 +195,7 @@ class _Rows:
         return where
 
     def _by_bound(self) -> Iterator[tuple[int, int]]:
-        bounds = [int(self.bound(i).evaluate(self.sizes)) for i in range(len(self.alive))]
+        bounds = [max(int(b.evaluate(self.sizes)) for b in self.bounds(i)) for i in range(len(self.alive))]
         for i in sorted(range(len(bounds)), key=lambda i: (-bounds[i], i)):
             yield i, bounds[i]
 

@@ -59,11 +59,11 @@ def _product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-def _most(cpu: Cpu, a: Spec, b: Spec) -> Any:
+def _most(cpu: Cpu, a: Spec, b: Spec) -> tuple[Any, ...]:
     """No fewer bytes than the product holds at one moment."""
     result = prod(a.shape) * (b.shape[-1] if len(b.shape) > 1 else 1)
     copies = (prod(a.shape) + prod(b.shape)) * 2
-    return 4 * cpu.threads * result + copies + cpu.threads * MOST_BLOCK_BYTES
+    return (4 * cpu.threads * result + copies + cpu.threads * MOST_BLOCK_BYTES,)
 
 
 def _as_matrix(t: Tensor, *, row: bool) -> tuple[Shape, Shape]:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
+from memest.each import greatest
 from memest.libraries.cpu import Cpu
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
@@ -46,8 +47,8 @@ class InnerPeak:
         """Bytes at these sizes."""
         return _inner_peak(self, sizes)
 
-    def most(self, *sizes: Any) -> Any:
-        """A number of bytes that it does not exceed at these sizes (ints or arrays), without playing the kernel."""
+    def most(self, *sizes: Any) -> tuple[Any, ...]:
+        """Numbers of bytes of which it does not exceed the greatest at these sizes (ints or symbols), without playing the kernel."""
         operands, attributes = self._filled(sizes)
         return self.bound(self.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
 
@@ -61,7 +62,7 @@ class InnerPeak:
             else:
                 alive[slot] = nbytes
                 running = running + nbytes
-                highest = max(highest, running)
+                highest = greatest(highest, running)
         return highest
 
     def trace(self, sizes: Sequence[Any]) -> Trace:
@@ -73,7 +74,8 @@ class InnerPeak:
         return tape.finish(tensors, result if isinstance(result, list) else [result])
 
     def _filled(self, sizes: Sequence[Any]) -> tuple[list[tuple[Any, ...] | None], dict[str, Any]]:
-        return [_filled(o, sizes) for o in self.operands], {name: _filled(value, sizes) for name, value in self.attributes}
+        operands, attributes = (fill(sizes) for fill in (_filler(self.operands), _filler(self.attributes)))
+        return list(operands), dict(attributes)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -131,7 +133,17 @@ def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
     return value
 
 
-def _filled(value: Any, sizes: Sequence[Any]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_filled(v, sizes) for v in value)
-    return sizes[value.number] if isinstance(value, Size) else value
+@lru_cache(maxsize=REMEMBERED)
+def _filler(value: Any) -> Callable[[Sequence[Any]], Any]:
+    """Puts sizes where ``value`` has a :class:`Size`; what has none is left as it is."""
+    if isinstance(value, Size):
+        number = value.number
+        return lambda sizes: sizes[number]
+    if not _is_open(value):
+        return lambda sizes: value
+    parts = [_filler(v) for v in value]
+    return lambda sizes: tuple([part(sizes) for part in parts])
+
+
+def _is_open(value: Any) -> bool:
+    return any(map(_is_open, value)) if isinstance(value, tuple) else isinstance(value, Size)

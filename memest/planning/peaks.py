@@ -16,19 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memest.conditions import Conditions, reduced
-from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve
+from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_of
 from memest.errors import MemestError
-from memest.estimate import Job, check_guards, summarize
+from memest.estimate import Job, check_guards, read_peak
 from memest.lanes import by_lanes
 from memest.libraries.onednn.rough import Rough
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
-from memest.timeline import bind
+from memest.timeline import bind, play
 
 Column = NDArray[Any]
-CHUNK = 16_384
+CHUNK = 8_192
 EXACT_FLOAT = 2**53
 MOST_PIECES = 64
+FEW = 32  # rows that are played one by one sooner than a step is compiled for them
 DENSE = 1 << 22  # keys below it are told apart by a table, not by sorting
 
 
@@ -57,7 +58,7 @@ def peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
     number = 0
     while len(pending):
         if number == len(pieces):
-            if number >= MOST_PIECES:
+            if number >= MOST_PIECES or len(pending) <= FEW:
                 result.one_by_one(job, sizes, pending)
                 break
             pieces.append(_compiled(job, _row(sizes, pending[0])))
@@ -121,11 +122,12 @@ class _Result:
             self.large[int(row)] = found
 
     def one_by_one(self, job: Job, sizes: Mapping[str, Column], rows: Column) -> None:
-        """Rows that no piece takes, each estimated alone."""
+        """Rows that no piece takes, each played alone."""
         for row in rows:
             try:
                 shapes, at = _shapes(job, _row(sizes, row))
-                self.large[int(row)] = summarize(job.graph, shapes, at, job.recipe)
+                check_guards(job.graph, at)
+                self.large[int(row)] = read_peak(play(job.graph, shapes, at, job.recipe))
             except MemestError as e:
                 self.refused.append(Refused(np.array([row]), e))
 
@@ -186,46 +188,85 @@ def hold(conditions: Conditions, sizes: Mapping[str, Column]) -> NDArray[np.bool
     return mask
 
 
+def magnitude(e: int | Expr, sizes: Mapping[str, int], known: dict[Expr, int]) -> int:
+    """No less than the magnitude of ``e`` for sizes from 1 up to ``sizes``; ``known`` collects those of all its parts."""
+    if not isinstance(e, Expr):
+        return abs(e)
+    if e.op == "symbol":
+        return sizes[str(e.args[0])]
+    if e not in known:
+        a, b = (magnitude(part, sizes, known) for part in e.args)
+        known[e] = a * b if e.op == "*" else a if e.op == "//" else b if e.op == "%" else a + b
+    return known[e]
+
+
 def _representable(live: LiveSets, sizes: Mapping[str, Column]) -> NDArray[np.bool_]:
     """Rows whose every sum stays below 2**53, where float64 is exact."""
-    if any(abs(int(n)) >= EXACT_FLOAT for n in live.bounds.ravel()):
-        return np.zeros(len(next(iter(sizes.values()))), dtype=bool)
-    as_floats = {s: c.astype(np.float64) for s, c in sizes.items()}
-    heaviest = abs(live.bounds).max(axis=0).astype(np.float64) if len(live.bounds) else np.zeros(len(live.terms) + 1)
-    heaviest += abs(np.array(live.row(live.resident), dtype=np.float64))
-    total = heaviest[-1] + sum(w * np.asarray(t) for w, t in zip(heaviest, live.array_terms(as_floats), strict=False))
-    return np.broadcast_to(np.asarray(total < EXACT_FLOAT / 2), as_floats[live.symbols[0]].shape)
+    count = len(next(iter(sizes.values())))
+    heaviest = abs(np.array([*live.bounds.tolist(), live.row(live.resident)], dtype=object)).max(axis=0)
+    if max(heaviest) >= EXACT_FLOAT:
+        return np.zeros(count, dtype=bool)
+    parts: dict[Expr, int] = {}
+    tops = [magnitude(t, {s: int(c.max()) for s, c in sizes.items()}, parts) for t in live.terms]
+    if max(sum(int(w) * n for w, n in zip(heaviest, [*tops, 1], strict=True)), *parts.values()) < EXACT_FLOAT:
+        return np.ones(count, dtype=bool)
+    terms = live.array_terms({s: c.astype(np.float64) for s, c in sizes.items()})
+    total = sum((float(w) * t for w, t in zip(heaviest, terms, strict=False)), start=float(heaviest[-1]))
+    return np.broadcast_to(np.asarray(total < EXACT_FLOAT / 2), count)
 
 
 def evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Column]:
     """(resident bytes, most bytes on top) of rows at which the conditions hold and float64 is exact."""
+    order = np.argsort(np.multiply.reduce([c.astype(np.float64) for c in sizes.values()]))
+    resident, best = _evaluate(live, {s: c[order] for s, c in sizes.items()})
+    found = np.empty((2, len(order)), dtype=np.int64)
+    found[:, order] = resident, best
+    return found[0], found[1]
+
+
+def _evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Column]:
+    """The same, for rows in the order of their number of elements, so that neighbours are alike."""
     count = len(next(iter(sizes.values())))
-    resident, best = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    resident, best = np.zeros(count), np.zeros(count)
     coefficients, bounds = (m.astype(np.float64) for m in (live.coefficients, live.bounds))
     base = np.array(live.row(live.resident), dtype=np.float64)
+    owners = np.repeat(np.arange(len(coefficients)), np.diff(live.starts, append=len(bounds)))
     asked: dict[Opaque, list[_Question]] = {}
-    order = np.argsort(np.multiply.reduce([c.astype(np.float64) for c in sizes.values()]), kind="stable")
+    tops = {i.inner: _Top(bounds[live.bounds_at(k)] - coefficients[k]) for k, i in enumerate(live.instants) if i.inner is not None}
     for start in range(0, count, CHUNK):
-        rows = order[start : start + CHUNK]
-        terms = np.ones((len(live.terms) + 1, len(rows)))
+        rows = slice(start, min(start + CHUNK, count))
+        terms = np.ones((len(live.terms) + 1, rows.stop - start))
         for i, t in enumerate(live.array_terms({s: c[rows] for s, c in sizes.items()})):
             terms[i] = t
         resident[rows] = base @ terms
         if not len(coefficients):
             continue
-        near = _contenders(coefficients, bounds, terms)
+        near = _contenders(coefficients, bounds, owners, terms)
         alive = coefficients[near] @ terms
-        best[rows] = alive.max(axis=0)
-        for place, instant in enumerate(near):
-            inner = live.instants[instant].inner
-            if inner is None:
-                continue
-            high = bounds[instant] @ terms
-            lanes = np.flatnonzero(high > best[rows])
-            if len(lanes):
-                asked.setdefault(inner, []).append(_Question(rows[lanes], alive[place, lanes].astype(np.int64), high[lanes]))
+        highest = alive.max(axis=0)
+        best[rows] = highest
+        inners = [live.instants[instant].inner for instant in near]
+        above = {inner: tops[inner].at(terms) for inner in inners if inner is not None}
+        for low, inner in zip(alive, inners, strict=True):
+            if inner is not None:
+                high = low + above[inner]
+                lanes = np.flatnonzero(high > highest)
+                if len(lanes):
+                    asked.setdefault(inner, []).append(_Question(start + lanes, low[lanes], high[lanes]))
     _answer(asked, sizes, best)
-    return resident, best
+    return resident.astype(np.int64), best.astype(np.int64)
+
+
+class _Top:
+    """The most a kernel can hold: the greatest of some rows of coefficients, of which most are 0."""
+
+    def __init__(self, rows: Column) -> None:
+        self._used = np.flatnonzero(rows.any(axis=0))
+        self._rows = rows[:, self._used]
+
+    def at(self, terms: Column) -> Column:
+        """Bytes for columns of terms."""
+        return np.asarray((self._rows @ terms[self._used]).max(axis=0))
 
 
 @dataclass(frozen=True)
@@ -236,8 +277,13 @@ class _Question:
     low: Column
     high: Column
 
+    def open(self, best: Column) -> _Question | None:
+        """What is left of it, now that ``best`` is known."""
+        still = np.flatnonzero(self.high > best[self.rows])
+        return _Question(self.rows[still], self.low[still], self.high[still]) if len(still) else None
 
-def _contenders(coefficients: Column, bounds: Column, terms: Column) -> Column:
+
+def _contenders(coefficients: Column, bounds: Column, owners: Column, terms: Column) -> Column:
     """The moments that may win somewhere in the chunk. Terms are measured by the largest of them, which makes their ratios nearly
     constant; a moment is left out when even its bound stays below the winner at the middle of the chunk, by more than rounding."""
     measure = terms[np.argmax(terms[:, -1])]
@@ -246,41 +292,42 @@ def _contenders(coefficients: Column, bounds: Column, terms: Column) -> Column:
     middle = terms[:, terms.shape[1] // 2]
     ahead = bounds - coefficients[np.argmax(coefficients @ middle)]
     highest = np.maximum(ahead, 0) @ most + np.minimum(ahead, 0) @ least
-    return np.flatnonzero(highest >= -1e-9 * (abs(ahead) @ most))
+    return np.unique(owners[highest >= -1e-9 * (abs(ahead) @ most)])
 
 
 def _answer(asked: Mapping[Opaque, Sequence[_Question]], sizes: Mapping[str, Column], best: Column) -> None:
     """Ask the kernels, the most promising first, wherever their moments could still exceed ``best``; raise it where they do."""
-    for inner in sorted(asked, key=lambda k: -_promise(k, asked[k], sizes)):
-        questions = []
-        for q in asked[inner]:
-            still = q.high > best[q.rows]
-            questions.append((q.rows[still], q.low[still]))
-        rows = np.concatenate([r for r, _ in questions])
-        if not len(rows):
+    for inner in sorted(asked, key=lambda k: -_promise(asked[k])):
+        questions = [q for q in (q.open(best) for q in asked[inner]) if q]
+        if not questions:
             continue
-        alive = np.concatenate([low for _, low in questions]) + _held(inner, {s: c[rows] for s, c in sizes.items()})
-        np.maximum.at(best, rows, alive)
+        rows = np.concatenate([q.rows for q in questions])
+        held = _held(inner, {s: c[rows] for s, c in sizes.items()})
+        ends = np.cumsum([len(q.rows) for q in questions])
+        for q, own in zip(questions, np.split(held, ends[:-1]), strict=True):
+            best[q.rows] = np.maximum(best[q.rows], q.low + own)
 
 
-def _promise(inner: Opaque, questions: Sequence[_Question], sizes: Mapping[str, Column]) -> int:
-    """What one of the questions comes to: its middle row, asked alone."""
+def _promise(questions: Sequence[_Question]) -> float:
+    """About what the questions come to, at the middle of them."""
     q = questions[len(questions) // 2]
     middle = len(q.rows) // 2
-    return int(q.low[middle]) + inner.evaluate(_row(sizes, q.rows[middle]))
+    return float(q.low[middle])
 
 
 def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
     """What a kernel holds at each row; equal problems are asked once."""
     count = len(next(iter(sizes.values())))
-    columns = [np.broadcast_to(np.asarray(a), count) for a in compile_sizes(inner.args, tuple(sizes), arrays=True)(*sizes.values())]
     key = np.zeros(count, dtype=np.int64)
     for i in _independent(inner.args):
-        least = int(columns[i].min())
-        span = int(columns[i].max()) - least + 1
+        column = _column(inner.args[i], sizes)
+        least = int(column.min())
+        span = int(column.max()) - least + 1
+        if span == 1:
+            continue
         if (int(key.max()) + 1) * span >= EXACT:
             key = np.unique(key, return_inverse=True)[1]
-        key = key * span + (columns[i] - least)
+        key = key * span + (column - least)
     if int(key.max()) < DENSE:
         example = np.full(int(key.max()) + 1, -1, dtype=np.int64)
         example[key] = np.arange(count)
@@ -288,7 +335,24 @@ def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
         where = (np.cumsum(example >= 0) - 1)[key]
     else:
         _, first, where = np.unique(key, return_index=True, return_inverse=True)
-    return np.asarray(_played(inner, [c[first] for c in columns])[where])
+    problems = compile_sizes(inner.args, tuple(sizes), arrays=True)(*(c[first] for c in sizes.values()))
+    return np.asarray(_played(inner, [np.broadcast_to(np.asarray(p), len(first)) for p in problems])[where])
+
+
+def _column(e: Expr, sizes: Mapping[str, Column]) -> Column:
+    """A size at each row; one that depends on a single symbol is looked up in a table."""
+    used = {s: sizes[s] for s in symbols_of((e,))}
+    if e.op == "symbol":
+        (column,) = used.values()
+        return column
+    compute = compile_sizes((e,), tuple(used), arrays=True)
+    if len(used) == 1:
+        (column,) = used.values()
+        least, most = int(column.min()), int(column.max())
+        if most - least < len(column):
+            (table,) = compute(np.arange(least, most + 1))
+            return np.asarray(table[column - least])
+    return np.asarray(compute(*used.values())[0])
 
 
 def _played(inner: Opaque, columns: Sequence[Column]) -> Column:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from math import prod
 
+from memest import each
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import PAGE_BYTES, entry_bytes, exceeds_int, reducer_bytes
 from memest.libraries.onednn.avx512_common import (
@@ -67,9 +68,8 @@ def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
         return None
     threads, reducing_threads = _weights_threads(problem, cpu.threads)
     input_blocks, output_blocks = blocks(problem.in_channels), blocks(problem.out_channels)
-    scratchpad = 0
-    if reducing_threads > 1:
-        scratchpad = entry_bytes(input_blocks * output_blocks * BLOCK * BLOCK * (reducing_threads - 1)) + BARRIER_BYTES
+    partial = entry_bytes(input_blocks * output_blocks * BLOCK * BLOCK * (reducing_threads - 1)) + BARRIER_BYTES
+    scratchpad = each.choose(each.at_most(reducing_threads, 1), 0, partial)
     if problem.bias:
         scratchpad += _padded_bias_bytes(problem)
         scratchpad += reducer_bytes(threads, BLOCK, output_blocks, problem.batch, threads * REDUCER_BUFFER_PER_THREAD)
@@ -134,9 +134,10 @@ def best_divider(value: int, least: int, most: int, *, largest: bool, step: int 
 
     Sizes are tried in steps of ``step`` from the largest down.
     """
-    most = max(1, min(most, value))
-    least = max(1, min(least, most))
-    return min(range(most, least - 1, -step), key=lambda size: (-value % size, -size if largest else size))
+    most = each.greatest(1, each.least(most, value))
+    least = each.greatest(1, each.least(least, most))
+    sizes = range(most, least - 1, -step)
+    return each.best(sizes if largest else sizes[::-1], key=lambda size: -value % size)
 
 
 def _working_threads(problem: Convolution, cpu: Cpu) -> tuple[int, int]:
@@ -206,9 +207,9 @@ def load_groups(
         memory_weight = 1.0 if large_team == 1 else spread_weight
         if threads % groups < load_blocks % groups:
             return cost(large_load, small_team, memory_weight)
-        return max(cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight))
+        return each.greatest(cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight))
 
-    return min(range(threads, 0, -1) if weights_dominate else range(1, threads + 1), key=busiest)
+    return each.best(range(threads, 0, -1) if weights_dominate else range(1, threads + 1), key=busiest)
 
 
 def _fewer_threads(batch: int, most_threads: int, unroll: int, load_blocks: int, point_blocks: int) -> tuple[int, int]:
@@ -259,9 +260,10 @@ def _weights_threads(problem: Convolution, threads: int) -> tuple[int, int]:
         for reducing in range(1, min(threads, chunks) + 1)
         for oc_threads in range(1, min(threads // reducing, output_blocks) + 1)
     ]
-    reducing, oc_threads, ic_threads = min(reversed(splits), key=lambda split: memory_cost(*split))
-    if threads // 2 < reducing < threads:
-        reducing = min(problem.batch, threads)
+    reducing, oc_threads, ic_threads = each.best(splits[::-1], key=lambda split: memory_cost(*split))
+    most = each.least(problem.batch, threads)
+    unused = each.below(threads // 2, reducing) & each.below(reducing, threads)
+    reducing = each.choose(unused, most, reducing)
     return reducing * oc_threads * ic_threads, reducing
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from math import gcd, prod
 
+from memest import each
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import INT_MAX, PAGE_BYTES, entry_bytes, is_too_large, reducer_bytes
 from memest.libraries.onednn.avx512_common import (
@@ -283,11 +284,9 @@ def _backward_weights_kernel_fits(g: Geometry, transposed: bool) -> bool:
 def _backward_weights_scratchpad(g: Geometry, transposed: bool, cpu: Cpu) -> int:
     threads, batch_threads = _backward_weights_threads(g, transposed, cpu)
     padded_oc = g.groups * round_up(g.oc)
-    scratchpad = 0
-    if batch_threads > 1:
-        padded_ic = g.ic if g.is_first_layer else round_up(g.ic)
-        partial = padded_oc * padded_ic * prod(g.kernel) + padded_oc
-        scratchpad = entry_bytes(partial * (batch_threads - 1)) + BARRIER_BYTES
+    padded_ic = g.ic if g.is_first_layer else round_up(g.ic)
+    partial = entry_bytes((padded_oc * padded_ic * prod(g.kernel) + padded_oc) * (batch_threads - 1)) + BARRIER_BYTES
+    scratchpad = each.choose(each.at_most(batch_threads, 1), 0, partial)
     if g.bias:
         if g.oc % BLOCK:
             scratchpad += entry_bytes(padded_oc)
@@ -358,20 +357,18 @@ def _balance_backward_weights(g: Geometry, transposed: bool, threads: int) -> tu
         for batch_threads in range(1, min(per_group, most_batch_threads) + 1)
         for oc_threads in range(1, min(per_group // batch_threads, output_blocks) + 1)
     ]
-    costs = [memory_cost(*split) for split in splits]
-    least_memory, last = min((memory, -index) for index, memory in enumerate(costs))
-    chosen = splits[-last]
+    chosen = each.best(splits[::-1], key=lambda split: memory_cost(*split))
 
     def compute_cost(batch_threads: int, oc_threads: int, ic_threads: int) -> int:
         return -(-output_images // batch_threads) * -(-output_blocks // oc_threads) * -(-input_blocks // ic_threads)
 
-    least_compute = compute_cost(*chosen)
-    for split, memory in zip(splits, costs, strict=True):
+    least_memory, least_compute = memory_cost(*chosen), compute_cost(*chosen)
+    for split in splits:
         compute = compute_cost(*split)
-        acceptable = transposed or memory < 1.1 * least_memory
-        if (compute <= least_compute and acceptable) or 4 * compute <= 3 * least_compute:
-            chosen, least_compute = split, compute
+        acceptable = transposed or each.below(memory_cost(*split), 1.1 * least_memory)
+        better = (each.at_most(compute, least_compute) & acceptable) | each.at_most(4 * compute, 3 * least_compute)
+        chosen, least_compute = each.choose(better, (split, compute), (chosen, least_compute))
     batch_threads, oc_threads, ic_threads = chosen
-    if threads // 2 < batch_threads < threads:
-        batch_threads = min(most_batch_threads, threads)
+    unused = each.below(threads // 2, batch_threads) & each.below(batch_threads, threads)
+    batch_threads = each.choose(unused, each.least(most_batch_threads, threads), batch_threads)
     return batch_threads * g.groups * oc_threads * ic_threads, batch_threads

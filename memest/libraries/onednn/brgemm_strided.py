@@ -23,7 +23,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     shape_of,
     target_of,
 )
-from memest.libraries.onednn.problem import Convolution, Plan
+from memest.libraries.onednn.problem import Convolution, Plan, layout
 from memest.libraries.onednn.rough import End, wanted
 from memest.libraries.onednn.single import quotient, single
 from memest.remembered import remembered
@@ -124,14 +124,13 @@ def _rough_plan(problem: Convolution, shape: Shape, target: _Target, end: End) -
     """The plan with the least or the most bytes that any blocks could give."""
     machine = target.machine
     tags = [_weights_tag(problem, vectors * target.simd, paired=machine.sums_apart) for vectors in range(1, 5)]
+    tags.sort(key=lambda tag: layout(tag, problem.weights_dims, problem.itemsize).bytes)
+    name = f"brgconv_strided:{machine.name}"
     if end == "least":
-        plans = [channels_last_plan(problem, f"brgconv_strided:{machine.name}", tag, 0) for tag in tags]
-        return min(plans, key=lambda plan: plan.weights.bytes)
-    whole = _Blocks(_Tile(4 * target.simd, shape.id, shape.ih, _round_up(shape.iw, shape.sw)), shape.kd, shape.kh)
-    lists = machine.threads * (_round_up(shape.id * shape.ih * shape.iw * shape.groups, PAGE) + PAGE)
-    scratchpad = _scratchpad_bytes(shape, whole, target) + lists
-    plans = [channels_last_plan(problem, f"brgconv_strided:{machine.name}", tag, scratchpad) for tag in tags]
-    return max(plans, key=lambda plan: plan.weights.bytes)
+        return channels_last_plan(problem, name, tags[0], _scratchpad_of(shape, target, 1, (target.simd, shape.sw), 1))
+    tiles = shape.id * shape.ih * -(-shape.iw // shape.sw)
+    widest = 4 * target.simd, _round_up(shape.iw, shape.sw)
+    return channels_last_plan(problem, name, tags[-1], _scratchpad_of(shape, target, tiles, widest, shape.kd * shape.kh))
 
 
 def _are_groups_slow(shape: Shape, machine: Target) -> bool:
@@ -183,19 +182,26 @@ def _padded_output(shape: Shape) -> tuple[int, ...]:
 
 
 def _scratchpad_bytes(shape: Shape, blocks: _Blocks, target: _Target) -> int:
-    """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread."""
-    machine = target.machine
-    oc = _round_up(shape.oc, 2) if machine.sums_apart and _has_uneven_width(shape) else shape.oc
-    blocks_per_image = -(-shape.id // blocks.tile.id) * -(-shape.ih // blocks.tile.ih) * -(-shape.iw // blocks.tile.iw)
+    tile = blocks.tile
+    tiles = -(-shape.id // tile.id) * -(-shape.ih // tile.ih) * -(-shape.iw // tile.iw)
+    return _scratchpad_of(shape, target, tiles, (tile.ic, tile.iw), blocks.kd * blocks.kh)
+
+
+def _scratchpad_of(shape: Shape, target: _Target, tiles: int, block: tuple[int, int], kernel_rows: int) -> int:
+    """Batch descriptors, padded copies of the output gradient and their bookkeeping, one of each per thread: for so many ``tiles`` of
+    an image, a ``block`` of so many channels and columns, and so many rows of the kernel at once."""
+    machine, (channels, width) = target.machine, block
+    uneven = _has_uneven_width(shape)
+    oc = _round_up(shape.oc, 2) if machine.sums_apart and uneven else shape.oc
     buffers = [
         _round_up(prod(_padded_output(shape)) * shape.groups * oc, PAGE) * machine.itemsize,
-        _round_up(blocks_per_image * shape.groups, PAGE),
+        _round_up(tiles * shape.groups, PAGE),
     ]
-    if _has_uneven_width(shape):
-        buffers.append(_round_up(blocks.tile.iw * shape.sw * shape.ic * shape.groups, PAGE) * target.result_itemsize)
+    if uneven:
+        buffers.append(_round_up(width * shape.sw * shape.ic * shape.groups, PAGE) * target.result_itemsize)
     if target.result_itemsize != FLOAT_BYTES:
-        buffers.append(blocks.tile.ic * (blocks.tile.iw // shape.sw) * FLOAT_BYTES)
-    return batch_bytes_of(machine, blocks.kd * blocks.kh * shape.kw) + sum(machine.threads * size + PAGE for size in buffers)
+        buffers.append(channels * (width // shape.sw) * FLOAT_BYTES)
+    return batch_bytes_of(machine, kernel_rows * shape.kw) + sum(machine.threads * size + PAGE for size in buffers)
 
 
 def _choose_blocks(shape: Shape, target: _Target) -> _Blocks | None:

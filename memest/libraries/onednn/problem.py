@@ -115,7 +115,7 @@ def layout(tag: str, dims: tuple[int, ...], itemsize: int = 4) -> Layout:
     factor: dict[int, int] = {}
     for dim, size in blocks:
         factor[dim] = factor.get(dim, 1) * size
-    padded = (-(-n // factor.get(d, 1)) * factor.get(d, 1) for d, n in enumerate(dims))
+    padded = [-(-n // factor[d]) * factor[d] if d in factor else n for d, n in enumerate(dims)]
     return Layout(tag=tag, bytes=prod(padded) * itemsize)
 
 

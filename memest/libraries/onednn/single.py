@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from struct import Struct
 
+from memest.each import Many
+
 _SINGLE = Struct("f")
 
 
 def single(value: float) -> float:
     """``value`` rounded to single precision."""
-    if not isinstance(value, int | float):
-        return value.single()  # a column of numbers, see memest.lanes
+    if isinstance(value, Many):
+        rounded_all: float = value.single()
+        return rounded_all
     rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
     return rounded
 
