@@ -163,6 +163,7 @@ def _build(node: ast.AST, text: str, depth: int) -> Expr | int:
     raise GraphError(f"not an integer expression: {text!r}; use names, integers, + - * // % max min")
 
 
+@lru_cache(maxsize=16_384)
 def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
     """``a op b``, simplified: sums are linear forms with like terms merged, numbers are folded, exact divisions are carried out."""
     if isinstance(a, int) and isinstance(b, int):

@@ -69,7 +69,6 @@ class Lanes(Many):
     """A column of ints or floats; ``top`` is a bound of their magnitudes."""
 
     __slots__ = ("column", "top")
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, column: Column, top: int | float) -> None:
         if top >= LIMIT and column.dtype != np.float64:
@@ -84,6 +83,9 @@ class Lanes(Many):
         if mask.all():
             return first.item()
         raise Split(mask)
+
+    def __hash__(self) -> int:
+        return hash(self.one())
 
     def __index__(self) -> int:
         return int(self.one())

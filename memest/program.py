@@ -96,8 +96,7 @@ class LiveSets:
 
     @cached_property
     def bounds(self) -> NDArray[Any]:
-        """Like ``coefficients``, with the most a sealed kernel could hold: for instant ``i`` the greatest of the rows from ``starts[i]`` on,
-        up to those of the next."""
+        """Like ``coefficients``, with the most a sealed kernel could hold: for instant ``i`` the greatest of the rows ``bounds_at(i)``."""
         import numpy as np
 
         rows = [

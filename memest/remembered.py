@@ -6,19 +6,24 @@ from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
+from memest.each import Many
+
 F = TypeVar("F", bound=Callable[..., Any])
 _suspended: list[bool] = [False]
 
 
-def remembered(maxsize: int) -> Callable[[F], F]:
-    """Remember the last ``maxsize`` results; nothing is looked up or kept inside :func:`suspended`."""
+def remembered(maxsize: int, *, always: bool = False) -> Callable[[F], F]:
+    """Remember the last ``maxsize`` results; nothing is looked up or kept inside :class:`Suspended`. With ``always`` results for plain
+    numbers are, even there: for functions that say the same whatever the context."""
 
     def decorate(function: F) -> F:
         known = lru_cache(maxsize=maxsize)(function)
 
         @wraps(function)
         def call(*args: Any) -> Any:
-            return function(*args) if _suspended[0] else known(*args)
+            if not _suspended[0] or (always and not any(isinstance(a, Many) for a in args)):
+                return known(*args)
+            return function(*args)
 
         return call  # type: ignore[return-value]
 

@@ -12,13 +12,17 @@ from memest.libraries.cpu import Cpu
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _frozen_imports() -> Iterator[None]:
-    """Measuring collects garbage first; modules imported for good (an optimizer's first use
-    imports 800) need not be walked each time."""
+def _imports() -> None:
+    """An optimizer's first use imports 800 modules."""
     if find_spec("torch"):
         import torch
 
         torch.optim.SGD([torch.zeros(1)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen(_imports: None) -> Iterator[None]:
+    """Measuring collects garbage first; what is there for good (modules, what is remembered) need not be walked each time."""
     gc.collect()
     gc.freeze()
     yield

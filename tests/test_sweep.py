@@ -11,6 +11,7 @@ import pytest
 
 import memest
 from memest.errors import UsageError
+from memest.planning import peaks as finding
 from memest.planning import sweep as sweeping
 
 SMALL = "unet2d:base_filters=4,levels=2"
@@ -20,6 +21,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vgg11": {"batch": range(1, 4), "spatial": [64, 224]},
     "unet3d:base_filters=8,levels=3": {"batch": [1, 2, 5], "D": [16, 32], "H": [16, 24], "W": [16, 48]},
 }
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sweeps go the way of large ones."""
+    monkeypatch.setattr(finding, "FEW", 0)
 
 
 def alone(graph: memest.Graph, row: dict[str, Any], **how: Any) -> memest.Estimate:
@@ -59,6 +66,14 @@ def test_numbers_past_64_bits_are_exact() -> None:
     assert found["peak_bytes"].dtype == object and max(found["peak_bytes"]) > 2**63
     for row in found.rows():
         assert alone(graph, row).peak_bytes == row["peak_bytes"]
+
+
+def test_a_few_sizes_are_played_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "FEW", 12)
+    graph = memest.model("resnet18")
+    found = memest.sweep(graph, batch=[1, 2, 4], H=[33, 64], W=[64])
+    assert not any(key[0] == "pieces" and pieces for key, pieces in graph.memo.items() if isinstance(key, tuple))
+    assert all(alone(memest.model("resnet18"), row).peak_bytes == row["peak_bytes"] for row in found.rows())
 
 
 def test_parts_are_the_whole() -> None:

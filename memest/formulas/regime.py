@@ -157,7 +157,7 @@ class _Rows:
     def bounds(self, i: int) -> list[Polynomial]:
         """Of these the greatest is the most that can be alive at an instant."""
         if i not in self._bounds:
-            rows = self.program.bounds[program.bounds_at(i)]
+            rows = self.program.bounds[self.program.bounds_at(i)]
             self._bounds[i] = [total(zip(self._terms, map(int, row), strict=True)) for row in rows]
         return self._bounds[i]
 

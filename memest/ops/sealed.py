@@ -50,7 +50,8 @@ class InnerPeak:
     def most(self, *sizes: Any) -> tuple[Any, ...]:
         """Numbers of bytes of which it does not exceed the greatest at these sizes (ints or symbols), without playing the kernel."""
         operands, attributes = self._filled(sizes)
-        return self.bound(self.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
+        most: tuple[Any, ...] = self.bound(self.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
+        return most
 
     def play(self, sizes: Sequence[Any]) -> Any:
         """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""

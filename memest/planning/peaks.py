@@ -20,7 +20,7 @@ from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_
 from memest.errors import MemestError
 from memest.estimate import Job, check_guards, read_peak
 from memest.lanes import by_lanes
-from memest.libraries.onednn.rough import Rough
+from memest.libraries.onednn.rough import End, Rough
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
 from memest.timeline import bind, play
@@ -29,7 +29,7 @@ Column = NDArray[Any]
 CHUNK = 8_192
 EXACT_FLOAT = 2**53
 MOST_PIECES = 64
-FEW = 32  # rows that are played one by one sooner than a step is compiled for them
+FEW = 12  # rows that are played one by one sooner than a step is compiled for them
 DENSE = 1 << 22  # keys below it are told apart by a table, not by sorting
 
 
@@ -217,7 +217,7 @@ def _representable(live: LiveSets, sizes: Mapping[str, Column]) -> NDArray[np.bo
 
 def evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Column]:
     """(resident bytes, most bytes on top) of rows at which the conditions hold and float64 is exact."""
-    order = np.argsort(np.multiply.reduce([c.astype(np.float64) for c in sizes.values()]))
+    order = np.argsort(np.multiply.reduce([c.astype(np.float32) for c in sizes.values()]))
     resident, best = _evaluate(live, {s: c[order] for s, c in sizes.items()})
     found = np.empty((2, len(order)), dtype=np.int64)
     found[:, order] = resident, best
@@ -301,11 +301,23 @@ def _answer(asked: Mapping[Opaque, Sequence[_Question]], sizes: Mapping[str, Col
         questions = [q for q in (q.open(best) for q in asked[inner]) if q]
         if not questions:
             continue
-        rows = np.concatenate([q.rows for q in questions])
-        held = _held(inner, {s: c[rows] for s, c in sizes.items()})
-        ends = np.cumsum([len(q.rows) for q in questions])
-        for q, own in zip(questions, np.split(held, ends[:-1]), strict=True):
-            best[q.rows] = np.maximum(best[q.rows], q.low + own)
+        rows, low = np.concatenate([q.rows for q in questions]), np.concatenate([q.low for q in questions])
+        held, is_rough = _held(inner, {s: c[rows] for s, c in sizes.items()}, "most")
+        above = np.flatnonzero(low + held > best[rows])
+        if len(above):
+            rows, low, held = rows[above], low[above], held[above]
+            if is_rough:
+                held = _settled(inner, {s: c[rows] for s, c in sizes.items()}, held)
+            np.maximum.at(best, rows, low + held)
+
+
+def _settled(inner: Opaque, sizes: Mapping[str, Column], most: Column) -> Column:
+    """What a kernel holds, given the most it could: its long searches are run where the least is not the same."""
+    least, _ = _held(inner, sizes, "least")
+    open_rows = np.flatnonzero(least != most)
+    if len(open_rows):
+        most[open_rows], _ = _held(inner, {s: c[open_rows] for s, c in sizes.items()}, None)
+    return most
 
 
 def _promise(questions: Sequence[_Question]) -> float:
@@ -315,8 +327,8 @@ def _promise(questions: Sequence[_Question]) -> float:
     return float(q.low[middle])
 
 
-def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
-    """What a kernel holds at each row; equal problems are asked once."""
+def _held(inner: Opaque, sizes: Mapping[str, Column], end: End | None) -> tuple[Column, bool]:
+    """What a kernel holds at each row, equal problems asked once; with an ``end``, long searches answer roughly (second: one did)."""
     count = len(next(iter(sizes.values())))
     key = np.zeros(count, dtype=np.int64)
     for i in _independent(inner.args):
@@ -336,7 +348,10 @@ def _held(inner: Opaque, sizes: Mapping[str, Column]) -> Column:
     else:
         _, first, where = np.unique(key, return_index=True, return_inverse=True)
     problems = compile_sizes(inner.args, tuple(sizes), arrays=True)(*(c[first] for c in sizes.values()))
-    return np.asarray(_played(inner, [np.broadcast_to(np.asarray(p), len(first)) for p in problems])[where])
+    columns = [np.broadcast_to(np.asarray(p), len(first)) for p in problems]
+    with Rough(end) as rough:
+        held = by_lanes(lambda *at: inner.function.play(at), columns)  # type: ignore[attr-defined]
+    return held[where], rough.asked
 
 
 def _column(e: Expr, sizes: Mapping[str, Column]) -> Column:
@@ -353,23 +368,6 @@ def _column(e: Expr, sizes: Mapping[str, Column]) -> Column:
             (table,) = compute(np.arange(least, most + 1))
             return np.asarray(table[column - least])
     return np.asarray(compute(*used.values())[0])
-
-
-def _played(inner: Opaque, columns: Sequence[Column]) -> Column:
-    """The kernel played for all rows; long searches only where their least and their most do not come to the same."""
-
-    def play(rows: Column | slice) -> Column:
-        return by_lanes(lambda *at: inner.function.play(at), [c[rows] for c in columns])  # type: ignore[attr-defined]
-
-    everywhere = slice(None)
-    with Rough("most") as rough:
-        held = play(everywhere)
-    if rough.asked:
-        with Rough("least"):
-            open_rows = np.flatnonzero(play(everywhere) != held)
-        if len(open_rows):
-            held[open_rows] = play(open_rows)
-    return held
 
 
 def _independent(args: Sequence[Any]) -> list[int]:

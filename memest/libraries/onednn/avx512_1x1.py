@@ -207,7 +207,9 @@ def load_groups(
         memory_weight = 1.0 if large_team == 1 else spread_weight
         if threads % groups < load_blocks % groups:
             return cost(large_load, small_team, memory_weight)
-        return each.greatest(cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight))
+        costs = cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight)
+        most: float = each.greatest(*costs)
+        return most
 
     return each.best(range(threads, 0, -1) if weights_dominate else range(1, threads + 1), key=busiest)
 

@@ -12,12 +12,12 @@ End = Literal["least", "most"]
 
 
 class Rough:
-    """A context in which searches may answer roughly; ``asked`` says whether one did."""
+    """A context in which searches may answer roughly, unless ``end`` is None; ``asked`` says whether one did."""
 
     _current: list[Rough | None] = [None]  # noqa: RUF012 - the innermost context, for all
 
-    def __init__(self, end: End) -> None:
-        self.end: End = end
+    def __init__(self, end: End | None) -> None:
+        self.end = end
         self.asked = False
 
     def __enter__(self) -> Rough:
@@ -31,7 +31,7 @@ class Rough:
 def wanted() -> End | None:
     """Which end a search may answer with; None where it has to be run."""
     rough = Rough._current[0]
-    if rough is None:
+    if rough is None or rough.end is None:
         return None
     rough.asked = True
     return rough.end
