@@ -25,7 +25,7 @@ from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
-from memest.tensor import Shape, spec
+from memest.tensor import Shape, Spec, spec
 from memest.timeline import Caller, operator_named
 
 EXAMPLE_SIZES = {"N": 2}
@@ -53,6 +53,7 @@ class Builder:
         self._parameters: dict[str, Parameter] = {}
         self._layers: list[Layer] = []
         self._nodes: dict[str, Node] = {}
+        self._specs: dict[Any, Spec] = {}
         self._scope: list[str] = []
         self._held: list[tuple[str, int]] = []
         self._uses: dict[str, int] = {}
@@ -283,7 +284,11 @@ class Builder:
             raise GraphError(f"the name {name!r} is taken")
 
     def _node(self, name: str, value: Value) -> Node:
+        """A named value. Equal metadata are one object, and the books are not kept: graphs of many thousand layers stay light."""
+        key = tuple(map(expression, (*value.spec.shape, *value.spec.strides))), value.spec.dtype
+        value.spec = self._specs.setdefault(key, value.spec)
         node = self._nodes[name] = Node(name, self._machine.ledger.hold(value))
+        self._machine.ledger.steps.clear()
         return node
 
     def _storage(self, name: str) -> Any:

@@ -4,7 +4,9 @@ CPU allocator would see, on top of what is resident.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +45,21 @@ class Timeline:
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
     """The timeline of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
     (``Dim``s) need ``remember=False``: their traces are not shared."""
-    return Player(graph, input_shapes, sizes, recipe, remember).play()
+    with undisturbed():
+        return Player(graph, input_shapes, sizes, recipe, remember).play()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No search for garbage meanwhile: a step leaves none behind, and going through all its events again and again costs more than
+    they do."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Player:
