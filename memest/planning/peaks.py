@@ -19,6 +19,7 @@ from memest.conditions import Conditions, reduced
 from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_of
 from memest.errors import MemestError
 from memest.estimate import Job, check_guards, read_peak
+from memest.garbage import undisturbed
 from memest.lanes import by_lanes
 from memest.libraries.onednn.rough import End, Rough
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
@@ -52,6 +53,11 @@ class Peaks:
 
 def peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
     """The peak of ``job`` at each row of ``sizes`` (int64 columns by symbol, equally long, at least one row)."""
+    with undisturbed():
+        return _peaks(job, sizes)
+
+
+def _peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
     result = _Result(len(next(iter(sizes.values()))))
     pieces: list[Piece] = job.graph.memo.setdefault(("pieces", job.recipe), [])
     pending = result.outside(job, sizes)

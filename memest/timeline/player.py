@@ -4,15 +4,14 @@ CPU allocator would see, on top of what is resident.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memest.autograd import AccumulateGrad, Machine
 from memest.dims import has_expr, resolve
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
+from memest.garbage import undisturbed
 from memest.graph import Graph, Layer
 from memest.ledger import Ledger, Step, Storage, Value
 from memest.ops.composite import Composite
@@ -47,19 +46,6 @@ def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, in
     (``Dim``s) need ``remember=False``: their traces are not shared."""
     with undisturbed():
         return Player(graph, input_shapes, sizes, recipe, remember).play()
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """No search for garbage meanwhile: a step leaves none behind, and going through all its events again and again costs more than
-    they do."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Player:
