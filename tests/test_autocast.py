@@ -103,15 +103,30 @@ def test_what_falls_through_mixes_half_activations_and_float32(row: Row, example
 
 def networks() -> dict[str, tuple[Any, tuple[int, ...]]]:
     """What casts can do: be shared by uses of a weight, belong to a frozen weight, meet float32 in a norm, a pool, a sum and a cat."""
+    import torch
     from torch import nn
 
     def frozen(module: Any) -> Any:
         module.requires_grad_(False)
         return module
 
+    class Asking(nn.Module):
+        """Asks its tensors for their dtype, as stochastic depth and many norms do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x)
+            noise = torch.empty([y.shape[0], 1], dtype=y.dtype, device=y.device).bernoulli_(0.5)
+            y = y * noise + torch.full((16,), 2.0, dtype=y.dtype)
+            return self.second(torch.exp(y).to(y.dtype) + x.type_as(y))
+
     tied = nn.Linear(16, 16)
     unit = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(inplace=True), nn.MaxPool3d(2))
     return {
+        "asking": (Asking(), (4, 16)),
         "linear": (nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10)), (4, 20)),
         "tied": (nn.Sequential(tied, nn.ReLU(), tied, nn.ReLU(), tied), (4, 16)),
         "frozen": (nn.Sequential(nn.Linear(16, 16), frozen(nn.Linear(16, 16)), nn.Linear(16, 5)), (4, 16)),
@@ -135,7 +150,7 @@ def networks() -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 LEVERS = ("autocast", "autocast:loss=outside", "autocast:cache=false")
-NAMES = ("linear", "tied", "frozen", "norms", "volume", "image")
+NAMES = ("asking", "linear", "tied", "frozen", "norms", "volume", "image")
 
 
 def step(name: str, lever: str) -> Any:

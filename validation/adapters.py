@@ -75,9 +75,16 @@ def contiguous(input: torch.Tensor, memory_format: str = "contiguous_format") ->
     return input.contiguous(memory_format=_format(memory_format))
 
 
-def to(input: torch.Tensor, dtype: str | None = None, memory_format: str = "preserve_format", copy: bool = False) -> torch.Tensor:
-    """``to`` with dtype and memory format by name."""
-    kind = input.dtype if dtype is None else getattr(torch, dtype)
+def to(
+    input: torch.Tensor,
+    other: torch.Tensor | None = None,
+    dtype: str | None = None,
+    memory_format: str = "preserve_format",
+    copy: bool = False,
+) -> torch.Tensor:
+    """``to`` with dtype and memory format by name, or with the dtype of another tensor."""
+    like = input if other is None else other
+    kind = like.dtype if dtype is None else getattr(torch, dtype)
     return input.to(kind, memory_format=_format(memory_format), copy=copy)
 
 

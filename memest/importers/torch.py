@@ -147,6 +147,7 @@ class _Recorder(TorchFunctionMode):
         self.sizes: dict[str, int] = {}
         self.guards: dict[Guard, None] = {}
         self.entered: list[Any] = []
+        self.asked_dtype: weakref.ref[torch.Tensor] | None = None
         self.machine = Machine(Ledger(), module.training, Cpu(), remember=False)
         self.caller = Caller(self.machine, False)
 
@@ -269,6 +270,8 @@ class _Recorder(TorchFunctionMode):
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]
+        if name == "__get__:dtype":
+            self.asked_dtype = weakref.ref(args[0])
         if answer is None:
             return func(*args, **kwargs)
         return answer(self.known(args[0]).value.spec, args[1:], kwargs, func)
@@ -288,6 +291,13 @@ class _Recorder(TorchFunctionMode):
             return binding(name, args, kwargs, self)
         except MemestError as e:
             raise e.at(self._place()) from None
+        finally:
+            self.asked_dtype = None
+
+    def source_of(self, dtype: Any) -> torch.Tensor | None:
+        """The tensor that gave its dtype to the call being recorded: the last one asked for it since the call before."""
+        asked = self.asked_dtype() if self.asked_dtype is not None else None
+        return asked if asked is not None and asked.dtype == dtype and id(asked) in self.tracked else None
 
     def _layer(self, request: Request, func: Any, args: Any, kwargs: Any, previous: Any) -> Any:
         """Run one row on the symbolic values and the call itself on meta, compare, write the layer."""
@@ -301,6 +311,8 @@ class _Recorder(TorchFunctionMode):
             values = self._by_rule(row, entries, request)
             self.drops.append([])
             produced = self._execute(request, func, args, kwargs, values, tensors)
+            if request.op == "to" and produced is tensors[0]:
+                produced = torch.ops.aten.alias(produced)  # a name of its own, which may die first: under autocast it can be a copy
             outputs = self._adopt(name, produced, values, row.name)
         given = {k: _tidy(row, k, v) for k, v in request.attributes.items()}
         written = {k: v for k, v in given.items() if v != _default(row, k)}

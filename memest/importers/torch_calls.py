@@ -403,22 +403,26 @@ _CASTS = {
 
 
 def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
-    return [Request("to", [args[0]], {"dtype": _CASTS[name]})]
+    return [Request("to", [args[0], None], {"dtype": _CASTS[name]})]
 
 
 def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
-    """``x.to(dtype | device | other)``, ``x.type(dtype)``, ``x.type_as(other)``; a device changes nothing here."""
+    """``x.to(dtype | device | other)``, ``x.type(dtype)``, ``x.type_as(other)``; a device changes nothing here. ``x.to(y.dtype)`` follows
+    ``y``, whatever its dtype comes to be (autocast)."""
     attributes: dict[str, Any] = {}
+    other: torch.Tensor | None = None
     for value in (*args[1:], *(kwargs[k] for k in ("dtype", "other") if k in kwargs)):
         if isinstance(value, torch.Tensor):
-            attributes["dtype"] = plain(value.dtype)
+            other = value
         elif isinstance(value, torch.dtype):
-            attributes["dtype"] = plain(value)
+            other = recorder.source_of(value)
+            if other is None:
+                attributes["dtype"] = plain(value)
     if kwargs.get("memory_format") is not None:
         attributes["memory_format"] = plain(kwargs["memory_format"])
     if kwargs.get("copy") is True:
         attributes["copy"] = True
-    return [Request("to", [args[0]], attributes, own_result=True)]
+    return [Request("to", [args[0], other], attributes, own_result=True)]
 
 
 def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
@@ -471,6 +475,16 @@ def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] 
     return [Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)]
 
 
+def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``torch.empty(size, dtype=x.dtype)`` follows ``x``, whatever its dtype comes to be (autocast)."""
+    op, names = SIGNATURES[name]
+    given = bound(names.split(), args, kwargs)
+    like = recorder.source_of(given.get("dtype"))
+    if like is None:
+        return [request(op, given, {})]
+    return [request(f"new_{op}", {"input": like, "size": given["shape"], "fill_value": given.get("fill_value")}, {})]
+
+
 def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
     """``var(x, dim, unbiased, keepdim)`` and ``var(x, dim, correction=…, keepdim=…)``."""
     flags = len(args) > 1 and isinstance(args[1], bool)
@@ -516,6 +530,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
     "arange": ("arange", _arange),
+    **{n: (n, _created) for n in ("zeros", "ones", "empty", "full")},
     **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
     **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
     "__setitem__": ("setitem", _setitem),

@@ -72,8 +72,10 @@ def _to_copy_backward(k: Tape, saved: Saved, grads: Grads, *, dtype: str | None,
     return [grad if grad.dtype == saved["dtype"] else empty_like(k, grad, saved["dtype"])]
 
 
-def _to(c: Caller, input: Any, *, dtype: str | None, memory_format: str, copy: bool) -> Any:
+def _to(c: Caller, input: Any, other: Any, *, dtype: str | None, memory_format: str, copy: bool) -> Any:
+    """With ``other`` the dtype is its one."""
     spec = input.spec
+    dtype = dtype if other is None else other.spec.dtype
     as_wanted = memory_format == "preserve_format" or _suggested(spec) == memory_format
     if not copy and as_wanted and dtype in (None, spec.dtype):
         return input
@@ -389,9 +391,16 @@ COMPOSITE_ROWS = (
         "to",
         _to,
         (DTYPE, FORMAT, Attribute(name="copy", default=False, check=flag)),
-        _calls({"dtype": "float16"}, {"memory_format": "channels_last"}, {"copy": True}),
-        "TensorConversions.cpp (to)",
+        (
+            *(
+                Example(shapes=(BCHW, None), attributes=a)
+                for a in ({"dtype": "float16"}, {"memory_format": "channels_last"}, {"copy": True})
+            ),
+            Example(shapes=(BCHW, (2, 3)), attributes={}, dtypes=("float32", "float64")),
+        ),
+        "TensorConversions.cpp (to, type_as)",
         "validation.adapters.to",
+        ("input", "other?"),
     ),
     _composite(
         "tile",
