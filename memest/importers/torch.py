@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,19 +21,19 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from memest.autograd import Machine
-from memest.dims import Dim, Expr, Guard, expression, recording, symbol
+from memest.dims import Dim, Guard, expression, recording, symbol
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph, Input, Layer, Parameter, attribute_items
 from memest.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
+from memest.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
+from memest.importers.torch_layers import COUNT, default_of, settled, tidy, with_counters, with_drops, written_as
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
 from memest.ops.composite import Composite
-from memest.ops.operator import Operator, per_dim
-from memest.ops.table import COMPOSITES, OPERATORS
+from memest.ops.operator import Operator
 from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.timeline import Caller, operator_named
 
-COUNT = "count"  # what the recorder calls nn.BatchNorm's counter increments until they are folded
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
 
@@ -249,7 +249,7 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _name_of(func)
+        name = name_of(func)
         if name in PASSIVE:
             return self._passive(name, func, args, kwargs)
         if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
@@ -257,14 +257,14 @@ class _Recorder(TorchFunctionMode):
         binding = CALLS.get(name)
         if binding is not None:
             return self._call(name, binding, func, args, kwargs)
-        raise UnsupportedError(f"{self._place()}: no rule for {_full_name(func)}{did_you_mean(name, CALLS)}")
+        raise UnsupportedError(f"{self._place()}: no rule for {full_name(func)}{did_you_mean(name, CALLS)}")
 
     def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
         """Run a Python-level torch function so that the calls in it are seen (should it meet itself, that is the compiled one)."""
         self.entered.append(func)
         try:
             with self:
-                return _without_dispatch(func)(*args, **kwargs)
+                return without_dispatch(func)(*args, **kwargs)
         finally:
             self.entered.remove(func)
 
@@ -314,12 +314,12 @@ class _Recorder(TorchFunctionMode):
             if request.op == "to" and produced is tensors[0]:
                 produced = torch.ops.aten.alias(produced)  # a name of its own, which may die first: under autocast it can be a copy
             outputs = self._adopt(name, produced, values, row.name)
-        given = {k: _tidy(row, k, v) for k, v in request.attributes.items()}
-        written = {k: v for k, v in given.items() if v != _default(row, k)}
+        given = {k: tidy(row, k, v) for k, v in request.attributes.items()}
+        written = {k: v for k, v in given.items() if v != default_of(row, k)}
         if written.get("training") is True and self.module.training:
             del written["training"]  # follows the mode of the step
         position = [a.name for a in row.attributes]
-        symbolic = attribute_items({k: _written(written[k]) for k in sorted(written, key=position.index)})
+        symbolic = attribute_items({k: written_as(written[k]) for k in sorted(written, key=position.index)})
         self.layers.append(Layer(name=name, op=request.op, tensors=names, attributes=symbolic, outputs=outputs))
         return produced
 
@@ -336,7 +336,7 @@ class _Recorder(TorchFunctionMode):
         """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
         if func is not None and not request.own_result:
             try:
-                return func(*args, **_on_meta(func, kwargs))
+                return func(*args, **on_meta(func, kwargs))
             except NotImplementedError as e:
                 if "meta" not in str(e).lower():
                     raise
@@ -404,9 +404,9 @@ class _Recorder(TorchFunctionMode):
         if not tensors:
             raise UnsupportedError(f"{self.name}: forward returns no tensor")
         outputs = tuple(self.known(t).names[-1] for t in tensors)
-        layers = [_with_drops(layer, drops) for layer, drops in zip(self.layers, self.drops, strict=True)]
-        layers = _with_counters(layers, {p.name for p in self.parameters})
-        layers = _settle(layers, outputs, {p.name for p in self.parameters} | {i.name for i in self.inputs})
+        layers = [with_drops(layer, drops) for layer, drops in zip(self.layers, self.drops, strict=True)]
+        layers = with_counters(layers, {p.name for p in self.parameters})
+        layers = settled(layers, outputs, {p.name for p in self.parameters} | {i.name for i in self.inputs})
         return Graph(
             name=self.name,
             inputs=tuple(self.inputs),
@@ -447,57 +447,6 @@ def _owned_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                 yield f"{path}.{name}" if path else name, t
 
 
-def _name_of(func: Any) -> str:
-    name = str(getattr(func, "__name__", func))
-    if name in ("__get__", "__set__"):
-        owner = getattr(func, "__self__", None)
-        return f"{name}:{getattr(owner, '__name__', '?')}"
-    return name
-
-
-def _full_name(func: Any) -> str:
-    module = getattr(func, "__module__", None) or getattr(getattr(func, "__objclass__", None), "__name__", "")
-    return f"{module}.{_name_of(func)}".lstrip(".")
-
-
-_BODIES: dict[Any, Callable[..., Any]] = {}
-_BLIND = {
-    "has_torch_function": lambda *_: False,
-    "has_torch_function_unary": lambda *_: False,
-    "has_torch_function_variadic": lambda *_: False,
-}
-
-
-def _without_dispatch(func: types.FunctionType) -> Callable[..., Any]:
-    """A Python-level torch function that goes straight to its body, so that the calls in it are seen."""
-    body = _BODIES.get(func)
-    if body is None:
-        cells = [c.cell_contents for c in func.__closure__ or ()]
-        closure = tuple(types.CellType(held if held is func else _inner(held)) for held in cells) if cells else None
-        body = types.FunctionType(func.__code__, {**func.__globals__, **_BLIND}, func.__name__, func.__defaults__, closure)
-        body.__kwdefaults__ = func.__kwdefaults__
-        _BODIES[func] = body
-    return body
-
-
-def _inner(value: Any) -> Any:
-    """What a dispatching closure holds (boolean_dispatch's two functions) enters its body too."""
-    return _without_dispatch(value) if isinstance(value, types.FunctionType) else value
-
-
-def _on_meta(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Creation calls land on meta; elsewhere devices are left as given."""
-    name = _name_of(func)
-    if "device" in kwargs or name in _CREATION:
-        return {**kwargs, "device": "meta"}
-    return kwargs
-
-
-_CREATION = frozenset(
-    {"zeros", "ones", "full", "empty", "arange", "rand", "randn", "linspace", "eye", "randint", "randperm", "tensor", "scalar_tensor"}
-)
-
-
 def _values(entry: Any) -> Any:
     if entry is None:
         return None
@@ -508,26 +457,6 @@ def _names(entry: Any) -> Any:
     if entry is None:
         return None
     return tuple(e.names[-1] for e in entry) if isinstance(entry, list) else entry.names[-1]
-
-
-def _tidy(row: Any, key: str, value: Any) -> Any:
-    """One number where a value per dim repeats it."""
-    check = next((a.check for a in row.attributes if a.name == key), None)
-    repeated = check is per_dim and isinstance(value, tuple) and len(value) > 0 and all(type(v) is int and v == value[0] for v in value)
-    return value[0] if repeated else value
-
-
-def _default(row: Any, key: str) -> Any:
-    return next((a.default for a in row.attributes if a.name == key), None)
-
-
-def _written(value: Any) -> Any:
-    """Attribute values as the graph keeps them: sizes as expressions, sequences as tuples."""
-    if isinstance(value, Dim):
-        return value.expr
-    if isinstance(value, torch.Size | list | tuple):
-        return tuple(_written(v) for v in value)
-    return value
 
 
 def _dtype(t: torch.Tensor) -> str:
@@ -560,52 +489,3 @@ def _leaves(result: Any) -> Iterator[torch.Tensor]:
     elif isinstance(result, list | tuple):
         for value in result:
             yield from _leaves(value)
-
-
-def _with_drops(layer: Layer, drops: Sequence[str]) -> Layer:
-    return replace(layer, drops=tuple(drops))
-
-
-def _with_counters(layers: Sequence[Layer], parameters: set[str]) -> list[Layer]:
-    """``num_batches_tracked.add_(1)`` of nn.BatchNorm as a role of the batch_norm it belongs to, in training and eval alike."""
-    suffix = ".num_batches_tracked"
-    counts = {layer.name for layer in layers if layer.op == "add" and layer.name.rpartition(".")[2].partition("_")[0] == COUNT}
-    aliases = {n for layer in layers if layer.name in counts for n in layer.outputs}
-    kept: list[Layer] = []
-    for layer in layers:
-        if layer.name in counts:
-            continue
-        layer = replace(layer, drops=tuple(n for n in layer.drops if n not in aliases))
-        mean = layer.tensors[1] if layer.op == "batch_norm" else None
-        counter = f"{mean.rpartition('.')[0]}{suffix}".lstrip(".") if isinstance(mean, str) else ""
-        if counter in parameters:
-            layer = replace(layer, tensors=(*layer.tensors[:5], counter))
-        kept.append(layer)
-    return kept
-
-
-def _settle(layers: Sequence[Layer], outputs: Sequence[str], permanent: set[str]) -> list[Layer]:
-    """Outputs and what the caller owns never die in the graph; all else that outlived the forward dies with its frame, at the end."""
-    keep = {*outputs, *permanent}
-    alive: dict[str, None] = {}
-    settled: list[Layer] = []
-    for layer in layers:
-        alive.update(dict.fromkeys(layer.outputs))
-        drops = tuple(n for n in layer.drops if n not in keep and n in alive)
-        for n in drops:
-            del alive[n]
-        settled.append(_with_drops(layer, drops))
-    leftover = tuple(n for n in alive if n not in keep)
-    if settled and leftover:
-        settled[-1] = _with_drops(settled[-1], (*settled[-1].drops, *leftover))
-    return settled
-
-
-def load_callable(text: str) -> nn.Module:
-    """The module that ``package.module:callable(arguments)`` builds; arguments are literals."""
-    from memest.importers.torch_loading import build
-
-    return build(text)
-
-
-__all__ = ["COMPOSITES", "OPERATORS", "Expr", "from_torch", "load_callable"]
