@@ -43,25 +43,13 @@ def run(
     \b
     Exit codes: 0 it fits, as it is or with changes, 1 nothing fits, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, show
     from memest.cli.planning import advised, limit_of
-    from memest.cli.request import Request
+    from memest.cli.request import requested
     from memest.render.advice import advice_report
 
-    request = Request(
-        model=model,
-        inputs=inputs,
-        batch=batch,
-        train=train,
-        optimizer=optimizer,
-        loss=loss,
-        dtype=dtype,
-        hold_output=hold_output,
-        first_step=first_step,
-        levers=levers or (),
-        threads=threads,
-        isa=isa,
-    )
+    request = requested(typed)
     graph, found = advised(request, limit_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name), form, output)
     if not found.fits:

@@ -21,6 +21,7 @@ def run(
     dtype: o.Dtype = None,
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
@@ -40,26 +41,15 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import show
-    from memest.cli.request import Request, answer, changed
+    from memest.cli.request import answer, changed, requested
     from memest.errors import UsageError
     from memest.planning.compare import compare
     from memest.render.comparison import comparison_report
 
     if other is None and not versus:
         raise UsageError("nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam")
-    a = Request(
-        model=model,
-        inputs=inputs,
-        batch=batch,
-        train=train,
-        optimizer=optimizer,
-        loss=loss,
-        dtype=dtype,
-        hold_output=hold_output,
-        first_step=first_step,
-        threads=threads,
-        isa=isa,
-    )
+    a = requested(typed)
     b = changed(a, versus or (), model=other)
     show(comparison_report(compare(answer(a)[1], answer(b)[1]), top), form, output)

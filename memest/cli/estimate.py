@@ -48,27 +48,13 @@ def run(
     \b
     Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit on one of --on and --budget, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, show
-    from memest.cli.request import Request, answer, limits
+    from memest.cli.request import answer, limits, requested
     from memest.render.reports import estimate_report
 
     places = limits(on, budget, hardware)
-    _, estimate = answer(
-        Request(
-            model=model,
-            inputs=inputs,
-            batch=batch,
-            train=train,
-            optimizer=optimizer,
-            loss=loss,
-            dtype=dtype,
-            hold_output=hold_output,
-            first_step=first_step,
-            levers=levers or (),
-            threads=threads,
-            isa=isa,
-        )
-    )
+    _, estimate = answer(requested(typed))
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)

@@ -43,23 +43,13 @@ def run(
     \b
     Exit codes: 0 something fits, 1 nothing fits, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, show
     from memest.cli.planning import fitted, limit_of
-    from memest.cli.request import Request
+    from memest.cli.request import requested
     from memest.render.fits import fit_report
 
-    request = Request(
-        model=model,
-        inputs=inputs,
-        batch=batch,
-        train=train,
-        optimizer=optimizer,
-        loss=loss,
-        dtype=dtype,
-        levers=levers or (),
-        threads=threads,
-        isa=isa,
-    )
+    request = requested(typed)
     graph, found = fitted(request, limit_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)
     if not found.fits:

@@ -26,6 +26,7 @@ def run(
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
+    dtype: o.Dtype = None,
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -52,8 +53,9 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import show, write
-    from memest.cli.request import Request, answer, usual_inputs
+    from memest.cli.request import answer, requested, usual_inputs
     from memest.errors import UsageError
     from memest.render.formulas import formula_report
 
@@ -61,21 +63,7 @@ def run(
         raise UsageError(f"--as {notation.value} writes the formula alone; leave out {'--layers' if layers else '--format'}")
     if inputs is None:
         inputs, batch = usual_inputs(model, batch)
-    _, estimate = answer(
-        Request(
-            model=model,
-            inputs=inputs,
-            batch=batch,
-            train=train,
-            optimizer=optimizer,
-            loss=loss,
-            hold_output=hold_output,
-            first_step=first_step,
-            levers=levers or (),
-            threads=threads,
-            isa=isa,
-        )
-    )
+    _, estimate = answer(requested(typed))
     formula = estimate.formula()
     if notation is Notation.text:
         show(formula_report(formula, every=every, layers=layers), form, output)

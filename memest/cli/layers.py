@@ -31,23 +31,11 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import show
-    from memest.cli.request import Request, answer
+    from memest.cli.request import answer, requested
     from memest.render.reports import layers_report
     from memest.summary import layer_table
 
-    _, estimate = answer(
-        Request(
-            model=model,
-            inputs=inputs,
-            batch=batch,
-            train=train,
-            optimizer=optimizer,
-            loss=loss,
-            dtype=dtype,
-            levers=levers or (),
-            threads=threads,
-            isa=isa,
-        )
-    )
+    _, estimate = answer(requested(typed))
     show(layers_report(estimate, layer_table(estimate)), form, output)

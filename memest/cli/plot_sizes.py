@@ -48,27 +48,16 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import show, write
     from memest.cli.plot import capacities, form_of, numbers
-    from memest.cli.request import Request, grow
+    from memest.cli.request import grow, requested
     from memest.render.plot import sizes as picture
     from memest.render.sizes import sizes_report
 
     suffix = None if output is None else form_of(output)
     lines = capacities(ORIGIN if capacity is None else capacity)
-    request = Request(
-        model=model,
-        inputs=inputs,
-        batch=None,
-        train=train,
-        optimizer=optimizer,
-        loss=loss,
-        dtype=dtype,
-        hold_output=hold_output,
-        first_step=first_step,
-        threads=threads,
-        isa=isa,
-    )
+    request = requested(typed)
     found = grow(request, numbers(sides, "--sides"), numbers(batches, "--batches"))
     if suffix is None:
         show(sizes_report(found, lines), form, None)

@@ -16,6 +16,7 @@ def run(
     dtype: o.Dtype = None,
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
+    levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     output: Picture = None,
@@ -32,26 +33,13 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.plot import draw, form_of
-    from memest.cli.request import Request, answer
+    from memest.cli.request import answer, requested
     from memest.render import chart
     from memest.render.plot import timeline
 
     if output is not None:
         form_of(output)
-    _, estimate = answer(
-        Request(
-            model=model,
-            inputs=inputs,
-            batch=batch,
-            train=train,
-            optimizer=optimizer,
-            loss=loss,
-            dtype=dtype,
-            hold_output=hold_output,
-            first_step=first_step,
-            threads=threads,
-            isa=isa,
-        )
-    )
+    _, estimate = answer(requested(typed))
     draw(output, lambda **looks: chart.timeline(estimate, **looks), lambda form: timeline.render(estimate, form))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,9 @@ class Request:
     """What the user asked, as typed."""
 
     model: str
-    inputs: Sequence[str] | None
-    batch: int | None
-    train: bool
+    inputs: Sequence[str] | None = None
+    batch: int | None = None
+    train: bool = True
     optimizer: str = "sgd"
     loss: str = "cross_entropy"
     dtype: str | None = None
@@ -42,6 +42,11 @@ class Request:
     levers: Sequence[str] = ()
     threads: int | None = None
     isa: Isa | None = None
+
+
+def requested(typed: Mapping[str, Any]) -> Request:
+    """The request among what a command was given: its arguments under the names of the fields; what was left out stays as it is."""
+    return Request(**{f.name: typed[f.name] for f in fields(Request) if typed.get(f.name) is not None})
 
 
 def _count(text: str) -> int:
@@ -73,7 +78,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {  # as a user names the
 }
 
 
-LISTS = {"input": "inputs"}  # settings given once for each item; together they replace the request's
+LISTS = {"input": "inputs", "lever": "levers"}  # settings given once for each item; together they replace the request's
 
 
 def changed(request: Request, settings: Iterable[str], *, model: str | None = None) -> Request:

@@ -40,22 +40,12 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import show
     from memest.cli.planning import swept
-    from memest.cli.request import Request
+    from memest.cli.request import requested
     from memest.render.fits import sweep_report
 
-    request = Request(
-        model=model,
-        inputs=inputs,
-        batch=batch,
-        train=train,
-        optimizer=optimizer,
-        loss=loss,
-        dtype=dtype,
-        levers=levers or (),
-        threads=threads,
-        isa=isa,
-    )
+    request = requested(typed)
     graph, found = swept(request, axes or (), skip)
     show(sweep_report(found, graph.name), form, output)

@@ -50,28 +50,14 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    typed = locals()
     from memest.cli.output import by_suffix, show, write
-    from memest.cli.request import Request, answer
+    from memest.cli.request import answer, requested
     from memest.render.reports import timeline_report
     from memest.summary import event_rows, high_moments, phase_peaks
 
     exporters = {path: by_suffix(path, EXPORTS, "an export") for path in export or ()}
-    _, estimate = answer(
-        Request(
-            model=model,
-            inputs=inputs,
-            batch=batch,
-            train=train,
-            optimizer=optimizer,
-            loss=loss,
-            dtype=dtype,
-            hold_output=hold_output,
-            first_step=first_step,
-            levers=levers or (),
-            threads=threads,
-            isa=isa,
-        )
-    )
+    _, estimate = answer(requested(typed))
     for path, content in [(path, import_module(name).render(estimate)) for path, name in exporters.items()]:
         write(content, path)
     events = event_rows(estimate)
