@@ -62,7 +62,7 @@ def run(
     if notation is not Notation.text and (form is not o.Format.text or layers):
         raise UsageError(f"--as {notation.value} writes the formula alone; leave out {'--layers' if layers else '--format'}")
     if inputs is None:
-        inputs, batch = usual_inputs(model, batch)
+        typed["inputs"], typed["batch"] = usual_inputs(model, batch)
     _, estimate = answer(requested(typed))
     formula = estimate.formula()
     if notation is Notation.text:

@@ -149,7 +149,8 @@ def _working_threads(problem: Convolution, cpu: Cpu) -> tuple[int, int]:
     if not problem.channels_last:
         produced, reduced = round_up(produced), round_up(reduced)
     load_blocks = blocks(produced)
-    explicit, unroll = _points_unrolled(problem, produced, threads)
+    explicit = 8 * batch >= threads or (problem.channels_last and batch == 1)
+    unroll = points_unrolled(problem, produced, explicit)
     point_blocks = -(-points // unroll)
     chunk = load_blocks
     if threads <= FEW_THREADS and batch < threads < load_blocks * point_blocks:
@@ -164,10 +165,9 @@ def _working_threads(problem: Convolution, cpu: Cpu) -> tuple[int, int]:
     return threads, chunk
 
 
-def _points_unrolled(problem: Convolution, produced: int, threads: int) -> tuple[bool, int]:
-    """(whether values are broadcast explicitly, points computed at once)."""
+def points_unrolled(problem: Convolution, produced: int, explicit: bool) -> int:
+    """Points computed at once; ``explicit``: values are broadcast in registers."""
     points, rows = prod(problem.output_size), prod(problem.output_size[:-1])
-    explicit = 8 * problem.batch >= threads or (problem.channels_last and problem.batch == 1)
     if not explicit:
         most, least = 30, 9
     elif 128 < produced < 256 and rows in LARGE_SPATIAL:
@@ -177,7 +177,7 @@ def _points_unrolled(problem: Convolution, produced: int, threads: int) -> tuple
     divided = rows if rows >= WIDE_ROWS else points
     for unroll in range(most, least - 1, -1):
         if divided % unroll == 0:
-            return explicit, unroll
+            return unroll
     best, tail = min(most, points), points % most
     for unroll in range(most, least - 1, -1):
         left_over = points % unroll
@@ -185,7 +185,7 @@ def _points_unrolled(problem: Convolution, produced: int, threads: int) -> tuple
             best, tail = unroll, left_over
             if left_over == 0:
                 break
-    return explicit, best
+    return best
 
 
 def load_groups(

@@ -15,7 +15,7 @@ from math import prod
 from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu
-from memest.libraries.onednn.avx512_1x1 import best_divider, is_accepted, is_strided, load_groups
+from memest.libraries.onednn.avx512_1x1 import best_divider, is_accepted, is_strided, load_groups, points_unrolled
 from memest.libraries.onednn.avx512_common import BLOCK, blocked_data_tag, blocked_weights_tag, blocks, round_up
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.scratchpad import barriers_bytes, scratchpad_size
@@ -31,8 +31,6 @@ FEW_THREADS = 28
 FEW_POINTS = 49
 MANY_CHANNELS = 512
 IN_CACHE_POINTS = 64
-LARGE_SPATIAL = range(11, 28)
-WIDE_ROWS = 14
 PERMUTED_SIZE = 14
 PERMUTED_CHANNELS = 64
 LONGEST_BLOCK = 256
@@ -131,7 +129,8 @@ def _share_work(problem: Convolution, cpu: Cpu) -> _Work:
         produced, reduced = reduced, produced
     if not problem.channels_last:
         produced, reduced = round_up(produced), round_up(reduced)
-    explicit, unroll = _points_unrolled(problem, produced, reduced, threads)
+    explicit = reduced % BLOCK % 2 == 0 and 8 * batch >= threads
+    unroll = points_unrolled(problem, produced, explicit)
     load_blocks, point_blocks = blocks(produced), -(-points // unroll)
     chunk = load_blocks
     if threads <= FEW_THREADS and batch < threads < load_blocks * point_blocks:
@@ -148,35 +147,6 @@ def _share_work(problem: Convolution, cpu: Cpu) -> _Work:
     if BF16_BYTES * batch * points * reduced < SMALL_BYTES and threads > 1 and point_blocks * load_blocks < threads:
         threads = min(threads, max(point_blocks, load_blocks))
     return _Work(threads, groups, chunk, unroll)
-
-
-def _points_unrolled(problem: Convolution, produced: int, reduced: int, threads: int) -> tuple[bool, int]:
-    """(whether values are broadcast explicitly, points computed at once)."""
-    points, rows = prod(problem.output_size), _rows(problem)
-    explicit = reduced % BLOCK % 2 == 0 and 8 * problem.batch >= threads
-    if not explicit:
-        most, least = 30, 9
-    elif 128 < produced < 256 and rows in LARGE_SPATIAL:
-        most, least = 6, 5
-    else:
-        most, least = 9, 6
-    divided = rows if rows >= WIDE_ROWS else points
-    for unroll in range(most, least - 1, -1):
-        if divided % unroll == 0:
-            return explicit, unroll
-    best, tail = min(most, points), points % most
-    for unroll in range(most, least - 1, -1):
-        left_over = points % unroll
-        if left_over > tail or left_over == 0:
-            best, tail = unroll, left_over
-            if left_over == 0:
-                break
-    return explicit, best
-
-
-def _rows(problem: Convolution) -> int:
-    """Rows of all the planes."""
-    return prod(problem.output_size[:-1])
 
 
 def _permutes(problem: Convolution) -> bool:
