@@ -8,6 +8,8 @@ from memest.errors import UnsupportedError
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn import Convolution, plan_convolution
 from memest.libraries.onednn.deconvolution import plan_deconvolution
+from memest.ops.operator import Example
+from memest.ops.table import COMPOSITES
 
 
 def problem(**changes: object) -> Convolution:
@@ -53,3 +55,17 @@ def test_depthwise_pads_groups_to_whole_vectors() -> None:
     whole = plan_convolution(problem(in_channels=24, out_channels=24, groups=24), Cpu())
     assert whole.implementation == "jit_dw:avx512_core_bf16"
     assert whole.source.bytes == 2 * 32 * 400 * 2
+
+
+@pytest.mark.parametrize(
+    "shapes", [((64, 1000), (1, 1000), None), ((1, 768), (1000, 768), None), ((300, 33), (1, 33), (1,)), ((1, 700), (1, 700), (1,))]
+)
+def test_products_of_one_row_or_column_are_those_of_torch(shapes: tuple[tuple[int, ...] | None, ...], cpu: Cpu) -> None:
+    """What lies by rows and by columns alike is taken as its strides say, or as its transpose."""
+    if not cpu.has_bf16:
+        pytest.skip("its bfloat16 products are not modelled")
+    from validation.rows import measure, normalized, predict
+
+    row = COMPOSITES["linear"]
+    example = Example(shapes=shapes, attributes={}, dtypes=("bfloat16",) * 3)
+    assert normalized(predict(row, example, cpu)) == normalized([e.delta for e in measure(row, example)])

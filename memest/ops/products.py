@@ -45,18 +45,26 @@ def _product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     left, right = _as_matrix(a, row=True), _as_matrix(b, row=False)
     out = k.empty((*a.shape[:-1], *b.shape[-1:]) if b.ndim > 1 else a.shape[:-1], a.dtype)
     copies = [k.empty(dims, a.dtype) for dims, strides in (left, right) if not _lies_dense(dims, strides)]
+    k.free(k.scratch(brgemm_matmul(_task(left, right, a.ndim == b.ndim == 2), k.cpu)[1]), *reversed(copies))
+    return out
+
+
+def _task(left: tuple[Shape, Shape], right: tuple[Shape, Shape], by_gemm: bool) -> Product:
+    """What oneDNN is asked. Two matrices go through a gemm that thinks in columns (``addmm_impl_cpu_``): for it a result of one column
+    lies as it should, so oneDNN, which thinks in rows, is asked for its transpose."""
     m, n, depth = left[0][-2], right[0][-1], left[0][-1]
-    task = Product(
+    by_columns = _lies_by_columns(*left) or _is_taken_for_columns(*left)
+    if by_gemm and n == 1 and m > 1:
+        return Product(m=1, n=m, k=depth, transposed_b=not by_columns, dtype="bfloat16")
+    return Product(
         m=m,
         n=n,
         k=depth,
         batch=prod(left[0][:-2]),
-        transposed_a=_lies_by_columns(*left),
+        transposed_a=by_columns,
         transposed_b=_lies_by_columns(*right),
-        dtype=a.dtype,
+        dtype="bfloat16",
     )
-    k.free(k.scratch(brgemm_matmul(task, k.cpu)[1]), *reversed(copies))
-    return out
 
 
 def _most(cpu: Cpu, a: Spec, b: Spec) -> tuple[Any, ...]:
@@ -81,6 +89,12 @@ def _lies_dense(shape: Shape, strides: Shape) -> bool:
 
 def _lies_by_columns(shape: Shape, strides: Shape) -> bool:
     return not is_contiguous(shape, strides) and _is_transposed(shape, strides)
+
+
+def _is_taken_for_columns(shape: Shape, strides: Shape) -> bool:
+    """One column lies both ways; oneDNN then asks its last stride alone (``matmul_helper_t::transA``)."""
+    rows, columns = shape[-2:]
+    return columns == 1 and rows > 1 and strides[-1] != 1
 
 
 def _is_transposed(shape: Shape, strides: Shape) -> bool:
