@@ -186,7 +186,7 @@ def _sweeps() -> Iterator[Claim]:
     from validation.bench_sweep import A_SECOND, measured
 
     print()
-    lines = list(measured(models.build("resnet50"), OPTIMIZER, LOSS, _cpu(), _mem_tracker))
+    lines = list(measured(lambda: models.build("resnet50"), OPTIMIZER, LOSS, _cpu(), _mem_tracker))
     head = ("configurations of (batch, H, W)", "asked", "a CPU second", "all multiples of 32")
     _print_table(head, [row for row, _, _ in lines])
     for (what, *_), rate, differing in lines:

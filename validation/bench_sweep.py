@@ -13,7 +13,7 @@ from memest.libraries.cpu import Cpu
 from memest.planning.sweep import Sweep, sweep
 
 A_SECOND = 1_000_000
-ALONE, TRACKED = 400, 3
+SWEPT, ALONE, TRACKED = 3, 400, 3
 GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
     "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
@@ -21,18 +21,21 @@ GRIDS: dict[str, dict[str, Any]] = {
 Row = tuple[str, str, str, str]
 
 
-def measured(graph: Graph, optimizer: str, loss: str, cpu: Cpu, track: Callable[[], Any]) -> Iterator[tuple[Row, float, int]]:
-    """(a line of the table, configurations a CPU second, how many of a sample differ from estimates made alone), each grid in turn;
-    the last lines are estimates one by one and ``track``, MemTracker on one configuration (negative counts: no claim)."""
+def measured(build: Callable[[], Graph], optimizer: str, loss: str, cpu: Cpu, track: Callable[[], Any]) -> Iterator[tuple[Row, float, int]]:
+    """(a line of the table, configurations a CPU second, how many of a sample differ from estimates made alone), each grid in turn,
+    swept some times, each time of a graph never asked before; the last lines are estimates one by one and ``track``, MemTracker on one
+    configuration (negative counts: no claim)."""
     found: dict[str, Sweep] = {}
+    graph = build()
     for name, axes in GRIDS.items():
-        warm = {axis: values[:2] for axis, values in axes.items()}
-        sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **warm)
-        start = time.process_time()
-        found[name] = sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **axes)
-        seconds = time.process_time() - start
-        rate = found[name].points / seconds
-        yield _row(f"sweep, {name}", found[name].points, seconds), rate, _differing(graph, found[name], optimizer, loss, cpu)
+        seconds = 0.0
+        for _ in range(SWEPT):
+            graph = build()
+            start = time.process_time()
+            found[name] = sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **axes)
+            seconds += time.process_time() - start
+        points = SWEPT * found[name].points
+        yield _row(f"sweep, {name}", points, seconds), points / seconds, _differing(graph, found[name], optimizer, loss, cpu)
     rows = random.Random(0).sample(list(found["multiples of 32"].rows()), ALONE)
     start = time.process_time()
     for row in rows:
