@@ -69,7 +69,7 @@ class _Parts:
         plain = self.in_order and not g.is_dilated and len(size) == 2 and cpu.isa == "avx512" and max(kernel) <= USUAL_KERNEL
         columns = prod(kernel) * (inner * points + outer * prod(size)) * item
         unfolded = columns * ((0 if plain else cpu.threads) + batch * _unfolds(cpu, batch, input, g))
-        if all(m == 1 for m in (*kernel, *g.stride)) and not any(g.padding):
+        if self.in_order and all(m == 1 for m in (*kernel, *g.stride)) and not any(g.padding):
             padded = BLOCK * (points + prod(size)) * item
         else:
             reach = [n + 2 * d * m + MARGIN for n, m, d in zip(size, kernel, g.dilation, strict=True)]

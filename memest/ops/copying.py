@@ -72,7 +72,7 @@ def _to_copy_backward(k: Tape, saved: Saved, grads: Grads, *, dtype: str | None,
     return [grad if grad.dtype == saved["dtype"] else empty_like(k, grad, saved["dtype"])]
 
 
-def _to(c: Caller, input: Any, other: Any, *, dtype: str | None, memory_format: str, copy: bool) -> Any:
+def _to(c: Caller, input: Any, other: Any = None, *, dtype: str | None, memory_format: str, copy: bool) -> Any:
     """With ``other`` the dtype is its one."""
     spec = input.spec
     dtype = dtype if other is None else other.spec.dtype
