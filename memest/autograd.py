@@ -16,7 +16,7 @@ from memest.libraries.cpu import Cpu
 from memest.ops import evaluate
 from memest.ops.kernels import preserved_strides, sum_to, transposed_block, transposes
 from memest.ops.tape import Event, Tape, Tensor, Trace
-from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes
+from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes, same_shape
 
 Items = evaluate.Items
 
@@ -496,7 +496,7 @@ class Machine:
             return gradient
         target, nr = edge
         wanted = target.value.spec if isinstance(target, AccumulateGrad) else target.out_specs[nr]
-        if gradient.spec.shape != wanted.shape:
+        if not same_shape(gradient.spec.shape, wanted.shape):
             gradient = self._summed(gradient, wanted.shape)
         if gradient.spec.dtype != wanted.dtype:
             strides = preserved_strides(Tensor(*gradient.spec, 0))

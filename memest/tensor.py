@@ -22,6 +22,12 @@ class Spec(NamedTuple):
     dtype: str
 
 
+def same_shape(a: Shape, b: Shape) -> bool:
+    """True for equal shapes. Ranks are compared first: tuples compare sizes even where their lengths differ, and a comparison of
+    sizes is a condition of every formula."""
+    return len(a) == len(b) and a == b
+
+
 def contiguous_strides(shape: Sequence[int]) -> Shape:
     """Row-major strides of ``shape``, as torch computes them (a dim of size 0 counts as 1)."""
     strides: list[int] = []

@@ -24,6 +24,7 @@ from memest.tensor import (
     is_channels_last_strides,
     is_contiguous,
     is_non_overlapping_and_dense,
+    same_shape,
 )
 
 
@@ -43,7 +44,7 @@ def broadcast_shape(*tensors: Tensor) -> Shape:
 
 def iterator_strides(shape: Shape, operands: Sequence[Tensor]) -> Shape:
     """Strides of the output TensorIterator allocates for ``operands`` broadcast to ``shape``."""
-    if all(t.shape == shape for t in operands):
+    if all(same_shape(t.shape, shape) for t in operands):
         if all(is_contiguous(t.shape, t.strides) for t in operands):
             return contiguous_strides(shape)
         if all(is_channels_last(t.shape, t.strides) for t in operands):
@@ -345,7 +346,7 @@ def partial_sums(source: Shape, out: Shape, threads: int) -> int:
 
 def sum_to(k: Tape, t: Tensor, shape: Shape) -> Tensor:
     """``at::sum_to``: ``t`` reduced over the dims that were broadcast from ``shape``."""
-    if shape and t.shape == shape:
+    if shape and same_shape(t.shape, shape):
         return t
     out = k.empty(shape, t.dtype)
     lead = t.ndim - len(shape)
