@@ -19,9 +19,9 @@ from memest.conditions import Conditions, reduced
 from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_of
 from memest.errors import MemestError
 from memest.estimate import Job, check_guards, read_peak
-from memest.garbage import undisturbed
 from memest.lanes import by_lanes
 from memest.libraries.onednn.rough import End, Rough
+from memest.process import on_one_core, undisturbed
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
 from memest.timeline import bind, play
@@ -53,7 +53,7 @@ class Peaks:
 
 def peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
     """The peak of ``job`` at each row of ``sizes`` (int64 columns by symbol, equally long, at least one row)."""
-    with undisturbed():
+    with undisturbed(), on_one_core():
         return _peaks(job, sizes)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from memest.autograd import AccumulateGrad, Machine
 from memest.dims import has_expr, resolve
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
-from memest.garbage import undisturbed
 from memest.graph import Graph, Layer
 from memest.ledger import Ledger, Step, Storage, Value
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
+from memest.process import undisturbed
 from memest.tensor import Shape, Spec, nbytes, spec
 from memest.timeline.averaging import hold_average
 from memest.timeline.batches import Batch, whole
