@@ -113,6 +113,10 @@ class Keeping:
         """The holder of what one call saves; ``numbers`` marks Python numbers wrapped for the call, which no hook sees."""
         return Holder(storages)
 
+    def promised(self, storage: Storage) -> bool:
+        """True when backward wants what is in ``storage`` now, though no node holds it."""
+        return False
+
 
 class EndOfRecomputation(Exception):  # noqa: N818
     """The last tensor to be saved is there; the call goes no further. ``ran`` says whether its kernel ran before that."""
@@ -553,6 +557,7 @@ class Machine:
             return
         ledger = self.ledger
         if leaf.name in self.gradients:
+            self._tell(leaf)
             ledger.let_go(gradient)
             return
         if gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
@@ -571,6 +576,10 @@ class Machine:
         kept.storage.category = "gradient"
         kept.storage.reason = f"gradient of {leaf.name}"
         self.gradients[leaf.name] = kept
+        self._tell(leaf)
+
+    def _tell(self, leaf: AccumulateGrad) -> None:
+        """The post hooks of a leaf: its gradient is there, or grew."""
         if self.on_gradient is not None:
             self.on_gradient(leaf)
 

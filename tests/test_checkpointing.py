@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import memest
+from memest import models
 from memest.builder import Builder
 from memest.checkpoints.modules import named, segment_of
 from memest.errors import GraphError, MemestError, UnknownNameError, UnsupportedError, UsageError
@@ -167,9 +168,19 @@ def test_segments_keep_less_and_run_again() -> None:
     assert sum(s.delta for s in segmented.events) == sum(s.delta for s in plain.events)
 
 
-@pytest.mark.parametrize("others", [["micro_batch:size=2"], ["accumulate:steps=2"], ["freeze:modules=0"], ["clip:norm=1", "ema"]], ids=str)
+OTHERS = (
+    ["micro_batch:size=2"],
+    ["accumulate:steps=2"],
+    ["freeze:modules=0"],
+    ["clip:norm=1", "ema"],
+    ["autocast"],
+    ["autocast:cache=false,loss=outside", "inplace", "accumulate:steps=2"],
+)
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=str)
 def test_segments_beside_other_levers(others: list[str], cpu: Cpu) -> None:
-    """A batch in slices of two sizes, gradients that accumulate, frozen layers: recomputed as torch does, too."""
+    """A batch in slices of two sizes, gradients that accumulate, frozen layers, casts: recomputed as torch does, too."""
     module, shape = built("volume")
     graph, levers = from_torch(module, (3, *shape[1:])), [*others, *lever("0", "1", "3")]
     predicted = estimate(graph, input_shape=(3, *shape[1:]), levers=levers, cpu=cpu)
@@ -178,10 +189,59 @@ def test_segments_beside_other_levers(others: list[str], cpu: Cpu) -> None:
     assert difference is None, f"\n{difference}"
 
 
-@pytest.mark.parametrize("other", ["autocast", "inplace"])
+@pytest.mark.parametrize("other", ["fsdp", "zero:stage=2"])
 def test_what_is_not_modelled_beside_segments_is_refused(other: str) -> None:
     with pytest.raises(UnsupportedError, match="not modelled together"):
         estimate(memest.model("resnet18"), input_shape=(1, 3, 64, 64), levers=[other, "checkpoint:every=1"], cpu=Cpu())
+
+
+ENDING_WITH_CONVOLUTIONS = (
+    ("resnet18", "conv1+maxpool..layer2.0.conv2"),
+    ("unet2d:base_filters=4,levels=2,inplace=false", "encoder.0.conv1..encoder.1.conv2+encoder.1.norm2..decoder.0.relu2"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levers", [["autocast"], ["inplace"], ["inplace", "autocast"]], ids="+".join)
+@pytest.mark.parametrize(("model", "modules"), ENDING_WITH_CONVOLUTIONS)
+def test_networks_under_levers(model: str, modules: str, levers: list[str], cpu: Cpu) -> None:
+    """Segments that end with a convolution, whose recomputation ends before its kernel runs."""
+    graph, shape, pulled = models.build(model), (2, 3, 40, 48), [*levers, f"checkpoint:modules={modules}"]
+    predicted = estimate(graph, input_shape=shape, levers=pulled, cpu=cpu)
+    measured = measure_training(GraphModule(graph).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=pulled)
+    difference = first_difference(predicted.events, measured.events)
+    assert difference is None, f"\n{difference}"
+
+
+def overwritable() -> Graph:
+    """Activations that save their input or their result, before and after each other; none cuts gradients off where it is negative."""
+    b = Builder("activations")
+    x = b.layer("conv2d", b.input("x", ("N", 3, "H", "W")), name="first", out_channels=4, kernel_size=3)
+    for i, op in enumerate(("tanh", "elu", "silu", "tanh", "elu", "elu", "silu", "tanh")):
+        x = b.layer(op, x, name=f"act{i}")
+    y = b.layer("conv2d", x, name="second", out_channels=4, kernel_size=1)
+    return b.build(b.layer("relu", b.layer("add", b.layer("batch_norm", y, name="norm"), x, name="sum"), name="last"))
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_overwriting_in_segments_leaves_gradients_as_they_are(cut: int) -> None:
+    """The lever inplace beside checkpoints: no check of torch's tells when a tensor that is made again was written over, gradients do."""
+    graph, shape = overwritable(), (2, 3, 9, 8)
+    names = [layer.name for layer in graph.layers]
+    text = lever(f"{names[0]}..{names[cut - 1]}", f"{names[cut]}..{names[-1]}")
+    estimated = estimate(graph, input_shape=shape, loss="mse_loss", levers=["inplace", *text], cpu=Cpu())
+    assert estimated.timeline.overwriting
+    gradients = []
+    for overwriting in ((), estimated.timeline.overwriting):
+        torch.manual_seed(0)
+        layers = tuple(replace(y, attributes=(*y.attributes, ("inplace", True))) if y.name in overwriting else y for y in graph.layers)
+        module = GraphModule(graph.with_(layers=layers), estimated.recipe.segments if overwriting else ())
+        for p in module.parameters():
+            p.data.copy_(torch.randn(p.shape))  # of both signs: positive values often stay what they are
+        module.train()(torch.rand(shape)).square().mean().backward()
+        gradients.append([p.grad for p in module.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_inference_knows_no_checkpoints() -> None:

@@ -339,9 +339,11 @@ def test_a_reader_that_goes_away() -> None:
 
 def test_an_interrupt_ends_with_one_line() -> None:
     code = """
+import signal
 import time
 import memest.cli.request as request
 from memest.cli.app import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
 request.answer = lambda _: (print("ready", flush=True), time.sleep(60))
 raise SystemExit(main(["estimate", "resnet18"]))
 """

@@ -146,6 +146,8 @@ BAD: tuple[tuple[list[str], type[MemestError], str], ...] = (
     (["ddp", "fsdp"], UsageError, "contradict"),
     (["zero:stage=1", "ddp"], UsageError, "contradict"),
     (["fsdp", "channels_last"], UsageError, "contradict"),
+    (["fsdp", "clip:norm=1", "ema"], UnsupportedError, "not modelled together with clip and ema"),
+    (["zero:stage=3", "inplace"], UnsupportedError, "not modelled together with inplace"),
     (["ddp:world=1"], UsageError, "at least 2 ranks"),
     (["ddp:rank=2"], UsageError, "rank 2 does not exist among 2"),
     (["zero:stage=4"], UsageError, "one of 1, 2, 3"),
@@ -213,6 +215,13 @@ MEASURED = (
     (f"fsdp:blocks={WRAPPED}",),
     ("fsdp:reshard_after_forward=true,blocks=encoder.1",),
     ("fsdp:world=3,blocks=encoder.1+encoder.1.conv1+up.0",),
+    ("ddp", "accumulate:steps=3"),
+    ("ddp:gradient_as_bucket_view=true", "accumulate:steps=2", "autocast", "inplace"),
+    ("ddp:find_unused_parameters=true", "micro_batch:size=1", "ema"),
+    ("ddp", "checkpoint:modules=encoder.0+encoder.1", "autocast", "offload_optimizer"),
+    ("zero:stage=1", "accumulate:steps=2", "autocast", "ema:buffers=true", "clip:norm=1", "inplace"),
+    (f"zero:stage=2,blocks={WRAPPED}", "micro_batch:size=1", "autocast"),
+    (f"fsdp:blocks={WRAPPED}", "autocast", "accumulate:steps=3"),
 )
 
 

@@ -77,7 +77,7 @@ def _inplace(setup: Setup, options: Options) -> None:
     graph = _graph(setup)
     mode = "train" if setup.training else "infer"
     shapes = [tuple(t.shape) for t in setup.inputs]
-    overwriting = estimate(graph, input_shape=shapes, mode=mode, levers=["inplace"]).timeline.overwriting
+    overwriting = estimate(graph, input_shape=shapes, mode=mode, levers=setup.levers).timeline.overwriting
     if isinstance(setup.module, GraphModule):
         layers = tuple(replace(y, attributes=(*y.attributes, ("inplace", True))) if y.name in overwriting else y for y in graph.layers)
         setup.module = GraphModule(graph.with_(layers=layers)).train(setup.module.training)
@@ -141,6 +141,8 @@ def _ema(setup: Setup, options: Options) -> None:
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     average = AveragedModel(setup.module, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=options["buffers"])
+    for part in average.modules():  # deepcopy takes a buffer's bytes past the allocator that parallel runs count
+        part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
     inner = setup.update
 
     def update(setup: Setup) -> None:

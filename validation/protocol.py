@@ -105,7 +105,7 @@ def prepare_training(
     module: nn.Module, inputs: Sequence[torch.Tensor], optimizer: str, loss: str, *, hold_output: bool, levers: Sequence[str]
 ) -> Setup:
     """All a training step is made of, with ``levers`` pulled."""
-    setup = Setup(module=module, inputs=list(inputs), training=True, hold_output=hold_output)
+    setup = Setup(module=module, inputs=list(inputs), training=True, levers=levers, hold_output=hold_output)
     pulled = chosen(levers, training=True)
     prepare(setup, pulled)
     setup.make_optimizer = partial(torch_optimizer, optimizer)
@@ -122,7 +122,7 @@ def prepare_training(
 
 def measure_inference(module: nn.Module, inputs: Sequence[torch.Tensor], *, levers: Sequence[str] = ()) -> Measurement:
     """One call of ``module.eval()`` under ``no_grad`` whose output is kept, with ``levers`` pulled."""
-    setup = Setup(module=module.eval(), inputs=list(inputs), training=False)
+    setup = Setup(module=module.eval(), inputs=list(inputs), training=False, levers=levers)
     pulled = chosen(levers, training=False)
     prepare(setup, pulled)
     wrap(setup, pulled)

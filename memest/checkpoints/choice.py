@@ -55,10 +55,6 @@ def choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], 
 def _choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, budget: int | None) -> Choice:
     if recipe.segments:
         raise UnsupportedError("the step has checkpointed segments already; plan a step without")
-    if recipe.accumulate or recipe.micro_batch or recipe.autocast or recipe.inplace or recipe.parallel:
-        raise UnsupportedError(
-            "checkpoints are planned for one pass of the whole batch on one rank, without autocast and inplace; plan without those levers"
-        )
     stage = _Stage(graph, shapes, sizes, recipe)
     plain = stage.option(())
     for segments in stage.proposals(budget):
@@ -102,7 +98,7 @@ class _Stage:
             timeline = play(self._graph, self._shapes, self._sizes, recipe)
             self._resident = sum(s.nbytes for s in timeline.residents)
             above = max(accumulate((s.delta for s in timeline.steps), initial=0))
-            again = sum(self._flops[name] for name in timeline.ran_again)
+            again = sum(self._flops[name] for name in set(timeline.ran_again))  # of each pass, where there are several
             self._played[segments] = Option(
                 segments=recipe.segments,
                 peak_bytes=self._resident + above,
@@ -131,11 +127,12 @@ class _Stage:
 
     def proposals(self, budget: int | None) -> Iterator[Segments]:
         """What the model finds cheapest under limits between its least and the plain peak and around the budget; equal parts."""
-        most = self.option(()).peak_bytes - self._resident
+        below = self._resident + self._survey.carried
+        most = self.option(()).peak_bytes - below
         least = self._least(most)
         limits = [least + (most - least) * n * n // RUNGS**2 for n in range(RUNGS)]
         if budget is not None:
-            limits += [int((budget - self._resident) * near) for near in NEAR]
+            limits += [int((budget - below) * near) for near in NEAR]
         yield from filter(None, (self._model.cheapest(limit) for limit in limits))
         yield from self._equal_parts()
 

@@ -1,4 +1,7 @@
-"""A survey of the plain step: what every layer costs, keeps, needs for a moment, reads and writes. The ground a search stands on."""
+"""A survey of the plain step: what every layer costs, keeps, needs for a moment, reads and writes. The ground a search stands on.
+
+Of a step of several passes (accumulated gradients, micro-batches) the one with the peak is surveyed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
 from memest.ops.tape import Trace
 from memest.tensor import Shape
+from memest.timeline.batches import Batch
 from memest.timeline.player import Player
 from memest.timeline.recipe import Recipe
 
@@ -25,6 +29,7 @@ class Survey:
     graph: Graph
     flops: tuple[int, ...]
     until_saved: tuple[int | None, ...]  # operations up to its last saved tensor: where a recomputation ends; None when it saves nothing
+    carried: int  # bytes that earlier passes leave (their gradients); all others are above them
     sizes: tuple[int, ...]
     holders: Mapping[str, int]  # a value's storage, as a mask
     saved: tuple[int, ...]  # what its nodes keep for backward
@@ -129,6 +134,16 @@ class _Counter(Machine):
         self.kept.extend(s for s in node.saved.storages if s is not None)
 
 
+class _Notes:
+    """What each layer of one pass did, in order."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.flops: list[int] = []
+        self.until_saved: list[int | None] = []
+        self.saved: list[int] = []
+
+
 class _Surveyor(Player):
     """A player that takes notes between layers."""
 
@@ -142,24 +157,26 @@ class _Surveyor(Player):
         self._sizes: list[int] = []
         self._written: dict[int, int] = {}
         self._holders = {name: self._bit(v.storage) for name, v in self.env.items()}
-        self._flops: list[int] = []
-        self._until_saved: list[int | None] = []
-        self._saved: list[int] = []
-        self._starts: list[int] = []
+        self._passes: list[_Notes] = []
+
+    def forward(self, batch: Batch) -> list[Value]:
+        """Another pass."""
+        self._passes.append(_Notes())
+        return super().forward(batch)
 
     def run(self, start: int, end: int, env: dict[str, Value]) -> None:
         """Layer by layer, with what each of them did."""
-        machine = self.machine
+        machine, notes = self.machine, self._passes[-1]
         for i in range(start, end):
             layer = self.graph.layers[i]
             read = {v.storage: v.storage.version for v in map(env.get, layer.reads) if v is not None}
             machine.start()
-            self._starts.append(len(self.ledger.steps))
+            notes.starts.append(len(self.ledger.steps))
             super().run(i, i + 1, env)
             self._holders.update((name, self._bit(env[name].storage)) for name in layer.outputs if name in env)
-            self._flops.append(machine.operations)
-            self._until_saved.append(machine.until_saved)
-            self._saved.append(self._mask(machine.kept))
+            notes.flops.append(machine.operations)
+            notes.until_saved.append(machine.until_saved)
+            notes.saved.append(self._mask(machine.kept))
             for storage, version in read.items():
                 if storage.version != version:
                     self._written[self._bit(storage)] = i
@@ -168,8 +185,14 @@ class _Surveyor(Player):
         """The step played, and what was seen."""
         steps = self.play().steps
         totals = list(accumulate((s.delta for s in steps), initial=0))  # totals[i]: before event i
-        ends = [*self._starts[1:], next((i for i, s in enumerate(steps) if s.phase != "forward"), len(steps))]
-        rise = tuple(max(totals[a : b + 1]) - totals[a] for a, b in zip(self._starts, ends, strict=True))
+        highest = totals.index(max(totals))
+        notes = next((n for n in reversed(self._passes) if n.starts[0] <= highest), self._passes[0])
+        begin, end = notes.starts[0], next((n.starts[0] for n in self._passes if n.starts[0] > notes.starts[0]), len(steps))
+        carried, steps = totals[begin], steps[begin:end]
+        totals = [total - carried for total in totals[begin : end + 1]]
+        starts = [start - begin for start in notes.starts]
+        ends = [*starts[1:], next((i for i, s in enumerate(steps) if s.phase != "forward"), len(steps))]
+        rise = tuple(max(totals[a : b + 1]) - totals[a] for a, b in zip(starts, ends, strict=True))
         number = {layer.name: i for i, layer in enumerate(self.graph.layers)}
         first: dict[int, int] = {}
         most: dict[int, int] = {}
@@ -179,18 +202,19 @@ class _Surveyor(Player):
                 first.setdefault(i, totals[e])
                 most[i] = max(most.get(i, 0), totals[e], totals[e + 1])
         kept, below = 0, []
-        for mask in self._saved:
+        for mask in notes.saved:
             kept |= mask
             below.append(kept)
         sizes = tuple(self._sizes)
         base = [weigh(mask, sizes) for mask in below]
         return Survey(
             graph=self.graph,
-            flops=tuple(self._flops),
-            until_saved=tuple(self._until_saved),
+            flops=tuple(notes.flops),
+            until_saved=tuple(notes.until_saved),
+            carried=carried,
             sizes=sizes,
             holders={name: 1 << bit for name, bit in self._holders.items()},
-            saved=tuple(self._saved),
+            saved=tuple(notes.saved),
             written=self._written,
             rise=rise,
             fall=tuple(max(0, most.get(i, b) - b) for i, b in enumerate(base)),

@@ -17,7 +17,6 @@ from memest.timeline.parallel import Parallel, Replicate, Shard
 from memest.timeline.recipe import Recipe
 
 RESHARD = {"auto": None, "true": True, "false": False}
-ALONE = ("checkpoint", "micro_batch", "accumulate", "offload_optimizer", "ema", "autocast")  # not modelled together
 
 
 def _ranks(text: str) -> int:
@@ -48,6 +47,9 @@ BLOCKS = Option(default=(), check=words, summary="module paths wrapped one by on
 def _with(graph: Graph, recipe: Recipe, plan: Parallel) -> tuple[Graph, Recipe]:
     if plan.rank >= plan.world:
         raise UsageError(f"rank {plan.rank} does not exist among {plan.world} ranks, which count from 0")
+    others = {"inplace": recipe.inplace, "clip": recipe.clip, "ema": recipe.average, "offload_optimizer": recipe.offload}
+    if isinstance(plan, Shard) and (given := [name for name, there in others.items() if there]):
+        raise UnsupportedError(f"sharded parameters are not modelled together with {' and '.join(given)}; give one of them")
     return graph, replace(recipe, parallel=plan)
 
 
@@ -98,7 +100,7 @@ DDP = Lever(
         "static_graph": Option(default=False, check=flag, summary="the same parameters are used in every step"),
     },
     modes=("train",),
-    excludes=("fsdp", "zero", *ALONE),
+    excludes=("fsdp", "zero"),
     change=_replicated,
     source="torch/nn/parallel/distributed.py, torch/csrc/distributed/c10d/reducer.cpp",
 )
@@ -115,7 +117,7 @@ FSDP = Lever(
         ),
     },
     modes=("train",),
-    excludes=("ddp", "zero", "channels_last", "clip", "inplace", *ALONE),
+    excludes=("ddp", "zero", "channels_last"),
     change=_sharded,
     source="torch/distributed/fsdp/_fully_shard, torch/csrc/distributed/c10d/ProcessGroupGloo.cpp",
 )
@@ -133,7 +135,7 @@ ZERO = Lever(
         "blocks": BLOCKS,
     },
     modes=("train",),
-    excludes=("ddp", "fsdp", "clip", "inplace", *ALONE),
+    excludes=("ddp", "fsdp"),
     change=_staged,
     source="torch/distributed/optim/zero_redundancy_optimizer.py; stages 2 and 3: fully_shard with reshard_after_forward false and auto",
 )

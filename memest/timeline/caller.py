@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from memest.autograd import Machine
@@ -65,15 +66,15 @@ class Caller:
         self, casts: Casts, policy: str, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
     ) -> list[Value | None]:
         """A call autocast wraps: its arguments are cast, and what is not cached dies after it."""
-        self._frames.append([])
         casts.active = False
         try:
-            handed = casts.applied(policy, tensors, lambda value, dtype: self.call("_to_copy", value, dtype=dtype))
-            outputs = self._run(entry, handed, attributes)
-            self._leave(outputs)
-            return outputs
+            return self._framed(lambda: self._run(entry, casts.applied(policy, tensors, self._cast), attributes))
         finally:
             casts.active = True
+
+    def _cast(self, value: Value, dtype: str) -> Value:
+        cast: Value = self.call("_to_copy", value, dtype=dtype)
+        return cast
 
     def _run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         machine = self._machine
@@ -81,17 +82,19 @@ class Caller:
         try:
             if isinstance(entry, Operator):
                 return machine.call(entry.name, tensors, attributes, self.grad_mode, entry.backward is not None)
-            self._frames.append([])
-            try:
-                result = entry.compose(self, *tensors, **dict(attributes))
-            except BaseException:
-                self._leave([])
-                raise
-            outputs = list(result) if isinstance(result, tuple) else [result]
-            self._leave(outputs)
-            return outputs
+            return self._framed(lambda: _listed(entry.compose(self, *tensors, **dict(attributes))))
         finally:
             machine.ledger.op = outer
+
+    def _framed(self, body: Callable[[], list[Value | None]]) -> list[Value | None]:
+        """The outputs of ``body``, run in a frame of its own."""
+        self._frames.append([])
+        outputs: list[Value | None] = []
+        try:
+            outputs = body()
+            return outputs
+        finally:
+            self._leave(outputs)
 
     def _leave(self, outputs: list[Value | None]) -> None:
         """End a composite's frame: locals die, outputs stay alive without a holder of this frame."""
@@ -104,6 +107,10 @@ class Caller:
             if any(v is o for o in outputs):
                 v.refs -= 1
                 v.storage.refs -= 1
+
+
+def _listed(result: Any) -> list[Value | None]:
+    return list(result) if isinstance(result, tuple) else [result]
 
 
 def _remove(values: list[Value], value: Value) -> None:

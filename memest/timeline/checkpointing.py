@@ -37,6 +37,7 @@ class Frame(Keeping):
         self._arguments = {name: ledger.hold(player.env[name]) for name in self._bounds.arguments}
         self._versions = {name: v.storage.version for name, v in self._arguments.items()}
         self._holders: list[Holder] = []
+        self._promised: set[Storage | None] = set()
         self._waiting = 1  # the call itself
         self._fulfilled = False
 
@@ -49,6 +50,7 @@ class Frame(Keeping):
         machine.keeping = self
         player.run(self._segment.start, self._segment.end, env)
         machine.keeping = outer
+        self._promised.clear()
         player.env.update((name, env.pop(name)) for name in self._bounds.results)
         for v in reversed(env.values()):
             ledger.let_go(v)
@@ -63,8 +65,13 @@ class Frame(Keeping):
         if all(numbers):
             return Holder(storages)
         self._holders.append(Holder([s if number else None for s, number in zip(storages, numbers, strict=True)], self))
+        self._promised.update(storages)
         self._waiting += 1
         return self._holders[-1]
+
+    def promised(self, storage: Storage) -> bool:
+        """True for what the segment's calls saved: it will be made again, and must then be what it is now."""
+        return storage in self._promised
 
     def fulfil(self) -> None:
         """The segment's forward once more, up to the last tensor wanted."""
@@ -78,6 +85,7 @@ class Frame(Keeping):
         env = self._environment()
         machine.keeping = Recomputation(self._holders)
         sizes, player.sizes = player.sizes, self._sizes
+        player.caller.enter_autocast()
         try:
             player.run(self._segment.start, self._segment.end, env)
         except EndOfRecomputation as end:
@@ -85,6 +93,7 @@ class Frame(Keeping):
                 player.ran_again.append(ledger.layer)
         finally:
             machine.keeping, ledger.layer, ledger.op, player.sizes = outer, layer, op, sizes
+        player.caller.leave_autocast()
         for v in reversed(env.values()):
             ledger.let_go(v)
         ledger.release(forked)

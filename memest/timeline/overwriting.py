@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from memest.autograd import Machine
 from memest.graph import Graph, Layer
 from memest.ledger import Value
 
@@ -20,9 +21,9 @@ IN_TRAINING = frozenset((*KEEP_RESULT, *KEEP_MASK))
 IN_INFERENCE = frozenset((*KEEP_RESULT, *KEEP_INPUT))
 
 
-def may_overwrite(graph: Graph, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value], training: bool) -> bool:
+def may_overwrite(graph: Graph, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value], machine: Machine) -> bool:
     """True when ``layer`` may write over what it reads, with ``env`` the values by name as they are before it."""
-    if layer.op not in (IN_TRAINING if training else IN_INFERENCE) or ("inplace", False) not in attributes:
+    if layer.op not in (IN_TRAINING if machine.training else IN_INFERENCE) or ("inplace", False) not in attributes:
         return False
     name = layer.tensors[0]
     if not isinstance(name, str) or env[name].storage.category in ("input", "parameter", "buffer"):
@@ -31,7 +32,7 @@ def may_overwrite(graph: Graph, layer: Layer, attributes: tuple[tuple[str, Any],
         return False  # the sign of the input cannot be told from the result
     value = env[name]
     aliases = [n for n, v in env.items() if v is value]
-    if value.base is not None or value.storage.refs != len(aliases):
+    if value.base is not None or value.storage.refs != len(aliases) or machine.keeping.promised(value.storage):
         return False
     last, here = _last_readers(graph)
     return all(last.get(n, -1) <= here[layer.name] and n not in graph.outputs for n in aliases)

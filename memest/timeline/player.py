@@ -85,6 +85,7 @@ class Player:
             self.env[i.name] = self.ledger.hold(value)
         if self.recipe.average is not None:
             hold_average(self.ledger, self.graph)
+        self.parallel.hold_residents()
 
     def play(self) -> Timeline:
         if self.recipe.training:
@@ -139,7 +140,7 @@ class Player:
         try:
             entry = operator_named(layer.op)
             attributes = self._mode(self._attributes(layer, entry))
-            if self.recipe.inplace and may_overwrite(self.graph, layer, attributes, env, self.recipe.training):
+            if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
                 attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
                 self.overwriting[layer.name] = None
             outputs = self.caller.run(entry, [_bound(t, env) for t in layer.tensors], attributes)
@@ -159,6 +160,12 @@ class Player:
         for name in layer.drops:
             if name in env:  # a segment's caller drops what is the caller's
                 self.ledger.let_go(env.pop(name))
+
+    def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
+        """What runs again overwrites what it overwrote in forward."""
+        if self.ledger.phase == "backward":
+            return layer.name in self.overwriting
+        return may_overwrite(self.graph, layer, attributes, env, self.machine)
 
     def _attributes(self, layer: Layer, entry: Operator | Composite) -> tuple[tuple[str, Any], ...]:
         """All attributes, defaults included; remembered on the graph unless sizes stand in them."""

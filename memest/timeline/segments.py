@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from memest.errors import UnsupportedError, UsageError
 from memest.graph import Graph
+from memest.timeline.parallel.plan import Shard
 
 if TYPE_CHECKING:
     from memest.timeline.recipe import Recipe
@@ -37,10 +38,8 @@ class Bounds:
 def check_segments(graph: Graph, recipe: Recipe) -> None:
     """UsageError when segments are not in order, overlap, are empty, or leave the graph; UnsupportedError for what is not modelled with
     them."""
-    others = {"autocast": recipe.autocast, "the lever inplace": recipe.inplace, "parallel levers": recipe.parallel}
-    unmodelled = [name for name, given in others.items() if given]
-    if recipe.segments and unmodelled:
-        raise UnsupportedError(f"checkpointed segments are not modelled together with {' and '.join(unmodelled)}; give one of them")
+    if recipe.segments and isinstance(recipe.parallel, Shard):
+        raise UnsupportedError("checkpointed segments are not modelled together with fsdp; give one of them")
     last = 0
     for s in recipe.segments:
         if not 0 <= s.start < s.end <= len(graph.layers):

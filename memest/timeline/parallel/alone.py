@@ -25,8 +25,11 @@ class Alone:
         """The storage the layers see for a parameter or buffer; what is resident of it is written on the ledger."""
         return self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
 
+    def hold_residents(self) -> None:
+        """Called once, when all other residents are there."""
+
     def before_forward(self) -> None:
-        """Called once, when all residents are there."""
+        """Called before the first layer, once a pass."""
 
     def enter(self, index: int) -> None:
         """Called before the layer of that number runs."""

@@ -33,8 +33,8 @@ class Replicas(Alone):
         self.plan = plan
         player.machine.on_gradient = self._reduce
 
-    def before_forward(self) -> None:
-        """The reducer's buckets are resident; buffers are sent round at the start of each forward."""
+    def hold_residents(self) -> None:
+        """The reducer's buckets."""
         player, plan = self.player, self.plan
         specs = [leaf.value.spec for leaf in reversed(player.leaves)]
         for number, bucket in enumerate(buckets(specs, (FIRST_BUCKET_BYTES, plan.bucket_bytes))):
@@ -42,9 +42,12 @@ class Replicas(Alone):
         if plan.find_unused_parameters or plan.static_graph:
             for _ in range(2):  # local_used_map_ and local_used_map_dev_
                 self.ledger.resident(nbytes((len(specs),), "int32"), "gradient", "used parameters")
-        if plan.broadcast_buffers:
+
+    def before_forward(self) -> None:
+        """Buffers are sent round."""
+        if self.plan.broadcast_buffers:
             self.ledger.layer, self.ledger.op = "", "broadcast"
-            broadcast_coalesced(self.ledger, [Spec(p.shape, (), p.dtype) for p in player.graph.parameters if p.buffer])
+            broadcast_coalesced(self.ledger, [Spec(p.shape, (), p.dtype) for p in self.player.graph.parameters if p.buffer])
 
     def after_forward(self) -> None:
         """Looking for unused parameters copies the outputs (_DDPSink)."""

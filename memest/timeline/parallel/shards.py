@@ -53,10 +53,13 @@ class Shards(Alone):
 
     # forward -----------------------------------------------------------------------------------------------------------
 
-    def before_forward(self) -> None:
-        """Every wrapped module has a device mesh of its own, which lists the ranks. Then the root's hook: its group is gathered."""
+    def hold_residents(self) -> None:
+        """Every wrapped module has a device mesh of its own, which lists the ranks."""
         for _ in range(self.modules):
             self.ledger.resident(nbytes((self.world,), "int32"), "buffer", "device mesh")
+
+    def before_forward(self) -> None:
+        """The root's hook: its group is gathered."""
         self._before_block(self.groups[ROOT])
 
     def enter(self, index: int) -> None:
@@ -183,10 +186,13 @@ class Shards(Alone):
         *others, last = [gradients.pop(m.name) for m in graded]
         for gradient in reversed(others):
             ledger.let_go(gradient)
-        ledger.allocate(size // self.world, "gradient", "gradients of this rank's shards").refs = 1
+        shards = ledger.allocate(size // self.world, "gradient", "gradients of this rank's shards")
+        shards.refs = 1
         reduce_scatter(ledger, size, graded[0].dtype, self.world)
         ledger.let_go(last)
         self._scattered.append(whole)
+        if graded[0].name in self._reduced:  # by an earlier pass, whose shards these are added to
+            ledger.release(shards)
         self._reduced.update(m.name for m in graded)
 
     def after_backward(self) -> None:
@@ -197,6 +203,8 @@ class Shards(Alone):
             if group.gathered is not None:
                 self.ledger.release(group.gathered)
                 group.gathered = None
+            group.turns.clear()
+        self._order.clear()
         for old in self._scattered:
             self.ledger.release(old)
         self._scattered.clear()
