@@ -8,7 +8,7 @@ from typing import Any
 
 from memest.dtypes import check_dtype
 from memest.errors import ShapeError
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller
 from memest.ops.kernels import (
     cat,
     contiguous,
@@ -21,9 +21,10 @@ from memest.ops.kernels import (
     suggests_channels_last,
     sum_into,
 )
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, optional
+from memest.ops.operator import REQUIRED, Attribute, Example, choice, flag, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import dim_or_dims, reshaped, stacked, wrapped
+from memest.ops.writing import DERIVED, NATIVE, composite, row
 from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
 
 Saved = dict[str, Any]
@@ -260,73 +261,30 @@ BCHW = (2, 3, 4, 5)
 TRIPLET = Example(shapes=([BCHW, (2, 1, 4, 5), BCHW],), attributes={"dim": 1})
 
 
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    source: str,
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=(),
-        backward=backward,
-        examples=examples,
-        source=f"derivatives.yaml: {name}; aten/src/ATen/native/{source}",
-    )
-
-
-def _composite(
-    name: str,
-    compose: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    source: str,
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Composite:
-    return Composite(
-        name=name,
-        torch=torch or f"torch.{name}",
-        roles=roles,
-        attributes=attributes,
-        compose=compose,
-        examples=examples,
-        source=f"aten/src/ATen/native/{source}",
-    )
-
-
 def _calls(*attributes: dict[str, Any], layout: str = "contiguous") -> tuple[Example, ...]:
     return tuple(Example(shapes=(BCHW,), attributes=a, layout=layout) for a in attributes)
 
 
 ROWS = (
-    _row(
+    row(
         "clone",
         _clone,
         _unchanged,
         (FORMAT,),
         (*_calls({}, {"memory_format": "channels_last"}), *_calls({"memory_format": "contiguous_format"}, layout="channels_last")),
-        "TensorFactories.cpp",
-        "validation.adapters.clone",
+        f"{DERIVED}/TensorFactories.cpp",
+        torch="validation.adapters.clone",
     ),
-    _row(
+    row(
         "_to_copy",
         _to_copy,
         _to_copy_backward,
         (DTYPE, FORMAT),
         (*_calls({"dtype": "bfloat16"}), *_calls({"dtype": "float64"}, {"memory_format": "contiguous_format"}, layout="channels_last")),
-        "TensorConversions.cpp",
-        "validation.adapters.to_copy",
+        f"{DERIVED}/TensorConversions.cpp",
+        torch="validation.adapters.to_copy",
     ),
-    _row(
+    row(
         "cat",
         _cat,
         _cat_backward,
@@ -337,28 +295,28 @@ ROWS = (
             Example(shapes=([(3,), (4,)],), attributes={"dim": -1}),
             Example(shapes=([(2, 3, 4), (2, 5, 4)],), attributes={"dim": 1}, dtypes=("bfloat16", "float32")),
         ),
-        "TensorShape.cpp (cat_out_cpu)",
+        f"{DERIVED}/TensorShape.cpp (cat_out_cpu)",
         roles=("tensors*",),
     ),
-    _row(
+    row(
         "stack",
         _stack,
         _stack_backward,
         (Attribute(name="dim", default=0, check=integer),),
         (Example(shapes=([BCHW, BCHW],), attributes={"dim": 1}), Example(shapes=([(3,), (3,)],), attributes={"dim": -1})),
-        "TensorShape.cpp (stack)",
+        f"{DERIVED}/TensorShape.cpp (stack)",
         roles=("tensors*",),
     ),
-    _row(
+    row(
         "repeat",
         _repeat,
         _repeat_backward,
         (Attribute(name="repeats", default=REQUIRED, check=integers),),
         (*_calls({"repeats": (1, 2, 1, 1)}, {"repeats": (3, 1, 1, 2, 1)}), *_calls({"repeats": (1, 1, 2, 2)}, layout="channels_last")),
-        "TensorShape.cpp (repeat)",
-        "torch.Tensor.repeat",
+        f"{DERIVED}/TensorShape.cpp (repeat)",
+        torch="torch.Tensor.repeat",
     ),
-    _row(
+    row(
         "roll",
         _roll,
         _roll_backward,
@@ -367,27 +325,27 @@ ROWS = (
             *_calls({"shifts": 1, "dims": 2}, {"shifts": (-1, 2), "dims": (2, 3)}, {"shifts": 3}),
             *_calls({"shifts": 3}, layout="channels_last"),
         ),
-        "TensorTransformations.cpp (roll_cpu)",
+        f"{DERIVED}/TensorTransformations.cpp (roll_cpu)",
     ),
-    _row(
+    row(
         "flip",
         _flip,
         _flip_backward,
         (Attribute(name="dims", default=REQUIRED, check=integers),),
         (*_calls({"dims": (2, 3)}), *_calls({"dims": (-1,)}, layout="channels_last")),
-        "TensorTransformations.cpp (flip)",
+        f"{DERIVED}/TensorTransformations.cpp (flip)",
     ),
 )
 COMPOSITE_ROWS = (
-    _composite(
+    composite(
         "contiguous",
         _contiguous,
         (Attribute(name="memory_format", default="contiguous_format", check=choice(*FORMATS[1:])),),
         (*_calls({"memory_format": "channels_last"}), *_calls({}, layout="channels_last")),
-        "TensorProperties.cpp (contiguous)",
-        "validation.adapters.contiguous",
+        f"{NATIVE}/TensorProperties.cpp (contiguous)",
+        torch="validation.adapters.contiguous",
     ),
-    _composite(
+    composite(
         "to",
         _to,
         (DTYPE, FORMAT, Attribute(name="copy", default=False, check=flag)),
@@ -398,38 +356,38 @@ COMPOSITE_ROWS = (
             ),
             Example(shapes=(BCHW, (2, 3)), attributes={}, dtypes=("float32", "float64")),
         ),
-        "TensorConversions.cpp (to, type_as)",
-        "validation.adapters.to",
-        ("input", "other?"),
+        f"{NATIVE}/TensorConversions.cpp (to, type_as)",
+        roles=("input", "other?"),
+        torch="validation.adapters.to",
     ),
-    _composite(
+    composite(
         "tile",
         _tile,
         (Attribute(name="dims", default=REQUIRED, check=integers),),
         _calls({"dims": (2, 1)}, {"dims": (2, 1, 1, 1, 1)}),
-        "TensorShape.cpp (tile)",
+        f"{NATIVE}/TensorShape.cpp (tile)",
     ),
-    _composite(
+    composite(
         "repeat_interleave",
         _repeat_interleave,
         (Attribute(name="repeats", default=REQUIRED, check=integer), Attribute(name="dim", default=None, check=optional(integer))),
         (*_calls({"repeats": 2, "dim": 1}, {"repeats": 3}), *_calls({"repeats": 2, "dim": -1}, layout="channels_last")),
-        "Repeat.cpp (repeat_interleave)",
+        f"{NATIVE}/Repeat.cpp (repeat_interleave)",
     ),
-    _composite(
+    composite(
         "meshgrid",
         _meshgrid,
         (Attribute(name="indexing", default="ij", check=choice("ij", "xy")),),
         (Example(shapes=([(3,), (4,)],), attributes={}), Example(shapes=([(3,), (4,), (2,)],), attributes={"indexing": "xy"})),
-        "TensorShape.cpp (meshgrid)",
-        "validation.adapters.meshgrid",
-        ("tensors*",),
+        f"{NATIVE}/TensorShape.cpp (meshgrid)",
+        roles=("tensors*",),
+        torch="validation.adapters.meshgrid",
     ),
-    _composite(
+    composite(
         "broadcast_to",
         _broadcast_to,
         (Attribute(name="size", default=REQUIRED, check=integers),),
         (Example(shapes=((2, 1),), attributes={"size": (3, 2, 4)}),),
-        "TensorShape.cpp (broadcast_to)",
+        f"{NATIVE}/TensorShape.cpp (broadcast_to)",
     ),
 )

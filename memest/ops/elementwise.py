@@ -6,6 +6,7 @@ A Python number is attribute ``value`` in place of the second tensor; it reaches
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from memest.dtypes import FLOATING
@@ -25,8 +26,9 @@ from memest.ops.kernels import (
     where,
     with_number,
 )
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, number, optional
+from memest.ops.operator import REQUIRED, Attribute, Example, choice, flag, number, optional
 from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import NATIVE, row
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
@@ -215,102 +217,76 @@ PLAIN = (
     Example(shapes=((4, 5), (4, 1)), attributes={"inplace": True}),
 )
 SCALED = Example(shapes=((4, 5), (5,)), attributes={"alpha": 0.5})
-BINARY = "aten/src/ATen/native/BinaryOps.cpp"
+BINARY = f"{NATIVE}/BinaryOps.cpp"
 
 
-def _row(
-    name: str,
-    forward: Callable[..., Tensor],
-    saves: tuple[str, ...],
-    backward: Callable[..., list[Tensor | None]] | None,
-    source: str,
-    *,
-    roles: tuple[str, ...] = ("input", "other?"),
-    attributes: tuple[Attribute, ...] = (VALUE, INPLACE),
-    examples: tuple[Example, ...] = PLAIN,
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=f"torch.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=saves,
-        backward=backward,
-        examples=examples,
-        source=source,
-    )
+_row = partial(row, roles=("input", "other?"), attributes=(VALUE, INPLACE), examples=PLAIN)
 
 
 ROWS = (
     _row(
         "add",
         _add,
-        (),
         _add_backward,
-        f"derivatives.yaml: add.Tensor; {BINARY}",
         attributes=(VALUE, ALPHA, INPLACE),
         examples=(*PLAIN, SCALED),
+        source=f"derivatives.yaml: add.Tensor; {BINARY}",
     ),
     _row(
         "sub",
         _add,
-        (),
         _sub_backward,
-        f"derivatives.yaml: sub.Tensor; {BINARY}",
         attributes=(VALUE, ALPHA, INPLACE),
         examples=(*PLAIN, SCALED),
+        source=f"derivatives.yaml: sub.Tensor; {BINARY}",
     ),
     _row(
         "rsub",
         _rsub,
-        (),
         _rsub_backward,
-        f"derivatives.yaml: rsub.Tensor; {BINARY}",
         attributes=(VALUE, ALPHA),
         examples=(SAME, SCALED, Example(shapes=((4, 5), None), attributes={"value": 1})),
+        source=f"derivatives.yaml: rsub.Tensor; {BINARY}",
     ),
-    _row("mul", _mul, ("input", "other"), _mul_backward, f"derivatives.yaml: mul.Tensor, mul_tensor_backward; {BINARY}"),
+    _row("mul", _mul, _mul_backward, source=f"derivatives.yaml: mul.Tensor, mul_tensor_backward; {BINARY}", saves=("input", "other")),
     _row(
         "div",
         _div,
-        ("input", "other"),
         _div_backward,
-        f"derivatives.yaml: div.Tensor, div.Tensor_mode; {BINARY}",
         attributes=(VALUE, ROUNDING, INPLACE),
         examples=(*PLAIN, Example(shapes=((4, 5), (4, 5)), attributes={"rounding_mode": "floor"})),
+        source=f"derivatives.yaml: div.Tensor, div.Tensor_mode; {BINARY}",
+        saves=("input", "other"),
     ),
     _row(
         "pow",
         _pow,
-        ("input", "exponent", "result"),
         _pow_backward,
-        "derivatives.yaml: pow.Tensor_Scalar, pow.Tensor_Tensor; aten/src/ATen/native/Pow.cpp",
         attributes=(Attribute(name="exponent", default=None, check=optional(number)), INPLACE),
         examples=(
             *(SAME, Example(shapes=((2, 3, 4, 5), (3, 1, 1)), attributes={}, layout="channels_last")),
             *(Example(shapes=((4, 5), None), attributes={"exponent": e}) for e in (2, 0.5, 3.0, 0)),
             Example(shapes=((4, 5), None), attributes={"exponent": 2, "inplace": True}),
         ),
+        source=f"derivatives.yaml: pow.Tensor_Scalar, pow.Tensor_Tensor; {NATIVE}/Pow.cpp",
+        saves=("input", "exponent", "result"),
     ),
     _row(
         "floor_divide",
         _floor_divide,
-        (),
         None,
-        f"{BINARY} (no derivative)",
         examples=(
             Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),
             Example(shapes=((4, 5), None), attributes={"value": 2, "inplace": True}, dtypes=("int64",)),
         ),
+        source=f"{BINARY} (no derivative)",
     ),
     _row(
         "remainder",
         _floor_divide,
-        (),
         None,
-        f"{BINARY} (no derivative here)",
         examples=(Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),),
+        source=f"{BINARY} (no derivative here)",
     ),
 )
 COMPOSITE_ROWS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
@@ -14,7 +15,7 @@ from memest.ops.kernels import (
     sum_into,
     with_number,
 )
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number
+from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
@@ -22,6 +23,7 @@ from memest.ops.views import (
     reduction_shape,
     restored,
 )
+from memest.ops.writing import DERIVED, row
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
@@ -103,27 +105,7 @@ def _examples(*calls: dict[str, Any]) -> tuple[Example, ...]:
     )
 
 
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    saves: tuple[str, ...],
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    torch: str = "",
-    source: str = SOURCE,
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.{name}",
-        roles=("input",),
-        attributes=attributes,
-        forward=forward,
-        saves=saves,
-        backward=backward,
-        examples=examples,
-        source=f"derivatives.yaml: {name}; {source}" if backward else source,
-    )
+_row = partial(row, source=f"{DERIVED}/ReduceOps.cpp")
 
 
 ROWS = (
@@ -131,19 +113,19 @@ ROWS = (
         "vector_norm",
         _vector_norm,
         _vector_norm_backward,
-        ("input", "result"),
         (Attribute(name="ord", default=2, check=number), DIMS, KEEP),
         _examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
-        "torch.linalg.vector_norm",
-        "aten/src/ATen/native/LinearAlgebra.cpp",
+        source=f"{DERIVED}/LinearAlgebra.cpp",
+        saves=("input", "result"),
+        torch="torch.linalg.vector_norm",
     ),
     _row(
         "logsumexp",
         _logsumexp,
         _logsumexp_backward,
-        ("input", "result"),
         (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP),
         _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True}),
+        saves=("input", "result"),
     ),
 )
 COMPOSITE_ROWS = (

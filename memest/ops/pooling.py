@@ -7,14 +7,16 @@ backward reads the sizes alone. Adaptive average pooling to one element a channe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from memest.dtypes import HALVES
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller
 from memest.ops.kernels import contiguous, incoming, refuse_dtypes, suggests_channels_last
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, flag, integer, integers, number, optional, per_dim
+from memest.ops.operator import REQUIRED, Attribute, Example, expand, flag, integer, integers, number, optional, per_dim
 from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import FUNCTIONAL, NATIVE, composite, row
 from memest.tensor import Shape, channels_last_strides
 
 Saved = dict[str, Any]
@@ -351,153 +353,109 @@ AVG_CALLS: tuple[dict[str, Any], ...] = (
 ADAPTIVE_CALLS: tuple[dict[str, Any], ...] = ({"output_size": 1}, {"output_size": 2}, {"output_size": 11})
 
 
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    saves: tuple[str, ...],
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    source: str,
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.nn.functional.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=saves,
-        backward=backward,
-        examples=examples,
-        source=source,
-    )
-
-
-def _composite(
-    name: str,
-    compose: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    source: str,
-    roles: tuple[str, ...] = ("input",),
-) -> Composite:
-    return Composite(
-        name=name,
-        torch=f"torch.nn.functional.{name}",
-        roles=roles,
-        attributes=attributes,
-        compose=compose,
-        examples=examples,
-        source=source,
-    )
-
-
-POOL = "aten/src/ATen/native"
+_row = partial(row, torch=FUNCTIONAL)
+_composite = partial(composite, torch=FUNCTIONAL)
 MAXIMA = ("input", "indices")
 ROWS = (
     _row(
         "max_pool2d",
         _max_pool2d,
         _max_pool_backward,
-        MAXIMA,
         MAX,
         _pool_examples(2, *MAX_CALLS),
-        f"derivatives.yaml: max_pool2d_with_indices; {POOL}/DilatedMaxPool2d.cpp",
+        f"derivatives.yaml: max_pool2d_with_indices; {NATIVE}/DilatedMaxPool2d.cpp",
+        saves=MAXIMA,
     ),
     _row(
         "max_pool3d",
         _max_pool3d,
         _max_pool_backward,
-        MAXIMA,
         MAX,
         _pool_examples(3, *MAX_CALLS),
-        f"derivatives.yaml: max_pool3d_with_indices; {POOL}/DilatedMaxPool3d.cpp",
+        f"derivatives.yaml: max_pool3d_with_indices; {NATIVE}/DilatedMaxPool3d.cpp",
+        saves=MAXIMA,
     ),
     _row(
         "_max_pool1d",
         _plain_max_pool1d,
         None,
-        (),
         MAX[:-1],
         (Example(shapes=(SHAPES[1],), attributes={"kernel_size": 2}, frozen=(0,)),),
-        f"{POOL}/MaxPooling.cpp (max_pool1d without gradient)",
-        "torch.max_pool1d",
+        f"{NATIVE}/MaxPooling.cpp (max_pool1d without gradient)",
+        torch="torch.max_pool1d",
     ),
     _row(
         "avg_pool2d",
         _avg_pool2d,
         _avg_pool2d_backward,
-        ("input",),
         (*AVG, OVERRIDE),
         _pool_examples(2, *AVG_CALLS),
-        f"derivatives.yaml: avg_pool2d; {POOL}/AveragePool2d.cpp",
+        f"derivatives.yaml: avg_pool2d; {NATIVE}/AveragePool2d.cpp",
+        saves=("input",),
     ),
     _row(
         "avg_pool3d",
         _avg_pool3d,
         _avg_pool3d_backward,
-        ("input",),
         (*AVG, OVERRIDE),
         _pool_examples(3, *AVG_CALLS),
-        f"derivatives.yaml: avg_pool3d; {POOL}/AveragePool3d.cpp",
+        f"derivatives.yaml: avg_pool3d; {NATIVE}/AveragePool3d.cpp",
+        saves=("input",),
     ),
     _row(
         "_adaptive_avg_pool",
         _adaptive_avg_pool,
         _adaptive_avg_pool_backward,
-        ("input",),
         (Attribute(name="output_size", default=REQUIRED, check=integers),),
         tuple(
             Example(shapes=(SHAPES[2],), attributes={"output_size": (3, 4)}, layout=layout) for layout in ("contiguous", "channels_last")
         ),
-        f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {POOL}/AdaptiveAveragePooling.cpp",
-        "torch.ops.aten._adaptive_avg_pool2d",
+        f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {NATIVE}/AdaptiveAveragePooling.cpp",
+        saves=("input",),
+        torch="torch.ops.aten._adaptive_avg_pool2d",
     ),
     _row(
         "as_strided",
         _as_strided,
         _as_strided_backward,
-        (),
         (Attribute(name="size", default=REQUIRED, check=integers), Attribute(name="stride", default=REQUIRED, check=integers)),
         (Example(shapes=((2, 3, 1, 1),), attributes={"size": (2, 3, 1, 1), "stride": (3, 1, 3, 3)}),),
-        "derivatives.yaml: as_strided; aten/src/ATen/native/TensorShape.cpp",
-        "torch.as_strided",
+        f"derivatives.yaml: as_strided; {NATIVE}/TensorShape.cpp",
+        torch="torch.as_strided",
     ),
     _row(
         "adaptive_max_pool2d",
         _adaptive_max_pool2d,
         _adaptive_max_pool2d_backward,
-        MAXIMA,
         (OUTPUT, INDICES),
         _pool_examples(2, *ADAPTIVE_CALLS),
-        f"derivatives.yaml: adaptive_max_pool2d; {POOL}/AdaptiveMaxPooling2d.cpp",
+        f"derivatives.yaml: adaptive_max_pool2d; {NATIVE}/AdaptiveMaxPooling2d.cpp",
+        saves=MAXIMA,
     ),
     _row(
         "adaptive_max_pool3d",
         _adaptive_max_pool3d,
         _adaptive_max_pool3d_backward,
-        MAXIMA,
         (OUTPUT, INDICES),
         _pool_examples(3, *ADAPTIVE_CALLS),
-        f"derivatives.yaml: adaptive_max_pool3d; {POOL}/AdaptiveMaxPooling3d.cpp",
+        f"derivatives.yaml: adaptive_max_pool3d; {NATIVE}/AdaptiveMaxPooling3d.cpp",
+        saves=MAXIMA,
     ),
 )
 COMPOSITE_ROWS = (
-    _composite("max_pool1d", _max_pool1d, MAX, _pool_examples(1, *MAX_CALLS), f"{POOL}/MaxPooling.cpp, Pooling.cpp"),
-    _composite("avg_pool1d", _avg_pool1d, AVG, _pool_examples(1, *AVG_CALLS), f"{POOL}/Pooling.cpp"),
+    _composite("max_pool1d", _max_pool1d, MAX, _pool_examples(1, *MAX_CALLS), f"{NATIVE}/MaxPooling.cpp, Pooling.cpp"),
+    _composite("avg_pool1d", _avg_pool1d, AVG, _pool_examples(1, *AVG_CALLS), f"{NATIVE}/Pooling.cpp"),
     *(
         _composite(
             f"adaptive_avg_pool{n}d",
             _adaptive_avg_poolnd(n),
             (OUTPUT,),
             _pool_examples(n, *ADAPTIVE_CALLS),
-            f"{POOL}/AdaptiveAveragePooling.cpp, Pooling.cpp",
+            f"{NATIVE}/AdaptiveAveragePooling.cpp, Pooling.cpp",
         )
         for n in (1, 2, 3)
     ),
-    _composite("adaptive_max_pool1d", _adaptive_max_pool1d, (OUTPUT, INDICES), _pool_examples(1, *ADAPTIVE_CALLS), f"{POOL}/Pooling.cpp"),
+    _composite("adaptive_max_pool1d", _adaptive_max_pool1d, (OUTPUT, INDICES), _pool_examples(1, *ADAPTIVE_CALLS), f"{NATIVE}/Pooling.cpp"),
     *(
         _composite(
             f"lp_pool{n}d",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
 from memest.ops.kernels import contiguous, incoming, suggests_channels_last
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, integer, per_dim
+from memest.ops.operator import REQUIRED, Attribute, Example, expand, integer, per_dim
 from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import DERIVED, FUNCTIONAL, row
 from memest.tensor import Shape, channels_last_strides
 
 Saved = dict[str, Any]
@@ -128,18 +130,7 @@ def _fold_backward(
     return [_im2col(k, incoming(grads), *_pairs(kernel_size, dilation, padding, stride))]
 
 
-def _row(name: str, forward: Any, backward: Any, attributes: tuple[Attribute, ...], examples: tuple[Example, ...], source: str) -> Operator:
-    return Operator(
-        name=name,
-        torch=f"torch.nn.functional.{name}",
-        roles=("input",),
-        attributes=attributes,
-        forward=forward,
-        saves=(),
-        backward=backward,
-        examples=examples,
-        source=f"derivatives.yaml: {name}; aten/src/ATen/native/{source}",
-    )
+_row = partial(row, torch=FUNCTIONAL)
 
 
 def _both(shape: Shape, attributes: dict[str, Any]) -> tuple[Example, ...]:
@@ -157,7 +148,7 @@ ROWS = (
         _pixel_shuffle_backward,
         (Attribute(name="upscale_factor", default=REQUIRED, check=integer),),
         _both((2, 8, 3, 4), {"upscale_factor": 2}),
-        "PixelShuffle.cpp",
+        f"{DERIVED}/PixelShuffle.cpp",
     ),
     _row(
         "pixel_unshuffle",
@@ -165,7 +156,7 @@ ROWS = (
         _pixel_unshuffle_backward,
         (Attribute(name="downscale_factor", default=REQUIRED, check=integer),),
         _both((2, 2, 6, 4), {"downscale_factor": 2}),
-        "PixelShuffle.cpp",
+        f"{DERIVED}/PixelShuffle.cpp",
     ),
     _row(
         "channel_shuffle",
@@ -173,7 +164,7 @@ ROWS = (
         _channel_shuffle_backward,
         (Attribute(name="groups", default=REQUIRED, check=integer),),
         _both((2, 6, 3, 4), {"groups": 3}),
-        "ChannelShuffle.cpp",
+        f"{DERIVED}/ChannelShuffle.cpp",
     ),
     _row(
         "unfold",
@@ -181,7 +172,7 @@ ROWS = (
         _unfold_backward,
         WINDOW,
         (*_both((2, 3, 5, 6), {"kernel_size": 3, "padding": 1}), Example(shapes=((3, 8, 8),), attributes={"kernel_size": 2, "stride": 2})),
-        "Im2Col.cpp",
+        f"{DERIVED}/Im2Col.cpp",
     ),
     _row(
         "fold",
@@ -192,7 +183,7 @@ ROWS = (
             Example(shapes=((2, 12, 12),), attributes={"output_size": (4, 5), "kernel_size": 2}),
             Example(shapes=((2, 12, 16),), attributes={"output_size": 8, "kernel_size": 2, "stride": 2}),
         ),
-        "Col2Im.cpp",
+        f"{DERIVED}/Col2Im.cpp",
     ),
 )
 COMPOSITE_ROWS = ()

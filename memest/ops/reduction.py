@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from memest.dtypes import FLOATING, check_dtype
@@ -19,7 +20,7 @@ from memest.ops.kernels import (
     sum_into,
     with_number,
 )
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional
+from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
@@ -29,6 +30,7 @@ from memest.ops.views import (
     restored,
     wrapped,
 )
+from memest.ops.writing import DERIVED, NATIVE, row
 from memest.tensor import Shape
 
 Saved = dict[str, Any]
@@ -277,61 +279,41 @@ ALONG = _examples({}, {"dim": 1}, {"dim": (2, 3), "keepdim": True})
 LARGE = Example(shapes=((8, 16, 16, 17),), attributes={})
 
 
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    saves: tuple[str, ...],
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    torch: str = "",
-    source: str = SOURCE,
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.{name}",
-        roles=("input",),
-        attributes=attributes,
-        forward=forward,
-        saves=saves,
-        backward=backward,
-        examples=examples,
-        source=f"derivatives.yaml: {name}; {source}" if backward else source,
-    )
+_row = partial(row, source=f"{DERIVED}/ReduceOps.cpp")
 
 
 ROWS = (
-    _row("sum", _sum, _sum_backward, (), (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
-    _row("mean", _mean, _mean_backward, (), (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
-    _row("var", _var, _var_backward, ("input",), (DIMS, CORRECTION, KEEP), (*ALONG, LARGE)),
-    _row("std", _std, _std_backward, ("input", "result"), (DIMS, CORRECTION, KEEP), ALONG),
-    _row("var_mean", _var_mean, _var_mean_backward, ("input",), (DIMS, CORRECTION, KEEP), ALONG),
+    _row("sum", _sum, _sum_backward, (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
+    _row("mean", _mean, _mean_backward, (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
+    _row("var", _var, _var_backward, (DIMS, CORRECTION, KEEP), (*ALONG, LARGE), saves=("input",)),
+    _row("std", _std, _std_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input", "result")),
+    _row("var_mean", _var_mean, _var_mean_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input",)),
     _row(
         "amax",
         _extremum_along,
         _extremum_along_backward,
-        ("input", "result"),
         (Attribute(name="dim", default=(), check=dim_or_dims), KEEP),
         ALONG,
+        saves=("input", "result"),
     ),
     _row(
         "amin",
         _extremum_along,
         _extremum_along_backward,
-        ("input", "result"),
         (Attribute(name="dim", default=(), check=dim_or_dims), KEEP),
         ALONG,
+        saves=("input", "result"),
     ),
     *(
         _row(
             name,
             _extremum,
             _extremum_backward,
-            ("input", "result"),
             (),
             _examples({}),
-            f"torch.{name[1:4]}",
-            "aten/src/ATen/native/ReduceAllOps.cpp",
+            source=f"{DERIVED}/ReduceAllOps.cpp",
+            saves=("input", "result"),
+            torch=f"torch.{name[1:4]}",
         )
         for name in ("_max", "_min")
     ),
@@ -340,28 +322,38 @@ ROWS = (
             name,
             _selected,
             _selected_backward,
-            ("indices",),
             (DIM, KEEP),
             _examples({"dim": 1}, {"dim": -1, "keepdim": True}),
-            f"torch.{name[1:4]}",
-            "aten/src/ATen/native/TensorCompare.cpp",
+            source=f"{DERIVED}/TensorCompare.cpp",
+            saves=("indices",),
+            torch=f"torch.{name[1:4]}",
         )
         for name in ("_max_dim", "_min_dim")
     ),
     *(
-        _row(name, _arg_extremum, None, (), (Attribute(name="dim", default=None, check=optional(integer)), KEEP), _examples({"dim": 1}, {}))
+        _row(
+            name,
+            _arg_extremum,
+            None,
+            (Attribute(name="dim", default=None, check=optional(integer)), KEEP),
+            _examples({"dim": 1}, {}),
+            source=f"{NATIVE}/ReduceOps.cpp",
+        )
         for name in ("argmax", "argmin")
     ),
-    *(_row(name, _any, None, (), (DIMS, KEEP), (Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),)) for name in ("any", "all")),
+    *(
+        _row(name, _any, None, (DIMS, KEEP), (Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),), source=f"{NATIVE}/ReduceOps.cpp")
+        for name in ("any", "all")
+    ),
     _row(
         "prod",
         _prod,
         _prod_backward,
-        ("input", "result"),
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1})),
+        saves=("input", "result"),
     ),
-    _row("cumsum", _cumsum, _cumsum_backward, (), (DIM, DTYPE), _examples({"dim": 1}, {"dim": -1})),
+    _row("cumsum", _cumsum, _cumsum_backward, (DIM, DTYPE), _examples({"dim": 1}, {"dim": -1})),
 )
 COMPOSITE_ROWS = (
     *(

@@ -4,14 +4,15 @@ part of a tensor was taken (its gradient is a tensor of zeros with that part fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller
 from memest.ops.kernels import incoming, sum_to, transpose
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers
+from memest.ops.operator import integers
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
@@ -24,6 +25,7 @@ from memest.ops.views import (
     viewed_strides,
     wrapped,
 )
+from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
 from memest.tensor import Shape
 
 Saved = dict[str, Any]
@@ -189,57 +191,10 @@ def _alias_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     return [incoming(grads)]
 
 
-SHAPES = "aten/src/ATen/native/TensorShape.cpp"
-
-
-def _attribute(name: str, default: Any = REQUIRED, check: Callable[[Any], Any] = integer) -> Attribute:
-    return Attribute(name=name, default=default, check=check)
-
-
-def _examples(*calls: tuple[Any, dict[str, Any]], layout: str = "contiguous") -> tuple[Example, ...]:
-    return tuple(
-        Example(shapes=shape if shape and isinstance(shape[0], tuple | list) else (shape,), attributes=a, layout=layout)
-        for shape, a in calls
-    )
-
-
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=(),
-        backward=backward,
-        examples=examples,
-        source=f"derivatives.yaml: {name}; {SHAPES}",
-    )
-
-
-def _composite(
-    name: str,
-    compose: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Composite:
-    return Composite(
-        name=name, torch=torch or f"torch.{name}", roles=roles, attributes=attributes, compose=compose, examples=examples, source=SHAPES
-    )
-
-
-DIM = _attribute("dim")
-SHAPE = _attribute("shape", check=integers)
+_row = partial(row, source=f"{DERIVED}/TensorShape.cpp")
+_composite = partial(composite, source=f"{NATIVE}/TensorShape.cpp")
+DIM = attribute("dim")
+SHAPE = attribute("shape", check=integers)
 BCHW = (2, 3, 4, 5)
 ROWS = (
     _row(
@@ -247,71 +202,68 @@ ROWS = (
         _view,
         _view_backward,
         (SHAPE,),
-        _examples((BCHW, {"shape": (6, -1)}), (BCHW, {"shape": (2, 3, 20)})),
-        "validation.adapters.view",
+        calls((BCHW, {"shape": (6, -1)}), (BCHW, {"shape": (2, 3, 20)})),
+        torch="validation.adapters.view",
     ),
     _row(
         "permute",
         _permute,
         _permute_backward,
-        (_attribute("dims", check=integers),),
-        _examples((BCHW, {"dims": (0, 2, 3, 1)}), ((2, 3), {"dims": (-1, 0)})),
+        (attribute("dims", check=integers),),
+        calls((BCHW, {"dims": (0, 2, 3, 1)}), ((2, 3), {"dims": (-1, 0)})),
     ),
     _row(
         "transpose",
         _transpose,
         _transpose_backward,
-        (_attribute("dim0"), _attribute("dim1")),
-        _examples((BCHW, {"dim0": 1, "dim1": -1}), ((2, 3), {"dim0": 0, "dim1": 1})),
+        (attribute("dim0"), attribute("dim1")),
+        calls((BCHW, {"dim0": 1, "dim1": -1}), ((2, 3), {"dim0": 0, "dim1": 1})),
     ),
-    _row("t", _t, _t_backward, (), _examples(((2, 3), {}), ((3,), {}))),
+    _row("t", _t, _t_backward, (), calls(((2, 3), {}), ((3,), {}))),
     _row(
         "squeeze",
         _squeeze,
         _squeeze_backward,
-        (_attribute("dim", None, dim_or_dims),),
-        _examples(((2, 1, 3, 1), {"dim": 1}), ((2, 1, 3, 1), {"dim": (1, -1)}), ((2, 3), {"dim": 0})),
+        (attribute("dim", None, dim_or_dims),),
+        calls(((2, 1, 3, 1), {"dim": 1}), ((2, 1, 3, 1), {"dim": (1, -1)}), ((2, 3), {"dim": 0})),
     ),
-    _row("unsqueeze", _unsqueeze, _unsqueeze_backward, (DIM,), _examples(((2, 3), {"dim": -1}), ((2, 3), {"dim": 1}))),
+    _row("unsqueeze", _unsqueeze, _unsqueeze_backward, (DIM,), calls(((2, 3), {"dim": -1}), ((2, 3), {"dim": 1}))),
     _row(
         "expand",
         _expand,
         _expand_backward,
-        (_attribute("size", check=integers),),
-        _examples(((2, 3, 1, 1), {"size": (-1, -1, 4, 5)}), ((2, 3), {"size": (4, 2, 3)})),
-        "validation.adapters.expand",
+        (attribute("size", check=integers),),
+        calls(((2, 3, 1, 1), {"size": (-1, -1, 4, 5)}), ((2, 3), {"size": (4, 2, 3)})),
+        torch="validation.adapters.expand",
     ),
-    _row("detach", _detach, None, (), _examples((BCHW, {}))),
-    _row("alias", _detach, _alias_backward, (), _examples((BCHW, {})), "torch.ops.aten.alias"),
+    _row("detach", _detach, None, (), calls((BCHW, {}))),
+    _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), torch="torch.ops.aten.alias"),
 )
 COMPOSITE_ROWS = (
     _composite(
-        "reshape",
-        _reshape,
-        (SHAPE,),
-        (*_examples((BCHW, {"shape": (6, 20)})), *_examples((BCHW, {"shape": (-1, 12)}), layout="channels_last")),
+        "reshape", _reshape, (SHAPE,), (*calls((BCHW, {"shape": (6, 20)})), *calls((BCHW, {"shape": (-1, 12)}), layout="channels_last"))
     ),
     _composite(
         "flatten",
         _flatten,
-        (_attribute("start_dim", 0), _attribute("end_dim", -1)),
-        (*_examples((BCHW, {"start_dim": 1}), (BCHW, {})), *_examples((BCHW, {"start_dim": 1}), layout="channels_last")),
+        (attribute("start_dim", 0), attribute("end_dim", -1)),
+        (*calls((BCHW, {"start_dim": 1}), (BCHW, {})), *calls((BCHW, {"start_dim": 1}), layout="channels_last")),
     ),
     _composite(
         "unflatten",
         _unflatten,
-        (DIM, _attribute("sizes", check=integers)),
-        _examples(((2, 6), {"dim": 1, "sizes": (2, -1)})),
-        "torch.Tensor.unflatten",
+        (DIM, attribute("sizes", check=integers)),
+        calls(((2, 6), {"dim": 1, "sizes": (2, -1)})),
+        torch="torch.Tensor.unflatten",
     ),
-    _composite("view_as", _view_as, (), _examples((((2, 6), (3, 4)), {})), "torch.Tensor.view_as", ("input", "other")),
-    _composite("reshape_as", _reshape_as, (), _examples((((2, 6), (3, 4)), {})), "torch.Tensor.reshape_as", ("input", "other")),
-    _composite("expand_as", _expand_as, (), _examples((((2, 1), (2, 4)), {})), "torch.Tensor.expand_as", ("input", "other")),
-    _composite("swapaxes", _swapaxes, (_attribute("axis0"), _attribute("axis1")), _examples((BCHW, {"axis0": 0, "axis1": 1}))),
+    _composite("view_as", _view_as, (), calls((((2, 6), (3, 4)), {})), roles=("input", "other"), torch="torch.Tensor.view_as"),
+    _composite("reshape_as", _reshape_as, (), calls((((2, 6), (3, 4)), {})), roles=("input", "other"), torch="torch.Tensor.reshape_as"),
+    _composite("expand_as", _expand_as, (), calls((((2, 1), (2, 4)), {})), roles=("input", "other"), torch="torch.Tensor.expand_as"),
+    _composite("swapaxes", _swapaxes, (attribute("axis0"), attribute("axis1")), calls((BCHW, {"axis0": 0, "axis1": 1}))),
     _composite(
         "movedim",
         _movedim,
-        (_attribute("source", check=dim_or_dims), _attribute("destination", check=dim_or_dims)),
-        _examples((BCHW, {"source": 1, "destination": -1}), (BCHW, {"source": (0, 1), "destination": (1, 0)})),
+        (attribute("source", check=dim_or_dims), attribute("destination", check=dim_or_dims)),
+        calls((BCHW, {"source": 1, "destination": -1}), (BCHW, {"source": (0, 1), "destination": (1, 0)})),
     ),
 )

@@ -4,16 +4,17 @@ whole, with the part's gradient copied in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller
 from memest.ops.kernels import (
     cat,
     incoming,
 )
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, optional
+from memest.ops.operator import Example, integer, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.views import (
     dim_or_dims,
@@ -22,6 +23,7 @@ from memest.ops.views import (
     stacked,
     wrapped,
 )
+from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
 from memest.tensor import Shape
 
 Saved = dict[str, Any]
@@ -156,110 +158,57 @@ def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...]) -> 
     return c.call("alias", result) if result is input else result
 
 
-SHAPES = "aten/src/ATen/native/TensorShape.cpp"
-
-
-def _attribute(name: str, default: Any = REQUIRED, check: Callable[[Any], Any] = integer) -> Attribute:
-    return Attribute(name=name, default=default, check=check)
-
-
-def _examples(*calls: tuple[Any, dict[str, Any]], layout: str = "contiguous") -> tuple[Example, ...]:
-    return tuple(
-        Example(shapes=shape if shape and isinstance(shape[0], tuple | list) else (shape,), attributes=a, layout=layout)
-        for shape, a in calls
-    )
-
-
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=(),
-        backward=backward,
-        examples=examples,
-        source=f"derivatives.yaml: {name}; {SHAPES}",
-    )
-
-
-def _composite(
-    name: str,
-    compose: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Composite:
-    return Composite(
-        name=name, torch=torch or f"torch.{name}", roles=roles, attributes=attributes, compose=compose, examples=examples, source=SHAPES
-    )
-
-
-DIM = _attribute("dim")
-
-
+_row = partial(row, source=f"{DERIVED}/TensorShape.cpp")
+_composite = partial(composite, source=f"{NATIVE}/TensorShape.cpp")
+DIM = attribute("dim")
 BCHW = (2, 3, 4, 5)
-
 ROWS = (
-    _row("select", _select, _zeros_of, (DIM, _attribute("index")), _examples((BCHW, {"dim": 1, "index": -1}))),
+    _row("select", _select, _zeros_of, (DIM, attribute("index")), calls((BCHW, {"dim": 1, "index": -1}))),
     _row(
         "slice",
         _slice,
         _zeros_of,
         (
-            _attribute("dim", 0),
-            _attribute("start", None, optional(integer)),
-            _attribute("end", None, optional(integer)),
-            _attribute("step", 1),
+            attribute("dim", 0),
+            attribute("start", None, optional(integer)),
+            attribute("end", None, optional(integer)),
+            attribute("step", 1),
         ),
-        _examples((BCHW, {"dim": 1, "start": 1}), (BCHW, {"dim": -1, "step": 2}), (BCHW, {"dim": 2, "start": -3, "end": -1})),
-        "torch.ops.aten.slice",
+        calls((BCHW, {"dim": 1, "start": 1}), (BCHW, {"dim": -1, "step": 2}), (BCHW, {"dim": 2, "start": -3, "end": -1})),
+        torch="torch.ops.aten.slice",
     ),
     _row(
         "split",
         _split,
         _split_backward,
-        (_attribute("split_size_or_sections", check=dim_or_dims), _attribute("dim", 0)),
-        _examples((BCHW, {"split_size_or_sections": 2, "dim": 1}), (BCHW, {"split_size_or_sections": (1, 3), "dim": 2})),
+        (attribute("split_size_or_sections", check=dim_or_dims), attribute("dim", 0)),
+        calls((BCHW, {"split_size_or_sections": 2, "dim": 1}), (BCHW, {"split_size_or_sections": (1, 3), "dim": 2})),
     ),
-    _row("unbind", _unbind, _unbind_backward, (_attribute("dim", 0),), _examples((BCHW, {"dim": 1}), ((1, 3), {}))),
+    _row("unbind", _unbind, _unbind_backward, (attribute("dim", 0),), calls((BCHW, {"dim": 1}), ((1, 3), {}))),
     _row(
         "tensor_unfold",
         _unfold,
         _unfold_backward,
-        (_attribute("dimension"), _attribute("size"), _attribute("step")),
-        _examples((BCHW, {"dimension": 2, "size": 2, "step": 1}), (BCHW, {"dimension": 3, "size": 2, "step": 2})),
-        "torch.Tensor.unfold",
+        (attribute("dimension"), attribute("size"), attribute("step")),
+        calls((BCHW, {"dimension": 2, "size": 2, "step": 1}), (BCHW, {"dimension": 3, "size": 2, "step": 2})),
+        torch="torch.Tensor.unfold",
     ),
 )
 COMPOSITE_ROWS = (
-    _composite("narrow", _narrow, (DIM, _attribute("start"), _attribute("length")), _examples((BCHW, {"dim": 1, "start": 1, "length": 2}))),
+    _composite("narrow", _narrow, (DIM, attribute("start"), attribute("length")), calls((BCHW, {"dim": 1, "start": 1, "length": 2}))),
     _composite(
-        "chunk",
-        _chunk,
-        (_attribute("chunks"), _attribute("dim", 0)),
-        _examples((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2})),
+        "chunk", _chunk, (attribute("chunks"), attribute("dim", 0)), calls((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2}))
     ),
     _composite(
         "getitem",
         _getitem,
-        (_attribute("index", check=index_entries),),
+        (attribute("index", check=index_entries),),
         (
             Example(shapes=(BCHW, []), attributes={"index": (0, "...", (1, None, 2))}),
             Example(shapes=(BCHW, []), attributes={"index": ((None, None, 1), None, (0, 2, 1))}),
             Example(shapes=(BCHW, [(3,)]), attributes={"index": ((None, None, 1), "tensor")}, dtypes=("float32", "int64")),
         ),
-        "validation.adapters.getitem",
-        ("input", "indices*"),
+        roles=("input", "indices*"),
+        torch="validation.adapters.getitem",
     ),
 )

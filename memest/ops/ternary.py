@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
@@ -16,8 +16,9 @@ from memest.ops.kernels import (
     wants,
     with_number,
 )
-from memest.ops.operator import Attribute, Example, Operator, flag, number, optional
+from memest.ops.operator import Attribute, Example, flag, number, optional
 from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import DERIVED, row
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
@@ -121,63 +122,40 @@ TRIPLE = (
 VALUE = Attribute(name="value", default=None, check=optional(number))
 
 
-def _row(
-    name: str,
-    forward: Callable[..., Tensor],
-    saves: tuple[str, ...],
-    backward: Callable[..., list[Tensor | None]] | None,
-    source: str,
-    *,
-    roles: tuple[str, ...] = ("input", "other?"),
-    attributes: tuple[Attribute, ...] = (VALUE, INPLACE),
-    examples: tuple[Example, ...] = TRIPLE,
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=f"torch.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=saves,
-        backward=backward,
-        examples=examples,
-        source=source,
-    )
-
-
 ROWS = (
-    _row(
+    row(
         "addcmul",
         _addcmul,
-        ("tensor1", "tensor2"),
         _addcmul_backward,
-        "derivatives.yaml: addcmul; aten/src/ATen/native/PointwiseOps.cpp",
+        (Attribute(name="value", default=1, check=number), INPLACE),
+        TRIPLE,
+        f"{DERIVED}/PointwiseOps.cpp",
+        saves=("tensor1", "tensor2"),
         roles=("input", "tensor1", "tensor2"),
-        attributes=(Attribute(name="value", default=1, check=number), INPLACE),
-        examples=TRIPLE,
     ),
-    _row(
+    row(
         "addcdiv",
         _addcdiv,
-        ("tensor1", "tensor2"),
         _addcdiv_backward,
-        "derivatives.yaml: addcdiv; aten/src/ATen/native/PointwiseOps.cpp",
+        (Attribute(name="value", default=1, check=number), INPLACE),
+        TRIPLE,
+        f"{DERIVED}/PointwiseOps.cpp",
+        saves=("tensor1", "tensor2"),
         roles=("input", "tensor1", "tensor2"),
-        attributes=(Attribute(name="value", default=1, check=number), INPLACE),
-        examples=TRIPLE,
     ),
-    _row(
+    row(
         "lerp",
         _lerp,
-        ("input", "end", "weight"),
         _lerp_backward,
-        "derivatives.yaml: lerp.Scalar, lerp.Tensor; aten/src/ATen/native/Lerp.cpp",
-        roles=("input", "end", "weight?"),
-        examples=(
+        (VALUE, INPLACE),
+        (
             Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25}),
             Example(shapes=((4, 5), (4, 5), (4, 5)), attributes={}),
             Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25, "inplace": True}),
         ),
+        "derivatives.yaml: lerp.Scalar, lerp.Tensor; aten/src/ATen/native/Lerp.cpp",
+        saves=("input", "end", "weight"),
+        roles=("input", "end", "weight?"),
     ),
 )
 COMPOSITE_ROWS = ()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller
 from memest.ops.kernels import (
     contiguous,
     incoming,
     scatter_into,
     suggests_channels_last,
 )
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, expand, integers, optional, per_dim
+from memest.ops.operator import REQUIRED, Attribute, Example, expand, integers, optional, per_dim
 from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import FUNCTIONAL, NATIVE, composite, row
 from memest.tensor import Shape, channels_last_strides
 
 Saved = dict[str, Any]
@@ -60,77 +62,23 @@ def _unpool(spatial: int) -> Any:
 
 
 KERNEL = Attribute(name="kernel_size", default=REQUIRED, check=per_dim)
-
-
 STRIDE = Attribute(name="stride", default=None, check=optional(per_dim))
-
-
 PADDING = Attribute(name="padding", default=0, check=per_dim)
-
-
 SHAPES: dict[int, Shape] = {1: (2, 3, 9), 2: (2, 3, 7, 8), 3: (2, 3, 5, 6, 7)}
-
-
 UNPOOL = (KERNEL, STRIDE, PADDING, Attribute(name="output_size", default=None, check=optional(integers)))
-
-
-POOL = "aten/src/ATen/native"
-
-
-def _row(
-    name: str,
-    forward: Any,
-    backward: Any,
-    saves: tuple[str, ...],
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    source: str,
-    torch: str = "",
-    roles: tuple[str, ...] = ("input",),
-) -> Operator:
-    return Operator(
-        name=name,
-        torch=torch or f"torch.nn.functional.{name}",
-        roles=roles,
-        attributes=attributes,
-        forward=forward,
-        saves=saves,
-        backward=backward,
-        examples=examples,
-        source=source,
-    )
-
-
-def _composite(
-    name: str,
-    compose: Any,
-    attributes: tuple[Attribute, ...],
-    examples: tuple[Example, ...],
-    source: str,
-    roles: tuple[str, ...] = ("input",),
-) -> Composite:
-    return Composite(
-        name=name,
-        torch=f"torch.nn.functional.{name}",
-        roles=roles,
-        attributes=attributes,
-        compose=compose,
-        examples=examples,
-        source=source,
-    )
-
-
+_row = partial(row, torch=FUNCTIONAL)
+_composite = partial(composite, torch=FUNCTIONAL)
 ROWS = (
     _row(
         "_max_unpool",
         _max_unpool,
         _max_unpool_backward,
-        ("indices",),
         (Attribute(name="output_size", default=REQUIRED, check=integers),),
         (Example(shapes=(SHAPES[2], SHAPES[2]), attributes={"output_size": (14, 16)}, dtypes=("float32", "int64")),),
-        f"derivatives.yaml: max_unpool2d, max_unpool3d; {POOL}/MaxUnpooling.cpp",
-        "torch.ops.aten.max_unpool2d",
-        ("input", "indices"),
+        f"derivatives.yaml: max_unpool2d, max_unpool3d; {NATIVE}/MaxUnpooling.cpp",
+        saves=("indices",),
+        roles=("input", "indices"),
+        torch="torch.ops.aten.max_unpool2d",
     ),
 )
 COMPOSITE_ROWS = (
@@ -141,7 +89,7 @@ COMPOSITE_ROWS = (
             UNPOOL,
             (Example(shapes=(SHAPES[n], SHAPES[n]), attributes={"kernel_size": 2}, dtypes=("float32", "int64")),),
             f"torch/nn/functional.py (max_unpool{n}d)",
-            ("input", "indices"),
+            roles=("input", "indices"),
         )
         for n in (1, 2, 3)
     ),
