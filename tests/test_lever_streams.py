@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memest.builder import Builder
 from memest.estimate import estimate
 from memest.levers.table import LEVERS
 from memest.libraries.cpu import Cpu
@@ -89,3 +90,13 @@ def test_every_lever_is_measured() -> None:
     assert pulled | set(MEASURED_ELSEWHERE) >= set(torch_levers.LEVERS) and list(torch_levers.LEVERS) == list(LEVERS)
     for lever, name in MEASURED_ELSEWHERE.items():
         assert lever in (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def test_dropout_in_place_behind_a_pool_that_turns_its_result(cpu: Cpu) -> None:
+    """Global pooling of channels_last makes its result channels_last in place (as_strided_): a node that what follows hangs on."""
+    b = Builder("classifier")
+    x = b.layer("conv2d", b.input("x", ("N", 3, "H", "W")), out_channels=8, kernel_size=3)
+    x = b.layer("flatten", b.layer("adaptive_avg_pool2d", x, output_size=1), start_dim=1)
+    graph, shape = b.build(b.layer("linear", b.layer("dropout", x, inplace=True), out_features=4)), (2, 3, 9, 8)
+    predicted = estimate(graph, input_shape=shape, levers=["channels_last"], cpu=cpu)
+    same(predicted, measure_training(GraphModule(graph).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=["channels_last"]))

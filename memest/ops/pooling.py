@@ -243,19 +243,9 @@ def _adaptive_avg_poolnd(spatial: int) -> Any:
         if not suggests_channels_last(Tensor(input.spec.shape, input.spec.strides, input.spec.dtype, 0)) or len(shape) != spatial + 2:
             return mean
         n, channels = shape[:2]
-        return c.call("as_strided", mean, size=(n, channels, *(1,) * spatial), stride=(channels, 1, *(channels,) * spatial))
+        return c.call("as_strided_", mean, size=(n, channels, *(1,) * spatial), stride=(channels, 1, *(channels,) * spatial))
 
     return compose
-
-
-def _as_strided(k: Tape, input: Tensor, *, size: Shape, stride: Shape) -> Tensor:
-    k.note(base=input.shape, strides=input.strides)
-    return k.view(input, size, stride)
-
-
-def _as_strided_backward(k: Tape, saved: Saved, grads: Grads, *, size: Shape, stride: Shape) -> list[Tensor | None]:
-    """Zeros as large as the base's storage, the gradient copied into its places (for views without overlap)."""
-    return [k.empty(saved["base"], incoming(grads).dtype, saved["strides"])]
 
 
 def _adaptive_max_pool(k: Tape, input: Tensor, *, output_size: Any, return_indices: bool, spatial: int) -> Any:
@@ -413,15 +403,6 @@ ROWS = (
         f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {NATIVE}/AdaptiveAveragePooling.cpp",
         saves=("input",),
         torch="torch.ops.aten._adaptive_avg_pool2d",
-    ),
-    _row(
-        "as_strided",
-        _as_strided,
-        _as_strided_backward,
-        (Attribute(name="size", default=REQUIRED, check=integers), Attribute(name="stride", default=REQUIRED, check=integers)),
-        (Example(shapes=((2, 3, 1, 1),), attributes={"size": (2, 3, 1, 1), "stride": (3, 1, 3, 3)}),),
-        f"derivatives.yaml: as_strided; {NATIVE}/TensorShape.cpp",
-        torch="torch.as_strided",
     ),
     _row(
         "adaptive_max_pool2d",

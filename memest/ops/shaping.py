@@ -180,6 +180,21 @@ def _expand_as(c: Caller, input: Any, other: Any) -> Any:
     return c.call("expand", input, size=other.shape)
 
 
+def _as_strided(k: Tape, input: Tensor, *, size: Shape, stride: Shape) -> Tensor:
+    k.note(base=input.shape, strides=input.strides)
+    return k.view(input, size, stride)
+
+
+def _as_strided_backward(k: Tape, saved: Saved, grads: Grads, *, size: Shape, stride: Shape) -> list[Tensor | None]:
+    """Zeros as large as the base's storage, the gradient copied into its places (for views without overlap)."""
+    return [k.empty(saved["base"], incoming(grads).dtype, saved["strides"])]
+
+
+def _as_strided_in_place(k: Tape, input: Tensor, *, size: Shape, stride: Shape) -> Tensor:
+    k.note(base=input.shape, strides=input.strides)
+    return k.restride(input, size, stride)
+
+
 # parts -----------------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +210,8 @@ _row = partial(row, source=f"{DERIVED}/TensorShape.cpp")
 _composite = partial(composite, source=f"{NATIVE}/TensorShape.cpp")
 DIM = attribute("dim")
 SHAPE = attribute("shape", check=integers)
+PLACES = (attribute("size", check=integers), attribute("stride", check=integers))
+STRIDED = calls(((2, 3, 1, 1), {"size": (2, 3, 1, 1), "stride": (3, 1, 3, 3)}))
 BCHW = (2, 3, 4, 5)
 ROWS = (
     _row(
@@ -236,6 +253,8 @@ ROWS = (
         calls(((2, 3, 1, 1), {"size": (-1, -1, 4, 5)}), ((2, 3), {"size": (4, 2, 3)})),
         torch="validation.adapters.expand",
     ),
+    _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
+    _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),
     _row("detach", _detach, None, (), calls((BCHW, {}))),
     _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), torch="torch.ops.aten.alias"),
 )

@@ -149,6 +149,11 @@ class Tape:
         shape = tuple(shape)
         return Tensor(shape, contiguous_strides(shape) if strides is None else tuple(strides), base.dtype, base.slot)
 
+    def restride(self, t: Tensor, shape: Sequence[int], strides: Sequence[int]) -> Tensor:
+        """``t`` itself, which from now on sees its storage otherwise (in place, as ``as_strided_``)."""
+        t.shape, t.strides = tuple(shape), tuple(strides)
+        return t
+
     def free(self, *tensors: Tensor | None) -> None:
         """Drop tensors this call allocated; inputs, and what was dropped before, are left alone."""
         for t in tensors:
