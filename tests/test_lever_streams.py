@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from memest.libraries.cpu import Cpu
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
 from memest import models  # noqa: E402
+from memest.importers.torch import from_torch  # noqa: E402
 from validation import levers as torch_levers  # noqa: E402
 from validation.execute import GraphModule  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training  # noqa: E402
@@ -100,3 +104,12 @@ def test_dropout_in_place_behind_a_pool_that_turns_its_result(cpu: Cpu) -> None:
     graph, shape = b.build(b.layer("linear", b.layer("dropout", x, inplace=True), out_features=4)), (2, 3, 9, 8)
     predicted = estimate(graph, input_shape=shape, levers=["channels_last"], cpu=cpu)
     same(predicted, measure_training(GraphModule(graph).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=["channels_last"]))
+
+
+def test_a_flatten_that_copies_in_other_layouts(cpu: Cpu) -> None:
+    """Recorded as a view, run as a copy: the copy is nobody's view, and what it was made from dies as Python lets go of it."""
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.LeakyReLU(inplace=True), nn.Linear(8 * 7 * 6, 4))
+    graph, shape = from_torch(module, (2, 3, 9, 8)), (2, 3, 9, 8)
+    for levers in ([], ["channels_last"]):
+        predicted = estimate(graph, input_shape=shape, levers=levers, cpu=cpu)
+        same(predicted, measure_training(copy.deepcopy(module).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=levers))

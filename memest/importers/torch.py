@@ -336,7 +336,7 @@ class _Recorder(TorchFunctionMode):
         """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
         if func is not None and not request.own_result:
             try:
-                return func(*args, **on_meta(func, kwargs))
+                return self._on_its_own(func(*args, **on_meta(func, kwargs)))
             except NotImplementedError as e:
                 if "meta" not in str(e).lower():
                     raise
@@ -350,6 +350,16 @@ class _Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 made.append(torch.empty_strided(shape, strides, dtype=getattr(torch, v.spec.dtype), device="meta"))
         return made[0] if len(made) == 1 else tuple(made)
+
+    def _on_its_own(self, produced: Any) -> Any:
+        """``produced`` with new views replaced by tensors that keep no base: a base dies when Python lets go of it, for the call may make
+        a copy in other layouts, which keeps nothing. (What a view keeps is in our own values.)"""
+        if isinstance(produced, tuple | list):
+            return type(produced)(self._on_its_own(t) for t in produced) if type(produced) in (tuple, list) else produced
+        if not isinstance(produced, torch.Tensor) or not produced._is_view() or id(produced) in self.tracked:
+            return produced
+        with torch._C.DisableTorchFunction():
+            return torch.empty_strided(produced.shape, produced.stride(), dtype=produced.dtype, device="meta")
 
     def _adopt(self, name: str, produced: Any, values: Sequence[Value | None], op: str) -> tuple[str, ...]:
         """Names for the outputs; each must have the shape our row says."""

@@ -13,10 +13,9 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import batched_product, broadcast_shape, elementwise, mm, transpose, with_number
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integers, number
+from memest.ops.operator import Attribute, Example, Operator, number
 from memest.ops.products import is_onednn_product, onednn_product
 from memest.ops.tape import Tape, Tensor
-from memest.ops.views import reshaped, viewed_strides
 from memest.tensor import Shape, is_contiguous
 from memest.tensor import broadcast as broadcast_sizes
 
@@ -188,19 +187,6 @@ def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     first = elementwise(k, grad, saved["tensor"]) if k.needs[0] else None
     second = elementwise(k, grad, saved["input"]) if k.needs[1] else None
     return [first, second]
-
-
-def _unsafe_view(k: Tape, input: Tensor, *, shape: Shape) -> Tensor:
-    """A view that autograd does not count as one: its source is nobody else's."""
-    k.note(sizes=input.shape)
-    strides = viewed_strides(input.shape, input.strides, shape)
-    if strides is None:
-        raise ShapeError(f"view of shape {list(shape)} is not possible with strides {list(input.strides)}")
-    return k.alias(input, shape, strides)
-
-
-def _unsafe_view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list[Tensor | None]:
-    return [reshaped(k, _incoming(grads), saved["sizes"])]
 
 
 # composites ------------------------------------------------------------------------------------------------------------
@@ -392,17 +378,6 @@ ROWS = (
         backward=_dot_backward,
         examples=(Example(shapes=((5,), (5,)), attributes={}),),
         source="derivatives.yaml: dot; aten/src/ATen/native/Blas.cpp",
-    ),
-    Operator(
-        name="_unsafe_view",
-        torch="validation.adapters.unsafe_view",
-        roles=("input",),
-        attributes=(Attribute(name="shape", default=REQUIRED, check=integers),),
-        forward=_unsafe_view,
-        saves=(),
-        backward=_unsafe_view_backward,
-        examples=(Example(shapes=((2, 3, 4),), attributes={"shape": (6, 4)}),),
-        source="derivatives.yaml: _unsafe_view; aten/src/ATen/native/TensorShape.cpp",
     ),
 )
 

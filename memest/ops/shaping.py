@@ -48,11 +48,24 @@ def _view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list
     return [reshaped(k, incoming(grads), saved["sizes"])]
 
 
+def _unsafe_view(k: Tape, input: Tensor, *, shape: Shape) -> Tensor:
+    """A view that autograd does not count as one: its source is nobody else's."""
+    k.note(sizes=input.shape)
+    strides = viewed_strides(input.shape, input.strides, shape)
+    if strides is None:
+        raise ShapeError(f"view of shape {list(shape)} is not possible with strides {list(input.strides)}")
+    return k.alias(input, shape, strides)
+
+
+def _unsafe_view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list[Tensor | None]:
+    return [reshaped(k, incoming(grads), saved["sizes"])]
+
+
 def _reshape(c: Caller, input: Any, *, shape: Shape) -> Any:
     wanted = inferred_shape(shape, prod(input.shape))
     if viewed_strides(input.shape, input.spec.strides, wanted) is not None:
         return c.call("view", input, shape=wanted)
-    return c.call("view", c.call("clone", input, memory_format="contiguous_format"), shape=wanted)
+    return c.call("_unsafe_view", c.call("clone", input, memory_format="contiguous_format"), shape=wanted)
 
 
 def _flatten(c: Caller, input: Any, *, start_dim: int, end_dim: int) -> Any:
@@ -252,6 +265,14 @@ ROWS = (
         (attribute("size", check=integers),),
         calls(((2, 3, 1, 1), {"size": (-1, -1, 4, 5)}), ((2, 3), {"size": (4, 2, 3)})),
         torch="validation.adapters.expand",
+    ),
+    _row(
+        "_unsafe_view",
+        _unsafe_view,
+        _unsafe_view_backward,
+        (SHAPE,),
+        calls(((2, 3, 4), {"shape": (6, 4)})),
+        torch="validation.adapters.unsafe_view",
     ),
     _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
     _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),

@@ -68,11 +68,11 @@ def _zero_strides(wanted: Shape) -> Shape:
 
 
 def reshaped(k: Tape, t: Tensor, shape: Shape) -> Tensor:
-    """``t.reshape(shape)``: a view where strides allow, else a view of a contiguous copy."""
+    """``t.reshape(shape)``: a view where strides allow, else a contiguous copy under another shape (``_unsafe_view``: no view of it)."""
     strides = viewed_strides(t.shape, t.strides, shape)
     if strides is not None:
         return k.view(t, shape, strides)
-    return k.view(contiguous(k, t), shape)
+    return k.alias(contiguous(k, t), shape)
 
 
 def permuted(k: Tape, t: Tensor, dims: Sequence[int]) -> Tensor:
