@@ -140,7 +140,7 @@ def test_there_is_nothing_to_plan_for_inference_or_twice() -> None:
     graph = chain((8, 8), (1, 1))
     with pytest.raises(UsageError, match="for training"):
         plan_checkpoints(graph, input_shape=SHAPE, mode="infer")
-    with pytest.raises(UnsupportedError, match="not modelled together with fsdp"):
+    with pytest.raises(UnsupportedError, match="not beside fsdp"):
         plan_checkpoints(graph, input_shape=SHAPE, levers=["fsdp"], cpu=CPU)
     with pytest.raises(UnsupportedError, match="already"):
         plan_checkpoints(graph, input_shape=SHAPE, levers=["checkpoint:modules=0"], cpu=CPU)

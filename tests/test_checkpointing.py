@@ -13,7 +13,7 @@ import memest
 from memest import models
 from memest.builder import Builder
 from memest.checkpoints.modules import named, segment_of
-from memest.errors import GraphError, MemestError, UnknownNameError, UnsupportedError, UsageError
+from memest.errors import GraphError, MemestError, UnknownNameError, UsageError
 from memest.estimate import Estimate, estimate, read_peak
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
@@ -187,12 +187,6 @@ def test_segments_beside_other_levers(others: list[str], cpu: Cpu) -> None:
     measured = measure_training(module.train(), inputs_for([(3, *shape[1:])]), "sgd", "cross_entropy", levers=levers)
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
-
-
-@pytest.mark.parametrize("other", ["fsdp", "zero:stage=2"])
-def test_what_is_not_modelled_beside_segments_is_refused(other: str) -> None:
-    with pytest.raises(UnsupportedError, match="not modelled together"):
-        estimate(memest.model("resnet18"), input_shape=(1, 3, 64, 64), levers=[other, "checkpoint:every=1"], cpu=Cpu())
 
 
 ENDING_WITH_CONVOLUTIONS = (

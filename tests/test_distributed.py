@@ -147,7 +147,8 @@ BAD: tuple[tuple[list[str], type[MemestError], str], ...] = (
     (["zero:stage=1", "ddp"], UsageError, "contradict"),
     (["fsdp", "channels_last"], UsageError, "contradict"),
     (["fsdp", "clip:norm=1", "ema"], UnsupportedError, "not modelled together with clip and ema"),
-    (["zero:stage=3", "inplace"], UnsupportedError, "not modelled together with inplace"),
+    (["fsdp:blocks=layer1.0", "checkpoint:modules=layer1"], UnsupportedError, "has block 'layer1.0' or a part of it inside"),
+    (["fsdp:blocks=layer1", "checkpoint:modules=conv1..layer1.0.conv1"], UnsupportedError, "has block 'layer1' or a part of it inside"),
     (["ddp:world=1"], UsageError, "at least 2 ranks"),
     (["ddp:rank=2"], UsageError, "rank 2 does not exist among 2"),
     (["zero:stage=4"], UsageError, "one of 1, 2, 3"),
@@ -222,6 +223,8 @@ MEASURED = (
     ("zero:stage=1", "accumulate:steps=2", "autocast", "ema:buffers=true", "clip:norm=1", "inplace"),
     (f"zero:stage=2,blocks={WRAPPED}", "micro_batch:size=1", "autocast"),
     (f"fsdp:blocks={WRAPPED}", "autocast", "accumulate:steps=3"),
+    (f"fsdp:blocks={WRAPPED}", "checkpoint:modules=encoder.0+encoder.1+decoder.0", "inplace"),
+    ("zero:stage=2,blocks=encoder.0+encoder.1", "checkpoint:modules=encoder.1+decoder.0", "autocast", "micro_batch:size=1"),
 )
 
 

@@ -66,7 +66,9 @@ def _freeze(setup: Setup, options: Options) -> None:
 
 
 def _graph(setup: Setup) -> Graph:
-    """The graph memest sees."""
+    """The graph memest sees; that of a sharded module was taken before."""
+    if setup.graph is not None:
+        return setup.graph
     if isinstance(setup.module, GraphModule):
         return setup.module.graph
     return from_torch(setup.module, *(torch.empty(t.shape, device="meta") for t in setup.inputs))
@@ -212,6 +214,7 @@ def _autocast(setup: Setup, options: Options) -> None:
 def _shard(setup: Setup, options: Options) -> None:
     from torch.distributed.fsdp import fully_shard
 
+    setup.graph = _graph(setup)
     reshard = {"auto": None, "true": True, "false": False}[options["reshard_after_forward"]]
     for block in sorted(options["blocks"], key=len, reverse=True):  # inner ones first, as torch wants it
         fully_shard(setup.module.get_submodule(block), reshard_after_forward=reshard)

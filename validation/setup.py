@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from memest.graph import Graph
+
 Inputs = Sequence[torch.Tensor]
 
 
@@ -53,14 +55,16 @@ def update_parameters(setup: Setup) -> None:
 class Setup:
     """A module and what is done with it in one step. A lever wraps ``forward``, ``loss``, ``gradients`` or ``update`` (each is called
     with the setup first), changes the module or the inputs, and adds to ``residents`` what exists between steps besides parameters,
-    buffers, optimizer state, inputs and target. ``levers`` are all that are pulled, as written. ``optimizer`` (another of its kind:
-    ``make_optimizer(parameters)``), ``loss_fn`` and ``target`` are there in training, from ``wrap`` on."""
+    buffers, optimizer state, inputs and target. ``levers`` are all that are pulled, as written; ``graph`` is the module's where
+    it cannot be recorded any more. ``optimizer`` (another of its kind: ``make_optimizer(parameters)``), ``loss_fn`` and ``target`` are
+    there in training, from ``wrap`` on."""
 
     module: nn.Module
     inputs: list[torch.Tensor]
     training: bool
     levers: Sequence[str] = ()
     hold_output: bool = False
+    graph: Graph | None = None
     optimizer: Any = None
     make_optimizer: Any = None
     loss_fn: Any = None

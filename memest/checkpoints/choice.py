@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError
 from memest.graph import Graph
 from memest.tensor import Shape
 from memest.timeline import Recipe, Segment, play
+from memest.timeline.parallel import Shard
 
 RUNGS = 12  # limits between the least and the plain peak that the search is asked for, closer together near the least
 NEAR = (1.03, 1.015, 1.0, 0.985, 0.97, 0.94)  # the model errs by some percent: limits around a budget
@@ -55,6 +56,8 @@ def choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], 
 def _choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, budget: int | None) -> Choice:
     if recipe.segments:
         raise UnsupportedError("the step has checkpointed segments already; plan a step without")
+    if isinstance(recipe.parallel, Shard):
+        raise UnsupportedError("checkpoints are planned where parameters are whole, not beside fsdp; name the modules to checkpoint")
     stage = _Stage(graph, shapes, sizes, recipe)
     plain = stage.option(())
     for segments in stage.proposals(budget):

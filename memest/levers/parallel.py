@@ -47,7 +47,7 @@ BLOCKS = Option(default=(), check=words, summary="module paths wrapped one by on
 def _with(graph: Graph, recipe: Recipe, plan: Parallel) -> tuple[Graph, Recipe]:
     if plan.rank >= plan.world:
         raise UsageError(f"rank {plan.rank} does not exist among {plan.world} ranks, which count from 0")
-    others = {"inplace": recipe.inplace, "clip": recipe.clip, "ema": recipe.average, "offload_optimizer": recipe.offload}
+    others = {"clip": recipe.clip, "ema": recipe.average, "offload_optimizer": recipe.offload}
     if isinstance(plan, Shard) and (given := [name for name, there in others.items() if there]):
         raise UnsupportedError(f"sharded parameters are not modelled together with {' and '.join(given)}; give one of them")
     return graph, replace(recipe, parallel=plan)

@@ -113,25 +113,32 @@ class Player:
         self.parallel.before_forward()
         done = 0
         for segment in self.recipe.segments:
-            self.run(done, segment.start, self.env)
+            self._one_by_one(done, segment.start)
+            self.parallel.enter(segment.start, segment.end - 1)
             self.ledger.layer, self.ledger.op = self.graph.layers[segment.start].name, "checkpoint"
             Frame(self, segment).run()
+            self.parallel.leave(segment.end - 1)
             done = segment.end
-        self.run(done, len(self.graph.layers), self.env)
+        self._one_by_one(done, len(self.graph.layers))
         self.parallel.after_forward()
         self.sizes = given
         outputs = [self.env[name] for name in self.graph.outputs]
         self.env.update(held)
         return outputs
 
+    def _one_by_one(self, start: int, end: int) -> None:
+        """Layers outside of checkpointed segments."""
+        for index in range(start, end):
+            self.parallel.enter(index, index)
+            self.run(index, index + 1, self.env)
+            self.parallel.leave(index)
+
     def run(self, start: int, end: int, env: dict[str, Value]) -> None:
         """The layers number ``start`` up to ``end``, on the values in ``env``."""
         again = self.ledger.phase == "backward"
         for index in range(start, end):
             layer = self.graph.layers[index]
-            self.parallel.enter(index)
             self._layer(layer, env)
-            self.parallel.leave(index)
             if again:
                 self.ran_again.append(layer.name)
 

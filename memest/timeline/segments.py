@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memest.errors import UnsupportedError, UsageError
+from memest.errors import UsageError
 from memest.graph import Graph
-from memest.timeline.parallel.plan import Shard
 
 if TYPE_CHECKING:
     from memest.timeline.recipe import Recipe
@@ -36,10 +35,7 @@ class Bounds:
 
 
 def check_segments(graph: Graph, recipe: Recipe) -> None:
-    """UsageError when segments are not in order, overlap, are empty, or leave the graph; UnsupportedError for what is not modelled with
-    them."""
-    if recipe.segments and isinstance(recipe.parallel, Shard):
-        raise UnsupportedError("checkpointed segments are not modelled together with fsdp; give one of them")
+    """UsageError when segments are not in order, overlap, are empty, or leave the graph."""
     last = 0
     for s in recipe.segments:
         if not 0 <= s.start < s.end <= len(graph.layers):

@@ -31,11 +31,11 @@ class Alone:
     def before_forward(self) -> None:
         """Called before the first layer, once a pass."""
 
-    def enter(self, index: int) -> None:
-        """Called before the layer of that number runs."""
+    def enter(self, first: int, last: int) -> None:
+        """Called before the layers number ``first`` to ``last`` run: a single one, or a checkpointed segment."""
 
     def leave(self, index: int) -> None:
-        """Called after it has run and its values are dropped."""
+        """Called after the layer of that number has run and its values are dropped."""
 
     def after_forward(self) -> None:
         """Called when the network has returned its outputs."""

@@ -62,10 +62,15 @@ class Shards(Alone):
         """The root's hook: its group is gathered."""
         self._before_block(self.groups[ROOT])
 
-    def enter(self, index: int) -> None:
-        """Before a block: its group is gathered, and its arguments go through a node that will tell when its backward has ended."""
+    def enter(self, first: int, last: int) -> None:
+        """Before a block: its group is gathered, and its arguments go through a node that will tell when its backward has ended. What is
+        checkpointed runs within a block (as the module's forward does between its hooks)."""
         for run in self.runs:
-            if run.first == index:
+            if run.first <= last and first <= run.last and not (run.first <= first and last <= run.last):
+                raise UnsupportedError(
+                    f"fsdp: a checkpointed segment has block {run.block!r} or a part of it inside; checkpoint whole blocks, or parts of one"
+                )
+            if run.first == first:
                 group = self.groups.get(run.block)
                 if group is not None:
                     self._before_block(group)
