@@ -183,13 +183,14 @@ REGIMES: dict[str, tuple[tuple[Shape, Shape], str]] = {
 
 
 def _levers() -> Iterator[Case]:
-    """Every lever of the training regime alone, and several together, on five networks at two shapes."""
+    """Every lever of the training regime alone, and some together, on five networks at two shapes."""
     for model, (shapes, frozen) in REGIMES.items():
         loss = "binary_cross_entropy" if model.startswith("unet3d") else "cross_entropy"
         texts: tuple[tuple[str, ...], ...] = (
             ("accumulate:steps=3",), ("micro_batch:size=2",), ("clip:norm=1",), ("ema",), ("ema:buffers=true",), ("offload_optimizer",),
             (f"freeze:modules={frozen}",), (f"freeze:modules={frozen},eval=true",), ("inplace",), ("channels_last",),
             ("accumulate:steps=2", "micro_batch:size=1,mean=false", "clip:norm=1", "ema", "offload_optimizer", "channels_last"),
+            ("autocast",), ("checkpoint:every=1",), ("autocast", "checkpoint:every=1", "accumulate:steps=2"),
         )  # fmt: skip
         for i, shape in enumerate(shapes):
             case = Case(group="levers", model=model, shape=shape, mode="train", optimizer="adam", loss=loss, stream="dims=2" in model)
@@ -227,6 +228,7 @@ def _parallel() -> Iterator[Case]:
             others = (zero, view) if i else (f"zero:stage=2,blocks={blocks}",)
             for lever in (ddp, f"fsdp:blocks={blocks}", *others):
                 yield replace(case, levers=(lever,))
+            yield replace(case, levers=(ddp, "autocast", "accumulate:steps=2") if i else (f"fsdp:blocks={blocks}", "checkpoint:every=1"))
     model = "torchvision.models:mobilenet_v2()"
     blocks, (shape, _) = WRAPPED[model]
     case = Case(group="parallel", model=model, shape=shape, mode="train", optimizer="adamw", loss="cross_entropy", threads=1)
