@@ -29,6 +29,11 @@ def rdiv(input: torch.Tensor, value: float) -> torch.Tensor:
     return value / input
 
 
+def rpow(input: torch.Tensor, value: float) -> torch.Tensor:
+    """A number to the power of a tensor."""
+    return value**input
+
+
 def view(input: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """``Tensor.view`` with its shape by name."""
     return input.view(shape)

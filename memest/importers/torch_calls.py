@@ -378,7 +378,7 @@ def _pow(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | No
     base, exponent = given["input"], given["exponent"]
     inplace = {"inplace": True} if name in ("pow_", "__ipow__") else {}
     if not isinstance(base, torch.Tensor):
-        raise UnsupportedError("pow: a number to the power of a tensor has no rule")
+        return [Request("rpow", [exponent], {"value": base})]
     if isinstance(exponent, torch.Tensor):
         return [Request("pow", [base, exponent], inplace)]
     return [Request("pow", [base, None], {"exponent": exponent, **inplace})]

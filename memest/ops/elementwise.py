@@ -196,6 +196,31 @@ def _of_exponent(k: Tape, grad: Tensor, base: Tensor, saved: Saved) -> Tensor:
     return _consumed(k, elementwise(k, grad, factor), mask, log, product, zero, factor)
 
 
+def _rpow(k: Tape, input: Tensor, *, value: float) -> Tensor:
+    """The number is wrapped after the result is there; to the power of 1 is a fill."""
+    k.save(input=input)
+    dtype = "float32" if isinstance(value, float) and input.dtype not in FLOATING else input.dtype
+    out = k.empty(input.shape, dtype)
+    if value != 1:
+        number = scalar(k, value)
+        casts = [k.empty(t.shape, dtype, t.strides) for t in (number, input) if t.dtype != dtype]
+        k.free(*reversed(casts), number)
+    k.save(result=out)
+    return out
+
+
+def _rpow_backward(k: Tape, saved: Saved, grads: Grads, *, value: float) -> list[Tensor | None]:
+    """pow_backward_exponent: grad * (result * log(value)), of a power of 0 only where the exponent is negative."""
+    grad = incoming(grads)
+    factor = with_number(k, saved["result"], 1.0)
+    if value:
+        return [_consumed(k, elementwise(k, grad, factor), factor)]
+    zero = k.empty((), grad.dtype)
+    mask = with_number(k, saved["input"], 0, "bool")
+    kept = where(k, mask, zero, factor)
+    return [_consumed(k, elementwise(k, grad, kept), kept, mask, zero, factor)]
+
+
 def _floor_divide(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
     return binary(k, input, operand(k, other, value), inplace)
 
@@ -270,6 +295,20 @@ ROWS = (
         ),
         source=f"derivatives.yaml: pow.Tensor_Scalar, pow.Tensor_Tensor; {NATIVE}/Pow.cpp",
         saves=("input", "exponent", "result"),
+    ),
+    row(
+        "rpow",
+        _rpow,
+        _rpow_backward,
+        (Attribute(name="value", default=REQUIRED, check=number),),
+        (
+            *(Example(shapes=((4, 5),), attributes={"value": value}) for value in (2.0, 10000, 1, 0)),
+            *(Example(shapes=((8,),), attributes={"value": value}, dtypes=("int64",)) for value in (2, 2.5)),
+            Example(shapes=((2, 3, 4, 5),), attributes={"value": 0.5}, layout="channels_last"),
+        ),
+        f"derivatives.yaml: pow.Scalar; {NATIVE}/Pow.cpp",
+        saves=("input", "result"),
+        torch="validation.adapters.rpow",
     ),
     _row(
         "floor_divide",

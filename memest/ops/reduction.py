@@ -222,6 +222,8 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
     input: Tensor = saved["input"]
     if not input.ndim:
         return [incoming(grads)]
+    if input.dtype != incoming(grads).dtype:
+        input = empty_like(k, input, incoming(grads).dtype)
     zeros = with_number(k, input, 0, "bool")
     if dim is None:
         k.free(zeros)
@@ -238,12 +240,18 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
 
 def _cumsum(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
     wrapped(dim, input.ndim)
-    return k.empty(input.shape, _accumulated(input.dtype, dtype))
+    k.note(dtype=input.dtype)
+    out = k.empty(input.shape, _accumulated(input.dtype, dtype))
+    if input.dtype != out.dtype:
+        k.free(empty_like(k, input, out.dtype))
+    return out
 
 
 def _cumsum_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int, dtype: str | None) -> list[Tensor | None]:
-    """grad.flip(dim).cumsum(dim).flip(dim)."""
+    """cumsum_backward(grad.to(self.scalar_type()), dim): grad.flip(dim).cumsum(dim).flip(dim)."""
     grad = incoming(grads)
+    if grad.dtype != saved["dtype"]:
+        grad = empty_like(k, grad, saved["dtype"])
     if grad.numel <= 1 or grad.shape[wrapped(dim, grad.ndim)] == 1:
         return [grad]
     flipped = empty_like(k, grad)
@@ -276,6 +284,11 @@ def _examples(*calls: dict[str, Any]) -> tuple[Example, ...]:
 
 
 ALONG = _examples({}, {"dim": 1}, {"dim": (2, 3), "keepdim": True})
+CASTING = (
+    Example(shapes=(BCHW,), attributes={"dim": 1, "dtype": "float64"}),
+    Example(shapes=(BCHW,), attributes={"dim": 1, "dtype": "float32"}, dtypes=("bfloat16",)),
+    Example(shapes=(BCHW,), attributes={"dim": 1, "dtype": "float32"}, dtypes=("bool",)),
+)
 LARGE = Example(shapes=((8, 16, 16, 17),), attributes={})
 
 
@@ -283,8 +296,8 @@ _row = partial(row, source=f"{DERIVED}/ReduceOps.cpp")
 
 
 ROWS = (
-    _row("sum", _sum, _sum_backward, (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
-    _row("mean", _mean, _mean_backward, (DIMS, KEEP, DTYPE), (*ALONG, LARGE)),
+    _row("sum", _sum, _sum_backward, (DIMS, KEEP, DTYPE), (*ALONG, LARGE, *CASTING)),
+    _row("mean", _mean, _mean_backward, (DIMS, KEEP, DTYPE), (*ALONG, LARGE, *CASTING)),
     _row("var", _var, _var_backward, (DIMS, CORRECTION, KEEP), (*ALONG, LARGE), saves=("input",)),
     _row("std", _std, _std_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input", "result")),
     _row("var_mean", _var_mean, _var_mean_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input",)),
@@ -350,10 +363,10 @@ ROWS = (
         _prod,
         _prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
-        (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1})),
+        (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
         saves=("input", "result"),
     ),
-    _row("cumsum", _cumsum, _cumsum_backward, (DIM, DTYPE), _examples({"dim": 1}, {"dim": -1})),
+    _row("cumsum", _cumsum, _cumsum_backward, (DIM, DTYPE), (*_examples({"dim": 1}, {"dim": -1}), *CASTING)),
 )
 COMPOSITE_ROWS = (
     *(
