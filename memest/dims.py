@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -28,6 +29,7 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2}
 _AST_OPS: dict[type, str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
 MAX_DEPTH = 200
 MAX_LENGTH = 20_000
+LONG = 400
 
 
 _KNOWN: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
@@ -36,9 +38,10 @@ _KNOWN: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
 class Expr:
     """An immutable integer expression. Equal expressions are one object, so large ones share their parts and compare at once."""
 
-    __slots__ = ("__weakref__", "_text", "args", "op")
+    __slots__ = ("__weakref__", "_rank", "_text", "args", "op")
     op: str
     args: tuple[Any, ...]
+    _rank: str | None
     _text: str | None
 
     def __new__(cls, op: str, args: tuple[Any, ...]) -> Expr:
@@ -46,8 +49,18 @@ class Expr:
         found = _KNOWN.get(key)
         if found is None:
             found = _KNOWN[key] = object.__new__(cls)
-            found.op, found.args, found._text = op, args, None
+            found.op, found.args, found._text, found._rank = op, args, None, None
         return found
+
+    @property
+    def rank(self) -> str:
+        """What orders expressions: the text of a short one; of a long one a digest, as parts that are shared would be written over and
+        over."""
+        if self._rank is None:
+            parts = _rank(self.args)
+            short = len(parts) <= LONG and "~" not in parts
+            self._rank = self.text if short else f"~{blake2b(f'{self.op}{parts}'.encode(), digest_size=12).hexdigest()}"
+        return self._rank
 
     @property
     def text(self) -> str:
@@ -95,6 +108,12 @@ class Expr:
 
     def __reduce__(self) -> Any:
         return parse, (self.text,)
+
+
+def _rank(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_rank, value))})"
+    return value.rank if isinstance(value, Expr) else str(value)
 
 
 def _evaluated(e: Any, sizes: Mapping[str, int], done: dict[Expr, int]) -> Any:
@@ -178,6 +197,8 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
         return _divided(op, a, b)
     if op == "//" and isinstance(a, Expr) and isinstance(b, Expr):
         return _cancelled(a, b)
+    if op == "%" and isinstance(b, Expr):
+        return _remainder(a, b)
     return Expr(op, (a, b))
 
 
@@ -221,7 +242,7 @@ def _from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
 
 
 def product(parts: Iterable[Expr | int]) -> Expr | int:
-    """The product, flat: the number last, the other factors in the order of their texts."""
+    """The product, flat: the number last, the other factors in order."""
     number = 1
     factors: list[Expr] = []
     stack: list[Expr | int] = list(parts)
@@ -235,7 +256,7 @@ def product(parts: Iterable[Expr | int]) -> Expr | int:
             factors.append(e)
     if number == 0 or not factors:
         return number
-    factors.sort(key=lambda e: e.text)
+    factors.sort(key=lambda e: e.rank)
     result = factors[0]
     for factor in factors[1:]:
         result = Expr("*", (result, factor))
@@ -250,6 +271,16 @@ def _cancelled(a: Expr, b: Expr) -> Expr | int:
             return Expr("//", (a, b))
         rest.remove(factor)
     return product(rest)
+
+
+def _remainder(a: Expr | int, b: Expr) -> Expr | int:
+    """``a % b``, without the whole multiples of ``b`` in ``a``."""
+    if a is b or a == 0:
+        return 0
+    terms, constant = linear(a)
+    if b not in terms:
+        return Expr("%", (a, b))
+    return _combine("%", _from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
 
 
 def every_factor(e: Expr | int) -> list[Expr | int]:
@@ -299,7 +330,7 @@ class Opaque(Expr):
         found = _KNOWN.get(key)
         if found is None:
             found = _KNOWN[key] = object.__new__(cls)
-            found.op, found.args, found._text, found.function = name, args, None, function
+            found.op, found.args, found._text, found._rank, found.function = name, args, None, None, function
         assert isinstance(found, Opaque)
         return found
 

@@ -132,9 +132,11 @@ def broadcast(*shapes: Sequence[int]) -> Shape:
     for shape in shapes:
         offset = ndim - len(shape)
         for d, n in enumerate(shape):
-            if n == 1:
-                continue
             have = out[offset + d]
+            if n == 1:
+                if type(have) is int and have == 1:
+                    out[offset + d] = n  # which may be a symbol's value
+                continue
             if have not in (1, n):
                 raise ValueError(f"sizes {have} and {n} of dimension {offset + d} do not broadcast")
             out[offset + d] = n

@@ -7,7 +7,8 @@ from itertools import product
 import pytest
 
 from memest.conditions import reduced
-from memest.dims import Guard, parse, parse_guard
+from memest.dims import Dim, Guard, expression, parse, parse_guard, symbol
+from memest.tensor import broadcast
 
 CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "never false": (["N != 0", "H*4 >= 0", "N*H*64 > 0"], ()),
@@ -53,3 +54,28 @@ def test_expressions_are_normal_forms() -> None:
     assert parse("W*H*N*4") == parse("4*N*H*W")
     assert parse("(6*H + 5) % 3") == 2
     assert Guard("==", parse("H//2"), 3).holds({"H": 7})
+
+
+def test_whole_multiples_leave_remainders_by_a_size() -> None:
+    for text, simple in (("H % H", "0"), ("(H - H % H) % H", "0"), ("(H*3 + W) % H", "W % H"), ("(W - H*2 + 5) % H", "(W + 5) % H")):
+        e = parse(text)
+        assert e == parse(simple), text
+        for h, w in product(range(1, 12), range(40, 60)):
+            assert (e if isinstance(e, int) else e.evaluate({"H": h, "W": w})) == eval(text, {"H": h, "W": w})
+
+
+def test_expressions_that_share_parts_are_never_written_out() -> None:
+    """Each contains the one before it twice: the text of the last would not fit on any disk."""
+    size = Dim(8, symbol("H"))
+    other = Dim(3, symbol("W"))
+    for _ in range(100):
+        size = size % (size * other + 1) + size // 2
+    product_of_both = [size * other, other * size]
+    assert product_of_both[0].expr is product_of_both[1].expr
+    assert size.expr.evaluate({"H": 8, "W": 3}) == int.__int__(size)
+
+
+def test_a_dim_of_one_is_not_lost_in_broadcasting() -> None:
+    n = Dim(1, symbol("N"))
+    for shapes in (((n, 4), (1, 4)), ((1, 4), (n, 4)), ((4,), (n, 1))):
+        assert expression(broadcast(*shapes)[0]) is symbol("N")

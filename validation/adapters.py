@@ -173,6 +173,11 @@ def index_select(input: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Te
     return torch.index_select(input, dim, index)
 
 
+def tensor_split(input: torch.Tensor, indices_or_sections: int | tuple[int, ...], dim: int = 0) -> tuple[torch.Tensor, ...]:
+    """``torch.tensor_split`` with one name for what it splits by."""
+    return torch.tensor_split(input, indices_or_sections, dim)
+
+
 def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...]) -> torch.Tensor:
     """``input[...]`` with ``indices`` at ``dims`` and ``:`` elsewhere."""
     entries: list[Any] = [slice(None)] * input.ndim
@@ -181,9 +186,11 @@ def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...
     return input[tuple(entries)]
 
 
-def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+def flash_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, scale: float | None = None
+) -> torch.Tensor:
     """The fused kernel itself; its second output is dropped."""
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=attn_mask)[0]
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=attn_mask, scale=scale)[0]
 
 
 def additive_mask(mask: torch.Tensor, dtype: str = "float32") -> torch.Tensor:

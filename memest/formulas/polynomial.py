@@ -67,7 +67,7 @@ class Polynomial:
     @property
     def ordered(self) -> list[tuple[Monomial, Fraction]]:
         """Its terms as they are read: the highest degree first, the constant last."""
-        return sorted(self.terms.items(), key=lambda item: (-degree(item[0]), [(a.text, -p) for a, p in item[0]]))
+        return sorted(self.terms.items(), key=lambda item: (-degree(item[0]), [(a.rank, -p) for a, p in item[0]]))
 
 
 def number(value: int | Fraction) -> Polynomial:
@@ -113,7 +113,7 @@ def times(a: Monomial, b: Monomial) -> Monomial:
     powers = dict(a)
     for factor, power in b:
         powers[factor] = powers.get(factor, 0) + power
-    return tuple(sorted(powers.items(), key=lambda item: item[0].text))
+    return tuple(sorted(powers.items(), key=lambda item: item[0].rank))
 
 
 def quotient(a: Monomial, b: Monomial) -> Monomial | None:
@@ -123,7 +123,7 @@ def quotient(a: Monomial, b: Monomial) -> Monomial | None:
         powers[factor] = powers.get(factor, 0) - power
     if any(p < 0 for p in powers.values()):
         return None
-    return tuple((f, p) for f, p in sorted(powers.items(), key=lambda item: item[0].text) if p)
+    return tuple((f, p) for f, p in sorted(powers.items(), key=lambda item: item[0].rank) if p)
 
 
 def degree(m: Monomial) -> int:

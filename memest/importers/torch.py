@@ -35,6 +35,7 @@ from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.timeline import Caller, operator_named
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
 
 
 def from_torch(module: nn.Module, example: Any, *, name: str | None = None) -> Graph:
@@ -118,6 +119,12 @@ def _record(module: nn.Module, positional: list[torch.Tensor], keywords: dict[st
             for registry, key, t in own:  # functional_call leaves its twins in a module that stands under two names
                 registry[key] = t
         return recorder.finish(result)
+
+
+def _twin(t: torch.Tensor) -> torch.Tensor:
+    """Another meta tensor with the metadata of ``t``."""
+    with torch._C.DisableTorchFunction():
+        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
 
 
 class _Tracked:
@@ -311,8 +318,8 @@ class _Recorder(TorchFunctionMode):
             values = self._by_rule(row, entries, request)
             self.drops.append([])
             produced = self._execute(request, func, args, kwargs, values, tensors)
-            if request.op == "to" and produced is tensors[0]:
-                produced = torch.ops.aten.alias(produced)  # a name of its own, which may die first: under autocast it can be a copy
+            if request.op in MAY_COPY and produced is tensors[0]:
+                produced = _twin(produced)  # a name of its own: in other dtypes and layouts it is a copy, and the input dies first
             outputs = self._adopt(name, produced, values, row.name)
         given = {k: tidy(row, k, v) for k, v in request.attributes.items()}
         written = {k: v for k, v in given.items() if v != default_of(row, k)}
@@ -358,8 +365,7 @@ class _Recorder(TorchFunctionMode):
             return type(produced)(self._on_its_own(t) for t in produced) if type(produced) in (tuple, list) else produced
         if not isinstance(produced, torch.Tensor) or not produced._is_view() or id(produced) in self.tracked:
             return produced
-        with torch._C.DisableTorchFunction():
-            return torch.empty_strided(produced.shape, produced.stride(), dtype=produced.dtype, device="meta")
+        return _twin(produced)
 
     def _adopt(self, name: str, produced: Any, values: Sequence[Value | None], op: str) -> tuple[str, ...]:
         """Names for the outputs; each must have the shape our row says."""

@@ -517,7 +517,14 @@ def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> list[
     return [made]
 
 
+def _tensor_split(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``indices`` and ``sections`` are one place under two names."""
+    named = {"indices_or_sections" if k in ("indices", "sections") else k: v for k, v in kwargs.items()}
+    return [request("tensor_split", bound(("input", "indices_or_sections", "dim"), args, named), {})]
+
+
 SPECIAL: dict[str, tuple[str, Call]] = {
+    "tensor_split": ("tensor_split", _tensor_split),
     "__getitem__": ("getitem", _getitem),
     **dict.fromkeys(("pow", "pow_", "__pow__", "__ipow__"), ("pow", _pow)),
     **dict.fromkeys(("feature_dropout", "feature_dropout_"), ("dropout2d", _feature_dropout)),

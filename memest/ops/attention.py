@@ -9,15 +9,19 @@ native/cpu/FlashAttentionKernel.cpp (buffers).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
-from memest.dtypes import FLOATING, HALVES
+from memest.dtypes import FLOATING, HALVES, ITEMSIZE
 from memest.errors import ShapeError
+from memest.libraries.cpu import Cpu
+from memest.ops.attention_products import MOST_ROWS, computes, most_of_products, products_of_blocks
 from memest.ops.composite import Caller, Composite
 from memest.ops.kernels import contiguous, empty_like, iterator_strides, transpose
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional, text
+from memest.ops.sealed import sealed
 from memest.ops.tape import Tape, Tensor
-from memest.tensor import Shape
+from memest.tensor import Shape, Spec
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
@@ -38,7 +42,7 @@ def _block(queries: int, keys: int) -> tuple[int, int]:
     return min(rows, queries), min(KEYS_IN_BLOCK, keys)
 
 
-def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> Tensor:
+def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, scale: float | None) -> Tensor:
     batch, heads, queries, size = query.shape
     accumulate = _accumulate_dtype(query.dtype)
     out = empty_like(k, query)
@@ -62,12 +66,25 @@ def _spread_mask(k: Tape, mask: Tensor | None, query: Tensor, key: Tensor) -> Te
     return k.empty((batch, heads, query.shape[2], key.shape[2]), mask.dtype)
 
 
-def _flash_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
-    """All three gradients are made, wanted or not, and lie as (batch, length, heads, size). Of the threads' row sums torch's
-    profiler sees those of the calling thread."""
+def _flash_backward(k: Tape, saved: Saved, grads: Grads, *, scale: float | None) -> list[Tensor | None]:
+    """All three gradients are made, wanted or not, and lie as (batch, length, heads, size)."""
     (grad,) = grads
     assert grad is not None
-    query, key, value, mask = saved["query"], saved["key"], saved["value"], saved.get("attn_mask")
+    operands = (grad, saved["query"], saved["key"], saved["value"], saved.get("attn_mask"))
+    scaled = saved["query"].shape[3] != 1 if scale is None else scale != 1
+    if computes(k.cpu, saved["query"].dtype):
+        made = sealed(k, "flash_attention_backward", _flash_gradients, _most_of_gradients, operands, scaled=scaled)
+    else:
+        made = _flash_gradients(k, *operands, scaled=scaled)
+    gradients: list[Tensor | None] = [k.alias(t, turned.shape, turned.strides) for t in made for turned in (transpose(k, t, 1, 2),)]
+    return [*gradients, None] if saved["has_mask"] else gradients
+
+
+def _flash_gradients(
+    k: Tape, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaled: bool
+) -> list[Tensor]:
+    """What the kernel makes, and what its threads hold while it does. Of the threads' row sums torch's profiler sees those of the calling
+    thread."""
     made = [k.empty(transpose(k, t, 1, 2).shape, t.dtype) for t in (query, key, value)]
     above = contiguous(k, transpose(k, grad, 1, 2))
     copies = [contiguous(k, transpose(k, t, 1, 2)) for t in (query, key, value) if t.strides[-1] != 1]
@@ -76,10 +93,19 @@ def _flash_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     accumulate = _accumulate_dtype(query.dtype)
     buffer = k.empty((k.cpu.threads, 2 * rows * cols), accumulate)
     reduced = k.empty((k.cpu.threads, 2 * rows * cols), query.dtype) if query.dtype in HALVES else None
-    k.free(k.empty((rows,), accumulate))
-    k.free(reduced, buffer, spread, *reversed(copies), above)
-    gradients: list[Tensor | None] = [k.alias(t, turned.shape, turned.strides) for t in made for turned in (transpose(k, t, 1, 2),)]
-    return [*gradients, None] if saved["has_mask"] else gradients
+    sums = k.empty((rows,), accumulate)
+    if computes(k.cpu, query.dtype):
+        products_of_blocks(k, query, key, (rows, cols), scaled)
+    k.free(sums, reduced, buffer, spread, *reversed(copies), above)
+    return made
+
+
+def _most_of_gradients(cpu: Cpu, grad: Spec, query: Spec, key: Spec, value: Spec, mask: Spec | None, *, scaled: bool) -> tuple[Any, ...]:
+    """No fewer bytes than that: gradients and copies of everything, a mask for every score, buffers of the largest blocks."""
+    given = sum(prod(t.shape) * ITEMSIZE[t.dtype] for t in (grad, query, key, value))
+    scores = prod(query.shape[:3]) * key.shape[2] * ITEMSIZE[mask.dtype] if mask is not None else 0
+    buffers = cpu.threads * 2 * MOST_ROWS * KEYS_IN_BLOCK * (4 + 2) + 4 * MOST_ROWS
+    return (2 * given + scores + buffers + most_of_products(cpu, query.shape[3]),)
 
 
 def _can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, enable_gqa: bool) -> bool:
@@ -169,7 +195,7 @@ def _attention(
     if attn_mask is not None and attn_mask.spec.dtype == "bool":
         attn_mask = c.call("_additive_mask", attn_mask, dtype=query.spec.dtype)
     if fused:
-        return c.call("_flash_attention", query, key, value, attn_mask)
+        return c.call("_flash_attention", query, key, value, attn_mask, scale=scale)
     return _math(c, query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
 
 
@@ -208,7 +234,9 @@ def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: flo
     return c.call("to", c.call("matmul", weights, value), dtype=dtype)
 
 
+SCALE = Attribute(name="scale", default=None, check=optional(number))
 QUERY_KEY_VALUE = ("query", "key", "value", "attn_mask?")
+LONG = ((1, 3, 70, 32), (1, 3, 530, 32), (1, 3, 530, 32))  # several blocks
 HEADS = ((2, 3, 10, 16), (2, 3, 12, 16), (2, 3, 12, 16))
 SOURCE = "aten/src/ATen/native/transformers/attention.cpp"
 
@@ -217,11 +245,16 @@ ROWS = (
         name="_flash_attention",
         torch="validation.adapters.flash_attention",
         roles=QUERY_KEY_VALUE,
-        attributes=(),
+        attributes=(SCALE,),
         forward=_flash,
         saves=("query", "key", "value", "attn_mask", "output", "logsumexp"),
         backward=_flash_backward,
-        examples=(Example(shapes=(*HEADS, None), attributes={}), Example(shapes=(*HEADS, (10, 12)), attributes={}, frozen=(3,))),
+        examples=(
+            Example(shapes=(*HEADS, None), attributes={}),
+            Example(shapes=(*HEADS, (10, 12)), attributes={"scale": 1.0}, frozen=(3,)),
+            Example(shapes=(*LONG, None), attributes={}, dtypes=("bfloat16",) * 3),
+            Example(shapes=(*LONG, (70, 530)), attributes={"scale": 1.0}, dtypes=("bfloat16",) * 3, frozen=(3,)),
+        ),
         source=f"derivatives.yaml: _scaled_dot_product_flash_attention_for_cpu; {SOURCE}, native/cpu/FlashAttentionKernel.cpp",
     ),
     Operator(
@@ -267,7 +300,7 @@ COMPOSITE_ROWS = (
         attributes=(
             Attribute(name="dropout_p", default=0.0, check=number),
             Attribute(name="is_causal", default=False, check=flag),
-            Attribute(name="scale", default=None, check=optional(number)),
+            SCALE,
             Attribute(name="enable_gqa", default=False, check=flag),
         ),
         compose=_attention,

@@ -92,6 +92,19 @@ def _chunk(c: Caller, input: Any, *, chunks: int, dim: int) -> Any:
     return _tuple(c.call("split", input, split_size_or_sections=max((length + chunks - 1) // chunks, 1), dim=dim))
 
 
+def _tensor_split(c: Caller, input: Any, *, indices_or_sections: Any, dim: int) -> Any:
+    d = wrapped(dim, len(input.shape))
+    length = input.shape[d]
+    if isinstance(indices_or_sections, int):
+        if indices_or_sections <= 0:
+            raise ShapeError(f"tensor_split needs a positive number of sections, got {indices_or_sections}")
+        size, more = length // indices_or_sections, length % indices_or_sections
+        borders = [i * size + min(i, more) for i in range(1, indices_or_sections)]
+    else:
+        borders = list(indices_or_sections)
+    return tuple(c.call("slice", input, dim=d, start=a, end=b) for a, b in zip([0, *borders], [*borders, length], strict=True))
+
+
 def _tuple(result: Any) -> tuple[Any, ...]:
     return result if isinstance(result, tuple) else (result,)
 
@@ -198,6 +211,13 @@ COMPOSITE_ROWS = (
     _composite("narrow", _narrow, (DIM, attribute("start"), attribute("length")), calls((BCHW, {"dim": 1, "start": 1, "length": 2}))),
     _composite(
         "chunk", _chunk, (attribute("chunks"), attribute("dim", 0)), calls((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2}))
+    ),
+    _composite(
+        "tensor_split",
+        _tensor_split,
+        (attribute("indices_or_sections", check=dim_or_dims), attribute("dim", 0)),
+        calls((BCHW, {"indices_or_sections": 2, "dim": 1}), (BCHW, {"indices_or_sections": (1, -1), "dim": 2})),
+        torch="validation.adapters.tensor_split",
     ),
     _composite(
         "getitem",

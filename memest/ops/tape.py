@@ -161,6 +161,23 @@ class Tape:
                 self._alive.remove(t.slot)
                 self._events.append(Event(t.slot, -1, False))
 
+    def mark(self) -> int:
+        """This place, for :meth:`again`."""
+        return len(self._events)
+
+    def again(self, since: int, times: int) -> None:
+        """What was allocated and dropped from the mark ``since`` on happens ``times`` times more. (Where the count is not a plain number
+        it is left at once: what the call holds at most is the same.)"""
+        if type(times) is not int:
+            return
+        part = self._events[since:]
+        for _ in range(times):
+            fresh: dict[int, int] = {}
+            for slot, nbytes, scratch in part:
+                if nbytes >= 0:
+                    fresh[slot], self._next = self._next, self._next + 1
+                self._events.append(Event(fresh[slot], nbytes, scratch))
+
     def save(self, **roles: Tensor | None) -> None:
         """Keep tensors for backward under their roles; nothing happens when no gradient is wanted. The place counts: torch keeps what a
         kernel reads before it runs, and what it gives after that (a recomputation ends with the last tensor it has to keep)."""
