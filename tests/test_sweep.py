@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import memest
+from memest.dims import parse_guard
 from memest.errors import UsageError
 from memest.planning import peaks as finding
 from memest.planning import sweep as sweeping
@@ -123,3 +124,11 @@ def test_bad_axes_are_refused_by_name(axes: dict[str, Any], said: str) -> None:
 
 def test_the_bound_on_points_is_said() -> None:
     assert sweeping.MOST_POINTS >= 10**6
+
+
+def test_sizes_with_a_single_value_need_not_be_given() -> None:
+    """As a position embedding demands: the graph says that H is 64 and W is 96."""
+    graph = memest.model(SMALL).with_(guards=(parse_guard("H == 64"), parse_guard("W == 96")))
+    found = memest.sweep(graph, batch=[1, 3])
+    assert [int(n) for n in found["peak_bytes"]] == [memest.estimate(graph, input_shape=(n, 3, 64, 96)).peak_bytes for n in (1, 3)]
+    assert memest.fit(graph, budget=int(found["peak_bytes"][1])).value == 3

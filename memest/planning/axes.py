@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memest.conditions import reduced
 from memest.dims import Expr
 from memest.errors import UsageError, did_you_mean
 from memest.graph import Graph
@@ -23,6 +24,12 @@ def batch_symbol(graph: Graph) -> str | None:
     """The symbol that is the first dim of the first input; None where it is a number."""
     first = graph.inputs[0].shape[:1]
     return str(first[0].args[0]) if first and isinstance(first[0], Expr) and first[0].op == "symbol" else None
+
+
+def pinned_sizes(graph: Graph) -> dict[str, int]:
+    """The symbols that can have a single value, as a position embedding's size demands."""
+    conditions = reduced(graph.guards, symbols_in_order(graph))
+    return {s: n for s, n in conditions.least.items() if conditions.most.get(s) == n}
 
 
 def groups_of(graph: Graph, texts: Sequence[str]) -> list[tuple[str, ...]]:

@@ -17,7 +17,7 @@ from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, Job, estimate, prepare
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
-from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
+from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks, piece_at
 from memest.program import LiveSets
 from memest.units import parse_budget
@@ -260,6 +260,7 @@ def _fixed(graph: Graph, groups: Sequence[tuple[str, ...]], batch: int | None, s
             raise UsageError(f"{title} varies, so it cannot be given too")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{title}: sizes are positive whole numbers, got {value!r}")
+    given = {**{s: n for s, n in pinned_sizes(graph).items() if s not in varied}, **given}
     missing = ["batch" if s == first else s for s in known if s not in varied and s not in given]
     if missing:
         raise UsageError(f"give {', '.join(f'{m}=…' for m in missing)}, or let it vary")

@@ -19,7 +19,7 @@ from memest.errors import UsageError, did_you_mean
 from memest.estimate import Job, prepare
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
-from memest.planning.axes import batch_symbol, symbols_in_order
+from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
 
 Column = NDArray[Any]
@@ -221,7 +221,8 @@ def _size_axes(
             raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
     if sum(map(len, given)) > len(named):
         raise UsageError("a size is given on two axes; name each once")
-    missing = [s for s in known if s not in named]
+    given.update({(s,): n for s, n in pinned_sizes(graph).items() if s not in named})
+    missing = [s for s in known if s not in {s for tied in given for s in tied}]
     if missing:
         raise UsageError(f"no values are given for {', '.join('batch' if s == first else s for s in missing)}")
     if not known:
