@@ -23,6 +23,7 @@ def tidy(row: Any, key: str, value: Any) -> Any:
 
 
 def default_of(row: Any, key: str) -> Any:
+    """The default of the row's attribute ``key``; None where it has no such attribute."""
     return next((a.default for a in row.attributes if a.name == key), None)
 
 
@@ -36,6 +37,7 @@ def written_as(value: Any) -> Any:
 
 
 def with_drops(layer: Layer, drops: Sequence[str]) -> Layer:
+    """``layer``, which lets go of ``drops`` when it has run."""
     return replace(layer, drops=tuple(drops))
 
 

@@ -88,6 +88,7 @@ class Player:
         self.parallel.hold_residents()
 
     def play(self) -> Timeline:
+        """The whole step."""
         if self.recipe.training:
             train(self)
         elif self.recipe.tiles is not None:

@@ -37,6 +37,7 @@ JOBS_BUFFERED = 8
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The forward kernel's plan; None where it refuses."""
     if not _is_accepted(problem):
         return None
     scratchpad = 0
@@ -49,6 +50,7 @@ def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the input's gradient; None where the kernel refuses."""
     if not _is_accepted(problem):
         return None
     scratchpad = 0
@@ -59,6 +61,7 @@ def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the weight's gradient; None where the kernel refuses."""
     if not _is_accepted(problem):
         return None
     reduction = problem.batch * prod(problem.output_size)

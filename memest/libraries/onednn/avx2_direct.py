@@ -38,6 +38,7 @@ REDUCER_BUFFER = 1 << 21
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The forward kernel's plan; None where it refuses."""
     if is_too_large(problem):
         return None
     ic, oc = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -58,6 +59,7 @@ def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the input's gradient; None where the kernel refuses."""
     if is_too_large(problem) or _dilates_strided(problem):
         return None
     ic, oc = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -79,6 +81,7 @@ def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the weight's gradient; None where the kernel refuses."""
     if is_too_large(problem):
         return None
     ic, oc = problem.in_channels // problem.groups, problem.out_channels // problem.groups

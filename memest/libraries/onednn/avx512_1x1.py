@@ -42,6 +42,7 @@ WIDE_ROWS = 14
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The forward kernel's plan; None where it refuses."""
     if cpu.isa != "avx512" or not is_accepted(problem):
         return None
     scratchpad = 0
@@ -54,6 +55,7 @@ def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the input's gradient; None where the kernel refuses."""
     if cpu.isa != "avx512" or not is_accepted(problem):
         return None
     scratchpad = 0
@@ -64,6 +66,7 @@ def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the weight's gradient; None where the kernel refuses."""
     if cpu.isa != "avx512" or not is_accepted(problem):
         return None
     threads, reducing_threads = _weights_threads(problem, cpu.threads)

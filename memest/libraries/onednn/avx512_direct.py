@@ -45,6 +45,7 @@ BARRIER_BYTES = 4096 + PAGE_BYTES
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The forward kernel's plan; None where it refuses."""
     if cpu.isa != "avx512" or is_too_large(problem):
         return None
     g = geometry_of(problem)
@@ -65,6 +66,7 @@ def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the input's gradient; None where the kernel refuses."""
     if cpu.isa != "avx512" or is_too_large(problem):
         return None
     g = geometry_of(problem)
@@ -79,6 +81,7 @@ def backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
 
 
 def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
+    """The plan of the weight's gradient; None where the kernel refuses."""
     if cpu.isa != "avx512" or is_too_large(problem):
         return None
     g = geometry_of(problem)

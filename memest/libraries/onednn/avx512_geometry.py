@@ -35,6 +35,7 @@ class Geometry(NamedTuple):
 
     @property
     def is_first_layer(self) -> bool:
+        """True for images of few channels, whose layout stays plain."""
         return self.ic < BLOCK and self.groups == 1
 
 

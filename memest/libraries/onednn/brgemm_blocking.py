@@ -92,18 +92,22 @@ class Shape(NamedTuple):
 
     @property
     def back(self) -> int:
+        """Padding after the last plane that the output reaches."""
         return (self.od - 1) * self.sd + (self.kd - 1) * self.dd + 1 - self.id - self.front
 
     @property
     def bottom(self) -> int:
+        """Padding after the last row."""
         return (self.oh - 1) * self.sh + (self.kh - 1) * self.dh + 1 - self.ih - self.top
 
     @property
     def right(self) -> int:
+        """Padding after the last column."""
         return (self.ow - 1) * self.sw + (self.kw - 1) * self.dw + 1 - self.iw - self.left
 
     @property
     def kernel_volume(self) -> int:
+        """Points of the kernel."""
         return self.kd * self.kh * self.kw
 
     @property
@@ -176,6 +180,7 @@ class Spans(NamedTuple):
 
 
 def round_up(n: int, multiple: int) -> int:
+    """The least multiple that is no less than ``n``."""
     return -(-n // multiple) * multiple
 
 
