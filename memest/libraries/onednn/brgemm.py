@@ -31,7 +31,6 @@ from memest.libraries.onednn.brgemm_blocking import (
     is_supported,
     offsets_fit,
     register_block,
-    round_up,
     shape_of,
     share_of,
     sums_bytes_of,
@@ -40,6 +39,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     widest_block,
 )
 from memest.libraries.onednn.problem import Convolution, Plan
+from memest.libraries.onednn.rounding import round_up
 
 MAX_VIRTUAL_PADDING = 100
 MAX_COPIED_ROW = 10800

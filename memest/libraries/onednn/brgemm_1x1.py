@@ -25,7 +25,6 @@ from memest.libraries.onednn.brgemm_blocking import (
     is_supported,
     offsets_fit,
     register_block,
-    round_up,
     shape_of,
     share_of,
     sums_bytes_of,
@@ -34,6 +33,7 @@ from memest.libraries.onednn.brgemm_blocking import (
     widest_block,
 )
 from memest.libraries.onednn.problem import Convolution, Plan
+from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import quotient, single
 
 MOST_ROW_BYTES = 1001

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import product, quotient, single, total
 from memest.remembered import remembered
 
@@ -177,11 +178,6 @@ class Spans(NamedTuple):
     in_thread: int
     in_thread_row: int
     per_position: int
-
-
-def round_up(n: int, multiple: int) -> int:
-    """The least multiple that is no less than ``n``."""
-    return -(-n // multiple) * multiple
 
 
 @remembered(maxsize=64, always=True)

@@ -25,6 +25,7 @@ from memest.libraries.onednn.brgemm_blocking import (
 )
 from memest.libraries.onednn.problem import Convolution, Plan, layout
 from memest.libraries.onednn.rough import End, wanted
+from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import quotient, single
 from memest.remembered import remembered
 
@@ -129,7 +130,7 @@ def _rough_plan(problem: Convolution, shape: Shape, target: _Target, end: End) -
     if end == "least":
         return channels_last_plan(problem, name, tags[0], _scratchpad_of(shape, target, 1, (target.simd, shape.sw), 1))
     tiles = shape.id * shape.ih * -(-shape.iw // shape.sw)
-    widest = 4 * target.simd, _round_up(shape.iw, shape.sw)
+    widest = 4 * target.simd, round_up(shape.iw, shape.sw)
     return channels_last_plan(problem, name, tags[-1], _scratchpad_of(shape, target, tiles, widest, shape.kd * shape.kh))
 
 
@@ -192,13 +193,13 @@ def _scratchpad_of(shape: Shape, target: _Target, tiles: int, block: tuple[int, 
     an image, a ``block`` of so many channels and columns, and so many rows of the kernel at once."""
     machine, (channels, width) = target.machine, block
     uneven = _has_uneven_width(shape)
-    oc = _round_up(shape.oc, 2) if machine.sums_apart and uneven else shape.oc
+    oc = round_up(shape.oc, 2) if machine.sums_apart and uneven else shape.oc
     buffers = [
-        _round_up(prod(_padded_output(shape)) * shape.groups * oc, PAGE) * machine.itemsize,
-        _round_up(tiles * shape.groups, PAGE),
+        round_up(prod(_padded_output(shape)) * shape.groups * oc, PAGE) * machine.itemsize,
+        round_up(tiles * shape.groups, PAGE),
     ]
     if uneven:
-        buffers.append(_round_up(width * shape.sw * shape.ic * shape.groups, PAGE) * target.result_itemsize)
+        buffers.append(round_up(width * shape.sw * shape.ic * shape.groups, PAGE) * target.result_itemsize)
     if target.result_itemsize != FLOAT_BYTES:
         buffers.append(channels * (width // shape.sw) * FLOAT_BYTES)
     return batch_bytes_of(machine, kernel_rows * shape.kw) + sum(machine.threads * size + PAGE for size in buffers)
@@ -236,7 +237,7 @@ def _is_mask_head(shape: Shape) -> bool:
 @remembered(maxsize=1024, always=True)
 def _width_candidates(iw: int, sw: int) -> tuple[int, ...]:
     """Widths that split the (rounded up) input width evenly and hold whole strides, widest first."""
-    width = _round_up(iw, sw)
+    width = round_up(iw, sw)
     splits = dict.fromkeys(-(-width // n) for n in range(1, width + 1))
     return tuple(w for w in splits if w % sw == 0 and (iw % sw or iw % w == 0))
 
@@ -249,13 +250,13 @@ def _worth_trying(shape: Shape, target: _Target, ic_block: int, pointwise: bool)
     """oneDNN's quick rejection of the two largest AVX-512 channel blocks."""
     if ic_block not in (48, 64):
         return True
-    rounded = _round_up(shape.ic, target.simd)
+    rounded = round_up(shape.ic, target.simd)
     rounded_bytes = rounded * target.itemsize
     strides = shape.sd * shape.sh * shape.sw
     if pointwise:
         if ic_block == 64:
             return rounded % 64 == 0 and shape.id * shape.ih * shape.iw >= 64 * strides
-        return quotient(shape.ic, _round_up(shape.ic, 48)) >= single(0.95)
+        return quotient(shape.ic, round_up(shape.ic, 48)) >= single(0.95)
     if ic_block == 64:
         return rounded % 64 == 0 and rounded_bytes < 192 * FLOAT_BYTES
     return rounded % 48 == 0 and rounded_bytes <= 384 * FLOAT_BYTES and shape.od * shape.oh * shape.ow > 81 * strides
@@ -291,11 +292,11 @@ def _align_block(block: int, size: int, stride: int) -> int:
 
 def _widest_block(shape: Shape, target: _Target, ic_block: int) -> int:
     """The widest block that still leaves work for every thread."""
-    rounded_width = _round_up(shape.iw, shape.sw)
+    rounded_width = round_up(shape.iw, shape.sw)
     work = shape.batch * shape.groups * -(-shape.ic // ic_block) * shape.id * shape.ih * shape.iw
     share = quotient(work, single(single(0.9) * target.threads))
     widest = min(shape.iw, max(1, min(rounded_width, ceil(share))))
-    return _round_up(widest, shape.sw) if _has_uneven_width(shape) else widest
+    return round_up(widest, shape.sw) if _has_uneven_width(shape) else widest
 
 
 SOURCE, DESTINATION, WEIGHTS = 0, 1, 2
@@ -353,11 +354,11 @@ def _tiling(shape: Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Til
     registers = register_block(target.machine, tile.iw // shape.sw, min(shape.ic, tile.ic), shape.oc)
     assert registers is not None
     rows = registers[0]
-    width = _round_up(shape.iw, shape.sw)
+    width = round_up(shape.iw, shape.sw)
     work = _split_work(shape, target, tile, width)
     span, rows_span = _output_span(shape, tile.iw, target.packed), _output_span(shape, rows, target.packed)
     if pointwise:
-        rows_span = rows * _round_up(shape.oc, target.packed)
+        rows_span = rows * round_up(shape.oc, target.packed)
         loops = _pointwise_loops(shape, target, work, tile, rows)
     else:
         loops = _loops(shape, target, work, tile, rows)
@@ -419,9 +420,9 @@ def _tiling_gain(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: 
     """The shares of useful work: in the last blocks, in the kernel's registers and among the threads."""
     vectors = tile.ic // target.simd
     gain = single(quotient(shape.ic, work.nb_ic * tile.ic) * quotient(vectors * rows, (rows + vectors) * target.machine.registers))
-    gain = single(gain * quotient(width, _round_up(width, tile.iw)))
+    gain = single(gain * quotient(width, round_up(width, tile.iw)))
     gain = single(gain * _balance(shape, target, work, tile, width))
-    return single(gain * quotient(tile.iw, _round_up(tile.iw, rows)))
+    return single(gain * quotient(tile.iw, round_up(tile.iw, rows)))
 
 
 def _kernel_gain(rows: int, width: int) -> float:
@@ -432,7 +433,7 @@ def _kernel_gain(rows: int, width: int) -> float:
 def _balance(shape: Shape, target: _Target, work: _Work, tile: _Tile, width: int) -> float:
     """How evenly the threads are loaded; counted block by block when there are few."""
     if work.job >= target.threads:
-        return quotient(work.total, _round_up(work.total, target.threads))
+        return quotient(work.total, round_up(work.total, target.threads))
     loads = [_thread_load(shape, target, work, tile, width, thread) for thread in range(target.threads)]
     return quotient(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
 
@@ -482,7 +483,7 @@ def _efficiency(shape: Shape, target: _Target, tiling: _Tiling, kd_block: int, k
     cost = single(tiling.source_cost + single(destination_cost * single(tiling.destination_accesses * splits)))
     cost = single(cost + single(weights_cost * tiling.weights_accesses))
     cost = single(single(cost + single(tiling.job * splits)) * target.threads)
-    multiplications = shape.batch * shape.id * shape.ih * _round_up(shape.iw, shape.sw) * shape.oc * shape.ic
+    multiplications = shape.batch * shape.id * shape.ih * round_up(shape.iw, shape.sw) * shape.oc * shape.ic
     return single(single(tiling.gain * quotient(multiplications, cost)) * tiling.kernel_gain)
 
 
@@ -539,17 +540,17 @@ def _loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -
 def _pointwise_loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -> list[_Loop]:
     """The loops around a kernel, and inside it those over the source, outermost first, for unpadded kernels of one point."""
     packed, oc = target.packed, shape.oc
-    pixel = _round_up(oc, packed)
+    pixel = round_up(oc, packed)
     image_rows = work.depth_thread * work.height_thread
     image = image_rows * work.width_thread
     all_vectors = work.ic_vectors_thread * packed
     if target.channels_innermost:
         vectors, weights, block_weights = all_vectors, all_vectors * shape.ic, tile.ic * shape.ic
-        source, result = tile.iw * _round_up(shape.ic, packed), tile.iw * tile.ic
+        source, result = tile.iw * round_up(shape.ic, packed), tile.iw * tile.ic
     else:
         vectors, block_weights = tile.ic // target.simd * packed, tile.ic * oc
         weights = vectors * oc
-        source, result = image_rows * _round_up(work.width_thread * oc, packed), tile.ic * image
+        source, result = image_rows * round_up(work.width_thread * oc, packed), tile.ic * image
     plane = tile.id * work.height_thread * work.width_thread
     strip = tile.ih * work.width_thread
     return [
@@ -565,8 +566,4 @@ def _pointwise_loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, ro
 def _output_span(shape: Shape, positions: int, packed: int) -> int:
     """Elements of the output gradient that ``positions`` kernel applications along the width read."""
     span = min(shape.ow, (positions - 1) * min(shape.kw, shape.sw) + shape.kw)
-    return _round_up(span * shape.oc, packed) if shape.sw == 1 else span * _round_up(shape.oc, packed)
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+    return round_up(span * shape.oc, packed) if shape.sw == 1 else span * round_up(shape.oc, packed)

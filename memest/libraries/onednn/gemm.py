@@ -18,6 +18,7 @@ from math import prod
 
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
+from memest.libraries.onednn.rounding import div_up, round_up
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import product, quotient, single, total
 
@@ -168,14 +169,14 @@ def _forward_plain(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
         if shape.columns or shape.sums_apart:
             oc_block, os_block, ic_block = _BlockSearch(shape, cpu).best_blocks()
     else:
-        inner_work = _div_up(shape.os, shape.vector) * _div_up(shape.oc, shape.vector)
+        inner_work = div_up(shape.os, shape.vector) * div_up(shape.oc, shape.vector)
         outer = (
             shape.os // cpu.threads < 512
             and (shape.out_depth != 1 or shape.batch != 1 or shape.groups > 2)
             and _outer_pays(shape.groups * shape.batch * shape.out_depth, inner_work, shape.os * shape.ic * shape.oc, cpu.threads)
         )
     threads = cpu.threads if outer else 1
-    sums = threads * _round_up(oc_block * os_block, LINE_FLOATS)
+    sums = threads * round_up(oc_block * os_block, LINE_FLOATS)
     return threads * column * ic_block * shape.ks * os_block * shape.itemsize, shape.sums_bytes(sums), shape.bias_bytes
 
 
@@ -187,14 +188,14 @@ def _backward_data_channels_last(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
 
 
 def _backward_data_plain(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
-    inner_work = _div_up(shape.is_, shape.vector) * _div_up(shape.ic, shape.vector)
+    inner_work = div_up(shape.is_, shape.vector) * div_up(shape.ic, shape.vector)
     outer = (
         (shape.os // cpu.threads < 512 or shape.ks < 64)
         and (shape.batch != 1 or shape.groups > 2)
         and _outer_pays(shape.groups * shape.batch, inner_work, shape.is_ * shape.ic * shape.oc, cpu.threads)
     )
     threads = cpu.threads if outer else 1
-    sums = shape.sums_bytes(threads * _round_up(shape.ic * shape.is_ * shape.in_depth, LINE_FLOATS))
+    sums = shape.sums_bytes(threads * round_up(shape.ic * shape.is_ * shape.in_depth, LINE_FLOATS))
     return sums, _columns_within_limit(shape, cpu, threads, FLOAT_BYTES, scratchpad_size(sums), 0.1)
 
 
@@ -237,7 +238,7 @@ def _columns_within_limit(shape: _Shape, cpu: Cpu, threads: int, itemsize: int, 
 
 def _many_small_images(shape: _Shape, cpu: Cpu, gemm_work: int) -> bool:
     """Whether channels-last forward and backward by data spread images and groups, not rows, over threads."""
-    inner_work = _div_up(shape.is_, shape.vector) * _div_up(shape.ic, shape.vector)
+    inner_work = div_up(shape.is_, shape.vector) * div_up(shape.ic, shape.vector)
     small = shape.depthwise or (shape.is_ // cpu.threads < 64 and shape.batch != 1)
     return small and _outer_pays(shape.groups * shape.batch, inner_work, gemm_work, cpu.threads)
 
@@ -253,7 +254,7 @@ def _forward_rows(shape: _Shape, cpu: Cpu) -> tuple[int, int, bool]:
     if not shape.columns or shape.volumetric or shape.dilated or shape.depthwise or not weights < shape.cache // 2:
         return shape.columns, shape.os, False
     rows, width, efficiency = _row_block(shape, cpu)
-    inner_work = _div_up(shape.os, shape.vector) * _div_up(shape.oc, shape.vector)
+    inner_work = div_up(shape.os, shape.vector) * div_up(shape.oc, shape.vector)
     outer = efficiency >= _balance(inner_work, cpu.threads) / 2
     if not outer:
         rows, width = shape.out_height, shape.out_width
@@ -266,10 +267,10 @@ def _row_block(shape: _Shape, cpu: Cpu) -> tuple[int, int, float]:
     """Rows and row width of a block fitting the cache and balancing the threads, with the efficiency expected of it."""
     ic, oc, height, width, vector, threads = shape.ic, shape.oc, shape.out_height, shape.out_width, shape.vector, cpu.threads
     row_elements = 5 * (ic * width * shape.ks + 2 * (ic * shape.in_width + oc * width)) + oc * width + ic * shape.in_width
-    rows = min(_div_up(shape.cache, row_elements * shape.itemsize), height)
+    rows = min(div_up(shape.cache, row_elements * shape.itemsize), height)
     block = width
     if rows == 1:
-        block = min(_div_up(shape.cache, (ic * shape.ks + 2 * (ic + oc)) * shape.itemsize), width)
+        block = min(div_up(shape.cache, (ic * shape.ks + 2 * (ic + oc)) * shape.itemsize), width)
     if rows != height:
         rows = max(1, rows // 4 * 4)
     if block != width:
@@ -277,13 +278,13 @@ def _row_block(shape: _Shape, cpu: Cpu) -> tuple[int, int, float]:
     efficiency = 0.0
     if block == width:
         while rows > 0:
-            work = shape.groups * shape.batch * _div_up(height, rows)
+            work = shape.groups * shape.batch * div_up(height, rows)
             efficiency = _mean(_balance(work, threads), _balance(height, rows))
             if efficiency >= GOOD_EFFICIENCY:
                 return rows, block, efficiency
             rows = (rows - 4) // 4 * 4
     while block > 0:
-        work = shape.groups * shape.batch * height * _div_up(width, block)
+        work = shape.groups * shape.batch * height * div_up(width, block)
         efficiency = _mean(_balance(work, threads), _balance(width, block))
         if efficiency > GOOD_EFFICIENCY:
             break
@@ -326,11 +327,11 @@ class _BlockSearch:
         """Blocks of output channels, positions and input channels of the most efficient configuration."""
         shape = self.shape
         for threads_oc in range(1, self.threads + 1):
-            max_oc = _div_up(shape.oc, threads_oc)
+            max_oc = div_up(shape.oc, threads_oc)
             if not shape.columns:
                 self._explore(threads_oc, max_oc, max(0, self.cache - shape.ks * shape.ic) // (self.strides * shape.ic))
                 continue
-            max_os = _div_up(self.spatial, self.threads // threads_oc)
+            max_os = div_up(self.spatial, self.threads // threads_oc)
             self._try(threads_oc, max_oc, max_os)
             if self.best != (max_oc, max_os, shape.ic):
                 self._explore_cache_fits(threads_oc, max_oc, max_os)
@@ -365,23 +366,23 @@ class _BlockSearch:
 
     def _explore(self, threads_oc: int, oc_block: int, os_block: int) -> None:
         """Try the blocks and their neighbours that gemm kernels like: multiples of 8 output channels, of 48 or a vector of positions."""
-        oc_up = _round_up(oc_block, 8)
+        oc_up = round_up(oc_block, 8)
         self._try(threads_oc, oc_block, os_block)
         self._try(threads_oc, oc_block // 8 * 8, os_block // 48 * 48)
         self._try(threads_oc, oc_up, os_block // 48 * 48)
-        self._try(threads_oc, oc_up, _round_up(os_block, self.vector))
-        self._try(threads_oc, oc_up, _round_up(os_block, 48))
+        self._try(threads_oc, oc_up, round_up(os_block, self.vector))
+        self._try(threads_oc, oc_up, round_up(os_block, 48))
 
     def _try(self, threads_oc: int, oc_block: int, os_block: int) -> None:
-        max_oc = _div_up(self.shape.oc, threads_oc)
-        max_os = _div_up(self.spatial, self.threads // threads_oc)
+        max_oc = div_up(self.shape.oc, threads_oc)
+        max_os = div_up(self.spatial, self.threads // threads_oc)
         oc_block = min(max_oc, max(self.MIN_OC_BLOCK, oc_block))
         os_block = min(min(self.shape.os, max_os), max(self.vector, min(max_os, os_block)))
         if (threads_oc, oc_block, os_block) in self.tried:
             return
         self.tried.add((threads_oc, oc_block, os_block))
         fitting = self._fitting_ic(max_oc, max_os, oc_block, os_block)
-        ic_block = max(1, self.shape.ic // _div_up(self.shape.ic, max(1, fitting)))
+        ic_block = max(1, self.shape.ic // div_up(self.shape.ic, max(1, fitting)))
         cost = self.UNCACHED_COST if fitting < 1 else 1
         efficiency = self._efficiency(threads_oc, max_oc, max_os, (oc_block, os_block, ic_block), cost)
         if efficiency > self.best_efficiency:
@@ -407,12 +408,12 @@ class _BlockSearch:
         oc_block, os_block, ic_block = blocks
         k_block, k = ic_block * shape.ks, shape.ic * shape.ks
         os_max = min(shape.os, max_os)
-        os_aligned = _round_up(os_block, vector)
+        os_aligned = round_up(os_block, vector)
         thread_balance = self._thread_balance(threads_oc, max_oc, max_os)
         moved = self._memory_operations(max_oc, max_os, os_block, ic_block, cost)
         memory = quotient(product(max_os / vector, max_oc, k), moved)
         whole_gemm = quotient(product(os_block, oc_block, k_block), product(max_os, max_oc, k))
-        calculations = os_aligned * k_block + oc_block * _round_up(k_block, vector) + oc_block * os_aligned
+        calculations = os_aligned * k_block + oc_block * round_up(k_block, vector) + oc_block * os_aligned
         gemm = quotient(product(os_block / vector, oc_block, k_block), calculations)
         weighted = product(
             single(thread_balance**8),
@@ -430,9 +431,9 @@ class _BlockSearch:
         """Work of the least loaded thread over that of the most loaded."""
         oc, spatial, threads = self.shape.oc, self.spatial, self.threads
         min_oc = max(1, oc // threads_oc)
-        crowded = _div_up(threads, threads_oc)
+        crowded = div_up(threads, threads_oc)
         oc_rest, threads_rest = oc % threads_oc, threads % threads_oc
-        largest = max_oc * max_os if oc_rest > threads_rest else max(max_oc * _div_up(spatial, crowded), min_oc * max_os)
+        largest = max_oc * max_os if oc_rest > threads_rest else max(max_oc * div_up(spatial, crowded), min_oc * max_os)
         fewest = max(1, spatial // crowded)
         if threads_rest > oc_rest:
             return quotient(min_oc * fewest, largest)
@@ -440,15 +441,15 @@ class _BlockSearch:
 
     def _memory_operations(self, max_oc: int, max_os: int, os_block: int, ic_block: int, cost: int) -> int:
         shape, vector = self.shape, self.vector
-        passes = 1 if ic_block == shape.ic else 2 * _div_up(shape.ic, ic_block) - 1
-        output = cost * max_oc * _round_up(max_os, vector) * passes
-        source = shape.ks * shape.ic * _round_up(max_os * self.strides, vector)
-        tail = quotient(_round_up(os_block, vector), os_block)
+        passes = 1 if ic_block == shape.ic else 2 * div_up(shape.ic, ic_block) - 1
+        output = cost * max_oc * round_up(max_os, vector) * passes
+        source = shape.ks * shape.ic * round_up(max_os * self.strides, vector)
+        tail = quotient(round_up(os_block, vector), os_block)
         copied = product(source, tail)
         columns = int(product(cost, total(copied, copied))) if shape.columns else 0
         if shape.stride_width != 1:
             columns = int(product(columns, self.STRIDED_COLUMNS_COST))
-        weights = cost * max_oc * _round_up(shape.ic * shape.ks, vector)
+        weights = cost * max_oc * round_up(shape.ic * shape.ks, vector)
         return cost * source + columns + weights + output
 
 
@@ -476,21 +477,13 @@ def _plan(problem: Convolution, implementation: str, channels_last: bool, weight
     )
 
 
-def _div_up(value: int, divisor: int) -> int:
-    return -(-value // divisor)
-
-
-def _round_up(value: int, divisor: int) -> int:
-    return -(-value // divisor) * divisor
-
-
 def _clamp(low: int, high: int, value: int) -> int:
     return max(low, min(high, value))
 
 
 def _balance(work: int, unit: int) -> float:
     """How evenly ``work`` divides into units of ``unit``: 1 when exactly."""
-    return quotient(work, _round_up(work, unit))
+    return quotient(work, round_up(work, unit))
 
 
 def _mean(first: float, second: float) -> float:

@@ -17,6 +17,7 @@ from math import inf
 
 from memest.dtypes import ITEMSIZE
 from memest.libraries.cpu import Cpu
+from memest.libraries.onednn.rounding import div_up, round_up
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import quotient, single, total
 
@@ -101,10 +102,10 @@ def _copies_a(problem: Product) -> bool:
 def _copied_b_bytes(problem: Product, blocking: _Blocking, threads: int) -> int:
     """One thread's copy of a block of B: whole blocks of columns, and of rows as the instructions take them."""
     if problem.is_bf16:
-        return N_BLOCK * _round_up(blocking.k_block, 2 * K_GRANULE) * problem.itemsize
+        return N_BLOCK * round_up(blocking.k_block, 2 * K_GRANULE) * problem.itemsize
     if not _copies_b(problem, blocking.n_block, threads):
         return 0
-    return N_BLOCK * _round_up(blocking.k_block, K_GRANULE) * FLOAT_BYTES
+    return N_BLOCK * round_up(blocking.k_block, K_GRANULE) * FLOAT_BYTES
 
 
 def _sums_bytes(problem: Product, blocking: _Blocking) -> int:
@@ -120,7 +121,7 @@ def _sums_bytes(problem: Product, blocking: _Blocking) -> int:
 def _copies_b(problem: Product, n_block: int, threads: int) -> bool:
     if problem.transposed_b:
         return True
-    few_rows = problem.m <= 40 and not problem.transposed_a and threads > _div_up(problem.n, n_block)
+    few_rows = problem.m <= 40 and not problem.transposed_a and threads > div_up(problem.n, n_block)
     return problem.n > 256 and _is_power_of_two(problem.n) and not few_rows
 
 
@@ -138,18 +139,18 @@ def _blocking(problem: Product, copy_a: bool, threads: int) -> _Blocking:
     m, n, k, bf16 = problem.m, problem.n, problem.k, problem.is_bf16
     by_columns = problem.goes_by_columns
     n_block = min(N_BLOCK, n)
-    n_chunks = _div_up(n, n_block)
+    n_chunks = div_up(n, n_block)
     long_m_block = not bf16 and n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
     max_m, min_m = min(512 if long_m_block else 256, m), min(32, m)
     k_block = min(k, 1024 if k > 1024 and not by_columns else 512)
-    parallel_blocks = problem.batch * n_chunks * _div_up(m, max_m)
+    parallel_blocks = problem.batch * n_chunks * div_up(m, max_m)
     most_k_threads, fewest_k_threads = 1, 1
     if threads > problem.batch * n_chunks:
         min_m = min(m, 16)
         if by_columns and k >= 2048 and problem.batch == 1 and not (bf16 and not _is_power_of_two(k)):
             most_k_threads = min(threads, 4)
         if not bf16 and k >= 20000 and m <= 512 and n <= 512:
-            most_k_threads = fewest_k_threads = _threads_over_k(parallel_blocks, _div_up(k, k_block), threads)
+            most_k_threads = fewest_k_threads = _threads_over_k(parallel_blocks, div_up(k, k_block), threads)
     if not bf16 and n >= 20000 and parallel_blocks > 10 * threads and m % max_m == 0 and most_k_threads == 1:
         min_m = max_m
     m_blocks = range(max_m, min_m - 1, -1)
@@ -196,7 +197,7 @@ def _best_m_block(
     over_k = _distance_to_even(problem.k, k_threads * k_block)
     idle = quotient(threads - others * k_threads, threads) if others * k_threads != threads else 0.0
     best, best_block, best_chunk = limit, 0, 1
-    rows = [(block, _div_up(problem.m, block), _wasted_rows(problem.m, block)) for block in m_blocks]
+    rows = [(block, div_up(problem.m, block), _wasted_rows(problem.m, block)) for block in m_blocks]
     for chunk, columns, wasted_columns in _column_chunks(problem.n, n_block, chunk_sizes):
         for block, row_blocks, wasted in rows:
             work = row_blocks * columns * problem.batch
@@ -212,14 +213,14 @@ def _best_m_block(
 
 
 def _column_chunks(n: int, n_block: int, chunk_sizes: range) -> Iterator[tuple[int, int, float]]:
-    blocks = _div_up(n, n_block)
+    blocks = div_up(n, n_block)
     for size in chunk_sizes:
-        chunks = _div_up(blocks, size)
+        chunks = div_up(blocks, size)
         yield size, chunks, quotient(chunks * size - blocks, blocks)
 
 
 def _wasted_rows(m: int, block: int) -> float:
-    return quotient(_round_up(m, block) % m, m)
+    return quotient(round_up(m, block) % m, m)
 
 
 def _distance_to_even(work: int, parts: int) -> float:
@@ -230,7 +231,7 @@ def _distance_to_even(work: int, parts: int) -> float:
 def _copied_row(k_block: int, itemsize: int) -> int:
     """Elements between copied rows of A: whole cache lines, and not a large power of two."""
     line = LINE_BYTES // itemsize
-    row = _round_up(k_block, line)
+    row = round_up(k_block, line)
     return row + line if row >= 512 and _is_power_of_two(row) else row
 
 
@@ -244,11 +245,3 @@ def _is_power_of_two(value: int) -> bool:
 
 def _clamp(low: int, high: int, value: int) -> int:
     return max(low, min(high, value))
-
-
-def _div_up(value: int, divisor: int) -> int:
-    return -(-value // divisor)
-
-
-def _round_up(value: int, divisor: int) -> int:
-    return -(-value // divisor) * divisor
