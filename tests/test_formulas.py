@@ -26,6 +26,7 @@ from memest.timeline import play
 
 CPU = Cpu(threads=2)
 GOLDEN = Path(__file__).parent / "data" / "formula_resnet50.txt"
+SIZES = 25
 QUICK = [
     ("resnet18", (4, 3, 96, 64), "train"),
     ("resnet18", (4, 3, 96, 64), "infer"),
@@ -37,11 +38,6 @@ TORCHVISION = [
     "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d",
     "shufflenet_v2_x1_0", "squeezenet1_1", "swin_t", "vgg16_bn", "vit_b_32",
 ]  # fmt: skip
-
-
-def sizes_for(model: str) -> int:
-    """How many sizes a network is tried at: most are kin to one that is tried at many."""
-    return 25 if model in ("resnet50", "unet3d", "mobilenet_v2", "vgg11", "unet2d", "swin_t", "squeezenet1_1") else 4
 
 
 @lru_cache(maxsize=8)
@@ -128,9 +124,7 @@ def test_every_form_is_the_estimate(model: str, shape: tuple[int, ...], mode: st
 def test_every_form_is_the_estimate_of_every_built_in(model: str, mode: str) -> None:
     channels, *usual = MODELS[model].input_shape
     sides = [64] * len(usual)
-    assert_is_the_estimate(
-        memest.estimate(memest.model(model), input_shape=(2, channels, *sides), mode=mode, cpu=CPU).formula(), sizes_for(model)
-    )
+    assert_is_the_estimate(memest.estimate(memest.model(model), input_shape=(2, channels, *sides), mode=mode, cpu=CPU).formula(), SIZES)
 
 
 @pytest.mark.slow
@@ -144,7 +138,7 @@ def test_every_form_is_the_estimate_of_torchvision(model: str, mode: str) -> Non
     more = ", aux_logits=False, init_weights=False" if model in ("googlenet", "inception_v3") else ""
     side = 299 if model == "inception_v3" else 224 if model in ("vit_b_32", "maxvit_t") else 96
     graph = memest.from_torch(build(f"torchvision.models:{model}(weights=None{more})"), (2, 3, side, side))
-    assert_is_the_estimate(memest.estimate(graph, input_shape=(2, 3, side, side), mode=mode, cpu=CPU).formula(), sizes_for(model))
+    assert_is_the_estimate(memest.estimate(graph, input_shape=(2, 3, side, side), mode=mode, cpu=CPU).formula(), SIZES)
 
 
 @pytest.mark.parametrize(("model", "shape", "mode"), QUICK)
