@@ -14,7 +14,7 @@ from memest.errors import MemestError
 from memest.lanes import Lanes, Split, TooLargeError, by_lanes
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.rough import Rough
-from memest.ops import convolution, convolution_bound
+from memest.ops import attention, convolution, convolution_bound
 from memest.ops.convolution_geometry import Geometry
 from memest.ops.sealed import InnerPeak, Size
 from memest.remembered import Suspended
@@ -84,6 +84,28 @@ def test_no_convolution_holds_more_than_its_bound() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_convolution_holds_more_than_its_bound_at_length(seed: int) -> None:
     check_bounds(seed, 1500)
+
+
+def test_no_attention_holds_more_than_its_bound() -> None:
+    """Backward of the fused kernel in bfloat16; a batch left open gives at many sizes at once what each alone gives."""
+    rnd = random.Random(3)
+    for _ in range(120):
+        heads, queries, keys = rnd.choice([1, 2, 5, 12]), rnd.choice([1, 7, 49, 196, 197, 800]), rnd.choice([1, 16, 197, 513, 1100])
+        size, cpu = rnd.choice([8, 32, 64, 80, 128]), Cpu(isa="avx512", bf16=True, threads=rnd.choice([1, 2, 8]))
+
+        def spec(length: int, heads: int = heads, size: int = size) -> tuple[Any, ...]:
+            shape = (heads, length, size)
+            return (Size(0), *shape), (heads * length * size, *contiguous_strides(shape)), "bfloat16"
+
+        peak = InnerPeak(
+            kernel=attention._flash_gradients, bound=attention._most_of_gradients,
+            operands=(spec(queries), spec(queries), spec(keys), spec(keys), None), attributes=(("scaled", True),),
+            needs=(True,) * 3, training=True, cpu=cpu,
+        )  # fmt: skip
+        batches = rnd.sample(range(1, 70), 5)
+        alone = [peak.play((n,)) for n in batches]
+        assert all(held <= max(peak.most(n)) for held, n in zip(alone, batches, strict=True)), peak
+        assert by_lanes(lambda *at, peak=peak: peak.play(at), [np.array(batches)]).tolist() == alone
 
 
 def symbolic(peak: InnerPeak) -> InnerPeak:

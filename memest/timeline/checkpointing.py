@@ -1,9 +1,9 @@
 """Activation checkpointing, as ``torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)`` does it.
 
 In forward a segment's nodes keep promises instead of tensors; kept are the arguments and the state of the random generator. The first
-node of the segment that wants its tensors runs the segment's forward again: tensors go to the nodes that still wait for them, and the run
-ends as soon as the last tensor is there that forward saved. A node's tensors die with its kernel; arguments and generator state when the
-last node has run. Nested checkpoints are not modelled.
+node of the segment that wants its tensors runs the segment's forward again (in an autocast context of its own, where there was one):
+tensors go to the nodes that still wait for them, and the run ends as soon as the last tensor is there that forward saved. A node's
+tensors die with its kernel; arguments and generator state when the last node has run. Nested checkpoints are not modelled.
 
 Source: torch/utils/checkpoint.py (_CheckpointFrame, _checkpoint_hook, _recomputation_hook), torch/random.py (fork_rng),
 aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state).
