@@ -253,7 +253,7 @@ ROWS = (
             Example(shapes=(*HEADS, None), attributes={}),
             Example(shapes=(*HEADS, (10, 12)), attributes={"scale": 1.0}, frozen=(3,)),
             Example(shapes=(*LONG, None), attributes={}, dtypes=("bfloat16",) * 3),
-            Example(shapes=(*LONG, (70, 530)), attributes={"scale": 1.0}, dtypes=("bfloat16",) * 3, frozen=(3,)),
+            Example(shapes=(*LONG, (70, 530)), attributes={"scale": 1.0}, dtypes=("bfloat16",) * 4, frozen=(3,)),
         ),
         source=f"derivatives.yaml: _scaled_dot_product_flash_attention_for_cpu; {SOURCE}, native/cpu/FlashAttentionKernel.cpp",
     ),
