@@ -30,11 +30,11 @@ class _OneThread:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         with self._lock:
-            self._users += 1
-            if self._users == 1:
+            if not self._users:
                 from threadpoolctl import threadpool_limits
 
                 self._limit = threadpool_limits(1, "blas")
+            self._users += 1
         try:
             yield
         finally:

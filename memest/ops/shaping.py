@@ -36,12 +36,7 @@ Grads = Sequence[Tensor | None]
 
 
 def _view(k: Tape, input: Tensor, *, shape: Shape) -> Tensor:
-    k.note(sizes=input.shape)
-    wanted = inferred_shape(shape, input.numel)
-    strides = viewed_strides(input.shape, input.strides, wanted)
-    if strides is None:
-        raise ShapeError(f"view of shape {list(wanted)} is not possible with strides {list(input.strides)}: use reshape")
-    return k.view(input, wanted, strides)
+    return k.view(input, *_seen_as(k, input, shape))
 
 
 def _view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list[Tensor | None]:
@@ -50,15 +45,17 @@ def _view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list
 
 def _unsafe_view(k: Tape, input: Tensor, *, shape: Shape) -> Tensor:
     """A view that autograd does not count as one: its source is nobody else's."""
+    return k.alias(input, *_seen_as(k, input, shape))
+
+
+def _seen_as(k: Tape, input: Tensor, shape: Shape) -> tuple[Shape, Shape]:
+    """The shape with its -1 filled in, and the strides under which it shows ``input``; backward goes back to the shape of now."""
     k.note(sizes=input.shape)
-    strides = viewed_strides(input.shape, input.strides, shape)
+    wanted = inferred_shape(shape, input.numel)
+    strides = viewed_strides(input.shape, input.strides, wanted)
     if strides is None:
-        raise ShapeError(f"view of shape {list(shape)} is not possible with strides {list(input.strides)}")
-    return k.alias(input, shape, strides)
-
-
-def _unsafe_view_backward(k: Tape, saved: Saved, grads: Grads, *, shape: Shape) -> list[Tensor | None]:
-    return [reshaped(k, incoming(grads), saved["sizes"])]
+        raise ShapeError(f"view of shape {list(wanted)} is not possible with strides {list(input.strides)}: use reshape")
+    return wanted, strides
 
 
 def _reshape(c: Caller, input: Any, *, shape: Shape) -> Any:
@@ -269,7 +266,7 @@ ROWS = (
     _row(
         "_unsafe_view",
         _unsafe_view,
-        _unsafe_view_backward,
+        _view_backward,
         (SHAPE,),
         calls(((2, 3, 4), {"shape": (6, 4)})),
         torch="validation.adapters.unsafe_view",
