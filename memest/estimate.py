@@ -284,6 +284,9 @@ def prepare(
     """The settings of :func:`estimate` checked and carried out, but for the sizes."""
     if mode not in ("train", "infer"):
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
+    reason = dict(graph.refused).get(mode)
+    if reason is not None:
+        raise UnsupportedError(reason)
     if device != "cpu":
         raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
     if dtype is not None:
@@ -298,6 +301,7 @@ def prepare(
         loss=loss_named(loss) if training else None,
         hold_output=hold_output,
         step=1 if first_step else None,
+        segments=played.segments,
         cpu=cpu or Cpu.detect(),
     )
     if not levers:

@@ -41,7 +41,8 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it."""
+    """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
+    for a call under ``torch.no_grad()``; calls in a row with one ``checkpoint`` are what a call of ``torch.utils.checkpoint`` wraps."""
 
     name: str
     op: str
@@ -49,6 +50,8 @@ class Layer:
     attributes: Items = ()
     outputs: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
+    grad: bool = True
+    checkpoint: str | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -62,10 +65,20 @@ class Layer:
         return tuple(names)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """The layers number ``start`` up to ``end`` (not included) of a graph: a call of ``torch.utils.checkpoint.checkpoint`` wraps them."""
+
+    start: int
+    end: int
+    name: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
-    differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described."""
+    differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
+    pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -74,7 +87,22 @@ class Graph:
     outputs: tuple[str, ...]
     inference: Graph | None = None
     guards: tuple[Guard, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The runs of layers that the network itself checkpoints, in order."""
+        found: list[Segment] = []
+        for i, layer in enumerate(self.layers):
+            if layer.checkpoint is None:
+                continue
+            if found and found[-1].end == i and found[-1].name == layer.checkpoint:
+                found[-1] = replace(found[-1], end=i + 1)
+            else:
+                found.append(Segment(i, i + 1, layer.checkpoint))
+        return tuple(found)
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""

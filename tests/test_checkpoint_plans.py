@@ -14,10 +14,10 @@ from memest.checkpoints.flops import flops
 from memest.checkpoints.survey import survey
 from memest.errors import UnsupportedError, UsageError
 from memest.estimate import Estimate, estimate, read_peak
-from memest.graph import Graph
+from memest.graph import Graph, Segment
 from memest.libraries.cpu import Cpu
 from memest.planning.checkpoints import plan_checkpoints
-from memest.timeline import Segment, play
+from memest.timeline import play
 
 CPU = Cpu()
 SHAPE = (4, 3, 32, 32)

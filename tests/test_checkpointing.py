@@ -15,11 +15,11 @@ from memest.builder import Builder
 from memest.checkpoints.modules import named, segment_of
 from memest.errors import GraphError, MemestError, UnknownNameError, UsageError
 from memest.estimate import Estimate, estimate, read_peak
-from memest.graph import Graph
+from memest.graph import Graph, Segment
 from memest.libraries.cpu import Cpu
 from memest.ops.operator import Example
 from memest.ops.table import COMPOSITES, OPERATORS
-from memest.timeline import Segment, play
+from memest.timeline import play
 
 torch = pytest.importorskip("torch")
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from memest.dims import resolve
-from memest.graph import Graph, Layer
-from memest.timeline import Segment, bind, operator_named
+from memest.graph import Graph, Layer, Segment
+from memest.timeline import bind, operator_named
 from memest.timeline.segments import bounds_of
 from validation.rows import call_torch
 

@@ -14,9 +14,9 @@ from memest.checkpoints.modules import blocks_of, named
 from memest.checkpoints.search import Cut, Model, Segments, cuts_of
 from memest.checkpoints.survey import Survey, survey
 from memest.errors import UnsupportedError
-from memest.graph import Graph
+from memest.graph import Graph, Segment
 from memest.tensor import Shape
-from memest.timeline import Recipe, Segment, play
+from memest.timeline import Recipe, play
 from memest.timeline.parallel import Shard
 
 RUNGS = 12  # limits between the least and the plain peak that the search is asked for, closer together near the least

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 from memest.errors import UnknownNameError, UsageError, did_you_mean
-from memest.graph import Graph, Layer
-from memest.timeline.segments import Segment
+from memest.graph import Graph, Layer, Segment
 
 
 def segment_of(graph: Graph, path: str) -> Segment:

@@ -59,10 +59,11 @@ def with_counters(layers: Sequence[Layer], parameters: set[str]) -> list[Layer]:
     return kept
 
 
-def settled(layers: Sequence[Layer], outputs: Sequence[str], permanent: set[str]) -> list[Layer]:
-    """Outputs and what the caller owns never die in the graph; all else that outlived the forward dies with its frame, at the end."""
+def settled(layers: Sequence[Layer], outputs: Sequence[str], permanent: set[str], mortal: set[str]) -> list[Layer]:
+    """Outputs and what the caller owns never die in the graph (but for its ``mortal`` tensors); all else that outlived the forward dies
+    with its frame, at the end."""
     keep = {*outputs, *permanent}
-    alive: dict[str, None] = {}
+    alive: dict[str, None] = dict.fromkeys(sorted(mortal))
     found: list[Layer] = []
     for layer in layers:
         alive.update(dict.fromkeys(layer.outputs))

@@ -15,8 +15,7 @@ from memest.checkpoints.choice import Option, choose
 from memest.checkpoints.survey import survey
 from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, estimate
-from memest.graph import Graph
-from memest.timeline import Segment
+from memest.graph import Graph, Segment
 from memest.units import format_bytes, parse_budget
 
 

@@ -7,4 +7,3 @@ from memest.timeline.caller import operator_named as operator_named
 from memest.timeline.player import Timeline as Timeline
 from memest.timeline.player import play as play
 from memest.timeline.recipe import Recipe as Recipe
-from memest.timeline.segments import Segment as Segment

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from memest.autograd import EndOfRecomputation, Holder, Keeping
 from memest.errors import GraphError
+from memest.graph import Segment
 from memest.ledger import Storage, Value
-from memest.timeline.segments import Segment, bounds_of
+from memest.timeline.segments import bounds_of
 
 if TYPE_CHECKING:
     from memest.timeline.player import Player

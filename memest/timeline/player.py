@@ -145,6 +145,8 @@ class Player:
 
     def _layer(self, layer: Layer, env: dict[str, Value]) -> None:
         self.ledger.layer = layer.name
+        if not layer.grad:
+            self.caller.grad_mode = False
         try:
             entry = operator_named(layer.op)
             attributes = self._mode(self._attributes(layer, entry))
@@ -156,6 +158,8 @@ class Player:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
+        finally:
+            self.caller.grad_mode = self.recipe.training
         if len(layer.outputs) > len(outputs):
             raise GraphError(f"layer {layer.name!r} ({layer.op}): gives {len(outputs)} outputs, {len(layer.outputs)} are named")
         for name, value in zip(layer.outputs, outputs, strict=False):

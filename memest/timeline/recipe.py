@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from memest import losses, optimizers
+from memest.graph import Segment
 from memest.libraries.cpu import Cpu
 from memest.timeline.autocast import Autocast
 from memest.timeline.parallel.plan import Parallel
-from memest.timeline.segments import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,19 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memest.errors import UsageError
-from memest.graph import Graph
+from memest.graph import Graph, Segment
 
 if TYPE_CHECKING:
     from memest.timeline.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Segment:
-    """The layers number ``start`` up to ``end`` (not included) of a graph."""
-
-    start: int
-    end: int
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,186 @@
+"""What stands around the calls of a forward and changes what autograd does to them: who is told, and what is refused.
+
+``watching`` tells a recorder which module runs, when a checkpointed function begins and ends, and when a custom autograd function is
+applied. It replaces functions of torch while a forward is recorded, for the recording thread alone: other threads get torch's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.utils.checkpoint
+from torch import nn
+from torch.autograd.function import FunctionCtx
+
+from memest.errors import UnsupportedError
+
+
+class Listener(Protocol):
+    """What a recorder is told."""
+
+    def enter_module(self, module: nn.Module) -> None:
+        """``module`` is called."""
+
+    def leave_module(self, module: nn.Module) -> None:
+        """``module`` returns."""
+
+    def begin_checkpoint(self, arguments: Any) -> None:
+        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments."""
+
+    def end_checkpoint(self) -> None:
+        """It returns."""
+
+    def apply(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The result of ``function.apply(...)``, a subclass of ``torch.autograd.Function``."""
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """The error that says that ``what`` has no rule, with the place."""
+
+
+_recording = threading.RLock()  # torch's functions are replaced once at a time
+_here = threading.local()
+
+
+def _listener() -> Listener | None:
+    listener: Listener | None = getattr(_here, "listener", None)
+    return listener
+
+
+@contextmanager
+def watching(listener: Listener, gradients: bool) -> Iterator[None]:
+    """``listener`` is told what happens in this thread; ``gradients`` says whether the forward runs with them. One forward is recorded at
+    a time: other threads wait."""
+    with _recording:
+        outer, _here.listener = _listener(), listener
+        _here.hooks = _saved_tensors_hooks()
+        try:
+            with ExitStack() as stack:
+                if outer is None:
+                    stack.enter_context(_replaced())
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.autocast("cpu", enabled=False))
+                stack.enter_context(torch.set_grad_enabled(gradients))
+                yield
+        finally:
+            _here.listener = outer
+
+
+@contextmanager
+def _replaced() -> Iterator[None]:
+    """torch's functions with ours in their place: module hooks, the fast paths' question, ``Function.apply``, checkpoints."""
+    hooks = [
+        nn.modules.module.register_module_forward_pre_hook(_enter),
+        nn.modules.module.register_module_forward_hook(_leave),
+    ]
+    honest, functions = torch.overrides.has_torch_function, torch.autograd.function._SingleLevelFunction
+    generators = {name: getattr(torch.utils.checkpoint, name) for name in GENERATORS if hasattr(torch.utils.checkpoint, name)}
+    torch.overrides.has_torch_function = lambda values: _listener() is None and honest(values)
+    functions.apply = classmethod(_apply)
+    for name, original in generators.items():
+        setattr(torch.utils.checkpoint, name, _checkpointing(original))
+    try:
+        yield
+    finally:
+        for name, original in generators.items():
+            setattr(torch.utils.checkpoint, name, original)
+        del functions.apply
+        torch.overrides.has_torch_function = honest
+        for hook in hooks:
+            hook.remove()
+
+
+def _enter(module: nn.Module, _: Any) -> None:
+    listener = _listener()
+    if listener is not None:
+        listener.enter_module(module)
+
+
+def _leave(module: nn.Module, _: Any, __: Any) -> None:
+    listener = _listener()
+    if listener is not None:
+        listener.leave_module(module)
+
+
+# checkpoints --------------------------------------------------------------------------------------------------------------
+
+GENERATORS = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
+"""The part of ``torch.utils.checkpoint`` that runs before and after a wrapped function, by its names in torch 2.1 to 2.14 (from 2.14 on
+the second only calls the first)."""
+
+
+def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    def around(*positional: Any, **named: Any) -> Iterator[None]:
+        listener = _listener()
+        if listener is None:
+            yield from original(*positional, **named)
+            return
+        given = signature.bind(*positional, **named)
+        given.apply_defaults()
+        _check_checkpoint(listener, given.arguments)
+        listener.begin_checkpoint((given.arguments["args"], given.arguments["kwargs"]))
+        yield
+        listener.end_checkpoint()
+
+    return around
+
+
+def _check_checkpoint(listener: Listener, given: dict[str, Any]) -> None:
+    """Refuse the options of a checkpoint that change what is kept."""
+    checkpoint = "torch.utils.checkpoint with"
+    if given.get("context_fn") is not torch.utils.checkpoint.noop_context_fn:
+        raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing)")
+    switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
+    if not (given.get("early_stop", True) if switched is None else switched):
+        raise listener.refusal(f"{checkpoint} early_stop=False")
+    if not given.get("preserve_rng_state", True):
+        raise listener.refusal(f"{checkpoint} preserve_rng_state=False")
+    if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
+        raise listener.refusal(f"{checkpoint} debug=True")
+
+
+# custom functions ---------------------------------------------------------------------------------------------------------
+
+
+def _apply(function: Any, *arguments: Any, **keywords: Any) -> Any:
+    """In place of ``torch._C._FunctionBase.apply``, which every ``Function.apply`` ends in."""
+    listener = _listener()
+    if listener is None:
+        return super(torch.autograd.function._SingleLevelFunction, function).apply(*arguments, **keywords)
+    return listener.apply(function, arguments, keywords)
+
+
+def run_forward(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """The forward of a custom function that no gradient flows through: its own calls without gradients, and nothing kept."""
+    context: Any = FunctionCtx()
+    context.needs_input_grad = (False,) * len(arguments)
+    with torch.no_grad():
+        if function.setup_context is torch.autograd.function._SingleLevelFunction.setup_context:
+            return function.forward(context, *arguments, **keywords)
+        result = function.forward(*arguments, **keywords)
+        function.setup_context(context, arguments, result)
+        return result
+
+
+# what is asked at every call ----------------------------------------------------------------------------------------------
+
+
+def check_autograd(listener: Listener, gradients: bool) -> None:
+    """Refuse a call that stands in a context that is not modelled."""
+    if torch.is_autocast_enabled("cpu"):
+        raise listener.refusal("torch.autocast in forward (around the whole step it is modelled: lever autocast)")
+    if torch.is_inference_mode_enabled() and gradients:
+        raise listener.refusal("torch.inference_mode() in the forward of a training step (torch.no_grad() is modelled)")
+    if gradients and _saved_tensors_hooks() != _here.hooks:
+        raise listener.refusal("saved_tensors_hooks (save_on_cpu and the like) in forward")
+
+
+def _saved_tensors_hooks() -> Any:
+    """The pair of hooks in force, or None."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)

@@ -1,0 +1,41 @@
+"""A module's own state: what it owns, and that it is left as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def owned_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, each once, module by module in torch's order of registration."""
+    seen: set[int] = set()
+    for path, m in module.named_modules():
+        for name, t in (*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)):
+            if id(t) not in seen:
+                seen.add(id(t))
+                yield f"{path}.{name}" if path else name, t
+
+
+@contextmanager
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """What the forward sets on its modules (attributes, registered tensors, the contents of their lists and dicts) is taken back."""
+    attributes = [(m.__dict__, dict(m.__dict__)) for m in module.modules()]
+    inside = [(v, v.copy()) for _, before in attributes for v in before.values() if type(v) in (dict, list)]
+    try:
+        yield
+    finally:
+        for live, before in (*attributes, *inside):
+            if not _same(live, before):
+                live.clear()
+                live.extend(before) if isinstance(live, list) else live.update(before)
+
+
+def _same(live: Any, before: Any) -> bool:
+    """Whether both hold the same objects in the same places."""
+    if isinstance(live, list):
+        return len(live) == len(before) and all(a is b for a, b in zip(live, before, strict=True))
+    return live.keys() == before.keys() and all(live[k] is v for k, v in before.items())
