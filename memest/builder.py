@@ -59,6 +59,8 @@ class Builder:
         self._uses: dict[str, int] = {}
         self._mentioned: dict[str, None] = {}
         self._registers = False
+        self._grad = True
+        self._checkpoint: str | None = None
         self._machine = Machine(Ledger(), True, Cpu(), remember=False)
         self._caller = Caller(self._machine, False)
 
@@ -155,7 +157,15 @@ class Builder:
             self._fresh(n)
         nodes = tuple(self._node(n, v) for n, v in zip(names, values, strict=False) if v is not None)
         self._layers.append(
-            Layer(name=full, op=op, tensors=tuple(_names(t) for t in tensors), attributes=tuple(written.items()), outputs=tuple(names))
+            Layer(
+                name=full,
+                op=op,
+                tensors=tuple(_names(t) for t in tensors),
+                attributes=tuple(written.items()),
+                outputs=tuple(names),
+                grad=self._grad,
+                checkpoint=self._checkpoint,
+            )
         )
         return nodes[0] if len(nodes) == 1 else nodes
 
@@ -215,6 +225,28 @@ class Builder:
             yield
         finally:
             self._scope.pop()
+
+    @contextmanager
+    def no_grad(self) -> Iterator[None]:
+        """Layers made inside run under ``torch.no_grad()``: nothing is kept for backward, and no gradient flows through them."""
+        outer, self._grad = self._grad, False
+        try:
+            yield
+        finally:
+            self._grad = outer
+
+    @contextmanager
+    def checkpoint(self, name: str) -> Iterator[None]:
+        """Layers made inside are wrapped in one call of ``torch.utils.checkpoint`` (``use_reentrant=False``); GraphError inside another."""
+        if self._checkpoint is not None:
+            raise GraphError(f"checkpoint {name!r} stands inside {self._checkpoint!r}; checkpoints do not nest")
+        if any(layer.checkpoint == name for layer in self._layers):
+            raise GraphError(f"the name {name!r} is taken by a checkpoint before")
+        self._checkpoint = name
+        try:
+            yield
+        finally:
+            self._checkpoint = None
 
     @contextmanager
     def holding(self, *nodes: Node) -> Iterator[None]:

@@ -106,10 +106,8 @@ def _recorded(module: nn.Module, positional: list[Any], keywords: dict[str, Any]
     with as_it_was(module):
         recorder = Recorder(module, name, gradients)
         recorder.record(positional, keywords)
-        kept = recorder.kept()
-        if kept:
-            recorder = Recorder(module, name, gradients, standing=kept)
-            del kept
+        if recorder.survivors:
+            recorder = Recorder(module, name, gradients, standing=recorder.given_up())
             recorder.record(positional, keywords)
             recorder.check_steady()
     return recorder

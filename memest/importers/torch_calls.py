@@ -31,9 +31,8 @@ class Request:
 
 
 Call = Callable[[str, Any, Any, Any], list[Request] | None]
-IGNORED = frozenset(
-    {"device", "pin_memory", "generator", "layout", "requires_grad", "out", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"}
-)
+IGNORED = frozenset({"device", "generator", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"})
+AS_USUAL = {"pin_memory": False, "requires_grad": False, "layout": torch.strided}  # arguments that change nothing at this value alone
 
 
 def plain(value: Any) -> Any:
@@ -79,9 +78,13 @@ def request(op: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> Requ
     for key, value in rest.items():
         if key in known:
             attributes[key] = plain(value)
-        elif key not in IGNORED and value is not None:
-            raise UnsupportedError(f"{op}: argument {key!r} has no rule")
+        elif key not in IGNORED and value is not None and (key not in AS_USUAL or value != AS_USUAL[key]):
+            raise UnsupportedError(f"{op}: argument {key}={_shown(value)} has no rule")
     return Request(op, tensors, attributes)
+
+
+def _shown(value: Any) -> str:
+    return "a tensor" if isinstance(value, torch.Tensor) else repr(value)[:40]
 
 
 def signature(op: str, names: str, **fixed: Any) -> Call:
@@ -149,7 +152,7 @@ PASSIVE: dict[str, Any] = {
             "stride", "is_contiguous", "is_floating_point", "is_complex", "element_size", "get_device", "storage_offset", "is_same_size",
             "is_tensor", "is_nonzero", "has_names", "__hash__", "requires_grad_", "__format__", "__repr__", "_is_view", "is_inference",
             "_assert", "_assert_async", "_has_compatible_shallow_copy_type", "is_grad_enabled", "is_autocast_enabled",
-            "set_grad_enabled", "_set_grad_enabled", "result_type", "is_sparse",
+            "_set_grad_enabled", "result_type", "device",
         ),
         None,
     ),

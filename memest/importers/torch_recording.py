@@ -213,14 +213,19 @@ class Recorder(TorchFunctionMode):
         if entry.value.storage.nbytes != nbytes(spec.shape, spec.dtype) or any(e.value.storage is entry.value.storage for e in others):
             raise UnsupportedError(f"{self.name}: {what}, and it shares its memory with another tensor: not modelled; keep a copy")
 
-    def kept(self) -> list[torch.Tensor]:
-        """What the next call will find: survivors that do not stand in the place of a registered tensor."""
+    def given_up(self) -> list[torch.Tensor]:
+        """What the next call will find: survivors that do not stand in the place of a registered tensor. Held here no longer, so that they
+        die when the module lets go of them."""
+        found, self.survivors = self._kept(), []
+        return found
+
+    def _kept(self) -> list[torch.Tensor]:
         return [t for t in self.survivors if id(t) not in self.registered]
 
     def check_steady(self) -> None:
         """UnsupportedError when the second call kept other tensors than the first."""
         alive = [entry for entry in self.tracked.values() if entry.names[0] in self.standing]
-        found = sorted(_form(e.value.spec) for e in alive) + sorted(_form(_spec(t, tuple(t.shape))) for t in self.kept())
+        found = sorted(_form(e.value.spec) for e in alive) + sorted(_form(_spec(t, tuple(t.shape))) for t in self._kept())
         wanted = sorted(_form(Spec(p.shape, (), p.dtype)) for p in self.parameters if p.name in self.standing)
         if sorted(found) != wanted:
             raise UnsupportedError(

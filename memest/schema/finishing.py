@@ -42,7 +42,7 @@ def sorted_by(order: Sequence[str], names: Sequence[str]) -> list[str]:
 def with_drops(graph: Graph, drops: Mapping[str, Sequence[str]]) -> Graph:
     """The values that die after the layers named; every value must still die once, after its last reader."""
     layers = {layer.name: layer for layer in graph.layers}
-    made = {name for layer in graph.layers for name in layer.outputs}
+    made = {p.name for p in graph.parameters} | {name for layer in graph.layers for name in layer.outputs}
     for name, values in drops.items():
         if name not in layers:
             raise GraphError(f"drops: no layer {name!r}{did_you_mean(name, layers)}")
@@ -56,7 +56,7 @@ def with_drops(graph: Graph, drops: Mapping[str, Sequence[str]]) -> Graph:
 
 def _check_deaths(layers: Sequence[Layer], graph: Graph) -> None:
     """A value dies once, after it was made, after its last reader, and never when the graph returns it."""
-    made: dict[str, int] = {}
+    made: dict[str, int] = {p.name: -1 for p in graph.parameters}
     for i, layer in enumerate(layers):
         made.update(dict.fromkeys(layer.outputs, i))
     dead: set[str] = set()
@@ -68,6 +68,45 @@ def _check_deaths(layers: Sequence[Layer], graph: Graph) -> None:
             if name in dead or name not in made or made[name] > i or name in graph.outputs:
                 raise GraphError(f"drops: {name!r} cannot die after layer {layer.name!r}")
             dead.add(name)
+
+
+def without_gradients(graph: Graph, names: Sequence[str]) -> Graph:
+    """The layers named run under ``torch.no_grad()``."""
+    numbers = _numbers(graph, names, "no_grad")
+    return graph.with_(layers=tuple(replace(layer, grad=False) if i in numbers else layer for i, layer in enumerate(graph.layers)))
+
+
+def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str]]) -> Graph:
+    """Each name is a checkpointed call, which wraps the layers from the first to the last."""
+    owner: dict[int, str] = {}
+    for name, ends in checkpoints.items():
+        if len(ends) != 2:
+            raise GraphError(f"checkpoints: {name!r} has the first and the last layer it wraps, got {len(ends)}")
+        first, last = (next(iter(_numbers(graph, [end], "checkpoints"))) for end in ends)
+        wrapped = range(first, last + 1)
+        if not wrapped:
+            raise GraphError(f"checkpoints: {name!r}: {ends[1]!r} runs before {ends[0]!r}")
+        taken = next((owner[i] for i in wrapped if i in owner), None)
+        if taken is not None:
+            raise GraphError(f"checkpoints: {name!r} overlaps {taken!r}; checkpoints do not nest")
+        owner.update(dict.fromkeys(wrapped, name))
+    return graph.with_(layers=tuple(replace(layer, checkpoint=owner.get(i)) for i, layer in enumerate(graph.layers)))
+
+
+def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:
+    numbers = {layer.name: i for i, layer in enumerate(graph.layers)}
+    unknown = next((n for n in names if n not in numbers), None)
+    if unknown is not None:
+        raise GraphError(f"{where}: no layer {unknown!r}{did_you_mean(unknown, numbers)}")
+    return {numbers[n]: None for n in names}
+
+
+def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:
+    """The modes that the network cannot be played in, and why."""
+    unknown = next((m for m in reasons if m not in ("train", "infer")), None)
+    if unknown is not None:
+        raise GraphError(f"refused: the modes are train and infer, got {unknown!r}")
+    return graph.with_(refused=tuple(reasons.items()))
 
 
 def guarded(graph: Graph, texts: Sequence[str]) -> Graph:

@@ -85,6 +85,9 @@ class GraphModel(_Strict):
     begin with) in torch's order of registration, where it is not that of the layers. ``holds`` are values that live until the
     forward ends; ``drops`` says for single layers which values die after them, where it is not each one's last reader. ``guards``
     are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
+    ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
+    first and the last layer it wraps; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
+    reader of an answer something about the network.
     """
 
     memest: int = VERSION
@@ -99,6 +102,10 @@ class GraphModel(_Strict):
     holds: list[str] = Field(default_factory=list)
     drops: dict[str, list[str]] | None = None
     guards: list[str] | None = None
+    no_grad: list[str] | None = None
+    checkpoints: dict[str, list[str]] | None = None
+    refused: dict[str, str] | None = None
+    notes: list[str] | None = None
     inference: GraphModel | None = None
 
 

@@ -17,7 +17,7 @@ from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.schema import text as texts
-from memest.schema.finishing import check_sizes, guarded, ordered, with_drops
+from memest.schema.finishing import check_sizes, checkpointed, guarded, ordered, refused, with_drops, without_gradients
 from memest.schema.model import VERSION, BlockModel, GraphModel, Settings, first_problem
 from memest.schema.settings import (
     BLOCK_WORDS,
@@ -400,6 +400,10 @@ class _Reader:
             ("drops", self.model.drops, with_drops),
             ("order", self.model.order, ordered),
             ("guards", self.model.guards, guarded),
+            ("no_grad", self.model.no_grad, without_gradients),
+            ("checkpoints", self.model.checkpoints, checkpointed),
+            ("refused", self.model.refused, refused),
+            ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),
         )
         for key, given, finish in finishes:
             if given:

@@ -44,6 +44,15 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["drops"] = drops
     if graph.guards:
         data["guards"] = [str(g) for g in graph.guards]
+    plain = [layer.name for layer in graph.layers if not layer.grad]
+    if plain:
+        data["no_grad"] = plain
+    if graph.segments:
+        data["checkpoints"] = {s.name: [graph.layers[s.start].name, graph.layers[s.end - 1].name] for s in graph.segments}
+    if graph.refused:
+        data["refused"] = dict(graph.refused)
+    if graph.notes:
+        data["notes"] = list(graph.notes)
     if graph.inference is not None:
         data["inference"] = to_dict(graph.inference, examples=examples)
     return data

@@ -61,6 +61,7 @@ class Player:
         self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
         self.caller = Caller(self.machine, recipe.training, recipe.autocast)
         self.env: dict[str, Value] = {}
+        self.owned = {p.name for p in graph.parameters}
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
@@ -171,7 +172,10 @@ class Player:
                 self.ledger.let_go(self.ledger.hold(unnamed))
         for name in layer.drops:
             if name in env:  # a segment's caller drops what is the caller's
-                self.ledger.let_go(env.pop(name))
+                value = env.pop(name)
+                self.ledger.let_go(value)
+                if name in self.owned:
+                    self.ledger.let_go_storage(value.storage)
 
     def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
         """What runs again overwrites what it overwrote in forward."""
