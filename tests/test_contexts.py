@@ -198,6 +198,13 @@ def test_an_inference_with_contexts_is_that_of_torch(forward: Forward, cpu: Cpu)
     infers_as_torch(forward, cpu)
 
 
+def test_a_function_recorded_in_eval_mode_is_still_refused_in_training(cpu: Cpu) -> None:
+    graph = from_torch(Net(lambda self, x: self.head(apply_swish(self.first(x)))).eval(), SHAPE)
+    assert memest.estimate(graph, input_shape=SHAPE, mode="infer", cpu=cpu).peak_bytes > 0
+    with pytest.raises(UnsupportedError, match="custom autograd function Swish"):
+        memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu)
+
+
 def test_a_custom_function_that_no_gradient_reaches_is_played(cpu: Cpu) -> None:
     trains_as_torch(lambda self, x: self.head(self.first(Swish.apply(x))), cpu)
 
@@ -220,7 +227,9 @@ def replacing(self: Any, x: Any) -> Any:
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_what_a_module_keeps_from_call_to_call_stands_in_memory(forward: Forward, mode: str, cpu: Cpu) -> None:
     module = Net(forward)
-    predicted = memest.estimate(from_torch(module, SHAPE, mode=mode), input_shape=SHAPE, mode=mode, optimizer="adam", loss="mse_loss", cpu=cpu)
+    predicted = memest.estimate(
+        from_torch(module, SHAPE, mode=mode), input_shape=SHAPE, mode=mode, optimizer="adam", loss="mse_loss", cpu=cpu
+    )
     inputs = inputs_for([SHAPE])
     measured = measure_training(module, inputs, "adam", "mse_loss") if mode == "train" else measure_inference(module, inputs)
     kept = storage_bytes([module.cache])

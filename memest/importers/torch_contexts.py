@@ -38,6 +38,9 @@ class Listener(Protocol):
     def apply(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The result of ``function.apply(...)``, a subclass of ``torch.autograd.Function``."""
 
+    def applied_unseen(self, function: Any) -> None:
+        """``function.apply``, kept in a variable since before the recording, begins."""
+
     def refusal(self, what: str) -> UnsupportedError:
         """The error that says that ``what`` has no rule, with the place."""
 
@@ -77,10 +80,12 @@ def _replaced() -> Iterator[None]:
         nn.modules.module.register_module_forward_pre_hook(_enter),
         nn.modules.module.register_module_forward_hook(_leave),
     ]
-    honest, functions = torch.overrides.has_torch_function, torch.autograd.function._SingleLevelFunction
+    honest, functions, contexts = torch.overrides.has_torch_function, torch.autograd.Function, torch.autograd.function.BackwardCFunction
+    apply = functions.__dict__["apply"]
     generators = {name: getattr(torch.utils.checkpoint, name) for name in GENERATORS if hasattr(torch.utils.checkpoint, name)}
     torch.overrides.has_torch_function = lambda values: _listener() is None and honest(values)
-    functions.apply = classmethod(_apply)
+    functions.apply = classmethod(_applying(apply))
+    contexts.__init__ = _begin_function
     for name, original in generators.items():
         setattr(torch.utils.checkpoint, name, _checkpointing(original))
     try:
@@ -88,7 +93,8 @@ def _replaced() -> Iterator[None]:
     finally:
         for name, original in generators.items():
             setattr(torch.utils.checkpoint, name, original)
-        del functions.apply
+        del contexts.__init__
+        functions.apply = apply
         torch.overrides.has_torch_function = honest
         for hook in hooks:
             hook.remove()
@@ -148,12 +154,21 @@ def _check_checkpoint(listener: Listener, given: dict[str, Any]) -> None:
 # custom functions ---------------------------------------------------------------------------------------------------------
 
 
-def _apply(function: Any, *arguments: Any, **keywords: Any) -> Any:
-    """In place of ``torch._C._FunctionBase.apply``, which every ``Function.apply`` ends in."""
+def _applying(original: Any) -> Callable[..., Any]:
+    def apply(function: Any, *arguments: Any, **keywords: Any) -> Any:
+        listener = _listener()
+        if listener is None:
+            return original.__get__(None, function)(*arguments, **keywords)
+        return listener.apply(function, arguments, keywords)
+
+    return apply
+
+
+def _begin_function(context: Any, *_: Any) -> None:
+    """torch makes the context of every function that it applies itself: one whose ``apply`` somebody took before it was replaced."""
     listener = _listener()
-    if listener is None:
-        return super(torch.autograd.function._SingleLevelFunction, function).apply(*arguments, **keywords)
-    return listener.apply(function, arguments, keywords)
+    if listener is not None:
+        listener.applied_unseen(type(context)._forward_cls)
 
 
 def run_forward(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

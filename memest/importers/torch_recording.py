@@ -316,6 +316,12 @@ class Recorder(TorchFunctionMode):
         self.end_checkpoint()
         return result
 
+    def applied_unseen(self, function: Any) -> None:
+        """The same, with torch at work: what it reads is not known, so gradients flow wherever they are on."""
+        self.asked_for_gradients = True
+        if torch.is_grad_enabled():
+            raise self.refusal(function_refused(function))
+
     def refusal(self, what: str) -> UnsupportedError:
         """``what`` has no rule, and where it stands."""
         return UnsupportedError(f"{self._place()}: no rule for {what}")
