@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -442,6 +443,38 @@ def test_old_spectral_norm_is_never_wrong(cpu: Cpu) -> None:
     predicted = memest.estimate(from_torch(module, SHAPE, mode="infer"), input_shape=SHAPE, mode="infer", cpu=cpu)
     measured = measure_inference(module, inputs_for([SHAPE]))
     same(predicted, Measurement(measured.resident_bytes + storage_bytes([module[0].weight]), measured.events))
+
+
+def test_a_refusal_that_the_module_catches_is_still_one() -> None:
+    def forward(self: Any, x: Any) -> Any:
+        try:
+            return self.head(self.first(x) * float(x.mean()))
+        except Exception:
+            return self.head(self.first(x))
+
+    with pytest.raises(UnsupportedError, match="reads a tensor's value"):
+        from_torch(Net(forward), SHAPE)
+
+
+def test_a_buffer_exchanged_inside_a_checkpoint_is_refused() -> None:
+    def forward(self: Any, x: Any) -> Any:
+        return self.head(checkpoint(lambda a: exchanged_part(self, a), self.first(x), use_reentrant=False))
+
+    def exchanged_part(self: Any, a: Any) -> Any:
+        self.average = self.average * 2
+        return self.second(a) * self.average.view(1, -1, 1, 1)
+
+    with pytest.raises(UnsupportedError, match="exchanged inside a checkpoint"):
+        from_torch(Net(forward), SHAPE)
+
+
+def test_outputs_in_a_dataclass_are_found() -> None:
+    @dataclass
+    class Answer:
+        logits: Any
+        scale: float
+
+    assert from_torch(Net(lambda self, x: Answer(self.head(self.first(x)), 2.0)), SHAPE).outputs == ("head",)
 
 
 # one of two modes ---------------------------------------------------------------------------------------------------------

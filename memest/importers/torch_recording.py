@@ -14,6 +14,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +101,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.standing = [self._stand(t) for t in standing]
+        self.failure: UnsupportedError | None = None
         self.survivors: list[torch.Tensor] = []
         self.registered: set[int] = set()
 
@@ -164,7 +166,9 @@ class Recorder(TorchFunctionMode):
         except MemestError:
             raise
         except Exception as e:
-            raise self._explained(e) from None
+            raise (self.failure or self._explained(e)) from None
+        if self.failure is not None:  # somebody caught it, and took a way that torch would not have taken
+            raise self.failure
         outputs = self._outputs(result)
         del result
         self._find_survivors(places)
@@ -324,12 +328,20 @@ class Recorder(TorchFunctionMode):
 
     def refusal(self, what: str) -> UnsupportedError:
         """``what`` has no rule, and where it stands."""
-        return UnsupportedError(f"{self._place()}: no rule for {what}")
+        error = UnsupportedError(f"{self._place()}: no rule for {what}")
+        self.failure = self.failure or error
+        return error
 
     # calls ---------------------------------------------------------------------------------------------------------------
 
     def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        try:
+            return self._seen(func, args, kwargs or {})
+        except UnsupportedError as e:
+            self.failure = self.failure or e
+            raise
+
+    def _seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(func)
         if name in PASSIVE:
             return self._passive(name, func, args, kwargs)
@@ -529,6 +541,9 @@ class Recorder(TorchFunctionMode):
         """The graph, now that only what survives the forward is alive."""
         own = {p.name for p in self.parameters}
         dropped = {n for names in self.drops for n in names if n in own}
+        again = next((n for layer, names in zip(self.layers, self.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
+        if again is not None:
+            raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
         layers = [with_drops(layer, drops) for layer, drops in zip(self.layers, self.drops, strict=True)]
         layers = with_counters(layers, own)
         survivors = {n for t in self.survivors for n in self.known(t).names}
@@ -626,6 +641,9 @@ def _leaves(result: Any) -> Iterator[torch.Tensor]:
         for key, value in result.items():
             if key != "out":
                 yield from _leaves(value)
-    elif isinstance(result, list | tuple):
+    elif isinstance(result, list | tuple | set):
         for value in result:
             yield from _leaves(value)
+    elif is_dataclass(result) and not isinstance(result, type):
+        for field in fields(result):
+            yield from _leaves(getattr(result, field.name))
