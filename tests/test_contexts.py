@@ -477,6 +477,27 @@ def test_outputs_in_a_dataclass_are_found() -> None:
     assert from_torch(Net(lambda self, x: Answer(self.head(self.first(x)), 2.0)), SHAPE).outputs == ("head",)
 
 
+@torch.jit.script
+def scripted_function(x):  # type: ignore[no-untyped-def]
+    return x * torch.sigmoid(x)
+
+
+def test_compiled_parts_are_refused_wherever_they_stand() -> None:
+    module = Net(wrapped)
+    module.second = torch.jit.trace(module.second.eval(), torch.zeros(1, 8, 4, 4))  # type: ignore[assignment]
+    with pytest.raises(UnsupportedError, match=r"second \(test_contexts.py:\d+\): no rule for a compiled ScriptModule"):
+        from_torch(module, SHAPE, mode="infer")
+    with pytest.raises(UnsupportedError, match="no rule for"):
+        from_torch(Net(lambda self, x: self.head(scripted_function(self.first(x)))), SHAPE, mode="infer")
+    with pytest.raises(UnsupportedError, match="made where memest cannot see it"):
+        from_torch(Net(lambda self, x: self.head(torch.vmap(lambda a: a * 2)(self.first(x)))), SHAPE, mode="infer")
+
+
+def test_dtypes_that_do_not_meet_are_told_in_torchs_words() -> None:
+    with pytest.raises(GraphError, match=r"0: RuntimeError: .*dtype|0: RuntimeError: .*type"):
+        from_torch(nn.Sequential(nn.Conv2d(3, 4, 1).half()), torch.zeros(1, 3, 4, 4))
+
+
 # one of two modes ---------------------------------------------------------------------------------------------------------
 
 
@@ -559,5 +580,6 @@ def test_what_is_no_module_or_example_is_said_in_one_line() -> None:
 def test_modules_of_another_dtype_are_recorded(dtype: str, cpu: Cpu) -> None:
     module = nn.Sequential(nn.Linear(8, 4), nn.ReLU()).to(getattr(torch, dtype))
     graph = from_torch(module, torch.zeros(2, 8, dtype=getattr(torch, dtype)))
+    assert from_torch(module, (2, 8)) == graph
     measured = measure_inference(module, inputs_for([(2, 8)], dtype=dtype))
     same(memest.estimate(graph, input_shape=(2, 8), mode="infer", cpu=cpu), measured)

@@ -25,7 +25,8 @@ MODES = ("train", "infer")
 
 
 def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
-    """The graph of ``module`` as called with ``example``: a shape, a tensor, or a sequence (or mapping by argument name) of them.
+    """The graph of ``module`` as called with ``example``: a shape, a tensor, or a sequence (or mapping by argument name) of them. An input
+    given by its shape has the floating dtype of the module's parameters.
 
     The first dim of every example is the batch ``N``; dims from the third on are spatial and become symbols (``H``, ``W``), so the
     graph can be estimated at other sizes. ``mode="train"`` records the forward of a training step (gradients on, the modules in
@@ -39,7 +40,7 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     module, notes = _unwrapped(module)
-    positional, keywords = _examples(example)
+    positional, keywords = _examples(example, _floating_dtype(module))
     title = name or type(module).__name__
 
     def training() -> Recorder:
@@ -151,14 +152,20 @@ def _hint(value: Any) -> str:
     return "; a state_dict has weights and no code: give the module" if isinstance(value, Mapping) else ""
 
 
-def _examples(example: Any) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Positional and named inputs of the forward."""
+def _floating_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of inputs that are given as shapes: that of the module's parameters where they have one (``module.half()``)."""
+    found = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    return found.pop() if len(found) == 1 else torch.float32
+
+
+def _examples(example: Any, dtype: torch.dtype) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Positional and named inputs of the forward; those given as shapes have ``dtype``."""
     if isinstance(example, Mapping):
-        return [], {str(k): _meta(v, f"example[{k!r}]") for k, v in example.items()}
+        return [], {str(k): _meta(v, f"example[{k!r}]", dtype) for k, v in example.items()}
     if isinstance(example, torch.Tensor) or _is_shape(example):
-        return [_meta(example, "example")], {}
+        return [_meta(example, "example", dtype)], {}
     if isinstance(example, Sequence) and not isinstance(example, str | bytes) and example:
-        return [_meta(e, f"example[{i}]") for i, e in enumerate(example)], {}
+        return [_meta(e, f"example[{i}]", dtype) for i, e in enumerate(example)], {}
     raise UsageError(f"example is a shape such as (2, 3, 64, 64), a tensor, or a sequence or mapping of them, got {_described(example)}")
 
 
@@ -173,7 +180,7 @@ def _is_whole(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool | torch.Tensor)
 
 
-def _meta(example: Any, place: str) -> torch.Tensor:
+def _meta(example: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
     if isinstance(example, torch.Tensor):
         if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
             raise UnsupportedError(f"{place} is a {type(example).__name__}; give a plain tensor or a shape")
@@ -185,4 +192,4 @@ def _meta(example: Any, place: str) -> torch.Tensor:
     shape = tuple(operator.index(n) for n in example)
     if min(shape) < 1:
         raise UsageError(f"{place}: sizes are positive integers, got {shape}")
-    return torch.empty(shape, device="meta")
+    return torch.empty(shape, dtype=dtype, device="meta")

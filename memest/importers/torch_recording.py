@@ -26,7 +26,7 @@ import memest
 from memest.autograd import Machine
 from memest.dims import Dim, Guard, contains_dim, expression, recording, symbol
 from memest.dtypes import FLOATING
-from memest.errors import GraphError, MemestError, UnsupportedError
+from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.graph import Graph, Input, Layer, Parameter, attribute_items
 from memest.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
 from memest.importers.torch_contexts import check_autograd, run_forward, watching
@@ -43,6 +43,7 @@ from memest.timeline import Caller, operator_named
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 GRADIENTS = ("_set_grad_enabled", "__get__:requires_grad", "requires_grad_")  # calls that a training step answers otherwise
+UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
 
 
@@ -282,6 +283,8 @@ class Recorder(TorchFunctionMode):
     def enter_module(self, module: nn.Module) -> None:
         """Its path names the layers inside."""
         self.stack.append((self.paths.get(id(module), type(module).__name__), module))
+        if isinstance(module, torch.jit.ScriptModule):
+            raise self.refusal("a compiled ScriptModule, which hides its Python code: put in the module it was made from")
 
     def leave_module(self, module: nn.Module) -> None:
         """Out of it, and of modules in it that ended by an exception somebody caught."""
@@ -342,6 +345,8 @@ class Recorder(TorchFunctionMode):
             raise
 
     def _seen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if sys._getframe(2).f_globals.get("__name__", "").startswith(UNSEEN):
+            raise self.refusal("a compiled function: give its Python code")  # torch takes its operators apart on meta
         name = name_of(func)
         if name in PASSIVE:
             return self._passive(name, func, args, kwargs)
@@ -426,7 +431,7 @@ class Recorder(TorchFunctionMode):
         if flows and not self.gradients:
             raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
         with recording(None):
-            values = self._by_rule(row, entries, request)
+            values = self._by_rule(row, entries, request, func, args, kwargs)
             self.drops.append([])
             produced = self._execute(request, func, args, kwargs, values, tensors)
             if request.op in MAY_COPY and produced is tensors[0]:
@@ -451,7 +456,9 @@ class Recorder(TorchFunctionMode):
         )
         return produced
 
-    def _by_rule(self, row: Operator | Composite, entries: list[Any], request: Request) -> list[Value | None]:
+    def _by_rule(
+        self, row: Operator | Composite, entries: list[Any], request: Request, func: Any, args: Any, kwargs: Any
+    ) -> list[Value | None]:
         """What our own row gives for the call, with symbolic sizes."""
         try:
             attributes = row.canonical(request.attributes)
@@ -459,6 +466,10 @@ class Recorder(TorchFunctionMode):
             return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             raise e.at(f"{self._place()}: {request.op}") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            if func is not None:
+                func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
+            raise unforeseen(e).at(f"{self._place()}: {request.op}") from e
 
     def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], tensors: Sequence[Any]) -> Any:
         """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
