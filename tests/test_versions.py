@@ -130,7 +130,8 @@ def _events(graph: memest.Graph, shape: tuple[int, ...], version: str) -> Any:
         ((2, 13), None, None, False, 0),
         ((2, 13), None, "2.13.0", False, 0),
         ((2, 13), None, "2.14.1", False, 1),
-        ((2, 13), "2.14.1", "2.14.1", False, 2),
+        ((2, 13), "2.14.1", "2.14.1", False, 1),
+        ((2, 13), "2.14.0", "2.14.1", False, 2),
         ((2, 14), "2.14.1", "2.13.0", False, 1),
         ((2, 13), None, "2.4.1", True, 1),
         ((2, 14), "2.15.0", "2.15.0", True, 1),
@@ -252,6 +253,30 @@ def test_a_recorded_module_is_played_as_its_torch() -> None:
     assert graph.torch == release
     found = memest.estimate(graph, input_shape=(2, 3, 8, 8), mode="infer")
     assert found.torch == torch_of(nearest(release), release) and found.torch.installed == release
+
+
+def test_a_network_that_the_versions_see_differently_is_exact_on_the_torch_at_hand() -> None:
+    torch = pytest.importorskip("torch")
+    from memest import from_torch
+    from validation.protocol import inputs_for, measure_training
+
+    class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.GroupNorm(2, 8)
+
+        def forward(self, x: Any) -> Any:
+            y = self.conv(x).transpose(2, 3)
+            return torch.maximum(self.norm(y), y)
+
+    shape = (4, 3, 32, 32)
+    graph = from_torch(Net(), shape)
+    measured = measure_training(Net().train(), inputs_for([shape]), "sgd", "mse_loss")
+    cpu = memest.Cpu.detect().with_(threads=torch.get_num_threads())
+    found = memest.estimate(graph, input_shape=shape, loss="mse_loss", cpu=cpu)
+    assert found.peak_bytes == measured.peak_bytes and [s.delta for s in found.events] == [e.delta for e in measured.events]
+    peaks = {v: memest.estimate(graph, input_shape=shape, loss="mse_loss", cpu=cpu, torch=v).peak_bytes for v in ("2.13", "2.14")}
+    assert peaks["2.13"] != peaks["2.14"] and found.peak_bytes == peaks[found.torch.modelled]
 
 
 # the torch that is installed ---------------------------------------------------------------------------------------------

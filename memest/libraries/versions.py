@@ -68,7 +68,8 @@ class Torch:
     def notes(self) -> tuple[str, ...]:
         """Where the torch at hand is not the one modelled, one line each."""
         found = [self.warning] if self.warning else []
-        for yours, what in ((self.recorded, "the network was recorded with"), (self.installed, "installed is")):
+        at_hand = {self.installed: "installed is", self.recorded: "the network was recorded with"}
+        for yours, what in at_hand.items():
             version = None if yours is None else version_of(yours)
             if version in MODELLED and version != self.version:
                 found.append(f"modelled as torch {self.modelled}, {what} {yours} (modelled, too, as torch {_text(version)})")
