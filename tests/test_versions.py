@@ -20,6 +20,7 @@ from memest.libraries import versions
 from memest.libraries.versions import BEST_MEASURED, MODELLED, Torch, nearest, torch_of, version_for, version_of
 from validation.cases import BY_NAME
 from validation.compare import stored
+from validation.measure import results_for
 
 MODEL = "unet2d:base_filters=4,levels=2"
 SHAPE = (2, 3, 16, 16)
@@ -87,6 +88,12 @@ def test_behind_the_best_measured_version_stand_all_stored_cases() -> None:
     measured = [r for _, r in stored() if version_of(r["torch"]) == BEST_MEASURED]
     assert len(measured) == len(BY_NAME)
     assert {r.partition("+")[0] for r in releases} <= {m.release for m in MODELLED.values()}
+
+
+def test_results_of_two_versions_stand_beside_one_another() -> None:
+    old, new = (results_for("some-machine", release) for release in ("2.13.0+cpu", "2.14.1+cpu"))
+    assert old != new and old.parent == new.parent and old.name == "some-machine"
+    assert all(results_for(result["machine"], result["torch"]).name == folder for folder, result in stored())
 
 
 def test_a_row_whose_kernel_changed_follows_the_version() -> None:
