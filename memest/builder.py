@@ -23,6 +23,7 @@ from memest.errors import GraphError, MemestError, ShapeError, did_you_mean, unf
 from memest.graph import Graph, Input, Layer, Parameter, attribute_items, default_drops
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import BEST_MEASURED
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
 from memest.tensor import Shape, Spec, spec
@@ -61,7 +62,7 @@ class Builder:
         self._registers = False
         self._grad = True
         self._checkpoint: str | None = None
-        self._machine = Machine(Ledger(), True, Cpu(), remember=False)
+        self._machine = Machine(Ledger(), True, Cpu(), BEST_MEASURED, remember=False)
         self._caller = Caller(self._machine, False)
 
     def input(self, name: str, shape: Sequence[int | str | Expr], dtype: str = "float32", layout: str = "contiguous") -> Node:

@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Torch, torch_of, version_for
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
 from memest.precision import converted, dtype_of, floating_dtype
@@ -66,6 +67,7 @@ class Estimate:
     device: str
     dtype: str
     cpu: Cpu
+    torch: Torch
     played: Graph
     sizes: Mapping[str, int]
     recipe: Recipe
@@ -128,6 +130,11 @@ class Estimate:
         return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the numbers: what the graph says of itself, and where they speak of another torch than the one at hand."""
+        return (*self.played.notes, *self.torch.notes)
+
+    @property
     def events(self) -> tuple[Step, ...]:
         """The stream of allocations and releases, in order."""
         return self.timeline.steps
@@ -174,6 +181,8 @@ class Estimate:
             "dtype": self.dtype,
             "levers": list(self.levers),
             "cpu": {"isa": self.cpu.isa, "threads": self.cpu.threads},
+            "torch": self.torch.to_dict(),
+            "notes": list(self.notes),
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "peak_bytes": self.peak_bytes,
             "resident_bytes": self.resident_bytes,
@@ -196,6 +205,7 @@ def estimate(
     first_step: bool = False,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
+    torch: str | None = None,
 ) -> Estimate:
     """The memory that one step of ``graph`` needs.
 
@@ -205,7 +215,8 @@ def estimate(
     ``hold_output`` keeps ``out = model(x)`` and the loss in variables through backward. ``first_step`` is the step in which the
     optimizer's state appears. ``dtype`` converts the network and its inputs first, as ``model.to(dtype)`` does (left out: as described).
     ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
-    machine's when left out).
+    machine's when left out), ``torch`` the version whose kernels are played, such as ``2.14`` (left out: the one the graph was recorded
+    with, else the one with stored measurements).
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
     job = prepare(
@@ -219,6 +230,7 @@ def estimate(
         first_step=first_step,
         levers=levers,
         cpu=cpu,
+        torch=torch,
     )
     shapes = input_shapes(job.graph, input_shape)
     sizes = bind(job.graph.inputs, shapes)
@@ -234,6 +246,7 @@ def estimate(
         device=device,
         dtype=dtype or dtype_of(job.graph),
         cpu=recipe.cpu,
+        torch=torch_of(recipe.torch, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,
@@ -280,6 +293,7 @@ def prepare(
     first_step: bool = False,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
+    torch: str | None = None,
 ) -> Job:
     """The settings of :func:`estimate` checked and carried out, but for the sizes."""
     if mode not in ("train", "infer"):
@@ -303,6 +317,7 @@ def prepare(
         step=1 if first_step else None,
         segments=played.segments,
         cpu=cpu or Cpu.detect(),
+        torch=version_for(torch, graph.torch),
     )
     if not levers:
         return Job(played, recipe)

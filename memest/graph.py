@@ -78,7 +78,8 @@ class Segment:
 class Graph:
     """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
     differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
-    pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know."""
+    pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
+    is the release whose modules it was recorded from (None: it was not recorded)."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -89,6 +90,7 @@ class Graph:
     guards: tuple[Guard, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    torch: str | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
 
     @property

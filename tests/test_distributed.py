@@ -232,6 +232,8 @@ MEASURED = (
 def test_a_rank_takes_what_it_takes_among_real_processes() -> None:
     """Every allocation, and the peak. A release by gloo's own thread may come late, never early: see validation.distributed."""
     pytest.importorskip("torch")
+    import torch
+
     from validation.cases import Case
     from validation.compare import predict
     from validation.distributed import as_rank, measure_ranks
@@ -241,7 +243,7 @@ def test_a_rank_takes_what_it_takes_among_real_processes() -> None:
     measured = dict(measure_ranks(cases))
     for case in cases:
         for rank, found in enumerate(measured[case]):
-            est = predict(case, Cpu.detect().with_(threads=1), as_rank(case, rank))
+            est = predict(case, Cpu.detect().with_(threads=1), torch.__version__, as_rank(case, rank))
             where = f"{case.levers}, rank {rank}"
             assert est.resident_bytes == found.resident_bytes, where
             predicted, seen = (Counter(e.delta for e in events if e.delta > 0) for events in (est.events, found.events))

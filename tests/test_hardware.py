@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -98,8 +99,9 @@ def test_verdicts_add_up_and_turn_at_the_byte(entry: Hardware) -> None:
         assert sum(u.used_bytes for u in v.tiers) + v.short_bytes == peak
         assert all(u.used_bytes + u.free_bytes == u.tier.usable_bytes and u.free_bytes >= 0 for u in v.tiers)
         assert all(not later.used_bytes or not u.free_bytes for u, later in zip(v.tiers, v.tiers[1:], strict=False)), "a tier fills first"
-        assert v.outcome == ("fits" if peak <= first else "spills" if peak <= whole else "does not fit")
-        assert v.fits == (peak <= whole)
+        assert v.outcome == v.claim.words("fits" if peak <= first else "spills" if peak <= whole else "does not fit")
+        assert v.bytes_fit == (peak <= whole)
+        assert v.fits is (None if entry.kind == "accelerator" else v.bytes_fit)
         assert v.headroom_bytes == max(first - peak, 0) and v.headroom_share == v.headroom_bytes / first
         assert v.spilled_bytes == min(max(peak - first, 0), whole - first)
         assert str(v).startswith(v.outcome)
@@ -243,9 +245,53 @@ def test_a_spill_fits_and_says_so_in_all_formats(own: Path, capsys: pytest.Captu
 def test_several_places_and_the_worst_one_decides(capsys: pytest.CaptureFixture[str]) -> None:
     given = [*RUN, "--on", "t4", "--on", "server-192gb", "--budget", "1KiB"]
     rows = list(csv.DictReader(StringIO(_run(capsys, *given, "--format", "csv", code=1))))
-    assert [(r["on"], r["verdict"]) for r in rows] == [("t4", "fits"), ("server-192gb", "fits"), ("budget 1KiB", "does not fit")]
-    assert "torch on CPU" in _run(capsys, *given, code=1)
-    assert "torch on CPU" not in _run(capsys, *RUN, "--on", "server-192gb")
+    said = [("t4", "torch CPU's bytes fit"), ("server-192gb", "fits"), ("budget 1KiB", "does not fit")]
+    assert [(r["on"], r["verdict"]) for r in rows] == said
+
+
+MISSING = ("the CUDA context", "cuDNN workspaces", "the caching allocator's rounding and fragmentation")
+LIMITED = {
+    "estimate": ["estimate", "resnet18", "--input", "3x64x64", "--batch", "2"],
+    "fit": ["fit", "resnet18", "--input", "3x64x64"],
+    "fit nothing": ["fit", "resnet18:num_classes=1000000", "--input", "3x64x64"],
+    "front": ["fit", "unet2d:base_filters=4,levels=2", "--vary", "batch,H=W"],
+    "advise": ["advise", "unet2d:base_filters=4,levels=2", "--input", "3x16x16", "--batch", "2", "--infer", "--largest-batch"],
+}
+TINY_CARD = "hardware:\n  tiny: {kind: accelerator, tiers: [{name: VRAM, bytes: 120MiB}]}\n"
+
+
+@pytest.mark.parametrize("what", LIMITED)
+def test_on_an_accelerator_every_format_says_whose_bytes_and_what_is_missing(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(TINY_CARD)
+    limit = ["--on", "tiny", "--hardware", str(tmp_path / "own.yaml")]
+    for form in ("text", "json", "csv", "markdown"):
+        main([*LIMITED[what], *limit, "--format", form])
+        out = " ".join(capsys.readouterr().out.split())
+        assert "torch's CPU allocator" in out and all(m in out for m in MISSING), form
+        plain = out.replace('"fits"', "").replace('"fits_as_it_is"', "")
+        assert not re.search(r"(?<!that )\bfits\b", plain, re.IGNORECASE), f"{form}: {out}"
+
+
+@pytest.mark.parametrize("what", LIMITED)
+def test_a_budget_says_whose_bytes_and_still_fits(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if what == "fit nothing":
+        pytest.skip("nothing is to fit here")
+    assert main([*LIMITED[what], "--budget", "1GiB"]) == 0
+    out = capsys.readouterr().out
+    assert "torch's CPU allocator" in out and not any(m in out for m in MISSING) and re.search(r"\bfits\b", out, re.IGNORECASE)
+
+
+def test_python_knows_whose_bytes_they_are() -> None:
+    graph, card = memest.model("unet2d", base_filters=4, levels=2), hardware_named("t4")
+    sizes = {"input_shape": (1, 3, 16, 16), "mode": "infer"}
+    peak = memest.estimate(graph, **sizes).peak_bytes
+    for found in (verdict(card, peak), memest.fit(graph, card, H=16, W=16, mode="infer"), memest.advise(graph, card, **sizes)):
+        assert found.fits is None and found.bytes_fit and found.claim.missing == MISSING
+        assert not found.claim.decides and "torch's CPU allocator" in found.claim.note
+    for found in (verdict(budget("1GiB"), peak), memest.fit(graph, "1GiB", H=16, W=16, mode="infer"), memest.advise(graph, 2**30, **sizes)):
+        assert found.fits is True and found.claim.decides and found.claim.missing == ()
 
 
 def test_without_a_limit_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

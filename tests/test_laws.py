@@ -20,6 +20,7 @@ from memest.dtypes import FLOATING
 from memest.errors import GraphError, UnknownNameError
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import installed, nearest
 from memest.ops import evaluate
 from memest.ops.composite import Composite
 from memest.ops.operator import REQUIRED, Example, Operator
@@ -29,6 +30,7 @@ from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.timeline import Caller
 
 Row = Operator | Composite
+VERSION = nearest(installed() or "")
 ROWS: list[Row] = [*OPERATORS.values(), *COMPOSITES.values()]
 CALLS = [(row, example) for row in ROWS for example in row.examples]
 CALL_IDS = [f"{row.name}-{i}" for row in ROWS for i in range(len(row.examples))]
@@ -116,7 +118,7 @@ def specs_of(example: Example, size: Any = lambda n: n) -> list[Any]:
 def read(row: Row, example: Example, specs: list[Any], cpu: Cpu | None = None) -> Reading:
     """One call of ``row`` on metadata; floats want a gradient where the example does not freeze them."""
     ledger = Ledger()
-    machine = Machine(ledger, True, cpu or Cpu(), remember=False)
+    machine = Machine(ledger, True, cpu or Cpu(), VERSION, remember=False)
     inputs: list[Value] = []
 
     def value(s: Spec, position: int) -> Value:
@@ -139,7 +141,7 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     needs = tuple(s.dtype in FLOATING and i not in example.frozen for s, i in flat)
     attributes = tuple(row.canonical(example.attributes).items())
     kinds = evaluate.kinds_of(attributes)
-    forward = evaluate.forward.__wrapped__(row.name, arguments, attributes, needs, True, Cpu(), kinds)
+    forward = evaluate.forward.__wrapped__(row.name, arguments, attributes, needs, True, Cpu(), VERSION, kinds)
     if row.backward is None or not any(needs):
         return forward, None
     saved = tuple((s.role, s.spec) for s in forward.saved)
@@ -147,7 +149,7 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     if first is None:
         return forward, None
     grads = tuple(o.spec if i == first and o is not None else None for i, o in enumerate(forward.outputs))
-    return forward, evaluate.backward.__wrapped__(row.name, saved, forward.notes, grads, attributes, needs, True, Cpu(), kinds)
+    return forward, evaluate.backward.__wrapped__(row.name, saved, forward.notes, grads, attributes, needs, True, Cpu(), VERSION, kinds)
 
 
 def sizes_in(trace: Trace) -> Iterator[int]:

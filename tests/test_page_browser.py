@@ -14,6 +14,7 @@ from pages import CPU, NASTY, nasty_graph, page_of
 
 import memest
 from memest.graph import Graph
+from memest.hardware import claim_on
 from memest.page import PageModel
 from memest.page.model import OPTIMIZERS
 from memest.page.reading import Reading
@@ -199,10 +200,39 @@ def test_verdicts_are_the_librarys(name: str, budget: str, browser: Browser, pag
     browser.open(path, f"on={name}&budget={budget}&N=32&optimizer=adam")
     for number, place in enumerate((memest.hardware_named(name), memest.budget(budget))):
         truth = memest.verdict(place, peak(browser))
-        assert browser.run(f"document.querySelectorAll('.verdict .word')[{number}].textContent").lower() == truth.outcome
+        assert browser.run(f"document.querySelectorAll('.verdict .word')[{number}].textContent").lower() == truth.outcome.lower()
         said = browser.run(f"document.querySelectorAll('.verdict .detail')[{number}].textContent")
-        amount = {"fits": truth.headroom_bytes, "spills": truth.spilled_bytes, "does not fit": truth.short_bytes}[truth.outcome]
+        amount = truth.short_bytes or truth.spilled_bytes or truth.headroom_bytes
         assert format_bytes(amount) in said
+
+
+def test_the_largest_says_so_where_the_slider_ends(browser: Browser, pages: dict[str, Shown]) -> None:
+    path, model, _ = pages["resnet50"]
+    batch = next(a for a in model.axes if a.is_batch)
+
+    def largest(settings: str) -> str:
+        browser.open(path, f"optimizer=adam&{settings}")
+        text: str = browser.run("document.getElementById('largest').textContent")
+        return text
+
+    assert largest("budget=100TiB") == f"The largest {batch.symbol} here that fits is {batch.values[-1]} or more."
+    assert largest("budget=1KiB") == f"No {batch.symbol} here fits."
+    peaks = []
+    for stop in (0, 1):
+        move(browser, batch.symbol, stop)
+        peaks.append(peak(browser))
+    assert largest(f"budget={sum(peaks) // 2}B") == f"The largest {batch.symbol} here that fits is {batch.values[0]}."
+    assert largest("on=mi355x&budget=") == (
+        f"The largest {batch.symbol} here at which torch CPU's bytes fit is {batch.values[-1]} or more."
+    )
+
+
+def test_a_verdict_on_an_accelerator_says_whose_bytes_and_what_is_missing(browser: Browser, pages: dict[str, Shown]) -> None:
+    path, _, _ = pages["resnet50"]
+    claims = "[...document.querySelectorAll('#verdicts .claim')].map((c) => c.textContent)"
+    for where, kind in (("on=t4&budget=", "accelerator"), ("on=t4&budget=1GiB", "accelerator"), ("on=&budget=1GiB", "budget")):
+        browser.open(path, where)
+        assert [c.lower() for c in browser.run(claims)] == [f"{claim_on(kind).note}.".lower()], where
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -14,6 +14,7 @@ from memest.errors import MemestError
 from memest.lanes import Lanes, Split, TooLargeError, by_lanes
 from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.rough import Rough
+from memest.libraries.versions import BEST_MEASURED
 from memest.ops import attention, convolution, convolution_bound
 from memest.ops.convolution_geometry import Geometry
 from memest.ops.sealed import InnerPeak, Size
@@ -56,11 +57,12 @@ def problems(seed: int, count: int) -> Iterator[InnerPeak]:
         made += 1
         yield InnerPeak(
             kernel=convolution._run, bound=convolution_bound.forward, operands=(input, weight, None), attributes=(("g", tuple(g)),),
-            needs=(True, True), training=True, cpu=cpu,
+            needs=(True, True), training=True, cpu=cpu, torch=BEST_MEASURED,
         )  # fmt: skip
         yield InnerPeak(
             kernel=convolution._run_backward, bound=convolution_bound.backward, operands=(grad, input, weight),
-            attributes=(("g", tuple(g)), ("mask", (rnd.random() < 0.8, True, True))), needs=(True, True, True), training=True, cpu=cpu,
+            attributes=(("g", tuple(g)), ("mask", (rnd.random() < 0.8, True, True))), 
+            needs=(True, True, True), training=True, cpu=cpu, torch=BEST_MEASURED,
         )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_no_attention_holds_more_than_its_bound() -> None:
         peak = InnerPeak(
             kernel=attention._flash_gradients, bound=attention._most_of_gradients,
             operands=(spec(queries), spec(queries), spec(keys), spec(keys), None), attributes=(("scaled", True),),
-            needs=(True,) * 3, training=True, cpu=cpu,
+            needs=(True,) * 3, training=True, cpu=cpu, torch=BEST_MEASURED,
         )  # fmt: skip
         batches = rnd.sample(range(1, 70), 5)
         alone = [peak.play((n,)) for n in batches]
@@ -118,7 +120,7 @@ def symbolic(peak: InnerPeak) -> InnerPeak:
     grad, input, weight = peak.operands
     return InnerPeak(
         kernel=peak.kernel, bound=peak.bound, operands=(opened(grad), opened(input), weight), attributes=peak.attributes,
-        needs=peak.needs, training=True, cpu=peak.cpu,
+        needs=peak.needs, training=True, cpu=peak.cpu, torch=peak.torch,
     )  # fmt: skip
 
 

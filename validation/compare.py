@@ -1,4 +1,5 @@
-"""Predictions against stored results: the accuracy table, the claims, and where a stream first differs."""
+"""Predictions against stored results, each as the torch it was measured on: the accuracy table, the claims, and where a stream first
+differs."""
 
 from __future__ import annotations
 
@@ -84,12 +85,13 @@ def _imported(case: Case) -> Graph:
     return from_torch(module, example)
 
 
-def predict(case: Case, cpu: Cpu, levers: Sequence[str] | None = None) -> Estimate:
-    """memest's estimate of a case on a described processor (``levers``: in place of the case's own)."""
+def predict(case: Case, cpu: Cpu, torch: str, levers: Sequence[str] | None = None) -> Estimate:
+    """memest's estimate of a case on a described processor, for a release of torch (``levers``: in place of the case's own)."""
     training = {"optimizer": case.optimizer, "loss": case.loss, "hold_output": case.hold_output, "first_step": case.first_step}
     options: dict[str, Any] = training if case.mode == "train" else {}
     pulled = case.levers if levers is None else levers
-    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, cpu=cpu, levers=pulled, **options)
+    where: dict[str, Any] = {"cpu": cpu, "torch": torch}
+    return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, levers=pulled, **where, **options)
 
 
 def stored(machine: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -114,7 +116,7 @@ def compare(only: str = "") -> list[Comparison]:
             found.extend(_ranks(case, machine, result))
             continue
         start = time.perf_counter()
-        predicted = predict(case, Cpu(**result["cpu"]))
+        predicted = predict(case, Cpu(**result["cpu"]), result["torch"])
         unmatched = differing([s.delta for s in predicted.events], result["stream"]) if "stream" in result else None
         found.append(Comparison(case, machine, result["peak_bytes"], predicted.peak_bytes, unmatched, time.perf_counter() - start))
     return found
@@ -123,7 +125,7 @@ def compare(only: str = "") -> list[Comparison]:
 def _ranks(case: Case, machine: str, result: dict[str, Any]) -> Iterator[Comparison]:
     for rank, measured in enumerate(result["ranks"]):
         start = time.perf_counter()
-        predicted = predict(case, Cpu(**result["cpu"]), as_rank(case, rank))
+        predicted = predict(case, Cpu(**result["cpu"]), result["torch"], as_rank(case, rank))
         yield Comparison(case, machine, measured["peak_bytes"], predicted.peak_bytes, None, time.perf_counter() - start)
 
 

@@ -39,13 +39,15 @@ def _in_its_runtime(case: Case) -> int:
 
 
 def _diff_here(case: Case) -> int:
+    import torch
+
     from validation.compare import predict
     from validation.distributed import measure_ranks, world_of
     from validation.measure import measured_here
     from validation.streams import differing, first_difference
 
     measured: Any = next(measure_ranks([case]))[1][0] if world_of(case) else measured_here(case)
-    predicted = predict(case, Cpu.detect())
+    predicted = predict(case, Cpu.detect(), torch.__version__)
     difference = predicted.peak_bytes - measured.peak_bytes
     print(case.name)
     print(f"peak: predicted {predicted.peak_bytes:,}, measured {measured.peak_bytes:,} ({difference:+,})")

@@ -271,6 +271,7 @@ def predict(trial: Trial, cpu: Cpu) -> Estimate:
         loss=trial.loss,
         hold_output=trial.hold_output,
         cpu=cpu,
+        torch=torch.__version__,
     )
 
 

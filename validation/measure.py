@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memest.libraries.versions import BEST_MEASURED, installed, nearest
 from validation.cases import BY_NAME, Case
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ RESULTS = Path(__file__).parent / "results"
 SCHEMA = 1
 
 
-def results_for(machine: str | None = None) -> Path:
-    """The folder of this machine's results (or of the named machine's)."""
-    return RESULTS / (machine or machine_name())
+def results_for(machine: str | None = None, torch: str | None = None) -> Path:
+    """The folder of a machine's results (this one's) for a release of torch (the one installed): versions stand beside one another, and
+    the one with a result for every case has the machine's own name."""
+    version = nearest(torch or installed() or "")
+    suffix = "" if version == BEST_MEASURED else f"-torch-{version[0]}.{version[1]}"
+    return RESULTS / f"{machine or machine_name()}{suffix}"
 
 
 def machine_name() -> str:

@@ -12,6 +12,7 @@ import torch
 from memest.autograd import AccumulateGrad, Machine, Node, numbers_of
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import nearest
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.ops.tape import Trace
@@ -59,7 +60,7 @@ class _Noting(Machine):
 def predict_packing(row: Operator | Composite, example: Example, cpu: Cpu) -> int | None:
     """Our allocations before the last tensor is saved."""
     ledger = Ledger()
-    machine = _Noting(ledger, True, cpu)
+    machine = _Noting(ledger, True, cpu, nearest(torch.__version__))
 
     def value(t: torch.Tensor) -> Value:
         v = ledger.hold(Value(spec_of(t), ledger.resident(0, "input", "x")))

@@ -14,6 +14,7 @@ import torch
 from memest.autograd import AccumulateGrad, Machine
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import nearest
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.tensor import Spec
@@ -184,7 +185,7 @@ def predict(
 ) -> list[int]:
     """The predicted stream of the same two calls."""
     ledger = Ledger()
-    machine = Machine(ledger, True, cpu)
+    machine = Machine(ledger, True, cpu, nearest(torch.__version__))
     caller = Caller(machine, True, autocast)
     torch_tensors = example_tensors(example)
 

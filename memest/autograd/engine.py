@@ -15,6 +15,7 @@ from memest.autograd.recording import Recorder
 from memest.autograd.saving import Holder
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Version
 from memest.ops import evaluate
 from memest.ops.kernels import iterator_strides, preserved_strides, sum_to, transposed_block, transposes
 from memest.ops.tape import Tape, Tensor
@@ -26,8 +27,8 @@ _ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES, PASS})
 class Machine(Recorder):
     """Runs calls forward and nodes backward on a ledger."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, *, remember: bool = True) -> None:
-        super().__init__(ledger, training, cpu, remember=remember)
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
+        super().__init__(ledger, training, cpu, torch, remember=remember)
         self._backward = evaluate.backward if remember else evaluate.backward.__wrapped__
         self._order = count()
         self.gradients: dict[str, Value] = {}
@@ -117,6 +118,7 @@ class Machine(Recorder):
             node.needs,
             self.training,
             self.cpu,
+            self.torch,
             evaluate.kinds_of(node.attributes),
         )
         storages = self._replay(trace.events, [*saved, *(g.storage for g in present)])
@@ -179,7 +181,7 @@ class Machine(Recorder):
         return gradient
 
     def _summed(self, old: Value, shape: Shape) -> Value:
-        tape = Tape(1, (False,), self.training, self.cpu)
+        tape = Tape(1, (False,), self.training, self.cpu, self.torch)
         out = sum_to(tape, Tensor(*old.spec, 0), shape)
         storages = self._replay(tape.finish((), (out,)).events, [old.storage])
         new = self.ledger.hold(Value(out.spec, storages[out.slot]))

@@ -12,6 +12,7 @@ from memest.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS, AccumulateGrad,
 from memest.autograd.saving import EndOfRecomputation, Holder, Keeping, kernel_ran, last_save, numbers_of
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Version
 from memest.ops import evaluate
 from memest.ops.tape import Event, Trace
 from memest.tensor import Spec
@@ -22,11 +23,12 @@ _DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
 class Recorder:
     """Runs calls forward on a ledger; what they save goes to ``keeping``."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, *, remember: bool = True) -> None:
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
         """``remember=False`` reads every row anew: traces of symbolic sizes must not be shared with those of plain ones."""
         self.ledger = ledger
         self.training = training
         self.cpu = cpu
+        self.torch = torch
         self._forward = evaluate.forward if remember else evaluate.forward.__wrapped__
         self._sequence = count()
         self.keeping = Keeping()
@@ -47,7 +49,7 @@ class Recorder:
                 flat.extend(a)
                 specs.append(tuple(v.spec for v in a))
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
-        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu, evaluate.kinds_of(attributes))
+        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu, self.torch, evaluate.kinds_of(attributes))
         wants = differentiable and any(needs) and not trace.is_noop
         if wants and self.keeping.ends() and last_save(trace) is not None:
             self._end(trace, [v.storage for v in flat])

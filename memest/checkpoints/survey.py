@@ -15,6 +15,7 @@ from memest.checkpoints.flops import flops
 from memest.graph import Graph
 from memest.ledger import Ledger, Storage, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Version
 from memest.ops.tape import Trace
 from memest.tensor import Shape
 from memest.timeline.batches import Batch
@@ -100,8 +101,8 @@ def _bits(mask: int) -> list[int]:
 class _Counter(Machine):
     """A machine that counts operations, and what nodes keep."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, *, remember: bool = True) -> None:
-        super().__init__(ledger, training, cpu, remember=remember)
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
+        super().__init__(ledger, training, cpu, torch, remember=remember)
         self.operations = 0
         self.kept: list[Storage] = []
         self.until_saved: int | None = None

@@ -25,6 +25,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
@@ -33,6 +34,8 @@ def run(
 
     Every change is estimated alone and ranked by the bytes it saves; then the cheapest combination found that fits is built, step by
     step: changes that keep the numbers come first, then those that cost time, that change the numbers, that need more machines.
+
+    On an accelerator it is torch CPU's bytes that are held against its memory, and the result says what is missing.
 
     \b
     Examples:
@@ -45,12 +48,12 @@ def run(
     """
     typed = locals()
     from memest.cli.output import DOES_NOT_FIT, show
-    from memest.cli.planning import advised, limit_of
+    from memest.cli.planning import advised, place_of
     from memest.cli.request import requested
     from memest.render.advice import advice_report
 
     request = requested(typed)
-    graph, found = advised(request, limit_of(on, budget, hardware), largest_batch)
+    graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name), form, output)
-    if not found.fits:
+    if not found.bytes_fit:
         raise typer.Exit(DOES_NOT_FIT)

@@ -24,6 +24,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
@@ -52,4 +53,6 @@ def run(
         raise UsageError("nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam")
     a = requested(typed)
     b = changed(a, versus or (), model=other)
-    show(comparison_report(compare(answer(a)[1], answer(b)[1]), top), form, output)
+    _, first = answer(a)
+    _, second = answer(b, said=first.notes)
+    show(comparison_report(compare(first, second), top), form, output)

@@ -22,6 +22,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     on: o.On = None,
     budget: o.Budget = None,
     hardware: o.HardwareFile = None,
@@ -32,7 +33,8 @@ def run(
     """Predict the peak memory of one step.
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
-    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit.
+    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit; on an accelerator, whether
+    torch CPU's bytes do.
 
     \b
     Examples:
@@ -64,5 +66,5 @@ def run(
 
     verdicts = [verdict(place, estimate.peak_bytes) for place in places]
     show(with_verdicts(report, verdicts), form, output)
-    if not all(v.fits for v in verdicts):
+    if not all(v.bytes_fit for v in verdicts):
         raise typer.Exit(DOES_NOT_FIT)

@@ -25,6 +25,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
 ) -> None:
@@ -32,6 +33,8 @@ def run(
 
     --input gives the sizes that do not vary (a torch model is imported at it). Several sizes that vary give the front: every pair of
     which none can grow without the other shrinking.
+
+    On an accelerator it is torch CPU's bytes that are held against its memory, and the result says what is missing.
 
     \b
     Examples:
@@ -45,12 +48,12 @@ def run(
     """
     typed = locals()
     from memest.cli.output import DOES_NOT_FIT, show
-    from memest.cli.planning import fitted, limit_of
+    from memest.cli.planning import fitted, place_of
     from memest.cli.request import requested
     from memest.render.fits import fit_report
 
     request = requested(typed)
-    graph, found = fitted(request, limit_of(on, budget, hardware), vary, step)
+    graph, found = fitted(request, place_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)
-    if not found.fits:
+    if not found.bytes_fit:
         raise typer.Exit(DOES_NOT_FIT)

@@ -32,6 +32,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
     every: Annotated[bool, typer.Option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="A row for each layer too.")] = False,

@@ -16,6 +16,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
 ) -> None:

@@ -62,6 +62,12 @@ Levers = Annotated[
 ]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
+TorchOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--torch", metavar="VERSION", help="Whose kernels: 2.13 or 2.14 (default: the recorded module's, else the best measured)."
+    ),
+]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the result is written.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all.")]  # noqa: UP045
 On = Annotated[

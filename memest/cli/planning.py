@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.cli.request import Request, bind_shapes, check_names, cpu_of, limits, open_with_inputs, parse_inputs
+from memest.cli.request import Request, bind_shapes, check_names, limits, open_with_inputs, parse_inputs, runtime_of
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
+from memest.hardware import Hardware
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
@@ -21,15 +22,15 @@ _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
 
 
-def limit_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> int:
-    """The one limit: a budget, or all the memory of a machine."""
+def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
+    """The one place where it has to fit: a budget, or a machine."""
     places = limits(on, budget, file)
     if len(places) != 1:
         raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
-    return sum(tier.usable_bytes for tier in places[0].tiers)
+    return places[0]
 
 
-def fitted(request: Request, limit: int, vary: str, step: int | None) -> tuple[Graph, Fit]:
+def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tuple[Graph, Fit]:
     """The graph, and the largest that fits."""
     check_names(request)
     texts = [part.strip() for part in vary.split(",")]
@@ -38,7 +39,7 @@ def fitted(request: Request, limit: int, vary: str, step: int | None) -> tuple[G
     batch, sizes = _fixed(graph, request, varied)
     found = fit(
         graph,
-        limit,
+        place,
         texts,
         batch=batch,
         step=step,
@@ -47,7 +48,7 @@ def fitted(request: Request, limit: int, vary: str, step: int | None) -> tuple[G
         loss=request.loss,
         dtype=request.dtype,
         levers=request.levers,
-        cpu=cpu_of(request),
+        **runtime_of(request, graph),
         **sizes,
     )
     return graph, found
@@ -81,20 +82,20 @@ def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Swe
         graph,
         axes=[*ties, *(((name,), [n]) for name, n in fixed.items())],
         levers=request.levers,
-        cpu=cpu_of(request),
+        **runtime_of(request, graph),
         invalid="skip" if skip else "raise",
         **settings,
     )
 
 
-def advised(request: Request, limit: int, largest_batch: bool) -> tuple[Graph, Advice]:
+def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:
     """The graph, and what to change so that the step fits."""
     check_names(request)
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
     try:
         found = advise(
             graph,
-            limit,
+            place,
             input_shape=shapes,
             largest_batch=largest_batch,
             mode="train" if request.train else "infer",
@@ -104,7 +105,7 @@ def advised(request: Request, limit: int, largest_batch: bool) -> tuple[Graph, A
             hold_output=request.hold_output,
             first_step=request.first_step,
             levers=request.levers,
-            cpu=cpu_of(request),
+            **runtime_of(request, graph),
         )
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__

@@ -32,6 +32,7 @@ def run(
     first_step: o.FirstStep = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     form: o.FormatOption = o.Format.text,
     output: Picture = None,
 ) -> None:

@@ -19,6 +19,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     output: Picture = None,
 ) -> None:
     """Draw what is alive over the events of a step, by category.

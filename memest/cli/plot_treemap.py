@@ -19,6 +19,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     output: Picture = None,
 ) -> None:
     """Draw what is alive at the peak of a step, as areas by category and owner.

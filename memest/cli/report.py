@@ -34,6 +34,7 @@ def run(
     hold_output: o.HoldOutput = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     on: Annotated[Optional[str], typer.Option("--on", metavar="HARDWARE", help="The hardware it opens with.")] = None,  # noqa: UP045
     budget: Annotated[str | None, typer.Option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
     hardware: o.HardwareFile = None,
@@ -74,6 +75,7 @@ def run(
         hold_output=hold_output,
         threads=threads,
         isa=isa,
+        torch=torch,
         batches=stops,
         sizes=read_sizes(sizes or (), "--sizes"),
         say=_say,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Input
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import torch_of, version_for
 from memest.planning.growth import Growth, growth
 from memest.sources import is_torch, open_model
 
@@ -42,6 +44,7 @@ class Request:
     levers: Sequence[str] = ()
     threads: int | None = None
     isa: Isa | None = None
+    torch: str | None = None
 
 
 def requested(typed: Mapping[str, Any]) -> Request:
@@ -75,6 +78,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {  # as a user names the
     "first-step": ("first_step", _FLAG),
     "threads": ("threads", _count),
     "isa": ("isa", _choice({i.value: i for i in Isa})),
+    "torch": ("torch", str),
 }
 
 
@@ -117,8 +121,8 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
     return places(on or (), budget, () if file is None else load_hardware(file))
 
 
-def answer(request: Request) -> tuple[Graph, Estimate]:
-    """The graph and the estimate that ``request`` asks for."""
+def answer(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimate]:
+    """The graph and the estimate that ``request`` asks for; ``said`` are warnings not to be repeated."""
     check_names(request)
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
     try:
@@ -132,7 +136,7 @@ def answer(request: Request) -> tuple[Graph, Estimate]:
             hold_output=request.hold_output,
             first_step=request.first_step,
             levers=request.levers,
-            cpu=cpu_of(request),
+            **runtime_of(request, graph, said),
         )
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
@@ -174,18 +178,19 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
         dtype=request.dtype,
         hold_output=request.hold_output,
         first_step=request.first_step,
-        cpu=cpu_of(request),
+        **runtime_of(request, graph),
     )
 
 
 def report_model(
-    model: str, inputs: Sequence[str] | None, batch: int | None, *, threads: int | None, isa: Isa | None, **how: Any
+    model: str, inputs: Sequence[str] | None, batch: int | None, *, threads: int | None, isa: Isa | None, torch: str | None, **how: Any
 ) -> PageModel:
     """The data of a live report; ``how`` are the other keywords of :func:`memest.page.page_model`. Sizes not given are usual ones."""
     from memest.page import page_model
     from memest.page.grid import shapes_at, usual_sizes
 
-    request = Request(model=model, inputs=inputs, batch=batch, train=how["mode"] == "train", threads=threads, isa=isa, loss=how["loss"])
+    train, loss = how["mode"] == "train", how["loss"]
+    request = Request(model=model, inputs=inputs, batch=batch, train=train, threads=threads, isa=isa, torch=torch, loss=loss)
     for optimizer in how.get("optimizers", ("sgd",)):
         check_names(replace(request, optimizer=optimizer))
     if is_torch(model) or inputs:
@@ -198,7 +203,7 @@ def report_model(
             sizes |= {d.text: batch for d in head if isinstance(d, Expr)}
         shapes = shapes_at(graph, sizes)
     try:
-        return page_model(graph, input_shape=graph_shapes(graph, shapes), cpu=cpu_of(request), **how)
+        return page_model(graph, input_shape=graph_shapes(graph, shapes), **runtime_of(request, graph), **how)
     except (GraphError, UnsupportedError) as e:
         raise e.at(model) from e.__cause__
 
@@ -208,12 +213,17 @@ def graph_shapes(graph: Graph, shapes: Given | None) -> Given:
     return shapes if shapes is not None else {i.name: tuple(d for d in i.shape if isinstance(d, int)) for i in graph.inputs}
 
 
-def cpu_of(request: Request) -> Cpu:
-    """The processor asked for: this machine's, with what was given."""
+def runtime_of(request: Request, graph: Graph, said: Collection[str] = ()) -> dict[str, Any]:
+    """The processor and the torch asked for, as keywords. A torch at hand that is not modelled is named on stderr, if not ``said`` yet."""
     cpu = Cpu.detect()
     if request.threads is not None:
         cpu = cpu.with_(threads=request.threads)
-    return cpu if request.isa is None else cpu.with_(isa=request.isa.value)
+    if request.isa is not None:
+        cpu = cpu.with_(isa=request.isa.value)
+    warning = torch_of(version_for(request.torch, graph.torch), graph.torch).warning
+    if warning and warning not in said:
+        print(f"memest: warning: {warning}", file=sys.stderr)
+    return {"cpu": cpu, "torch": request.torch}
 
 
 def check_names(request: Request) -> None:
@@ -229,6 +239,7 @@ def check_names(request: Request) -> None:
         optimizer_named(request.optimizer)
         loss_named(request.loss)
         settings(request.levers, "train" if request.train else "infer")
+        version_for(request.torch, None)
     except MemestError as e:
         raise UsageError(str(e)) from None
 

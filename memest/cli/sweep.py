@@ -25,6 +25,7 @@ def run(
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
 ) -> None:

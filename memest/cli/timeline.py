@@ -30,6 +30,7 @@ def run(
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
+    torch: o.TorchOption = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
     export: Export = None,

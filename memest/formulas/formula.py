@@ -75,7 +75,7 @@ class Formula:
         how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
         levers = "".join(f", {lever}" for lever in e.levers)
         threads = "1 thread" if e.cpu.threads == 1 else f"{e.cpu.threads} threads"
-        return f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.device} ({e.cpu.isa}, {threads})"
+        return f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.torch.modelled} on {e.device} ({e.cpu.isa}, {threads})"
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""

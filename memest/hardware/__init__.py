@@ -13,11 +13,27 @@ Promises: every entry of the catalogue names the source of its size and the rule
 and mean powers of two (JEDEC JESD100B), so the catalogue writes GiB and TiB. ``usable`` is the total a program meets, where somebody
 documented it: the CUDA runtime's total (torch prints it in hundredths of a GiB when memory runs out, so it is known to 5 MiB), else the
 driver's; where nobody did it is the nominal size, and ``basis`` says so. Refuses to subtract what depends on the program: the CUDA
-context, the caching allocator's rounding, the operating system.
+context, the caching allocator's rounding, the operating system: a verdict on an
+accelerator names what is missing, and does not say that a step fits.
 """
 
+from memest.hardware.claims import Claim, claim_on
 from memest.hardware.entry import Hardware, Tier
 from memest.hardware.reading import hardware, hardware_named, load_hardware
-from memest.hardware.verdicts import TierUse, Verdict, budget, places, verdict
+from memest.hardware.verdicts import TierUse, Verdict, budget, place_of, places, verdict
 
-__all__ = ["Hardware", "Tier", "TierUse", "Verdict", "budget", "hardware", "hardware_named", "load_hardware", "places", "verdict"]
+__all__ = [
+    "Claim",
+    "Hardware",
+    "Tier",
+    "TierUse",
+    "Verdict",
+    "budget",
+    "claim_on",
+    "hardware",
+    "hardware_named",
+    "load_hardware",
+    "place_of",
+    "places",
+    "verdict",
+]

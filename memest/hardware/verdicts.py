@@ -1,17 +1,18 @@
-"""A peak laid into a machine's tiers, in their order: it fits in the first, it spills into the next ones, or it does not fit."""
+"""A peak laid into a machine's tiers, in their order: it fits in the first, it spills into the next ones, or it does not fit.
+
+Whose bytes these are, and what a verdict may therefore say, stands in ``memest.hardware.claims``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from memest.errors import UsageError
+from memest.hardware.claims import Claim, Outcome, claim_on
 from memest.hardware.entry import Hardware, Tier
 from memest.hardware.reading import hardware_named
 from memest.units import format_bytes, parse_budget
-
-Outcome = Literal["fits", "spills", "does not fit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +26,33 @@ class TierUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether a peak fits. ``headroom_bytes`` is what stays free of the first tier, ``spilled_bytes`` what lies in later ones,
-    ``short_bytes`` what no tier has room for. The tiers' used bytes and ``short_bytes`` add up to the peak."""
+    """Whether a peak fits: ``outcome`` says it in the words of the ``claim``, on an accelerator those about torch CPU's bytes.
+
+    ``headroom_bytes`` is what stays free of the first tier, ``spilled_bytes`` what lies in later ones, ``short_bytes`` what no tier has
+    room for. The tiers' used bytes and ``short_bytes`` add up to the peak."""
 
     hardware: Hardware
     peak_bytes: int
-    outcome: Outcome
+    outcome: str
     tiers: tuple[TierUse, ...]
     headroom_bytes: int
     spilled_bytes: int
     short_bytes: int
 
     @property
-    def fits(self) -> bool:
+    def claim(self) -> Claim:
+        """Whose bytes the peak is, and what of the hardware's own is missing."""
+        return claim_on(self.hardware.kind)
+
+    @property
+    def bytes_fit(self) -> bool:
         """True when the tiers together hold the peak, spilling included."""
         return self.short_bytes == 0
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the step fits, spilling included; None where these bytes do not say it, as on an accelerator."""
+        return self.claim.fits(self.bytes_fit)
 
     @property
     def headroom_share(self) -> float:
@@ -49,14 +62,14 @@ class Verdict:
     def __str__(self) -> str:
         first = self.tiers[0]
         whole = format_bytes(first.tier.usable_bytes)
-        if self.outcome == "fits":
-            free = f"{format_bytes(self.headroom_bytes)} ({100 * self.headroom_share:.1f} %)"
-            return f"fits in {first.tier.name}: {free} free of {whole}"
-        if self.outcome == "spills":
+        if self.short_bytes:
+            return f"{self.outcome}: {format_bytes(self.short_bytes)} more than {format_bytes(self.hardware.usable_bytes)}"
+        if self.spilled_bytes:
             into = " and ".join(u.tier.name for u in self.tiers[1:] if u.used_bytes)
             free = format_bytes(sum(u.free_bytes for u in self.tiers))
-            return f"spills: {format_bytes(self.spilled_bytes)} into {into}, {first.tier.name} is full ({whole}); {free} free"
-        return f"does not fit: {format_bytes(self.short_bytes)} more than {format_bytes(self.hardware.usable_bytes)}"
+            return f"{self.outcome}: {format_bytes(self.spilled_bytes)} into {into}, {first.tier.name} is full ({whole}); {free} free"
+        free = f"{format_bytes(self.headroom_bytes)} ({100 * self.headroom_share:.1f} %)"
+        return f"{self.outcome} in {first.tier.name}: {free} free of {whole}"
 
 
 def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
@@ -69,10 +82,11 @@ def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
         uses.append(TierUse(tier=tier, used_bytes=used, free_bytes=tier.usable_bytes - used))
         rest -= used
     spilled = sum(u.used_bytes for u in uses[1:])
+    outcome: Outcome = "does not fit" if rest else "spills" if spilled else "fits"
     return Verdict(
         hardware=entry,
         peak_bytes=peak_bytes,
-        outcome="does not fit" if rest else "spills" if spilled else "fits",
+        outcome=claim_on(entry.kind).words(outcome),
         tiers=tuple(uses),
         headroom_bytes=uses[0].free_bytes,
         spilled_bytes=spilled,
@@ -86,6 +100,15 @@ def budget(size: str | int) -> Hardware:
     text = size.strip() if isinstance(size, str) else format_bytes(nbytes)
     tier = Tier(name="the budget", nbytes=nbytes, usable_bytes=nbytes, basis="as given")
     return Hardware(name=f"budget {text}", title=f"A budget of {text}", kind="budget", tiers=(tier,), source="as given")
+
+
+def place_of(limit: int | str | Hardware) -> Hardware:
+    """Where something has to fit: hardware as it is, or a budget of bytes or of a text such as ``24GiB``. UsageError for anything else."""
+    if isinstance(limit, Hardware):
+        return limit
+    if not isinstance(limit, str) and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise UsageError(f"budget {limit!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
+    return budget(limit)
 
 
 def places(names: Iterable[str] = (), limit: str | int | None = None, extra: Iterable[Hardware] = ()) -> tuple[Hardware, ...]:

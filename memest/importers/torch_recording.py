@@ -36,6 +36,7 @@ from memest.importers.torch_refusals import explanation, function_refused, reaso
 from memest.importers.torch_state import owned_tensors
 from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import nearest, release
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
@@ -96,7 +97,7 @@ class Recorder(TorchFunctionMode):
         self.guards: dict[Guard, None] = {}
         self.entered: list[Any] = []
         self.asked_dtype: weakref.ref[torch.Tensor] | None = None
-        self.machine = Machine(Ledger(), module.training, Cpu(), remember=False)
+        self.machine = Machine(Ledger(), module.training, Cpu(), nearest(torch.__version__), remember=False)
         self.caller = Caller(self.machine, False)
         self.on_meta = any(t.is_meta for _, t in owned_tensors(module))
         self.checkpoint: str | None = None
@@ -566,6 +567,7 @@ class Recorder(TorchFunctionMode):
             layers=tuple(settled(layers, outputs, permanent, dropped)),
             outputs=outputs,
             guards=tuple(self.guards),
+            torch=release(torch.__version__),
         )
 
     def _explained(self, error: Exception) -> MemestError:

@@ -136,15 +136,21 @@ def _extremum(k: Tape, input: Tensor, other: Tensor) -> Tensor:
 
 
 def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
-    """where(self == other, grad / 2, grad).masked_fill_(self < other, 0), ``other`` first."""
+    """where(self == other, grad / 2, grad).masked_fill_(self < other, 0), ``other`` first. From 2.14 on a function masks
+    (masked_fill_inplace_if_safe), so its mask is made before the other argument."""
     grad = _grad(grads)
 
+    def compared() -> Tensor:
+        return elementwise(k, saved["input"], saved["other"], dtype="bool")
+
     def side() -> Tensor:
+        mask_first = k.torch >= (2, 14)
+        early = compared() if mask_first else None
         half = with_number(k, grad, 2)
-        ties = elementwise(k, saved["input"], saved["other"], dtype="bool")
+        ties = compared()
         out = where(k, ties, half, grad)
-        lost = elementwise(k, saved["input"], saved["other"], dtype="bool")
-        k.free(lost, ties, half)
+        late = None if mask_first else compared()
+        k.free(late, ties, half, early)
         return out
 
     second = side() if k.needs[1] else None

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Version
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.tensor import Spec
 
@@ -23,7 +24,16 @@ def kinds_of(attributes: Items) -> Kinds:
 
 
 @lru_cache(maxsize=20_000)
-def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool, ...], training: bool, cpu: Cpu, kinds: Kinds) -> Trace:
+def forward(
+    op: str,
+    arguments: Arguments,
+    attributes: Items,
+    needs: tuple[bool, ...],
+    training: bool,
+    cpu: Cpu,
+    torch: Version,
+    kinds: Kinds,
+) -> Trace:
     """The trace of a forward call. ``needs`` is flat, one entry a tensor (absent ones have none)."""
     from memest.ops.table import OPERATORS
 
@@ -40,7 +50,7 @@ def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool,
             group = [Tensor(s.shape, s.strides, s.dtype, len(flat) + i) for i, s in enumerate(a)]
             flat.extend(group)
             call.append(group)
-    tape = Tape(len(flat), needs if row.backward is not None else (False,) * len(flat), training, cpu)
+    tape = Tape(len(flat), needs if row.backward is not None else (False,) * len(flat), training, cpu, torch)
     result = row.forward(tape, *call, **dict(attributes))
     outputs = result if isinstance(result, tuple) else (result,)
     return tape.finish(flat, outputs)
@@ -56,6 +66,7 @@ def backward(
     needs: tuple[bool, ...],
     training: bool,
     cpu: Cpu,
+    torch: Version,
     kinds: Kinds,
 ) -> Trace:
     """The trace of a node's backward: slots are the saved tensors, then the defined gradients."""
@@ -75,6 +86,6 @@ def backward(
         else:
             flat.append(Tensor(g.shape, g.strides, g.dtype, len(flat)))
             incoming.append(flat[-1])
-    tape = Tape(len(flat), needs, training, cpu)
+    tape = Tape(len(flat), needs, training, cpu, torch)
     result = row.backward(tape, kept, incoming, **dict(attributes))
     return tape.finish(flat, tuple(g if n else None for g, n in zip(result, needs, strict=True)))

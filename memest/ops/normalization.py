@@ -186,12 +186,17 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
         _check_length("group_norm", role, t, channels)
     note_given(k, input=input, weight=weight, bias=bias)
     dtype = _statistics_dtype(input, weight, bias)
-    x = contiguous(k, input, channels_last=suggests_channels_last(input))
-    out = k.empty(x.shape, x.dtype, x.strides)
+    last = suggests_channels_last(input)
+    keeps_input = k.torch >= (2, 14)  # native_group_norm makes the contiguous copy itself, after its results, and drops it
+    x = input if keeps_input else contiguous(k, input, channels_last=last)
+    out = k.empty(x.shape, x.dtype, channels_last_strides(x.shape) if last else None)
     mean, rstd = k.empty((n, num_groups), dtype), k.empty((n, num_groups), dtype)
-    if suggests_channels_last(x):
+    read = contiguous(k, x, channels_last=last)
+    if last:
         scratch = _group_norm_scratch(k, x, num_groups, _GROUP_NORM_FORWARD_THRESHOLD)
         k.free(*reversed(scratch or [k.empty((n, 2 * channels), _accumulator(x.dtype))]))
+    if read is not x:
+        k.free(read)
     k.save(input=x, weight=weight, mean=mean, rstd=rstd)
     return out
 
@@ -213,7 +218,8 @@ def _group_norm_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | No
     n, channels = x.shape[:2]
     last = suggests_channels_last(x)
     dy = contiguous(k, grad, channels_last=last)
-    dx = k.empty(x.shape, x.dtype, x.strides) if "input" in wants else None
+    copy = contiguous(k, x, channels_last=last)
+    dx = k.empty(copy.shape, copy.dtype, copy.strides) if "input" in wants else None
     dgamma = k.empty((channels,), saved["mean"].dtype) if "weight" in wants else None
     dbeta = k.empty((channels,), saved["mean"].dtype) if "bias" in wants else None
     dtype = _accumulator(x.dtype)
@@ -221,6 +227,8 @@ def _group_norm_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | No
     if last:
         k.free(*reversed(_group_norm_scratch(k, x, num_groups, _GROUP_NORM_BACKWARD_THRESHOLD)))
     k.free(db, ds)
+    if copy is not x:
+        k.free(copy)
     if dy is not grad:
         k.free(dy)
     return in_order(saved, input=dx, weight=dgamma, bias=dbeta)

@@ -15,6 +15,7 @@ from typing import Any
 from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
 from memest.each import greatest
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Version
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
 
@@ -42,6 +43,7 @@ class InnerPeak:
     needs: tuple[bool, ...]
     training: bool
     cpu: Cpu
+    torch: Version
 
     def __call__(self, *sizes: int) -> int:
         """Bytes at these sizes."""
@@ -70,7 +72,7 @@ class InnerPeak:
         """The call at these sizes, event by event."""
         operands, attributes = self._filled(sizes)
         tensors = _on_tape(operands)
-        tape = Tape(len(tensors), self.needs, self.training, self.cpu)
+        tape = Tape(len(tensors), self.needs, self.training, self.cpu, self.torch)
         result = self.kernel(tape, *tensors, **attributes)
         return tape.finish(tensors, result if isinstance(result, list) else [result])
 
@@ -101,10 +103,11 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
         needs=k.needs,
         training=k.training,
         cpu=k.cpu,
+        torch=k.torch,
     )
     k.free(k.scratch(Dim(peak(*sizes.values()), Opaque(name, peak, tuple(sizes)))))
     with recording(None):
-        result = kernel(Tape(len(operands), k.needs, k.training, k.cpu), *_on_tape(specs), **attributes)
+        result = kernel(Tape(len(operands), k.needs, k.training, k.cpu, k.torch), *_on_tape(specs), **attributes)
     return [_outlives(k, t) for t in result] if isinstance(result, list) else _outlives(k, result)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from memest.dtypes import ITEMSIZE
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Version
 from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous
 
 
@@ -107,15 +108,16 @@ class Tape:
     """Records one call of a row.
 
     ``needs`` says, per tensor input, whether its gradient will be wanted (all False under ``no_grad``); ``training`` is the mode of
-    the step; ``cpu`` the processor the kernels run on.
+    the step; ``cpu`` the processor the kernels run on, ``torch`` the version whose kernels they are.
     """
 
-    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_noop", "_notes", "_saved", "cpu", "needs", "training")
+    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_noop", "_notes", "_saved", "cpu", "needs", "torch", "training")
 
-    def __init__(self, n_inputs: int, needs: tuple[bool, ...], training: bool, cpu: Cpu) -> None:
+    def __init__(self, n_inputs: int, needs: tuple[bool, ...], training: bool, cpu: Cpu, torch: Version) -> None:
         self.needs = needs
         self.training = training
         self.cpu = cpu
+        self.torch = torch
         self._n_inputs = n_inputs
         self._next = n_inputs
         self._events: list[Event] = []

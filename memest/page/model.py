@@ -53,6 +53,7 @@ def page_model(
     loss: str = "cross_entropy",
     hold_output: bool = False,
     cpu: Cpu | None = None,
+    torch: str | None = None,
     batches: Sequence[int] = (),
     sizes: Mapping[str, Sequence[int]] | None = None,
     say: Say = lambda text: None,
@@ -63,7 +64,7 @@ def page_model(
     if not optimizers:
         raise UsageError("a page needs at least one optimizer")
     cpu = cpu or Cpu.detect()
-    how: dict[str, Any] = {"loss": loss, "hold_output": hold_output, "cpu": cpu}
+    how: dict[str, Any] = {"loss": loss, "hold_output": hold_output, "cpu": cpu, "torch": torch}
     wanted = [("train", o) for o in dict.fromkeys(optimizers)] + [("infer", None)]
     if mode == "infer":
         wanted = wanted[-1:] + wanted[:-1]
@@ -198,6 +199,7 @@ class _Writer:
             "loss": first.loss or next((c.loss for c in self.checks if c.loss), None),
             "device": first.device,
             "cpu": {"isa": first.cpu.isa, "threads": first.cpu.threads},
+            "torch": {"modelled": first.torch.modelled, "notes": [*first.notes, f"Modelled is {first.torch}."]},
             "categories": list(CATEGORIES),
             "axes": [{"symbol": a.symbol, "values": list(a.values), "start": a.start, "batch": a.is_batch} for a in self.axes],
             "inputs": [{"name": i.name, "shape": [tree(d) for d in i.shape], "dtype": i.dtype} for i in self.graph.inputs],

@@ -12,17 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memest.errors import MemestError, UsageError
+from memest.errors import MemestError
 from memest.estimate import Estimate, InputShape, estimate
 from memest.graph import Graph
+from memest.hardware import Claim, Hardware, claim_on, place_of
 from memest.planning.advice import Choice, Kind, Situation, choices
 from memest.planning.axes import batch_symbol
 from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
-from memest.units import parse_budget
 
-FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu")
+FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,15 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """``start`` is the step as it is, ``alone`` each change by itself (largest saving first), ``combined`` the path of changes to the step
-    that is advised, each lowering the peak further; it is empty when the step fits as it is. Where nothing fits it leads to the least
-    peak found. ``keywords`` are those of ``estimate`` at its end. ``refused`` are the candidates that cannot be pulled here.
+    """``place`` is where the step has to fit, ``budget_bytes`` its memory; ``claim`` says whose bytes are held against it and what is
+    missing. ``start`` is the step as it is, ``alone`` each change by itself (largest saving first), ``combined`` the path of changes to
+    the step that is advised, each lowering the peak further; it is empty when the step fits as it is. Where nothing fits it leads to the
+    least peak found. ``keywords`` are those of ``estimate`` at its end. ``refused`` are the candidates that cannot be pulled here.
 
     ``largest_batch`` fits as the step is, ``largest_batch_combined`` with the path's changes (of a rank, where there are several); None
     when it was not asked for or is not known, 0 when not one sample fits."""
 
+    place: Hardware
     budget_bytes: int
     start: Estimate
     alone: tuple[Option, ...]
@@ -74,9 +76,24 @@ class Advice:
         return self.combined[-1].estimate if self.combined else self.start
 
     @property
-    def fits(self) -> bool:
-        """True when the step fits, as it is or with the path's changes."""
+    def claim(self) -> Claim:
+        """Whose bytes are held against the place, and what of the place's own is missing."""
+        return claim_on(self.place.kind)
+
+    @property
+    def bytes_fit(self) -> bool:
+        """True when the step's bytes fit, as it is or with the path's changes."""
         return self.reached.peak_bytes <= self.budget_bytes
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the step fits, as it is or with the path's changes; None where these bytes do not say it, as on an accelerator."""
+        return self.claim.fits(self.bytes_fit)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Whose bytes are compared, and where they speak of another torch than the one at hand."""
+        return (self.claim.note, *self.start.notes)
 
     @property
     def missing_bytes(self) -> int:
@@ -84,13 +101,17 @@ class Advice:
         return max(0, self.reached.peak_bytes - self.budget_bytes)
 
 
-def advise(graph: Graph, budget: int | str, *, input_shape: InputShape | None = None, largest_batch: bool = False, **step: Any) -> Advice:
-    """What to change so that a step of ``graph`` needs at most ``budget`` (bytes, or text with a unit such as ``12GiB``).
+def advise(
+    graph: Graph, budget: int | str | Hardware, *, input_shape: InputShape | None = None, largest_batch: bool = False, **step: Any
+) -> Advice:
+    """What to change so that a step of ``graph`` needs at most ``budget``: bytes, text with a unit such as ``12GiB``, or hardware (all its
+    memory together; on an accelerator it is torch CPU's bytes that are held against it, and ``fits`` is None).
 
     ``input_shape`` and ``step`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
     """
-    limit = _limit(budget)
+    place = place_of(budget)
+    limit = place.usable_bytes
     start = estimate(graph, input_shape=input_shape, **step)
     situation = Situation(graph=graph, shapes=start.input_shapes, sizes=start.sizes, step=step, limit=limit)
     proposed, refusals = choices(situation)
@@ -105,6 +126,7 @@ def advise(graph: Graph, budget: int | str, *, input_shape: InputShape | None = 
             alone += _options(trials, (choice,))
     path = combine(trials, proposed, limit)
     advice = Advice(
+        place=place,
         budget_bytes=limit,
         start=start,
         alone=tuple(sorted(alone, key=lambda o: -o.saved_bytes)),
@@ -157,10 +179,3 @@ def _largest_batch(situation: Situation, path: Path) -> int | None:
     except MemestError:
         return None
     return found.value or 0
-
-
-def _limit(budget: int | str) -> int:
-    limit = parse_budget(budget) if isinstance(budget, str) else budget
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"budget {budget!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
-    return limit

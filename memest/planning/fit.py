@@ -1,4 +1,4 @@
-"""The largest that fits: how far sizes can grow within a budget of bytes.
+"""The largest that fits: how far sizes can grow within a budget of bytes, or within a machine's memory.
 
 The bytes of the counted tensors never fall when a size grows, so they bound the search from above; below that bound every value is
 asked exactly, because what a library's kernel holds may fall again.
@@ -16,11 +16,12 @@ import numpy as np
 from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, Job, estimate, prepare
 from memest.graph import Graph
+from memest.hardware import Claim, Hardware, claim_on, place_of
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Torch, torch_of
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks, piece_at
 from memest.program import LiveSets
-from memest.units import parse_budget
 
 LARGEST = 2**31 - 1
 FIRST_TRIED = 512
@@ -30,13 +31,16 @@ FRONT = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The largest sizes that fit ``budget_bytes``, with the peak there, and the next larger with theirs (None: none is larger). Where
-    nothing fits, ``sizes`` is None and ``smallest`` is the estimate of the smallest configuration, which says what binds.
+    """The largest sizes whose bytes fit ``budget_bytes``, the memory of ``place``, with the peak there, and the next larger with theirs
+    (None: none is larger). Where nothing fits, ``sizes`` is None and ``smallest`` is the estimate of the smallest configuration, which
+    says what binds. ``claim`` says whose bytes these are and what is missing; ``torch`` which torch they speak of.
 
     ``step`` is what the varied sizes are multiples of. With several free variables ``front`` holds one fit for each pair of sizes of
     which none can grow without another shrinking, and this fit is its first."""
 
+    place: Hardware
     budget_bytes: int
+    torch: Torch
     varied: tuple[tuple[str, ...], ...]
     step: tuple[int, ...]
     sizes: Mapping[str, int] | None
@@ -47,9 +51,24 @@ class Fit:
     front: tuple[Fit, ...] = ()
 
     @property
-    def fits(self) -> bool:
-        """True when some configuration fits."""
+    def claim(self) -> Claim:
+        """Whose bytes are held against the place, and what of the place's own is missing."""
+        return claim_on(self.place.kind)
+
+    @property
+    def bytes_fit(self) -> bool:
+        """True when the bytes of some configuration fit."""
         return self.sizes is not None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether some configuration fits; None where these bytes do not say it, as on an accelerator."""
+        return self.claim.fits(self.bytes_fit)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Whose bytes are compared, and where they speak of another torch than the one at hand."""
+        return (self.claim.note, *self.torch.notes)
 
     @property
     def value(self) -> int | None:
@@ -59,7 +78,7 @@ class Fit:
 
 def fit(
     graph: Graph,
-    budget: int | str,
+    budget: int | str | Hardware,
     vary: str | Sequence[str] = "batch",
     *,
     batch: int | None = None,
@@ -70,19 +89,19 @@ def fit(
     dtype: str | None = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
+    torch: str | None = None,
     **sizes: int,
 ) -> Fit:
-    """The largest value of ``vary`` whose step needs at most ``budget`` (bytes, or text with a unit such as ``24GiB``).
+    """The largest value of ``vary`` whose step needs at most ``budget``: bytes, text with a unit such as ``24GiB``, or hardware
+    (all its memory together; on an accelerator it is torch CPU's bytes that are held against it, and ``fits`` is None).
 
     ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
     All other sizes are given by name (``batch=2, H=224``). Sizes the network cannot run at are left out; ``step`` makes the varied
     sizes multiples of a number of one's own (the batch only where nothing else varies). Raises UsageError for a budget without a unit,
     and for unknown or missing sizes.
     """
-    limit = parse_budget(budget) if isinstance(budget, str) else budget
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"budget {budget!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
-    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+    place = place_of(budget)
+    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu, torch=torch)
     groups = groups_of(graph, [vary] if isinstance(vary, str) else list(vary))
     if job.recipe.micro_batch is not None and any(batch_symbol(graph) in group for group in groups):
         raise UsageError("micro_batch runs another number of passes for every batch: fit the size of its slices, as the batch, without it")
@@ -90,9 +109,11 @@ def fit(
 
     def smallest(at: Mapping[str, int]) -> Estimate:
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
-        return estimate(graph, input_shape=shapes, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+        return estimate(
+            graph, input_shape=shapes, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu, torch=torch
+        )
 
-    search = _Search(job, groups, fixed, limit, step)
+    search = _Search(job, groups, fixed, place, torch_of(job.recipe.torch, graph.torch), step)
     found = search.front()
     if not found:
         least = search.smallest()
@@ -101,10 +122,13 @@ def fit(
 
 
 class _Search:
-    """One question: the job, what varies, what is fixed, and the limit."""
+    """One question: the job, what varies, what is fixed, and the place with its limit."""
 
-    def __init__(self, job: Job, groups: Sequence[tuple[str, ...]], fixed: Mapping[str, int], limit: int, step: int | None) -> None:
-        self.job, self.groups, self.fixed, self.limit = job, tuple(groups), dict(fixed), limit
+    def __init__(
+        self, job: Job, groups: Sequence[tuple[str, ...]], fixed: Mapping[str, int], place: Hardware, torch: Torch, step: int | None
+    ) -> None:
+        self.job, self.groups, self.fixed = job, tuple(groups), dict(fixed)
+        self.place, self.limit, self.torch = place, place.usable_bytes, torch
         self.first, self.steps, self.live = self._start(step)
 
     def _start(self, step: int | None) -> tuple[dict[str, int], tuple[int, ...], LiveSets]:
@@ -225,7 +249,9 @@ class _Search:
             return None if at is None else {"batch" if s == first else s: n for s, n in at.items()}
 
         return Fit(
+            place=self.place,
             budget_bytes=self.limit,
+            torch=self.torch,
             varied=tuple(tuple("batch" if s == first else s for s in group) for group in self.groups),
             step=self.steps,
             sizes=named(sizes),

@@ -15,6 +15,7 @@ from memest.dims import Expr
 from memest.errors import MemestError, UsageError
 from memest.estimate import estimate
 from memest.graph import Graph
+from memest.libraries.versions import Torch
 from memest.tensor import Shape
 
 MAX_POINTS = 10_000
@@ -42,10 +43,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """Points by batch, then side, both ascending; the sides that were refused; and what was asked."""
+    """Points by batch, then side, both ascending; the sides that were refused; what was asked, and of which torch."""
 
     graph: str
     how: str
+    torch: Torch
     points: tuple[Point, ...]
     refused: tuple[Refusal, ...] = ()
 
@@ -94,7 +96,8 @@ def growth(graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[
     kind = f"training, {found.optimizer}, {found.loss}" if found.mode == "train" else "inference"
     return Growth(
         graph=graph.name,
-        how=f"{kind}, {found.dtype}, torch {found.device}",
+        how=f"{kind}, {found.dtype}, torch {found.torch.modelled} on {found.device}",
+        torch=found.torch,
         points=tuple(points),
         refused=tuple(Refusal(side=s, reason=str(e)) for s, e in sorted(refused.items())),
     )

@@ -19,6 +19,7 @@ from memest.errors import UsageError, did_you_mean
 from memest.estimate import Job, prepare
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import Torch, torch_of, version_for
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
 
@@ -30,9 +31,10 @@ SETTINGS = ("mode", "optimizer", "loss", "dtype")
 @dataclass(frozen=True, eq=False)
 class Sweep(Mapping[str, Column]):
     """Columns of equal length, one row a configuration: the sizes by name (``batch`` for the batch), the other settings that were
-    swept, ``resident_bytes`` and ``peak_bytes``. Bytes are int64 where they fit, else Python ints."""
+    swept, ``resident_bytes`` and ``peak_bytes``. Bytes are int64 where they fit, else Python ints. ``torch`` is the one they speak of."""
 
     columns: Mapping[str, Column]
+    torch: Torch
 
     def __getitem__(self, name: str) -> Column:
         try:
@@ -45,6 +47,11 @@ class Sweep(Mapping[str, Column]):
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the numbers speak of another torch than the one at hand."""
+        return self.torch.notes
 
     @property
     def points(self) -> int:
@@ -64,8 +71,8 @@ class Sweep(Mapping[str, Column]):
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> str:
-        """``{"columns": {name: [values]}}``."""
-        return json.dumps({"columns": {name: c.tolist() for name, c in self.columns.items()}})
+        """``{"torch": {…}, "columns": {name: [values]}}``."""
+        return json.dumps({"torch": self.torch.to_dict(), "columns": {name: c.tolist() for name, c in self.columns.items()}})
 
     def to_frame(self) -> Any:
         """A pandas DataFrame; UsageError where pandas is not installed."""
@@ -88,6 +95,7 @@ def sweep(
     dtype: Any = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
+    torch: str | None = None,
     invalid: str = "raise",
     **sizes: Any,
 ) -> Sweep:
@@ -101,8 +109,8 @@ def sweep(
     ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``.
     Raises UsageError for an empty axis, an unknown or missing size, or more than ``MOST_POINTS`` points: use :func:`sweeps` then.
     """
-    how: dict[str, Any] = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu}
-    (whole,) = sweeps(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, at_once=None, **how, **sizes)
+    how: dict[str, Any] = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers}
+    (whole,) = sweeps(graph, batch=batch, spatial=spatial, axes=axes, cpu=cpu, torch=torch, invalid=invalid, at_once=None, **how, **sizes)
     return whole
 
 
@@ -118,6 +126,7 @@ def sweeps(
     dtype: Any = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
+    torch: str | None = None,
     invalid: str = "raise",
     at_once: int | None = 1_000_000,
     **sizes: Any,
@@ -135,9 +144,10 @@ def sweeps(
             f"{points:,} points are more than a sweep holds ({MOST_POINTS:,}): "
             "narrow an axis, or go through them in parts with memest.sweeps"
         )
+    how = {"levers": levers, "cpu": cpu, "torch": torch}
     for combination in product(*settings.values()):
-        _job(graph, combination, levers, cpu)
-    yield from _parts(graph, symbols, settings, shown, levers, cpu, invalid, min(at_once or points, max(points, 1)))
+        _job(graph, combination, how)
+    yield from _parts(graph, symbols, settings, shown, how, invalid, min(at_once or points, max(points, 1)))
 
 
 def _parts(
@@ -145,12 +155,12 @@ def _parts(
     symbols: Sequence[tuple[tuple[str, ...], Column]],
     settings: Mapping[str, Sequence[str]],
     shown: tuple[str, ...],
-    levers: Sequence[str],
-    cpu: Cpu | None,
+    how: Mapping[str, Any],
     invalid: str,
     at_once: int,
 ) -> Iterator[Sweep]:
     combinations = list(product(*settings.values()))
+    torch = torch_of(version_for(how["torch"], graph.torch), graph.torch)
     per_size = len(combinations)
     lengths = [len(values) for _, values in symbols]
     step = max(at_once // per_size, 1)
@@ -160,25 +170,26 @@ def _parts(
         columns = {name: values[place] for (tied, values), place in zip(symbols, places, strict=True) for name in tied}
         found = []
         for combination in combinations:
-            answer = peaks(_job(graph, combination, levers, cpu), columns)
+            answer = peaks(_job(graph, combination, how), columns)
             if answer.refused and invalid == "raise":
                 first = min(answer.refused, key=lambda r: int(r.rows.min()))
                 at = ", ".join(f"{_title(graph, name)}={int(c[first.rows.min()])}" for name, c in columns.items())
                 raise UsageError(f"{graph.name} cannot run at {at}: {first.error}; leave such sizes out with invalid='skip'")
             found.append(answer)
-        yield _joined(graph, columns, settings, shown, combinations, found)
+        yield _joined(graph, torch, columns, settings, shown, combinations, found)
 
 
-def _job(graph: Graph, combination: tuple[str, ...], levers: Sequence[str], cpu: Cpu | None) -> Job:
+def _job(graph: Graph, combination: tuple[str, ...], how: Mapping[str, Any]) -> Job:
     mode, optimizer, loss, dtype = combination
-    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu)
+    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, **how)
     if job.depends_on_shape:
-        raise UsageError(f"levers {', '.join(levers)}: chosen for one input shape at a time; estimate each, or name the segments")
+        raise UsageError(f"levers {', '.join(how['levers'])}: chosen for one input shape at a time; estimate each, or name the segments")
     return job
 
 
 def _joined(
     graph: Graph,
+    torch: Torch,
     sizes: Mapping[str, Column],
     settings: Mapping[str, Sequence[str]],
     shown: tuple[str, ...],
@@ -194,7 +205,7 @@ def _joined(
     columns["resident_bytes"] = np.stack([f.resident for f in found], axis=1).ravel()
     columns["peak_bytes"] = np.stack([f.peak for f in found], axis=1).ravel()
     kept = columns["peak_bytes"] >= 0
-    return Sweep(columns if kept.all() else {name: c[kept] for name, c in columns.items()})
+    return Sweep(columns if kept.all() else {name: c[kept] for name, c in columns.items()}, torch)
 
 
 def _title(graph: Graph, name: str) -> str:

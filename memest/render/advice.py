@@ -7,8 +7,9 @@ from typing import Any
 
 from memest.planning.advice import KINDS
 from memest.planning.advise import Advice, Option
-from memest.render.report import Kind, Report, Table
-from memest.render.reports import heading, moment, notes
+from memest.render.hardware import claim_cells, claim_data
+from memest.render.report import Kind, Report, Table, stamped
+from memest.render.reports import heading, moment, notes, torch_cells
 from memest.units import format_bytes
 
 STEP_COLUMNS: tuple[tuple[str, Kind], ...] = (
@@ -41,15 +42,16 @@ def advice_report(advice: Advice, graph: str) -> Report:
     steps = tuple((_changes(o), o.peak_bytes, o.saved_bytes, o.kind, o.price) for o in advice.combined)
     saving = [o for o in advice.alone if o.saved_bytes > 0]
     words = _words(saving)
+    alone_columns = tuple(("bytes fit" if name == "fits" and not advice.claim.decides else name, kind) for name, kind in ALONE_COLUMNS)
     alone = tuple((_changes(o), o.saved_bytes, o.peak_bytes, _fits(advice, o), o.kind, w) for o, w in zip(saving, words, strict=True))
     tables = [
         Table(title=_title(advice), columns=STEP_COLUMNS, rows=steps) if steps else None,
-        _binding(advice) if not advice.fits else None,
-        Table(title="Alone, by the bytes saved", columns=ALONE_COLUMNS, rows=alone) if alone else None,
+        _binding(advice) if not advice.bytes_fit else None,
+        Table(title="Alone, by the bytes saved", columns=alone_columns, rows=alone) if alone else None,
         Table(title="Refused", columns=(("change", "text"), ("reason", "text")), rows=_refused(advice)) if advice.refused else None,
     ]
     return Report(
-        title=f"{graph}: what to change to fit {format_bytes(advice.budget_bytes)}",
+        title=f"{graph}: what to change {_aim(advice)}",
         facts=_facts(advice),
         tables=tuple(t for t in tables if t is not None),
         data=_plain(advice),
@@ -60,21 +62,34 @@ def advice_report(advice: Advice, graph: str) -> Report:
 
 def _facts(advice: Advice) -> tuple[tuple[str, str], ...]:
     start, reached = advice.start, advice.reached
+    fits = advice.claim.words("fits")
     facts = [("step", heading(start)), ("needs now", f"{format_bytes(start.peak_bytes)} ({moment(start)})")]
     free = format_bytes(advice.budget_bytes - reached.peak_bytes)
-    if not advice.combined and advice.fits:
-        facts.append(("verdict", f"fits as it is: {free} free"))
-    elif advice.fits:
-        facts.append(("verdict", f"fits with {_counted(advice)}: {format_bytes(reached.peak_bytes)}, {free} free"))
+    if not advice.combined and advice.bytes_fit:
+        facts.append(("verdict", f"{fits} as it is: {free} free"))
+    elif advice.bytes_fit:
+        facts.append(("verdict", f"{fits} with {_counted(advice)}: {format_bytes(reached.peak_bytes)}, {free} free"))
     else:
         least = f"the least found is {format_bytes(reached.peak_bytes)}" + (f" with {_counted(advice)}" if advice.combined else "")
         facts += [
-            ("verdict", f"nothing fits: {least}, {format_bytes(advice.missing_bytes)} too much"),
+            ("verdict", f"{_nothing(advice)}: {least}, {format_bytes(advice.missing_bytes)} too much"),
             ("its peak", moment(reached)),
         ]
     if advice.largest_batch is not None:
         facts.append(("largest batch", _batches(advice)))
+    facts.append(("compared", advice.claim.compared))
     return tuple(facts)
+
+
+def _aim(advice: Advice) -> str:
+    place = format_bytes(advice.budget_bytes)
+    if advice.place.kind != "budget":
+        place = f"{place} of {advice.place.name}"
+    return f"to fit {place}" if advice.claim.decides else f"until {advice.claim.words('fits')} {place}"
+
+
+def _nothing(advice: Advice) -> str:
+    return "nothing fits" if advice.claim.decides else f"with no change {advice.claim.words('fits')}"
 
 
 def _counted(advice: Advice) -> str:
@@ -93,7 +108,10 @@ def _batches(advice: Advice) -> str:
 
 
 def _title(advice: Advice) -> str:
-    return "Together: the cheapest combination found that fits" if advice.fits else "Together: the least that was found"
+    if not advice.bytes_fit:
+        return "Together: the least that was found"
+    which = "that fits" if advice.claim.decides else f"with which {advice.claim.words('fits')}"
+    return f"Together: the cheapest combination found {which}"
 
 
 def _binding(advice: Advice) -> Table:
@@ -132,10 +150,17 @@ def _fits(advice: Advice, o: Option) -> str:
 
 
 def _plain(advice: Advice) -> dict[str, Any]:
+    as_it_is = advice.bytes_fit and not advice.combined
     return {
+        "on": advice.place.name,
         "budget_bytes": advice.budget_bytes,
+        "verdict": advice.claim.words("fits" if advice.bytes_fit else "does not fit"),
         "fits": advice.fits,
-        "fits_as_it_is": advice.fits and not advice.combined,
+        "fits_as_it_is": advice.claim.fits(as_it_is),
+        "bytes_fit": advice.bytes_fit,
+        "bytes_fit_as_it_is": as_it_is,
+        **claim_data(advice.claim),
+        "notes": list(advice.notes),
         "missing_bytes": advice.missing_bytes,
         "start": advice.start.to_dict(),
         "reached": advice.reached.to_dict(),
@@ -156,4 +181,5 @@ def _sheet(advice: Advice) -> Table:
     for part, options in (("combined", advice.combined), ("alone", advice.alone)):
         rows += [(part, _changes(o), o.kind, o.saved_bytes, o.peak_bytes, o.price) for o in options]
     rows += [("refused", r.change, "", None, None, r.reason) for r in advice.refused]
-    return Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows))
+    stamp = {"on": advice.place.name, **claim_cells(advice.claim), **torch_cells(advice.start.torch)}
+    return stamped(Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)), stamp)

@@ -6,7 +6,7 @@ from typing import Any
 
 from memest.estimate import Estimate
 from memest.planning.compare import ComparedRow, Comparison
-from memest.render.report import Kind, Report, Table
+from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import heading, moment, notes
 from memest.units import format_bytes
 
@@ -49,7 +49,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
             "layers": [_data(r) for r in c.layers],
         },
         sheet=_sheet(c),
-        notes=tuple(dict.fromkeys(f"{side}: {note}" for side, e in (("a", c.a), ("b", c.b)) for note in notes(e)[:1])) + notes(c.a)[1:],
+        notes=tuple(dict.fromkeys(f"{side}: {note}" for side, e in (("a", c.a), ("b", c.b)) for note in notes(e)[:-1])) + notes(c.a)[-1:],
     )
 
 
@@ -94,4 +94,4 @@ def _sheet(c: Comparison) -> Table:
     ]
     for what, found in (("category", c.categories), ("layer", c.layers)):
         rows += [(what, r.name, r.a_bytes, r.b_bytes, r.difference_bytes, r.side) for r in found]
-    return Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows))
+    return stamped(Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)), {"a_torch": c.a.torch.modelled, "b_torch": c.b.torch.modelled})

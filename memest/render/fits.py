@@ -7,7 +7,9 @@ from typing import Any
 
 from memest.planning.fit import Fit
 from memest.planning.sweep import Sweep
-from memest.render.report import Kind, Report, Table
+from memest.render.hardware import claim_cells, claim_data
+from memest.render.report import Kind, Report, Table, stamped
+from memest.render.reports import torch_cells, torch_notes
 from memest.units import format_bytes
 
 ROWS_SHOWN = 40
@@ -15,9 +17,9 @@ ROWS_SHOWN = 40
 
 def fit_report(found: Fit, graph: str) -> Report:
     """What fits, what the next larger would need, and for several free sizes the front."""
-    title = f"{graph}: largest {' and '.join('='.join(group) for group in found.varied)} within {format_bytes(found.budget_bytes)}"
+    title = f"{graph}: largest {' and '.join('='.join(group) for group in found.varied)} within {_place(found)}"
     data = _plain(found)
-    if not found.fits:
+    if not found.bytes_fit:
         return _nothing(found, title, data)
     fits = found.front or (found,)
     names = list(fits[0].sizes or ())
@@ -28,11 +30,11 @@ def fit_report(found: Fit, graph: str) -> Report:
     steps = [f"{'='.join(g)} in steps of {n:,}" for g, n in zip(found.varied, found.step, strict=True) if n > 1]
     return Report(
         title=title,
-        facts=(("free", format_bytes(found.budget_bytes - (found.peak_bytes or 0))),) if not found.front else (),
-        tables=(Table(title="Fits", columns=columns, rows=rows),),
+        facts=(*_free(found), _compared(found)),
+        tables=(Table(title=_heading(found), columns=columns, rows=rows),),
         data=data,
-        sheet=Table(title="", columns=kind, rows=sheet),
-        notes=tuple(steps),
+        sheet=_stamped(found, Table(title="", columns=kind, rows=sheet)),
+        notes=(*steps, *torch_notes(found.torch)),
     )
 
 
@@ -46,15 +48,44 @@ def _nothing(found: Fit, title: str, data: Mapping[str, Any]) -> Report:
     return Report(
         title=title,
         facts=(
-            ("fits", "nothing"),
+            (found.claim.words("fits"), "nothing"),
             ("smallest", f"{at} needs {format_bytes(least.peak_bytes)}"),
             ("short by", format_bytes(least.peak_bytes - found.budget_bytes)),
             ("peak at", f"{m.phase}, {m.layer or 'resident'} {m.op}".strip()),
+            _compared(found),
         ),
         tables=(binding,),
         data=data,
-        sheet=binding,
+        sheet=_stamped(found, binding),
+        notes=torch_notes(found.torch),
     )
+
+
+def _place(found: Fit) -> str:
+    """``24.00 GiB``, or ``39.39 GiB of a100-40gb``."""
+    size = format_bytes(found.budget_bytes)
+    return size if found.place.kind == "budget" else f"{size} of {found.place.name}"
+
+
+def _heading(found: Fit) -> str:
+    words = found.claim.words("fits")
+    return words[0].upper() + words[1:]
+
+
+def _free(found: Fit) -> tuple[tuple[str, str], ...]:
+    if found.front:
+        return ()
+    free = format_bytes(found.budget_bytes - (found.peak_bytes or 0))
+    return (("free", free if found.claim.decides else f"{free}, for all that is missing"),)
+
+
+def _compared(found: Fit) -> tuple[str, str]:
+    return ("compared", found.claim.compared)
+
+
+def _stamped(found: Fit, sheet: Table) -> Table:
+    """The sheet, with the place, whose bytes these are and which torch's in every row."""
+    return stamped(sheet, {"on": found.place.name, **claim_cells(found.claim), **torch_cells(found.torch)})
 
 
 def _moved(f: Fit) -> str:
@@ -65,10 +96,16 @@ def _moved(f: Fit) -> str:
 
 def _plain(found: Fit) -> dict[str, Any]:
     return {
+        "on": found.place.name,
         "budget_bytes": found.budget_bytes,
+        **claim_data(found.claim),
+        "torch": found.torch.to_dict(),
+        "notes": list(found.notes),
         "varied": ["=".join(group) for group in found.varied],
         "step": list(found.step),
+        "verdict": found.claim.words("fits" if found.bytes_fit else "does not fit"),
         "fits": found.fits,
+        "bytes_fit": found.bytes_fit,
         "sizes": found.sizes,
         "peak_bytes": found.peak_bytes,
         "next_sizes": found.next_sizes,
@@ -89,7 +126,14 @@ def sweep_report(found: Sweep, graph: str) -> Report:
         title=f"{graph}: {found.points:,} configurations",
         facts=(),
         tables=(Table(title="Peak", columns=kinds, rows=tuple(short)),),
-        data={"columns": {name: column.tolist() for name, column in found.items()}},
-        sheet=Table(title="", columns=tuple((name, "text") for name in found), rows=tuple(rows)),
-        notes=(f"{left_out:,} rows in the middle are left out; --format csv or json has all",) if left_out else (),
+        data={
+            "torch": found.torch.to_dict(),
+            "notes": list(found.notes),
+            "columns": {name: column.tolist() for name, column in found.items()},
+        },
+        sheet=stamped(Table(title="", columns=tuple((name, "text") for name in found), rows=tuple(rows)), torch_cells(found.torch)),
+        notes=(
+            *((f"{left_out:,} rows in the middle are left out; --format csv or json has all",) if left_out else ()),
+            *torch_notes(found.torch),
+        ),
     )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from memest.formulas import text
 from memest.formulas.notation import PLAIN
-from memest.render.report import Kind, Report, Table
+from memest.render.report import Kind, Report, Table, stamped
+from memest.render.reports import torch_cells, torch_notes
 
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
@@ -33,6 +34,8 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         "mode": formula.estimate.mode,
         "optimizer": formula.estimate.optimizer,
         "loss": formula.estimate.loss,
+        "torch": formula.estimate.torch.to_dict(),
+        "notes": list(formula.estimate.notes),
         "unit": "byte",
         "sizes": dict(formula.estimate.sizes),
         "peak_bytes": formula.estimate.peak_bytes,
@@ -66,8 +69,8 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         facts=text.facts(formula, every),
         tables=tuple(tables),
         data=data,
-        sheet=Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)),
-        notes=("exact: where the conditions hold the formula is the estimate, to the byte",),
+        sheet=stamped(Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)), torch_cells(formula.estimate.torch)),
+        notes=(*torch_notes(formula.estimate.torch), "exact: where the conditions hold the formula is the estimate, to the byte"),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.hardware import Hardware, Verdict
+from memest.hardware import Claim, Hardware, Verdict
 from memest.render.report import Kind, Report, Table
 from memest.units import format_bytes
 
@@ -34,10 +34,8 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("headroom_bytes", "text"),
     ("spilled_bytes", "text"),
     ("short_bytes", "text"),
-)
-ACCELERATOR_NOTE = (
-    "the bytes are those of torch on CPU: on an accelerator kernels allocate differently, and the context and the caching allocator "
-    "come on top"
+    ("bytes_of", "text"),
+    ("missing", "text"),
 )
 
 
@@ -76,19 +74,39 @@ def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
         for v in verdicts
         for u in v.tiers
     ]
-    accelerators = any(v.hardware.kind == "accelerator" for v in verdicts)
+    claims = dict.fromkeys(v.claim for v in verdicts)
     return replace(
         report,
-        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts)),
+        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c.compared) for c in claims)),
         tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows)), *report.tables),
         data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts]},
         sheet=_sheet(report.sheet, verdicts),
-        notes=(*report.notes, *((ACCELERATOR_NOTE,) if accelerators else ())),
     )
 
 
+def claim_cells(claim: Claim) -> dict[str, str]:
+    """Whose bytes are compared and what is missing, as the columns of a sheet."""
+    return {"bytes_of": claim.bytes_of, "missing": "; ".join(claim.missing)}
+
+
+def claim_data(claim: Claim) -> dict[str, Any]:
+    """The same as plain data."""
+    return {"bytes_of": claim.bytes_of, "missing": list(claim.missing)}
+
+
 def _sheet(sheet: Table, verdicts: Sequence[Verdict]) -> Table:
-    cells = [(v.hardware.name, v.outcome, v.hardware.usable_bytes, v.headroom_bytes, v.spilled_bytes, v.short_bytes) for v in verdicts]
+    cells = [
+        (
+            v.hardware.name,
+            v.outcome,
+            v.hardware.usable_bytes,
+            v.headroom_bytes,
+            v.spilled_bytes,
+            v.short_bytes,
+            *claim_cells(v.claim).values(),
+        )
+        for v in verdicts
+    ]
     return Table(title="", columns=(*sheet.columns, *SHEET_COLUMNS), rows=tuple((*row, *c) for row in sheet.rows for c in cells))
 
 
@@ -108,6 +126,8 @@ def _verdict_data(v: Verdict) -> dict[str, Any]:
         "on": v.hardware.name,
         "verdict": v.outcome,
         "fits": v.fits,
+        "bytes_fit": v.bytes_fit,
+        **claim_data(v.claim),
         "usable_bytes": v.hardware.usable_bytes,
         "headroom_bytes": v.headroom_bytes,
         "spilled_bytes": v.spilled_bytes,

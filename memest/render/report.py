@@ -5,7 +5,7 @@ A cell is a raw value (bytes as an int, a share as a fraction); its column's kin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +33,12 @@ class Report:
     data: Any
     sheet: Table
     notes: tuple[str, ...] = ()
+
+
+def stamped(sheet: Table, cells: Mapping[str, Any]) -> Table:
+    """``sheet`` with the same cells at the end of every row: what all of it rests on."""
+    columns: tuple[tuple[str, Kind], ...] = tuple((name, "text") for name in cells)
+    return Table(title=sheet.title, columns=(*sheet.columns, *columns), rows=tuple((*row, *cells.values()) for row in sheet.rows))
 
 
 def shown(value: Any, kind: Kind) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.estimate import Estimate
-from memest.render.report import Kind, Report, Table, shapes
+from memest.libraries.versions import Torch
+from memest.render.report import Kind, Report, Table, shapes, stamped
 from memest.summary import EventRow, Group, LayerTable, holdings_by_reason
 from memest.units import format_bytes
 
@@ -72,7 +73,8 @@ def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequ
             **{k: v for k, v in estimate.to_dict().items() if k not in ("by_layer", "by_category")},
             "events": [_event_data(e) for e in events],
         },
-        sheet=Table(title="", columns=tuple((_data_name(n), k) for n, k in EVENT_COLUMNS), rows=rows),
+        sheet=_sheet(EVENT_COLUMNS, rows, estimate),
+        notes=torch_notes(estimate.torch),
     )
 
 
@@ -90,8 +92,11 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
         ),
         tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total)),),
         data=_layers_data(estimate, table),
-        sheet=Table(title="", columns=tuple((_data_name(n), k) for n, k in LAYER_COLUMNS), rows=rows),
-        notes=("A kept activation is counted once, at the layer that made it, however many layers keep it.",),
+        sheet=_sheet(LAYER_COLUMNS, rows, estimate),
+        notes=(
+            *torch_notes(estimate.torch),
+            "A kept activation is counted once, at the layer that made it, however many layers keep it.",
+        ),
     )
 
 
@@ -109,7 +114,8 @@ def heading(estimate: Estimate) -> str:
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
     how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
     how += "".join(f", {lever}" for lever in estimate.levers)
-    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, torch {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
+    where = f"torch {estimate.torch.modelled} on {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
+    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {where}"
 
 
 def moment(estimate: Estimate) -> str:
@@ -126,9 +132,22 @@ def notes(estimate: Estimate) -> tuple[str, ...]:
     scratch = estimate.by_category().get("workspace", 0)
     inside = f"; {format_bytes(scratch)} of the peak is library scratch" if scratch else ""
     return (
-        f"exact: every byte torch's CPU allocator hands out in this step, for torch 2.13 with {cpu.isa} and {_threads(estimate)}{inside}",
+        *estimate.notes,
+        f"exact: every byte torch's CPU allocator hands out in this step, for {estimate.torch} with {cpu.isa} and "
+        f"{_threads(estimate)}{inside}",
         "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release",
     )
+
+
+def torch_notes(torch: Torch) -> tuple[str, ...]:
+    """Which torch the numbers speak of, for a report that does not say it otherwise."""
+    return (*torch.notes, f"for {torch}")
+
+
+def torch_cells(torch: Torch) -> dict[str, str | None]:
+    """Which torch the numbers speak of, as the columns of a sheet."""
+    found = torch.to_dict()
+    return {"torch": found["modelled"], **{f"torch_{k}": found[k] for k in ("measured_on", "recorded", "installed")}}
 
 
 def _both(n: int) -> str:
@@ -159,6 +178,8 @@ def _layers_data(estimate: Estimate, table: LayerTable) -> dict[str, Any]:
     return {
         "graph": estimate.graph,
         "mode": estimate.mode,
+        "torch": estimate.torch.to_dict(),
+        "notes": list(estimate.notes),
         "parameters": table.parameters,
         "trainable_parameters": table.trainable,
         "parameter_bytes": table.parameter_bytes,
@@ -184,6 +205,11 @@ def _data_name(name: str) -> str:
     return names.get(name, name.replace(" ", "_"))
 
 
+def _sheet(columns: tuple[tuple[str, Kind], ...], rows: tuple[tuple[Any, ...], ...], estimate: Estimate) -> Table:
+    sheet = Table(title="", columns=tuple((_data_name(name), kind) for name, kind in columns), rows=rows)
+    return stamped(sheet, torch_cells(estimate.torch))
+
+
 def _one_row(estimate: Estimate) -> Table:
     """The whole estimate as one CSV row, so that runs can be concatenated."""
     from memest.estimate import CATEGORIES
@@ -195,6 +221,7 @@ def _one_row(estimate: Estimate) -> Table:
         "levers": ";".join(estimate.levers),
         "isa": estimate.cpu.isa,
         "threads": estimate.cpu.threads,
+        **torch_cells(estimate.torch),
         "input": inputs,
         "peak_bytes": estimate.peak_bytes,
         "resident_bytes": estimate.resident_bytes,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memest.hardware import claim_on
 from memest.planning.growth import Growth
-from memest.render.report import Kind, Report, Table
+from memest.render.report import Kind, Report, Table, stamped
+from memest.render.reports import torch_cells, torch_notes
 
 
 def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report:
@@ -16,6 +18,7 @@ def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report
     fit: tuple[tuple[str, Kind], ...] = (("capacity", "text"), ("bytes", "bytes"), *((f"batch {b:,}", "count") for b in batches))
     fits = tuple((name, n, *(found.largest_side(b, n) for b in batches)) for name, n in capacities)
     sheet: tuple[tuple[str, Kind], ...] = (("side", "text"), ("batch", "text"), ("input", "shapes"), ("peak_bytes", "text"))
+    points = tuple((p.side, p.batch, [p.input_shape], p.peak_bytes) for p in found.points)
     held = Table(title="Largest of these sides that fits", columns=fit, rows=fits)
     return Report(
         title=f"{found.graph}: {found.how}",
@@ -23,12 +26,18 @@ def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report
         tables=(Table(title="Peak", columns=columns, rows=rows), *([held] if fits else [])),
         data={
             "graph": found.graph,
+            "torch": found.torch.to_dict(),
+            "notes": list(found.torch.notes),
             "points": [
                 {"side": p.side, "batch": p.batch, "input_shape": list(p.input_shape), "peak_bytes": p.peak_bytes} for p in found.points
             ],
             "refused": [{"side": r.side, "reason": r.reason} for r in found.refused],
             "capacities": [{"name": name, "bytes": n} for name, n in capacities],
         },
-        sheet=Table(title="", columns=sheet, rows=tuple((p.side, p.batch, [p.input_shape], p.peak_bytes) for p in found.points)),
-        notes=tuple(f"side {r.side:,} is left out: {r.reason}" for r in found.refused),
+        sheet=stamped(Table(title="", columns=sheet, rows=points), torch_cells(found.torch)),
+        notes=(
+            *(f"side {r.side:,} is left out: {r.reason}" for r in found.refused),
+            *torch_notes(found.torch),
+            *((claim_on("budget").note,) if fits else ()),
+        ),
     )

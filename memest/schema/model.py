@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from memest.errors import did_you_mean
+from memest.libraries.versions import version_of
 
 VERSION = 1
 _RESERVED_SIZE = re.compile(r"\b(?:[tf]\d+|(?:max|min)\b(?!\s*\())|__|[^\x00-\x7f]")
@@ -37,6 +38,15 @@ def _name_alone(value: Any) -> Any:
 
 
 Dim = Annotated[Any, BeforeValidator(_dim, json_schema_input_type=int | str)]
+
+
+def _release(value: Any) -> Any:
+    if not isinstance(value, str) or version_of(value) is None:
+        raise ValueError(f"a release of torch is a text such as '2.14.1', got {value!r}")
+    return value
+
+
+Release = Annotated[Any, BeforeValidator(_release, json_schema_input_type=str)]
 
 
 class _Strict(BaseModel):
@@ -87,7 +97,7 @@ class GraphModel(_Strict):
     are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
     first and the last layer it wraps; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
-    reader of an answer something about the network.
+    reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
     """
 
     memest: int = VERSION
@@ -106,6 +116,7 @@ class GraphModel(_Strict):
     checkpoints: dict[str, list[str]] | None = None
     refused: dict[str, str] | None = None
     notes: list[str] | None = None
+    torch: Release | None = None
     inference: GraphModel | None = None
 
 

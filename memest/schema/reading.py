@@ -404,6 +404,7 @@ class _Reader:
             ("checkpoints", self.model.checkpoints, checkpointed),
             ("refused", self.model.refused, refused),
             ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),
+            ("torch", self.model.torch, lambda graph, release: graph.with_(torch=release)),
         )
         for key, given, finish in finishes:
             if given:

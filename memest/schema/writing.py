@@ -53,6 +53,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["refused"] = dict(graph.refused)
     if graph.notes:
         data["notes"] = list(graph.notes)
+    if graph.torch is not None:
+        data["torch"] = graph.torch
     if graph.inference is not None:
         data["inference"] = to_dict(graph.inference, examples=examples)
     return data

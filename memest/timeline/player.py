@@ -58,7 +58,7 @@ class Player:
         self.recipe = recipe
         self.sizes = sizes
         self.ledger = Ledger()
-        self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.cpu, remember=remember)
+        self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.cpu, recipe.torch, remember=remember)
         self.caller = Caller(self.machine, recipe.training, recipe.autocast)
         self.env: dict[str, Value] = {}
         self.owned = {p.name for p in graph.parameters}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from memest import losses, optimizers
 from memest.graph import Segment
 from memest.libraries.cpu import Cpu
+from memest.libraries.versions import BEST_MEASURED, Version
 from memest.timeline.autocast import Autocast
 from memest.timeline.parallel.plan import Parallel
 
@@ -48,7 +49,7 @@ class Recipe:
     optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
     optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
     between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is.
-    ``segments`` are the checkpointed runs of layers, in order."""
+    ``segments`` are the checkpointed runs of layers, in order. ``torch`` is the version whose kernels are played."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
@@ -64,5 +65,6 @@ class Recipe:
     tiles: Tiles | None = None
     segments: tuple[Segment, ...] = ()
     cpu: Cpu = field(default_factory=Cpu)
+    torch: Version = BEST_MEASURED
     autocast: Autocast | None = None
     parallel: Parallel | None = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from memest import __version__
 from memest.formulas.javascript import function, helpers
-from memest.hardware import Hardware
+from memest.hardware import Hardware, claim_on
 from memest.page import PageModel
 from memest.render.palette import COLOURS
 
@@ -64,12 +64,20 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
         "kernels": kernels,
         "forms": forms,
         "hardware": [_hardware(h) for h in hardware],
+        "claims": {kind: _claim(kind) for kind in ("budget", *dict.fromkeys(h.kind for h in hardware))},
         "opens": {"hardware": on, "budget": budget},
     }
 
 
 def _hardware(h: Hardware) -> Mapping[str, Any]:
     return {"name": h.name, "title": h.title, "kind": h.kind, "tiers": [[t.name, t.usable_bytes] for t in h.tiers]}
+
+
+def _claim(kind: str) -> Mapping[str, Any]:
+    """What a verdict on a place of this kind is called, and the sentence that goes with it."""
+    claim = claim_on(kind)
+    words = {"fits": claim.words("fits"), "spills": claim.words("spills"), "short": claim.words("does not fit")}
+    return {"words": words, "decides": claim.decides, "note": f"{claim.note[0].upper()}{claim.note[1:]}."}
 
 
 def _coded(codes: Sequence[int]) -> tuple[int, str]:

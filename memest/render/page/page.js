@@ -151,7 +151,7 @@ function describe() {
   const dim = (d) => (typeof d === "string" ? sizes[d] : typeof d === "number" ? d : "\u2026");
   const shapes = DATA.inputs.map((i) => `${DATA.inputs.length > 1 ? `${i.name} ` : ""}${i.shape.map(dim).join("\u00d7")}`);
   const kind = mode === "train" ? `One training step, ${optimizer}, ${DATA.loss}` : "One inference call";
-  return `${kind}, ${dtype}, input ${shapes.join(", ")}. torch on ${DATA.device}, ${DATA.cpu.isa}, ${DATA.cpu.threads} ${DATA.cpu.threads === 1 ? "thread" : "threads"}.`;
+  return `${kind}, ${dtype}, input ${shapes.join(", ")}. torch ${DATA.torch.modelled} on ${DATA.device}, ${DATA.cpu.isa}, ${DATA.cpu.threads} ${DATA.cpu.threads === 1 ? "thread" : "threads"}.`;
 }
 
 function momentText(found, moment) {
@@ -175,6 +175,9 @@ function showPeak(found, limits) {
     return el("div", { class: `verdict ${v.outcome}` }, el("p", { class: "word" }, v.word[0].toUpperCase() + v.word.slice(1)), gauge, el("p", { class: "detail" }, v.detail), el("p", { class: "place" }, place.title));
   });
   if (!shown.length) shown.push(el("p", { class: "note" }, "Choose hardware or give a budget to see whether it fits."));
+  const claims = limits.map((place) => DATA.claims[place.kind]);
+  const unsure = claims.filter((claim) => !claim.decides);
+  shown.push(...unique((unsure.length ? unsure : claims).map((claim) => claim.note)).map((note) => el("p", { class: "claim" }, note)));
   byId("verdicts").replaceChildren(...shown);
 }
 
@@ -216,8 +219,15 @@ function showAlternatives(found, limits) {
     return { name: `${axis.symbol} = ${grouped(value)}`, value, peak: peakOf(state.choice, at), here: k === state.at[state.axis], go: () => change({ at }) };
   });
   lines(byId("by-axis"), rows, limits, `The peak for each ${axis.symbol}`);
-  const fitting = rows.filter((r) => r.peak !== null && worst(limits, r.peak) !== "short");
-  byId("largest").textContent = !limits.length ? "" : fitting.length ? `The largest ${axis.symbol} here that fits is ${grouped(fitting.at(-1).value)}.` : `No ${axis.symbol} here fits.`;
+  byId("largest").textContent = limits.length ? largestText(axis, rows, limits) : "";
+}
+
+function largestText(axis, rows, limits) {
+  const last = rows.filter((r) => r.peak !== null && worst(limits, r.peak) !== "short").at(-1);
+  const what = fitting(limits);
+  if (!last) return what === "fits" ? `No ${axis.symbol} here fits.` : `There is no ${axis.symbol} here at which ${what}.`;
+  const which = what === "fits" ? "that fits" : `at which ${what}`;
+  return `The largest ${axis.symbol} here ${which} is ${grouped(last.value)}${last === rows.at(-1) ? " or more" : ""}.`;
 }
 
 function showTensors(found, held) {
@@ -295,7 +305,8 @@ function showNotes() {
     "The numbers are bytes that torch's CPU allocator holds, predicted to the byte: parameters, buffers, optimizer state, the input and the target, and every tensor that lives during the step, with what kernels take for a moment.",
     "A training step is zero_grad, forward, loss, backward and the optimizer. Its peak is the most bytes alive at one moment. The interpreter, the libraries' code and fragmentation are not in it.",
     "Each size is a formula in the input's sizes. Your browser evaluates the formulas and adds up the events; only what sealed library kernels hold is looked up, for the sizes the sliders stop at.",
-    "On an accelerator kernels allocate differently, and the context and the caching allocator come on top: there the verdict is a guide.",
+    ...Object.values(DATA.claims).filter((claim) => !claim.decides).map((claim) => `On an accelerator: ${claim.note[0].toLowerCase()}${claim.note.slice(1)}`),
+    ...DATA.torch.notes,
     "The address of this page after # says what it is set to: copy it to share a setting.",
   ];
   byId("notes").replaceChildren(...notes.map((n) => el("p", {}, n)));
