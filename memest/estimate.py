@@ -131,8 +131,16 @@ class Estimate:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know of the numbers: what the graph says of itself, and where they speak of another torch than the one at hand."""
-        return (*self.played.notes, *self.torch.notes)
+        """What to know of the numbers: what the graph says of itself, which of several outputs the loss takes, and where they speak of
+        another torch than the one at hand."""
+        outputs = self.played.outputs
+        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if self.loss and len(outputs) > 1 else ()
+        return (*self.played.notes, *chosen, *self.torch.notes)
+
+    @property
+    def loss_output(self) -> str | None:
+        """The output that the loss takes; None in inference. The others die before the loss is computed."""
+        return self.played.outputs[0] if self.loss else None
 
     @property
     def events(self) -> tuple[Step, ...]:
@@ -177,6 +185,7 @@ class Estimate:
             "mode": self.mode,
             "optimizer": self.optimizer,
             "loss": self.loss,
+            "loss_output": self.loss_output,
             "device": self.device,
             "dtype": self.dtype,
             "levers": list(self.levers),

@@ -583,3 +583,16 @@ def test_modules_of_another_dtype_are_recorded(dtype: str, cpu: Cpu) -> None:
     assert from_torch(module, (2, 8)) == graph
     measured = measure_inference(module, inputs_for([(2, 8)], dtype=dtype))
     same(memest.estimate(graph, input_shape=(2, 8), mode="infer", cpu=cpu), measured)
+
+
+def test_of_several_outputs_the_one_that_the_loss_takes_is_said(cpu: Cpu) -> None:
+    def two_heads(self: Any, x: Any) -> Any:
+        y = self.first(x)
+        return {"aux": self.head(y), "out": self.head(self.second(y))}
+
+    graph = from_torch(Net(two_heads), SHAPE)
+    found = memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu)
+    assert found.loss_output == graph.outputs[0] and found.to_dict()["loss_output"] == found.loss_output
+    assert f"the loss takes {found.loss_output!r}, the first of 2 outputs" in found.notes
+    alone = memest.estimate(graph, input_shape=SHAPE, mode="infer", cpu=cpu)
+    assert alone.loss_output is None and not alone.notes
