@@ -26,13 +26,14 @@ def run(
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
     form: o.FormatOption = o.Format.text,
     output: o.Output = None,
 ) -> None:
     """Say what to change so that a step fits.
 
-    Every change is estimated alone and ranked by the bytes it saves; then the cheapest combination found that fits is built, step by
-    step: changes that keep the numbers come first, then those that cost time, that change the numbers, that need more machines.
+    The cheapest combination found that fits is built step by step: changes that keep the numbers come first, then those that cost time,
+    that change the numbers, that need more machines. Every change is estimated alone, too: of each the gentlest form that is enough.
 
     \b
     Examples:
@@ -51,6 +52,6 @@ def run(
 
     request = requested(typed)
     graph, found = advised(request, limit_of(on, budget, hardware), largest_batch)
-    show(advice_report(found, graph.name), form, output)
+    show(advice_report(found, graph.name, every=every), form, output)
     if not found.fits:
         raise typer.Exit(DOES_NOT_FIT)

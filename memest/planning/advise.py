@@ -28,8 +28,10 @@ FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu")
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """Changes as a user writes them (levers, or SETTING=VALUE), the kind of their price, the price in words, the estimate with them, and
-    the bytes by which they lower the peak: that of the step as it is, or in a path that of the option before (negative: they raise it)."""
+    the bytes by which they lower the peak: that of the step as it is, or in a path that of the option before (negative: they raise it).
+    ``name`` is the row of the table of candidates they are from: other changes of that row are weaker or stronger forms of it."""
 
+    name: str
     changes: tuple[str, ...]
     kind: Kind
     price: str
@@ -125,7 +127,12 @@ def _options(trials: Trials, path: Path) -> list[Option]:
         saved = before.peak_bytes - after.peak_bytes
         found.append(
             Option(
-                changes=(choice.change.text,), kind=choice.candidate.kind, price=_price(choice, after), estimate=after, saved_bytes=saved
+                name=choice.candidate.name,
+                changes=(choice.change.text,),
+                kind=choice.candidate.kind,
+                price=_price(choice, after),
+                estimate=after,
+                saved_bytes=saved,
             )
         )
         before = after

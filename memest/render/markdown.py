@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memest.render.report import Report, Table, shown
+from memest.render.report import NUMBERS, Report, Table, shown
 
 
 def render(report: Report) -> str:
@@ -18,7 +18,7 @@ def render(report: Report) -> str:
 
 def _table(table: Table) -> str:
     header = "| " + " | ".join(name for name, _ in table.columns) + " |"
-    rule = "|" + "|".join(" ---: " if kind in ("bytes", "count", "share") else " --- " for _, kind in table.columns) + "|"
+    rule = "|" + "|".join(" ---: " if kind in NUMBERS else " --- " for _, kind in table.columns) + "|"
     rows = ["| " + " | ".join(_plain(shown(v, k)) for v, (_, k) in zip(row, table.columns, strict=True)) + " |" for row in table.rows]
     title = [f"**{table.title}**", ""] if table.title else []
     return "\n".join([*title, header, rule, *rows])

@@ -11,27 +11,30 @@ from memest.summary import EventRow, Group, LayerTable, holdings_by_reason
 from memest.units import format_bytes
 
 EVENT_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("event", "text"),
-    ("phase", "text"),
-    ("layer", "text"),
-    ("operator", "text"),
-    ("category", "text"),
+    ("event", "count"),
+    ("phase", "word"),
+    ("layer", "name"),
+    ("operator", "word"),
+    ("category", "word"),
     ("change", "bytes"),
     ("alive", "bytes"),
 )
 LAYER_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("layer", "text"),
-    ("operator", "text"),
+    ("layer", "name"),
+    ("operator", "word"),
     ("output", "shapes"),
     ("parameters", "count"),
     ("parameter bytes", "bytes"),
     ("kept for backward", "bytes"),
 )
+LAYER_DROPS = ("parameter bytes", "parameters", "output", "operator")
+EVENT_DROPS = ("event", "category", "operator")
+HOLDING_DROPS = ("share", "category")
 HOLDING_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("bytes", "bytes"),
     ("share", "share"),
-    ("category", "text"),
-    ("owner", "text"),
+    ("category", "word"),
+    ("owner", "name"),
     ("why it is there", "text"),
 )
 
@@ -50,9 +53,14 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
         ),
         tables=(
             Table(
-                title="At the peak, by category", columns=(("category", "text"), ("bytes", "bytes"), ("share", "share")), rows=categories
+                title="At the peak, by category", columns=(("category", "word"), ("bytes", "bytes"), ("share", "share")), rows=categories
             ),
-            Table(title=_title_of_top(len(groups), top), columns=HOLDING_COLUMNS, rows=tuple(_holding(g) for g in groups[:top])),
+            Table(
+                title=_title_of_top(len(groups), top),
+                columns=HOLDING_COLUMNS,
+                rows=tuple(_holding(g) for g in groups[:top]),
+                drops=HOLDING_DROPS,
+            ),
         ),
         data={**estimate.to_dict(), "holdings": [_holding_data(g) for g in groups]},
         sheet=_one_row(estimate),
@@ -63,11 +71,12 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
 def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequence[EventRow], title: str) -> Report:
     """The peak of each phase, and the given events."""
     rows = tuple(_event(e) for e in events)
-    table = Table(title=title, columns=EVENT_COLUMNS, rows=rows)
+    table = Table(title=title, columns=EVENT_COLUMNS, rows=rows, drops=EVENT_DROPS)
+    highest = tuple(_event(e) for e in phases)
     return Report(
         title=heading(estimate),
         facts=(("peak", _both(estimate.peak_bytes)), ("moment", moment(estimate)), ("events", f"{len(estimate.events):,}")),
-        tables=(Table(title="Highest moment of each phase", columns=EVENT_COLUMNS, rows=tuple(_event(e) for e in phases)), table),
+        tables=(Table(title="Highest moment of each phase", columns=EVENT_COLUMNS, rows=highest, drops=EVENT_DROPS), table),
         data={
             **{k: v for k, v in estimate.to_dict().items() if k not in ("by_layer", "by_category")},
             "events": [_event_data(e) for e in events],
@@ -88,7 +97,7 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
             ("kept for backward", _both(table.activation_bytes)),
             ("peak", _both(estimate.peak_bytes)),
         ),
-        tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total)),),
+        tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total), drops=LAYER_DROPS),),
         data=_layers_data(estimate, table),
         sheet=Table(title="", columns=tuple((_data_name(n), k) for n, k in LAYER_COLUMNS), rows=rows),
         notes=("A kept activation is counted once, at the layer that made it, however many layers keep it.",),
@@ -96,10 +105,14 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
 
 
 def listing_report(
-    title: str, columns: tuple[tuple[str, Kind], ...], rows: Sequence[tuple[Any, ...]], notes: tuple[str, ...] = ()
+    title: str,
+    columns: tuple[tuple[str, Kind], ...],
+    rows: Sequence[tuple[Any, ...]],
+    notes: tuple[str, ...] = (),
+    drops: tuple[str, ...] = (),
 ) -> Report:
     """A plain table of names: JSON gives a list of objects."""
-    table = Table(title="", columns=columns, rows=tuple(rows))
+    table = Table(title="", columns=columns, rows=tuple(rows), drops=drops)
     data = [dict(zip((_data_name(n) for n, _ in columns), row, strict=True)) for row in rows]
     return Report(title=title, facts=(), tables=(table,), data=data, sheet=table, notes=notes)
 
