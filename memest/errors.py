@@ -16,9 +16,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from memest.names import brief
+
 
 class MemestError(Exception):
-    """Base of all errors of this package; ``str()`` is one line that names the place and says what to try."""
+    """Base of all errors of this package; ``str()`` is one line that names the place and says what to try. Of what it quotes, long texts
+    are shortened."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(brief(message))
 
     def at(self, place: str) -> MemestError:
         """The same error with ``place`` (a layer, a file position) put in front, unless it already begins with it."""

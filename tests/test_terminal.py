@@ -12,9 +12,9 @@ from rich.cells import cell_len
 import memest
 from memest.cli import output
 from memest.cli.app import main
+from memest.names import middle
 from memest.render import text
 from memest.render.layout import laid, literal, wrapped
-from memest.render.names import middle
 from memest.render.report import Table
 from memest.units import exact_bytes, parse_bytes
 

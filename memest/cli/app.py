@@ -16,6 +16,7 @@ import typer
 
 from memest.cli.output import BROKEN_PIPE
 from memest.errors import MemestError, UsageError
+from memest.names import brief, visible
 
 OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 
@@ -127,7 +128,7 @@ def _ended(code: int) -> int:
 
 def _failed(message: str, code: int) -> int:
     try:
-        print(f"memest: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"memest: {visible(brief(' '.join(message.split())))}", file=sys.stderr, flush=True)
     except OSError:
         _silence()
     return code

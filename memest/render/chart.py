@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from memest.estimate import Estimate
+from memest.names import middle, visible
 from memest.render.layout import wrapped
-from memest.render.names import middle, visible
 from memest.render.palette import LETTERS, TERMINAL_COLOURS
 from memest.render.reports import heading, moment
 from memest.render.text import printed

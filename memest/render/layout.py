@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from memest.render.names import middle
+from memest.names import middle
 from memest.render.report import NUMBERS, Kind, Table, shown
 
 MARGIN, GAP = 1, 2

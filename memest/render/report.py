@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memest.render.names import visible
+from memest.names import visible
 from memest.units import format_bytes
 
 Kind = Literal["text", "word", "name", "literal", "bytes", "count", "share", "shapes"]  # prose, a term of ours, a user's name, to be copied

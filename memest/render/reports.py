@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.estimate import Estimate
+from memest.names import visible
 from memest.render.report import Kind, Report, Table, shapes
 from memest.summary import EventRow, Group, LayerTable, holdings_by_reason
 from memest.units import format_bytes
@@ -118,11 +119,12 @@ def listing_report(
 
 
 def heading(estimate: Estimate) -> str:
-    """What was asked, on one line."""
+    """What was asked, on one line that can be shown."""
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
     how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
     how += "".join(f", {lever}" for lever in estimate.levers)
-    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, torch {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
+    runtime = f"torch {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
+    return visible(f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {runtime}")
 
 
 def moment(estimate: Estimate) -> str:
@@ -130,7 +132,7 @@ def moment(estimate: Estimate) -> str:
     m = estimate.moment
     if m.index < 0:
         return "before the step: nothing is allocated on top of what is resident"
-    return f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}"
+    return visible(f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}")
 
 
 def notes(estimate: Estimate) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from memest.estimate import Estimate
+from memest.names import visible
 from memest.render.palette import COLOURS
 from memest.render.plot import canvas
 from memest.render.reports import heading, moment
@@ -87,7 +88,7 @@ def _draw(axes: Any, tile: Tile, box: Box) -> None:
         Rectangle((x, y), width, height, facecolor=COLOURS[tile.category], edgecolor="white", linewidth=0.8, gid=f"tile-{tile.category}")
     )
     colour = "white" if tile.category in DARK else canvas.INK
-    name = tile.layer or f"{tile.tensors:,} others"
+    name = visible(tile.layer) or f"{tile.tensors:,} others"
     amount = format_bytes(tile.nbytes)
     for size in (11.0, 9.0, 7.5, 6.5):
         line = size * 1.3
