@@ -13,8 +13,9 @@ All are one line long. The command line maps GraphError, FileError and Unsupport
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 
 from memest.names import brief
 
@@ -60,6 +61,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(name: str, known: Iterable[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """``; did you mean 'x'?`` where a known name is near, or where ``others`` (words people use, and ours) has one; else all there are."""
+    names = list(known)
+    meant = f"; did you mean {others[name]!r}?" if name in others else did_you_mean(name, names)
+    return meant or f"; there are {', '.join(names)}"
 
 
 def unforeseen(error: Exception) -> MemestError:

@@ -295,7 +295,7 @@ def test_sizes_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["timeline", *SHAPE, "-o", "a.jpg"], ("'.jpg'", ".png, .svg")),
         (["treemap", *SHAPE, "-o", "picture"], ("no suffix", ".png, .svg")),
-        (["sizes", "resnet18", "-o", "-"], (".png, .svg",)),
+        (["sizes", "resnet18", "-o", "sizes.pdf"], (".png, .svg, .txt",)),
         (["sizes", "resnet18", "--sides", "1,x"], ("--sides", "'1,x'")),
         (["sizes", "resnet18", "--batches", "0"], ("--batches", "'0'")),
         (["sizes", "resnet18", "--capacity", "12"], ("no unit", "12GiB")),
@@ -303,7 +303,6 @@ def test_sizes_as_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["sizes", "resnet19"], ("did you mean 'resnet18'",)),
         (["sizes", "resnet18", "--optimizer", "adm"], ("did you mean 'adam'",)),
         (["tree", "resnet18"], ("treemap",)),
-        ([], ("command",)),
     ],
 )
 def test_what_cannot_be_drawn(

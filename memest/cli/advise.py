@@ -20,6 +20,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -27,7 +28,7 @@ def run(
     isa: o.IsaOption = None,
     largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Say what to change so that a step fits.
@@ -45,11 +46,12 @@ def run(
     Exit codes: 0 it fits, as it is or with changes, 1 nothing fits, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.planning import advised, limit_of
     from memest.cli.request import requested
     from memest.render.advice import advice_report
 
+    form = agreed(form, output)
     request = requested(typed)
     graph, found = advised(request, limit_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name, every=every), form, output)
