@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ import typer
 from memest.cli.output import BROKEN_PIPE
 from memest.errors import MemestError, UsageError
 from memest.names import brief, visible
+from memest.planning.progress import watched
 
 OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 
@@ -100,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        result = application(given)(args=given, prog_name="memest", standalone_mode=False)
+        with _progress(given):
+            result = application(given)(args=given, prog_name="memest", standalone_mode=False)
         code = result if isinstance(result, int) else OK
         return _ended(code) if code in (INTERRUPTED, BROKEN_PIPE) else code
     except KeyboardInterrupt:
@@ -120,6 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("MEMEST_DEBUG"):
             raise
         return _failed(f"a bug in memest: {type(e).__name__}: {e}; please report it (MEMEST_DEBUG=1 shows where)", BUG)
+
+
+def _progress(given: Sequence[str]) -> AbstractContextManager[None]:
+    """Shows how far the command is, where there is a terminal to show it on."""
+    from memest.render.progress import Display, wanted
+
+    return watched(Display(" ".join(["memest", *given[:2]]))) if wanted() else nullcontext()
 
 
 def _helped(error: Any) -> int:

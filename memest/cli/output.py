@@ -14,6 +14,7 @@ import typer
 
 from memest.cli.options import Format
 from memest.errors import UsageError, did_you_mean
+from memest.planning.progress import finish
 from memest.render.report import Report
 
 WIDTH = 120
@@ -62,6 +63,7 @@ def write_text(render: Callable[..., str]) -> None:
 
 def write(content: str | bytes, output: Path | None) -> None:
     """Text to stdout, or any ``content`` to ``output``: first beside it, then in its place. UsageError says why it cannot be."""
+    finish()
     if isinstance(content, str) and (output is None or str(output) == "-"):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -67,6 +66,7 @@ def run(
     from memest.hardware import hardware as catalogue
     from memest.hardware import load_hardware
     from memest.page import read_sizes
+    from memest.planning.progress import tell
     from memest.render.page import render
 
     if str(output) != "-" and (output.is_file() or not output.exists()):
@@ -88,16 +88,8 @@ def run(
         isa=isa,
         batches=stops,
         sizes=read_sizes(sizes or (), "--sizes"),
-        say=_say,
+        say=tell,
     )
     own = () if hardware is None else load_hardware(hardware)
     page = render(data, title="" if model == "-" else model, hardware=(*own, *catalogue()), on=on or "", budget=budget or "")
-    _say("")
     write(page, output)
-
-
-def _say(text: str) -> None:
-    """Progress on a terminal's stderr, one line that changes."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}")
-        sys.stderr.flush()

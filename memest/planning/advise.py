@@ -20,6 +20,7 @@ from memest.planning.axes import batch_symbol
 from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
+from memest.planning.progress import tell
 from memest.units import parse_budget
 
 FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu")
@@ -99,12 +100,14 @@ def advise(graph: Graph, budget: int | str, *, input_shape: InputShape | None = 
     refused = [Refusal(change=name, reason=reason) for name, reason in refusals]
     trials = Trials(situation)
     alone: list[Option] = []
-    for choice in proposed:
+    for n, choice in enumerate(proposed):
+        tell("changes, alone", n, len(proposed))
         found = trials.at((choice,))
         if isinstance(found, MemestError):
             refused.append(Refusal(change=choice.change.text, reason=str(found)))
         else:
             alone += _options(trials, (choice,))
+    tell("changes, alone", len(proposed), len(proposed))
     path = combine(trials, proposed, limit)
     advice = Advice(
         budget_bytes=limit,

@@ -10,6 +10,7 @@ from memest.ops.composite import Composite
 from memest.ops.modules import MODULES
 from memest.ops.operator import REQUIRED, Attribute, Operator
 from memest.ops.table import FAMILIES
+from memest.planning.progress import tell
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import listing_report
 from memest.tensor import numel
@@ -85,7 +86,8 @@ def models_report() -> Report:
     from memest.models import MODELS, build
 
     rows = []
-    for m in MODELS.values():
+    for n, m in enumerate(MODELS.values()):
+        tell("models", n, len(MODELS))
         count = sum(numel(p.shape) for p in build(m.name).parameters if not p.buffer)
         options = ", ".join(f"{o.name}={_text(o.default)}" for o in m.options)
         rows.append((m.name, m.description, count, (m.input_shape,), options))
