@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memest.errors import UnknownNameError, did_you_mean
+from memest.errors import UnknownNameError, one_of
 
 ITEMSIZE: dict[str, int] = {
     "float64": 8,
@@ -40,8 +40,7 @@ ALIASES = {  # what people write, and torch's names for it
 def check_dtype(name: str) -> str:
     """``name`` itself, or an error naming the nearest known dtype."""
     if name not in ITEMSIZE:
-        hint = f"; did you mean {ALIASES[name]!r}?" if name in ALIASES else did_you_mean(name, ITEMSIZE)
-        raise UnknownNameError(f"unknown dtype {name!r}{hint}")
+        raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, ITEMSIZE, ALIASES)}")
     return name
 
 

@@ -13,12 +13,19 @@ All are one line long. The command line maps GraphError, FileError and Unsupport
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
+
+from memest.names import brief
 
 
 class MemestError(Exception):
-    """Base of all errors of this package; ``str()`` is one line that names the place and says what to try."""
+    """Base of all errors of this package; ``str()`` is one line that names the place and says what to try. Of what it quotes, long texts
+    are shortened."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(brief(message))
 
     def at(self, place: str) -> MemestError:
         """The same error with ``place`` (a layer, a file position) put in front, unless it already begins with it."""
@@ -54,6 +61,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(name: str, known: Iterable[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """``; did you mean 'x'?`` where a known name is near, or where ``others`` (words people use, and ours) has one; else all there are."""
+    names = list(known)
+    meant = f"; did you mean {others[name]!r}?" if name in others else did_you_mean(name, names)
+    return meant or f"; there are {', '.join(names)}"
 
 
 def unforeseen(error: Exception) -> MemestError:

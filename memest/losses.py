@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.errors import UnknownNameError, UsageError, one_of
 from memest.ops.composite import Caller, Composite
 from memest.ops.operator import Operator
 from memest.ops.table import COMPOSITES, OPERATORS
@@ -134,7 +134,7 @@ def _known(op: str) -> str:
     for candidate in (op, f"{op}_loss"):
         if candidate in LOSSES:
             return candidate
-    raise UnknownNameError(f"unknown loss {op!r}{did_you_mean(op, LOSSES)}")
+    raise UnknownNameError(f"unknown loss {op!r}{one_of(op, LOSSES)}")
 
 
 def _number(text: str, whole: str) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from memest.dtypes import ALIASES, FLOATING, FLOATING_RANK, ITEMSIZE
-from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.errors import UnknownNameError, UsageError, one_of
 from memest.graph import Graph
 
 MIXED = "mixed"
@@ -19,11 +19,9 @@ def floating_dtype(name: str) -> str:
     """``name`` itself when a network can be converted to it; UnknownNameError or UsageError otherwise."""
     if name in FLOATING:
         return name
-    if name in ALIASES:
-        raise UnknownNameError(f"unknown dtype {name!r}; did you mean {ALIASES[name]!r}?")
     if name in ITEMSIZE:
         raise UsageError(f"dtype {name!r}: a network is converted to {', '.join(reversed(FLOATING_RANK))}")
-    raise UnknownNameError(f"unknown dtype {name!r}{did_you_mean(name, FLOATING_RANK)}")
+    raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, FLOATING_RANK, ALIASES)}")
 
 
 def converted(graph: Graph, dtype: str) -> Graph:

@@ -14,6 +14,7 @@ DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _FACTORS = {name.lower(): 1024**i for i, name in enumerate(BINARY)} | {name.lower(): 1000**i for i, name in enumerate(DECIMAL)}
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([A-Za-z]*)", re.ASCII)
 _MAX_LENGTH = 60
+DIGITS = 4
 
 
 def format_bytes(nbytes: int) -> str:
@@ -32,6 +33,17 @@ def format_bytes(nbytes: int) -> str:
 def _hundredths(n: int, power: int) -> int:
     unit: int = 1024**power
     return (n * 100 + unit // 2) // unit
+
+
+def exact_bytes(nbytes: int) -> str:
+    """``nbytes`` as :func:`parse_bytes` reads it back, to the byte: ``40GiB``, ``1.5MiB``, in the largest unit that needs at most
+    ``DIGITS`` decimals."""
+    for power in range(len(BINARY) - 1, 0, -1):
+        whole, rest = divmod(nbytes * 10**DIGITS, 1024**power)
+        if not rest and whole >= 10**DIGITS:
+            fraction = str(whole % 10**DIGITS).zfill(DIGITS).rstrip("0")
+            return f"{whole // 10**DIGITS}{'.' if fraction else ''}{fraction}{BINARY[power]}"
+    return f"{nbytes}B"
 
 
 def parse_bytes(text: str) -> int:

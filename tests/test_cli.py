@@ -424,6 +424,174 @@ def test_markdown_and_csv_cannot_be_broken_by_names(tmp_path: Path, capsys: pyte
     assert rows[1][0] == "'=1+1|`x`"
 
 
+# how results are written -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv", "md", "markdown", "txt", "TXT", ""])
+def test_the_suffix_says_how_a_result_is_written(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    form = {"md": "markdown", "txt": "text", "TXT": "text", "": "text"}.get(suffix, suffix)
+    path = tmp_path / (f"out.{suffix}" if suffix else "out")
+    assert _run(capsys, "ops", "conv2d", "-o", str(path)) == ""
+    assert path.read_text() == _run(capsys, "ops", "conv2d", "--format", form)
+
+
+WRITERS = {
+    "estimate": [NET, *SHAPES],
+    "timeline": [NET, *SHAPES],
+    "layers": [NET, *SHAPES],
+    "formula": [NET, *SHAPES],
+    "fit": ["resnet18", "--budget", "1GiB", "--input", "3x64x64"],
+    "sweep": ["resnet18", "--axis", "batch=1,2", "--input", "3x64x64"],
+    "advise": [NET, *SHAPES, "--budget", "1GiB"],
+    "compare": [NET, *SHAPES, "--versus", "mode=infer"],
+    "models": [],
+    "ops": [],
+    "levers": [],
+    "hardware": [],
+    "plot sizes": ["resnet18", "--sides", "64", "--batches", "1"],
+}
+REFUSED_WRITERS = {
+    "formula as": (["formula", NET, *SHAPES, "--as", "python", "-o", "a.tex"], "--as python"),
+    "import": (["import", "resnet18", "-o", "a.csv"], ".yaml, .yml, .json"),
+    "import json": (["import", "resnet18", "--json", "-o", "a.yaml"], "--json says json"),
+    "schema": (["schema", "-o", "a.yaml"], ".json"),
+    "report": (["report", "resnet18", "-o", "a.pdf"], ".html"),
+    "report without": (["report", "resnet18", "-o", "a"], ".html"),
+    "picture and data": (["plot", "sizes", "resnet18", "-f", "csv", "-o", "a.svg"], "is a picture"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize(
+    ("given", "words"), [(["-o", "a.json", "-f", "csv"], ("says json", "says csv")), (["-o", "a.html"], ("'.html'", ".json"))]
+)
+def test_a_format_and_a_file_that_contradict_each_other_are_refused_before_the_work(
+    command: str,
+    given: list[str],
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from memest.cli import planning, request
+
+    monkeypatch.chdir(tmp_path)
+    for room in (request, planning):
+        monkeypatch.setattr(room, "open_with_inputs", lambda *_: pytest.fail("work was begun"))
+    assert main([*command.split(), *WRITERS[command], *given]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and all(w in line for w in words), line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", REFUSED_WRITERS)
+def test_a_file_that_is_not_what_a_command_writes(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, word = REFUSED_WRITERS[what]
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and word in line, line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_suffix_with_a_format_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out.data"
+    assert _run(capsys, "ops", "conv2d", "-o", str(path), "-f", "json") == ""
+    assert json.loads(path.read_text())["operator"] == "conv2d"
+
+
+def test_sizes_go_to_a_file_as_numbers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sizes.csv"
+    _run(capsys, "plot", "sizes", "resnet18", "--sides", "64", "-b", "3", "-o", str(path))
+    (row,) = csv.DictReader(StringIO(path.read_text()))
+    assert row["input"] == "3x3x64x64"
+    assert int(row["peak_bytes"]) == memest.estimate(memest.model("resnet18"), input_shape=(3, 3, 64, 64)).peak_bytes
+
+
+# the device, names that are not there, nothing at all --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", ["estimate", "timeline", "layers", "formula", "fit", "sweep", "advise", "compare", "report", "plot timeline"]
+)
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
+def test_only_the_cpu_is_modelled(command: str, device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    extra = ["-o", "a.html"] if command == "report" else []
+    assert main([*command.split(), "resnet18", "--device", device, *extra]) == 2
+    assert capsys.readouterr().err == (
+        f"memest: --device {device!r}: only torch's CPU allocator is modelled; leave --device out, or give --device cpu\n"
+    )
+
+
+def test_the_cpu_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(capsys, "estimate", NET, *SHAPES, "--device", "cpu") == _run(capsys, "estimate", NET, *SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (["--optimizer", "lion"], "there are sgd, adam, adamw"),
+        (["--optimizer", "adam:zzz=1"], "there are "),
+        (["--loss", "focal"], "there are cross_entropy, nll_loss"),
+        (["--dtype", "int4"], "there are float16, bfloat16, float32, float64"),
+        (["--lever", "quantize"], "there are freeze, inplace"),
+        (["--lever", "checkpoint:zzz=1"], "there are modules, every, budget"),
+        (["--lever", "amp"], "did you mean 'autocast'?"),
+        (["--lever", "gradient_checkpointing"], "did you mean 'checkpoint'?"),
+        (["--lever", "chekpoint"], "did you mean 'checkpoint'?"),
+    ],
+)
+def test_a_name_far_from_all_is_told_what_there_is(given: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "resnet18", *given]) == 2
+    line = capsys.readouterr().err
+    assert word in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["plot"]])
+def test_nothing_at_all_is_answered_with_the_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    help_ = _run(capsys, *command, "--help")
+    assert main(command) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.strip() == help_.strip() and captured.err.count("\n") > 20
+
+
+# completion --------------------------------------------------------------------------------------------------------------
+
+
+def _offered(line: str) -> list[str]:
+    """What bash is offered behind ``line``."""
+    words = line.split()
+    where = len(words) - (not line.endswith(" "))
+    done = _shell(_MEMEST_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(where))
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("memest e", ["estimate"]),
+        ("memest plot t", ["timeline", "treemap"]),
+        ("memest estimate resnet1", ["resnet18", "resnet101", "resnet152"]),
+        ("memest compare resnet18 vgg11_", ["vgg11_bn"]),
+        ("memest estimate resnet18 --optimizer adama", ["adamax"]),
+        ("memest estimate resnet18 --loss bin", ["binary_cross_entropy", "binary_cross_entropy_with_logits"]),
+        ("memest estimate resnet18 --lever ch", ["channels_last", "checkpoint"]),
+        ("memest estimate resnet18 --dtype bf", ["bfloat16"]),
+        ("memest estimate resnet18 --on a100-4", ["a100-40gb"]),
+        ("memest estimate resnet18 --format ", ["text", "json", "csv", "markdown"]),
+        ("memest hardware rtx-50", ["rtx-5090"]),
+        ("memest levers off", ["offload_optimizer"]),
+        ("memest ops conv_transpose1", ["conv_transpose1d"]),
+        (f"memest layers {DATA}/unet", [f"{DATA}/unet3d.yaml"]),
+    ],
+)
+def test_a_shell_is_offered_names(line: str, offered: list[str]) -> None:
+    assert _offered(line) == offered
+
+
 # cold start --------------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from memest.dims import Opaque, parse, symbol
 from memest.errors import UnsupportedError, UsageError
 from memest.formulas.javascript import SAFE, function, helpers, magnitude
 from memest.graph import Graph
+from memest.names import visible
 from memest.page import PageModel, read_sizes
 from memest.page.grid import MAX_POINTS, axes_of, usual_sizes
 from memest.page.model import OPTIMIZERS
@@ -228,9 +229,9 @@ def test_names_are_texts_and_nothing_else() -> None:
     parts = _Parts(page)
     scripts = [(a, text) for a, text in parts.scripts if a["tag"] == "script"]
     assert len(scripts) == 2 and not any("alert" in text for a, text in scripts if not a.get("type"))
-    assert parts.title == f"{NASTY}: memory"
+    assert parts.title == f"{visible(NASTY)}: memory"
     assert "<!--" not in page
-    assert _data(page)["model"] == NASTY and _data(page)["opens"]["budget"] == NASTY
+    assert _data(page)["model"] == visible(NASTY) and _data(page)["opens"]["budget"] == NASTY
 
 
 def test_every_control_has_a_label_and_every_reference_leads_somewhere(small: tuple[Graph, PageModel]) -> None:

@@ -15,6 +15,7 @@ from pages import CPU, NASTY, nasty_graph, page_of
 import memest
 from memest.graph import Graph
 from memest.hardware import claim_on
+from memest.names import visible
 from memest.page import PageModel
 from memest.page.model import OPTIMIZERS
 from memest.page.reading import Reading
@@ -298,7 +299,74 @@ def test_names_are_texts_and_big_numbers_stay_exact(browser: Browser, tmp_path: 
     before = len(browser.errors)
     browser.open(path, "N=7")
     assert peak(browser) == memest.estimate(graph, input_shape=(7, 3, side, side), cpu=CPU).peak_bytes
-    assert browser.run("document.querySelector('h1').textContent") == NASTY
-    assert NASTY in browser.run("document.getElementById('layers').textContent")
+    assert browser.run("document.querySelector('h1').textContent") == visible(NASTY)
+    assert visible(NASTY) in browser.run("document.getElementById('layers').textContent")
     assert browser.run("document.querySelectorAll('script').length") == 2
     assert browser.errors[before:] == []
+
+
+# what there is no room for -----------------------------------------------------------------------------------------------
+
+OUTSIDE = """(selector) => [...document.querySelectorAll(selector)].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return e.textContent.trim() && (box.width < 2 || box.left < 0 || box.right > innerWidth || e.scrollWidth > e.clientWidth + 1);
+}).map((e) => e.textContent)"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 620])
+def test_a_narrow_page_shows_every_column_and_the_whole_formula(width: int, browser: Browser, shown: PageModel) -> None:
+    browser.resize(width, 844)
+    browser.run("new Promise((done) => setTimeout(done, 100))")
+    for selector in ("#tensors td", "#layers td", "#formula td", "#definition math"):
+        assert browser.run(f"({OUTSIDE})('{selector}')") == [], selector
+    why = browser.run("[...document.querySelectorAll('#tensors td.wide')].map((e) => e.textContent)")
+    assert any("kept for backward" in text for text in why)
+    label = browser.run("getComputedStyle(document.querySelector('#layers td[data-of=kept]'), '::before').content")
+    assert "kept" in label or "data-of" in label
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_layers_say_that_they_scroll(width: int, browser: Browser, shown: PageModel) -> None:
+    browser.resize(width, 844)
+    later = "new Promise((done) => setTimeout(done, 150))"
+    more = "document.getElementById('layers-more').textContent"
+    browser.run(later)
+    assert "More layers below" in browser.run(more)
+    assert not browser.run("document.querySelector('#layers').closest('.scroller').classList.contains('right')")
+    total = "(() => { const b = document.querySelector('#layers tfoot td').getBoundingClientRect(), s = document.querySelector('.tall'); "
+    assert browser.run(total + "return b.bottom <= s.getBoundingClientRect().bottom + 2 })()"), "the total is in sight"
+    browser.run("(() => { const s = document.querySelector('.tall'); s.scrollTop = s.scrollHeight; })()")
+    browser.run(later)
+    assert browser.run(more) == ""
+    browser.run("document.getElementById('filter').focus()")
+    browser.type("pool.0")
+    browser.run(later)
+    assert browser.run(more) == ""
+
+
+def test_a_wide_table_in_a_narrow_window_shows_that_it_goes_on(browser: Browser, shown: PageModel) -> None:
+    browser.resize(700, 844)
+    browser.run("document.querySelector('#layers td.name').textContent = 'a.very.long.name.'.repeat(8)")
+    browser.run("new Promise((done) => setTimeout(done, 150))")
+    side = "document.querySelector('#layers').closest('.scroller')"
+    assert browser.run(f"{side}.classList.contains('right') && getComputedStyle({side}, '::after').opacity") == "1"
+
+
+def test_the_verdict_stands_beside_its_number(browser: Browser, shown: PageModel) -> None:
+    between = (
+        "document.querySelector('.verdict').getBoundingClientRect().left - document.getElementById('peak').getBoundingClientRect().right"
+    )
+    assert 0 < browser.run(between) < 60
+    browser.resize(390, 844)
+    below = (
+        "document.querySelector('.verdict').getBoundingClientRect().top - document.getElementById('peak').getBoundingClientRect().bottom"
+    )
+    assert 0 <= browser.run(below) < 20
+
+
+def test_a_card_is_still_a_table_to_a_screen_reader(browser: Browser, shown: PageModel) -> None:
+    browser.resize(390, 844)
+    for table in ("tensors", "layers", "formula"):
+        roles = f"[...document.getElementById('{table}').querySelectorAll('tr, td')].map((e) => e.getAttribute('role'))"
+        assert set(browser.run(f"document.getElementById('{table}').tBodies[0].rows.length && {roles}")) <= {"row", "cell", None}
+        assert browser.run(f"document.getElementById('{table}').getAttribute('role')") == "table"

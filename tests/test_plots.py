@@ -23,7 +23,7 @@ from memest.planning.growth import Growth, growth
 from memest.render import chart
 from memest.render.palette import COLOURS, LETTERS, TERMINAL_COLOURS
 from memest.render.plot import sizes, timeline, treemap
-from memest.render.plot.canvas import byte_ticks
+from memest.render.plot.canvas import byte_ticks, text_width
 from memest.render.plot.timeline import stairs
 from memest.render.plot.treemap import squarify
 from memest.series import outline, series
@@ -215,6 +215,22 @@ def test_without_matplotlib_it_says_what_to_install(step: Estimate, monkeypatch:
         timeline.render(step, "svg")
 
 
+@needs_matplotlib
+@pytest.mark.parametrize("width", [30, 50, 70, 150])
+@pytest.mark.parametrize("height", [8, 20, 40, 100])
+def test_labels_of_a_treemap_say_the_whole_name_or_both_its_ends(width: float, height: float) -> None:
+    name, amount = "layer4.0.downsample.0.weight", "8.00 MiB"
+    size, lines = treemap._label(name, amount, width, height)
+    assert all(text_width(line, size) <= width for line in lines) and (len(lines) - 1) * size * treemap.LEADING <= height
+    if lines:
+        said = "".join(lines).removesuffix(amount).rstrip()
+        start, gap, end = said.partition("…")
+        assert lines[-1].endswith(amount)
+        assert said == name if not gap and said else name.startswith(start) and (not gap or name.endswith(end))
+    assert (width, height) != (150, 100) or lines == [name, amount]
+    assert (width, height) != (70, 100) or "".join(lines[:-1]) == name
+
+
 # terminal ----------------------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +311,7 @@ def test_sizes_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["timeline", *SHAPE, "-o", "a.jpg"], ("'.jpg'", ".png, .svg")),
         (["treemap", *SHAPE, "-o", "picture"], ("no suffix", ".png, .svg")),
-        (["sizes", "resnet18", "-o", "-"], (".png, .svg",)),
+        (["sizes", "resnet18", "-o", "sizes.pdf"], (".png, .svg, .txt",)),
         (["sizes", "resnet18", "--sides", "1,x"], ("--sides", "'1,x'")),
         (["sizes", "resnet18", "--batches", "0"], ("--batches", "'0'")),
         (["sizes", "resnet18", "--capacity", "12"], ("no unit", "12GiB")),
@@ -303,7 +319,6 @@ def test_sizes_as_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["sizes", "resnet19"], ("did you mean 'resnet18'",)),
         (["sizes", "resnet18", "--optimizer", "adm"], ("did you mean 'adam'",)),
         (["tree", "resnet18"], ("treemap",)),
-        ([], ("command",)),
     ],
 )
 def test_what_cannot_be_drawn(

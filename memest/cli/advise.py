@@ -20,6 +20,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -27,13 +28,14 @@ def run(
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
     largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
-    form: o.FormatOption = o.Format.text,
+    every: Annotated[bool, typer.Option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Say what to change so that a step fits.
 
-    Every change is estimated alone and ranked by the bytes it saves; then the cheapest combination found that fits is built, step by
-    step: changes that keep the numbers come first, then those that cost time, that change the numbers, that need more machines.
+    The cheapest combination found that fits is built step by step: changes that keep the numbers come first, then those that cost time,
+    that change the numbers, that need more machines. Every change is estimated alone, too: of each the gentlest form that is enough.
 
     On an accelerator it is torch CPU's bytes that are held against its memory, and the result says what is missing.
 
@@ -47,13 +49,14 @@ def run(
     Exit codes: 0 it fits, as it is or with changes, 1 nothing fits, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.planning import advised, place_of
     from memest.cli.request import requested
     from memest.render.advice import advice_report
 
+    form = agreed(form, output)
     request = requested(typed)
     graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
-    show(advice_report(found, graph.name), form, output)
+    show(advice_report(found, graph.name, every=every), form, output)
     if not found.bytes_fit:
         raise typer.Exit(DOES_NOT_FIT)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from memest.cli.output import BROKEN_PIPE
 from memest.errors import MemestError, UsageError
+from memest.names import brief, visible
+from memest.planning.progress import watched
 
 OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 
@@ -40,10 +43,12 @@ COMMANDS = {
 
 
 def application(arguments: Sequence[str]) -> typer.Typer:
-    """The typer application with the command that ``arguments`` name, or with all: typer builds each it knows, half a start's time."""
-    app = typer.Typer(name="memest", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    """The typer application with the command that ``arguments`` name (or the line that a shell completes), or with all: typer builds each
+    it knows, half a start's time."""
+    app = typer.Typer(name="memest", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
-    named = next((a for a in arguments if a in COMMANDS), None)
+    words = arguments or (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()
+    named = next((a for a in words if a in COMMANDS), None)
     for name in COMMANDS if named is None else (named,):
         _add(app, name, import_module(COMMANDS[name]))
     return app
@@ -54,7 +59,7 @@ def _add(app: typer.Typer, name: str, module: ModuleType) -> None:
     if not hasattr(module, "COMMANDS"):
         app.command(name)(module.run)
         return
-    group = typer.Typer(name=name, rich_markup_mode=None)
+    group = typer.Typer(name=name, no_args_is_help=True, rich_markup_mode=None)
     group.callback()(module.run)
     for own, home in module.COMMANDS.items():
         group.command(own)(import_module(home).run)
@@ -97,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        result = application(given)(args=given, prog_name="memest", standalone_mode=False)
+        with _progress(given):
+            result = application(given)(args=given, prog_name="memest", standalone_mode=False)
         code = result if isinstance(result, int) else OK
         return _ended(code) if code in (INTERRUPTED, BROKEN_PIPE) else code
     except KeyboardInterrupt:
@@ -108,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence()
         return _failed(f"cannot write: {e.strerror or e}", USAGE)
     except Exception as e:
+        if type(e).__name__ == "NoArgsIsHelpError":  # of either copy of click: its message is the help
+            return _helped(e)
         if hasattr(e, "format_message"):  # every error of click has it, whichever copy of click typer carries
             return _failed(e.format_message().replace("Value error, ", ""), USAGE)
         if isinstance(e, typer.Abort):
@@ -115,6 +123,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("MEMEST_DEBUG"):
             raise
         return _failed(f"a bug in memest: {type(e).__name__}: {e}; please report it (MEMEST_DEBUG=1 shows where)", BUG)
+
+
+def _progress(given: Sequence[str]) -> AbstractContextManager[None]:
+    """Shows how far the command is, where there is a terminal to show it on."""
+    from memest.render.progress import Display, wanted
+
+    return watched(Display(" ".join(["memest", *given[:2]]))) if wanted() else nullcontext()
+
+
+def _helped(error: Any) -> int:
+    """A command that was given nothing: its help, as it stands."""
+    print(error.format_message(), file=sys.stderr)
+    return USAGE
 
 
 def _ended(code: int) -> int:
@@ -127,7 +148,7 @@ def _ended(code: int) -> int:
 
 def _failed(message: str, code: int) -> int:
     try:
-        print(f"memest: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"memest: {visible(brief(' '.join(message.split())))}", file=sys.stderr, flush=True)
     except OSError:
         _silence()
     return code

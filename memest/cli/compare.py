@@ -6,12 +6,16 @@ from typing import Annotated, Optional
 
 import typer
 
+from memest.cli import complete
 from memest.cli import options as o
 
 
 def run(
     model: o.Model,
-    other: Annotated[Optional[str], typer.Argument(metavar="[OTHER]", help="The model of b (default: the same).")] = None,  # noqa: UP045
+    other: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[OTHER]", autocompletion=complete.models, help="The model of b (default: the same)."),
+    ] = None,
     versus: o.Versus = None,
     inputs: o.Inputs = None,
     batch: o.Batch = None,
@@ -19,6 +23,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -26,7 +31,7 @@ def run(
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
     top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Compare two estimates, category by category and layer by layer.
@@ -43,12 +48,13 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import show
+    from memest.cli.output import agreed, show
     from memest.cli.request import answer, changed, requested
     from memest.errors import UsageError
     from memest.planning.compare import compare
     from memest.render.comparison import comparison_report
 
+    form = agreed(form, output)
     if other is None and not versus:
         raise UsageError("nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam")
     a = requested(typed)

@@ -17,6 +17,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -27,7 +28,7 @@ def run(
     budget: o.Budget = None,
     hardware: o.HardwareFile = None,
     top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Predict the peak memory of one step.
@@ -51,10 +52,11 @@ def run(
     Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit on one of --on and --budget, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.request import answer, limits, requested
     from memest.render.reports import estimate_report
 
+    form = agreed(form, output)
     places = limits(on, budget, hardware)
     _, estimate = answer(requested(typed))
     report = estimate_report(estimate, top)

@@ -8,6 +8,8 @@ import typer
 
 from memest.cli import options as o
 
+SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+
 
 def run(
     model: o.Model,
@@ -30,16 +32,21 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     from memest import schema
-    from memest.cli.output import write
+    from memest.cli.output import by_suffix, write
     from memest.cli.request import open_with_inputs
+    from memest.errors import UsageError
     from memest.sources import is_torch, open_model
     from memest.timeline import bind
 
+    form = "json" if json else "yaml"
+    if output is not None and output.suffix:
+        form = by_suffix(output, SUFFIXES, "a graph file is")
+    if json and form != "json":
+        raise UsageError(f"--output {output} says {form}, --json says json; change one of them")
     examples = None
     if is_torch(model):
         graph, shapes = open_with_inputs(model, inputs, batch)
         examples = bind(graph.inputs, shapes or {})
     else:
         graph = open_model(model)
-    form = "json" if json or (output is not None and output.suffix == ".json") else "yaml"
     write(schema.dumps(graph, form=form, examples=examples), output)

@@ -22,11 +22,12 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Find the largest batch or size that fits.
@@ -47,11 +48,12 @@ def run(
     Exit codes: 0 something fits, 1 nothing fits, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import DOES_NOT_FIT, show
+    from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.planning import fitted, place_of
     from memest.cli.request import requested
     from memest.render.fits import fit_report
 
+    form = agreed(form, output)
     request = requested(typed)
     graph, found = fitted(request, place_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)

@@ -19,6 +19,9 @@ class Notation(str, Enum):
     javascript = "javascript"
 
 
+NOTATIONS = {".tex": "latex", ".py": "python", ".js": "javascript"}
+
+
 def run(
     model: o.Model,
     inputs: o.Inputs = None,
@@ -27,6 +30,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -36,7 +40,7 @@ def run(
     notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
     every: Annotated[bool, typer.Option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="A row for each layer too.")] = False,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Write the peak as a formula of the batch and the spatial sizes, in bytes.
@@ -55,13 +59,17 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import show, write
+    from memest.cli.output import SUFFIXES, agreed, show, write
     from memest.cli.request import answer, requested, usual_inputs
     from memest.errors import UsageError
     from memest.render.formulas import formula_report
 
-    if notation is not Notation.text and (form is not o.Format.text or layers):
+    if notation is Notation.text:
+        form = agreed(form, output)
+    elif form is not None or layers:
         raise UsageError(f"--as {notation.value} writes the formula alone; leave out {'--layers' if layers else '--format'}")
+    elif output is not None and {**SUFFIXES, **NOTATIONS}.get(output.suffix.lower(), notation.value) != notation.value:
+        raise UsageError(f"--output {output} is not written as --as {notation.value} does; change one of them")
     if inputs is None:
         typed["inputs"], typed["batch"] = usual_inputs(model, batch)
     _, estimate = answer(requested(typed))

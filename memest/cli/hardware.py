@@ -6,13 +6,17 @@ from typing import Annotated, Optional
 
 import typer
 
+from memest.cli import complete
 from memest.cli import options as o
 
 
 def run(
-    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="Show one machine in full.")] = None,  # noqa: UP045
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[NAME]", autocompletion=complete.machines, help="Show one machine in full."),
+    ] = None,
     file: o.HardwareFile = None,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """List the machines a network may have to fit on, or show one in full.

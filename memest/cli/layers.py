@@ -13,11 +13,12 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     levers: o.Levers = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """List the layers and what each keeps for backward.
@@ -33,10 +34,11 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import show
+    from memest.cli.output import agreed, show
     from memest.cli.request import answer, requested
     from memest.render.reports import layers_report
     from memest.summary import layer_table
 
+    form = agreed(form, output)
     _, estimate = answer(requested(typed))
     show(layers_report(estimate, layer_table(estimate)), form, output)

@@ -6,12 +6,16 @@ from typing import Annotated, Optional
 
 import typer
 
+from memest.cli import complete
 from memest.cli import options as o
 
 
 def run(
-    name: Annotated[Optional[str], typer.Argument(metavar="[LEVER]", help="Show one lever in full.")] = None,  # noqa: UP045
-    form: o.FormatOption = o.Format.text,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[LEVER]", autocompletion=complete.levers, help="Show one lever in full."),
+    ] = None,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """List the levers, or show one in full.

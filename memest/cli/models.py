@@ -5,7 +5,7 @@ from __future__ import annotations
 from memest.cli import options as o
 
 
-def run(form: o.FormatOption = o.Format.text, output: o.Output = None) -> None:
+def run(form: o.FormatOption = None, output: o.Output = None) -> None:
     """List the built-in models and their options.
 
     \b
@@ -16,7 +16,8 @@ def run(form: o.FormatOption = o.Format.text, output: o.Output = None) -> None:
     \b
     Exit codes: 0 done, 2 usage.
     """
-    from memest.cli.output import show
+    from memest.cli.output import agreed, show
     from memest.render.catalog import models_report
 
+    form = agreed(form, output)
     show(models_report(), form, output)

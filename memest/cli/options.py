@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from memest.cli import complete
+
 
 class Format(str, Enum):
     """How a result is written."""
@@ -25,10 +27,21 @@ class Isa(str, Enum):
     avx512 = "avx512"
 
 
+def _only_cpu(device: str) -> str:
+    """A callback: torch's allocators on other devices are not modelled."""
+    from memest.errors import UsageError
+
+    if device != "cpu":
+        raise UsageError(f"--device {device!r}: only torch's CPU allocator is modelled; leave --device out, or give --device cpu")
+    return device
+
+
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args)."
+        metavar="MODEL",
+        autocompletion=complete.models,
+        help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args).",
     ),
 ]
 Inputs = Annotated[
@@ -43,20 +56,38 @@ Inputs = Annotated[
 Batch = Annotated[Optional[int], typer.Option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
 Train = Annotated[bool, typer.Option("--train/--infer", help="One training step, or one inference call.")]
 Optimizer = Annotated[
-    str, typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="Such as sgd:momentum=0.9 or adamw:foreach=true.")
+    str,
+    typer.Option(
+        "--optimizer",
+        metavar="NAME[:OPTION=VALUE,...]",
+        autocompletion=complete.optimizers,
+        help="Such as sgd:momentum=0.9 or adamw:foreach=true.",
+    ),
 ]
-Loss = Annotated[str, typer.Option("--loss", metavar="NAME", help="torch.nn.functional's name, such as cross_entropy or mse.")]
+Loss = Annotated[
+    str,
+    typer.Option(
+        "--loss", metavar="NAME", autocompletion=complete.losses, help="torch.nn.functional's name, such as cross_entropy or mse."
+    ),
+]
 Dtype = Annotated[
     Optional[str],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--dtype", metavar="NAME", help="Convert network and inputs first: float64, float32, bfloat16 or float16."),
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        autocompletion=complete.dtypes,
+        help="Convert network and inputs first: float64, float32, bfloat16 or float16.",
+    ),
 ]
 HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
 FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]
+Device = Annotated[str, typer.Option("--device", metavar="cpu", callback=_only_cpu, help="The only device that is modelled: cpu.")]
 Levers = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--lever",
         metavar="NAME[:OPTION=VALUE,...]",
+        autocompletion=complete.levers,
         help="Something changed to need less memory, such as accumulate:steps=4; repeat for several. See: memest levers.",
     ),
 ]
@@ -68,12 +99,21 @@ TorchOption = Annotated[
         "--torch", metavar="VERSION", help="Whose kernels: 2.13 or 2.14 (default: the recorded module's, else the best measured)."
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the result is written.")]
-Output = Annotated[Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all.")]  # noqa: UP045
+FormatOption = Annotated[
+    Optional[Format],  # noqa: UP045
+    typer.Option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
+]
+Output = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all (- is stdout)."),
+]
 On = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
-        "--on", metavar="HARDWARE", help="Say whether it fits on this machine (the command hardware lists them); repeat for several."
+        "--on",
+        metavar="HARDWARE",
+        autocompletion=complete.machines,
+        help="Say whether it fits on this machine (the command hardware lists them); repeat for several.",
     ),
 ]
 Budget = Annotated[Optional[str], typer.Option("--budget", metavar="SIZE", help="Say whether it fits in SIZE, such as 24GiB.")]  # noqa: UP045

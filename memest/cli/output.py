@@ -14,6 +14,7 @@ import typer
 
 from memest.cli.options import Format
 from memest.errors import UsageError, did_you_mean
+from memest.planning.progress import finish
 from memest.render.report import Report
 
 WIDTH = 120
@@ -21,21 +22,37 @@ BROKEN_PIPE = 141
 DOES_NOT_FIT = 1
 
 
-def show(report: Report, form: Format, output: Path | None) -> None:
-    """Render ``report`` and write it; colors and the width of the terminal count for text alone."""
-    render = import_module(f"memest.render.{form.value}").render
-    if form is Format.text:
+SUFFIXES = {".txt": "text", ".json": "json", ".csv": "csv", ".md": "markdown", ".markdown": "markdown"}
+
+
+def show(report: Report, form: Format | None, output: Path | None) -> None:
+    """Render ``report`` and write it as :func:`agreed`; colors and the width of the terminal count for text alone."""
+    found = agreed(form, output)
+    render = import_module(f"memest.render.{found.value}").render
+    if found is Format.text:
         write(render(report, width=_width(), color=_color(output)), output)
     else:
         write(render(report), output)
 
 
-def by_suffix(path: Path, known: Mapping[str, str], what: str) -> str:
-    """What ``known`` has for the suffix of ``path``; UsageError lists the suffixes there are."""
+def agreed(form: Format | None, output: Path | None) -> Format:
+    """How a result is written: as --format says, else as the suffix of ``output`` does, else text. UsageError where the two contradict
+    each other, and for a suffix that says nothing where --format does not either. Commands ask before their work."""
+    if output is None or not output.suffix:
+        return form or Format.text
+    if form is None:
+        return Format(by_suffix(output, SUFFIXES, "the result is", "; or give --format"))
+    if SUFFIXES.get(output.suffix.lower(), form.value) != form.value:
+        raise UsageError(f"--output {output} says {SUFFIXES[output.suffix.lower()]}, --format says {form.value}; change one of them")
+    return form
+
+
+def by_suffix(path: Path, known: Mapping[str, str], what: str, otherwise: str = "") -> str:
+    """What ``known`` has for the suffix of ``path``; UsageError lists the suffixes there are, and says what to do ``otherwise``."""
     suffix = path.suffix.lower()
     if suffix not in known:
         found = f"unknown suffix {path.suffix!r}" if suffix else "no suffix"
-        raise UsageError(f"{path}: {found}, which says how {what} is written: {', '.join(known)}{did_you_mean(suffix, known)}")
+        raise UsageError(f"{path}: {found}, which says how {what} written: {', '.join(known)}{otherwise}{did_you_mean(suffix, known)}")
     return known[suffix]
 
 
@@ -46,6 +63,7 @@ def write_text(render: Callable[..., str]) -> None:
 
 def write(content: str | bytes, output: Path | None) -> None:
     """Text to stdout, or any ``content`` to ``output``: first beside it, then in its place. UsageError says why it cannot be."""
+    finish()
     if isinstance(content, str) and (output is None or str(output) == "-"):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:

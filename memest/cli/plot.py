@@ -13,7 +13,7 @@ COMMANDS = {
     "treemap": "memest.cli.plot_treemap",
     "sizes": "memest.cli.plot_sizes",
 }
-FORMATS = {".png": "png", ".svg": "svg"}
+PICTURES = {".png": "png", ".svg": "svg"}
 Picture = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
     typer.Option("--output", "-o", metavar="FILE", help="Draw to FILE, .png or .svg (needs matplotlib), instead of the terminal."),
@@ -40,7 +40,7 @@ def form_of(output: Path) -> str:
     """``png`` or ``svg``, by the suffix; UsageError lists them."""
     from memest.cli.output import by_suffix
 
-    return by_suffix(output, FORMATS, "a picture")
+    return by_suffix(output, PICTURES, "a picture is")
 
 
 def draw(output: Path | None, text: Callable[..., str], picture: Callable[[str], bytes]) -> None:

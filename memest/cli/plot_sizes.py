@@ -10,7 +10,10 @@ from memest.cli import options as o
 from memest.cli.plot import Picture
 
 Sides = Annotated[str, typer.Option("--sides", metavar="N,N,...", help="What every spatial size of the input is set to.")]
-Batches = Annotated[str, typer.Option("--batches", metavar="N,N,...", help="Batch sizes, a line each.")]
+Batches = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--batches", metavar="N,N,...", help="Batch sizes, a line each (default: 1,2,4,8,16, or the one of --batch)."),
+]
 Capacity = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads it at run time
     typer.Option("--capacity", metavar="[NAME=]SIZE", help="A line to compare with, such as 1.5TB or gpu=40GiB; repeat for several."),
@@ -21,25 +24,27 @@ ORIGIN = ["192 GB", "384 GB", "1.5 TB", "7.5 TB"]  # servers of the study that m
 def run(
     model: o.Model,
     inputs: o.Inputs = None,
+    batch: o.Batch = None,
     sides: Sides = "32,64,128,144,200,240,320",
-    batches: Batches = "1,2,4,8,16",
+    batches: Batches = None,
     capacity: Capacity = None,
     train: o.Train = True,
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: Picture = None,
 ) -> None:
     """Draw the peak against the size of the input and the batch.
 
     Sides are cubes for volumes and squares for images. A side at which the network cannot run is left out, with the reason. A torch model
-    needs --input, the shape it is imported at. In the terminal a table, which --format writes as data.
+    needs --input, the shape it is imported at. In the terminal, and in a FILE that is no picture, a table, which --format writes as data.
 
     \b
     Examples:
@@ -50,17 +55,24 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import show, write
-    from memest.cli.plot import capacities, form_of, numbers
+    from memest.cli.output import SUFFIXES, agreed, by_suffix, show, write
+    from memest.cli.plot import PICTURES, capacities, numbers
     from memest.cli.request import grow, requested
+    from memest.errors import UsageError
     from memest.render.plot import sizes as picture
     from memest.render.sizes import sizes_report
 
-    suffix = None if output is None else form_of(output)
+    drawn = None if output is None else PICTURES.get(output.suffix.lower())
+    if output is not None and str(output) != "-" and form is None:
+        by_suffix(output, {**PICTURES, **SUFFIXES}, "a picture or its numbers are")
+    if drawn is not None and form is not None:
+        raise UsageError(f"--output {output} is a picture, --format {form.value} writes the numbers; leave out one of them")
+    form = None if drawn is not None else agreed(form, output)
     lines = capacities(ORIGIN if capacity is None else capacity)
     request = requested(typed)
-    found = grow(request, numbers(sides, "--sides"), numbers(batches, "--batches"))
-    if suffix is None:
-        show(sizes_report(found, lines), form, None)
+    asked = batches or ("1,2,4,8,16" if batch is None else str(batch))
+    found = grow(request, numbers(sides, "--sides"), numbers(asked, "--batches"))
+    if drawn is None:
+        show(sizes_report(found, lines), form, output)
     else:
-        write(picture.render(found, lines, suffix), output)
+        write(picture.render(found, lines, drawn), output)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from memest.cli import complete
 from memest.cli import options as o
 
 
@@ -19,11 +19,16 @@ def run(
     train: o.Train = True,
     optimizers: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-        typer.Option("--optimizer", metavar="NAME[:OPTION=VALUE,...]", help="An optimizer to choose from; repeat for several."),
+        typer.Option(
+            "--optimizer",
+            metavar="NAME[:OPTION=VALUE,...]",
+            autocompletion=complete.optimizers,
+            help="An optimizer to choose from; repeat for several.",
+        ),
     ] = None,
     dtypes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--dtype", metavar="NAME", help="A dtype to choose from; repeat for several."),
+        typer.Option("--dtype", metavar="NAME", autocompletion=complete.dtypes, help="A dtype to choose from; repeat for several."),
     ] = None,
     batches: Annotated[Optional[str], typer.Option("--batches", metavar="N,N,...", help="Where the batch's slider stops.")] = None,  # noqa: UP045
     sizes: Annotated[
@@ -31,11 +36,15 @@ def run(
         typer.Option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
     ] = None,
     loss: o.Loss = "cross_entropy",
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
-    on: Annotated[Optional[str], typer.Option("--on", metavar="HARDWARE", help="The hardware it opens with.")] = None,  # noqa: UP045
+    on: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
+    ] = None,
     budget: Annotated[str | None, typer.Option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
     hardware: o.HardwareFile = None,
 ) -> None:
@@ -52,14 +61,17 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    from memest.cli.output import write
+    from memest.cli.output import by_suffix, write
     from memest.cli.request import limits, report_model
     from memest.errors import UsageError
     from memest.hardware import hardware as catalogue
     from memest.hardware import load_hardware
     from memest.page import read_sizes
+    from memest.planning.progress import tell
     from memest.render.page import render
 
+    if str(output) != "-" and (output.is_file() or not output.exists()):
+        by_suffix(output, {".html": "html", ".htm": "html"}, "a page is")
     if output.is_dir() or not output.parent.is_dir():  # said before the work, not after it
         raise UsageError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
     limits([on] if on else None, budget, hardware)
@@ -78,16 +90,8 @@ def run(
         torch=torch,
         batches=stops,
         sizes=read_sizes(sizes or (), "--sizes"),
-        say=_say,
+        say=tell,
     )
     own = () if hardware is None else load_hardware(hardware)
     page = render(data, title="" if model == "-" else model, hardware=(*own, *catalogue()), on=on or "", budget=budget or "")
-    _say("")
     write(page, output)
-
-
-def _say(text: str) -> None:
-    """Progress on a terminal's stderr, one line that changes."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}")
-        sys.stderr.flush()

@@ -17,6 +17,7 @@ from memest.graph import Graph, Input
 from memest.libraries.cpu import Cpu
 from memest.libraries.versions import torch_of, version_for
 from memest.planning.growth import Growth, growth
+from memest.planning.progress import tell
 from memest.sources import is_torch, open_model
 
 if TYPE_CHECKING:
@@ -261,7 +262,9 @@ def _open_torch(model: str, given: Given, batch: int | None) -> tuple[Graph, Giv
     positional = [shape for name, shape in whole.items() if name.startswith("#")]
     if positional and len(positional) < len(whole):
         raise UsageError("name every --input or none")
+    tell(f"importing {model}")
     graph = open_model(model, (positional or whole) or None)
+    tell("estimating")
     return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
 
 

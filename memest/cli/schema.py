@@ -17,7 +17,9 @@ def run(output: o.Output = None) -> None:
     """
     import json
 
-    from memest.cli.output import write
+    from memest.cli.output import by_suffix, write
     from memest.schema import json_schema
 
+    if output is not None and output.suffix:
+        by_suffix(output, {".json": "json"}, "a JSON Schema is")
     write(json.dumps(json_schema(), indent=2) + "\n", output)

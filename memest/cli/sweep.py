@@ -21,12 +21,13 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     levers: o.Levers = None,
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """Estimate a whole product of sizes, optimizers, losses, dtypes and modes at once.
@@ -42,11 +43,12 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import show
+    from memest.cli.output import agreed, show
     from memest.cli.planning import swept
     from memest.cli.request import requested
     from memest.render.fits import sweep_report
 
+    form = agreed(form, output)
     request = requested(typed)
     graph, found = swept(request, axes or (), skip)
     show(sweep_report(found, graph.name), form, output)

@@ -25,6 +25,7 @@ def run(
     optimizer: o.Optimizer = "sgd",
     loss: o.Loss = "cross_entropy",
     dtype: o.Dtype = None,
+    device: o.Device = "cpu",
     hold_output: o.HoldOutput = False,
     first_step: o.FirstStep = False,
     levers: o.Levers = None,
@@ -34,7 +35,7 @@ def run(
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
     export: Export = None,
-    form: o.FormatOption = o.Format.text,
+    form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """List the high moments of a step, or every event.
@@ -52,12 +53,13 @@ def run(
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     typed = locals()
-    from memest.cli.output import by_suffix, show, write
+    from memest.cli.output import agreed, by_suffix, show, write
     from memest.cli.request import answer, requested
     from memest.render.reports import timeline_report
     from memest.summary import event_rows, high_moments, phase_peaks
 
-    exporters = {path: by_suffix(path, EXPORTS, "an export") for path in export or ()}
+    form = agreed(form, output)
+    exporters = {path: by_suffix(path, EXPORTS, "an export is") for path in export or ()}
     _, estimate = answer(requested(typed))
     for path, content in [(path, import_module(name).render(estimate)) for path, name in exporters.items()]:
         write(content, path)

@@ -51,7 +51,7 @@ def _size(name: str) -> str:
 def _python(names: Sequence[str], remarks: Sequence[str], found: Listing) -> list[str]:
     key = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
     lines = [] if found.everywhere else ["KERNELS = {", *(f"    {k}: {dict(v)}," for k, v in found.kernels.items()), "}", "", ""]
-    lines += [f"def peak({', '.join(names)}):", f'    """{remarks[0]}', "", *(f"    {r}" for r in remarks[1:]), '    """']
+    lines += [f"def peak({', '.join(names)}):", f'    """{_quoted(remarks[0])}', "", *(f"    {_quoted(r)}" for r in remarks[1:]), '    """']
     if not found.everywhere:
         lines += [f"    if {key} not in KERNELS:", "        raise ValueError('not one of the sizes this was written for')"]
         lines += [f"    w = KERNELS[{key}]"]
@@ -59,6 +59,11 @@ def _python(names: Sequence[str], remarks: Sequence[str], found: Listing) -> lis
     for left, op, right in found.conditions:
         lines += [f"    if not {left} {op} {right}:", "        raise ValueError('another formula holds at these sizes')"]
     return [*lines, *_largest(found, "    return {} + max((", "        {},  # {}", "    ), default=0)")]
+
+
+def _quoted(text: str) -> str:
+    """Text that neither ends a docstring nor is read as an escape in it."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _javascript(names: Sequence[str], remarks: Sequence[str], found: Listing) -> list[str]:

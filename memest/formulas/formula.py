@@ -17,6 +17,7 @@ from memest.formulas import shares
 from memest.formulas.domain import Domain, domain
 from memest.formulas.regime import Regime, dominant, regime
 from memest.formulas.symbolic import Translator, largest, size
+from memest.names import visible
 from memest.program import LiveSets
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Formula:
         how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
         levers = "".join(f", {lever}" for lever in e.levers)
         threads = "1 thread" if e.cpu.threads == 1 else f"{e.cpu.threads} threads"
-        return f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.torch.modelled} on {e.device} ({e.cpu.isa}, {threads})"
+        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.torch.modelled} on {e.device} ({e.cpu.isa}, {threads})")
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""

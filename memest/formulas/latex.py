@@ -18,6 +18,11 @@ def _number(n: int) -> str:
     return HUMAN.number(n).replace(",", "{,}")
 
 
+_SPECIAL = str.maketrans(
+    {**{c: f"\\{c}" for c in "#$%&_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+
+
 def _size(name: str) -> str:
     return name if len(name) == 1 else rf"\mathit{{{name.replace('_', chr(92) + '_')}}}"
 
@@ -75,7 +80,8 @@ def _condition(text: str) -> str:
 
 
 def _words(*parts: str) -> str:
-    return " ".join(p for p in parts if p).replace("_", r"\_").replace("%", r"\%")
+    """Words as they stand, whatever they hold: no command of LaTeX."""
+    return " ".join(p for p in parts if p).translate(_SPECIAL)
 
 
 def _aligned(lines: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from memest.dims import Expr, Opaque, has_expr, linear
 from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.names import visible
 from memest.program import LiveSets
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Notation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """Bytes on top of what is resident, as text; ``kernel`` is the number of the kernel whose bytes are part of it."""
+    """Bytes on top of what is resident, as text; ``kernel`` is the number of the kernel whose bytes are part of it. The layer's name is
+    one that a comment can hold."""
 
     phase: str
     layer: str
@@ -68,7 +70,7 @@ def listing(formula: Formula, notation: Notation, sizes: Sequence[Mapping[str, i
         number = None if instant.inner is None else numbers[instant.inner]
         terms = [(writer.named(t), int(c)) for t, c in zip(program.terms, row[:-1], strict=True) if c]
         text = writer.weighted(terms, int(row[-1]), number)
-        moments.append(Moment(phase=instant.phase, layer=instant.layer, op=instant.op, text=text, kernel=number))
+        moments.append(Moment(phase=instant.phase, layer=visible(instant.layer), op=instant.op, text=text, kernel=number))
     weights, constant = linear(program.resident)
     resident = writer.weighted([(writer.named(t), c) for t, c in weights.items()], constant, None)
     rules = [r for r in formula.rules if not _is_opaque(r.left) and not _is_opaque(r.right)]

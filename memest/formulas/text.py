@@ -9,6 +9,7 @@ from memest.formulas import shares
 from memest.formulas.notation import HUMAN, Script, signed_sum
 from memest.formulas.polynomial import Polynomial, total
 from memest.formulas.regime import Watched
+from memest.names import visible
 from memest.units import format_bytes
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def written(formula: Formula, every: bool) -> str:
             lines += _columns(
                 [(f"  {w.instant.phase} {w.instant.layer}", f"{held(formula, w)} ({chosen(w)})") for w in formula.regime.watched]
             )
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(visible(line).rstrip() for line in lines) + "\n"
 
 
 def held(formula: Formula, kernel: Watched, script: Script = HUMAN) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.errors import UnknownNameError, UsageError, one_of
 from memest.graph import Graph
 from memest.levers.autocast import AUTOCAST
 from memest.levers.checkpoint import CHECKPOINT
@@ -37,6 +37,20 @@ LEVERS: dict[str, Lever] = {
     "zero": ZERO,
     "checkpoint": CHECKPOINT,  # last: its segments are runs of the layers that the others leave
 }
+OTHER_WORDS = {  # what people call a lever, and its name here
+    "amp": "autocast",
+    "mixed_precision": "autocast",
+    "activation_checkpointing": "checkpoint",
+    "gradient_checkpointing": "checkpoint",
+    "gradient_accumulation": "accumulate",
+    "grad_accumulation": "accumulate",
+    "gradient_clipping": "clip",
+    "clip_grad_norm": "clip",
+    "cpu_offload": "offload_optimizer",
+    "memory_format": "channels_last",
+    "data_parallel": "ddp",
+    "sliding_window": "tiles",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +76,7 @@ def lever_named(name: str) -> Lever:
     """The row called ``name``."""
     lever = LEVERS.get(name)
     if lever is None:
-        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
+        raise UnknownNameError(f"unknown lever {name!r}{one_of(name, LEVERS, OTHER_WORDS)}")
     return lever
 
 
@@ -77,7 +91,7 @@ def setting(text: str) -> Setting:
         if not equals:
             raise UsageError(f"lever {name!r}: option {item!r} is not written name=value")
         if key not in lever.options:
-            raise UnknownNameError(f"lever {name!r} has no option {key!r}{did_you_mean(key, lever.options)}")
+            raise UnknownNameError(f"lever {name!r} has no option {key!r}{one_of(key, lever.options)}")
         given[key] = value
     options: list[tuple[str, Any]] = []
     for key, option in lever.options.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.errors import UnknownNameError, UsageError, one_of
 from memest.optimizers import adam, adaptive, sgd
 from memest.optimizers.row import Row
 
@@ -32,7 +32,7 @@ def optimizer_named(text: str) -> Optimizer:
     name, _, tail = text.partition(":")
     row = OPTIMIZERS.get(name.strip().lower())
     if row is None:
-        raise UnknownNameError(f"unknown optimizer {name!r}{did_you_mean(name.lower(), OPTIMIZERS)}")
+        raise UnknownNameError(f"unknown optimizer {name!r}{one_of(name.lower(), OPTIMIZERS)}")
     options = dict(row.options)
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, eq, raw = item.partition("=")
@@ -41,7 +41,7 @@ def optimizer_named(text: str) -> Optimizer:
         if key not in options:
             if key in IGNORED_OPTIONS:
                 continue
-            raise UnknownNameError(f"optimizer {name!r} has no option {key!r}{did_you_mean(key, options)}")
+            raise UnknownNameError(f"optimizer {name!r} has no option {key!r}{one_of(key, options)}")
         options[key] = _option(name, key, raw, row.options[key])
     if options["foreach"] and options["fused"]:
         raise UsageError(f"optimizer {text!r}: foreach and fused exclude each other")

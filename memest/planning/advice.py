@@ -18,6 +18,7 @@ from memest.levers.table import LEVERS
 from memest.optimizers import Optimizer, optimizer_named
 from memest.planning.axes import batch_symbol, symbols_in_order
 from memest.tensor import Shape, Spec
+from memest.units import exact_bytes
 
 Kind = Literal["free", "time", "numbers", "machines"]
 KINDS: dict[Kind, str] = {  # cheapest first
@@ -252,7 +253,7 @@ def _rough_windows(situation: Situation) -> Iterator[Change]:
 
 
 def _checkpoints(situation: Situation) -> Iterator[Change]:
-    for option in (f"budget={situation.limit}B", "every=1", "every=2", "every=4"):
+    for option in (f"budget={exact_bytes(situation.limit)}", "every=1", "every=2", "every=4"):
         text = f"checkpoint:{option}"
         yield Change(text=text, lever=text)
 

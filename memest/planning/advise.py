@@ -21,6 +21,7 @@ from memest.planning.axes import batch_symbol
 from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
+from memest.planning.progress import tell
 
 FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu", "torch")
 
@@ -28,8 +29,10 @@ FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu", "torch")
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """Changes as a user writes them (levers, or SETTING=VALUE), the kind of their price, the price in words, the estimate with them, and
-    the bytes by which they lower the peak: that of the step as it is, or in a path that of the option before (negative: they raise it)."""
+    the bytes by which they lower the peak: that of the step as it is, or in a path that of the option before (negative: they raise it).
+    ``name`` is the row of the table of candidates they are from: other changes of that row are weaker or stronger forms of it."""
 
+    name: str
     changes: tuple[str, ...]
     kind: Kind
     price: str
@@ -118,12 +121,14 @@ def advise(
     refused = [Refusal(change=name, reason=reason) for name, reason in refusals]
     trials = Trials(situation)
     alone: list[Option] = []
-    for choice in proposed:
+    for n, choice in enumerate(proposed):
+        tell("changes, alone", n, len(proposed))
         found = trials.at((choice,))
         if isinstance(found, MemestError):
             refused.append(Refusal(change=choice.change.text, reason=str(found)))
         else:
             alone += _options(trials, (choice,))
+    tell("changes, alone", len(proposed), len(proposed))
     path = combine(trials, proposed, limit)
     advice = Advice(
         place=place,
@@ -147,7 +152,12 @@ def _options(trials: Trials, path: Path) -> list[Option]:
         saved = before.peak_bytes - after.peak_bytes
         found.append(
             Option(
-                changes=(choice.change.text,), kind=choice.candidate.kind, price=_price(choice, after), estimate=after, saved_bytes=saved
+                name=choice.candidate.name,
+                changes=(choice.change.text,),
+                kind=choice.candidate.kind,
+                price=_price(choice, after),
+                estimate=after,
+                saved_bytes=saved,
             )
         )
         before = after

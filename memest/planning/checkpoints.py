@@ -16,6 +16,7 @@ from memest.checkpoints.survey import survey
 from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Segment
+from memest.names import visible
 from memest.units import format_bytes, parse_budget
 
 
@@ -69,7 +70,7 @@ class CheckpointPlan:
         """One line a person reads."""
         least = "" if self.fits else " (no segments found keep to the budget; this is the least)"
         return (
-            f"{self.plain.graph}: {format_bytes(self.peak_bytes)} instead of {format_bytes(self.plain.peak_bytes)},"
+            f"{visible(self.plain.graph)}: {format_bytes(self.peak_bytes)} instead of {format_bytes(self.plain.peak_bytes)},"
             f" {len(self.segments)} segments, {self.recomputed_share:.1%} of the forward again{least}"
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from memest.errors import MemestError
 from memest.estimate import Estimate, estimate
 from memest.planning.advice import RANKS, Choice, Situation
+from memest.planning.progress import tell
 from memest.tensor import Shape
 
 WIDTH = 2
@@ -32,6 +33,7 @@ class Trials:
         """The estimate with the changes of ``path``, or why there is none."""
         key = frozenset(path)
         if key not in self._known:
+            tell("combinations", len(self._known))
             try:
                 self._known[key] = estimate(self._situation.graph, **keywords(self._situation, path))
             except MemestError as e:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import lcm
+from math import lcm, prod
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from memest.libraries.cpu import Cpu
 from memest.libraries.versions import Torch, torch_of
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks, piece_at
+from memest.planning.progress import tell
 from memest.program import LiveSets
 
 LARGEST = 2**31 - 1
@@ -169,7 +170,8 @@ class _Search:
             return [] if found is None else [found]
         others = [self._range(g) for g in range(1, len(self.groups))]
         fits: list[Fit] = []
-        for values in product(*others):
+        for n, values in enumerate(product(*others)):
+            tell("sizes of the front", n, prod(map(len, others)))
             at = {s: v for group, v in zip(self.groups[1:], values, strict=True) for s in group}
             found = self._largest(at, 0)
             if found is not None:

@@ -16,6 +16,7 @@ from memest.errors import MemestError, UsageError
 from memest.estimate import estimate
 from memest.graph import Graph
 from memest.libraries.versions import Torch
+from memest.planning.progress import tell
 from memest.tensor import Shape
 
 MAX_POINTS = 10_000
@@ -83,6 +84,7 @@ def growth(graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[
     refused: dict[int, MemestError] = {}
     for batch in batches:
         for side in sides:
+            tell("sizes", len(points) + len(refused), len(sides) * len(batches))
             shapes = cube(graph, side, batch)
             try:
                 found = estimate(graph, input_shape=shapes, **how)

@@ -21,6 +21,7 @@ from memest.errors import MemestError
 from memest.estimate import Job, check_guards, read_peak
 from memest.lanes import by_lanes
 from memest.libraries.onednn.rough import End, Rough
+from memest.planning.progress import tell
 from memest.process import on_one_core, undisturbed
 from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
@@ -240,6 +241,7 @@ def _evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Colu
     asked: dict[Opaque, list[_Question]] = {}
     tops = {i.inner: _Top(bounds[live.bounds_at(k)] - coefficients[k]) for k, i in enumerate(live.instants) if i.inner is not None}
     for start in range(0, count, CHUNK):
+        tell("sizes", start, count)
         rows = slice(start, min(start + CHUNK, count))
         terms = np.ones((len(live.terms) + 1, rows.stop - start))
         for i, t in enumerate(live.array_terms({s: c[rows] for s, c in sizes.items()})):
@@ -259,6 +261,7 @@ def _evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Colu
                 lanes = np.flatnonzero(high > highest)
                 if len(lanes):
                     asked.setdefault(inner, []).append(_Question(start + lanes, low[lanes], high[lanes]))
+    tell("sizes", count, count)
     _answer(asked, sizes, best)
     return resident.astype(np.int64), best.astype(np.int64)
 
@@ -303,7 +306,8 @@ def _contenders(coefficients: Column, bounds: Column, owners: Column, terms: Col
 
 def _answer(asked: Mapping[Opaque, Sequence[_Question]], sizes: Mapping[str, Column], best: Column) -> None:
     """Ask the kernels, the most promising first, wherever their moments could still exceed ``best``; raise it where they do."""
-    for inner in sorted(asked, key=lambda k: -_promise(asked[k])):
+    for n, inner in enumerate(sorted(asked, key=lambda k: -_promise(asked[k]))):
+        tell("kernels", n, len(asked))
         questions = [q for q in (q.open(best) for q in asked[inner]) if q]
         if not questions:
             continue

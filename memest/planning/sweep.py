@@ -22,6 +22,7 @@ from memest.libraries.cpu import Cpu
 from memest.libraries.versions import Torch, torch_of, version_for
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
+from memest.planning.progress import tell
 
 Column = NDArray[Any]
 MOST_POINTS = 50_000_000
@@ -169,7 +170,8 @@ def _parts(
         places = np.unravel_index(flat, lengths)
         columns = {name: values[place] for (tied, values), place in zip(symbols, places, strict=True) for name in tied}
         found = []
-        for combination in combinations:
+        for n, combination in enumerate(combinations):
+            tell("configurations", start * per_size + n * len(flat), prod(lengths) * per_size)
             answer = peaks(_job(graph, combination, how), columns)
             if answer.refused and invalid == "raise":
                 first = min(answer.refused, key=lambda r: int(r.rows.min()))

@@ -1,11 +1,11 @@
-"""Advice as a report: the combination step by step, every change alone, what was refused, and what binds where nothing fits."""
+"""Advice as a report: the combination step by step, what each change does alone, what was refused, and what binds where nothing fits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from memest.planning.advice import KINDS
+from memest.planning.advice import CANDIDATES, KINDS
 from memest.planning.advise import Advice, Option
 from memest.render.hardware import claim_cells, claim_data
 from memest.render.report import Kind, Report, Table, stamped
@@ -13,20 +13,22 @@ from memest.render.reports import heading, moment, notes, torch_cells
 from memest.units import format_bytes
 
 STEP_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("change", "text"),
+    ("change", "literal"),
     ("peak after", "bytes"),
     ("saves", "bytes"),
-    ("price", "text"),
+    ("price", "word"),
     ("in words", "text"),
 )
 ALONE_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("change", "text"),
-    ("saves", "bytes"),
+    ("change", "literal"),
     ("peak", "bytes"),
-    ("fits", "text"),
-    ("price", "text"),
+    ("saves", "bytes"),
+    ("price", "word"),
     ("in words", "text"),
 )
+DROPS = ("saves", "price")
+Row = tuple[str, str]  # of the table of candidates: kind and name
+ORDER: dict[Row, int] = {(c.kind, c.name): n for n, c in reversed(list(enumerate(CANDIDATES)))}
 SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("part", "text"),
     ("change", "text"),
@@ -37,17 +39,12 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
 )
 
 
-def advice_report(advice: Advice, graph: str) -> Report:
-    """Facts about the step as it is and as advised, then the tables."""
-    steps = tuple((_changes(o), o.peak_bytes, o.saved_bytes, o.kind, o.price) for o in advice.combined)
-    saving = [o for o in advice.alone if o.saved_bytes > 0]
-    words = _words(saving)
-    alone_columns = tuple(("bytes fit" if name == "fits" and not advice.claim.decides else name, kind) for name, kind in ALONE_COLUMNS)
-    alone = tuple((_changes(o), o.saved_bytes, o.peak_bytes, _fits(advice, o), o.kind, w) for o, w in zip(saving, words, strict=True))
+def advice_report(advice: Advice, graph: str, *, every: bool = False) -> Report:
+    """Facts about the step as it is and as advised, then the tables: of each kind of change one form alone, or ``every`` one."""
     tables = [
-        Table(title=_title(advice), columns=STEP_COLUMNS, rows=steps) if steps else None,
+        _table(_title(advice), STEP_COLUMNS, advice.combined),
         _binding(advice) if not advice.bytes_fit else None,
-        Table(title="Alone, by the bytes saved", columns=alone_columns, rows=alone) if alone else None,
+        *_alone(advice, every),
         Table(title="Refused", columns=(("change", "text"), ("reason", "text")), rows=_refused(advice)) if advice.refused else None,
     ]
     return Report(
@@ -56,8 +53,40 @@ def advice_report(advice: Advice, graph: str) -> Report:
         tables=tuple(t for t in tables if t is not None),
         data=_plain(advice),
         sheet=_sheet(advice),
-        notes=_notes(advice),
+        notes=_notes(advice, every),
     )
+
+
+def _table(title: str, columns: tuple[tuple[str, Kind], ...], options: Sequence[Option]) -> Table | None:
+    rows = tuple((*_copied(o)[:1], o.peak_bytes, o.saved_bytes, o.kind, _copied(o)[1]) for o in options)
+    return Table(title=title, columns=columns, rows=rows, drops=DROPS) if rows else None
+
+
+def _alone(advice: Advice, every: bool) -> tuple[Table | None, ...]:
+    """What is enough by itself, the cheapest first: of each candidate the gentlest form that is. Of the others what saves most."""
+    saving = [o for o in advice.alone if o.saved_bytes > 0]
+    if every:
+        return (_table("Alone, by the bytes saved", ALONE_COLUMNS, saving),)
+    forms: dict[Row, list[Option]] = {}
+    for o in saving:
+        forms.setdefault((o.kind, o.name), []).append(o)
+    needed = bool(advice.combined)
+    enough: dict[Row, Option] = {}
+    for row, options in forms.items():
+        fitting = [o for o in options if needed and o.peak_bytes <= advice.budget_bytes]
+        if fitting:
+            enough[row] = max(fitting, key=lambda o: o.peak_bytes)
+    most = [max(options, key=lambda o: o.saved_bytes) for row, options in forms.items() if row not in enough]
+    return (
+        _table("Enough alone, the cheapest first", ALONE_COLUMNS, [enough[row] for row in sorted(enough, key=ORDER.__getitem__)]),
+        _table("Not enough alone: the most that each saves" if needed else "Alone: the most that each saves", ALONE_COLUMNS, most),
+    )
+
+
+def _copied(o: Option) -> tuple[str, str]:
+    """What a user copies, and the price in words with what else it means (each rank's share of the batch)."""
+    change, each, own = _changes(o).partition(" batch=")
+    return change, f"batch={own}: {o.price}" if each else o.price
 
 
 def _facts(advice: Advice) -> tuple[tuple[str, str], ...]:
@@ -116,7 +145,7 @@ def _title(advice: Advice) -> str:
 
 def _binding(advice: Advice) -> Table:
     rows = tuple(sorted(advice.reached.by_category().items(), key=lambda item: -item[1]))
-    return Table(title="What binds", columns=(("category", "text"), ("at its peak", "bytes")), rows=rows)
+    return Table(title="What binds", columns=(("category", "word"), ("at its peak", "bytes")), rows=rows)
 
 
 def _refused(advice: Advice) -> tuple[tuple[str, str], ...]:
@@ -127,26 +156,18 @@ def _refused(advice: Advice) -> tuple[tuple[str, str], ...]:
     return tuple((", ".join(changes), reason) for reason, changes in reasons.items())
 
 
-def _notes(advice: Advice) -> tuple[str, ...]:
+def _notes(advice: Advice, every: bool) -> tuple[str, ...]:
     idle = [_changes(o) for o in advice.alone if o.saved_bytes <= 0]
     found = [f"price: {'; '.join(f'{kind}, {words}' for kind, words in KINDS.items())}"] if advice.alone else []
+    if not every and len({(o.kind, o.name) for o in advice.alone}) < len(advice.alone):
+        found.append(f"weaker and stronger forms of these changes: --all lists all {len(advice.alone)}")
     if idle:
         found.append(f"alone these save nothing: {', '.join(idle)}")
     return (*found, *notes(advice.start))
 
 
-def _words(options: Sequence[Option]) -> list[str]:
-    """The price of each in words, said once."""
-    prices = [o.price for o in options]
-    return [price if prices.index(price) == n else "" for n, price in enumerate(prices)]
-
-
 def _changes(o: Option) -> str:
     return ", ".join(o.changes)
-
-
-def _fits(advice: Advice, o: Option) -> str:
-    return "yes" if o.peak_bytes <= advice.budget_bytes else ""
 
 
 def _plain(advice: Advice) -> dict[str, Any]:

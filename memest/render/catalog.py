@@ -10,42 +10,47 @@ from memest.ops.composite import Composite
 from memest.ops.modules import MODULES
 from memest.ops.operator import REQUIRED, Attribute, Operator
 from memest.ops.table import FAMILIES
+from memest.planning.progress import tell
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import listing_report
 from memest.tensor import numel
 from memest.timeline import operator_named
 
 OPERATOR_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("operator", "text"),
-    ("family", "text"),
+    ("operator", "name"),
+    ("family", "word"),
     ("tensors", "text"),
     ("attributes", "text"),
     ("torch.nn keywords", "text"),
 )
-ATTRIBUTE_COLUMNS: tuple[tuple[str, Kind], ...] = (("attribute", "text"), ("default", "text"), ("expected", "text"))
+ATTRIBUTE_COLUMNS: tuple[tuple[str, Kind], ...] = (("attribute", "word"), ("default", "text"), ("expected", "text"))
 MODEL_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("model", "text"),
+    ("model", "name"),
     ("description", "text"),
     ("parameters", "count"),
     ("usual input", "shapes"),
     ("options", "text"),
 )
 
-
 LEVER_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("lever", "text"),
+    ("lever", "name"),
     ("what it does", "text"),
     ("price", "text"),
     ("options", "text"),
     ("modes", "text"),
 )
-OPTION_COLUMNS: tuple[tuple[str, Kind], ...] = (("option", "text"), ("default", "text"), ("meaning", "text"))
+OPTION_COLUMNS: tuple[tuple[str, Kind], ...] = (("option", "word"), ("default", "text"), ("meaning", "text"))
+OPERATOR_DROPS = ("torch.nn keywords", "family", "attributes")
+MODEL_DROPS = ("description", "usual input")
+LEVER_DROPS = ("modes", "options", "price")
+OPERATOR_NOTE = "a trailing ? marks an optional tensor, * a list of them"
+OPTIONS_NOTE = "give options as name:option=value,option=value"
 
 
 def operators_report() -> Report:
     """Every operator, family by family."""
     rows = [_operator_row(row, family) for row, family in _rows()]
-    return listing_report(f"{len(rows)} operators", OPERATOR_COLUMNS, rows, ("a trailing ? marks an optional tensor, * a list of them",))
+    return listing_report(f"{len(rows)} operators", OPERATOR_COLUMNS, rows, (OPERATOR_NOTE,), OPERATOR_DROPS)
 
 
 def operator_report(name: str) -> Report:
@@ -81,17 +86,18 @@ def models_report() -> Report:
     from memest.models import MODELS, build
 
     rows = []
-    for m in MODELS.values():
+    for n, m in enumerate(MODELS.values()):
+        tell("models", n, len(MODELS))
         count = sum(numel(p.shape) for p in build(m.name).parameters if not p.buffer)
         options = ", ".join(f"{o.name}={_text(o.default)}" for o in m.options)
         rows.append((m.name, m.description, count, (m.input_shape,), options))
-    return listing_report(f"{len(rows)} models", MODEL_COLUMNS, rows, ("give options as name:option=value,option=value",))
+    return listing_report(f"{len(rows)} models", MODEL_COLUMNS, rows, (OPTIONS_NOTE,), MODEL_DROPS)
 
 
 def levers_report() -> Report:
     """Every lever: what it does, its price, its options."""
     rows = [(name, row.summary, row.price, _options(name), ", ".join(row.modes)) for name, row in LEVERS.items()]
-    return listing_report(f"{len(rows)} levers", LEVER_COLUMNS, rows, ("give options as name:option=value,option=value",))
+    return listing_report(f"{len(rows)} levers", LEVER_COLUMNS, rows, (OPTIONS_NOTE,), LEVER_DROPS)
 
 
 def lever_report(name: str) -> Report:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import StringIO
 from itertools import groupby
 
-from rich.console import Console
+from rich.cells import cell_len
 from rich.text import Text
 
 from memest.estimate import Estimate
+from memest.names import middle, visible
+from memest.render.layout import wrapped
 from memest.render.palette import LETTERS, TERMINAL_COLOURS
 from memest.render.reports import heading, moment
+from memest.render.text import printed
 from memest.series import Series, outline, series
 from memest.summary import Tile, tiles_at_peak
 from memest.units import format_bytes
 
 ROWS = 16
 GUTTER = 13  # columns for the bytes at the left, the axis included
-BAR = 0.4  # of the width
+BAR = 0.4  # of the width, at most
+NAME = 56  # columns of a bar's line that are not the bar: its bytes, its share and a name
 
 
 def timeline(estimate: Estimate, *, width: int = 120, color: bool = False) -> str:
@@ -26,7 +29,7 @@ def timeline(estimate: Estimate, *, width: int = 120, color: bool = False) -> st
     found = series(estimate)
     chosen = outline(found.totals, max(width - GUTTER - 1, 10), lows=False)
     where = max(i for i, m in enumerate(chosen) if m <= found.peak)
-    lines = [Text(heading(estimate), style="bold"), Text(f"peak {format_bytes(estimate.peak_bytes)}: {moment(estimate)}"), Text()]
+    lines = _title(estimate, f"peak {format_bytes(estimate.peak_bytes)}: {moment(estimate)}", width)
     stacks = [_stack(found, m) for m in chosen]
     for row in range(ROWS, 0, -1):
         label = format_bytes(found.peak_bytes * row // ROWS) if row in (ROWS, ROWS * 3 // 4, ROWS // 2, ROWS // 4) else ""
@@ -38,24 +41,26 @@ def timeline(estimate: Estimate, *, width: int = 120, color: bool = False) -> st
     lines += [Text(" " * (GUTTER - 1) + "+" + "-" * len(chosen)), Text(_pointer(where, len(chosen)))]
     lines += [Text(" " * GUTTER + _phases(found, chosen)), Text()]
     lines += [_legend(name, column[found.peak], color) for name, column in reversed(tuple(found.categories.items()))]
-    return _printed(lines, width, color)
+    return printed(lines, width, color)
 
 
 def treemap(estimate: Estimate, *, width: int = 120, color: bool = False, top: int = 30) -> str:
     """The live set at the peak as a list of bars: the categories, and the ``top`` largest owners."""
     tiles = sorted(tiles_at_peak(estimate), key=lambda t: -t.nbytes)
     totals = estimate.by_category()
-    lines = [
-        Text(heading(estimate), style="bold"),
-        Text(f"alive at the peak, {format_bytes(estimate.peak_bytes)}: {moment(estimate)}"),
-        Text(),
-    ]
+    lines = _title(estimate, f"alive at the peak, {format_bytes(estimate.peak_bytes)}: {moment(estimate)}", width)
     groups = [Tile(nbytes=n, tensors=0, category=c, layer=c) for c, n in sorted(totals.items(), key=lambda item: -item[1])]
     for title, shown in (("by category", groups), (f"by owner: the {min(top, len(tiles))} largest of {len(tiles):,}", tiles[:top])):
         lines.append(Text(title, style="bold"))
         lines += [_bar(t, shown[0].nbytes, estimate.peak_bytes, width, color) for t in shown]
         lines.append(Text())
-    return _printed(lines[:-1], width, color)
+    return printed(lines[:-1], width, color)
+
+
+def _title(estimate: Estimate, line: str, width: int) -> list[Text]:
+    """What was asked, then ``line``."""
+    asked = [Text(part, style="bold") for part in wrapped(visible(heading(estimate)), width)]
+    return [*asked, *map(Text, wrapped(visible(line), width)), Text()]
 
 
 def _stack(found: Series, at: int) -> list[str]:
@@ -98,16 +103,8 @@ def _legend(name: str, nbytes: int, color: bool) -> Text:
 
 
 def _bar(tile: Tile, largest: int, peak: int, width: int, color: bool) -> Text:
-    room = int(width * BAR)
+    room = max(min(int(width * BAR), width - NAME), NAME // 5)
     line = Text(f"{format_bytes(tile.nbytes):>14} {tile.nbytes / peak:>6.1%} ")
     cell, style = _cell(tile.category, color)
     line.append(cell * max(1, round(room * tile.nbytes / largest)), style)
-    return line.append(f" {tile.layer}")
-
-
-def _printed(lines: Sequence[Text], width: int, color: bool) -> str:
-    stream = StringIO()
-    console = Console(file=stream, width=width, force_terminal=color, no_color=not color, color_system="standard" if color else None)
-    for line in lines:
-        console.print(line, overflow="fold")
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().split("\n")) + "\n"
+    return line.append(" ").append(middle(visible(tile.layer), width - line.cell_len - 1, cell_len))

@@ -10,6 +10,7 @@ from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import heading, moment, notes
 from memest.units import format_bytes
 
+DROPS = ("in", "a", "b")
 SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("what", "text"),
     ("name", "text"),
@@ -37,8 +38,10 @@ def comparison_report(c: Comparison, top: int) -> Report:
             ("moment of b", moment(c.b)),
         ),
         tables=(
-            Table(title="At the peaks, by category", columns=_columns("category"), rows=tuple(_cells(r) for r in c.categories)),
-            Table(title=_title(len(moved), len(shown), len(c.layers)), columns=_columns("layer"), rows=tuple(layers)),
+            Table(
+                title="At the peaks, by category", columns=_columns("category"), rows=tuple(_cells(r) for r in c.categories), drops=DROPS
+            ),
+            Table(title=_title(len(moved), len(shown), len(c.layers)), columns=_columns("layer"), rows=tuple(layers), drops=DROPS),
         ),
         data={
             "a": _side(c.a),
@@ -54,7 +57,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
 
 
 def _columns(first: str) -> tuple[tuple[str, Kind], ...]:
-    return ((first, "text"), ("a", "bytes"), ("b", "bytes"), ("difference", "bytes"), ("in", "text"))
+    return ((first, "word" if first == "category" else "name"), ("a", "bytes"), ("b", "bytes"), ("difference", "bytes"), ("in", "word"))
 
 
 def _cells(r: ComparedRow) -> tuple[Any, ...]:

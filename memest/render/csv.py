@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from io import StringIO
 
+from memest.names import visible
 from memest.render.report import Report, plain
 
 
@@ -13,7 +14,7 @@ def render(report: Report) -> str:
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     sheet = report.sheet
-    writer.writerow([name for name, _ in sheet.columns])
+    writer.writerow([visible(name) for name, _ in sheet.columns])
     for row in sheet.rows:
         writer.writerow([_cell(value, plain(value, kind)) for value, (_, kind) in zip(row, sheet.columns, strict=True)])
     return stream.getvalue()

@@ -31,7 +31,7 @@ def fit_report(found: Fit, graph: str) -> Report:
     return Report(
         title=title,
         facts=(*_free(found), _compared(found)),
-        tables=(Table(title=_heading(found), columns=columns, rows=rows),),
+        tables=(Table(title=_heading(found), columns=columns, rows=rows, drops=("next peak", "next")),),
         data=data,
         sheet=_stamped(found, Table(title="", columns=kind, rows=sheet)),
         notes=(*steps, *torch_notes(found.torch)),
@@ -44,7 +44,7 @@ def _nothing(found: Fit, title: str, data: Mapping[str, Any]) -> Report:
     at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in least.input_shapes.items())
     m = least.moment
     categories = tuple((name, n) for name, n in sorted(least.by_category().items(), key=lambda item: -item[1]))
-    binding = Table(title="What binds", columns=(("category", "text"), ("at its peak", "bytes")), rows=categories)
+    binding = Table(title="What binds", columns=(("category", "word"), ("at its peak", "bytes")), rows=categories)
     return Report(
         title=title,
         facts=(
@@ -117,7 +117,7 @@ def _plain(found: Fit) -> dict[str, Any]:
 
 def sweep_report(found: Sweep, graph: str) -> Report:
     """The columns; a person is shown the first and last rows of a long one."""
-    kinds: tuple[tuple[str, Kind], ...] = tuple((name, "bytes" if name.endswith("_bytes") else "text") for name in found)
+    kinds: tuple[tuple[str, Kind], ...] = tuple((name, _kind(name, column)) for name, column in found.items())
     rows = [tuple(row.values()) for row in found.rows()]
     half = ROWS_SHOWN // 2
     short = rows if len(rows) <= ROWS_SHOWN else [*rows[:half], *rows[-half:]]
@@ -125,7 +125,7 @@ def sweep_report(found: Sweep, graph: str) -> Report:
     return Report(
         title=f"{graph}: {found.points:,} configurations",
         facts=(),
-        tables=(Table(title="Peak", columns=kinds, rows=tuple(short)),),
+        tables=(Table(title="Peak", columns=kinds, rows=tuple(short), drops=("resident_bytes",)),),
         data={
             "torch": found.torch.to_dict(),
             "notes": list(found.notes),
@@ -137,3 +137,7 @@ def sweep_report(found: Sweep, graph: str) -> Report:
             *torch_notes(found.torch),
         ),
     )
+
+
+def _kind(name: str, column: Any) -> Kind:
+    return "bytes" if name.endswith("_bytes") else "count" if column.dtype.kind == "i" else "word"

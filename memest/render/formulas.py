@@ -12,13 +12,15 @@ from memest.render.reports import torch_cells, torch_notes
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
 
-PART_COLUMNS: tuple[tuple[str, Kind], ...] = (("category", "text"), ("formula", "text"), ("bytes", "count"))
+PART_COLUMNS: tuple[tuple[str, Kind], ...] = (("category", "word"), ("formula", "text"), ("bytes", "count"))
 MOMENT_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("phase", "text"), ("layer", "text"), ("operator", "text"), ("formula", "text"), ("bytes", "count"),
+    ("phase", "word"), ("layer", "name"), ("operator", "word"), ("formula", "text"), ("bytes", "count"),
 )  # fmt: skip
 LAYER_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("layer", "text"), ("kept for backward", "text"), ("output", "text"), ("parameters", "count"), ("gradients", "count"),
+    ("layer", "name"), ("kept for backward", "text"), ("output", "text"), ("parameters", "count"), ("gradients", "count"),
 )  # fmt: skip
+MOMENT_DROPS = ("operator", "phase", "bytes")
+LAYER_DROPS = ("gradients", "parameters", "output")
 SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (("table", "text"), ("name", "text"), ("formula", "text"), ("bytes", "text"))
 
 
@@ -56,12 +58,12 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
     rows += [("alive at the peak", c, e, str(n)) for c, e, n in parts] + [("over the step", c, e, str(n)) for c, e, n in sums]
     if every:
         moments = text.moments(formula, PLAIN)
-        tables.append(Table(title="Moments that could be the peak", columns=MOMENT_COLUMNS, rows=text.moments(formula)))
+        tables.append(Table(title="Moments that could be the peak", columns=MOMENT_COLUMNS, rows=text.moments(formula), drops=MOMENT_DROPS))
         data["moments"] = [_named(MOMENT_COLUMNS, row) for row in moments]
         rows += [("moments", f"{phase} {layer}", e, str(n)) for phase, layer, _, e, n in moments]
     if layers:
         table = text.layers(formula, PLAIN)
-        tables.append(Table(title="Layers", columns=LAYER_COLUMNS, rows=text.layers(formula)))
+        tables.append(Table(title="Layers", columns=LAYER_COLUMNS, rows=text.layers(formula), drops=LAYER_DROPS))
         data["layers"] = [_named(LAYER_COLUMNS, row) for row in table]
         rows += [("layers", name, kept, "") for name, kept, *_ in table]
     return Report(

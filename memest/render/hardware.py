@@ -11,17 +11,17 @@ from memest.render.report import Kind, Report, Table
 from memest.units import format_bytes
 
 LIST_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("hardware", "text"),
-    ("kind", "text"),
-    ("memory", "text"),
+    ("hardware", "name"),
+    ("kind", "word"),
+    ("memory", "word"),
     ("bytes", "bytes"),
     ("usable", "bytes"),
     ("title", "text"),
 )
-TIER_COLUMNS: tuple[tuple[str, Kind], ...] = (("memory", "text"), ("bytes", "bytes"), ("usable", "bytes"), ("usable rests on", "text"))
+TIER_COLUMNS: tuple[tuple[str, Kind], ...] = (("memory", "word"), ("bytes", "bytes"), ("usable", "bytes"), ("usable rests on", "text"))
 VERDICT_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("on", "text"),
-    ("memory", "text"),
+    ("on", "name"),
+    ("memory", "word"),
     ("usable", "bytes"),
     ("used", "bytes"),
     ("free", "bytes"),
@@ -37,6 +37,8 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("bytes_of", "text"),
     ("missing", "text"),
 )
+LIST_DROPS = ("bytes", "memory", "kind")
+VERDICT_DROPS = ("memory", "used", "usable")
 
 
 def catalogue_report(entries: Sequence[Hardware]) -> Report:
@@ -46,7 +48,7 @@ def catalogue_report(entries: Sequence[Hardware]) -> Report:
     return Report(
         title=f"{len(entries)} machines",
         facts=(),
-        tables=(Table(title="", columns=LIST_COLUMNS, rows=rows),),
+        tables=(Table(title="", columns=LIST_COLUMNS, rows=rows, drops=LIST_DROPS),),
         data=[_entry_data(e) for e in entries],
         sheet=sheet,
         notes=("memest hardware NAME says where the numbers are from; entries of your own come from a file (--hardware FILE)",),
@@ -59,7 +61,7 @@ def entry_report(entry: Hardware) -> Report:
     return Report(
         title=f"{entry.name}: {entry.title}",
         facts=(("kind", entry.kind), ("usable", format_bytes(entry.usable_bytes)), ("source", entry.source)),
-        tables=(Table(title="Memory, in the order it fills", columns=TIER_COLUMNS, rows=rows),),
+        tables=(Table(title="Memory, in the order it fills", columns=TIER_COLUMNS, rows=rows, drops=("bytes", "memory")),),
         data=_entry_data(entry),
         sheet=Table(title="", columns=_plain_columns(TIER_COLUMNS), rows=rows),
     )
@@ -78,7 +80,7 @@ def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
     return replace(
         report,
         facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c.compared) for c in claims)),
-        tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows)), *report.tables),
+        tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows), drops=VERDICT_DROPS), *report.tables),
         data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts]},
         sheet=_sheet(report.sheet, verdicts),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+from memest.names import visible_json
 from memest.render.report import Report
 
 
 def render(report: Report) -> str:
     """The data, indented."""
-    return json.dumps(report.data, indent=2, ensure_ascii=False) + "\n"
+    return visible_json(json.dumps(report.data, indent=2, ensure_ascii=False)) + "\n"

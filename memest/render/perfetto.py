@@ -16,6 +16,7 @@ from typing import Any
 
 from memest.errors import UsageError
 from memest.estimate import Estimate
+from memest.names import visible_json
 from memest.render.reports import heading, notes
 from memest.series import Series, Span, series
 
@@ -34,7 +35,7 @@ def render(estimate: Estimate) -> str:
     other = {"network": heading(estimate), "clock": CLOCK, "peak_bytes": estimate.peak_bytes, "notes": " ".join(notes(estimate))}
     lines = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
     about = json.dumps(other, ensure_ascii=False)
-    return f'{{"displayTimeUnit":"ms","otherData":{about},"traceEvents":[\n{lines}\n]}}\n'
+    return visible_json(f'{{"displayTimeUnit":"ms","otherData":{about},"traceEvents":[\n{lines}\n]}}\n')
 
 
 def _names(estimate: Estimate) -> Iterator[_Row]:

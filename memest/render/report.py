@@ -1,6 +1,7 @@
 """What every format shows: facts, tables, and the same as plain data. Formats differ in looks, never in content.
 
-A cell is a raw value (bytes as an int, a share as a fraction); its column's kind says how a person wants to read it.
+A cell is a raw value (bytes as an int, a share as a fraction, a name as its file has it); its column's kind says how a person wants to
+read it, and what would steer a terminal is escaped on the way.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from memest.names import visible
 from memest.units import format_bytes
 
-Kind = Literal["text", "bytes", "count", "share", "shapes"]
+Kind = Literal["text", "word", "name", "literal", "bytes", "count", "share", "shapes"]  # prose, a term of ours, a user's name, to be copied
+NUMBERS: tuple[Kind, ...] = ("bytes", "count", "share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns as (name, kind), and rows of raw values in their order."""
+    """Columns as (name, kind), and rows of raw values in their order. ``drops`` names the columns that a narrow page can spare, the least
+    important first."""
 
     title: str
     columns: tuple[tuple[str, Kind], ...]
     rows: tuple[tuple[Any, ...], ...]
+    drops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ def shown(value: Any, kind: Kind) -> str:
         return f"{100 * value:.1f} %"
     if kind == "shapes":
         return shapes(value)
-    return str(value)
+    return visible(str(value))
 
 
 def plain(value: Any, kind: Kind) -> str:
@@ -64,7 +69,7 @@ def plain(value: Any, kind: Kind) -> str:
         return f"{value:.6f}"
     if kind == "shapes":
         return shapes(value)
-    return str(value)
+    return visible(str(value))
 
 
 def shapes(value: Sequence[Sequence[int]]) -> str:

@@ -7,32 +7,36 @@ from typing import Any
 
 from memest.estimate import Estimate
 from memest.libraries.versions import Torch
+from memest.names import visible
 from memest.render.report import Kind, Report, Table, shapes, stamped
 from memest.summary import EventRow, Group, LayerTable, holdings_by_reason
 from memest.units import format_bytes
 
 EVENT_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("event", "text"),
-    ("phase", "text"),
-    ("layer", "text"),
-    ("operator", "text"),
-    ("category", "text"),
+    ("event", "count"),
+    ("phase", "word"),
+    ("layer", "name"),
+    ("operator", "word"),
+    ("category", "word"),
     ("change", "bytes"),
     ("alive", "bytes"),
 )
 LAYER_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("layer", "text"),
-    ("operator", "text"),
+    ("layer", "name"),
+    ("operator", "word"),
     ("output", "shapes"),
     ("parameters", "count"),
     ("parameter bytes", "bytes"),
     ("kept for backward", "bytes"),
 )
+LAYER_DROPS = ("parameter bytes", "parameters", "output", "operator")
+EVENT_DROPS = ("event", "category", "operator")
+HOLDING_DROPS = ("share", "category")
 HOLDING_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("bytes", "bytes"),
     ("share", "share"),
-    ("category", "text"),
-    ("owner", "text"),
+    ("category", "word"),
+    ("owner", "name"),
     ("why it is there", "text"),
 )
 
@@ -51,9 +55,14 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
         ),
         tables=(
             Table(
-                title="At the peak, by category", columns=(("category", "text"), ("bytes", "bytes"), ("share", "share")), rows=categories
+                title="At the peak, by category", columns=(("category", "word"), ("bytes", "bytes"), ("share", "share")), rows=categories
             ),
-            Table(title=_title_of_top(len(groups), top), columns=HOLDING_COLUMNS, rows=tuple(_holding(g) for g in groups[:top])),
+            Table(
+                title=_title_of_top(len(groups), top),
+                columns=HOLDING_COLUMNS,
+                rows=tuple(_holding(g) for g in groups[:top]),
+                drops=HOLDING_DROPS,
+            ),
         ),
         data={**estimate.to_dict(), "holdings": [_holding_data(g) for g in groups]},
         sheet=_one_row(estimate),
@@ -64,11 +73,12 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
 def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequence[EventRow], title: str) -> Report:
     """The peak of each phase, and the given events."""
     rows = tuple(_event(e) for e in events)
-    table = Table(title=title, columns=EVENT_COLUMNS, rows=rows)
+    table = Table(title=title, columns=EVENT_COLUMNS, rows=rows, drops=EVENT_DROPS)
+    highest = tuple(_event(e) for e in phases)
     return Report(
         title=heading(estimate),
         facts=(("peak", _both(estimate.peak_bytes)), ("moment", moment(estimate)), ("events", f"{len(estimate.events):,}")),
-        tables=(Table(title="Highest moment of each phase", columns=EVENT_COLUMNS, rows=tuple(_event(e) for e in phases)), table),
+        tables=(Table(title="Highest moment of each phase", columns=EVENT_COLUMNS, rows=highest, drops=EVENT_DROPS), table),
         data={
             **{k: v for k, v in estimate.to_dict().items() if k not in ("by_layer", "by_category")},
             "events": [_event_data(e) for e in events],
@@ -90,7 +100,7 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
             ("kept for backward", _both(table.activation_bytes)),
             ("peak", _both(estimate.peak_bytes)),
         ),
-        tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total)),),
+        tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total), drops=LAYER_DROPS),),
         data=_layers_data(estimate, table),
         sheet=_sheet(LAYER_COLUMNS, rows, estimate),
         notes=(
@@ -101,21 +111,25 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
 
 
 def listing_report(
-    title: str, columns: tuple[tuple[str, Kind], ...], rows: Sequence[tuple[Any, ...]], notes: tuple[str, ...] = ()
+    title: str,
+    columns: tuple[tuple[str, Kind], ...],
+    rows: Sequence[tuple[Any, ...]],
+    notes: tuple[str, ...] = (),
+    drops: tuple[str, ...] = (),
 ) -> Report:
     """A plain table of names: JSON gives a list of objects."""
-    table = Table(title="", columns=columns, rows=tuple(rows))
+    table = Table(title="", columns=columns, rows=tuple(rows), drops=drops)
     data = [dict(zip((_data_name(n) for n, _ in columns), row, strict=True)) for row in rows]
     return Report(title=title, facts=(), tables=(table,), data=data, sheet=table, notes=notes)
 
 
 def heading(estimate: Estimate) -> str:
-    """What was asked, on one line."""
+    """What was asked, on one line that can be shown."""
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
     how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
     how += "".join(f", {lever}" for lever in estimate.levers)
     where = f"torch {estimate.torch.modelled} on {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
-    return f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {where}"
+    return visible(f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {where}")
 
 
 def moment(estimate: Estimate) -> str:
@@ -123,7 +137,7 @@ def moment(estimate: Estimate) -> str:
     m = estimate.moment
     if m.index < 0:
         return "before the step: nothing is allocated on top of what is resident"
-    return f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}"
+    return visible(f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}")
 
 
 def notes(estimate: Estimate) -> tuple[str, ...]:

@@ -15,11 +15,11 @@ def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report
     batches = found.batches
     columns: tuple[tuple[str, Kind], ...] = (("side", "count"), *((f"batch {b:,}", "bytes") for b in batches))
     rows = tuple((side, *(found.peak_bytes(side, b) for b in batches)) for side in found.sides)
-    fit: tuple[tuple[str, Kind], ...] = (("capacity", "text"), ("bytes", "bytes"), *((f"batch {b:,}", "count") for b in batches))
+    fit: tuple[tuple[str, Kind], ...] = (("capacity", "name"), ("bytes", "bytes"), *((f"batch {b:,}", "count") for b in batches))
     fits = tuple((name, n, *(found.largest_side(b, n) for b in batches)) for name, n in capacities)
     sheet: tuple[tuple[str, Kind], ...] = (("side", "text"), ("batch", "text"), ("input", "shapes"), ("peak_bytes", "text"))
     points = tuple((p.side, p.batch, [p.input_shape], p.peak_bytes) for p in found.points)
-    held = Table(title="Largest of these sides that fits", columns=fit, rows=fits)
+    held = Table(title="Largest of these sides that fits", columns=fit, rows=fits, drops=("bytes",))
     return Report(
         title=f"{found.graph}: {found.how}",
         facts=(),

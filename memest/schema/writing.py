@@ -10,6 +10,7 @@ import yaml
 
 from memest.dims import Expr
 from memest.graph import Graph, Input, Layer, Parameter, default_drops
+from memest.names import visible
 from memest.schema.finishing import sorted_by
 from memest.schema.layers import Shorthand, shorthand
 from memest.schema.model import VERSION
@@ -21,7 +22,8 @@ def dumps(graph: Graph, *, form: str = "yaml", examples: Mapping[str, int] | Non
     data = to_dict(graph, examples=examples)
     if form == "json":
         return json.dumps(data, indent=1) + "\n"
-    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True))
+    written = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)
+    return visible(str(written), keep="\n")
 
 
 def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -75,7 +77,14 @@ def _one_line(dumper: yaml.SafeDumper, data: _Settings) -> yaml.Node:
     return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
 
 
+def _text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
+    """What holds characters that show nothing is quoted, so that they can be escapes."""
+    quoted = {} if visible(data) == data else {"style": '"'}
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, **quoted)
+
+
 _Dumper.add_representer(_Settings, _one_line)
+_Dumper.add_representer(str, _text)
 
 
 def _input(i: Input) -> Any:

@@ -2,7 +2,7 @@
 
 Promises a file that asks the network for nothing (its content security policy forbids it) and runs no script but its own: both script and
 style are named by their hashes, data are a JSON block whose ``<``, ``>`` and ``&`` are escaped, and the program puts texts on the page as
-text alone. The same model gives the same file.
+text alone, what would reorder or end a line escaped. The same model gives the same file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from memest import __version__
 from memest.formulas.javascript import function, helpers
 from memest.hardware import Hardware, claim_on
+from memest.names import visible
 from memest.page import PageModel
 from memest.render.palette import COLOURS
 
@@ -36,8 +37,8 @@ def render(model: PageModel, *, title: str = "", hardware: Sequence[Hardware] = 
         "script-hash": _hash(script),
         "style-hash": _hash(style),
         "version": escape(__version__),
-        "title": escape(f"{title}: memory"),
-        "model": escape(title),
+        "title": escape(f"{visible(title)}: memory"),
+        "model": escape(visible(title)),
         "style": style,
         "data": data,
         "script": script,
@@ -57,8 +58,10 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
     number = str if model.big else int
     kernels = [{**k, "entries": [number(n) for n in k["entries"]], "codes": _coded(k["codes"])} for k in model.data["kernels"]]
     forms = [[n if i and i % 2 == 0 else number(n) for i, n in enumerate(form)] for form in model.data["forms"]]
+    texts = ("model", "loss", "inputs", "choices", "strings")
     return {
         **model.data,
+        **{name: _visible(model.data[name]) for name in texts},
         "largest": str(model.data["largest"]),
         "big": model.big,
         "kernels": kernels,
@@ -69,8 +72,22 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
     }
 
 
+def _visible(value: Any) -> Any:
+    """Plain data whose texts can be shown."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {name: _visible(v) for name, v in value.items()}
+    return [_visible(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def _hardware(h: Hardware) -> Mapping[str, Any]:
-    return {"name": h.name, "title": h.title, "kind": h.kind, "tiers": [[t.name, t.usable_bytes] for t in h.tiers]}
+    return {
+        "name": visible(h.name),
+        "title": visible(h.title),
+        "kind": h.kind,
+        "tiers": [[visible(t.name), t.usable_bytes] for t in h.tiers],
+    }
 
 
 def _claim(kind: str) -> Mapping[str, Any]:

@@ -232,7 +232,7 @@ function largestText(axis, rows, limits) {
 
 function showTensors(found, held) {
   const top = held.slice(0, 12);
-  table(byId("tensors"), "Largest tensors alive at the peak", [["Bytes", true], ["Share", true], ["Category", false], ["Owner", false, "name"], ["Why it is there", false]],
+  table(byId("tensors"), "Largest tensors alive at the peak", [["Bytes", true], ["Share", true], ["Category", false], ["Owner", false, "name"], ["Why it is there", false, "wide"]],
     top.map((h) => [formatBytes(h.bytes), percent(h.bytes, found.peak), el("span", { class: "kind" }, swatch(h.category), words(DATA.categories[h.category])), h.layer, reasonOf(h, chosen())]),
     held.length > top.length ? [formatBytes(held.slice(12).reduce((sum, h) => sum + h.bytes, Z(0))), percent(held.slice(12).reduce((sum, h) => sum + h.bytes, Z(0)), found.peak), `${grouped(held.length - 12)} others`, "", ""] : null);
 }
@@ -251,7 +251,7 @@ function showFormula(found, held) {
   rows.sort((a, b) => (a[1] < b[1] ? 1 : -1));
   if (constant > 0) rows.push([typesetPart(constant, null), constant]);
   if (kernel > 0) rows.push([math(m("msub", m("mi", "k"), m("mi", "t"))), kernel]);
-  table(byId("formula"), "The terms of the peak", [["Term", false], ["Bytes here", true], ["Share", true]],
+  table(byId("formula"), "The terms of the peak", [["Term", false, "wide"], ["Bytes here", true, "", "bytes"], ["Share", true]],
     rows.map(([shown, bytes]) => [shown, grouped(bytes), percent(bytes, found.peak)]), ["Peak", grouped(found.peak), "100.0 %"]);
   byId("formula-note").textContent = kernel > 0
     ? "The terms alive at this peak, summed over its tensors. What a library's kernel holds beside its tensors has no formula: the library searches for its fastest kernel. That number is exact, from playing the search at these sizes."
@@ -291,10 +291,10 @@ function showLayers(found, held) {
     { title: "Layer", key: (r) => r.name, text: (r) => r.name, style: "name" },
     { title: "Operator", key: (r) => r.op, text: (r) => r.op },
     { title: "Output", key: (r) => r.shape, text: (r) => r.shape },
-    { title: "Parameters", numeric: true, key: (r) => r.elements, text: (r) => zero(r.elements, grouped(r.elements)) },
-    { title: "Bytes", numeric: true, key: (r) => r.bytes, text: (r) => zero(r.bytes, formatBytes(r.bytes)) },
-    { title: "Kept", numeric: true, key: (r) => r.kept, text: (r) => zero(r.kept, formatBytes(r.kept)) },
-    { title: "At the peak", numeric: true, key: (r) => r.there, text: (r) => zero(r.there, formatBytes(r.there)) },
+    { title: "Parameters", numeric: true, card: "parameters", key: (r) => r.elements, text: (r) => zero(r.elements, grouped(r.elements)) },
+    { title: "Bytes", numeric: true, card: "bytes", key: (r) => r.bytes, text: (r) => zero(r.bytes, formatBytes(r.bytes)) },
+    { title: "Kept", numeric: true, card: "kept", key: (r) => r.kept, text: (r) => zero(r.kept, formatBytes(r.kept)) },
+    { title: "At the peak", numeric: true, card: "at the peak", key: (r) => r.there, text: (r) => zero(r.there, formatBytes(r.there)) },
   ], byId("filter"));
   const sum = (key) => rows.reduce((total, r) => total + Z(r[key]), Z(0));
   layerTable.show(rows, ["", `${grouped(rows.length)} layers`, "", "", grouped(sum("elements")), formatBytes(sum("bytes")), formatBytes(sum("kept")), formatBytes(sum("there"))]);
@@ -356,3 +356,5 @@ byId("definition").insertAdjacentElement("afterend", el("p", { class: "note" }, 
 showNotes();
 readAddress();
 refresh();
+for (const box of document.querySelectorAll(".scroll:not(.tall)")) showScroll(box);
+showScroll(document.querySelector(".tall"), (below) => { byId("layers-more").textContent = below ? "\u2193 More layers below: the table scrolls." : ""; });

@@ -54,14 +54,29 @@ function keepingFocus(box, redraw) {
   if (at >= 0) box.querySelectorAll("button")[at]?.focus();
 }
 
-// columns: [title, numeric, title when hovered]. rows: arrays of texts or nodes.
+// columns: [title, numeric, class, what a card calls it]. rows: arrays of texts or nodes.
 function table(node, caption, columns, rows, foot = null) {
-  const cell = (kind) => (value, i) => el(kind, { class: columns[i][1] ? "n" : columns[i][2] || "" }, value);
+  const cell = (kind) => (value, i) => el(kind, { class: columns[i][1] ? "n" : columns[i][2] || "", role: "cell", "data-of": columns[i][3] || null }, value);
   const head = el("tr", {}, ...columns.map(([title, numeric]) => el("th", { scope: "col", class: numeric ? "n" : "" }, title)));
   node.replaceChildren(
     el("caption", { class: "unseen" }, caption), el("thead", {}, head),
-    el("tbody", {}, ...rows.map((r) => el("tr", {}, ...r.map(cell("td"))))),
-    ...(foot ? [el("tfoot", {}, el("tr", {}, ...foot.map(cell("td"))))] : []));
+    el("tbody", { role: "rowgroup" }, ...rows.map((r) => el("tr", { role: "row" }, ...r.map(cell("td"))))),
+    ...(foot ? [el("tfoot", { role: "rowgroup" }, el("tr", { role: "row" }, ...foot.map(cell("td"))))] : []));
+  node.setAttribute("role", "table");  // said, because a card is no table's row to a browser
+}
+
+// A box that scrolls shows on which sides there is more; `said` is told whether there is below.
+function showScroll(box, said = () => {}) {
+  const look = () => {
+    const below = box.scrollTop + box.clientHeight < box.scrollHeight - 2;
+    box.parentElement.classList.toggle("below", below);
+    box.parentElement.classList.toggle("right", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    said(below);
+  };
+  box.addEventListener("scroll", look);
+  const watch = new ResizeObserver(look);
+  watch.observe(box);
+  for (const inside of box.children) watch.observe(inside);
 }
 
 // A table whose columns sort: click or Enter on a title, again for the other direction.
@@ -73,15 +88,16 @@ class SortedTable {
     this.by = 0;
     this.up = true;
     this.titles = columns.map((column, i) => el("th", { scope: "col", class: column.numeric ? "n" : "" }, el("button", { type: "button", onclick: () => this.sort(i) }, column.title)));
-    this.body = el("tbody");
-    this.foot = el("tfoot");
+    this.body = el("tbody", { role: "rowgroup" });
+    this.foot = el("tfoot", { role: "rowgroup" });
+    node.setAttribute("role", "table");
     node.replaceChildren(el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, ...this.titles)), this.body, this.foot);
     filter.addEventListener("input", () => this.draw());
   }
 
   show(rows, foot) {
     this.rows = rows;
-    this.foot.replaceChildren(el("tr", {}, ...foot.map((value, i) => el("td", { class: this.columns[i].numeric ? "n" : "" }, value))));
+    this.foot.replaceChildren(el("tr", { role: "row" }, ...foot.map((value, i) => el("td", { class: this.columns[i].numeric ? "n" : "", role: "cell", "data-of": this.columns[i].card || null }, value))));
     this.draw();
   }
 
@@ -101,7 +117,7 @@ class SortedTable {
       if (i === this.by) title.setAttribute("aria-sort", this.up ? "ascending" : "descending");
       else title.removeAttribute("aria-sort");
     });
-    this.body.replaceChildren(...shown.map((r) => el("tr", {}, ...this.columns.map((c) => el("td", { class: c.numeric ? "n" : c.style || "" }, c.text(r))))));
+    this.body.replaceChildren(...shown.map((r) => el("tr", { role: "row" }, ...this.columns.map((c) => el("td", { class: c.numeric ? "n" : c.style || "", role: "cell", "data-of": c.card || null }, c.text(r))))));
     if (!shown.length) this.body.append(el("tr", {}, el("td", { colspan: this.columns.length }, "No layer has this in its name or operator.")));
   }
 }

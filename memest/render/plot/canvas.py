@@ -14,9 +14,11 @@ from math import ceil, floor, log10
 from typing import Any
 
 from memest.errors import UsageError
+from memest.names import middle, visible
 from memest.units import BINARY
 
 FORMATS = {".png": "png", ".svg": "svg"}
+LEAST = 8  # characters of a shortened name that say something
 INK, FAINT = "#222222", "#6b6b6b"
 STYLE = {
     "font.family": "sans-serif",
@@ -64,9 +66,9 @@ def written(drawn: Any, form: str) -> bytes:
 def heading(drawn: Any, title: str, lines: Sequence[str], left: float = 0.012) -> None:
     """A bold title and lines of small print at the top left of the figure."""
     height = drawn.get_figheight()
-    drawn.text(left, 1 - 0.12 / height, title, fontsize=13, fontweight="bold", va="top")
+    drawn.text(left, 1 - 0.12 / height, visible(title), fontsize=13, fontweight="bold", va="top")
     for i, line in enumerate(lines):
-        drawn.text(left, 1 - (0.40 + 0.19 * i) / height, line, fontsize=9, color=FAINT, va="top")
+        drawn.text(left, 1 - (0.40 + 0.19 * i) / height, visible(line), fontsize=9, color=FAINT, va="top")
 
 
 def text_width(text: str, size: float) -> float:
@@ -86,10 +88,8 @@ def _advance(character: str) -> float:
 
 
 def shortened(text: str, size: float, width: float) -> str:
-    """``text`` in at most ``width`` points: of a long one the end, where names differ; empty when hardly anything would be left."""
-    if text_width(text, size) <= width:
-        return text
-    return next((cut for cut in (f"…{text[i:]}" for i in range(1, len(text) - 4)) if text_width(cut, size) <= width), "")
+    """``text`` in at most ``width`` points, its middle left out; empty when hardly anything would be left."""
+    return middle(visible(text), width, lambda part: text_width(part, size), least=LEAST)
 
 
 def byte_ticks(highest: int, about: int = 6) -> tuple[list[int], list[str]]:

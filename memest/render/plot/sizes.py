@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import log
 from typing import Any
 
+from memest.names import visible
 from memest.planning.growth import Growth, Point
 from memest.render.plot import canvas
 from memest.units import format_bytes
@@ -74,7 +75,7 @@ def _draw_capacities(axes: Any, capacities: Sequence[tuple[str, int]]) -> None:
     low, high = axes.get_ylim()
     points = HEIGHT * BOX[3] * 72 / log(high / low)
     lowest = float("-inf")
-    for name, nbytes in sorted(capacities, key=lambda c: c[1]):
+    for name, nbytes in sorted(((visible(name), nbytes) for name, nbytes in capacities), key=lambda c: c[1]):
         axes.axhline(nbytes, color=CAPACITY, linewidth=1, linestyle=(0, (5, 3)), zorder=1, gid=f"capacity-{name}")
         at = log(nbytes / low) * points
         up = max(lowest + LINE - at, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from memest.estimate import Estimate
+from memest.names import visible
 from memest.render.palette import COLOURS
 from memest.render.plot import canvas
 from memest.render.reports import heading, moment
@@ -16,6 +18,8 @@ from memest.units import format_bytes
 WIDTH, HEIGHT = 12.0, 7.4
 LEFT, BOTTOM, RIGHT, TOP = 0.012, 0.065, 0.988, 0.895
 MIN_SHARE = 2000  # an owner with less than 1 / MIN_SHARE of the peak is drawn with the other small ones of its category
+SIZES = (11.0, 9.0, 7.5, 6.5)  # of letters, in points
+LEADING = 1.3
 DARK = {"parameter", "workspace", "input"}
 Box = tuple[float, float, float, float]  # x, y, width, height in points, y down
 
@@ -87,20 +91,40 @@ def _draw(axes: Any, tile: Tile, box: Box) -> None:
         Rectangle((x, y), width, height, facecolor=COLOURS[tile.category], edgecolor="white", linewidth=0.8, gid=f"tile-{tile.category}")
     )
     colour = "white" if tile.category in DARK else canvas.INK
-    name = tile.layer or f"{tile.tensors:,} others"
+    name = visible(tile.layer) or f"{tile.tensors:,} others"
     amount = format_bytes(tile.nbytes)
-    for size in (11.0, 9.0, 7.5, 6.5):
-        line = size * 1.3
-        if height >= 2 * line + 4 and canvas.text_width(name, size) <= width - 8 and canvas.text_width(amount, size) <= width - 8:
-            break
-    if height >= 2 * line + 4 and canvas.text_width(amount, size) <= width - 8:
-        lines = [s for s in (canvas.shortened(name, size, width - 8), amount) if s]
-    elif height >= line + 2:
-        lines = [s for s in (canvas.shortened(f"{name} {amount}", size, width - 8),) if s.endswith(amount)]
-    else:
-        lines = []
+    size, lines = _label(name, amount, width - 8, height - 4)
     for i, text in enumerate(lines):
-        axes.text(x + 4, y + 3 + i * line, text, fontsize=size, color=colour, va="top", ha="left")
+        axes.text(x + 4, y + 3 + i * size * LEADING, text, fontsize=size, color=colour, va="top", ha="left")
+
+
+def _label(name: str, amount: str, width: float, height: float) -> tuple[float, list[str]]:
+    """The size of the letters and the lines: the whole name in the largest letters that hold it, broken behind dots where it has to be;
+    else what of it fits in the smallest; else the amount alone, or nothing."""
+    for lines_of_name in (1, 2, 3):
+        for size in SIZES:
+            lines = [*_broken(name, size, width), amount]
+            if len(lines) <= lines_of_name + 1 and len(lines) * size * LEADING <= height and _widest(lines, size) <= width:
+                return size, lines
+    size = SIZES[-1]
+    if 2 * size * LEADING <= height and _widest([amount], size) <= width:
+        return size, [line for line in (canvas.shortened(name, size, width), amount) if line]
+    text = canvas.shortened(f"{name} {amount}", size, width)
+    return size, [text] if text.endswith(amount) and size * LEADING <= height + 2 else []
+
+
+def _broken(name: str, size: float, width: float) -> list[str]:
+    """The name in lines that end behind a dot."""
+    lines = [""]
+    for part in re.findall(r"[^.]*\.?", name):
+        if lines[-1] and canvas.text_width(lines[-1] + part, size) > width:
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+def _widest(lines: Sequence[str], size: float) -> float:
+    return max(canvas.text_width(line, size) for line in lines)
 
 
 def _legend(drawn: Any, estimate: Estimate, names: Sequence[str]) -> None:
