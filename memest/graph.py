@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memest.dims import Expr, Guard
+from memest.remembered import Memo
 
 Items = tuple[tuple[str, Any], ...]
 Reference = str | None | tuple[str, ...]
@@ -74,11 +75,11 @@ class Graph:
     outputs: tuple[str, ...]
     inference: Graph | None = None
     guards: tuple[Guard, ...] = ()
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""
-        return replace(self, memo={}, **changes)
+        return replace(self, memo=Memo(), **changes)
 
 
 def default_drops(

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.conditions import Conditions, reduced
 from memest.dims import Dim, Expr, Guard, Opaque, expression, linear, plain, recording, symbol
 from memest.graph import Graph
 from memest.ledger import Step, Storage
+from memest.remembered import Restated, kept
 from memest.tensor import Shape, Spec
 from memest.timeline import Recipe, play
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXACT = 2**62
+MOST_RECIPES = 32  # of a graph, whose programs are kept
+MOST_PROGRAMS = 64  # of a recipe; sizes that none of them takes are played
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Instant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiveSets:
+class LiveSets(Restated):
     """What is alive at each instant that could be the peak, on top of ``resident`` bytes: as bytes (``coefficients`` of ``terms``), and as
     ``counts`` of tensors of each of the distinct ``sizes``. It holds where the ``conditions`` do."""
 
@@ -194,7 +197,22 @@ class LiveSets:
         return compile_sizes(self.terms, self.symbols)
 
 
-@lru_cache(maxsize=1024)
+class Programs:
+    """What is known of one recipe: how many sizes were played because no program took them, and the ``known`` programs."""
+
+    __slots__ = ("known", "played")
+
+    def __init__(self) -> None:
+        self.known: tuple[LiveSets, ...] = ()
+        self.played = 0
+
+
+def programs_of(graph: Graph, recipe: Recipe) -> Programs:
+    """The programs of ``graph`` for ``recipe``, remembered on the graph."""
+    return graph.memo.find("programs", recipe, MOST_RECIPES, Programs)
+
+
+@kept(1_024)
 def most(inner: Opaque | None) -> tuple[int | Expr, ...]:
     """Formulas of which the greatest is no less than what a sealed kernel holds (None: nothing)."""
     if inner is None:

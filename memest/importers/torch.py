@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -31,9 +32,11 @@ from memest.ledger import Ledger, Value
 from memest.libraries.cpu import Cpu
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
+from memest.process import Lock
 from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.timeline import Caller, operator_named
 
+_ONE_AT_A_TIME = Lock()  # a recording has hooks on every module of the process, and lends the module other parameters
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
 
@@ -44,15 +47,18 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None) -> G
     The first dim of every example is the batch ``N``; dims from the third on are spatial and become symbols (``H``, ``W``), so the
     graph can be estimated at other sizes. ``train()`` or ``eval()`` count as the module stands; a module in training mode also
     gives the graph of its ``eval()``, used by ``mode="infer"``. Raises UnsupportedError for a call without a rule.
+
+    Threads that record wait for one another. The module itself must not run in another thread meanwhile; any other may.
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"from_torch needs a torch.nn.Module, got {type(module).__name__}")
     positional, keywords = _examples(example)
-    graph = _record(module, positional, keywords, name or type(module).__name__)
-    if not module.training:
-        return graph
-    with _in_eval_mode(module):
-        inference = _record(module, positional, keywords, graph.name)
+    with _ONE_AT_A_TIME:
+        graph = _record(module, positional, keywords, name or type(module).__name__)
+        if not module.training:
+            return graph
+        with _in_eval_mode(module):
+            inference = _record(module, positional, keywords, graph.name)
     following = tuple(_follows_mode(layer) for layer in graph.layers)
     same = inference.layers == following and inference.outputs == graph.outputs
     return graph if same else graph.with_(inference=inference)
@@ -232,20 +238,27 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Record calls, know which module runs, and let fast paths see what they would see without a recorder."""
+        """Record calls, know which module runs, and let fast paths see what they would see without a recorder. Modules that other threads
+        run meanwhile are theirs."""
+        recording_thread = get_ident()
+        honest = torch.overrides.has_torch_function
 
         def enter(m: nn.Module, _: Any) -> None:
-            self.stack.append(self.paths.get(id(m), type(m).__name__))
+            if get_ident() == recording_thread:
+                self.stack.append(self.paths.get(id(m), type(m).__name__))
 
         def leave(m: nn.Module, _: Any, __: Any) -> None:
-            self.stack.pop()
+            if get_ident() == recording_thread:
+                self.stack.pop()
+
+        def has_torch_function(arguments: Any) -> bool:
+            return get_ident() != recording_thread and honest(arguments)
 
         hooks = [
             nn.modules.module.register_module_forward_pre_hook(enter),
             nn.modules.module.register_module_forward_hook(leave),
         ]
-        honest = torch.overrides.has_torch_function
-        torch.overrides.has_torch_function = lambda _: False
+        torch.overrides.has_torch_function = has_torch_function
         try:
             with self, recording(self.guards):
                 yield

@@ -5,16 +5,17 @@ Traces depend on metadata alone, so they are remembered: the fifty equal blocks 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from memest.libraries.cpu import Cpu
 from memest.ops.tape import Tape, Tensor, Trace
+from memest.remembered import kept
 from memest.tensor import Spec
 
 Arguments = tuple[Spec | tuple[Spec, ...] | None, ...]
 Items = tuple[tuple[str, Any], ...]
 Kinds = tuple[type, ...]
+TRACES = 8_192
 
 
 def kinds_of(attributes: Items) -> Kinds:
@@ -22,7 +23,7 @@ def kinds_of(attributes: Items) -> Kinds:
     return tuple([type(value) for _, value in attributes])
 
 
-@lru_cache(maxsize=20_000)
+@kept(TRACES)
 def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool, ...], training: bool, cpu: Cpu, kinds: Kinds) -> Trace:
     """The trace of a forward call. ``needs`` is flat, one entry a tensor (absent ones have none)."""
     from memest.ops.table import OPERATORS
@@ -46,7 +47,7 @@ def forward(op: str, arguments: Arguments, attributes: Items, needs: tuple[bool,
     return tape.finish(flat, outputs)
 
 
-@lru_cache(maxsize=20_000)
+@kept(TRACES)
 def backward(
     op: str,
     saved: tuple[tuple[str, Spec], ...],

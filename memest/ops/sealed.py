@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
 from memest.each import greatest
 from memest.libraries.cpu import Cpu
 from memest.ops.tape import Tape, Tensor, Trace
+from memest.remembered import kept
 from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
 
 Kernel = Callable[..., Any]
@@ -79,7 +79,7 @@ class InnerPeak:
         return list(operands), dict(attributes)
 
 
-@lru_cache(maxsize=REMEMBERED)
+@kept(REMEMBERED)
 def _inner_peak(peak: InnerPeak, sizes: tuple[int, ...]) -> int:
     found: int = peak.play(sizes)
     return found
@@ -134,7 +134,7 @@ def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
     return value
 
 
-@lru_cache(maxsize=REMEMBERED)
+@kept(REMEMBERED)
 def _filler(value: Any) -> Callable[[Sequence[Any]], Any]:
     """Puts sizes where ``value`` has a :class:`Size`; what has none is left as it is."""
     if isinstance(value, Size):
