@@ -22,6 +22,7 @@ from memest.optimizers import optimizer_named
 from memest.precision import converted, dtype_of, floating_dtype
 from memest.program import MOST_PROGRAMS, LiveSets, Summary, compile_program, programs_of
 from memest.remembered import Restated, Shelf
+from memest.shown import Shown, counted, short
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, bind, play
 
@@ -57,7 +58,7 @@ class Holding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate(Restated):
+class Estimate(Restated, Shown):
     """The memory one step needs. All sizes are bytes, exact for torch's CPU allocator."""
 
     graph: str
@@ -73,6 +74,11 @@ class Estimate(Restated):
     recipe: Recipe
     levers: tuple[str, ...]
     summary: Summary
+
+    def __repr__(self) -> str:
+        first, *others = ["x".join(map(str, shape)) for shape in self.input_shapes.values()]
+        shape = f"{first} and {counted(len(others), 'other input')}" if others else first
+        return f"<Estimate {short(self.graph)}, {self.mode}, {shape}: {self.peak_bytes:,} bytes>"
 
     @cached_property
     def timeline(self) -> Timeline:

@@ -13,6 +13,7 @@ from typing import Any
 
 from memest.dims import Expr, Guard
 from memest.remembered import Memo
+from memest.shown import counted, short
 
 Items = tuple[tuple[str, Any], ...]
 Reference = str | None | tuple[str, ...]
@@ -76,6 +77,10 @@ class Graph:
     inference: Graph | None = None
     guards: tuple[Guard, ...] = ()
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
+
+    def __repr__(self) -> str:
+        parts = counted(len(self.inputs), "input"), counted(len(self.layers), "layer"), counted(len(self.parameters), "parameter")
+        return f"<Graph {short(self.name)}: {', '.join(parts)}>"
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""

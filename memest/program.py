@@ -19,6 +19,7 @@ from memest.dims import Dim, Expr, Guard, Opaque, expression, linear, plain, rec
 from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.remembered import Restated, kept
+from memest.shown import counted
 from memest.tensor import Shape, Spec
 from memest.timeline import Recipe, play
 
@@ -50,7 +51,7 @@ class Instant:
     inner: Opaque | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LiveSets(Restated):
     """What is alive at each instant that could be the peak, on top of ``resident`` bytes: as bytes (``coefficients`` of ``terms``), and as
     ``counts`` of tensors of each of the distinct ``sizes``. It holds where the ``conditions`` do."""
@@ -66,6 +67,9 @@ class LiveSets(Restated):
     residents: tuple[Storage, ...] = ()
     values: Mapping[str, Spec] = field(default_factory=dict)
     """The compiled step: what is there before it, its events and the values it names, with symbolic sizes."""
+
+    def __repr__(self) -> str:
+        return f"<LiveSets: {counted(len(self.instants), 'moment')}, {counted(len(self.terms), 'term')} of {', '.join(self.symbols)[:40]}>"
 
     @cached_property
     def sizes(self) -> tuple[int | Expr, ...]:

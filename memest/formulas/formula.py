@@ -42,6 +42,9 @@ class Formula(Restated):
 
     estimate: Estimate
 
+    def __repr__(self) -> str:
+        return f"<Formula of {self.estimate!r}>"
+
     @property
     def program(self) -> LiveSets:
         """The compiled step behind it."""

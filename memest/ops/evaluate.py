@@ -15,7 +15,7 @@ from memest.tensor import Spec
 Arguments = tuple[Spec | tuple[Spec, ...] | None, ...]
 Items = tuple[tuple[str, Any], ...]
 Kinds = tuple[type, ...]
-TRACES = 8_192
+TRACES = 4_096
 
 
 def kinds_of(attributes: Items) -> Kinds:

@@ -20,7 +20,7 @@ from memest.tensor import Spec, channels_last_strides, is_channels_last, is_cont
 
 Kernel = Callable[..., Any]
 Bound = Callable[..., Any]
-REMEMBERED = 65_536
+REMEMBERED = 16_384
 
 
 @dataclass(frozen=True, slots=True)

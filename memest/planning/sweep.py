@@ -21,6 +21,8 @@ from memest.graph import Graph
 from memest.libraries.cpu import Cpu
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
+from memest.shown import Shown, counted
+from memest.units import format_bytes
 
 Column = NDArray[Any]
 MOST_POINTS = 50_000_000
@@ -28,17 +30,28 @@ SETTINGS = ("mode", "optimizer", "loss", "dtype")
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep(Mapping[str, Column]):
+class Sweep(Mapping[str, Column], Shown):
     """Columns of equal length, one row a configuration: the sizes by name (``batch`` for the batch), the other settings that were
     swept, ``resident_bytes`` and ``peak_bytes``. Bytes are int64 where they fit, else Python ints."""
 
     columns: Mapping[str, Column]
+
+    def __repr__(self) -> str:
+        if not self.points:
+            return "<Sweep: no configurations>"
+        least, most = (format_bytes(int(end)) for end in (self["peak_bytes"].min(), self["peak_bytes"].max()))
+        return f"<Sweep: {counted(self.points, 'configuration')}, {least} to {most}>"
 
     def __getitem__(self, name: str) -> Column:
         try:
             return self.columns[name]
         except KeyError:
             raise UsageError(f"the sweep has no column {name!r}{did_you_mean(name, self.columns)}") from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sweep):
+            return NotImplemented
+        return list(self) == list(other) and all(np.array_equal(c, other[name]) for name, c in self.items())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)

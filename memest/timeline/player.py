@@ -15,6 +15,7 @@ from memest.graph import Graph, Layer
 from memest.ledger import Ledger, Step, Storage, Value
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
+from memest.shown import counted
 from memest.tensor import Shape, Spec, nbytes, spec
 from memest.timeline.averaging import hold_average
 from memest.timeline.batches import Batch, whole
@@ -38,6 +39,9 @@ class Timeline:
     values: Mapping[str, Spec]
     overwriting: tuple[str, ...] = ()
     ran_again: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Timeline: {counted(len(self.steps), 'event')} on top of {counted(len(self.residents), 'resident tensor')}>"
 
 
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:

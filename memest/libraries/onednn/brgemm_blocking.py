@@ -295,7 +295,7 @@ def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-@remembered(65_536, always=True)
+@remembered(16_384, always=True)
 def register_block(target: Target, rows: int, columns: int, depth: int, padded_rows: int = 0) -> tuple[int, int] | None:
     """(rows, vectors) of the result a brgemm kernel keeps in registers for a product of ``rows`` x ``depth`` x ``columns``.
 

@@ -1,0 +1,28 @@
+"""How results show themselves: a line where Python prints them, and in a notebook a table (:mod:`memest.render.html`)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+LONGEST = 40
+
+
+def short(text: str) -> str:
+    """``text`` in at most ``LONGEST`` characters, shortened in the middle, quoted."""
+    half = (LONGEST - 1) // 2
+    return repr(text if len(text) <= LONGEST else f"{text[:half]}…{text[-half:]}")
+
+
+def counted(n: int, thing: str) -> str:
+    """``1 layer``, ``1,024 layers``."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+class Shown:
+    """What a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        html: str = import_module("memest.render.html").shown(self)
+        return html
