@@ -42,9 +42,8 @@ def used(graph: memest.Graph) -> memest.Graph:
 def results() -> dict[str, Any]:
     graph = used(net())
     one = memest.estimate(graph, input_shape=SHAPES[0])
-    one.by_category(), one.live_sets.at(one.sizes), one.formula().short
     formula = one.formula()
-    formula.peak, formula.short, formula.layers
+    assert one.by_category() and one.live_sets.at(one.sizes) and formula.peak and formula.short and formula.layers
     return {
         "graph": graph,
         "estimate": one,

@@ -23,6 +23,10 @@ def run(
     dtype: o.Dtype = None,
     levers: o.Levers = None,
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
+    memory: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
+    ] = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     form: o.FormatOption = o.Format.text,
@@ -47,5 +51,5 @@ def run(
     from memest.render.fits import sweep_report
 
     request = requested(typed)
-    graph, found = swept(request, axes or (), skip)
+    graph, found = swept(request, axes or (), skip, memory, form)
     show(sweep_report(found, graph.name), form, output)

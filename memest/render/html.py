@@ -1,4 +1,4 @@
-"""A report as a piece of HTML for notebooks: no scripts, no styles but a few of its own. Names from a model are text, whatever they hold."""
+"""A report as a piece of HTML for notebooks, without scripts. Names from a model are text, whatever they hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from memest.estimate import Estimate
 from memest.planning.sweep import Sweep
 from memest.render.fits import sweep_report
-from memest.render.report import Report, Table, shown as cell
+from memest.render.report import Report, Table
+from memest.render.report import shown as cell
 from memest.render.reports import estimate_report, layers_report
 from memest.summary import layer_table
 

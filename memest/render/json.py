@@ -9,4 +9,5 @@ from memest.render.report import Report
 
 def render(report: Report) -> str:
     """The data, indented."""
-    return json.dumps(report.data, indent=2, ensure_ascii=False) + "\n"
+    data = report.data() if callable(report.data) else report.data
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

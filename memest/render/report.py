@@ -20,12 +20,13 @@ class Table:
 
     title: str
     columns: tuple[tuple[str, Kind], ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``facts`` and ``tables`` are for people, ``data`` is what JSON gives, ``sheet`` the one table of CSV; ``notes`` come last."""
+    """``facts`` and ``tables`` are for people, ``data`` (or what it gives when called) is what JSON gives, ``sheet`` the one table of CSV;
+    ``notes`` come last."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
