@@ -258,3 +258,34 @@ def test_caches_are_cleared() -> None:
     memest.clear_caches()
     assert not forward.cache_info().currsize and not graph.memo.shelf("summaries", 1)
     assert at_sizes(graph, "adam") == first
+
+
+MANY = """
+import itertools
+import memest
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def net(k):
+    b = memest.Builder(f"net{k}")
+    x = b.input("input", ("N", 3, "H", "W"))
+    x = b.layer("conv2d", x, out_channels=k % 97 + 1, kernel_size=3 if k % 2 else 5, padding=1)
+    x = b.layer("flatten", b.layer("adaptive_avg_pool2d", x, output_size=1), start_dim=1)
+    return b.build(b.layer("linear", x, out_features=k // 97 + 10))
+
+memest.estimate(net(0), input_shape=(2, 3, 32, 32)).peak_bytes
+OPTIMIZERS = ("sgd", "adam", "rmsprop", "adamw:foreach=true", "adagrad")
+before = resident()
+for k in range(10_000):
+    graph = net(k)
+    for shape, optimizer in itertools.product(((2, 3, 32, 32), (k % 7 + 1, 3, 64, 48)), OPTIMIZERS):
+        memest.estimate(graph, input_shape=shape, optimizer=optimizer).peak_bytes
+print(resident() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_estimates_leave_less_than_150_mib() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 150 * 2**20

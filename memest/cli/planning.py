@@ -20,7 +20,7 @@ from memest.timeline import bind
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
-WRITING = {Format.text: 0, Format.markdown: 0, Format.csv: 400, Format.json: 2_000}  # bytes a point, while a sweep is written
+WRITING = {Format.text: 0, Format.markdown: 0, Format.csv: 200, Format.json: 800}  # bytes a point, while a sweep is written
 
 
 def limit_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> int:

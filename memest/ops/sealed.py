@@ -20,7 +20,7 @@ from memest.tensor import Spec, channels_last_strides, is_channels_last, is_cont
 
 Kernel = Callable[..., Any]
 Bound = Callable[..., Any]
-REMEMBERED = 16_384
+REMEMBERED = 8_192
 
 
 @dataclass(frozen=True, slots=True)
