@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from memest.planning.sweep import Sweep as Sweep
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
+    from memest.remembered import clear_caches as clear_caches
     from memest.schema import dumps as dumps
     from memest.schema import load as load
     from memest.schema import loads as loads
@@ -74,6 +75,7 @@ _HOMES = {
     "Verdict": "memest.hardware",
     "advise": "memest.planning.advise",
     "budget": "memest.hardware",
+    "clear_caches": "memest.remembered",
     "compare": "memest.planning.compare",
     "dumps": "memest.schema",
     "estimate": "memest.estimate",

@@ -9,12 +9,14 @@ import ast
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from memest.errors import GraphError
+from memest.process import Lock
+from memest.remembered import kept
 
 _BINARY: dict[str, Callable[[int, int], int]] = {
     "+": operator.add,
@@ -31,8 +33,8 @@ MAX_DEPTH = 200
 MAX_LENGTH = 20_000
 LONG = 400
 
-
 _KNOWN: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+_MAKING = Lock()
 
 
 class Expr:
@@ -48,8 +50,9 @@ class Expr:
         key = (op, args)
         found = _KNOWN.get(key)
         if found is None:
-            found = _KNOWN[key] = object.__new__(cls)
-            found.op, found.args, found._text, found._rank = op, args, None, None
+            made = object.__new__(cls)
+            made.op, made.args, made._text, made._rank = op, args, None, None
+            found = _the_one(key, made)
         return found
 
     @property
@@ -107,7 +110,16 @@ class Expr:
         return f"Expr({self.text!r})"
 
     def __reduce__(self) -> Any:
-        return parse, (self.text,)
+        return Expr, (self.op, self.args)
+
+    def __deepcopy__(self, memo: Any) -> Expr:
+        return self
+
+
+def _the_one(key: Any, made: Expr) -> Expr:
+    """``made``, or what another thread made for the same ``key`` meanwhile."""
+    with _MAKING:
+        return _KNOWN.setdefault(key, made)
 
 
 def _rank(value: Any) -> str:
@@ -154,7 +166,7 @@ def symbol(name: str) -> Expr:
     return Expr("symbol", (name,))
 
 
-@lru_cache(maxsize=4096)
+@kept(4_096)
 def parse(text: str) -> Expr | int:
     """The expression written in ``text``: names, integers, ``+ - * // %``, ``max``, ``min``, parentheses. Nothing is executed."""
     if len(text) > MAX_LENGTH:
@@ -182,7 +194,7 @@ def _build(node: ast.AST, text: str, depth: int) -> Expr | int:
     raise GraphError(f"not an integer expression: {text!r}; use names, integers, + - * // % max min")
 
 
-@lru_cache(maxsize=16_384)
+@kept(16_384)
 def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
     """``a op b``, simplified: sums are linear forms with like terms merged, numbers are folded, exact divisions are carried out."""
     if isinstance(a, int) and isinstance(b, int):
@@ -329,10 +341,14 @@ class Opaque(Expr):
         key = (name, function, args)
         found = _KNOWN.get(key)
         if found is None:
-            found = _KNOWN[key] = object.__new__(cls)
-            found.op, found.args, found._text, found._rank, found.function = name, args, None, None, function
+            made = object.__new__(cls)
+            made.op, made.args, made._text, made._rank, made.function = name, args, None, None, function
+            found = _the_one(key, made)
         assert isinstance(found, Opaque)
         return found
+
+    def __reduce__(self) -> Any:
+        return Opaque, (self.op, self.function, self.args)
 
     def _print(self) -> str:
         return f"{self.op}{_nested_text(self.args)}"
@@ -368,22 +384,23 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 _NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_sinks: list[dict[Guard, None] | None] = [None]
+_SINK: ContextVar[dict[Guard, None] | None] = ContextVar("sink", default=None)
+_sink = _SINK.get
 
 
 @contextmanager
 def recording(guards: dict[Guard, None] | None) -> Iterator[None]:
     """Collect the comparisons that ``Dim``s take part in (None: collect nothing meanwhile)."""
-    _sinks.append(guards)
+    before = _SINK.set(guards)
     try:
         yield
     finally:
-        _sinks.pop()
+        _SINK.reset(before)
 
 
 def record(left: Expr, value: int) -> None:
     """Record that ``left`` equals ``value``, where somebody listens."""
-    sink = _sinks[-1]
+    sink = _sink()
     if sink is not None:
         sink[Guard("==", left, value)] = None
 
@@ -408,10 +425,13 @@ class Dim(int):
         self.expr = expr
         return self
 
+    def __getnewargs__(self) -> tuple[int, Expr]:  # type: ignore[override]
+        return int.__int__(self), self.expr
+
     def pin(self) -> int:
         """The plain number; what follows from it holds only where the size has this value."""
         value = int.__int__(self)
-        sink = _sinks[-1]
+        sink = _sink()
         if sink is not None:
             sink[Guard("==", self.expr, value)] = None
         return value
@@ -477,7 +497,7 @@ def _comparison(op: str) -> Callable[[Any, Any], Any]:
         if not isinstance(other, int):
             return compute(_plain_int(self), other)
         outcome = compute(_plain_int(self), _plain_int(other))
-        sink = _sinks[-1]
+        sink = _sink()
         if sink is not None:
             right = expression(other)
             if right != self.expr:

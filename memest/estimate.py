@@ -21,7 +21,9 @@ from memest.libraries.versions import Torch, torch_of, version_for
 from memest.losses import loss_named
 from memest.optimizers import optimizer_named
 from memest.precision import converted, dtype_of, floating_dtype
-from memest.program import LiveSets, Summary, compile_program
+from memest.program import MOST_PROGRAMS, LiveSets, Summary, compile_program, programs_of
+from memest.remembered import Restated, Shelf
+from memest.shown import Shown, counted, short
 from memest.tensor import Shape
 from memest.timeline import Recipe, Timeline, bind, play
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+MOST_SUMMARIES = 16_384  # of a graph
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
@@ -56,7 +59,7 @@ class Holding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Restated, Shown):
     """The memory one step needs. All sizes are bytes, exact for torch's CPU allocator."""
 
     graph: str
@@ -73,6 +76,11 @@ class Estimate:
     recipe: Recipe
     levers: tuple[str, ...]
     summary: Summary
+
+    def __repr__(self) -> str:
+        first, *others = ["x".join(map(str, shape)) for shape in self.input_shapes.values()]
+        shape = f"{first} and {counted(len(others), 'other input')}" if others else first
+        return f"<Estimate {short(self.graph)}, {self.mode}, {shape}: {self.peak_bytes:,} bytes>"
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -337,36 +345,39 @@ def prepare(
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
-    """The peak: played directly the first time, from the compiled program once a graph is estimated at several sizes."""
-    at = (recipe, tuple(sizes.items()))
-    known: dict[Any, Summary] = graph.memo.setdefault("summaries", {})
-    if at in known:
-        return known[at]
-    programs: list[LiveSets] = graph.memo.setdefault(("programs", recipe), [])
-    for program in programs:
+    """The peak: played directly the first times, from the compiled program once a graph is estimated at several sizes."""
+    known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
+    at = (recipe, tuple(sizes.values()))
+    return known.get(at) or known.keep(at, _summary(graph, shapes, sizes, recipe))
+
+
+def _summary(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
+    programs = programs_of(graph, recipe)
+    for program in programs.known:
         found = program.at(sizes)
         if found is not None:
             return found
-    if sum(played == recipe for played, _ in known) < DIRECT_PLAYS:
-        timeline = play(graph, shapes, sizes, recipe)
-        known[at] = read_peak(timeline)
-        return known[at]
-    compiled_here = compiled(graph, shapes, sizes, recipe)
-    found = None if compiled_here is None else compiled_here.at(sizes)
-    return read_peak(play(graph, shapes, sizes, recipe)) if found is None else found
+    programs.played += 1
+    if programs.played > DIRECT_PLAYS and len(programs.known) < MOST_PROGRAMS:
+        here = compiled(graph, shapes, sizes, recipe)
+        found = None if here is None else here.at(sizes)
+        if found is not None:
+            return found
+    return read_peak(play(graph, shapes, sizes, recipe))
 
 
 def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets | None:
     """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says."""
-    programs: list[LiveSets] = graph.memo.setdefault(("programs", recipe), [])
-    for program in programs:
-        if program.conditions.hold(sizes):
-            return program
-    program = compile_program(graph, shapes, sizes, recipe)
-    if program.at(sizes) != read_peak(play(graph, shapes, sizes, recipe)):
-        return None
-    programs.append(program)
-    return program
+    programs = programs_of(graph, recipe)
+    with graph.memo.busy:
+        for program in programs.known:
+            if program.conditions.hold(sizes):
+                return program
+        program = compile_program(graph, shapes, sizes, recipe)
+        if program.at(sizes) != read_peak(play(graph, shapes, sizes, recipe)):
+            return None
+        programs.known = (*programs.known, program)[-MOST_PROGRAMS:]
+        return program
 
 
 def read_peak(timeline: Timeline) -> Summary:
@@ -385,9 +396,7 @@ def highest_event(timeline: Timeline) -> tuple[int, int]:
 
 def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
     """UsageError where the network would take another path than the one described."""
-    conditions: Conditions | None = graph.memo.get("conditions")
-    if conditions is None:
-        conditions = graph.memo["conditions"] = reduced(graph.guards, sizes)
+    conditions: Conditions = graph.memo.find("conditions", None, 1, lambda: reduced(graph.guards, sizes))
     if not conditions.hold(sizes):
         broken = next(g for g in graph.guards if not g.holds(sizes))
         raise UsageError(

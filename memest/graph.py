@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memest.dims import Expr, Guard
+from memest.remembered import Memo
+from memest.shown import counted, short
 
 Items = tuple[tuple[str, Any], ...]
 Reference = str | None | tuple[str, ...]
@@ -91,7 +93,11 @@ class Graph:
     refused: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     torch: str | None = None
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False, hash=False)
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
+
+    def __repr__(self) -> str:
+        parts = counted(len(self.inputs), "input"), counted(len(self.layers), "layer"), counted(len(self.parameters), "parameter")
+        return f"<Graph {short(self.name)}: {', '.join(parts)}>"
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -108,7 +114,7 @@ class Graph:
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""
-        return replace(self, memo={}, **changes)
+        return replace(self, memo=Memo(), **changes)
 
 
 def default_drops(

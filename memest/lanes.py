@@ -254,7 +254,8 @@ for _name, _compare in _COMPARISONS.items():
 
 
 def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
-    """``function`` of each row of ``columns`` (int64, equally long), as a column. Columns of one value are given as plain numbers."""
+    """``function`` of each row of ``columns`` (int64, equally long), as a column. Columns of one value are given as plain numbers. A bound
+    is that of all lanes: where it is too large, halves of alike sizes have closer ones."""
     length = len(columns[0])
     result = np.empty(length, dtype=np.int64)
     pending = [np.arange(length)] if length else []
@@ -269,6 +270,10 @@ def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
                 value = function(*(_given(c[lanes]) for c in columns))
             except Split as split:
                 pending += [lanes[split.mask], lanes[~split.mask]]
+                continue
+            except TooLargeError:
+                alike = lanes[np.argsort(sum(np.log2(np.maximum(c[lanes], 1)) for c in columns), kind="stable")]
+                pending += [alike[: len(alike) // 2], alike[len(alike) // 2 :]]
                 continue
             result[lanes] = value.column if isinstance(value, Lanes) else value
     return result

@@ -26,13 +26,14 @@ def floating_dtype(name: str) -> str:
 
 def converted(graph: Graph, dtype: str) -> Graph:
     """``graph`` with its floating parameters, buffers and inputs in ``dtype``; remembered on ``graph``."""
-    known: dict[str, Graph] = graph.memo.setdefault("dtypes", {})
-    if dtype not in known:
-        parameters = tuple(replace(p, dtype=dtype) if p.dtype in FLOATING else p for p in graph.parameters)
-        inputs = tuple(replace(i, dtype=dtype) if i.dtype in FLOATING else i for i in graph.inputs)
-        same = parameters == graph.parameters and inputs == graph.inputs
-        known[dtype] = graph if same else graph.with_(parameters=parameters, inputs=inputs)
-    return known[dtype]
+    return graph.memo.find("dtypes", dtype, len(FLOATING), lambda: _converted(graph, dtype))
+
+
+def _converted(graph: Graph, dtype: str) -> Graph:
+    parameters = tuple(replace(p, dtype=dtype) if p.dtype in FLOATING else p for p in graph.parameters)
+    inputs = tuple(replace(i, dtype=dtype) if i.dtype in FLOATING else i for i in graph.inputs)
+    same = parameters == graph.parameters and inputs == graph.inputs
+    return graph if same else graph.with_(parameters=parameters, inputs=inputs)
 
 
 def dtype_of(graph: Graph) -> str:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.conditions import Conditions, reduced
 from memest.dims import Dim, Expr, Guard, Opaque, expression, linear, plain, recording, symbol
 from memest.graph import Graph
 from memest.ledger import Step, Storage
+from memest.remembered import Restated, kept
+from memest.shown import counted
 from memest.tensor import Shape, Spec
 from memest.timeline import Recipe, play
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXACT = 2**62
+MOST_RECIPES = 32  # of a graph, whose programs are kept
+MOST_PROGRAMS = 64  # of a recipe; sizes that none of them takes are played
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,8 @@ class Instant:
     inner: Opaque | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiveSets:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveSets(Restated):
     """What is alive at each instant that could be the peak, on top of ``resident`` bytes: as bytes (``coefficients`` of ``terms``), and as
     ``counts`` of tensors of each of the distinct ``sizes``. It holds where the ``conditions`` do."""
 
@@ -63,6 +67,9 @@ class LiveSets:
     residents: tuple[Storage, ...] = ()
     values: Mapping[str, Spec] = field(default_factory=dict)
     """The compiled step: what is there before it, its events and the values it names, with symbolic sizes."""
+
+    def __repr__(self) -> str:
+        return f"<LiveSets: {counted(len(self.instants), 'moment')}, {counted(len(self.terms), 'term')} of {', '.join(self.symbols)[:40]}>"
 
     @cached_property
     def sizes(self) -> tuple[int | Expr, ...]:
@@ -194,7 +201,22 @@ class LiveSets:
         return compile_sizes(self.terms, self.symbols)
 
 
-@lru_cache(maxsize=1024)
+class Programs:
+    """What is known of one recipe: how many sizes were played because no program took them, and the ``known`` programs."""
+
+    __slots__ = ("known", "played")
+
+    def __init__(self) -> None:
+        self.known: tuple[LiveSets, ...] = ()
+        self.played = 0
+
+
+def programs_of(graph: Graph, recipe: Recipe) -> Programs:
+    """The programs of ``graph`` for ``recipe``, remembered on the graph."""
+    return graph.memo.find("programs", recipe, MOST_RECIPES, Programs)
+
+
+@kept(1_024)
 def most(inner: Opaque | None) -> tuple[int | Expr, ...]:
     """Formulas of which the greatest is no less than what a sealed kernel holds (None: nothing)."""
     if inner is None:

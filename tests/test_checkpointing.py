@@ -19,6 +19,7 @@ from memest.graph import Graph, Segment
 from memest.libraries.cpu import Cpu
 from memest.ops.operator import Example
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.program import programs_of
 from memest.timeline import play
 
 torch = pytest.importorskip("torch")
@@ -154,7 +155,7 @@ def test_a_compiled_step_says_what_the_played_one_says(cpu: Cpu) -> None:
     for n, h, w in ((1, 64, 64), (2, 64, 64), (3, 64, 96), (4, 96, 64), (7, 128, 96), (2, 64, 160)):
         found = estimate(graph, input_shape=(n, 3, h, w), levers=levers, cpu=cpu)
         assert found.summary == read_peak(play(graph, found.input_shapes, found.sizes, found.recipe))
-    assert graph.memo[("programs", found.recipe)], "a step of many sizes is compiled"
+    assert programs_of(graph, found.recipe).known, "a step of many sizes is compiled"
 
 
 def test_segments_keep_less_and_run_again() -> None:

@@ -8,6 +8,7 @@ import memest
 from memest.errors import UnknownNameError, UsageError
 from memest.estimate import DIRECT_PLAYS, estimate, read_peak
 from memest.levers.table import LEVERS, setting, settings
+from memest.program import programs_of
 from memest.timeline import play
 
 EXAMPLES: dict[str, str] = {
@@ -66,7 +67,7 @@ def test_estimates_at_many_sizes_are_what_playing_them_says(name: str) -> None:
     for est in found:
         assert est.summary == read_peak(play(est.played, est.input_shapes, est.sizes, est.recipe))
     assert len(SHAPES) > DIRECT_PLAYS + 1
-    assert any(key[0] == "programs" and programs for key, programs in found[0].played.memo.items() if isinstance(key, tuple))
+    assert any(programs_of(e.played, e.recipe).known for e in found)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

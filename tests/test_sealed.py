@@ -178,6 +178,12 @@ def test_choices_are_each_lanes_own() -> None:
     assert by_lanes(search, [a, b]).tolist() == [search(int(x), int(y)) for x, y in zip(a, b, strict=True)]
 
 
+def test_small_lanes_beside_large_ones_are_counted_exactly() -> None:
+    """Each product fits; the bounds of all together do not."""
+    a, b = np.array([1, 2**40, 3, 2**20, 5, 6, 2**50, 7]), np.array([2**40, 1, 2**20, 3, 6, 5, 4, 2**30])
+    assert by_lanes(lambda x, y: x * y, [a, b]).tolist() == [int(x) * int(y) for x, y in zip(a, b, strict=True)]
+
+
 def test_lanes_split_where_they_differ_and_never_wrap() -> None:
     lanes = Lanes(np.array([1, 2], dtype=np.int64), 2)
     with pytest.raises(Split):

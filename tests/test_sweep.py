@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import memest
+from memest.cli.app import main
 from memest.dims import parse_guard
 from memest.errors import UsageError
 from memest.planning import peaks as finding
@@ -73,7 +77,7 @@ def test_a_few_sizes_are_played_one_by_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(finding, "FEW", 12)
     graph = memest.model("resnet18")
     found = memest.sweep(graph, batch=[1, 2, 4], H=[33, 64], W=[64])
-    assert not any(key[0] == "pieces" and pieces for key, pieces in graph.memo.items() if isinstance(key, tuple))
+    assert not any(pieces.known for pieces in graph.memo.shelf("pieces", 1).values())
     assert all(alone(memest.model("resnet18"), row).peak_bytes == row["peak_bytes"] for row in found.rows())
 
 
@@ -83,6 +87,82 @@ def test_parts_are_the_whole() -> None:
     parts = list(memest.sweeps(graph, at_once=4, **axes))
     whole = memest.sweep(graph, **axes)
     assert len(parts) > 3 and np.concatenate([p["peak_bytes"] for p in parts]).tolist() == whole["peak_bytes"].tolist()
+
+
+@pytest.mark.parametrize("part", [1, 7, 1000])
+def test_a_whole_made_of_parts_is_the_same(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are skipped, columns of names, and a column that leaves int64 on the way."""
+    graph = memest.model(SMALL)
+    axes: dict[str, Any] = {"batch": [1, 2, 2**31 - 1, 3], "H": [16, 17, 2**20, 18], "W": [16, 2**20], "mode": ["train", "infer"]}
+    whole = memest.sweep(graph, **axes, invalid="skip")
+    monkeypatch.setattr(sweeping, "PART", part)
+    found = memest.sweep(graph, **axes, invalid="skip")
+    assert found == whole and found["peak_bytes"].dtype == object and 17 not in found["H"]
+
+
+def test_a_sweep_that_does_not_fit_is_refused_at_once() -> None:
+    graph = memest.model(SMALL)
+    axes: dict[str, Any] = {"batch": range(1, 10**6), "spatial": range(16, 512, 4)}
+    with pytest.raises(UsageError, match=r"123,999,876 points take about 4.87 GiB .* 1.00 GiB may be used.*memest.sweeps.*memory="):
+        memest.sweep(graph, **axes, memory="1GiB")
+    assert memest.sweep(graph, batch=range(1, 4), spatial=16, memory=3 * 40).points == 3
+    with pytest.raises(UsageError, match="3 points take about 120 B"):
+        memest.sweep(graph, batch=range(1, 4), spatial=16, memory=3 * 40 - 1)
+
+
+def test_the_command_counts_what_it_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", SMALL, "--axis", "batch=1..1000", "--axis", "H=W=16..64:4", "--memory", "1MiB"]
+    assert main(command) == 0
+    capsys.readouterr()
+    for form in ("csv", "json"):
+        assert main([*command, "--format", form]) == 2
+        out, err = capsys.readouterr()
+        assert not out and err.count("\n") == 1 and "13,000 points take about" in err and "--memory" in err
+
+
+LIMITED = """
+import resource
+import memest
+from memest.process import available_bytes
+
+graph = memest.model("unet2d:base_filters=4,levels=2")
+memest.sweep(graph, batch=range(1, 40), spatial=[16, 20])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+assert available_bytes() <= 2**30
+for how in ({}, {"memory": "1TiB"}):
+    try:
+        memest.sweep(graph, batch=range(1, 10**6), spatial=range(16, 3000, 4), **how)
+    except memest.UsageError as e:
+        print(e)
+"""
+
+
+def test_a_limit_of_the_process_is_seen_before_and_met_in_words() -> None:
+    """The second time more is allowed than there is."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "points take about 28.04 GiB" in first and "1.00 TiB may be used" in second
+
+
+MEASURED = """
+import resource
+import memest
+
+graph = memest.model("unet2d:base_filters=4,levels=2")
+memest.sweep(graph, batch=range(1, 40), spatial=[16, 20])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = memest.sweep(graph, batch=range(1, 50_001), spatial=range(16, 256, 4))
+print(found.points, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_takes_what_it_says() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURED], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    points, grown = map(int, done.stdout.split())
+    assert points == 3_000_000 and grown <= 40 * points + sweeping.WORKING
 
 
 def test_sizes_that_cannot_run_are_named_or_left_out() -> None:
@@ -122,8 +202,8 @@ def test_bad_axes_are_refused_by_name(axes: dict[str, Any], said: str) -> None:
         memest.sweep(memest.model(SMALL), **axes)
 
 
-def test_the_bound_on_points_is_said() -> None:
-    assert sweeping.MOST_POINTS >= 10**6
+def test_the_bound_on_an_axis_is_said() -> None:
+    assert sweeping.MOST_VALUES >= 10**6
 
 
 def test_sizes_with_a_single_value_need_not_be_given() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise
-from typing import Any
 
 from memest.checkpoints.modules import blocks_of, named
 from memest.checkpoints.search import Cut, Model, Segments, cuts_of
@@ -22,6 +21,7 @@ from memest.timeline.parallel import Shard
 RUNGS = 12  # limits between the least and the plain peak that the search is asked for, closer together near the least
 NEAR = (1.03, 1.015, 1.0, 0.985, 0.97, 0.94)  # the model errs by some percent: limits around a budget
 PLAYS = 40  # small changes that are tried at most
+MOST_CHOICES = 1_024
 COUNTS = (2, 3, 4, 6, 8, 12, 16)  # equal parts that are tried, too
 
 
@@ -46,11 +46,8 @@ class Choice:
 def choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, budget: int | None) -> Choice:
     """The segments that need the fewest operations run again within ``budget`` bytes; where none keep to it, or without a budget, those
     that need the least memory."""
-    known: dict[Any, Choice] = graph.memo.setdefault("choices", {})
     at = (recipe, tuple(sizes.items()), budget)
-    if at not in known:
-        known[at] = _choose(graph, shapes, sizes, recipe, budget)
-    return known[at]
+    return graph.memo.find("choices", at, MOST_CHOICES, lambda: _choose(graph, shapes, sizes, recipe, budget))
 
 
 def _choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, budget: int | None) -> Choice:

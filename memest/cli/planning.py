@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memest.cli.options import Format
 from memest.cli.request import Request, bind_shapes, check_names, limits, open_with_inputs, parse_inputs, runtime_of
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
@@ -14,12 +15,13 @@ from memest.hardware import Hardware
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
-from memest.planning.sweep import SETTINGS, Sweep, sweep
+from memest.planning.sweep import SETTINGS, Sweep, product_of
 from memest.sources import is_torch, open_model
 from memest.timeline import bind
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
+WRITING = {Format.text: 0, Format.markdown: 0, Format.csv: 200, Format.json: 800}  # bytes a point, while a sweep is written
 
 
 def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
@@ -54,8 +56,8 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
     return graph, found
 
 
-def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Sweep]:
-    """The graph, and the peaks over ``axes`` (texts such as ``batch=1..64``)."""
+def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None, form: Format) -> tuple[Graph, Sweep]:
+    """The graph, and the peaks over ``axes`` (texts such as ``batch=1..64``), where they and what is written of them fit ``memory``."""
     check_names(request)
     if not axes:
         raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
@@ -66,7 +68,7 @@ def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Swe
         "dtype": request.dtype,
     }
     graph = _opened(request)
-    ties: list[tuple[tuple[str, ...], list[int]]] = []
+    ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
     for text in axes:
         names, equals, values = text.rpartition("=")
         if not equals or not names or not values:
@@ -78,7 +80,7 @@ def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Swe
     varied = {s for group, _ in ties for s in group}
     batch, sizes = _fixed(graph, request, varied)
     fixed = {**sizes, **({} if batch is None else {str(batch_symbol(graph)): batch})}
-    return graph, sweep(
+    asked = product_of(
         graph,
         axes=[*ties, *(((name,), [n]) for name, n in fixed.items())],
         levers=request.levers,
@@ -86,6 +88,7 @@ def swept(request: Request, axes: Sequence[str], skip: bool) -> tuple[Graph, Swe
         invalid="skip" if skip else "raise",
         **settings,
     )
+    return graph, asked.whole(memory, WRITING[form])
 
 
 def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:
@@ -138,7 +141,7 @@ def _fixed(graph: Graph, request: Request, varied: set[str]) -> tuple[int | None
     return sizes.pop(str(first), None), sizes
 
 
-def _numbers(text: str, whole: str) -> list[int]:
+def _numbers(text: str, whole: str) -> Sequence[int]:
     """``1,2,4``, ``1..64`` or ``32..512:32``."""
     found = _RANGE.fullmatch(text)
     if found:
@@ -148,7 +151,7 @@ def _numbers(text: str, whole: str) -> list[int]:
             raise UsageError(f"--axis {whole!r}: {len(values):,} values; give a step (first..last:step), at most {MOST_VALUES:,} values")
         if not values:
             raise UsageError(f"--axis {whole!r}: an empty range; write first..last or first..last:step")
-        return list(values)
+        return values
     parts = [p.strip() for p in text.split(",")]
     if not all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts):
         hint = did_you_mean(whole.partition("=")[0], SETTINGS)

@@ -24,6 +24,10 @@ def run(
     device: o.Device = "cpu",
     levers: o.Levers = None,
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
+    memory: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
+    ] = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
@@ -50,5 +54,5 @@ def run(
 
     form = agreed(form, output)
     request = requested(typed)
-    graph, found = swept(request, axes or (), skip)
+    graph, found = swept(request, axes or (), skip, memory, form)
     show(sweep_report(found, graph.name), form, output)

@@ -18,7 +18,8 @@ from memest.formulas.domain import Domain, domain
 from memest.formulas.regime import Regime, dominant, regime
 from memest.formulas.symbolic import Translator, largest, size
 from memest.names import visible
-from memest.program import LiveSets
+from memest.program import LiveSets, programs_of
+from memest.remembered import Restated
 
 if TYPE_CHECKING:
     from memest.estimate import Estimate
@@ -37,10 +38,13 @@ class LayerForm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Formula:
+class Formula(Restated):
     """The peak and its parts as functions of the sizes, around those of ``estimate``."""
 
     estimate: Estimate
+
+    def __repr__(self) -> str:
+        return f"<Formula of {self.estimate!r}>"
 
     @property
     def program(self) -> LiveSets:
@@ -117,7 +121,7 @@ class Formula:
     @property
     def pieces(self) -> tuple[tuple[str, ...], ...]:
         """The conditions of every piece that was needed so far."""
-        known: list[LiveSets] = self.estimate.played.memo.get(("programs", self.estimate.recipe), [])
+        known = programs_of(self.estimate.played, self.estimate.recipe).known
         return tuple(p.conditions.texts for p in ([self.program] if self.program not in known else known))
 
     @cached_property

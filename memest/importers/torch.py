@@ -19,8 +19,10 @@ from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mea
 from memest.graph import Graph, Layer
 from memest.importers.torch_recording import Recorder
 from memest.importers.torch_state import as_it_was
+from memest.process import Lock
 from memest.timeline import operator_named
 
+_ONE_AT_A_TIME = Lock()  # a recording has hooks on every module of the process, and lends its module other parameters
 MODES = ("train", "infer")
 
 
@@ -36,6 +38,8 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the module's own code, UsageError for a ``module`` or
     an ``example`` that is none; each names the module's path and the line of its code.
+
+    Threads that record wait for one another. The module itself must not run in another thread meanwhile; any other may.
     """
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
@@ -50,15 +54,16 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
         with _in_eval_mode(module):
             return _recorded(module, positional, keywords, title, gradients=False)
 
-    if mode == "train":
-        graph = training().graph
-    elif mode == "infer":
-        graph = inference().graph
-    elif module.training:
-        graph = _both(training, inference)
-    else:
-        alone = inference()
-        graph = _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
+    with _ONE_AT_A_TIME:
+        if mode == "train":
+            graph = training().graph
+        elif mode == "infer":
+            graph = inference().graph
+        elif module.training:
+            graph = _both(training, inference)
+        else:
+            alone = inference()
+            graph = _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
     return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
 
 

@@ -45,7 +45,6 @@ class Listener(Protocol):
         """The error that says that ``what`` has no rule, with the place."""
 
 
-_recording = threading.RLock()  # torch's functions are replaced once at a time
 _here = threading.local()
 
 
@@ -57,20 +56,19 @@ def _listener() -> Listener | None:
 @contextmanager
 def watching(listener: Listener, gradients: bool) -> Iterator[None]:
     """``listener`` is told what happens in this thread; ``gradients`` says whether the forward runs with them. One forward is recorded at
-    a time: other threads wait."""
-    with _recording:
-        outer, _here.listener = _listener(), listener
-        _here.hooks = _saved_tensors_hooks()
-        try:
-            with ExitStack() as stack:
-                if outer is None:
-                    stack.enter_context(_replaced())
-                stack.enter_context(torch.inference_mode(False))
-                stack.enter_context(torch.autocast("cpu", enabled=False))
-                stack.enter_context(torch.set_grad_enabled(gradients))
-                yield
-        finally:
-            _here.listener = outer
+    a time: the caller sees to that."""
+    outer, _here.listener = _listener(), listener
+    _here.hooks = _saved_tensors_hooks()
+    try:
+        with ExitStack() as stack:
+            if outer is None:
+                stack.enter_context(_replaced())
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(torch.set_grad_enabled(gradients))
+            yield
+    finally:
+        _here.listener = outer
 
 
 @contextmanager

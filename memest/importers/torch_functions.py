@@ -38,7 +38,7 @@ def without_dispatch(func: types.FunctionType) -> Callable[..., Any]:
         closure = tuple(types.CellType(held if held is func else _inner(held)) for held in cells) if cells else None
         body = types.FunctionType(func.__code__, {**func.__globals__, **_BLIND}, func.__name__, func.__defaults__, closure)
         body.__kwdefaults__ = func.__kwdefaults__
-        _BODIES[func] = body
+        body = _BODIES.setdefault(func, body)
     return body
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, one_of
@@ -20,6 +21,8 @@ from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.tensor import Shape
 from memest.timeline.recipe import Recipe
+
+MOST_PULLED = 256
 
 LEVERS: dict[str, Lever] = {
     "freeze": FREEZE,
@@ -126,12 +129,12 @@ def settings(texts: Sequence[str], mode: str) -> tuple[Setting, ...]:
 def pull(graph: Graph, recipe: Recipe, chosen: Sequence[Setting]) -> tuple[Graph, Recipe]:
     """The graph and the recipe with ``chosen`` pulled, in the order of the table. Changed graphs are remembered on ``graph``."""
     for s in chosen:
-        known = graph.memo.setdefault("levers", {})
-        at = (s.name, s.options, recipe)
-        if at not in known:
-            known[at] = s.lever.change(graph, recipe, dict(s.options))
-        graph, recipe = known[at]
+        graph, recipe = graph.memo.find("levers", (s.name, s.options, recipe), MOST_PULLED, partial(_pulled, graph, recipe, s))
     return graph, recipe
+
+
+def _pulled(graph: Graph, recipe: Recipe, chosen: Setting) -> tuple[Graph, Recipe]:
+    return chosen.lever.change(graph, recipe, dict(chosen.options))
 
 
 def fit(graph: Graph, recipe: Recipe, chosen: Sequence[Setting], shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:

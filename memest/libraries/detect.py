@@ -7,10 +7,10 @@ On systems that do not tell, a common server core stands in (:class:`memest.libr
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from pathlib import Path
 
 from memest.libraries.cpu import Cpu, Isa
+from memest.remembered import kept
 
 _SIZES = {"K": 1024, "M": 1024 * 1024}
 
@@ -22,7 +22,7 @@ def detected() -> Cpu:
     return _detected(limit.upper(), int(threads) if threads.isdigit() and int(threads) > 0 else 0)
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _detected(limit: str, threads: int) -> Cpu:
     caches = _caches()
     default = Cpu()

@@ -5,17 +5,18 @@ Traces depend on metadata alone, so they are remembered: the fifty equal blocks 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from memest.libraries.cpu import Cpu
 from memest.libraries.versions import Version
 from memest.ops.tape import Tape, Tensor, Trace
+from memest.remembered import kept
 from memest.tensor import Spec
 
 Arguments = tuple[Spec | tuple[Spec, ...] | None, ...]
 Items = tuple[tuple[str, Any], ...]
 Kinds = tuple[type, ...]
+TRACES = 4_096
 
 
 def kinds_of(attributes: Items) -> Kinds:
@@ -23,7 +24,7 @@ def kinds_of(attributes: Items) -> Kinds:
     return tuple([type(value) for _, value in attributes])
 
 
-@lru_cache(maxsize=20_000)
+@kept(TRACES)
 def forward(
     op: str,
     arguments: Arguments,
@@ -56,7 +57,7 @@ def forward(
     return tape.finish(flat, outputs)
 
 
-@lru_cache(maxsize=20_000)
+@kept(TRACES)
 def backward(
     op: str,
     saved: tuple[tuple[str, Spec], ...],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
@@ -17,11 +16,12 @@ from memest.each import greatest
 from memest.libraries.cpu import Cpu
 from memest.libraries.versions import Version
 from memest.ops.tape import Tape, Tensor, Trace
+from memest.remembered import kept
 from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
 
 Kernel = Callable[..., Any]
 Bound = Callable[..., Any]
-REMEMBERED = 65_536
+REMEMBERED = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class InnerPeak:
         return list(operands), dict(attributes)
 
 
-@lru_cache(maxsize=REMEMBERED)
+@kept(REMEMBERED)
 def _inner_peak(peak: InnerPeak, sizes: tuple[int, ...]) -> int:
     found: int = peak.play(sizes)
     return found
@@ -137,7 +137,7 @@ def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
     return value
 
 
-@lru_cache(maxsize=REMEMBERED)
+@kept(REMEMBERED)
 def _filler(value: Any) -> Callable[[Sequence[Any]], Any]:
     """Puts sizes where ``value`` has a :class:`Size`; what has none is left as it is."""
     if isinstance(value, Size):

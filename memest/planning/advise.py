@@ -22,6 +22,8 @@ from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.planning.progress import tell
+from memest.shown import counted, short
+from memest.units import format_bytes
 
 FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu", "torch")
 
@@ -38,6 +40,9 @@ class Option:
     price: str
     estimate: Estimate
     saved_bytes: int
+
+    def __repr__(self) -> str:
+        return f"<Option {short(', '.join(self.changes))}: {self.peak_bytes:,} bytes>"
 
     @property
     def peak_bytes(self) -> int:
@@ -72,6 +77,11 @@ class Advice:
     refused: tuple[Refusal, ...]
     largest_batch: int | None = None
     largest_batch_combined: int | None = None
+
+    def __repr__(self) -> str:
+        budget, peak = format_bytes(self.budget_bytes), format_bytes(self.reached.peak_bytes)
+        verdict = "fits" if self.fits else "does not fit"
+        return f"<Advice: {peak} {verdict} {budget} with {counted(len(self.combined), 'change')}; {len(self.alone):,} tried>"
 
     @property
     def reached(self) -> Estimate:

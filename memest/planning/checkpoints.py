@@ -17,6 +17,7 @@ from memest.errors import MemestError, UsageError
 from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Segment
 from memest.names import visible
+from memest.shown import counted, short
 from memest.units import format_bytes, parse_budget
 
 
@@ -28,6 +29,9 @@ class CheckpointPlan:
     budget_bytes: int | None
     chosen: Option
     alternatives: tuple[Option, ...]
+
+    def __repr__(self) -> str:
+        return f"<CheckpointPlan {short(self.plain.graph)}: {counted(len(self.segments), 'segment')}, {self.peak_bytes:,} bytes>"
 
     @property
     def segments(self) -> tuple[Segment, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memest.estimate import CATEGORIES, Estimate
+from memest.shown import short
 
 Side = Literal["both", "a", "b"]
 
@@ -39,6 +40,9 @@ class Comparison:
     b: Estimate
     categories: tuple[ComparedRow, ...]
     layers: tuple[ComparedRow, ...]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {short(self.a.graph)} and {short(self.b.graph)}: {self.peak_difference:+,} bytes>"
 
     @property
     def peak_difference(self) -> int:

@@ -23,6 +23,8 @@ from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
 from memest.program import LiveSets
+from memest.shown import counted
+from memest.units import format_bytes
 
 LARGEST = 2**31 - 1
 FIRST_TRIED = 512
@@ -50,6 +52,14 @@ class Fit:
     next_bytes: int | None
     smallest: Estimate | None
     front: tuple[Fit, ...] = ()
+
+    def __repr__(self) -> str:
+        budget = format_bytes(self.budget_bytes)
+        if self.sizes is None or self.peak_bytes is None:
+            return f"<Fit: nothing fits {budget}>"
+        found = ", ".join(f"{'='.join(group)}={self.sizes[group[0]]:,}" for group in self.varied)
+        others = f", the first of {counted(len(self.front), 'pair')}" if self.front else ""
+        return f"<Fit: {found} needs {format_bytes(self.peak_bytes)} of {budget}{others}>"
 
     @property
     def claim(self) -> Claim:

@@ -22,16 +22,16 @@ from memest.estimate import Job, check_guards, read_peak
 from memest.lanes import by_lanes
 from memest.libraries.onednn.rough import End, Rough
 from memest.planning.progress import tell
-from memest.process import on_one_core, undisturbed
-from memest.program import EXACT, LiveSets, Summary, compile_program, compile_sizes
+from memest.program import EXACT, MOST_RECIPES, LiveSets, Summary, compile_program, compile_sizes
 from memest.tensor import Shape
 from memest.timeline import bind, play
 
 Column = NDArray[Any]
-CHUNK = 8_192
+CHUNK = 8_000  # rows of no power of two bytes, which caches would take for one another
 EXACT_FLOAT = 2**53
 MOST_PIECES = 64
 FEW = 12  # rows that are played one by one sooner than a step is compiled for them
+ALONE = 1 << 18  # multiplications of a product that a BLAS leaves to the calling thread (OpenBLAS interface/gemm.c)
 DENSE = 1 << 22  # keys below it are told apart by a table, not by sorting
 
 
@@ -54,32 +54,22 @@ class Peaks:
 
 def peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
     """The peak of ``job`` at each row of ``sizes`` (int64 columns by symbol, equally long, at least one row)."""
-    with undisturbed(), on_one_core():
-        return _peaks(job, sizes)
-
-
-def _peaks(job: Job, sizes: Mapping[str, Column]) -> Peaks:
     result = _Result(len(next(iter(sizes.values()))))
-    pieces: list[Piece] = job.graph.memo.setdefault(("pieces", job.recipe), [])
     pending = result.outside(job, sizes)
-    number = 0
+    known = _pieces(job).known
+    for piece in known:
+        pending = result.take(piece, sizes, pending)
+    number = len(known)
     while len(pending):
-        if number == len(pieces):
-            if number >= MOST_PIECES or len(pending) <= FEW:
-                result.one_by_one(job, sizes, pending)
-                break
-            pieces.append(_compiled(job, _row(sizes, pending[0])))
-        piece = pieces[number]
+        if number >= MOST_PIECES or len(pending) <= FEW:
+            result.one_by_one(job, sizes, pending)
+            break
         number += 1
-        mask = hold(piece.conditions, {s: c[pending] for s, c in sizes.items()})
-        if number == len(pieces) and not mask[0]:
-            result.one_by_one(job, sizes, pending[:1])
-            mask[0] = True
-            pending = pending[1:]
-            continue
-        rows, pending = pending[mask], pending[~mask]
-        if len(rows):
-            result.fill(piece, sizes, rows)
+        left = result.take(piece_at(job, _row(sizes, pending[0])), sizes, pending)
+        if len(left) and left[0] == pending[0]:
+            result.one_by_one(job, sizes, left[:1])
+            left = left[1:]
+        pending = left
     return result.finished()
 
 
@@ -112,7 +102,16 @@ class _Result:
                 self.refused.append(Refused(rows[~inside], e))
         return rows[inside]
 
-    def fill(self, piece: Piece, sizes: Mapping[str, Column], rows: Column) -> None:
+    def take(self, piece: Piece, sizes: Mapping[str, Column], pending: Column) -> Column:
+        """Fill those of the ``pending`` rows at which ``piece`` holds; the others."""
+        if not len(pending):
+            return pending
+        mask = hold(piece.conditions, {s: c[pending] for s, c in sizes.items()})
+        if mask.any():
+            self._fill(piece, sizes, pending[mask])
+        return pending[~mask]
+
+    def _fill(self, piece: Piece, sizes: Mapping[str, Column], rows: Column) -> None:
         """The rows at which ``piece`` holds."""
         if piece.live is None:
             assert piece.error is not None
@@ -158,14 +157,29 @@ def _shapes(job: Job, sizes: Mapping[str, int]) -> tuple[dict[str, Shape], dict[
     return shapes, bind(job.graph.inputs, shapes)
 
 
+class _Pieces:
+    """What is known of one recipe."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known: tuple[Piece, ...] = ()
+
+
+def _pieces(job: Job) -> _Pieces:
+    return job.graph.memo.find("pieces", job.recipe, MOST_RECIPES, _Pieces)
+
+
 def piece_at(job: Job, sizes: Mapping[str, int]) -> Piece:
     """The piece that holds at these sizes, remembered on the graph."""
-    pieces: list[Piece] = job.graph.memo.setdefault(("pieces", job.recipe), [])
-    for piece in pieces:
-        if piece.conditions.hold(sizes):
-            return piece
-    pieces.append(_compiled(job, sizes))
-    return pieces[-1]
+    pieces = _pieces(job)
+    with job.graph.memo.busy:
+        for piece in pieces.known:
+            if piece.conditions.hold(sizes):
+                return piece
+        piece = _compiled(job, sizes)
+        pieces.known = (*pieces.known, piece)[-MOST_PIECES:]
+        return piece
 
 
 def _compiled(job: Job, sizes: Mapping[str, int]) -> Piece:
@@ -176,7 +190,7 @@ def _compiled(job: Job, sizes: Mapping[str, int]) -> Piece:
         check_guards(job.graph, at)
         live = compile_program(job.graph, shapes, at, job.recipe, guards)
     except MemestError as e:
-        return Piece(reduced(guards, sizes), None, e)
+        return Piece(reduced(guards, sizes), None, e.with_traceback(None))
     return Piece(live.conditions, live, None)
 
 
@@ -246,11 +260,11 @@ def _evaluate(live: LiveSets, sizes: Mapping[str, Column]) -> tuple[Column, Colu
         terms = np.ones((len(live.terms) + 1, rows.stop - start))
         for i, t in enumerate(live.array_terms({s: c[rows] for s, c in sizes.items()})):
             terms[i] = t
-        resident[rows] = base @ terms
+        resident[rows] = np.einsum("t,tn->n", base, terms)
         if not len(coefficients):
             continue
         near = _contenders(coefficients, bounds, owners, terms)
-        alive = coefficients[near] @ terms
+        alive = product(coefficients[near], terms)
         highest = alive.max(axis=0)
         best[rows] = highest
         inners = [live.instants[instant].inner for instant in near]
@@ -275,7 +289,7 @@ class _Top:
 
     def at(self, terms: Column) -> Column:
         """Bytes for columns of terms."""
-        return np.asarray((self._rows @ terms[self._used]).max(axis=0))
+        return np.asarray(product(self._rows, terms[self._used]).max(axis=0))
 
 
 @dataclass(frozen=True)
@@ -299,9 +313,26 @@ def _contenders(coefficients: Column, bounds: Column, owners: Column, terms: Col
     ratios = terms / measure
     least, most = ratios.min(axis=1), ratios.max(axis=1)
     middle = terms[:, terms.shape[1] // 2]
-    ahead = bounds - coefficients[np.argmax(coefficients @ middle)]
-    highest = np.maximum(ahead, 0) @ most + np.minimum(ahead, 0) @ least
-    return np.unique(owners[highest >= -1e-9 * (abs(ahead) @ most)])
+    ahead = bounds - coefficients[np.argmax(_dots(coefficients, middle))]
+    highest = _dots(np.maximum(ahead, 0), most) + _dots(np.minimum(ahead, 0), least)
+    return np.unique(owners[highest >= -1e-9 * _dots(abs(ahead), most)])
+
+
+def product(matrix: Column, columns: Column) -> Column:
+    """``matrix @ columns`` in blocks of columns so small that BLAS wakes no threads: they are the host program's."""
+    count, width = columns.shape[1], ALONE // max(matrix.size, 1)
+    if len(matrix) == 1 or width == 0:
+        return np.asarray(np.einsum("mt,tn->mn", matrix, columns))
+    if width >= count:
+        return np.asarray(matrix @ columns)
+    found = np.empty((len(matrix), count))
+    for start in range(0, count, width):
+        found[:, start : start + width] = matrix @ columns[:, start : start + width]
+    return found
+
+
+def _dots(matrix: Column, column: Column) -> Column:
+    return np.asarray(np.einsum("mt,t->m", matrix, column))
 
 
 def _answer(asked: Mapping[Opaque, Sequence[_Question]], sizes: Mapping[str, Column], best: Column) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import Any
 
@@ -23,25 +23,42 @@ from memest.libraries.versions import Torch, torch_of, version_for
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
 from memest.planning.progress import tell
+from memest.process import available_bytes
+from memest.shown import Shown, counted
+from memest.units import format_bytes, parse_budget
 
 Column = NDArray[Any]
-MOST_POINTS = 50_000_000
+MOST_VALUES = 50_000_000  # of an axis
+PART = 1 << 18  # points computed at once
+WORKING = 256 * 1024**2  # bytes: what computing a part takes at most, beside the columns
+BLOCK = 10_000  # rows made into Python's numbers at once
 SETTINGS = ("mode", "optimizer", "loss", "dtype")
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep(Mapping[str, Column]):
+class Sweep(Mapping[str, Column], Shown):
     """Columns of equal length, one row a configuration: the sizes by name (``batch`` for the batch), the other settings that were
     swept, ``resident_bytes`` and ``peak_bytes``. Bytes are int64 where they fit, else Python ints. ``torch`` is the one they speak of."""
 
     columns: Mapping[str, Column]
     torch: Torch
 
+    def __repr__(self) -> str:
+        if not self.points:
+            return "<Sweep: no configurations>"
+        least, most = (format_bytes(int(end)) for end in (self["peak_bytes"].min(), self["peak_bytes"].max()))
+        return f"<Sweep: {counted(self.points, 'configuration')}, {least} to {most}>"
+
     def __getitem__(self, name: str) -> Column:
         try:
             return self.columns[name]
         except KeyError:
             raise UsageError(f"the sweep has no column {name!r}{did_you_mean(name, self.columns)}") from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sweep):
+            return NotImplemented
+        return list(self) == list(other) and all(np.array_equal(c, other[name]) for name, c in self.items())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
@@ -62,14 +79,16 @@ class Sweep(Mapping[str, Column]):
     def rows(self) -> Iterator[dict[str, Any]]:
         """One plain mapping a configuration."""
         names = list(self.columns)
-        for values in zip(*(c.tolist() for c in self.columns.values()), strict=True):
-            yield dict(zip(names, values, strict=True))
+        for start in range(0, self.points, BLOCK):
+            for values in zip(*(c[start : start + BLOCK].tolist() for c in self.columns.values()), strict=True):
+                yield dict(zip(names, values, strict=True))
 
     def to_csv(self) -> str:
         """Comma-separated text with a heading."""
-        lines = [",".join(self.columns)]
-        lines += [",".join(map(str, row.values())) for row in self.rows()]
-        return "\n".join(lines) + "\n"
+        blocks, rows = [",".join(self.columns)], self.rows()
+        while block := [",".join(map(str, row.values())) for row in islice(rows, BLOCK)]:
+            blocks.append("\n".join(block))
+        return "\n".join(blocks) + "\n"
 
     def to_json(self) -> str:
         """``{"torch": {…}, "columns": {name: [values]}}``."""
@@ -98,6 +117,7 @@ def sweep(
     cpu: Cpu | None = None,
     torch: str | None = None,
     invalid: str = "raise",
+    memory: int | str | None = None,
     **sizes: Any,
 ) -> Sweep:
     """The peak of every combination of the values given.
@@ -107,15 +127,23 @@ def sweep(
     ``optimizer``, ``loss`` and ``dtype`` are names or sequences of names. The last axis varies fastest; axes come in the order batch,
     spatial, axes, sizes, names.
 
-    ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``.
-    Raises UsageError for an empty axis, an unknown or missing size, or more than ``MOST_POINTS`` points: use :func:`sweeps` then.
+    ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``. ``memory``
+    is what the sweep itself may take, in bytes or as text such as ``8GiB``; what is available when left out. It takes 8 bytes a point
+    and column, and up to ``WORKING`` more.
+    Raises UsageError for an empty axis, an unknown or missing size, and, before anything is computed, where memory is not enough:
+    :func:`sweeps` goes through any number of points.
     """
-    how: dict[str, Any] = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers}
-    (whole,) = sweeps(graph, batch=batch, spatial=spatial, axes=axes, cpu=cpu, torch=torch, invalid=invalid, at_once=None, **how, **sizes)
-    return whole
+    how: dict[str, Any] = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu, "torch": torch}
+    return product_of(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, **how, **sizes).whole(memory)
 
 
-def sweeps(
+def sweeps(graph: Graph, *, at_once: int = 1_000_000, **what: Any) -> Iterator[Sweep]:
+    """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
+    memory."""
+    return product_of(graph, **what).parts(at_once)
+
+
+def product_of(
     graph: Graph,
     *,
     batch: Any = None,
@@ -129,56 +157,111 @@ def sweeps(
     cpu: Cpu | None = None,
     torch: str | None = None,
     invalid: str = "raise",
-    at_once: int | None = 1_000_000,
     **sizes: Any,
-) -> Iterator[Sweep]:
-    """The same as :func:`sweep` in parts of at most ``at_once`` points, for products that do not fit in memory."""
+) -> Product:
+    """The configurations of a sweep, checked; see :func:`sweep`."""
     if invalid not in ("raise", "skip"):
         raise UsageError(f"invalid={invalid!r}: use 'raise' or 'skip'")
-    symbols = _size_axes(graph, batch, spatial, axes, sizes)
     names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
     settings = {name: _names(name, value) for name, value in names.items()}
-    shown = tuple(name for name in settings if names[name] is not None and not isinstance(names[name], str))
-    points = prod(len(values) for _, values in symbols) * prod(len(v) for v in settings.values())
-    if at_once is None and points > MOST_POINTS:
-        raise UsageError(
-            f"{points:,} points are more than a sweep holds ({MOST_POINTS:,}): "
-            "narrow an axis, or go through them in parts with memest.sweeps"
+    return Product(
+        graph=graph,
+        symbols=tuple(_size_axes(graph, batch, spatial, axes, sizes)),
+        combinations=tuple(product(*settings.values())),
+        jobs=tuple(_job(graph, c, {"levers": levers, "cpu": cpu, "torch": torch}) for c in product(*settings.values())),
+        shown=tuple(name for name in settings if names[name] is not None and not isinstance(names[name], str)),
+        skip=invalid == "skip",
+        torch=torch_of(version_for(torch, graph.torch), graph.torch),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Product:
+    """What a sweep goes through: the ``symbols`` that vary together with their values, and the ``combinations`` of settings with their
+    ``jobs``, of which the ``shown`` ones get a column. Sizes that cannot be are skipped, or refused. ``torch`` is the one they are
+    played as."""
+
+    graph: Graph
+    symbols: tuple[tuple[tuple[str, ...], Column], ...]
+    combinations: tuple[tuple[Any, ...], ...]
+    jobs: tuple[Job, ...]
+    shown: tuple[str, ...]
+    skip: bool
+    torch: Torch
+
+    @property
+    def points(self) -> int:
+        """How many configurations there are."""
+        return prod(self._lengths) * len(self.combinations)
+
+    @property
+    def bytes_per_point(self) -> int:
+        """What a point takes in the columns of the result."""
+        return 8 * (sum(len(tied) for tied, _ in self.symbols) + 2) + sum(self._labels(name).itemsize for name in self.shown)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [len(values) for _, values in self.symbols]
+
+    def whole(self, memory: int | str | None = None, beside: int = 0) -> Sweep:
+        """All at once, within ``memory`` (see :func:`sweep`); ``beside`` are bytes a point that the caller needs to go on."""
+        limit = parse_budget(memory) if isinstance(memory, str) else available_bytes() if memory is None else memory
+        needed = self.points * (self.bytes_per_point + beside) + WORKING * (self.points >= PART)
+        refusal = UsageError(
+            f"{self.points:,} points take about {format_bytes(needed)} of memory, and {format_bytes(limit)} may be used: narrow an axis, "
+            "go through them in parts (memest.sweeps), or allow more (memory=, --memory)"
         )
-    how = {"levers": levers, "cpu": cpu, "torch": torch}
-    for combination in product(*settings.values()):
-        _job(graph, combination, how)
-    yield from _parts(graph, symbols, settings, shown, how, invalid, min(at_once or points, max(points, 1)))
+        if needed > limit:
+            raise refusal
+        try:
+            return self._filled()
+        except MemoryError:
+            raise refusal from None
 
+    def _filled(self) -> Sweep:
+        columns: dict[str, Column] = {}
+        done = 0
+        for part in self.parts(PART):
+            if part.points == self.points:
+                return part
+            for name, column in part.items():
+                whole = columns.setdefault(name, np.empty(self.points, column.dtype))
+                if column.dtype != whole.dtype and whole.dtype != object:
+                    whole = columns[name] = whole.astype(object)
+                whole[done : done + part.points] = column
+            done += part.points
+        return Sweep({name: c[:done] for name, c in columns.items()}, self.torch)
 
-def _parts(
-    graph: Graph,
-    symbols: Sequence[tuple[tuple[str, ...], Column]],
-    settings: Mapping[str, Sequence[str]],
-    shown: tuple[str, ...],
-    how: Mapping[str, Any],
-    invalid: str,
-    at_once: int,
-) -> Iterator[Sweep]:
-    combinations = list(product(*settings.values()))
-    torch = torch_of(version_for(how["torch"], graph.torch), graph.torch)
-    per_size = len(combinations)
-    lengths = [len(values) for _, values in symbols]
-    step = max(at_once // per_size, 1)
-    for start in range(0, prod(lengths), step):
-        flat = np.arange(start, min(start + step, prod(lengths)))
-        places = np.unravel_index(flat, lengths)
-        columns = {name: values[place] for (tied, values), place in zip(symbols, places, strict=True) for name in tied}
+    def parts(self, at_once: int) -> Iterator[Sweep]:
+        """In parts of at most ``at_once`` points (or one size in all its settings), in order."""
+        per_size = len(self.combinations)
+        step = max(at_once // per_size, 1)
+        for start in range(0, prod(self._lengths), step):
+            flat = np.arange(start, min(start + step, prod(self._lengths)))
+            places = np.unravel_index(flat, self._lengths)
+            sizes = {name: values[place] for (tied, values), place in zip(self.symbols, places, strict=True) for name in tied}
+            yield self._part(sizes, start * per_size, len(flat))
+
+    def _part(self, sizes: Mapping[str, Column], done: int, count: int) -> Sweep:
+        """The configurations at ``count`` sizes, ``done`` configurations after the first; sizes vary slowest, names fastest."""
         found = []
-        for n, combination in enumerate(combinations):
-            tell("configurations", start * per_size + n * len(flat), prod(lengths) * per_size)
-            answer = peaks(_job(graph, combination, how), columns)
-            if answer.refused and invalid == "raise":
+        for n, job in enumerate(self.jobs):
+            tell("configurations", done + n * count, self.points)
+            answer = peaks(job, sizes)
+            if answer.refused and not self.skip:
                 first = min(answer.refused, key=lambda r: int(r.rows.min()))
-                at = ", ".join(f"{_title(graph, name)}={int(c[first.rows.min()])}" for name, c in columns.items())
-                raise UsageError(f"{graph.name} cannot run at {at}: {first.error}; leave such sizes out with invalid='skip'")
+                at = ", ".join(f"{_title(self.graph, name)}={int(c[first.rows.min()])}" for name, c in sizes.items())
+                raise UsageError(f"{self.graph.name} cannot run at {at}: {first.error}; leave such sizes out with invalid='skip'")
             found.append(answer)
-        yield _joined(graph, torch, columns, settings, shown, combinations, found)
+        columns: dict[str, Column] = {_title(self.graph, name): np.repeat(c, len(found)) for name, c in sizes.items()}
+        columns.update({name: np.tile(self._labels(name), len(found[0].peak)) for name in self.shown})
+        columns["resident_bytes"] = np.stack([f.resident for f in found], axis=1).ravel()
+        columns["peak_bytes"] = np.stack([f.peak for f in found], axis=1).ravel()
+        kept = columns["peak_bytes"] >= 0
+        return Sweep(columns if kept.all() else {name: c[kept] for name, c in columns.items()}, self.torch)
+
+    def _labels(self, name: str) -> Column:
+        return np.array([c[SETTINGS.index(name)] for c in self.combinations])
 
 
 def _job(graph: Graph, combination: tuple[str, ...], how: Mapping[str, Any]) -> Job:
@@ -187,27 +270,6 @@ def _job(graph: Graph, combination: tuple[str, ...], how: Mapping[str, Any]) -> 
     if job.depends_on_shape:
         raise UsageError(f"levers {', '.join(how['levers'])}: chosen for one input shape at a time; estimate each, or name the segments")
     return job
-
-
-def _joined(
-    graph: Graph,
-    torch: Torch,
-    sizes: Mapping[str, Column],
-    settings: Mapping[str, Sequence[str]],
-    shown: tuple[str, ...],
-    combinations: Sequence[tuple[str, ...]],
-    found: Sequence[Any],
-) -> Sweep:
-    """Columns in the order of the product: sizes vary slowest, names fastest. Refused rows are left out."""
-    count = len(combinations)
-    columns: dict[str, Column] = {_title(graph, name): np.repeat(c, count) for name, c in sizes.items()}
-    for i, name in enumerate(settings):
-        if name in shown:
-            columns[name] = np.tile(np.array([c[i] for c in combinations]), len(found[0].peak))
-    columns["resident_bytes"] = np.stack([f.resident for f in found], axis=1).ravel()
-    columns["peak_bytes"] = np.stack([f.peak for f in found], axis=1).ravel()
-    kept = columns["peak_bytes"] >= 0
-    return Sweep(columns if kept.all() else {name: c[kept] for name, c in columns.items()}, torch)
 
 
 def _title(graph: Graph, name: str) -> str:
@@ -246,11 +308,14 @@ def _size_axes(
 def _values(name: str, values: Any) -> Column:
     """A range, a sequence or a number as an int64 column; UsageError names the axis."""
     found = [values] if isinstance(values, int) else values
-    if isinstance(found, range) and len(found) > MOST_POINTS:
+    if isinstance(found, range) and len(found) > MOST_VALUES:
         raise UsageError(
-            f"{name}: {len(found):,} values are more than a sweep holds ({MOST_POINTS:,}); give a step, such as range(a, b, 32)"
+            f"{name}: {len(found):,} values are more than a sweep holds ({MOST_VALUES:,}); give a step, such as range(a, b, 32)"
         )
-    column = np.asarray(found if isinstance(found, np.ndarray) else list(found))
+    if isinstance(found, range):
+        column = np.arange(found.start, found.stop, found.step)
+    else:
+        column = np.asarray(found if isinstance(found, np.ndarray) else list(found))
     if column.ndim != 1 or column.size == 0:
         raise UsageError(f"{name}: no values are given")
     if column.dtype.kind not in "iu" or (column < 1).any() or (column >= 2**31).any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from memest.planning.fit import Fit
@@ -115,23 +115,39 @@ def _plain(found: Fit) -> dict[str, Any]:
     }
 
 
+class _Rows(Sequence[tuple[Any, ...]]):
+    """The rows of a sweep as tuples, made as they are read."""
+
+    def __init__(self, found: Sweep) -> None:
+        self._found = found
+
+    def __len__(self) -> int:
+        return self._found.points
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return (tuple(row.values()) for row in self._found.rows())
+
+    def __getitem__(self, at: Any) -> Any:
+        columns = [c[at].tolist() for c in self._found.values()]
+        return list(zip(*columns, strict=True)) if isinstance(at, slice) else tuple(columns)
+
+
 def sweep_report(found: Sweep, graph: str) -> Report:
     """The columns; a person is shown the first and last rows of a long one."""
     kinds: tuple[tuple[str, Kind], ...] = tuple((name, _kind(name, column)) for name, column in found.items())
-    rows = [tuple(row.values()) for row in found.rows()]
+    rows = _Rows(found)
     half = ROWS_SHOWN // 2
-    short = rows if len(rows) <= ROWS_SHOWN else [*rows[:half], *rows[-half:]]
-    left_out = len(rows) - len(short)
+    left_out = max(len(rows) - ROWS_SHOWN, 0)
     return Report(
         title=f"{graph}: {found.points:,} configurations",
         facts=(),
-        tables=(Table(title="Peak", columns=kinds, rows=tuple(short), drops=("resident_bytes",)),),
-        data={
+        tables=(Table(title="Peak", columns=kinds, rows=[*rows[:half], *rows[-half:]] if left_out else rows, drops=("resident_bytes",)),),
+        data=lambda: {
             "torch": found.torch.to_dict(),
             "notes": list(found.notes),
             "columns": {name: column.tolist() for name, column in found.items()},
         },
-        sheet=stamped(Table(title="", columns=tuple((name, "text") for name in found), rows=tuple(rows)), torch_cells(found.torch)),
+        sheet=stamped(Table(title="", columns=tuple((name, "text") for name in found), rows=rows), torch_cells(found.torch)),
         notes=(
             *((f"{left_out:,} rows in the middle are left out; --format csv or json has all",) if left_out else ()),
             *torch_notes(found.torch),

@@ -10,4 +10,5 @@ from memest.render.report import Report
 
 def render(report: Report) -> str:
     """The data, indented."""
-    return visible_json(json.dumps(report.data, indent=2, ensure_ascii=False)) + "\n"
+    data = report.data() if callable(report.data) else report.data
+    return visible_json(json.dumps(data, indent=2, ensure_ascii=False)) + "\n"

@@ -6,7 +6,7 @@ read it, and what would steer a terminal is escaped on the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,13 +24,14 @@ class Table:
 
     title: str
     columns: tuple[tuple[str, Kind], ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: Sequence[tuple[Any, ...]]
     drops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``facts`` and ``tables`` are for people, ``data`` is what JSON gives, ``sheet`` the one table of CSV; ``notes`` come last."""
+    """``facts`` and ``tables`` are for people, ``data`` (or what it gives when called) is what JSON gives, ``sheet`` the one table of CSV;
+    ``notes`` come last."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -43,7 +44,24 @@ class Report:
 def stamped(sheet: Table, cells: Mapping[str, Any]) -> Table:
     """``sheet`` with the same cells at the end of every row: what all of it rests on."""
     columns: tuple[tuple[str, Kind], ...] = tuple((name, "text") for name in cells)
-    return Table(title=sheet.title, columns=(*sheet.columns, *columns), rows=tuple((*row, *cells.values()) for row in sheet.rows))
+    return Table(title=sheet.title, columns=(*sheet.columns, *columns), rows=_Stamped(sheet.rows, tuple(cells.values())))
+
+
+class _Stamped(Sequence[tuple[Any, ...]]):
+    """Rows with the same cells at their ends, made as they are read."""
+
+    def __init__(self, rows: Sequence[tuple[Any, ...]], cells: tuple[Any, ...]) -> None:
+        self._rows, self._cells = rows, cells
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return ((*row, *self._cells) for row in self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        found = self._rows[at]
+        return [(*row, *self._cells) for row in found] if isinstance(at, slice) else (*found, *self._cells)
 
 
 def shown(value: Any, kind: Kind) -> str:

@@ -40,8 +40,9 @@ def may_overwrite(graph: Graph, layer: Layer, attributes: tuple[tuple[str, Any],
 
 def _last_readers(graph: Graph) -> tuple[dict[str, int], dict[str, int]]:
     """The number of the layer that reads each value last, and the number of each layer."""
-    found: tuple[dict[str, int], dict[str, int]] | None = graph.memo.get("last_readers")
-    if found is None:
+
+    def find() -> tuple[dict[str, int], dict[str, int]]:
         last = {name: i for i, layer in enumerate(graph.layers) for name in layer.reads}
-        found = graph.memo["last_readers"] = last, {layer.name: i for i, layer in enumerate(graph.layers)}
-    return found
+        return last, {layer.name: i for i, layer in enumerate(graph.layers)}
+
+    return graph.memo.find("last_readers", None, 1, find)

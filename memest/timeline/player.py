@@ -15,7 +15,7 @@ from memest.graph import Graph, Layer
 from memest.ledger import Ledger, Step, Storage, Value
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
-from memest.process import undisturbed
+from memest.shown import counted
 from memest.tensor import Shape, Spec, nbytes, spec
 from memest.timeline.averaging import hold_average
 from memest.timeline.batches import Batch, whole
@@ -40,12 +40,14 @@ class Timeline:
     overwriting: tuple[str, ...] = ()
     ran_again: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Timeline: {counted(len(self.steps), 'event')} on top of {counted(len(self.residents), 'resident tensor')}>"
+
 
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Timeline:
     """The timeline of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
     (``Dim``s) need ``remember=False``: their traces are not shared."""
-    with undisturbed():
-        return Player(graph, input_shapes, sizes, recipe, remember).play()
+    return Player(graph, input_shapes, sizes, recipe, remember).play()
 
 
 class Player:
@@ -67,6 +69,7 @@ class Player:
         self.overwriting: dict[str, None] = {}
         self.parallel = _parallel(self, recipe.parallel)
         self.ran_again: list[str] = []
+        self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe)
         self._make_residents(input_shapes)
 
@@ -185,14 +188,13 @@ class Player:
 
     def _attributes(self, layer: Layer, entry: Operator | Composite) -> tuple[tuple[str, Any], ...]:
         """All attributes, defaults included; remembered on the graph unless sizes stand in them."""
-        memo = self.graph.memo
-        key = ("attributes", layer.name)
-        if key not in memo:
+        known: tuple[tuple[str, Any], ...] | None = self.canonical.get(layer.name)
+        if known is None:
             symbolic = has_expr(layer.attributes)
-            memo[key] = None if symbolic else tuple(entry.canonical(dict(layer.attributes)).items())
-        if memo[key] is None:
-            return tuple(entry.canonical(dict(resolve(layer.attributes, self.sizes))).items())
-        known: tuple[tuple[str, Any], ...] = memo[key]
+            given = resolve(layer.attributes, self.sizes) if symbolic else layer.attributes
+            known = tuple(entry.canonical(dict(given)).items())
+            if not symbolic:
+                self.canonical.keep(layer.name, known)
         return known
 
     def _mode(self, attributes: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:

@@ -15,6 +15,8 @@ from memest.graph import Graph, Segment
 if TYPE_CHECKING:
     from memest.timeline.recipe import Recipe
 
+MOST_BOUNDS = 1_024
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -38,11 +40,7 @@ def check_segments(graph: Graph, recipe: Recipe) -> None:
 
 def bounds_of(graph: Graph, segment: Segment) -> Bounds:
     """What crosses the borders of ``segment``; remembered on the graph."""
-    key = ("bounds", segment.start, segment.end)
-    if key not in graph.memo:
-        graph.memo[key] = _find_bounds(graph, segment)
-    found: Bounds = graph.memo[key]
-    return found
+    return graph.memo.find("bounds", (segment.start, segment.end), MOST_BOUNDS, lambda: _find_bounds(graph, segment))
 
 
 def _find_bounds(graph: Graph, segment: Segment) -> Bounds:

@@ -180,7 +180,7 @@ class Spans(NamedTuple):
     per_position: int
 
 
-@remembered(maxsize=64, always=True)
+@remembered(64, always=True)
 def target_of(cpu: Cpu, isa: Isa, itemsize: int, result_itemsize: int | None = None) -> Target:
     """The ``isa`` flavour of the estimates on ``cpu``; for AVX2 oneDNN assumes the L2 cache of one processor family."""
     simd, registers = (16, 32) if isa == "avx512" else (8, 16)
@@ -281,7 +281,7 @@ def widest_block(shape: Shape, target: Target, oc_block: int) -> int:
     return max(1, min(shape.ow, ceil(share)))
 
 
-@remembered(maxsize=1024, always=True)
+@remembered(1_024, always=True)
 def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     """Sizes up to ``widest`` that split ``extent`` into equal blocks but for the last, largest first."""
     blocks = []
@@ -295,7 +295,7 @@ def even_blocks(extent: int, widest: int) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-@remembered(maxsize=65536, always=True)
+@remembered(16_384, always=True)
 def register_block(target: Target, rows: int, columns: int, depth: int, padded_rows: int = 0) -> tuple[int, int] | None:
     """(rows, vectors) of the result a brgemm kernel keeps in registers for a product of ``rows`` x ``depth`` x ``columns``.
 

@@ -234,7 +234,7 @@ def _is_mask_head(shape: Shape) -> bool:
     return (shape.ic, shape.oc) == (256, 256) and shape[4:16] == (1, 28, 28, 1, 14, 14, 1, 2, 2, 1, 2, 2)
 
 
-@remembered(maxsize=1024, always=True)
+@remembered(1_024, always=True)
 def _width_candidates(iw: int, sw: int) -> tuple[int, ...]:
     """Widths that split the (rounded up) input width evenly and hold whole strides, widest first."""
     width = round_up(iw, sw)

@@ -26,7 +26,7 @@ WRAPPED_PROP: dict[Prop, Prop] = {
 }
 
 
-@remembered(maxsize=65536)
+@remembered(4_096)
 def plan_deconvolution(problem: Convolution, cpu: Cpu) -> Plan:
     """The plan oneDNN would make for a deconvolution.
 

@@ -112,7 +112,7 @@ LISTS: dict[str, dict[str, tuple[Implementation, ...]]] = {
 }
 
 
-@remembered(maxsize=65536)
+@remembered(8_192)
 def plan_convolution(problem: Convolution, cpu: Cpu) -> Plan:
     """The plan oneDNN would make for ``problem`` on ``cpu``; UnsupportedError for bfloat16 on processors whose kernels are not modelled."""
     check_bf16(problem, cpu)

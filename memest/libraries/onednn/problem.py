@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Literal
 
 from memest.dtypes import ITEMSIZE
+from memest.remembered import kept
 
 Prop = Literal["forward_training", "forward_inference", "backward_data", "backward_weights"]
 
@@ -92,7 +92,7 @@ class Plan:
     scratchpad_bytes: int
 
 
-@lru_cache(maxsize=4096)
+@kept(4_096)
 def parse_tag(tag: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
     """(outer order of dims, inner blocks as (dim, size)) of a letter tag: ``aBcd16b`` -> ((0, 1, 2, 3), ((1, 16),))."""
     order: list[int] = []

@@ -6,6 +6,7 @@ everything gives a lower peak, and one with more a higher one.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Literal
 
 End = Literal["least", "most"]
@@ -14,23 +15,24 @@ End = Literal["least", "most"]
 class Rough:
     """A context in which searches may answer roughly, unless ``end`` is None; ``asked`` says whether one did."""
 
-    _current: list[Rough | None] = [None]  # noqa: RUF012 - the innermost context, for all
-
     def __init__(self, end: End | None) -> None:
         self.end = end
         self.asked = False
 
     def __enter__(self) -> Rough:
-        self._before, Rough._current[0] = Rough._current[0], self
+        self._before = _INNERMOST.set(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        Rough._current[0] = self._before
+        _INNERMOST.reset(self._before)
+
+
+_INNERMOST: ContextVar[Rough | None] = ContextVar("rough", default=None)
 
 
 def wanted() -> End | None:
     """Which end a search may answer with; None where it has to be run."""
-    rough = Rough._current[0]
+    rough = _INNERMOST.get()
     if rough is None or rough.end is None:
         return None
     rough.asked = True
