@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
     from memest.schema import dumps as dumps
-    from memest.schema import load as load
     from memest.schema import loads as loads
     from memest.sources import from_torch as from_torch
+    from memest.sources import load as load
     from memest.sources import model as model
 
 __version__ = "0.2.0"
@@ -81,7 +81,7 @@ _HOMES = {
     "from_torch": "memest.sources",
     "hardware": "memest.hardware",
     "hardware_named": "memest.hardware",
-    "load": "memest.schema",
+    "load": "memest.sources",
     "load_hardware": "memest.hardware",
     "loads": "memest.schema",
     "model": "memest.sources",

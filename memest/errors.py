@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_BESIDE = "1234567890 qwertyuiop asdfghjkl zxcvbnm"
+
 
 class MemestError(Exception):
     """Base of all errors of this package; ``str()`` is one line that names the place and says what to try."""
@@ -51,9 +53,47 @@ class UsageError(MemestError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or an empty string."""
-    close = get_close_matches(name, list(known), n=1)
+    """``; did you mean 'x'?`` or an empty string: the known name that a slip of the fingers, or an end left out, makes of ``name``."""
+    names = list(known)
+    close = [k for k in names if k.lower() == name.lower()]
+    close += [k for k in get_close_matches(name, names, n=8) if _slips(name.lower(), k.lower()) <= max(len(name), len(k), 4) // 4]
+    if not close and len(name) >= 3:
+        close = sorted((k for k in names if _begins(k.lower(), name.lower())), key=len)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _begins(a: str, b: str) -> bool:
+    """True where one is the other with more at its end."""
+    return a.startswith(b) or (len(a) >= 5 and b.startswith(a))
+
+
+def _slips(a: str, b: str) -> int:
+    """Letters left out, added, swapped or hit beside that make ``b`` of ``a``; in short words another letter is another word (2)."""
+    short = max(len(a), len(b)) <= 5
+    before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        earlier, before, row = before, row, [i]
+        for j, y in enumerate(b, start=1):
+            other = 0 if x == y else 2 if short and f"{x}{y}" not in _BESIDE and f"{y}{x}" not in _BESIDE else 1
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + other))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[j] = min(row[j], earlier[j - 2] + 1)
+    return row[-1]
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words short enough for an error."""
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float | str):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if any(c.__name__ == "Module" and c.__module__ == "torch.nn.modules.module" for c in type(value).__mro__):
+        return f"a torch module ({type(value).__name__})"
+    home = type(value).__module__.partition(".")[0]
+    return f"a {type(value).__name__}" if home in ("builtins", "memest") else f"a {home}.{type(value).__name__}"
 
 
 def unforeseen(error: Exception) -> MemestError:

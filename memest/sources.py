@@ -6,18 +6,31 @@ says what a model may be. Refuses to guess: a text is a file, a built-in model o
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.errors import FileError, UnknownNameError, UsageError, did_you_mean, kind_of
 from memest.graph import Graph
 
 SUFFIXES = (".yaml", ".yml", ".json")
-FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models') or package.module:callable"
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(.*\))?", re.DOTALL)
+FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
+_CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
+_HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
+_WEIGHTS = "weights, not a network: give the code that builds it"
+UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
+    **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
+    ".pt2": "an exported program: give the code of the module it was exported from",
+    ".onnx": "an ONNX file, which memest does not read: give the torch code it was exported from",
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), "a Keras file, which memest does not read: give the network as torch code"),
+    **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), "a Core ML file, which memest does not read: give the torch code it was converted from"),
+    ".py": "a Python file: name what in it makes the network",
+}
+_WAY = "package.module:callable or path/file.py:callable"
 
 Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
@@ -44,7 +57,7 @@ def from_torch(module: Any, example: Any, *, name: str | None = None) -> Graph:
 
 
 def is_torch(text: str) -> bool:
-    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)``."""
+    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``."""
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 
 
@@ -66,7 +79,64 @@ def open_model(text: str, example: Example | None = None) -> Graph:
         return _torch(text, example)
     if _is_built_in(text):
         return _built_in(text)
-    raise UsageError(f"unknown model {text!r}{did_you_mean(text.partition(':')[0], _built_in_names())}; a model is {FORMS}")
+    raise UsageError(_unknown(text))
+
+
+def load(path: str | Path) -> Graph:
+    """The graph in a ``.yaml``, ``.yml`` or ``.json`` file.
+
+    Raises FileError or GraphError with the file and the line; for a format memest does not read it says what to give instead."""
+    from memest import schema
+
+    try:
+        path = Path(path)
+    except TypeError:
+        raise UsageError(f"load takes the path of a graph file, got {kind_of(path)}") from None
+    unread = _unread(path.name)
+    if unread is not None:
+        raise FileError(f"{path} is {unread}, such as memest.from_torch(module, shape)")
+    try:
+        return schema.load(path)
+    except FileError:
+        plans = _plans(path)
+        if plans is None:
+            raise
+        raise FileError(f"{path}: {plans}") from None
+
+
+def _unknown(text: str) -> str:
+    """Why ``text`` is no model, and what to write."""
+    path = Path(text)
+    unread = _unread(path.name)
+    if unread is not None:
+        example = f"such as {text}:Net" if text.lower().endswith(".py") else f"as {_WAY}"
+        return f"{text} is {unread}, {example}"
+    if path.is_dir():
+        return f"{text!r} is a directory; name a file in it: a model is {FORMS}"
+    if _HUB.fullmatch(text):
+        return (
+            f"unknown model {text!r}; memest loads nothing from a hub: give the code that builds the network as {_WAY}, "
+            f"such as \"timm:create_model('{text.partition('/')[2]}')\" where timm has it"
+        )
+    return f"unknown model {text!r}{did_you_mean(text.partition(':')[0], _built_in_names())}; a model is {FORMS}"
+
+
+def _unread(name: str) -> str | None:
+    return UNREAD.get(Path(name.lower()).suffix)
+
+
+def _plans(path: Path) -> str | None:
+    """What to give instead of an nnU-Net plans file; None when the file is none."""
+    from memest.models import plans
+    from memest.schema import MAX_BYTES
+
+    try:
+        if path.suffix.lower() != ".json" or path.stat().st_size > MAX_BYTES:
+            return None
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return plans.way_in(data) if plans.is_plans(data) else None
 
 
 def _built_in(text: str) -> Graph:
@@ -92,9 +162,7 @@ def _file(text: str) -> Graph:
         raise UsageError(f"no such file: {text}")
     if path.is_dir():
         raise UsageError(f"{text} is a directory; a model is {FORMS}")
-    from memest import schema
-
-    return schema.load(path)
+    return load(path)
 
 
 def _standard_input() -> Graph:
