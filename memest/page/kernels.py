@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memest.dims import Opaque
-from memest.lanes import Lanes, TooLargeError, by_lanes
+from memest.lanes import Lanes, by_lanes
 from memest.ops.sealed import InnerPeak
 from memest.program import compile_sizes
 
@@ -52,11 +52,7 @@ def _played(peak: InnerPeak, problems: NDArray[np.int64]) -> NDArray[np.int64]:
             found[where, column] = value.column if isinstance(value, Lanes) else value
         return 0
 
-    try:
-        by_lanes(play, [np.arange(len(problems), dtype=np.int64), *problems.T])
-    except TooLargeError:
-        for number, sizes in enumerate(problems.tolist()):
-            found[number] = highest(peak, sizes)
+    by_lanes(play, [np.arange(len(problems), dtype=np.int64), *problems.T])
     return found
 
 
