@@ -98,4 +98,6 @@ def kind_of(value: object) -> str:
 
 def unforeseen(error: Exception) -> MemestError:
     """What a rule stumbled over, as an error of ours: sizes or attributes it was not written for."""
+    if isinstance(error, OverflowError):
+        return UnsupportedError("these sizes or attributes are beyond what a library's own arithmetic holds; make them smaller")
     return UnsupportedError(f"the rule cannot take these sizes or attributes ({type(error).__name__}: {error}); please report it")

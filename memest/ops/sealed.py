@@ -87,7 +87,8 @@ def _inner_peak(peak: InnerPeak, sizes: tuple[int, ...]) -> int:
 
 def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[Tensor | None], **attributes: Any) -> Any:
     """What ``kernel(k, *operands, **attributes)`` returns: a tensor, or a list of tensors and Nones. Its outputs are new tensors, whose
-    metadata and storage do not depend on the library's choice (where they depend on sizes, the caller records how); ``bound(cpu, *specs, **attributes)`` never falls short of the bytes it holds."""
+    metadata and storage do not depend on the library's choice (where they depend on sizes, the caller records how);
+    ``bound(cpu, *specs, **attributes)`` never falls short of the bytes it holds."""
     specs = tuple(None if t is None else tuple(t.spec) for t in operands)
     given = tuple(attributes.items())
     if not contains_dim((specs, given)):
