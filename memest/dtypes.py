@@ -37,6 +37,12 @@ ALIASES = {  # what people write, and torch's names for it
 }
 
 
+def dtype_name(text: str) -> str:
+    """Torch's name for what people write (``bf16``, ``torch.half``); any other text as it is."""
+    plain = text.strip().lower().removeprefix("torch.")
+    return ALIASES.get(plain, plain if plain in ITEMSIZE else text)
+
+
 def check_dtype(name: str) -> str:
     """``name`` itself, or an error naming the nearest known dtype."""
     if name not in ITEMSIZE:

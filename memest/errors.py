@@ -85,7 +85,7 @@ def kind_of(value: object) -> str:
     """What a value is, in words short enough for an error."""
     if value is None or isinstance(value, bool):
         return str(value)
-    if isinstance(value, int | float | str):
+    if type(value) in (int, float, str):
         text = repr(value)
         return text if len(text) <= 60 else f"{text[:57]}..."
     if isinstance(value, type):
@@ -93,7 +93,8 @@ def kind_of(value: object) -> str:
     if any(c.__name__ == "Module" and c.__module__ == "torch.nn.modules.module" for c in type(value).__mro__):
         return f"a torch module ({type(value).__name__})"
     home = type(value).__module__.partition(".")[0]
-    return f"a {type(value).__name__}" if home in ("builtins", "memest") else f"a {home}.{type(value).__name__}"
+    name = type(value).__name__ if home in ("builtins", "memest") else f"{home}.{type(value).__name__}"
+    return f"{'an' if name[0] in 'AEIOUaeio' else 'a'} {name}"
 
 
 def unforeseen(error: Exception) -> MemestError:

@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memest import asked
 from memest.conditions import Conditions, reduced
 from memest.dims import resolve
 from memest.errors import UnsupportedError, UsageError, did_you_mean
@@ -188,10 +189,10 @@ def estimate(
     *,
     input_shape: InputShape | None = None,
     mode: str = "train",
-    optimizer: str = "sgd",
-    loss: str = "cross_entropy",
+    optimizer: Any = "sgd",
+    loss: Any = "cross_entropy",
     device: str = "cpu",
-    dtype: str | None = None,
+    dtype: Any = None,
     hold_output: bool = False,
     first_step: bool = False,
     levers: Sequence[str] = (),
@@ -206,21 +207,14 @@ def estimate(
     optimizer's state appears. ``dtype`` converts the network and its inputs first, as ``model.to(dtype)`` does (left out: as described).
     ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
     machine's when left out).
+    Torch's own dtypes, losses and optimizers (classes, and instances with their settings) are taken for the names they stand for.
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
-    job = prepare(
-        graph,
-        mode=mode,
-        optimizer=optimizer,
-        loss=loss,
-        device=device,
-        dtype=dtype,
-        hold_output=hold_output,
-        first_step=first_step,
-        levers=levers,
-        cpu=cpu,
-    )
-    shapes = input_shapes(job.graph, input_shape)
+    graph = asked.graph(graph, "estimate")
+    given = {"mode": mode, "optimizer": optimizer, "loss": loss, "device": device, "dtype": dtype, "levers": levers, "cpu": cpu}
+    how = asked.settings(graph, {**given, "hold_output": hold_output, "first_step": first_step})
+    job = prepare(graph, **how)
+    shapes = input_shapes(job.graph, asked.shapes(input_shape))
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
@@ -228,11 +222,11 @@ def estimate(
     return Estimate(
         graph=graph.name,
         mode=mode,
-        optimizer=optimizer if training else None,
-        loss=loss if training else None,
+        optimizer=how["optimizer"] if training else None,
+        loss=how["loss"] if training else None,
         input_shapes=shapes,
-        device=device,
-        dtype=dtype or dtype_of(job.graph),
+        device=how["device"],
+        dtype=how["dtype"] or dtype_of(job.graph),
         cpu=recipe.cpu,
         played=job.graph,
         sizes=sizes,
@@ -375,7 +369,7 @@ def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
     elif isinstance(given, Mapping):
         for name in given:
             if name not in names:
-                raise UsageError(f"the graph has no input {name!r}{did_you_mean(name, names)}")
+                raise UsageError(f"the graph has no input {name!r}{did_you_mean(str(name), names)}")
         missing = [n for n in names if n not in given]
         if missing:
             raise UsageError(f"no shape is given for input {missing[0]!r}")

@@ -41,6 +41,8 @@ def model(name: str, **options: Any) -> Graph:
     Raises UnknownNameError for a name or an option that is not there, UsageError for a value that cannot be."""
     from memest import models
 
+    if not isinstance(name, str):
+        raise UsageError(f"model takes the name of a built-in model, got {kind_of(name)}; known are {', '.join(models.MODELS)}")
     return models.build(name, **options)
 
 
@@ -53,7 +55,24 @@ def from_torch(module: Any, example: Any, *, name: str | None = None) -> Graph:
         from memest.importers import torch as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); pip install 'memest-cnn[torch]'") from None
-    return importer.from_torch(module, example, name=name)
+    return importer.from_torch(module, _plain_example(example), name=name)
+
+
+def _plain_example(example: Any) -> Any:
+    """Shapes of an example in plain tuples of ints; tensors as they are."""
+    from memest import asked
+
+    if isinstance(example, str):
+        return asked.shape(example, "example")
+    if isinstance(example, Mapping):
+        return {key: _plain_example(e) for key, e in example.items()}
+    if asked.is_sequence(example) and len(example):
+        if all(asked.whole(n) is not None for n in example):
+            return asked.shape(example, "example")
+        return [_plain_example(e) for e in example]
+    if not asked.is_tensor(example):
+        raise UsageError(f"example is a shape, a tensor, or a sequence or mapping of them, got {kind_of(example)}")
+    return example
 
 
 def is_torch(text: str) -> bool:

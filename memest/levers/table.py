@@ -37,6 +37,15 @@ LEVERS: dict[str, Lever] = {
     "zero": ZERO,
     "checkpoint": CHECKPOINT,  # last: its segments are runs of the layers that the others leave
 }
+ALIASES = {  # what people call some of them
+    "activation_checkpointing": "checkpoint",
+    "amp": "autocast",
+    "grad_accumulation": "accumulate",
+    "gradient_accumulation": "accumulate",
+    "gradient_checkpointing": "checkpoint",
+    "gradient_clipping": "clip",
+    "mixed_precision": "autocast",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +69,22 @@ class Setting:
 
 def lever_named(name: str) -> Lever:
     """The row called ``name``."""
-    lever = LEVERS.get(name)
-    if lever is None:
-        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS)}")
-    return lever
+    return LEVERS[lever_name(name)]
+
+
+def lever_name(name: str) -> str:
+    """The name of the lever that people call ``name``."""
+    found = ALIASES.get(name.lower().replace("-", "_"), name)
+    if found not in LEVERS:
+        raise UnknownNameError(f"unknown lever {name!r}{did_you_mean(name, LEVERS) or '; known are ' + ', '.join(LEVERS)}")
+    return found
 
 
 def setting(text: str) -> Setting:
     """The lever written as ``name`` or ``name:option=value,option=value``."""
     name, _, tail = text.partition(":")
-    name = name.strip()
-    lever = lever_named(name)
+    name = lever_name(name.strip())
+    lever = LEVERS[name]
     given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memest.errors import MemestError, UsageError
+from memest import asked
+from memest.errors import MemestError
 from memest.estimate import Estimate, InputShape, estimate
 from memest.graph import Graph
 from memest.planning.advice import Choice, Kind, Situation, choices
@@ -20,7 +21,6 @@ from memest.planning.axes import batch_symbol
 from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
-from memest.units import parse_budget
 
 FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu")
 
@@ -90,7 +90,9 @@ def advise(graph: Graph, budget: int | str, *, input_shape: InputShape | None = 
     ``input_shape`` and ``step`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
     """
-    limit = _limit(budget)
+    graph = asked.graph(graph, "advise")
+    limit = asked.budget(budget)
+    step = asked.settings(graph, step)
     start = estimate(graph, input_shape=input_shape, **step)
     situation = Situation(graph=graph, shapes=start.input_shapes, sizes=start.sizes, step=step, limit=limit)
     proposed, refusals = choices(situation)
@@ -157,10 +159,3 @@ def _largest_batch(situation: Situation, path: Path) -> int | None:
     except MemestError:
         return None
     return found.value or 0
-
-
-def _limit(budget: int | str) -> int:
-    limit = parse_budget(budget) if isinstance(budget, str) else budget
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"budget {budget!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
-    return limit

@@ -6,7 +6,7 @@ Every number equals what an estimate of that configuration alone would say, to t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memest.errors import UsageError, did_you_mean
+from memest import asked
+from memest.errors import UsageError, did_you_mean, kind_of
 from memest.estimate import Job, prepare
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
@@ -123,12 +124,15 @@ def sweeps(
     **sizes: Any,
 ) -> Iterator[Sweep]:
     """The same as :func:`sweep` in parts of at most ``at_once`` points, for products that do not fit in memory."""
-    if invalid not in ("raise", "skip"):
-        raise UsageError(f"invalid={invalid!r}: use 'raise' or 'skip'")
+    graph = asked.graph(graph, "sweep")
+    if not isinstance(invalid, str) or invalid not in ("raise", "skip"):
+        raise UsageError(f"invalid={kind_of(invalid)}: use 'raise' or 'skip'")
+    at_once = None if at_once is None else asked.size(at_once, "at_once")
     symbols = _size_axes(graph, batch, spatial, axes, sizes)
     names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
-    settings = {name: _names(name, value) for name, value in names.items()}
-    shown = tuple(name for name in settings if names[name] is not None and not isinstance(names[name], str))
+    settings = {name: _names(graph, name, value) for name, value in names.items()}
+    levers, cpu = asked.levers(levers), asked.cpu(cpu)
+    shown = tuple(name for name in settings if isinstance(names[name], list | tuple | set | frozenset | np.ndarray))
     points = prod(len(values) for _, values in symbols) * prod(len(v) for v in settings.values())
     if at_once is None and points > MOST_POINTS:
         raise UsageError(
@@ -211,6 +215,10 @@ def _size_axes(
         if first is None:
             raise UsageError("the graph's batch is a number, so it cannot vary; describe it as a symbol, such as N")
         given[(first,)] = batch
+    if not isinstance(axes, list | tuple) or not all(
+        isinstance(a, list | tuple) and len(a) == 2 and isinstance(a[0], list | tuple) for a in axes
+    ):
+        raise UsageError(f"axes are pairs of names and values, such as [(('H', 'W'), [64, 128])], got {kind_of(axes)}")
     if spatial is not None:
         given[tuple(s for s in known if s != first and s not in sizes)] = spatial
     given.update({tuple(tied): values for tied, values in axes})
@@ -232,7 +240,9 @@ def _size_axes(
 
 def _values(name: str, values: Any) -> Column:
     """A range, a sequence or a number as an int64 column; UsageError names the axis."""
-    found = [values] if isinstance(values, int) else values
+    if isinstance(values, str | bytes | Mapping) or not (asked.whole(values) is not None or isinstance(values, Iterable)):
+        raise UsageError(f"{name}: give a number, a range or a list of numbers, got {kind_of(values)}")
+    found = values if isinstance(values, Iterable) else [values]
     if isinstance(found, range) and len(found) > MOST_POINTS:
         raise UsageError(
             f"{name}: {len(found):,} values are more than a sweep holds ({MOST_POINTS:,}); give a step, such as range(a, b, 32)"
@@ -245,10 +255,10 @@ def _values(name: str, values: Any) -> Column:
     return column.astype(np.int64)
 
 
-def _names(name: str, value: Any) -> tuple[Any, ...]:
-    if value is None and name == "dtype":
-        return (None,)  # as the graph describes it
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not found or not all(isinstance(v, str) for v in found):
+def _names(graph: Graph, name: str, value: Any) -> tuple[Any, ...]:
+    """The names asked for, one or several; None stands for the dtype as the graph describes it."""
+    several = isinstance(value, list | tuple | set | frozenset | np.ndarray)
+    found = tuple(asked.settings(graph, {name: v})[name] for v in (value if several else (value,)))
+    if not found or (several and None in found):
         raise UsageError(f"{name}: give a name, or a list of names")
     return found
