@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memest import asked
 from memest.conditions import Conditions, reduced
 from memest.dims import resolve
-from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
@@ -23,7 +23,7 @@ from memest.optimizers import optimizer_named
 from memest.precision import converted, dtype_of, floating_dtype
 from memest.program import LiveSets, Summary, compile_program
 from memest.tensor import Shape
-from memest.timeline import Recipe, Timeline, bind, play
+from memest.timeline import Recipe, Timeline, bind, play, sizes_that_run
 
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
@@ -219,6 +219,11 @@ def estimate(
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
     training = recipe.training
+    try:
+        summary = summarize(job.graph, shapes, sizes, recipe)
+    except GraphError as e:
+        better = sizes_that_run(job.graph, sizes, recipe)
+        raise (e if better is None else type(e)(f"{e}; {better}")) from None
     return Estimate(
         graph=graph.name,
         mode=mode,
@@ -232,7 +237,7 @@ def estimate(
         sizes=sizes,
         recipe=recipe,
         levers=job.levers,
-        summary=summarize(job.graph, shapes, sizes, recipe),
+        summary=summary,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.errors import FileError, UnknownNameError, UsageError, did_you_mean, kind_of
+from memest.errors import FileError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
 from memest.graph import Graph
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -30,6 +30,7 @@ UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
     **dict.fromkeys((".mlmodel", ".mlpackage"), "a Core ML file, which memest does not read: give the torch code it was converted from"),
     ".py": "a Python file: name what in it makes the network",
 }
+_UNEQUAL = re.compile(r"sizes? of tensors? .*must match|do not (concatenate|broadcast)", re.IGNORECASE)
 _WAY = "package.module:callable or path/file.py:callable"
 
 Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
@@ -55,7 +56,44 @@ def from_torch(module: Any, example: Any, *, name: str | None = None) -> Graph:
         from memest.importers import torch as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); pip install 'memest-cnn[torch]'") from None
-    return importer.from_torch(module, _plain_example(example), name=name)
+    example = _plain_example(example)
+    try:
+        return importer.from_torch(module, example, name=name)
+    except MemestError as e:
+        hint = _about_shape(module, example) or _about_sizes(importer, module, example, str(e))
+        raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
+
+
+def _about_shape(module: Any, example: Any) -> str | None:
+    """What may be wrong with the shape a module failed at, by its first convolution: the batch is missing, or channels come last."""
+    shape = tuple(getattr(example, "shape", example)) if not isinstance(example, list | Mapping) else ()
+    walk = module.modules() if callable(getattr(module, "modules", None)) and not isinstance(module, type) else ()
+    first = next((m for m in walk if hasattr(m, "in_channels") and hasattr(m, "kernel_size") and hasattr(m, "weight")), None)
+    if first is None or not shape:
+        return None
+    dims, channels = first.weight.ndim, first.in_channels
+    if len(shape) == dims - 1 and shape[0] == channels:
+        return f"the batch is missing: give {(1, *shape)}"
+    if len(shape) == dims and shape[1] != channels and shape[-1] == channels:
+        return f"put the channels first: give {(shape[0], channels, *shape[1:-1])}"
+    return None
+
+
+def _about_sizes(importer: Any, module: Any, example: Any, error: str) -> str | None:
+    """The nearest larger sizes at which a module runs whose tensors did not meet: multiples of the smallest power of two."""
+    if not isinstance(example, tuple) or len(example) < 3 or _UNEQUAL.search(error) is None:
+        return None
+    from memest.timeline import MULTIPLES
+
+    for m in MULTIPLES:
+        larger = (*example[:2], *(-(-n // m) * m for n in example[2:]))
+        if larger != example:
+            try:
+                importer.from_torch(module, larger)
+            except MemestError:
+                continue
+            return f"it runs at multiples of {m}: {larger}"
+    return None
 
 
 def _plain_example(example: Any) -> Any:

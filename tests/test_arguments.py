@@ -352,3 +352,32 @@ def test_from_torch_too(name: str) -> None:
         with pytest.raises(MemestError) as raised:
             call(THINGS[name]())
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        ((2, 3, 17, 12), "; it runs at multiples of 2: (2, 3, 18, 12)"),
+        ((3, 16, 12), "; the batch is missing: give (1, 3, 16, 12)"),
+        ((2, 16, 12, 3), "; put the channels first: give (2, 3, 16, 12)"),
+    ],
+)
+def test_an_example_that_does_not_suit_comes_with_what_does(example: tuple[int, ...], said: str) -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Strict(nn.Module):  # type: ignore[misc,name-defined]
+        """A U-Net of one step that does not pad."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.up = nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2, stride=2)
+            self.norm = nn.BatchNorm2d(8)
+
+        def forward(self, x: Any) -> Any:
+            x = self.first(x)
+            return self.norm(torch.cat([x, self.up(nn.functional.max_pool2d(x, 2))], -3))
+
+    with pytest.raises(MemestError) as raised:
+        memest.from_torch(Strict(), example)
+    assert str(raised.value).endswith(said) and "\n" not in str(raised.value)
