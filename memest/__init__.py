@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from memest.sources import from_torch as from_torch
     from memest.sources import load as load
     from memest.sources import model as model
+    from memest.sources import save as save
 
 __version__ = "0.2.0"
 
@@ -85,6 +86,7 @@ _HOMES = {
     "load_hardware": "memest.hardware",
     "loads": "memest.schema",
     "model": "memest.sources",
+    "save": "memest.sources",
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",

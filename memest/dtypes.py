@@ -44,7 +44,9 @@ def dtype_name(text: str) -> str:
 
 
 def check_dtype(name: str) -> str:
-    """``name`` itself, or an error naming the nearest known dtype."""
+    """``name`` itself, or an error naming the nearest known dtype; ValueError for what is no text."""
+    if not isinstance(name, str):
+        raise ValueError("expected a dtype's name")
     if name not in ITEMSIZE:
         hint = f"; did you mean {ALIASES[name]!r}?" if name in ALIASES else did_you_mean(name, ITEMSIZE)
         raise UnknownNameError(f"unknown dtype {name!r}{hint}")

@@ -52,13 +52,13 @@ class UsageError(MemestError):
     """The caller's request contradicts itself or the graph."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or an empty string: the known name that a slip of the fingers, or an end left out, makes of ``name``."""
-    names = list(known)
-    close = [k for k in names if k.lower() == name.lower()]
-    close += [k for k in get_close_matches(name, names, n=8) if _slips(name.lower(), k.lower()) <= max(len(name), len(k), 4) // 4]
-    if not close and len(name) >= 3:
-        close = sorted((k for k in names if _begins(k.lower(), name.lower())), key=len)
+    text, names = str(name), list(known)
+    close = [k for k in names if k.lower() == text.lower()]
+    close += [k for k in get_close_matches(text, names, n=8) if _slips(text.lower(), k.lower()) <= max(len(text), len(k), 4) // 4]
+    if not close and len(text) >= 3:
+        close = sorted((k for k in names if _begins(k.lower(), text.lower())), key=len)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

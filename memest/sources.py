@@ -161,6 +161,22 @@ def load(path: str | Path) -> Graph:
         raise FileError(f"{path}: {plans}") from None
 
 
+def save(graph: Graph, path: str | Path) -> None:
+    """Write the graph to a ``.yaml``, ``.yml`` or ``.json`` file that :func:`load` reads back equal. FileError where that cannot be."""
+    from memest import asked, schema
+
+    graph = asked.graph(graph, "save")
+    if not isinstance(path, str | Path) or Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"save takes the path of a {', '.join(SUFFIXES)} file, got {kind_of(str(path) if isinstance(path, Path) else path)}"
+        )
+    text = schema.dumps(graph, form="json" if Path(path).suffix.lower() == ".json" else "yaml")
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise FileError(f"{path}: {e.strerror or e}") from None
+
+
 def _unknown(text: str) -> str:
     """Why ``text`` is no model, and what to write."""
     path = Path(text)

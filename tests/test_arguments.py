@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_sizes_of_sweeps_and_fits_may_be_numpys() -> None:
     assert found["peak_bytes"].tolist() == [_peak()]
     fit = memest.fit(GRAPH, np.int64(10**6), batch=None, H=np.int32(16), W=12)
     assert fit.value == memest.fit(GRAPH, 10**6, H=16, W=12).value
+
+
+@pytest.mark.parametrize("name", ["net.yaml", "net.yml", "net.JSON"])
+def test_what_is_saved_is_loaded_equal(name: str, tmp_path: Path) -> None:
+    memest.save(GRAPH, tmp_path / name)
+    assert memest.load(tmp_path / name) == GRAPH
+    with pytest.raises(MemestError, match="No such file"):
+        memest.save(GRAPH, tmp_path / "nowhere" / name)
 
 
 # names -------------------------------------------------------------------------------------------------------------------
@@ -301,6 +310,8 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "loads form": lambda v: memest.loads("{}", form=v),
     "dumps": lambda v: memest.dumps(v),
     "dumps form": lambda v: memest.dumps(GRAPH, form=v),
+    "save": lambda v: memest.save(v, "/nowhere/net.yaml"),
+    "save path": lambda v: memest.save(GRAPH, v),
     "budget": lambda v: memest.budget(v),
     "hardware": lambda v: memest.hardware(v),
     "hardware_named": lambda v: memest.hardware_named(v),
