@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     from memest.planning.sweep import sweeps as sweeps
     from memest.remembered import clear_caches as clear_caches
     from memest.schema import dumps as dumps
-    from memest.schema import load as load
     from memest.schema import loads as loads
     from memest.sources import from_torch as from_torch
+    from memest.sources import load as load
     from memest.sources import model as model
+    from memest.sources import save as save
 
 __version__ = "0.2.0"
 
@@ -83,10 +84,11 @@ _HOMES = {
     "from_torch": "memest.sources",
     "hardware": "memest.hardware",
     "hardware_named": "memest.hardware",
-    "load": "memest.schema",
+    "load": "memest.sources",
     "load_hardware": "memest.hardware",
     "loads": "memest.schema",
     "model": "memest.sources",
+    "save": "memest.sources",
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",

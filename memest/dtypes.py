@@ -37,8 +37,16 @@ ALIASES = {  # what people write, and torch's names for it
 }
 
 
+def dtype_name(text: str) -> str:
+    """Torch's name for what people write (``bf16``, ``torch.half``); any other text as it is."""
+    plain = text.strip().lower().removeprefix("torch.")
+    return ALIASES.get(plain, plain if plain in ITEMSIZE else text)
+
+
 def check_dtype(name: str) -> str:
-    """``name`` itself, or an error naming the nearest known dtype."""
+    """``name`` itself, or an error naming the nearest known dtype; ValueError for what is no text."""
+    if not isinstance(name, str):
+        raise ValueError("expected a dtype's name")
     if name not in ITEMSIZE:
         raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, ITEMSIZE, ALIASES)}")
     return name

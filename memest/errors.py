@@ -19,6 +19,8 @@ from types import MappingProxyType
 
 from memest.names import brief
 
+_BESIDE = "1234567890 qwertyuiop asdfghjkl zxcvbnm"
+
 
 class MemestError(Exception):
     """Base of all errors of this package; ``str()`` is one line that names the place and says what to try. Of what it quotes, long texts
@@ -57,9 +59,13 @@ class UsageError(MemestError):
     """The caller's request contradicts itself or the graph."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or an empty string."""
-    close = get_close_matches(name, list(known), n=1)
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or an empty string: the known name that a slip of the fingers, or an end left out, makes of ``name``."""
+    text, names = str(name), list(known)
+    close = [k for k in names if k.lower() == text.lower()]
+    close += [k for k in get_close_matches(text, names, n=8) if _slips(text.lower(), k.lower()) <= max(len(text), len(k), 4) // 4]
+    if not close and len(text) >= 3:
+        close = sorted((k for k in names if _begins(k.lower(), text.lower())), key=len)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -70,6 +76,43 @@ def one_of(name: str, known: Iterable[str], others: Mapping[str, str] = MappingP
     return meant or f"; there are {', '.join(names)}"
 
 
+def _begins(a: str, b: str) -> bool:
+    """True where one is the other with more at its end."""
+    return a.startswith(b) or (len(a) >= 5 and b.startswith(a))
+
+
+def _slips(a: str, b: str) -> int:
+    """Letters left out, added, swapped or hit beside that make ``b`` of ``a``; in short words another letter is another word (2)."""
+    short = max(len(a), len(b)) <= 5
+    before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        earlier, before, row = before, row, [i]
+        for j, y in enumerate(b, start=1):
+            other = 0 if x == y else 2 if short and f"{x}{y}" not in _BESIDE and f"{y}{x}" not in _BESIDE else 1
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + other))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[j] = min(row[j], earlier[j - 2] + 1)
+    return row[-1]
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words short enough for an error."""
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if type(value) in (int, float, str):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if any(c.__name__ == "Module" and c.__module__ == "torch.nn.modules.module" for c in type(value).__mro__):
+        return f"a torch module ({type(value).__name__})"
+    home = type(value).__module__.partition(".")[0]
+    name = type(value).__name__ if home in ("builtins", "memest") else f"{home}.{type(value).__name__}"
+    return f"{'an' if name[0] in 'AEIOUaeio' else 'a'} {name}"
+
+
 def unforeseen(error: Exception) -> MemestError:
     """What a rule stumbled over, as an error of ours: sizes or attributes it was not written for."""
+    if isinstance(error, OverflowError):
+        return UnsupportedError("these sizes or attributes are beyond what a library's own arithmetic holds; make them smaller")
     return UnsupportedError(f"the rule cannot take these sizes or attributes ({type(error).__name__}: {error}); please report it")

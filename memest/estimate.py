@@ -11,9 +11,10 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memest import asked
 from memest.conditions import Conditions, reduced
 from memest.dims import resolve
-from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.graph import Graph
 from memest.ledger import Step, Storage
 from memest.libraries.cpu import Cpu
@@ -25,7 +26,7 @@ from memest.program import MOST_PROGRAMS, LiveSets, Summary, compile_program, pr
 from memest.remembered import Restated, Shelf
 from memest.shown import Shown, counted, short
 from memest.tensor import Shape
-from memest.timeline import Recipe, Timeline, bind, play
+from memest.timeline import Recipe, Timeline, bind, play, sizes_that_run
 
 if TYPE_CHECKING:
     from memest.formulas.formula import Formula
@@ -214,10 +215,10 @@ def estimate(
     *,
     input_shape: InputShape | None = None,
     mode: str = "train",
-    optimizer: str = "sgd",
-    loss: str = "cross_entropy",
+    optimizer: Any = "sgd",
+    loss: Any = "cross_entropy",
     device: str = "cpu",
-    dtype: str | None = None,
+    dtype: Any = None,
     hold_output: bool = False,
     first_step: bool = False,
     levers: Sequence[str] = (),
@@ -234,41 +235,38 @@ def estimate(
     ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
     machine's when left out), ``torch`` the version whose kernels are played, such as ``2.14`` (left out: the one the graph was recorded
     with, else the one with stored measurements).
+    Torch's own dtypes, losses and optimizers (classes, and instances with their settings) are taken for the names they stand for.
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
-    job = prepare(
-        graph,
-        mode=mode,
-        optimizer=optimizer,
-        loss=loss,
-        device=device,
-        dtype=dtype,
-        hold_output=hold_output,
-        first_step=first_step,
-        levers=levers,
-        cpu=cpu,
-        torch=torch,
-    )
-    shapes = input_shapes(job.graph, input_shape)
+    graph = asked.graph(graph, "estimate")
+    given = {"mode": mode, "optimizer": optimizer, "loss": loss, "device": device, "dtype": dtype, "levers": levers, "cpu": cpu}
+    how = asked.settings(graph, {**given, "torch": torch, "hold_output": hold_output, "first_step": first_step})
+    job = prepare(graph, **how)
+    shapes = input_shapes(job.graph, asked.shapes(input_shape))
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
     training = recipe.training
+    try:
+        summary = summarize(job.graph, shapes, sizes, recipe)
+    except GraphError as e:
+        better = sizes_that_run(job.graph, sizes, recipe)
+        raise (e if better is None else type(e)(f"{e}; {better}")) from None
     return Estimate(
         graph=graph.name,
         mode=mode,
-        optimizer=optimizer if training else None,
-        loss=loss if training else None,
+        optimizer=how["optimizer"] if training else None,
+        loss=how["loss"] if training else None,
         input_shapes=shapes,
-        device=device,
-        dtype=dtype or dtype_of(job.graph),
+        device=how["device"],
+        dtype=how["dtype"] or dtype_of(job.graph),
         cpu=recipe.cpu,
         torch=torch_of(recipe.torch, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,
         levers=job.levers,
-        summary=summarize(job.graph, shapes, sizes, recipe),
+        summary=summary,
     )
 
 
@@ -412,7 +410,7 @@ def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
     elif isinstance(given, Mapping):
         for name in given:
             if name not in names:
-                raise UsageError(f"the graph has no input {name!r}{did_you_mean(name, names)}")
+                raise UsageError(f"the graph has no input {name!r}{did_you_mean(str(name), names)}")
         missing = [n for n in names if n not in given]
         if missing:
             raise UsageError(f"no shape is given for input {missing[0]!r}")

@@ -125,6 +125,35 @@ class Lanes(Many):
         """Rounded to single precision."""
         return Lanes(self.column.astype(np.float32).astype(np.float64), self.top)
 
+    def bit_length(self) -> Any:
+        """Of whole numbers."""
+        return self._each(int.bit_length)
+
+    def _each(self, function: Callable[..., Any], *others: Any) -> Any:
+        """A function of plain numbers, lane by lane, as Python computes it."""
+        rows = zip(*(c.tolist() for c in np.broadcast_arrays(self.column, *(_number(o)[0] for o in others))), strict=True)
+        known: dict[tuple[Any, ...], Any] = {}
+        found = [known[row] if row in known else known.setdefault(row, function(*row)) for row in rows]
+        top = max(map(abs, found))
+        if top >= LIMIT and not isinstance(top, float):
+            raise TooLargeError
+        return _lanes(np.array(found), top)
+
+    def __pow__(self, other: Any) -> Any:
+        return NotImplemented if _operand(other) is None else self._each(pow, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return NotImplemented if _operand(other) is None else self._each(lambda a, b: b**a, other)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return self._each(lambda a: round(a, digits))
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __invert__(self) -> Any:
+        return Lanes(~self.column, self.top + 1)
+
     def __neg__(self) -> Any:
         return Lanes(-self.column, self.top)
 
@@ -208,6 +237,14 @@ def _second_top(a: Any, b: Any) -> Any:
     return b
 
 
+def _bits_top(a: Any, b: Any) -> Any:
+    return 2 * max(a, b) + 1
+
+
+def _shift_top(a: Any, b: Any) -> Any:
+    return a << min(b, 64)
+
+
 _ARITHMETIC: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     "add": (np.add, _add_top),
     "sub": (np.subtract, _add_top),
@@ -215,6 +252,11 @@ _ARITHMETIC: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any
     "floordiv": (np.floor_divide, _first_top),
     "mod": (np.remainder, _second_top),
     "truediv": (np.true_divide, _first_top),
+    "and": (np.bitwise_and, _bits_top),
+    "or": (np.bitwise_or, _bits_top),
+    "xor": (np.bitwise_xor, _bits_top),
+    "lshift": (np.left_shift, _shift_top),
+    "rshift": (np.right_shift, _first_top),
 }
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": np.equal,
@@ -255,7 +297,7 @@ for _name, _compare in _COMPARISONS.items():
 
 def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
     """``function`` of each row of ``columns`` (int64, equally long), as a column. Columns of one value are given as plain numbers. A bound
-    is that of all lanes: where it is too large, halves of alike sizes have closer ones."""
+    is that of all lanes: where it is too large, halves of alike sizes have closer ones, and few rows are computed one by one."""
     length = len(columns[0])
     result = np.empty(length, dtype=np.int64)
     pending = [np.arange(length)] if length else []

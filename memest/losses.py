@@ -131,10 +131,25 @@ def _entry(op: str) -> Operator | Composite:
 
 
 def _known(op: str) -> str:
-    for candidate in (op, f"{op}_loss"):
-        if candidate in LOSSES:
-            return candidate
-    raise UnknownNameError(f"unknown loss {op!r}{one_of(op, LOSSES)}")
+    found = op if op in LOSSES else _SPELLINGS.get(_spelling(op.rpartition(".")[2]))
+    if found is None:
+        raise UnknownNameError(f"unknown loss {op!r}{one_of(op, LOSSES)}")
+    return found
+
+
+def _spelling(name: str) -> str:
+    """A name without what spellings differ in: capitals, underscores and ``loss`` at the end."""
+    return name.lower().replace("_", "").removesuffix("loss")
+
+
+_SPELLINGS = {_spelling(name): name for name in LOSSES} | {
+    "bce": "binary_cross_entropy",
+    "bcewithlogits": "binary_cross_entropy_with_logits",
+    "ce": "cross_entropy",
+    "kl": "kl_div",
+    "l2": "mse_loss",
+    "mae": "l1_loss",
+}
 
 
 def _number(text: str, whole: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from memest.dtypes import ALIASES, FLOATING, FLOATING_RANK, ITEMSIZE
+from memest.dtypes import FLOATING, FLOATING_RANK, ITEMSIZE, dtype_name
 from memest.errors import UnknownNameError, UsageError, one_of
 from memest.graph import Graph
 
@@ -16,12 +16,13 @@ MIXED = "mixed"
 
 
 def floating_dtype(name: str) -> str:
-    """``name`` itself when a network can be converted to it; UnknownNameError or UsageError otherwise."""
+    """Torch's name of a dtype that a network can be converted to (``bf16`` is bfloat16); UnknownNameError or UsageError otherwise."""
+    name = dtype_name(name)
     if name in FLOATING:
         return name
     if name in ITEMSIZE:
         raise UsageError(f"dtype {name!r}: a network is converted to {', '.join(reversed(FLOATING_RANK))}")
-    raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, FLOATING_RANK, ALIASES)}")
+    raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, tuple(reversed(FLOATING_RANK)))}")
 
 
 def converted(graph: Graph, dtype: str) -> Graph:

@@ -558,7 +558,7 @@ def test_wrappers_are_taken_off_and_said() -> None:
 
 def test_what_is_no_module_or_example_is_said_in_one_line() -> None:
     module = Net(wrapped)
-    for given, words in ((Net, "make one first: Net(…)"), (module.state_dict(), "give the module"), (3, "got int")):
+    for given, words in ((Net, "make one first: Net(…)"), (module.state_dict(), "give the module"), (3, "got 3")):
         with pytest.raises(UsageError, match=re.escape(words)):
             from_torch(given, SHAPE)
     for example, words in (

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import memest
+from memest.libraries.versions import torch_of
 
 SHAPES = ((2, 3, 32, 32), (3, 3, 32, 48), (5, 3, 96, 64), (1, 3, 40, 40))
 COPIES: list[Callable[[Any], Any]] = [lambda o: pickle.loads(pickle.dumps(o)), copy.deepcopy, copy.copy]
@@ -162,5 +163,5 @@ def test_names_are_text_in_a_notebook() -> None:
 
 
 def test_an_empty_sweep_shows_itself() -> None:
-    empty = memest.Sweep({"batch": np.array([], dtype=np.int64), "peak_bytes": np.array([], dtype=np.int64)})
+    empty = memest.Sweep({"batch": np.array([], dtype=np.int64), "peak_bytes": np.array([], dtype=np.int64)}, torch_of((2, 13), None))
     assert repr(empty) == "<Sweep: no configurations>" and empty._repr_html_()

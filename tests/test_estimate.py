@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+import memest
 from memest.builder import Builder
-from memest.errors import MemestError, UnsupportedError, UsageError
+from memest.errors import MemestError, ShapeError, UnsupportedError, UsageError
 from memest.estimate import CATEGORIES, Estimate, estimate
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
@@ -168,8 +169,6 @@ def test_inputs_that_contradict_each_other_are_refused(shapes: Any) -> None:
         ({"mode": "trian"}, UsageError, "did you mean 'train'"),
         ({"device": "cuda"}, UnsupportedError, "not modelled"),
         ({"dtype": "int8"}, UsageError, "converted to float64"),
-        ({"dtype": "bf16"}, MemestError, "did you mean 'bfloat16'"),
-        ({"dtype": "half"}, MemestError, "did you mean 'float16'"),
         ({"dtype": "flaot32"}, MemestError, "did you mean 'float32'"),
         ({"optimizer": "adamm"}, MemestError, "did you mean 'adam'"),
         ({"loss": "cross_entrop"}, MemestError, "did you mean 'cross_entropy'"),
@@ -190,3 +189,45 @@ def test_threads_and_instruction_set_count() -> None:
     }
     assert peaks["avx2", 2] != peaks["avx512", 2]
     assert peaks["avx512", 1] != peaks["avx512", 2]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "said"),
+    [
+        ("unet3d:base_filters=2", (1, 1, 250, 250, 250), "; use multiples of 16: 240 or 256"),
+        ("unet2d:base_filters=2", (1, 3, 64, 95), "; use multiples of 16: W=80 or 96"),
+        ("unet2d:base_filters=2,levels=3", (1, 3, 30, 41), "; use multiples of 4: H=28 or 32, W=40 or 44"),
+        ("vnet:base_filters=2", (1, 1, 40, 40, 40), "; use multiples of 16: 32 or 48"),
+        ("resnet18", (1, 3, 1, 1), "; use multiples of 64: 64"),
+        ("plain_conv_unet:features_per_stage=4-8-8,strides=1-2-1x2x2", (1, 1, 7, 10, 12), "; use multiples of 4: D=4 or 8, H=8 or 12"),
+    ],
+)
+def test_sizes_a_network_does_not_run_at_come_with_those_it_does(model: str, shape: tuple[int, ...], said: str) -> None:
+    graph = memest.model(model)
+    with pytest.raises(ShapeError) as raised:
+        estimate(graph, input_shape=shape)
+    assert str(raised.value).endswith(said)
+
+
+def test_a_failure_that_no_size_mends_gets_no_sizes() -> None:
+    b = Builder("net")
+    x = b.input("x", ("N", 2, "H", "W"))
+    graph = b.build(b.layer("max_pool2d", b.layer("conv2d", x, out_channels=2, kernel_size=1), kernel_size=200))
+    with pytest.raises(ShapeError) as raised:
+        estimate(graph, input_shape=(1, 2, 8, 9))
+    assert "multiples" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((3, 64, 64), "the shape given has 3; the batch is missing: 1x3x64x64"),
+        ((4, 64, 64), "the shape given has 3"),
+        ((2, 64, 64, 3), "the graph says 3, got 64 (the graph's shape is Nx3xHxW); put the channels first"),
+        ((2, 4, 64, 64), "the graph says 3, got 4 (the graph's shape is Nx3xHxW)"),
+    ],
+)
+def test_a_missing_batch_and_channels_at_the_end_are_told(shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        estimate(memest.model("resnet18"), input_shape=shape)
+    assert str(raised.value).endswith(said)

@@ -112,7 +112,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"budget": 0}, "positive whole number"),
     ({"budget": "1GiB", "vary": "bach"}, "did you mean 'batch'"),
     ({"budget": "1GiB", "vary": "batch"}, "give H=…, W=…"),
-    ({"budget": "1GiB", "vary": "batch", "H": 32, "W": 0}, "positive whole"),
+    ({"budget": "1GiB", "vary": "batch", "H": 32, "W": 0}, "W: sizes are positive integers"),
     ({"budget": "1GiB", "vary": "H=W", "batch": 1, "H": 32}, "H varies"),
     ({"budget": "1GiB", "vary": ["H", "H=W"], "batch": 1}, "name each size once"),
     ({"budget": "1GiB", "vary": "batch", "H": 32, "W": 32, "levers": ["micro_batch:size=1"]}, "another number of passes"),

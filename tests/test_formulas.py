@@ -201,7 +201,7 @@ def test_outside_its_conditions_another_piece_answers() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"n": 2}, "has no size 'n'; it has N, H, W"),
+        ({"n": 2}, "has no size 'n'; did you mean 'N'?; it has N, H, W"),
         ({"N": 0}, "positive integers"),
         ({"N": 2.0}, "positive integers"),
         ({"H": 1}, "smaller than the kernel"),

@@ -114,7 +114,7 @@ def test_shapes_tensors_and_sequences_of_them_are_examples() -> None:
         assert from_torch(module, example) == graph
 
 
-@pytest.mark.parametrize("example", [(), "2x3", (2, 0, 4, 4), (2, -3, 4, 4), [], 5])
+@pytest.mark.parametrize("example", [(), "two by three", (2, 0, 4, 4), (2, -3, 4, 4), [], 5])
 def test_what_is_no_example_is_refused(example: Any) -> None:
     module, _ = built("plain")
     with pytest.raises(UsageError):

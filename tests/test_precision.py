@@ -73,7 +73,12 @@ def test_names_of_torch_are_accepted(name: str) -> None:
     assert floating_dtype(name) == name
 
 
-@pytest.mark.parametrize(("name", "meant"), [*ALIASES.items(), ("bfloat", "bfloat16"), ("flaot64", "float64")])
+@pytest.mark.parametrize(("name", "meant"), ALIASES.items())
+def test_other_spellings_are_understood(name: str, meant: str) -> None:
+    assert floating_dtype(name) == floating_dtype(name.upper()) == floating_dtype(f"torch.{name}") == meant
+
+
+@pytest.mark.parametrize(("name", "meant"), [("bfloat", "bfloat16"), ("flaot64", "float64")])
 def test_other_names_are_told_torchs(name: str, meant: str) -> None:
     with pytest.raises(UnknownNameError, match=f"did you mean '{meant}'"):
         floating_dtype(name)

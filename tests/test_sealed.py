@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from math import ceil, floor, gcd, isqrt, prod, trunc
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,40 @@ def test_lanes_count_like_ints() -> None:
     column = np.array([7, 8, 9, 12], dtype=np.int64)
     found = by_lanes(lambda n: (n * 3 - 1) // 2 + max(n, 8) % 5 + (10 if n > 8 else 20) + len(range(n)), [column])
     assert found.tolist() == [(n * 3 - 1) // 2 + max(n, 8) % 5 + (10 if n > 8 else 20) + n for n in column.tolist()]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda n: n & (n - 1),
+        lambda n: n | 5,
+        lambda n: n ^ 9,
+        lambda n: (n << 3) - (n >> 1),
+        lambda n: (3 << n % 5) + (1000 >> n % 3) + (6 & n) + (6 | n) + (6 ^ n),
+        lambda n: n.bit_length(),
+        lambda n: n**3 + 2 ** (n % 7),
+        lambda n: round((n / 7) ** 8 * 1000) + round((n / 3) ** 0.5, 2) * 100,
+        lambda n: +n + ~n + abs(-n),
+        lambda n: sum(divmod(n, 5)) + sum(divmod(100, n)),
+        lambda n: ceil(n / 5) + floor(n / 7) + trunc(n / 3) + int(n / 2) + round(n / 4),
+        lambda n: 1 if n & (n - 1) == 0 else 2,
+        lambda n: isqrt(n) + gcd(n, 12) + prod((n, 2, n)) + sum((n, 1)) + {8: 1}.get(n, 2),
+    ],
+)
+def test_whatever_ints_do_lanes_do(count: Any) -> None:
+    column = np.array([7, 8, 9, 12, 16, 31, 32, 100], dtype=np.int64)
+    assert by_lanes(count, [column]).tolist() == [count(n) for n in column.tolist()]
+
+
+def test_lanes_have_every_operator_of_ints() -> None:
+    skipped = {"__getnewargs__", "__getstate__", "__sizeof__", "__format__"}
+    operators = [name for name in dir(int) if name.startswith("__") and name not in dir(object) and name not in skipped]
+    assert [name for name in operators if not hasattr(Lanes, name)] == []
+
+
+def test_rows_whose_numbers_leave_int64_on_the_way_are_counted_one_by_one() -> None:
+    column = np.array([3, 5, 7, 2**40, 2**41, 11, 2**60, 2**61, 13, 17, 19], dtype=np.int64)
+    assert by_lanes(lambda n: n * n * n // (n * n), [column]).tolist() == column.tolist()
 
 
 def test_choices_are_each_lanes_own() -> None:

@@ -52,6 +52,78 @@ def test_a_sweep_is_its_estimates(name: str, mode: str) -> None:
         assert (est.resident_bytes, est.peak_bytes) == (row["resident_bytes"], row["peak_bytes"]), row
 
 
+def layered(*layers: tuple[str, dict[str, Any]], dims: int = 2, channels: int = 16) -> memest.Graph:
+    """A chain of layers that ends in ten classes."""
+    b = memest.Builder("net")
+    x = b.input("input", ("N", channels, *("D", "H", "W")[-dims:]))
+    for op, settings in layers:
+        x = b.layer(op, x, **settings)
+    x = b.layer("flatten", b.layer(f"adaptive_avg_pool{dims}d", x, output_size=1), start_dim=1)
+    return b.build(b.layer("linear", x, out_features=10))
+
+
+SHRINKS = ("conv_transpose3d", {"out_channels": 8, "kernel_size": 1})  # its result stays in a storage as large as the input
+CHAINS: dict[str, tuple[memest.Graph, list[dict[str, Any]]]] = {
+    "convolutions": (
+        layered(
+            ("conv2d", {"out_channels": 24, "kernel_size": 3, "stride": 2, "padding": 1}),
+            ("relu", {}),
+            ("conv2d", {"out_channels": 24, "kernel_size": 3, "padding": 1, "groups": 24}),
+            ("conv2d", {"out_channels": 32, "kernel_size": 1, "bias": False}),
+        ),
+        [{"batch": [1, 2, 3, 4, 8, 17], "H": [16, 21, 32], "W": [16, 40]}],
+    ),
+    "matrices": (
+        layered(*[("conv2d", {"out_channels": 1, "kernel_size": 1})] * 2),
+        [{"batch": [*range(1, 9), 64, 100, 1024], "spatial": 8}],
+    ),
+    "volumes": (
+        layered(SHRINKS, ("conv3d", {"out_channels": 10, "kernel_size": 3, "stride": 2, "padding": 1}), dims=3),
+        [{"batch": [1, 2, 15, 16, 33], "D": [4, 9], "H": [8, 12], "W": [6]}],
+    ),
+    "enormous": (
+        layered(("conv3d", {"out_channels": 16, "kernel_size": 7, "padding": 3}), dims=3),
+        [{"batch": [1, 2**20], "spatial": [300, 90]}],
+    ),
+}
+HOW: list[dict[str, Any]] = [
+    {},
+    {"levers": ["autocast"]},
+    {"levers": ["autocast:dtype=float16", "channels_last"]},
+    {"dtype": "bfloat16"},
+    {"dtype": "float16", "mode": "infer"},
+    {"levers": ["channels_last"]},
+    {"dtype": "float64"},
+]
+CPUS = [
+    memest.Cpu(isa="avx512", bf16=True, threads=1),
+    memest.Cpu(isa="avx512", bf16=True, threads=8),
+    memest.Cpu(isa="avx2", threads=1),
+    memest.Cpu(isa="avx2", threads=2),
+]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("how", HOW, ids=[str(h) for h in HOW])
+@pytest.mark.parametrize("cpu", CPUS, ids=[f"{c.isa}-{c.threads}" for c in CPUS])
+def test_dtypes_levers_and_processors_change_nothing_about_that(name: str, how: dict[str, Any], cpu: memest.Cpu) -> None:
+    graph, (axes,) = CHAINS[name]
+    found = list(memest.sweep(graph, **axes, **how, cpu=cpu, invalid="skip").rows())
+    fresh = graph.with_()
+    assert found
+    for row in random.Random(2).sample(found, min(len(found), 5)):
+        assert alone(fresh, row, **how, cpu=cpu).peak_bytes == row["peak_bytes"], row
+
+
+def test_a_fit_with_autocast_is_the_largest() -> None:
+    graph = memest.model("vgg11", num_classes=10)
+    cpu = memest.Cpu(isa="avx512", bf16=True, threads=2)
+    found = memest.fit(graph, "1200MiB", H=32, W=32, levers=["autocast"], cpu=cpu)
+    assert found.value is not None and found.value > 1
+    for batch, peak in ((found.value, found.peak_bytes), (found.value + 1, found.next_bytes)):
+        assert memest.estimate(graph, input_shape=(batch, 3, 32, 32), levers=["autocast"], cpu=cpu).peak_bytes == peak
+
+
 def test_optimizers_losses_and_modes_are_axes_too() -> None:
     graph = memest.model(SMALL)
     found = memest.sweep(graph, batch=[2, 3], spatial=16, optimizer=["sgd", "adam"], mode=["train", "infer"])

@@ -36,7 +36,7 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
     """The graph, and the largest that fits."""
     check_names(request)
     texts = [part.strip() for part in vary.split(",")]
-    graph = _opened(request)
+    graph = _opened(request, request.mode)
     varied = {s for group in groups_of(graph, texts) for s in group}
     batch, sizes = _fixed(graph, request, varied)
     found = fit(
@@ -45,7 +45,7 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
         texts,
         batch=batch,
         step=step,
-        mode="train" if request.train else "infer",
+        mode=request.mode,
         optimizer=request.optimizer,
         loss=request.loss,
         dtype=request.dtype,
@@ -62,12 +62,13 @@ def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None,
     if not axes:
         raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
     settings: dict[str, Any] = {
-        "mode": "train" if request.train else "infer",
+        "mode": request.mode,
         "optimizer": request.optimizer,
         "loss": request.loss,
         "dtype": request.dtype,
     }
-    graph = _opened(request)
+    both = any(text.partition("=")[0] == "mode" for text in axes)
+    graph = _opened(request, None if both else request.mode)
     ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
     for text in axes:
         names, equals, values = text.rpartition("=")
@@ -94,14 +95,14 @@ def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None,
 def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:
     """The graph, and what to change so that the step fits."""
     check_names(request)
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
     try:
         found = advise(
             graph,
             place,
             input_shape=shapes,
             largest_batch=largest_batch,
-            mode="train" if request.train else "infer",
+            mode=request.mode,
             optimizer=request.optimizer,
             loss=request.loss,
             dtype=request.dtype,
@@ -115,9 +116,9 @@ def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Gra
     return graph, found
 
 
-def _opened(request: Request) -> Graph:
+def _opened(request: Request, mode: str | None) -> Graph:
     if is_torch(request.model):
-        return open_with_inputs(request.model, request.inputs, request.batch)[0]
+        return open_with_inputs(request.model, request.inputs, request.batch, mode)[0]
     return open_model(request.model)
 
 

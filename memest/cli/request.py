@@ -47,6 +47,11 @@ class Request:
     isa: Isa | None = None
     torch: str | None = None
 
+    @property
+    def mode(self) -> str:
+        """``train`` or ``infer``."""
+        return "train" if self.train else "infer"
+
 
 def requested(typed: Mapping[str, Any]) -> Request:
     """The request among what a command was given: its arguments under the names of the fields; what was left out stays as it is."""
@@ -125,12 +130,12 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
 def answer(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for; ``said`` are warnings not to be repeated."""
     check_names(request)
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch)
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
     try:
         result = estimate(
             graph,
             input_shape=shapes,
-            mode="train" if request.train else "infer",
+            mode=request.mode,
             optimizer=request.optimizer,
             loss=request.loss,
             dtype=request.dtype,
@@ -164,7 +169,7 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
     check_names(request)
     if is_torch(request.model):
-        graph, _ = open_with_inputs(request.model, request.inputs, request.batch)
+        graph, _ = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
     elif request.inputs:
         raise UsageError("--input is for torch models, which are imported at it; here --sides and --batches give the shape")
     else:
@@ -173,7 +178,7 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
         graph,
         sides,
         batches,
-        mode="train" if request.train else "infer",
+        mode=request.mode,
         optimizer=request.optimizer,
         loss=request.loss,
         dtype=request.dtype,
@@ -195,7 +200,7 @@ def report_model(
     for optimizer in how.get("optimizers", ("sgd",)):
         check_names(replace(request, optimizer=optimizer))
     if is_torch(model) or inputs:
-        graph, shapes = open_with_inputs(model, inputs, batch)
+        graph, shapes = open_with_inputs(model, inputs, batch, request.mode)
     else:
         graph = open_model(model)
         sizes = usual_sizes(graph)
@@ -239,31 +244,32 @@ def check_names(request: Request) -> None:
             floating_dtype(request.dtype)
         optimizer_named(request.optimizer)
         loss_named(request.loss)
-        settings(request.levers, "train" if request.train else "infer")
+        settings(request.levers, request.mode)
         version_for(request.torch, None)
     except MemestError as e:
         raise UsageError(str(e)) from None
 
 
-def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None) -> tuple[Graph, Given | None]:
+def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None) -> tuple[Graph, Given | None]:
     """The graph, and the shape of each of its inputs (None: the graph's own dims are numbers and nothing was given)."""
     given = parse_inputs(inputs or ())
     if is_torch(model):
-        return _open_torch(model, given, batch)
+        return _open_torch(model, given, batch, mode)
     graph = open_model(model)
     if not given and batch is None and all(isinstance(d, int) for i in graph.inputs for d in i.shape):
         return graph, None
     return graph, bind_shapes(graph.inputs, given, batch)
 
 
-def _open_torch(model: str, given: Given, batch: int | None) -> tuple[Graph, Given]:
-    """A torch model is called with the shapes, so they must be whole; unnamed ones are positional."""
+def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -> tuple[Graph, Given]:
+    """A torch model is called with the shapes, so they must be whole; unnamed ones are positional. It is recorded for one mode alone where
+    only that is asked: what cannot be recorded in the other does not matter."""
     whole = {name: shape if batch is None else (batch, *shape) for name, shape in given.items()}
     positional = [shape for name, shape in whole.items() if name.startswith("#")]
     if positional and len(positional) < len(whole):
         raise UsageError("name every --input or none")
     tell(f"importing {model}")
-    graph = open_model(model, (positional or whole) or None)
+    graph = open_model(model, (positional or whole) or None, mode)
     tell("estimating")
     return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
 

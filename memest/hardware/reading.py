@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from memest.errors import FileError, UsageError, did_you_mean
+from memest.errors import FileError, UsageError, did_you_mean, kind_of
 from memest.hardware.entry import Hardware, Tier
 from memest.units import format_bytes, parse_budget
 
@@ -30,7 +30,7 @@ class _FieldError(Exception):
 
 def hardware(extra: Iterable[Hardware] = ()) -> tuple[Hardware, ...]:
     """The catalogue in its own order, after the ``extra`` entries, which replace those of the same name."""
-    own = tuple(extra)
+    own = _checked(extra)
     replaced = {_plain(e.name) for e in own}
     return (*own, *(e for e in _catalogue() if _plain(e.name) not in replaced))
 
@@ -46,6 +46,8 @@ def load_hardware(path: str | Path) -> tuple[Hardware, ...]:
     Raises UsageError when there is no such file, FileError naming file, line, entry and field when it is not a list of hardware."""
     from memest.schema import text as texts
 
+    if not isinstance(path, str | Path):
+        raise UsageError(f"load_hardware takes the path of a file, got {kind_of(path)}")
     path = Path(path)
     try:
         with path.open("rb") as f:
@@ -60,10 +62,20 @@ def load_hardware(path: str | Path) -> tuple[Hardware, ...]:
         raise FileError(f"{path}: {'' if line is None else f'line {line}: '}{e}") from None
 
 
+def _checked(extra: Iterable[Hardware]) -> tuple[Hardware, ...]:
+    own = tuple(extra) if isinstance(extra, Iterable) else (extra,)
+    for entry in own:
+        if not isinstance(entry, Hardware):
+            raise UsageError(f"more hardware is what memest.load_hardware(path) gives, got {kind_of(entry)}")
+    return own
+
+
 def hardware_named(name: str, extra: Iterable[Hardware] = ()) -> Hardware:
     """The entry called ``name``, in ``extra`` first and then in the catalogue; capitals, blanks and underscores do not count.
 
     Raises UsageError with the nearest name when there is none."""
+    if not isinstance(name, str):
+        raise UsageError(f"hardware is asked for by name, got {kind_of(name)}; memest.hardware() lists what is known")
     known = {_plain(e.name): e for e in hardware(extra)}
     wanted = _plain(name)
     if wanted not in known:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from memest.errors import UsageError
+from memest import asked
+from memest.errors import UsageError, kind_of
 from memest.hardware.claims import Claim, Outcome, claim_on
 from memest.hardware.entry import Hardware, Tier
 from memest.hardware.reading import hardware_named
-from memest.units import format_bytes, parse_budget
+from memest.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,12 @@ class Verdict:
 
 def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
     """``peak_bytes`` laid into the tiers of ``entry``, each filled before the next one is begun."""
+    if not isinstance(entry, Hardware):
+        raise UsageError(f"verdict takes hardware, got {kind_of(entry)}; memest.hardware_named(name) or memest.budget(size) gives one")
+    whole = asked.whole(peak_bytes)
+    if whole is None:
+        raise UsageError(f"verdict takes a peak in bytes, got {kind_of(peak_bytes)}")
+    peak_bytes = whole
     if peak_bytes < 0:
         raise UsageError(f"a peak is not negative, got {peak_bytes}")
     rest, uses = peak_bytes, []
@@ -96,7 +103,7 @@ def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
 
 def budget(size: str | int) -> Hardware:
     """A bare limit as hardware of one tier: bytes, or a text such as ``24GiB``. UsageError when it has no unit or holds nothing."""
-    nbytes = parse_budget(size if isinstance(size, str) else f"{size}B")
+    nbytes = asked.budget(size)
     text = size.strip() if isinstance(size, str) else format_bytes(nbytes)
     tier = Tier(name="the budget", nbytes=nbytes, usable_bytes=nbytes, basis="as given")
     return Hardware(name=f"budget {text}", title=f"A budget of {text}", kind="budget", tiers=(tier,), source="as given")
@@ -104,11 +111,7 @@ def budget(size: str | int) -> Hardware:
 
 def place_of(limit: int | str | Hardware) -> Hardware:
     """Where something has to fit: hardware as it is, or a budget of bytes or of a text such as ``24GiB``. UsageError for anything else."""
-    if isinstance(limit, Hardware):
-        return limit
-    if not isinstance(limit, str) and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise UsageError(f"budget {limit!r}: give bytes as a positive whole number, or text with a unit such as '24GiB'")
-    return budget(limit)
+    return limit if isinstance(limit, Hardware) else budget(limit)
 
 
 def places(names: Iterable[str] = (), limit: str | int | None = None, extra: Iterable[Hardware] = ()) -> tuple[Hardware, ...]:

@@ -6,8 +6,7 @@ graph runs with gradients on, that of an inference graph under ``no_grad``. Cont
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean
+from memest import asked
+from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.graph import Graph, Layer
 from memest.importers.torch_recording import Recorder
 from memest.importers.torch_state import as_it_was
@@ -44,7 +44,7 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     module, notes = _unwrapped(module)
-    positional, keywords = _examples(example, _floating_dtype(module))
+    positional, keywords = _examples(plain_example(example), _floating_dtype(module))
     title = name or type(module).__name__
 
     def training() -> Recorder:
@@ -139,16 +139,12 @@ def _unwrapped(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
             raise UnsupportedError("a module made by torch.export calls aten operators directly; give the module that was exported")
         else:
             return module, tuple(notes)
-    raise UsageError(f"from_torch needs a torch.nn.Module, got {_described(module)}{_hint(module)}")
+    raise UsageError(f"from_torch needs a torch.nn.Module, got {kind_of(module)}{_hint(module)}")
 
 
 def _is_exported(module: nn.Module) -> bool:
     nodes = getattr(getattr(module, "graph", None), "nodes", ())
     return any(isinstance(n.target, torch._ops.OpOverload) for n in nodes)
-
-
-def _described(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _hint(value: Any) -> str:
@@ -163,38 +159,36 @@ def _floating_dtype(module: nn.Module) -> torch.dtype:
     return found.pop() if len(found) == 1 else torch.float32
 
 
+def plain_example(example: Any) -> Any:
+    """An example with its shapes as tuples of ints; tensors as they are. UsageError for what is neither."""
+    if isinstance(example, str):
+        return asked.shape(example, "example")
+    if isinstance(example, Mapping) and example:
+        return {str(key): plain_example(e) for key, e in example.items()}
+    if asked.is_sequence(example) and len(example):
+        if all(asked.whole(n) is not None for n in example):
+            return asked.shape(example, "example")
+        return [plain_example(e) for e in example]
+    if not asked.is_tensor(example):
+        raise UsageError(f"example is a shape, a tensor, or a sequence or mapping of them, got {kind_of(example)}")
+    return example
+
+
 def _examples(example: Any, dtype: torch.dtype) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
     """Positional and named inputs of the forward; those given as shapes have ``dtype``."""
-    if isinstance(example, Mapping):
-        return [], {str(k): _meta(v, f"example[{k!r}]", dtype) for k, v in example.items()}
-    if isinstance(example, torch.Tensor) or _is_shape(example):
-        return [_meta(example, "example", dtype)], {}
-    if isinstance(example, Sequence) and not isinstance(example, str | bytes) and example:
+    if isinstance(example, dict):
+        return [], {k: _meta(v, f"example[{k!r}]", dtype) for k, v in example.items()}
+    if isinstance(example, list):
         return [_meta(e, f"example[{i}]", dtype) for i, e in enumerate(example)], {}
-    raise UsageError(f"example is a shape such as (2, 3, 64, 64), a tensor, or a sequence or mapping of them, got {_described(example)}")
-
-
-def _is_shape(value: Any) -> bool:
-    """True for a sequence of whole numbers (torch.Size and numpy's integers and 1-d arrays too)."""
-    if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist") and not isinstance(value, torch.Tensor):
-        value = value.tolist()
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0 and all(map(_is_whole, value))
-
-
-def _is_whole(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool | torch.Tensor)
+    return [_meta(example, "example", dtype)], {}
 
 
 def _meta(example: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(example, torch.Tensor):
-        if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
-            raise UnsupportedError(f"{place} is a {type(example).__name__}; give a plain tensor or a shape")
-        return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta")
-    if not _is_shape(example):
-        nested = isinstance(example, Sequence | Mapping) and not isinstance(example, str | bytes)
-        more = "; nested inputs are not modelled: wrap the module in one that takes tensors" if nested else ""
-        raise UsageError(f"{place} is neither a shape nor a tensor, got {_described(example)}{more}")
-    shape = tuple(operator.index(n) for n in example)
-    if min(shape) < 1:
-        raise UsageError(f"{place}: sizes are positive integers, got {shape}")
-    return torch.empty(shape, dtype=dtype, device="meta")
+    if isinstance(example, list | dict):
+        kind = type(example).__name__
+        raise UsageError(f"{place} is a {kind}: nested inputs are not modelled; wrap the module in one that takes tensors")
+    if isinstance(example, tuple):
+        return torch.empty(example, dtype=dtype, device="meta")
+    if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
+        raise UnsupportedError(f"{place} is a {type(example).__name__}; give a plain tensor or a shape")
+    return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from memest.dtypes import dtype_name
 from memest.graph import Graph
 from memest.levers.checks import choice, flag
 from memest.levers.lever import Lever, Option, Options
@@ -16,11 +17,16 @@ def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Reci
     return graph, replace(recipe, autocast=context)
 
 
+def _half(text: str) -> str:
+    found: str = choice("bfloat16", "float16")(dtype_name(text))
+    return found
+
+
 AUTOCAST = Lever(
     summary="convolutions and matrix products run on bfloat16 casts of their arguments; parameters and optimizer stay float32",
     price="less precision; every weight has a second copy while its layer needs it",
     options={
-        "dtype": Option(default="bfloat16", check=choice("bfloat16", "float16"), summary="the type that is cast to"),
+        "dtype": Option(default="bfloat16", check=_half, summary="the type that is cast to"),
         "loss": Option(default="inside", check=choice("inside", "outside"), summary="whether the loss is computed within the context"),
         "cache": Option(default=True, check=flag, summary="whether casts of parameters are kept until the context ends (cache_enabled)"),
     },

@@ -40,14 +40,16 @@ LEVERS: dict[str, Lever] = {
     "zero": ZERO,
     "checkpoint": CHECKPOINT,  # last: its segments are runs of the layers that the others leave
 }
-OTHER_WORDS = {  # what people call a lever, and its name here
-    "amp": "autocast",
-    "mixed_precision": "autocast",
+ALIASES = {  # what people call some of them
     "activation_checkpointing": "checkpoint",
-    "gradient_checkpointing": "checkpoint",
-    "gradient_accumulation": "accumulate",
+    "amp": "autocast",
     "grad_accumulation": "accumulate",
+    "gradient_accumulation": "accumulate",
+    "gradient_checkpointing": "checkpoint",
     "gradient_clipping": "clip",
+    "mixed_precision": "autocast",
+}
+OTHER_WORDS = {  # what others are near to
     "clip_grad_norm": "clip",
     "cpu_offload": "offload_optimizer",
     "memory_format": "channels_last",
@@ -77,17 +79,22 @@ class Setting:
 
 def lever_named(name: str) -> Lever:
     """The row called ``name``."""
-    lever = LEVERS.get(name)
-    if lever is None:
+    return LEVERS[lever_name(name)]
+
+
+def lever_name(name: str) -> str:
+    """The name of the lever that people call ``name``."""
+    found = ALIASES.get(name.lower().replace("-", "_"), name)
+    if found not in LEVERS:
         raise UnknownNameError(f"unknown lever {name!r}{one_of(name, LEVERS, OTHER_WORDS)}")
-    return lever
+    return found
 
 
 def setting(text: str) -> Setting:
     """The lever written as ``name`` or ``name:option=value,option=value``."""
     name, _, tail = text.partition(":")
-    name = name.strip()
-    lever = lever_named(name)
+    name = lever_name(name.strip())
+    lever = LEVERS[name]
     given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memest.errors import UnknownNameError, UsageError, did_you_mean
+from memest.errors import UnknownNameError, UsageError, did_you_mean, kind_of
 
 MAX_STAGES = 16
 MAX_CHANNELS = 1 << 24
@@ -34,7 +34,7 @@ def checked(model: str, options: Sequence[Option], given: Mapping[str, Any]) -> 
         try:
             values[name] = known[name].check(value)
         except ValueError as e:
-            raise UsageError(f"model {model!r}, option {name!r}: expected {e}, got {value!r}") from None
+            raise UsageError(f"model {model!r}, option {name!r}: expected {e}, got {kind_of(value)}") from None
     return values
 
 

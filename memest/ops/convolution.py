@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memest.dims import recording
 from memest.errors import ShapeError
 from memest.ops import convolution_bound as bound
 from memest.ops import convolution_onednn, convolution_slow
@@ -21,7 +22,7 @@ from memest.ops.convolution_geometry import (
     squeezed,
     unsqueezed,
 )
-from memest.ops.kernels import contiguous
+from memest.ops.kernels import contiguous, suggests_channels_last
 from memest.ops.operator import Attribute, Example, Operator, expand, flag, integer, per_dim, text
 from memest.ops.sealed import sealed
 from memest.ops.tape import Tape, Tensor
@@ -43,8 +44,18 @@ def _convolution(
     g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
     check_shapes(input, weight, bias, g)
     k.save(input=input, weight=weight)
+    _record_what_decides(k, input, weight, g)
     out: Tensor = sealed(k, "convolution", _run, bound.forward, (input, weight, bias), g=g)
     return out
+
+
+def _record_what_decides(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> None:
+    """Record the sizes on which the results' memory format and storage depend: those that choose between oneDNN and ATen's own kernels."""
+    with recording(None):
+        last = suggests_channels_last(input) or suggests_channels_last(weight)
+    if last and input.ndim > 3:
+        select_backend(input, weight, g, k.cpu)
+    convolution_slow.keeps_more(input, weight, g, k.cpu)
 
 
 def _run(k: Tape, input: Tensor, weight: Tensor, bias: Tensor | None, *, g: Geometry) -> Tensor:
@@ -79,6 +90,7 @@ def _convolution_backward(
     input, weight = saved["input"], saved["weight"]
     mask = (k.needs[0], k.needs[1], len(k.needs) > 2 and k.needs[2])
     g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
+    _record_what_decides(k, input, weight, g)
     result: list[Tensor | None] = sealed(k, "convolution_backward", _run_backward, bound.backward, (grad, input, weight), g=g, mask=mask)
     return result[: len(k.needs)]
 

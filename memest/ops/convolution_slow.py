@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from memest.ops.convolution_geometry import Backend, Geometry, runs_channels_last
+from memest.libraries.cpu import Cpu
+from memest.ops.convolution_geometry import Backend, Geometry, runs_channels_last, select_backend
 from memest.ops.kernels import cat, contiguous, suggests_channels_last, sum_into
 from memest.ops.tape import Tape, Tensor
 from memest.tensor import Shape, channels_last_strides
@@ -169,6 +170,17 @@ def _forward_transpose_3d(k: Tape, input: Tensor, weight: Tensor, bias: Tensor |
     ones = k.empty(shape[2:], input.dtype) if bias is not None else None
     k.free(ones, columns)
     return k.alias(out, shape)
+
+
+def keeps_more(input: Tensor, weight: Tensor, g: Geometry, cpu: Cpu) -> bool:
+    """Whether the result lies in a storage as large as the input, though it is smaller; what that depends on is recorded."""
+    if not g.transposed or input.ndim != 5 or g.groups > 1:
+        return False
+    axes = zip(weight.shape[2:], g.stride, g.padding, g.output_padding, g.dilation, strict=True)
+    spreads = all(d * (m - 1) + o + 1 - 2 * p >= s for m, s, p, o, d in axes)
+    if spreads and weight.shape[1] * prod(g.stride) >= input.shape[1]:
+        return False
+    return prod(g.output_shape(input, weight)) < input.numel and select_backend(input, weight, g, cpu) == "slow_transpose3d"
 
 
 def _backward_transpose(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, last: bool, mask: Mask) -> Gradients:

@@ -7,17 +7,17 @@ wherever it is asked. So a compiled step holds whatever the library chooses, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memest.dims import Dim, Expr, Opaque, contains_dim, plain, recording
+from memest.dims import Dim, Expr, Opaque, contains_dim, expression, plain, recording
 from memest.each import greatest
 from memest.libraries.cpu import Cpu
 from memest.libraries.versions import Version
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.remembered import kept
-from memest.tensor import Spec, channels_last_strides, is_channels_last, is_contiguous
+from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
 
 Kernel = Callable[..., Any]
 Bound = Callable[..., Any]
@@ -89,7 +89,8 @@ def _inner_peak(peak: InnerPeak, sizes: tuple[int, ...]) -> int:
 
 def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[Tensor | None], **attributes: Any) -> Any:
     """What ``kernel(k, *operands, **attributes)`` returns: a tensor, or a list of tensors and Nones. Its outputs are new tensors, whose
-    metadata does not depend on the library's choice; ``bound(cpu, *specs, **attributes)`` never falls short of the bytes it holds."""
+    metadata and storage do not depend on the library's choice (where they depend on sizes, the caller records how);
+    ``bound(cpu, *specs, **attributes)`` never falls short of the bytes it holds."""
     specs = tuple(None if t is None else tuple(t.spec) for t in operands)
     given = tuple(attributes.items())
     if not contains_dim((specs, given)):
@@ -107,8 +108,12 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
     )
     k.free(k.scratch(Dim(peak(*sizes.values()), Opaque(name, peak, tuple(sizes)))))
     with recording(None):
-        result = kernel(Tape(len(operands), k.needs, k.training, k.cpu, k.torch), *_on_tape(specs), **attributes)
-    return [_outlives(k, t) for t in result] if isinstance(result, list) else _outlives(k, result)
+        tape, tensors = Tape(len(operands), k.needs, k.training, k.cpu, k.torch), _on_tape(specs)
+        result = kernel(tape, *tensors, **attributes)
+        storages: dict[int, int] = {}
+        for slot, nbytes, _ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
+            storages.setdefault(slot, nbytes)
+    return [_outlives(k, t, storages) for t in result] if isinstance(result, list) else _outlives(k, result, storages)
 
 
 def _on_tape(specs: Iterable[tuple[Any, ...] | None]) -> list[Tensor | None]:
@@ -116,15 +121,31 @@ def _on_tape(specs: Iterable[tuple[Any, ...] | None]) -> list[Tensor | None]:
     return [None if s is None else Tensor(s[0], s[1], s[2], i) for i, s in enumerate(specs)]
 
 
-def _outlives(k: Tape, t: Tensor | None) -> Tensor | None:
-    """A new tensor like ``t``; how its strides follow from its shape is a condition on sizes, and recorded."""
+def _outlives(k: Tape, t: Tensor | None, storages: Mapping[int, int]) -> Tensor | None:
+    """A new tensor like ``t``, in as large a storage. Strides that follow from its shape are written as they do; where one channel or
+    one pixel makes formats alike, they are told apart by what the strides are, as torch does."""
     if t is None:
         return None
     with recording(None):
-        plain_order = is_contiguous(t.shape, t.strides)
-        last = not plain_order and is_channels_last(t.shape, t.strides)
-    strides = None if plain_order else channels_last_strides(t.shape) if last else t.strides
+        held = storages.get(t.slot, 0) // t.itemsize
+        larger = held > t.numel
+        strides: Shape | None = t.strides
+        if _are(t.strides, contiguous_strides(t.shape)):
+            strides = None
+        elif t.ndim in (4, 5) and _are(t.strides, channels_last_strides(t.shape)):
+            strides = channels_last_strides(t.shape)
+        elif is_contiguous(t.shape, t.strides):
+            strides = None
+        elif is_channels_last(t.shape, t.strides):
+            strides = channels_last_strides(t.shape)
+    if larger:
+        return k.alias(k.empty((held,), t.dtype), t.shape, strides)
     return k.empty(t.shape, t.dtype, strides)
+
+
+def _are(strides: Shape, others: Shape) -> bool:
+    """Whether strides are these whatever the sizes."""
+    return all(expression(a) == expression(b) for a, b in zip(strides, others, strict=True))
 
 
 def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:

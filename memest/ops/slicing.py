@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.dims import plain
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller
 from memest.ops.kernels import (
     cat,
@@ -28,6 +29,8 @@ from memest.tensor import Shape
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
+
+MOST_PARTS = 65_536
 
 
 def _zeros_of(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
@@ -59,6 +62,13 @@ def _narrow(c: Caller, input: Any, *, dim: int, start: int, length: int) -> Any:
     return c.call("slice", input, dim=d, start=first, end=first + length)
 
 
+def _checked(parts: int) -> int:
+    """The number of parts; each is a view of its own."""
+    if plain(parts) > MOST_PARTS:
+        raise UnsupportedError(f"{parts:,} parts of one tensor are not modelled, at most {MOST_PARTS:,}")
+    return parts
+
+
 def _split_sizes(length: int, size: Any) -> list[int]:
     if isinstance(size, tuple):
         if sum(size) != length:
@@ -66,6 +76,7 @@ def _split_sizes(length: int, size: Any) -> list[int]:
         return list(size)
     if size <= 0:
         raise ShapeError(f"split size must be positive, got {size}")
+    _checked(-(-length // size))
     return [min(size, length - at) for at in range(0, length, size)] or [0]
 
 
@@ -99,7 +110,7 @@ def _tensor_split(c: Caller, input: Any, *, indices_or_sections: Any, dim: int) 
         if indices_or_sections <= 0:
             raise ShapeError(f"tensor_split needs a positive number of sections, got {indices_or_sections}")
         size, more = length // indices_or_sections, length % indices_or_sections
-        borders = [i * size + min(i, more) for i in range(1, indices_or_sections)]
+        borders = [i * size + min(i, more) for i in range(1, _checked(indices_or_sections))]
     else:
         borders = list(indices_or_sections)
     return tuple(c.call("slice", input, dim=d, start=a, end=b) for a, b in zip([0, *borders], [*borders, length], strict=True))
@@ -113,7 +124,7 @@ def _unbind(k: Tape, input: Tensor, *, dim: int) -> tuple[Tensor, ...]:
     d = wrapped(dim, input.ndim)
     shape, strides = (*input.shape[:d], *input.shape[d + 1 :]), (*input.strides[:d], *input.strides[d + 1 :])
     k.note(part=shape)
-    return tuple(k.view(input, shape, strides) for _ in range(input.shape[d]))
+    return tuple(k.view(input, shape, strides) for _ in range(_checked(input.shape[d])))
 
 
 def _unbind_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:

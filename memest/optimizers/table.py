@@ -30,9 +30,10 @@ class Optimizer:
 def optimizer_named(text: str) -> Optimizer:
     """The optimizer written as ``name`` or ``name:option=value,option=value``; options that move no memory (``lr``) are accepted."""
     name, _, tail = text.partition(":")
-    row = OPTIMIZERS.get(name.strip().lower())
+    known = name.strip().lower().removeprefix("torch.").removeprefix("optim.")
+    row = OPTIMIZERS.get(known)
     if row is None:
-        raise UnknownNameError(f"unknown optimizer {name!r}{one_of(name.lower(), OPTIMIZERS)}")
+        raise UnknownNameError(f"unknown optimizer {name!r}{one_of(known, OPTIMIZERS)}")
     options = dict(row.options)
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, eq, raw = item.partition("=")
@@ -49,7 +50,7 @@ def optimizer_named(text: str) -> Optimizer:
         raise UsageError(f"optimizer {name!r} has no fused variant in torch; leave fused out")
     if options.get("nesterov") and not options["momentum"]:
         raise UsageError(f"optimizer {text!r}: nesterov needs momentum")
-    return Optimizer(name=name.strip().lower(), text=text, options=tuple(options.items()))
+    return Optimizer(name=known, text=text, options=tuple(options.items()))
 
 
 def _option(name: str, key: str, raw: str, default: Any) -> Any:

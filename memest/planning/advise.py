@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from memest import asked
 from memest.errors import MemestError
 from memest.estimate import Estimate, InputShape, estimate
 from memest.graph import Graph
@@ -123,8 +124,10 @@ def advise(
     ``input_shape`` and ``step`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
     """
+    graph = asked.graph(graph, "advise")
     place = place_of(budget)
     limit = place.usable_bytes
+    step = asked.settings(graph, step)
     start = estimate(graph, input_shape=input_shape, **step)
     situation = Situation(graph=graph, shapes=start.input_shapes, sizes=start.sizes, step=step, limit=limit)
     proposed, refusals = choices(situation)

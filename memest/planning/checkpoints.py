@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from memest import asked
 from memest.checkpoints.choice import Option, choose
 from memest.checkpoints.survey import survey
 from memest.errors import MemestError, UsageError
@@ -18,7 +19,7 @@ from memest.estimate import Estimate, estimate
 from memest.graph import Graph, Segment
 from memest.names import visible
 from memest.shown import counted, short
-from memest.units import format_bytes, parse_budget
+from memest.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,20 +89,14 @@ def plan_checkpoints(graph: Graph, *, budget: int | str | None = None, **step: A
     ``use_reentrant=False``. Raises UsageError for a budget that is no size and for a mode other than training, and what ``estimate``
     raises.
     """
-    limit = _limit(budget)
+    graph = asked.graph(graph, "plan_checkpoints")
+    limit = None if budget is None else asked.budget(budget)
+    step = asked.settings(graph, step)
     if step.get("mode", "train") != "train":
         raise UsageError("checkpoints are for training; inference keeps no activations")
     plain = estimate(graph, **step)
     found = choose(plain.played, plain.input_shapes, plain.sizes, plain.recipe, limit)
     return CheckpointPlan(plain=plain, budget_bytes=limit, chosen=found.chosen, alternatives=found.front)
-
-
-def _limit(budget: int | str | None) -> int | None:
-    if isinstance(budget, str):
-        return parse_budget(budget)
-    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
-        raise UsageError(f"a budget is a positive number of bytes or a size such as 12GiB, got {budget!r}")
-    return budget
 
 
 def _option(option: Option) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from memest.errors import UsageError, kind_of
 from memest.estimate import CATEGORIES, Estimate
 from memest.shown import short
 
@@ -57,6 +58,9 @@ class Comparison:
 
 def compare(a: Estimate, b: Estimate) -> Comparison:
     """What moves from ``a`` to ``b``: positive differences are bytes that ``b`` needs more."""
+    for e in (a, b):
+        if not isinstance(e, Estimate):
+            raise UsageError(f"compare takes two estimates, got {kind_of(e)}; memest.estimate(graph, input_shape=...) gives one")
     return Comparison(
         a=a,
         b=b,

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm, prod
+from typing import Any
 
 import numpy as np
 
-from memest.errors import MemestError, UsageError
+from memest import asked
+from memest.errors import MemestError, UsageError, kind_of
 from memest.estimate import Estimate, Job, estimate, prepare
 from memest.graph import Graph
 from memest.hardware import Claim, Hardware, claim_on, place_of
@@ -95,9 +97,9 @@ def fit(
     batch: int | None = None,
     step: int | None = None,
     mode: str = "train",
-    optimizer: str = "sgd",
-    loss: str = "cross_entropy",
-    dtype: str | None = None,
+    optimizer: Any = "sgd",
+    loss: Any = "cross_entropy",
+    dtype: Any = None,
     levers: Sequence[str] = (),
     cpu: Cpu | None = None,
     torch: str | None = None,
@@ -111,18 +113,20 @@ def fit(
     sizes multiples of a number of one's own (the batch only where nothing else varies). Raises UsageError for a budget without a unit,
     and for unknown or missing sizes.
     """
+    graph = asked.graph(graph, "fit")
     place = place_of(budget)
-    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu, torch=torch)
-    groups = groups_of(graph, [vary] if isinstance(vary, str) else list(vary))
+    given = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu, "torch": torch}
+    how = asked.settings(graph, given)
+    job = prepare(graph, **how)
+    groups = groups_of(graph, _vary(vary))
+    step = None if step is None else asked.size(step, "step")
     if job.recipe.micro_batch is not None and any(batch_symbol(graph) in group for group in groups):
         raise UsageError("micro_batch runs another number of passes for every batch: fit the size of its slices, as the batch, without it")
     fixed = _fixed(graph, groups, batch, sizes)
 
     def smallest(at: Mapping[str, int]) -> Estimate:
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
-        return estimate(
-            graph, input_shape=shapes, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, levers=levers, cpu=cpu, torch=torch
-        )
+        return estimate(graph, input_shape=shapes, **how)
 
     search = _Search(job, groups, fixed, place, torch_of(job.recipe.torch, graph.torch), step)
     found = search.front()
@@ -130,6 +134,13 @@ def fit(
         least = search.smallest()
         return search.result(None, None, None, None, smallest(least))
     return found[0] if len(groups) == 1 else replace(found[0], front=tuple(found))
+
+
+def _vary(vary: Any) -> list[str]:
+    found = [vary] if isinstance(vary, str) else list(vary) if isinstance(vary, list | tuple) else []
+    if not found or not all(isinstance(v, str) for v in found):
+        raise UsageError(f"vary names a size, such as 'batch' or 'H=W', or is a list of names, got {kind_of(vary)}")
+    return found
 
 
 class _Search:
@@ -290,14 +301,13 @@ def _fixed(graph: Graph, groups: Sequence[tuple[str, ...]], batch: int | None, s
             raise UsageError("the graph's batch is a number; leave batch out")
         given[first] = batch
     varied = {s for group in groups for s in group}
-    for name, value in given.items():
+    for name, value in list(given.items()):
         title = "batch" if name == first else name
         if name not in known:
             raise UsageError(f"the graph has no size {name!r}; it has {', '.join(known)}")
         if name in varied:
             raise UsageError(f"{title} varies, so it cannot be given too")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{title}: sizes are positive whole numbers, got {value!r}")
+        given[name] = asked.size(value, title)
     given = {**{s: n for s, n in pinned_sizes(graph).items() if s not in varied}, **given}
     missing = ["batch" if s == first else s for s in known if s not in varied and s not in given]
     if missing:

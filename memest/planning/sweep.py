@@ -6,7 +6,7 @@ Every number equals what an estimate of that configuration alone would say, to t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from math import prod
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memest.errors import UsageError, did_you_mean
+from memest import asked
+from memest.errors import UsageError, did_you_mean, kind_of
 from memest.estimate import Job, prepare
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
@@ -25,7 +26,7 @@ from memest.planning.peaks import peaks
 from memest.planning.progress import tell
 from memest.process import available_bytes
 from memest.shown import Shown, counted
-from memest.units import format_bytes, parse_budget
+from memest.units import format_bytes
 
 Column = NDArray[Any]
 MOST_VALUES = 50_000_000  # of an axis
@@ -140,7 +141,7 @@ def sweep(
 def sweeps(graph: Graph, *, at_once: int = 1_000_000, **what: Any) -> Iterator[Sweep]:
     """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
     memory."""
-    return product_of(graph, **what).parts(at_once)
+    return product_of(graph, **what).parts(asked.size(at_once, "at_once"))
 
 
 def product_of(
@@ -160,16 +161,18 @@ def product_of(
     **sizes: Any,
 ) -> Product:
     """The configurations of a sweep, checked; see :func:`sweep`."""
-    if invalid not in ("raise", "skip"):
-        raise UsageError(f"invalid={invalid!r}: use 'raise' or 'skip'")
+    graph = asked.graph(graph, "sweep")
+    if not isinstance(invalid, str) or invalid not in ("raise", "skip"):
+        raise UsageError(f"invalid={kind_of(invalid)}: use 'raise' or 'skip'")
     names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
-    settings = {name: _names(name, value) for name, value in names.items()}
+    settings = {name: _names(graph, name, value) for name, value in names.items()}
+    how = {"levers": asked.levers(levers), "cpu": asked.cpu(cpu), "torch": torch}
     return Product(
         graph=graph,
         symbols=tuple(_size_axes(graph, batch, spatial, axes, sizes)),
         combinations=tuple(product(*settings.values())),
-        jobs=tuple(_job(graph, c, {"levers": levers, "cpu": cpu, "torch": torch}) for c in product(*settings.values())),
-        shown=tuple(name for name in settings if names[name] is not None and not isinstance(names[name], str)),
+        jobs=tuple(_job(graph, c, how) for c in product(*settings.values())),
+        shown=tuple(name for name in settings if isinstance(names[name], list | tuple | set | frozenset | np.ndarray)),
         skip=invalid == "skip",
         torch=torch_of(version_for(torch, graph.torch), graph.torch),
     )
@@ -205,7 +208,7 @@ class Product:
 
     def whole(self, memory: int | str | None = None, beside: int = 0) -> Sweep:
         """All at once, within ``memory`` (see :func:`sweep`); ``beside`` are bytes a point that the caller needs to go on."""
-        limit = parse_budget(memory) if isinstance(memory, str) else available_bytes() if memory is None else memory
+        limit = available_bytes() if memory is None else asked.budget(memory)
         needed = self.points * (self.bytes_per_point + beside) + WORKING * (self.points >= PART)
         refusal = UsageError(
             f"{self.points:,} points take about {format_bytes(needed)} of memory, and {format_bytes(limit)} may be used: narrow an axis, "
@@ -286,6 +289,10 @@ def _size_axes(
         if first is None:
             raise UsageError("the graph's batch is a number, so it cannot vary; describe it as a symbol, such as N")
         given[(first,)] = batch
+    if not isinstance(axes, list | tuple) or not all(
+        isinstance(a, list | tuple) and len(a) == 2 and isinstance(a[0], list | tuple) for a in axes
+    ):
+        raise UsageError(f"axes are pairs of names and values, such as [(('H', 'W'), [64, 128])], got {kind_of(axes)}")
     if spatial is not None:
         given[tuple(s for s in known if s != first and s not in sizes)] = spatial
     given.update({tuple(tied): values for tied, values in axes})
@@ -307,7 +314,9 @@ def _size_axes(
 
 def _values(name: str, values: Any) -> Column:
     """A range, a sequence or a number as an int64 column; UsageError names the axis."""
-    found = [values] if isinstance(values, int) else values
+    if isinstance(values, str | bytes | Mapping) or not (asked.whole(values) is not None or isinstance(values, Iterable)):
+        raise UsageError(f"{name}: give a number, a range or a list of numbers, got {kind_of(values)}")
+    found = values if isinstance(values, Iterable) else [values]
     if isinstance(found, range) and len(found) > MOST_VALUES:
         raise UsageError(
             f"{name}: {len(found):,} values are more than a sweep holds ({MOST_VALUES:,}); give a step, such as range(a, b, 32)"
@@ -323,10 +332,10 @@ def _values(name: str, values: Any) -> Column:
     return column.astype(np.int64)
 
 
-def _names(name: str, value: Any) -> tuple[Any, ...]:
-    if value is None and name == "dtype":
-        return (None,)  # as the graph describes it
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not found or not all(isinstance(v, str) for v in found):
+def _names(graph: Graph, name: str, value: Any) -> tuple[Any, ...]:
+    """The names asked for, one or several; None stands for the dtype as the graph describes it."""
+    several = isinstance(value, list | tuple | set | frozenset | np.ndarray)
+    found = tuple(asked.settings(graph, {name: v})[name] for v in (value if several else (value,)))
+    if not found or (several and None in found):
         raise UsageError(f"{name}: give a name, or a list of names")
     return found

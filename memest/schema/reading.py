@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from memest.builder import Builder, Node
 from memest.dims import Expr, parse
-from memest.errors import FileError, GraphError, MemestError, ShapeError, did_you_mean
+from memest.errors import FileError, GraphError, MemestError, ShapeError, UsageError, did_you_mean, kind_of
 from memest.graph import Graph
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
@@ -53,6 +53,10 @@ def load(path: str | Path) -> Graph:
 
 def loads(raw: bytes | str, *, form: str = "yaml", source: str = "<text>") -> Graph:
     """The graph in a text, ``form`` ``yaml`` or ``json``; ``source`` is what errors call it."""
+    if not isinstance(raw, bytes | str):
+        raise UsageError(f"loads takes the text of a graph file, got {kind_of(raw)}")
+    if not isinstance(form, str) or form not in ("yaml", "json"):
+        raise UsageError(f"form is 'yaml' or 'json', got {kind_of(form)}")
     text = texts.decode(raw, source)
     data = texts.parse(text, form, source)
     try:

@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from memest import asked
 from memest.dims import Expr
+from memest.errors import UsageError, kind_of
 from memest.graph import Graph, Input, Layer, Parameter, default_drops
 from memest.names import visible
 from memest.schema.finishing import sorted_by
@@ -19,7 +21,9 @@ from memest.timeline import operator_named
 
 def dumps(graph: Graph, *, form: str = "yaml", examples: Mapping[str, int] | None = None) -> str:
     """The graph as YAML or JSON text. ``examples`` are sizes that the graph's symbols may have, for the reader's check."""
-    data = to_dict(graph, examples=examples)
+    data = to_dict(asked.graph(graph, "dumps"), examples=examples)
+    if not isinstance(form, str) or form not in ("yaml", "json"):
+        raise UsageError(f"form is 'yaml' or 'json', got {kind_of(form)}")
     if form == "json":
         return json.dumps(data, indent=1) + "\n"
     written = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)

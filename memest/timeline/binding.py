@@ -17,7 +17,8 @@ def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]
         shape = shapes[i.name]
         described = "x".join(str(d) for d in i.shape)
         if len(shape) != len(i.shape):
-            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({described}), the shape given has {len(shape)}")
+            hint = f"; the batch is missing: 1x{'x'.join(map(str, shape))}" if _is_without_batch(i.shape, shape) else ""
+            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({described}), the shape given has {len(shape)}{hint}")
         for d, (want, have) in enumerate(zip(i.shape, shape, strict=True)):
             if isinstance(have, Expr):
                 raise UsageError(f"input {i.name!r} has symbolic dims ({described}); give input_shape")
@@ -28,9 +29,16 @@ def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]
                 if known != have:
                     raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {known} already, got {have}")
             elif isinstance(want, int) and want != have:
-                raise UsageError(f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {described})")
+                hint = "; put the channels first" if d == 1 and len(shape) > 2 and shape[-1] == want else ""
+                raise UsageError(f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {described}){hint}")
     for i in inputs:
         for d, (want, have) in enumerate(zip(i.shape, shapes[i.name], strict=True)):
             if isinstance(want, Expr) and want.op != "symbol" and want.evaluate(sizes) != have:
                 raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {want.evaluate(sizes)}, got {have}")
     return sizes
+
+
+def _is_without_batch(described: tuple[int | Expr, ...], given: Shape) -> bool:
+    """Whether a shape is the one described but for the first dim."""
+    rest = described[1:]
+    return len(given) == len(rest) and all(isinstance(want, Expr) or want == have for want, have in zip(rest, given, strict=True))

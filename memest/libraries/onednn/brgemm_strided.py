@@ -7,7 +7,7 @@ precision and near ties are common, so every step of the estimate is rounded to 
 
 from __future__ import annotations
 
-from math import ceil, prod
+from math import ceil, isqrt, prod
 from typing import NamedTuple
 
 from memest.libraries.cpu import Cpu, Isa
@@ -236,10 +236,14 @@ def _is_mask_head(shape: Shape) -> bool:
 
 @remembered(1_024, always=True)
 def _width_candidates(iw: int, sw: int) -> tuple[int, ...]:
-    """Widths that split the (rounded up) input width evenly and hold whole strides, widest first."""
-    width = round_up(iw, sw)
-    splits = dict.fromkeys(-(-width // n) for n in range(1, width + 1))
-    return tuple(w for w in splits if w % sw == 0 and (iw % sw or iw % w == 0))
+    """Widths that split the (rounded up) input width evenly and hold whole strides, widest first.
+
+    A width of m strides is a split into ceil(strides / m) parts, so the parts are at most the root of the strides, or m is."""
+    strides = -(-iw // sw)
+    root = isqrt(strides) + 1
+    parts = {*range(1, min(root, strides) + 1), *(-(-strides // m) for m in range(1, root + 1))}
+    splits = {-(-strides * sw // n) for n in parts}
+    return tuple(sorted((w for w in splits if w % sw == 0 and (iw % sw or iw % w == 0)), reverse=True))
 
 
 def _kernel_blocks(kernel: int, stride: int) -> tuple[int, ...]:
@@ -285,8 +289,10 @@ def _image_blocks(shape: Shape, target: _Target, ic_block: int) -> tuple[int, in
 
 def _align_block(block: int, size: int, stride: int) -> int:
     """The next block of whole strides that also divides ``size`` if the stride does; ``size`` itself at the latest."""
-    while block < size and (block % stride or (size % stride == 0 and size % block)):
-        block += 1
+    if block < size:
+        block = min(round_up(block, stride), size)
+    while block < size and size % stride == 0 and size % block:
+        block += stride
     return block
 
 

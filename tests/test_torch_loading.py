@@ -1,0 +1,242 @@
+"""Networks by ``package.module:callable`` and ``path/file.py:callable``: arguments, errors of the user's code, missing operators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from memest.cli.app import main  # noqa: E402
+from memest.errors import UsageError  # noqa: E402
+from memest.importers.torch_loading import build  # noqa: E402
+
+NETS = textwrap.dedent(
+    """
+    import parts
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self, op=nn.Conv2d, width=4, act=None, sizes=()):
+            super().__init__()
+            self.first, self.act, self.sizes = op(3, width, 3), act or nn.ReLU(), sizes
+
+        def forward(self, x):
+            return self.act(self.first(x)).mean((2, 3))
+
+
+    def fails():
+        raise KeyError("no such part")
+
+
+    def leaves():
+        raise SystemExit(2)
+
+
+    def number():
+        return 3
+
+
+    made = Net(width=7)
+    """
+)
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file of networks that imports its neighbour."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "parts.py").write_text("width = 4\n")
+    path = tmp_path / "models" / "some_nets.py"
+    path.write_text(NETS)
+    before = set(sys.modules)
+    yield path
+    for name in set(sys.modules) - before:
+        if not name.startswith(("torch", "numpy")):
+            del sys.modules[name]
+
+
+def test_a_file_is_imported_under_its_path(nets: Path) -> None:
+    assert build(f"{nets}:Net").first.out_channels == 4
+    assert build("models/some_nets.py:made").first.out_channels == 7
+    assert type(build(f"{nets}:Net")) is type(build("models/some_nets.py:Net(width=8)")), "a file is read once"
+
+
+def test_files_of_one_name_do_not_hide_one_another(nets: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "some_nets.py").write_text("from torch import nn\nmade = nn.ReLU()\n")
+    assert type(build(f"{nets}:made")).__name__ == "Net"
+    assert type(build("other/some_nets.py:made")).__name__ == "ReLU"
+
+
+def test_a_file_is_estimated_from_the_shell(nets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "models/some_nets.py:Net(width=5)", "--input", "3x8x8", "--batch", "2"]) == 0
+    assert "Net" in capsys.readouterr().out
+
+
+def test_arguments_are_literals_and_dotted_names(nets: Path) -> None:
+    made = build(
+        f"{nets}:Net(torch.nn.modules.conv.Conv2d, 6, act=nn.Tanh(), sizes=[1, -2, (3.5, 'x', None), {{'a': True, 'b': nn.ReLU}}])"
+    )
+    assert made.first.out_channels == 6 and type(made.act) is torch.nn.Tanh
+    assert made.sizes == [1, -2, (3.5, "x", None), {"a": True, "b": torch.nn.ReLU}]
+    assert build(f"{nets}:Net(act=torch.nn.Sequential(nn.ReLU(), torch.nn.Dropout(p=0.5)))").act[1].p == 0.5
+    assert build(f"{nets}:Net(sizes=int)").sizes is int
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("Net(width=1 + 1)", ("'1 + 1'", "neither a literal nor a dotted name")),
+        ("Net(width=[n for n in (1,)])", ("neither a literal",)),
+        ("Net(width=(lambda: 3)())", ("neither a literal",)),
+        ("Net(width=parts.width.real[0])", ("neither a literal",)),
+        ("Net(**{})", ("write package.module:callable",)),
+        ("Net(sizes={**{}})", ("more than a literal",)),
+        ("Net(", ("write package.module:callable",)),
+        ("Net(width=-Net)", ("more than a literal",)),
+        ("Net(width=eval('3'))", ("'eval' is no name of some_nets",)),
+        ("Net(op=torch.nn.Conv9d)", ("torch.nn has no 'Conv9d'", "did you mean 'Conv3d'")),
+        ("Net(op=nothing.Conv)", ("'nothing.Conv' is no name of some_nets", "No module named 'nothing'")),
+        ("Nett", ("did you mean 'Net'",)),
+        ("Net(width='wide')", ("TypeError", "some_nets.py:9")),
+        ("fails", ("KeyError: 'no such part'", "some_nets.py:16")),
+        ("leaves", ("SystemExit: 2", "some_nets.py:20")),
+        ("number", ("gives a int, not a torch.nn.Module",)),
+    ],
+)
+def test_what_fails_is_one_line_with_the_place(call: str, words: tuple[str, ...], nets: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        build(f"{nets}:{call}")
+    assert "\n" not in str(raised.value)
+    for word in words:
+        assert word in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import torch\nx = 1 +\n", ("importing broken.py fails: SyntaxError", "broken.py:2")),
+        ("import torch\n\nopen('/nowhere/at/all')\n", ("FileNotFoundError", "broken.py:3")),
+        ("from .parts import width\n", ("write package.module:callable",)),
+        ("raise SystemExit('usage: train')\n", ("SystemExit: usage: train", "broken.py:1")),
+    ],
+)
+def test_a_file_that_cannot_be_imported_says_where(text: str, words: tuple[str, ...], nets: Path) -> None:
+    (nets.parent / "broken.py").write_text(text)
+    with pytest.raises(UsageError) as raised:
+        build("models/broken.py:Net")
+    for word in words:
+        assert word in str(raised.value)
+    assert "broken" not in sys.modules
+
+
+def test_no_such_file(nets: Path) -> None:
+    with pytest.raises(UsageError, match=r"no such file: nets\.py in .*models"):
+        build("models/nets.py:Net")
+
+
+# operators of an extension that does not load ----------------------------------------------------------------------------
+
+PACKAGE = {
+    "__init__.py": "from lacking_ops import helper, rules, nets\n",
+    "helper.py": "ready = True\n",
+    "rules.py": """
+        import torch
+        import lacking_ops.helper
+
+        assert lacking_ops.helper.ready
+
+        @torch.library.register_fake("lacking_ops::select")
+        def select(boxes, scores):
+            return boxes
+
+        @torch.library.register_fake("lacking_ops::pool")
+        def pool(x):
+            return x
+        """,
+    "nets.py": """
+        from torch import nn
+
+        def small():
+            return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2))
+        """,
+}
+
+
+@pytest.fixture
+def lacking_ops(tmp_path: Path) -> Path:
+    """A package like torchvision whose compiled operators are missing, and a user's file that imports it."""
+    home = tmp_path / "lacking_ops"
+    home.mkdir()
+    for name, text in PACKAGE.items():
+        (home / name).write_text(textwrap.dedent(text))
+    (tmp_path / "direct.py").write_text("import lacking_ops\nnet = lacking_ops.nets.small\n")
+    (tmp_path / "late.py").write_text("def net():\n    import lacking_ops\n    return lacking_ops.nets.small()\n")
+    (tmp_path / "wrapped.py").write_text(
+        "try:\n    import lacking_ops\nexcept RuntimeError as e:\n    raise ImportError('needs it') from e\nnet = lacking_ops.nets.small\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["lacking_ops.nets:small", "direct:net", "late:net", "wrapped:net", "direct.py:net"])
+def test_operators_are_declared_only_after_their_import_has_failed_and_not_for_longer(name: str, lacking_ops: Path) -> None:
+    code = f"""
+import torch
+from memest.importers.torch_loading import build
+made = build({name!r})
+assert isinstance(made, torch.nn.Module)
+assert not hasattr(torch.ops.lacking_ops, "select"), "declared for longer than the import"
+real = torch.library.Library("lacking_ops", "DEF")  # what the extension does when it is loaded after all
+real.define("select(Tensor boxes, Tensor scores) -> Tensor")
+import sys
+assert sys.modules["lacking_ops"].rules is sys.modules["lacking_ops.rules"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=lacking_ops, capture_output=True, text=True, env=_environment(), check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_operators_that_exist_are_left_alone(lacking_ops: Path) -> None:
+    code = """
+import torch
+defined = torch.library.Library("lacking_ops", "DEF")  # as an extension that loads, under whatever file name, would
+defined.define("select(Tensor boxes, Tensor scores) -> Tensor")
+defined.define("pool(Tensor x) -> Tensor")
+from memest.importers import absent_operators
+from memest.importers.torch_loading import build
+absent_operators._declare = None
+build("direct:net")
+assert str(torch.ops.lacking_ops.select.default._schema) == "lacking_ops::select(Tensor boxes, Tensor scores) -> Tensor"
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=lacking_ops, capture_output=True, text=True, env=_environment(), check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_operator_that_stays_absent_is_one_line(lacking_ops: Path) -> None:
+    (lacking_ops / "calls.py").write_text(
+        "import torch\ndef net():\n    raise RuntimeError('operator lacking_ops::other does not exist')\n"
+    )
+    code = """
+from memest.errors import UsageError
+from memest.importers.torch_loading import build
+try:
+    build("calls:net")
+except UsageError as e:
+    print(e)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=lacking_ops, capture_output=True, text=True, env=_environment(), check=False)
+    assert done.stdout.strip() == "calls:net: RuntimeError: operator lacking_ops::other does not exist (calls.py:3)", done.stderr
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
