@@ -72,7 +72,7 @@ def test_two_segments_wherever_they_meet(name: str, cpu: Cpu) -> None:
             estimate(graph, input_shape=shape, levers=text, cpu=cpu)
         except GraphError as e:
             assert "changed in place" in str(e)
-            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            with pytest.raises(RuntimeError):
                 measure_training(GraphModule(graph, segments).train(), inputs_for([shape]), "sgd", "cross_entropy")
         else:
             same(graph, GraphModule(graph, segments), shape, text, cpu)

@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(e).__name__ == "NoArgsIsHelpError":  # of either copy of click: its message is the help
             return _helped(e)
         if hasattr(e, "format_message"):  # every error of click has it, whichever copy of click typer carries
-            return _failed(e.format_message().replace("Value error, ", ""), USAGE)
+            return _failed(e.format_message(), USAGE)
         if isinstance(e, typer.Abort):
             return _failed("interrupted", INTERRUPTED)
         if os.environ.get("MEMEST_DEBUG"):
