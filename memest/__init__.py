@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from memest.sources import from_torch as from_torch
     from memest.sources import model as model
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "Advice": "memest.planning.advise",

@@ -81,7 +81,7 @@ def _root(
 
     \b
     Examples:
-      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam
+      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam --loss binary_cross_entropy
       memest estimate net.yaml --input 3x224x224 --batch 8 --infer --format json
       memest layers torchvision.models:resnet50 --input 3x224x224 --batch 8
       memest models
