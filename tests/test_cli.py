@@ -268,7 +268,7 @@ def test_the_examples_in_help_run(
 def test_help_without_a_command_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     text = _run(capsys, "--help")
     for command in COMMANDS:
-        assert re.search(rf"^  {command} ", text, re.MULTILINE)
+        assert re.search(rf"^\W*{command}\s", text, re.MULTILINE)
 
 
 # where results go --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,18 @@ def test_every_lowest_version_is_stated() -> None:
     extras = project()["optional-dependencies"]
     wanted = [*project()["dependencies"], *(w for extra in extras.values() for w in extra)]
     assert [w for w in wanted if not re.fullmatch(r"[\w.-]+(==|>=)\d[\w.]*(,<\d[\w.]*)?(; .*)?", w)] == []
+
+
+def test_the_lowest_versions_are_read_from_the_project() -> None:
+    extras = project()["optional-dependencies"]
+    wanted = {re.split(r"[=<>;]", w)[0] for w in (*project()["dependencies"], *(w for extra in extras.values() for w in extra))}
+    done = subprocess.run([sys.executable, str(ROOT / ".ci" / "lowest.py")], capture_output=True, text=True, check=True)
+    lowest = dict(line.split("==") for line in done.stdout.splitlines())
+    assert lowest.keys() == wanted
+    assert f"pydantic>={lowest['pydantic']}" in project()["dependencies"]
+    assert ("python_version" in next(w for w in project()["dependencies"] if f"numpy>={lowest['numpy']}" in w)) == (
+        sys.version_info >= (3, 12)
+    )
 
 
 @pytest.mark.parametrize("text", ["os:system('echo hi')", "os:getcwd", "net.yaml", "-"])
