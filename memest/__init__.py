@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from memest.sources import model as model
     from memest.sources import save as save
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "Advice": "memest.planning.advise",

@@ -83,6 +83,12 @@ class Loss:
                 )
         return wanted[0]
 
+    def notes(self, prediction: Spec) -> tuple[str, ...]:
+        """What to know before training with it, in words; empty where all is usual."""
+        over = [term.op for term in self.terms if prediction.shape[1:2] == (1,) and term.target(prediction).dtype == "int64"]
+        fitting = "binary_cross_entropy_with_logits (binary_cross_entropy after a sigmoid)"
+        return tuple(f"{op} over one channel is the same for every prediction: nothing is learned; {fitting} is made for it" for op in over)
+
     @property
     def composite(self) -> Composite:
         """What computes it from (prediction, target), options bound."""

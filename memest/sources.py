@@ -18,6 +18,7 @@ from memest.graph import Graph
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
+GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
 _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
@@ -37,7 +38,7 @@ Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 
 def model(name: str, **options: Any) -> Graph:
-    """The built-in model ``name``; options as keywords or in the name (``"unet3d:base_filters=32"``).
+    """The built-in model ``name``; options as keywords or in the name (``"unet3d:base_filters=32"``). No text runs code or opens a file.
 
     Raises UnknownNameError for a name or an option that is not there, UsageError for a value that cannot be."""
     from memest import models
@@ -56,7 +57,7 @@ def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str 
     try:
         from memest.importers import torch as importer
     except ModuleNotFoundError as e:
-        raise UsageError(f"a torch model needs torch ({e}); pip install 'memest-cnn[torch]'") from None
+        raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
     try:
         return importer.from_torch(module, example, name=name, mode=mode)
     except MemestError as e:
@@ -120,7 +121,8 @@ def is_file(text: str) -> bool:
 
 
 def open_model(text: str, example: Example | None = None, mode: str | None = None) -> Graph:
-    """The graph that ``text`` names: a file, ``-`` (a file on standard input), a built-in model with options, or a torch callable.
+    """The graph that ``text`` names: a file, ``-`` (a file on standard input), a built-in model with options, or a torch callable, whose
+    module is imported and which is called: never pass on a text that you do not trust.
 
     ``example`` is the shape (with the batch) a torch model is called with, ``mode`` the one it is recorded for (left out: both). Raises
     UsageError when ``text`` leads nowhere, FileError, GraphError or UnsupportedError when what it leads to is not a network memest
@@ -249,5 +251,5 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
     try:
         from memest.importers.torch_loading import build
     except ModuleNotFoundError as e:
-        raise UsageError(f"a torch model needs torch ({e}); pip install 'memest-cnn[torch]'") from None
+        raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
     return from_torch(build(text), example, mode=mode)

@@ -39,7 +39,10 @@ def _advice(mode: str, share: float) -> memest.Advice:
     return memest.advise(memest.model(MODEL), budget, input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES[mode])
 
 
-CASES = [(mode, share) for mode in MODES for share in SHARES]
+QUICK = (0.7, 0.001)
+CASES = [
+    pytest.param(mode, share, marks=() if mode == "inference" or share in QUICK else pytest.mark.slow) for mode in MODES for share in SHARES
+]
 
 
 @pytest.mark.parametrize(("mode", "share"), CASES)

@@ -12,6 +12,7 @@ from memest.cli.app import main
 from memest.schema import reading
 
 HEAD = "name: n\ninputs:\n  x: [N, 3, H, W]\nlayers:\n"
+DEEP = "[" * 50
 CONV = "- conv2d: {name: c, out_channels: 4, kernel_size: 3}\n"
 
 # what: (file, words that the line must have); shapes are 3x8x8, batch 2
@@ -58,7 +59,15 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("line 7", "2,000,000"),
     ),
     "alias of itself": ("inputs:\n  x: &a [*a]\nlayers: [relu]", ("line 2", "*a")),
-    "deep nesting": ("inputs:\n  x: " + "[" * 5000 + "]" * 5000, ("line 2", "nested deeper")),
+    "deep nesting": ("inputs:\n  x: " + "[" * 5000 + "]" * 5000, ("line 2", "nested deeper than 40")),
+    "deep nesting that never ends": ("inputs:\n  x: " + "{" * 5000, ("line 2", "nested deeper than 40")),
+    "nesting just too deep": ("inputs:\n  x: " + "[" * 39 + "]" * 39, ("line 2", "nested deeper than 40")),
+    "deep nesting of blocks": ("".join(" " * i + "a:\n" for i in range(2000)), ("line 41", "nested deeper than 40")),
+    "deep nesting of items": ("inputs:\n  x:\n  " + "- " * 5000 + "1", ("line 3", "nested deeper than 40")),
+    "brackets in a text are not nesting": (
+        f'name: \'{DEEP}\'  # {DEEP}\ninputs: {{"{DEEP}\\"": [1]}}\nlayers: @',
+        ("line 3", "not YAML"),
+    ),
     "block in itself": (HEAD + "- a\nblocks:\n  a:\n    layers: [a]", ("nested deeper", "'a'")),
     "block of layers without end": (
         "inputs: {x: [N, 3, H, W]}\nblocks:\n  b0: {layers: [relu]}\n"
@@ -75,7 +84,23 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "another version": ("memest: 2\ninputs: {x: [1, 3, 8, 8]}\nlayers: [relu]", ("line 1", "version 1")),
     "not a mapping": ("- 1\n- 2\n", ("mapping",)),
     "empty": ("", ("mapping",)),
-    "not YAML": ("inputs: {x: [", ("line 2",)),
+    "not YAML": ("inputs: {x: [1, 3, 8, 8]}\nlayers: @relu", ("line 2", "not YAML")),
+    "inputs of another kind": (HEAD.replace("\n  x: [N, 3, H, W]", " 3") + "- relu", ("line 2", "inputs: expected a mapping, got 3")),
+    "a shape of another kind": ("inputs:\n  x: {shape: 3}\nlayers: [relu]", ("line 2", "inputs.x.shape: expected a list, got 3")),
+    "a dtype of another kind": ("inputs:\n  x: {shape: [3], dtype: 32}\nlayers: [relu]", ("inputs.x.dtype: expected a text, got 32",)),
+    "layers of another kind": ("inputs: {x: [1]}\nlayers: relu", ("line 2", "layers: expected a list, got 'relu'")),
+    "settings of another kind": (HEAD + "- relu: [1]", ("line 5", "layers.0.relu: expected a mapping, got [1]")),
+    "a number as key": ("inputs: {x: [1]}\nlayers: [relu]\n1: 2", ("line 3", "1: expected a text as key, got 1")),
+    "arguments of another kind": (
+        HEAD + "- relu\nblocks: {a: {layers: [relu], arguments: 3}}",
+        ("line 6", "blocks.a.arguments: expected a"),
+    ),
+    "a block of nothing": (HEAD + "- relu\nblocks: {a: {layers: []}}", ("line 6", "blocks.a.layers is empty")),
+    "a version of another kind": (
+        "memest: one\ninputs: {x: [1]}\nlayers: [relu]",
+        ("line 1", "memest: expected a whole number, got 'one'"),
+    ),
+    "yes for true": (HEAD + "- relu\nparameters:\n  p: {shape: [3], trainable: 'yes'}", ("line 7", "expected true or false, got 'yes'")),
     "unknown dtype": ("inputs:\n  x: {shape: [1, 3, 8, 8], dtype: floot32}\nlayers: [relu]", ("line 2", "did you mean 'float32'")),
     "unknown order": (HEAD + CONV + "order: [d]", ("line 6", "'d'")),
     "drops what is read later": (HEAD + "- relu: {name: a}\n- relu: {name: b}\ndrops: {a: [a]}", ("line 7", "'a'")),
@@ -137,13 +162,22 @@ def test_a_file_of_100_mb_is_not_read(name: str, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "text", ['{"inputs": {"x": [1', '{"inputs": 1, "inputs": 2}', "[" * 100_000, '{"a": 1e999999999, "layers": []}', '"\\ud800"']
+    ("text", "words"),
+    [
+        ('{"inputs": {"x": [1', "line 1"),
+        ('{"inputs": 1, "inputs": 2}', "'inputs' stands twice"),
+        ("[" * 100_000, "line 1, column 41: nested deeper than 40"),
+        ('{"a":\n' + "[" * 40 + "]" * 40 + "}", "line 2, column 40: nested deeper than 40"),
+        ('{"[[\\"": "' + DEEP + '"}', "the file has no"),
+        ('{"inputs": 1e999999999, "layers": []}', "inputs: expected a mapping, got inf"),
+        ('"\\ud800"', "mapping"),
+    ],
 )
-def test_bad_json(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_json(text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.json"
     path.write_text(text)
     code, line = _run(["estimate", str(path)], capsys)
-    assert code == 3 and "net.json" in line
+    assert code == 3 and "net.json" in line and words in line
 
 
 USAGE = {
@@ -158,8 +192,8 @@ USAGE = {
     "unknown optimizer": (["estimate", "resnet18", "--optimizer", "adm"], "did you mean 'adam'"),
     "optimizer option": (["estimate", "resnet18", "--optimizer", "adam:amsgrd=true"], "did you mean 'amsgrad'"),
     "unknown loss": (["estimate", "resnet18", "--loss", "cross_entrpy"], "did you mean 'cross_entropy'"),
-    "unknown format": (["estimate", "resnet18", "--format", "xml"], "'xml'"),
-    "unknown isa": (["estimate", "resnet18", "--isa", "sse"], "'sse'"),
+    "unknown format": (["estimate", "resnet18", "--format", "xml"], "xml"),
+    "unknown isa": (["estimate", "resnet18", "--isa", "sse"], "sse"),
     "no threads": (["estimate", "resnet18", "--threads", "0"], "--threads"),
     "no batch": (["estimate", "resnet18", "--batch", "0"], "--batch"),
     "negative batch": (["estimate", "resnet18", "--batch", "-1"], "--batch"),
@@ -197,6 +231,8 @@ USAGE = {
 @pytest.mark.parametrize("what", USAGE)
 def test_bad_usage(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, word = USAGE[what]
+    if what == "callable with code":
+        pytest.importorskip("torch")
     code, line = _run(arguments, capsys)
     assert code == 2, line
     assert word in line

@@ -558,15 +558,15 @@ def test_wrappers_are_taken_off_and_said() -> None:
 
 def test_what_is_no_module_or_example_is_said_in_one_line() -> None:
     module = Net(wrapped)
-    for given, words in ((Net, "make one first: Net(…)"), (module.state_dict(), "give the module"), (3, "got 3")):
+    for given, words in ((Net, "make one first: Net(…)"), (module.state_dict(), "give the module"), (3, "got 3"), (None, "got None")):
         with pytest.raises(UsageError, match=re.escape(words)):
             from_torch(given, SHAPE)
     for example, words in (
         ([[torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)]], "nested inputs are not modelled"),
-        ("2x3", "got str"),
-        (None, "got NoneType"),
+        ("two", "is written as 2x3x224x224"),
+        (None, "got None"),
         ((2, 0, 4), "sizes are positive"),
-        ((2.0, 3), "got float"),
+        ((2.0, 3), "a sequence or mapping of them"),
         ({"x": "a"}, "example['x']"),
     ):
         with pytest.raises(UsageError, match=re.escape(words)) as caught:

@@ -14,6 +14,7 @@ from memest.errors import MemestError, ShapeError, UnsupportedError, UsageError
 from memest.estimate import CATEGORIES, Estimate, estimate
 from memest.graph import Graph
 from memest.libraries.cpu import Cpu
+from memest.models import build
 
 CPU = Cpu()
 MODES: tuple[dict[str, Any], ...] = (
@@ -85,6 +86,24 @@ def test_report_is_plain_data() -> None:
     data = json.loads(json.dumps(e.to_dict()))
     assert data["peak_bytes"] == e.peak_bytes
     assert data["input_shapes"] == {"input": [2, 3, 16, 12]}
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "noted"),
+    [
+        ("unet3d:levels=2", "cross_entropy", "cross_entropy over one channel"),
+        ("unet3d:levels=2", "dice", "dice_loss over one channel"),
+        ("vnet", "nll_loss", "nll_loss over one channel"),
+        ("unet3d:levels=2", "binary_cross_entropy + dice:activation=sigmoid", ""),
+        ("vnet", "binary_cross_entropy_with_logits", ""),
+        ("unet3d:levels=2,out_channels=2", "cross_entropy", ""),
+    ],
+)
+def test_a_loss_that_cannot_teach_one_channel_is_noted(model: str, loss: str, noted: str) -> None:
+    e = estimate(build(model), input_shape=(1, 1, 32, 32, 32), loss=loss, cpu=CPU)
+    assert [noted in note for note in e.notes] == ([True] if noted else [])
+    assert e.to_dict()["notes"] == list(e.notes)
+    assert estimate(build(model), input_shape=(1, 1, 32, 32, 32), mode="infer", cpu=CPU).notes == ()
 
 
 def test_batch_and_size_are_free() -> None:

@@ -274,6 +274,13 @@ def test_impossible_shapes_are_refused_with_their_place() -> None:
     assert "test_importer.py:" in message
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_what_torch_has_no_kernel_for_is_refused(mode: str) -> None:
+    """torch's meta kernels cannot say so: what they lack is taken from our rows."""
+    message = refusal(lambda x: nn.functional.pad(x[..., None, None], (1,) * 8, mode=mode), GraphError)
+    assert "at most 3 dimensions" in message
+
+
 def test_a_forward_without_tensors_is_refused() -> None:
     class Nothing(nn.Module):
         def forward(self, x: Any) -> Any:

@@ -67,7 +67,11 @@ def same(predicted: Any, measured: Measurement) -> None:
 
 
 @every_network
-@pytest.mark.parametrize(("levers", "recipe"), TRAININGS, ids=lambda v: "+".join(v) if isinstance(v, tuple) else "-".join(v))
+@pytest.mark.parametrize(
+    ("levers", "recipe"),
+    [pytest.param(*training, marks=pytest.mark.slow if i % 2 else ()) for i, training in enumerate(TRAININGS)],
+    ids=lambda v: "+".join(v) if isinstance(v, tuple) else "-".join(v),
+)
 def test_training_with_levers_is_that_of_torch(network: str, levers: tuple[str, ...], recipe: dict[str, Any], cpu: Cpu) -> None:
     model, shape = NETWORKS[network]
     pulled = [text.replace("FROZEN", FROZEN[network]) for text in levers]

@@ -64,3 +64,18 @@ def test_measuring_repeats_itself() -> None:
     module, shape = built("residual")
     first, second = (measure_training(module, inputs_for([shape]), "adam", "cross_entropy") for _ in range(2))
     assert [e.delta for e in first.events] == [e.delta for e in second.events]
+
+
+@pytest.mark.parametrize(("layers", "refused"), [(["conv2d", "exp", "relu_"], True), (["conv2d", "relu_"], False)])
+def test_a_random_network_counts_as_refused_only_where_torch_refuses_it(layers: list[str], refused: bool, cpu: Cpu) -> None:
+    from memest.builder import Builder
+    from validation.fuzz import Trial, run
+
+    b = Builder("drawn")
+    x = b.input("input", ("N", 3, "H", "W"))
+    settings: dict[str, dict[str, Any]] = {"conv2d": {"out_channels": 4, "kernel_size": 1}, "relu_": {"inplace": True}}
+    for name in layers:
+        x = b.layer(name.rstrip("_"), x, **settings.get(name, {}))
+    trial = Trial(graph=b.build(x), shape=(2, 3, 8, 8), mode="train", optimizer="sgd", loss="mse_loss", hold_output=False)
+    outcome = run(trial, cpu)
+    assert outcome is None if refused else outcome is not None and not outcome.failed

@@ -41,7 +41,16 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     except SystemExit as e:
         code = e.code
     assert not code, capsys.readouterr().err
-    assert capsys.readouterr().out or list(tmp_path.iterdir())
+    out = capsys.readouterr().out
+    assert "over one channel" not in out
+    assert out or list(tmp_path.iterdir())
+
+
+def test_the_first_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = (line.partition(" && ")[2] for line in blocks("")[0].splitlines())
+    assert main(shlex.split(first)[1:]) == 0
+    out = capsys.readouterr().out
+    assert "binary_cross_entropy" in out and "over one channel" not in out
 
 
 def test_graph_file_is_one() -> None:

@@ -42,7 +42,7 @@ def run(
     \b
     Examples:
       memest advise resnet18 --budget 150MiB --input 3x64x64 --batch 8 --optimizer adam
-      memest advise unet3d --on a100-40gb --input 1x64x64x64 --batch 2 --largest-batch
+      memest advise unet3d --on a100-40gb --input 1x64x64x64 --batch 2 --largest-batch --loss binary_cross_entropy
       memest advise unet3d --budget 64MiB --input 1x64x64x64 --batch 2 --infer --format json
 
     \b

@@ -81,7 +81,7 @@ def _root(
 
     \b
     Examples:
-      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam
+      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam --loss binary_cross_entropy
       memest estimate net.yaml --input 3x224x224 --batch 8 --infer --format json
       memest layers torchvision.models:resnet50 --input 3x224x224 --batch 8
       memest models
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(e).__name__ == "NoArgsIsHelpError":  # of either copy of click: its message is the help
             return _helped(e)
         if hasattr(e, "format_message"):  # every error of click has it, whichever copy of click typer carries
-            return _failed(e.format_message().replace("Value error, ", ""), USAGE)
+            return _failed(e.format_message(), USAGE)
         if isinstance(e, typer.Abort):
             return _failed("interrupted", INTERRUPTED)
         if os.environ.get("MEMEST_DEBUG"):

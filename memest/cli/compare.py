@@ -41,7 +41,7 @@ def run(
     \b
     Examples:
       memest compare resnet50 resnet101 --input 3x224x224 --batch 8
-      memest compare unet3d --input 1x64x64x64 --batch 1 --versus optimizer=adam --versus batch=2
+      memest compare unet3d --input 1x64x64x64 --batch 1 --versus optimizer=adam --versus batch=2 --loss binary_cross_entropy
       memest compare resnet18 --input 3x224x224 --batch 8 --versus mode=infer --format csv
 
     \b

@@ -39,12 +39,12 @@ def run(
 
     \b
     Examples:
-      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam
+      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam --loss binary_cross_entropy
       memest estimate unet3d:base_filters=32,levels=5 --input 1x128x128x128 --batch 2 --infer
       memest estimate resnet50 --input 3x224x224 --batch 8 --dtype bfloat16
       memest estimate net.yaml --input 3x224x224 --batch 8 --optimizer sgd:momentum=0.9 --format json
       memest estimate "torchvision.models:resnet50(num_classes=10)" --input 3x224x224 --batch 8
-      memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB
+      memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB --loss binary_cross_entropy
       memest estimate resnet50 --input 3x224x224 --batch 8 --lever channels_last
       cat net.json | memest estimate - --input left=8x3x64x64 --input right=8x1x64x64
 

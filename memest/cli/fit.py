@@ -40,8 +40,8 @@ def run(
     \b
     Examples:
       memest fit resnet50 --budget 24GiB --input 3x224x224 --optimizer adam
-      memest fit unet3d --budget 24GiB --vary D=H=W --batch 1 --optimizer adam
-      memest fit unet3d --on a100-40gb --vary batch,D=H=W
+      memest fit unet3d --budget 24GiB --vary D=H=W --batch 1 --optimizer adam --loss binary_cross_entropy
+      memest fit unet3d --on a100-40gb --vary batch,D=H=W --loss binary_cross_entropy
       memest fit resnet50 --budget 512MiB --input 3x64x64 --infer --format json
 
     \b

@@ -41,7 +41,8 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         autocompletion=complete.models,
-        help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args).",
+        help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args): "
+        "memest imports and runs that code.",
     ),
 ]
 Inputs = Annotated[

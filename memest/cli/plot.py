@@ -23,13 +23,13 @@ Picture = Annotated[
 def run() -> None:
     """Draw a step over its events, its peak, or its growth with the input.
 
-    To the terminal, or with --output to a .png or .svg file, for which matplotlib is needed (pip install 'memest-cnn[plot]').
+    To the terminal, or with --output to a .png or .svg file, for which matplotlib is needed (pip install matplotlib).
 
     \b
     Examples:
       memest plot timeline resnet18 --input 3x224x224 --batch 8
       memest plot treemap resnet18 --input 3x224x224 --batch 8
-      memest plot sizes unet3d --sides 32,64,128 --batches 1,2
+      memest plot sizes unet3d --sides 32,64,128 --batches 1,2 --loss binary_cross_entropy
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.

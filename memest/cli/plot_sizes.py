@@ -48,7 +48,7 @@ def run(
 
     \b
     Examples:
-      memest plot sizes unet3d:levels=4 --sides 32,64,128 --batches 1,2 --optimizer adam --output sizes.svg
+      memest plot sizes unet3d:levels=4 --sides 32,64,128 --batches 1,2 --optimizer adam --loss binary_cross_entropy --output sizes.svg
       memest plot sizes resnet50 --sides 64,128,224 --batches 1,8,64 --capacity gpu=40GiB --format csv
 
     \b

@@ -29,7 +29,7 @@ def run(
 
     \b
     Examples:
-      memest plot timeline unet3d --input 1x64x64x64 --batch 1 --optimizer adam
+      memest plot timeline unet3d --input 1x64x64x64 --batch 1 --optimizer adam --loss binary_cross_entropy
       memest plot timeline resnet18 --input 3x224x224 --batch 8 --output timeline.svg
 
     \b

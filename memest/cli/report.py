@@ -55,7 +55,7 @@ def run(
 
     \b
     Examples:
-      memest report unet3d:base_filters=4,levels=3 --sizes 32 --batches 1,2 --optimizer adam -o report.html
+      memest report unet3d:base_filters=4,levels=3 --sizes 32 --batches 1,2 --optimizer adam --loss binary_cross_entropy -o report.html
       memest report resnet18 --input 3x64x64 --batch 2 --sizes 64 --batches 2 --optimizer sgd --budget 24GiB -o resnet18.html
 
     \b

@@ -41,7 +41,7 @@ def run(
     \b
     Examples:
       memest sweep resnet50 --axis batch=1..64 --axis H=W=64..512:32 --optimizer adam
-      memest sweep unet3d --axis batch=1,2,4 --axis D=H=W=32..128:16 --axis optimizer=sgd,adam --format csv -o peaks.csv
+      memest sweep unet3d --axis batch=1,2 --axis D=H=W=32..128:16 --axis optimizer=sgd,adam --loss binary_cross_entropy -f csv -o peaks.csv
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.

@@ -45,7 +45,7 @@ def run(
 
     \b
     Examples:
-      memest timeline unet3d --input 1x64x64x64 --batch 1
+      memest timeline unet3d --input 1x64x64x64 --batch 1 --loss binary_cross_entropy
       memest timeline resnet18 --input 3x224x224 --batch 8 --all --format csv --output events.csv
       memest timeline resnet18 --input 3x224x224 --batch 8 --export snapshot.pickle --export trace.json
 

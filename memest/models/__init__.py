@@ -189,12 +189,12 @@ def build(text: str, **options: Any) -> Graph:
 
     Raises UnknownNameError for a name or option that is not there, UsageError for a value that does not fit.
     """
-    name, written = parsed(text)
+    model = named(text.partition(":")[0].strip())
+    _, written = parsed(text)
     twice = next((key for key in options if key in written), None)
     if twice is not None:
         raise UsageError(f"model option {twice!r} is given twice")
-    model = named(name)
-    return model.builder(**checked(name, model.options, {**written, **options}))
+    return model.builder(**checked(model.name, model.options, {**written, **options}))
 
 
 __all__ = ["MODELS", "Model", "Option", "build", "named"]

@@ -59,6 +59,8 @@ def _has_format(t: Tensor, pad: Shape) -> bool:
 
 def _check_sizes(t: Tensor, pad: Shape, mode: str) -> None:
     spatial = len(pad) // 2
+    if spatial > 3:
+        raise ShapeError(f"{mode} padding is for at most 3 dimensions, got {spatial}")
     if t.ndim not in (spatial + 1, spatial + 2):
         raise ShapeError(f"{mode} padding of {spatial} dimensions needs {spatial + 1} or {spatial + 2}, got shape {list(t.shape)}")
     for i, p in enumerate(pad):

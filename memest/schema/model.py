@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -73,6 +74,15 @@ class ParameterModel(_Strict):
 
 InputModel = Annotated[TensorModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | TensorModel)]
 OwnedModel = Annotated[ParameterModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | ParameterModel)]
+_EXPECTED = {  # by pydantic's names of problems
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "int_type": "a whole number",
+    "invalid_key": "a text as key",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "a text",
+}
 _LAYER = {"description": "one operator or block, with its settings"}
 LayerModel = Annotated[dict[str, Settings | None], BeforeValidator(_name_alone), WithJsonSchema(_LAYER)]
 
@@ -149,21 +159,41 @@ def _operators() -> dict[str, Any]:
     }
 
 
-def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
-    """(path in the file, what is wrong there) of a validation error, in our words."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    path = tuple(problem["loc"])
-    place = ".".join(str(p) for p in path) or "the file"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        where = ".".join(map(str, path[:-1])) or "the file"
-        return path, f"unknown key {path[-1]!r} in {where}{did_you_mean(str(path[-1]), _keys_at(path[:-1]))}"
-    if problem["type"] == "missing":
-        return path[:-1], f"{'.'.join(map(str, path[:-1])) or 'the file'} has no {path[-1]!r}"
-    return path, f"{place}: {message[:1].lower()}{message[1:]}"
+def first_problem(error: ValidationError, data: Any) -> tuple[tuple[str | int, ...], str]:
+    """(path in ``data``, what is wrong there) of the validation error it caused, in our words."""
+    problem = error.errors(include_url=False)[0]
+    kind, location, given = problem["type"], problem["loc"], problem["input"]
+    path = _within(data, location)
+    place = ".".join(map(str, path)) or "the file"
+    if kind == "extra_forbidden":
+        *above, key = path
+        return path, f"unknown key {key!r} in {'.'.join(map(str, above)) or 'the file'}{did_you_mean(str(key), _keys_at(above))}"
+    if kind == "missing":
+        return path, f"{place} has no {location[-1]!r}"
+    if kind == "value_error":
+        return path, f"{place}: {problem['ctx']['error']}"
+    if kind == "too_short":
+        return path, f"{place} is empty"
+    return path, f"{place}: expected {_EXPECTED.get(kind, 'something else')}, got {_shown(given)}"
 
 
-def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+def _within(data: Any, location: Iterable[str | int]) -> tuple[str | int, ...]:
+    """The steps of ``location`` that lead into ``data``; the others name types, or what a short form leaves out."""
+    path: list[str | int] = []
+    for step in location:
+        entries = data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
+        if step in entries:
+            data = entries[step]
+            path.append(step)
+    return tuple(path)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
     """The keys that may stand at a place of the file."""
     inner = [p for p in path if p != "inference"]
     models: dict[str, type[BaseModel]] = {"inputs": TensorModel, "parameters": ParameterModel, "blocks": BlockModel}

@@ -90,7 +90,7 @@ def _graph(data: Any) -> Graph:
     try:
         model = GraphModel.model_validate(data)
     except ValidationError as e:
-        path, message = first_problem(e)
+        path, message = first_problem(e, data)
         raise _LocatedError(FileError(message), path) from None
     except RecursionError:
         raise _LocatedError(FileError("nested too deep"), ()) from None

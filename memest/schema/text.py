@@ -1,11 +1,13 @@
 """From a text to plain data and back to places in the text: YAML and JSON within bounds, no tags, no key twice.
 
-Everything that could grow is measured on the parser's events before anything is built: nesting, values, what aliases expand to.
+Everything that could grow is measured before anything is built: nesting, values, what aliases expand to. Bounds, and the words that name
+them, are ours: a parser that gives up earlier with words of its own does not hide them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +19,13 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_NESTING = 40
 MAX_VALUES = 2_000_000
 Path = Sequence[str | int]
+_OUTSIDE_TEXTS = re.compile(r"""[\[{\]}]|(?<![^\s\[{,:'])["']|(?<!\S)#[^\n]*""")
+_CLOSING = {'"': re.compile(r'(?<!\\)(?:\\\\)*"'), "'": re.compile("'")}
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """What YAML allows and a file of ours does not, in our words."""
 
 
 class _Loader(_BASE):  # type: ignore[misc]
@@ -28,9 +36,9 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a key is a plain text", problem_mark=key.start_mark)
+            raise _refused("a key is a plain text", key)
         if key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            raise _refused(f"the key {key.value!r} stands twice", key)
         seen.add(key.value)
     result: dict[Any, Any] = yaml.SafeLoader.construct_mapping(loader, node, deep=True)
     return result
@@ -65,18 +73,39 @@ def _yaml(text: str, source: str) -> Any:
     try:
         _measure(text)
         return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        raise FileError(f"{source}: {where}{_one_line(e.problem or e.context)}") from None
+    except _Refused as e:
+        raise FileError(f"{source}: {_place(e.problem_mark)}{e.problem}") from None
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as e:
-        raise FileError(f"{source}: not YAML: {_one_line(e)}") from None
-    except RecursionError:
-        raise FileError(f"{source}: nested deeper than {MAX_NESTING}") from None
+        _refuse_deep_brackets(text, source)  # the parser looks ahead of its events, and may have met a bound of its own there
+        mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
+        said = getattr(e, "problem", None) or getattr(e, "context", None) or e
+        raise FileError(f"{source}: {_place(mark)}not YAML: {_one_line(said)}") from None
+
+
+def _place(mark: Any) -> str:
+    return "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
 
 
 def _one_line(problem: object) -> str:
     return " ".join(str(problem).split())[:200]
+
+
+def _refuse_deep_brackets(text: str, source: str) -> None:
+    """FileError where brackets, outside quotes and comments, stand deeper than MAX_NESTING: all nesting of JSON, and of YAML what is
+    written in one line."""
+    depth = position = 0
+    while found := _OUTSIDE_TEXTS.search(text, position):
+        token, start, position = found.group(), found.start(), found.end()
+        if token in _CLOSING:
+            end = _CLOSING[token].search(text, position)
+            position = len(text) if end is None else end.end()
+        elif token in ("]", "}"):
+            depth = max(depth - 1, 0)
+        elif token in ("[", "{"):
+            depth += 1
+            if depth > MAX_NESTING:
+                line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+                raise FileError(f"{source}: line {line}, column {column}: nested deeper than {MAX_NESTING}")
 
 
 def _measure(text: str) -> None:
@@ -111,8 +140,8 @@ def _refuse_tag(event: Any) -> None:
         raise _refused(f"tags are not allowed ({event.tag})", event)
 
 
-def _refused(problem: str, event: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+def _refused(problem: str, where: Any) -> _Refused:
+    return _Refused(problem=problem, problem_mark=where.start_mark)
 
 
 def _json(text: str, source: str) -> Any:
@@ -124,14 +153,13 @@ def _json(text: str, source: str) -> Any:
             found[key] = value
         return found
 
+    _refuse_deep_brackets(text, source)
     try:
         return json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as e:
         raise FileError(f"{source}: line {e.lineno}, column {e.colno}: not JSON: {e.msg}") from None
     except ValueError as e:
         raise FileError(f"{source}: not JSON: {_one_line(e)}") from None
-    except RecursionError:
-        raise FileError(f"{source}: nested deeper than {MAX_NESTING}") from None
 
 
 def line_of(text: str, path: Path) -> int | None:
@@ -141,7 +169,7 @@ def line_of(text: str, path: Path) -> int | None:
     try:
         _measure(text)
         node = yaml.compose(text, Loader=_BASE)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError):
         return None
     line = None
     for found in _along(node, path):

@@ -48,7 +48,7 @@ def figure(width: float, height: float) -> Iterator[Any]:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError("a picture needs matplotlib; pip install 'memest-cnn[plot]'") from None
+        raise UsageError("a picture needs matplotlib; pip install matplotlib") from None
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
