@@ -567,7 +567,7 @@ def test_what_is_no_module_or_example_is_said_in_one_line() -> None:
         (None, "got None"),
         ((2, 0, 4), "sizes are positive"),
         ((2.0, 3), "a sequence or mapping of them"),
-        ({"x": "a"}, "example['x']"),
+        ({"x": "a"}, "is written as"),
     ):
         with pytest.raises(UsageError, match=re.escape(words)) as caught:
             from_torch(module, example)

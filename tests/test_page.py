@@ -108,7 +108,7 @@ def test_a_size_the_network_cannot_run_at_is_refused_with_the_reason() -> None:
             reading.at(0, setting)
         with pytest.raises(memest.MemestError) as truth:
             estimated(graph, model.data, 0, setting)
-        assert str(caught.value) == str(truth.value)
+        assert str(truth.value) == f"{caught.value}; use multiples of 4: D=8 or 12"
     assert refused
 
 
