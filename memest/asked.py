@@ -94,13 +94,13 @@ def is_tensor(value: Any) -> bool:
     return any(c.__name__ == "Tensor" and c.__module__ in ("torch", "torch._tensor") for c in type(value).__mro__)
 
 
-def budget(value: Any) -> int:
+def budget(value: Any, what: str = "budget") -> int:
     """Bytes of a limit: a positive whole number, or text with a unit."""
     if isinstance(value, str):
         return parse_budget(value)
     number = whole(value)
     if number is None or number < 1:
-        raise UsageError(f"budget: give bytes as a positive whole number, or text with a unit such as '24GiB', got {kind_of(value)}")
+        raise UsageError(f"{what}: give bytes as a positive whole number, or text with a unit such as '24GiB', got {kind_of(value)}")
     return number
 
 
@@ -112,7 +112,7 @@ def settings(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(given)
     if "mode" in found and not isinstance(found["mode"], str):
         raise UsageError(f"mode is 'train' or 'infer', got {kind_of(found['mode'])}")
-    readers = {"dtype": dtype, "loss": loss, "levers": levers, "device": device, "cpu": cpu}
+    readers = {"dtype": dtype, "loss": loss, "levers": levers, "device": device, "cpu": cpu, "torch": torch}
     for name, read in readers.items():
         if name in found:
             found[name] = read(found[name])
@@ -158,6 +158,13 @@ def levers(value: Any) -> tuple[str, ...]:
     return found
 
 
+def torch(value: Any) -> str | None:
+    """A version of torch as text."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"torch is a version such as '2.14', got {kind_of(value)}")
+
+
 def cpu(value: Any) -> Cpu | None:
     """A described processor, or None for this machine's."""
     if value is None or isinstance(value, Cpu):
@@ -174,7 +181,7 @@ def loss(value: Any) -> str:
     home = value.__module__ if hasattr(value, "__module__") else ""
     if not _of_torch(home, "torch.nn", "torch._C._nn"):
         raise UsageError(
-            f"loss is a name such as 'cross_entropy', or one of torch's losses, got {kind_of(value)}; known are {', '.join(LOSSES)}"
+            f"loss is a name such as 'cross_entropy', or one of torch's losses, got {kind_of(value)}; there are {', '.join(LOSSES)}"
         )
     term = loss_named(name).terms[0]
     known = {a.name: term.options.get(a.name) for a in term.entry.attributes}
@@ -198,10 +205,10 @@ def optimizer(value: Any, graph: Graph) -> str:
     name = made.__name__.lower()
     if not _of_torch(made.__module__, "torch.optim") or not isinstance(made, type):
         raise UsageError(
-            f"optimizer is a name such as 'adam', or one of torch.optim, got {kind_of(value)}; known are {', '.join(OPTIMIZERS)}"
+            f"optimizer is a name such as 'adam', or one of torch.optim, got {kind_of(value)}; there are {', '.join(OPTIMIZERS)}"
         )
     if name not in OPTIMIZERS:
-        raise UsageError(f"optimizer {made.__name__} is not modelled; known are {', '.join(OPTIMIZERS)}")
+        raise UsageError(f"optimizer {made.__name__} is not modelled; there are {', '.join(OPTIMIZERS)}")
     row = OPTIMIZERS[name]
     if made is not value:
         given = _group_settings(made.__name__, value.param_groups, row.options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from memest.dtypes import FLOATING, FLOATING_RANK, ITEMSIZE, dtype_name
+from memest.dtypes import ALIASES, FLOATING, FLOATING_RANK, ITEMSIZE, dtype_name
 from memest.errors import UnknownNameError, UsageError, one_of
 from memest.graph import Graph
 
@@ -22,7 +22,7 @@ def floating_dtype(name: str) -> str:
         return name
     if name in ITEMSIZE:
         raise UsageError(f"dtype {name!r}: a network is converted to {', '.join(reversed(FLOATING_RANK))}")
-    raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, tuple(reversed(FLOATING_RANK)))}")
+    raise UnknownNameError(f"unknown dtype {name!r}{one_of(name, FLOATING_RANK, ALIASES)}")
 
 
 def converted(graph: Graph, dtype: str) -> Graph:

@@ -154,10 +154,10 @@ def test_a_lever_by_another_name_is_that_lever() -> None:
 @pytest.mark.parametrize(
     ("how", "known"),
     [
-        ({"optimizer": "lion"}, "known are sgd, adam"),
-        ({"loss": "focal"}, "known are cross_entropy"),
-        ({"levers": ["lora"]}, "known are freeze"),
-        ({"dtype": "fp8"}, "known are float64"),
+        ({"optimizer": "lion"}, "there are sgd, adam"),
+        ({"loss": "focal"}, "there are cross_entropy"),
+        ({"levers": ["lora"]}, "there are freeze"),
+        ({"dtype": "fp8"}, "there are float16"),
     ],
 )
 def test_a_name_unlike_any_lists_what_is_known(how: dict[str, Any], known: str) -> None:
@@ -247,7 +247,7 @@ def test_torchs_optimizers(number: int) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda o, m: o.LBFGS, "LBFGS is not modelled; known are sgd"),
+        (lambda o, m: o.LBFGS, "LBFGS is not modelled; there are sgd"),
         (lambda o, m: o.Adam(m.parameters(), capturable=True), "capturable is not modelled"),
         (lambda o, m: o.SGD([{"params": [p], "weight_decay": 0.1 * i} for i, p in enumerate(m.parameters())]), "differ in weight_decay"),
         (lambda o, m: o.Adam(m[0].parameters()), "holds 2 parameters and net trains 4"),

@@ -536,7 +536,7 @@ def test_the_cpu_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--optimizer", "lion"], "there are sgd, adam, adamw"),
         (["--optimizer", "adam:zzz=1"], "there are "),
         (["--loss", "focal"], "there are cross_entropy, nll_loss"),
-        (["--dtype", "int4"], "there are float64, float32, bfloat16, float16"),
+        (["--dtype", "int4"], "there are float16, bfloat16, float32, float64"),
         (["--lever", "quantize"], "there are freeze, inplace"),
         (["--lever", "checkpoint:zzz=1"], "there are modules, every, budget"),
         (["--lever", "cpu_offload"], "did you mean 'offload_optimizer'?"),

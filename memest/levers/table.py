@@ -49,11 +49,11 @@ ALIASES = {  # what people call some of them
     "gradient_clipping": "clip",
     "mixed_precision": "autocast",
 }
-OTHER_WORDS = {  # what others are near to
+OTHER_WORDS = {  # what is near a lever, and its name here
     "clip_grad_norm": "clip",
     "cpu_offload": "offload_optimizer",
-    "memory_format": "channels_last",
     "data_parallel": "ddp",
+    "memory_format": "channels_last",
     "sliding_window": "tiles",
 }
 

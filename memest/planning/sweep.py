@@ -33,6 +33,7 @@ MOST_VALUES = 50_000_000  # of an axis
 PART = 1 << 18  # points computed at once
 WORKING = 256 * 1024**2  # bytes: what computing a part takes at most, beside the columns
 BLOCK = 10_000  # rows made into Python's numbers at once
+SEVERAL = (list, tuple, set, frozenset, np.ndarray)
 SETTINGS = ("mode", "optimizer", "loss", "dtype")
 
 
@@ -141,7 +142,8 @@ def sweep(
 def sweeps(graph: Graph, *, at_once: int = 1_000_000, **what: Any) -> Iterator[Sweep]:
     """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
     memory."""
-    return product_of(graph, **what).parts(asked.size(at_once, "at_once"))
+    at_once = asked.size(at_once, "at_once")
+    return product_of(graph, **what).parts(at_once)
 
 
 def product_of(
@@ -166,15 +168,15 @@ def product_of(
         raise UsageError(f"invalid={kind_of(invalid)}: use 'raise' or 'skip'")
     names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
     settings = {name: _names(graph, name, value) for name, value in names.items()}
-    how = {"levers": asked.levers(levers), "cpu": asked.cpu(cpu), "torch": torch}
+    how = asked.settings(graph, {"levers": levers, "cpu": cpu, "torch": torch})
     return Product(
         graph=graph,
         symbols=tuple(_size_axes(graph, batch, spatial, axes, sizes)),
         combinations=tuple(product(*settings.values())),
         jobs=tuple(_job(graph, c, how) for c in product(*settings.values())),
-        shown=tuple(name for name in settings if isinstance(names[name], list | tuple | set | frozenset | np.ndarray)),
+        shown=tuple(name for name in settings if isinstance(names[name], SEVERAL)),
         skip=invalid == "skip",
-        torch=torch_of(version_for(torch, graph.torch), graph.torch),
+        torch=torch_of(version_for(how["torch"], graph.torch), graph.torch),
     )
 
 
@@ -208,7 +210,7 @@ class Product:
 
     def whole(self, memory: int | str | None = None, beside: int = 0) -> Sweep:
         """All at once, within ``memory`` (see :func:`sweep`); ``beside`` are bytes a point that the caller needs to go on."""
-        limit = available_bytes() if memory is None else asked.budget(memory)
+        limit = available_bytes() if memory is None else asked.budget(memory, "memory")
         needed = self.points * (self.bytes_per_point + beside) + WORKING * (self.points >= PART)
         refusal = UsageError(
             f"{self.points:,} points take about {format_bytes(needed)} of memory, and {format_bytes(limit)} may be used: narrow an axis, "
@@ -334,7 +336,7 @@ def _values(name: str, values: Any) -> Column:
 
 def _names(graph: Graph, name: str, value: Any) -> tuple[Any, ...]:
     """The names asked for, one or several; None stands for the dtype as the graph describes it."""
-    several = isinstance(value, list | tuple | set | frozenset | np.ndarray)
+    several = isinstance(value, SEVERAL)
     found = tuple(asked.settings(graph, {name: v})[name] for v in (value if several else (value,)))
     if not found or (several and None in found):
         raise UsageError(f"{name}: give a name, or a list of names")
