@@ -39,7 +39,7 @@ def _advice(mode: str, share: float) -> memest.Advice:
     return memest.advise(memest.model(MODEL), budget, input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES[mode])
 
 
-QUICK = (0.7, 0.001)
+QUICK = (0.7,)
 CASES = [
     pytest.param(mode, share, marks=() if mode == "inference" or share in QUICK else pytest.mark.slow) for mode in MODES for share in SHARES
 ]
@@ -124,6 +124,7 @@ def test_the_largest_batch_is_that_of_fit() -> None:
     assert memest.estimate(graph, **after).peak_bytes <= advice.budget_bytes
 
 
+@pytest.mark.slow
 def test_checkpointing_says_what_runs_again() -> None:
     advice = memest.advise(memest.model("resnet18"), "1KiB", input_shape=(2, 3, 64, 64), cpu=CPU)
     (every,) = (o for o in advice.alone if o.changes == ("checkpoint:every=1",))

@@ -254,7 +254,7 @@ LIMITED = {
     "estimate": ["estimate", "resnet18", "--input", "3x64x64", "--batch", "2"],
     "fit": ["fit", "resnet18", "--input", "3x64x64"],
     "fit nothing": ["fit", "resnet18:num_classes=1000000", "--input", "3x64x64"],
-    "front": ["fit", "unet2d:base_filters=4,levels=2", "--vary", "batch,H=W"],
+    "front": ["fit", "unet2d:base_filters=4,levels=2", "--vary", "batch,H=W", "--step", "64"],
     "advise": ["advise", "unet2d:base_filters=4,levels=2", "--input", "3x16x16", "--batch", "2", "--infer", "--largest-batch"],
 }
 TINY_CARD = "hardware:\n  tiny: {kind: accelerator, tiers: [{name: VRAM, bytes: 120MiB}]}\n"

@@ -51,7 +51,7 @@ PARAMETERS = {
 }
 OWN = ("unet3d", "unet2d", "vnet", "plain_conv_unet", "residual_encoder_unet")
 TORCHVISION = tuple(name for name in MODELS if name not in OWN)
-QUICK = ("alexnet", "densenet121", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d", "vgg11", "vgg13_bn", "wide_resnet50_2")
+QUICK = ("alexnet", "mobilenet_v2", "resnet18", "resnext50_32x4d", "vgg11", "vgg13_bn")
 ODD = (3, 3, 101, 73)
 
 every_model = pytest.mark.parametrize("name", MODELS)

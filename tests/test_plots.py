@@ -152,6 +152,7 @@ def test_squarify_fills_the_box(given: list[int]) -> None:
             assert min(x + w, a + c) - max(x, a) < 1e-6 or min(y + h, b + d) - max(y, b) < 1e-6
 
 
+@pytest.mark.slow
 @needs_matplotlib
 def test_pictures_are_the_same_twice_and_of_their_format(step: Estimate, grown: Growth) -> None:
     for form, magic in (("svg", b"<?xml"), ("png", b"\x89PNG")):

@@ -85,11 +85,11 @@ def test_an_error_is_one_clean_line_behind_it() -> None:
 
 
 def test_loops_of_planning_tell_whoever_watches() -> None:
-    graph, told = memest.model("resnet18"), Told()
+    graph, told = memest.model("unet2d:base_filters=2,levels=1"), Told()
     with watched(told):
-        memest.advise(graph, "60MiB", input_shape=(4, 3, 64, 64))
+        memest.advise(graph, "60KiB", input_shape=(4, 3, 16, 16))
         memest.sweep(graph, batch=range(1, 20), H=64, W=[64, 96], optimizer=["sgd", "adam"])
-        memest.fit(graph, "1GiB", ["batch", "H=W"])
+        memest.fit(graph, "16MiB", ["batch", "H=W"])
     assert told.finished
     for doing in ("changes, alone", "combinations", "configurations", "sizes", "sizes of the front"):
         said = [(done, of) for name, done, of in told if name == doing]

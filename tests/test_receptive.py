@@ -32,7 +32,7 @@ def measured_reach(model: str) -> tuple[int, int]:
     return left, right
 
 
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("model", [n if n == NETWORKS[0] else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_the_field_is_what_gradients_reach(model: str) -> None:
     field = receptive_field(models.build(model))
     left, right = measured_reach(model)

@@ -80,7 +80,7 @@ def test_built_in_models_survive_the_file_without_listing_parameters(name: str) 
     assert not read & set(listed), "torch.nn's keywords should say it all, but for modules that are never called"
 
 
-@pytest.mark.parametrize("name", ["resnet18", "googlenet", "shufflenet_v2_x0_5", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "shufflenet_v2_x0_5", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_imported_networks_survive_the_file(name: str) -> None:
     pytest.importorskip("torch")
     if find_spec("torchvision") is None:

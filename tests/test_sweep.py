@@ -210,6 +210,7 @@ for how in ({}, {"memory": "1TiB"}):
 """
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_process_is_seen_before_and_met_in_words() -> None:
     """The second time more is allowed than there is."""
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
