@@ -112,10 +112,10 @@ def _recorded(module: nn.Module, positional: list[Any], keywords: dict[str, Any]
     with as_it_was(module):
         recorder = Recorder(module, name, gradients)
         recorder.record(positional, keywords)
-        if recorder.survivors:
-            recorder = Recorder(module, name, gradients, standing=recorder.given_up())
+        if recorder.survivors.tensors:
+            recorder = Recorder(module, name, gradients, standing=recorder.survivors.given_up())
             recorder.record(positional, keywords)
-            recorder.check_steady()
+            recorder.survivors.check_steady(recorder.standing)
     return recorder
 
 
