@@ -101,7 +101,7 @@ def imported(width: int) -> tuple[Any, ...]:
 def questions(seed: int, heavy: bool = True) -> list[Question]:
     """Of every kind, about new graphs: same seed, same questions."""
     found: list[Question] = []
-    for k in range(4 if heavy else 2):
+    for k in range(2):
         width = 5 + 3 * k + seed
         shared = net(width)
         found += [partial(at_sizes, shared, o) for o in ("sgd", "adam")]  # several threads ask one new graph
