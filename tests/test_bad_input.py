@@ -182,7 +182,8 @@ def test_bad_json(text: str, words: str, tmp_path: Path, capsys: pytest.CaptureF
 
 USAGE = {
     "no command": (["--optimizer"], "--optimizer"),
-    "unknown command": (["estimat"], "estimat"),
+    "unknown command": (["estimat"], "no command 'estimat'; did you mean 'estimate'?"),
+    "a command like none": (["xyzzy"], "no command 'xyzzy'; there are estimate, timeline,"),
     "unknown option": (["estimate", "resnet18", "--bacth", "3"], "--bacth"),
     "no model": (["estimate"], "MODEL"),
     "unknown model": (["estimate", "resnet19"], "did you mean 'resnet18'"),

@@ -319,7 +319,7 @@ def test_sizes_as_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["sizes", "resnet18", "--input", "3x32x32"], ("--input is for torch models",)),
         (["sizes", "resnet19"], ("did you mean 'resnet18'",)),
         (["sizes", "resnet18", "--optimizer", "adm"], ("did you mean 'adam'",)),
-        (["tree", "resnet18"], ("treemap",)),
+        (["tree", "resnet18"], ("did you mean 'treemap'",)),
     ],
 )
 def test_what_cannot_be_drawn(

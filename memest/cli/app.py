@@ -14,9 +14,10 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from memest.cli.output import BROKEN_PIPE
-from memest.errors import MemestError, UsageError
+from memest.errors import MemestError, UsageError, one_of
 from memest.names import brief, visible
 from memest.planning.progress import watched
 
@@ -42,10 +43,21 @@ COMMANDS = {
 }
 
 
+class _Group(TyperGroup):
+    """Commands by name; a name that is none of them is our own error, with the nearest one."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, or UsageError."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and not ctx.resilient_parsing and not cmd_name.startswith("-"):
+            raise UsageError(f"no command {cmd_name!r}{one_of(cmd_name, self.list_commands(ctx))}")
+        return found
+
+
 def application(arguments: Sequence[str]) -> typer.Typer:
     """The typer application with the command that ``arguments`` name (or the line that a shell completes), or with all: typer builds each
     it knows, half a start's time."""
-    app = typer.Typer(name="memest", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(name="memest", cls=_Group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     words = arguments or (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()
     named = next((a for a in words if a in COMMANDS), None)
@@ -59,7 +71,7 @@ def _add(app: typer.Typer, name: str, module: ModuleType) -> None:
     if not hasattr(module, "COMMANDS"):
         app.command(name)(module.run)
         return
-    group = typer.Typer(name=name, no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(name=name, cls=_Group, no_args_is_help=True, rich_markup_mode=None)
     group.callback()(module.run)
     for own, home in module.COMMANDS.items():
         group.command(own)(import_module(home).run)
