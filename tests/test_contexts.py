@@ -482,6 +482,11 @@ def test_a_buffer_exchanged_inside_a_checkpoint_is_refused() -> None:
         from_torch(Net(forward), SHAPE)
 
 
+def test_a_tensor_made_with_another_s_dtype_is_recorded() -> None:
+    graph = from_torch(Net(lambda self, x: self.head(self.first(x) + torch.ones(1, dtype=x.dtype))), SHAPE, mode="infer")
+    assert "new_ones" in {layer.op for layer in graph.layers}
+
+
 def test_outputs_in_a_dataclass_are_found() -> None:
     @dataclass
     class Answer:

@@ -268,7 +268,7 @@ class Recorder(TorchFunctionMode):
 
     def source_of(self, dtype: Any) -> torch.Tensor | None:
         """The tensor that gave its dtype to the call being recorded: the last one asked for it since the call before."""
-        asked = self.askeddtype_of() if self.asked_dtype is not None else None
+        asked = self.asked_dtype() if self.asked_dtype is not None else None
         return asked if asked is not None and asked.dtype == dtype and self.live.found(asked) is not None else None
 
     def _layer(self, request: Request, func: Any, args: Any, kwargs: Any, previous: Any) -> Any:
