@@ -69,7 +69,9 @@ def _about_shape(module: Any, example: Any) -> str | None:
     """What may be wrong with the shape a module failed at, by its first convolution: the batch is missing, or channels come last."""
     shape = _shape_of(example)
     walk = module.modules() if callable(getattr(module, "modules", None)) and not isinstance(module, type) else ()
-    first = next((m for m in walk if hasattr(m, "in_channels") and hasattr(m, "kernel_size") and hasattr(m, "weight")), None)
+    first = next(
+        (m for m in walk if hasattr(m, "in_channels") and hasattr(m, "kernel_size") and hasattr(getattr(m, "weight", None), "ndim")), None
+    )
     if first is None or not shape:
         return None
     dims, channels = first.weight.ndim, first.in_channels

@@ -482,6 +482,22 @@ def test_a_buffer_exchanged_inside_a_checkpoint_is_refused() -> None:
         from_torch(Net(forward), SHAPE)
 
 
+@pytest.mark.parametrize("given", ["a, b", "[a, b]", "xy", "ij"])
+def test_meshgrid_is_recorded_in_every_form(given: str, cpu: Cpu) -> None:
+    def forward(self: Any, x: Any) -> Any:
+        y = self.head(self.first(x))
+        a, b = torch.arange(y.shape[2]), torch.arange(y.shape[3])
+        grids: Any = {
+            "a, b": lambda: torch.meshgrid(a, b),
+            "[a, b]": lambda: torch.meshgrid([a, b]),
+            "xy": lambda: torch.meshgrid(a, b, indexing="xy"),
+            "ij": lambda: torch.meshgrid((a, b), indexing="ij"),
+        }[given]()
+        return y * (grids[0] + grids[1]).float().sum() + y.new_full((2, 1), a[1])[0]
+
+    trains_as_torch(forward, cpu)
+
+
 def test_a_tensor_made_with_another_s_dtype_is_recorded() -> None:
     graph = from_torch(Net(lambda self, x: self.head(self.first(x) + torch.ones(1, dtype=x.dtype))), SHAPE, mode="infer")
     assert "new_ones" in {layer.op for layer in graph.layers}

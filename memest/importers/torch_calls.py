@@ -76,6 +76,8 @@ def request(op: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> Requ
             rest["value"] = value
     attributes: dict[str, Any] = {}
     for key, value in rest.items():
+        if key in known and isinstance(value, torch.Tensor):
+            raise UnsupportedError(f"{op}: a tensor as {key!r} has no rule")
         if key in known:
             attributes[key] = plain(value)
         elif key not in IGNORED and value is not None and (key not in AS_USUAL or value != AS_USUAL[key]):
@@ -296,7 +298,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     **{f"{n}_like": (f"{n}_like", "input") for n in ("zeros", "ones", "empty", "rand", "randn")},
     "full_like": ("full_like", "input fill_value"),
     **{f"new_{n}": (f"new_{n}", "input *size") for n in ("zeros", "ones", "empty")},
-    "new_full": ("new_full", "input size fill_value"),
     **{n: (n, "*shape") for n in ("zeros", "ones", "empty", "rand", "randn")},
     "full": ("full", "shape fill_value"),
     "linspace": ("linspace", "start end steps"),
@@ -305,7 +306,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "softshrink": ("softshrink", "input lambd"),
     "rrelu": ("rrelu", "input lower upper training"),
     "rrelu_with_noise": ("rrelu", "input lower upper training"),
-    "meshgrid": ("meshgrid", "tensors indexing"),
     "masked_select": ("masked_select", "input mask"),
     "zero_": ("zero_", "input"),
     "fill_": ("fill_", "input value"),
@@ -464,6 +464,21 @@ def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] |
     return [Request("einsum", [list(operands)], {"equation": args[0]})]
 
 
+def _new_full(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """A tensor of no dims counts as its number: torch reads it, and allocates nothing for that."""
+    given = bound(("input", "size", "fill_value"), args, kwargs)
+    read = isinstance(given["fill_value"], torch.Tensor) and given["fill_value"].ndim == 0
+    made = request("new_full", {**given, "fill_value": 0} if read else given, {})
+    made.own_result = read
+    return [made]
+
+
+def _meshgrid(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    """``meshgrid(a, b)`` and ``meshgrid([a, b])``; ``ij`` where nothing is said, as torch has it."""
+    tensors = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
+    return [Request("meshgrid", [list(tensors)], {"indexing": kwargs.get("indexing") or "ij"})]
+
+
 def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
     names = ("end",) if len(args) == 1 else ("start", "end", "step")
     return [request("arange", bound(names, args, kwargs), {})]
@@ -539,6 +554,8 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **dict.fromkeys(("max", "min"), ("amax", _max)),
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
+    "meshgrid": ("meshgrid", _meshgrid),
+    "new_full": ("new_full", _new_full),
     "arange": ("arange", _arange),
     **{n: (n, _created) for n in ("zeros", "ones", "empty", "full")},
     **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
