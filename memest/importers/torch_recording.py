@@ -420,7 +420,8 @@ class Recorder(TorchFunctionMode):
         place, reason = self._place(error), explanation(error)
         if reason is not None:
             return UnsupportedError(f"{place}: {reason}")
-        return GraphError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        said = " ".join(str(error).split())[:300]
+        return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
 
     def _path(self) -> str:
         """The innermost module that has a path."""

@@ -9,34 +9,41 @@ from torch.nn.modules._functions import BackwardHookFunction
 
 from memest.importers.torch_functions import full_name, name_of
 
-_VALUES = "reads a tensor's value, which nobody knows before anything runs"
-_READS = {
-    **dict.fromkeys(("item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__", "__complex__"), _VALUES),
-    **dict.fromkeys(("__bool__", "is_nonzero", "equal", "allclose", "__contains__"), "branches on a tensor's value"),
-    **dict.fromkeys(
-        ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount", "masked_select"), "has a size that depends on values"
-    ),
+_VALUE = "reads a tensor's value, which nobody knows before anything runs"
+_BRANCH = "branches on a tensor's value"
+_SIZE = "has a size that depends on values"
+_READS = {  # torch's name of the call: what the user wrote, and what that does
+    **{name: (f"Tensor.{name}()", _VALUE) for name in ("item", "tolist", "numpy")},
+    "__array__": ("numpy.asarray(tensor)", _VALUE),
+    "__int__": ("int(tensor)", _VALUE),
+    "__float__": ("float(tensor)", _VALUE),
+    "__complex__": ("complex(tensor)", _VALUE),
+    "__index__": ("a tensor as a size or an index", _VALUE),
+    "__bool__": ("a tensor as a condition", _BRANCH),
+    "__contains__": ("x in tensor", _BRANCH),
+    **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
+    **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
 }
-_ADVICE = "; decide by shapes or by a constructor argument, and keep logging out of forward"
+_ADVICE = "decide by shapes or by a constructor argument, and keep logging out of forward"
 _GRADIENTS = {
-    "torch.autograd.grad": "gradients taken inside forward are not modelled",
-    "backward": "a backward pass inside forward is not modelled",
-    "register_hook": "a tensor's hook is not modelled",
-    "register_post_accumulate_grad_hook": "a tensor's hook is not modelled",
-    "retain_grad": "a kept gradient is not modelled",
-    "__set__:requires_grad": "turning gradients on or off inside forward is not modelled: freeze before the step",
-    "__set__:grad": "writing a gradient inside forward is not modelled",
-    "__set__:data": "exchanging a tensor's data inside forward is not modelled: write in place (copy_, mul_) under torch.no_grad()",
+    "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
+    "backward": "Tensor.backward: a backward pass inside forward is not modelled",
+    "register_hook": "Tensor.register_hook: a tensor's hook is not modelled",
+    "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",
+    "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled",
+    "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
+    "__set__:grad": "tensor.grad = …: writing a gradient inside forward is not modelled",
+    "__set__:data": "tensor.data = …: exchanging a tensor's data is not modelled: write in place (copy_, mul_) under torch.no_grad()",
 }
 
 
 def reason_against(func: Any) -> str | None:
     """Why the call of ``func`` cannot be recorded, where that can be said better than that it has no rule."""
-    name, full = name_of(func), full_name(func)
+    name = name_of(func)
     if name in _READS:
-        return f"{full}() {_READS[name]}{_ADVICE}"
-    reason = _GRADIENTS.get(full) or (_GRADIENTS.get(name) if name != "grad" else None)
-    return None if reason is None else f"{full}: {reason}"
+        written, does = _READS[name]
+        return f"{written} {does}; {_ADVICE}"
+    return _GRADIENTS.get(full_name(func)) or _GRADIENTS.get(name)
 
 
 def function_refused(function: Any) -> str:
