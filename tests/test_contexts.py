@@ -551,11 +551,11 @@ def test_a_mode_that_cannot_be_recorded_is_refused_when_it_is_asked_for(cpu: Cpu
     shape = (1, 3, 8, 8)
     graph = from_torch(OnlyInference(), shape)
     assert memest.estimate(graph, input_shape=shape, mode="infer", cpu=cpu).peak_bytes > 0
-    with pytest.raises(UnsupportedError, match="Expected more than 1 value per channel when training"):
+    with pytest.raises(UnsupportedError, match=r"net\.2 \(test_contexts.py:\d+\): ValueError"):
         memest.estimate(graph, input_shape=shape, mode="train", cpu=cpu)
     assert memest.loads(memest.dumps(graph)).refused == graph.refused
     assert from_torch(OnlyInference(), shape, mode="infer").refused == ()
-    with pytest.raises(GraphError, match="Expected more than 1 value"):
+    with pytest.raises(GraphError, match=r"net\.2 \(test_contexts.py:\d+\): ValueError"):
         from_torch(OnlyInference(), shape, mode="train")
 
 

@@ -138,7 +138,8 @@ def test_pictures_are_whole_and_say_the_names(graph: memest.Graph) -> None:
 
     step = memest.estimate(graph, input_shape=SHAPE)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error")  # a glyph that no font has
+        warnings.simplefilter("ignore", DeprecationWarning)
         drawn = [timeline.render(step, "svg"), treemap.render(step, "svg"), sizes.render(growth(graph, (16,), (1,)), [(EVIL, 9**9)], "svg")]
     for svg in drawn:
         said = "".join("".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))
