@@ -147,6 +147,27 @@ def test_spellings_of_levers(text: str, meant: str) -> None:
     assert setting(text).name == meant
 
 
+@pytest.mark.parametrize("how", [{"isa": "foo"}, {"threads": 0}, {"threads": 1.5}, {"threads": True}, {"l2_bytes": -1}])
+def test_a_processor_that_cannot_be_is_refused(how: dict[str, Any]) -> None:
+    with pytest.raises(memest.UsageError, match=f"Cpu: {next(iter(how))} is"):
+        memest.Cpu(**how)
+
+
+def test_more_passes_than_a_timeline_holds_are_refused_at_once() -> None:
+    with pytest.raises(memest.MemestError, match="at most 10,000"):
+        memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 32, 32), levers=["accumulate:steps=999999999"])
+
+
+def test_a_range_beyond_all_sizes_is_refused() -> None:
+    with pytest.raises(memest.UsageError, match="sizes are whole numbers from 1"):
+        memest.sweep(memest.model("resnet18"), batch=range(1, 10**30), H=32, W=32)
+
+
+def test_a_name_no_file_can_have_is_refused() -> None:
+    with pytest.raises(memest.FileError, match="null"):
+        memest.load("a\0b.yaml")
+
+
 def test_a_lever_by_another_name_is_that_lever() -> None:
     assert _peak(levers=["amp"]) == _peak(levers="autocast") == _peak(levers=("autocast:dtype=bf16",)) != _peak()
 

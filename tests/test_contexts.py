@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -437,7 +438,7 @@ def test_what_is_not_modelled_is_refused_by_name(forward: Forward, modes: str, r
 def test_a_full_backward_hook_is_refused_in_training_alone() -> None:
     module = Net(wrapped)
     module.head.register_full_backward_hook(lambda *_: None)
-    with pytest.raises(UnsupportedError, match="a module's full backward hook"):
+    with pytest.raises(UnsupportedError, match="module 'head': no rule for a backward hook"):
         from_torch(module, SHAPE, mode="train")
     from_torch(module, SHAPE, mode="infer")
 
@@ -531,6 +532,101 @@ def test_compiled_parts_are_refused_wherever_they_stand() -> None:
 def test_dtypes_that_do_not_meet_are_told_in_torchs_words() -> None:
     with pytest.raises(GraphError, match=r"0: RuntimeError: .*dtype|0: RuntimeError: .*type"):
         from_torch(nn.Sequential(nn.Conv2d(3, 4, 1).half()), torch.zeros(1, 3, 4, 4))
+
+
+class Counting(nn.Module):
+    """Another path from the second call on, or at every call."""
+
+    def __init__(self, alternates: bool) -> None:
+        super().__init__()
+        self.conv, self.calls, self.alternates = nn.Conv2d(3, 4, 3), 0, alternates
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        y = self.conv(x)
+        return y * y * 2 if (self.calls % 2 if self.alternates else self.calls > 1) else y
+
+
+def test_a_module_that_remembers_is_recorded_at_its_second_call(cpu: Cpu) -> None:
+    module = Counting(False)
+    graph = from_torch(module, SHAPE)
+    assert module.calls == 0
+    predicted = memest.estimate(graph, input_shape=SHAPE, optimizer="sgd", loss="mse_loss", cpu=cpu)
+    same(predicted, measure_training(module, inputs_for([SHAPE]), "sgd", "mse_loss"))
+    with pytest.raises(UnsupportedError, match="no step is like the next"):
+        from_torch(Counting(True), SHAPE)
+
+
+def test_a_draw_of_python_s_random_is_noted(cpu: Cpu) -> None:
+    graph = from_torch(Net(lambda self, x: self.head(self.first(x)) * (2 if random.random() < 0.5 else 3)), SHAPE)
+    assert any("random" in n for n in memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu).notes)
+
+
+def _hooked(where: str) -> Any:
+    module = Net(lambda self, x: self.head(self.first(x)))
+    if where == "parameter":
+        module.head.weight.register_hook(lambda g: g * 2)
+    elif where == "accumulated":
+        module.head.weight.register_post_accumulate_grad_hook(lambda p: None)
+    else:
+        module.head.register_backward_hook(lambda m, i, o: None)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [("parameter", "register_hook"), ("accumulated", "register_post_accumulate_grad_hook"), ("module", "backward hook")],
+)
+def test_hooks_that_run_in_backward_are_refused_in_training_alone(where: str, said: str) -> None:
+    module = _hooked(where)
+    with pytest.raises(UnsupportedError, match=f"head.*{said}"):
+        from_torch(module, SHAPE, mode="train")
+    from_torch(module, SHAPE, mode="infer")
+
+
+def test_autograd_s_graph_is_not_asked_in_vain(cpu: Cpu) -> None:
+    with pytest.raises(UnsupportedError, match="grad_fn"):
+        from_torch(Net(lambda self, x: self.head(self.first(x)) if x.grad_fn is None and self.first(x).grad_fn else x), SHAPE, mode="train")
+    trains_as_torch(lambda self, x: self.head(self.first(x) * (3 if self.first(x).is_leaf else torch.ones(1))), cpu)
+
+
+def test_constants_that_are_no_attributes_are_the_network_s_own(cpu: Cpu) -> None:
+    scale, offset = torch.rand(1, 8, 1, 1), [torch.rand(8)]
+    before = scale.clone()
+
+    def forward(self: Any, x: Any) -> Any:
+        return self.head(self.first(x) * scale + offset[0].view(1, -1, 1, 1))
+
+    module = Net(forward)
+    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, loss="mse_loss", optimizer="adam", cpu=cpu)
+    measured = measure_training(module, inputs_for([SHAPE]), "adam", "mse_loss")
+    same(predicted, Measurement(measured.resident_bytes + storage_bytes([scale, *offset]), measured.events))
+    with pytest.raises(MemestError):
+        from_torch(Net(lambda self, x: self.head(self.first(x) * scale.mul_(2)).no_such), SHAPE)
+    assert torch.equal(scale, before)
+
+
+def test_what_a_forward_raises_is_an_error_of_ours() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    def failing(error: BaseException) -> Forward:
+        def forward(self: Any, x: Any) -> Any:
+            raise error
+
+        return forward
+
+    for error in (SystemExit(0), GeneratorExit(), MuteError(), ValueError("a\nb\x1b[31m")):
+        with pytest.raises(GraphError, match=type(error).__name__) as caught:
+            from_torch(Net(failing(error)), SHAPE)
+        assert str(caught.value).isprintable()
+
+    def holds_itself(self: Any, x: Any) -> Any:
+        found: list[Any] = [self.head(self.first(x))]
+        return [*found, found]
+
+    assert from_torch(Net(holds_itself), SHAPE).outputs == ("head", "head")
 
 
 # one of two modes ---------------------------------------------------------------------------------------------------------

@@ -107,15 +107,27 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _recorded(module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str, *, gradients: bool) -> Recorder:
-    """One forward written down. Where the module keeps tensors past its call (a cache, a hook's collection), the call that counts is the
-    next one, which finds them."""
-    with as_it_was(module):
+    """One forward written down. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else
+    that it may go by (a flag, a counter), the call that counts is the next one, which finds them."""
+    with as_it_was(module) as remembers:
         recorder = Recorder(module, name, gradients)
         recorder.record(positional, keywords)
         if recorder.survivors.tensors:
             recorder = Recorder(module, name, gradients, standing=recorder.survivors.given_up())
             recorder.record(positional, keywords)
             recorder.survivors.check_steady(recorder.standing)
+        elif remembers():
+            recorder, first = _once_more(module, positional, keywords, name, gradients), recorder
+            if recorder.graph != first.graph and _once_more(module, positional, keywords, name, gradients).graph != recorder.graph:
+                raise UnsupportedError(
+                    f"{name}: forward runs otherwise at every call (an attribute that counts or remembers): no step is like the next"
+                )
+    return recorder
+
+
+def _once_more(module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str, gradients: bool) -> Recorder:
+    recorder = Recorder(module, name, gradients)
+    recorder.record(positional, keywords)
     return recorder
 
 

@@ -497,6 +497,8 @@ def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] 
     """``torch.empty(size, dtype=x.dtype)`` follows ``x``, whatever its dtype comes to be (autocast)."""
     op, names = SIGNATURES[name]
     given = bound(names.split(), args, kwargs)
+    if given.get("dtype", ...) is None:
+        del given["dtype"]
     like = recorder.source_of(given.get("dtype"))
     if like is None:
         return [request(op, given, {})]

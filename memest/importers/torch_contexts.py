@@ -181,7 +181,22 @@ def run_forward(function: Any, arguments: tuple[Any, ...], keywords: dict[str, A
         return result
 
 
-# what is asked at every call ----------------------------------------------------------------------------------------------
+# what is asked before the call, and at every call ----------------------------------------------------------------------
+
+
+def check_hooks(module: nn.Module) -> None:
+    """Refuse hooks that stand on a module's parameters or modules and run in backward."""
+    for path, p in module.named_parameters():
+        if getattr(p, "_backward_hooks", None):
+            raise UnsupportedError(f"parameter {path!r}: no rule for a tensor's hook (register_hook); what it allocates is not modelled")
+        if getattr(p, "_post_accumulate_grad_hooks", None):
+            raise UnsupportedError(f"parameter {path!r}: no rule for register_post_accumulate_grad_hook (an optimizer in backward)")
+    anywhere = nn.modules.module
+    if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
+        raise UnsupportedError("no rule for a backward hook of all modules (register_module_full_backward_hook)")
+    for path, m in module.named_modules():
+        if m._backward_hooks or m._backward_pre_hooks:
+            raise UnsupportedError(f"module {path or type(m).__name__!r}: no rule for a backward hook (register_full_backward_hook)")
 
 
 def check_autograd(listener: Listener, gradients: bool) -> None:

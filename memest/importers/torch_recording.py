@@ -8,6 +8,7 @@ that is not modelled, is an :class:`UnsupportedError` that names it, the module 
 from __future__ import annotations
 
 import os
+import random
 import sys
 import traceback
 import types
@@ -27,12 +28,12 @@ from memest.dtypes import FLOATING
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.graph import Graph, Input, Layer, attribute_items
 from memest.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
-from memest.importers.torch_contexts import check_autograd, run_forward, watching
+from memest.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
 from memest.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.importers.torch_keeping import Survivors, swap, swap_back
 from memest.importers.torch_layers import COUNT, default_of, settled, tidy, with_counters, with_drops, written_as
 from memest.importers.torch_live import LiveTensors, Tracked
-from memest.importers.torch_refusals import explanation, function_refused, reason_against
+from memest.importers.torch_refusals import explanation, function_refused, reason_against, text_of
 from memest.importers.torch_state import owned_tensors
 from memest.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
 from memest.ledger import Ledger, Value
@@ -43,7 +44,14 @@ from memest.ops.operator import Operator
 from memest.timeline import Caller, operator_named
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
-GRADIENTS = ("_set_grad_enabled", "__get__:requires_grad", "requires_grad_")  # calls that a training step answers otherwise
+GRADIENTS = (
+    "_set_grad_enabled",
+    "__get__:requires_grad",
+    "__get__:is_leaf",
+    "__get__:grad_fn",
+    "requires_grad_",
+)  # calls that a training step answers otherwise
+DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
 
@@ -110,14 +118,18 @@ class Recorder(TorchFunctionMode):
             self._add_input(f"input{i}" if i else "input", t)
         for k, t in named.items():
             self._add_input(k, t)
+        if self.gradients:
+            check_hooks(self.module)
         places = swap(self.module, self.live)
+        drawn = random.getstate()
         try:
             with watching(self, self.gradients), self, recording(self.guards):
                 result = self.module(*inputs, **named)
         except MemestError:
             raise
-        except Exception as e:
+        except (Exception, SystemExit, GeneratorExit) as e:
             raise (self.failure or self._explained(e)) from None
+        self.drew = random.getstate() != drawn
         if self.failure is not None:  # somebody caught it, and took a way that torch would not have taken
             raise self.failure
         outputs = self._outputs(result)
@@ -239,8 +251,15 @@ class Recorder(TorchFunctionMode):
         if name == "_set_grad_enabled":
             return func(*args)
         entry = self.live.known(args[0])
+        own = entry.names[0] in {p.name for p in self.live.parameters}
         if name == "__get__:requires_grad":
             return entry.grad
+        if name == "__get__:is_leaf":
+            return own or not entry.grad
+        if name == "__get__:grad_fn":
+            if entry.grad and self.gradients and not own:
+                raise self.refusal("tensor.grad_fn in the forward of a training step: autograd's graph is not there while it is recorded")
+            return None
         wanted = bool(args[1]) if len(args) > 1 else True
         if wanted != entry.grad and self.gradients:
             raise self.refusal(f"requires_grad_({wanted}) in the forward of a training step: turn gradients on or off before it")
@@ -327,7 +346,7 @@ class Recorder(TorchFunctionMode):
         """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
         if func is not None and not request.own_result:
             try:
-                return self._on_its_own(func(*args, **on_meta(func, kwargs)))
+                return self._on_its_own(self._with_twins(func, args, on_meta(func, kwargs)))
             except NotImplementedError:
                 pass
         made: list[Any] = []
@@ -340,6 +359,21 @@ class Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 made.append(torch.empty_strided(shape, strides, dtype=getattr(torch, v.spec.dtype), device="meta"))
         return made[0] if len(made) == 1 else tuple(made)
+
+    def _with_twins(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The call with a meta twin for each tensor that is none (a constant of the module's own): nothing is computed or changed."""
+        twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+        def given(value: Any) -> Any:
+            if isinstance(value, torch.Tensor) and not value.is_meta:
+                return twins.setdefault(id(value), (twin(value), value))[0]
+            if type(value) in (tuple, list):
+                return type(value)(map(given, value))
+            return value
+
+        args, kwargs = given(tuple(args)), {k: given(v) for k, v in kwargs.items()}
+        produced = func(*args, **kwargs)
+        return next((original for t, original in twins.values() if t is produced), produced)
 
     def _on_its_own(self, produced: Any) -> Any:
         """``produced`` with new views replaced by tensors that keep no base: a base dies when Python lets go of it, for the call may make
@@ -413,21 +447,22 @@ class Recorder(TorchFunctionMode):
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
+            notes=(DREW,) if self.drew else (),
         )
 
-    def _explained(self, error: Exception) -> MemestError:
+    def _explained(self, error: BaseException) -> MemestError:
         """An exception of the module's code as ours: data-dependent control flow is named as such."""
         place, reason = self._place(error), explanation(error)
         if reason is not None:
             return UnsupportedError(f"{place}: {reason}")
-        said = " ".join(str(error).split())[:300]
+        said = text_of(error)
         return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
 
     def _path(self) -> str:
         """The innermost module that has a path."""
         return next((path for path, _ in reversed(self.stack) if path), "")
 
-    def _place(self, error: Exception | None = None) -> str:
+    def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""
         path = self._path() or self.name
         frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)

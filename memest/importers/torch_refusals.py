@@ -8,6 +8,7 @@ import torch.utils.checkpoint
 from torch.nn.modules._functions import BackwardHookFunction
 
 from memest.importers.torch_functions import full_name, name_of
+from memest.names import visible
 
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _BRANCH = "branches on a tensor's value"
@@ -55,10 +56,18 @@ def function_refused(function: Any) -> str:
     return f"the custom autograd function {function.__name__}: what it keeps and what its backward allocates is not modelled"
 
 
-def explanation(error: Exception) -> str | None:
+def text_of(error: BaseException) -> str:
+    """What an exception says, on one line; nothing where that fails."""
+    try:
+        return visible(" ".join(str(error).split())[:300])
+    except Exception:
+        return ""
+
+
+def explanation(error: BaseException) -> str | None:
     """What torch means when a forward on meta tensors fails for want of values; None for any other error."""
-    text = str(error)
+    text = text_of(error)
     signs = ("meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
     if isinstance(error, NotImplementedError) or any(s in text for s in signs):
-        return f"the network looks at values, not only at shapes ({' '.join(text.split())[:200]})"
+        return f"the network looks at values, not only at shapes ({text[:200]})"
     return None

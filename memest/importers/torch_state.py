@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,13 @@ def owned_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 @contextmanager
-def as_it_was(module: nn.Module) -> Iterator[None]:
-    """What the forward sets on its modules (attributes, registered tensors, the contents of their lists and dicts) is taken back."""
+def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
+    """What the forward sets on its modules (attributes, registered tensors, the contents of their lists and dicts) is taken back. Gives a
+    function that says whether it has set numbers, flags or texts so far: what the next call may go by."""
     attributes = [(m.__dict__, dict(m.__dict__)) for m in module.modules()]
     inside = [(v, v.copy()) for _, before in attributes for v in before.values() if type(v) in (dict, list)]
     try:
-        yield
+        yield lambda: any(_plainly_changed(live, before) for live, before in (*attributes, *inside))
     finally:
         for live, before in (*attributes, *inside):
             if not _same(live, before):
@@ -39,3 +40,14 @@ def _same(live: Any, before: Any) -> bool:
     if isinstance(live, list):
         return len(live) == len(before) and all(a is b for a, b in zip(live, before, strict=True))
     return live.keys() == before.keys() and all(live[k] is v for k, v in before.items())
+
+
+def _plainly_changed(live: Any, before: Any) -> bool:
+    """Whether a number, a flag, a text or None stands where something else stood or nothing did."""
+    if isinstance(live, list):
+        return len(live) != len(before) or any(_is_other(a, b) for a, b in zip(live, before, strict=True))
+    return any(_is_other(value, before.get(key, ...)) for key, value in live.items())
+
+
+def _is_other(value: Any, before: Any) -> bool:
+    return (value is None or isinstance(value, bool | int | float | str)) and value is not before and value != before

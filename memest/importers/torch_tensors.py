@@ -38,19 +38,19 @@ def spec_of(t: torch.Tensor, shape: Shape | None = None) -> Spec:
     return Spec(shape, strides, dtype_of(t))
 
 
-def leaves(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of a structure of mappings, sequences and dataclasses; of a mapping ``out`` comes first."""
+def leaves(value: Any, *, within: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
+    """The tensors of a structure of mappings, sequences and dataclasses; of a mapping ``out`` comes first. What stands ``within`` itself
+    is not gone through again."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        if "out" in value:
-            yield from leaves(value["out"])
-        for key, inner in value.items():
-            if key != "out":
-                yield from leaves(inner)
+        return
+    parts: list[Any] = []
+    if isinstance(value, Mapping):
+        parts = [value[key] for key in sorted(value, key=lambda key: key != "out")]
     elif isinstance(value, list | tuple | set):
-        for inner in value:
-            yield from leaves(inner)
+        parts = list(value)
     elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from leaves(getattr(value, field.name))
+        parts = [getattr(value, field.name) for field in fields(value)]
+    if id(value) not in within:
+        for part in parts:
+            yield from leaves(part, within=(*within, id(value)))

@@ -17,6 +17,17 @@ SOURCE = "torch/csrc/autograd/functions/accumulate_grad.h: variable_grad += new_
 MEAN = Option(default=True, check=flag, summary="divide each loss by the number of passes, so that the gradient is a mean")
 
 
+MOST_STEPS = 10_000  # each pass is written into the timeline
+
+
+def _steps(text: str) -> int:
+    """A whole number from 1 to ``MOST_STEPS``."""
+    steps = positive(text)
+    if steps > MOST_STEPS:
+        raise ValueError(f"expected at most {MOST_STEPS:,}: from the fourth pass on the peak stays what it is")
+    return steps
+
+
 def _accumulate(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
     return graph, replace(recipe, accumulate=Accumulate(steps=options["steps"], mean=options["mean"]))
 
@@ -28,7 +39,7 @@ def _micro_batch(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph,
 ACCUMULATE = Lever(
     summary="sum the gradients of several batches before the optimizer steps; the given batch is one of them",
     price="gradients stay alive through the next forward pass; batch norm sees one micro-batch at a time",
-    options={"steps": Option(default=REQUIRED, check=positive, summary="batches to one optimizer step"), "mean": MEAN},
+    options={"steps": Option(default=REQUIRED, check=_steps, summary="batches to one optimizer step"), "mean": MEAN},
     modes=("train",),
     excludes=(),
     change=_accumulate,

@@ -6,7 +6,9 @@ oneDNN chooses implementations and blockings from these numbers alone, so they a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
+
+from memest.errors import UsageError, kind_of
 
 Isa = Literal["avx2", "avx512"]
 
@@ -25,6 +27,15 @@ class Cpu:
     l1_bytes: int = 48 * 1024
     l2_bytes: int = 1024 * 1024
     l3_bytes: int = 16 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        """UsageError for what no processor is."""
+        if self.isa not in get_args(Isa):
+            raise UsageError(f"Cpu: isa is {' or '.join(get_args(Isa))}, got {kind_of(self.isa)}")
+        for name in ("threads", "l1_bytes", "l2_bytes", "l3_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"Cpu: {name} is a whole number of at least 1, got {kind_of(value)}")
 
     @property
     def vector_floats(self) -> int:

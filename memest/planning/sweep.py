@@ -319,6 +319,8 @@ def _values(name: str, values: Any) -> Column:
     if isinstance(values, str | bytes | Mapping) or not (asked.whole(values) is not None or isinstance(values, Iterable)):
         raise UsageError(f"{name}: give a number, a range or a list of numbers, got {kind_of(values)}")
     found = values if isinstance(values, Iterable) else [values]
+    if isinstance(found, range) and found and max(found[0], found[-1]) >= 2**31:
+        raise UsageError(f"{name}: sizes are whole numbers from 1 to {2**31 - 1:,}")
     if isinstance(found, range) and len(found) > MOST_VALUES:
         raise UsageError(
             f"{name}: {len(found):,} values are more than a sweep holds ({MOST_VALUES:,}); give a step, such as range(a, b, 32)"

@@ -46,8 +46,8 @@ def load(path: str | Path) -> Graph:
     try:
         with path.open("rb") as f:
             raw = f.read(texts.MAX_BYTES + 1)
-    except OSError as e:
-        raise FileError(f"{path}: {e.strerror or e}") from None
+    except (OSError, ValueError) as e:
+        raise FileError(f"{path}: {getattr(e, 'strerror', None) or e}") from None
     return loads(raw, form="json" if path.suffix.lower() == ".json" else "yaml", source=str(path))
 
 
