@@ -18,9 +18,6 @@ from memest.cli.app import main
 from memest.errors import FileError, UsageError
 from memest.libraries import versions
 from memest.libraries.versions import BEST_MEASURED, MODELLED, Torch, nearest, torch_of, version_for, version_of
-from validation.cases import BY_NAME
-from validation.compare import stored
-from validation.measure import results_for
 
 MODEL = "unet2d:base_filters=4,levels=2"
 SHAPE = (2, 3, 16, 16)
@@ -83,6 +80,10 @@ def test_every_version_names_a_release_of_its_own() -> None:
 
 
 def test_behind_the_best_measured_version_stand_all_stored_cases() -> None:
+    pytest.importorskip("torch")
+    from validation.cases import BY_NAME
+    from validation.compare import stored
+
     releases = {result["torch"] for _, result in stored()}
     assert {version_of(r) for r in releases} >= {BEST_MEASURED}
     measured = [r for _, r in stored() if version_of(r["torch"]) == BEST_MEASURED]
@@ -91,6 +92,10 @@ def test_behind_the_best_measured_version_stand_all_stored_cases() -> None:
 
 
 def test_results_of_two_versions_stand_beside_one_another() -> None:
+    pytest.importorskip("torch")
+    from validation.compare import stored
+    from validation.measure import results_for
+
     old, new = (results_for("some-machine", release) for release in ("2.13.0+cpu", "2.14.1+cpu"))
     assert old != new and old.parent == new.parent and old.name == "some-machine"
     assert all(results_for(result["machine"], result["torch"]).name == folder for folder, result in stored())
