@@ -251,13 +251,13 @@ class Recorder(TorchFunctionMode):
         if name == "_set_grad_enabled":
             return func(*args)
         entry = self.live.known(args[0])
-        own = entry.names[0] in {p.name for p in self.live.parameters}
         if name == "__get__:requires_grad":
             return entry.grad
-        if name == "__get__:is_leaf":
-            return own or not entry.grad
-        if name == "__get__:grad_fn":
-            if entry.grad and self.gradients and not own:
+        if name in ("__get__:is_leaf", "__get__:grad_fn"):
+            computed = entry.grad and not any(p.name == entry.names[0] for p in self.live.parameters)
+            if name == "__get__:is_leaf":
+                return not computed
+            if computed and self.gradients:
                 raise self.refusal("tensor.grad_fn in the forward of a training step: autograd's graph is not there while it is recorded")
             return None
         wanted = bool(args[1]) if len(args) > 1 else True
