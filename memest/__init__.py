@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memest.builder import Builder as Builder
     from memest.errors import FileError as FileError
     from memest.errors import GraphError as GraphError
     from memest.errors import MemestError as MemestError
@@ -23,17 +22,17 @@ if TYPE_CHECKING:
     from memest.errors import UnknownNameError as UnknownNameError
     from memest.errors import UnsupportedError as UnsupportedError
     from memest.errors import UsageError as UsageError
-    from memest.estimate import Estimate as Estimate
-    from memest.estimate import estimate as estimate
-    from memest.graph import Graph as Graph
-    from memest.hardware import Hardware as Hardware
-    from memest.hardware import Verdict as Verdict
-    from memest.hardware import budget as budget
-    from memest.hardware import hardware as hardware
-    from memest.hardware import hardware_named as hardware_named
-    from memest.hardware import load_hardware as load_hardware
-    from memest.hardware import verdict as verdict
-    from memest.libraries.cpu import Cpu as Cpu
+    from memest.estimate.estimate import Estimate as Estimate
+    from memest.estimate.estimate import estimate as estimate
+    from memest.machines.cpu import Cpu as Cpu
+    from memest.machines.entry import Hardware as Hardware
+    from memest.machines.reading import hardware as hardware
+    from memest.machines.reading import hardware_named as hardware_named
+    from memest.machines.reading import load_hardware as load_hardware
+    from memest.machines.verdicts import Verdict as Verdict
+    from memest.machines.verdicts import budget as budget
+    from memest.machines.verdicts import verdict as verdict
+    from memest.network.graph import Graph as Graph
     from memest.planning.advise import Advice as Advice
     from memest.planning.advise import advise as advise
     from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
@@ -45,60 +44,61 @@ if TYPE_CHECKING:
     from memest.planning.sweep import Sweep as Sweep
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
-    from memest.remembered import clear_caches as clear_caches
-    from memest.schema import dumps as dumps
-    from memest.schema import loads as loads
-    from memest.sources import from_torch as from_torch
-    from memest.sources import load as load
-    from memest.sources import model as model
-    from memest.sources import save as save
+    from memest.sizes.remembering import clear_caches as clear_caches
+    from memest.sources.builder import Builder as Builder
+    from memest.sources.files import dumps as dumps
+    from memest.sources.files import loads as loads
+    from memest.sources.opening import from_torch as from_torch
+    from memest.sources.opening import load as load
+    from memest.sources.opening import model as model
+    from memest.sources.opening import save as save
 
 __version__ = "0.3.0"
 
 _HOMES = {
     "Advice": "memest.planning.advise",
-    "Builder": "memest.builder",
+    "Builder": "memest.sources.builder",
     "CheckpointPlan": "memest.planning.checkpoints",
     "Comparison": "memest.planning.compare",
-    "Cpu": "memest.libraries.cpu",
-    "Estimate": "memest.estimate",
+    "Cpu": "memest.machines.cpu",
+    "Estimate": "memest.estimate.estimate",
     "FileError": "memest.errors",
     "Fit": "memest.planning.fit",
-    "Graph": "memest.graph",
+    "Graph": "memest.network.graph",
     "GraphError": "memest.errors",
-    "Hardware": "memest.hardware",
+    "Hardware": "memest.machines.entry",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
     "Sweep": "memest.planning.sweep",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
-    "Verdict": "memest.hardware",
+    "Verdict": "memest.machines.verdicts",
     "advise": "memest.planning.advise",
-    "budget": "memest.hardware",
-    "clear_caches": "memest.remembered",
+    "budget": "memest.machines.verdicts",
+    "clear_caches": "memest.sizes.remembering",
     "compare": "memest.planning.compare",
-    "dumps": "memest.schema",
-    "estimate": "memest.estimate",
+    "dumps": "memest.sources.files",
+    "estimate": "memest.estimate.estimate",
     "fit": "memest.planning.fit",
-    "from_torch": "memest.sources",
-    "hardware": "memest.hardware",
-    "hardware_named": "memest.hardware",
-    "load": "memest.sources",
-    "load_hardware": "memest.hardware",
-    "loads": "memest.schema",
-    "model": "memest.sources",
-    "save": "memest.sources",
+    "from_torch": "memest.sources.opening",
+    "hardware": "memest.machines.reading",
+    "hardware_named": "memest.machines.reading",
+    "load": "memest.sources.opening",
+    "load_hardware": "memest.machines.reading",
+    "loads": "memest.sources.files",
+    "model": "memest.sources.opening",
+    "save": "memest.sources.opening",
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",
-    "verdict": "memest.hardware",
+    "verdict": "memest.machines.verdicts",
 }
 __all__ = ["__version__", *_HOMES]
 
 
 class _Package(ModuleType):
-    """Importing the file ``memest/estimate.py`` must not hide the function ``memest.estimate``."""
+    """Importing the file ``memest/estimate/estimate.py`` must not hide the function ``memest.estimate``."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOMES and isinstance(value, ModuleType)):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from memest.names import brief
+from memest.shown import brief
 
 _BESIDE = "1234567890 qwertyuiop asdfghjkl zxcvbnm"
 

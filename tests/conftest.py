@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from memest.libraries.cpu import Cpu
+from memest.machines.cpu import Cpu
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import memest
-from memest.builder import Builder
-from memest.graph import Graph
-from memest.page import PageModel, page_model
+from memest.network.graph import Graph
+from memest.planning.page import PageModel, page_model
+from memest.sources.builder import Builder
 
 CPU = memest.Cpu(isa="avx512", threads=2)
 NASTY = "</script><script>alert(1)</script><!-- \u2028 &amp; \"'"

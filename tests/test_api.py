@@ -41,7 +41,7 @@ def test_an_unknown_name() -> None:
 
 
 def test_the_file_estimate_does_not_hide_the_function() -> None:
-    code = "import memest.estimate, memest.schema; from memest.estimate import Estimate; import memest; print(callable(memest.estimate))"
+    code = "import memest.estimate.estimate; from memest.estimate.estimate import Estimate; import memest; print(callable(memest.estimate))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
 
 

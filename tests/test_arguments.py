@@ -13,9 +13,9 @@ import pytest
 import memest
 from memest.errors import MemestError, UsageError
 from memest.levers.table import setting
-from memest.losses import loss_named
-from memest.optimizers import optimizer_named
-from memest.precision import floating_dtype
+from memest.network.conversion import floating_dtype
+from memest.runtimes.torch.losses import loss_named
+from memest.runtimes.torch.optimizers import optimizer_named
 
 SHAPE = (2, 3, 16, 12)
 GIVEN = {"input_shape": SHAPE}

@@ -9,12 +9,12 @@ import pytest
 
 import memest
 from memest.errors import UnsupportedError, UsageError
-from memest.libraries.cpu import Cpu
+from memest.machines.cpu import Cpu
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
-from memest.timeline import Autocast
-from memest.timeline.autocast import ATEN_NAMES, POLICIES, REFUSED, UNLISTED, policy_of
+from memest.runtimes.torch.step import Autocast
+from memest.runtimes.torch.step.autocast import ATEN_NAMES, POLICIES, REFUSED, UNLISTED, policy_of
 
 Row = Operator | Composite
 ROWS: dict[str, Row] = {**OPERATORS, **COMPOSITES}
@@ -161,7 +161,7 @@ def step(name: str, lever: str) -> Any:
 @pytest.mark.parametrize(("name", "lever"), [step(name, lever) for name in NAMES for lever in LEVERS])
 def test_a_training_step_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> None:
     pytest.importorskip("torch")
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
     from validation.protocol import inputs_for, measure_training
 
     module, shape = networks()[name]
@@ -173,7 +173,7 @@ def test_a_training_step_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> No
 @pytest.mark.parametrize(("name", "lever"), [step(name, lever) for name in NAMES for lever in LEVERS if "loss" not in lever])
 def test_an_inference_call_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> None:
     pytest.importorskip("torch")
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
     from validation.protocol import inputs_for, measure_inference
 
     module, shape = networks()[name]

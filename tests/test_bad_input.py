@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memest.cli.app import main
-from memest.schema import reading
+from memest.sources.files import reading
 
 HEAD = "name: n\ninputs:\n  x: [N, 3, H, W]\nlayers:\n"
 DEEP = "[" * 50

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 import memest
-from memest.builder import Builder
-from memest.checkpoints.flops import flops
-from memest.checkpoints.survey import survey
 from memest.errors import UnsupportedError, UsageError
-from memest.estimate import Estimate, estimate, read_peak
-from memest.graph import Graph, Segment
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import Estimate, estimate, read_peak
+from memest.levers.checkpoints.flops import flops
+from memest.levers.checkpoints.survey import survey
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph, Segment
 from memest.planning.checkpoints import plan_checkpoints
-from memest.timeline import play
+from memest.runtimes.torch.step import play
+from memest.sources.builder import Builder
 
 CPU = Cpu()
 SHAPE = (4, 3, 32, 32)

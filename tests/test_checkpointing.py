@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 
 import memest
-from memest import models
-from memest.builder import Builder
-from memest.checkpoints.modules import named, segment_of
 from memest.errors import GraphError, MemestError, UnknownNameError, UsageError
-from memest.estimate import Estimate, estimate, read_peak
-from memest.graph import Graph, Segment
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import Estimate, estimate, read_peak
+from memest.levers.checkpoints.modules import named, segment_of
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph, Segment
 from memest.ops.operator import Example
 from memest.ops.table import COMPOSITES, OPERATORS
-from memest.program import programs_of
-from memest.timeline import play
+from memest.runtimes.compiling import programs_of
+from memest.runtimes.torch.step import play
+from memest.sources import models
+from memest.sources.builder import Builder
 
 torch = pytest.importorskip("torch")
 
 from tiny import NETWORKS, built  # noqa: E402
 
-from memest.importers.torch import from_torch  # noqa: E402
-from memest.importers.torch_loading import build  # noqa: E402
+from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch_loading import build  # noqa: E402
 from validation.checkpointing import checkpoint_modules  # noqa: E402
 from validation.execute import GraphModule  # noqa: E402
 from validation.packing import measure_packing, predict_packing  # noqa: E402

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 import memest
-from memest import schema
 from memest.cli import output as output_module
 from memest.cli.app import COMMANDS, main
-from memest.estimate import Estimate
+from memest.estimate.estimate import Estimate
+from memest.sources import files as schema
 
 DATA = Path(__file__).parent / "data"
 NET = str(DATA / "mutable.yaml")
@@ -218,7 +218,7 @@ def test_ops_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_models_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
-    from memest.models import MODELS
+    from memest.sources.models import MODELS
 
     listed = {r["model"]: r for r in json.loads(_run(capsys, "models", "--format", "json"))}
     assert set(listed) == set(MODELS)

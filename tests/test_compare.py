@@ -13,7 +13,7 @@ import memest
 from memest.cli.app import main
 from memest.cli.request import SETTINGS, Request, changed
 from memest.errors import UsageError
-from memest.estimate import Estimate
+from memest.estimate.estimate import Estimate
 
 CPU = memest.Cpu.detect().with_(isa="avx2", threads=1)
 RUN = ["--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]

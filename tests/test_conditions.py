@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from memest.conditions import reduced
-from memest.dims import Dim, Guard, expression, parse, parse_guard, symbol
-from memest.tensor import broadcast
+from memest.network.tensor import broadcast
+from memest.sizes.conditions import reduced
+from memest.sizes.dims import Dim, Guard, expression, parse, parse_guard, symbol
 
 CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "never false": (["N != 0", "H*4 >= 0", "N*H*64 > 0"], ()),

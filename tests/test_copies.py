@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import memest
-from memest.libraries.versions import torch_of
+from memest.machines.versions import torch_of
 
 SHAPES = ((2, 3, 32, 32), (3, 3, 32, 48), (5, 3, 96, 64), (1, 3, 40, 40))
 COPIES: list[Callable[[Any], Any]] = [lambda o: pickle.loads(pickle.dumps(o)), copy.deepcopy, copy.copy]
@@ -72,7 +72,7 @@ def answers(name: str, value: Any) -> Any:
     if name == "live sets":
         return value.at({"N": 7, "H": 96, "W": 64}), value.conditions, value.terms, value.counts.tolist()
     if name == "timeline":
-        return [(s.delta, s.layer, s.storage.category) for s in value.steps]
+        return [(s.delta, s.layer, s.storage.category) for s in value.events]
     return value
 
 

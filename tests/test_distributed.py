@@ -11,15 +11,15 @@ import pytest
 
 import memest
 from memest.errors import MemestError, UnknownNameError, UnsupportedError, UsageError
-from memest.estimate import read_peak
-from memest.graph import Graph, Parameter
+from memest.estimate.estimate import read_peak
 from memest.levers.table import settings
-from memest.libraries.cpu import Cpu
-from memest.tensor import Spec, numel
-from memest.timeline import play
-from memest.timeline.parallel.collectives import buckets
-from memest.timeline.parallel.groups import ROOT, find_groups, find_runs
-from memest.timeline.parallel.replicas import partition
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph, Parameter
+from memest.network.tensor import Spec, numel
+from memest.runtimes.torch.step import play
+from memest.runtimes.torch.step.parallel.collectives import buckets
+from memest.runtimes.torch.step.parallel.groups import ROOT, find_groups, find_runs
+from memest.runtimes.torch.step.parallel.replicas import partition
 
 BLOCKS = "layer1+layer2+layer3+layer4"
 LEVERS = (
@@ -114,7 +114,7 @@ def test_shards_are_those_of_fully_shard(rank: int, world: int, ranks: Callable[
     pytest.importorskip("torch")
     from torch.distributed.fsdp import fully_shard
 
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
 
     module, shape = _tiny("residual")
     module.extra = module.head.__class__(3, 1)  # one row: most ranks have none of it
@@ -187,7 +187,7 @@ def test_a_block_that_writes_into_its_argument_is_refused() -> None:
 
 def test_a_block_that_is_called_twice_is_refused() -> None:
     pytest.importorskip("torch")
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
 
     module, shape = _tiny("residual")
     with pytest.raises(UnsupportedError, match="called"):

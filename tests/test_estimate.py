@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import memest
-from memest.builder import Builder
 from memest.errors import MemestError, ShapeError, UnsupportedError, UsageError
-from memest.estimate import CATEGORIES, Estimate, estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
-from memest.models import build
+from memest.estimate.estimate import CATEGORIES, Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
+from memest.sources.builder import Builder
+from memest.sources.models import build
 
 CPU = Cpu()
 MODES: tuple[dict[str, Any], ...] = (

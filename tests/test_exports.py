@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import memest
-from memest.addresses import FirstFit
 from memest.cli.app import main
-from memest.estimate import Estimate
+from memest.estimate.estimate import Estimate
+from memest.estimate.series import outline, series
+from memest.memory.placement import FirstFit
 from memest.render import history, perfetto
-from memest.series import outline, series
 
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "unet3d": ("unet3d:base_filters=4", (1, 1, 32, 32, 32), {"optimizer": "adam", "loss": "binary_cross_entropy"}),

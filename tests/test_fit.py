@@ -9,7 +9,7 @@ import pytest
 
 import memest
 from memest.errors import UsageError
-from memest.libraries.cpu import Cpu
+from memest.machines.cpu import Cpu
 
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "batch of an image network": ("resnet18", {"vary": "batch", "H": 64, "W": 64}, 400),

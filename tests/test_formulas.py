@@ -18,11 +18,11 @@ from latex_reader import evaluated
 import memest
 from memest.cli.app import main
 from memest.errors import MemestError, UsageError
-from memest.estimate import Estimate, read_peak
-from memest.formulas.formula import Formula
-from memest.libraries.cpu import Cpu
-from memest.models import MODELS
-from memest.timeline import play
+from memest.estimate.estimate import Estimate, read_peak
+from memest.estimate.formulas.formula import Formula
+from memest.machines.cpu import Cpu
+from memest.runtimes.torch.step import play
+from memest.sources.models import MODELS
 
 CPU = Cpu(threads=2)
 GOLDEN = Path(__file__).parent / "data" / "formula_resnet50.txt"
@@ -133,7 +133,7 @@ def test_every_form_is_the_estimate_of_every_built_in(model: str, mode: str) -> 
 def test_every_form_is_the_estimate_of_torchvision(model: str, mode: str) -> None:
     if find_spec("torchvision") is None:  # imported through the loader, which registers what a CPU build of torch lacks
         pytest.skip("torchvision is not installed")
-    from memest.importers.torch_loading import build
+    from memest.sources.importers.torch_loading import build
 
     more = ", aux_logits=False, init_weights=False" if model in ("googlenet", "inception_v3") else ""
     side = 299 if model == "inception_v3" else 224 if model in ("vit_b_32", "maxvit_t") else 96
@@ -150,7 +150,7 @@ def test_categories_are_the_estimates(model: str, shape: tuple[int, ...], mode: 
 
 
 def test_totals_and_layers_are_the_summarys() -> None:
-    from memest.summary import layer_table
+    from memest.estimate.holdings import layer_table
 
     f = formula(*QUICK[0])
     own = dict(f.estimate.sizes)

@@ -15,7 +15,9 @@ import pytest
 import memest
 from memest.cli.app import main
 from memest.errors import FileError, UsageError
-from memest.hardware import Hardware, Tier, budget, hardware, hardware_named, load_hardware, places, verdict
+from memest.machines.entry import Hardware, Tier
+from memest.machines.reading import hardware, hardware_named, load_hardware
+from memest.machines.verdicts import budget, places, verdict
 
 RUN = ["estimate", "resnet18", "--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]
 PEAK = memest.estimate(
@@ -142,7 +144,7 @@ def test_json_and_yaml_say_the_same(own: Path, tmp_path: Path) -> None:
 
 
 def test_the_catalogue_is_a_file_like_any_other() -> None:
-    from memest.hardware.reading import CATALOGUE
+    from memest.machines.reading import CATALOGUE
 
     assert load_hardware(CATALOGUE) == hardware()
 
@@ -330,9 +332,9 @@ def test_the_catalogue_is_loaded_only_when_asked_for() -> None:
 import sys
 from memest.cli.app import main
 main({[*RUN, "--output", "/dev/null"]!r})
-print("memest.hardware" in sys.modules)
+print("memest.machines.reading" in sys.modules)
 main({[*RUN, "--on", "t4", "--output", "/dev/null"]!r})
-print("memest.hardware" in sys.modules, "yaml" in sys.modules, "memest.schema" in sys.modules)
+print("memest.machines.reading" in sys.modules, "yaml" in sys.modules, "memest.sources.files" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False", "False"]

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from memest.dims import Expr
 from memest.errors import GraphError, UnsupportedError, UsageError
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
+from memest.sizes.dims import Expr
 
 torch = pytest.importorskip("torch")
 
 from tiny import NETWORKS, OTHER_SIZES, built  # noqa: E402
 from torch import nn  # noqa: E402
 
-from memest.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch import from_torch  # noqa: E402
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 CPU = Cpu()

@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from memest.autograd import AccumulateGrad, Machine, Node
-from memest.dims import Dim, Expr, Opaque, symbol
-from memest.dtypes import FLOATING
 from memest.errors import GraphError, UnknownNameError
-from memest.ledger import Ledger, Value
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import installed, nearest
-from memest.ops import evaluate
+from memest.machines.cpu import Cpu
+from memest.machines.versions import installed, nearest
+from memest.network.dtypes import FLOATING
+from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
+from memest.ops import reading as evaluate
 from memest.ops.composite import Composite
 from memest.ops.operator import REQUIRED, Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.ops.tape import Trace
-from memest.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
-from memest.timeline import Caller
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step import Caller
+from memest.sizes.dims import Dim, Expr, Opaque, symbol
 
 Row = Operator | Composite
 VERSION = nearest(installed() or "")
@@ -131,7 +131,7 @@ def read(row: Row, example: Example, specs: list[Any], cpu: Cpu | None = None) -
     arguments = [None if s is None else [value(u, i) for u in s] if isinstance(s, list) else value(s, i) for i, s in enumerate(specs)]
     before = list(inputs)
     outputs = Caller(machine, True).run(row, arguments, tuple(row.canonical(example.attributes).items()))
-    return Reading(before, [None if v is None else ledger.hold(v) for v in outputs], [s.delta for s in ledger.steps])
+    return Reading(before, [None if v is None else ledger.hold(v) for v in outputs], [s.delta for s in ledger.events])
 
 
 def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Trace | None]:

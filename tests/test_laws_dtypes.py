@@ -13,7 +13,7 @@ import pytest
 import test_laws as laws
 
 from memest.errors import UnsupportedError
-from memest.libraries.cpu import Cpu
+from memest.machines.cpu import Cpu
 from memest.ops.operator import Example
 
 DTYPES = ("float64", "bfloat16", "float16")

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from memest.builder import Builder
-from memest.estimate import estimate
+from memest.estimate.estimate import estimate
 from memest.levers.table import LEVERS
-from memest.libraries.cpu import Cpu
+from memest.machines.cpu import Cpu
+from memest.sources.builder import Builder
 
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from memest import models  # noqa: E402
-from memest.importers.torch import from_torch  # noqa: E402
+from memest.sources import models  # noqa: E402
+from memest.sources.importers.torch import from_torch  # noqa: E402
 from validation import levers as torch_levers  # noqa: E402
 from validation.execute import GraphModule  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training  # noqa: E402

@@ -6,10 +6,10 @@ import pytest
 
 import memest
 from memest.errors import UnknownNameError, UsageError
-from memest.estimate import DIRECT_PLAYS, estimate, read_peak
+from memest.estimate.estimate import DIRECT_PLAYS, estimate, read_peak
 from memest.levers.table import LEVERS, setting, settings
-from memest.program import programs_of
-from memest.timeline import play
+from memest.runtimes.compiling import programs_of
+from memest.runtimes.torch.step import play
 
 EXAMPLES: dict[str, str] = {
     "freeze": "freeze:modules=encoder.0,eval=true",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from memest.errors import UnsupportedError
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn import Convolution, plan_convolution
 from memest.libraries.onednn.deconvolution import plan_deconvolution
+from memest.machines.cpu import Cpu
 from memest.ops.operator import Example
 from memest.ops.table import COMPOSITES
 

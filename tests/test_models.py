@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from memest import models
 from memest.errors import GraphError, MemestError, ShapeError, UnknownNameError, UsageError
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
-from memest.models import MODELS
-from memest.tensor import numel
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
+from memest.network.tensor import numel
+from memest.sources import models
+from memest.sources.models import MODELS
 
 CPU = Cpu()
 # trainable parameters: torchvision's weights.meta["num_params"]; nnU-Net's networks as its package counts them
@@ -301,8 +301,8 @@ def test_same_as_torchvision(name: str) -> None:
     torch = pytest.importorskip("torch")
     if find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    from memest.importers.torch import from_torch
-    from memest.importers.torch_loading import build
+    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch_loading import build
 
     with torch.device("meta"):
         module = build(f"torchvision.models:{name}()")
@@ -314,7 +314,7 @@ def test_same_as_torchvision(name: str) -> None:
 @pytest.mark.parametrize("variant", [*VARIANTS, *NNUNET], ids=str)
 def test_same_as_the_torch_twin(variant: Variant) -> None:
     torch = pytest.importorskip("torch")
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
     from validation.networks import TWINS
 
     with torch.device("meta"):
@@ -326,7 +326,7 @@ def test_same_as_the_torch_twin(variant: Variant) -> None:
 def test_same_as_nnunets_own_package(variant: Variant) -> None:
     torch = pytest.importorskip("torch")
     package = pytest.importorskip("dynamic_network_architectures.architectures.unet")
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
 
     with torch.device("meta"):
         module = _nnunet(package, variant)

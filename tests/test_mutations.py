@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from memest import schema
 from memest.errors import MemestError
-from memest.estimate import estimate
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
+from memest.sources import files as schema
 
 DATA = Path(__file__).parent / "data"
 SEED = 20240607

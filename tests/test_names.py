@@ -18,12 +18,12 @@ import pytest
 from pages import page_of
 
 import memest
-from memest import schema
 from memest.cli.app import main
 from memest.errors import GraphError, MemestError
-from memest.names import LONGEST_LINE, LONGEST_WORD, brief, visible, visible_json
 from memest.render import chart, history, perfetto
 from memest.render.page import render
+from memest.shown import LONGEST_LINE, LONGEST_WORD, brief, visible, visible_json
+from memest.sources import files as schema
 
 EVIL = "\x1b[31mRED\x1b]0;title\x07\x9b1m\u202e\u2066\u200b\ufeff\u2028\u00ad\U000e0041\r\n\t\"\"\" */ '''"
 HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")

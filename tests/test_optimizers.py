@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from memest.errors import UnknownNameError, UsageError
-from memest.ledger import Ledger, Storage, Value
-from memest.optimizers import OPTIMIZERS, Optimizer, optimizer_named, play_step, resident_states
-from memest.tensor import nbytes, spec
+from memest.memory.stream import Storage
+from memest.network.tensor import nbytes, spec
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.optimizers import OPTIMIZERS, Optimizer, optimizer_named, play_step, resident_states
 
 SHAPES = ((10, 10), (30,), ())
 VARIANTS = ("", "foreach=true", "fused=true")
@@ -58,7 +59,7 @@ def predicted(optimizer: Optimizer, number: int | None) -> list[int]:
     """The stream of step ``number``."""
     ledger = Ledger()
     play_step(optimizer, ledger, values(), ["a", "b", "c"], number)
-    return [s.delta for s in ledger.steps]
+    return [s.delta for s in ledger.events]
 
 
 def torch_parameters() -> list[Any]:

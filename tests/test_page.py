@@ -17,17 +17,17 @@ from pages import CPU, NASTY, nasty_graph, page_of
 
 import memest
 from memest.cli.app import main
-from memest.conditions import Conditions
-from memest.dims import Opaque, parse, symbol
 from memest.errors import UnsupportedError, UsageError
-from memest.formulas.javascript import SAFE, function, helpers, magnitude
-from memest.graph import Graph
-from memest.names import visible
-from memest.page import PageModel, read_sizes
-from memest.page.grid import MAX_POINTS, axes_of, usual_sizes
-from memest.page.model import OPTIMIZERS
-from memest.page.reading import Read, Reading
+from memest.estimate.formulas.javascript import SAFE, function, helpers, magnitude
+from memest.network.graph import Graph
+from memest.planning.page import PageModel, read_sizes
+from memest.planning.page.grid import MAX_POINTS, axes_of, usual_sizes
+from memest.planning.page.model import OPTIMIZERS
+from memest.planning.page.reading import Read, Reading
 from memest.render.page import render
+from memest.shown import visible
+from memest.sizes.conditions import Conditions
+from memest.sizes.dims import Opaque, parse, symbol
 
 SMALL = "unet3d:base_filters=4,levels=3"
 STOPS = {"optimizers": ("sgd", "adam"), "dtypes": ("float32", "bfloat16"), "batches": (1, 2, 5), "sizes": {"": (16, 32), "W": (8, 24)}}

@@ -13,14 +13,14 @@ from browser import Browser, chromium
 from pages import CPU, NASTY, nasty_graph, page_of
 
 import memest
-from memest.graph import Graph
-from memest.hardware import claim_on
-from memest.names import visible
-from memest.page import PageModel
-from memest.page.model import OPTIMIZERS
-from memest.page.reading import Reading
+from memest.machines.claims import claim_on
+from memest.network.graph import Graph
+from memest.planning.page import PageModel
+from memest.planning.page.model import OPTIMIZERS
+from memest.planning.page.reading import Reading
 from memest.render.page import render
-from memest.units import format_bytes
+from memest.shown import visible
+from memest.sizes.units import format_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium() is None, reason="no Chromium here")]
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,9 @@ import pytest
 import memest
 from memest.cli import plot as plot_command
 from memest.cli.app import main
-from memest.estimate import CATEGORIES, Estimate
+from memest.estimate.estimate import CATEGORIES, Estimate
+from memest.estimate.holdings import tiles_at_peak
+from memest.estimate.series import outline, series
 from memest.planning.growth import Growth, growth
 from memest.render import chart
 from memest.render.palette import COLOURS, LETTERS, TERMINAL_COLOURS
@@ -26,9 +28,7 @@ from memest.render.plot import sizes, timeline, treemap
 from memest.render.plot.canvas import byte_ticks, text_width
 from memest.render.plot.timeline import stairs
 from memest.render.plot.treemap import squarify
-from memest.series import outline, series
-from memest.summary import tiles_at_peak
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 needs_matplotlib = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 SHAPE = ["resnet18", "--input", "3x32x32", "--batch", "2"]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from memest.builder import Builder
-from memest.dtypes import ALIASES, FLOATING, ITEMSIZE
 from memest.errors import MemestError, UnknownNameError, UsageError
-from memest.estimate import estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
-from memest.precision import converted, dtype_of, floating_dtype
-from memest.tensor import numel
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
+from memest.network.conversion import converted, dtype_of, floating_dtype
+from memest.network.dtypes import ALIASES, FLOATING, ITEMSIZE
+from memest.network.graph import Graph
+from memest.network.tensor import numel
+from memest.sources.builder import Builder
 
 CPU = Cpu()
 SHAPE = (2, 3, 8, 8)
@@ -120,7 +120,7 @@ def normalizing() -> Any:
 @pytest.mark.parametrize("recipe", RECIPES, ids=["sgd", "adam-first-step"])
 def test_training_step_is_that_of_torch(dtype: str, recipe: dict[str, Any], cpu: Cpu) -> None:
     torch = pytest.importorskip("torch")
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
     from validation.protocol import inputs_for, measure_training
     from validation.streams import first_difference
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from memest.estimate import estimate
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
 
 from tiny import NETWORKS, built  # noqa: E402
 
-from memest.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch import from_torch  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training  # noqa: E402
 from validation.streams import first_difference  # noqa: E402
 
@@ -68,7 +68,7 @@ def test_measuring_repeats_itself() -> None:
 
 @pytest.mark.parametrize(("layers", "refused"), [(["conv2d", "exp", "relu_"], True), (["conv2d", "relu_"], False)])
 def test_a_random_network_counts_as_refused_only_where_torch_refuses_it(layers: list[str], refused: bool, cpu: Cpu) -> None:
-    from memest.builder import Builder
+    from memest.sources.builder import Builder
     from validation.fuzz import Trial, run
 
     b = Builder("drawn")

@@ -78,8 +78,9 @@ def test_names_of_the_python_example_exist() -> None:
 def test_operator_example_obeys_the_laws() -> None:
     """The worked example is a row that torch agrees with."""
     torch = pytest.importorskip("torch")
-    from memest.libraries.cpu import Cpu
-    from memest.ops import kernels, operator, tape
+    from memest.machines.cpu import Cpu
+    from memest.ops import operator, tape
+    from memest.ops.aten import kernels
     from memest.ops.table import OPERATORS
     from validation.rows import measure, normalized, predict
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from memest import models
 from memest.errors import UnsupportedError
 from memest.levers.receptive import receptive_field
+from memest.sources import models
 
 torch = pytest.importorskip("torch")
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from memest import models, schema
-from memest.builder import Builder
-from memest.dims import Guard, symbol
 from memest.errors import GraphError, UsageError
-from memest.estimate import estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
+from memest.sizes.dims import Guard, symbol
+from memest.sources import files as schema
+from memest.sources import models
+from memest.sources.builder import Builder
 
 DATA = Path(__file__).parent / "data"
 CPU = Cpu()
@@ -85,8 +86,8 @@ def test_imported_networks_survive_the_file(name: str) -> None:
     pytest.importorskip("torch")
     if find_spec("torchvision") is None:
         pytest.skip("no torchvision")
-    from memest.importers.torch import from_torch
-    from memest.importers.torch_loading import build
+    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch_loading import build
 
     options = "(init_weights=False)" if name == "googlenet" else ""
     graph = from_torch(build(f"torchvision.models:{name}{options}"), (2, 3, 96, 96))

@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memest import each
 from memest.errors import MemestError
-from memest.lanes import Lanes, Split, TooLargeError, by_lanes
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.rough import Rough
-from memest.libraries.versions import BEST_MEASURED
-from memest.ops import attention, convolution, convolution_bound
-from memest.ops.convolution_geometry import Geometry
-from memest.ops.sealed import InnerPeak, Size
-from memest.remembered import Suspended
-from memest.tensor import Spec, channels_last_strides, contiguous_strides
+from memest.machines.cpu import Cpu
+from memest.machines.versions import BEST_MEASURED
+from memest.network.tensor import Spec, channels_last_strides, contiguous_strides
+from memest.ops.families.attention import rows as attention
+from memest.ops.families.convolution import bound as convolution_bound
+from memest.ops.families.convolution import rows as convolution
+from memest.ops.families.convolution.geometry import Geometry
+from memest.ops.searched import InnerPeak, Size
+from memest.sizes import choices
+from memest.sizes.columns import Lanes, Split, TooLargeError, by_lanes
+from memest.sizes.remembering import Suspended
 
 CPUS = [Cpu(isa=isa, threads=threads) for isa in ("avx512", "avx2") for threads in (1, 2, 8, 64)]
 
@@ -204,11 +206,11 @@ def test_choices_are_each_lanes_own() -> None:
     a, b = np.array([7, 8, 9, 12, 12, 30]), np.array([9, 8, 1, 50, 12, 4])
 
     def search(x: Any, y: Any) -> Any:
-        best = each.best([1, 2, 3, 4, 5], key=lambda n: -x % n + y % n)
-        pair = each.best([(n, y - n) for n in range(3)], key=lambda p: abs(p[1] - x))
-        better = (each.at_most(x, y) & each.below(8, y)) | each.below(20, x)
-        chosen, _ = each.choose(better, (x, 1), (y, 2))
-        return ((best * 100 + pair[0]) * 100 + chosen) * 100 + each.least(x, y) - each.greatest(x, 3) + each.ceiling(5)
+        best = choices.best([1, 2, 3, 4, 5], key=lambda n: -x % n + y % n)
+        pair = choices.best([(n, y - n) for n in range(3)], key=lambda p: abs(p[1] - x))
+        better = (choices.at_most(x, y) & choices.below(8, y)) | choices.below(20, x)
+        chosen, _ = choices.choose(better, (x, 1), (y, 2))
+        return ((best * 100 + pair[0]) * 100 + chosen) * 100 + choices.least(x, y) - choices.greatest(x, 3) + choices.ceiling(5)
 
     assert by_lanes(search, [a, b]).tolist() == [search(int(x), int(y)) for x, y in zip(a, b, strict=True)]
 

@@ -6,10 +6,10 @@ import pytest
 
 from memest.errors import did_you_mean
 from memest.levers.table import LEVERS
-from memest.losses import LOSSES
-from memest.models import MODELS
 from memest.ops.table import COMPOSITES, OPERATORS
-from memest.optimizers import OPTIMIZERS
+from memest.runtimes.torch.losses import LOSSES
+from memest.runtimes.torch.optimizers import OPTIMIZERS
+from memest.sources.models import MODELS
 
 OPS = [*OPERATORS, *COMPOSITES, "to", "bool"]
 

@@ -14,10 +14,10 @@ import pytest
 
 import memest
 from memest.cli.app import main
-from memest.dims import parse_guard
 from memest.errors import UsageError
 from memest.planning import peaks as finding
 from memest.planning import sweep as sweeping
+from memest.sizes.dims import parse_guard
 
 SMALL = "unet2d:base_filters=4,levels=2"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -195,7 +195,7 @@ def test_the_command_counts_what_it_writes(capsys: pytest.CaptureFixture[str]) -
 LIMITED = """
 import resource
 import memest
-from memest.process import available_bytes
+from memest.sizes.interpreter import available_bytes
 
 graph = memest.model("unet2d:base_filters=4,levels=2")
 memest.sweep(graph, batch=range(1, 40), spatial=[16, 20])

@@ -12,11 +12,11 @@ from rich.cells import cell_len
 import memest
 from memest.cli import output
 from memest.cli.app import main
-from memest.names import middle
 from memest.render import text
 from memest.render.layout import laid, literal, wrapped
 from memest.render.report import Table
-from memest.units import exact_bytes, parse_bytes
+from memest.shown import middle
+from memest.sizes.units import exact_bytes, parse_bytes
 
 SHAPE = ["--input", "3x64x64", "--batch", "4", "--isa", "avx2", "--threads", "1"]
 LONG = "features.denseblock1.denselayer1.conv1"

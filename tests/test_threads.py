@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import memest
-from memest.dims import symbol
-from memest.ops.evaluate import forward
-from memest.process import Lock
+from memest.ops.reading import forward
+from memest.sizes.dims import symbol
+from memest.sizes.interpreter import Lock
 
 ROOT = Path(__file__).parents[1]
 THREADS = 8
@@ -178,7 +178,10 @@ def test_what_other_threads_run_is_not_recorded() -> None:
         finally:
             done = True
         assert all(s.result() for s in serving)
-    assert not torch.nn.modules.module._global_forward_hooks and torch.overrides.has_torch_function.__module__ != "memest.importers.torch"
+    assert (
+        not torch.nn.modules.module._global_forward_hooks
+        and torch.overrides.has_torch_function.__module__ != "memest.sources.importers.torch"
+    )
 
 
 def test_garbage_collection_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

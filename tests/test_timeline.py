@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from memest.builder import Builder
 from memest.errors import GraphError, UnknownNameError
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph, Input, Layer, Parameter
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph, Input, Layer, Parameter
+from memest.sources.builder import Builder
 
 CPU = Cpu()
 SHAPE = (2, 3, 9, 8)

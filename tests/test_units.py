@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from memest.errors import UsageError
-from memest.units import BINARY, format_bytes, parse_budget, parse_bytes
+from memest.sizes.units import BINARY, format_bytes, parse_budget, parse_bytes
 
 
 @pytest.mark.parametrize(

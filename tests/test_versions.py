@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import memest
-from memest import schema
 from memest.cli.app import main
 from memest.errors import FileError, UsageError
-from memest.libraries import versions
-from memest.libraries.versions import BEST_MEASURED, MODELLED, Torch, nearest, torch_of, version_for, version_of
+from memest.machines import versions
+from memest.machines.versions import BEST_MEASURED, MODELLED, Torch, nearest, torch_of, version_for, version_of
+from memest.sources import files as schema
 
 MODEL = "unet2d:base_filters=4,levels=2"
 SHAPE = (2, 3, 16, 16)
@@ -296,7 +296,7 @@ def test_a_network_that_the_versions_see_differently_is_exact_on_the_torch_at_ha
 
 def test_the_installed_torch_is_found_without_importing_it() -> None:
     torch = pytest.importorskip("torch")
-    code = "import sys; from memest.libraries.versions import installed; print(installed(), 'torch' in sys.modules)"
+    code = "import sys; from memest.machines.versions import installed; print(installed(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [torch.__version__.partition("+")[0], "False"]
 
@@ -310,7 +310,7 @@ def test_a_torch_that_does_not_state_its_version_is_none(content: str | None, fo
     if content is not None:
         (tmp_path / "torch" / "version.py").write_text(content)
         (tmp_path / "torch" / "__init__.py").write_text("raise RuntimeError('imported')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from memest.libraries.versions import installed; print(installed())"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from memest.machines.versions import installed; print(installed())"
     if content is None:
         code = code.replace("sys.path.insert(0,", "sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; sys.path.insert(0,")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

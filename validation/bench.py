@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from memest.builder import Builder
-from memest.estimate import estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
+from memest.sources.builder import Builder
 
 BATCH = 8
 IMAGE = (3, 224, 224)
@@ -64,7 +64,7 @@ def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _module() -> Any:
-    from memest.importers.torch_loading import build
+    from memest.sources.importers.torch_loading import build
 
     return build(NETWORK).train()
 
@@ -83,7 +83,7 @@ def _cpu() -> Cpu:
 
 
 def _side_by_side(quick: bool) -> Iterator[Claim]:
-    from memest.importers.torch import from_torch
+    from memest.sources.importers.torch import from_torch
 
     module = _module()
     _timed(lambda: from_torch(module, (2, 3, 64, 64)))  # libraries load once, for everyone
@@ -182,7 +182,7 @@ def _measured_truth(module: Any) -> int:
 
 
 def _sweeps() -> Iterator[Claim]:
-    from memest import models
+    from memest.sources import models
     from validation.bench_sweep import A_SECOND, measured
 
     print()
@@ -252,7 +252,7 @@ def _chain_peak(graph: Graph, batch: int) -> int:
 
 def _independent_of_shape() -> Iterator[Claim]:
     """The 3D U-Net on whole volumes, batch 16, against small cubes: time and memory of the estimate itself."""
-    from memest import models
+    from memest.sources import models
 
     small, large = ((2, 1, 32, 32, 32), (16, 1, 240, 240, 144))
     times = {s: min(_timed(lambda s=s: _volume_peak(models.build("unet3d"), s))[0] for _ in range(5)) for s in (small, large)}

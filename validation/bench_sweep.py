@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from memest.estimate import estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
 from memest.planning.sweep import Sweep, sweep
 
 A_SECOND = 1_000_000

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph
 from validation.cases import BY_NAME, CASES, Case
 from validation.distributed import as_rank
 from validation.measure import RESULTS, SCHEMA
@@ -64,7 +64,7 @@ def graph_of(case: Case) -> Graph:
 
 
 def _built_in(model: str) -> Graph:
-    from memest import models
+    from memest.sources import models
 
     return models.build(model)
 
@@ -72,8 +72,8 @@ def _built_in(model: str) -> Graph:
 def _imported(case: Case) -> Graph:
     import torch
 
-    from memest.importers.torch import from_torch
-    from memest.importers.torch_loading import build
+    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch_loading import build
 
     module = build(case.model)
     module.train(case.mode == "train")

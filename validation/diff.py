@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from memest.libraries.cpu import Cpu
+from memest.machines.cpu import Cpu
 from validation.cases import CASES, Case
 
 

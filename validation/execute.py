@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from memest.dims import resolve
-from memest.graph import Graph, Layer, Segment
-from memest.timeline import bind, operator_named
-from memest.timeline.segments import bounds_of
+from memest.network.graph import Graph, Layer, Segment
+from memest.runtimes.torch.step import bind, operator_named
+from memest.runtimes.torch.step.segments import bounds_of
+from memest.sizes.dims import resolve
 from validation.rows import call_torch
 
 

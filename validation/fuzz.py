@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from memest import schema
-from memest.builder import Builder, Node
 from memest.errors import MemestError
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph, Layer, default_drops
-from memest.libraries.cpu import Cpu
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.network.graph import Graph, Layer, default_drops
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.sources import files as schema
+from memest.sources.builder import Builder, Node
 from validation.execute import GraphModule
 from validation.losses import torch_loss
 from validation.profiling import settle

@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-from memest.estimate import estimate
-from memest.graph import Graph
-from memest.importers.torch import from_torch
+from memest.estimate.estimate import estimate
 from memest.levers.checkpoint import CHECKPOINT
 from memest.levers.freeze import inside
 from memest.levers.receptive import receptive_field
 from memest.levers.table import Setting, pull, settings
-from memest.timeline import Recipe
-from memest.timeline.tiling import per_dim
+from memest.network.graph import Graph
+from memest.runtimes.torch.step import Recipe
+from memest.runtimes.torch.step.tiling import per_dim
+from memest.sources.importers.torch import from_torch
 from validation.checkpointing import checkpoint_modules
 from validation.execute import GraphModule
 from validation.setup import Inputs, Setup, prediction_of

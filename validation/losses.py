@@ -1,4 +1,4 @@
-"""The torch twin of every loss ``memest.losses`` knows, from the same table."""
+"""The torch twin of every loss ``memest.runtimes.torch.losses`` knows, from the same table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memest.losses import Term, loss_named
+from memest.runtimes.torch.losses import Term, loss_named
 from validation.rows import torch_callable
 
 TorchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

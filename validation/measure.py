@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memest.libraries.versions import BEST_MEASURED, installed, nearest
+from memest.machines.versions import BEST_MEASURED, installed, nearest
 from validation.cases import BY_NAME, Case
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _store(case: Case, measured: Measurement | Rank, ranks: Sequence[Rank] = ())
     """Write one result (whole file or none)."""
     import torch
 
-    from memest.libraries.cpu import Cpu
+    from memest.machines.cpu import Cpu
 
     cpu = Cpu.detect()
     result: dict[str, Any] = {
@@ -131,8 +131,8 @@ def build_module(case: Case) -> Any:
     """The torch module of a case: imported, or the built-in graph run call by call."""
     import torch
 
-    from memest import models
-    from memest.importers.torch_loading import build
+    from memest.sources import models
+    from memest.sources.importers.torch_loading import build
     from validation.execute import GraphModule
 
     external = ":" in case.model and "." in case.model.partition(":")[0]

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from memest.autograd import AccumulateGrad, Machine, Node, numbers_of
-from memest.ledger import Ledger, Storage, Value
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import nearest
+from memest.machines.cpu import Cpu
+from memest.machines.versions import nearest
+from memest.memory.stream import Storage
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.ops.tape import Trace
-from memest.timeline import Caller
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, numbers_of
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step import Caller
 from validation.profiling import record
 from validation.rows import _fresh, call_torch, example_tensors, spec_of
 
@@ -52,7 +53,7 @@ class _Noting(Machine):
     def save(self, node: Node, trace: Trace, storages: list[Storage]) -> None:
         packed = [s.at for s, number in zip(trace.saved, numbers_of(trace), strict=True) if not number]
         if packed:
-            made = sum(s.delta > 0 for s in self.ledger.steps)
+            made = sum(s.delta > 0 for s in self.ledger.events)
             self.last = made - sum(e.nbytes > 0 for e in trace.events[max(packed) :])
         super().save(node, trace, storages)
 

@@ -16,9 +16,9 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from memest.losses import loss_named
-from memest.optimizers import optimizer_named
-from memest.tensor import spec
+from memest.network.tensor import spec
+from memest.runtimes.torch.losses import loss_named
+from memest.runtimes.torch.optimizers import optimizer_named
 from validation.levers import chosen, prepare, wrap
 from validation.losses import torch_loss
 from validation.profiling import Measured, record

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from memest.autograd import AccumulateGrad, Machine
-from memest.ledger import Ledger, Value
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import nearest
+from memest.machines.cpu import Cpu
+from memest.machines.versions import nearest
+from memest.network.tensor import Spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
-from memest.tensor import Spec
-from memest.timeline import Autocast, Caller
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step import Autocast, Caller
 from validation import adapters
 from validation.profiling import Measured, record
 
@@ -213,7 +213,7 @@ def predict(
     else:
         for v in outputs:
             ledger.let_go(v)
-    return [s.delta for s in ledger.steps]
+    return [s.delta for s in ledger.events]
 
 
 def normalized(deltas: Sequence[int]) -> list[int]:

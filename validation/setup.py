@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memest.graph import Graph
+from memest.network.graph import Graph
 
 Inputs = Sequence[torch.Tensor]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from memest.ledger import Step
+from memest.memory.stream import Event
 from validation.profiling import Measured
 
 
@@ -30,7 +30,7 @@ def allocations(deltas: Sequence[int]) -> list[int]:
     return [d for d in deltas if d > 0]
 
 
-def first_difference(predicted: Sequence[Step], measured: Sequence[Measured], around: int = 4) -> Difference | None:
+def first_difference(predicted: Sequence[Event], measured: Sequence[Measured], around: int = 4) -> Difference | None:
     """The first place where, releases between two allocations taken as one moment, the streams differ."""
     ours, theirs = _moments([s.delta for s in predicted]), _moments([m.delta for m in measured])
     n = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a[0] != b[0]), min(len(ours), len(theirs)))

@@ -18,8 +18,8 @@ from typer.core import TyperGroup
 
 from memest.cli.output import BROKEN_PIPE
 from memest.errors import MemestError, UsageError, one_of
-from memest.names import brief, visible
 from memest.planning.progress import watched
+from memest.shown import brief, visible
 
 OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 def models(incomplete: str) -> list[str]:
     """Built-in models, graph files, and folders on the way to one."""
-    from memest.models import MODELS
+    from memest.sources.models import MODELS
 
     return [*_beginning(MODELS, incomplete), *_files(incomplete)]
 
 
 def optimizers(incomplete: str) -> list[str]:
     """Optimizers, without their options."""
-    from memest.optimizers.table import OPTIMIZERS
+    from memest.runtimes.torch.optimizers.table import OPTIMIZERS
 
     return _beginning(OPTIMIZERS, incomplete)
 
 
 def losses(incomplete: str) -> list[str]:
     """Losses."""
-    from memest.losses import LOSSES
+    from memest.runtimes.torch.losses import LOSSES
 
     return _beginning(LOSSES, incomplete)
 
@@ -36,7 +36,7 @@ def levers(incomplete: str) -> list[str]:
 
 def dtypes(incomplete: str) -> list[str]:
     """The dtypes a network can be converted to."""
-    from memest.dtypes import FLOATING_RANK
+    from memest.network.dtypes import FLOATING_RANK
 
     return _beginning(FLOATING_RANK, incomplete)
 
@@ -50,7 +50,7 @@ def operators(incomplete: str) -> list[str]:
 
 def machines(incomplete: str) -> list[str]:
     """The catalogue's hardware."""
-    from memest.hardware import hardware
+    from memest.machines.reading import hardware
 
     return _beginning((h.name for h in hardware()), incomplete)
 
@@ -60,7 +60,7 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
 
 
 def _files(incomplete: str) -> list[str]:
-    from memest.sources import SUFFIXES
+    from memest.sources.opening import SUFFIXES
 
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     head = incomplete[: incomplete.rfind("/") + 1]

@@ -63,7 +63,7 @@ def run(
     if not places:
         show(report, form, output)
         return
-    from memest.hardware import verdict
+    from memest.machines.verdicts import verdict
     from memest.render.hardware import with_verdicts
 
     verdicts = [verdict(place, estimate.peak_bytes) for place in places]

@@ -31,12 +31,12 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    from memest import schema
     from memest.cli.output import by_suffix, write
     from memest.cli.request import open_with_inputs
     from memest.errors import UsageError
-    from memest.sources import is_torch, open_model
-    from memest.timeline import bind
+    from memest.runtimes.torch.step import bind
+    from memest.sources import files as schema
+    from memest.sources.opening import is_torch, open_model
 
     form = "json" if json else "yaml"
     if output is not None and output.suffix:

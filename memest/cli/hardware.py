@@ -34,7 +34,7 @@ def run(
     Exit codes: 0 done, 2 usage, 3 a file that is not a list of hardware.
     """
     from memest.cli.output import show
-    from memest.hardware import hardware, hardware_named, load_hardware
+    from memest.machines.reading import hardware, hardware_named, load_hardware
     from memest.render.hardware import catalogue_report, entry_report
 
     own = () if file is None else load_hardware(file)

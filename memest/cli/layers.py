@@ -36,8 +36,8 @@ def run(
     typed = locals()
     from memest.cli.output import agreed, show
     from memest.cli.request import answer, requested
+    from memest.estimate.holdings import layer_table
     from memest.render.reports import layers_report
-    from memest.summary import layer_table
 
     form = agreed(form, output)
     _, estimate = answer(requested(typed))

@@ -65,7 +65,7 @@ def numbers(text: str, option: str) -> list[int]:
 
 def capacities(texts: list[str]) -> list[tuple[str, int]]:
     """``192GB`` or ``server=1.5TB``: what to call it and its bytes."""
-    from memest.units import parse_bytes
+    from memest.sizes.units import parse_bytes
 
     found: list[Any] = [text.rpartition("=") for text in texts]
     return [(name or size, parse_bytes(size)) for name, _, size in found]

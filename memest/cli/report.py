@@ -64,9 +64,9 @@ def run(
     from memest.cli.output import by_suffix, write
     from memest.cli.request import limits, report_model
     from memest.errors import UsageError
-    from memest.hardware import hardware as catalogue
-    from memest.hardware import load_hardware
-    from memest.page import read_sizes
+    from memest.machines.reading import hardware as catalogue
+    from memest.machines.reading import load_hardware
+    from memest.planning.page import read_sizes
     from memest.planning.progress import tell
     from memest.render.page import render
 

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memest.cli.options import Isa
-from memest.dims import Expr
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph, Input
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import torch_of, version_for
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.cpu import Cpu
+from memest.machines.versions import torch_of, version_for
+from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
 from memest.planning.progress import tell
-from memest.sources import is_torch, open_model
+from memest.sizes.dims import Expr
+from memest.sources.opening import is_torch, open_model
 
 if TYPE_CHECKING:
-    from memest.hardware import Hardware
-    from memest.page import PageModel
+    from memest.machines.entry import Hardware
+    from memest.planning.page import PageModel
 
 Given = dict[str, tuple[int, ...]]
 _SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
@@ -122,7 +122,8 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
         raise UsageError(f"--hardware {file} has no --on that uses it; name one of its entries")
     if not on and budget is None:
         return ()
-    from memest.hardware import load_hardware, places
+    from memest.machines.reading import load_hardware
+    from memest.machines.verdicts import places
 
     return places(on or (), budget, () if file is None else load_hardware(file))
 
@@ -151,7 +152,7 @@ def answer(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimat
 
 def usual_inputs(model: str, batch: int | None) -> tuple[list[str] | None, int | None]:
     """--input and --batch for a built-in model when no shape is given: its usual image, 8 of them, or a volume of 64 cubed, 2 of them."""
-    from memest.models import MODELS
+    from memest.sources.models import MODELS
 
     known = MODELS.get(model.partition(":")[0])
     if known is None or is_torch(model):
@@ -191,9 +192,9 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
 def report_model(
     model: str, inputs: Sequence[str] | None, batch: int | None, *, threads: int | None, isa: Isa | None, torch: str | None, **how: Any
 ) -> PageModel:
-    """The data of a live report; ``how`` are the other keywords of :func:`memest.page.page_model`. Sizes not given are usual ones."""
-    from memest.page import page_model
-    from memest.page.grid import shapes_at, usual_sizes
+    """The data of a live report; ``how`` are the other keywords of ``page_model``. Sizes not given are usual ones."""
+    from memest.planning.page import page_model
+    from memest.planning.page.grid import shapes_at, usual_sizes
 
     train, loss = how["mode"] == "train", how["loss"]
     request = Request(model=model, inputs=inputs, batch=batch, train=train, threads=threads, isa=isa, torch=torch, loss=loss)
@@ -235,9 +236,9 @@ def runtime_of(request: Request, graph: Graph, said: Collection[str] = ()) -> di
 def check_names(request: Request) -> None:
     """A wrong name typed on the command line is a usage error, found before the model is opened."""
     from memest.levers.table import settings
-    from memest.losses import loss_named
-    from memest.optimizers import optimizer_named
-    from memest.precision import floating_dtype
+    from memest.network.conversion import floating_dtype
+    from memest.runtimes.torch.losses import loss_named
+    from memest.runtimes.torch.optimizers import optimizer_named
 
     try:
         if request.dtype is not None:

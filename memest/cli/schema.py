@@ -10,7 +10,7 @@ def run(output: o.Output = None) -> None:
 
     \b
     Example:
-      memest schema --output memest.schema.json
+      memest schema --output memest.sources.files.json
 
     \b
     Exit codes: 0 done, 2 usage.
@@ -18,7 +18,7 @@ def run(output: o.Output = None) -> None:
     import json
 
     from memest.cli.output import by_suffix, write
-    from memest.schema import json_schema
+    from memest.sources.files import json_schema
 
     if output is not None and output.suffix:
         by_suffix(output, {".json": "json"}, "a JSON Schema is")

@@ -55,8 +55,8 @@ def run(
     typed = locals()
     from memest.cli.output import agreed, by_suffix, show, write
     from memest.cli.request import answer, requested
+    from memest.estimate.holdings import event_rows, high_moments, phase_peaks
     from memest.render.reports import timeline_report
-    from memest.summary import event_rows, high_moments, phase_peaks
 
     form = agreed(form, output)
     exporters = {path: by_suffix(path, EXPORTS, "an export is") for path in export or ()}

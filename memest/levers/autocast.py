@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.dtypes import dtype_name
-from memest.graph import Graph
 from memest.levers.checks import choice, flag
 from memest.levers.lever import Lever, Option, Options
-from memest.timeline.autocast import Autocast
-from memest.timeline.recipe import Recipe
+from memest.network.dtypes import dtype_name
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.autocast import Autocast
+from memest.runtimes.torch.step.recipe import Recipe
 
 
 def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:

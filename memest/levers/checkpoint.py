@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from memest.checkpoints.modules import every, segments_of
 from memest.errors import UsageError
-from memest.graph import Graph
+from memest.levers.checkpoints.modules import every, segments_of
 from memest.levers.checks import positive, size, words
 from memest.levers.lever import Lever, Option, Options
-from memest.tensor import Shape
-from memest.timeline.recipe import Recipe
-from memest.units import format_bytes
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.runtimes.torch.step.recipe import Recipe
+from memest.sizes.units import format_bytes
 
 WAYS = ("modules", "every", "budget")
 
@@ -33,7 +33,7 @@ def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Reci
 
 def _fit(graph: Graph, recipe: Recipe, options: Options, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:
     budget = options["budget"]
-    from memest.checkpoints.choice import choose
+    from memest.levers.checkpoints.choice import choose
 
     found = choose(graph, shapes, sizes, recipe, budget).chosen
     if found.peak_bytes > budget:

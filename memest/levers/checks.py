@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memest.errors import UsageError
-from memest.units import parse_budget
+from memest.sizes.units import parse_budget
 
 
 def positive(text: str) -> int:

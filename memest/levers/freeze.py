@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from memest.errors import UnknownNameError, did_you_mean
-from memest.graph import Graph, Layer
 from memest.levers.checks import flag, words
 from memest.levers.lever import REQUIRED, Lever, Option, Options
-from memest.timeline import operator_named
-from memest.timeline.recipe import Recipe
+from memest.network.graph import Graph, Layer
+from memest.runtimes.torch.step import operator_named
+from memest.runtimes.torch.step.recipe import Recipe
 
 
 def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:

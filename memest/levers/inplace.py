@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.graph import Graph
 from memest.levers.lever import Lever, Options
-from memest.timeline.recipe import Recipe
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.recipe import Recipe
 
 
 def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
@@ -20,5 +20,5 @@ INPLACE = Lever(
     modes=("train", "infer"),
     excludes=(),
     change=_change,
-    source="torch/csrc/autograd/saved_variable.cpp (a saved tensor that was overwritten is refused); memest/timeline/overwriting.py",
+    source="torch/csrc/autograd/saved_variable.cpp (a saved tensor that was overwritten is refused)",
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.graph import Graph
 from memest.levers.lever import Lever, Options
-from memest.timeline.recipe import Recipe
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.recipe import Recipe
 
 RANKS = (4, 5)
 

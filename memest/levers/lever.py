@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from memest.graph import Graph
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
 from memest.ops.operator import REQUIRED
-from memest.tensor import Shape
-from memest.timeline.recipe import Recipe
+from memest.runtimes.torch.step.recipe import Recipe
 
 Options = Mapping[str, Any]
 Change = Callable[[Graph, Recipe, Options], tuple[Graph, Recipe]]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.graph import Graph
 from memest.levers.checks import flag, positive
 from memest.levers.lever import REQUIRED, Lever, Option, Options
-from memest.timeline.recipe import Accumulate, MicroBatch, Recipe
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.recipe import Accumulate, MicroBatch, Recipe
 
 SOURCE = "torch/csrc/autograd/functions/accumulate_grad.h: variable_grad += new_grad"
 MEAN = Option(default=True, check=flag, summary="divide each loss by the number of passes, so that the gradient is a mean")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memest.errors import UnsupportedError, UsageError
-from memest.graph import Graph
 from memest.levers.checks import choice, flag, positive, words
 from memest.levers.lever import Lever, Option, Options
-from memest.timeline.parallel import Parallel, Replicate, Shard
-from memest.timeline.recipe import Recipe
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.parallel import Parallel, Replicate, Shard
+from memest.runtimes.torch.step.recipe import Recipe
 
 RESHARD = {"auto": None, "true": True, "false": False}
 

@@ -16,10 +16,10 @@ from math import ceil
 from typing import Any
 
 from memest.errors import UnsupportedError
-from memest.graph import Graph, Layer
+from memest.network.graph import Graph, Layer
+from memest.network.tensor import Shape
 from memest.ops.operator import expand
-from memest.tensor import Shape
-from memest.timeline import operator_named
+from memest.runtimes.torch.step import operator_named
 
 CONVOLUTIONS = {f"conv{n}d": n for n in (1, 2, 3)}
 TRANSPOSED = {f"conv_transpose{n}d": n for n in (1, 2, 3)}

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, one_of
-from memest.graph import Graph
 from memest.levers.autocast import AUTOCAST
 from memest.levers.checkpoint import CHECKPOINT
 from memest.levers.freeze import FREEZE
@@ -19,8 +18,9 @@ from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
 from memest.levers.parallel import DDP, FSDP, ZERO
 from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
-from memest.tensor import Shape
-from memest.timeline.recipe import Recipe
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.runtimes.torch.step.recipe import Recipe
 
 MOST_PULLED = 256
 

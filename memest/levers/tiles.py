@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.graph import Graph
 from memest.levers.checks import extents, halo_extents
 from memest.levers.lever import REQUIRED, Lever, Option, Options
 from memest.levers.receptive import receptive_field
-from memest.timeline.recipe import Recipe, Tiles
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.recipe import Recipe, Tiles
 
 
 def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.graph import Graph
 from memest.levers.checks import flag, positive_number
 from memest.levers.lever import REQUIRED, Lever, Option, Options
-from memest.timeline.recipe import Average, Recipe
+from memest.network.graph import Graph
+from memest.runtimes.torch.step.recipe import Average, Recipe
 
 
 def _clip(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from memest.network.tensor import Shape, Spec
 from memest.ops.operator import Attribute, Example, canonical_attributes
-from memest.tensor import Shape, Spec
 
 
 class Value(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from memest.ops import (
+from memest.ops.composite import Composite
+from memest.ops.families import (
     activation,
-    attention,
     comparison,
-    convolution,
     copying,
     creation,
     dropout,
@@ -17,7 +16,6 @@ from memest.ops import (
     likelihood,
     linear,
     loss,
-    multi_head,
     normalization,
     norms,
     padding,
@@ -33,7 +31,9 @@ from memest.ops import (
     unary,
     unpooling,
 )
-from memest.ops.composite import Composite
+from memest.ops.families.attention import multi_head
+from memest.ops.families.attention import rows as attention
+from memest.ops.families.convolution import rows as convolution
 from memest.ops.operator import Operator
 
 FAMILIES = (

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from memest.dtypes import ITEMSIZE
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import Version
-from memest.tensor import Shape, Spec, contiguous_strides, is_contiguous
+from memest.machines.cpu import Cpu
+from memest.machines.versions import Version
+from memest.network.dtypes import ITEMSIZE
+from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous
 
 
 class Tensor:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memest.errors import UsageError
-from memest.graph import Graph
 from memest.levers.table import LEVERS
-from memest.optimizers import Optimizer, optimizer_named
+from memest.network.graph import Graph
+from memest.network.tensor import Shape, Spec
 from memest.planning.axes import batch_symbol, symbols_in_order
-from memest.tensor import Shape, Spec
-from memest.units import exact_bytes
+from memest.runtimes.torch.optimizers import Optimizer, optimizer_named
+from memest.sizes.units import exact_bytes
 
 Kind = Literal["free", "time", "numbers", "machines"]
 KINDS: dict[Kind, str] = {  # cheapest first

@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memest import asked
 from memest.errors import MemestError
-from memest.estimate import Estimate, InputShape, estimate
-from memest.graph import Graph
-from memest.hardware import Claim, Hardware, claim_on, place_of
+from memest.estimate import asked
+from memest.estimate.estimate import Estimate, InputShape, estimate
+from memest.machines.claims import Claim, claim_on
+from memest.machines.entry import Hardware
+from memest.machines.verdicts import place_of
+from memest.network.graph import Graph, as_graph
 from memest.planning.advice import Choice, Kind, Situation, choices
 from memest.planning.axes import batch_symbol
 from memest.planning.checkpoints import recomputed_share
@@ -24,7 +26,7 @@ from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.planning.progress import tell
 from memest.shown import counted, short
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu", "torch")
 
@@ -124,7 +126,7 @@ def advise(
     ``input_shape`` and ``step`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
     """
-    graph = asked.graph(graph, "advise")
+    graph = as_graph(graph, "advise")
     place = place_of(budget)
     limit = place.usable_bytes
     step = asked.settings(graph, step)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memest.conditions import reduced
-from memest.dims import Expr
 from memest.errors import UsageError, did_you_mean
-from memest.graph import Graph
+from memest.network.graph import Graph
+from memest.sizes.conditions import reduced
+from memest.sizes.dims import Expr
 
 
 def symbols_in_order(graph: Graph) -> list[str]:

@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memest import asked
-from memest.checkpoints.choice import Option, choose
-from memest.checkpoints.survey import survey
 from memest.errors import MemestError, UsageError
-from memest.estimate import Estimate, estimate
-from memest.graph import Graph, Segment
-from memest.names import visible
-from memest.shown import counted, short
-from memest.units import format_bytes
+from memest.estimate import asked
+from memest.estimate.estimate import Estimate, estimate
+from memest.levers.checkpoints.choice import Option, choose
+from memest.levers.checkpoints.survey import survey
+from memest.network.graph import Graph, Segment, as_graph
+from memest.shown import counted, short, visible
+from memest.sizes import asked as numbers
+from memest.sizes.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ def plan_checkpoints(graph: Graph, *, budget: int | str | None = None, **step: A
     ``use_reentrant=False``. Raises UsageError for a budget that is no size and for a mode other than training, and what ``estimate``
     raises.
     """
-    graph = asked.graph(graph, "plan_checkpoints")
-    limit = None if budget is None else asked.budget(budget)
+    graph = as_graph(graph, "plan_checkpoints")
+    limit = None if budget is None else numbers.budget(budget)
     step = asked.settings(graph, step)
     if step.get("mode", "train") != "train":
         raise UsageError("checkpoints are for training; inference keeps no activations")

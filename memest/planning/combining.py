@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Any
 
 from memest.errors import MemestError
-from memest.estimate import Estimate, estimate
+from memest.estimate.estimate import Estimate, estimate
+from memest.network.tensor import Shape
 from memest.planning.advice import RANKS, Choice, Situation
 from memest.planning.progress import tell
-from memest.tensor import Shape
 
 WIDTH = 2
 Path = tuple[Choice, ...]

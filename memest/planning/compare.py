@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memest.errors import UsageError, kind_of
-from memest.estimate import CATEGORIES, Estimate
+from memest.estimate.estimate import CATEGORIES, Estimate
 from memest.shown import short
 
 Side = Literal["both", "a", "b"]

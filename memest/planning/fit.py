@@ -14,19 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from memest import asked
 from memest.errors import MemestError, UsageError, kind_of
-from memest.estimate import Estimate, Job, estimate, prepare
-from memest.graph import Graph
-from memest.hardware import Claim, Hardware, claim_on, place_of
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import Torch, torch_of
+from memest.estimate import asked
+from memest.estimate.estimate import Estimate, Job, estimate, prepare
+from memest.machines.claims import Claim, claim_on
+from memest.machines.cpu import Cpu
+from memest.machines.entry import Hardware
+from memest.machines.verdicts import place_of
+from memest.machines.versions import Torch, torch_of
+from memest.memory.live_sets import LiveSets
+from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
-from memest.program import LiveSets
 from memest.shown import counted
-from memest.units import format_bytes
+from memest.sizes import asked as numbers
+from memest.sizes.units import format_bytes
 
 LARGEST = 2**31 - 1
 FIRST_TRIED = 512
@@ -113,13 +116,13 @@ def fit(
     sizes multiples of a number of one's own (the batch only where nothing else varies). Raises UsageError for a budget without a unit,
     and for unknown or missing sizes.
     """
-    graph = asked.graph(graph, "fit")
+    graph = as_graph(graph, "fit")
     place = place_of(budget)
     given = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu, "torch": torch}
     how = asked.settings(graph, given)
     job = prepare(graph, **how)
     groups = groups_of(graph, _vary(vary))
-    step = None if step is None else asked.size(step, "step")
+    step = None if step is None else numbers.size(step, "step")
     if job.recipe.micro_batch is not None and any(batch_symbol(graph) in group for group in groups):
         raise UsageError("micro_batch runs another number of passes for every batch: fit the size of its slices, as the batch, without it")
     fixed = _fixed(graph, groups, batch, sizes)
@@ -307,7 +310,7 @@ def _fixed(graph: Graph, groups: Sequence[tuple[str, ...]], batch: int | None, s
             raise UsageError(f"the graph has no size {name!r}; it has {', '.join(known)}")
         if name in varied:
             raise UsageError(f"{title} varies, so it cannot be given too")
-        given[name] = asked.size(value, title)
+        given[name] = numbers.size(value, title)
     given = {**{s: n for s, n in pinned_sizes(graph).items() if s not in varied}, **given}
     missing = ["batch" if s == first else s for s in known if s not in varied and s not in given]
     if missing:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memest.dims import Expr
 from memest.errors import MemestError, UsageError
-from memest.estimate import estimate
-from memest.graph import Graph
-from memest.libraries.versions import Torch
+from memest.estimate.estimate import estimate
+from memest.machines.versions import Torch
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
 from memest.planning.progress import tell
-from memest.tensor import Shape
+from memest.sizes.dims import Expr
 
 MAX_POINTS = 10_000
 ORIGIN_SIDES = (32, 64, 128, 144, 200, 240, 320)

@@ -1,9 +1,9 @@
 """The peak of one job at many sizes: live sets read with arrays.
 
-Every piece of the compiled step (see memest.program) answers for the sizes its conditions hold at. Its candidate moments are one matrix
-product over a chunk of sizes; moments that lose everywhere in the chunk are left out before, and what a library's kernels hold is asked
-only where such a moment could still be the peak (memest.lanes plays the kernel for all of those sizes at once). What int64 or float64
-could not hold exactly goes the way of a single estimate, in Python ints.
+Every piece of the compiled step (see memest.memory.live_sets) answers for the sizes its conditions hold at. Its candidate moments are one
+matrix product over a chunk of sizes; moments that lose everywhere in the chunk are left out before, and what a library's kernels hold is
+asked only where such a moment could still be the peak (memest.sizes.columns plays the kernel for all of those sizes at once). What int64
+or float64 could not hold exactly goes the way of a single estimate, in Python ints.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memest.conditions import Conditions, reduced
-from memest.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_of
 from memest.errors import MemestError
-from memest.estimate import Job, check_guards, read_peak
-from memest.lanes import by_lanes
+from memest.estimate.estimate import Job, check_guards, read_peak
 from memest.libraries.onednn.rough import End, Rough
+from memest.memory.live_sets import EXACT, LiveSets, Summary, compile_sizes
+from memest.network.tensor import Shape
 from memest.planning.progress import tell
-from memest.program import EXACT, MOST_RECIPES, LiveSets, Summary, compile_program, compile_sizes
-from memest.tensor import Shape
-from memest.timeline import bind, play
+from memest.runtimes.compiling import MOST_RECIPES, compile_program
+from memest.runtimes.torch.step import bind, play
+from memest.sizes.columns import by_lanes
+from memest.sizes.conditions import Conditions, reduced
+from memest.sizes.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_of
 
 Column = NDArray[Any]
 CHUNK = 8_000  # rows of no power of two bytes, which caches would take for one another

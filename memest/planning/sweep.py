@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memest import asked
 from memest.errors import UsageError, did_you_mean, kind_of
-from memest.estimate import Job, prepare
-from memest.graph import Graph
-from memest.libraries.cpu import Cpu
-from memest.libraries.versions import Torch, torch_of, version_for
+from memest.estimate import asked
+from memest.estimate.estimate import Job, prepare
+from memest.machines.cpu import Cpu
+from memest.machines.versions import Torch, torch_of, version_for
+from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
 from memest.planning.progress import tell
-from memest.process import available_bytes
 from memest.shown import Shown, counted
-from memest.units import format_bytes
+from memest.sizes import asked as numbers
+from memest.sizes.interpreter import available_bytes
+from memest.sizes.units import format_bytes
 
 Column = NDArray[Any]
 MOST_VALUES = 50_000_000  # of an axis
@@ -142,7 +143,7 @@ def sweep(
 def sweeps(graph: Graph, *, at_once: int = 1_000_000, **what: Any) -> Iterator[Sweep]:
     """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
     memory."""
-    at_once = asked.size(at_once, "at_once")
+    at_once = numbers.size(at_once, "at_once")
     return product_of(graph, **what).parts(at_once)
 
 
@@ -163,7 +164,7 @@ def product_of(
     **sizes: Any,
 ) -> Product:
     """The configurations of a sweep, checked; see :func:`sweep`."""
-    graph = asked.graph(graph, "sweep")
+    graph = as_graph(graph, "sweep")
     if not isinstance(invalid, str) or invalid not in ("raise", "skip"):
         raise UsageError(f"invalid={kind_of(invalid)}: use 'raise' or 'skip'")
     names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
@@ -210,7 +211,7 @@ class Product:
 
     def whole(self, memory: int | str | None = None, beside: int = 0) -> Sweep:
         """All at once, within ``memory`` (see :func:`sweep`); ``beside`` are bytes a point that the caller needs to go on."""
-        limit = available_bytes() if memory is None else asked.budget(memory, "memory")
+        limit = available_bytes() if memory is None else numbers.budget(memory, "memory")
         needed = self.points * (self.bytes_per_point + beside) + WORKING * (self.points >= PART)
         refusal = UsageError(
             f"{self.points:,} points take about {format_bytes(needed)} of memory, and {format_bytes(limit)} may be used: narrow an axis, "
@@ -316,7 +317,7 @@ def _size_axes(
 
 def _values(name: str, values: Any) -> Column:
     """A range, a sequence or a number as an int64 column; UsageError names the axis."""
-    if isinstance(values, str | bytes | Mapping) or not (asked.whole(values) is not None or isinstance(values, Iterable)):
+    if isinstance(values, str | bytes | Mapping) or not (numbers.whole(values) is not None or isinstance(values, Iterable)):
         raise UsageError(f"{name}: give a number, a range or a list of numbers, got {kind_of(values)}")
     found = values if isinstance(values, Iterable) else [values]
     if isinstance(found, range) and found and max(found[0], found[-1]) >= 2**31:

@@ -10,7 +10,7 @@ from memest.planning.advise import Advice, Option
 from memest.render.hardware import claim_cells, claim_data
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import heading, moment, notes, torch_cells
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 STEP_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("change", "literal"),

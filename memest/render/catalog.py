@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.levers.table import LEVERS, lever_named
+from memest.network.tensor import numel
 from memest.ops.composite import Composite
 from memest.ops.modules import MODULES
 from memest.ops.operator import REQUIRED, Attribute, Operator
@@ -13,8 +14,7 @@ from memest.ops.table import FAMILIES
 from memest.planning.progress import tell
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import listing_report
-from memest.tensor import numel
-from memest.timeline import operator_named
+from memest.runtimes.torch.step import operator_named
 
 OPERATOR_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("operator", "name"),
@@ -83,7 +83,7 @@ def operator_report(name: str) -> Report:
 
 def models_report() -> Report:
     """Every built-in model with its defaults; parameters are those of the defaults."""
-    from memest.models import MODELS, build
+    from memest.sources.models import MODELS, build
 
     rows = []
     for n, m in enumerate(MODELS.values()):

@@ -8,15 +8,15 @@ from itertools import groupby
 from rich.cells import cell_len
 from rich.text import Text
 
-from memest.estimate import Estimate
-from memest.names import middle, visible
+from memest.estimate.estimate import Estimate
+from memest.estimate.holdings import Tile, tiles_at_peak
+from memest.estimate.series import Series, outline, series
 from memest.render.layout import wrapped
 from memest.render.palette import LETTERS, TERMINAL_COLOURS
 from memest.render.reports import heading, moment
 from memest.render.text import printed
-from memest.series import Series, outline, series
-from memest.summary import Tile, tiles_at_peak
-from memest.units import format_bytes
+from memest.shown import middle, visible
+from memest.sizes.units import format_bytes
 
 ROWS = 16
 GUTTER = 13  # columns for the bytes at the left, the axis included

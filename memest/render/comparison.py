@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.estimate import Estimate
+from memest.estimate.estimate import Estimate
 from memest.planning.compare import ComparedRow, Comparison
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import heading, moment, notes
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 DROPS = ("in", "a", "b")
 SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (

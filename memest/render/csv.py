@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from io import StringIO
 
-from memest.names import visible
 from memest.render.report import Report, plain
+from memest.shown import visible
 
 
 def render(report: Report) -> str:

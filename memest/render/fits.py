@@ -10,7 +10,7 @@ from memest.planning.sweep import Sweep
 from memest.render.hardware import claim_cells, claim_data
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import torch_cells, torch_notes
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 ROWS_SHOWN = 40
 

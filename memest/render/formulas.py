@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memest.formulas import text
-from memest.formulas.notation import PLAIN
+from memest.estimate.formulas import text
+from memest.estimate.formulas.notation import PLAIN
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import torch_cells, torch_notes
 
 if TYPE_CHECKING:
-    from memest.formulas.formula import Formula
+    from memest.estimate.formulas.formula import Formula
 
 PART_COLUMNS: tuple[tuple[str, Kind], ...] = (("category", "word"), ("formula", "text"), ("bytes", "count"))
 MOMENT_COLUMNS: tuple[tuple[str, Kind], ...] = (

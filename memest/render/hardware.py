@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.hardware import Claim, Hardware, Verdict
+from memest.machines.claims import Claim
+from memest.machines.entry import Hardware
+from memest.machines.verdicts import Verdict
 from memest.render.report import Kind, Report, Table
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 LIST_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("hardware", "name"),

@@ -2,8 +2,8 @@
 
 The history begins empty: one segment, then the resident storages, then every event, in order. So its running sum of allocations and
 frees is resident bytes plus the step's, and its maximum the peak. ``time_us`` is the number of the moment, not a time: 0 for what is
-resident, ``i + 1`` for event ``i``. Addresses come from :mod:`memest.addresses`, an aid for drawing. Frames say, innermost first, the
-operator and its layer, why the storage is kept, its category and the phase.
+resident, ``i + 1`` for event ``i``. Addresses come from :mod:`memest.memory.placement`, an aid for drawing. Frames say, innermost first,
+the operator and its layer, why the storage is kept, its category and the phase.
 
 Format: torch/csrc/cuda/Module.cpp (``_memory_snapshot``) writes it, torch/utils/viz/MemoryViz.js and torch/cuda/_memory_viz.py read it. The
 page's own unpickler knows the opcodes of protocols 2 to 4 that plain dicts, lists, strings and ints need, and nothing else is written.
@@ -15,12 +15,12 @@ import pickle
 from functools import cache
 from typing import Any
 
-from memest.addresses import place
 from memest.errors import UsageError
-from memest.estimate import Estimate
-from memest.ledger import Storage
+from memest.estimate.estimate import Estimate
+from memest.estimate.series import series
+from memest.memory.placement import place
+from memest.memory.stream import Storage
 from memest.render.reports import heading
-from memest.series import series
 
 PROTOCOL = 4
 BASE = 1 << 40  # where the segment lies: any address will do

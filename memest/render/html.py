@@ -5,14 +5,14 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from memest.estimate import Estimate
-from memest.names import visible
+from memest.estimate.estimate import Estimate
+from memest.estimate.holdings import layer_table
 from memest.planning.sweep import Sweep
 from memest.render.fits import sweep_report
 from memest.render.report import Report, Table
 from memest.render.report import shown as cell
 from memest.render.reports import estimate_report, layers_report
-from memest.summary import layer_table
+from memest.shown import visible
 
 TOP = 10
 MOST_LAYERS = 1_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from memest.names import visible_json
 from memest.render.report import Report
+from memest.shown import visible_json
 
 
 def render(report: Report) -> str:

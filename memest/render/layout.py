@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from memest.names import middle
 from memest.render.report import NUMBERS, Kind, Table, shown
+from memest.shown import middle
 
 MARGIN, GAP = 1, 2
 NAME, WORD, PROSE, LITERAL = 24, 16, 20, 24  # columns that each kind is left before the table spares a column

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from memest.names import visible
 from memest.render.report import NUMBERS, Report, Table, shown
+from memest.shown import visible
 
 
 def render(report: Report) -> str:

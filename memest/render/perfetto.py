@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from memest.errors import UsageError
-from memest.estimate import Estimate
-from memest.names import visible_json
+from memest.estimate.estimate import Estimate
+from memest.estimate.series import Series, Span, series
 from memest.render.reports import heading, notes
-from memest.series import Series, Span, series
+from memest.shown import visible_json
 
 EXACT = 1 << 53
 PROCESS, THREAD = 1, 1

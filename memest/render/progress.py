@@ -7,7 +7,7 @@ import sys
 from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
-from memest.names import visible
+from memest.shown import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memest.names import visible
-from memest.units import format_bytes
+from memest.shown import visible
+from memest.sizes.units import format_bytes
 
 Kind = Literal["text", "word", "name", "literal", "bytes", "count", "share", "shapes"]  # prose, a term of ours, a user's name, to be copied
 NUMBERS: tuple[Kind, ...] = ("bytes", "count", "share")

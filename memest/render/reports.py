@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memest.estimate import Estimate
-from memest.libraries.versions import Torch
-from memest.names import visible
+from memest.estimate.estimate import Estimate
+from memest.estimate.holdings import EventRow, Group, LayerTable, holdings_by_reason
+from memest.machines.versions import Torch
 from memest.render.report import Kind, Report, Table, shapes, stamped
-from memest.summary import EventRow, Group, LayerTable, holdings_by_reason
-from memest.units import format_bytes
+from memest.shown import visible
+from memest.sizes.units import format_bytes
 
 EVENT_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("event", "count"),
@@ -226,7 +226,7 @@ def _sheet(columns: tuple[tuple[str, Kind], ...], rows: tuple[tuple[Any, ...], .
 
 def _one_row(estimate: Estimate) -> Table:
     """The whole estimate as one CSV row, so that runs can be concatenated."""
-    from memest.estimate import CATEGORIES
+    from memest.estimate.estimate import CATEGORIES
 
     d, m, by = estimate.to_dict(), estimate.moment, estimate.by_category()
     inputs = ";".join(f"{name}={shapes([shape])}" for name, shape in estimate.input_shapes.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memest.hardware import claim_on
+from memest.machines.claims import claim_on
 from memest.planning.growth import Growth
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import torch_cells, torch_notes

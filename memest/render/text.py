@@ -9,9 +9,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from memest.names import visible
 from memest.render.layout import laid, wrapped
 from memest.render.report import Report
+from memest.shown import visible
 
 LABEL = 24  # of a line, at most, for the name of a fact
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from math import prod
 
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import (
     BLOCK,
     INT_MAX,
@@ -22,6 +21,7 @@ from memest.libraries.onednn.avx2_common import (
     reducer_bytes,
 )
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
+from memest.machines.cpu import Cpu
 
 NAME = "jit_1x1:avx2"
 DATA_LOAD_CHANNELS = 144

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from math import prod
 
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import (
     BLOCK,
     FLOAT_BYTES,
@@ -23,6 +22,7 @@ from memest.libraries.onednn.avx2_common import (
     reducer_bytes,
 )
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
+from memest.machines.cpu import Cpu
 
 NAME = "jit:avx2"
 REGISTERS = 15

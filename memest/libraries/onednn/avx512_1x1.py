@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from math import prod
 
-from memest import each
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import PAGE_BYTES, entry_bytes, exceeds_int, reducer_bytes
 from memest.libraries.onednn.avx512_common import (
     BLOCK,
@@ -25,13 +23,15 @@ from memest.libraries.onednn.avx512_common import (
 )
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.single import quotient, single
+from memest.machines.cpu import Cpu
+from memest.sizes import choices
 
 NAME = "jit_1x1:avx512_core"
 FLOAT_BYTES = 4
 REDUCER_BUFFER_PER_THREAD = 3 * 5 * 5 * 16 * 16
 BARRIER_BYTES = 4096 + PAGE_BYTES
 SMALL_BYTES = 8192
-"""Sources below this size do not use all the threads when there is less than one tile for each."""
+"""Sources below this size do not use all the threads when there is less than one tile for choices."""
 
 FEW_THREADS = 28
 FEW_POINTS = 49
@@ -72,7 +72,7 @@ def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
     threads, reducing_threads = _weights_threads(problem, cpu.threads)
     input_blocks, output_blocks = blocks(problem.in_channels), blocks(problem.out_channels)
     partial = entry_bytes(input_blocks * output_blocks * BLOCK * BLOCK * (reducing_threads - 1)) + BARRIER_BYTES
-    scratchpad = each.choose(each.at_most(reducing_threads, 1), 0, partial)
+    scratchpad = choices.choose(choices.at_most(reducing_threads, 1), 0, partial)
     if problem.bias:
         scratchpad += _padded_bias_bytes(problem)
         scratchpad += reducer_bytes(threads, BLOCK, output_blocks, problem.batch, threads * REDUCER_BUFFER_PER_THREAD)
@@ -137,10 +137,10 @@ def best_divider(value: int, least: int, most: int, *, largest: bool, step: int 
 
     Sizes are tried in steps of ``step`` from the largest down.
     """
-    most = each.greatest(1, each.least(most, value))
-    least = each.greatest(1, each.least(least, most))
+    most = choices.greatest(1, choices.least(most, value))
+    least = choices.greatest(1, choices.least(least, most))
     sizes = range(most, least - 1, -step)
-    return each.best(sizes if largest else sizes[::-1], key=lambda size: -value % size)
+    return choices.best(sizes if largest else sizes[::-1], key=lambda size: -value % size)
 
 
 def _working_threads(problem: Convolution, cpu: Cpu) -> tuple[int, int]:
@@ -211,10 +211,10 @@ def load_groups(
         if threads % groups < load_blocks % groups:
             return cost(large_load, small_team, memory_weight)
         costs = cost(large_load, large_team, memory_weight), cost(small_load, small_team, memory_weight)
-        most: float = each.greatest(*costs)
+        most: float = choices.greatest(*costs)
         return most
 
-    return each.best(range(threads, 0, -1) if weights_dominate else range(1, threads + 1), key=busiest)
+    return choices.best(range(threads, 0, -1) if weights_dominate else range(1, threads + 1), key=busiest)
 
 
 def _fewer_threads(batch: int, most_threads: int, unroll: int, load_blocks: int, point_blocks: int) -> tuple[int, int]:
@@ -265,10 +265,10 @@ def _weights_threads(problem: Convolution, threads: int) -> tuple[int, int]:
         for reducing in range(1, min(threads, chunks) + 1)
         for oc_threads in range(1, min(threads // reducing, output_blocks) + 1)
     ]
-    reducing, oc_threads, ic_threads = each.best(splits[::-1], key=lambda split: memory_cost(*split))
-    most = each.least(problem.batch, threads)
-    unused = each.below(threads // 2, reducing) & each.below(reducing, threads)
-    reducing = each.choose(unused, most, reducing)
+    reducing, oc_threads, ic_threads = choices.best(splits[::-1], key=lambda split: memory_cost(*split))
+    most = choices.least(problem.batch, threads)
+    unused = choices.below(threads // 2, reducing) & choices.below(reducing, threads)
+    reducing = choices.choose(unused, most, reducing)
     return reducing * oc_threads * ic_threads, reducing
 
 

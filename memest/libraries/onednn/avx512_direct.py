@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from math import gcd, prod
 
-from memest import each
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import INT_MAX, PAGE_BYTES, entry_bytes, is_too_large, reducer_bytes
 from memest.libraries.onednn.avx512_common import (
     BLOCK,
@@ -23,6 +21,8 @@ from memest.libraries.onednn.avx512_common import (
 from memest.libraries.onednn.avx512_geometry import Geometry, data_tag, geometry_of, padding_exceeds_kernel, vector_width
 from memest.libraries.onednn.problem import Convolution, Plan, layout, plain_tag
 from memest.libraries.onednn.single import quotient, single
+from memest.machines.cpu import Cpu
+from memest.sizes import choices
 
 NAME = "jit:avx512_core"
 FLOAT_BYTES = 4
@@ -289,7 +289,7 @@ def _backward_weights_scratchpad(g: Geometry, transposed: bool, cpu: Cpu) -> int
     padded_oc = g.groups * round_up(g.oc)
     padded_ic = g.ic if g.is_first_layer else round_up(g.ic)
     partial = entry_bytes((padded_oc * padded_ic * prod(g.kernel) + padded_oc) * (batch_threads - 1)) + BARRIER_BYTES
-    scratchpad = each.choose(each.at_most(batch_threads, 1), 0, partial)
+    scratchpad = choices.choose(choices.at_most(batch_threads, 1), 0, partial)
     if g.bias:
         if g.oc % BLOCK:
             scratchpad += entry_bytes(padded_oc)
@@ -360,7 +360,7 @@ def _balance_backward_weights(g: Geometry, transposed: bool, threads: int) -> tu
         for batch_threads in range(1, min(per_group, most_batch_threads) + 1)
         for oc_threads in range(1, min(per_group // batch_threads, output_blocks) + 1)
     ]
-    chosen = each.best(splits[::-1], key=lambda split: memory_cost(*split))
+    chosen = choices.best(splits[::-1], key=lambda split: memory_cost(*split))
 
     def compute_cost(batch_threads: int, oc_threads: int, ic_threads: int) -> int:
         return -(-output_images // batch_threads) * -(-output_blocks // oc_threads) * -(-input_blocks // ic_threads)
@@ -368,10 +368,10 @@ def _balance_backward_weights(g: Geometry, transposed: bool, threads: int) -> tu
     least_memory, least_compute = memory_cost(*chosen), compute_cost(*chosen)
     for split in splits:
         compute = compute_cost(*split)
-        acceptable = transposed or each.below(memory_cost(*split), 1.1 * least_memory)
-        better = (each.at_most(compute, least_compute) & acceptable) | each.at_most(4 * compute, 3 * least_compute)
-        chosen, least_compute = each.choose(better, (split, compute), (chosen, least_compute))
+        acceptable = transposed or choices.below(memory_cost(*split), 1.1 * least_memory)
+        better = (choices.at_most(compute, least_compute) & acceptable) | choices.at_most(4 * compute, 3 * least_compute)
+        chosen, least_compute = choices.choose(better, (split, compute), (chosen, least_compute))
     batch_threads, oc_threads, ic_threads = chosen
-    unused = each.below(threads // 2, batch_threads) & each.below(batch_threads, threads)
-    batch_threads = each.choose(unused, each.least(most_batch_threads, threads), batch_threads)
+    unused = choices.below(threads // 2, batch_threads) & choices.below(batch_threads, threads)
+    batch_threads = choices.choose(unused, choices.least(most_batch_threads, threads), batch_threads)
     return batch_threads * g.groups * oc_threads * ic_threads, batch_threads

@@ -14,11 +14,11 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx512_1x1 import best_divider, is_accepted, is_strided, load_groups, points_unrolled
 from memest.libraries.onednn.avx512_common import BLOCK, blocked_data_tag, blocked_weights_tag, blocks, round_up
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.scratchpad import barriers_bytes, scratchpad_size
+from memest.machines.cpu import Cpu
 
 NAME = "jit_bf16_1x1:avx512_core_bf16"
 BF16_BYTES = 2

@@ -11,13 +11,13 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.avx2_common import INT_MAX, is_too_large
 from memest.libraries.onednn.avx512_common import BLOCK, blocked_weights_tag, blocks, round_up
 from memest.libraries.onednn.avx512_geometry import Geometry, data_tag, geometry_of, padding_exceeds_kernel, vector_width
 from memest.libraries.onednn.problem import Convolution, Plan, layout, plain_tag
 from memest.libraries.onednn.scratchpad import barriers_bytes, scratchpad_size
 from memest.libraries.onednn.single import product, quotient, total
+from memest.machines.cpu import Cpu
 
 NAME = "jit_bf16:avx512_core_bf16"
 BF16_BYTES = 2

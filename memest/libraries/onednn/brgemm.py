@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_blocking import (
     FLOAT_BYTES,
     PAGE,
@@ -40,6 +39,7 @@ from memest.libraries.onednn.brgemm_blocking import (
 )
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.rounding import round_up
+from memest.machines.cpu import Cpu, Isa
 
 MAX_VIRTUAL_PADDING = 100
 MAX_COPIED_ROW = 10800

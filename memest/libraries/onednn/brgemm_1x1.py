@@ -6,7 +6,6 @@ Models src/cpu/x64/jit_brgemm_1x1_conv.cpp and, in jit_brgemm_conv_utils.cpp, ``
 
 from __future__ import annotations
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_blocking import (
     PAGE,
     Grid,
@@ -35,6 +34,7 @@ from memest.libraries.onednn.brgemm_blocking import (
 from memest.libraries.onednn.problem import Convolution, Plan
 from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import quotient, single
+from memest.machines.cpu import Cpu, Isa
 
 MOST_ROW_BYTES = 1001
 MIN_CHANNEL_SHARE = single(0.95)

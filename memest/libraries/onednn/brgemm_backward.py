@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn import brgemm, brgemm_1x1
 from memest.libraries.onednn.brgemm_blocking import target_of
 from memest.libraries.onednn.brgemm_strided import plan_strided
 from memest.libraries.onednn.problem import Convolution, Layout, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
+from memest.machines.cpu import Cpu, Isa
 
 
 def data_avx512(problem: Convolution, cpu: Cpu) -> Plan | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import NamedTuple
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import product, quotient, single, total
-from memest.remembered import remembered
+from memest.machines.cpu import Cpu, Isa
+from memest.sizes.remembering import remembered
 
 INT_MAX = 2**31 - 1
 FLOAT_BYTES = 4

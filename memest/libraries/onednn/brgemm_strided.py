@@ -10,7 +10,6 @@ from __future__ import annotations
 from math import ceil, isqrt, prod
 from typing import NamedTuple
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_blocking import (
     FLOAT_BYTES,
     INT_MAX,
@@ -27,7 +26,8 @@ from memest.libraries.onednn.problem import Convolution, Plan, layout
 from memest.libraries.onednn.rough import End, wanted
 from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import quotient, single
-from memest.remembered import remembered
+from memest.machines.cpu import Cpu, Isa
+from memest.sizes.remembering import remembered
 
 AMX_ROWS = 16
 MIN_EFFICIENCY = 0.00001

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.brgemm_backward import exchange_ends, plan_inverted, swap_channels
 from memest.libraries.onednn.brgemm_blocking import FLOAT_BYTES, target_of
 from memest.libraries.onednn.brgemm_strided import plan_strided
 from memest.libraries.onednn.dispatch import check_bf16, plan_convolution
 from memest.libraries.onednn.problem import Convolution, Plan, Prop
 from memest.libraries.onednn.scratchpad import scratchpad_size
-from memest.remembered import remembered
+from memest.machines.cpu import Cpu, Isa
+from memest.sizes.remembering import remembered
 
 WRAPPED_PROP: dict[Prop, Prop] = {
     "forward_training": "backward_data",

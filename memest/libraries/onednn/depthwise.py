@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from math import prod
 
-from memest.libraries.cpu import Cpu, Isa
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.scratchpad import scratchpad_size
+from memest.machines.cpu import Cpu, Isa
 
 INT_MAX = 2**31 - 1
 VECTOR_FLOATS: dict[Isa, int] = {"avx512": 16, "avx2": 8}

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memest.errors import UnsupportedError
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn import (
     avx2_1x1,
     avx2_direct,
@@ -24,7 +23,8 @@ from memest.libraries.onednn import (
     ncsp,
 )
 from memest.libraries.onednn.problem import Convolution, Plan
-from memest.remembered import remembered
+from memest.machines.cpu import Cpu
+from memest.sizes.remembering import remembered
 
 Implementation = Callable[[Convolution, Cpu], Plan | None]
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
 from memest.libraries.onednn.rounding import div_up, round_up
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import product, quotient, single, total
+from memest.machines.cpu import Cpu
 
 FLOAT_BYTES = 4
 INT_MAX = 2**31 - 1

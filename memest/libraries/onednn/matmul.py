@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
-from memest.dtypes import ITEMSIZE
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.rounding import div_up, round_up
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import quotient, single, total
+from memest.machines.cpu import Cpu
+from memest.network.dtypes import ITEMSIZE
 
 FLOAT_BYTES = 4
 LINE_BYTES = 64

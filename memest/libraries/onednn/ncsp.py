@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn import gemm
 from memest.libraries.onednn.matmul import Product, brgemm_matmul
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.scratchpad import scratchpad_size
+from memest.machines.cpu import Cpu
 
 SMALL_KERNEL = 27
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from memest.dtypes import ITEMSIZE
-from memest.remembered import kept
+from memest.network.dtypes import ITEMSIZE
+from memest.sizes.remembering import kept
 
 Prop = Literal["forward_training", "forward_inference", "backward_data", "backward_weights"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from memest.each import Many
+from memest.sizes.choices import Many
 
 _SINGLE = Struct("f")
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memest.dims import Dim, Opaque, contains_dim, expression, plain, record
-from memest.libraries.cpu import Cpu
 from memest.libraries.onednn.problem import Convolution, Layout, Plan, layout
+from memest.machines.cpu import Cpu
+from memest.sizes.dims import Dim, Opaque, contains_dim, expression, plain, record
 
 Planner = Callable[[Convolution, Cpu], Plan]
 REMEMBERED = 256  # plans of one convolution kept for sizes that come again

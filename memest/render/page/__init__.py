@@ -16,11 +16,12 @@ from importlib.resources import files
 from typing import Any
 
 from memest import __version__
-from memest.formulas.javascript import function, helpers
-from memest.hardware import Hardware, claim_on
-from memest.names import visible
-from memest.page import PageModel
+from memest.estimate.formulas.javascript import function, helpers
+from memest.machines.claims import claim_on
+from memest.machines.entry import Hardware
+from memest.planning.page import PageModel
 from memest.render.palette import COLOURS
+from memest.shown import visible
 
 PROGRAM = ("units.js", "evaluate.js", "verdict.js", "typeset.js", "chart.js", "tables.js", "page.js")
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})

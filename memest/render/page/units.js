@@ -1,4 +1,4 @@
-// Bytes as people write them, exactly as memest/units.py does: BigInt arithmetic, no rounding by doubles.
+// Bytes as people write them, exactly as memest/sizes/units.py does: BigInt arithmetic, no rounding by doubles.
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
 const DECIMAL = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 

@@ -1,4 +1,4 @@
-// A peak laid into a machine's memories, in the words of memest/hardware/claims.py and verdicts.py.
+// A peak laid into a machine's memories, in the words of memest/machines/claims.py and verdicts.py.
 function verdict(place, peak) {
   let rest = BigInt(peak);
   const uses = place.tiers.map(([name, usable]) => {

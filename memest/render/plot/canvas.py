@@ -14,8 +14,8 @@ from math import ceil, floor, log10
 from typing import Any
 
 from memest.errors import UsageError
-from memest.names import middle, visible
-from memest.units import BINARY
+from memest.shown import middle, visible
+from memest.sizes.units import BINARY
 
 FORMATS = {".png": "png", ".svg": "svg"}
 LEAST = 8  # characters of a shortened name that say something

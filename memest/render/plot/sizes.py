@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import log
 from typing import Any
 
-from memest.names import visible
 from memest.planning.growth import Growth, Point
 from memest.render.plot import canvas
-from memest.units import format_bytes
+from memest.shown import visible
+from memest.sizes.units import format_bytes
 
 WIDTH, HEIGHT = 9.6, 6.2
 BOX = (0.095, 0.09, 0.79, 0.735)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from memest.estimate import Estimate
+from memest.estimate.estimate import Estimate
+from memest.estimate.series import Series, outline, series
 from memest.render.palette import COLOURS
 from memest.render.plot import canvas
 from memest.render.reports import heading, moment
-from memest.series import Series, outline, series
-from memest.units import format_bytes
+from memest.sizes.units import format_bytes
 
 COLUMNS = 500
 WIDTH, HEIGHT = 12.0, 6.2

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from memest.estimate import Estimate
-from memest.names import visible
+from memest.estimate.estimate import Estimate
+from memest.estimate.holdings import Tile, tiles_at_peak
 from memest.render.palette import COLOURS
 from memest.render.plot import canvas
 from memest.render.reports import heading, moment
-from memest.summary import Tile, tiles_at_peak
-from memest.units import format_bytes
+from memest.shown import visible
+from memest.sizes.units import format_bytes
 
 WIDTH, HEIGHT = 12.0, 7.4
 LEFT, BOTTOM, RIGHT, TOP = 0.012, 0.065, 0.988, 0.895

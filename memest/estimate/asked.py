@@ -1,0 +1,179 @@
+"""The settings of a step as callers give them: the names of dtypes, losses, optimizers and levers.
+
+Torch's own objects are taken for the names they stand for (``torch.bfloat16``, ``nn.CrossEntropyLoss()``, ``torch.optim.AdamW`` or an
+instance of it), told by their class alone: nothing is imported. Whatever cannot be meant is a UsageError that says what to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from memest.errors import UsageError, kind_of
+from memest.machines.cpu import Cpu
+from memest.network.dtypes import dtype_name
+from memest.network.graph import Graph
+from memest.runtimes.torch.losses import LOSSES, loss_named
+from memest.runtimes.torch.optimizers import OPTIMIZERS
+from memest.sizes.asked import is_tensor
+
+
+def settings(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of an estimate that ``given`` has, each as text, flag or :class:`Cpu`; others are left as they are."""
+    found = dict(given)
+    if "mode" in found and not isinstance(found["mode"], str):
+        raise UsageError(f"mode is 'train' or 'infer', got {kind_of(found['mode'])}")
+    readers = {"dtype": dtype, "loss": loss, "levers": levers, "device": device, "cpu": cpu, "torch": torch}
+    for name, read in readers.items():
+        if name in found:
+            found[name] = read(found[name])
+    if "optimizer" in found:
+        found["optimizer"] = optimizer(found["optimizer"], graph)
+    for name in ("hold_output", "first_step"):
+        if not isinstance(found.get(name, False), bool):
+            raise UsageError(f"{name} is True or False, got {kind_of(found[name])}")
+    return found
+
+
+def dtype(value: Any) -> str | None:
+    """A dtype's name: of text (``bf16``, ``torch.half`` too), torch's dtypes and numpy's."""
+    if value is None:
+        return None
+    home = _home(value)
+    if isinstance(value, str):
+        return dtype_name(value)
+    if (home, type(value).__name__) == ("torch", "dtype"):
+        return str(value).removeprefix("torch.")
+    if home == "numpy" and hasattr(value, "itemsize"):
+        return str(value)
+    if isinstance(value, type) and value.__module__ == "numpy":
+        return value.__name__
+    raise UsageError(f"dtype is a name such as 'bfloat16' or torch.bfloat16, got {kind_of(value)}")
+
+
+def device(value: Any) -> str:
+    """A device's name."""
+    if isinstance(value, str) or (_home(value) == "torch" and type(value).__name__ == "device"):
+        return str(value)
+    raise UsageError(f"device is 'cpu', got {kind_of(value)}")
+
+
+def levers(value: Any) -> tuple[str, ...]:
+    """Levers as texts; one may stand alone."""
+    if value is None:
+        return ()
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+    for text in found:
+        if not isinstance(text, str):
+            raise UsageError(f"levers are texts such as 'checkpoint:every=2', got {kind_of(value if len(found) == 1 else text)}")
+    return found
+
+
+def torch(value: Any) -> str | None:
+    """A version of torch as text."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"torch is a version such as '2.14', got {kind_of(value)}")
+
+
+def cpu(value: Any) -> Cpu | None:
+    """A described processor, or None for this machine's."""
+    if value is None or isinstance(value, Cpu):
+        return value
+    raise UsageError(f"cpu is described by memest.Cpu(isa='avx2', threads=8), got {kind_of(value)}")
+
+
+def loss(value: Any) -> str:
+    """A loss as text: of a name, of torch's functions, and of torch's losses as classes or instances with their settings."""
+    value, given = _without_partial(value, "loss")
+    if isinstance(value, str):
+        return value
+    name = value.__name__ if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")) else type(value).__name__
+    home = value.__module__ if hasattr(value, "__module__") else ""
+    if not _of_torch(home, "torch.nn", "torch._C._nn"):
+        raise UsageError(
+            f"loss is a name such as 'cross_entropy', or one of torch's losses, got {kind_of(value)}; there are {', '.join(LOSSES)}"
+        )
+    term = loss_named(name).terms[0]
+    known = {a.name: term.options.get(a.name) for a in term.entry.attributes}
+    weights = [role.rstrip("?") for role in term.entry.roles[2:]]
+    if not isinstance(value, type) and not callable(getattr(value, "__wrapped__", None)) and hasattr(value, "__dict__"):
+        given = {**{key: getattr(value, key) for key in (*known, *weights) if hasattr(value, key)}, **given}
+    for key, setting in given.items():
+        if key in weights and setting is not None:
+            raise UsageError(f"loss {name}: {key} is a tensor of its own, which is not modelled; leave it out")
+    options = {k: v for k, v in given.items() if k in known and v != known[k] and v is not None}
+    tail = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items())
+    return f"{term.op}:{tail}" if tail else term.op
+
+
+def optimizer(value: Any, graph: Graph) -> str:
+    """An optimizer as text: of a name, of torch's classes, and of an instance with its settings, which holds the graph's parameters."""
+    value, given = _without_partial(value, "optimizer")
+    if isinstance(value, str):
+        return value
+    made = value if isinstance(value, type) else type(value)
+    name = made.__name__.lower()
+    if not _of_torch(made.__module__, "torch.optim") or not isinstance(made, type):
+        raise UsageError(
+            f"optimizer is a name such as 'adam', or one of torch.optim, got {kind_of(value)}; there are {', '.join(OPTIMIZERS)}"
+        )
+    if name not in OPTIMIZERS:
+        raise UsageError(f"optimizer {made.__name__} is not modelled; there are {', '.join(OPTIMIZERS)}")
+    row = OPTIMIZERS[name]
+    if made is not value:
+        given = _group_settings(made.__name__, value.param_groups, row.options)
+        _check_parameters(made.__name__, value.param_groups, graph)
+    for key in ("capturable", "differentiable"):
+        if given.get(key):
+            raise UsageError(f"optimizer {made.__name__}: {key} is not modelled; leave it out")
+    if is_tensor(given.get("lr")):
+        raise UsageError(f"optimizer {made.__name__}: a tensor as lr is not modelled; give a number")
+    options = {}
+    for key, default in row.options.items():
+        setting = given.get(key, default)
+        options[key] = bool(setting) if isinstance(default, bool) else float(setting or 0)
+    tail = ",".join(f"{k}={str(v).lower()}" for k, v in options.items() if v != row.options[k])
+    return f"{name}:{tail}" if tail else name
+
+
+def _group_settings(name: str, groups: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that all parameter groups share; UsageError when they differ in one that moves memory."""
+    first = groups[0]
+    for key in (*options, "capturable", "differentiable"):
+        values = [group.get(key) for group in groups]
+        if any(bool(v) != bool(values[0]) for v in values):
+            found = ", ".join(dict.fromkeys(map(str, values)))
+            raise UsageError(
+                f"optimizer {name}: its parameter groups differ in {key} ({found}), which changes what it allocates; give one setting"
+            )
+    return dict(first)
+
+
+def _check_parameters(name: str, groups: Sequence[Mapping[str, Any]], graph: Graph) -> None:
+    """UsageError unless the optimizer holds all that the graph trains."""
+    held = sorted(tuple(p.shape) for group in groups for p in group["params"] if p.requires_grad)
+    trained = sorted(p.shape for p in graph.parameters if p.trainable and not p.buffer)
+    if held != trained:
+        raise UsageError(
+            f"optimizer {name} holds {len(held)} parameters and {graph.name} trains {len(trained)}, of other shapes or number; "
+            "give the class with its settings as text, and freeze what is not trained with the lever freeze"
+        )
+
+
+def _without_partial(value: Any, what: str) -> tuple[Any, dict[str, Any]]:
+    """What a ``functools.partial`` calls, and its keywords."""
+    if not isinstance(value, partial):
+        return value, {}
+    if value.args:
+        raise UsageError(f"{what}: give the settings of a partial by name")
+    return value.func, dict(value.keywords)
+
+
+def _of_torch(home: Any, *rooms: str) -> bool:
+    return isinstance(home, str) and any(home == room or home.startswith(f"{room}.") for room in rooms)
+
+
+def _home(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]

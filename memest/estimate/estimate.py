@@ -1,0 +1,428 @@
+"""From a graph to its memory: bind the input shape, play the step, read the peak.
+
+>>> estimate(graph, input_shape=(2, 3, 224, 224), mode="train", optimizer="adam").peak_bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
+from memest.estimate import asked
+from memest.machines.cpu import Cpu
+from memest.machines.versions import Torch, torch_of, version_for
+from memest.memory.live_sets import LiveSets, Summary
+from memest.memory.stream import Event, Storage, Stream
+from memest.network.conversion import converted, dtype_of, floating_dtype
+from memest.network.graph import Graph, as_graph
+from memest.network.tensor import Shape
+from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
+from memest.runtimes.torch.losses import loss_named
+from memest.runtimes.torch.optimizers import optimizer_named
+from memest.runtimes.torch.step import Recipe, bind, play, sizes_that_run
+from memest.shown import Shown, counted, short
+from memest.sizes import asked as numbers
+from memest.sizes.conditions import Conditions, reduced
+from memest.sizes.dims import resolve
+from memest.sizes.remembering import Restated, Shelf
+
+if TYPE_CHECKING:
+    from memest.estimate.formulas.formula import Formula
+    from memest.levers.table import Setting
+
+InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+MOST_SUMMARIES = 16_384  # of a graph
+DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
+CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Where in the step something happens: number of the event, phase, layer and operator."""
+
+    index: int
+    phase: str
+    layer: str
+    op: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """A storage alive at the peak: its bytes, category, the layer that made it and why it is still there."""
+
+    nbytes: int
+    category: str
+    layer: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Restated, Shown):
+    """The memory one step needs. All sizes are bytes, exact for torch's CPU allocator."""
+
+    graph: str
+    mode: str
+    optimizer: str | None
+    loss: str | None
+    input_shapes: Mapping[str, Shape]
+    device: str
+    dtype: str
+    cpu: Cpu
+    torch: Torch
+    played: Graph
+    sizes: Mapping[str, int]
+    recipe: Recipe
+    levers: tuple[str, ...]
+    summary: Summary
+
+    def __repr__(self) -> str:
+        first, *others = ["x".join(map(str, shape)) for shape in self.input_shapes.values()]
+        shape = f"{first} and {counted(len(others), 'other input')}" if others else first
+        return f"<Estimate {short(self.graph)}, {self.mode}, {shape}: {self.peak_bytes:,} bytes>"
+
+    @cached_property
+    def timeline(self) -> Stream:
+        """Every storage and every event of the step, in order."""
+        return play(self.played, self.input_shapes, self.sizes, self.recipe)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes there before the step: parameters, buffers, optimizer state, inputs, target."""
+        return self.summary.resident_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes alive at one moment."""
+        return self.summary.resident_bytes + self.summary.above_bytes
+
+    @cached_property
+    def _event(self) -> int:
+        """The number of the event that reaches the peak (-1: nothing rises above what is resident)."""
+        return highest_event(self.timeline)[0]
+
+    @property
+    def moment(self) -> Moment:
+        """When the peak is reached."""
+        where = self._event
+        if where < 0:
+            return Moment(index=-1, phase="resident", layer="", op="")
+        step = self.timeline.events[where]
+        return Moment(index=where, phase=step.phase, layer=step.layer, op=step.op)
+
+    @cached_property
+    def holdings(self) -> tuple[Holding, ...]:
+        """What is alive at the peak, largest first."""
+        alive: dict[int, Storage] = {s.id: s for s in self.timeline.residents}
+        for step in self.timeline.events[: self._event + 1]:
+            if step.delta > 0:
+                alive[step.storage.id] = step.storage
+            else:
+                alive.pop(step.storage.id, None)
+        found = [Holding(nbytes=s.nbytes, category=s.category, layer=s.layer, op=s.op, reason=s.reason) for s in alive.values() if s.nbytes]
+        return tuple(sorted(found, key=lambda h: -h.nbytes))
+
+    def by_category(self) -> dict[str, int]:
+        """Bytes at the peak per category (categories with none are left out)."""
+        totals = dict.fromkeys(CATEGORIES, 0)
+        for h in self.holdings:
+            totals[h.category] += h.nbytes
+        return {c: n for c, n in totals.items() if n}
+
+    def by_layer(self) -> dict[str, int]:
+        """Bytes at the peak per layer (a parameter's under its own name), largest first."""
+        totals: dict[str, int] = {}
+        for h in self.holdings:
+            totals[h.layer] = totals.get(h.layer, 0) + h.nbytes
+        return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the numbers: what the graph says of itself, which of several outputs the loss takes, a loss that cannot teach it,
+        and where they speak of another torch than the one at hand."""
+        outputs, loss = self.played.outputs, self.recipe.loss
+        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if self.loss and len(outputs) > 1 else ()
+        prediction = None if loss is None else self.timeline.values.get(outputs[0])
+        doubts = () if loss is None or prediction is None else loss.notes(prediction)
+        return (*self.played.notes, *chosen, *doubts, *self.torch.notes)
+
+    @property
+    def loss_output(self) -> str | None:
+        """The output that the loss takes; None in inference. The others die before the loss is computed."""
+        return self.played.outputs[0] if self.loss else None
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The stream of allocations and releases, in order."""
+        return self.timeline.events
+
+    @cached_property
+    def live_sets(self) -> LiveSets:
+        """The step compiled: what is alive at each moment that could be the peak, as formulas of the sizes. It holds at these sizes and
+        wherever its conditions do; UnsupportedError where the step has no such form."""
+        program = compiled(self.played, self.input_shapes, self.sizes, self.recipe)
+        if program is None:
+            raise UnsupportedError(f"{self.graph}: no formula says what its step holds at these sizes; please report it")
+        return program
+
+    def formula(self) -> Formula:
+        """The peak and its parts as sympy expressions of the graph's named sizes, in bytes."""
+        from memest.estimate.formulas.formula import Formula
+
+        return Formula(estimate=self)
+
+    def at(self, **sizes: int) -> Estimate:
+        """The same step at other values of the graph's named sizes; those left out stay. Raises UsageError as :func:`estimate` does."""
+        for name, n in sizes.items():
+            if name not in self.sizes:
+                raise UsageError(
+                    f"{self.graph} has no size {name!r}{did_you_mean(name, self.sizes)}; it has {', '.join(self.sizes) or 'none'}"
+                )
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise UsageError(f"size {name}: sizes are positive integers, got {n!r}")
+        given = {**self.sizes, **sizes}
+        shapes: dict[str, Shape] = {i.name: resolve(i.shape, given) for i in self.played.inputs}
+        bound = bind(self.played.inputs, shapes)
+        check_guards(self.played, bound)
+        return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(self.played, shapes, bound, self.recipe))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything a report needs, as plain data."""
+        m = self.moment
+        return {
+            "graph": self.graph,
+            "mode": self.mode,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "loss_output": self.loss_output,
+            "device": self.device,
+            "dtype": self.dtype,
+            "levers": list(self.levers),
+            "cpu": {"isa": self.cpu.isa, "threads": self.cpu.threads},
+            "torch": self.torch.to_dict(),
+            "notes": list(self.notes),
+            "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
+            "peak_bytes": self.peak_bytes,
+            "resident_bytes": self.resident_bytes,
+            "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
+            "by_category": self.by_category(),
+            "by_layer": self.by_layer(),
+        }
+
+
+def estimate(
+    graph: Graph,
+    *,
+    input_shape: InputShape | None = None,
+    mode: str = "train",
+    optimizer: Any = "sgd",
+    loss: Any = "cross_entropy",
+    device: str = "cpu",
+    dtype: Any = None,
+    hold_output: bool = False,
+    first_step: bool = False,
+    levers: Sequence[str] = (),
+    cpu: Cpu | None = None,
+    torch: str | None = None,
+) -> Estimate:
+    """The memory that one step of ``graph`` needs.
+
+    ``input_shape`` includes the batch: one shape, a list of shapes or a mapping for several inputs; it may be left out when the
+    graph's own dims are all numbers. ``mode`` is ``train`` (zero_grad, forward, loss, backward, optimizer step) or ``infer`` (one call
+    under no_grad whose output is kept). ``optimizer`` and ``loss`` are names with options (``adamw:foreach=true``).
+    ``hold_output`` keeps ``out = model(x)`` and the loss in variables through backward. ``first_step`` is the step in which the
+    optimizer's state appears. ``dtype`` converts the network and its inputs first, as ``model.to(dtype)`` does (left out: as described).
+    ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
+    machine's when left out), ``torch`` the version whose kernels are played, such as ``2.14`` (left out: the one the graph was recorded
+    with, else the one with stored measurements).
+    Torch's own dtypes, losses and optimizers (classes, and instances with their settings) are taken for the names they stand for.
+    Raises GraphError, UsageError or UnsupportedError, each naming the place.
+    """
+    graph = as_graph(graph, "estimate")
+    given = {"mode": mode, "optimizer": optimizer, "loss": loss, "device": device, "dtype": dtype, "levers": levers, "cpu": cpu}
+    how = asked.settings(graph, {**given, "torch": torch, "hold_output": hold_output, "first_step": first_step})
+    job = prepare(graph, **how)
+    shapes = input_shapes(job.graph, numbers.shapes(input_shape))
+    sizes = bind(job.graph.inputs, shapes)
+    check_guards(job.graph, sizes)
+    recipe = job.at(shapes, sizes)
+    training = recipe.training
+    try:
+        summary = summarize(job.graph, shapes, sizes, recipe)
+    except GraphError as e:
+        better = sizes_that_run(job.graph, sizes, recipe)
+        raise (e if better is None else type(e)(f"{e}; {better}")) from None
+    return Estimate(
+        graph=graph.name,
+        mode=mode,
+        optimizer=how["optimizer"] if training else None,
+        loss=how["loss"] if training else None,
+        input_shapes=shapes,
+        device=how["device"],
+        dtype=how["dtype"] or dtype_of(job.graph),
+        cpu=recipe.cpu,
+        torch=torch_of(recipe.torch, graph.torch),
+        played=job.graph,
+        sizes=sizes,
+        recipe=recipe,
+        levers=job.levers,
+        summary=summary,
+    )
+
+
+class Job(NamedTuple):
+    """What is played for an estimate, before sizes are known: the graph and the recipe, with the levers pulled."""
+
+    graph: Graph
+    recipe: Recipe
+    chosen: tuple[Setting, ...] = ()
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """The levers as they were asked for."""
+        return tuple(s.text for s in self.chosen)
+
+    @property
+    def depends_on_shape(self) -> bool:
+        """True when a lever finds its setting for one input shape at a time: ``recipe`` is then that of no shape."""
+        return any(s.waits_for_shape for s in self.chosen)
+
+    def at(self, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:
+        """The recipe for one input shape."""
+        if not self.depends_on_shape:
+            return self.recipe
+        from memest.levers.table import fit
+
+        return fit(self.graph, self.recipe, self.chosen, shapes, sizes)
+
+
+def prepare(
+    graph: Graph,
+    *,
+    mode: str = "train",
+    optimizer: str = "sgd",
+    loss: str = "cross_entropy",
+    device: str = "cpu",
+    dtype: str | None = None,
+    hold_output: bool = False,
+    first_step: bool = False,
+    levers: Sequence[str] = (),
+    cpu: Cpu | None = None,
+    torch: str | None = None,
+) -> Job:
+    """The settings of :func:`estimate` checked and carried out, but for the sizes."""
+    if mode not in ("train", "infer"):
+        raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
+    reason = dict(graph.refused).get(mode)
+    if reason is not None:
+        raise UnsupportedError(reason)
+    if device != "cpu":
+        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
+    if dtype is not None:
+        floating_dtype(dtype)
+    training = mode == "train"
+    played = graph if training or graph.inference is None else graph.inference
+    if dtype is not None:
+        played = converted(played, dtype)
+    recipe = Recipe(
+        training=training,
+        optimizer=optimizer_named(optimizer) if training else None,
+        loss=loss_named(loss) if training else None,
+        hold_output=hold_output,
+        step=1 if first_step else None,
+        segments=played.segments,
+        cpu=cpu or Cpu.detect(),
+        torch=version_for(torch, graph.torch),
+    )
+    if not levers:
+        return Job(played, recipe)
+    from memest.levers.table import pull, settings
+
+    chosen = settings(levers, mode)
+    return Job(*pull(played, recipe, chosen), chosen)
+
+
+def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
+    """The peak: played directly the first times, from the compiled program once a graph is estimated at several sizes."""
+    known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
+    at = (recipe, tuple(sizes.values()))
+    return known.get(at) or known.keep(at, _summary(graph, shapes, sizes, recipe))
+
+
+def _summary(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
+    programs = programs_of(graph, recipe)
+    for program in programs.known:
+        found = program.at(sizes)
+        if found is not None:
+            return found
+    programs.played += 1
+    if programs.played > DIRECT_PLAYS and len(programs.known) < MOST_PROGRAMS:
+        here = compiled(graph, shapes, sizes, recipe)
+        found = None if here is None else here.at(sizes)
+        if found is not None:
+            return found
+    return read_peak(play(graph, shapes, sizes, recipe))
+
+
+def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets | None:
+    """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says."""
+    programs = programs_of(graph, recipe)
+    with graph.memo.busy:
+        for program in programs.known:
+            if program.conditions.hold(sizes):
+                return program
+        program = compile_program(graph, shapes, sizes, recipe)
+        if program.at(sizes) != read_peak(play(graph, shapes, sizes, recipe)):
+            return None
+        programs.known = (*programs.known, program)[-MOST_PROGRAMS:]
+        return program
+
+
+def read_peak(timeline: Stream) -> Summary:
+    """The highest point of a timeline."""
+    return Summary(sum(s.nbytes for s in timeline.residents), highest_event(timeline)[1])
+
+
+def highest_event(timeline: Stream) -> tuple[int, int]:
+    """(number of the event with the highest running sum, that sum); (-1, 0) when none rises above 0."""
+    best, where = 0, -1
+    for i, total in enumerate(accumulate(step.delta for step in timeline.events)):
+        if total > best:
+            best, where = total, i
+    return where, best
+
+
+def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """UsageError where the network would take another path than the one described."""
+    conditions: Conditions = graph.memo.find("conditions", None, 1, lambda: reduced(graph.guards, sizes))
+    if not conditions.hold(sizes):
+        broken = next(g for g in graph.guards if not g.holds(sizes))
+        raise UsageError(
+            f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape"
+        )
+
+
+def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
+    """The concrete shape of every input; UsageError when they do not fit the graph's inputs."""
+    names = [i.name for i in graph.inputs]
+    if given is None:
+        shapes = [i.shape for i in graph.inputs]
+    elif isinstance(given, Mapping):
+        for name in given:
+            if name not in names:
+                raise UsageError(f"the graph has no input {name!r}{did_you_mean(str(name), names)}")
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise UsageError(f"no shape is given for input {missing[0]!r}")
+        shapes = [tuple(given[n]) for n in names]
+    elif given and isinstance(given[0], Sequence):
+        shapes = [tuple(s) for s in given]  # type: ignore[arg-type]
+    else:
+        shapes = [tuple(given)]  # type: ignore[arg-type]
+    if len(shapes) != len(names):
+        raise UsageError(f"the graph has {len(names)} inputs ({', '.join(names)}), {len(shapes)} shapes are given")
+    return dict(zip(names, shapes, strict=True))  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""A peak laid into a machine's tiers, in their order: it fits in the first, it spills into the next ones, or it does not fit.
+
+Whose bytes these are, and what a verdict may therefore say, stands in ``memest.machines.claims``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from memest.errors import UsageError, kind_of
+from memest.machines.claims import Claim, Outcome, claim_on
+from memest.machines.entry import Hardware, Tier
+from memest.machines.reading import hardware_named
+from memest.sizes import asked
+from memest.sizes.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierUse:
+    """How much of a tier is taken, and what stays free."""
+
+    tier: Tier
+    used_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a peak fits: ``outcome`` says it in the words of the ``claim``, on an accelerator those about torch CPU's bytes.
+
+    ``headroom_bytes`` is what stays free of the first tier, ``spilled_bytes`` what lies in later ones, ``short_bytes`` what no tier has
+    room for. The tiers' used bytes and ``short_bytes`` add up to the peak."""
+
+    hardware: Hardware
+    peak_bytes: int
+    outcome: str
+    tiers: tuple[TierUse, ...]
+    headroom_bytes: int
+    spilled_bytes: int
+    short_bytes: int
+
+    @property
+    def claim(self) -> Claim:
+        """Whose bytes the peak is, and what of the hardware's own is missing."""
+        return claim_on(self.hardware.kind)
+
+    @property
+    def bytes_fit(self) -> bool:
+        """True when the tiers together hold the peak, spilling included."""
+        return self.short_bytes == 0
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the step fits, spilling included; None where these bytes do not say it, as on an accelerator."""
+        return self.claim.fits(self.bytes_fit)
+
+    @property
+    def headroom_share(self) -> float:
+        """The free part of the first tier, from 0 to 1."""
+        return self.headroom_bytes / self.tiers[0].tier.usable_bytes
+
+    def __str__(self) -> str:
+        first = self.tiers[0]
+        whole = format_bytes(first.tier.usable_bytes)
+        if self.short_bytes:
+            return f"{self.outcome}: {format_bytes(self.short_bytes)} more than {format_bytes(self.hardware.usable_bytes)}"
+        if self.spilled_bytes:
+            into = " and ".join(u.tier.name for u in self.tiers[1:] if u.used_bytes)
+            free = format_bytes(sum(u.free_bytes for u in self.tiers))
+            return f"{self.outcome}: {format_bytes(self.spilled_bytes)} into {into}, {first.tier.name} is full ({whole}); {free} free"
+        free = f"{format_bytes(self.headroom_bytes)} ({100 * self.headroom_share:.1f} %)"
+        return f"{self.outcome} in {first.tier.name}: {free} free of {whole}"
+
+
+def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
+    """``peak_bytes`` laid into the tiers of ``entry``, each filled before the next one is begun."""
+    if not isinstance(entry, Hardware):
+        raise UsageError(f"verdict takes hardware, got {kind_of(entry)}; memest.hardware_named(name) or memest.budget(size) gives one")
+    whole = asked.whole(peak_bytes)
+    if whole is None:
+        raise UsageError(f"verdict takes a peak in bytes, got {kind_of(peak_bytes)}")
+    peak_bytes = whole
+    if peak_bytes < 0:
+        raise UsageError(f"a peak is not negative, got {peak_bytes}")
+    rest, uses = peak_bytes, []
+    for tier in entry.tiers:
+        used = min(rest, tier.usable_bytes)
+        uses.append(TierUse(tier=tier, used_bytes=used, free_bytes=tier.usable_bytes - used))
+        rest -= used
+    spilled = sum(u.used_bytes for u in uses[1:])
+    outcome: Outcome = "does not fit" if rest else "spills" if spilled else "fits"
+    return Verdict(
+        hardware=entry,
+        peak_bytes=peak_bytes,
+        outcome=claim_on(entry.kind).words(outcome),
+        tiers=tuple(uses),
+        headroom_bytes=uses[0].free_bytes,
+        spilled_bytes=spilled,
+        short_bytes=rest,
+    )
+
+
+def budget(size: str | int) -> Hardware:
+    """A bare limit as hardware of one tier: bytes, or a text such as ``24GiB``. UsageError when it has no unit or holds nothing."""
+    nbytes = asked.budget(size)
+    text = size.strip() if isinstance(size, str) else format_bytes(nbytes)
+    tier = Tier(name="the budget", nbytes=nbytes, usable_bytes=nbytes, basis="as given")
+    return Hardware(name=f"budget {text}", title=f"A budget of {text}", kind="budget", tiers=(tier,), source="as given")
+
+
+def place_of(limit: int | str | Hardware) -> Hardware:
+    """Where something has to fit: hardware as it is, or a budget of bytes or of a text such as ``24GiB``. UsageError for anything else."""
+    return limit if isinstance(limit, Hardware) else budget(limit)
+
+
+def places(names: Iterable[str] = (), limit: str | int | None = None, extra: Iterable[Hardware] = ()) -> tuple[Hardware, ...]:
+    """Every place that is asked for: hardware by name (``extra`` entries before the catalogue's), then the budget."""
+    own = tuple(extra)
+    found = [hardware_named(n, own) for n in names]
+    return (*dict.fromkeys(found), *(() if limit is None else (budget(limit),)))

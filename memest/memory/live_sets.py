@@ -1,0 +1,329 @@
+"""A timeline compiled once and evaluated at any size.
+
+The order of events does not depend on sizes while the comparisons made on the way come out the same. So the step is played once with
+symbolic sizes, and what is left is a small table: for each moment that could be the peak, how many tensors of each distinct size are
+alive (:class:`LiveSets`). A moment is dropped when another has at least as many of everything. Where a library chooses its kernel by
+searching, what the kernel holds is a function of the sizes beside the table (see :mod:`memest.ops.searched`), asked only where the moment
+could be the peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from memest.memory.stream import Event, Storage
+from memest.network.tensor import Spec
+from memest.shown import counted
+from memest.sizes.conditions import Conditions
+from memest.sizes.dims import Dim, Expr, Opaque, expression, linear, plain, recording
+from memest.sizes.remembering import Restated, kept
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EXACT = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The peak of a step: resident bytes, and the most bytes on top of them."""
+
+    resident_bytes: int
+    above_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """A moment that could be the peak: its event's number in the compiled step, phase, layer and operator; ``inner`` is what a sealed
+    kernel holds there on top of the counted tensors (None: nothing)."""
+
+    event: int
+    phase: str
+    layer: str
+    op: str
+    inner: Opaque | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveSets(Restated):
+    """What is alive at each instant that could be the peak, on top of ``resident`` bytes: as bytes (``coefficients`` of ``terms``), and as
+    ``counts`` of tensors of each of the distinct ``sizes``. It holds where the ``conditions`` do."""
+
+    symbols: tuple[str, ...]
+    resident: int | Expr
+    instants: tuple[Instant, ...]
+    terms: tuple[Expr, ...]
+    coefficients: NDArray[Any]
+    """Bytes at each instant without what sealed kernels hold: a column for each of ``terms`` and, last, the constant. Python ints."""
+    conditions: Conditions
+    events: tuple[Event, ...]
+    residents: tuple[Storage, ...] = ()
+    values: Mapping[str, Spec] = field(default_factory=dict)
+    """The compiled step: what is there before it, its events and the values it names, with symbolic sizes."""
+
+    def __repr__(self) -> str:
+        return f"<LiveSets: {counted(len(self.instants), 'moment')}, {counted(len(self.terms), 'term')} of {', '.join(self.symbols)[:40]}>"
+
+    @cached_property
+    def sizes(self) -> tuple[int | Expr, ...]:
+        """The distinct sizes of tensors that are alive at an instant."""
+        return self._counted[0]
+
+    @cached_property
+    def counts(self) -> NDArray[Any]:
+        """How many tensors of ``sizes[j]`` are alive at ``instants[i]``."""
+        return self._counted[1]
+
+    @cached_property
+    def _counted(self) -> tuple[tuple[int | Expr, ...], NDArray[Any]]:
+        import numpy as np
+
+        wanted = {instant.event: i for i, instant in enumerate(self.instants)}
+        alive: dict[int | Expr, int] = {}
+        found: dict[int, dict[int | Expr, int]] = {}
+        for number, step in enumerate(self.events):
+            size = expression(step.storage.nbytes)
+            if not isinstance(size, Opaque):
+                alive[size] = alive.get(size, 0) + (1 if plain(step.delta) > 0 else -1)
+            if number in wanted:
+                found[wanted[number]] = {size: n for size, n in alive.items() if n}
+        index = {size: j for j, size in enumerate(dict.fromkeys(size for row in found.values() for size in row))}
+        counts = np.zeros((len(self.instants), len(index)), dtype=np.int64)
+        for i, row in found.items():
+            for size, n in row.items():
+                counts[i, index[size]] = n
+        return tuple(index), counts
+
+    @cached_property
+    def bounds(self) -> NDArray[Any]:
+        """Like ``coefficients``, with the most a sealed kernel could hold: for instant ``i`` the greatest of the rows ``bounds_at(i)``."""
+        import numpy as np
+
+        rows = [
+            [a + b for a, b in zip(own, self.row(bound), strict=True)]
+            for own, i in zip(self.coefficients.tolist(), self.instants, strict=True)
+            for bound in most(i.inner)
+        ]
+        return np.array(rows, dtype=object).reshape(len(rows), len(self.terms) + 1)
+
+    @cached_property
+    def starts(self) -> NDArray[Any]:
+        """The first row of ``bounds`` of each instant."""
+        import numpy as np
+
+        return np.cumsum([0, *(len(most(i.inner)) for i in self.instants)])[:-1]
+
+    def bounds_at(self, i: int) -> slice:
+        """Where the rows of ``bounds`` of an instant stand."""
+        start = int(self.starts[i])
+        return slice(start, start + len(most(self.instants[i].inner)))
+
+    def row(self, e: int | Expr) -> list[int]:
+        """``e`` as coefficients of ``terms`` and the constant."""
+        terms, constant = linear(e)
+        return [*(terms.get(t, 0) for t in self.terms), constant]
+
+    def at(self, sizes: Mapping[str, int]) -> Summary | None:
+        """The peak at these sizes; None where a condition does not hold (the step would run differently)."""
+        if not self.conditions.hold(sizes):
+            return None
+        import numpy as np
+
+        values = self._values(*(sizes[s] for s in self.symbols))
+
+        column = np.array((*values, 1), dtype=object)
+        resident = int(np.dot(np.array(self.row(self.resident), dtype=object), column))
+        if not self.instants:
+            return Summary(resident, 0)
+        low, high = self._matrices(max(values, default=1))
+        column = column.astype(low.dtype)
+        alive, most = low @ column, np.maximum.reduceat(high @ column, self.starts)
+        best = max((int(alive[i]) for i in self._closed), default=0)
+        for i in self._open[np.argsort(-most[self._open], kind="stable")] if len(self._open) else ():
+            if int(most[i]) <= best:
+                break
+            inner = self.instants[i].inner
+            assert inner is not None
+            best = max(best, int(alive[i]) + inner.evaluate(sizes))
+        return Summary(resident, best)
+
+    def counted(self, sizes: Mapping[str, int]) -> int:
+        """The peak of the counted tensors alone: never more than the peak, and never less at larger sizes."""
+        import numpy as np
+
+        column = np.array((*self._values(*(sizes[s] for s in self.symbols)), 1), dtype=object)
+        resident = int(np.dot(np.array(self.row(self.resident), dtype=object), column))
+        return resident + max((int(n) for n in self.coefficients @ column), default=0)
+
+    def _matrices(self, largest: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """``coefficients`` and ``bounds`` in int64 where that is exact for terms up to ``largest``, else in Python ints."""
+        if largest * self._heaviest < EXACT:
+            return self._fast
+        return self.coefficients, self.bounds
+
+    @cached_property
+    def _heaviest(self) -> int:
+        return int(abs(self.bounds).sum(axis=1).max())
+
+    @cached_property
+    def _fast(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        import numpy as np
+
+        return self.coefficients.astype(np.int64), self.bounds.astype(np.int64)
+
+    @cached_property
+    def _closed(self) -> list[int]:
+        return [n for n, i in enumerate(self.instants) if i.inner is None]
+
+    @cached_property
+    def _open(self) -> NDArray[Any]:
+        import numpy as np
+
+        return np.array([n for n, i in enumerate(self.instants) if i.inner is not None], dtype=np.intp)
+
+    def array_terms(self, sizes: Mapping[str, Any]) -> Sequence[Any]:
+        """``terms`` at columns of sizes."""
+        return self._array_values(*(sizes[s] for s in self.symbols))
+
+    @cached_property
+    def _array_values(self) -> Callable[..., tuple[Any, ...]]:
+        return compile_sizes(self.terms, self.symbols, arrays=True)
+
+    @cached_property
+    def _values(self) -> Callable[..., tuple[int, ...]]:
+        return compile_sizes(self.terms, self.symbols)
+
+
+@kept(1_024)
+def most(inner: Opaque | None) -> tuple[int | Expr, ...]:
+    """Formulas of which the greatest is no less than what a sealed kernel holds (None: nothing)."""
+    if inner is None:
+        return (0,)
+    with recording(None):
+        bounds = inner.function.most(*(Dim(2, a) if isinstance(a, Expr) else a for a in inner.args))  # type: ignore[attr-defined]
+    return tuple(map(expression, bounds))
+
+
+def live_sets(steps: tuple[Event, ...], resident: int | Expr, symbols: tuple[str, ...], conditions: Conditions) -> LiveSets:
+    """The table of a played step, without the moments that cannot be the peak."""
+    import numpy as np
+
+    candidates = list(_candidates(steps))
+    terms = dict.fromkeys(t for _, _, row in candidates for t in row if t is not None)
+    for inner in dict.fromkeys(inner for _, inner, _ in candidates):
+        for bound in most(inner):
+            terms.update(dict.fromkeys(linear(bound)[0]))
+    terms.update(dict.fromkeys(linear(resident)[0]))
+    table = np.array([[row.get(t, 0) for t in (*terms, None)] for _, _, row in candidates], dtype=object)
+    table = table.reshape(len(candidates), len(terms) + 1)
+    keep = undominated(table, [inner for _, inner, _ in candidates])
+    instants = []
+    for i in keep:
+        event, inner, _ = candidates[i]
+        step = steps[event]
+        instants.append(Instant(event=event, phase=step.phase, layer=step.layer, op=step.op, inner=inner))
+    return LiveSets(
+        symbols=symbols,
+        resident=resident,
+        instants=tuple(instants),
+        terms=tuple(terms),
+        coefficients=table[keep],
+        conditions=conditions,
+        events=steps,
+    )
+
+
+Bytes = dict[Expr | None, int]  # coefficients by term; None: the constant
+
+
+def _candidates(steps: Sequence[Event]) -> Iterator[tuple[int, Opaque | None, Bytes]]:
+    """(event, what a sealed kernel holds, bytes of the counted tensors) wherever an allocation is followed by a release."""
+    forms: dict[int | Expr, Bytes] = {}
+    alive: Bytes = {None: 0}
+    rising = False
+    for number, step in enumerate(steps):
+        size = expression(step.storage.nbytes)
+        grows = plain(step.delta) > 0
+        if isinstance(size, Opaque):
+            if grows:
+                yield number, size, dict(alive)
+            rising = False
+            continue
+        if rising and not grows:
+            yield number - 1, None, dict(alive)
+        if size not in forms:
+            terms, constant = linear(size)
+            forms[size] = {None: constant, **{t: n for t, n in terms.items()}}
+        for term, n in forms[size].items():
+            alive[term] = alive.get(term, 0) + (n if grows else -n)
+        rising = grows
+    if rising:
+        yield len(steps) - 1, None, dict(alive)
+
+
+def undominated(table: NDArray[Any], inners: Sequence[Opaque | None]) -> list[int]:
+    """Rows that no other row equals or exceeds in every column; what a sealed kernel holds counts as a column of its own."""
+    import numpy as np
+
+    if len(table) == 0:
+        return []
+    if abs(table).max() < EXACT // table.shape[1]:
+        table = table.astype(np.int64)
+    kept: list[int] = []
+    by_inner: dict[Opaque | None, list[int]] = {}
+    for i in np.argsort(-table.sum(axis=1), kind="stable"):
+        inner = inners[i]
+        rivals = kept if inner is None else by_inner.setdefault(inner, [])
+        if rivals and (table[rivals] >= table[i]).all(axis=1).any():
+            continue
+        kept.append(int(i))
+        if inner is not None:
+            rivals.append(int(i))
+    return sorted(kept)
+
+
+def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes. Shared subexpressions are computed once."""
+    writer = _Writer(symbols)
+    result = "".join(f"{writer.term(s)}, " for s in sizes)
+    source = "\n".join([f"def compute({', '.join(writer.arguments.values())}):", *writer.lines, f"  return ({result})"])
+    namespace: dict[str, Any] = {}
+    if arrays:
+        import numpy as np
+
+        namespace = {"max": np.maximum, "min": np.minimum}
+    exec(compile(source, "<program>", "exec"), namespace)
+    compute: Callable[..., tuple[Any, ...]] = namespace["compute"]
+    return compute
+
+
+class _Writer:
+    """Turns expressions into assignments to temporaries, each distinct one once."""
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.arguments = {name: f"s{i}" for i, name in enumerate(symbols)}
+        self.lines: list[str] = []
+        self._names: dict[Expr, str] = {}
+
+    def term(self, e: Any) -> str:
+        if not isinstance(e, Expr):
+            return repr(int(e))
+        if e.op == "symbol":
+            return self.arguments[str(e.args[0])]
+        known = self._names.get(e)
+        if known is not None:
+            return known
+        body = self._body(e)
+        name = f"t{len(self._names)}"
+        self._names[e] = name
+        self.lines.append(f"  {name} = {body}")
+        return name
+
+    def _body(self, e: Expr) -> str:
+        args = [self.term(a) for a in e.args]
+        if e.op in ("max", "min"):
+            return f"{e.op}({', '.join(args)})"
+        return f"{args[0]} {e.op} {args[1]}"

@@ -1,0 +1,52 @@
+"""What a runtime asks of its allocator: storages with an owner and a reason, and the ordered stream of allocations and releases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from memest.network.tensor import Spec
+from memest.shown import counted
+
+
+class Storage:
+    """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``version`` counts the calls that
+    wrote into it in place."""
+
+    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs", "version")
+
+    def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
+        self.id = ident
+        self.nbytes = nbytes
+        self.category = category
+        self.layer = layer
+        self.op = op
+        self.reason = reason
+        self.refs = 0
+        self.version = 0
+
+
+class Event(NamedTuple):
+    """One allocation (``delta`` > 0) or release (``delta`` < 0)."""
+
+    delta: int
+    storage: Storage
+    phase: str
+    layer: str
+    op: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What is there before a step, and what is asked for and given back during it, in order. ``values`` are the named tensors;
+    ``overwriting`` names the layers that the recipe made write over their input, ``ran_again`` those that ran once more in backward."""
+
+    residents: tuple[Storage, ...]
+    events: tuple[Event, ...]
+    values: Mapping[str, Spec]
+    overwriting: tuple[str, ...] = ()
+    ran_again: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Stream: {counted(len(self.events), 'event')} on top of {counted(len(self.residents), 'resident tensor')}>"

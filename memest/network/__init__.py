@@ -1,0 +1,1 @@
+"""A network as data: tensors, dtypes, the graph of layers."""

@@ -1,0 +1,161 @@
+"""The layer graph: a network as data. Immutable, hashable by content, free of torch.
+
+Names live in one space: inputs, parameters and layer outputs. A layer with one output gives it its own name; with several, they
+are ``name.0``, ``name.1``, … unless ``outputs`` says otherwise. Dims of an input may be symbols (``N``, ``H``): the same graph
+is then estimated at any size. Values die where ``drops`` says: by default after their last reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from memest.errors import UsageError, kind_of
+from memest.shown import counted, short
+from memest.sizes.dims import Expr, Guard
+from memest.sizes.remembering import Memo
+
+Items = tuple[tuple[str, Any], ...]
+Reference = str | None | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A tensor the caller gives: its dims (ints, or expressions of symbols), dtype and memory format."""
+
+    name: str
+    shape: tuple[int | Expr, ...]
+    dtype: str = "float32"
+    layout: str = "contiguous"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A tensor the network owns. A buffer is one that is never trained."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    trainable: bool = True
+    buffer: bool = False
+    layout: str = "contiguous"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
+    for a call under ``torch.no_grad()``; calls in a row with one ``checkpoint`` are what a call of ``torch.utils.checkpoint`` wraps."""
+
+    name: str
+    op: str
+    tensors: tuple[Reference, ...]
+    attributes: Items = ()
+    outputs: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
+    grad: bool = True
+    checkpoint: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every name it reads, in order."""
+        names: list[str] = []
+        for t in self.tensors:
+            if isinstance(t, str):
+                names.append(t)
+            elif t is not None:
+                names.extend(t)
+        return tuple(names)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """The layers number ``start`` up to ``end`` (not included) of a graph: a call of ``torch.utils.checkpoint.checkpoint`` wraps them."""
+
+    start: int
+    end: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
+    differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
+    pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
+    is the release whose modules it was recorded from (None: it was not recorded)."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    parameters: tuple[Parameter, ...]
+    layers: tuple[Layer, ...]
+    outputs: tuple[str, ...]
+    inference: Graph | None = None
+    guards: tuple[Guard, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    torch: str | None = None
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
+
+    def __repr__(self) -> str:
+        parts = counted(len(self.inputs), "input"), counted(len(self.layers), "layer"), counted(len(self.parameters), "parameter")
+        return f"<Graph {short(self.name)}: {', '.join(parts)}>"
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The runs of layers that the network itself checkpoints, in order."""
+        found: list[Segment] = []
+        for i, layer in enumerate(self.layers):
+            if layer.checkpoint is None:
+                continue
+            if found and found[-1].end == i and found[-1].name == layer.checkpoint:
+                found[-1] = replace(found[-1], end=i + 1)
+            else:
+                found.append(Segment(i, i + 1, layer.checkpoint))
+        return tuple(found)
+
+    def with_(self, **changes: Any) -> Graph:
+        """The same graph with some fields changed."""
+        return replace(self, memo=Memo(), **changes)
+
+
+def default_drops(
+    layers: Iterable[Layer], outputs: Iterable[str], permanent: Iterable[str], held: Iterable[tuple[str, int]] = ()
+) -> tuple[Layer, ...]:
+    """``layers`` with ``drops`` set so that each value dies after its last reader (at once when nobody reads it), or after the layer
+    number that ``held`` gives for it, whichever is later."""
+    layers = tuple(layers)
+    last: dict[str, int] = {}
+    for i, layer in enumerate(layers):
+        for name in (*layer.outputs, *layer.reads):
+            last[name] = i
+    for name, i in held:
+        last[name] = max(last.get(name, i), i)
+    for name in (*outputs, *permanent):
+        last.pop(name, None)
+    dying: dict[int, list[str]] = {}
+    for name, i in last.items():
+        dying.setdefault(i, []).append(name)
+    return tuple(replace(layer, drops=tuple(dying.get(i, ()))) for i, layer in enumerate(layers))
+
+
+def attribute_items(attributes: Mapping[str, Any]) -> Items:
+    """A mapping as hashable items (lists become tuples)."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+    return tuple((name, frozen(value)) for name, value in attributes.items())
+
+
+def as_graph(value: Any, who: str) -> Graph:
+    """``value`` itself when it is a graph; UsageError says how to come by one."""
+    if isinstance(value, Graph):
+        return value
+    kind = kind_of(value)
+    if kind.startswith("a torch module"):
+        way = "memest.from_torch(module, example_shape) gives one"
+    elif isinstance(value, str):
+        way = "memest.model(name) or memest.load(path) gives one"
+    else:
+        way = "memest.model, memest.load and memest.from_torch give one"
+    raise UsageError(f"{who} takes a graph, got {kind}; {way}")

@@ -1,0 +1,1 @@
+"""What the families share of ATen: iterators, copies, reductions, products, views."""

@@ -1,0 +1,385 @@
+"""Activations: what is kept is the output where the derivative can be written with it (relu, sigmoid), else the input (silu, gelu).
+
+In place, the ones that need their input keep a copy of it (``silu_``, ``hardswish_``, ``relu6_``: no memory is saved), unless their
+derivative has a form on the result (``leaky_relu_``, ``elu_``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from memest.errors import ShapeError
+from memest.ops.aten.kernels import clone, contiguous, elementwise, empty_like, refuse_dtypes, scalar, sum_to, wants
+from memest.ops.composite import Caller, Composite
+from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Operator, choice, flag, integer, number, optional
+from memest.ops.tape import Tape, Tensor
+
+Saved = dict[str, Any]
+Grads = list[Tensor | None]
+
+_INPLACE = Attribute(name="inplace", default=False, check=flag)
+_SHAPES: tuple[tuple[tuple[int, ...], str], ...] = (((2, 3, 4), "contiguous"), ((2, 3, 4, 5), "channels_last"))
+
+
+def _numbers(**defaults: float) -> tuple[Attribute, ...]:
+    return tuple(Attribute(name=name, default=default, check=number) for name, default in defaults.items())
+
+
+def _examples(attributes: Mapping[str, Any], inplace: bool) -> tuple[Example, ...]:
+    plain = [Example(shapes=(shape,), attributes=attributes, layout=layout) for shape, layout in _SHAPES]
+    if inplace:
+        plain.append(Example(shapes=(_SHAPES[0][0],), attributes={**attributes, "inplace": True}))
+    return tuple(plain)
+
+
+# pointwise: one kernel forward, one backward -----------------------------------------------------------------------------
+
+
+def _keep_result(k: Tape, input: Tensor, *, inplace: bool = False, **_: Any) -> Tensor:
+    out = input if inplace else elementwise(k, input)
+    k.save(result=out)
+    return out
+
+
+def _keep_input(k: Tape, input: Tensor, *, inplace: bool = False, **_: Any) -> Tensor:
+    if inplace:
+        if k.grad_enabled:
+            k.save(input=clone(k, input))
+        return input
+    k.save(input=input)
+    return elementwise(k, input)
+
+
+def _keep_input_or_result(k: Tape, input: Tensor, *, inplace: bool, **_: Any) -> Tensor:
+    if inplace:
+        k.save(result=input)
+        return input
+    k.save(input=input)
+    return elementwise(k, input)
+
+
+def _grad_first(k: Tape, saved: Saved, grads: Grads, **_: Any) -> Grads:
+    """One kernel on (grad, kept): the first operand decides how an ambiguous output lies."""
+    (grad,) = grads
+    assert grad is not None
+    (kept,) = saved.values()
+    return [elementwise(k, grad, kept)]
+
+
+def _kept_first(k: Tape, saved: Saved, grads: Grads, **_: Any) -> Grads:
+    """One kernel on (kept, grad): threshold_backward, leaky_relu_backward."""
+    (grad,) = grads
+    assert grad is not None
+    (kept,) = saved.values()
+    return [elementwise(k, kept, grad)]
+
+
+def _gelu_backward(k: Tape, saved: Saved, grads: Grads, *, approximate: str) -> Grads:
+    """A dense float32 input goes through oneDNN, which wants the gradient to lie as the input does."""
+    (grad,) = grads
+    assert grad is not None
+    input = saved["input"]
+    out = elementwise(k, grad, input)
+    if approximate == "none" and input.dtype == "float32" and input.is_contiguous and input.numel > 1 and not grad.is_contiguous:
+        k.free(k.scratch(grad.nbytes))
+    return [out]
+
+
+_FORWARDS = {"input": _keep_input, "result": _keep_result, "input or result": _keep_input_or_result}
+
+
+def _pointwise(
+    name: str,
+    keeps: str,
+    derivative: str,
+    *,
+    inplace: bool = True,
+    attributes: tuple[Attribute, ...] = (),
+    example: Mapping[str, Any] | None = None,
+    torch: str = "",
+    backward: Backward = _grad_first,
+) -> Operator:
+    """A row of an activation that is one elementwise kernel each way; ``keeps`` says what of it autograd saves."""
+    return Operator(
+        name=name,
+        torch=torch or f"torch.nn.functional.{name}",
+        roles=("input",),
+        attributes=(*attributes, _INPLACE) if inplace else attributes,
+        forward=_FORWARDS[keeps],
+        saves=tuple(keeps.split(" or ")),
+        backward=backward,
+        examples=_examples(example or {}, inplace),
+        source=f"derivatives.yaml: {derivative}; aten/src/ATen/native/Activation.cpp",
+    )
+
+
+_POINTWISE = (
+    _pointwise("relu", "result", "relu", backward=_kept_first),
+    _pointwise("relu6", "input", "hardtanh"),
+    _pointwise("hardtanh", "input", "hardtanh", attributes=_numbers(min_val=-1.0, max_val=1.0)),
+    _pointwise("leaky_relu", "input or result", "leaky_relu, leaky_relu_", attributes=_numbers(negative_slope=0.01), backward=_kept_first),
+    _pointwise("elu", "input or result", "elu, elu_", attributes=_numbers(alpha=1.0)),
+    _pointwise("selu", "input or result", "elu, elu_"),
+    _pointwise("celu", "input or result", "celu, celu_", attributes=_numbers(alpha=1.0)),
+    _pointwise(
+        "gelu",
+        "input",
+        "gelu",
+        inplace=False,
+        attributes=(Attribute(name="approximate", default="none", check=choice("none", "tanh")),),
+        backward=_gelu_backward,
+    ),
+    _pointwise("silu", "input", "silu"),
+    _pointwise("mish", "input", "mish"),
+    _pointwise("hardswish", "input", "hardswish"),
+    _pointwise("hardsigmoid", "input", "hardsigmoid"),
+    _pointwise("sigmoid", "result", "sigmoid", torch="torch.sigmoid"),
+    _pointwise("tanh", "result", "tanh", torch="torch.tanh"),
+    _pointwise("softplus", "input", "softplus", inplace=False, attributes=_numbers(beta=1.0, threshold=20.0)),
+    _pointwise(
+        "threshold",
+        "input",
+        "threshold",
+        attributes=_numbers(threshold=REQUIRED, value=REQUIRED),
+        example={"threshold": 0.1, "value": 0.2},
+        backward=_kept_first,
+    ),
+    _pointwise("hardshrink", "input", "hardshrink", inplace=False, attributes=_numbers(lambd=0.5)),
+    _pointwise("softshrink", "input", "softshrink", inplace=False, attributes=_numbers(lambd=0.5)),
+)
+
+
+# log-sigmoid, prelu, rrelu, glu ------------------------------------------------------------------------------------------
+
+
+def _drop_copy(k: Tape, t: Tensor) -> None:
+    """``t.contiguous()`` as a local of the kernel."""
+    dense = contiguous(k, t)
+    k.free(None if dense is t else dense)
+
+
+def _logsigmoid(k: Tape, input: Tensor) -> Tensor:
+    out, buffer = k.empty(input.shape, input.dtype), k.empty(input.shape, input.dtype)
+    _drop_copy(k, input)
+    k.save(input=input, buffer=buffer)
+    return out
+
+
+def _logsigmoid_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    (grad,) = grads
+    assert grad is not None
+    return [empty_like(k, grad)]
+
+
+def _prelu(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.numel not in (1, channels):
+        raise ShapeError(f"prelu of {channels} channels needs 1 weight or {channels}, got shape {list(weight.shape)}")
+    k.save(input=input, weight=weight)
+    k.note(aligned=(1, weight.numel, *(1,) * (input.ndim - 2)) if input.ndim > 1 else weight.shape)
+    return empty_like(k, input)
+
+
+def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    """Both gradients come from one kernel and have the input's shape; the weight's is summed where somebody wants it."""
+    (grad,) = grads
+    assert grad is not None
+    operands = (saved["input"], k.view(saved["weight"], saved["aligned"]), grad)
+    for_input, for_weight = elementwise(k, *operands), elementwise(k, *operands)
+    if for_weight.shape == saved["aligned"]:
+        return [for_input, k.view(for_weight, saved["weight"].shape)]
+    if not wants(k, 1):
+        return [for_input, None]
+    if not wants(k, 0):
+        k.free(for_input)
+    summed = sum_to(k, for_weight, saved["aligned"])
+    k.free(for_weight)
+    return [for_input, k.alias(summed, saved["weight"].shape)]
+
+
+def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
+    noise = k.empty(input.shape, input.dtype)
+    k.save(noise=noise, **({} if inplace else {"input": input}))
+    out = input if inplace else k.empty(input.shape, input.dtype)
+    if training:
+        refuse_dtypes("rrelu with noise", input, ("float16",))
+        copies = [t for t in (contiguous(k, input), contiguous(k, out) if inplace else out) if t is not input and t is not out]
+        k.free(*copies)
+    else:
+        _mean_slope(k)
+    if inplace:
+        k.save(result=out)
+    return out
+
+
+def _mean_slope(k: Tape) -> None:
+    """``(lower + upper) / 2`` on 0-dim tensors of float64; the 2 is wrapped as an integer and cast."""
+    lower, upper = scalar(k, 0.125), scalar(k, 0.333)
+    total = k.empty((), "float64")
+    two = scalar(k, 2)
+    cast, slope = k.empty((), "float64"), k.empty((), "float64")
+    k.free(cast, two, slope, total, upper, lower)
+
+
+def _rrelu_backward(k: Tape, saved: Saved, grads: Grads, *, lower: float, upper: float, training: bool, inplace: bool) -> Grads:
+    (grad,) = grads
+    assert grad is not None
+    if training and upper - lower > 1e-6:
+        return [elementwise(k, saved["noise"], grad)]
+    return [elementwise(k, saved["result" if inplace else "input"], grad)]
+
+
+def _glu(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+    d = _dim("glu", input, dim)
+    if input.shape[d] % 2:
+        raise ShapeError(f"glu halves dim {dim}, which has {input.shape[d]} elements, an odd number")
+    k.save(input=input)
+    half = k.view(input, (*input.shape[:d], input.shape[d] // 2, *input.shape[d + 1 :]), input.strides)
+    return elementwise(k, half, half)
+
+
+def _glu_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
+    return [k.empty(saved["input"].shape, saved["input"].dtype)]
+
+
+def _dim(op: str, t: Tensor, dim: int) -> int:
+    """``dim`` counted from the front."""
+    ndim = max(t.ndim, 1)
+    if not -ndim <= dim < ndim:
+        raise ShapeError(f"{op} over dim {dim} needs that many dims, got shape {list(t.shape)}")
+    return dim % ndim
+
+
+# softmax -----------------------------------------------------------------------------------------------------------------
+
+
+def _softmax(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+    _dim("softmax", input, dim)
+    out = k.empty(input.shape, input.dtype)
+    _drop_copy(k, input)
+    k.save(result=out)
+    return out
+
+
+def _softmax_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
+    (grad,) = grads
+    assert grad is not None
+    out = k.empty(grad.shape, grad.dtype)
+    _drop_copy(k, grad)
+    return [out]
+
+
+def _softmax_row(name: str) -> Operator:
+    return Operator(
+        name=name,
+        torch=f"torch.nn.functional.{name}",
+        roles=("input",),
+        attributes=(Attribute(name="dim", default=REQUIRED, check=integer),),
+        forward=_softmax,
+        saves=("result",),
+        backward=_softmax_backward,
+        examples=(
+            Example(shapes=((4, 5),), attributes={"dim": 1}),
+            Example(shapes=((2, 3, 4, 5),), attributes={"dim": 1}, layout="channels_last"),
+            Example(shapes=((2, 3, 4, 5),), attributes={"dim": -1}),
+        ),
+        source=f"derivatives.yaml: _{name}; aten/src/ATen/native/SoftMax.cpp",
+    )
+
+
+# composites --------------------------------------------------------------------------------------------------------------
+
+
+def _softsign(c: Caller, input: Any) -> Any:
+    size = c.call("abs", input)
+    shifted = c.call("add", size, None, value=1)
+    c.drop(size)
+    return c.call("div", input, shifted)
+
+
+def _tanhshrink(c: Caller, input: Any) -> Any:
+    return c.call("sub", input, c.call("tanh", input))
+
+
+def _softmin(c: Caller, input: Any, *, dim: int) -> Any:
+    return c.call("softmax", c.call("neg", input), dim=dim)
+
+
+_RRELU = (*_numbers(lower=1.0 / 8, upper=1.0 / 3), Attribute(name="training", default=None, check=optional(flag)), _INPLACE)
+
+ROWS = (
+    *_POINTWISE,
+    Operator(
+        name="logsigmoid",
+        torch="torch.nn.functional.logsigmoid",
+        roles=("input",),
+        attributes=(),
+        forward=_logsigmoid,
+        saves=("input", "buffer"),
+        backward=_logsigmoid_backward,
+        examples=_examples({}, False),
+        source="derivatives.yaml: log_sigmoid_forward; aten/src/ATen/native/Activation.cpp",
+    ),
+    Operator(
+        name="prelu",
+        torch="torch.nn.functional.prelu",
+        roles=("input", "weight"),
+        attributes=(),
+        forward=_prelu,
+        saves=("input", "weight"),
+        backward=_prelu_backward,
+        examples=(
+            Example(shapes=((2, 3, 4, 5), (3,)), attributes={}),
+            Example(shapes=((2, 3, 4, 5), (1,)), attributes={}, layout="channels_last"),
+            Example(shapes=((6,), (1,)), attributes={}, frozen=(0,)),
+        ),
+        source="derivatives.yaml: _prelu_kernel; aten/src/ATen/native/Activation.cpp (prelu reshapes the weight first)",
+    ),
+    Operator(
+        name="rrelu",
+        torch="torch.nn.functional.rrelu",
+        roles=("input",),
+        attributes=_RRELU,
+        forward=_rrelu,
+        saves=("noise", "input", "result"),
+        backward=_rrelu_backward,
+        examples=(*_examples({"training": True}, True), *_examples({"training": False}, True)),
+        source="derivatives.yaml: rrelu_with_noise; aten/src/ATen/native/Activation.cpp",
+    ),
+    Operator(
+        name="glu",
+        torch="torch.nn.functional.glu",
+        roles=("input",),
+        attributes=(Attribute(name="dim", default=-1, check=integer),),
+        forward=_glu,
+        saves=("input",),
+        backward=_glu_backward,
+        examples=(
+            Example(shapes=((2, 6),), attributes={}),
+            Example(shapes=((2, 4, 3, 5),), attributes={"dim": 1}, layout="channels_last"),
+        ),
+        source="derivatives.yaml: glu; aten/src/ATen/native/GatedLinearUnit.cpp",
+    ),
+    _softmax_row("softmax"),
+    _softmax_row("log_softmax"),
+)
+
+
+def _composite(name: str, compose: Any, attributes: tuple[Attribute, ...] = (), example: Mapping[str, Any] | None = None) -> Composite:
+    return Composite(
+        name=name,
+        torch=f"torch.nn.functional.{name}",
+        roles=("input",),
+        attributes=attributes,
+        compose=compose,
+        examples=_examples(example or {}, False),
+        source=f"torch/nn/functional.py ({name})",
+    )
+
+
+COMPOSITE_ROWS = (
+    _composite("softsign", _softsign),
+    _composite("tanhshrink", _tanhshrink),
+    _composite("softmin", _softmin, (Attribute(name="dim", default=REQUIRED, check=integer),), {"dim": 1}),
+)

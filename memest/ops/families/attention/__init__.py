@@ -1,0 +1,1 @@
+"""Attention: the fused kernel, its products, and attention of several heads."""

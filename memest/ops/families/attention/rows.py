@@ -1,0 +1,317 @@
+"""Scaled dot product attention: the fused ("flash") kernel where it can be used, else the same in single operators.
+
+The fused kernel works through blocks of queries and keys, with a buffer for each thread, and keeps one number a query for backward.
+
+Sources: aten/src/ATen/native/transformers/attention.cpp, sdp_utils_cpp.h (when the fused kernel is chosen),
+native/cpu/FlashAttentionKernel.cpp (buffers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from memest.errors import ShapeError
+from memest.machines.cpu import Cpu
+from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE
+from memest.network.tensor import Shape, Spec
+from memest.ops.aten.kernels import contiguous, empty_like, iterator_strides, transpose
+from memest.ops.composite import Caller, Composite
+from memest.ops.families.attention.products import MOST_ROWS, computes, most_of_products, products_of_blocks
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional, text
+from memest.ops.searched import sealed
+from memest.ops.tape import Tape, Tensor
+
+Saved = dict[str, Any]
+Grads = Sequence[Tensor | None]
+KEYS_IN_BLOCK = 512
+FUSED_DTYPES = FLOATING
+
+
+# the fused kernel ------------------------------------------------------------------------------------------------------
+
+
+def _accumulate_dtype(dtype: str) -> str:
+    return "float32" if dtype in HALVES else dtype
+
+
+def _block(queries: int, keys: int) -> tuple[int, int]:
+    """Queries and keys a thread works on at once."""
+    rows = 256 if queries >= 768 else 64 if queries >= 192 else 32
+    return min(rows, queries), min(KEYS_IN_BLOCK, keys)
+
+
+def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, scale: float | None) -> Tensor:
+    batch, heads, queries, size = query.shape
+    accumulate = _accumulate_dtype(query.dtype)
+    out = empty_like(k, query)
+    logsumexp = k.empty((batch, queries, heads), accumulate)
+    copies = [contiguous(k, transpose(k, t, 1, 2)) for t in (query, key, value) if t.strides[-1] != 1]
+    mask = _spread_mask(k, attn_mask, query, key)
+    rows, cols = _block(queries, key.shape[2])
+    buffer = k.empty((k.cpu.threads, rows * cols + 2 * rows + rows * size), accumulate)
+    reduced = k.empty((k.cpu.threads, rows, cols), query.dtype) if query.dtype in HALVES else None
+    k.free(reduced, buffer, mask, *reversed(copies))
+    k.note(has_mask=attn_mask is not None)
+    k.save(query=query, key=key, value=value, attn_mask=attn_mask, output=out, logsumexp=logsumexp)
+    return out
+
+
+def _spread_mask(k: Tape, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
+    """``reshape_attn_mask_to_4d``: a view, unless the last dim has an odd stride."""
+    if mask is None or mask.shape[-1] == 1 or mask.strides[-1] in (0, 1):
+        return None
+    batch, heads = (mask.shape[0], mask.shape[1]) if mask.ndim == 4 else (1, 1)
+    return k.empty((batch, heads, query.shape[2], key.shape[2]), mask.dtype)
+
+
+def _flash_backward(k: Tape, saved: Saved, grads: Grads, *, scale: float | None) -> list[Tensor | None]:
+    """All three gradients are made, wanted or not, and lie as (batch, length, heads, size)."""
+    (grad,) = grads
+    assert grad is not None
+    operands = (grad, saved["query"], saved["key"], saved["value"], saved.get("attn_mask"))
+    scaled = saved["query"].shape[3] != 1 if scale is None else scale != 1
+    if computes(k.cpu, saved["query"].dtype):
+        made = sealed(k, "flash_attention_backward", _flash_gradients, _most_of_gradients, operands, scaled=scaled)
+    else:
+        made = _flash_gradients(k, *operands, scaled=scaled)
+    gradients: list[Tensor | None] = [k.alias(t, turned.shape, turned.strides) for t in made for turned in (transpose(k, t, 1, 2),)]
+    return [*gradients, None] if saved["has_mask"] else gradients
+
+
+def _flash_gradients(
+    k: Tape, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaled: bool
+) -> list[Tensor]:
+    """What the kernel makes, and what its threads hold while it does. Of the threads' row sums torch's profiler sees those of the calling
+    thread."""
+    made = [k.empty(transpose(k, t, 1, 2).shape, t.dtype) for t in (query, key, value)]
+    above = contiguous(k, transpose(k, grad, 1, 2))
+    copies = [contiguous(k, transpose(k, t, 1, 2)) for t in (query, key, value) if t.strides[-1] != 1]
+    spread = _spread_mask(k, mask, query, key)
+    rows, cols = _block(query.shape[2], key.shape[2])
+    accumulate = _accumulate_dtype(query.dtype)
+    buffer = k.empty((k.cpu.threads, 2 * rows * cols), accumulate)
+    reduced = k.empty((k.cpu.threads, 2 * rows * cols), query.dtype) if query.dtype in HALVES else None
+    sums = k.empty((rows,), accumulate)
+    if computes(k.cpu, query.dtype):
+        products_of_blocks(k, query, key, (rows, cols), scaled)
+    k.free(sums, reduced, buffer, spread, *reversed(copies), above)
+    return made
+
+
+def _most_of_gradients(cpu: Cpu, grad: Spec, query: Spec, key: Spec, value: Spec, mask: Spec | None, *, scaled: bool) -> tuple[Any, ...]:
+    """No fewer bytes than that: gradients and copies of everything, a mask for every score, buffers of the largest blocks."""
+    given = sum(prod(t.shape) * ITEMSIZE[t.dtype] for t in (grad, query, key, value))
+    scores = prod(query.shape[:3]) * key.shape[2] * ITEMSIZE[mask.dtype] if mask is not None else 0
+    buffers = cpu.threads * 2 * MOST_ROWS * KEYS_IN_BLOCK * (4 + 2) + 4 * MOST_ROWS
+    return (2 * given + scores + buffers + most_of_products(cpu, query.shape[3]),)
+
+
+def _can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, enable_gqa: bool) -> bool:
+    """``use_flash_attention_cpp``."""
+    q, k, v = query.shape, key.shape, value.shape
+    if dropout_p > 0 or not len(q) == len(k) == len(v) == 4 or query.spec.dtype not in FUSED_DTYPES:
+        return False
+    if not (q[0] == k[0] == v[0] and q[3] == k[3] == v[3]) or 0 in (q[2], k[2], q[3]):
+        return False
+    if not _heads_fit(q[1], k[1], v[1], enable_gqa):
+        return False
+    if q[3] != 1 and any(t.spec.strides[-1] != 1 for t in (query, key, value)):
+        return False
+    return mask is None or _mask_fits(mask, (q[0], q[1], q[2], k[2]))
+
+
+def _heads_fit(query: int, key: int, value: int, enable_gqa: bool) -> bool:
+    return key == value and (query % key == 0 if enable_gqa else query == key)
+
+
+def _mask_fits(mask: Any, wanted: Shape) -> bool:
+    if mask.requires_grad or len(mask.shape) not in (2, 4):
+        return False
+    return all(n in (1, w) for n, w in zip(mask.shape, wanted[-len(mask.shape) :], strict=True))
+
+
+# the same in single operators ------------------------------------------------------------------------------------------
+
+
+def _additive_mask(k: Tape, mask: Tensor, *, dtype: str) -> Tensor:
+    """``convert_boolean_attn_mask``: 0 where attention may look, else minus infinity."""
+    numbers = [k.empty((), dtype), k.empty((), dtype)]
+    out = k.empty(mask.shape, dtype, iterator_strides(mask.shape, (mask,)))
+    k.free(*reversed(numbers))
+    return out
+
+
+def _causal_mask(k: Tape, input: Tensor, *, rows: int, cols: int) -> Tensor:
+    """A triangle of ones as an additive mask."""
+    full = k.empty((rows, cols), "bool")
+    triangle = k.empty((rows, cols), "bool")
+    k.free(full)
+    out = _additive_mask(k, triangle, dtype=input.dtype)
+    k.free(triangle)
+    return out
+
+
+def _safe_softmax(k: Tape, input: Tensor) -> Tensor:
+    """A softmax whose fully masked rows are zero: where they are is found in two steps."""
+    out = k.empty(input.shape, input.dtype)
+    _drop_copy(k, input)
+    masked = k.empty(input.shape, "bool", iterator_strides(input.shape, (input,)))
+    rows = k.empty((*input.shape[:-1], 1), "bool")
+    zero = k.empty((), input.dtype)
+    k.free(zero, rows, masked)
+    k.save(result=out)
+    return out
+
+
+def _drop_copy(k: Tape, t: Tensor) -> None:
+    dense = contiguous(k, t)
+    k.free(None if dense is t else dense)
+
+
+def _safe_softmax_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
+    (grad,) = grads
+    assert grad is not None
+    out = k.empty(grad.shape, grad.dtype)
+    _drop_copy(k, grad)
+    return [out]
+
+
+def _attention(
+    c: Caller,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any,
+    *,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Any:
+    _check(query, key, value, attn_mask, is_causal)
+    fused = _can_fuse(query, key, value, attn_mask, dropout_p, enable_gqa)
+    if attn_mask is not None and attn_mask.spec.dtype == "bool":
+        attn_mask = c.call("_additive_mask", attn_mask, dtype=query.spec.dtype)
+    if fused:
+        return c.call("_flash_attention", query, key, value, attn_mask, scale=scale)
+    return _math(c, query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+
+
+def _check(query: Any, key: Any, value: Any, mask: Any, is_causal: bool) -> None:
+    q, k, v = query.shape, key.shape, value.shape
+    if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
+        raise ShapeError(f"query {list(q)}, key {list(k)} and value {list(v)} differ in size or length")
+    if mask is not None and is_causal:
+        raise ShapeError("attention takes a mask or is_causal, not both")
+
+
+def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: float, is_causal: bool, enable_gqa: bool) -> Any:
+    """``_scaled_dot_product_attention_math``: query and key are scaled by the root of the factor each. Half types are computed in
+    float32; the weights, which nobody gets, are converted back with the result."""
+    dtype = query.spec.dtype
+    if dtype in HALVES:
+        query, key, value = (c.call("to", t, dtype="float32") for t in (query, key, value))
+    scaled = c.call("mul.Scalar", query, value=0.5)
+    if is_causal:
+        mask = c.call("_causal_mask", scaled, rows=query.shape[-2], cols=key.shape[-2])
+    if enable_gqa and not query.shape[-3] == key.shape[-3] == value.shape[-3]:
+        key, value = (c.call("repeat_interleave", t, repeats=query.shape[-3] // t.shape[-3], dim=-3) for t in (key, value))
+    turned = c.call("mul.Scalar", c.call("transpose", key, dim0=-2, dim1=-1), value=0.5)
+    scores = c.call("matmul", scaled, turned)
+    c.drop(turned)
+    if mask is not None:
+        c.drop(c.call("add", scores, mask, inplace=True))
+    weights = c.call("_safe_softmax", scores)
+    c.drop(scores)
+    if dropout_p > 0:
+        kept, weights = weights, c.call("dropout", weights, p=dropout_p, training=True)
+        c.drop(kept)
+    if dtype not in HALVES:
+        return c.call("matmul", weights, value)
+    c.call("to", weights, dtype=dtype)
+    return c.call("to", c.call("matmul", weights, value), dtype=dtype)
+
+
+SCALE = Attribute(name="scale", default=None, check=optional(number))
+QUERY_KEY_VALUE = ("query", "key", "value", "attn_mask?")
+LONG = ((1, 3, 70, 32), (1, 3, 530, 32), (1, 3, 530, 32))  # several blocks
+HEADS = ((2, 3, 10, 16), (2, 3, 12, 16), (2, 3, 12, 16))
+SOURCE = "aten/src/ATen/native/transformers/attention.cpp"
+
+ROWS = (
+    Operator(
+        name="_flash_attention",
+        torch="validation.adapters.flash_attention",
+        roles=QUERY_KEY_VALUE,
+        attributes=(SCALE,),
+        forward=_flash,
+        saves=("query", "key", "value", "attn_mask", "output", "logsumexp"),
+        backward=_flash_backward,
+        examples=(
+            Example(shapes=(*HEADS, None), attributes={}),
+            Example(shapes=(*HEADS, (10, 12)), attributes={"scale": 1.0}, frozen=(3,)),
+            Example(shapes=(*LONG, None), attributes={}, dtypes=("bfloat16",) * 3),
+            Example(shapes=(*LONG, (70, 530)), attributes={"scale": 1.0}, dtypes=("bfloat16",) * 4, frozen=(3,)),
+        ),
+        source=f"derivatives.yaml: _scaled_dot_product_flash_attention_for_cpu; {SOURCE}, native/cpu/FlashAttentionKernel.cpp",
+    ),
+    Operator(
+        name="_additive_mask",
+        torch="validation.adapters.additive_mask",
+        roles=("mask",),
+        attributes=(Attribute(name="dtype", default="float32", check=text),),
+        forward=_additive_mask,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=((10, 12),), attributes={}, dtypes=("bool",)),),
+        source=f"{SOURCE} (convert_boolean_attn_mask)",
+    ),
+    Operator(
+        name="_causal_mask",
+        torch="validation.adapters.causal_mask",
+        roles=("input",),
+        attributes=(Attribute(name="rows", default=REQUIRED, check=integer), Attribute(name="cols", default=REQUIRED, check=integer)),
+        forward=_causal_mask,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=((2, 10, 12),), attributes={"rows": 10, "cols": 11}, frozen=(0,)),),
+        source=f"{SOURCE} (_scaled_dot_product_attention_math)",
+    ),
+    Operator(
+        name="_safe_softmax",
+        torch="validation.adapters.safe_softmax",
+        roles=("input",),
+        attributes=(),
+        forward=_safe_softmax,
+        saves=("result",),
+        backward=_safe_softmax_backward,
+        examples=(Example(shapes=((2, 3, 4, 5),), attributes={}),),
+        source=f"derivatives.yaml: _safe_softmax; {SOURCE}",
+    ),
+)
+
+COMPOSITE_ROWS = (
+    Composite(
+        name="scaled_dot_product_attention",
+        torch="torch.nn.functional.scaled_dot_product_attention",
+        roles=QUERY_KEY_VALUE,
+        attributes=(
+            Attribute(name="dropout_p", default=0.0, check=number),
+            Attribute(name="is_causal", default=False, check=flag),
+            SCALE,
+            Attribute(name="enable_gqa", default=False, check=flag),
+        ),
+        compose=_attention,
+        examples=(
+            Example(shapes=(*HEADS, None), attributes={}),
+            Example(shapes=(*HEADS, (10, 12)), attributes={}, dtypes=("float32", "float32", "float32", "bool")),
+            Example(shapes=((2, 3, 10, 16), (2, 3, 12, 16), (2, 3, 12, 8), None), attributes={}),
+            Example(shapes=(*HEADS, (10, 12)), attributes={}),
+            Example(shapes=(*HEADS, None), attributes={"dropout_p": 0.1}),
+            Example(shapes=((2, 3, 10, 16),) * 3 + (None,), attributes={"is_causal": True, "dropout_p": 0.1}),
+        ),
+        source=f"{SOURCE}, sdp_utils_cpp.h",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Convolutions: the row, its geometry, its kernels in oneDNN and in ATen."""

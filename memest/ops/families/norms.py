@@ -1,0 +1,154 @@
+"""Norms and what divides by them; log-sum-exp. Input and result are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from memest.errors import ShapeError, UnsupportedError
+from memest.ops.aten.kernels import (
+    elementwise,
+    incoming,
+    reduce_into,
+    sum_into,
+    with_number,
+)
+from memest.ops.aten.views import (
+    dim_or_dims,
+    reduced_dims,
+    reduction_shape,
+    restored,
+)
+from memest.ops.composite import Caller, Composite
+from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number
+from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import DERIVED, row
+
+Saved = dict[str, Any]
+Grads = Sequence[Tensor | None]
+
+
+def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool) -> Tensor:
+    if ord not in (1, 2):
+        raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
+    out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
+    k.save(input=input, result=out)
+    return out
+
+
+def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0); order 1: grad * self.sgn()."""
+    input: Tensor = saved["input"]
+    grad = restored(k, incoming(grads), dim, keepdim, input.ndim)
+    norm = restored(k, saved["result"], dim, keepdim, input.ndim)
+    if ord == 1:
+        return [elementwise(k, elementwise(k, input), grad)]
+    unit = elementwise(k, input, norm)
+    with_number(k, norm, 0, "bool")
+    return [elementwise(k, grad, unit)]
+
+
+def _logsumexp(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    k.save(input=input)
+    most = k.empty(reduction_shape(input, dim, True), input.dtype)
+    reduce_into(k, input, most)
+    magnitude = elementwise(k, most)
+    k.free(with_number(k, magnitude, 1.0, "bool"), magnitude)
+    shifted = elementwise(k, input, most)
+    out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
+    sum_into(k, shifted, out, reduced_dims(dim, shifted.ndim))
+    k.save(result=out)
+    return out
+
+
+def _logsumexp_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
+    """grad * (self - result).exp()."""
+    input: Tensor = saved["input"]
+    grad = restored(k, incoming(grads), dim, keepdim, input.ndim)
+    result = restored(k, saved["result"], dim, keepdim, input.ndim)
+    return [elementwise(k, grad, elementwise(k, elementwise(k, input, result)))]
+
+
+def _norm(c: Caller, input: Any, *, p: float, dim: Any, keepdim: bool) -> Any:
+    if isinstance(dim, tuple) and len(dim) > 2:
+        raise ShapeError(f"norm over {len(dim)} dims: use vector_norm")
+    return c.call("vector_norm", input, ord=p, dim=dim, keepdim=keepdim)
+
+
+def _normalize(c: Caller, input: Any, *, p: float, dim: int, eps: float) -> Any:
+    """``input / input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)``."""
+    norm = c.call("vector_norm", input, ord=p, dim=(dim,), keepdim=True)
+    floored = c.call("clamp_min", norm, min=eps)
+    c.drop(norm)
+    denominator = c.call("expand", floored, size=input.shape)
+    c.drop(floored)
+    return c.call("div", input, denominator)
+
+
+DIMS = Attribute(name="dim", default=None, check=dim_or_dims)
+
+
+KEEP = Attribute(name="keepdim", default=False, check=flag)
+
+
+BCHW = (2, 3, 4, 5)
+
+
+SOURCE = "aten/src/ATen/native/ReduceOps.cpp"
+
+
+def _examples(*calls: dict[str, Any]) -> tuple[Example, ...]:
+    return (
+        *(Example(shapes=(BCHW,), attributes=a) for a in calls),
+        Example(shapes=(BCHW,), attributes=calls[-1], layout="channels_last"),
+    )
+
+
+_row = partial(row, source=f"{DERIVED}/ReduceOps.cpp")
+
+
+ROWS = (
+    _row(
+        "vector_norm",
+        _vector_norm,
+        _vector_norm_backward,
+        (Attribute(name="ord", default=2, check=number), DIMS, KEEP),
+        _examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
+        source=f"{DERIVED}/LinearAlgebra.cpp",
+        saves=("input", "result"),
+        torch="torch.linalg.vector_norm",
+    ),
+    _row(
+        "logsumexp",
+        _logsumexp,
+        _logsumexp_backward,
+        (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP),
+        _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True}),
+        saves=("input", "result"),
+    ),
+)
+COMPOSITE_ROWS = (
+    Composite(
+        name="norm",
+        torch="torch.norm",
+        roles=("input",),
+        attributes=(Attribute(name="p", default=2, check=number), DIMS, KEEP),
+        compose=_norm,
+        examples=_examples({}, {"dim": 1, "keepdim": True}),
+        source="torch/functional.py (norm: linalg.vector_norm)",
+    ),
+    Composite(
+        name="normalize",
+        torch="torch.nn.functional.normalize",
+        roles=("input",),
+        attributes=(
+            Attribute(name="p", default=2.0, check=number),
+            Attribute(name="dim", default=1, check=integer),
+            Attribute(name="eps", default=1e-12, check=number),
+        ),
+        compose=_normalize,
+        examples=_examples({}, {"dim": -1}),
+        source="torch/nn/functional.py (normalize)",
+    ),
+)

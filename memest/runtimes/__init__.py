@@ -1,0 +1,1 @@
+"""Who runs a network: the only place where a network meets kernels."""

@@ -1,0 +1,1 @@
+"""torch: autograd, one step of training or inference, losses and optimizers."""

@@ -1,0 +1,262 @@
+"""Backward: nodes in their order, gradients from node to node and into the leaves.
+
+Sources: torch/csrc/autograd/engine.cpp (ready queue by highest sequence number, validate_outputs, release of saved variables),
+input_buffer.cpp (accumulation), functions/accumulate_grad.h (stealing or copying into ``.grad``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from memest.machines.cpu import Cpu
+from memest.machines.versions import Version
+from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes, same_shape
+from memest.ops import reading
+from memest.ops.aten.kernels import iterator_strides, preserved_strides, sum_to, transposed_block, transposes
+from memest.ops.tape import Tape, Tensor
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS, AccumulateGrad, Node
+from memest.runtimes.torch.autograd.recording import Recorder
+from memest.runtimes.torch.autograd.saving import Holder
+from memest.runtimes.torch.ledger import Ledger, Value
+
+_ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES, PASS})
+
+
+class Machine(Recorder):
+    """Runs calls forward and nodes backward on a ledger."""
+
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
+        super().__init__(ledger, training, cpu, torch, remember=remember)
+        self._backward = reading.backward if remember else reading.backward.__wrapped__
+        self._order = count()
+        self.gradients: dict[str, Value] = {}
+        self.on_gradient: Callable[[AccumulateGrad], None] | None = None
+
+    def backward(self, root: Value, gradient: Value) -> None:
+        """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
+        ledger = self.ledger
+        start = root.node
+        if isinstance(start, AccumulateGrad):
+            start.buffer = ledger.hold(gradient)
+            self._accumulate_grad(start)
+        if not isinstance(start, Node):
+            return
+        self._count_dependencies(start)
+        start.buffer = [None] * len(start.out_specs)
+        start.buffer[root.output_nr] = ledger.hold(gradient)
+        queue: list[tuple[int, int, Node]] = [(-start.sequence, 0, start)]
+        while queue:
+            _, _, node = heappop(queue)
+            ledger.layer, ledger.op = node.layer, node.op
+            for target in self._run(node):
+                if isinstance(target, AccumulateGrad):
+                    self._accumulate_grad(target)
+                else:
+                    heappush(queue, (-target.sequence, next(self._order), target))
+
+    def _count_dependencies(self, start: Node) -> None:
+        seen: set[int] = {id(start)}
+        stack: list[Node] = [start]
+        while stack:
+            for edge in stack.pop().edges:
+                if edge is None:
+                    continue
+                target = edge[0]
+                target.waiting += 1
+                if isinstance(target, Node) and id(target) not in seen:
+                    seen.add(id(target))
+                    stack.append(target)
+
+    def _run(self, node: Node) -> list[Node | AccumulateGrad]:
+        """One node: its kernel, the release of its inputs and saved tensors, the handing on of its gradients."""
+        ledger = self.ledger
+        grads = node.buffer
+        node.buffer = []
+        outputs: list[Value | None]
+        for run in node.before:
+            run()
+        if any(g is not None for g in grads):
+            ledger.layer, ledger.op = node.layer, node.op
+            outputs = self._apply(node, grads) if node.op not in _ENGINE_NODES else self._apply_engine_node(node, grads)
+        else:
+            node.saved.unpack()
+            node.saved.leave(ledger)
+            outputs = [None] * len(node.edges)
+        outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
+        for g in grads:
+            if g is not None:
+                ledger.let_go(g)
+        node.saved.release(ledger)
+        ready: list[Node | AccumulateGrad] = []
+        for gradient, edge in zip(outputs, node.edges, strict=True):
+            if edge is None:
+                if gradient is not None:
+                    ledger.let_go(gradient)
+                continue
+            target, nr = edge
+            target.waiting -= 1
+            if gradient is not None:
+                self._add_to_buffer(target, nr, gradient)
+            elif isinstance(target, Node) and not target.buffer:
+                target.buffer = [None] * len(target.out_specs)
+            if target.waiting == 0:
+                ready.append(target)
+        return ready
+
+    def _apply(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        ledger = self.ledger
+        present = [g for g in grads if g is not None]
+        saved = node.saved.unpack()
+        trace = self._backward(
+            node.op,
+            node.saved_specs,
+            node.notes,
+            tuple(None if g is None else g.spec for g in grads),
+            node.attributes,
+            node.needs,
+            self.training,
+            self.cpu,
+            self.torch,
+            reading.kinds_of(node.attributes),
+        )
+        storages = self._replay(trace.events, [*saved, *(g.storage for g in present)])
+        outputs: list[Value | None] = []
+        for out in trace.outputs:
+            if out is None:
+                outputs.append(None)
+            elif out.same_as >= len(saved):
+                outputs.append(ledger.hold(present[out.same_as - len(saved)]))
+            else:
+                value = ledger.hold(Value(out.spec, storages[out.slot]))
+                if out.is_view:
+                    source = out.slot - len(saved)
+                    self._hold_base(value, present[source] if 0 <= source < len(present) else None)
+                outputs.append(value)
+        node.saved.leave(ledger)
+        return outputs
+
+    def _apply_engine_node(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        ledger = self.ledger
+        if node.op == PASS:
+            return [None if g is None else ledger.hold(g) for g in grads]
+        (grad,) = grads
+        assert grad is not None
+        facts = dict(node.notes)
+        if node.op == AS_STRIDED:
+            return [self._fresh(facts["base"])]
+        return self._copy_slices(node, facts["view"])
+
+    def _fresh(self, spec: Spec) -> Value:
+        ledger = self.ledger
+        return ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+
+    def _copy_slices(self, node: Node, view: Spec) -> list[Value | None]:
+        """CopySlices::apply: the gradient of the base is copied, the operator's backward runs on a clone of the slice, and what it gives
+        is written back into the copy."""
+        ledger, inner = self.ledger, node.inner
+        assert inner is not None
+        result = self._fresh(node.out_specs[0])
+        clone = self._fresh(Spec(view.shape, contiguous_strides(view.shape), view.dtype))
+        inner.saved = node.saved
+        outputs = self._apply(inner, [clone])
+        inner.saved = Holder([])
+        ledger.let_go(clone)
+        if outputs[0] is not None:
+            ledger.let_go(outputs[0])
+        return [result, *outputs[1:]]
+
+    def _validated(self, gradient: Value | None, edge: tuple[Node | AccumulateGrad, int] | None) -> Value | None:
+        """validate_outputs: a gradient of a broadcast shape is summed to the shape its input had."""
+        if gradient is None or edge is None:
+            return gradient
+        target, nr = edge
+        wanted = target.value.spec if isinstance(target, AccumulateGrad) else target.out_specs[nr]
+        if not same_shape(gradient.spec.shape, wanted.shape):
+            gradient = self._summed(gradient, wanted.shape)
+        if gradient.spec.dtype != wanted.dtype:
+            strides = preserved_strides(Tensor(*gradient.spec, 0))
+            gradient = self._replaced(gradient, Spec(wanted.shape, strides, wanted.dtype))
+        return gradient
+
+    def _summed(self, old: Value, shape: Shape) -> Value:
+        tape = Tape(1, (False,), self.training, self.cpu, self.torch)
+        out = sum_to(tape, Tensor(*old.spec, 0), shape)
+        storages = self._replay(tape.finish((), (out,)).events, [old.storage])
+        new = self.ledger.hold(Value(out.spec, storages[out.slot]))
+        if len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
+            self._hold_base(new, None)
+        self.ledger.let_go(old)
+        return new
+
+    def _replaced(self, old: Value, spec: Spec) -> Value:
+        ledger = self.ledger
+        new = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+        ledger.let_go(old)
+        return new
+
+    def _add_to_buffer(self, target: Node | AccumulateGrad, nr: int, gradient: Value) -> None:
+        if isinstance(target, AccumulateGrad):
+            target.buffer = self._accumulated(target.buffer, gradient)
+            return
+        if not target.buffer:
+            target.buffer = [None] * len(target.out_specs)
+        target.buffer[nr] = self._accumulated(target.buffer[nr], gradient)
+
+    def _accumulated(self, old: Value | None, new: Value) -> Value:
+        """InputBuffer::accumulate: in place when the buffer alone holds a dense tensor, else into a new one."""
+        if old is None:
+            return new
+        ledger = self.ledger
+        if old.storage.refs == 1 and is_non_overlapping_and_dense(old.spec.shape, old.spec.strides):
+            ledger.let_go(new)
+            return old
+        operands = [Tensor(v.spec.shape, v.spec.strides, v.spec.dtype, i) for i, v in enumerate((old, new))]
+        spec = Spec(old.spec.shape, iterator_strides(old.spec.shape, operands), old.spec.dtype)
+        total = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
+        ledger.let_go(old)
+        ledger.let_go(new)
+        return total
+
+    def _accumulate_grad(self, leaf: AccumulateGrad) -> None:
+        """The first gradient of a parameter is taken over when nobody else holds it and it lies as the parameter does, else copied; later
+        ones (of another backward) are added to it in place."""
+        gradient = leaf.buffer
+        leaf.buffer = None
+        if gradient is None:
+            return
+        ledger = self.ledger
+        if leaf.name in self.gradients:
+            self._tell(leaf)
+            ledger.let_go(gradient)
+            return
+        if gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
+            kept = gradient
+        else:
+            spec = leaf.value.spec
+            dense = is_non_overlapping_and_dense(spec.shape, spec.strides)
+            strides = spec.strides if dense else contiguous_strides(spec.shape)
+            kept = ledger.hold(
+                Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype)))
+            )
+            if transposes(gradient.spec, kept.spec):
+                side = transposed_block(spec.dtype)
+                ledger.release(ledger.allocate(nbytes((side, side), spec.dtype)))
+            ledger.let_go(gradient)
+        kept.storage.category = "gradient"
+        kept.storage.reason = f"gradient of {leaf.name}"
+        self.gradients[leaf.name] = kept
+        self._tell(leaf)
+
+    def _tell(self, leaf: AccumulateGrad) -> None:
+        """The post hooks of a leaf: its gradient is there, or grew."""
+        if self.on_gradient is not None:
+            self.on_gradient(leaf)
+
+
+def _obeys_layout(grad: Spec, parameter: Spec) -> bool:
+    """obeys_layout_contract: the parameter's strides (of size-1 dims: any but 0), or row-major when the parameter is not dense."""
+    if is_non_overlapping_and_dense(parameter.shape, parameter.strides):
+        return all(a == b if n != 1 else a != 0 for n, a, b in zip(grad.shape, grad.strides, parameter.strides, strict=True))
+    return is_contiguous(grad.shape, grad.strides)

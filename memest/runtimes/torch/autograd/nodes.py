@@ -1,0 +1,77 @@
+"""The nodes of the graph that backward walks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memest.network.tensor import Spec
+from memest.ops.reading import Items as Items
+from memest.runtimes.torch.autograd.saving import Holder
+from memest.runtimes.torch.ledger import Ledger, Value
+
+AS_STRIDED, COPY_SLICES, PASS = "AsStridedBackward", "CopySlices", "Pass"  # names no row has
+
+
+class AccumulateGrad:
+    """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way."""
+
+    __slots__ = ("buffer", "name", "value", "waiting")
+
+    def __init__(self, value: Value, name: str) -> None:
+        self.value = value
+        self.name = name
+        self.waiting = 0
+        self.buffer: Value | None = None
+
+    def drop(self, ledger: Ledger) -> None:
+        """A leaf saves nothing."""
+
+
+class Node:
+    """One differentiable call: what it kept, and where the gradients of its inputs go."""
+
+    __slots__ = (
+        "attributes",
+        "before",
+        "buffer",
+        "edges",
+        "inner",
+        "layer",
+        "needs",
+        "notes",
+        "op",
+        "out_specs",
+        "refs",
+        "saved",
+        "saved_specs",
+        "sequence",
+        "waiting",
+    )
+
+    def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...]) -> None:
+        self.sequence = sequence
+        self.op = op
+        self.layer = layer
+        self.attributes = attributes
+        self.needs = needs
+        self.saved = Holder([])
+        self.saved_specs: tuple[tuple[str, Spec], ...] = ()
+        self.notes: Items = ()
+        self.edges: list[tuple[Node | AccumulateGrad, int] | None] = []
+        self.out_specs: list[Spec] = []
+        self.waiting = 0
+        self.buffer: list[Value | None] = []
+        self.refs = 0
+        self.inner: Node | None = None
+        self.before: list[Callable[[], None]] = []
+
+    def drop(self, ledger: Ledger) -> None:
+        """One holder (a value, or a node that leads here) less; without any the node dies, and all that only it leads to."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            node.refs -= 1
+            if node.refs:
+                continue
+            node.saved.release(ledger)
+            stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))

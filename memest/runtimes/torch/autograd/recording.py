@@ -1,0 +1,201 @@
+"""Forward: rows called on values, nodes hung behind what they return.
+
+Source: torch/csrc/autograd/variable.cpp (gradient_edge, rebase_history).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from memest.machines.cpu import Cpu
+from memest.machines.versions import Version
+from memest.memory.stream import Storage
+from memest.network.tensor import Spec
+from memest.ops import reading
+from memest.ops.tape import Event, Trace
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS, AccumulateGrad, Items, Node
+from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, kernel_ran, last_save, numbers_of
+from memest.runtimes.torch.ledger import Ledger, Value
+
+_DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
+
+
+class Recorder:
+    """Runs calls forward on a ledger; what they save goes to ``keeping``."""
+
+    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
+        """``remember=False`` reads every row anew: traces of symbolic sizes must not be shared with those of plain ones."""
+        self.ledger = ledger
+        self.training = training
+        self.cpu = cpu
+        self.torch = torch
+        self._forward = reading.forward if remember else reading.forward.__wrapped__
+        self._sequence = count()
+        self.keeping = Keeping()
+
+    def call(
+        self, op: str, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool, differentiable: bool
+    ) -> list[Value | None]:
+        """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
+        flat: list[Value] = []
+        specs: list[Spec | tuple[Spec, ...] | None] = []
+        for a in arguments:
+            if a is None:
+                specs.append(None)
+            elif isinstance(a, Value):
+                flat.append(a)
+                specs.append(a.spec)
+            else:
+                flat.extend(a)
+                specs.append(tuple(v.spec for v in a))
+        needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
+        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu, self.torch, reading.kinds_of(attributes))
+        wants = differentiable and any(needs) and not trace.is_noop
+        if wants and self.keeping.ends() and last_save(trace) is not None:
+            self._end(trace, [v.storage for v in flat])
+        storages = self._replay(trace.events, [v.storage for v in flat])
+        node = None
+        if wants:
+            node = Node(next(self._sequence), op, self.ledger.layer, attributes, needs)
+            node.edges = [self._edge(v) if n else None for v, n in zip(flat, needs, strict=True)]
+            for edge in node.edges:
+                if edge is not None and isinstance(edge[0], Node):
+                    edge[0].refs += 1
+            node.notes = trace.notes
+            node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
+            if trace.saved:
+                self.save(node, trace, storages)
+        outputs: list[Value | None] = []
+        for nr, out in enumerate(trace.outputs):
+            if out is None:
+                outputs.append(None)
+                continue
+            if out.same_as >= 0:
+                value = flat[out.same_as]
+                value.spec = out.spec
+                value.storage.version += not trace.is_noop
+            else:
+                value = Value(out.spec, storages[out.slot])
+                if out.is_view and out.slot < len(flat):
+                    self._hold_base(value, flat[out.slot])
+            if node is not None and out.same_as >= 0 and value.base is not None:
+                self._rebase(value, node)
+            elif node is not None and out.spec.dtype in _DIFFERENTIABLE:
+                self._hang(value, node)
+                value.output_nr = nr
+            elif out.same_as < 0:
+                value.requires_grad = False
+            outputs.append(value)
+            if node is not None:
+                node.out_specs.append(out.spec)
+        return outputs
+
+    def save(self, node: Node, trace: Trace, storages: list[Storage]) -> None:
+        """What the call saves goes to whoever keeps it now; what nobody keeps and nobody is given dies."""
+        node.saved = self.keeping.pack([storages[s.slot] for s in trace.saved], numbers_of(trace))
+        given = {o.slot for o in trace.outputs if o is not None}
+        for s in trace.saved:
+            storage = storages[s.slot]
+            if storage.refs == 0:
+                if s.slot not in given:
+                    given.add(s.slot)
+                    self.ledger.release(storage)
+                continue
+            if storage.category == "temporary":
+                storage.category = "activation"
+            if storage.reason == "":
+                storage.reason = f"{s.role} of {node.op} ({self.ledger.layer}) kept for backward"
+
+    def _end(self, trace: Trace, inputs: list[Storage]) -> None:
+        """The call up to the last tensor it saves; then its locals die."""
+        cut = last_save(trace)
+        assert cut is not None
+        storages = self._replay(trace.events[:cut], inputs)
+        holder = self.keeping.pack([storages[s.slot] if s.slot < len(storages) else None for s in trace.saved], numbers_of(trace))
+        dropped = {e.slot for e in trace.events[:cut] if e.nbytes == -1}
+        for slot, storage in enumerate(storages):
+            if slot >= trace.n_inputs and slot not in dropped and storage.refs == 0:
+                self.ledger.release(storage)
+        holder.release(self.ledger)
+        raise EndOfRecomputation(ran=kernel_ran(trace, cut))
+
+    def _hold_base(self, view: Value, source: Value | None) -> None:
+        """A view keeps the tensor it looks at (that tensor's own base, when it is a view itself)."""
+        base = Value(view.spec, view.storage) if source is None else source if source.base is None else source.base
+        view.base = self.ledger.hold(base)
+
+    def _rebase(self, view: Value, inner: Node) -> None:
+        """In place on a view: the base's gradient goes through CopySlices around the operator, the view's through AsStrided on the base
+        (torch/csrc/autograd/variable.cpp, rebase_history)."""
+        base = view.base
+        assert base is not None
+        slices = Node(next(self._sequence), COPY_SLICES, self.ledger.layer, (), inner.needs)
+        slices.inner = inner
+        slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
+        slices.saved, inner.saved = inner.saved, Holder([])
+        slices.out_specs = [base.spec]
+        slices.notes = (("view", view.spec),)
+        old = inner.edges[0]
+        inner.edges = []
+        if slices.edges[0] is not None and isinstance(slices.edges[0][0], Node):
+            slices.edges[0][0].refs += 1
+        if old is not None:
+            old[0].drop(self.ledger)
+        self._hang(base, slices)
+        strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
+        strided.edges = [(slices, 0)]
+        slices.refs += 1
+        strided.out_specs = [view.spec]
+        strided.notes = (("base", base.spec),)
+        self._hang(view, strided)
+
+    def _hang(self, value: Value, node: Node) -> None:
+        """``value.grad_fn = node``."""
+        node.refs += 1
+        if value.node is not None:
+            value.node.drop(self.ledger)
+        value.node, value.output_nr, value.requires_grad = node, 0, True
+
+    def pass_through(self, values: list[Value], run: Callable[[], None]) -> list[Value]:
+        """A custom function that returns its arguments: views of ``values`` behind a node that calls ``run`` in backward before it hands
+        the gradients on."""
+        node = Node(next(self._sequence), PASS, self.ledger.layer, (), (True,) * len(values))
+        node.edges = [self._edge(v) for v in values]
+        for edge in node.edges:
+            if edge is not None and isinstance(edge[0], Node):
+                edge[0].refs += 1
+        node.before = [run]
+        node.out_specs = [v.spec for v in values]
+        views = [Value(v.spec, v.storage) for v in values]
+        for nr, (view, v) in enumerate(zip(views, values, strict=True)):
+            self._hold_base(view, v)
+            self._hang(view, node)
+            view.output_nr = nr
+        return views
+
+    def passes(self, value: Value) -> bool:
+        """Whether ``value`` comes from ``pass_through`` and nothing was written into it since."""
+        return isinstance(value.node, Node) and value.node.op == PASS
+
+    def hook(self, value: Value, run: Callable[[], None]) -> None:
+        """``value.register_hook``: ``run`` is called before the node that made it runs backward."""
+        if isinstance(value.node, Node):
+            value.node.before.append(run)
+
+    def _edge(self, value: Value) -> tuple[Node | AccumulateGrad, int]:
+        if value.node is None:
+            raise AssertionError("a value that requires grad has neither node nor leaf")
+        assert isinstance(value.node, Node | AccumulateGrad)
+        return value.node, value.output_nr
+
+    def _replay(self, events: tuple[Event, ...], inputs: list[Storage]) -> list[Storage]:
+        """A trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
+        ledger = self.ledger
+        storages = list(inputs)
+        for _slot, size, scratch in events:
+            if size >= 0:
+                storages.append(ledger.allocate(size, "workspace" if scratch else "temporary"))
+            else:
+                ledger.release(storages[_slot])
+        return storages

@@ -1,0 +1,116 @@
+"""What calls save for backward: who keeps it, what is promised in its place, when it dies.
+
+Sources: torch/csrc/autograd/saved_variable.cpp (hooks, release), torch/utils/checkpoint.py (what a recomputation fills).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from memest.memory.stream import Storage
+from memest.ops.tape import Trace
+from memest.runtimes.torch.ledger import Ledger
+
+_NUMBERS = frozenset({"float64", "int64", "bool"})
+
+
+class Promise(Protocol):
+    """Whoever makes a node's saved tensors again when they are wanted."""
+
+    def fulfil(self) -> None:
+        """See to it that every holder that waits has its storages."""
+
+    def forget(self) -> None:
+        """One holder less waits."""
+
+
+class Holder:
+    """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them."""
+
+    __slots__ = ("_gaps", "_promise", "storages")
+
+    def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
+        self.storages = storages
+        self._promise = promise
+        self._gaps = [i for i, s in enumerate(storages) if s is None]
+        for s in storages:
+            if s is not None:
+                s.refs += 1
+
+    @property
+    def waits(self) -> bool:
+        """True until its node has run or died, when its tensors are promised."""
+        return self._promise is not None
+
+    def fill(self, storages: list[Storage | None]) -> None:
+        """What was promised."""
+        for i in self._gaps:
+            found = self.storages[i] = storages[i]
+            assert found is not None
+            found.refs += 1
+
+    def unpack(self) -> list[Storage]:
+        """The storages, made again where they were promised."""
+        if self._promise is not None:
+            self._promise.fulfil()
+        return [s for s in self.storages if s is not None]
+
+    def leave(self, ledger: Ledger) -> None:
+        """The kernel has run: tensors made again die with its locals, the others wait for :meth:`release`."""
+        for i in self._gaps:
+            _let_go(ledger, self.storages[i])
+            self.storages[i] = None
+
+    def release(self, ledger: Ledger) -> None:
+        """The node has run, or is dead (release_variables)."""
+        for s in self.storages:
+            _let_go(ledger, s)
+        self.storages, self._gaps = [], []
+        if self._promise is not None:
+            promise, self._promise = self._promise, None
+            promise.forget()
+
+
+def _let_go(ledger: Ledger, storage: Storage | None) -> None:
+    if storage is not None:
+        ledger.let_go_storage(storage)
+
+
+class Keeping:
+    """What is done with the tensors a call saves: they are kept. Others do otherwise (torch.autograd.graph.saved_tensors_hooks)."""
+
+    def ends(self) -> bool:
+        """True when the call ends with the next tensors that are saved."""
+        return False
+
+    def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
+        """The holder of what one call saves; ``numbers`` marks Python numbers wrapped for the call, which no hook sees."""
+        return Holder(storages)
+
+    def promised(self, storage: Storage) -> bool:
+        """True when backward wants what is in ``storage`` now, though no node holds it."""
+        return False
+
+
+class EndOfRecomputation(Exception):  # noqa: N818
+    """The last tensor to be saved is there; the call goes no further. ``ran`` says whether its kernel ran before that."""
+
+    def __init__(self, ran: bool) -> None:
+        super().__init__()
+        self.ran = ran
+
+
+def last_save(trace: Trace) -> int | None:
+    """How many events precede the last tensor that hooks see saved; None when they see none."""
+    return max((s.at for s, number in zip(trace.saved, numbers_of(trace), strict=True) if not number), default=None)
+
+
+def kernel_ran(trace: Trace, cut: int) -> bool:
+    """True when nothing is allocated after the first ``cut`` events."""
+    return not any(e.nbytes > 0 for e in trace.events[cut:])
+
+
+def numbers_of(trace: Trace) -> list[bool]:
+    """Which saved tensors are Python numbers wrapped for the call (SavedVariable::register_hooks passes them over)."""
+    given = {o.slot for o in trace.outputs if o is not None}
+    return [s.spec.shape == () and s.spec.dtype in _NUMBERS and s.slot >= trace.n_inputs and s.slot not in given for s in trace.saved]

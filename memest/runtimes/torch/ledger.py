@@ -1,0 +1,96 @@
+"""The ledger: tensors with reference counts, and the stream of allocations and releases they leave behind."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from memest.memory.stream import Event, Storage
+from memest.network.tensor import Shape, Spec
+
+
+class GradFn(Protocol):
+    """The autograd node (or leaf) a value hangs on."""
+
+    def drop(self, ledger: Ledger) -> None:
+        """One holder less; the last one takes what the node saved with it."""
+
+
+class Value:
+    """A tensor of the running network: metadata, its storage, and how autograd reaches it.
+
+    ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``.
+    """
+
+    __slots__ = ("base", "node", "output_nr", "refs", "requires_grad", "spec", "storage")
+
+    def __init__(self, spec: Spec, storage: Storage) -> None:
+        self.spec = spec
+        self.storage = storage
+        self.refs = 0
+        self.base: Value | None = None
+        self.node: GradFn | None = None
+        self.output_nr = 0
+        self.requires_grad = False
+
+    @property
+    def shape(self) -> Shape:
+        """Its dims."""
+        return self.spec.shape
+
+
+class Ledger:
+    """Keeps the books of one step."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.residents: list[Storage] = []
+        self.phase = "forward"
+        self.layer = ""
+        self.op = ""
+        self._next = 0
+
+    def allocate(self, nbytes: int, category: str = "temporary", reason: str = "") -> Storage:
+        """A new storage; an empty one takes nothing and leaves no step (torch's allocator does not report it)."""
+        storage = Storage(self._next, nbytes, category, self.layer, self.op, reason)
+        self._next += 1
+        if nbytes:
+            self.events.append(Event(nbytes, storage, self.phase, self.layer, self.op))
+        return storage
+
+    def resident(self, nbytes: int, category: str, layer: str) -> Storage:
+        """A storage that is there before the step begins."""
+        storage = Storage(self._next, nbytes, category, layer, "", "")
+        self._next += 1
+        storage.refs = 1
+        self.residents.append(storage)
+        return storage
+
+    def release(self, storage: Storage) -> None:
+        """The storage goes back to the allocator."""
+        if storage.nbytes:
+            self.events.append(Event(-storage.nbytes, storage, self.phase, self.layer, self.op))
+
+    def hold(self, value: Value) -> Value:
+        """One more holder of ``value``."""
+        value.refs += 1
+        value.storage.refs += 1
+        return value
+
+    def let_go(self, value: Value) -> None:
+        """One holder less; the last one releases the storage."""
+        value.refs -= 1
+        storage = value.storage
+        storage.refs -= 1
+        if storage.refs == 0:
+            self.release(storage)
+        if value.refs == 0:
+            if value.node is not None:
+                value.node.drop(self)
+            if value.base is not None:
+                self.let_go(value.base)
+
+    def let_go_storage(self, storage: Storage) -> None:
+        """One holder of the bare storage less (a saved tensor)."""
+        storage.refs -= 1
+        if storage.refs == 0:
+            self.release(storage)

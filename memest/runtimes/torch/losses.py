@@ -1,0 +1,190 @@
+"""The losses a training step can end in, by name: what computes them, and what target a prediction needs.
+
+A name is one of ``LOSSES`` (with or without ``_loss``), optionally a factor before it and options after it, and sums of these:
+``cross_entropy``, ``dice``, ``cross_entropy:label_smoothing=0.1,reduction=sum``, ``cross_entropy + 0.5*dice:batch=true``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from memest.errors import UnknownNameError, UsageError, one_of
+from memest.network.tensor import Spec, spec
+from memest.ops.composite import Caller, Composite
+from memest.ops.operator import Operator
+from memest.ops.table import COMPOSITES, OPERATORS
+
+Target = Callable[[Spec, Mapping[str, Any]], Spec]
+
+
+def _class_indices(prediction: Spec, options: Mapping[str, Any]) -> Spec:
+    return spec((*prediction.shape[:1], *prediction.shape[2:]), "int64")
+
+
+def _like_prediction(prediction: Spec, options: Mapping[str, Any]) -> Spec:
+    return spec(prediction.shape, prediction.dtype)
+
+
+def _dice_target(prediction: Spec, options: Mapping[str, Any]) -> Spec:
+    """Exclusive classes (softmax) come as indices, overlapping ones (sigmoid) as masks."""
+    return (_like_prediction if options["activation"] == "sigmoid" else _class_indices)(prediction, options)
+
+
+LOSSES: dict[str, Target] = {
+    "cross_entropy": _class_indices,
+    "nll_loss": _class_indices,
+    "dice_loss": _dice_target,
+    "binary_cross_entropy": _like_prediction,
+    "binary_cross_entropy_with_logits": _like_prediction,
+    "mse_loss": _like_prediction,
+    "l1_loss": _like_prediction,
+    "smooth_l1_loss": _like_prediction,
+    "huber_loss": _like_prediction,
+    "kl_div": _like_prediction,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One summand: ``factor * op(prediction, target, **options)``; options are canonical."""
+
+    op: str
+    options: Mapping[str, Any] = field(hash=False)
+    factor: float | None
+
+    @property
+    def entry(self) -> Operator | Composite:
+        """The row or composite that computes it."""
+        return _entry(self.op)
+
+    def target(self, prediction: Spec) -> Spec:
+        """The target's metadata for a prediction."""
+        return LOSSES[self.op](prediction, self.options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A loss: the name it was asked by, and its summands."""
+
+    name: str
+    terms: tuple[Term, ...]
+
+    def target(self, prediction: Spec) -> Spec:
+        """The target's metadata for a prediction; UsageError when the summands want different ones."""
+        wanted = [term.target(prediction) for term in self.terms]
+        for term, other in zip(self.terms[1:], wanted[1:], strict=True):
+            if other != wanted[0]:
+                first = self.terms[0].op
+                raise UsageError(
+                    f"loss {self.name!r}: {first} wants a {wanted[0].dtype} target of shape {list(wanted[0].shape)}, "
+                    f"{term.op} a {other.dtype} one of shape {list(other.shape)}"
+                )
+        return wanted[0]
+
+    def notes(self, prediction: Spec) -> tuple[str, ...]:
+        """What to know before training with it, in words; empty where all is usual."""
+        over = [term.op for term in self.terms if prediction.shape[1:2] == (1,) and term.target(prediction).dtype == "int64"]
+        fitting = "binary_cross_entropy_with_logits (binary_cross_entropy after a sigmoid)"
+        return tuple(f"{op} over one channel is the same for every prediction: nothing is learned; {fitting} is made for it" for op in over)
+
+    @property
+    def composite(self) -> Composite:
+        """What computes it from (prediction, target), options bound."""
+
+        def compose(c: Caller, prediction: Any, target: Any) -> Any:
+            total = _computed(c, self.terms[0], prediction, target)
+            for term in self.terms[1:]:
+                value = _computed(c, term, prediction, target)
+                before, total = total, c.call("add", total, value)
+                c.drop(before, value)
+            return total
+
+        return Composite(
+            name=self.name,
+            torch="",
+            roles=("prediction", "target"),
+            attributes=(),
+            compose=compose,
+            examples=(),
+            source="memest/runtimes/torch",
+        )
+
+
+def _computed(c: Caller, term: Term, prediction: Any, target: Any) -> Any:
+    absent = (None,) * (len(term.entry.roles) - 2)
+    value = c.call(term.op, prediction, target, *absent, **term.options)
+    if term.factor is None:
+        return value
+    scaled = c.call("mul", value, None, value=term.factor)
+    c.drop(value)
+    return scaled
+
+
+def loss_named(name: str) -> Loss:
+    """The loss called ``name``; UnknownNameError with the nearest known name, GraphError for an option the loss does not have."""
+    return Loss(name=name, terms=tuple(_term(part.strip(), name) for part in name.split("+")))
+
+
+def _term(text: str, whole: str) -> Term:
+    head, _, tail = text.partition(":")
+    before, star, op = head.rpartition("*")
+    factor = _number(before.strip(), whole) if star else None
+    op = _known(op.strip())
+    given = dict(_option(pair, whole) for pair in tail.split(",")) if tail else {}
+    if given.get("reduction") == "none":
+        raise UsageError(f"loss {whole!r}: training needs a scalar, so reduction cannot be none")
+    return Term(op=op, options=_entry(op).canonical(given), factor=factor)
+
+
+def _entry(op: str) -> Operator | Composite:
+    return COMPOSITES.get(op) or OPERATORS[op]
+
+
+def _known(op: str) -> str:
+    found = op if op in LOSSES else _SPELLINGS.get(_spelling(op.rpartition(".")[2]))
+    if found is None:
+        raise UnknownNameError(f"unknown loss {op!r}{one_of(op, LOSSES)}")
+    return found
+
+
+def _spelling(name: str) -> str:
+    """A name without what spellings differ in: capitals, underscores and ``loss`` at the end."""
+    return name.lower().replace("_", "").removesuffix("loss")
+
+
+_SPELLINGS = {_spelling(name): name for name in LOSSES} | {
+    "bce": "binary_cross_entropy",
+    "bcewithlogits": "binary_cross_entropy_with_logits",
+    "ce": "cross_entropy",
+    "kl": "kl_div",
+    "l2": "mse_loss",
+    "mae": "l1_loss",
+}
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"loss {whole!r}: {text!r} before * is not a number") from None
+
+
+def _option(pair: str, whole: str) -> tuple[str, Any]:
+    key, equals, value = (part.strip() for part in pair.partition("="))
+    if not equals:
+        raise UsageError(f"loss {whole!r}: option {pair.strip()!r} is not written name=value")
+    return key, _value(value)
+
+
+def _value(text: str) -> Any:
+    """A number or a bool where ``text`` is one, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            pass
+    return text

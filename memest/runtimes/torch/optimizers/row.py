@@ -1,0 +1,33 @@
+"""What an optimizer is made of, and the options all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memest.network.tensor import Spec
+from memest.runtimes.torch.optimizers.stepper import Stepper
+
+COMMON: dict[str, Any] = {"foreach": False, "fused": False, "maximize": False, "weight_decay": 0.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One optimizer. ``states`` lists a parameter's state tensors in the order of creation; ``created`` says whether the step creates
+    them (Adagrad's constructor does, SGD's momentum appears inside the loop: ``lazy``). ``single`` plays one parameter of the for-loop,
+    ``foreach`` the whole list, ``fused`` what the fused step does besides its kernel (None: torch has no fused variant)."""
+
+    options: Mapping[str, Any]
+    states: Callable[[Spec, Mapping[str, Any]], list[Spec]]
+    created: str
+    single: Callable[[Stepper, Spec], None]
+    foreach: Callable[[Stepper, Sequence[Spec]], None]
+    fused: Callable[[Stepper, Sequence[Spec]], None] | None
+    source: str
+
+
+def count_each(s: Stepper, ps: Sequence[Spec]) -> None:
+    """A fused step counts parameter by parameter."""
+    for _ in ps:
+        s.count_step()

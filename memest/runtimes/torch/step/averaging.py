@@ -1,0 +1,49 @@
+"""``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn``: a second set of weights, updated after the optimizer's step.
+
+Floating tensors are averaged in place (``_foreach_lerp_``); whole-number buffers, when averaged, go through temporaries in float32.
+"""
+
+from __future__ import annotations
+
+from memest.network.graph import Graph, Parameter
+from memest.network.tensor import nbytes
+from memest.runtimes.torch.ledger import Ledger
+from memest.runtimes.torch.step.recipe import Average
+
+NAME = "ema"
+COUNTER_BYTES = 8  # n_averaged, int64
+
+
+def hold_average(ledger: Ledger, graph: Graph) -> None:
+    """The averaged model: a deep copy, and its counter."""
+    for p in graph.parameters:
+        ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", f"{NAME}.{p.name}")
+    ledger.resident(COUNTER_BYTES, "buffer", f"{NAME}.n_averaged")
+
+
+def play_average(ledger: Ledger, graph: Graph, average: Average, first: bool) -> None:
+    """``update_parameters``; the first time everything is copied instead."""
+    ledger.phase, ledger.layer, ledger.op = "optimizer_step", NAME, "update_parameters"
+    for _ in ("n_averaged == 0", "n_averaged > 0"):
+        number, answer = ledger.allocate(8), ledger.allocate(1)
+        ledger.release(number)
+        ledger.release(answer)
+    if average.buffers and not first:
+        for p in graph.parameters:
+            if p.dtype == "int64":
+                _average_integers(ledger, p)
+    ledger.release(ledger.allocate(8))  # n_averaged += 1
+
+
+def _average_integers(ledger: Ledger, p: Parameter) -> None:
+    """``p_ema.copy_(p_ema * decay + p_model * (1 - decay))`` in float32."""
+    size = nbytes(p.shape, "float32")
+    products = []
+    for _ in range(2):
+        number, cast, cast_number = ledger.allocate(8), ledger.allocate(size), ledger.allocate(4)
+        products.append(ledger.allocate(size))
+        for s in (cast_number, cast, number):
+            ledger.release(s)
+    total = ledger.allocate(size)
+    for s in (*products, total):
+        ledger.release(s)

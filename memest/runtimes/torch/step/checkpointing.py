@@ -1,0 +1,143 @@
+"""Activation checkpointing, as ``torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)`` does it.
+
+In forward a segment's nodes keep promises instead of tensors; kept are the arguments and the state of the random generator. The first
+node of the segment that wants its tensors runs the segment's forward again (in an autocast context of its own, where there was one):
+tensors go to the nodes that still wait for them, and the run ends as soon as the last tensor is there that forward saved. A node's
+tensors die with its kernel; arguments and generator state when the last node has run. Nested checkpoints are not modelled.
+
+Source: torch/utils/checkpoint.py (_CheckpointFrame, _checkpoint_hook, _recomputation_hook), torch/random.py (fork_rng),
+aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state).
+"""
+
+from __future__ import annotations
+
+from memest.errors import GraphError
+from memest.memory.stream import Storage
+from memest.network.graph import Segment
+from memest.runtimes.torch.autograd import EndOfRecomputation, Holder, Keeping
+from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.step.run import Run
+from memest.runtimes.torch.step.segments import bounds_of
+
+GENERATOR_STATE_BYTES = 5056  # CPUGeneratorImplState: the Mersenne twister's words and the cached normals
+
+
+class Frame(Keeping):
+    """One checkpointed call: made before its forward, alive until the last node of it has run."""
+
+    def __init__(self, run: Run, segment: Segment) -> None:
+        ledger = run.ledger
+        self._run = run
+        self._segment = segment
+        self._bounds = bounds_of(run.graph, segment)
+        self._sizes = run.sizes
+        self._state = self._generator_state()
+        self._arguments = {name: ledger.hold(run.env[name]) for name in self._bounds.arguments}
+        self._versions = {name: v.storage.version for name, v in self._arguments.items()}
+        self._holders: list[Holder] = []
+        self._promised: set[Storage | None] = set()
+        self._waiting = 1  # the call itself
+        self._fulfilled = False
+
+    def run(self) -> None:
+        """The segment's forward: promises in place of saved tensors. The function holds its arguments until it returns; then the caller
+        lets go of what the segment's layers drop."""
+        run, ledger = self._run, self._run.ledger
+        machine, outer = run.machine, run.machine.keeping
+        env = self._environment()
+        machine.keeping = self
+        run.play_layers(self._segment.start, self._segment.end, env)
+        machine.keeping = outer
+        self._promised.clear()
+        run.env.update((name, env.pop(name)) for name in self._bounds.results)
+        for v in reversed(env.values()):
+            ledger.let_go(v)
+        for layer in run.graph.layers[self._segment.start : self._segment.end]:
+            for name in layer.drops:
+                if name in run.env:
+                    ledger.let_go(run.env.pop(name))
+        self.forget()
+
+    def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
+        """A promise for every tensor; numbers are kept."""
+        if all(numbers):
+            return Holder(storages)
+        self._holders.append(Holder([s if number else None for s, number in zip(storages, numbers, strict=True)], self))
+        self._promised.update(storages)
+        self._waiting += 1
+        return self._holders[-1]
+
+    def promised(self, storage: Storage) -> bool:
+        """True for what the segment's calls saved: it will be made again, and must then be what it is now."""
+        return storage in self._promised
+
+    def fulfil(self) -> None:
+        """The segment's forward once more, up to the last tensor wanted."""
+        if self._fulfilled:
+            return
+        self._fulfilled = True
+        self._check_versions()
+        run, ledger = self._run, self._run.ledger
+        machine, outer, layer, op = run.machine, run.machine.keeping, ledger.layer, ledger.op
+        forked = self._generator_state()
+        env = self._environment()
+        machine.keeping = Recomputation(self._holders)
+        sizes, run.sizes = run.sizes, self._sizes
+        run.caller.enter_autocast()
+        try:
+            run.play_layers(self._segment.start, self._segment.end, env)
+        except EndOfRecomputation as end:
+            if end.ran:
+                run.ran_again.append(ledger.layer)
+        finally:
+            machine.keeping, ledger.layer, ledger.op, run.sizes = outer, layer, op, sizes
+        run.caller.leave_autocast()
+        for v in reversed(env.values()):
+            ledger.let_go(v)
+        ledger.release(forked)
+
+    def forget(self) -> None:
+        """One holder less waits; without any the arguments and the generator's state go."""
+        self._waiting -= 1
+        if not self._waiting:
+            for v in self._arguments.values():
+                self._run.ledger.let_go(v)
+            self._run.ledger.release(self._state)
+
+    def _environment(self) -> dict[str, Value]:
+        """What the segment's function sees: its arguments and the network's own tensors."""
+        run = self._run
+        own = {name: run.env[name] for name in self._bounds.owned}
+        return {name: run.ledger.hold(v) for name, v in (self._arguments | own).items()}
+
+    def _generator_state(self) -> Storage:
+        return self._run.ledger.allocate(GENERATOR_STATE_BYTES, "temporary", "state of the random generator, for the recomputation")
+
+    def _check_versions(self) -> None:
+        for name, v in self._arguments.items():
+            if v.storage.version != self._versions[name]:
+                raise GraphError(
+                    f"checkpointed segment {self._segment.name!r}: its input {name!r} is changed in place, which torch refuses; let the"
+                    " segment begin after the layer that does so, or make that layer not work in place"
+                )
+
+
+class Recomputation(Keeping):
+    """What saved tensors go to while a segment runs again: the nodes of forward that still wait for them."""
+
+    def __init__(self, holders: list[Holder]) -> None:
+        self._holders = holders
+        self._next = 0
+
+    def ends(self) -> bool:
+        """True before the last call that saved something in forward."""
+        return self._next == len(self._holders) - 1
+
+    def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
+        """To the node of forward; the node of the recomputation keeps them, too."""
+        if not all(numbers):
+            waiting = self._holders[self._next]
+            self._next += 1
+            if waiting.waits:
+                waiting.fill(storages)
+        return Holder([s for s in storages if s is not None])

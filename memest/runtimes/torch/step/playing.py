@@ -1,0 +1,53 @@
+"""A whole step: the run is made, with what other ranks add to it, and led through training, tiles or one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from memest.memory.stream import Stream
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.runtimes.torch.step.batches import whole
+from memest.runtimes.torch.step.forward import forward
+from memest.runtimes.torch.step.parallel import Alone, Parallel, Replicate
+from memest.runtimes.torch.step.recipe import Recipe
+from memest.runtimes.torch.step.run import Hooks, Run
+from memest.runtimes.torch.step.tiling import play_tiles
+from memest.runtimes.torch.step.training import train
+
+
+def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Stream:
+    """The stream of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
+    (``Dim``s) need ``remember=False``: their traces are not shared."""
+    return finish(Run(graph, input_shapes, sizes, recipe, hooks_of(recipe.parallel), remember))
+
+
+def finish(run: Run) -> Stream:
+    """The step of a run that has just begun, and what it left."""
+    if run.recipe.training:
+        train(run)
+    elif run.recipe.tiles is not None:
+        play_tiles(run, run.recipe.tiles)
+    else:
+        forward(run, whole(run))
+        run.caller.leave_autocast()
+    return Stream(
+        residents=tuple(run.ledger.residents),
+        events=tuple(run.ledger.events),
+        values=run.specs,
+        overwriting=tuple(run.overwriting),
+        ran_again=tuple(run.ran_again),
+    )
+
+
+def hooks_of(plan: Parallel | None) -> Hooks:
+    """What the other ranks add to the step."""
+    if plan is None:
+        return Alone()
+    if isinstance(plan, Replicate):
+        from memest.runtimes.torch.step.parallel.replicas import Replicas
+
+        return Replicas(plan)
+    from memest.runtimes.torch.step.parallel.shards import Shards
+
+    return Shards(plan)

@@ -1,0 +1,70 @@
+"""The recipe: what is done with a network in one step, and on which processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from memest.machines.cpu import Cpu
+from memest.machines.versions import BEST_MEASURED, Version
+from memest.network.graph import Segment
+from memest.runtimes.torch import losses, optimizers
+from memest.runtimes.torch.step.autocast import Autocast
+from memest.runtimes.torch.step.plan import Parallel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accumulate:
+    """Gradients of ``steps`` batches are summed before the optimizer steps; ``mean`` divides each loss by their number."""
+
+    steps: int
+    mean: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """The batch goes through the network in slices of ``size`` (the last may be smaller); ``mean`` divides each loss by their number."""
+
+    size: int
+    mean: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Average:
+    """A copy of the weights (of the ``buffers`` too) follows the network's by exponential averaging."""
+
+    buffers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """Inference over windows of ``size`` that overlap by twice the ``halo``; the halo of each result is dropped."""
+
+    size: tuple[int, ...]
+    halo: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
+    optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
+    optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
+    between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is.
+    ``segments`` are the checkpointed runs of layers, in order. ``torch`` is the version whose kernels are played."""
+
+    training: bool
+    optimizer: optimizers.Optimizer | None = None
+    loss: losses.Loss | None = None
+    hold_output: bool = False
+    step: int | None = None
+    accumulate: Accumulate | None = None
+    micro_batch: MicroBatch | None = None
+    clip: bool = False
+    average: Average | None = None
+    inplace: bool = False
+    offload: bool = False
+    tiles: Tiles | None = None
+    segments: tuple[Segment, ...] = ()
+    cpu: Cpu = field(default_factory=Cpu)
+    torch: Version = BEST_MEASURED
+    autocast: Autocast | None = None
+    parallel: Parallel | None = None

@@ -1,0 +1,184 @@
+"""A run: walks the layers of a graph, holds their values, and leaves the ordered stream of allocations and releases that torch's CPU
+allocator would see, on top of what is resident. How often the network is called, and what comes after, is :mod:`forward
+<memest.runtimes.torch.step.forward>`'s and its callers' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
+from memest.memory.stream import Storage
+from memest.network.graph import Graph, Layer, Parameter
+from memest.network.tensor import Shape, Spec, nbytes, spec
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.averaging import hold_average
+from memest.runtimes.torch.step.caller import Caller, operator_named
+from memest.runtimes.torch.step.overwriting import may_overwrite
+from memest.runtimes.torch.step.recipe import Recipe
+from memest.runtimes.torch.step.segments import check_segments
+from memest.sizes.dims import has_expr, resolve
+
+
+class Hooks(Protocol):
+    """The places in a step where parallel runs do something. ``begin`` is called once, before all others."""
+
+    def begin(self, run: Run) -> None:
+        """``run`` is the step that is played; nothing is resident yet."""
+
+    def place(self, p: Parameter) -> Storage:
+        """The storage the layers see for a parameter or buffer; what is resident of it is written on the ledger."""
+
+    def hold_residents(self) -> None:
+        """Called once, when all other residents are there."""
+
+    def before_forward(self) -> None:
+        """Called before the first layer, once a pass."""
+
+    def enter(self, first: int, last: int) -> None:
+        """Called before the layers number ``first`` to ``last`` run: a single one, or a checkpointed segment."""
+
+    def leave(self, index: int) -> None:
+        """Called after the layer of that number has run and its values are dropped."""
+
+    def after_forward(self) -> None:
+        """Called when the network has returned its outputs."""
+
+    def after_backward(self) -> None:
+        """Called when the last node has run, before the root's gradient goes."""
+
+    def updated(self, leaves: Sequence[AccumulateGrad]) -> list[tuple[str, Value]]:
+        """The parameters this process's optimizer updates, in its order, as the tensors it sees."""
+
+
+class Run:
+    """One step under way: the ledger, the machine and the values alive, by name."""
+
+    kind_of_machine: type[Machine] = Machine
+
+    def __init__(
+        self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, hooks: Hooks, remember: bool
+    ) -> None:
+        self.graph = graph
+        self.recipe = recipe
+        self.sizes = sizes
+        self.ledger = Ledger()
+        self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.cpu, recipe.torch, remember=remember)
+        self.caller = Caller(self.machine, recipe.training, recipe.autocast)
+        self.env: dict[str, Value] = {}
+        self.owned = {p.name for p in graph.parameters}
+        self.specs: dict[str, Spec] = {}
+        self.leaves: list[AccumulateGrad] = []
+        self.overwriting: dict[str, None] = {}
+        self.ran_again: list[str] = []
+        self.canonical = graph.memo.shelf("attributes", len(graph.layers))
+        check_segments(graph, recipe.segments)
+        self.hooks = hooks
+        hooks.begin(self)
+        self._make_residents(input_shapes)
+
+    def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
+        for p in self.graph.parameters:
+            value = Value(spec(p.shape, p.dtype, p.layout), self.hooks.place(p))
+            if p.trainable and not p.buffer:
+                value.requires_grad = True
+                if self.recipe.training:
+                    leaf = AccumulateGrad(value, p.name)
+                    value.node = leaf
+                    self.leaves.append(leaf)
+            self.env[p.name] = self.ledger.hold(value)
+        for i in self.graph.inputs:
+            shape = input_shapes[i.name]
+            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
+            self.env[i.name] = self.ledger.hold(value)
+        if self.recipe.average is not None:
+            hold_average(self.ledger, self.graph)
+        self.hooks.hold_residents()
+
+    def begin_pass(self) -> None:
+        """The network is called: the autocast context begins, if there is one."""
+        self.caller.enter_autocast()
+
+    def play_layers(self, start: int, end: int, env: dict[str, Value]) -> None:
+        """The layers number ``start`` up to ``end``, on the values in ``env``."""
+        again = self.ledger.phase == "backward"
+        for index in range(start, end):
+            layer = self.graph.layers[index]
+            self._layer(layer, env)
+            if again:
+                self.ran_again.append(layer.name)
+
+    def _layer(self, layer: Layer, env: dict[str, Value]) -> None:
+        self.ledger.layer = layer.name
+        if not layer.grad:
+            self.caller.grad_mode = False
+        try:
+            entry = operator_named(layer.op)
+            attributes = self._mode(self._attributes(layer, entry))
+            if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
+                attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
+                self.overwriting[layer.name] = None
+            outputs = self.caller.run(entry, [_bound(t, env) for t in layer.tensors], attributes)
+        except MemestError as e:
+            raise e.at(f"layer {layer.name!r} ({layer.op})") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
+        finally:
+            self.caller.grad_mode = self.recipe.training
+        if len(layer.outputs) > len(outputs):
+            raise GraphError(f"layer {layer.name!r} ({layer.op}): gives {len(outputs)} outputs, {len(layer.outputs)} are named")
+        for name, value in zip(layer.outputs, outputs, strict=False):
+            if value is not None:
+                env[name] = self.ledger.hold(value)
+                self.specs[name] = value.spec
+        for unnamed in outputs[len(layer.outputs) :]:
+            if unnamed is not None:
+                self.ledger.let_go(self.ledger.hold(unnamed))
+        for name in layer.drops:
+            if name in env:  # a segment's caller drops what is the caller's
+                value = env.pop(name)
+                self.ledger.let_go(value)
+                if name in self.owned:
+                    self.ledger.let_go_storage(value.storage)
+
+    def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
+        """What runs again overwrites what it overwrote in forward."""
+        if self.ledger.phase == "backward":
+            return layer.name in self.overwriting
+        return may_overwrite(self.graph, layer, attributes, env, self.machine)
+
+    def _attributes(self, layer: Layer, entry: Operator | Composite) -> tuple[tuple[str, Any], ...]:
+        """All attributes, defaults included; remembered on the graph unless sizes stand in them."""
+        known: tuple[tuple[str, Any], ...] | None = self.canonical.get(layer.name)
+        if known is None:
+            symbolic = has_expr(layer.attributes)
+            given = resolve(layer.attributes, self.sizes) if symbolic else layer.attributes
+            known = tuple(entry.canonical(dict(given)).items())
+            if not symbolic:
+                self.canonical.keep(layer.name, known)
+        return known
+
+    def _mode(self, attributes: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+        """``training: None`` follows the mode of the step."""
+        if ("training", None) not in attributes:
+            return attributes
+        return tuple((k, self.recipe.training if k == "training" and v is None else v) for k, v in attributes)
+
+
+def _bound(reference: Any, env: Mapping[str, Value]) -> Any:
+    if reference is None:
+        return None
+    if isinstance(reference, str):
+        return _value(reference, env)
+    return [_value(name, env) for name in reference]
+
+
+def _value(name: str, env: Mapping[str, Value]) -> Value:
+    try:
+        return env[name]
+    except KeyError:
+        raise GraphError(f"reads {name!r}, which does not exist or is gone{did_you_mean(name, env)}") from None

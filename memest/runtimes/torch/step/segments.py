@@ -1,0 +1,56 @@
+"""Segments: runs of layers whose activations are not kept but computed again in backward.
+
+A segment is what one call of ``torch.utils.checkpoint.checkpoint`` wraps. Its arguments are the values that its layers read and layers
+before it made; what it returns are its values that outlive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memest.errors import UsageError
+from memest.network.graph import Graph, Segment
+
+MOST_BOUNDS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What crosses a segment's borders: values that come in, the network's own tensors it reads, values that stay alive after it."""
+
+    arguments: tuple[str, ...]
+    owned: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+def check_segments(graph: Graph, segments: Sequence[Segment]) -> None:
+    """UsageError when segments are not in order, overlap, are empty, or leave the graph."""
+    last = 0
+    for s in segments:
+        if not 0 <= s.start < s.end <= len(graph.layers):
+            raise UsageError(f"segment {s.name or s} is not a run of layers; the graph has {len(graph.layers)}")
+        if s.start < last:
+            raise UsageError(f"segment {s.name or s} overlaps the one before it; segments do not nest and stand in order")
+        last = s.end
+
+
+def bounds_of(graph: Graph, segment: Segment) -> Bounds:
+    """What crosses the borders of ``segment``; remembered on the graph."""
+    return graph.memo.find("bounds", (segment.start, segment.end), MOST_BOUNDS, lambda: _find_bounds(graph, segment))
+
+
+def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
+    own = {p.name for p in graph.parameters}
+    layers = graph.layers[segment.start : segment.end]
+    made: dict[str, None] = {}
+    read: dict[str, None] = {}
+    for layer in layers:
+        read.update((name, None) for name in layer.reads if name not in made)
+        made.update((name, None) for name in layer.outputs)
+    gone = {name for layer in layers for name in layer.drops}
+    return Bounds(
+        arguments=tuple(n for n in read if n not in own),
+        owned=tuple(n for n in read if n in own),
+        results=tuple(n for n in made if n not in gone),
+    )

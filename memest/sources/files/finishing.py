@@ -1,0 +1,147 @@
+"""What a file says about the whole graph: the order of parameters, what dies when, the sizes it is described for.
+
+Each function takes a graph and gives the changed one, or raises GraphError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from memest.errors import GraphError, did_you_mean
+from memest.network.graph import Graph, Layer
+from memest.sizes.dims import Expr, Guard, parse_guard, symbols_of
+
+
+def ordered(graph: Graph, order: Sequence[str]) -> Graph:
+    """Parameters in the order of the names they begin with."""
+    names = [p.name for p in graph.parameters]
+    unknown = next((o for o in order if not any(n == o or n.startswith(f"{o}.") for n in names)), None)
+    if unknown is not None:
+        owners = {n.rpartition(".")[0] for n in names}
+        raise GraphError(f"order: no parameter's name begins with {unknown!r}{did_you_mean(unknown, owners)}")
+    by_name = {p.name: p for p in graph.parameters}
+    return graph.with_(parameters=tuple(by_name[n] for n in sorted_by(order, names)))
+
+
+def sorted_by(order: Sequence[str], names: Sequence[str]) -> list[str]:
+    """``names`` in the order of the entries they equal or begin with (the longest counts); those with none come last."""
+    rank = {entry: i for i, entry in reversed(list(enumerate(order)))}
+
+    def place(name: str) -> int:
+        while name:
+            if name in rank:
+                return rank[name]
+            name = name.rpartition(".")[0]
+        return len(order)
+
+    return sorted(names, key=place)
+
+
+def with_drops(graph: Graph, drops: Mapping[str, Sequence[str]]) -> Graph:
+    """The values that die after the layers named; every value must still die once, after its last reader."""
+    layers = {layer.name: layer for layer in graph.layers}
+    made = {p.name for p in graph.parameters} | {name for layer in graph.layers for name in layer.outputs}
+    for name, values in drops.items():
+        if name not in layers:
+            raise GraphError(f"drops: no layer {name!r}{did_you_mean(name, layers)}")
+        for value in values:
+            if value not in made:
+                raise GraphError(f"drops: {value!r} does not exist{did_you_mean(value, made)}")
+    changed = tuple(replace(layer, drops=tuple(drops[layer.name])) if layer.name in drops else layer for layer in graph.layers)
+    _check_deaths(changed, graph)
+    return graph.with_(layers=changed)
+
+
+def _check_deaths(layers: Sequence[Layer], graph: Graph) -> None:
+    """A value dies once, after it was made, after its last reader, and never when the graph returns it."""
+    made: dict[str, int] = {p.name: -1 for p in graph.parameters}
+    for i, layer in enumerate(layers):
+        made.update(dict.fromkeys(layer.outputs, i))
+    dead: set[str] = set()
+    for i, layer in enumerate(layers):
+        gone = next((n for n in layer.reads if n in dead), None)
+        if gone is not None:
+            raise GraphError(f"drops: layer {layer.name!r} reads {gone!r}, which an earlier layer drops")
+        for name in layer.drops:
+            if name in dead or name not in made or made[name] > i or name in graph.outputs:
+                raise GraphError(f"drops: {name!r} cannot die after layer {layer.name!r}")
+            dead.add(name)
+
+
+def without_gradients(graph: Graph, names: Sequence[str]) -> Graph:
+    """The layers named run under ``torch.no_grad()``."""
+    numbers = _numbers(graph, names, "no_grad")
+    return graph.with_(layers=tuple(replace(layer, grad=False) if i in numbers else layer for i, layer in enumerate(graph.layers)))
+
+
+def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str]]) -> Graph:
+    """Each name is a checkpointed call, which wraps the layers from the first to the last."""
+    owner: dict[int, str] = {}
+    for name, ends in checkpoints.items():
+        if len(ends) != 2:
+            raise GraphError(f"checkpoints: {name!r} has the first and the last layer it wraps, got {len(ends)}")
+        first, last = (next(iter(_numbers(graph, [end], "checkpoints"))) for end in ends)
+        wrapped = range(first, last + 1)
+        if not wrapped:
+            raise GraphError(f"checkpoints: {name!r}: {ends[1]!r} runs before {ends[0]!r}")
+        taken = next((owner[i] for i in wrapped if i in owner), None)
+        if taken is not None:
+            raise GraphError(f"checkpoints: {name!r} overlaps {taken!r}; checkpoints do not nest")
+        owner.update(dict.fromkeys(wrapped, name))
+    return graph.with_(layers=tuple(replace(layer, checkpoint=owner.get(i)) for i, layer in enumerate(graph.layers)))
+
+
+def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:
+    numbers = {layer.name: i for i, layer in enumerate(graph.layers)}
+    unknown = next((n for n in names if n not in numbers), None)
+    if unknown is not None:
+        raise GraphError(f"{where}: no layer {unknown!r}{did_you_mean(unknown, numbers)}")
+    return {numbers[n]: None for n in names}
+
+
+def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:
+    """The modes that the network cannot be played in, and why."""
+    unknown = next((m for m in reasons if m not in ("train", "infer")), None)
+    if unknown is not None:
+        raise GraphError(f"refused: the modes are train and infer, got {unknown!r}")
+    return graph.with_(refused=tuple(reasons.items()))
+
+
+def guarded(graph: Graph, texts: Sequence[str]) -> Graph:
+    """The comparisons of sizes under which the network runs as described."""
+    known = _sizes_of(graph)
+    guards: list[Guard] = []
+    for text in texts:
+        guard = parse_guard(text)
+        _check_known(symbols_of((guard.left, guard.right)), known, "guards")
+        guards.append(guard)
+    return graph.with_(guards=tuple(guards))
+
+
+def check_sizes(graph: Graph) -> None:
+    """Every size written into an attribute must be a dim of an input."""
+    _check_known(_sizes_in(graph), _sizes_of(graph), "layers")
+
+
+def _check_known(names: Iterable[str], known: set[str], where: str) -> None:
+    unknown = next((n for n in sorted(names) if n not in known), None)
+    if unknown is not None:
+        raise GraphError(f"{where}: size {unknown!r} is not a dim of any input{did_you_mean(unknown, known)}")
+
+
+def _sizes_of(graph: Graph) -> set[str]:
+    return {s for i in graph.inputs for s in symbols_of(i.shape)}
+
+
+def _sizes_in(graph: Graph) -> Iterable[str]:
+    def walk(value: Any) -> Iterable[str]:
+        if isinstance(value, Expr):
+            yield from sorted(value.symbols())
+        elif isinstance(value, tuple):
+            for v in value:
+                yield from walk(v)
+
+    for layer in graph.layers:
+        yield from walk(tuple(v for _, v in layer.attributes))

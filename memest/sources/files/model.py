@@ -1,0 +1,200 @@
+"""The shape of a file, in pydantic: which keys there are and what they hold. What the settings of a layer mean is the reader's business."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from memest.errors import did_you_mean
+from memest.machines.versions import version_of
+
+VERSION = 1
+_RESERVED_SIZE = re.compile(r"\b(?:[tf]\d+|(?:max|min)\b(?!\s*\())|__|[^\x00-\x7f]")
+Settings = dict[str, Any]
+
+
+def _dim(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"a size is a number, a name such as H or an expression such as H//2, got {value!r}")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"sizes are positive, got {value}")
+    if isinstance(value, str) and _RESERVED_SIZE.search(value):
+        raise ValueError(f"the names max, min, t0, t1, … and f0, f1, … are taken, got {value!r}")
+    return value
+
+
+def _shape_alone(value: Any) -> Any:
+    return {"shape": value} if isinstance(value, list) else value
+
+
+def _name_alone(value: Any) -> Any:
+    if isinstance(value, str):
+        return {value: None}
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError("a layer is one operator or block with its settings, such as 'relu: {inplace: true}'")
+    return value
+
+
+Dim = Annotated[Any, BeforeValidator(_dim, json_schema_input_type=int | str)]
+
+
+def _release(value: Any) -> Any:
+    if not isinstance(value, str) or version_of(value) is None:
+        raise ValueError(f"a release of torch is a text such as '2.14.1', got {value!r}")
+    return value
+
+
+Release = Annotated[Any, BeforeValidator(_release, json_schema_input_type=str)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TensorModel(_Strict):
+    """An input: its dims (numbers, names, expressions), dtype and memory layout."""
+
+    shape: list[Dim]
+    dtype: str = "float32"
+    layout: str = "contiguous"
+
+
+class ParameterModel(_Strict):
+    """A tensor the network owns; a buffer is never trained."""
+
+    shape: list[Dim]
+    dtype: str = "float32"
+    layout: str = "contiguous"
+    trainable: bool = True
+    buffer: bool = False
+
+
+InputModel = Annotated[TensorModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | TensorModel)]
+OwnedModel = Annotated[ParameterModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | ParameterModel)]
+_EXPECTED = {  # by pydantic's names of problems
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "int_type": "a whole number",
+    "invalid_key": "a text as key",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "a text",
+}
+_LAYER = {"description": "one operator or block, with its settings"}
+LayerModel = Annotated[dict[str, Settings | None], BeforeValidator(_name_alone), WithJsonSchema(_LAYER)]
+
+
+class BlockModel(_Strict):
+    """Layers written once. ``arguments`` are names, or names with defaults; ``output`` is what it gives (the last layer's by default);
+    ``holds`` are values that live until the block ends, as a Python function's variables do (its inputs always do)."""
+
+    arguments: list[str] | dict[str, Any] = Field(default_factory=list)
+    inputs: list[str] = Field(default_factory=lambda: ["input"])
+    layers: list[LayerModel] = Field(min_length=1)
+    output: str | None = None
+    holds: list[str] = Field(default_factory=list)
+
+
+class GraphModel(_Strict):
+    """A whole file.
+
+    ``examples`` are sizes at which the file is checked when it is read. ``order`` lists owners of parameters (or what their names
+    begin with) in torch's order of registration, where it is not that of the layers. ``holds`` are values that live until the
+    forward ends; ``drops`` says for single layers which values die after them, where it is not each one's last reader. ``guards``
+    are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
+    ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
+    first and the last layer it wraps; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
+    reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
+    """
+
+    memest: int = VERSION
+    name: str = "graph"
+    inputs: dict[str, InputModel]
+    examples: dict[str, int] | None = None
+    parameters: dict[str, OwnedModel] = Field(default_factory=dict)
+    blocks: dict[str, BlockModel] = Field(default_factory=dict)
+    layers: list[LayerModel]
+    outputs: list[str] | None = None
+    order: list[str] | None = None
+    holds: list[str] = Field(default_factory=list)
+    drops: dict[str, list[str]] | None = None
+    guards: list[str] | None = None
+    no_grad: list[str] | None = None
+    checkpoints: dict[str, list[str]] | None = None
+    refused: dict[str, str] | None = None
+    notes: list[str] | None = None
+    torch: Release | None = None
+    inference: GraphModel | None = None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a graph file; the settings of each operator are listed, those of blocks are free."""
+    schema: dict[str, Any] = _with_layers(GraphModel.model_json_schema())
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["$defs"]["layer"] = {
+        "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": _operators()}]
+    }
+    return schema
+
+
+def _with_layers(value: Any) -> Any:
+    """``value`` with every place for a layer pointing to the one description of layers."""
+    if value == _LAYER:
+        return {"$ref": "#/$defs/layer"}
+    if isinstance(value, dict):
+        return {k: _with_layers(v) for k, v in value.items()}
+    return [_with_layers(v) for v in value] if isinstance(value, list) else value
+
+
+def _operators() -> dict[str, Any]:
+    from memest.ops.table import COMPOSITES, OPERATORS
+    from memest.sources.files.layers import keywords_of
+
+    return {
+        op: {"type": ["object", "null"], "properties": {k: {} for k in keywords_of(op)}, "additionalProperties": False}
+        for op in (*OPERATORS, *COMPOSITES)
+    }
+
+
+def first_problem(error: ValidationError, data: Any) -> tuple[tuple[str | int, ...], str]:
+    """(path in ``data``, what is wrong there) of the validation error it caused, in our words."""
+    problem = error.errors(include_url=False)[0]
+    kind, location, given = problem["type"], problem["loc"], problem["input"]
+    path = _within(data, location)
+    place = ".".join(map(str, path)) or "the file"
+    if kind == "extra_forbidden":
+        *above, key = path
+        return path, f"unknown key {key!r} in {'.'.join(map(str, above)) or 'the file'}{did_you_mean(str(key), _keys_at(above))}"
+    if kind == "missing":
+        return path, f"{place} has no {location[-1]!r}"
+    if kind == "value_error":
+        return path, f"{place}: {problem['ctx']['error']}"
+    if kind == "too_short":
+        return path, f"{place} is empty"
+    return path, f"{place}: expected {_EXPECTED.get(kind, 'something else')}, got {_shown(given)}"
+
+
+def _within(data: Any, location: Iterable[str | int]) -> tuple[str | int, ...]:
+    """The steps of ``location`` that lead into ``data``; the others name types, or what a short form leaves out."""
+    path: list[str | int] = []
+    for step in location:
+        entries = data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
+        if step in entries:
+            data = entries[step]
+            path.append(step)
+    return tuple(path)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
+    """The keys that may stand at a place of the file."""
+    inner = [p for p in path if p != "inference"]
+    models: dict[str, type[BaseModel]] = {"inputs": TensorModel, "parameters": ParameterModel, "blocks": BlockModel}
+    return list((models.get(str(inner[0]), GraphModel) if inner else GraphModel).model_fields)

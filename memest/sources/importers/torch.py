@@ -1,0 +1,206 @@
+"""A torch module as a layer graph: its forward runs once on meta tensors, and every call it makes is written down.
+
+Nothing is computed and the module is left as it was. What a step would see of gradients is what is seen here: the forward of a training
+graph runs with gradients on, that of an inference graph under ``no_grad``. Contexts around the call of ``from_torch`` do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
+from memest.network.graph import Graph, Layer
+from memest.runtimes.torch.step import operator_named
+from memest.sizes import asked
+from memest.sizes.interpreter import Lock
+from memest.sources.importers.torch_recording import Recorder
+from memest.sources.importers.torch_state import as_it_was
+
+_ONE_AT_A_TIME = Lock()  # a recording has hooks on every module of the process, and lends its module other parameters
+MODES = ("train", "infer")
+
+
+def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
+    """The graph of ``module`` as called with ``example``: a shape, a tensor, or a sequence (or mapping by argument name) of them. An input
+    given by its shape has the floating dtype of the module's parameters.
+
+    The first dim of every example is the batch ``N``; dims from the third on are spatial and become symbols (``H``, ``W``), so the
+    graph can be estimated at other sizes. ``mode="train"`` records the forward of a training step (gradients on, the modules in
+    ``train()`` or ``eval()`` as they stand), ``mode="infer"`` that of ``eval()`` under ``no_grad``. Left out, a module in training mode
+    gives both, and one in eval mode is recorded as it stands. Where only one of the two can be recorded, the other is refused when it
+    is asked for. DataParallel, DistributedDataParallel and compiled modules are unwrapped, which the graph's notes say.
+
+    Raises UnsupportedError for what has no rule, GraphError for an exception of the module's own code, UsageError for a ``module`` or
+    an ``example`` that is none; each names the module's path and the line of its code.
+
+    Threads that record wait for one another. The module itself must not run in another thread meanwhile; any other may.
+    """
+    if mode is not None and mode not in MODES:
+        raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
+    module, notes = _unwrapped(module)
+    positional, keywords = _examples(plain_example(example), _floating_dtype(module))
+    title = name or type(module).__name__
+
+    def training() -> Recorder:
+        return _recorded(module, positional, keywords, title, gradients=True)
+
+    def inference() -> Recorder:
+        with _in_eval_mode(module):
+            return _recorded(module, positional, keywords, title, gradients=False)
+
+    with _ONE_AT_A_TIME:
+        if mode == "train":
+            graph = training().graph
+        elif mode == "infer":
+            graph = inference().graph
+        elif module.training:
+            graph = _both(training, inference)
+        else:
+            alone = inference()
+            graph = _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
+    return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
+
+
+def _both(training: Callable[[], Recorder], inference: Callable[[], Recorder]) -> Graph:
+    """The training graph with that of inference; where one cannot be recorded, the other with the reason."""
+    try:
+        graph = training().graph
+    except MemestError as e:
+        try:
+            alone = inference().graph
+        except MemestError:
+            raise e from None
+        return alone.with_(refused=(("train", str(e)),))
+    try:
+        other = inference().graph
+    except MemestError as e:
+        return graph.with_(refused=(("infer", str(e)),))
+    following = tuple(_follows_mode(layer) for layer in graph.layers)
+    same = other.layers == following and other.outputs == graph.outputs and other.parameters == graph.parameters
+    return graph if same else graph.with_(inference=other)
+
+
+def _follows_mode(layer: Layer) -> Layer:
+    """The layer as its eval twin is recorded: a flag that follows the mode is false there, and gradients are off everywhere."""
+    layer = layer if layer.grad else replace(layer, grad=True)
+    row = operator_named(layer.op)
+    follows = any(a.name == "training" and a.default is None for a in row.attributes)
+    if not follows or "training" in dict(layer.attributes):
+        return layer
+    position = [a.name for a in row.attributes]
+    items = sorted([*layer.attributes, ("training", False)], key=lambda item: position.index(item[0]))
+    return replace(layer, attributes=tuple(items))
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """``module.eval()``, taken back with whatever else it changed."""
+    with as_it_was(module):
+        module.eval()
+        yield
+
+
+def _recorded(module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str, *, gradients: bool) -> Recorder:
+    """One forward written down. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else
+    that it may go by (a flag, a counter), the call that counts is the next one, which finds them."""
+    with as_it_was(module) as remembers:
+        recorder = Recorder(module, name, gradients)
+        recorder.record(positional, keywords)
+        if recorder.survivors.tensors:
+            recorder = Recorder(module, name, gradients, standing=recorder.survivors.given_up())
+            recorder.record(positional, keywords)
+            recorder.survivors.check_steady(recorder.standing)
+        elif remembers():
+            recorder, first = _once_more(module, positional, keywords, name, gradients), recorder
+            if recorder.graph != first.graph and _once_more(module, positional, keywords, name, gradients).graph != recorder.graph:
+                raise UnsupportedError(
+                    f"{name}: forward runs otherwise at every call (an attribute that counts or remembers): no step is like the next"
+                )
+    return recorder
+
+
+def _once_more(module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str, gradients: bool) -> Recorder:
+    recorder = Recorder(module, name, gradients)
+    recorder.record(positional, keywords)
+    return recorder
+
+
+# what is given ------------------------------------------------------------------------------------------------------------
+
+
+def _unwrapped(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module inside wrappers that do not change what a forward allocates, and a note for each that was taken off."""
+    notes: list[str] = []
+    while isinstance(module, nn.Module):
+        kind = type(module)
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            notes.append(f"unwrapped from {kind.__name__}: one device's share of the batch is what the input shape says")
+            module = module.module
+        elif kind.__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
+            notes.append("unwrapped from torch.compile: the network as it runs eagerly")
+            module = module._orig_mod
+        elif isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedError(f"{kind.__name__}: a compiled ScriptModule hides its Python code; give the module it was made from")
+        elif kind.__name__ == "GraphModule" and _is_exported(module):
+            raise UnsupportedError("a module made by torch.export calls aten operators directly; give the module that was exported")
+        else:
+            return module, tuple(notes)
+    raise UsageError(f"from_torch needs a torch.nn.Module, got {kind_of(module)}{_hint(module)}")
+
+
+def _is_exported(module: nn.Module) -> bool:
+    nodes = getattr(getattr(module, "graph", None), "nodes", ())
+    return any(isinstance(n.target, torch._ops.OpOverload) for n in nodes)
+
+
+def _hint(value: Any) -> str:
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return f"; make one first: {value.__name__}(…)"
+    return "; a state_dict has weights and no code: give the module" if isinstance(value, Mapping) else ""
+
+
+def _floating_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of inputs that are given as shapes: that of the module's parameters where they have one (``module.half()``)."""
+    found = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    return found.pop() if len(found) == 1 else torch.float32
+
+
+def plain_example(example: Any) -> Any:
+    """An example with its shapes as tuples of ints; tensors as they are. UsageError for what is neither."""
+    if isinstance(example, str):
+        return asked.shape(example, "example")
+    if isinstance(example, Mapping) and example:
+        return {str(key): plain_example(e) for key, e in example.items()}
+    if asked.is_sequence(example) and len(example):
+        if all(asked.whole(n) is not None for n in example):
+            return asked.shape(example, "example")
+        return [plain_example(e) for e in example]
+    if not asked.is_tensor(example):
+        raise UsageError(f"example is a shape, a tensor, or a sequence or mapping of them, got {kind_of(example)}")
+    return example
+
+
+def _examples(example: Any, dtype: torch.dtype) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Positional and named inputs of the forward; those given as shapes have ``dtype``."""
+    if isinstance(example, dict):
+        return [], {k: _meta(v, f"example[{k!r}]", dtype) for k, v in example.items()}
+    if isinstance(example, list):
+        return [_meta(e, f"example[{i}]", dtype) for i, e in enumerate(example)], {}
+    return [_meta(example, "example", dtype)], {}
+
+
+def _meta(example: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
+    if isinstance(example, list | dict):
+        kind = type(example).__name__
+        raise UsageError(f"{place} is a {kind}: nested inputs are not modelled; wrap the module in one that takes tensors")
+    if isinstance(example, tuple):
+        return torch.empty(example, dtype=dtype, device="meta")
+    if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
+        raise UnsupportedError(f"{place} is a {type(example).__name__}; give a plain tensor or a shape")
+    return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta")

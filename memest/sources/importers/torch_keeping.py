@@ -1,0 +1,119 @@
+"""What a module owns while its forward is recorded, and what it keeps from call to call.
+
+Its parameters and buffers are replaced by meta twins, which nobody else holds: one that the forward exchanges dies when it is exchanged.
+A tensor that outlives the forward (a cache, a hook's collection) is there before the next one: the call that counts is that next one.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from memest.errors import UnsupportedError
+from memest.network.tensor import Spec, nbytes
+from memest.sizes.dims import contains_dim
+from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_state import owned_tensors
+from memest.sources.importers.torch_tensors import spec_of, twin
+
+
+class Place(NamedTuple):
+    """Where a module registers a tensor: its table of parameters or buffers, the key, what stands there and its name in the graph."""
+
+    table: dict[str, Any]
+    key: str
+    original: torch.Tensor
+    name: str
+
+
+def swap(module: nn.Module, live: LiveTensors) -> list[Place]:
+    """Meta twins in the place of all parameters and buffers, told to ``live``."""
+    twins: dict[int, tuple[str, torch.Tensor]] = {}
+    for path, p in owned_tensors(module):
+        if isinstance(p, nn.parameter.UninitializedTensorMixin):
+            raise UnsupportedError(f"parameter {path!r} is not initialized (a lazy module); call the module once first")
+        twins[id(p)] = path, twin(p)
+        live.own(twins[id(p)][1], path, trainable=p.requires_grad, buffer=not isinstance(p, nn.Parameter))
+    tables = (table for m in module.modules() for table in (m._parameters, m._buffers))
+    places = [Place(t, key, p, twins[id(p)][0]) for t in tables for key, p in t.items() if p is not None]
+    for place in places:
+        place.table[place.key] = twins[id(place.original)][1]
+    return places
+
+
+def swap_back(places: Sequence[Place]) -> None:
+    """The module's own tensors in their places."""
+    for place in places:
+        place.table[place.key] = place.original
+
+
+class Survivors:
+    """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph.
+    UnsupportedError for one that is kept in a way no step is steady under, or whose size is not known between steps."""
+
+    def __init__(self, name: str, live: LiveTensors, inputs: set[str], places: Sequence[Place], gradients: bool) -> None:
+        self._name, self._live = name, live
+        self.tensors: list[torch.Tensor] = []
+        self._registered: set[int] = set()
+        own = inputs | {p.name for p in live.parameters}
+        if len(live.tracked) == len(own) and all(entry.names[0] in own for entry in live.tracked.values()):
+            return
+        gc.collect()
+        for place in places:
+            self._check_place(place)
+        self._registered = {id(place.table[place.key]) for place in places}
+        for entry in list(live.tracked.values()):
+            t = entry.ref()
+            if t is not None and entry.names[0] not in own:
+                self._check(entry, gradients)
+                self.tensors.append(t)
+
+    @property
+    def names(self) -> set[str]:
+        """What they are called."""
+        return {n for t in self.tensors for n in self._live.known(t).names}
+
+    def given_up(self) -> list[torch.Tensor]:
+        """What the next call will find: those that do not stand in the place of a registered tensor. Held here no longer, so that they die
+        when the module lets go of them."""
+        found, self.tensors = self._kept(), []
+        return found
+
+    def check_steady(self, standing: Sequence[str]) -> None:
+        """UnsupportedError when this call kept other tensors than the one before, which left those that are ``standing``."""
+        alive = [e.value.spec for e in self._live.tracked.values() if e.names[0] in standing]
+        found = sorted(map(_form, [*alive, *map(spec_of, self._kept())]))
+        if found != sorted(_form(Spec(p.shape, (), p.dtype)) for p in self._live.parameters if p.name in standing):
+            raise UnsupportedError(
+                f"{self._name}: every forward keeps more tensors (a list that grows, a hook that collects them): no step is like the next;"
+                " empty it between calls, or keep numbers instead"
+            )
+
+    def _kept(self) -> list[torch.Tensor]:
+        return [t for t in self.tensors if id(t) not in self._registered]
+
+    def _check_place(self, place: Place) -> None:
+        now = place.table.get(place.key)
+        if not isinstance(now, torch.Tensor) or now.shape != place.original.shape or now.dtype != place.original.dtype:
+            raise UnsupportedError(
+                f"{self._name}: forward exchanges {place.name!r} for something of another shape or dtype, so that no step is like the next"
+            )
+
+    def _check(self, entry: Tracked, gradients: bool) -> None:
+        spec, storage = entry.value.spec, entry.value.storage
+        what = f"{self._name}: the result of {entry.names[0]!r} is kept after the forward (by an attribute, a hook or a list)"
+        if entry.grad and gradients:
+            raise UnsupportedError(f"{what}, and its autograd graph with it; keep a detached one, or nothing")
+        if contains_dim(tuple(spec.shape)):
+            raise UnsupportedError(f"{what}, and its size depends on the input's: not modelled; do not keep it")
+        others = (e for e in self._live.tracked.values() if e is not entry)
+        if storage.nbytes != nbytes(spec.shape, spec.dtype) or any(e.value.storage is storage for e in others):
+            raise UnsupportedError(f"{what}, and it shares its memory with another tensor: not modelled; keep a copy")
+
+
+def _form(spec: Spec) -> tuple[str, tuple[int, ...]]:
+    return spec.dtype, tuple(spec.shape)

@@ -1,0 +1,110 @@
+"""The live tensors of a forward that is recorded: their names in the graph, what is known of them, and after which layer each dies."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.network.graph import Parameter
+from memest.network.tensor import Spec
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
+
+
+class Tracked:
+    """What is known of a live tensor: its names in the graph, its metadata with symbolic dims, and whether a step that trains would have
+    it require a gradient."""
+
+    __slots__ = ("grad", "names", "ref", "value")
+
+    def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor], grad: bool) -> None:
+        self.names = [name]
+        self.value = value
+        self.ref = ref
+        self.grad = grad
+
+
+class LiveTensors:
+    """Tensors by identity. ``drops`` has a list a layer: the names of what died after it; ``early`` those that died before the first.
+    ``parameters`` are what the network owns, in the order they were met."""
+
+    def __init__(self, ledger: Ledger, *, on_meta: bool, refusal: Callable[[str], UnsupportedError]) -> None:
+        """``on_meta``: the module's own tensors are meta tensors, so that others may be."""
+        self.tracked: dict[int, Tracked] = {}
+        self.parameters: list[Parameter] = []
+        self.drops: list[list[str]] = []
+        self.early: list[str] = []
+        self._ledger = ledger
+        self._used: set[str] = set()
+        self._on_meta = on_meta
+        self._refusal = refusal
+
+    def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
+        """A tensor that is there before the first layer."""
+        self.follow(t, name, Value(spec, self._ledger.resident(0, "", name)), grad)
+
+    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True) -> None:
+        """A tensor that the network owns."""
+        layout = layout_of(t)
+        shape = tuple(t.shape)
+        self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
+        self.given(t, name, spec_of(t), grad=trainable)
+
+    def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool) -> None:
+        """From now on ``t`` is called ``name``, until Python lets it die."""
+        key = id(t)
+        self._used.add(name)
+
+        def died(_: object) -> None:
+            gone = self.tracked.pop(key, None)
+            if gone is not None:
+                (self.drops[-1] if self.drops else self.early).extend(gone.names)
+
+        self.tracked[key] = Tracked(name, self._ledger.hold(value), weakref.ref(t, died), grad)
+
+    def found(self, t: torch.Tensor) -> Tracked | None:
+        """What is known of ``t``, if anything."""
+        entry = self.tracked.get(id(t))
+        return entry if entry is not None and entry.ref() is t else None
+
+    def known(self, t: torch.Tensor) -> Tracked:
+        """What is known of ``t``; a tensor from elsewhere (a plain attribute) becomes a buffer."""
+        entry = self.found(t)
+        if entry is not None:
+            return entry
+        if t.is_meta and not self._on_meta:
+            raise self._refusal(
+                "a tensor that was made where memest cannot see it (inside a compiled or scripted function, vmap, or an operator of an"
+                " extension)"
+            )
+        self.own(t, self.unique("constant"))
+        return self.tracked[id(t)]
+
+    def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:
+        """A tensor that was written into in place gets another name."""
+        self._used.add(name)
+        entry.names.append(name)
+        entry.value = self._ledger.hold(value)
+        entry.grad = entry.grad or grad
+
+    def unique(self, base: str) -> str:
+        """``base``, or with a number where it is taken."""
+        if base not in self._used:
+            return base
+        n = 2
+        while f"{base}_{n}" in self._used:
+            n += 1
+        return f"{base}_{n}"
+
+    def taken(self, name: str) -> bool:
+        """Whether something is called ``name``."""
+        return name in self._used
+
+    def take(self, base: str) -> str:
+        """A name like ``base`` that nothing has, taken."""
+        name = self.unique(base)
+        self._used.add(name)
+        return name

@@ -1,0 +1,498 @@
+"""The recorder: what a module's forward calls, written down as layers while it runs on meta tensors.
+
+Python's own control flow runs; sizes that the module reads are ``Dim``s, so shapes stay symbolic; a tensor dies in the graph when Python
+lets it die. Every recorded shape is recomputed by our own rows and must agree. What no row knows, and what the code around the calls does
+that is not modelled, is an :class:`UnsupportedError` that names it, the module and the line of user code.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+import types
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+import memest
+from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
+from memest.machines.cpu import Cpu
+from memest.machines.versions import nearest, release
+from memest.network.dtypes import FLOATING
+from memest.network.graph import Graph, Input, Layer, attribute_items
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+from memest.runtimes.torch.autograd import Machine
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step import Caller, operator_named
+from memest.sizes.dims import Dim, Guard, expression, recording, symbol
+from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
+from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
+from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
+from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
+from memest.sources.importers.torch_layers import COUNT, default_of, settled, tidy, with_counters, with_drops, written_as
+from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
+from memest.sources.importers.torch_state import owned_tensors
+from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
+
+SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+GRADIENTS = (
+    "_set_grad_enabled",
+    "__get__:requires_grad",
+    "__get__:is_leaf",
+    "__get__:grad_fn",
+    "requires_grad_",
+)  # calls that a training step answers otherwise
+DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
+UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
+MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
+
+
+class Recorder(TorchFunctionMode):
+    """Records one forward of ``module``; ``graph`` is there when :meth:`record` has returned.
+
+    ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``standing`` are tensors that the module
+    kept from its call before."""
+
+    graph: Graph
+    survivors: Survivors
+
+    def __init__(self, module: nn.Module, name: str, gradients: bool, standing: Sequence[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.module = module
+        self.name = name
+        self.gradients = gradients
+        self.asked_for_gradients = False
+        self.paths = {id(m): path for path, m in module.named_modules()}
+        self.stack: list[tuple[str, nn.Module]] = []
+        self.inputs: list[Input] = []
+        self.layers: list[Layer] = []
+        self.sizes: dict[str, int] = {}
+        self.guards: dict[Guard, None] = {}
+        self.entered: list[Any] = []
+        self.asked_dtype: weakref.ref[torch.Tensor] | None = None
+        self.machine = Machine(Ledger(), module.training, Cpu(), nearest(torch.__version__), remember=False)
+        self.caller = Caller(self.machine, False)
+        self.checkpoint: str | None = None
+        self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
+        self.failure: UnsupportedError | None = None
+        on_meta = any(t.is_meta for _, t in owned_tensors(module))
+        self.live = LiveTensors(self.machine.ledger, on_meta=on_meta, refusal=self.refusal)
+        for t in standing:
+            self.live.own(t, self.live.unique("kept"))
+        self.standing = [p.name for p in self.live.parameters]
+
+    # what is there before the call ---------------------------------------------------------------------------------------
+
+    def _add_input(self, name: str, t: torch.Tensor) -> None:
+        dims = [self._symbolic(n, d, t.ndim, len(self.inputs)) for d, n in enumerate(t.shape)]
+        self.inputs.append(Input(name=name, shape=tuple(expression(d) for d in dims), dtype=dtype_of(t), layout=layout_of(t)))
+        self.live.given(t, name, spec_of(t, tuple(dims)))
+
+    def _symbolic(self, size: int, d: int, ndim: int, nth: int) -> int:
+        """The batch and the spatial dims get symbols; a later input shares a symbol of equal size at the same place."""
+        if d == 1 or (d > 0 and ndim - 2 not in SPATIAL):
+            return size
+        base = "N" if d == 0 else SPATIAL[ndim - 2][d - 2]
+        text = base if self.sizes.get(base, size) == size else f"{base}{nth}"
+        self.sizes[text] = size
+        found = symbol(text)
+        return Dim(size, found)
+
+    # the call ------------------------------------------------------------------------------------------------------------
+
+    def record(self, positional: Sequence[torch.Tensor], keywords: Mapping[str, torch.Tensor]) -> None:
+        """Call the module on these meta tensors and write down what it does. The module's own tensors are replaced: the caller puts them
+        back (``as_it_was``) where this ends by an error."""
+        inputs = [twin(t) for t in positional]
+        named = {k: twin(t) for k, t in keywords.items()}
+        for i, t in enumerate(inputs):
+            self._add_input(f"input{i}" if i else "input", t)
+        for k, t in named.items():
+            self._add_input(k, t)
+        if self.gradients:
+            check_hooks(self.module)
+        places = swap(self.module, self.live)
+        drawn = random.getstate()
+        try:
+            with watching(self, self.gradients), self, recording(self.guards):
+                result = self.module(*inputs, **named)
+        except MemestError:
+            raise
+        except (Exception, SystemExit, GeneratorExit) as e:
+            raise (self.failure or self._explained(e)) from None
+        self.drew = random.getstate() != drawn
+        if self.failure is not None:  # somebody caught it, and took a way that torch would not have taken
+            raise self.failure
+        outputs = self._outputs(result)
+        del result
+        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs}, places, self.gradients)
+        self.graph = self._finished(outputs)
+        swap_back(places)
+
+    def _outputs(self, result: Any) -> tuple[str, ...]:
+        tensors = list(leaves(result))
+        if not tensors:
+            raise UnsupportedError(f"{self.name}: forward returns no tensor, but {type(result).__name__}")
+        return tuple(self.live.known(t).names[-1] for t in tensors)
+
+    # what stands around the calls (see Listener) -----------------------------------------------------------------------
+
+    def enter_module(self, module: nn.Module) -> None:
+        """Its path names the layers inside."""
+        self.stack.append((self.paths.get(id(module), type(module).__name__), module))
+        if isinstance(module, torch.jit.ScriptModule):
+            raise self.refusal("a compiled ScriptModule, which hides its Python code: put in the module it was made from")
+
+    def leave_module(self, module: nn.Module) -> None:
+        """Out of it, and of modules in it that ended by an exception somebody caught."""
+        while self.stack and self.stack.pop()[1] is not module:
+            pass
+
+    def begin_checkpoint(self, arguments: Any) -> None:
+        """The layers from here on run again in backward."""
+        self.asked_for_gradients = True
+        if self.checkpoint is not None:
+            raise self.refusal("a checkpoint inside a checkpoint")
+        self.checkpoint = self.live.take(f"{self._path() or self.name}.checkpoint")
+        self.checkpointed = len(self.layers), [t for t in leaves(arguments) if self.live.found(t) is not None]
+
+    def end_checkpoint(self) -> None:
+        """Until here."""
+        start, arguments = self.checkpointed
+        read = {name for layer in self.layers[start:] for name in layer.reads}
+        if len(self.layers) == start:
+            raise self.refusal("torch.utils.checkpoint around a function that calls nothing")
+        if not all(read & set(self.live.known(t).names) for t in arguments):
+            raise self.refusal("torch.utils.checkpoint with an argument that the function does not use: it is kept all the same")
+        self.checkpoint, self.checkpointed = None, (0, [])
+
+    def apply(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """A custom autograd function: its forward as it runs when no gradient flows through it, else it is refused."""
+        self.asked_for_gradients = True
+        flows = torch.is_grad_enabled() and any(self.live.known(t).grad for t in leaves(arguments))
+        if flows:
+            raise self.refusal(function_refused(function))
+        if function is not torch.utils.checkpoint.CheckpointFunction:
+            return run_forward(function, arguments, keywords)
+        self.begin_checkpoint(arguments[2:])
+        result = arguments[0](*arguments[2:])
+        self.end_checkpoint()
+        return result
+
+    def applied_unseen(self, function: Any) -> None:
+        """The same, with torch at work: what it reads is not known, so gradients flow wherever they are on."""
+        self.asked_for_gradients = True
+        if torch.is_grad_enabled():
+            raise self.refusal(function_refused(function))
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """``what`` has no rule, and where it stands."""
+        error = UnsupportedError(f"{self._place()}: no rule for {what}")
+        self.failure = self.failure or error
+        return error
+
+    # calls ---------------------------------------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return self._seen(func, args, kwargs or {})
+        except UnsupportedError as e:
+            self.failure = self.failure or e
+            raise
+
+    def _seen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if sys._getframe(2).f_globals.get("__name__", "").startswith(UNSEEN):
+            raise self.refusal("a compiled function: give its Python code")  # torch takes its operators apart on meta
+        name = name_of(func)
+        if name in PASSIVE:
+            return self._passive(name, func, args, kwargs)
+        if name not in CALLS:
+            reason = reason_against(func)
+            if reason is not None:
+                raise UnsupportedError(f"{self._place()}: {reason}")
+        if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
+            return self._enter(func, args, kwargs)
+        binding = CALLS.get(name)
+        if binding is not None:
+            return self._call(name, binding, func, args, kwargs)
+        raise self.refusal(full_name(func))
+
+    def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
+        """Run a Python-level torch function so that the calls in it are seen (should it meet itself, that is the compiled one)."""
+        self.entered.append(func)
+        try:
+            with self:
+                return without_dispatch(func)(*args, **kwargs)
+        finally:
+            self.entered.remove(func)
+
+    def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        answer = PASSIVE[name]
+        if name == "__get__:dtype":
+            self.asked_dtype = weakref.ref(args[0])
+        if name in GRADIENTS:
+            return self._gradients(name, func, args)
+        if answer is None:
+            return func(*args, **kwargs)
+        return answer(self.live.known(args[0]).value.spec, args[1:], kwargs, func)
+
+    def _gradients(self, name: str, func: Any, args: Any) -> Any:
+        """What is asked or said about gradients, as a step would answer."""
+        self.asked_for_gradients = True
+        if name == "_set_grad_enabled":
+            return func(*args)
+        entry = self.live.known(args[0])
+        if name == "__get__:requires_grad":
+            return entry.grad
+        if name in ("__get__:is_leaf", "__get__:grad_fn"):
+            computed = entry.grad and not any(p.name == entry.names[0] for p in self.live.parameters)
+            if name == "__get__:is_leaf":
+                return not computed
+            if computed and self.gradients:
+                raise self.refusal("tensor.grad_fn in the forward of a training step: autograd's graph is not there while it is recorded")
+            return None
+        wanted = bool(args[1]) if len(args) > 1 else True
+        if wanted != entry.grad and self.gradients:
+            raise self.refusal(f"requires_grad_({wanted}) in the forward of a training step: turn gradients on or off before it")
+        entry.grad = wanted
+        return args[0]
+
+    def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
+        request = self._request(name, binding, args, kwargs)
+        if request is None:
+            return func(*args, **kwargs)
+        check_autograd(self, self.gradients)
+        result: Any = None
+        for i, part in enumerate(request):
+            last = i == len(request) - 1
+            result = self._layer(part, func if last else None, args, kwargs, None if i == 0 else result)
+        return result
+
+    def _request(self, name: str, binding: Call, args: Any, kwargs: Any) -> list[Request] | None:
+        try:
+            return binding(name, args, kwargs, self)
+        except MemestError as e:
+            raise e.at(self._place()) from None
+        finally:
+            self.asked_dtype = None
+
+    def source_of(self, dtype: Any) -> torch.Tensor | None:
+        """The tensor that gave its dtype to the call being recorded: the last one asked for it since the call before."""
+        asked = self.asked_dtype() if self.asked_dtype is not None else None
+        return asked if asked is not None and asked.dtype == dtype and self.live.found(asked) is not None else None
+
+    def _layer(self, request: Request, func: Any, args: Any, kwargs: Any, previous: Any) -> Any:
+        """Run one row on the symbolic values and the call itself on meta, compare, write the layer."""
+        tensors = [previous if t is Request.PREVIOUS else t for t in request.tensors]
+        entries = [self._bound(t) for t in tensors]
+        name = self.live.take(self._layer_name(request))
+        row = operator_named(request.op)
+        names = tuple(_names(e) for e in entries)
+        grad_enabled = torch.is_grad_enabled()
+        flows = grad_enabled and any(e.grad for e in _flat(entries))
+        if flows and not self.gradients:
+            raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
+        with recording(None):
+            values = self._by_rule(row, entries, request, func, args, kwargs)
+            self.live.drops.append([])
+            produced = self._execute(request, func, args, kwargs, values, tensors)
+            if request.op in MAY_COPY and produced is tensors[0]:
+                produced = twin(produced)  # a name of its own: in other dtypes and layouts it is a copy, and the input dies first
+            outputs = self._adopt(name, produced, values, row, flows)
+        given = {k: tidy(row, k, v) for k, v in request.attributes.items()}
+        written = {k: v for k, v in given.items() if v != default_of(row, k)}
+        if written.get("training") is True and self.module.training:
+            del written["training"]  # follows the mode of the step
+        position = [a.name for a in row.attributes]
+        symbolic = attribute_items({k: written_as(written[k]) for k in sorted(written, key=position.index)})
+        self.layers.append(
+            Layer(
+                name=name,
+                op=request.op,
+                tensors=names,
+                attributes=symbolic,
+                outputs=outputs,
+                grad=grad_enabled or not self.gradients,
+                checkpoint=self.checkpoint,
+            )
+        )
+        return produced
+
+    def _by_rule(
+        self, row: Operator | Composite, entries: list[Any], request: Request, func: Any, args: Any, kwargs: Any
+    ) -> list[Value | None]:
+        """What our own row gives for the call, with symbolic sizes."""
+        try:
+            attributes = row.canonical(request.attributes)
+            flags = {k: self.module.training if k == "training" and v is None else v for k, v in attributes.items()}
+            return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
+        except MemestError as e:
+            raise e.at(f"{self._place()}: {request.op}") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            if func is not None:
+                func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
+            raise unforeseen(e).at(f"{self._place()}: {request.op}") from e
+
+    def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], tensors: Sequence[Any]) -> Any:
+        """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
+        if func is not None and not request.own_result:
+            try:
+                return self._on_its_own(self._with_twins(func, args, on_meta(func, kwargs)))
+            except NotImplementedError:
+                pass
+        made: list[Any] = []
+        for v in values:
+            same = next((t for t in tensors if isinstance(t, torch.Tensor) and v is not None and self.live.known(t).value is v), None)
+            if same is not None or v is None:
+                made.append(same)
+                continue
+            shape, strides = tuple(int(n) for n in v.spec.shape), tuple(int(n) for n in v.spec.strides)
+            with torch._C.DisableTorchFunction():
+                made.append(torch.empty_strided(shape, strides, dtype=getattr(torch, v.spec.dtype), device="meta"))
+        return made[0] if len(made) == 1 else tuple(made)
+
+    def _with_twins(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The call with a meta twin for each tensor that is none (a constant of the module's own): nothing is computed or changed."""
+        twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+        def given(value: Any) -> Any:
+            if isinstance(value, torch.Tensor) and not value.is_meta:
+                return twins.setdefault(id(value), (twin(value), value))[0]
+            if type(value) in (tuple, list):
+                return type(value)(map(given, value))
+            return value
+
+        args, kwargs = given(tuple(args)), {k: given(v) for k, v in kwargs.items()}
+        produced = func(*args, **kwargs)
+        return next((original for t, original in twins.values() if t is produced), produced)
+
+    def _on_its_own(self, produced: Any) -> Any:
+        """``produced`` with new views replaced by tensors that keep no base: a base dies when Python lets go of it, for the call may make
+        a copy in other layouts, which keeps nothing. (What a view keeps is in our own values.)"""
+        if isinstance(produced, tuple | list):
+            return type(produced)(self._on_its_own(t) for t in produced) if type(produced) in (tuple, list) else produced
+        if not isinstance(produced, torch.Tensor) or not produced._is_view() or self.live.found(produced) is not None:
+            return produced
+        return twin(produced)
+
+    def _adopt(self, name: str, produced: Any, values: Sequence[Value | None], row: Operator | Composite, flows: bool) -> tuple[str, ...]:
+        """Names for the outputs; each must have the shape our row says. ``flows``: a gradient reaches what the call reads."""
+        flows = flows and not (isinstance(row, Operator) and row.backward is None)
+        results = list(produced) if isinstance(produced, tuple | list) else [produced]
+        tensors = [r for r in results if isinstance(r, torch.Tensor)]
+        names: list[str] = []
+        for i, t in enumerate(tensors):
+            value = values[i] if i < len(values) else None
+            if value is None or tuple(t.shape) != value.spec.shape or dtype_of(t) != value.spec.dtype:
+                ours = "nothing" if value is None else f"{list(value.spec.shape)} {value.spec.dtype}"
+                theirs = f"{list(t.shape)} {dtype_of(t)}"
+                raise GraphError(f"{self._place()}: torch gives {row.name} the shape {theirs}, memest's rule {ours}; please report it")
+            out = name if len(tensors) == 1 else f"{name}.{i}"
+            names.append(out)
+            entry = self.live.found(t)
+            if entry is not None:
+                self.live.again(entry, out, value, flows)
+            else:
+                self.live.follow(t, out, value, flows and value.spec.dtype in FLOATING)
+        return tuple(names)
+
+    def _bound(self, t: Any) -> Any:
+        if t is None:
+            return None
+        if isinstance(t, torch.Tensor):
+            return self.live.known(t)
+        return [self.live.known(u) for u in t]
+
+    def _layer_name(self, request: Request) -> str:
+        """The module's path when the module is that operator, else the path with the operator's name."""
+        op, path = request.op, self._path()
+        if not path:
+            return op
+        first = request.tensors[0] if request.tensors else None
+        if isinstance(first, torch.Tensor) and self.live.known(first).names[0].endswith("num_batches_tracked"):
+            return f"{path}.{COUNT}"
+        return path if not self.live.taken(path) and self._is_leaf(path) else f"{path}.{op}"
+
+    def _is_leaf(self, path: str) -> bool:
+        try:
+            return not any(True for _ in self.module.get_submodule(path).children())
+        except AttributeError:
+            return False
+
+    # the end -------------------------------------------------------------------------------------------------------------
+
+    def _finished(self, outputs: tuple[str, ...]) -> Graph:
+        """The graph, now that only what survives the forward is alive."""
+        live, own = self.live, {p.name for p in self.live.parameters}
+        mortal = {n for names in live.drops for n in names if n in own}
+        again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
+        if again is not None:
+            raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
+        layers = [with_drops(layer, drops) for layer, drops in zip(self.layers, live.drops, strict=True)]
+        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names
+        return Graph(
+            name=self.name,
+            inputs=tuple(self.inputs),
+            parameters=tuple(p for p in live.parameters if p.name not in live.early),
+            layers=tuple(settled(with_counters(layers, own), outputs, permanent, mortal)),
+            outputs=outputs,
+            guards=tuple(self.guards),
+            torch=release(torch.__version__),
+            notes=(DREW,) if self.drew else (),
+        )
+
+    def _explained(self, error: BaseException) -> MemestError:
+        """An exception of the module's code as ours: data-dependent control flow is named as such."""
+        place, reason = self._place(error), explanation(error)
+        if reason is not None:
+            return UnsupportedError(f"{place}: {reason}")
+        said = text_of(error)
+        return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
+
+    def _path(self) -> str:
+        """The innermost module that has a path."""
+        return next((path for path, _ in reversed(self.stack) if path), "")
+
+    def _place(self, error: BaseException | None = None) -> str:
+        """Module path and line of user code."""
+        path = self._path() or self.name
+        frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
+        for f in reversed(frames):
+            if not f.filename.startswith(_NOT_THE_USERS):
+                return f"{path} ({f.filename.rpartition('/')[2]}:{f.lineno})"
+        return path
+
+
+# helpers -----------------------------------------------------------------------------------------------------------------
+
+
+_NOT_THE_USERS = tuple(str(Path(m.__file__).parent) + os.sep for m in (memest, torch) if m.__file__)
+
+
+def _flat(entries: Sequence[Any]) -> Iterator[Tracked]:
+    for e in entries:
+        if isinstance(e, list):
+            yield from e
+        elif e is not None:
+            yield e
+
+
+def _values(entry: Any) -> Any:
+    if entry is None:
+        return None
+    return [e.value for e in entry] if isinstance(entry, list) else entry.value
+
+
+def _names(entry: Any) -> Any:
+    if entry is None:
+        return None
+    return tuple(e.names[-1] for e in entry) if isinstance(entry, list) else entry.names[-1]

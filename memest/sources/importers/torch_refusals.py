@@ -1,0 +1,73 @@
+"""Why a call of torch is refused, in the words of somebody who has to change his code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.utils.checkpoint
+from torch.nn.modules._functions import BackwardHookFunction
+
+from memest.shown import visible
+from memest.sources.importers.torch_functions import full_name, name_of
+
+_VALUE = "reads a tensor's value, which nobody knows before anything runs"
+_BRANCH = "branches on a tensor's value"
+_SIZE = "has a size that depends on values"
+_READS = {  # torch's name of the call: what the user wrote, and what that does
+    **{name: (f"Tensor.{name}()", _VALUE) for name in ("item", "tolist", "numpy")},
+    "__array__": ("numpy.asarray(tensor)", _VALUE),
+    "__int__": ("int(tensor)", _VALUE),
+    "__float__": ("float(tensor)", _VALUE),
+    "__complex__": ("complex(tensor)", _VALUE),
+    "__index__": ("a tensor as a size or an index", _VALUE),
+    "__bool__": ("a tensor as a condition", _BRANCH),
+    "__contains__": ("x in tensor", _BRANCH),
+    **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
+    **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
+}
+_ADVICE = "decide by shapes or by a constructor argument, and keep logging out of forward"
+_GRADIENTS = {
+    "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
+    "backward": "Tensor.backward: a backward pass inside forward is not modelled",
+    "register_hook": "Tensor.register_hook: a tensor's hook is not modelled",
+    "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",
+    "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled",
+    "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
+    "__set__:grad": "tensor.grad = …: writing a gradient inside forward is not modelled",
+    "__set__:data": "tensor.data = …: exchanging a tensor's data is not modelled: write in place (copy_, mul_) under torch.no_grad()",
+}
+
+
+def reason_against(func: Any) -> str | None:
+    """Why the call of ``func`` cannot be recorded, where that can be said better than that it has no rule."""
+    name = name_of(func)
+    if name in _READS:
+        written, does = _READS[name]
+        return f"{written} {does}; {_ADVICE}"
+    return _GRADIENTS.get(full_name(func)) or _GRADIENTS.get(name)
+
+
+def function_refused(function: Any) -> str:
+    """What a custom autograd function that would take part in backward is called."""
+    if function is torch.utils.checkpoint.CheckpointFunction:
+        return "torch.utils.checkpoint with use_reentrant=True (use_reentrant=False is modelled)"
+    if function is BackwardHookFunction:
+        return "a module's full backward hook"
+    return f"the custom autograd function {function.__name__}: what it keeps and what its backward allocates is not modelled"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, on one line; nothing where that fails."""
+    try:
+        return visible(" ".join(str(error).split())[:300])
+    except Exception:
+        return ""
+
+
+def explanation(error: BaseException) -> str | None:
+    """What torch means when a forward on meta tensors fails for want of values; None for any other error."""
+    text = text_of(error)
+    signs = ("meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
+    if isinstance(error, NotImplementedError) or any(s in text for s in signs):
+        return f"the network looks at values, not only at shapes ({text[:200]})"
+    return None

@@ -1,0 +1,56 @@
+"""torch's tensors in our words: dtype, memory format, metadata with symbolic dims, and those inside a structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+
+from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides
+
+
+def twin(t: torch.Tensor) -> torch.Tensor:
+    """Another meta tensor with the metadata of ``t``."""
+    with torch._C.DisableTorchFunction():
+        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+
+
+def dtype_of(t: torch.Tensor) -> str:
+    """``float32``."""
+    return str(t.dtype).removeprefix("torch.")
+
+
+def layout_of(t: torch.Tensor) -> str:
+    """``channels_last`` or ``contiguous``."""
+    shape, strides = tuple(t.shape), tuple(t.stride())
+    last = t.ndim in (4, 5) and strides == channels_last_strides(shape) and strides != contiguous_strides(shape)
+    return "channels_last" if last else "contiguous"
+
+
+def spec_of(t: torch.Tensor, shape: Shape | None = None) -> Spec:
+    """Its metadata, with ``shape`` for its sizes (``Dim``s of the same values)."""
+    shape = tuple(t.shape) if shape is None else shape
+    strides = contiguous_strides(shape)
+    if tuple(strides) != tuple(t.stride()):
+        strides = tuple(t.stride()) if layout_of(t) == "contiguous" else channels_last_strides(shape)
+    return Spec(shape, strides, dtype_of(t))
+
+
+def leaves(value: Any, *, within: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
+    """The tensors of a structure of mappings, sequences and dataclasses; of a mapping ``out`` comes first. What stands ``within`` itself
+    is not gone through again."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    parts: list[Any] = []
+    if isinstance(value, Mapping):
+        parts = [value[key] for key in sorted(value, key=lambda key: key != "out")]
+    elif isinstance(value, list | tuple | set):
+        parts = list(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, field.name) for field in fields(value)]
+    if id(value) not in within:
+        for part in parts:
+            yield from leaves(part, within=(*within, id(value)))

@@ -1,0 +1,258 @@
+"""Where graphs come from: built-in models, torch modules, and the text that names either or a file.
+
+Promises: nothing is imported before it is needed (torch only for a torch model), and a name that leads nowhere is a UsageError that
+says what a model may be. Refuses to guess: a text is a file, a built-in model or a torch callable by its form alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memest.errors import FileError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
+from memest.network.graph import Graph
+
+SUFFIXES = (".yaml", ".yml", ".json")
+FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
+GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
+_CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
+_HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
+_WEIGHTS = "weights, not a network: give the code that builds it"
+UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
+    **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
+    ".pt2": "an exported program: give the code of the module it was exported from",
+    ".onnx": "an ONNX file, which memest does not read: give the torch code it was exported from",
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), "a Keras file, which memest does not read: give the network as torch code"),
+    **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), "a Core ML file, which memest does not read: give the torch code it was converted from"),
+    ".py": "a Python file: name what in it makes the network",
+}
+_UNEQUAL = re.compile(r"sizes? of tensors? .*must match|do not (concatenate|broadcast)", re.IGNORECASE)
+_WAY = "package.module:callable or path/file.py:callable"
+
+Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+
+
+def model(name: str, **options: Any) -> Graph:
+    """The built-in model ``name``; options as keywords or in the name (``"unet3d:base_filters=32"``). No text runs code or opens a file.
+
+    Raises UnknownNameError for a name or an option that is not there, UsageError for a value that cannot be."""
+    from memest.sources import models
+
+    if not isinstance(name, str):
+        raise UsageError(f"model takes the name of a built-in model, got {kind_of(name)}; known are {', '.join(models.MODELS)}")
+    return models.build(name, **options)
+
+
+def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
+    """The graph of a ``torch.nn.Module`` called with ``example``: a shape with the batch, a tensor, or a sequence or mapping of them.
+
+    The module runs once on meta tensors and is left as it was. ``mode`` is ``"train"`` or ``"infer"`` where only that will be asked; left
+    out, a module in training mode is recorded for both. Raises UnsupportedError for what has no rule, GraphError for an exception of the
+    module's own code, UsageError when torch is not installed."""
+    try:
+        from memest.sources.importers import torch as importer
+    except ModuleNotFoundError as e:
+        raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
+    try:
+        return importer.from_torch(module, example, name=name, mode=mode)
+    except MemestError as e:
+        hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, str(e))
+        raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
+
+
+def _about_shape(module: Any, example: Any) -> str | None:
+    """What may be wrong with the shape a module failed at, by its first convolution: the batch is missing, or channels come last."""
+    shape = _shape_of(example)
+    walk = module.modules() if callable(getattr(module, "modules", None)) and not isinstance(module, type) else ()
+    first = next(
+        (m for m in walk if hasattr(m, "in_channels") and hasattr(m, "kernel_size") and hasattr(getattr(m, "weight", None), "ndim")), None
+    )
+    if first is None or not shape:
+        return None
+    dims, channels = first.weight.ndim, first.in_channels
+    if len(shape) == dims - 1 and shape[0] == channels:
+        return f"the batch is missing: give {(1, *shape)}"
+    if len(shape) == dims and shape[1] != channels and shape[-1] == channels:
+        return f"put the channels first: give {(shape[0], channels, *shape[1:-1])}"
+    return None
+
+
+def _shape_of(example: Any) -> tuple[int, ...]:
+    """The shape of an example of one tensor; empty for any other."""
+    from memest.sizes import asked
+
+    if asked.is_tensor(example):
+        return tuple(example.shape)
+    try:
+        return asked.shape(example)
+    except MemestError:
+        return ()
+
+
+def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, error: str) -> str | None:
+    """The nearest larger sizes at which a module runs whose tensors did not meet: multiples of the smallest power of two."""
+    shape = _shape_of(example)
+    if len(shape) < 3 or _UNEQUAL.search(error) is None:
+        return None
+    from memest.runtimes.torch.step import MULTIPLES
+
+    for m in MULTIPLES:
+        larger = (*shape[:2], *(-(-n // m) * m for n in shape[2:]))
+        if larger != shape:
+            try:
+                importer.from_torch(module, larger, mode=mode)
+            except MemestError:
+                continue
+            return f"it runs at multiples of {m}: {larger}"
+    return None
+
+
+def is_torch(text: str) -> bool:
+    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``."""
+    return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
+
+
+def is_file(text: str) -> bool:
+    """True when ``text`` names a graph file, by its suffix, or standard input."""
+    return text == "-" or text.lower().endswith(SUFFIXES)
+
+
+def open_model(text: str, example: Example | None = None, mode: str | None = None) -> Graph:
+    """The graph that ``text`` names: a file, ``-`` (a file on standard input), a built-in model with options, or a torch callable, whose
+    module is imported and which is called: never pass on a text that you do not trust.
+
+    ``example`` is the shape (with the batch) a torch model is called with, ``mode`` the one it is recorded for (left out: both). Raises
+    UsageError when ``text`` leads nowhere, FileError, GraphError or UnsupportedError when what it leads to is not a network memest
+    knows."""
+    if text == "-":
+        return _standard_input()
+    if is_file(text):
+        return _file(text)
+    if is_torch(text):
+        return _torch(text, example, mode)
+    if _is_built_in(text):
+        return _built_in(text)
+    raise UsageError(_unknown(text))
+
+
+def load(path: str | Path) -> Graph:
+    """The graph in a ``.yaml``, ``.yml`` or ``.json`` file.
+
+    Raises FileError or GraphError with the file and the line; for a format memest does not read it says what to give instead."""
+    from memest.sources import files as schema
+
+    try:
+        path = Path(path)
+    except TypeError:
+        raise UsageError(f"load takes the path of a graph file, got {kind_of(path)}") from None
+    unread = _unread(path.name)
+    if unread is not None:
+        raise FileError(f"{path} is {unread}, such as memest.from_torch(module, shape)")
+    try:
+        return schema.load(path)
+    except FileError:
+        plans = _plans(path)
+        if plans is None:
+            raise
+        raise FileError(f"{path}: {plans}") from None
+
+
+def save(graph: Graph, path: str | Path) -> None:
+    """Write the graph to a ``.yaml``, ``.yml`` or ``.json`` file that :func:`load` reads back equal. FileError where that cannot be."""
+    from memest.network.graph import as_graph
+    from memest.sources import files as schema
+
+    graph = as_graph(graph, "save")
+    if not isinstance(path, str | Path) or Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"save takes the path of a {', '.join(SUFFIXES)} file, got {kind_of(str(path) if isinstance(path, Path) else path)}"
+        )
+    text = schema.dumps(graph, form="json" if Path(path).suffix.lower() == ".json" else "yaml")
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise FileError(f"{path}: {e.strerror or e}") from None
+
+
+def _unknown(text: str) -> str:
+    """Why ``text`` is no model, and what to write."""
+    path = Path(text)
+    unread = _unread(path.name)
+    if unread is not None:
+        example = f"such as {text}:Net" if text.lower().endswith(".py") else f"as {_WAY}"
+        return f"{text} is {unread}, {example}"
+    if path.is_dir():
+        return f"{text!r} is a directory; name a file in it: a model is {FORMS}"
+    if _HUB.fullmatch(text):
+        return (
+            f"unknown model {text!r}; memest loads nothing from a hub: give the code that builds the network as {_WAY}, "
+            f"such as \"timm:create_model('{text.partition('/')[2]}')\" where timm has it"
+        )
+    return f"unknown model {text!r}{did_you_mean(text.partition(':')[0], _built_in_names())}; a model is {FORMS}"
+
+
+def _unread(name: str) -> str | None:
+    return UNREAD.get(Path(name.lower()).suffix)
+
+
+def _plans(path: Path) -> str | None:
+    """What to give instead of an nnU-Net plans file; None when the file is none."""
+    from memest.sources.files import MAX_BYTES
+    from memest.sources.models import plans
+
+    try:
+        if path.suffix.lower() != ".json" or path.stat().st_size > MAX_BYTES:
+            return None
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return plans.way_in(data) if plans.is_plans(data) else None
+
+
+def _built_in(text: str) -> Graph:
+    try:
+        return model(text)
+    except UnknownNameError as e:
+        raise UsageError(str(e)) from None
+
+
+def _built_in_names() -> list[str]:
+    from memest.sources.models import MODELS
+
+    return list(MODELS)
+
+
+def _is_built_in(text: str) -> bool:
+    return text.partition(":")[0] in _built_in_names()
+
+
+def _file(text: str) -> Graph:
+    path = Path(text)
+    if not path.exists():
+        raise UsageError(f"no such file: {text}")
+    if path.is_dir():
+        raise UsageError(f"{text} is a directory; a model is {FORMS}")
+    return load(path)
+
+
+def _standard_input() -> Graph:
+    from memest.sources import files as schema
+
+    raw = sys.stdin.buffer.read(schema.MAX_BYTES + 1)
+    form = "json" if raw.lstrip()[:1] == b"{" else "yaml"
+    return schema.loads(raw, form=form, source="<stdin>")
+
+
+def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
+    if example is None:
+        raise UsageError(f"{text} needs --input, the shape of its example with the batch, such as --input 3x224x224 --batch 8")
+    try:
+        from memest.sources.importers.torch_loading import build
+    except ModuleNotFoundError as e:
+        raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
+    return from_torch(build(text), example, mode=mode)
