@@ -166,7 +166,7 @@ def test_a_training_step_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> No
 
     module, shape = networks()[name]
     recipe: dict[str, Any] = {"optimizer": "sgd:momentum=0.9", "loss": "cross_entropy", "hold_output": lever == "autocast:cache=false"}
-    predicted = memest.estimate(from_torch(module.train(), shape), input_shape=shape, mode="train", cpu=cpu, levers=[lever], **recipe)
+    predicted = memest.estimate(from_torch(module.train(), shape), input_shape=shape, mode="train", machine=cpu, levers=[lever], **recipe)
     same(predicted, measure_training(module, inputs_for([shape]), levers=[lever], **recipe))
 
 
@@ -177,7 +177,7 @@ def test_an_inference_call_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> 
     from validation.protocol import inputs_for, measure_inference
 
     module, shape = networks()[name]
-    predicted = memest.estimate(from_torch(module.eval(), shape), input_shape=shape, mode="infer", cpu=cpu, levers=[lever])
+    predicted = memest.estimate(from_torch(module.eval(), shape), input_shape=shape, mode="infer", machine=cpu, levers=[lever])
     same(predicted, measure_inference(module, inputs_for([shape]), levers=[lever]))
 
 
@@ -187,7 +187,7 @@ def same(predicted: Any, measured: Any) -> None:
 
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
-    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.standing_bytes == measured.standing_bytes
     assert predicted.peak_bytes == measured.peak_bytes
 
 
@@ -195,7 +195,7 @@ def test_a_compiled_step_says_what_a_played_one_says(cpu: Cpu) -> None:
     """From the third size on an estimate comes from the compiled program."""
     known = memest.model("resnet18")
     for batch, side in ((2, 64), (3, 64), (2, 96), (4, 80), (5, 128)):
-        options: dict[str, Any] = {"input_shape": (batch, 3, side, side), "levers": ["autocast"], "cpu": cpu}
+        options: dict[str, Any] = {"input_shape": (batch, 3, side, side), "levers": ["autocast"], "machine": cpu}
         assert memest.estimate(known, **options).summary == memest.estimate(memest.model("resnet18"), **options).summary
 
 
@@ -205,7 +205,7 @@ def test_a_compiled_step_says_what_a_played_one_says(cpu: Cpu) -> None:
 def test_parameters_stay_float32_and_activations_do_not() -> None:
     graph, shape = memest.model("resnet18"), (16, 3, 128, 128)
     plain, cast = (memest.estimate(graph, input_shape=shape, levers=levers) for levers in ((), ("autocast",)))
-    assert cast.resident_bytes == plain.resident_bytes
+    assert cast.standing_bytes == plain.standing_bytes
     assert cast.by_category()["activation"] < plain.by_category()["activation"]
 
 

@@ -85,7 +85,7 @@ def unpickled(data: bytes) -> dict[str, Any]:
 
 def test_series_is_the_step(step: Estimate) -> None:
     found = series(step)
-    assert list(found.totals) == list(accumulate((e.delta for e in step.events), initial=step.resident_bytes))
+    assert list(found.totals) == list(accumulate((e.delta for e in step.events), initial=step.standing_bytes))
     assert found.totals == tuple(map(sum, zip(*found.categories.values(), strict=True)))
     assert max(found.totals) == found.peak_bytes == step.peak_bytes and found.totals.index(step.peak_bytes) == found.peak
     assert {c: v[found.peak] for c, v in found.categories.items() if v[found.peak]} == step.by_category()

@@ -49,7 +49,7 @@ def test_a_sweep_is_its_estimates(name: str, mode: str) -> None:
     fresh = memest.model(name)
     for row in random.Random(1).sample(rows, 6):
         est = alone(fresh, row, **how)
-        assert (est.resident_bytes, est.peak_bytes) == (row["resident_bytes"], row["peak_bytes"]), row
+        assert (est.standing_bytes, est.peak_bytes) == (row["resident_bytes"], row["peak_bytes"]), row
 
 
 def layered(*layers: tuple[str, dict[str, Any]], dims: int = 2, channels: int = 16) -> memest.Graph:
@@ -108,20 +108,20 @@ CPUS = [
 @pytest.mark.parametrize("cpu", CPUS, ids=[f"{c.isa}-{c.threads}" for c in CPUS])
 def test_dtypes_levers_and_processors_change_nothing_about_that(name: str, how: dict[str, Any], cpu: memest.Cpu) -> None:
     graph, (axes,) = CHAINS[name]
-    found = list(memest.sweep(graph, **axes, **how, cpu=cpu, invalid="skip").rows())
+    found = list(memest.sweep(graph, **axes, **how, machine=cpu, invalid="skip").rows())
     fresh = graph.with_()
     assert found
     for row in random.Random(2).sample(found, min(len(found), 5)):
-        assert alone(fresh, row, **how, cpu=cpu).peak_bytes == row["peak_bytes"], row
+        assert alone(fresh, row, **how, machine=cpu).peak_bytes == row["peak_bytes"], row
 
 
 def test_a_fit_with_autocast_is_the_largest() -> None:
     graph = memest.model("vgg11", num_classes=10)
     cpu = memest.Cpu(isa="avx512", bf16=True, threads=2)
-    found = memest.fit(graph, "1200MiB", H=32, W=32, levers=["autocast"], cpu=cpu)
+    found = memest.fit(graph, "1200MiB", H=32, W=32, levers=["autocast"], machine=cpu)
     assert found.value is not None and found.value > 1
     for batch, peak in ((found.value, found.peak_bytes), (found.value + 1, found.next_bytes)):
-        assert memest.estimate(graph, input_shape=(batch, 3, 32, 32), levers=["autocast"], cpu=cpu).peak_bytes == peak
+        assert memest.estimate(graph, input_shape=(batch, 3, 32, 32), levers=["autocast"], machine=cpu).peak_bytes == peak
 
 
 def test_optimizers_losses_and_modes_are_axes_too() -> None:

@@ -70,7 +70,7 @@ def _module() -> Any:
 
 
 def _peak(graph: Graph, batch: int) -> int:
-    return estimate(graph, input_shape=(batch, *IMAGE), optimizer=OPTIMIZER, loss=LOSS, cpu=_cpu()).peak_bytes
+    return estimate(graph, input_shape=(batch, *IMAGE), optimizer=OPTIMIZER, loss=LOSS, machine=_cpu()).peak_bytes
 
 
 def _cpu() -> Cpu:
@@ -247,7 +247,7 @@ def _per_layer(layers: int) -> dict[str, float]:
 
 
 def _chain_peak(graph: Graph, batch: int) -> int:
-    return estimate(graph, input_shape=(batch, 8, 16, 16), optimizer=OPTIMIZER, cpu=Cpu()).peak_bytes
+    return estimate(graph, input_shape=(batch, 8, 16, 16), optimizer=OPTIMIZER, machine=Cpu()).peak_bytes
 
 
 def _independent_of_shape() -> Iterator[Claim]:
@@ -264,7 +264,7 @@ def _independent_of_shape() -> Iterator[Claim]:
 
 
 def _volume_peak(graph: Graph, shape: tuple[int, ...]) -> int:
-    return estimate(graph, input_shape=shape, optimizer=OPTIMIZER, loss="binary_cross_entropy", cpu=Cpu()).peak_bytes
+    return estimate(graph, input_shape=shape, optimizer=OPTIMIZER, loss="binary_cross_entropy", machine=Cpu()).peak_bytes
 
 
 def _traced(run: Callable[[], Any]) -> int:

@@ -32,7 +32,7 @@ def measured(build: Callable[[], Graph], optimizer: str, loss: str, cpu: Cpu, tr
         for _ in range(SWEPT):
             graph = build()
             start = time.process_time()
-            found[name] = sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **axes)
+            found[name] = sweep(graph, optimizer=optimizer, loss=loss, machine=cpu, **axes)
             seconds += time.process_time() - start
         points = SWEPT * found[name].points
         yield _row(f"sweep, {name}", points, seconds), points / seconds, _differing(graph, found[name], optimizer, loss, cpu)
@@ -57,7 +57,7 @@ def _row(what: str, points: int, seconds: float) -> Row:
 
 def _alone(graph: Graph, row: dict[str, Any], optimizer: str, loss: str, cpu: Cpu) -> int:
     shape = (row["batch"], 3, row["H"], row["W"])
-    return estimate(graph, input_shape=shape, optimizer=optimizer, loss=loss, cpu=cpu).peak_bytes
+    return estimate(graph, input_shape=shape, optimizer=optimizer, loss=loss, machine=cpu).peak_bytes
 
 
 def _differing(graph: Graph, found: Sweep, optimizer: str, loss: str, cpu: Cpu) -> int:

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memest.cli import options as o
 
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
+
+@o.asking()
 def run(
-    model: o.Model,
+    request: Request,
     budget: o.Budget = None,
     on: o.On = None,
     hardware: o.HardwareFile = None,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
     largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
     form: o.FormatOption = None,
@@ -48,14 +39,11 @@ def run(
     \b
     Exit codes: 0 it fits, as it is or with changes, 1 nothing fits, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.planning import advised, place_of
-    from memest.cli.request import requested
     from memest.render.advice import advice_report
 
     form = agreed(form, output)
-    request = requested(typed)
     graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name, every=every), form, output)
     if not found.bytes_fit:

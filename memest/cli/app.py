@@ -38,6 +38,7 @@ COMMANDS = {
     "sweep": "memest.cli.sweep",
     "advise": "memest.cli.advise",
     "compare": "memest.cli.compare",
+    "plan-inference": "memest.cli.plan_inference",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
 }

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memest.cli import options as o
 
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
+
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
+    request: Request,
     on: o.On = None,
     budget: o.Budget = None,
     hardware: o.HardwareFile = None,
@@ -51,14 +42,13 @@ def run(
     \b
     Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit on one of --on and --budget, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, agreed, show
-    from memest.cli.request import answer, limits, requested
+    from memest.cli.request import answered, limits
     from memest.render.reports import estimate_report
 
     form = agreed(form, output)
     places = limits(on, budget, hardware)
-    _, estimate = answer(requested(typed))
+    _, estimate = answered(request)
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)

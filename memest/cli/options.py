@@ -1,40 +1,18 @@
-"""The options that commands share, as annotated types: one line each in a command's signature."""
+"""The options that commands share: those of every question, from its fields; and others as annotated types, one line each in a command's
+signature."""
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional, get_type_hints
 
 import typer
 
 from memest.cli import complete
-
-
-class Format(str, Enum):
-    """How a result is written."""
-
-    text = "text"
-    json = "json"
-    csv = "csv"
-    markdown = "markdown"
-
-
-class Isa(str, Enum):
-    """Instruction sets the kernel libraries choose by."""
-
-    avx2 = "avx2"
-    avx512 = "avx512"
-
-
-def _only_cpu(device: str) -> str:
-    """A callback: torch's allocators on other devices are not modelled."""
-    from memest.errors import UsageError
-
-    if device != "cpu":
-        raise UsageError(f"--device {device!r}: only torch's CPU allocator is modelled; leave --device out, or give --device cpu")
-    return device
-
+from memest.cli.choices import Format, Isa
 
 Model = Annotated[
     str,
@@ -55,51 +33,9 @@ Inputs = Annotated[
     ),
 ]
 Batch = Annotated[Optional[int], typer.Option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
-Train = Annotated[bool, typer.Option("--train/--infer", help="One training step, or one inference call.")]
-Optimizer = Annotated[
-    str,
-    typer.Option(
-        "--optimizer",
-        metavar="NAME[:OPTION=VALUE,...]",
-        autocompletion=complete.optimizers,
-        help="Such as sgd:momentum=0.9 or adamw:foreach=true.",
-    ),
-]
-Loss = Annotated[
-    str,
-    typer.Option(
-        "--loss", metavar="NAME", autocompletion=complete.losses, help="torch.nn.functional's name, such as cross_entropy or mse."
-    ),
-]
-Dtype = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads it at run time
-    typer.Option(
-        "--dtype",
-        metavar="NAME",
-        autocompletion=complete.dtypes,
-        help="Convert network and inputs first: float64, float32, bfloat16 or float16.",
-    ),
-]
-HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
-FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]
-Device = Annotated[str, typer.Option("--device", metavar="cpu", callback=_only_cpu, help="The only device that is modelled: cpu.")]
-Levers = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--lever",
-        metavar="NAME[:OPTION=VALUE,...]",
-        autocompletion=complete.levers,
-        help="Something changed to need less memory, such as accumulate:steps=4; repeat for several. See: memest levers.",
-    ),
-]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
-TorchOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--torch", metavar="VERSION", help="Whose kernels: 2.13 or 2.14 (default: the recorded module's, else the best measured)."
-    ),
-]
+Device = Annotated[Optional[str], typer.Option("--device", metavar="cpu|cuda", help="Short for --runtime torch-cpu or torch-cuda.")]  # noqa: UP045
 FormatOption = Annotated[
     Optional[Format],  # noqa: UP045
     typer.Option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
@@ -128,3 +64,66 @@ Versus = Annotated[
         "--versus", metavar="SETTING=VALUE", help="A setting of b, such as batch=4, optimizer=adam or mode=infer; repeat for several."
     ),
 ]
+COMPLETED = {"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers}
+SHOWN = ("optimizer", "loss")  # whose defaults the help prints
+FLAGS = {"levers": "--lever", "mode": "--train/--infer"}
+
+
+def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command that takes a ``request`` the options of one: the model's input, and an option for each field of
+    :class:`memest.estimate.question.Question` (``without`` those that it has itself). They stand where ``request`` does."""
+
+    def decorate(run: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(run, localns={"Request": Any}, include_extras=True)
+        parameters: list[Parameter] = []
+        for p in signature(run).parameters.values():
+            if p.name == "request":
+                parameters += _options(without)
+            else:
+                parameters.append(p.replace(annotation=hints[p.name], kind=Parameter.KEYWORD_ONLY))
+        own = set(signature(run).parameters) - {"request"}
+
+        def command(**typed: Any) -> None:
+            from memest.cli.request import Request
+
+            given = {name: typed.pop(name) for name in typed.keys() - own}
+            run(request=Request.of(given), **typed)
+
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        command.__doc__, command.__name__, command.__module__ = run.__doc__, run.__name__, run.__module__
+        return command
+
+    return decorate
+
+
+def _options(without: Collection[str]) -> Iterator[Parameter]:
+    """The options of a request, each as a parameter that typer reads."""
+    from memest.estimate.question import Question
+
+    yield _parameter("model", Model, Parameter.empty)
+    yield _parameter("inputs", Inputs, None)
+    yield _parameter("batch", Batch, None)
+    for f in fields(Question):
+        if f.name in without:
+            continue
+        if f.name == "machine":
+            yield _parameter("device", Device, None)
+            yield _parameter("threads", Threads, None)
+            yield _parameter("isa", IsaOption, None)
+            continue
+        flag = FLAGS.get(f.name, f"--{f.name.replace('_', '-')}")
+        about: dict[str, Any] = {"help": f.metadata["help"], "autocompletion": COMPLETED.get(f.name)}
+        if f.name == "mode":
+            yield _parameter("train", Annotated[bool, typer.Option(flag, **about)], True)
+        elif isinstance(f.default, bool):
+            yield _parameter(f.name, Annotated[bool, typer.Option(flag, **about)], f.default)
+        else:
+            several, default = isinstance(f.default, tuple), f.default if f.name in SHOWN else None
+            kind: Any = list[str] if several else str
+            words = typer.Option(flag, metavar=f.metadata["metavar"], **about)
+            yield _parameter(f.name, Annotated[kind if default else kind | None, words], default)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

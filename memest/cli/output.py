@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from memest.cli.options import Format
+from memest.cli.choices import Format
 from memest.errors import UsageError, did_you_mean
 from memest.planning.progress import finish
 from memest.render.report import Report

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from memest.cli import complete
 from memest.cli import options as o
 
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
+
+@o.asking(without=("optimizer", "dtype"))
 def run(
-    model: o.Model,
+    request: Request,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write, whole or not at all.")],
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
     optimizers: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads it at run time
         typer.Option(
@@ -35,12 +36,6 @@ def run(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
     ] = None,
-    loss: o.Loss = "cross_entropy",
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
     on: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
@@ -77,21 +72,15 @@ def run(
     limits([on] if on else None, budget, hardware)
     stops = read_sizes([batches] if batches else [], "--batches").get("", ())
     data = report_model(
-        model,
-        inputs,
-        batch,
-        mode="train" if train else "infer",
+        request,
         **({"optimizers": optimizers} if optimizers else {}),
         dtypes=dtypes,
-        loss=loss,
-        hold_output=hold_output,
-        threads=threads,
-        isa=isa,
-        torch=torch,
         batches=stops,
         sizes=read_sizes(sizes or (), "--sizes"),
         say=tell,
     )
     own = () if hardware is None else load_hardware(hardware)
-    page = render(data, title="" if model == "-" else model, hardware=(*own, *catalogue()), on=on or "", budget=budget or "")
+    page = render(
+        data, title="" if request.model == "-" else request.model, hardware=(*own, *catalogue()), on=on or "", budget=budget or ""
+    )
     write(page, output)

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from memest.cli import options as o
 
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
+
+@o.asking()
 def run(
-    model: o.Model,
+    request: Request,
     axes: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
     ] = None,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    levers: o.Levers = None,
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     memory: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
     ] = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
@@ -46,13 +39,10 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import agreed, show
     from memest.cli.planning import swept
-    from memest.cli.request import requested
     from memest.render.fits import sweep_report
 
     form = agreed(form, output)
-    request = requested(typed)
     graph, found = swept(request, axes or (), skip, memory, form)
     show(sweep_report(found, graph.name), form, output)

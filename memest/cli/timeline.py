@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from memest.cli import options as o
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 EXPORTS = {".pickle": "memest.render.history", ".json": "memest.render.perfetto"}
 Export = Annotated[
@@ -17,21 +20,9 @@ Export = Annotated[
 ]
 
 
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
+    request: Request,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
     export: Export = None,
@@ -52,15 +43,14 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import agreed, by_suffix, show, write
-    from memest.cli.request import answer, requested
+    from memest.cli.request import answered
     from memest.estimate.holdings import event_rows, high_moments, phase_peaks
     from memest.render.reports import timeline_report
 
     form = agreed(form, output)
     exporters = {path: by_suffix(path, EXPORTS, "an export is") for path in export or ()}
-    _, estimate = answer(requested(typed))
+    _, estimate = answered(request)
     for path, content in [(path, import_module(name).render(estimate)) for path, name in exporters.items()]:
         write(content, path)
     events = event_rows(estimate)

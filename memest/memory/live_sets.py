@@ -29,9 +29,9 @@ EXACT = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The peak of a step: resident bytes, and the most bytes on top of them."""
+    """The peak of a step: bytes that stand before it, and the most bytes on top of them."""
 
-    resident_bytes: int
+    standing_bytes: int
     above_bytes: int
 
 

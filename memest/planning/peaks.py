@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memest.errors import MemestError
-from memest.estimate.estimate import Job, check_guards, read_peak
+from memest.estimate.estimate import check_guards, read_peak
+from memest.estimate.question import Job
 from memest.libraries.onednn.rough import End, Rough
 from memest.memory.live_sets import EXACT, LiveSets, Summary, compile_sizes
 from memest.network.binding import bind
@@ -142,11 +143,11 @@ class _Result:
     def finished(self) -> Peaks:
         """The columns; Python ints where int64 does not hold them."""
         resident, peak = self.resident, self.peak
-        if any(s.resident_bytes + s.above_bytes >= EXACT for s in self.large.values()):
+        if any(s.standing_bytes + s.above_bytes >= EXACT for s in self.large.values()):
             resident, peak = resident.astype(object), peak.astype(object)
         for row, found in self.large.items():
-            resident[row] = found.resident_bytes
-            peak[row] = found.resident_bytes + found.above_bytes
+            resident[row] = found.standing_bytes
+            peak[row] = found.standing_bytes + found.above_bytes
         return Peaks(resident, peak, tuple(self.refused))
 
 

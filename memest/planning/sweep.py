@@ -16,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memest.errors import UsageError, did_you_mean, kind_of
-from memest.estimate import asked
-from memest.estimate.estimate import Job, prepare
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Torch, torch_of, version_for
+from memest.estimate.question import KEYWORDS, Job, Question, apart, question
+from memest.machines.versions import Torch, torch_of
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.peaks import peaks
 from memest.planning.progress import tell
 from memest.shown import Shown, counted
-from memest.sizes import asked as numbers
+from memest.sizes import asked
 from memest.sizes.interpreter import available_bytes
 from memest.sizes.units import format_bytes
 
@@ -35,7 +33,7 @@ PART = 1 << 18  # points computed at once
 WORKING = 256 * 1024**2  # bytes: what computing a part takes at most, beside the columns
 BLOCK = 10_000  # rows made into Python's numbers at once
 SEVERAL = (list, tuple, set, frozenset, np.ndarray)
-SETTINGS = ("mode", "optimizer", "loss", "dtype")
+SETTINGS = ("mode", "optimizer", "loss", "dtype", "runtime")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,23 +110,16 @@ def sweep(
     batch: Any = None,
     spatial: Any = None,
     axes: Sequence[tuple[Sequence[str], Any]] = (),
-    mode: Any = "train",
-    optimizer: Any = "sgd",
-    loss: Any = "cross_entropy",
-    dtype: Any = None,
-    levers: Sequence[str] = (),
-    cpu: Cpu | None = None,
-    torch: str | None = None,
     invalid: str = "raise",
     memory: int | str | None = None,
-    **sizes: Any,
+    **settings_and_sizes: Any,
 ) -> Sweep:
     """The peak of every combination of the values given.
 
     ``batch`` is the first dim of the first input, ``spatial`` all the graph's other symbols at once (cubes), ``sizes`` are the graph's
-    symbols by name, ``axes`` pairs of symbols that vary together and their values; each is a number or a sequence of them. ``mode``,
-    ``optimizer``, ``loss`` and ``dtype`` are names or sequences of names. The last axis varies fastest; axes come in the order batch,
-    spatial, axes, sizes, names.
+    symbols by name, ``axes`` pairs of symbols that vary together and their values; each is a number or a sequence of them. The settings
+    are those of :func:`memest.estimate`; ``mode``, ``optimizer``, ``loss``, ``dtype`` and ``runtime`` may be sequences of names. The last
+    axis varies fastest; axes come in the order batch, spatial, axes, sizes, names.
 
     ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``. ``memory``
     is what the sweep itself may take, in bytes or as text such as ``8GiB``; what is available when left out. It takes 8 bytes a point
@@ -136,14 +127,13 @@ def sweep(
     Raises UsageError for an empty axis, an unknown or missing size, and, before anything is computed, where memory is not enough:
     :func:`sweeps` goes through any number of points.
     """
-    how: dict[str, Any] = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu, "torch": torch}
-    return product_of(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, **how, **sizes).whole(memory)
+    return product_of(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, **settings_and_sizes).whole(memory)
 
 
 def sweeps(graph: Graph, *, at_once: int = 1_000_000, **what: Any) -> Iterator[Sweep]:
     """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
     memory."""
-    at_once = numbers.size(at_once, "at_once")
+    at_once = asked.size(at_once, "at_once")
     return product_of(graph, **what).parts(at_once)
 
 
@@ -153,43 +143,36 @@ def product_of(
     batch: Any = None,
     spatial: Any = None,
     axes: Sequence[tuple[Sequence[str], Any]] = (),
-    mode: Any = "train",
-    optimizer: Any = "sgd",
-    loss: Any = "cross_entropy",
-    dtype: Any = None,
-    levers: Sequence[str] = (),
-    cpu: Cpu | None = None,
-    torch: str | None = None,
     invalid: str = "raise",
-    **sizes: Any,
+    **settings_and_sizes: Any,
 ) -> Product:
     """The configurations of a sweep, checked; see :func:`sweep`."""
     graph = as_graph(graph, "sweep")
     if not isinstance(invalid, str) or invalid not in ("raise", "skip"):
         raise UsageError(f"invalid={kind_of(invalid)}: use 'raise' or 'skip'")
-    names = dict(zip(SETTINGS, (mode, optimizer, loss, dtype), strict=True))
-    settings = {name: _names(graph, name, value) for name, value in names.items()}
-    how = asked.settings(graph, {"levers": levers, "cpu": cpu, "torch": torch})
+    settings, sizes = apart(settings_and_sizes)
+    several = {name: _several(name, settings.pop(name)) for name in SETTINGS if isinstance(settings.get(name), SEVERAL)}
+    questions = tuple(question(graph, {**settings, **dict(zip(several, c, strict=True))}, "sweep") for c in product(*several.values()))
     return Product(
         graph=graph,
         symbols=tuple(_size_axes(graph, batch, spatial, axes, sizes)),
-        combinations=tuple(product(*settings.values())),
-        jobs=tuple(_job(graph, c, how) for c in product(*settings.values())),
-        shown=tuple(name for name in settings if isinstance(names[name], SEVERAL)),
+        questions=questions,
+        jobs=tuple(_job(graph, q) for q in questions),
+        shown=tuple(several),
         skip=invalid == "skip",
-        torch=torch_of(version_for(how["torch"], graph.torch), graph.torch),
+        torch=torch_of(questions[0].job(graph).recipe.target.version, graph.torch),
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Product:
-    """What a sweep goes through: the ``symbols`` that vary together with their values, and the ``combinations`` of settings with their
-    ``jobs``, of which the ``shown`` ones get a column. Sizes that cannot be are skipped, or refused. ``torch`` is the one they are
+    """What a sweep goes through: the ``symbols`` that vary together with their values, and the ``questions`` with their
+    ``jobs``, of which the ``shown`` settings get a column. Sizes that cannot be are skipped, or refused. ``torch`` is the one they are
     played as."""
 
     graph: Graph
     symbols: tuple[tuple[tuple[str, ...], Column], ...]
-    combinations: tuple[tuple[Any, ...], ...]
+    questions: tuple[Question, ...]
     jobs: tuple[Job, ...]
     shown: tuple[str, ...]
     skip: bool
@@ -198,7 +181,7 @@ class Product:
     @property
     def points(self) -> int:
         """How many configurations there are."""
-        return prod(self._lengths) * len(self.combinations)
+        return prod(self._lengths) * len(self.questions)
 
     @property
     def bytes_per_point(self) -> int:
@@ -211,7 +194,7 @@ class Product:
 
     def whole(self, memory: int | str | None = None, beside: int = 0) -> Sweep:
         """All at once, within ``memory`` (see :func:`sweep`); ``beside`` are bytes a point that the caller needs to go on."""
-        limit = available_bytes() if memory is None else numbers.budget(memory, "memory")
+        limit = available_bytes() if memory is None else asked.budget(memory, "memory")
         needed = self.points * (self.bytes_per_point + beside) + WORKING * (self.points >= PART)
         refusal = UsageError(
             f"{self.points:,} points take about {format_bytes(needed)} of memory, and {format_bytes(limit)} may be used: narrow an axis, "
@@ -240,7 +223,7 @@ class Product:
 
     def parts(self, at_once: int) -> Iterator[Sweep]:
         """In parts of at most ``at_once`` points (or one size in all its settings), in order."""
-        per_size = len(self.combinations)
+        per_size = len(self.questions)
         step = max(at_once // per_size, 1)
         for start in range(0, prod(self._lengths), step):
             flat = np.arange(start, min(start + step, prod(self._lengths)))
@@ -267,14 +250,13 @@ class Product:
         return Sweep(columns if kept.all() else {name: c[kept] for name, c in columns.items()}, self.torch)
 
     def _labels(self, name: str) -> Column:
-        return np.array([c[SETTINGS.index(name)] for c in self.combinations])
+        return np.array([getattr(q, name) for q in self.questions])
 
 
-def _job(graph: Graph, combination: tuple[str, ...], how: Mapping[str, Any]) -> Job:
-    mode, optimizer, loss, dtype = combination
-    job = prepare(graph, mode=mode, optimizer=optimizer, loss=loss, dtype=dtype, **how)
+def _job(graph: Graph, asking: Question) -> Job:
+    job = asking.job(graph)
     if job.depends_on_shape:
-        raise UsageError(f"levers {', '.join(how['levers'])}: chosen for one input shape at a time; estimate each, or name the segments")
+        raise UsageError(f"levers {', '.join(asking.levers)}: chosen for one input shape at a time; estimate each, or name the segments")
     return job
 
 
@@ -303,7 +285,7 @@ def _size_axes(
     named = {s for tied in given for s in tied}
     for name in named:
         if name not in known:
-            raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
+            raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, (*known, *KEYWORDS))}; it has {', '.join(known)}")
     if sum(map(len, given)) > len(named):
         raise UsageError("a size is given on two axes; name each once")
     given.update({(s,): n for s, n in pinned_sizes(graph).items() if s not in named})
@@ -317,7 +299,7 @@ def _size_axes(
 
 def _values(name: str, values: Any) -> Column:
     """A range, a sequence or a number as an int64 column; UsageError names the axis."""
-    if isinstance(values, str | bytes | Mapping) or not (numbers.whole(values) is not None or isinstance(values, Iterable)):
+    if isinstance(values, str | bytes | Mapping) or not (asked.whole(values) is not None or isinstance(values, Iterable)):
         raise UsageError(f"{name}: give a number, a range or a list of numbers, got {kind_of(values)}")
     found = values if isinstance(values, Iterable) else [values]
     if isinstance(found, range) and found and max(found[0], found[-1]) >= 2**31:
@@ -337,10 +319,9 @@ def _values(name: str, values: Any) -> Column:
     return column.astype(np.int64)
 
 
-def _names(graph: Graph, name: str, value: Any) -> tuple[Any, ...]:
-    """The names asked for, one or several; None stands for the dtype as the graph describes it."""
-    several = isinstance(value, SEVERAL)
-    found = tuple(asked.settings(graph, {name: v})[name] for v in (value if several else (value,)))
-    if not found or (several and None in found):
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    """The names that a setting takes one after the other."""
+    found = tuple(values)
+    if not found or any(value is None for value in found):
         raise UsageError(f"{name}: give a name, or a list of names")
     return found

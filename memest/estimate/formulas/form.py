@@ -15,7 +15,6 @@ from memest.estimate.formulas import shares
 from memest.estimate.formulas.domain import Domain, domain
 from memest.estimate.formulas.regime import Regime, dominant, regime
 from memest.estimate.formulas.symbolic import Translator, largest, size
-from memest.machines.cpu import Cpu
 from memest.machines.versions import Torch
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph
@@ -42,15 +41,13 @@ class Subject(Protocol):
     @property
     def loss(self) -> str | None: ...
     @property
-    def device(self) -> str: ...
-    @property
     def dtype(self) -> str: ...
     @property
     def levers(self) -> tuple[str, ...]: ...
     @property
-    def cpu(self) -> Cpu: ...
-    @property
     def torch(self) -> Torch: ...
+    @property
+    def where(self) -> str: ...
     @property
     def played(self) -> Graph: ...
     @property
@@ -118,8 +115,7 @@ class Form(Restated):
         e = self.estimate
         how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
         levers = "".join(f", {lever}" for lever in e.levers)
-        threads = "1 thread" if e.cpu.threads == 1 else f"{e.cpu.threads} threads"
-        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.torch.modelled} on {e.device} ({e.cpu.isa}, {threads})")
+        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, {e.where}")
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""
@@ -148,7 +144,7 @@ class Form(Restated):
         if there.keys() == self.estimate.sizes.keys() and all(type(n) is int for n in there.values()) and self._conditions.hold(there):
             found = self.program.at(there)
             if found is not None:
-                return found.resident_bytes + found.above_bytes
+                return found.standing_bytes + found.above_bytes
         return self.estimate.at(**sizes).peak_bytes
 
     __call__ = evaluate
