@@ -172,7 +172,7 @@ def test_history_says_what_each_block_is(step: Estimate) -> None:
         said = {f["filename"]: f["name"] for f in block["frames"]}
         assert block["category"] == said["category"] == storage.category
         assert block["frames"][0]["filename"] == (storage.layer or "step") and said.get("reason", "") == storage.reason
-    assert {f["name"] for b in blocks for f in b["frames"] if f["filename"] == "phase"} <= {"resident", *(e.phase for e in step.events)}
+    assert {f["name"] for b in blocks for f in b["frames"] if f["filename"] == "phase"} <= {"standing", *(e.phase for e in step.events)}
 
 
 def test_history_is_what_the_page_decodes(step: Estimate) -> None:

@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """List the high moments of a step, or every event.
 
-    An event is an allocation or a release; alive counts the resident bytes too. An export is written beside the list:
+    An event is an allocation or a release; alive counts what stands before the step too. An export is written beside the list:
     https://pytorch.org/memory_viz opens snapshot.pickle, https://ui.perfetto.dev opens trace.json.
 
     \b

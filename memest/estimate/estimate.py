@@ -184,7 +184,7 @@ class Estimate(Restated, Shown):
         """When the peak is reached."""
         where = self._event
         if where < 0:
-            return Moment(index=-1, phase="resident", layer="", op="")
+            return Moment(index=-1, phase="standing", layer="", op="")
         step = self.timeline.events[where]
         return Moment(index=where, phase=step.phase, layer=step.layer, op=step.op)
 

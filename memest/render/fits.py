@@ -51,7 +51,7 @@ def _nothing(found: Fit, title: str, data: Mapping[str, Any]) -> Report:
             (found.claim.words("fits"), "nothing"),
             ("smallest", f"{at} needs {format_bytes(least.peak_bytes)}"),
             ("short by", format_bytes(least.peak_bytes - found.budget_bytes)),
-            ("peak at", f"{m.phase}, {m.layer or 'resident'} {m.op}".strip()),
+            ("peak at", f"{m.phase}, {m.layer or 'before the step'} {m.op}".strip()),
             _compared(found),
         ),
         tables=(binding,),

@@ -52,7 +52,7 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
         facts=(
             ("peak", _both(estimate.peak_bytes)),
             ("moment", moment(estimate)),
-            ("resident", f"{_both(estimate.standing_bytes)} before the step begins"),
+            ("standing", f"{_both(estimate.standing_bytes)} before the step begins"),
         ),
         tables=(
             Table(
@@ -136,7 +136,7 @@ def moment(estimate: Estimate) -> str:
     """When the peak is reached, in words."""
     m = estimate.moment
     if m.index < 0:
-        return "before the step: nothing is allocated on top of what is resident"
+        return "before the step: nothing is allocated on top of what stands before it"
     return visible(f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}")
 
 

@@ -48,7 +48,7 @@ class Reading:
         for size, category, _ in data["programs"][program]["residents"]:
             alive[category] += forms[size]
         resident = best = sum(alive)
-        peak, where = list(alive), ("resident", "", "")
+        peak, where = list(alive), ("standing", "", "")
         for shares, place in self._changes(program, forms, held):
             for category, n in shares:
                 alive[category] += n
