@@ -21,7 +21,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(find_spec("importlinter") is None, reason="import-linter is not installed")
 @pytest.mark.parametrize("config", ["pyproject.toml", ".ci/circles.toml"])
 def test_import_contracts_are_kept(config: str) -> None:
-    done = run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", config)
+    done = run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", "--config", config)
     assert done.returncode == 0, done.stdout
 
 
