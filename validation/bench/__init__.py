@@ -31,9 +31,7 @@ def bench(*, quick: bool = False, only: str = "") -> int:
             print_table(("claim", "found", "claimed", "holds"), [c.row for c in others])
             claims += others
     if not (lines or claims):
-        raise SystemExit(
-            f"bench: nothing has {only!r} in its name; the lines are: {'; '.join([*(x.what for x in LINES), *_checks(quick, {})])}"
-        )
+        raise SystemExit(f"bench: nothing has {only!r} in its name; try a part of {LINES[0].what!r}, or: {', '.join(_checks(quick, {}))}")
     broken = sum(not c.holds for c in claims)
     print(f"\n{len(claims) - broken} of {len(claims)} claims hold")
     return 1 if broken else 0

@@ -22,6 +22,11 @@ class Probe:
     name: str
     argument: str
 
+    @property
+    def title(self) -> str:
+        """``network resnet50``."""
+        return f"{self.name} {self.argument}"
+
     def measure(self, build: Build) -> Mapping[str, float]:
         """The numbers of one child process."""
         return build.answer(self.name, self.argument)
@@ -34,6 +39,11 @@ class Command:
 
     arguments: tuple[str, ...]
     times: int = 1
+
+    @property
+    def title(self) -> str:
+        """``python -c pass``."""
+        return " ".join(("python", *self.arguments))
 
     def measure(self, build: Build) -> Mapping[str, float]:
         """The seconds of the fastest of the processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from validation.bench.builds import THIS, Build, BuildError
@@ -13,7 +14,8 @@ def measured(builds: Sequence[Build], lines: Sequence[Line], rounds: int) -> Fou
     cannot do what a source asks for, that is said, and its numbers are left out; BuildError when this build cannot."""
     sources = list(dict.fromkeys(source for line in lines for source in line.sources))
     found: Found = {}
-    for source in sources:
+    for n, source in enumerate(sources, 1):
+        print(f"measuring {n} of {len(sources)}: {source.title}", file=sys.stderr, flush=True)
         able = list(builds)
         for number in range(rounds):
             for build in able[:: 1 if number % 2 == 0 else -1]:
