@@ -209,7 +209,7 @@ def test_the_sweep_probe_finds_what_the_lines_ask_for() -> None:
 
 
 def test_the_memory_probe_finds_what_the_lines_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"1": {"grown": 1000, "columns": 400, "points": 10}, "4": {"grown": 2500, "columns": 1600, "points": 40}}
+    answers = {"1": {"grown": 1000, "columns": 400, "points": 10}, str(probes.LARGER): {"grown": 2500, "columns": 1600, "points": 40}}
     monkeypatch.setattr(probes, "_child", lambda probe, grid, times: answers[times])
     numbers = probes.memory("small")
     assert numbers == {"further point": 50, "columns": 40, "beside the columns": 900}

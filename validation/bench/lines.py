@@ -178,13 +178,17 @@ def _compiling(title: str, probe: Probe) -> Line:
 
 
 def _sweeps(grid: str) -> Iterator[Line]:
-    rate, held = Probe("sweep", grid), Probe("memory", grid)
-    floor = (rate, "columns")
-    yield Line(what=f"sweep, {grid}, graph compiled", source=rate, name="again", shown=points, floor=floor, shared=True, most=1e-7)
-    yield Line(what=f"sweep, {grid}, graph never asked before", source=rate, name="fresh", shown=points, floor=floor, shared=True)
-    what = f"sweep, {grid}, memory of a further point"
-    yield Line(what=what, source=held, name="further point", shown=in_bytes, floor=(held, "columns"), most=40)
-    yield Line(what=f"sweep, {grid}, memory beside the columns", source=held, name="beside the columns", shown=mebibytes)
+    source = Probe("sweep", grid)
+    floor = (source, "columns")
+    yield Line(what=f"sweep, {grid}, graph compiled", source=source, name="again", shown=points, floor=floor, shared=True, most=1e-7)
+    yield Line(what=f"sweep, {grid}, graph never asked before", source=source, name="fresh", shown=points, floor=floor, shared=True)
+
+
+def _memory(grid: str) -> Iterator[Line]:
+    source = Probe("memory", grid)
+    floor = (source, "columns")
+    yield Line(what="sweep, memory of a further point", source=source, name="further point", shown=in_bytes, floor=floor, most=40)
+    yield Line(what="sweep, memory beside the columns", source=source, name="beside the columns", shown=mebibytes)
 
 
 def _cold(command: str, most: float, times: int) -> Line:
@@ -198,6 +202,7 @@ LINES: tuple[Line, ...] = (
     *(_compiling(*network) for network in NETWORKS.items()),
     *NEW_BATCHES,
     *(line for grid in GRIDS for line in _sweeps(grid)),
+    *_memory("crops of every size"),
     Line(what="cold: python -c pass", source=_PYTHON, name="seconds", shown=in_seconds),
     Line(what="cold: python -c 'import memest'", source=_IMPORT, name="seconds", shown=in_seconds),
     *(_cold(command, *how) for command, how in _COMMANDS.items()),

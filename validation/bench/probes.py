@@ -20,7 +20,7 @@ BATCH = 8
 SIZES_ASKED = 4
 NEW_BATCHES = 25
 FORWARDS, IMPORTS, PLAYS = 4, 3, 5
-LARGER = 4
+LARGER = 8
 GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
     "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
