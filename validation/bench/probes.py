@@ -86,7 +86,7 @@ def sweep(grid: str) -> dict[str, float]:
     """CPU seconds a point: of a graph never asked before, of the same graph again, and of writing columns as large."""
     import memest
 
-    graph, cpu = memest.model("resnet50"), memest.Cpu()
+    graph, here = memest.model("resnet50"), on_a_described_processor(memest)
     fresh, found = timed(lambda: memest.sweep(graph, **here, **STEP, **GRIDS[grid]))
     again = min(timed(lambda: memest.sweep(graph, **here, **STEP, **GRIDS[grid]))[0] for _ in range(3))
     written = min(timed(lambda: _columns(GRIDS[grid]))[0] for _ in range(3))
@@ -117,7 +117,7 @@ def grown(grid: str, times: str) -> dict[str, float]:
     """What this process needed at most for one sweep, of the grid with ``times`` as many batches, beyond what it had."""
     import memest
 
-    graph, cpu = memest.model("resnet50"), memest.Cpu()
+    graph, here = memest.model("resnet50"), on_a_described_processor(memest)
     axes = GRIDS[grid]
     memest.sweep(graph, **here, **STEP, **{**axes, "batch": range(1, 3)})
     before = _status("VmRSS")
