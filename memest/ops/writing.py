@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memest.ops.composite import Composite
+from memest.ops.facts import Facts
 from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Forward, Operator, integer
 
 FUNCTIONAL = "torch.nn.functional.{}"
@@ -21,6 +22,7 @@ def row(
     examples: tuple[Example, ...],
     source: str,
     *,
+    facts: Facts,
     saves: tuple[str, ...] = (),
     roles: tuple[str, ...] = ("input",),
     torch: str = "torch.{}",
@@ -35,6 +37,7 @@ def row(
         saves=saves,
         backward=backward,
         examples=examples,
+        facts=facts,
         source=source.replace("{}", name),
     )
 
@@ -46,6 +49,7 @@ def composite(
     examples: tuple[Example, ...],
     source: str,
     *,
+    facts: Facts,
     roles: tuple[str, ...] = ("input",),
     torch: str = "torch.{}",
 ) -> Composite:
@@ -57,6 +61,7 @@ def composite(
         attributes=attributes,
         compose=compose,
         examples=examples,
+        facts=facts,
         source=source.replace("{}", name),
     )
 

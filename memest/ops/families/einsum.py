@@ -12,6 +12,7 @@ from typing import Any
 
 from memest.errors import GraphError, ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import REQUIRED, Attribute, Example, integers, text
 
 ELLIPSIS = "."
@@ -148,6 +149,7 @@ COMPOSITE_ROWS = (
         attributes=tuple(Attribute(name=name, default=(), check=integers) for name in ("left_dims", "right_dims", "shared_dims")),
         compose=_pair,
         examples=(Example(shapes=((2, 3, 4), (2, 1, 4)), attributes={"shared_dims": (2,)}),),
+        facts=EVERYWHERE_CALLS,
         source="aten/src/ATen/native/Linear.cpp (sumproduct_pair)",
     ),
     Composite(
@@ -162,6 +164,7 @@ COMPOSITE_ROWS = (
             Example(shapes=([(2, 3, 4), (4, 5)],), attributes={"equation": "...i,ij"}),
             Example(shapes=([(3, 4)],), attributes={"equation": "ij->j"}),
         ),
+        facts=EVERYWHERE_CALLS,
         source="aten/src/ATen/native/Linear.cpp (einsum, sumproduct_pair)",
     ),
 )

@@ -24,6 +24,7 @@ from memest.ops.aten.views import (
     wrapped,
 )
 from memest.ops.composite import Caller
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, POINTWISE_FACTS
 from memest.ops.operator import integers
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
@@ -216,8 +217,8 @@ def _alias_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     return [incoming(grads)]
 
 
-_row = partial(row, source=f"{DERIVED}/TensorShape.cpp")
-_composite = partial(composite, source=f"{NATIVE}/TensorShape.cpp")
+_row = partial(row, facts=EVERYWHERE_FACTS, source=f"{DERIVED}/TensorShape.cpp")
+_composite = partial(composite, facts=EVERYWHERE_CALLS, source=f"{NATIVE}/TensorShape.cpp")
 DIM = attribute("dim")
 SHAPE = attribute("shape", check=integers)
 PLACES = (attribute("size", check=integers), attribute("stride", check=integers))
@@ -273,8 +274,8 @@ ROWS = (
     ),
     _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
     _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),
-    _row("detach", _detach, None, (), calls((BCHW, {}))),
-    _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), torch="torch.ops.aten.alias"),
+    _row("detach", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS),
+    _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.ops.aten.alias"),
 )
 COMPOSITE_ROWS = (
     _composite(

@@ -13,6 +13,7 @@ from typing import Any
 from memest.errors import UnknownNameError, UsageError, one_of
 from memest.network.tensor import Spec, spec
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import Operator
 from memest.ops.table import COMPOSITES, OPERATORS
 
@@ -108,6 +109,7 @@ class Loss:
             attributes=(),
             compose=compose,
             examples=(),
+            facts=EVERYWHERE_CALLS,
             source="memest/runtimes/torch",
         )
 
