@@ -205,7 +205,7 @@ def test_what_autocast_casts_is_what_torch_registers() -> None:
 @every_row
 def test_a_call_has_a_policy_by_its_attributes(row: Row) -> None:
     for example in row.examples:
-        assert row.facts.policy(row.canonical(example.attributes)) in policies(row.name, row.facts).values()
+        assert row.facts.policy(row.canonical(example.attributes).items()) in policies(row.name, row.facts).values()
 
 
 # writing over the input ----------------------------------------------------------------------------------------------------

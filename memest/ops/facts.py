@@ -6,7 +6,7 @@ A row states one of the presets at the end, or says with ``but`` where it differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
@@ -182,9 +182,9 @@ class Facts:
         """These facts, where ``differences`` say nothing else."""
         return replace(self, **differences)
 
-    def policy(self, given: Attributes) -> Policy:
-        """Autocast's policy of a call with these attributes."""
-        return self.autocast if isinstance(self.autocast, Policy) else self.autocast.policies[self.autocast.name(given)]
+    def policy(self, given: Iterable[tuple[str, Any]]) -> Policy:
+        """Autocast's policy of a call with these attributes, as items."""
+        return self.autocast if isinstance(self.autocast, Policy) else self.autocast.policies[self.autocast.name(dict(given))]
 
 
 POINTWISE_FACTS = Facts(reach=POINTWISE, autocast=FALLS_THROUGH, overwrites=NEVER, flops=each_element, statistics=NONE)
