@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import memest
+from memest.machines.cpu import Cpu
 from memest.ops.composite import Composite
 from memest.ops.facts import (
     BY_METHOD,
@@ -260,3 +262,22 @@ def test_what_is_kept_in_place_is_what_torch_keeps(row: Operator, example: Examp
     clones = [t for t in kept if t.data_ptr() != value.data_ptr() and t.shape == given.shape and torch.equal(t, given)]
     expected = {KEEPS_RESULT: (True, False), KEEPS_MASK: (False, False), KEEPS_INPUT: (False, True)}[row.facts.overwrites]
     assert (bool(own), bool(clones)) == expected
+
+
+OVERWRITABLE = [row for row in OPERATORS.values() if row.facts.overwrites is not NEVER and row.roles == ("input",)]
+
+
+@pytest.mark.parametrize("mode", ["train", "infer"])
+@pytest.mark.parametrize("row", OVERWRITABLE, ids=[row.name for row in OVERWRITABLE])
+def test_the_lever_writes_over_what_leaves_memory_saved(row: Operator, mode: str) -> None:
+    """In training what keeps its result or a mask, in inference what is not a clone of its input either (a dropout does nothing there)."""
+    example = row.examples[0]
+    given = {name: value for name, value in example.attributes.items() if name != "training"}
+    b = memest.Builder("net")
+    x = b.layer("neg", b.layer("linear", b.input("x", example.shapes[0]), out_features=example.shapes[0][-1]))
+    graph = b.build(b.layer("linear", b.layer(row.name, x, name="written", **given), out_features=2))
+    step: dict[str, Any] = {"mode": mode, "cpu": Cpu()}
+    found = memest.estimate(graph, levers=["inplace"], **step)
+    worthwhile = (KEEPS_RESULT, KEEPS_MASK) if mode == "train" else (KEEPS_RESULT, KEEPS_INPUT)
+    assert found.timeline.overwriting == (("written",) if row.facts.overwrites in worthwhile else ())
+    assert found.peak_bytes <= memest.estimate(graph, **step).peak_bytes

@@ -16,7 +16,7 @@ from memest.network.tensor import Shape, channels_last_strides, is_channels_last
 from memest.ops.aten.kernels import contiguous, incoming, suggests_channels_last
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, Attributes, Window, Windows, repeated, window_by
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, number, optional
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, expand, flag, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 
 Saved = dict[str, Any]
@@ -205,7 +205,8 @@ def scale_or_scales(value: Any) -> Any:
 
 def _enlarged(given: Attributes, shapes: Sequence[Shape | None], dims: int) -> Windows:
     """Of whole factors: nearest reads ``floor(i / factor)``, linear the two neighbours of ``(i + 0.5) / factor - 0.5``."""
-    scales = given["scale_factor"] if isinstance(given["scale_factor"], tuple) else (given["scale_factor"],) * dims
+    scale = given["scale_factor"]
+    scales = expand(scale, dims) if isinstance(scale, tuple) else (scale,) * dims
     if given["align_corners"] or given["mode"] not in SEEN or any(s is None or s != int(s) for s in scales):
         return (None,) * dims
     return [SEEN[given["mode"]](int(s)) for s in scales]
