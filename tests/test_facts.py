@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
+from math import prod
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from memest.ops.facts import (
     Policy,
     Reach,
     Statistics,
+    each_element,
 )
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
@@ -281,3 +284,82 @@ def test_the_lever_writes_over_what_leaves_memory_saved(row: Operator, mode: str
     worthwhile = (KEEPS_RESULT, KEEPS_MASK) if mode == "train" else (KEEPS_RESULT, KEEPS_INPUT)
     assert found.timeline.overwriting == (("written",) if row.facts.overwrites in worthwhile else ())
     assert found.peak_bytes <= memest.estimate(graph, **step).peak_bytes
+
+
+# operations ----------------------------------------------------------------------------------------------------------------
+
+
+def operations(row: Operator, example: Example) -> int:
+    """What the row counts, from the shapes it gets and makes."""
+    reading = read(row, example, specs_of(example))
+    made = [v.spec.shape for v in reading.outputs if v is not None and v.base is None]
+    assert row.facts.flops is not None
+    return row.facts.flops([v.spec.shape for v in reading.inputs], made, row.canonical(example.attributes))
+
+
+def counted(call: Callable[[], Any]) -> int:
+    """What torch's counter sees of a call."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("row", OPERATORS.values(), ids=list(OPERATORS))
+def test_operations_are_those_that_torch_counts(row: Operator) -> None:
+    """Where torch's counter knows the operator; where it does not, a row that counts its elements hides no product."""
+    pytest.importorskip("torch")
+    from validation.rows import call_torch, example_tensors
+
+    for example in row.examples:
+        tensors = example_tensors(example, grad=False)
+        theirs = counted(partial(call_torch, row, tensors, dict(example.attributes)))
+        assert theirs == (0 if row.facts.flops is each_element or row.name in BY_PRODUCTS else operations(row, example))
+
+
+def products_of_attention(query: Any, key: Any, value: Any, mask: Any, **_: Any) -> Any:
+    """Scores, and what they weigh."""
+    return query.float() @ key.float().transpose(-1, -2) @ value.float()
+
+
+def products_of_heads(query: Any, key: Any, value: Any, weight: Any, bias: Any, out_weight: Any, out_bias: Any, mask: Any, **_: Any) -> Any:
+    """The same by torch.nn.functional, in operators the counter knows."""
+    import torch
+
+    turned = [t.transpose(0, 1) for t in (query, key, value)]
+    return torch.nn.functional.multi_head_attention_forward(
+        *turned, 12, 3, weight, bias, None, None, False, 0.0, out_weight, out_bias, training=False
+    )
+
+
+def products_of_grids(theta: Any, size: Sequence[int], **_: Any) -> Any:
+    """Homogeneous coordinates of every point by every matrix."""
+    return theta.new_ones(size[0], prod(size[2:]), theta.shape[2]) @ theta.transpose(1, 2)
+
+
+BY_PRODUCTS: dict[str, Callable[..., Any]] = {
+    "_flash_attention": products_of_attention,
+    "_multi_head": products_of_heads,
+    "affine_grid": products_of_grids,
+    "mv": lambda input, vec: input.float() @ vec.float()[:, None],
+    "dot": lambda input, tensor: input[None] @ tensor[:, None],
+}
+
+
+@pytest.mark.parametrize("name", BY_PRODUCTS)
+def test_operations_of_what_torch_does_not_count_are_those_of_its_products(name: str) -> None:
+    pytest.importorskip("torch")
+    from validation.rows import example_tensors
+
+    row = OPERATORS[name]
+    for example in row.examples:
+        tensors = example_tensors(example, grad=False)
+        assert operations(row, example) == counted(partial(BY_PRODUCTS[name], *tensors, **example.attributes)) > 0
+
+
+def test_other_rows_are_one_operation_for_every_element_they_make() -> None:
+    relu = OPERATORS["relu"].facts.flops
+    assert relu is each_element and relu([(2, 3)], [(2, 3)], {}) == 6
+    assert each_element([(2, 3)], [], {}) == 0, "a view makes none"
