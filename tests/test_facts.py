@@ -14,6 +14,7 @@ import memest
 from memest.machines.cpu import Cpu
 from memest.ops.composite import Composite
 from memest.ops.facts import (
+    BATCH,
     BY_METHOD,
     EVERYWHERE,
     FALLS_THROUGH,
@@ -24,6 +25,7 @@ from memest.ops.facts import (
     NONE,
     POINTWISE,
     REFUSED,
+    SAMPLE,
     Dispatched,
     Facts,
     Overwriting,
@@ -32,8 +34,10 @@ from memest.ops.facts import (
     Statistics,
     each_element,
 )
+from memest.ops.families import normalization
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.planning.advice import Situation
 from tests.test_laws import is_group, read, specs_of
 
 Row = Operator | Composite
@@ -363,3 +367,36 @@ def test_other_rows_are_one_operation_for_every_element_they_make() -> None:
     relu = OPERATORS["relu"].facts.flops
     assert relu is each_element and relu([(2, 3)], [(2, 3)], {}) == 6
     assert each_element([(2, 3)], [], {}) == 0, "a view makes none"
+
+
+# statistics ----------------------------------------------------------------------------------------------------------------
+
+
+NORMS: tuple[Row, ...] = (*normalization.ROWS, *normalization.COMPOSITE_ROWS)
+
+
+@pytest.mark.parametrize("row", NORMS, ids=[row.name for row in NORMS])
+def test_statistics_are_taken_over_what_torch_takes_them_over(row: Row) -> None:
+    """Of one entry that is changed, other samples know where they are the batch's, other positions where they are the sample's."""
+    torch = pytest.importorskip("torch")
+    from validation.rows import example_tensors
+
+    example = row.examples[0]
+    tensors = example_tensors(example, grad=False)
+    before = outcome(row, example, tensors)
+    tensors[0][(0,) * tensors[0].ndim] += 10
+    (differs,) = (torch.ne(a, b) for a, b in zip(before, outcome(row, example, tensors), strict=True))
+    if bool(differs[1:].any()):
+        found = BATCH
+    else:
+        found = SAMPLE if bool(differs[0, ..., 1:].any()) else NONE
+    assert row.facts.statistics is found
+
+
+def test_advice_knows_whose_statistics_a_network_takes() -> None:
+    for row in NORMS:
+        b = memest.Builder("net")
+        shape = row.examples[0].shapes[0]
+        graph = b.build(b.layer(row.name, b.input("x", shape), **{k: v for k, v in row.examples[0].attributes.items() if k != "training"}))
+        situation = Situation(graph=graph, shapes={"x": shape}, sizes={}, step={"mode": "train"}, limit=1)
+        assert [s for s in (BATCH, SAMPLE) if situation.takes(s)] == [s for s in (BATCH, SAMPLE) if s is row.facts.statistics]
