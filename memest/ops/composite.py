@@ -56,6 +56,7 @@ class Composite:
     examples: tuple[Example, ...]
     facts: Facts
     source: str
+    oracle: str = ""
 
     def canonical(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All attributes with defaults filled in and values checked."""

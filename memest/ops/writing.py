@@ -26,6 +26,7 @@ def row(
     saves: tuple[str, ...] = (),
     roles: tuple[str, ...] = ("input",),
     torch: str = "torch.{}",
+    oracle: str = "",
 ) -> Operator:
     """A row; most take one tensor and keep nothing."""
     return Operator(
@@ -39,6 +40,7 @@ def row(
         examples=examples,
         facts=facts,
         source=source.replace("{}", name),
+        oracle=oracle,
     )
 
 
@@ -52,6 +54,7 @@ def composite(
     facts: Facts,
     roles: tuple[str, ...] = ("input",),
     torch: str = "torch.{}",
+    oracle: str = "",
 ) -> Composite:
     """A composite; most take one tensor."""
     return Composite(
@@ -63,6 +66,7 @@ def composite(
         examples=examples,
         facts=facts,
         source=source.replace("{}", name),
+        oracle=oracle,
     )
 
 

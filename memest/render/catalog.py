@@ -59,7 +59,7 @@ def operator_report(name: str) -> Report:
     family = next(f for r, f in _rows() if r.name == name)
     attributes = [_attribute(a) for a in row.attributes]
     keywords = [_attribute(a) for a in MODULES[name].options] if name in MODULES else []
-    facts = (("tensors", ", ".join(row.roles)), ("kept for backward", _saved(row)), ("torch", row.torch), ("source", row.source))
+    facts = (("tensors", ", ".join(row.roles)), ("kept for backward", _saved(row)), ("torch", row.torch or "none"), ("source", row.source))
     tables = [Table(title="Attributes", columns=ATTRIBUTE_COLUMNS, rows=tuple(attributes))] if attributes else []
     if keywords:
         tables.append(Table(title="torch.nn keywords, which make its parameters", columns=ATTRIBUTE_COLUMNS, rows=tuple(keywords)))

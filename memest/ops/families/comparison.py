@@ -229,7 +229,8 @@ ROWS = (
     _extremum_row("maximum"),
     Operator(
         name="where",
-        torch="validation.adapters.where",
+        torch="torch.where",
+        oracle="where",
         roles=("condition", "input?", "other?"),
         attributes=(
             Attribute(name="input_value", default=None, check=optional(number)),

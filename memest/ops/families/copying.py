@@ -284,7 +284,8 @@ ROWS = (
         (*_calls({}, {"memory_format": "channels_last"}), *_calls({"memory_format": "contiguous_format"}, layout="channels_last")),
         f"{DERIVED}/TensorFactories.cpp",
         facts=POINTWISE_FACTS,
-        torch="validation.adapters.clone",
+        torch="torch.clone",
+        oracle="clone",
     ),
     row(
         "_to_copy",
@@ -294,7 +295,8 @@ ROWS = (
         (*_calls({"dtype": "bfloat16"}), *_calls({"dtype": "float64"}, {"memory_format": "contiguous_format"}, layout="channels_last")),
         f"{DERIVED}/TensorConversions.cpp",
         facts=POINTWISE_FACTS,
-        torch="validation.adapters.to_copy",
+        torch="torch.ops.aten._to_copy",
+        oracle="to_copy",
     ),
     row(
         "cat",
@@ -361,7 +363,8 @@ COMPOSITE_ROWS = (
         (*_calls({"memory_format": "channels_last"}), *_calls({}, layout="channels_last")),
         f"{NATIVE}/TensorProperties.cpp (contiguous)",
         facts=POINTWISE_CALLS,
-        torch="validation.adapters.contiguous",
+        torch="torch.Tensor.contiguous",
+        oracle="contiguous",
     ),
     composite(
         "to",
@@ -377,7 +380,8 @@ COMPOSITE_ROWS = (
         f"{NATIVE}/TensorConversions.cpp (to, type_as)",
         facts=POINTWISE_CALLS,
         roles=("input", "other?"),
-        torch="validation.adapters.to",
+        torch="torch.Tensor.to",
+        oracle="to",
     ),
     composite(
         "tile",
@@ -403,7 +407,8 @@ COMPOSITE_ROWS = (
         f"{NATIVE}/TensorShape.cpp (meshgrid)",
         facts=EVERYWHERE_CALLS,
         roles=("tensors*",),
-        torch="validation.adapters.meshgrid",
+        torch="torch.meshgrid",
+        oracle="meshgrid",
     ),
     composite(
         "broadcast_to",

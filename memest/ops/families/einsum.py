@@ -144,7 +144,8 @@ ROWS = ()
 COMPOSITE_ROWS = (
     Composite(
         name="_einsum_pair",
-        torch="validation.adapters.einsum_pair",
+        torch="torch.einsum",
+        oracle="einsum_pair",
         roles=("left", "right"),
         attributes=tuple(Attribute(name=name, default=(), check=integers) for name in ("left_dims", "right_dims", "shared_dims")),
         compose=_pair,
@@ -154,7 +155,8 @@ COMPOSITE_ROWS = (
     ),
     Composite(
         name="einsum",
-        torch="validation.adapters.einsum",
+        torch="torch.einsum",
+        oracle="einsum",
         roles=("operands*",),
         attributes=(Attribute(name="equation", default=REQUIRED, check=text),),
         compose=_einsum,

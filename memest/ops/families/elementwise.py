@@ -311,7 +311,8 @@ ROWS = (
         f"derivatives.yaml: pow.Scalar; {NATIVE}/Pow.cpp",
         facts=POINTWISE_FACTS,
         saves=("input", "result"),
-        torch="validation.adapters.rpow",
+        torch="torch.Tensor.__rpow__",
+        oracle="rpow",
     ),
     _row(
         "floor_divide",
@@ -334,7 +335,8 @@ ROWS = (
 COMPOSITE_ROWS = (
     Composite(
         name="rdiv",
-        torch="validation.adapters.rdiv",
+        torch="torch.Tensor.__rdiv__",
+        oracle="rdiv",
         roles=("input",),
         attributes=(Attribute(name="value", default=REQUIRED, check=number),),
         compose=_rdiv,

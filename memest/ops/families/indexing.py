@@ -154,7 +154,8 @@ LONG = ("float32", "int64")
 ROWS = (
     Operator(
         name="index_select",
-        torch="validation.adapters.index_select",
+        torch="torch.index_select",
+        oracle="index_select",
         roles=("input", "index"),
         attributes=(DIM,),
         forward=_index_select,
@@ -169,7 +170,8 @@ ROWS = (
     ),
     Operator(
         name="index",
-        torch="validation.adapters.index",
+        torch="torch.Tensor.__getitem__",
+        oracle="index",
         roles=("input", "indices*"),
         attributes=(Attribute(name="dims", default=REQUIRED, check=integers),),
         forward=_index,
@@ -186,7 +188,8 @@ ROWS = (
     ),
     Operator(
         name="setitem",
-        torch="validation.adapters.setitem",
+        torch="torch.Tensor.__setitem__",
+        oracle="setitem",
         roles=("input", "other?"),
         attributes=(
             Attribute(name="index", default=REQUIRED, check=index_entries),

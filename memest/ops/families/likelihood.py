@@ -202,7 +202,8 @@ def _nll_row(name: str, forward: Any, backward: Any, shape: tuple[int, ...], sou
     indices = (*shape[:1], *shape[2:])
     return Operator(
         name=name,
-        torch=f"validation.adapters.{name}",
+        torch=f"torch._C._nn.{name.removesuffix('_forward')}",
+        oracle=name,
         roles=("input", "target", "weight?"),
         attributes=(REDUCTION, _IGNORE_INDEX),
         forward=forward,
@@ -228,7 +229,8 @@ ROWS = (
     ),
     Operator(
         name="masked_select",
-        torch="validation.adapters.masked_select",
+        torch="torch.masked_select",
+        oracle="masked_select",
         roles=("input", "mask"),
         attributes=(Attribute(name="count", default=None, check=optional(integer)),),
         forward=_masked_select,
@@ -240,7 +242,8 @@ ROWS = (
     ),
     Operator(
         name="gather",
-        torch="validation.adapters.gather",
+        torch="torch.gather",
+        oracle="gather",
         roles=("input", "index"),
         attributes=(Attribute(name="dim", default=REQUIRED, check=integer),),
         forward=_gather,

@@ -301,7 +301,8 @@ ROWS = (
     ),
     Operator(
         name="class_mask",
-        torch="validation.adapters.class_mask",
+        torch="",
+        oracle="class_mask",
         roles=("input", "target"),
         attributes=(),
         forward=_class_mask,
@@ -349,7 +350,8 @@ COMPOSITE_ROWS = (
     ),
     Composite(
         name="dice_loss",
-        torch="validation.adapters.dice_loss",
+        torch="",
+        oracle="dice_loss",
         roles=("input", "target"),
         attributes=(
             Attribute(name="activation", default="softmax", check=choice("softmax", "sigmoid")),

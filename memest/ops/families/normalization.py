@@ -387,7 +387,8 @@ def _batch_norm_example(
 ROWS = (
     Operator(
         name="batch_norm",
-        torch="validation.adapters.batch_norm",
+        torch="torch.nn.functional.batch_norm",
+        oracle="batch_norm",
         roles=("input", "running_mean?", "running_var?", "weight?", "bias?", "num_batches_tracked?"),
         attributes=(Attribute(name="training", default=None, check=optional(flag)), _MOMENTUM, _EPS),
         forward=_batch_norm,

@@ -238,7 +238,8 @@ ALIGN = Attribute(name="align_corners", default=None, check=optional(flag))
 ROWS = (
     Operator(
         name="_upsample",
-        torch="validation.adapters.upsample",
+        torch="torch.nn.functional.interpolate",
+        oracle="upsample",
         roles=("input",),
         attributes=(
             Attribute(name="output_size", default=REQUIRED, check=integers),

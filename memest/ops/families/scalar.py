@@ -26,7 +26,8 @@ def _backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, val
 def _row(name: str) -> Operator:
     return Operator(
         name=f"{name}.Scalar",
-        torch=f"validation.adapters.{name}_scalar",
+        torch=f"torch.ops.aten.{name}.Scalar",
+        oracle=f"{name}_scalar",
         roles=("input",),
         attributes=(Attribute(name="value", default=REQUIRED, check=number),),
         forward=_forward,

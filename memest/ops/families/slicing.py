@@ -243,7 +243,8 @@ COMPOSITE_ROWS = (
         (attribute("indices_or_sections", check=dim_or_dims), attribute("dim", 0)),
         calls((BCHW, {"indices_or_sections": 2, "dim": 1}), (BCHW, {"indices_or_sections": (1, -1), "dim": 2})),
         facts=ALONG_DIM_CALLS,
-        torch="validation.adapters.tensor_split",
+        torch="torch.tensor_split",
+        oracle="tensor_split",
     ),
     _composite(
         "getitem",
@@ -256,6 +257,7 @@ COMPOSITE_ROWS = (
         ),
         facts=EVERYWHERE_CALLS,
         roles=("input", "indices*"),
-        torch="validation.adapters.getitem",
+        torch="torch.Tensor.__getitem__",
+        oracle="getitem",
     ),
 )

@@ -119,7 +119,8 @@ MULTI_HEAD_EXAMPLE = Example(
 ROWS = (
     Operator(
         name="_multi_head",
-        torch="validation.adapters.multi_head",
+        torch="torch._native_multi_head_attention",
+        oracle="multi_head",
         roles=MULTI_HEAD_ROLES,
         attributes=(*MULTI_HEAD_ATTRIBUTES, Attribute(name="sharing", default="none", check=choice("all", "key_value", "none"))),
         forward=_multi_head,
@@ -133,7 +134,8 @@ ROWS = (
 COMPOSITE_ROWS = (
     Composite(
         name="_native_multi_head_attention",
-        torch="validation.adapters.native_multi_head_attention",
+        torch="torch._native_multi_head_attention",
+        oracle="native_multi_head_attention",
         roles=MULTI_HEAD_ROLES,
         attributes=MULTI_HEAD_ATTRIBUTES,
         compose=_native_multi_head_attention,

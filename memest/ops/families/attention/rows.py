@@ -250,7 +250,8 @@ SOURCE = "aten/src/ATen/native/transformers/attention.cpp"
 ROWS = (
     Operator(
         name="_flash_attention",
-        torch="validation.adapters.flash_attention",
+        torch="torch.ops.aten._scaled_dot_product_flash_attention_for_cpu",
+        oracle="flash_attention",
         roles=QUERY_KEY_VALUE,
         attributes=(SCALE,),
         forward=_flash,
@@ -267,7 +268,8 @@ ROWS = (
     ),
     Operator(
         name="_additive_mask",
-        torch="validation.adapters.additive_mask",
+        torch="torch.nn.functional.scaled_dot_product_attention",
+        oracle="additive_mask",
         roles=("mask",),
         attributes=(Attribute(name="dtype", default="float32", check=text),),
         forward=_additive_mask,
@@ -279,7 +281,8 @@ ROWS = (
     ),
     Operator(
         name="_causal_mask",
-        torch="validation.adapters.causal_mask",
+        torch="torch.nn.functional.scaled_dot_product_attention",
+        oracle="causal_mask",
         roles=("input",),
         attributes=(Attribute(name="rows", default=REQUIRED, check=integer), Attribute(name="cols", default=REQUIRED, check=integer)),
         forward=_causal_mask,
@@ -291,7 +294,8 @@ ROWS = (
     ),
     Operator(
         name="_safe_softmax",
-        torch="validation.adapters.safe_softmax",
+        torch="torch.ops.aten._safe_softmax",
+        oracle="safe_softmax",
         roles=("input",),
         attributes=(),
         forward=_safe_softmax,

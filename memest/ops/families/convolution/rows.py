@@ -228,7 +228,8 @@ CONVOLVED, TRANSPOSED = _calls(False), _calls(True)
 ROWS = (
     Operator(
         name="convolution",
-        torch="validation.adapters.convolution",
+        torch="torch.convolution",
+        oracle="convolution",
         roles=ROLES,
         attributes=(STRIDE, PADDING, DILATION, Attribute(name="transposed", default=False, check=flag), OUTPUT_PADDING, GROUPS),
         forward=_convolution,
