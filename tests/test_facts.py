@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from math import prod
@@ -17,14 +17,12 @@ from memest.ops.facts import (
     BATCH,
     BY_METHOD,
     EVERYWHERE,
-    FALLS_THROUGH,
     KEEPS_INPUT,
     KEEPS_MASK,
     KEEPS_RESULT,
     NEVER,
     NONE,
     POINTWISE,
-    REFUSED,
     SAMPLE,
     Dispatched,
     Facts,
@@ -36,7 +34,7 @@ from memest.ops.facts import (
 )
 from memest.ops.families import normalization
 from memest.ops.operator import Example, Operator
-from memest.ops.table import COMPOSITES, OPERATORS
+from memest.ops.table import COMPOSITES, FAMILIES, OPERATORS, family_name
 from memest.planning.advice import Situation
 from tests.test_laws import is_group, read, specs_of
 
@@ -66,6 +64,24 @@ def test_a_row_silent_about_them_is_an_error(kind: Any) -> None:
             Facts(**{g.name: None for g in fields(Facts) if g is not f})  # type: ignore[arg-type]
 
 
+def test_facts_are_told_in_words() -> None:
+    told = {name: ROWS[name].facts.text for name in ("exp", "relu", "nll_loss", "max_pool3d", "convolution", "batch_norm", "softmax")}
+    assert told == {
+        "exp": "pointwise; in place by method",
+        "relu": "pointwise; in place keeps result",
+        "nll_loss": "everywhere",
+        "max_pool3d": "window; autocast float32 or falls through",
+        "convolution": "window; products",
+        "batch_norm": "pointwise; statistics of a batch",
+        "softmax": "along dim",
+    }
+
+
+def test_families_are_named_by_what_they_hold() -> None:
+    names = [family_name(family) for family in FAMILIES]
+    assert {"convolution", "attention", "multi head", "unary"} <= set(names) and len(set(names)) == len(names)
+
+
 # how far it sees -----------------------------------------------------------------------------------------------------------
 
 
@@ -88,14 +104,14 @@ def test_what_is_pointwise_gives_the_shape_it_gets(row: Row, example: Example) -
 
 PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 SIGHTED = [
-    (row, e)
+    pytest.param(row, e, id=f"{row.name}-{i}", marks=() if i < 2 else pytest.mark.slow)
     for row in ROWS.values()
     if row.facts.reach is not EVERYWHERE and row.facts.statistics is NONE and row.name != "empty_like"  # which gives what lay there before
-    for e in row.examples
+    for i, e in enumerate(row.examples)
 ]
 
 
-@pytest.mark.parametrize(("row", "example"), SIGHTED, ids=[f"{row.name}-{row.examples.index(e)}" for row, e in SIGHTED])
+@pytest.mark.parametrize(("row", "example"), SIGHTED)
 def test_outputs_of_torch_depend_on_what_the_row_sees(row: Row, example: Example) -> None:
     """One position of an input is changed: only outputs that see it change, along every dim that has a window."""
     torch = pytest.importorskip("torch")
@@ -199,22 +215,17 @@ def registered() -> set[str]:
     return {name.removeprefix("aten::").partition(".")[0] for name in listed}
 
 
-def policies(name: str, facts: Facts) -> Mapping[str, Policy]:
-    """The policies of a row by the names the dispatcher has for it."""
-    return {name: facts.autocast} if isinstance(facts.autocast, Policy) else facts.autocast.policies
-
-
 def test_what_autocast_casts_is_what_torch_registers() -> None:
     listed = registered()
     for name, row in ROWS.items():
-        for called, policy in policies(name, row.facts).items():
-            assert (called in listed) == (policy not in (FALLS_THROUGH, REFUSED)), f"{name}, {called} for torch: {policy.value}"
+        for called, policy in row.facts.policies(name).items():
+            assert (called in listed) == (policy not in ("falls through", "refused")), f"{name}, {called} for torch: {policy}"
 
 
 @every_row
 def test_a_call_has_a_policy_by_its_attributes(row: Row) -> None:
     for example in row.examples:
-        assert row.facts.policy(row.canonical(example.attributes).items()) in policies(row.name, row.facts).values()
+        assert row.facts.policy(row.canonical(example.attributes).items()).value in row.facts.policies(row.name).values()
 
 
 # writing over the input ----------------------------------------------------------------------------------------------------

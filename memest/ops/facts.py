@@ -120,9 +120,9 @@ class Overwriting(Enum):
     input, so that it is saved in inference alone. ``BY_METHOD``: torch.Tensor has a method, torch.nn has no flag. ``NEVER``: no attribute
     ``inplace``."""
 
-    KEEPS_RESULT = "result"
-    KEEPS_MASK = "mask"
-    KEEPS_INPUT = "input"
+    KEEPS_RESULT = "keeps result"
+    KEEPS_MASK = "keeps mask"
+    KEEPS_INPUT = "keeps input"
     BY_METHOD = "by method"
     NEVER = "never"
 
@@ -181,6 +181,23 @@ class Facts:
     def but(self, **differences: Any) -> Facts:
         """These facts, where ``differences`` say nothing else."""
         return replace(self, **differences)
+
+    def policies(self, name: str) -> dict[str, str]:
+        """Autocast's policies by the names that the dispatcher has for a row of this name."""
+        return {name: self.autocast.value} if isinstance(self.autocast, Policy) else {n: p.value for n, p in self.autocast.policies.items()}
+
+    @property
+    def text(self) -> str:
+        """What is worth telling of them, in words."""
+        policies = dict.fromkeys(self.policies("").values())
+        told = {
+            self.reach.name: True,
+            f"autocast {' or '.join(policies)}": set(policies) != {FALLS_THROUGH.value},
+            f"in place {self.overwrites.value}": self.overwrites is not NEVER,
+            "products": self.flops not in (None, each_element),
+            f"statistics of a {self.statistics.value}": self.statistics is not NONE,
+        }
+        return "; ".join(words for words, true in told.items() if true)
 
     def policy(self, given: Iterable[tuple[str, Any]]) -> Policy:
         """Autocast's policy of a call with these attributes, as items."""
