@@ -18,7 +18,7 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Graph, Layer
 from memest.network.tensor import Shape
 from memest.ops.facts import Window, Windows
-from memest.runtimes.torch.step import operator_named
+from memest.ops.table import operator_named
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Example:
     frozen: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Operator:
     """One row. ``torch`` is the dotted name of the callable it is (of which it is a part; '' where torch has none). ``saves`` lists every
     role ``forward`` may keep for backward; ``backward`` is None for what has no gradient. ``source`` cites the derivatives.yaml entry and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from memest.errors import UnknownNameError, did_you_mean
 from memest.ops.composite import Composite
 from memest.ops.families import (
     activation,
@@ -91,3 +92,11 @@ def family_name(family: ModuleType) -> str:
 
 
 OPERATORS, COMPOSITES = _collect()
+
+
+def operator_named(op: str) -> Operator | Composite:
+    """The row or composite called ``op``."""
+    entry = OPERATORS.get(op) or COMPOSITES.get(op)
+    if entry is None:
+        raise UnknownNameError(f"unknown operator {op!r}{did_you_mean(op, [*OPERATORS, *COMPOSITES])}")
+    return entry

@@ -17,9 +17,9 @@ from memest.levers.table import LEVERS
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
 from memest.ops.facts import BATCH, SAMPLE, Statistics
+from memest.ops.table import operator_named
 from memest.planning.axes import batch_symbol, symbols_in_order
 from memest.runtimes.torch.optimizers import Optimizer, optimizer_named
-from memest.runtimes.torch.step import operator_named
 from memest.sizes.units import exact_bytes
 
 Kind = Literal["free", "time", "numbers", "machines"]

@@ -13,9 +13,9 @@ from typing import Any
 
 from memest.network.graph import Graph, Layer
 from memest.ops.facts import KEEPS_INPUT, KEEPS_MASK, KEEPS_RESULT
+from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step.caller import operator_named
 
 IN_TRAINING = (KEEPS_RESULT, KEEPS_MASK)
 IN_INFERENCE = (KEEPS_RESULT, KEEPS_INPUT)  # a dropout gives its very input
