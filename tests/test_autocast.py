@@ -14,6 +14,7 @@ from memest.ops.composite import Composite
 from memest.ops.facts import FALLS_THROUGH, FLOAT32, LOWER, PROMOTE, REFUSED, Policy
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.step import Autocast
 from memest.runtimes.torch.step.autocast import policy_of
 
@@ -49,6 +50,22 @@ def example(row: Row, number: int) -> Any:
 )
 def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: Policy) -> None:
     assert policy_of(ROWS[op], attributes.items()) is policy
+
+
+@pytest.mark.parametrize(
+    ("loss", "policy"),
+    [
+        ("cross_entropy", FLOAT32),
+        ("ce:label_smoothing=0.1", FLOAT32),
+        ("nll_loss", FALLS_THROUGH),
+        ("dice", FALLS_THROUGH),
+        ("0.5*cross_entropy", FALLS_THROUGH),
+        ("cross_entropy + dice", FALLS_THROUGH),
+    ],
+)
+def test_a_loss_of_one_term_is_cast_as_that_term(loss: str, policy: Policy) -> None:
+    """What is scaled or summed falls through, and its calls are looked at one by one."""
+    assert policy_of(loss_named(loss).composite, ()) is policy
 
 
 # calls ---------------------------------------------------------------------------------------------------------------------
