@@ -1,4 +1,4 @@
-"""Autocast: the policies torch registers, calls and whole steps as torch makes them within the context."""
+"""Autocast: calls and whole steps as torch makes them within the context."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import memest
 from memest.errors import UnsupportedError, UsageError
 from memest.machines.cpu import Cpu
 from memest.ops.composite import Composite
+from memest.ops.facts import FALLS_THROUGH, FLOAT32, LOWER, PROMOTE, REFUSED, Policy
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.step import Autocast
-from memest.runtimes.torch.step.autocast import ATEN_NAMES, POLICIES, REFUSED, UNLISTED, policy_of
+from memest.runtimes.torch.step.autocast import policy_of
 
 Row = Operator | Composite
 ROWS: dict[str, Row] = {**OPERATORS, **COMPOSITES}
-CALLS = [(row, i) for row in ROWS.values() for i in range(len(row.examples)) if row.name not in REFUSED]
+CALLS = [(row, i) for row in ROWS.values() for i in range(len(row.examples)) if row.facts.autocast is not REFUSED]
 
 
 INSIDE = ("nll_loss", "einsum", "pad", "local_response_norm", "instance_norm", "max_pool1d", "dice_loss")  # made of calls, some listed
@@ -26,40 +28,44 @@ INSIDE = ("nll_loss", "einsum", "pad", "local_response_norm", "instance_norm", "
 
 def example(row: Row, number: int) -> Any:
     """A parameter of the tests: one example of a row. The first of each row that autocast reaches is quick, the others are slow ones."""
-    quick = row.name in (*POLICIES, *INSIDE) and number == 0
+    quick = (row.facts.autocast is not FALLS_THROUGH or row.name in INSIDE) and number == 0
     return pytest.param(row, row.examples[number], id=f"{row.name}-{number}", marks=() if quick else pytest.mark.slow)
 
 
 # policies ------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_policy_belongs_to_a_row() -> None:
-    assert {*POLICIES, *ATEN_NAMES, *REFUSED} <= set(ROWS) and set(UNLISTED) <= set(POLICIES)
-
-
-def test_the_rows_with_a_policy_are_those_torch_registers() -> None:
-    torch = pytest.importorskip("torch")
-    registered = {n.removeprefix("aten::").partition(".")[0] for n in torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCPU")}
-    for name in ROWS:
-        listed = [n in registered for n in ATEN_NAMES.get(name, (name,))]
-        assert all(listed) if name in POLICIES else not any(listed), name
-
-
 @pytest.mark.parametrize(
     ("op", "attributes", "policy"),
     [
-        ("conv2d", {}, "lower"),
-        ("batch_norm", {}, None),
-        ("cat", {}, "promote"),
-        ("max_pool3d", {"return_indices": False}, "float32"),
-        ("max_pool3d", {"return_indices": True}, None),
-        ("_border_pad", {"mode": "reflect", "pad": (1,) * 4}, "float32"),
-        ("_border_pad", {"mode": "reflect", "pad": (1,) * 6}, None),
-        ("_border_pad", {"mode": "replicate", "pad": (1,) * 6}, "float32"),
+        ("conv2d", {}, LOWER),
+        ("batch_norm", {}, FALLS_THROUGH),
+        ("cat", {}, PROMOTE),
+        ("max_pool3d", {"return_indices": False}, FLOAT32),
+        ("max_pool3d", {"return_indices": True}, FALLS_THROUGH),
+        ("_border_pad", {"mode": "reflect", "pad": (1,) * 4}, FLOAT32),
+        ("_border_pad", {"mode": "reflect", "pad": (1,) * 6}, FALLS_THROUGH),
+        ("_border_pad", {"mode": "replicate", "pad": (1,) * 6}, FLOAT32),
     ],
 )
-def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: str | None) -> None:
-    assert policy_of(op, attributes.items()) == policy
+def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: Policy) -> None:
+    assert policy_of(ROWS[op], attributes.items()) is policy
+
+
+@pytest.mark.parametrize(
+    ("loss", "policy"),
+    [
+        ("cross_entropy", FLOAT32),
+        ("ce:label_smoothing=0.1", FLOAT32),
+        ("nll_loss", FALLS_THROUGH),
+        ("dice", FALLS_THROUGH),
+        ("0.5*cross_entropy", FALLS_THROUGH),
+        ("cross_entropy + dice", FALLS_THROUGH),
+    ],
+)
+def test_a_loss_of_one_term_is_cast_as_that_term(loss: str, policy: Policy) -> None:
+    """What is scaled or summed falls through, and its calls are looked at one by one."""
+    assert policy_of(loss_named(loss).composite, ()) is policy
 
 
 # calls ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import pytest
 import memest
 from memest.errors import UnsupportedError, UsageError
 from memest.estimate.estimate import Estimate, estimate, read_peak
-from memest.levers.checkpoints.flops import flops
 from memest.levers.checkpoints.survey import survey
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph, Segment
@@ -144,23 +143,3 @@ def test_there_is_nothing_to_plan_for_inference_or_twice() -> None:
         plan_checkpoints(graph, input_shape=SHAPE, levers=["fsdp"], machine=CPU)
     with pytest.raises(UnsupportedError, match="already"):
         plan_checkpoints(graph, input_shape=SHAPE, levers=["checkpoint:modules=0"], machine=CPU)
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_operations_are_those_that_torch_counts(transposed: bool, groups: int) -> None:
-    torch = pytest.importorskip("torch")
-    from torch.utils.flop_counter import FlopCounterMode
-
-    kind = torch.nn.ConvTranspose2d if transposed else torch.nn.Conv2d
-    conv, x = kind(4, 6, 3, stride=2, groups=groups, bias=False), torch.rand(2, 4, 9, 8)
-    a, b, c = torch.rand(5, 7), torch.rand(7, 3), torch.rand(5, 3)
-    with FlopCounterMode(display=False) as counter:
-        y = conv(x)
-    assert flops("convolution", [x.shape, conv.weight.shape], [y.shape], {"transposed": transposed}) == counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter:
-        torch.addmm(c, a, b)
-        torch.bmm(a[None], b[None])
-    ours = flops("addmm", [c.shape, a.shape, b.shape], [c.shape], {}) + flops("bmm", [(1, 5, 7), (1, 7, 3)], [(1, 5, 3)], {})
-    assert ours == counter.get_total_flops()
-    assert flops("relu", [(2, 3)], [(2, 3)], {}) == 6

@@ -377,9 +377,10 @@ def test_sizes_far_beyond_64_bits_stay_exact(row: Row, example: Example) -> None
 @every_row
 def test_torch_has_the_callable(row: Row) -> None:
     pytest.importorskip("torch")
-    from validation.rows import torch_callable
+    from validation.rows import torch_callable, torch_named
 
-    assert callable(torch_callable(row.torch))
+    assert callable(torch_callable(row))
+    assert callable(torch_named(row.torch)) if row.torch else row.oracle, "what torch has no name for is run by another"
 
 
 def torch_result(row: Row, example: Example) -> tuple[list[Any], list[Any]]:

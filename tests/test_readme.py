@@ -79,12 +79,12 @@ def test_operator_example_obeys_the_laws() -> None:
     """The worked example is a row that torch agrees with."""
     torch = pytest.importorskip("torch")
     from memest.machines.cpu import Cpu
-    from memest.ops import operator, tape
+    from memest.ops import facts, operator, tape
     from memest.ops.aten import kernels
     from memest.ops.table import OPERATORS
     from validation.rows import measure, normalized, predict
 
-    names: dict[str, Any] = {**vars(operator), **vars(tape), **vars(kernels)}
+    names: dict[str, Any] = {**vars(facts), **vars(operator), **vars(tape), **vars(kernels)}
     (example,) = (b for b in blocks("python") if "Operator(" in b)
     code = example.replace("Operator(\n", "ROW = Operator(\n", 1)
     exec(compile(code, "README.md", "exec"), names)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from memest.network.tensor import Shape, Spec
+from memest.ops.facts import Facts
 from memest.ops.operator import Attribute, Example, canonical_attributes
 
 
@@ -53,7 +54,9 @@ class Composite:
     attributes: tuple[Attribute, ...]
     compose: Callable[..., Any]
     examples: tuple[Example, ...]
+    facts: Facts
     source: str
+    oracle: str = ""
 
     def canonical(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All attributes with defaults filled in and values checked."""
