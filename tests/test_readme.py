@@ -100,11 +100,11 @@ def test_operator_example_obeys_the_laws() -> None:
     torch = pytest.importorskip("torch")
     from memest.machines.cpu import Cpu
     from memest.ops import facts, operator, tape, writing
-    from memest.ops.aten import kernels
+    from memest.ops.aten import iterator
     from memest.ops.table import OPERATORS
     from validation.rows import measure, normalized, predict
 
-    names: dict[str, Any] = {**vars(facts), **vars(operator), **vars(tape), **vars(writing), **vars(kernels)}
+    names: dict[str, Any] = {**vars(facts), **vars(operator), **vars(tape), **vars(writing), **vars(iterator)}
     (example,) = (b for b in blocks("python") if "def _logit" in b)
     exec(compile(example, "README.md", "exec"), names)
     row = names["LOGIT"]

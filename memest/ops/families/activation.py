@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import clone, contiguous, elementwise, empty_like, refuse_dtypes, scalar, sum_to, wants
+from memest.ops.aten.copies import clone, contiguous
+from memest.ops.aten.iterator import elementwise, empty_like, refuse_dtypes, scalar, wants
+from memest.ops.aten.reductions import sum_to
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import (
     ALONG_DIM_CALLS,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import broadcast_shape, elementwise, original, result_dtype, where, with_number
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import broadcast_shape, elementwise, result_dtype, where, with_number
 from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor

@@ -9,18 +9,9 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
-from memest.ops.aten.kernels import (
-    cat,
-    contiguous,
-    copy_into,
-    empty_like,
-    incoming,
-    preserved_strides,
-    reduced_shape,
-    scalar,
-    suggests_channels_last,
-    sum_into,
-)
+from memest.ops.aten.copies import cat, contiguous, copy_into, suggests_channels_last
+from memest.ops.aten.iterator import empty_like, incoming, preserved_strides, scalar
+from memest.ops.aten.reductions import reduced_shape, sum_into
 from memest.ops.aten.views import dim_or_dims, reshaped, stacked, wrapped
 from memest.ops.composite import Caller
 from memest.ops.facts import (

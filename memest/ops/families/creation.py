@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import preserved_strides
+from memest.ops.aten.iterator import preserved_strides
 from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Facts
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import elementwise, empty_like, with_number, with_number_
+from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
 from memest.ops.facts import KEEPS_MASK, POINTWISE_FACTS
 from memest.ops.operator import Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor

@@ -11,14 +11,14 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING
-from memest.ops.aten.kernels import (
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import (
     Number,
     broadcast_shape,
     elementwise,
     elementwise_,
     empty_like,
     incoming,
-    original,
     result_dtype,
     scalar,
     wants,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import broadcast_shape, empty_like, incoming
+from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming
 from memest.ops.facts import POINTWISE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
 from memest.ops.tape import Tape, Tensor

@@ -10,7 +10,8 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import broadcast_shape, contiguous, empty_like, incoming, iterator_strides, scatter_into
+from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming, iterator_strides
 from memest.ops.aten.views import expanded, index_entries, slice_bounds, wrapped
 from memest.ops.facts import ALONG_DIM_FACTS, EVERYWHERE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional

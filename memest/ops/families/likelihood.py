@@ -6,7 +6,9 @@ from math import prod
 from typing import Any
 
 from memest.errors import GraphError, ShapeError
-from memest.ops.aten.kernels import GRAIN_SIZE, contiguous, empty_like, scatter_into, sum_into
+from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.iterator import empty_like
+from memest.ops.aten.reductions import GRAIN_SIZE, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
 from memest.ops.aten.views import wrapped
 from memest.ops.composite import Caller, Composite

@@ -13,7 +13,8 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, is_contiguous
 from memest.network.tensor import broadcast as broadcast_sizes
-from memest.ops.aten.kernels import batched_product, broadcast_shape, elementwise, mm, transpose, with_number
+from memest.ops.aten.gemm import batched_product, mm, transpose
+from memest.ops.aten.iterator import broadcast_shape, elementwise, with_number
 from memest.ops.aten.products import is_onednn_product, onednn_product
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, product_of

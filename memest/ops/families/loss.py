@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.aten.kernels import clone, contiguous, elementwise, empty_like, mean_into, scatter_into, sum_into, with_number, with_number_
+from memest.ops.aten.copies import clone, contiguous, scatter_into
+from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
+from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FLOAT32, POINTWISE_FACTS

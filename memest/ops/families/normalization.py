@@ -8,7 +8,9 @@ from typing import Any
 from memest.errors import GraphError, ShapeError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import channels_last_strides, is_channels_last, is_channels_last_strides, is_contiguous
-from memest.ops.aten.kernels import contiguous, elementwise, empty_like, mean_into, scalar, suggests_channels_last, sum_into, with_number
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import elementwise, empty_like, scalar, with_number
+from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import BATCH, EVERYWHERE_CALLS, EVERYWHERE_FACTS, POINTWISE_CALLS, POINTWISE_FACTS, SAMPLE
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional

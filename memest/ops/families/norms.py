@@ -7,13 +7,8 @@ from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.aten.kernels import (
-    elementwise,
-    incoming,
-    reduce_into,
-    sum_into,
-    with_number,
-)
+from memest.ops.aten.iterator import elementwise, incoming, with_number
+from memest.ops.aten.reductions import reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     reduced_dims,

@@ -10,7 +10,8 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import contiguous, empty_like, incoming, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import empty_like, incoming
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FALLS_THROUGH, FLOAT32, Attributes, Dispatched, Window, Windows, window_by
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, integers, number, optional

@@ -13,7 +13,8 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import contiguous, incoming, refuse_dtypes, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import incoming, refuse_dtypes
 from memest.ops.composite import Caller
 from memest.ops.facts import (
     EVERYWHERE_CALLS,

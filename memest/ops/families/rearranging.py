@@ -9,7 +9,8 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import contiguous, incoming, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import incoming
 from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Attributes, Windows, repeated, slid, window_by
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, integer, per_dim
 from memest.ops.tape import Tape, Tensor

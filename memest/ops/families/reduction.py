@@ -9,17 +9,9 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import (
-    contiguous,
-    elementwise,
-    empty_like,
-    incoming,
-    mean_into,
-    reduce_into,
-    scatter_into,
-    sum_into,
-    with_number,
-)
+from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
+from memest.ops.aten.reductions import mean_into, reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,

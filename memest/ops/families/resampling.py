@@ -13,7 +13,8 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import FLOATING
 from memest.network.tensor import Shape, channels_last_strides, is_channels_last
-from memest.ops.aten.kernels import contiguous, incoming, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import incoming
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, Attributes, Window, Windows, repeated, window_by
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, expand, flag, integer, integers, number, optional

@@ -11,7 +11,8 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import batched_product, transpose, with_number
+from memest.ops.aten.gemm import batched_product, transpose
+from memest.ops.aten.iterator import with_number
 from memest.ops.aten.views import reshaped
 from memest.ops.composite import Composite
 from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32, REFUSED, Attributes, called

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.ops.aten.kernels import with_number
+from memest.ops.aten.iterator import with_number
 from memest.ops.facts import POINTWISE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
 from memest.ops.tape import Tape, Tensor

@@ -11,7 +11,9 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import incoming, sum_to, transpose
+from memest.ops.aten.gemm import transpose
+from memest.ops.aten.iterator import incoming
+from memest.ops.aten.reductions import sum_to
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,

@@ -10,10 +10,8 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import (
-    cat,
-    incoming,
-)
+from memest.ops.aten.copies import cat
+from memest.ops.aten.iterator import incoming
 from memest.ops.aten.views import (
     dim_or_dims,
     index_entries,

@@ -6,16 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import (
-    broadcast_shape,
-    elementwise,
-    elementwise_,
-    empty_like,
-    incoming,
-    original,
-    wants,
-    with_number,
-)
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import broadcast_shape, elementwise, elementwise_, empty_like, incoming, wants, with_number
 from memest.ops.facts import POINTWISE_IN_PLACE
 from memest.ops.operator import Attribute, Example, flag, number, optional
 from memest.ops.tape import Tape, Tensor

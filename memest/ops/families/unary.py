@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from memest.network.dtypes import FLOATING
-from memest.ops.aten.kernels import elementwise, empty_like, original, with_number
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import elementwise, empty_like, with_number
 from memest.ops.facts import POINTWISE_IN_PLACE
 from memest.ops.operator import Attribute, Example, Operator, flag
 from memest.ops.tape import Tape, Tensor

@@ -8,12 +8,8 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import (
-    contiguous,
-    incoming,
-    scatter_into,
-    suggests_channels_last,
-)
+from memest.ops.aten.copies import contiguous, scatter_into, suggests_channels_last
+from memest.ops.aten.iterator import incoming
 from memest.ops.composite import Caller
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FALLS_THROUGH, FLOAT32
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, integers, optional, per_dim

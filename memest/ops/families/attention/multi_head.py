@@ -7,7 +7,9 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import batched_product, mm, reduce_into, transpose, with_number_
+from memest.ops.aten.gemm import batched_product, mm, transpose
+from memest.ops.aten.iterator import with_number_
+from memest.ops.aten.reductions import reduce_into
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, Attributes, called
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer

@@ -16,7 +16,9 @@ from memest.errors import ShapeError
 from memest.machines.cpu import Cpu
 from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE
 from memest.network.tensor import Shape, Spec
-from memest.ops.aten.kernels import contiguous, empty_like, iterator_strides, transpose
+from memest.ops.aten.copies import contiguous
+from memest.ops.aten.gemm import transpose
+from memest.ops.aten.iterator import empty_like, iterator_strides
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, POINTWISE_FACTS, Attributes
 from memest.ops.families.attention.products import MOST_ROWS, computes, most_of_products, products_of_blocks

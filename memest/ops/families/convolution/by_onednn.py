@@ -15,7 +15,7 @@ from memest.libraries.onednn.deconvolution import plan_deconvolution
 from memest.libraries.onednn.problem import Prop, parse_tag
 from memest.libraries.onednn.symbolic import plan_of
 from memest.network.tensor import Shape, channels_last_strides, is_contiguous
-from memest.ops.aten.kernels import contiguous
+from memest.ops.aten.copies import contiguous
 from memest.ops.families.convolution.geometry import Geometry
 from memest.ops.tape import Tape, Tensor
 

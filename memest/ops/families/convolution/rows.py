@@ -12,7 +12,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import contiguous, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, Attributes, Facts, Windows, slid, spread, window_by
 from memest.ops.families.convolution import bound

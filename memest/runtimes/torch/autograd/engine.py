@@ -13,7 +13,9 @@ from itertools import count
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes, same_shape
 from memest.ops import reading
-from memest.ops.aten.kernels import iterator_strides, preserved_strides, sum_to, transposed_block, transposes
+from memest.ops.aten.copies import transposed_block, transposes
+from memest.ops.aten.iterator import iterator_strides, preserved_strides
+from memest.ops.aten.reductions import sum_to
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
 from memest.runtimes.torch.autograd.recording import Recorder
