@@ -297,7 +297,7 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        form = self.repeats.form(self.live, func, (args, kwargs, asked))
+        form = self.repeats.form(self.live, func, args, kwargs, asked)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None

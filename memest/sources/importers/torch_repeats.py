@@ -1,15 +1,17 @@
 """Calls that repeat: what torch and our own row say of one holds for every call of the same function with arguments of the same form.
 
-Equal blocks of a network so cost one, and its recording in eval costs what differs there. What a call comes to follows from its form: the
-function; numbers, flags and texts with their types; sizes as expressions; of each tensor its metadata, torch's and ours; and which tensors
-are one, are one value, or share memory. Where more may count, nothing is remembered or looked up: an argument of another kind (an array, a
-subclass of tensor), a tensor nobody has seen, a dispatch mode around the call, a call that changes the metadata of its arguments.
+Equal blocks of a network so cost one, its recording in eval costs what differs there, and a network that is much like one before costs
+little. What a call comes to follows from its form: the function of torch; numbers, flags and texts with their types; sizes with their
+expressions; of each tensor its metadata, torch's and ours; and which tensors are one, are one value, or share memory. Where more may count,
+nothing is remembered or looked up: a function or an argument of another kind (an array, a subclass of tensor), a tensor nobody has seen, a
+dispatch mode around the call, a call that changes the metadata of its arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import EllipsisType, NoneType
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodDescriptorType, MethodWrapperType, NoneType, WrapperDescriptorType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,13 +21,18 @@ from memest.memory.stream import Storage
 from memest.network.graph import Items
 from memest.network.tensor import Spec
 from memest.runtimes.torch.ledger import Value
-from memest.sizes.dims import Dim, Guard, expression
+from memest.sizes.dims import Dim, Guard
+from memest.sizes.remembering import Memo, Shelf
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 
 _TENSORS = frozenset({torch.Tensor, nn.Parameter})
 _EQUAL_IS_SAME = frozenset({int, bool, str, NoneType, EllipsisType, torch.dtype, torch.layout, torch.memory_format, torch.device})
 _SEQUENCES = frozenset({tuple, list, torch.Size})
 _META = torch.device("meta")
+_BUILT_IN = frozenset({BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, MethodWrapperType})
+_MOST = 8_192
+_CALLS = Memo()
+_COUNT = count()
 
 class Form(NamedTuple):
     """A call's form as a key, and the tensors in its arguments, each once. ``call`` is what was asked for, ``metadata`` that of the tensors
@@ -107,20 +114,21 @@ class Known(NamedTuple):
 
 
 class Repeats:
-    """What is known of the calls of one network, at one size of its inputs."""
+    """What is known of calls, for one network."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, Known] = {}
-        self._answers: dict[Any, Answer] = {}
-        self._numbers: dict[Any, int] = {}
+        self._known: Shelf[Known] = _CALLS.shelf("known", _MOST)
+        self._answers: Shelf[Answer] = _CALLS.shelf("answers", _MOST)
+        self._numbers: Shelf[int] = _CALLS.shelf("numbers", _MOST)
         self._specs: dict[int, tuple[int, Spec]] = {}
 
-    def form(self, live: LiveTensors, function: Any, call: Any) -> Form | None:
-        """The form of a ``call`` of ``function`` (arguments, and what else it goes by); None for one that may depend on more."""
-        if torch._C._len_torch_dispatch_stack():
+    def form(self, live: LiveTensors, function: Any, args: Sequence[Any], kwargs: dict[str, Any], besides: Any) -> Form | None:
+        """The form of a call (``besides``: what else it goes by); None for one that may depend on more."""
+        if torch._C._len_torch_dispatch_stack() or not _is_torchs(function):
             return None
+        call = (*args, kwargs, besides) if kwargs or besides is not None else args
         tensors: list[torch.Tensor] = []
-        given = _frozen(call, tensors, True)
+        given = _frozen(call, tensors)
         if given is None:
             return None
         entries: list[Tracked] = []
@@ -130,7 +138,8 @@ class Repeats:
                 return None
             entries.append(entry)
         metadata = self._metadata(tensors, entries)
-        return Form((given, metadata, _sharing(entries), function, torch.get_default_dtype()), call, metadata, tensors, entries)
+        key = (given, len(args), metadata, _sharing(entries), function, torch.get_default_dtype())
+        return Form(key, call, metadata, tensors, entries)
 
     def known(self, form: Form | None, mode: bool) -> Known | None:
         """What a call of this form comes to when the module is in this mode."""
@@ -141,8 +150,9 @@ class Repeats:
         """What torch gives, by ``execute`` if need be: sizes count as the numbers they are."""
         if form is None:
             return execute(), None
-        plain = tuple([(tuple(map(_plain_int, e.value.spec.strides)), *m[1:]) for e, m in zip(form.entries, form.metadata, strict=True)])
-        key = (_frozen(form.call, [], False), plain, *form.key[2:])
+        given, n, metadata, *rest = form.key
+        plain = tuple([(tuple(map(_plain_int, e.value.spec.strides)), *m[1:]) for e, m in zip(form.entries, metadata, strict=True)])
+        key = (_plain(given), n, plain, *rest)
         known = self._answers.get(key)
         if known is not None:
             return known.again(form.tensors), known
@@ -150,8 +160,7 @@ class Repeats:
         answer = _answer(form, live, produced)
         if answer is None or self._metadata(form.tensors, form.entries) != form.metadata:
             return produced, None
-        self._answers[key] = answer
-        return produced, answer
+        return produced, self._answers.keep(key, answer)
 
     def learn(
         self,
@@ -181,51 +190,77 @@ class Repeats:
                 for i, v in enumerate(values)
             ]
         )
-        self._known[form.key] = Known(op, roles, attributes, differentiable, guards, mode, found, answer)
+        self._known.pop(form.key, None)
+        self._known.keep(form.key, Known(op, roles, attributes, differentiable, guards, mode, found, answer))
 
     def _metadata(self, tensors: Sequence[torch.Tensor], entries: Sequence[Tracked]) -> Any:
-        return tuple([(self._number(e.value.spec), t.shape, t.stride(), t.dtype) for t, e in zip(tensors, entries, strict=True)])
+        numbers = self._specs
+        found: list[Any] = []
+        for t, entry in zip(tensors, entries, strict=True):
+            spec = entry.value.spec
+            number, _ = numbers.get(id(spec)) or self._numbered(spec)
+            found.append((number, t.shape, t.stride(), t.dtype))
+        return tuple(found)
 
-    def _number(self, spec: Spec) -> int:
-        """One number for specs that are equal in their expressions (comparing sizes would be a condition of the network)."""
-        found = self._specs.get(id(spec))
-        if found is None:
-            form = (tuple(map(expression, spec.shape)), tuple(map(expression, spec.strides)), spec.dtype)
-            found = self._specs[id(spec)] = self._numbers.setdefault(form, len(self._numbers)), spec
-        return found[0]
+    def _numbered(self, spec: Spec) -> tuple[int, Spec]:
+        """One number for specs that are equal, expressions and all (comparing sizes would be a condition of the network)."""
+        form = (_frozen(spec.shape, []), _frozen(spec.strides, []), spec.dtype)
+        number = self._numbers.get(form)
+        if number is None:
+            number = self._numbers.keep(form, next(_COUNT))
+        found = self._specs[id(spec)] = number, spec
+        return found
 
 
-def _frozen(value: Any, tensors: list[torch.Tensor], symbolic: bool) -> Any:
-    """``value`` as a part of a key, its tensors put into ``tensors``; None where equal keys would not mean the same. Sizes are their
-    expressions, or numbers where it is not ``symbolic``."""
-    kind = type(value)
-    if kind in _EQUAL_IS_SAME:
-        return kind, value
-    if kind in _TENSORS:
-        for i, t in enumerate(tensors):
-            if t is value:
-                return torch.Tensor, i
-        tensors.append(value)
-        return torch.Tensor, len(tensors) - 1
-    if kind in _SEQUENCES:
-        parts = [kind]
-        for v in value:
-            part = _frozen(v, tensors, symbolic)
+def _is_torchs(function: Any) -> bool:
+    kind = type(function)
+    return kind in _BUILT_IN or (kind is FunctionType and function.__module__.startswith("torch."))
+
+
+def _frozen(values: Iterable[Any], tensors: list[torch.Tensor]) -> tuple[Any, ...] | None:
+    """``values`` as a key, with the type of each; the tensors among them are put into ``tensors``. None where equal keys would not mean the
+    same."""
+    parts: list[Any] = []
+    for value in values:
+        kind = type(value)
+        part: Any = value
+        if kind in _TENSORS:
+            kind = torch.Tensor
+            for part, t in enumerate(tensors):  # noqa: B007
+                if t is value:
+                    break
+            else:
+                part = len(tensors)
+                tensors.append(value)
+        elif kind is float:
+            part = value.hex()
+        elif kind is Dim:
+            part = value.expr, _plain_int(value)
+        elif kind not in _EQUAL_IS_SAME:
+            if kind in _SEQUENCES:
+                part = _frozen(value, tensors)
+            elif kind is slice:
+                part = _frozen((value.start, value.stop, value.step), tensors)
+            elif kind is dict:
+                part = _frozen((*value, *value.values()), tensors)
+            else:
+                part = None
             if part is None:
                 return None
-            parts.append(part)
-        return tuple(parts)
-    if kind is Dim:
-        return value.expr if symbolic else (int, _plain_int(value))
-    if kind is float:
-        return float, value.hex()
-    if kind is slice:
-        part = _frozen((value.start, value.stop, value.step), tensors, symbolic)
-        return None if part is None else (slice, part)
-    if kind is dict:
-        part = _frozen(tuple(value.items()), tensors, symbolic)
-        return None if part is None else (dict, part)
-    return None
+        parts.append(kind)
+        parts.append(part)
+    return tuple(parts)
+
+
+def _plain(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same key, with sizes as the numbers they are."""
+    found: list[Any] = []
+    for kind, part in zip(parts[::2], parts[1::2], strict=True):
+        if kind is Dim:
+            found += (int, part[1])
+        else:
+            found += (kind, _plain(part) if type(part) is tuple else part)
+    return tuple(found)
 
 
 def _sharing(entries: Sequence[Tracked]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -48,9 +49,9 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
 
 def _same(live: Any, before: Any) -> bool:
     """Whether both hold the same objects in the same places, and in the same order."""
-    if isinstance(live, list):
-        return [*map(id, live)] == [*map(id, before)]
-    return [*live] == [*before] and [*map(id, live.values())] == [*map(id, before.values())]
+    if len(live) != len(before) or not all(map(is_, live, before)):
+        return False
+    return isinstance(live, list) or all(map(is_, live.values(), before.values()))
 
 
 def _plainly_changed(live: Any, before: Any) -> bool:
