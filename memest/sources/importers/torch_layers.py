@@ -59,9 +59,7 @@ def with_counters(layers: Sequence[Layer], drops: Sequence[Sequence[str]], param
     return kept
 
 
-def settled(
-    layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str], permanent: set[str], mortal: set[str]
-) -> list[Layer]:
+def settled(layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str], permanent: set[str], mortal: set[str]) -> list[Layer]:
     """The layers with their drops. Outputs and what the caller owns never die in the graph (but for its ``mortal`` tensors); all else that
     outlived the forward dies with its frame, at the end."""
     keep = {*outputs, *permanent}

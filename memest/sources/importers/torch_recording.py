@@ -85,9 +85,7 @@ class Recorder(TorchFunctionMode):
     graph: Graph
     survivors: Survivors
 
-    def __init__(
-        self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[torch.Tensor] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[torch.Tensor] = ()) -> None:
         super().__init__()
         self.module = module
         self.name = name
@@ -344,9 +342,7 @@ class Recorder(TorchFunctionMode):
         self.guards.update(guards)
         differentiable = isinstance(row, Composite) or row.backward is not None
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
-        self.repeats.learn(
-            form, answer, op, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode
-        )
+        self.repeats.learn(form, answer, op, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
         return produced
 

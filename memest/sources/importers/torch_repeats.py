@@ -34,6 +34,7 @@ _MOST = 8_192
 _CALLS = Memo()
 _COUNT = count()
 
+
 class Form(NamedTuple):
     """A call's form as a key, and the tensors in its arguments, each once. ``call`` is what was asked for, ``metadata`` that of the tensors
     when it was."""
