@@ -49,6 +49,8 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
 
 def _same(live: Any, before: Any) -> bool:
     """Whether both hold the same objects in the same places, and in the same order."""
+    if not before:
+        return not live
     if len(live) != len(before) or not all(map(is_, live, before)):
         return False
     return isinstance(live, list) or all(map(is_, live.values(), before.values()))
