@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -388,14 +387,19 @@ _SINK: ContextVar[dict[Guard, None] | None] = ContextVar("sink", default=None)
 _sink = _SINK.get
 
 
-@contextmanager
-def recording(guards: dict[Guard, None] | None) -> Iterator[None]:
+class recording:  # noqa: N801
     """Collect the comparisons that ``Dim``s take part in (None: collect nothing meanwhile)."""
-    before = _SINK.set(guards)
-    try:
-        yield
-    finally:
-        _SINK.reset(before)
+
+    __slots__ = ("_before", "_guards")
+
+    def __init__(self, guards: dict[Guard, None] | None) -> None:
+        self._guards = guards
+
+    def __enter__(self) -> None:
+        self._before = _SINK.set(self._guards)
+
+    def __exit__(self, *exception: object) -> None:
+        _SINK.reset(self._before)
 
 
 def record(left: Expr, value: int) -> None:
@@ -421,7 +425,7 @@ class Dim(int):
     expr: Expr
 
     def __new__(cls, value: int, expr: Expr) -> Dim:
-        self = super().__new__(cls, value)
+        self = int.__new__(cls, value)
         self.expr = expr
         return self
 
@@ -473,30 +477,28 @@ def _plain_int(value: int) -> int:
     return int.__int__(value)
 
 
-def _arithmetic(op: str, swapped: bool) -> Callable[[Any, Any], Any]:
-    compute = _BINARY[op]
-
+def _arithmetic(op: str, compute: Callable[[int, int], int], swapped: bool) -> Callable[[Any, Any], Any]:
     def method(self: Dim, other: Any) -> Any:
-        if isinstance(other, float):
-            x: Any = self.pin()
-            return compute(other, x) if swapped else compute(x, other)  # type: ignore[arg-type]
         if not isinstance(other, int):
+            if isinstance(other, float):
+                x: Any = self.pin()
+                return _BINARY[op](other, x) if swapped else _BINARY[op](x, other)  # type: ignore[arg-type]
             return NotImplemented
-        a, b = (other, self) if swapped else (self, other)
-        value = compute(_plain_int(a), _plain_int(b))
-        expr = _combine(op, expression(a), expression(b))
+        theirs = other if type(other) is int else expression(other)
+        if swapped:
+            value, expr = compute(other, self), _combine(op, theirs, self.expr)
+        else:
+            value, expr = compute(self, other), _combine(op, self.expr, theirs)
         return Dim(value, expr) if isinstance(expr, Expr) else value
 
     return method
 
 
-def _comparison(op: str) -> Callable[[Any, Any], Any]:
-    compute = COMPARE[op]
-
+def _comparison(op: str, compute: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
     def method(self: Dim, other: Any) -> Any:
         if not isinstance(other, int):
-            return compute(_plain_int(self), other)
-        outcome = compute(_plain_int(self), _plain_int(other))
+            return COMPARE[op](_plain_int(self), other)
+        outcome = compute(self, other)
         sink = _sink()
         if sink is not None:
             right = expression(other)
@@ -508,10 +510,10 @@ def _comparison(op: str) -> Callable[[Any, Any], Any]:
 
 
 for _op, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
-    setattr(Dim, f"__{_name}__", _arithmetic(_op, False))
-    setattr(Dim, f"__r{_name}__", _arithmetic(_op, True))
+    setattr(Dim, f"__{_name}__", _arithmetic(_op, getattr(int, f"__{_name}__"), False))
+    setattr(Dim, f"__r{_name}__", _arithmetic(_op, getattr(int, f"__{_name}__"), True))
 for _op, _name in (("==", "eq"), ("!=", "ne"), ("<", "lt"), ("<=", "le"), (">", "gt"), (">=", "ge")):
-    setattr(Dim, f"__{_name}__", _comparison(_op))
+    setattr(Dim, f"__{_name}__", _comparison(_op, getattr(int, f"__{_name}__")))
 
 
 def expression(value: int | Expr) -> Expr | int:
