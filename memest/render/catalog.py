@@ -14,6 +14,7 @@ from memest.ops.table import FAMILIES, family_name, operator_named
 from memest.planning.progress import tell
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import listing_report
+from memest.runtimes.table import RUNTIMES, runtime_named
 
 OPERATOR_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("operator", "name"),
@@ -43,6 +44,7 @@ OPERATOR_DROPS = ("torch.nn keywords", "family", "attributes")
 MODEL_DROPS = ("description", "usual input")
 LEVER_DROPS = ("modes", "options", "price")
 OPERATOR_NOTE = "a trailing ? marks an optional tensor, * a list of them"
+HOW = {"own": "a row of its own", "same": "as written here", "plain": "outputs alone", None: "not modelled"}
 OPTIONS_NOTE = "give options as name:option=value,option=value"
 
 
@@ -63,6 +65,7 @@ def operator_report(name: str) -> Report:
         ("kept for backward", _saved(row)),
         ("facts", row.facts.text),
         ("torch", row.torch or "none"),
+        ("runtimes", "; ".join(f"{runtime}: {HOW[how]}" for runtime, how in _runtimes(name).items())),
         ("source", row.source),
     )
     tables = [Table(title="Attributes", columns=ATTRIBUTE_COLUMNS, rows=tuple(attributes))] if attributes else []
@@ -84,12 +87,18 @@ def operator_report(name: str) -> Report:
                 "statistics": row.facts.statistics.value,
             },
             "torch": row.torch,
+            "runtimes": _runtimes(name),
             "source": row.source,
             "attributes": {a.name: _default(a) for a in row.attributes},
             "keywords": {a.name: _default(a) for a in MODULES[name].options} if name in MODULES else {},
         },
         sheet=Table(title="", columns=ATTRIBUTE_COLUMNS, rows=(*attributes, *keywords)),
     )
+
+
+def _runtimes(op: str) -> dict[str, str | None]:
+    """How an operator runs on each runtime."""
+    return {name: runtime_named(name).rows.how(op) for name in RUNTIMES}
 
 
 def models_report() -> Report:
