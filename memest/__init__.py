@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from memest.planning.compare import compare as compare
     from memest.planning.fit import Fit as Fit
     from memest.planning.fit import fit as fit
-    from memest.planning.sweep import Sweep as Sweep
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
+    from memest.planning.swept import Sweep as Sweep
     from memest.sizes.remembering import clear_caches as clear_caches
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
@@ -69,7 +69,7 @@ _HOMES = {
     "Hardware": "memest.machines.entry",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
-    "Sweep": "memest.planning.sweep",
+    "Sweep": "memest.planning.swept",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",

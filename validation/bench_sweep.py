@@ -10,7 +10,8 @@ from typing import Any
 from memest.estimate.estimate import estimate
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph
-from memest.planning.sweep import Sweep, sweep
+from memest.planning.sweep import sweep
+from memest.planning.swept import Sweep
 
 A_SECOND = 1_000_000
 SWEPT, ALONE, TRACKED = 3, 400, 3

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,22 +31,26 @@ BLOCK = 1 << 15  # configurations computed together: they stay in the cache
 WORTH = 1 << 21  # moments times configurations of a block from which on halving it may pay
 ALONE = 1 << 18  # multiplications of a product that a BLAS leaves to the calling thread (OpenBLAS interface/gemm.c)
 ALIKE = 1.01  # times as many elements, up to which rows are not told apart
+MANY_ALIKE = 8  # configurations a problem, from which on asking for a few more problems costs less than telling them apart
 DENSE = 1 << 16  # keys below it (and below 8 times their number) are told apart by a table, not by sorting
 
 
-def contest(live: LiveSets, grid: Grid, forms: Separated, resident: Column, peak: Column) -> None:
-    """Write the bytes of every configuration of ``grid`` to its places in ``resident`` and ``peak``. The conditions of ``live`` hold there,
-    and float64 is exact."""
+def contest(live: LiveSets, grid: Grid, forms: Separated, inside: Column | None, resident: Column, peak: Column) -> None:
+    """Write the bytes of every configuration of ``grid`` (those ``inside``, where given) to its places in ``resident`` and ``peak``. The
+    conditions of ``live`` hold there, and float64 is exact."""
+    if inside is not None:
+        inside = np.moveaxis(inside, forms.right, range(len(forms.right))).reshape(prod(grid.lengths[k] for k in forms.right), -1)
     left, right = (Grid(tuple(a for k, a in enumerate(grid.axes) if (k in forms.right) is there)) for there in (False, True))
     there = _side(right, np.arange(right.points), forms.rights)
     functions, alike = np.unique(there.values, axis=0, return_inverse=True)
     merged = np.zeros((len(functions), len(alike)))
-    merged[alike.ravel(), np.arange(len(alike))] = functions.any(axis=1)[alike.ravel()]
+    merged[alike.ravel(), np.arange(len(alike))] = np.count_nonzero(functions, axis=1)[alike.ravel()] > 0
     there = replace(there, values=functions)
     moments = _Moments(live, np.einsum("gj,tji->tgi", merged, forms.weights.astype(np.float64)))
     for start in range(0, left.points, SIDE):
         numbers = np.arange(start, min(start + SIDE, left.points))
-        _Field(moments, _side(left, numbers, forms.lefts), there).fill(resident, peak)
+        within = None if inside is None else inside[:, start : start + SIDE]
+        _Field(moments, _side(left, numbers, forms.lefts), there, within).fill(resident, peak)
 
 
 class _Moments:
@@ -108,7 +113,8 @@ class _Block:
 
     @property
     def points(self) -> int:
-        return (self.left.stop - self.left.start) * (self.right.stop - self.right.start)
+        """How many configurations it has."""
+        return int((self.left.stop - self.left.start) * (self.right.stop - self.right.start))
 
     def halves(self, spread: Sequence[float]) -> tuple[_Block, _Block]:
         """Cut where it is less alike: ``spread`` is that of the left and of the right."""
@@ -150,11 +156,13 @@ class _Question:
 
 
 class _Field:
-    """The contest over one grid."""
+    """The contest over one grid; what is not ``inside`` is won before it begins."""
 
-    def __init__(self, moments: _Moments, left: _Side, right: _Side) -> None:
-        self._moments, self._left, self._right = moments, left, right
+    def __init__(self, moments: _Moments, left: _Side, right: _Side, inside: Column | None) -> None:
+        self._moments, self._left, self._right, self._inside = moments, left, right, inside
         self._best = np.zeros((len(right.order), len(left.order)))
+        if inside is not None:
+            self._best[~inside[np.ix_(right.order, left.order)]] = np.inf
         self._asked: dict[Opaque, list[_Question]] = {}
         self._ranges: dict[tuple[bool, int, int, int], tuple[Column, Column]] = {}
         self._keys: dict[tuple[bool, tuple[Any, ...]], tuple[Column, Column]] = {}
@@ -308,9 +316,13 @@ class _Field:
             rows: Any = slice(start, start + step * len(order), step) if is_run else self._left.places + place
             self._at_row(weights, self._right.values[:, v], base)
             np.take(best, order, out=above, mode="clip")
-            resident[rows] = base
             above += base
-            peak[rows] = above
+            if self._inside is None:
+                resident[rows], peak[rows] = base, above
+            else:
+                inside = self._inside[self._right.order[v]]
+                there = self._left.places[inside] + place
+                resident[there], peak[there] = base[inside], above[inside]
 
     def _at_row(self, weights: Column, right: Column, out: Column) -> None:
         out[:] = 0
@@ -344,15 +356,19 @@ class _Problems:
             self._first.append(known[key][1])
         self._wanted = np.zeros((len(self._first[1]), len(self._first[0])), dtype=bool)
         self.held = np.zeros(self._wanted.shape)
+        points = len(next(iter(left.values()))) * len(next(iter(right.values()), (0,)))
+        self._are_few = self._wanted.size * MANY_ALIKE <= points
 
     def want(self, mask: Column, block: _Block) -> bool:
-        """Ask for what a part of the block needs; whether any of it does."""
+        """Ask for what a part of the block needs (and for some around it, where configurations share few problems); whether any does."""
         if not np.count_nonzero(mask):
             return False
-        rows, columns = mask.any(axis=1), mask.any(axis=0)
-        v = self._of(1, block.right)[rows] if self._ids[1] is not None else np.zeros(1, dtype=np.intp)
-        u = self._of(0, block.left)[columns] if self._ids[0] is not None else np.zeros(1, dtype=np.intp)
-        self._wanted[np.ix_(v, u)] = True
+        v, u = (np.broadcast_to(self._of(k, rows), n) for k, rows, n in zip((1, 0), (block.right, block.left), mask.shape, strict=True))
+        if self._are_few:
+            self._wanted[np.ix_(v[mask.any(axis=1)], u[mask.any(axis=0)])] = True
+        else:
+            rows, columns = np.nonzero(mask)
+            self._wanted[v[rows], u[columns]] = True
         return True
 
     def _of(self, side: int, rows: slice) -> Column:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memest.sizes.conditions import Conditions
 from memest.memory.live_sets import compile_sizes
+from memest.sizes.conditions import Conditions
 from memest.sizes.dims import COMPARE, Expr, symbols_of
 from memest.sizes.remembering import kept
 
 Column = NDArray[Any]
-PATTERNS = 8  # different slices of an axis, up to which a part of a grid is a few grids
+MOSTLY = 4  # times as many configurations, up to which a product is gone through for a part of it
+PATTERNS = 3  # different slices of an axis, up to which a part of a grid is a few grids
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,9 @@ class Grid:
 
     def rows(self, numbers: Any) -> dict[str, Column]:
         """The sizes of some configurations, counted from 0."""
-        return {s: c[at] for axis, at in zip(self.axes, np.unravel_index(numbers, self.lengths), strict=True) for s, c in axis.sizes.items()}
+        return {
+            s: c[at] for axis, at in zip(self.axes, np.unravel_index(numbers, self.lengths), strict=True) for s, c in axis.sizes.items()
+        }
 
     def row(self, number: int) -> dict[str, int]:
         """The sizes of one."""
@@ -120,23 +123,26 @@ class Grid:
             mask &= COMPARE[guard.op](left, right)
         return rows, mask
 
-    def where(self, mask: Column) -> list[Grid]:
-        """The configurations that ``mask`` (of shape ``lengths``) has, as few grids: products where it is one, slices of an axis that are
-        alike together, or all of them as one axis."""
+    def where(self, mask: Column) -> list[tuple[Grid, Column | None]]:
+        """The configurations that ``mask`` (of shape ``lengths``) has, as few grids with a mask of each (None: all of it): one where they
+        are much of a product, else slices of an axis that are alike together, or all of them as one axis."""
         rows = [np.flatnonzero(mask.any(axis=tuple(k for k in range(mask.ndim) if k != own))) for own in range(mask.ndim)]
         if not len(rows[0]):
             return []
         inner = mask[np.ix_(*rows)]
         part = self.at([_run(r) for r in rows])
-        if inner.all():
-            return [part]
+        count = np.count_nonzero(inner)
+        if count == inner.size:
+            return [(part, None)]
+        if count * MOSTLY >= inner.size:
+            return [(part, inner)]
         patterns = [_patterns(inner, k) for k in range(inner.ndim)]
         own = min(range(inner.ndim), key=lambda k: len(patterns[k]))
         if inner.ndim == 1 or len(patterns[own]) > PATTERNS:
-            return [Grid((part.joined(np.flatnonzero(inner)),))]
+            return [(Grid((part.joined(np.flatnonzero(inner)),)), None)]
         others = Grid(tuple(axis for k, axis in enumerate(part.axes) if k != own))
         kept_rows = [(slices, np.flatnonzero(np.take(inner, slices[0], axis=own))) for slices in patterns[own]]
-        return [Grid((part.axes[own].at(slices), others.joined(numbers))) for slices, numbers in kept_rows if len(numbers)]
+        return [(Grid((part.axes[own].at(slices), others.joined(numbers))), None) for slices, numbers in kept_rows if len(numbers)]
 
     def joined(self, numbers: Column) -> Axis:
         """Some configurations as one axis."""

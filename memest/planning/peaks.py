@@ -116,24 +116,26 @@ class _Result:
         mask = left if mask is None else left & mask
         if not mask.any():
             return
-        for part in self.grid.at(rows).where(mask):
-            self._fill(piece, part)
-            self.pending[part.places] = False
+        for part, inside in self.grid.at(rows).where(mask):
+            self._fill(piece, part, inside)
+            self.pending[part.places if inside is None else part.places[inside.ravel()]] = False
 
-    def _fill(self, piece: Piece, part: Grid) -> None:
-        """The configurations at which ``piece`` holds."""
+    def _fill(self, piece: Piece, part: Grid, inside: Column | None) -> None:
+        """The configurations at which ``piece`` holds: those ``inside``, or all."""
         if piece.live is None:
             assert piece.error is not None
-            self.refused.append(Refused(int(part.places.min()), piece.error))
+            places = part.places if inside is None else part.places[inside.ravel()]
+            self.refused.append(Refused(int(places.min()), piece.error))
             return
         forms = separated(piece.live.terms, part)
         exact = _representable(piece.live, part, forms)
         if exact is None:
-            contest(piece.live, part, forms, self.resident, self.peak)
+            contest(piece.live, part, forms, inside, self.resident, self.peak)
             return
-        for found in part.where(exact):
-            contest(piece.live, found, separated(piece.live.terms, found), self.resident, self.peak)
-        for row in np.flatnonzero(~exact):
+        inside = np.ones(part.lengths, dtype=bool) if inside is None else inside
+        for found, within in part.where(exact & inside):
+            contest(piece.live, found, separated(piece.live.terms, found), within, self.resident, self.peak)
+        for row in np.flatnonzero(inside & ~exact):
             at = piece.live.at(part.row(int(row)))
             assert at is not None
             self.large[int(part.places[row])] = at
@@ -162,7 +164,11 @@ class _Result:
 
 def _at(rows: list[Any]) -> Any:
     """An index of these rows of each axis."""
-    return tuple(rows) if all(isinstance(r, slice) for r in rows) else np.ix_(*(np.arange(r.start, r.stop) if isinstance(r, slice) else r for r in rows))
+    return (
+        tuple(rows)
+        if all(isinstance(r, slice) for r in rows)
+        else np.ix_(*(np.arange(r.start, r.stop) if isinstance(r, slice) else r for r in rows))
+    )
 
 
 def _shapes(job: Job, sizes: Mapping[str, int]) -> tuple[dict[str, Shape], dict[str, int]]:

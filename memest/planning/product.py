@@ -19,7 +19,7 @@ from memest.planning.axes import batch_symbol
 from memest.planning.grids import grid
 from memest.planning.peaks import peaks
 from memest.planning.progress import tell
-from memest.planning.swept import Repeated, Sweep
+from memest.planning.swept import Repeated, Sweep, Sweeps
 from memest.sizes import asked as numbers
 from memest.sizes.interpreter import available_bytes
 from memest.sizes.units import format_bytes
@@ -99,8 +99,13 @@ class Product:
         kept = None if done == self.points else np.concatenate(rows)
         return _Part(0, self.points, kept, resident[:done], peak[:done])
 
-    def parts(self, at_once: int) -> Iterator[Sweep]:
+    def parts(self, at_once: int) -> Sweeps:
         """In parts of at most ``at_once`` points (or one size in all its settings), in order."""
+        sizes = dict.fromkeys((title(self.graph, name) for tied, _ in self.symbols for name in tied), int)
+        kinds = {**sizes, **dict.fromkeys(self.shown, str), "resident_bytes": int, "peak_bytes": int}
+        return Sweeps(self._sliced(at_once), kinds, self.torch)
+
+    def _sliced(self, at_once: int) -> Iterator[Sweep]:
         step = max(at_once // len(self.jobs), 1) * len(self.jobs)
         for part in self._parts():
             for start in range(0, part.count, step):

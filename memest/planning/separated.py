@@ -1,7 +1,7 @@
 """Formulas over a grid as sums of products: one factor of the sizes of some axes, one of the sizes of the others.
 
-The bytes at a moment are ``sum(left[i, u] * weights[i, j] * right[j, v])``: with few functions on the right (such as ``N`` and ``1``) a whole
-grid costs little more than its sides.
+The bytes at a moment are ``sum(left[i, u] * weights[i, j] * right[j, v])``: with few functions on the right (such as ``N`` and ``1``) a
+whole grid costs little more than its sides.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class Separated:
 def separated(formulas: Sequence[int | Expr], grid: Grid) -> Separated:
     """The cheapest way that the formulas separate."""
     parts = Parts(grid.axis_of)
-    written = [*(parts.written_out(f) for f in formulas), {(): 1}]
-    monomials = dict.fromkeys(chain(((),), *written))
+    one: Monomial = ()
+    written: list[Mapping[Monomial, int]] = [*(parts.written_out(f) for f in formulas), {one: 1}]
+    monomials = dict.fromkeys((one, *(m for sum_ in written for m in sum_)))
     components = _components(len(grid.axes), [parts.axes(part) for m in monomials for part in m])
 
     def sides(right: frozenset[int]) -> tuple[dict[Monomial, int], dict[Monomial, int], list[tuple[int, int]]]:
@@ -104,7 +105,11 @@ def separated(formulas: Sequence[int | Expr], grid: Grid) -> Separated:
         v = prod(grid.lengths[k] for k in right)
         u = grid.points // v
         scattered = len(grid.axes) - 1 in right
-        return u * (A_SIZE + A_FUNCTION * len(lefts)) + v * (A_SIZE + A_FUNCTION * len(rights)) + u * v * (A_POINT * len(rights) + 4 * scattered)
+        return (
+            u * (A_SIZE + A_FUNCTION * len(lefts))
+            + v * (A_SIZE + A_FUNCTION * len(rights))
+            + u * v * (A_POINT * len(rights) + 4 * scattered)
+        )
 
     choices = (frozenset(chain(*some)) for n in range(len(components)) for some in combinations(components, n))
     right = min(choices, key=cost)
@@ -118,11 +123,11 @@ def separated(formulas: Sequence[int | Expr], grid: Grid) -> Separated:
     return Separated(tuple(sorted(right)), tuple(lefts), tuple(rights), weights)
 
 
-def values(functions: Sequence[Monomial], sizes: Mapping[str, Column], count: int, dtype: Any = np.int64) -> Column:
-    """Products of parts at ``count`` rows of ``sizes``, as float64: a row each. They are computed in ``dtype``."""
+def values(functions: Sequence[Monomial], sizes: Mapping[str, Column], count: int) -> Column:
+    """Products of parts at ``count`` rows of ``sizes``, as float64: a row each. Where a formula divides by 0, its row does not count."""
     parts = tuple(dict.fromkeys(part for f in functions for part in f))
-    given = {s: c.astype(dtype, copy=False) for s, c in sizes.items()}
-    at = dict(zip(parts, column_function(parts, tuple(given))(*given.values()), strict=True))
+    with np.errstate(divide="ignore"):
+        at = dict(zip(parts, column_function(parts, tuple(sizes))(*sizes.values()), strict=True))
     found = np.ones((len(functions), count))
     for row, f in zip(found, functions, strict=True):
         if f:

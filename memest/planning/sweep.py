@@ -5,7 +5,7 @@ Every number equals what an estimate of that configuration alone would say, to t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,11 +20,12 @@ from memest.machines.versions import torch_of, version_for
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.product import Product
-from memest.planning.swept import Sweep
+from memest.planning.swept import Sweep, Sweeps
 from memest.sizes import asked as numbers
 
 Column = NDArray[Any]
 MOST_VALUES = 50_000_000  # of an axis
+AT_ONCE = 1_000_000  # points of a part
 SEVERAL = (list, tuple, set, frozenset, np.ndarray)
 SETTINGS = ("mode", "optimizer", "loss", "dtype")
 
@@ -63,9 +64,9 @@ def sweep(
     return product_of(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, **how, **sizes).whole(memory)
 
 
-def sweeps(graph: Graph, *, at_once: int = 1_000_000, **what: Any) -> Iterator[Sweep]:
+def sweeps(graph: Graph, *, at_once: int = AT_ONCE, **what: Any) -> Sweeps:
     """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
-    memory."""
+    memory: ``for part in memest.sweeps(…)``, or ``memest.sweeps(…).write("peaks.parquet")``."""
     at_once = numbers.size(at_once, "at_once")
     return product_of(graph, **what).parts(at_once)
 

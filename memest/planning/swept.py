@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ from numpy.typing import NDArray
 
 from memest.errors import UsageError, did_you_mean
 from memest.machines.versions import Torch
+from memest.planning.written import csv_text, json_text, write
 from memest.shown import Shown, counted
 from memest.sizes.units import format_bytes
 
 Column = NDArray[Any]
 BLOCK = 10_000  # rows made into Python's numbers at once
+A_BATCH = 1 << 17  # rows written together
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +114,22 @@ class Sweep(Mapping[str, Column], Shown):
             for values in zip(*(c.tolist() for c in block.values()), strict=True):
                 yield dict(zip(names, values, strict=True))
 
+    @property
+    def kinds(self) -> dict[str, type]:
+        """What each column holds: int or str."""
+        return {name: str if c.dtype.kind == "U" else int for name, c in self.columns.items()}
+
     def to_csv(self) -> str:
         """Comma-separated text with a heading."""
-        blocks, rows = [",".join(self.columns)], self.rows()
-        while block := [",".join(map(str, row.values())) for row in islice(rows, BLOCK)]:
-            blocks.append("\n".join(block))
-        return "\n".join(blocks) + "\n"
+        return "".join(csv_text(self.kinds, self.blocks()))
 
     def to_json(self) -> str:
         """``{"torch": {…}, "columns": {name: [values]}}``."""
-        return json.dumps({"torch": self.torch.to_dict(), "columns": {name: c.tolist() for name, c in self.items()}})
+        return "".join(json_text(self.kinds, self.blocks(), {"torch": self.torch.to_dict()}))
+
+    def write(self, path: str | Path) -> None:
+        """To a .csv, .json, .parquet or .arrow file (the last two with pyarrow), block by block, whole or not at all."""
+        write(path, self.kinds, self.blocks(A_BATCH), self.torch.to_dict())
 
     def to_frame(self) -> Any:
         """A pandas DataFrame; UsageError where pandas is not installed."""
@@ -131,3 +138,22 @@ class Sweep(Mapping[str, Column], Shown):
         except ModuleNotFoundError:
             raise UsageError("a DataFrame needs pandas; pip install pandas, or use the columns as they are") from None
         return pandas.DataFrame(dict(self))
+
+
+class Sweeps(Iterator[Sweep]):
+    """The parts of a sweep, computed as they are asked for; ``kinds`` are their columns with what they hold, int or str."""
+
+    def __init__(self, parts: Iterator[Sweep], kinds: Mapping[str, type], torch: Torch) -> None:
+        self._parts, self.kinds, self.torch = parts, kinds, torch
+
+    def __next__(self) -> Sweep:
+        return next(self._parts)
+
+    def blocks(self, length: int = A_BATCH) -> Iterator[dict[str, Column]]:
+        """The columns of the parts that are left, at most ``length`` rows at a time."""
+        return (block for part in self for block in part.blocks(length))
+
+    def write(self, path: str | Path) -> None:
+        """The parts that are left, to a .csv, .json, .parquet or .arrow file (the last two with pyarrow), as they are computed, whole or
+        not at all."""
+        write(path, self.kinds, self.blocks(), self.torch.to_dict())
