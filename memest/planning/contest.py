@@ -133,7 +133,7 @@ class _Block:
     def pieces(self) -> list[_Block]:
         """Small blocks that make up this one."""
         tall = min(self.right.stop - self.right.start, 64)
-        wide = max(BLOCK // tall, 1)
+        wide = min(max(BLOCK // tall, 1), 4096)
         return [_Block(u, v) for u in _cut(self.left, wide) for v in _cut(self.right, tall)]
 
 

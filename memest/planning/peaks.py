@@ -113,12 +113,12 @@ class _Result:
         """Fill those of the pending configurations at which ``piece`` holds."""
         rows, mask = self.grid.within(piece.conditions)
         left = self.pending.reshape(self.grid.lengths)[_at(rows)]
-        mask = left if mask is None else left & mask
+        mask = left.copy() if mask is None else left & mask
         if not mask.any():
             return
+        self.pending.reshape(self.grid.lengths)[_at(rows)] = left & ~mask
         for part, inside in self.grid.at(rows).where(mask):
             self._fill(piece, part, inside)
-            self.pending[part.places if inside is None else part.places[inside.ravel()]] = False
 
     def _fill(self, piece: Piece, part: Grid, inside: Column | None) -> None:
         """The configurations at which ``piece`` holds: those ``inside``, or all."""
