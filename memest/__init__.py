@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from memest.planning.fit import fit as fit
     from memest.planning.inference import InferencePlan as InferencePlan
     from memest.planning.inference import plan_inference as plan_inference
-    from memest.planning.sweep import Sweep as Sweep
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
+    from memest.planning.swept import Sweep as Sweep
     from memest.sizes.remembering import clear_caches as clear_caches
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
@@ -74,7 +74,7 @@ _HOMES = {
     "InferencePlan": "memest.planning.inference",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
-    "Sweep": "memest.planning.sweep",
+    "Sweep": "memest.planning.swept",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.cli.choices import Format
 from memest.cli.request import Request, bind_shapes, keywords, limits, open_with_inputs, parse_inputs, warn
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.machines.entry import Hardware
@@ -16,12 +15,12 @@ from memest.network.graph import Graph
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
-from memest.planning.sweep import SETTINGS, Sweep, product_of
+from memest.planning.product import Product
+from memest.planning.sweep import SETTINGS, product_of
 from memest.sources.opening import is_torch, open_model
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
-WRITING = {Format.text: 0, Format.markdown: 0, Format.csv: 200, Format.json: 800}  # bytes a point, while a sweep is written
 
 
 def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
@@ -43,8 +42,8 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
     return graph, fit(graph, place, texts, batch=batch, step=step, **keywords(asking), **sizes)
 
 
-def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None, form: Format) -> tuple[Graph, Sweep]:
-    """The graph, and the peaks over ``axes`` (texts such as ``batch=1..64``), where they and what is written of them fit ``memory``."""
+def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
+    """The configurations that ``axes`` (texts such as ``batch=1..64``) ask for."""
     asking = request.question
     if not axes:
         raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
@@ -64,13 +63,12 @@ def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None,
     batch, sizes = _fixed(graph, request, varied)
     fixed = {**sizes, **({} if batch is None else {str(batch_symbol(graph)): batch})}
     warn(asking, graph)
-    asked = product_of(
+    return product_of(
         graph,
         axes=[*ties, *(((name,), [n]) for name, n in fixed.items())],
         invalid="skip" if skip else "raise",
         **settings,
     )
-    return graph, asked.whole(memory, WRITING[form])
 
 
 def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:

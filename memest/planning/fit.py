@@ -24,6 +24,7 @@ from memest.machines.versions import Torch, torch_of
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
+from memest.planning.grids import grid
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
 from memest.shown import counted
@@ -214,9 +215,8 @@ class _Search:
         while end > least:
             start = max(least, end - WINDOW)
             values = np.arange(start, end, dtype=np.int64) * step
-            answer = peaks(
-                self.job, {s: values if s in group else np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols}
-            )
+            others = {s: np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols if s not in group}
+            answer = peaks(self.job, grid([{**others, **dict.fromkeys(group, values)}]))
             good = np.flatnonzero((answer.peak >= 0) & (answer.peak <= self.limit))
             if len(good):
                 return self._found(rest, group, step, int(values[good[-1]]), int(answer.peak[good[-1]]))
@@ -247,7 +247,7 @@ class _Search:
     def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
         for larger in range(value + step, min(value + 64 * step, LARGEST), step):
             at = {**rest, **dict.fromkeys(group, larger)}
-            answer = peaks(self.job, {s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols})
+            answer = peaks(self.job, grid([{s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols}]))
             if answer.peak[0] >= 0:
                 return at, int(answer.peak[0])
         return None, None

@@ -80,7 +80,7 @@ class Lanes(Many):
         """The number, where all lanes have the same; else the lanes are split by it."""
         first = self.column[0]
         mask = self.column == first
-        if mask.all():
+        if np.count_nonzero(mask) == len(mask):
             return first.item()
         raise Split(mask)
 
@@ -178,9 +178,10 @@ class Lanes(Many):
 
 def decided(mask: NDArray[np.bool_]) -> bool:
     """The outcome of a comparison, where it is the same in all lanes."""
-    if mask.all():
+    true = np.count_nonzero(mask)
+    if true == len(mask):
         return True
-    if not mask.any():
+    if not true:
         return False
     raise Split(mask)
 
@@ -188,14 +189,15 @@ def decided(mask: NDArray[np.bool_]) -> bool:
 def _lanes(column: Column, top: int | float) -> Any:
     """The column, or the number where all lanes have the same."""
     first = column[0]
-    return first.item() if (column == first).all() else Lanes(column, top)
+    return first.item() if np.count_nonzero(column == first) == len(column) else Lanes(column, top)
 
 
 def _mask(column: NDArray[np.bool_]) -> Any:
     """The condition, or a bool where it is the same in all lanes."""
-    if column.all():
+    true = np.count_nonzero(column)
+    if true == len(column):
         return True
-    return Mask(column) if column.any() else False
+    return Mask(column) if true else False
 
 
 def _condition(value: Any) -> Any:
@@ -270,20 +272,23 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 def _arithmetic(compute: Callable[[Any, Any], Any], top: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Lanes, Any], Any]:
     def method(self: Lanes, other: Any) -> Any:
-        given = _operand(other)
-        if given is None:
+        if type(other) is Lanes:
+            return Lanes(compute(self.column, other.column), top(self.top, other.top))
+        if not isinstance(other, PLAIN):
             return NotImplemented
-        column, bound = given
-        a, b, top_a, top_b = (column, self.column, bound, self.top) if swapped else (self.column, column, self.top, bound)
-        return Lanes(compute(a, b), top(top_a, top_b))
+        return Lanes(compute(self.column, other), top(self.top, abs(other)))
 
-    return method
+    def method_swapped(self: Lanes, other: Any) -> Any:
+        return Lanes(compute(other, self.column), top(abs(other), self.top)) if isinstance(other, PLAIN) else NotImplemented
+
+    return method_swapped if swapped else method
 
 
 def _comparison(compute: Callable[[Any, Any], Any]) -> Callable[[Lanes, Any], Any]:
     def method(self: Lanes, other: Any) -> Any:
-        given = _operand(other)
-        return NotImplemented if given is None else decided(compute(self.column, given[0]))
+        if type(other) is Lanes:
+            return decided(compute(self.column, other.column))
+        return decided(compute(self.column, other)) if isinstance(other, PLAIN) else NotImplemented
 
     return method
 

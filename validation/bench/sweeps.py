@@ -9,7 +9,8 @@ from typing import Any
 from memest.estimate.estimate import estimate
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph
-from memest.planning.sweep import Sweep, sweep
+from memest.planning.sweep import sweep
+from memest.planning.swept import Sweep
 from memest.sources import models
 from validation.bench.probes import GRIDS, STEP, timed
 from validation.bench.table import Claim, print_table
