@@ -41,6 +41,13 @@ def test_an_estimate_of_a_built_in_loads_nothing_heavy() -> None:
     assert loaded_by(program) == set()
 
 
+@pytest.mark.parametrize("command", ["estimate", "layers", "timeline"])
+def test_a_plain_command_loads_nothing_heavy(command: str) -> None:
+    arguments = [command, "resnet18", "--input", "3x64x64", "--batch", "2"]
+    program = "import contextlib, io, memest.cli.app\nwith contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):\n    "
+    assert loaded_by(f"{program}assert memest.cli.app.main({arguments}) == 0") == set()
+
+
 def test_reading_a_file_loads_neither_torch_nor_sympy() -> None:
     program = "import memest\nmemest.loads('inputs: {x: [N, 3, H, W]}\\nlayers: [relu: {in: x}]')"
     assert not loaded_by(program) & {"torch", "sympy", "rich", "typer"}

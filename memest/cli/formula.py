@@ -5,9 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 
 class Notation(str, Enum):
@@ -37,9 +36,9 @@ def run(
     threads: o.Threads = None,
     isa: o.IsaOption = None,
     torch: o.TorchOption = None,
-    notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
-    every: Annotated[bool, typer.Option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="A row for each layer too.")] = False,
+    notation: Annotated[Notation, option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
+    every: Annotated[bool, option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
+    layers: Annotated[bool, option("--layers", help="A row for each layer too.")] = False,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:

@@ -10,19 +10,18 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
-import typer
-
 from memest.cli.options import Format
 from memest.errors import UsageError, did_you_mean
 from memest.planning.progress import finish
 from memest.render.report import Report
 
 WIDTH = 120
-BROKEN_PIPE = 141
 DOES_NOT_FIT = 1
-
-
 SUFFIXES = {".txt": "text", ".json": "json", ".csv": "csv", ".md": "markdown", ".markdown": "markdown"}
+
+
+class PipeClosedError(Exception):
+    """The reader of the output went away."""
 
 
 def show(report: Report, form: Format | None, output: Path | None) -> None:
@@ -70,7 +69,7 @@ def write(content: str | bytes, output: Path | None) -> None:
             sys.stdout.write(content)
             sys.stdout.flush()
         except BrokenPipeError:
-            raise typer.Exit(BROKEN_PIPE) from None
+            raise PipeClosedError from None
         return
     assert output is not None
     data = content.encode() if isinstance(content, str) else content

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Optional
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 
 def run(
     model: o.Model,
     axes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
+        option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
     ] = None,
     inputs: o.Inputs = None,
     batch: o.Batch = None,
@@ -23,10 +22,10 @@ def run(
     dtype: o.Dtype = None,
     device: o.Device = "cpu",
     levers: o.Levers = None,
-    skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
+    skip: Annotated[bool, option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     memory: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
+        option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
     ] = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
