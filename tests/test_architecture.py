@@ -41,6 +41,23 @@ def test_an_estimate_of_a_built_in_loads_nothing_heavy() -> None:
     assert loaded_by(program) == set()
 
 
+@pytest.mark.parametrize("command", ["estimate", "layers", "timeline"])
+def test_a_plain_command_loads_nothing_heavy(command: str) -> None:
+    assert loaded_by_command(command) == set()
+
+
+@pytest.mark.parametrize("command", ["formula", "formula --as latex", "formula --as python", "formula --as javascript"])
+def test_a_formula_is_written_without_sympy(command: str) -> None:
+    assert not loaded_by_command(command) - {"numpy", "rich"}  # rich for the width of letters
+
+
+def loaded_by_command(command: str) -> set[str]:
+    """The heavy libraries that a command line on a small network has loaded."""
+    arguments = [*command.split(), "resnet18", "--input", "3x64x64", "--batch", "2"]
+    program = "import contextlib, io, memest.cli.app\nwith contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):\n    "
+    return loaded_by(f"{program}assert memest.cli.app.main({arguments}) == 0")
+
+
 def test_reading_a_file_loads_neither_torch_nor_sympy() -> None:
     program = "import memest\nmemest.loads('inputs: {x: [N, 3, H, W]}\\nlayers: [relu: {in: x}]')"
     assert not loaded_by(program) & {"torch", "sympy", "rich", "typer"}

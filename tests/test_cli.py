@@ -11,14 +11,21 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from functools import wraps
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import memest
 from memest.cli import output as output_module
 from memest.cli.app import COMMANDS, main
+from memest.cli.application import as_typer
+from memest.cli.words import Command, read
 from memest.estimate.estimate import Estimate
 from memest.sources import files as schema
 
@@ -132,6 +139,119 @@ def test_a_file_on_standard_input(form: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["peak_bytes"] == _expected().peak_bytes
+
+
+# words -------------------------------------------------------------------------------------------------------------------
+
+
+def _commands(commands: Mapping[str, str] = COMMANDS, *above: str) -> dict[tuple[str, ...], Command]:
+    """The function of every command by its words."""
+    found: dict[tuple[str, ...], Command] = {}
+    for name, home in commands.items():
+        module = import_module(home)
+        own = getattr(module, "COMMANDS", None)
+        found |= _commands(own, *above, name) if own else {(*above, name): module.run}
+    return found
+
+
+def _by_typer(command: Command, words: Sequence[str]) -> dict[str, Any]:
+    """What typer gives to ``command``."""
+    given: dict[str, Any] = {}
+
+    @wraps(command)
+    def taker(**values: Any) -> None:
+        given.update(values)
+
+    app = typer.Typer()
+    app.command()(as_typer(taker))
+    assert app(args=list(words), standalone_mode=False) in (None, 0)
+    return given
+
+
+EXAMPLES = [
+    (command, shlex.split(line)[len(name) + 1 :])
+    for name, command in _commands().items()
+    for line in (command.__doc__ or "").splitlines()
+    if line.strip().startswith(f"memest {' '.join(name)}")
+]
+ALL = [
+    *[
+        "-",
+        "-i",
+        "a=1x2x3",
+        "--input=b=4x5",
+        "-b",
+        "3",
+        "--infer",
+        "--optimizer",
+        "sgd:momentum=0.9",
+        "--loss",
+        "mse",
+        "--dtype",
+        "float16",
+        "--device",
+        "cpu",
+        "--top",
+        "0",
+    ],
+    *[
+        "--hold-output",
+        "--first-step",
+        "--lever",
+        "inplace",
+        "--lever=ddp:world=2",
+        "--threads",
+        "12",
+        "--isa",
+        "avx2",
+        "--torch",
+        "2.14",
+        "--on",
+        "a",
+        "--on",
+        "b",
+    ],
+    *["--budget", "1GiB", "--hardware", "h.yaml", "-f", "csv", "-o", "x.csv"],
+]
+PLAIN = [*EXAMPLES, (_commands()["estimate",], ALL), (_commands()["estimate",], ["--train", "größe.yaml"])]
+
+
+@pytest.mark.parametrize(("command", "words"), PLAIN, ids=[" ".join(words) for _, words in PLAIN])
+def test_a_plain_command_line_is_read_as_typer_reads_it(command: Command, words: list[str]) -> None:
+    given = read(command, words)
+    assert given is not None
+    expected = _by_typer(command, words)
+    assert given == expected
+    assert {name: type(value) for name, value in given.items()} == {name: type(value) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--help",
+        "x --help",
+        "x y",
+        "x --nope",
+        "x --batch",
+        "x --batch 0",
+        "x --batch -1",
+        "x --batch 1.0",
+        "x --batch ٣",
+        "x --batch 2 --batch 3",
+        "x -b3",
+        "x --isa avx3",
+        "x --isa AVX2",
+        "x --format xml",
+        "x --train=yes",
+        "x --input --batch",
+        "x -- y",
+        "x --inp 3x2x2",
+        "x",
+    ],
+)
+def test_what_is_not_plain_is_left_to_typer(words: str) -> None:
+    assert read(_commands()["estimate",], words.split(" ") if words else []) is None
 
 
 # timeline and layers -----------------------------------------------------------------------------------------------------

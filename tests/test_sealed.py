@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from memest.errors import MemestError
+from memest.libraries.onednn.brgemm_strided import plan_strided
+from memest.libraries.onednn.problem import Convolution
 from memest.libraries.onednn.rough import Rough
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
@@ -202,6 +204,51 @@ def test_rows_whose_numbers_leave_int64_on_the_way_are_counted_one_by_one() -> N
     assert by_lanes(lambda n: n * n * n // (n * n), [column]).tolist() == column.tolist()
 
 
+TRANSPOSED = [(64, 64, 2, 2), (96, 48, 3, 2), (24, 24, 4, 3)]  # channels in and out, kernel, stride
+PLANNED = [
+    (problem, dtype, cpu)
+    for problem in TRANSPOSED
+    for dtype, isa in (("float32", "avx512"), ("float32", "avx2"), ("bfloat16", "avx512"))
+    for cpu in CPUS
+    if cpu.isa == isa and cpu.threads in (2, 64)
+]
+
+
+@pytest.mark.parametrize(("problem", "dtype", "cpu"), PLANNED)
+def test_blocks_of_many_sizes_are_chosen_together_and_each_as_if_alone(problem: tuple[int, ...], dtype: str, cpu: Cpu) -> None:
+    ic, oc, kernel, stride = problem
+    runs = 0
+
+    def planned(n: Any, d: Any, h: Any, w: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        ends, sizes = [(m - 1) * stride + kernel for m in (d, h, w)], (d, h, w)
+        gradient = Convolution(
+            prop="backward_data",
+            batch=n,
+            groups=1,
+            in_channels=oc,
+            out_channels=ic,
+            input_size=tuple(ends),
+            output_size=sizes,
+            kernel=(kernel,) * 3,
+            stride=(stride,) * 3,
+            dilation=(1,) * 3,
+            padding=(0,) * 3,
+            padding_end=(0,) * 3,
+            bias=False,
+            channels_last=True,
+            dtype=dtype,
+        )
+        found = plan_strided(gradient, cpu, cpu.isa)
+        return -1 if found is None else found.scratchpad_bytes
+
+    rows = np.array([(n, d, h, w) for n in (1, 2, 7) for d in (1, 6, 16) for h in (1, 5, 16, 50) for w in (4, 17)], dtype=np.int64)
+    together = by_lanes(planned, list(rows.T)).tolist()
+    assert runs < 2 * len(rows) / 3
+    assert together == [planned(*map(int, row)) for row in rows]
+
+
 def test_choices_are_each_lanes_own() -> None:
     a, b = np.array([7, 8, 9, 12, 12, 30]), np.array([9, 8, 1, 50, 12, 4])
 
@@ -210,6 +257,7 @@ def test_choices_are_each_lanes_own() -> None:
         pair = choices.best([(n, y - n) for n in range(3)], key=lambda p: abs(p[1] - x))
         better = (choices.at_most(x, y) & choices.below(8, y)) | choices.below(20, x)
         chosen, _ = choices.choose(better, (x, 1), (y, 2))
+        chosen += choices.each(lambda m, n, o: m % 7 if n > 5 else o, 3, x, y) + choices.each(divmod, 7, 3)[0]
         return ((best * 100 + pair[0]) * 100 + chosen) * 100 + choices.least(x, y) - choices.greatest(x, 3) + choices.ceiling(5)
 
     assert by_lanes(search, [a, b]).tolist() == [search(int(x), int(y)) for x, y in zip(a, b, strict=True)]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -18,11 +17,11 @@ def run(
     budget: o.Budget = None,
     on: o.On = None,
     hardware: o.HardwareFile = None,
-    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
+    largest_batch: Annotated[bool, option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
+    every: Annotated[bool, option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
     form: o.FormatOption = None,
     output: o.Output = None,
-) -> None:
+) -> int | None:
     """Say what to change so that a step fits.
 
     The cheapest combination found that fits is built step by step: changes that keep the numbers come first, then those that cost time,
@@ -46,5 +45,4 @@ def run(
     form = agreed(form, output)
     graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name, every=every), form, output)
-    if not found.bytes_fit:
-        raise typer.Exit(DOES_NOT_FIT)
+    return None if found.bytes_fit else DOES_NOT_FIT

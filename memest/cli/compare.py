@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from memest.cli import complete
 from memest.cli import options as o
+from memest.cli.words import argument, option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -18,10 +17,10 @@ def run(
     request: Request,
     other: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[OTHER]", autocompletion=complete.models, help="The model of b (default: the same)."),
+        argument(metavar="[OTHER]", autocompletion=complete.models, help="The model of b (default: the same)."),
     ] = None,
     versus: o.Versus = None,
-    top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
+    top: Annotated[int, option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:

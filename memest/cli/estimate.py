@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -18,10 +17,10 @@ def run(
     on: o.On = None,
     budget: o.Budget = None,
     hardware: o.HardwareFile = None,
-    top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
+    top: Annotated[int, option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
     form: o.FormatOption = None,
     output: o.Output = None,
-) -> None:
+) -> int | None:
     """Predict the peak memory of one step.
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
@@ -52,11 +51,10 @@ def run(
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)
-        return
+        return None
     from memest.machines.verdicts import verdict
     from memest.render.hardware import with_verdicts
 
     verdicts = [verdict(place, estimate.peak_bytes) for place in places]
     show(with_verdicts(report, verdicts), form, output)
-    if not all(v.bytes_fit for v in verdicts):
-        raise typer.Exit(DOES_NOT_FIT)
+    return None if all(v.bytes_fit for v in verdicts) else DOES_NOT_FIT

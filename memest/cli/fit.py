@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -18,11 +17,11 @@ def run(
     budget: o.Budget = None,
     on: o.On = None,
     hardware: o.HardwareFile = None,
-    vary: Annotated[str, typer.Option("--vary", metavar="SIZES", help="batch, H, H=W=D; several joined by commas.")] = "batch",
-    step: Annotated[Optional[int], typer.Option("--step", min=1, metavar="N", help="Sizes that vary are multiples of N.")] = None,  # noqa: UP045
+    vary: Annotated[str, option("--vary", metavar="SIZES", help="batch, H, H=W=D; several joined by commas.")] = "batch",
+    step: Annotated[Optional[int], option("--step", min=1, metavar="N", help="Sizes that vary are multiples of N.")] = None,  # noqa: UP045
     form: o.FormatOption = None,
     output: o.Output = None,
-) -> None:
+) -> int | None:
     """Find the largest batch or size that fits.
 
     --input gives the sizes that do not vary (a torch model is imported at it). Several sizes that vary give the front: every pair of
@@ -47,5 +46,4 @@ def run(
     form = agreed(form, output)
     graph, found = fitted(request, place_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)
-    if not found.bytes_fit:
-        raise typer.Exit(DOES_NOT_FIT)
+    return None if found.bytes_fit else DOES_NOT_FIT

@@ -6,9 +6,8 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -29,9 +28,9 @@ NOTATIONS = {".tex": "latex", ".py": "python", ".js": "javascript"}
 @o.asking()
 def run(
     request: Request,
-    notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
-    every: Annotated[bool, typer.Option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="A row for each layer too.")] = False,
+    notation: Annotated[Notation, option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
+    every: Annotated[bool, option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
+    layers: Annotated[bool, option("--layers", help="A row for each layer too.")] = False,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:

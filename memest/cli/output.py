@@ -12,8 +12,6 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import TypeVar
 
-import typer
-
 from memest.cli.choices import Format
 from memest.errors import UsageError, did_you_mean
 from memest.planning.progress import finish
@@ -21,13 +19,14 @@ from memest.planning.replacing import replacing
 from memest.render.report import Report
 
 WIDTH = 120
-BROKEN_PIPE = 141
 IN_MEMORY = 1 << 20  # characters on their way to stdout; more wait in a file
 DOES_NOT_FIT = 1
-
-
 Form = TypeVar("Form", bound=Enum)
 SUFFIXES = {".txt": "text", ".json": "json", ".csv": "csv", ".md": "markdown", ".markdown": "markdown"}
+
+
+class PipeClosedError(Exception):
+    """The reader of the output went away."""
 
 
 def show(report: Report, form: Format | None, output: Path | None) -> None:
@@ -90,7 +89,7 @@ def write(content: str | bytes | Iterable[str], output: Path | None) -> None:
             shutil.copyfileobj(whole, sys.stdout)
             sys.stdout.flush()
         except BrokenPipeError:
-            raise typer.Exit(BROKEN_PIPE) from None
+            raise PipeClosedError from None
 
 
 def _width() -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 @o.asking(without=("mode", "optimizer", "loss", "hold_output", "first_step"))
 def run(
     request: Request,
-    alignment: Annotated[int, typer.Option("--alignment", metavar="BYTES", help="What sizes are rounded up to, a power of two.")] = 64,
-    planner: Annotated[str, typer.Option("--planner", metavar="NAME", help="Whose offsets CSV lists.")] = "greedy_by_size",
+    alignment: Annotated[int, option("--alignment", metavar="BYTES", help="What sizes are rounded up to, a power of two.")] = 64,
+    planner: Annotated[str, option("--planner", metavar="NAME", help="Whose offsets CSV lists.")] = "greedy_by_size",
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from memest.cli import options as o
 from memest.cli.plot import Picture
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
 
-Sides = Annotated[str, typer.Option("--sides", metavar="N,N,...", help="What every spatial size of the input is set to.")]
+Sides = Annotated[str, option("--sides", metavar="N,N,...", help="What every spatial size of the input is set to.")]
 Batches = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--batches", metavar="N,N,...", help="Batch sizes, a line each (default: 1,2,4,8,16, or the one of --batch)."),
+    option("--batches", metavar="N,N,...", help="Batch sizes, a line each (default: 1,2,4,8,16, or the one of --batch)."),
 ]
 Capacity = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--capacity", metavar="[NAME=]SIZE", help="A line to compare with, such as 1.5TB or gpu=40GiB; repeat for several."),
+    Optional[list[str]],  # noqa: UP045 - it is read at run time
+    option("--capacity", metavar="[NAME=]SIZE", help="A line to compare with, such as 1.5TB or gpu=40GiB; repeat for several."),
 ]
 ORIGIN = ["192 GB", "384 GB", "1.5 TB", "7.5 TB"]  # servers of the study that memest began with, in DRAM and with persistent memory
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from memest.cli import complete
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -17,10 +16,10 @@ if TYPE_CHECKING:
 @o.asking(without=("optimizer", "dtype"))
 def run(
     request: Request,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write, whole or not at all.")],
+    output: Annotated[Path, option("--output", "-o", metavar="FILE", help="The file to write, whole or not at all.")],
     optimizers: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-        typer.Option(
+        Optional[list[str]],  # noqa: UP045 - it is read at run time
+        option(
             "--optimizer",
             metavar="NAME[:OPTION=VALUE,...]",
             autocompletion=complete.optimizers,
@@ -29,18 +28,18 @@ def run(
     ] = None,
     dtypes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--dtype", metavar="NAME", autocompletion=complete.dtypes, help="A dtype to choose from; repeat for several."),
+        option("--dtype", metavar="NAME", autocompletion=complete.dtypes, help="A dtype to choose from; repeat for several."),
     ] = None,
-    batches: Annotated[Optional[str], typer.Option("--batches", metavar="N,N,...", help="Where the batch's slider stops.")] = None,  # noqa: UP045
+    batches: Annotated[Optional[str], option("--batches", metavar="N,N,...", help="Where the batch's slider stops.")] = None,  # noqa: UP045
     sizes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
+        option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
     ] = None,
     on: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
+        option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
     ] = None,
-    budget: Annotated[str | None, typer.Option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
+    budget: Annotated[str | None, option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
     hardware: o.HardwareFile = None,
 ) -> None:
     """Write a live report: one HTML file that computes the peak as its reader moves the sliders.

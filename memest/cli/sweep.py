@@ -5,9 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
@@ -32,16 +31,16 @@ def run(
     request: Request,
     axes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
+        option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
     ] = None,
-    skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
+    skip: Annotated[bool, option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     memory: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
+        option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
     ] = None,
     form: Annotated[
         Optional[SweepFormat],  # noqa: UP045
-        typer.Option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
+        option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
     ] = None,
     output: o.Output = None,
 ) -> None:

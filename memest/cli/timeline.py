@@ -6,25 +6,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
 
 EXPORTS = {".pickle": "memest.render.history", ".json": "memest.render.perfetto"}
 Export = Annotated[
-    Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--export", metavar="FILE", help="Write the step for a viewer: .pickle for torch's memory_viz, .json for Perfetto."),
+    Optional[list[Path]],  # noqa: UP045 - it is read at run time
+    option("--export", metavar="FILE", help="Write the step for a viewer: .pickle for torch's memory_viz, .json for Perfetto."),
 ]
 
 
 @o.asking()
 def run(
     request: Request,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
-    everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
+    top: Annotated[int, option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
+    everything: Annotated[bool, option("--all", help="Every event, in order.")] = False,
     export: Export = None,
     form: o.FormatOption = None,
     output: o.Output = None,

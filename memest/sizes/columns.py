@@ -104,8 +104,8 @@ class Lanes(Many):
         return _lanes(np.maximum(self.column, column), max(self.top, top))
 
     def least(self, other: Any) -> Any:
-        column, top = _number(other)
-        return _lanes(np.minimum(self.column, column), max(self.top, top))
+        column = np.minimum(self.column, _number(other)[0])
+        return _lanes(column, _magnitude(column))
 
     def compared(self, comparison: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
         return _mask(comparison(_number(first)[0], _number(second)[0]))
@@ -129,15 +129,19 @@ class Lanes(Many):
         """Of whole numbers."""
         return self._each(int.bit_length)
 
-    def _each(self, function: Callable[..., Any], *others: Any) -> Any:
-        """A function of plain numbers, lane by lane, as Python computes it."""
-        rows = zip(*(c.tolist() for c in np.broadcast_arrays(self.column, *(_number(o)[0] for o in others))), strict=True)
+    @staticmethod
+    def each(function: Callable[..., Any], numbers: Sequence[Any]) -> Any:
+        rows = zip(*(c.tolist() for c in np.broadcast_arrays(*(_number(n)[0] for n in numbers))), strict=True)
         known: dict[tuple[Any, ...], Any] = {}
         found = [known[row] if row in known else known.setdefault(row, function(*row)) for row in rows]
         top = max(map(abs, found))
         if top >= LIMIT and not isinstance(top, float):
             raise TooLargeError
         return _lanes(np.array(found), top)
+
+    def _each(self, function: Callable[..., Any], *others: Any) -> Any:
+        """A function of it and other numbers, likewise."""
+        return Lanes.each(function, (self, *others))
 
     def __pow__(self, other: Any) -> Any:
         return NotImplemented if _operand(other) is None else self._each(pow, other)
@@ -190,6 +194,11 @@ def _lanes(column: Column, top: int | float) -> Any:
     """The column, or the number where all lanes have the same."""
     first = column[0]
     return first.item() if np.count_nonzero(column == first) == len(column) else Lanes(column, top)
+
+
+def _magnitude(column: Column) -> Any:
+    """The closest bound, for numbers that may be much smaller than what they were computed from."""
+    return max(abs(column.min().item()), abs(column.max().item()))
 
 
 def _mask(column: NDArray[np.bool_]) -> Any:
@@ -327,5 +336,4 @@ def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
 
 
 def _given(column: Column) -> Any:
-    low, high = int(column.min()), int(column.max())
-    return low if low == high else Lanes(column, max(abs(low), abs(high)))
+    return _lanes(column, _magnitude(column))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memest.estimate.formulas import shares
 from memest.estimate.formulas.domain import Domain, domain
 from memest.estimate.formulas.regime import Regime, dominant, regime
-from memest.estimate.formulas.symbolic import Translator, largest, size
 from memest.machines.versions import Torch
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph
@@ -27,6 +26,8 @@ from memest.sizes.remembering import Restated
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from memest.estimate.formulas.symbolic import Translator
 
 
 class Subject(Protocol):
@@ -90,6 +91,8 @@ class Form(Restated):
     @cached_property
     def symbols(self) -> tuple[Any, ...]:
         """The sizes, as sympy symbols, in the graph's order."""
+        from memest.estimate.formulas.symbolic import size
+
         return tuple(size(name) for name in self.program.symbols)
 
     @cached_property
@@ -123,12 +126,16 @@ class Form(Restated):
 
     @cached_property
     def _translator(self) -> Translator:
+        from memest.estimate.formulas.symbolic import Translator
+
         return Translator()
 
     @cached_property
     def peak(self) -> Any:
         """Bytes at the peak: what is there before the step, and the largest of the moments that could be the peak. What a library's kernel
         holds inside is a function ``w_i`` of its sizes, which becomes a number once they are."""
+        from memest.estimate.formulas.symbolic import largest
+
         translate, program = self._translator.expression, self.program
         terms = [*(translate(t) for t in program.terms), 1]
         moments = []
@@ -167,6 +174,8 @@ class Form(Restated):
     @cached_property
     def simplified(self) -> Any:
         """``peak`` without floors and without the moments that never win in :attr:`domain`; equal to it there."""
+        from memest.estimate.formulas.symbolic import largest
+
         place, program = self.domain, self.program
         terms = [*(place.polynomial(t) for t in program.terms), place.polynomial(1)]
         moments = []
