@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import wraps
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -22,11 +21,11 @@ import pytest
 import typer
 
 import memest
-from memest.cli import output as output_module
 from memest.cli.app import COMMANDS, main
 from memest.cli.application import as_typer
-from memest.cli.words import Command, read
+from memest.cli.words import Command, defaults, read, taken
 from memest.estimate.estimate import Estimate
+from memest.planning import replacing
 from memest.sources import files as schema
 
 DATA = Path(__file__).parent / "data"
@@ -158,10 +157,10 @@ def _by_typer(command: Command, words: Sequence[str]) -> dict[str, Any]:
     """What typer gives to ``command``."""
     given: dict[str, Any] = {}
 
-    @wraps(command)
     def taker(**values: Any) -> None:
         given.update(values)
 
+    taker.words, taker.left_out = taken(command), defaults(command)  # type: ignore[attr-defined]
     app = typer.Typer()
     app.command()(as_typer(taker))
     assert app(args=list(words), standalone_mode=False) in (None, 0)
@@ -378,7 +377,8 @@ def test_the_examples_in_help_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.yaml").write_text("inputs: {input: [N, 3, H, W]}\nlayers: [conv2d: {out_channels: 4, kernel_size: 3}]")
     for example in _examples(text):
-        assert "unet3d" not in example or re.search(r"--loss binary|--infer|^memest import", example), "one channel, and cross_entropy"
+        of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference)", example)
+        assert "unet3d" not in example or of_one_channel, "one channel, and cross_entropy"
         arguments = shlex.split(example)[1:]
         if any(":" in a and "." in a for a in arguments[:2]):
             continue  # a torch model: covered above where torch is
@@ -398,7 +398,7 @@ def test_output_file_is_what_stdout_would_get(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "out.csv"
     assert _run(capsys, "estimate", NET, *SHAPES, "--format", "csv", "--output", str(path)) == ""
     assert path.read_text() == _run(capsys, "estimate", NET, *SHAPES, "--format", "csv")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~output_module._umask()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~replacing._umask()
     assert os.listdir(tmp_path) == ["out.csv"]
 
 
@@ -411,7 +411,7 @@ def test_output_keeps_the_old_file_when_it_fails(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output_module.os, "replace", full)
+    monkeypatch.setattr(replacing.os, "replace", full)
     assert main(["models", "--format", "csv", "--output", str(path)]) == 2
     assert "No space left" in capsys.readouterr().err
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.csv"]
