@@ -267,3 +267,25 @@ def test_the_same_sizes_under_other_names_are_other_sizes() -> None:
     text = agree(module(forward), (2, 4, 8, 8), (2, 4, 6, 6))
     assert "H1" in text
     agree(module(forward), (2, 4, 8, 8), (2, 4, 8, 8))
+
+
+def test_another_rule_for_a_call_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from memest.ops.table import OPERATORS
+    from memest.sources.importers.torch_calls import CALLS, signature
+
+    assert [layer.op for layer in from_torch(nn.ReLU(), SHAPE).layers] == ["relu"]
+    with monkeypatch.context() as other:
+        other.setitem(CALLS, "relu", signature("sigmoid", "input"))
+        assert [layer.op for layer in from_torch(nn.ReLU(), SHAPE).layers] == ["sigmoid"]
+    row = OPERATORS["relu"]
+
+    def smaller(k: Any, input: Any, **attributes: Any) -> Any:
+        return k.empty(input.shape[1:])
+
+    with monkeypatch.context() as other:
+        other.setitem(OPERATORS, "relu", replace(row, forward=smaller))
+        with pytest.raises(GraphError, match="torch gives relu the shape"):
+            from_torch(nn.ReLU(), SHAPE)
+    assert [layer.op for layer in from_torch(nn.ReLU(), SHAPE).layers] == ["relu"]

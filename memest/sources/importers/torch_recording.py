@@ -295,7 +295,7 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        form = self.repeats.form(self.live, func, args, kwargs, asked)
+        form = self.repeats.form(self.live, func, binding, args, kwargs, asked)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
@@ -342,13 +342,13 @@ class Recorder(TorchFunctionMode):
         self.guards.update(guards)
         differentiable = isinstance(row, Composite) or row.backward is not None
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
-        self.repeats.learn(form, answer, op, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
+        self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
         return produced
 
     def _repeated(self, known: Known, form: Form) -> Any:
         """The same for a call of which it is known what it comes to."""
-        layer = self._begun(known.op, known.reads(form.entries))
+        layer = self._begun(known.row.name, known.reads(form.entries))
         self.live.drops.append([])
         produced = known.answer.again(form.tensors)
         self._written(layer, known.attributes, _tensors(produced), known.values(form.entries), known.differentiable)

@@ -20,6 +20,9 @@ from torch import nn
 from memest.memory.stream import Storage
 from memest.network.graph import Items
 from memest.network.tensor import Spec
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+from memest.ops.table import operator_named
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import Dim, Guard
 from memest.sizes.remembering import Memo, Shelf
@@ -82,9 +85,9 @@ class _Found(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a call comes to. ``roles`` number its tensors; ``mode`` is the module's, where the row asks for it."""
+    """What a call comes to. ``roles`` of the ``row`` number its tensors; ``mode`` is the module's, where the row asks for it."""
 
-    op: str
+    row: Operator | Composite
     roles: tuple[int | tuple[int, ...] | None, ...]
     attributes: Items
     differentiable: bool
@@ -123,8 +126,10 @@ class Repeats:
         self._numbers: Shelf[int] = _CALLS.shelf("numbers", _MOST)
         self._specs: dict[int, tuple[int, Spec]] = {}
 
-    def form(self, live: LiveTensors, function: Any, args: Sequence[Any], kwargs: dict[str, Any], besides: Any) -> Form | None:
-        """The form of a call (``besides``: what else it goes by); None for one that may depend on more."""
+    def form(
+        self, live: LiveTensors, function: Any, binding: Any, args: Sequence[Any], kwargs: dict[str, Any], besides: Any
+    ) -> Form | None:
+        """The form of a call that ``binding`` turns into a row (``besides``: what else it goes by); None where more may count."""
         if torch._C._len_torch_dispatch_stack() or not _is_torchs(function):
             return None
         call = (*args, kwargs, besides) if kwargs or besides is not None else args
@@ -139,13 +144,13 @@ class Repeats:
                 return None
             entries.append(entry)
         metadata = self._metadata(tensors, entries)
-        key = (given, len(args), metadata, _sharing(entries), function, torch.get_default_dtype())
+        key = (given, len(args), metadata, _sharing(entries), function, binding, torch.get_default_dtype())
         return Form(key, call, metadata, tensors, entries)
 
     def known(self, form: Form | None, mode: bool) -> Known | None:
         """What a call of this form comes to when the module is in this mode."""
         found = None if form is None else self._known.get(form.key)
-        return found if found is not None and found.mode in (None, mode) else None
+        return found if found is not None and found.mode in (None, mode) and found.row is operator_named(found.row.name) else None
 
     def answer(self, form: Form | None, live: LiveTensors, execute: Callable[[], Any]) -> tuple[Any, Answer | None]:
         """What torch gives, by ``execute`` if need be: sizes count as the numbers they are."""
@@ -167,7 +172,7 @@ class Repeats:
         self,
         form: Form | None,
         answer: Answer | None,
-        op: str,
+        row: Operator | Composite,
         reads: Sequence[Any],
         values: Sequence[Value],
         *,
@@ -192,7 +197,7 @@ class Repeats:
             ]
         )
         self._known.pop(form.key, None)
-        self._known.keep(form.key, Known(op, roles, attributes, differentiable, guards, mode, found, answer))
+        self._known.keep(form.key, Known(row, roles, attributes, differentiable, guards, mode, found, answer))
 
     def _metadata(self, tensors: Sequence[torch.Tensor], entries: Sequence[Tracked]) -> Any:
         numbers = self._specs
@@ -215,7 +220,7 @@ class Repeats:
 
 def _is_torchs(function: Any) -> bool:
     kind = type(function)
-    return kind in _BUILT_IN or (kind is FunctionType and function.__module__.startswith("torch."))
+    return kind in _BUILT_IN or (kind is FunctionType and str(function.__module__).startswith("torch."))
 
 
 def _frozen(values: Iterable[Any], tensors: list[torch.Tensor]) -> tuple[Any, ...] | None:
