@@ -19,6 +19,7 @@ from memest.network.tensor import Spec
 from memest.shown import counted
 from memest.sizes.conditions import Conditions
 from memest.sizes.dims import Dim, Expr, Opaque, expression, linear, plain, recording
+from memest.sizes.functions import compile_sizes as compile_sizes
 from memest.sizes.remembering import Restated, kept
 
 if TYPE_CHECKING:
@@ -283,47 +284,3 @@ def undominated(table: NDArray[Any], inners: Sequence[Opaque | None]) -> list[in
         if inner is not None:
             rivals.append(int(i))
     return sorted(kept)
-
-
-def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
-    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes. Shared subexpressions are computed once."""
-    writer = _Writer(symbols)
-    result = "".join(f"{writer.term(s)}, " for s in sizes)
-    source = "\n".join([f"def compute({', '.join(writer.arguments.values())}):", *writer.lines, f"  return ({result})"])
-    namespace: dict[str, Any] = {}
-    if arrays:
-        import numpy as np
-
-        namespace = {"max": np.maximum, "min": np.minimum}
-    exec(compile(source, "<program>", "exec"), namespace)
-    compute: Callable[..., tuple[Any, ...]] = namespace["compute"]
-    return compute
-
-
-class _Writer:
-    """Turns expressions into assignments to temporaries, each distinct one once."""
-
-    def __init__(self, symbols: Sequence[str]) -> None:
-        self.arguments = {name: f"s{i}" for i, name in enumerate(symbols)}
-        self.lines: list[str] = []
-        self._names: dict[Expr, str] = {}
-
-    def term(self, e: Any) -> str:
-        if not isinstance(e, Expr):
-            return repr(int(e))
-        if e.op == "symbol":
-            return self.arguments[str(e.args[0])]
-        known = self._names.get(e)
-        if known is not None:
-            return known
-        body = self._body(e)
-        name = f"t{len(self._names)}"
-        self._names[e] = name
-        self.lines.append(f"  {name} = {body}")
-        return name
-
-    def _body(self, e: Expr) -> str:
-        args = [self.term(a) for a in e.args]
-        if e.op in ("max", "min"):
-            return f"{e.op}({', '.join(args)})"
-        return f"{args[0]} {e.op} {args[1]}"

@@ -537,9 +537,15 @@ def factors(e: Expr) -> list[Expr]:
     return [f for a in e.args if isinstance(a, Expr) for f in factors(a)]
 
 
-def substituted(e: Any, values: Mapping[str, Expr | int]) -> Any:
-    """``e`` with symbols replaced, simplified anew; nested tuples are gone through."""
-    return _substituted(e, values, {})
+def resolved(values: tuple[Any, ...], sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """``values`` (nested tuples too) as numbers; what their expressions share is computed once."""
+    found: tuple[Any, ...] = _evaluated(values, sizes, {})
+    return found
+
+
+def substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any] | None = None) -> Any:
+    """``e`` with symbols replaced, simplified anew; nested tuples are gone through. ``done`` collects what the parts became."""
+    return _substituted(e, values, {} if done is None else done)
 
 
 def _substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any]) -> Any:
