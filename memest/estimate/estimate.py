@@ -20,7 +20,7 @@ from memest.memory.stream import Event, Storage, Stream
 from memest.network.conversion import converted, dtype_of, floating_dtype
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape
-from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
+from memest.runtimes.compiling import MOST_PROGRAMS, MOST_RECIPES, compile_program, programs_of
 from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.optimizers import optimizer_named
 from memest.runtimes.torch.step import Recipe, bind, play, sizes_that_run
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
+PLAIN = frozenset({str, bool, type(None), Cpu})
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
@@ -244,8 +245,7 @@ def estimate(
     """
     graph = as_graph(graph, "estimate")
     given = {"mode": mode, "optimizer": optimizer, "loss": loss, "device": device, "dtype": dtype, "levers": levers, "cpu": cpu}
-    how = asked.settings(graph, {**given, "torch": torch, "hold_output": hold_output, "first_step": first_step})
-    job = prepare(graph, **how)
+    how, job = _prepared(graph, {**given, "torch": torch, "hold_output": hold_output, "first_step": first_step})
     shapes = input_shapes(job.graph, numbers.shapes(input_shape))
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
@@ -298,6 +298,23 @@ class Job(NamedTuple):
         from memest.levers.table import fit
 
         return fit(self.graph, self.recipe, self.chosen, shapes, sizes)
+
+
+def _prepared(graph: Graph, given: dict[str, Any]) -> tuple[dict[str, Any], Job]:
+    """What was asked, read, and what is played for it: remembered on the graph where it was said in plain words."""
+    given["cpu"] = Cpu.detect() if given["cpu"] is None else given["cpu"]
+    words = {**given, "levers": None}
+    if type(given["levers"]) is not tuple or given["levers"] or any([type(value) not in PLAIN for value in words.values()]):
+        how = asked.settings(graph, given)
+        return how, prepare(graph, **how)
+    how, played, recipe = graph.memo.find("prepared", tuple(words.values()), MOST_RECIPES, lambda: _in_words(graph, given))
+    return how, Job(played or graph, recipe)
+
+
+def _in_words(graph: Graph, given: Mapping[str, Any]) -> tuple[dict[str, Any], Graph | None, Recipe]:
+    how = asked.settings(graph, given)
+    job = prepare(graph, **how)
+    return how, None if job.graph is graph else job.graph, job.recipe
 
 
 def prepare(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from memest.memory.stream import Event, Storage
@@ -20,12 +20,16 @@ from memest.shown import counted
 from memest.sizes.conditions import Conditions
 from memest.sizes.dims import Dim, Expr, Opaque, expression, linear, plain, recording
 from memest.sizes.functions import compile_sizes as compile_sizes
-from memest.sizes.remembering import Restated, kept
+from memest.sizes.remembering import Later, Restated, Shelf, kept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from memest.memory.line import Line
+
 EXACT = 2**62
+SOON = 3  # times the table is read at sizes that differ in the first alone, before the rest of it is set apart
+MOST_LINES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,36 @@ class LiveSets(Restated):
 
     def at(self, sizes: Mapping[str, int]) -> Summary | None:
         """The peak at these sizes; None where a condition does not hold (the step would run differently)."""
+        free, others = self.symbols[:1], self.symbols[1:]
+        fixed = tuple([sizes[s] for s in others])
+        known = self._lines.get(fixed)
+        line = None if known is None else known.get()
+        if line is not None:
+            found = line.at(sizes[free[0]])
+            return None if found is None else Summary(*found)
         if not self.conditions.hold(sizes):
             return None
+        if known is None and free and self.instants:
+            self._lines.keep(fixed, Later(partial(self._line, fixed), SOON))
+        return self._at(sizes)
+
+    @cached_property
+    def _lines(self) -> Shelf[Later[Line]]:
+        """The step along its first size, by the others."""
+        return Shelf(MOST_LINES)
+
+    def _line(self, others: tuple[int, ...]) -> Line:
+        import numpy as np
+
+        from memest.memory.line import Line
+
+        free = self.symbols[0]
+        fixed = dict(zip(self.symbols[1:], others, strict=True))
+        rows = np.array([self.row(self.resident), *self.coefficients.tolist()], dtype=object)
+        inners = [i.inner for i in self.instants]
+        return Line(free, fixed, self.terms, rows, self.bounds, self.starts, inners, self.conditions.along(free, fixed))
+
+    def _at(self, sizes: Mapping[str, int]) -> Summary:
         import numpy as np
 
         values = self._values(*(sizes[s] for s in self.symbols))

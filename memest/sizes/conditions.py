@@ -6,7 +6,7 @@ Sizes are at least 1, so most comparisons made on the way can come out one way o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm, prod
@@ -15,7 +15,7 @@ from typing import Any
 from memest.errors import GraphError
 from memest.sizes.dims import COMPARE, Expr, Guard, Opaque, every_factor, linear, product, resolved, substituted, symbol, symbols_of
 from memest.sizes.functions import compile_sizes
-from memest.sizes.remembering import Shelf
+from memest.sizes.remembering import Later, Shelf
 
 MOST_OUTCOMES = 256  # of the comparisons of some sizes, by their values
 SOON = 2  # times that comparisons are evaluated before a function is made of them
@@ -33,12 +33,16 @@ class Conditions:
 
     def hold(self, sizes: Mapping[str, int]) -> bool:
         """True at these sizes."""
-        return (
-            all(sizes[s] >= n for s, n in self.least.items())
-            and all(sizes[s] <= n for s, n in self.most.items())
-            and all(sizes[s] % n == 0 for s, n in self.multiple.items())
-            and all(part.hold(sizes) for part in self._parts)
-        )
+        for s, n in self.least.items():
+            if sizes[s] < n:
+                return False
+        for s, n in self.most.items():
+            if sizes[s] > n:
+                return False
+        for s, n in self.multiple.items():
+            if sizes[s] % n:
+                return False
+        return not self.others or all(part.hold(sizes) for part in self._parts)
 
     @cached_property
     def _parts(self) -> tuple[_Part, ...]:
@@ -56,6 +60,12 @@ class Conditions:
             multiple={s: lcm(self.multiple.get(s, 1), other.multiple.get(s, 1)) for s in {**self.multiple, **other.multiple}},
             others=tuple(dict.fromkeys((*self.others, *other.others))),
         )
+
+    def along(self, free: str, fixed: Mapping[str, int]) -> Conditions:
+        """What they say of one size where the others are ``fixed``."""
+        done: dict[Expr, Any] = {}
+        sides = (Guard(g.op, substituted(g.left, fixed, done), substituted(g.right, fixed, done)) for g in self.guards)
+        return reduced(sides, (free,))
 
     @property
     def guards(self) -> tuple[Guard, ...]:
@@ -80,14 +90,14 @@ class Conditions:
 class _Part:
     """Comparisons that speak of the same sizes, and how they came out before."""
 
-    __slots__ = ("_compute", "_guards", "_known", "_misses", "_symbols")
+    __slots__ = ("_function", "_guards", "_known", "_sides", "_symbols")
 
     def __init__(self, symbols: tuple[str, ...], guards: tuple[Guard, ...]) -> None:
         self._symbols = symbols
         self._guards = guards
+        self._sides = tuple([side for g in guards for side in (g.left, g.right)])
         self._known: Shelf[bool] = Shelf(MOST_OUTCOMES)
-        self._misses = 0
-        self._compute: Callable[..., tuple[int, ...]] | None = None
+        self._function = Later(lambda: compile_sizes(self._sides, symbols), SOON)
 
     def hold(self, sizes: Mapping[str, int]) -> bool:
         """True where all come out true."""
@@ -99,14 +109,9 @@ class _Part:
         return self._known.keep(at, self._holds(at, sizes)) if known is None else known
 
     def _holds(self, at: tuple[int, ...], sizes: Mapping[str, int]) -> bool:
-        self._misses += 1
-        sides = tuple([side for g in self._guards for side in (g.left, g.right)])
         try:
-            if self._misses <= SOON:
-                values = resolved(sides, sizes)
-            else:
-                self._compute = self._compute or compile_sizes(sides, self._symbols)
-                values = self._compute(*at)
+            compute = self._function.get()
+            values = resolved(self._sides, sizes) if compute is None else compute(*at)
         except (GraphError, ZeroDivisionError):  # perhaps only where an earlier one is false
             return all(g.holds(sizes) for g in self._guards)
         return all([COMPARE[g.op](a, b) for g, a, b in zip(self._guards, values[::2], values[1::2], strict=True)])

@@ -202,7 +202,7 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
     if op in ("+", "-"):
-        return _from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
+        return from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
     if op == "*":
         return product((a, b))
     if op in ("//", "%") and isinstance(b, int):
@@ -239,7 +239,8 @@ def _added(a: Linear, b: Linear, factor: int) -> Linear:
     return terms, a[1] + factor * b[1]
 
 
-def _from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+def from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+    """The sum of the terms, each so many times, and the constant."""
     result: Expr | int = 0
     for atom, coefficient in sorted(terms.items(), key=lambda term: term[1] < 0):
         size = abs(coefficient)
@@ -292,7 +293,7 @@ def _remainder(a: Expr | int, b: Expr) -> Expr | int:
     terms, constant = linear(a)
     if b not in terms:
         return Expr("%", (a, b))
-    return _combine("%", _from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
+    return _combine("%", from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
 
 
 def every_factor(e: Expr | int) -> list[Expr | int]:
@@ -313,9 +314,9 @@ def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
     rest = {atom: c for atom, c in terms.items() if c % b}
     outside, inside = divmod(constant, b)
     if op == "%":
-        remainder = _from_linear(rest, inside)
+        remainder = from_linear(rest, inside)
         return remainder % b if isinstance(remainder, int) else Expr("%", (remainder, b))
-    return _from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
+    return from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
 
 
 def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
@@ -327,7 +328,7 @@ def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
         if coefficient == 1 and atom.op == "//" and isinstance(atom.args[1], int) and atom.args[1] > 0:
             c = atom.args[1]
             return _divided("//", _combine("+", atom.args[0], constant * c), b * c)
-    return Expr("//", (_from_linear(terms, constant), b))
+    return Expr("//", (from_linear(terms, constant), b))
 
 
 class Opaque(Expr):
