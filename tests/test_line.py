@@ -72,7 +72,9 @@ def test_a_step_that_runs_otherwise_is_never_answered_from_its_neighbours() -> N
     graph = network("heavy")
     program = program_of(at(graph, 4, 32, 32, {"optimizer": "adam"}))
     assert not program.conditions.hold({"N": 1, "H": 32, "W": 32})
-    assert [program.at({"N": n, "H": 32, "W": 32}) is None for n in (2, 3, 4, 5, 6, 7, 8, 9, 1, 1, 10)] == [False] * 8 + [True] * 2 + [False]
+    assert [program.at({"N": n, "H": 32, "W": 32}) is None for n in (2, 3, 4, 5, 6, 7, 8, 9, 1, 1, 10)] == [False] * 8 + [True] * 2 + [
+        False
+    ]
 
 
 def test_sizes_beyond_int64_are_counted_exactly() -> None:

@@ -465,7 +465,13 @@ class Dim(int):
         return self // other, self % other
 
     def __bool__(self) -> bool:
-        return bool(self != 0)
+        outcome = int.__bool__(self)
+        sink = _sink()
+        if sink is not None:
+            found = ("!=" if outcome else "==", self.expr, 0)
+            if found not in sink:
+                sink[Guard(*found)] = None
+        return outcome
 
     __hash__ = int.__hash__
 
@@ -474,45 +480,52 @@ def _plain_int(value: int) -> int:
     return int.__int__(value)
 
 
-def _arithmetic(op: str, swapped: bool) -> Callable[[Any, Any], Any]:
-    compute = _BINARY[op]
+def _arithmetic(op: str, name: str, swapped: bool) -> Callable[[Any, Any], Any]:
+    compute, fallback = getattr(int, name), _BINARY[op]
 
     def method(self: Dim, other: Any) -> Any:
-        if isinstance(other, float):
+        value = compute(self, other)
+        if value is NotImplemented:
+            if not isinstance(other, float):
+                return value
             x: Any = self.pin()
-            return compute(other, x) if swapped else compute(x, other)  # type: ignore[arg-type]
-        if not isinstance(other, int):
-            return NotImplemented
-        a, b = (other, self) if swapped else (self, other)
-        value = compute(_plain_int(a), _plain_int(b))
-        expr = _combine(op, expression(a), expression(b))
-        return Dim(value, expr) if isinstance(expr, Expr) else value
+            return fallback(other, x) if swapped else fallback(x, other)  # type: ignore[arg-type]
+        by = other if type(other) is int else expression(other)
+        expr = _combine(op, by, self.expr) if swapped else _combine(op, self.expr, by)
+        if not isinstance(expr, Expr):
+            return value
+        made = _new(Dim, value)
+        made.expr = expr
+        return made
 
     return method
 
 
-def _comparison(op: str) -> Callable[[Any, Any], Any]:
-    compute = COMPARE[op]
+def _comparison(op: str, name: str) -> Callable[[Any, Any], Any]:
+    compute, fallback = getattr(int, name), COMPARE[op]
 
     def method(self: Dim, other: Any) -> Any:
-        if not isinstance(other, int):
-            return compute(_plain_int(self), other)
-        outcome = compute(_plain_int(self), _plain_int(other))
+        outcome = compute(self, other)
+        if outcome is NotImplemented:
+            return fallback(_plain_int(self), other)
         sink = _sink()
         if sink is not None:
-            right = expression(other)
-            if right != self.expr:
-                sink[Guard(op if outcome else _NEGATED[op], self.expr, right)] = None
+            left, right = self.expr, other if type(other) is int else expression(other)
+            if right is not left:
+                found = (op if outcome else _NEGATED[op], left, right)
+                if found not in sink:
+                    sink[Guard(*found)] = None
         return outcome
 
     return method
 
 
+_new = int.__new__
 for _op, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
-    setattr(Dim, f"__{_name}__", _arithmetic(_op, False))
-    setattr(Dim, f"__r{_name}__", _arithmetic(_op, True))
+    setattr(Dim, f"__{_name}__", _arithmetic(_op, f"__{_name}__", False))
+    setattr(Dim, f"__r{_name}__", _arithmetic(_op, f"__r{_name}__", True))
 for _op, _name in (("==", "eq"), ("!=", "ne"), ("<", "lt"), ("<=", "le"), (">", "gt"), (">=", "ge")):
-    setattr(Dim, f"__{_name}__", _comparison(_op))
+    setattr(Dim, f"__{_name}__", _comparison(_op, f"__{_name}__"))
 
 
 def expression(value: int | Expr) -> Expr | int:

@@ -30,7 +30,7 @@ class Recorder:
         self.training = training
         self.cpu = cpu
         self.torch = torch
-        self._forward = reading.forward if remember else reading.forward.__wrapped__
+        self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
         self._sequence = count()
         self.keeping = Keeping()
 
