@@ -283,7 +283,7 @@ def _candidates(steps: Sequence[Event]) -> tuple[list[tuple[int, Opaque | None]]
     signs: list[int] = []
     rising = False
     for number, step in enumerate(steps):
-        size = step.storage.nbytes
+        size: int | Expr = step.storage.nbytes
         grows = GREATER(step.delta, 0)
         if isinstance(size, Dim):
             size = size.expr

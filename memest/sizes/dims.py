@@ -399,6 +399,11 @@ def recording(guards: dict[Guard, None] | None) -> Iterator[None]:
         _SINK.reset(before)
 
 
+def is_recording() -> bool:
+    """True where somebody listens."""
+    return _sink() is not None
+
+
 def record(left: Expr, value: int) -> None:
     """Record that ``left`` equals ``value``, where somebody listens."""
     sink = _sink()
