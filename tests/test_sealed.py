@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from memest.errors import MemestError
+from memest.libraries.onednn import matmul
 from memest.libraries.onednn.rough import Rough
 from memest.machines.cpu import Cpu
 from memest.machines.versions import BEST_MEASURED
@@ -22,7 +23,7 @@ from memest.ops.families.convolution.geometry import Geometry
 from memest.ops.searched import InnerPeak, Size
 from memest.sizes import choices
 from memest.sizes.columns import Lanes, Split, TooLargeError, by_lanes
-from memest.sizes.remembering import Suspended
+from memest.sizes.remembering import Suspended, clear_caches
 
 CPUS = [Cpu(isa=isa, threads=threads) for isa in ("avx512", "avx2") for threads in (1, 2, 8, 64)]
 
@@ -228,3 +229,19 @@ def test_lanes_split_where_they_differ_and_never_wrap() -> None:
     big = Lanes(np.array([2**40, 2**41], dtype=np.int64), 2**41)
     with pytest.raises(TooLargeError):
         _ = big * big
+
+
+def test_blocks_of_a_product_chosen_at_once_are_those_chosen_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rnd, chosen = random.Random(5), []
+    for _ in range(250):
+        m, n, k = (rnd.choice([1, 3, 16, 49, 64, 100, 196, 512, 777, 1000, 4096, 25088, rnd.randrange(1, 3000)]) for _ in range(3))
+        product = matmul.Product(
+            m=m, n=n, k=k, batch=rnd.choice([1, 1, 8, 96]), transposed_a=rnd.random() < 0.4, transposed_b=rnd.random() < 0.4,
+            reduced=rnd.random() < 0.3, dtype=rnd.choice(["float32", "bfloat16"]),
+        )  # fmt: skip
+        chosen.append((product, Cpu(threads=rnd.choice([1, 2, 3, 8, 12, 64]))))
+    at_once = [matmul.brgemm_matmul(product, cpu) for product, cpu in chosen]
+    clear_caches()
+    monkeypatch.setattr(matmul, "_is_plain", lambda problem: False)
+    assert at_once == [matmul.brgemm_matmul(product, cpu) for product, cpu in chosen]
+    assert len({scratchpad for _, scratchpad in at_once}) > 100

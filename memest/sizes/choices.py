@@ -38,6 +38,10 @@ class Many:
         """The greatest of its numbers."""
         raise NotImplementedError
 
+    def each(self, function: Callable[..., Any], *others: Any) -> Any:
+        """A function of plain numbers, row by row: of this one's and the others'."""
+        raise NotImplementedError
+
     @staticmethod
     def first_least(keys: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """The first candidate of least key, row by row."""
@@ -94,6 +98,14 @@ def choose(condition: Any, yes: T, no: T) -> T:
 def ceiling(a: Any) -> int:
     """No less than the number."""
     return a.ceiling() if isinstance(a, Many) else a
+
+
+def each(function: Callable[..., Any], *numbers: Any) -> Any:
+    """``function(*numbers)``, which takes plain numbers alone."""
+    for n in numbers:
+        if isinstance(n, Many):
+            return n.each(lambda _, *row: function(*row), *numbers)
+    return function(*numbers)
 
 
 def best(candidates: Sequence[T], key: Callable[[T], Any]) -> T:

@@ -125,6 +125,10 @@ class Lanes(Many):
         """Rounded to single precision."""
         return Lanes(self.column.astype(np.float32).astype(np.float64), self.top)
 
+    def each(self, function: Callable[..., Any], *others: Any) -> Any:
+        """A function of plain numbers, lane by lane."""
+        return self._each(function, *others)
+
     def bit_length(self) -> Any:
         """Of whole numbers."""
         return self._each(int.bit_length)
