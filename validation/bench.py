@@ -47,7 +47,7 @@ class Claim:
 def bench(quick: bool) -> int:
     """Print all tables; 1 when a claim fails, else 0."""
     print(f"ResNet-50, one training step ({OPTIMIZER}, {LOSS}), batch {BATCH}, {'x'.join(map(str, IMAGE))}, torch CPU\n")
-    claims = [*_side_by_side(quick), *_sweeps(), *_cold_command(), *_linear(), *_independent_of_shape()]
+    claims = [*_side_by_side(quick), *_batches(), *_sweeps(), *_cold_command(), *_linear(), *_independent_of_shape()]
     print()
     _print_table(("claim", "found", "claimed", "holds"), [(c.what, c.found, c.claimed, "yes" if c.holds else "NO") for c in claims])
     return 0 if all(c.holds for c in claims) else 1
@@ -176,6 +176,24 @@ def _measured_truth(module: Any) -> int:
     from validation.protocol import inputs_for, measure_training
 
     return measure_training(module.train(), inputs_for([SHAPE]), OPTIMIZER, LOSS).peak_bytes
+
+
+# one batch after another -----------------------------------------------------------------------------------------------------
+
+
+def _batches() -> Iterator[Claim]:
+    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch_loading import build
+    from validation.bench_batches import HEAD, MOST_PLAYS, MOST_SECONDS, measured
+
+    print()
+    lines = list(measured(build, from_torch, _cpu()))
+    _print_table(HEAD, [row for row, _, _ in lines])
+    for (what, *_), plays, seconds in lines:
+        yield Claim(f"{what}: compiling, in plays of the step", f"{plays:.1f}", f"at most {MOST_PLAYS}", plays <= MOST_PLAYS)
+        yield Claim(
+            f"{what}: a batch never asked before", f"{1000 * seconds:.3f} ms", f"at most {1000 * MOST_SECONDS} ms", seconds <= MOST_SECONDS
+        )
 
 
 # sweeps ----------------------------------------------------------------------------------------------------------------------
