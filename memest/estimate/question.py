@@ -83,6 +83,18 @@ class Question:
 
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
+        if self.levers:
+            return self._job(graph)
+        machine = self.machine or Cpu.detect()
+        played, recipe = graph.memo.find("jobs", (self, machine), MOST_JOBS, lambda: self._plain_job(graph))
+        return Job(played or graph, recipe)
+
+    def _plain_job(self, graph: Graph) -> tuple[Graph | None, Recipe]:
+        """What is remembered of a job on its graph: None where the graph itself is played."""
+        played, recipe, _ = self._job(graph)
+        return None if played is graph else played, recipe
+
+    def _job(self, graph: Graph) -> Job:
         names = resolved(self)
         reason = dict(graph.refused).get(self.mode)
         if reason is not None:
@@ -167,6 +179,8 @@ class Job(NamedTuple):
 
 NAMES = tuple(f.name for f in fields(Question))
 KEYWORDS = (*NAMES, "device")
+PLAIN = frozenset({str, bool, type(None), Cpu})
+MOST_JOBS = 32  # of a graph
 
 
 def apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -178,6 +192,18 @@ def apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
     """The question behind the keywords of ``who`` (:class:`Settings`), each checked for its kind. UsageError names what cannot be.
     An optimizer given as an object is held against the ``graph`` it is to train."""
+    if all([type(value) in PLAIN for value in given.values()]) and "cpu" not in given:
+        return _in_words(who, tuple(given.items()), tuple(map(type, given.values())))
+    return _question(graph, given, who)
+
+
+@kept(512)
+def _in_words(who: str, given: tuple[tuple[str, Any], ...], kinds: tuple[type, ...]) -> Question:
+    """The question of keywords in plain words (True and 1 are equal keys, and not equal here)."""
+    return _question(None, dict(given), who)
+
+
+def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
     found = dict(given)
     for name in found:
         if name not in KEYWORDS and name != "cpu":

@@ -201,7 +201,7 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
     if op in ("+", "-"):
-        return _from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
+        return from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
     if op == "*":
         return product((a, b))
     if op in ("//", "%") and isinstance(b, int):
@@ -238,7 +238,8 @@ def _added(a: Linear, b: Linear, factor: int) -> Linear:
     return terms, a[1] + factor * b[1]
 
 
-def _from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+def from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+    """The sum of the terms, each so many times, and the constant."""
     result: Expr | int = 0
     for atom, coefficient in sorted(terms.items(), key=lambda term: term[1] < 0):
         size = abs(coefficient)
@@ -291,7 +292,7 @@ def _remainder(a: Expr | int, b: Expr) -> Expr | int:
     terms, constant = linear(a)
     if b not in terms:
         return Expr("%", (a, b))
-    return _combine("%", _from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
+    return _combine("%", from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
 
 
 def every_factor(e: Expr | int) -> list[Expr | int]:
@@ -312,9 +313,9 @@ def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
     rest = {atom: c for atom, c in terms.items() if c % b}
     outside, inside = divmod(constant, b)
     if op == "%":
-        remainder = _from_linear(rest, inside)
+        remainder = from_linear(rest, inside)
         return remainder % b if isinstance(remainder, int) else Expr("%", (remainder, b))
-    return _from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
+    return from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
 
 
 def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
@@ -326,7 +327,7 @@ def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
         if coefficient == 1 and atom.op == "//" and isinstance(atom.args[1], int) and atom.args[1] > 0:
             c = atom.args[1]
             return _divided("//", _combine("+", atom.args[0], constant * c), b * c)
-    return Expr("//", (_from_linear(terms, constant), b))
+    return Expr("//", (from_linear(terms, constant), b))
 
 
 class Opaque(Expr):
@@ -402,6 +403,11 @@ class recording:  # noqa: N801
         _SINK.reset(self._before)
 
 
+def is_recording() -> bool:
+    """True where somebody listens."""
+    return _sink() is not None
+
+
 def record(left: Expr, value: int) -> None:
     """Record that ``left`` equals ``value``, where somebody listens."""
     sink = _sink()
@@ -468,7 +474,13 @@ class Dim(int):
         return self // other, self % other
 
     def __bool__(self) -> bool:
-        return bool(self != 0)
+        outcome = int.__bool__(self)
+        sink = _sink()
+        if sink is not None:
+            found = ("!=" if outcome else "==", self.expr, 0)
+            if found not in sink:
+                sink[Guard(*found)] = None
+        return outcome
 
     __hash__ = int.__hash__
 
@@ -477,43 +489,52 @@ def _plain_int(value: int) -> int:
     return int.__int__(value)
 
 
-def _arithmetic(op: str, compute: Callable[[int, int], int], swapped: bool) -> Callable[[Any, Any], Any]:
+def _arithmetic(op: str, name: str, swapped: bool) -> Callable[[Any, Any], Any]:
+    compute, fallback = getattr(int, name), _BINARY[op]
+
     def method(self: Dim, other: Any) -> Any:
-        if not isinstance(other, int):
-            if isinstance(other, float):
-                x: Any = self.pin()
-                return _BINARY[op](other, x) if swapped else _BINARY[op](x, other)  # type: ignore[arg-type]
-            return NotImplemented
-        theirs = other if type(other) is int else expression(other)
-        if swapped:
-            value, expr = compute(other, self), _combine(op, theirs, self.expr)
-        else:
-            value, expr = compute(self, other), _combine(op, self.expr, theirs)
-        return Dim(value, expr) if isinstance(expr, Expr) else value
+        value = compute(self, other)
+        if value is NotImplemented:
+            if not isinstance(other, float):
+                return value
+            x: Any = self.pin()
+            return fallback(other, x) if swapped else fallback(x, other)  # type: ignore[arg-type]
+        by = other if type(other) is int else expression(other)
+        expr = _combine(op, by, self.expr) if swapped else _combine(op, self.expr, by)
+        if not isinstance(expr, Expr):
+            return value
+        made = _new(Dim, value)
+        made.expr = expr
+        return made
 
     return method
 
 
-def _comparison(op: str, compute: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
+def _comparison(op: str, name: str) -> Callable[[Any, Any], Any]:
+    compute, fallback = getattr(int, name), COMPARE[op]
+
     def method(self: Dim, other: Any) -> Any:
-        if not isinstance(other, int):
-            return COMPARE[op](_plain_int(self), other)
         outcome = compute(self, other)
+        if outcome is NotImplemented:
+            return fallback(_plain_int(self), other)
         sink = _sink()
         if sink is not None:
-            right = expression(other)
-            if right != self.expr:
-                sink[Guard(op if outcome else _NEGATED[op], self.expr, right)] = None
+            left, right = self.expr, other if type(other) is int else expression(other)
+            if right is not left:
+                found = (op if outcome else _NEGATED[op], left, right)
+                if found not in sink:
+                    sink[Guard(*found)] = None
         return outcome
 
     return method
 
 
+_new = int.__new__
 for _op, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
-    setattr(Dim, f"__{_name}__", _arithmetic(_op, getattr(int, f"__{_name}__"), False))
-    setattr(Dim, f"__r{_name}__", _arithmetic(_op, getattr(int, f"__{_name}__"), True))
+    setattr(Dim, f"__{_name}__", _arithmetic(_op, f"__{_name}__", False))
+    setattr(Dim, f"__r{_name}__", _arithmetic(_op, f"__r{_name}__", True))
 for _op, _name in (("==", "eq"), ("!=", "ne"), ("<", "lt"), ("<=", "le"), (">", "gt"), (">=", "ge")):
-    setattr(Dim, f"__{_name}__", _comparison(_op, getattr(int, f"__{_name}__")))
+    setattr(Dim, f"__{_name}__", _comparison(_op, f"__{_name}__"))
 
 
 def expression(value: int | Expr) -> Expr | int:
@@ -539,9 +560,15 @@ def factors(e: Expr) -> list[Expr]:
     return [f for a in e.args if isinstance(a, Expr) for f in factors(a)]
 
 
-def substituted(e: Any, values: Mapping[str, Expr | int]) -> Any:
-    """``e`` with symbols replaced, simplified anew; nested tuples are gone through."""
-    return _substituted(e, values, {})
+def resolved(values: tuple[Any, ...], sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """``values`` (nested tuples too) as numbers; what their expressions share is computed once."""
+    found: tuple[Any, ...] = _evaluated(values, sizes, {})
+    return found
+
+
+def substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any] | None = None) -> Any:
+    """``e`` with symbols replaced, simplified anew; nested tuples are gone through. ``done`` collects what the parts became."""
+    return _substituted(e, values, {} if done is None else done)
 
 
 def _substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any]) -> Any:

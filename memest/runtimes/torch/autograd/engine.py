@@ -28,7 +28,7 @@ class Machine(Recorder):
 
     def __init__(self, ledger: Ledger, training: bool, target: Target, *, remember: bool = True) -> None:
         super().__init__(ledger, training, target, remember=remember)
-        self._backward = reading.backward if remember else reading.backward.__wrapped__
+        self._backward = reading.backward if remember else reading.for_symbols(reading.backward)
         self._order = count()
         self.gradients: dict[str, Value] = {}
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
