@@ -13,7 +13,7 @@ from memest.memory.line import NEIGHBOURS, SOON
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph
 from memest.runtimes.compiling import compile_program
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 from memest.sizes.remembering import clear_caches
 from memest.sources.builder import Builder
 
@@ -38,7 +38,7 @@ def network(kind: str) -> Graph:
 
 
 def at(graph: Graph, n: int, h: int, w: int, options: dict[str, Any]) -> Estimate:
-    return estimate(graph, input_shape=(n, 3, h, w), cpu=CPU, **options)
+    return estimate(graph, input_shape=(n, 3, h, w), machine=CPU, **options)
 
 
 def program_of(e: Estimate) -> LiveSets:
@@ -88,8 +88,8 @@ def test_sizes_beyond_int64_are_counted_exactly() -> None:
 def test_what_was_asked_in_plain_words_is_forgotten_with_the_rest() -> None:
     graph = network("deep")
     before = [at(graph, n, 32, 32, {"optimizer": "adam"}).peak_bytes for n in range(2, 20)]
-    assert graph.memo.shelf("prepared", 1)
+    assert graph.memo.shelf("jobs", 1)
     clear_caches()
-    assert not graph.memo.shelf("prepared", 1)
+    assert not graph.memo.shelf("jobs", 1)
     assert [at(graph, n, 32, 32, {"optimizer": "adam"}).peak_bytes for n in range(2, 20)] == before
     assert [at(graph, n, 32, 32, {"optimizer": "sgd"}).peak_bytes for n in range(2, 20)] != before
