@@ -153,7 +153,13 @@ class Line:
 
 NETWORKS = {title: Probe("network", name) for title, name in TORCHVISION.items()}
 NEW_BATCHES = tuple(
-    Line(what=f"estimate at a new batch, graph compiled, {title}", source=probe, name="new batch", shown=milliseconds, most=1e-4)
+    Line(
+        what=f"estimate at the next new batch (mean), graph compiled, {title}",
+        source=probe,
+        name="new batch",
+        shown=milliseconds,
+        most=1e-4,
+    )
     for title, probe in NETWORKS.items()
 )
 _PYTHON, _IMPORT = Command(("-c", "pass"), times=5), Command(("-c", "import memest"), times=5)
@@ -165,10 +171,17 @@ _COMMANDS = {
 }
 
 
-def _from_torch(title: str, probe: Probe) -> Line:
-    what = f"from_torch / one meta forward, {title}"
+STREWN_BATCHES = tuple(
+    Line(what=f"the same at batches at random, {title}", source=probe, name="strewn batch", shown=milliseconds, most=1e-4)
+    for title, probe in NETWORKS.items()
+)
+
+
+def _from_torch(title: str, probe: Probe) -> Iterator[Line]:
     floor = (probe, "meta forward")
-    return Line(what=what, source=probe, name="from_torch", shown=milliseconds, floor=floor, shared=True, most=1.5, in_floors=True)
+    for name, what in (("from_torch", "from_torch, nothing remembered"), ("from_torch again", "from_torch, once more")):
+        what = f"{what} / one meta forward, {title}"
+        yield Line(what=what, source=probe, name=name, shown=milliseconds, floor=floor, shared=True, most=1.5, in_floors=True)
 
 
 def _compiling(title: str, probe: Probe) -> Line:
@@ -198,9 +211,10 @@ def _cold(command: str, most: float, times: int) -> Line:
 
 
 LINES: tuple[Line, ...] = (
-    *(_from_torch(*network) for network in NETWORKS.items()),
+    *(line for network in NETWORKS.items() for line in _from_torch(*network)),
     *(_compiling(*network) for network in NETWORKS.items()),
     *NEW_BATCHES,
+    *STREWN_BATCHES,
     *(line for grid in GRIDS for line in _sweeps(grid)),
     *_memory("crops of every size"),
     Line(what="cold: python -c pass", source=_PYTHON, name="seconds", shown=in_seconds),
