@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 from typing import Any
 
@@ -83,6 +85,15 @@ def test_sizes_beyond_int64_are_counted_exactly() -> None:
     for n in (*range(2**59, 2**59 + 8), 2**80, 2**80 + 1):
         sizes = {"N": n, "H": 32, "W": 32}
         assert program.at(sizes) == program._at(sizes)
+
+
+def test_a_step_asked_before_is_copied_without_what_was_found_out_about_it() -> None:
+    program = program_of(at(network("cut"), 4, 33, 29, {"optimizer": "adam"}))
+    sizes = [{"N": n, "H": h, "W": w} for h, w in ((33, 29), (37, 45)) for n in range(1, 12)]
+    found = [program.at(s) for s in sizes]
+    for copied in (pickle.loads(pickle.dumps(program)), copy.deepcopy(program)):
+        assert [copied.at(s) for s in sizes] == found
+    assert program.conditions.others
 
 
 def test_what_was_asked_in_plain_words_is_forgotten_with_the_rest() -> None:

@@ -15,14 +15,14 @@ from typing import Any
 from memest.errors import GraphError
 from memest.sizes.dims import COMPARE, Expr, Guard, Opaque, every_factor, linear, product, resolved, substituted, symbol, symbols_of
 from memest.sizes.functions import compile_sizes
-from memest.sizes.remembering import Later, Shelf
+from memest.sizes.remembering import Later, Restated, Shelf
 
 MOST_OUTCOMES = 256  # of the comparisons of some sizes, by their values
 SOON = 2  # times that comparisons are evaluated before a function is made of them
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
+class Conditions(Restated):
     """Where a compiled step holds: every symbol is at least ``least`` and at most ``most`` (where given) and a multiple of
     ``multiple``, and ``others`` are true."""
 
