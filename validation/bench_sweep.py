@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from memest.estimate.estimate import estimate
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph
-from memest.planning.sweep import sweep
+from memest.planning.sweep import sweep, sweeps
 from memest.planning.swept import Sweep
 
-A_SECOND = 1_000_000
+A_SECOND = 1_000_000  # of a sweep that compiles its step first
+A_SECOND_IN_PARTS = 10_000_000  # of one so large that this hardly counts
 SWEPT, ALONE, TRACKED = 3, 400, 3
+AT_ONCE = 4_000_000
+LARGE = {"batch": range(1, 1025), "H": range(161, 289), "W": range(161, 289)}
 GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
     "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
@@ -22,10 +25,19 @@ GRIDS: dict[str, dict[str, Any]] = {
 Row = tuple[str, str, str, str]
 
 
-def measured(build: Callable[[], Graph], optimizer: str, loss: str, cpu: Cpu, track: Callable[[], Any]) -> Iterator[tuple[Row, float, int]]:
-    """(a line of the table, configurations a CPU second, how many of a sample differ from estimates made alone), each grid in turn,
-    swept some times, each time of a graph never asked before; the last lines are estimates one by one and ``track``, MemTracker on one
-    configuration (negative counts: no claim)."""
+class Line(NamedTuple):
+    """A line of the table: its cells, configurations a CPU second, how many there should be (0: no claim), and how many of a sample
+    differ from estimates made alone."""
+
+    row: Row
+    rate: float
+    least: int = 0
+    differing: int = 0
+
+
+def measured(build: Callable[[], Graph], optimizer: str, loss: str, cpu: Cpu, track: Callable[[], Any]) -> Iterator[Line]:
+    """Each grid in turn, swept some times, each time of a graph never asked before; a large one in parts; estimates one by one, and
+    ``track``, MemTracker on one configuration."""
     found: dict[str, Sweep] = {}
     graph = build()
     for name, axes in GRIDS.items():
@@ -36,18 +48,26 @@ def measured(build: Callable[[], Graph], optimizer: str, loss: str, cpu: Cpu, tr
             found[name] = sweep(graph, optimizer=optimizer, loss=loss, cpu=cpu, **axes)
             seconds += time.process_time() - start
         points = SWEPT * found[name].points
-        yield _row(f"sweep, {name}", points, seconds), points / seconds, _differing(graph, found[name], optimizer, loss, cpu)
+        differing = _differing(graph, found[name], optimizer, loss, cpu)
+        yield Line(_row(f"sweep, {name}", points, seconds), points / seconds, A_SECOND, differing)
+    graph = build()
+    start, points = time.process_time(), 0
+    for part in sweeps(graph, optimizer=optimizer, loss=loss, cpu=cpu, at_once=AT_ONCE, **LARGE):
+        points += part.points
+    seconds = time.process_time() - start
+    differing = _differing(graph, part, optimizer, loss, cpu)
+    yield Line(_row("sweep, crops in large batches", points, seconds), points / seconds, A_SECOND_IN_PARTS, differing)
     rows = random.Random(0).sample(list(found["multiples of 32"].rows()), ALONE)
     start = time.process_time()
     for row in rows:
         _alone(graph, row, optimizer, loss, cpu)
     seconds = time.process_time() - start
-    yield _row("estimates one by one", ALONE, seconds), ALONE / seconds, -1
+    yield Line(_row("estimates one by one", ALONE, seconds), ALONE / seconds)
     start = time.process_time()
     for _ in range(TRACKED):
         track()
     seconds = time.process_time() - start
-    yield _row("torch MemTracker, from three runs", TRACKED, seconds), TRACKED / seconds, -1
+    yield Line(_row("torch MemTracker, from three runs", TRACKED, seconds), TRACKED / seconds)
 
 
 def _row(what: str, points: int, seconds: float) -> Row:
@@ -64,5 +84,6 @@ def _alone(graph: Graph, row: dict[str, Any], optimizer: str, loss: str, cpu: Cp
 def _differing(graph: Graph, found: Sweep, optimizer: str, loss: str, cpu: Cpu) -> int:
     rng = random.Random(1)
     places = [rng.randrange(found.points) for _ in range(50)]
-    rows = [{name: int(column[i]) for name, column in found.items()} for i in places]
+    columns = dict(found)
+    rows = [{name: int(column[i]) for name, column in columns.items()} for i in places]
     return sum(_alone(graph, row, optimizer, loss, cpu) != row["peak_bytes"] for row in rows)
