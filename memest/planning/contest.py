@@ -31,7 +31,7 @@ BLOCK = 1 << 15  # configurations computed together: they stay in the cache
 WORTH = 1 << 21  # moments times configurations of a block from which on halving it may pay
 ALONE = 1 << 18  # multiplications of a product that a BLAS leaves to the calling thread (OpenBLAS interface/gemm.c)
 ALIKE = 1.01  # times as many elements, up to which rows are not told apart
-LANES = 1 << 16  # problems a kernel is asked together: what it computes with on the way is many times as much
+LANES = 1 << 17  # problems a kernel is asked together: what it computes with on the way is many times as much
 MANY_ALIKE = 8  # configurations a problem, from which on asking for a few more problems costs less than telling them apart
 DENSE = 1 << 16  # keys below it (and below 8 times their number) are told apart by a table, not by sorting
 

@@ -26,7 +26,7 @@ from memest.sizes.units import format_bytes
 
 Column = NDArray[Any]
 PART = 1 << 22  # points computed at once
-WORKING = 256 * 1024**2  # bytes: what computing a part takes at most, beside the columns
+WORKING = 320 * 1024**2  # bytes: what computing a part takes at most, beside the columns
 A_POINT = 16  # bytes in the columns of the result; a row's number is kept with it where others are left out
 A_NUMBER = 8
 
