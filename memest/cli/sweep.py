@@ -41,7 +41,7 @@ def run(
     skip: Annotated[bool, typer.Option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     memory: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
+        typer.Option("--memory", metavar="SIZE", help="What a sweep shown as text may take, such as 8GiB (default: what is available)."),
     ] = None,
     threads: o.Threads = None,
     isa: o.IsaOption = None,
