@@ -36,7 +36,7 @@ def run(
     skip: Annotated[bool, option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     memory: Annotated[
         Optional[str],  # noqa: UP045
-        option("--memory", metavar="SIZE", help="What the sweep itself may take, such as 8GiB (default: what is available)."),
+        option("--memory", metavar="SIZE", help="What a sweep shown as text may take, such as 8GiB (default: what is available)."),
     ] = None,
     form: Annotated[
         Optional[SweepFormat],  # noqa: UP045

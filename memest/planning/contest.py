@@ -31,6 +31,7 @@ BLOCK = 1 << 15  # configurations computed together: they stay in the cache
 WORTH = 1 << 21  # moments times configurations of a block from which on halving it may pay
 ALONE = 1 << 18  # multiplications of a product that a BLAS leaves to the calling thread (OpenBLAS interface/gemm.c)
 ALIKE = 1.01  # times as many elements, up to which rows are not told apart
+LANES = 1 << 17  # problems a kernel is asked together: what it computes with on the way is many times as much
 MANY_ALIKE = 8  # configurations a problem, from which on asking for a few more problems costs less than telling them apart
 DENSE = 1 << 16  # keys below it (and below 8 times their number) are told apart by a table, not by sorting
 
@@ -379,16 +380,34 @@ class _Problems:
         """Bytes held in a block."""
         return self.held[self._of(1, block.right)].take(self._of(0, block.left), axis=1)
 
-    def _sizes(self, v: Column, u: Column) -> dict[str, Column]:
+    def _sizes(self, pairs: Column) -> dict[str, Column]:
+        v, u = np.divmod(pairs, self.held.shape[1])
         at_left, at_right = self._first[0][u], self._first[1][v]
         return {**{s: c[at_left] for s, c in self._left.items()}, **{s: c[at_right] for s, c in self._right.items()}}
 
     def ask(self, end: End | None) -> bool:
         """Ask for all that is wanted; whether the answer is rough. Nothing is wanted then."""
-        v, u = np.nonzero(self._wanted)
+        pairs, is_rough = np.flatnonzero(self._wanted), False
         self._wanted[:] = False
-        self.held[v, u], is_rough = self._ask(self._sizes(v, u), end)
+        held = self.held.reshape(-1)
+        for some in _cut(slice(0, len(pairs)), LANES):
+            held[pairs[some]], one_did = self._ask(self._sizes(pairs[some]), end)
+            is_rough = is_rough or one_did
         return is_rough
+
+    def settle(self) -> None:
+        """Exactly what is held, where it is wanted: long searches are run where the least is not the most, which was asked before."""
+        pairs = np.flatnonzero(self._wanted)
+        held = self.held.reshape(-1)
+        settled = held[pairs]
+        for some in _cut(slice(0, len(pairs)), LANES):
+            sizes, most = self._sizes(pairs[some]), settled[some]
+            least, _ = self._ask(sizes, "least")
+            searched = np.flatnonzero(least != most)
+            if len(searched):
+                most[searched], _ = self._ask({s: c[searched] for s, c in sizes.items()}, None)
+        held[:] = 0
+        held[pairs] = settled
 
     def _ask(self, sizes: Mapping[str, Column], end: End | None) -> tuple[Column, bool]:
         """What the kernel holds at each row, equal problems asked once; with an ``end``, long searches answer roughly (second: one did)."""
@@ -399,18 +418,6 @@ class _Problems:
         with Rough(end) as rough:
             held = by_lanes(lambda *at: self._inner.function.play(at), [c[first] for c in columns])  # type: ignore[attr-defined]
         return held[where], rough.asked
-
-    def settle(self) -> None:
-        """Exactly what is held, where it is wanted: long searches are run where the least is not the most, which was asked before."""
-        v, u = np.nonzero(self._wanted)
-        sizes = self._sizes(v, u)
-        held = self.held[v, u]
-        least, _ = self._ask(sizes, "least")
-        searched = np.flatnonzero(least != held)
-        if len(searched):
-            held[searched], _ = self._ask({s: c[searched] for s, c in sizes.items()}, None)
-        self.held[:] = 0
-        self.held[v, u] = held
 
 
 def product(matrix: Column, columns: Column, out: Column | None = None) -> Column:
@@ -439,7 +446,8 @@ def _alike(columns: Sequence[Column]) -> tuple[Column, Column]:
         if span == 1:
             continue
         if (int(key.max()) + 1) * span >= EXACT:
-            key = np.unique(key, return_inverse=True)[1]
+            key, column = (np.unique(c, return_inverse=True)[1] for c in (key, column))
+            least, span = 0, int(column.max()) + 1
         key = key * span + (column - least)
     if int(key.max()) >= DENSE + 8 * len(key):
         _, first, where = np.unique(key, return_index=True, return_inverse=True)
@@ -450,9 +458,10 @@ def _alike(columns: Sequence[Column]) -> tuple[Column, Column]:
 
 
 def _column(e: Any, sizes: Mapping[str, Column]) -> Column:
-    """A size at each row."""
-    count = len(next(iter(sizes.values())))
-    return np.broadcast_to(np.asarray(column_function((e,), tuple(sizes))(*sizes.values())[0]), count)
+    """A size at each row; where it divides by 0, the row does not count."""
+    with np.errstate(divide="ignore"):
+        (found,) = column_function((e,), tuple(sizes))(*sizes.values())
+    return np.broadcast_to(np.asarray(found), len(next(iter(sizes.values()))))
 
 
 def _independent(args: Sequence[Any]) -> list[int]:

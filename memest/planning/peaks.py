@@ -247,7 +247,8 @@ def _representable(live: LiveSets, part: Grid, forms: Separated) -> Column | Non
 
 def _floats(formulas: tuple[Expr, ...], part: Grid) -> tuple[Any, ...]:
     sizes = {s: c.astype(np.float64) for s, c in part.columns.items()}
-    return column_function(formulas, tuple(sizes))(*sizes.values())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return column_function(formulas, tuple(sizes))(*sizes.values())
 
 
 def _magnitude(monomial: Monomial, tops: Mapping[str, int], known: dict[Expr, int]) -> int:

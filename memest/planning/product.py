@@ -26,7 +26,7 @@ from memest.sizes.units import format_bytes
 
 Column = NDArray[Any]
 PART = 1 << 22  # points computed at once
-WORKING = 256 * 1024**2  # bytes: what computing a part takes at most, beside the columns
+WORKING = 320 * 1024**2  # bytes: what computing a part takes at most, beside the columns
 A_POINT = 16  # bytes in the columns of the result; a row's number is kept with it where others are left out
 A_NUMBER = 8
 
@@ -81,15 +81,13 @@ class Product:
             raise refusal from None
 
     def _joined(self) -> _Part:
-        """All parts as one."""
-        resident = peak = np.empty(0)
+        """All parts as one; room for several is taken before the first."""
+        if self.points <= PART:
+            return next(self._parts())
+        resident, peak = np.empty((2, self.points), dtype=np.int64)
         rows: list[Column] = []
         done = 0
         for part in self._parts():
-            if part.count == self.points:
-                return part
-            if not part.start:
-                resident, peak = (np.empty(self.points, c.dtype) for c in (part.resident, part.peak))
             if part.peak.dtype != peak.dtype and peak.dtype != object:
                 resident, peak = resident.astype(object), peak.astype(object)
             resident[done : done + len(part.peak)], peak[done : done + len(part.peak)] = part.resident, part.peak

@@ -47,7 +47,7 @@ def sweep(
 
     ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``. ``memory``
     is what the sweep itself may take, in bytes or as text such as ``8GiB``; what is available when left out. It takes 16 bytes a point
-    (24 where some are skipped), and up to 64 more while no more than 4 million of them are computed.
+    (24 where some are skipped), and up to 80 more while no more than 4 million of them are computed.
     Raises UsageError for an empty axis, an unknown or missing size, and, before anything is computed, where memory is not enough:
     :func:`sweeps` goes through any number of points.
     """
