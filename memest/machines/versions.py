@@ -31,6 +31,10 @@ class Measured:
 
 
 MODELLED: dict[Version, Measured] = {  # ascending
+    (2, 9): Measured(release="2.9.1", how="laws and random networks"),
+    (2, 10): Measured(release="2.10.0", how="laws and random networks"),
+    (2, 11): Measured(release="2.11.0", how="laws and random networks"),
+    (2, 12): Measured(release="2.12.1", how="laws and random networks"),
     (2, 13): Measured(release="2.13.0", how="stored cases, laws and random networks"),
     (2, 14): Measured(release="2.14.1", how="laws and random networks"),
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from memest.machines.versions import Version
 from memest.network.tensor import Shape, Spec
 from memest.ops.operator import Attribute, Example, canonical_attributes
 
@@ -31,6 +32,7 @@ class Caller(Protocol):
     """What a composite may do."""
 
     training: bool
+    torch: Version
 
     @property
     def grad_mode(self) -> bool:
