@@ -16,7 +16,7 @@ from memest.levers.checkpoints.survey import survey
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph, Segment
 from memest.planning.checkpoints import plan_checkpoints
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 from memest.sources.builder import Builder
 
 CPU = Cpu()

@@ -18,7 +18,7 @@ from memest.network.graph import Graph, Segment
 from memest.ops.operator import Example
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.runtimes.compiling import programs_of
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 from memest.sources import models
 from memest.sources.builder import Builder
 

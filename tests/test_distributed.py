@@ -16,7 +16,7 @@ from memest.levers.table import settings
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph, Parameter
 from memest.network.tensor import Spec, numel
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 from memest.runtimes.torch.step.parallel.collectives import buckets
 from memest.runtimes.torch.step.parallel.groups import ROOT, find_groups, find_runs
 from memest.runtimes.torch.step.parallel.replicas import partition

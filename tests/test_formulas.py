@@ -21,7 +21,7 @@ from memest.errors import MemestError, UsageError
 from memest.estimate.estimate import Estimate, read_peak
 from memest.estimate.formulas.formula import Formula
 from memest.machines.cpu import Cpu
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 from memest.sources.models import MODELS
 
 CPU = Cpu(threads=2)

@@ -16,10 +16,11 @@ import pytest
 
 from memest.errors import GraphError, UnknownNameError
 from memest.machines.cpu import Cpu
+from memest.machines.target import Target
 from memest.machines.versions import installed, nearest
 from memest.network.dtypes import FLOATING
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
-from memest.ops import reading as evaluate
+from memest.ops import reading
 from memest.ops.composite import Composite
 from memest.ops.operator import REQUIRED, Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
@@ -118,7 +119,7 @@ def specs_of(example: Example, size: Any = lambda n: n) -> list[Any]:
 def read(row: Row, example: Example, specs: list[Any], cpu: Cpu | None = None) -> Reading:
     """One call of ``row`` on metadata; floats want a gradient where the example does not freeze them."""
     ledger = Ledger()
-    machine = Machine(ledger, True, cpu or Cpu(), VERSION, remember=False)
+    machine = Machine(ledger, True, Target(version=VERSION, machine=cpu or Cpu()), remember=False)
     inputs: list[Value] = []
 
     def value(s: Spec, position: int) -> Value:
@@ -140,8 +141,8 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     flat = [(s, i) for i, group in enumerate(specs) if group is not None for s in (group if isinstance(group, list) else [group])]
     needs = tuple(s.dtype in FLOATING and i not in example.frozen for s, i in flat)
     attributes = tuple(row.canonical(example.attributes).items())
-    kinds = evaluate.kinds_of(attributes)
-    forward = evaluate.forward.__wrapped__(row.name, arguments, attributes, needs, True, Cpu(), VERSION, kinds)
+    kinds, target = reading.kinds_of(attributes), Target(version=VERSION)
+    forward = reading.forward.__wrapped__(row, arguments, attributes, needs, True, target, kinds)
     if row.backward is None or not any(needs):
         return forward, None
     saved = tuple((s.role, s.spec) for s in forward.saved)
@@ -149,7 +150,7 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     if first is None:
         return forward, None
     grads = tuple(o.spec if i == first and o is not None else None for i, o in enumerate(forward.outputs))
-    return forward, evaluate.backward.__wrapped__(row.name, saved, forward.notes, grads, attributes, needs, True, Cpu(), VERSION, kinds)
+    return forward, reading.backward.__wrapped__(row, saved, forward.notes, grads, attributes, needs, True, target, kinds)
 
 
 def sizes_in(trace: Trace) -> Iterator[int]:

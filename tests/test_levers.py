@@ -9,7 +9,7 @@ from memest.errors import UnknownNameError, UsageError
 from memest.estimate.estimate import DIRECT_PLAYS, estimate, read_peak
 from memest.levers.table import LEVERS, setting, settings
 from memest.runtimes.compiling import programs_of
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 
 EXAMPLES: dict[str, str] = {
     "freeze": "freeze:modules=encoder.0,eval=true",

@@ -13,7 +13,7 @@ import pytest
 from memest.errors import MemestError
 from memest.libraries.onednn.rough import Rough
 from memest.machines.cpu import Cpu
-from memest.machines.versions import BEST_MEASURED
+from memest.machines.target import Target
 from memest.network.tensor import Spec, channels_last_strides, contiguous_strides
 from memest.ops.families.attention import rows as attention
 from memest.ops.families.convolution import bound as convolution_bound
@@ -60,12 +60,12 @@ def problems(seed: int, count: int) -> Iterator[InnerPeak]:
         made += 1
         yield InnerPeak(
             kernel=convolution._run, bound=convolution_bound.forward, operands=(input, weight, None), attributes=(("g", tuple(g)),),
-            needs=(True, True), training=True, cpu=cpu, torch=BEST_MEASURED,
+            needs=(True, True), training=True, target=Target(machine=cpu),
         )  # fmt: skip
         yield InnerPeak(
             kernel=convolution._run_backward, bound=convolution_bound.backward, operands=(grad, input, weight),
             attributes=(("g", tuple(g)), ("mask", (rnd.random() < 0.8, True, True))), 
-            needs=(True, True, True), training=True, cpu=cpu, torch=BEST_MEASURED,
+            needs=(True, True, True), training=True, target=Target(machine=cpu),
         )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_no_attention_holds_more_than_its_bound() -> None:
         peak = InnerPeak(
             kernel=attention._flash_gradients, bound=attention._most_of_gradients,
             operands=(spec(queries), spec(queries), spec(keys), spec(keys), None), attributes=(("scaled", True),),
-            needs=(True,) * 3, training=True, cpu=cpu, torch=BEST_MEASURED,
+            needs=(True,) * 3, training=True, target=Target(machine=cpu),
         )  # fmt: skip
         batches = rnd.sample(range(1, 70), 5)
         alone = [peak.play((n,)) for n in batches]
@@ -123,7 +123,7 @@ def symbolic(peak: InnerPeak) -> InnerPeak:
     grad, input, weight = peak.operands
     return InnerPeak(
         kernel=peak.kernel, bound=peak.bound, operands=(opened(grad), opened(input), weight), attributes=peak.attributes,
-        needs=peak.needs, training=True, cpu=peak.cpu, torch=peak.torch,
+        needs=peak.needs, training=True, target=peak.target,
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from memest.network.binding import bind
 from memest.network.graph import Graph, Layer, Segment
-from memest.runtimes.torch.step import bind, operator_named
+from memest.ops.table import operator_named
 from memest.runtimes.torch.step.segments import bounds_of
 from memest.sizes.dims import resolve
 from validation.rows import call_torch

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from memest.machines.cpu import Cpu
+from memest.machines.target import Target
 from memest.machines.versions import nearest
 from memest.memory.stream import Storage
 from memest.ops.composite import Composite
@@ -61,7 +62,7 @@ class _Noting(Machine):
 def predict_packing(row: Operator | Composite, example: Example, cpu: Cpu) -> int | None:
     """Our allocations before the last tensor is saved."""
     ledger = Ledger()
-    machine = _Noting(ledger, True, cpu, nearest(torch.__version__))
+    machine = _Noting(ledger, True, Target(version=nearest(torch.__version__), machine=cpu))
 
     def value(t: torch.Tensor) -> Value:
         v = ledger.hold(Value(spec_of(t), ledger.resident(0, "input", "x")))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from memest.machines.cpu import Cpu
+from memest.machines.target import Target
 from memest.machines.versions import nearest
 from memest.network.tensor import Spec
 from memest.ops.composite import Composite
@@ -185,7 +186,7 @@ def predict(
 ) -> list[int]:
     """The predicted stream of the same two calls."""
     ledger = Ledger()
-    machine = Machine(ledger, True, cpu, nearest(torch.__version__))
+    machine = Machine(ledger, True, Target(version=nearest(torch.__version__), machine=cpu))
     caller = Caller(machine, True, autocast)
     torch_tensors = example_tensors(example)
 

@@ -34,7 +34,7 @@ def run(
     from memest.cli.output import by_suffix, write
     from memest.cli.request import open_with_inputs
     from memest.errors import UsageError
-    from memest.runtimes.torch.step import bind
+    from memest.network.binding import bind
     from memest.sources import files as schema
     from memest.sources.opening import is_torch, open_model
 

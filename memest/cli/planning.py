@@ -11,12 +11,12 @@ from memest.cli.options import Format
 from memest.cli.request import Request, bind_shapes, check_names, limits, open_with_inputs, parse_inputs, runtime_of
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.machines.entry import Hardware
+from memest.network.binding import bind
 from memest.network.graph import Graph
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
 from memest.planning.sweep import SETTINGS, Sweep, product_of
-from memest.runtimes.torch.step import bind
 from memest.sources.opening import is_torch, open_model
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
+from memest.machines.target import Target
 from memest.machines.versions import Torch, torch_of, version_for
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
+from memest.network.binding import bind
 from memest.network.conversion import converted, dtype_of, floating_dtype
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape
 from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
+from memest.runtimes.neighbours import sizes_that_run
+from memest.runtimes.table import play
 from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.optimizers import optimizer_named
-from memest.runtimes.torch.step import Recipe, bind, play, sizes_that_run
+from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, short
 from memest.sizes import asked as numbers
 from memest.sizes.conditions import Conditions, reduced
@@ -264,8 +268,8 @@ def estimate(
         input_shapes=shapes,
         device=how["device"],
         dtype=how["dtype"] or dtype_of(job.graph),
-        cpu=recipe.cpu,
-        torch=torch_of(recipe.torch, graph.torch),
+        cpu=recipe.target.cpu,
+        torch=torch_of(recipe.target.version, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,
@@ -335,8 +339,7 @@ def prepare(
         hold_output=hold_output,
         step=1 if first_step else None,
         segments=played.segments,
-        cpu=cpu or Cpu.detect(),
-        torch=version_for(torch, graph.torch),
+        target=Target(version=version_for(torch, graph.torch), machine=cpu or Cpu.detect()),
     )
     if not levers:
         return Job(played, recipe)

@@ -9,7 +9,7 @@ from memest.errors import UnknownNameError, did_you_mean
 from memest.levers.checks import flag, words
 from memest.levers.lever import REQUIRED, Lever, Option, Options
 from memest.network.graph import Graph, Layer
-from memest.runtimes.torch.step import operator_named
+from memest.ops.table import operator_named
 from memest.runtimes.torch.step.recipe import Recipe
 
 

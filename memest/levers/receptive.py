@@ -19,7 +19,7 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Graph, Layer
 from memest.network.tensor import Shape
 from memest.ops.operator import expand
-from memest.runtimes.torch.step import operator_named
+from memest.ops.table import operator_named
 
 CONVOLUTIONS = {f"conv{n}d": n for n in (1, 2, 3)}
 TRANSPOSED = {f"conv_transpose{n}d": n for n in (1, 2, 3)}

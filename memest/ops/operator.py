@@ -49,7 +49,7 @@ class Example:
     frozen: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Operator:
     """One row. ``saves`` lists every role ``forward`` may keep for backward; ``backward`` is None for what has no gradient.
     ``torch`` is the callable the oracle runs, as a dotted name. ``parameters`` maps (input shape, module attributes) to the shapes a

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.network.tensor import Spec
+from memest.ops.operator import Operator
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.sizes.remembering import kept
 
@@ -26,19 +26,15 @@ def kinds_of(attributes: Items) -> Kinds:
 
 @kept(TRACES)
 def forward(
-    op: str,
+    row: Operator,
     arguments: Arguments,
     attributes: Items,
     needs: tuple[bool, ...],
     training: bool,
-    cpu: Cpu,
-    torch: Version,
+    target: Target,
     kinds: Kinds,
 ) -> Trace:
     """The trace of a forward call. ``needs`` is flat, one entry a tensor (absent ones have none)."""
-    from memest.ops.table import OPERATORS
-
-    row = OPERATORS[op]
     flat: list[Tensor] = []
     call: list[Any] = []
     for a in arguments:
@@ -51,7 +47,7 @@ def forward(
             group = [Tensor(s.shape, s.strides, s.dtype, len(flat) + i) for i, s in enumerate(a)]
             flat.extend(group)
             call.append(group)
-    tape = Tape(len(flat), needs if row.backward is not None else (False,) * len(flat), training, cpu, torch)
+    tape = Tape(len(flat), needs if row.backward is not None else (False,) * len(flat), training, target)
     result = row.forward(tape, *call, **dict(attributes))
     outputs = result if isinstance(result, tuple) else (result,)
     return tape.finish(flat, outputs)
@@ -59,21 +55,17 @@ def forward(
 
 @kept(TRACES)
 def backward(
-    op: str,
+    row: Operator,
     saved: tuple[tuple[str, Spec], ...],
     notes: Items,
     grads: tuple[Spec | None, ...],
     attributes: Items,
     needs: tuple[bool, ...],
     training: bool,
-    cpu: Cpu,
-    torch: Version,
+    target: Target,
     kinds: Kinds,
 ) -> Trace:
     """The trace of a node's backward: slots are the saved tensors, then the defined gradients."""
-    from memest.ops.table import OPERATORS
-
-    row = OPERATORS[op]
     assert row.backward is not None
     flat: list[Tensor] = []
     kept: dict[str, Any] = dict(notes)
@@ -87,6 +79,6 @@ def backward(
         else:
             flat.append(Tensor(g.shape, g.strides, g.dtype, len(flat)))
             incoming.append(flat[-1])
-    tape = Tape(len(flat), needs, training, cpu, torch)
+    tape = Tape(len(flat), needs, training, target)
     result = row.backward(tape, kept, incoming, **dict(attributes))
     return tape.finish(flat, tuple(g if n else None for g, n in zip(result, needs, strict=True)))

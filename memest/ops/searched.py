@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.sizes.choices import greatest
@@ -42,8 +41,7 @@ class InnerPeak:
     attributes: tuple[tuple[str, Any], ...]
     needs: tuple[bool, ...]
     training: bool
-    cpu: Cpu
-    torch: Version
+    target: Target
 
     def __call__(self, *sizes: int) -> int:
         """Bytes at these sizes."""
@@ -52,7 +50,7 @@ class InnerPeak:
     def most(self, *sizes: Any) -> tuple[Any, ...]:
         """Numbers of bytes of which it does not exceed the greatest at these sizes (ints or symbols), without playing the kernel."""
         operands, attributes = self._filled(sizes)
-        most: tuple[Any, ...] = self.bound(self.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
+        most: tuple[Any, ...] = self.bound(self.target.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
         return most
 
     def play(self, sizes: Sequence[Any]) -> Any:
@@ -72,7 +70,7 @@ class InnerPeak:
         """The call at these sizes, event by event."""
         operands, attributes = self._filled(sizes)
         tensors = _on_tape(operands)
-        tape = Tape(len(tensors), self.needs, self.training, self.cpu, self.torch)
+        tape = Tape(len(tensors), self.needs, self.training, self.target)
         result = self.kernel(tape, *tensors, **attributes)
         return tape.finish(tensors, result if isinstance(result, list) else [result])
 
@@ -103,12 +101,11 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
         attributes=_emptied(given, sizes),
         needs=k.needs,
         training=k.training,
-        cpu=k.cpu,
-        torch=k.torch,
+        target=k.target,
     )
     k.free(k.scratch(Dim(peak(*sizes.values()), Opaque(name, peak, tuple(sizes)))))
     with recording(None):
-        tape, tensors = Tape(len(operands), k.needs, k.training, k.cpu, k.torch), _on_tape(specs)
+        tape, tensors = Tape(len(operands), k.needs, k.training, k.target), _on_tape(specs)
         result = kernel(tape, *tensors, **attributes)
         storages: dict[int, int] = {}
         for slot, nbytes, _ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memest.errors import UnknownNameError, did_you_mean
 from memest.ops.composite import Composite
 from memest.ops.families import (
     activation,
@@ -83,3 +84,11 @@ def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:
 
 
 OPERATORS, COMPOSITES = _collect()
+
+
+def operator_named(op: str) -> Operator | Composite:
+    """The row or composite called ``op``."""
+    entry = OPERATORS.get(op) or COMPOSITES.get(op)
+    if entry is None:
+        raise UnknownNameError(f"unknown operator {op!r}{did_you_mean(op, [*OPERATORS, *COMPOSITES])}")
+    return entry

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.network.dtypes import ITEMSIZE
 from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous
 
@@ -108,16 +107,15 @@ class Tape:
     """Records one call of a row.
 
     ``needs`` says, per tensor input, whether its gradient will be wanted (all False under ``no_grad``); ``training`` is the mode of
-    the step; ``cpu`` the processor the kernels run on, ``torch`` the version whose kernels they are.
+    the step; ``target`` says which runtime's kernels they are, of which version, and on which machine they run.
     """
 
-    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_noop", "_notes", "_saved", "cpu", "needs", "torch", "training")
+    __slots__ = ("_alive", "_events", "_n_inputs", "_next", "_noop", "_notes", "_saved", "needs", "target", "training")
 
-    def __init__(self, n_inputs: int, needs: tuple[bool, ...], training: bool, cpu: Cpu, torch: Version) -> None:
+    def __init__(self, n_inputs: int, needs: tuple[bool, ...], training: bool, target: Target) -> None:
         self.needs = needs
         self.training = training
-        self.cpu = cpu
-        self.torch = torch
+        self.target = target
         self._n_inputs = n_inputs
         self._next = n_inputs
         self._events: list[Event] = []

@@ -131,7 +131,7 @@ def fit(
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
         return estimate(graph, input_shape=shapes, **how)
 
-    search = _Search(job, groups, fixed, place, torch_of(job.recipe.torch, graph.torch), step)
+    search = _Search(job, groups, fixed, place, torch_of(job.recipe.target.version, graph.torch), step)
     found = search.front()
     if not found:
         least = search.smallest()

@@ -19,10 +19,11 @@ from memest.errors import MemestError
 from memest.estimate.estimate import Job, check_guards, read_peak
 from memest.libraries.onednn.rough import End, Rough
 from memest.memory.live_sets import EXACT, LiveSets, Summary, compile_sizes
+from memest.network.binding import bind
 from memest.network.tensor import Shape
 from memest.planning.progress import tell
 from memest.runtimes.compiling import MOST_RECIPES, compile_program
-from memest.runtimes.torch.step import bind, play
+from memest.runtimes.table import play
 from memest.sizes.columns import by_lanes
 from memest.sizes.conditions import Conditions, reduced
 from memest.sizes.dims import COMPARE, Expr, Guard, Opaque, factors, resolve, symbols_of

@@ -10,11 +10,10 @@ from memest.network.tensor import numel
 from memest.ops.composite import Composite
 from memest.ops.modules import MODULES
 from memest.ops.operator import REQUIRED, Attribute, Operator
-from memest.ops.table import FAMILIES
+from memest.ops.table import FAMILIES, operator_named
 from memest.planning.progress import tell
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import listing_report
-from memest.runtimes.torch.step import operator_named
 
 OPERATOR_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("operator", "name"),

@@ -9,7 +9,8 @@ from typing import Any
 from memest.memory.live_sets import LiveSets, live_sets
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
-from memest.runtimes.torch.step import Recipe, play
+from memest.runtimes.table import play
+from memest.runtimes.torch.step import Recipe
 from memest.sizes.conditions import reduced
 from memest.sizes.dims import Dim, Expr, Guard, expression, recording, symbol
 

@@ -18,15 +18,15 @@ from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, MemestError, ShapeError, did_you_mean, unforeseen
-from memest.machines.cpu import Cpu
-from memest.machines.versions import BEST_MEASURED
+from memest.machines.target import Target
 from memest.network.graph import Graph, Input, Layer, Parameter, attribute_items, default_drops
 from memest.network.tensor import Shape, Spec, spec
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
+from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
-from memest.runtimes.torch.step import Caller, operator_named
+from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Expr, expression, parse
 
 EXAMPLE_SIZES = {"N": 2}
@@ -62,7 +62,7 @@ class Builder:
         self._registers = False
         self._grad = True
         self._checkpoint: str | None = None
-        self._machine = Machine(Ledger(), True, Cpu(), BEST_MEASURED, remember=False)
+        self._machine = Machine(Ledger(), True, Target(), remember=False)
         self._caller = Caller(self._machine, False)
 
     def input(self, name: str, shape: Sequence[int | str | Expr], dtype: str = "float32", layout: str = "contiguous") -> Node:

@@ -99,7 +99,7 @@ def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, err
     shape = _shape_of(example)
     if len(shape) < 3 or _UNEQUAL.search(error) is None:
         return None
-    from memest.runtimes.torch.step import MULTIPLES
+    from memest.runtimes.neighbours import MULTIPLES
 
     for m in MULTIPLES:
         larger = (*shape[:2], *(-(-n // m) * m for n in shape[2:]))

@@ -15,7 +15,8 @@ from memest.levers.checkpoints.search import Cut, Model, Segments, cuts_of
 from memest.levers.checkpoints.survey import Survey, survey
 from memest.network.graph import Graph, Segment
 from memest.network.tensor import Shape
-from memest.runtimes.torch.step import Recipe, play
+from memest.runtimes.table import play
+from memest.runtimes.torch.step import Recipe
 from memest.runtimes.torch.step.parallel import Shard
 
 RUNGS = 12  # limits between the least and the plain peak that the search is asked for, closer together near the least

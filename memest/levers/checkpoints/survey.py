@@ -11,12 +11,13 @@ from functools import cached_property
 from itertools import accumulate
 
 from memest.levers.checkpoints.flops import flops
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
+from memest.ops.operator import Operator
 from memest.ops.tape import Trace
+from memest.runtimes.runtime import AS_DESCRIBED
 from memest.runtimes.torch.autograd import Items, Machine, Node, kernel_ran, last_save
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.playing import finish, hooks_of
@@ -102,8 +103,8 @@ def _bits(mask: int) -> list[int]:
 class _Counter(Machine):
     """A machine that counts operations, and what nodes keep."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
-        super().__init__(ledger, training, cpu, torch, remember=remember)
+    def __init__(self, ledger: Ledger, training: bool, target: Target, *, remember: bool = True) -> None:
+        super().__init__(ledger, training, target, remember=remember)
         self.operations = 0
         self.kept: list[Storage] = []
         self.until_saved: int | None = None
@@ -113,15 +114,13 @@ class _Counter(Machine):
         """Another layer begins."""
         self.operations, self.kept, self.until_saved = 0, [], None
 
-    def call(
-        self, op: str, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool, differentiable: bool
-    ) -> list[Value | None]:
+    def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """The call, counted."""
         inputs = [v.shape for a in arguments if a is not None for v in (a if isinstance(a, list) else [a])]
         self._saves_last = False
-        outputs = super().call(op, arguments, attributes, grad, differentiable)
+        outputs = super().call(row, arguments, attributes, grad)
         made = [v.shape for v in outputs if v is not None and v.base is None]
-        self.operations += flops(op, inputs, made, dict(attributes))
+        self.operations += flops(row.name, inputs, made, dict(attributes))
         if self._saves_last:
             self.until_saved = self.operations
         return outputs
@@ -153,7 +152,7 @@ class _Surveyor(Run):
     machine: _Counter
 
     def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> None:
-        super().__init__(graph, input_shapes, sizes, recipe, hooks_of(recipe.parallel), True)
+        super().__init__(graph, input_shapes, sizes, recipe, AS_DESCRIBED, hooks_of(recipe.parallel), remember=True)
         self._resident = {storage.id for storage in self.ledger.residents}
         self._bits: dict[int, int] = {}
         self._sizes: list[int] = []

@@ -279,7 +279,7 @@ def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     """A matrix product of 2-dim operands."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ShapeError(f"matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
-    if is_onednn_product(k.cpu, a, b):
+    if is_onednn_product(k.target.cpu, a, b):
         return onednn_product(k, a, b)
     out = k.empty((a.shape[0], b.shape[1]), a.dtype)
     gemm(k, a, b)
@@ -309,7 +309,7 @@ def batched_product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     they lie are copied one by one."""
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise ShapeError(f"batches of matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
-    if is_onednn_product(k.cpu, a, b):
+    if is_onednn_product(k.target.cpu, a, b):
         return onednn_product(k, a, b)
     out = k.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
     if a.shape[1] * a.shape[2] * b.shape[2] >= SMALL_PRODUCT and not (_is_readable(a) and _is_readable(b)):
@@ -396,7 +396,7 @@ def _joins(inner: list[int], outer: list[int]) -> bool:
 
 def reduce_into(k: Tape, source: Tensor, out: Tensor) -> None:
     """Any reduction that runs through ``parallel_reduce`` (sum, prod of a dim, amax, amin)."""
-    parts = partial_sums(source.shape, out.shape, k.cpu.threads)
+    parts = partial_sums(source.shape, out.shape, k.target.cpu.threads)
     if parts:
         k.free(k.empty((parts, *out.shape), out.dtype))
 

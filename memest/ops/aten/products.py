@@ -45,7 +45,7 @@ def _product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     left, right = _as_matrix(a, row=True), _as_matrix(b, row=False)
     out = k.empty((*a.shape[:-1], *b.shape[-1:]) if b.ndim > 1 else a.shape[:-1], a.dtype)
     copies = [k.empty(dims, a.dtype) for dims, strides in (left, right) if not _lies_dense(dims, strides)]
-    k.free(k.scratch(brgemm_matmul(_task(left, right, a.ndim == b.ndim == 2), k.cpu)[1]), *reversed(copies))
+    k.free(k.scratch(brgemm_matmul(_task(left, right, a.ndim == b.ndim == 2), k.target.cpu)[1]), *reversed(copies))
     return out
 
 

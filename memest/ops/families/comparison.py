@@ -144,7 +144,7 @@ def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | Non
         return elementwise(k, saved["input"], saved["other"], dtype="bool")
 
     def side() -> Tensor:
-        mask_first = k.torch >= (2, 14)
+        mask_first = k.target.version >= (2, 14)
         early = compared() if mask_first else None
         half = with_number(k, grad, 2)
         ties = compared()

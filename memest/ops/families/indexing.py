@@ -35,7 +35,7 @@ def _index_select_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> 
     row = prod(grad.shape[1:])
     if wrapped(dim, grad.ndim) == 0 and grad.is_contiguous and row >= SUMMED_ROW:
         if grad.dtype in HALVES:
-            k.free(k.empty((k.cpu.threads, row), "float32"))
+            k.free(k.empty((k.target.cpu.threads, row), "float32"))
     else:
         scatter_into(k, out)
     return [out, None]

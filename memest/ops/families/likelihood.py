@@ -161,7 +161,7 @@ def _masked_select(k: Tape, input: Tensor, mask: Tensor, *, count: int | None) -
     sum_into(k, mask, total)
     k.free(total)
     out = k.empty((input.numel if count is None else count,), input.dtype)
-    serial = input.numel < GRAIN_SIZE or k.cpu.threads == 1
+    serial = input.numel < GRAIN_SIZE or k.target.cpu.threads == 1
     if not (serial and input.is_contiguous and mask.is_contiguous):
         k.free(k.empty(input.shape, "int64"), k.empty(input.shape, "int64"))
     return out

@@ -147,7 +147,7 @@ def _baddbmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha
 def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
     if matrix.ndim != 2 or vector.ndim != 1 or matrix.shape[1] != vector.shape[0]:
         raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
-    if is_onednn_product(k.cpu, matrix, vector):
+    if is_onednn_product(k.target.cpu, matrix, vector):
         return onednn_product(k, matrix, vector)
     out = k.empty(matrix.shape[:1], matrix.dtype)
     (rows, cols), (by_row, by_col) = matrix.shape, matrix.strides
@@ -179,7 +179,7 @@ def _dot(k: Tape, input: Tensor, tensor: Tensor) -> Tensor:
         k.save(tensor=tensor)
     if k.needs[1]:
         k.save(input=input)
-    return onednn_product(k, input, tensor) if is_onednn_product(k.cpu, input, tensor) else k.empty((), input.dtype)
+    return onednn_product(k, input, tensor) if is_onednn_product(k.target.cpu, input, tensor) else k.empty((), input.dtype)
 
 
 def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:

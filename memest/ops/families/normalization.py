@@ -110,8 +110,8 @@ def _statistics(k: Tape, input: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     save_invstd = k.empty((channels,), dtype)
     terms = "float32" if dtype == "float16" else dtype
     mean, var_sum = k.empty((channels,), terms), k.empty((channels,), terms)
-    if _by_columns(input) and (input.dtype in HALVES or input.numel // channels > k.cpu.threads):
-        k.free(k.empty((k.cpu.threads, channels), _accumulator(input.dtype)))
+    if _by_columns(input) and (input.dtype in HALVES or input.numel // channels > k.target.cpu.threads):
+        k.free(k.empty((k.target.cpu.threads, channels), _accumulator(input.dtype)))
     k.free(var_sum, mean)
     return save_mean, save_invstd
 
@@ -167,7 +167,7 @@ def _backward_by_columns(k: Tape, input: Tensor, dtype: str, weight: Tensor | No
         terms = [k.empty(channels, "float32") for _ in range(3)]
     else:
         terms = [k.empty(channels, dtype) for missing in (weight is None, not training) if missing]
-    sums = k.empty((2, k.cpu.threads, *channels), _accumulator(dtype))
+    sums = k.empty((2, k.target.cpu.threads, *channels), _accumulator(dtype))
     k.free(sums, *reversed(terms))
 
 
@@ -187,7 +187,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     note_given(k, input=input, weight=weight, bias=bias)
     dtype = _statistics_dtype(input, weight, bias)
     last = suggests_channels_last(input)
-    keeps_input = k.torch >= (2, 14)  # native_group_norm makes the contiguous copy itself, after its results, and drops it
+    keeps_input = k.target.version >= (2, 14)  # native_group_norm makes the contiguous copy itself, after its results, and drops it
     x = input if keeps_input else contiguous(k, input, channels_last=last)
     out = k.empty(x.shape, x.dtype, channels_last_strides(x.shape) if last else None)
     mean, rstd = k.empty((n, num_groups), dtype), k.empty((n, num_groups), dtype)
@@ -207,7 +207,7 @@ def _group_norm_scratch(k: Tape, x: Tensor, groups: int, threshold: int) -> list
     if prod(x.shape[2:]) < threshold:
         return []
     dtype = _accumulator(x.dtype)
-    return [k.empty((k.cpu.threads, n, 2 * channels), dtype), k.empty((n, 2 * groups), dtype)]
+    return [k.empty((k.target.cpu.threads, n, 2 * channels), dtype), k.empty((n, 2 * groups), dtype)]
 
 
 def _group_norm_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, num_groups: int, eps: float) -> list[Tensor | None]:
@@ -277,7 +277,7 @@ def _layer_norm_backward(
     dbeta = k.empty(normalized_shape, saved["bias"].dtype) if "bias" in wants else None
     dy = contiguous(k, grad)
     if dgamma is not None or dbeta is not None:
-        k.free(k.empty((2, k.cpu.threads, *normalized_shape), x.dtype))
+        k.free(k.empty((2, k.target.cpu.threads, *normalized_shape), x.dtype))
     k.free(None if dy is grad else dy, None if x is input else x)
     return in_order(saved, input=dx, weight=dgamma, bias=dbeta)
 

@@ -43,7 +43,7 @@ def _blocked(k: Tape, input: Tensor, shape: Shape, mode: str) -> bool:
     wide = is_channels_last(input.shape, input.strides) and input.shape[1] > 3
     if wide or input.ndim == 5:
         return wide
-    return shape[2] + shape[3] <= 128 or (mode == "bilinear" and k.cpu.threads == 1 and input.shape[1] == 3)
+    return shape[2] + shape[3] <= 128 or (mode == "bilinear" and k.target.cpu.threads == 1 and input.shape[1] == 3)
 
 
 def _upsample(k: Tape, input: Tensor, *, output_size: Shape, mode: str, align_corners: bool, antialias: bool, scales: Any) -> Tensor:

@@ -10,7 +10,7 @@ from memest.estimate.estimate import Estimate, check_guards
 from memest.memory.stream import Stream
 from memest.network.tensor import Shape
 from memest.planning.page.grid import shapes_at
-from memest.runtimes.torch.step import play
+from memest.runtimes.table import play
 from memest.sizes.conditions import Conditions, reduced
 from memest.sizes.dims import Dim, Expr, Guard, recording, symbol
 

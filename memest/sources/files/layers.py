@@ -10,7 +10,7 @@ from memest.errors import GraphError
 from memest.network.graph import Layer, Parameter
 from memest.ops.modules import MODULES, ParameterShape
 from memest.ops.operator import REQUIRED
-from memest.runtimes.torch.step import operator_named
+from memest.ops.table import operator_named
 
 RESERVED = ("in", "out", "name", "tensors", "trainable", "shares", "owner")
 

@@ -10,7 +10,7 @@ import yaml
 
 from memest.errors import UsageError, kind_of
 from memest.network.graph import Graph, Input, Layer, Parameter, as_graph, default_drops
-from memest.runtimes.torch.step import operator_named
+from memest.ops.table import operator_named
 from memest.shown import visible
 from memest.sizes.dims import Expr
 from memest.sources.files.finishing import sorted_by

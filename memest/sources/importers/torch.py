@@ -16,7 +16,7 @@ from torch import nn
 
 from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph, Layer
-from memest.runtimes.torch.step import operator_named
+from memest.ops.table import operator_named
 from memest.sizes import asked
 from memest.sizes.interpreter import Lock
 from memest.sources.importers.torch_recording import Recorder

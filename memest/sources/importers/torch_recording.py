@@ -23,15 +23,16 @@ from torch.overrides import TorchFunctionMode
 
 import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
-from memest.machines.cpu import Cpu
+from memest.machines.target import Target
 from memest.machines.versions import nearest, release
 from memest.network.dtypes import FLOATING
 from memest.network.graph import Graph, Input, Layer, attribute_items
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
+from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
-from memest.runtimes.torch.step import Caller, operator_named
+from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
@@ -79,7 +80,7 @@ class Recorder(TorchFunctionMode):
         self.guards: dict[Guard, None] = {}
         self.entered: list[Any] = []
         self.asked_dtype: weakref.ref[torch.Tensor] | None = None
-        self.machine = Machine(Ledger(), module.training, Cpu(), nearest(torch.__version__), remember=False)
+        self.machine = Machine(Ledger(), module.training, Target(version=nearest(torch.__version__)), remember=False)
         self.caller = Caller(self.machine, False)
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])

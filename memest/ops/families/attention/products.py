@@ -40,7 +40,7 @@ def products_of_blocks(k: Tape, query: Tensor, key: Tensor, block: tuple[int, in
             k.again(col, col_times - 1)
         k.again(row, row_times - 1)
     total = batch * heads
-    k.again(begin, -(-total // min(k.cpu.threads, total)) - 1)
+    k.again(begin, -(-total // min(k.target.cpu.threads, total)) - 1)
 
 
 def _parts(whole: int, block: int) -> Iterator[tuple[int, int]]:
@@ -63,7 +63,7 @@ def _products(k: Tape, rows: int, cols: int, size: int, scaled: bool) -> None:
 
 def _add(k: Tape, product: Product, scaled: bool) -> None:
     factor = k.scratch(4) if scaled else None
-    k.free(k.scratch(brgemm_matmul(product, k.cpu)[1]))
+    k.free(k.scratch(brgemm_matmul(product, k.target.cpu)[1]))
     k.free(factor)
 
 

@@ -50,8 +50,8 @@ def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
     copies = [contiguous(k, transpose(k, t, 1, 2)) for t in (query, key, value) if t.strides[-1] != 1]
     mask = _spread_mask(k, attn_mask, query, key)
     rows, cols = _block(queries, key.shape[2])
-    buffer = k.empty((k.cpu.threads, rows * cols + 2 * rows + rows * size), accumulate)
-    reduced = k.empty((k.cpu.threads, rows, cols), query.dtype) if query.dtype in HALVES else None
+    buffer = k.empty((k.target.cpu.threads, rows * cols + 2 * rows + rows * size), accumulate)
+    reduced = k.empty((k.target.cpu.threads, rows, cols), query.dtype) if query.dtype in HALVES else None
     k.free(reduced, buffer, mask, *reversed(copies))
     k.note(has_mask=attn_mask is not None)
     k.save(query=query, key=key, value=value, attn_mask=attn_mask, output=out, logsumexp=logsumexp)
@@ -72,7 +72,7 @@ def _flash_backward(k: Tape, saved: Saved, grads: Grads, *, scale: float | None)
     assert grad is not None
     operands = (grad, saved["query"], saved["key"], saved["value"], saved.get("attn_mask"))
     scaled = saved["query"].shape[3] != 1 if scale is None else scale != 1
-    if computes(k.cpu, saved["query"].dtype):
+    if computes(k.target.cpu, saved["query"].dtype):
         made = sealed(k, "flash_attention_backward", _flash_gradients, _most_of_gradients, operands, scaled=scaled)
     else:
         made = _flash_gradients(k, *operands, scaled=scaled)
@@ -91,10 +91,10 @@ def _flash_gradients(
     spread = _spread_mask(k, mask, query, key)
     rows, cols = _block(query.shape[2], key.shape[2])
     accumulate = _accumulate_dtype(query.dtype)
-    buffer = k.empty((k.cpu.threads, 2 * rows * cols), accumulate)
-    reduced = k.empty((k.cpu.threads, 2 * rows * cols), query.dtype) if query.dtype in HALVES else None
+    buffer = k.empty((k.target.cpu.threads, 2 * rows * cols), accumulate)
+    reduced = k.empty((k.target.cpu.threads, 2 * rows * cols), query.dtype) if query.dtype in HALVES else None
     sums = k.empty((rows,), accumulate)
-    if computes(k.cpu, query.dtype):
+    if computes(k.target.cpu, query.dtype):
         products_of_blocks(k, query, key, (rows, cols), scaled)
     k.free(sums, reduced, buffer, spread, *reversed(copies), above)
     return made

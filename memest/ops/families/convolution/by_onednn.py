@@ -103,7 +103,7 @@ def _plan(k: Tape, prop: Prop, source: Shape, destination: Shape, weight: Tensor
         channels_last=last,
         dtype=weight.dtype,
     )
-    return plan_of(plan_deconvolution if g.transposed else plan_convolution, problem, k.cpu)
+    return plan_of(plan_deconvolution if g.transposed else plan_convolution, problem, k.target.cpu)
 
 
 def _reordered(k: Tape, wanted: Layout, dims: Shape, strides: Shape) -> Tensor | None:

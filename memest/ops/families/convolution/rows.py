@@ -55,8 +55,8 @@ def _record_what_decides(k: Tape, input: Tensor, weight: Tensor, g: Geometry) ->
     with recording(None):
         last = suggests_channels_last(input) or suggests_channels_last(weight)
     if last and input.ndim > 3:
-        select_backend(input, weight, g, k.cpu)
-    convolution_slow.keeps_more(input, weight, g, k.cpu)
+        select_backend(input, weight, g, k.target.cpu)
+    convolution_slow.keeps_more(input, weight, g, k.target.cpu)
 
 
 def _run(k: Tape, input: Tensor, weight: Tensor, bias: Tensor | None, *, g: Geometry) -> Tensor:
@@ -64,7 +64,7 @@ def _run(k: Tape, input: Tensor, weight: Tensor, bias: Tensor | None, *, g: Geom
     flat = input.ndim == 3
     if flat:
         input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
-    backend = select_backend(input, weight, g, k.cpu)
+    backend = select_backend(input, weight, g, k.target.cpu)
     last = runs_channels_last(backend, input, weight)
     input, weight = contiguous(k, input, last), contiguous(k, weight, last)
     if backend == "onednn":
@@ -104,7 +104,7 @@ def _run_backward(
     if flat:
         input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
         grad = unsqueezed(k, grad)
-    backend = select_backend(input, weight, g, k.cpu)
+    backend = select_backend(input, weight, g, k.target.cpu)
     last = runs_channels_last(backend, input, weight)
     if backend != "slow3d":
         input, weight = contiguous(k, input, last), contiguous(k, weight, last)

@@ -10,25 +10,22 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes, same_shape
 from memest.ops import reading
 from memest.ops.aten.kernels import iterator_strides, preserved_strides, sum_to, transposed_block, transposes
 from memest.ops.tape import Tape, Tensor
-from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS, AccumulateGrad, Node
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
 from memest.runtimes.torch.autograd.recording import Recorder
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.ledger import Ledger, Value
-
-_ENGINE_NODES = frozenset({AS_STRIDED, COPY_SLICES, PASS})
 
 
 class Machine(Recorder):
     """Runs calls forward and nodes backward on a ledger."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
-        super().__init__(ledger, training, cpu, torch, remember=remember)
+    def __init__(self, ledger: Ledger, training: bool, target: Target, *, remember: bool = True) -> None:
+        super().__init__(ledger, training, target, remember=remember)
         self._backward = reading.backward if remember else reading.backward.__wrapped__
         self._order = count()
         self.gradients: dict[str, Value] = {}
@@ -79,7 +76,7 @@ class Machine(Recorder):
             run()
         if any(g is not None for g in grads):
             ledger.layer, ledger.op = node.layer, node.op
-            outputs = self._apply(node, grads) if node.op not in _ENGINE_NODES else self._apply_engine_node(node, grads)
+            outputs = self._apply(node, grads) if node.row is not None else self._apply_engine_node(node, grads)
         else:
             node.saved.unpack()
             node.saved.leave(ledger)
@@ -109,16 +106,16 @@ class Machine(Recorder):
         ledger = self.ledger
         present = [g for g in grads if g is not None]
         saved = node.saved.unpack()
+        assert node.row is not None
         trace = self._backward(
-            node.op,
+            node.row,
             node.saved_specs,
             node.notes,
             tuple(None if g is None else g.spec for g in grads),
             node.attributes,
             node.needs,
             self.training,
-            self.cpu,
-            self.torch,
+            self.target,
             reading.kinds_of(node.attributes),
         )
         storages = self._replay(trace.events, [*saved, *(g.storage for g in present)])
@@ -181,7 +178,7 @@ class Machine(Recorder):
         return gradient
 
     def _summed(self, old: Value, shape: Shape) -> Value:
-        tape = Tape(1, (False,), self.training, self.cpu, self.torch)
+        tape = Tape(1, (False,), self.training, self.target)
         out = sum_to(tape, Tensor(*old.spec, 0), shape)
         storages = self._replay(tape.finish((), (out,)).events, [old.storage])
         new = self.ledger.hold(Value(out.spec, storages[out.slot]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memest.network.tensor import Spec
+from memest.ops.operator import Operator
 from memest.ops.reading import Items as Items
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.ledger import Ledger, Value
@@ -28,7 +29,7 @@ class AccumulateGrad:
 
 
 class Node:
-    """One differentiable call: what it kept, and where the gradients of its inputs go."""
+    """One differentiable call: what it kept, and where the gradients of its inputs go. The engine's own nodes have no row."""
 
     __slots__ = (
         "attributes",
@@ -42,15 +43,17 @@ class Node:
         "op",
         "out_specs",
         "refs",
+        "row",
         "saved",
         "saved_specs",
         "sequence",
         "waiting",
     )
 
-    def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...]) -> None:
+    def __init__(self, sequence: int, op: str, layer: str, attributes: Items, needs: tuple[bool, ...], row: Operator | None = None) -> None:
         self.sequence = sequence
         self.op = op
+        self.row = row
         self.layer = layer
         self.attributes = attributes
         self.needs = needs

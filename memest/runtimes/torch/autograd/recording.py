@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from memest.machines.cpu import Cpu
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.tensor import Spec
 from memest.ops import reading
+from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS, AccumulateGrad, Items, Node
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, kernel_ran, last_save, numbers_of
@@ -24,19 +24,16 @@ _DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
 class Recorder:
     """Runs calls forward on a ledger; what they save goes to ``keeping``."""
 
-    def __init__(self, ledger: Ledger, training: bool, cpu: Cpu, torch: Version, *, remember: bool = True) -> None:
+    def __init__(self, ledger: Ledger, training: bool, target: Target, *, remember: bool = True) -> None:
         """``remember=False`` reads every row anew: traces of symbolic sizes must not be shared with those of plain ones."""
         self.ledger = ledger
         self.training = training
-        self.cpu = cpu
-        self.torch = torch
+        self.target = target
         self._forward = reading.forward if remember else reading.forward.__wrapped__
         self._sequence = count()
         self.keeping = Keeping()
 
-    def call(
-        self, op: str, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool, differentiable: bool
-    ) -> list[Value | None]:
+    def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
         flat: list[Value] = []
         specs: list[Spec | tuple[Spec, ...] | None] = []
@@ -50,14 +47,14 @@ class Recorder:
                 flat.extend(a)
                 specs.append(tuple(v.spec for v in a))
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
-        trace = self._forward(op, tuple(specs), attributes, needs, self.training, self.cpu, self.torch, reading.kinds_of(attributes))
-        wants = differentiable and any(needs) and not trace.is_noop
+        trace = self._forward(row, tuple(specs), attributes, needs, self.training, self.target, reading.kinds_of(attributes))
+        wants = row.backward is not None and any(needs) and not trace.is_noop
         if wants and self.keeping.ends() and last_save(trace) is not None:
             self._end(trace, [v.storage for v in flat])
         storages = self._replay(trace.events, [v.storage for v in flat])
         node = None
         if wants:
-            node = Node(next(self._sequence), op, self.ledger.layer, attributes, needs)
+            node = Node(next(self._sequence), row.name, self.ledger.layer, attributes, needs, row)
             node.edges = [self._edge(v) if n else None for v, n in zip(flat, needs, strict=True)]
             for edge in node.edges:
                 if edge is not None and isinstance(edge[0], Node):

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from memest.errors import UsageError
+from memest.network.binding import bind
 from memest.network.tensor import Shape, spec
 from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step.binding import bind
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import Expr
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memest.errors import UnknownNameError, did_you_mean
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
-from memest.ops.table import COMPOSITES, OPERATORS
+from memest.runtimes.runtime import AS_DESCRIBED, Rows
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.autocast import Autocast, Casts, policy_of
@@ -18,8 +17,9 @@ class Caller:
     """Runs rows and composites by name on the machine; composites call back into it (see :class:`memest.ops.composite.Caller`).
     ``autocast`` is the context the calls stand in, until :meth:`leave_autocast`."""
 
-    def __init__(self, machine: Machine, grad: bool, autocast: Autocast | None = None) -> None:
+    def __init__(self, machine: Machine, grad: bool, autocast: Autocast | None = None, rows: Rows = AS_DESCRIBED) -> None:
         self._machine = machine
+        self._rows = rows
         self._frames: list[list[Value]] = []
         self.grad_mode = grad
         self.training = machine.training
@@ -28,7 +28,7 @@ class Caller:
 
     def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
         """Run ``op`` from inside a composite; the composite's frame holds the result."""
-        entry = operator_named(op)
+        entry = self._rows[op]
         outputs = self.run(entry, list(tensors), tuple(entry.canonical(attributes).items()))
         ledger = self._machine.ledger
         for v in outputs:
@@ -82,7 +82,7 @@ class Caller:
         outer, machine.ledger.op = machine.ledger.op, entry.name
         try:
             if isinstance(entry, Operator):
-                return machine.call(entry.name, tensors, attributes, self.grad_mode, entry.backward is not None)
+                return machine.call(entry, tensors, attributes, self.grad_mode)
             return self._framed(lambda: _listed(entry.compose(self, *tensors, **dict(attributes))))
         finally:
             machine.ledger.op = outer
@@ -119,11 +119,3 @@ def _remove(values: list[Value], value: Value) -> None:
         if v is value:
             del values[i]
             return
-
-
-def operator_named(op: str) -> Operator | Composite:
-    """The row or composite called ``op``."""
-    entry = OPERATORS.get(op) or COMPOSITES.get(op)
-    if entry is None:
-        raise UnknownNameError(f"unknown operator {op!r}{did_you_mean(op, [*OPERATORS, *COMPOSITES])}")
-    return entry

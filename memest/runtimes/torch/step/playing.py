@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
+from memest.runtimes.runtime import Rows
 from memest.runtimes.torch.step.batches import whole
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.parallel import Alone, Parallel, Replicate
@@ -16,10 +17,12 @@ from memest.runtimes.torch.step.tiling import play_tiles
 from memest.runtimes.torch.step.training import train
 
 
-def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Stream:
+def play(
+    graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, rows: Rows, *, remember: bool = True
+) -> Stream:
     """The stream of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
-    (``Dim``s) need ``remember=False``: their traces are not shared."""
-    return finish(Run(graph, input_shapes, sizes, recipe, hooks_of(recipe.parallel), remember))
+    (``Dim``s) need ``remember=False``: their traces are not shared. ``rows`` say how each operator runs."""
+    return finish(Run(graph, input_shapes, sizes, recipe, rows, hooks_of(recipe.parallel), remember=remember))
 
 
 def finish(run: Run) -> Stream:

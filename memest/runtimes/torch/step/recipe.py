@@ -1,11 +1,10 @@
-"""The recipe: what is done with a network in one step, and on which processor."""
+"""The recipe: what is done with a network in one step, and what it is played for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from memest.machines.cpu import Cpu
-from memest.machines.versions import BEST_MEASURED, Version
+from memest.machines.target import Target
 from memest.network.graph import Segment
 from memest.runtimes.torch import losses, optimizers
 from memest.runtimes.torch.step.autocast import Autocast
@@ -49,7 +48,7 @@ class Recipe:
     optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
     optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
     between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is.
-    ``segments`` are the checkpointed runs of layers, in order. ``torch`` is the version whose kernels are played."""
+    ``segments`` are the checkpointed runs of layers, in order. ``target`` says what the step is played for."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
@@ -64,7 +63,6 @@ class Recipe:
     offload: bool = False
     tiles: Tiles | None = None
     segments: tuple[Segment, ...] = ()
-    cpu: Cpu = field(default_factory=Cpu)
-    torch: Version = BEST_MEASURED
+    target: Target = field(default_factory=Target)
     autocast: Autocast | None = None
     parallel: Parallel | None = None

@@ -14,10 +14,11 @@ from memest.network.graph import Graph, Layer, Parameter
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
+from memest.runtimes.runtime import Rows
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
-from memest.runtimes.torch.step.caller import Caller, operator_named
+from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.segments import check_segments
@@ -61,14 +62,23 @@ class Run:
     kind_of_machine: type[Machine] = Machine
 
     def __init__(
-        self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, hooks: Hooks, remember: bool
+        self,
+        graph: Graph,
+        input_shapes: Mapping[str, Shape],
+        sizes: Mapping[str, int],
+        recipe: Recipe,
+        rows: Rows,
+        hooks: Hooks,
+        *,
+        remember: bool,
     ) -> None:
         self.graph = graph
         self.recipe = recipe
         self.sizes = sizes
+        self.rows = rows
         self.ledger = Ledger()
-        self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.cpu, recipe.torch, remember=remember)
-        self.caller = Caller(self.machine, recipe.training, recipe.autocast)
+        self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.target, remember=remember)
+        self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
         self.env: dict[str, Value] = {}
         self.owned = {p.name for p in graph.parameters}
         self.specs: dict[str, Spec] = {}
@@ -117,7 +127,7 @@ class Run:
         if not layer.grad:
             self.caller.grad_mode = False
         try:
-            entry = operator_named(layer.op)
+            entry = self.rows[layer.op]
             attributes = self._mode(self._attributes(layer, entry))
             if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
                 attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)

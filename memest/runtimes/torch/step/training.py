@@ -7,12 +7,12 @@ from typing import Any
 
 from memest.errors import GraphError, UsageError
 from memest.network.tensor import Shape, Spec, nbytes
+from memest.ops.table import operator_named
 from memest.runtimes.torch import optimizers
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.losses import Loss
 from memest.runtimes.torch.step.averaging import play_average
 from memest.runtimes.torch.step.batches import Batch, slices, whole
-from memest.runtimes.torch.step.caller import operator_named
 from memest.runtimes.torch.step.clipping import play_clipping
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.recipe import Recipe

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from memest.errors import MemestError
+from memest.network.binding import bind
 from memest.network.graph import Graph
-from memest.runtimes.torch.step.binding import bind
-from memest.runtimes.torch.step.playing import play
+from memest.runtimes.table import play
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.sizes.dims import Expr, resolve
 

@@ -1,0 +1,43 @@
+"""What a step is played for: a runtime, its version, and the machine it runs on. Part of every key under which something is remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from memest.errors import UsageError
+from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
+from memest.machines.versions import BEST_MEASURED, Version
+
+TORCH_CPU = "torch-cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches."""
+
+    runtime: str = TORCH_CPU
+    version: Version = BEST_MEASURED
+    machine: Cpu | Gpu = field(default_factory=Cpu)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _target, (self.runtime, self.version, self.machine)
+
+    @property
+    def cpu(self) -> Cpu:
+        """The processor; UsageError where the machine is none."""
+        if isinstance(self.machine, Cpu):
+            return self.machine
+        raise UsageError(f"runtime {self.runtime} runs on a processor, {self.machine.name} is an accelerator")
+
+
+def _target(runtime: str, version: Version, machine: Cpu | Gpu) -> Target:
+    return Target(runtime=runtime, version=version, machine=machine)

@@ -1,0 +1,34 @@
+"""A figure of memory: bytes with their range, what is claimed for them, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Claim = Literal["exact", "modelled", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """``bytes`` expected, which lie from ``low`` to ``high``; ``exact`` ones have no range, of ``unknown`` ones there are none (None).
+    ``reason`` says what the figure rests on, or why there is none."""
+
+    bytes: int | None
+    low: int | None
+    high: int | None
+    claim: Claim
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def exact(nbytes: int, reason: str) -> Figure:
+    """A figure without a range."""
+    return Figure(bytes=nbytes, low=nbytes, high=nbytes, claim="exact", reason=reason)
+
+
+def unknown(reason: str) -> Figure:
+    """No figure, and why."""
+    return Figure(bytes=None, low=None, high=None, claim="unknown", reason=reason)

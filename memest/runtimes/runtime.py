@@ -1,0 +1,82 @@
+"""What a runtime is: how each operator runs there, what a step asks for in order, what its allocator makes of that, and what the operating
+system shows of it.
+
+A runtime says only what differs. An operator's row in its family is torch's own kernel on a CPU and everybody's shape rule; where a
+runtime runs another kernel it has a row of its own (a kernel is a row, too), where it runs the same it says so by name, and what it does
+not speak of it refuses: absence is an error, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+from memest.errors import UnsupportedError
+from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
+from memest.machines.target import TORCH_CPU, Target
+from memest.memory.figure import Figure
+from memest.memory.stream import Stream
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.ops.composite import Composite
+from memest.ops.operator import Operator
+from memest.ops.table import COMPOSITES, operator_named
+
+Row = Operator | Composite
+
+
+class Rows:
+    """How each operator runs on ``runtime``: by rows of its ``own``, else, for the names in ``same`` (None: all), as its family says.
+    Composites are made of operators, which are looked up one by one."""
+
+    def __init__(self, runtime: str, own: Mapping[str, Row] | None = None, same: Collection[str] | None = None) -> None:
+        self.runtime = runtime
+        self.own = dict(own or {})
+        self.same = same
+
+    def __getitem__(self, op: str) -> Row:
+        """The row of an operator; UnknownNameError for a name that is none, UnsupportedError where nothing is known of it here."""
+        found = self.own.get(op)
+        if found is not None:
+            return found
+        entry = operator_named(op)
+        if self.how(op) is None:
+            raise UnsupportedError(f"no rule for {op!r} on {self.runtime}; memest ops {op} lists the runtimes that have one")
+        return entry
+
+    def how(self, op: str) -> str | None:
+        """``own`` row, the ``same`` as the family's, or None: not modelled."""
+        if op in self.own:
+            return "own"
+        return "same" if self.same is None or op in self.same or op in COMPOSITES else None
+
+
+AS_DESCRIBED = Rows(TORCH_CPU)
+
+
+class Runtime(Protocol):
+    """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs there."""
+
+    name: str
+    title: str
+    modes: tuple[str, ...]
+    rows: Rows
+
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
+        """What a step is played for on ``machine`` (None: the one at hand) by a ``version`` (None: that which the graph was ``recorded``
+        with, or the runtime's choice). UsageError for a machine it does not run on, or a version that is not modelled."""
+
+    def play(
+        self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Any, *, remember: bool = True
+    ) -> Stream:
+        """What is asked for, in order. Symbolic shapes (``Dim``s) are allowed, and need ``remember=False``."""
+
+    def allocate(self, peak_bytes: int) -> Figure:
+        """The most bytes asked for and alive at once."""
+
+    def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
+        """The most bytes its allocator took from the system for them; ``stream`` plays the step."""
+
+    def process(self, reserved: Figure) -> Figure:
+        """What the operating system (or the driver) shows of the process."""

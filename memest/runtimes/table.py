@@ -1,0 +1,37 @@
+"""The runtimes by name, each imported when it is asked for; and a step played on the one that its recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.memory.stream import Stream
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.runtimes.runtime import Runtime
+from memest.runtimes.torch.step.recipe import Recipe
+
+RUNTIMES = {
+    "torch-cpu": "memest.runtimes.torch.cpu",
+    "null": "memest.runtimes.null",
+}
+DEVICES = {"cpu": "torch-cpu", "cuda": "torch-cuda"}  # what torch's devices are short for
+AWAITED = ("torch-cuda", "onnxruntime", "openvino", "tensorflow-cpu")  # not modelled yet, and said so
+
+
+def runtime_named(name: str) -> Runtime:
+    """The runtime of a name; UnsupportedError for one that is not modelled yet, UsageError for a name that is none."""
+    home = RUNTIMES.get(name)
+    if home is not None:
+        runtime: Runtime = import_module(home).RUNTIME
+        return runtime
+    if name in AWAITED:
+        raise UnsupportedError(f"runtime {name} is not modelled yet; there are {', '.join(RUNTIMES)}")
+    hint = did_you_mean(name, RUNTIMES) or f"; there are {', '.join(RUNTIMES)}"
+    raise UsageError(f"unknown runtime {name!r}{hint}")
+
+
+def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Stream:
+    """The stream of one step on the runtime of ``recipe.target``; see :meth:`memest.runtimes.runtime.Runtime.play`."""
+    return runtime_named(recipe.target.runtime).play(graph, input_shapes, sizes, recipe, remember=remember)

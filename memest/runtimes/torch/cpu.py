@@ -1,0 +1,54 @@
+"""torch on a processor: rows as their families describe them, exact to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from memest.errors import UsageError
+from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
+from memest.machines.target import TORCH_CPU, Target
+from memest.machines.versions import version_for
+from memest.memory.figure import Figure, exact, unknown
+from memest.memory.stream import Stream
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.runtimes.runtime import AS_DESCRIBED
+from memest.runtimes.torch.step import Recipe, play
+
+
+class TorchCpu:
+    """torch's CPU allocator asks the system for each tensor and gives it back at once: what is reserved is what is allocated."""
+
+    name = TORCH_CPU
+    title = "torch on CPU"
+    modes = ("train", "infer")
+    rows = AS_DESCRIBED
+
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
+        """This machine's processor unless another is described; the version as :func:`memest.machines.versions.version_for` finds it."""
+        if isinstance(machine, Gpu):
+            raise UsageError(f"runtime {self.name} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=machine or Cpu.detect())
+
+    def play(
+        self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
+    ) -> Stream:
+        """One step of training or inference (:mod:`memest.runtimes.torch.step`)."""
+        return play(graph, input_shapes, sizes, recipe, self.rows, remember=remember)
+
+    def allocate(self, peak_bytes: int) -> Figure:
+        """Exact: every byte torch's CPU allocator hands out."""
+        return exact(peak_bytes, "every byte torch's CPU allocator hands out, as its profiler reports them")
+
+    def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
+        """As allocated: nothing is cached between tensors (c10/core/CPUAllocator.cpp)."""
+        assert allocated.bytes is not None
+        return exact(allocated.bytes, "torch's CPU allocator keeps nothing back: each tensor is one posix_memalign and one free")
+
+    def process(self, reserved: Figure) -> Figure:
+        """Not modelled."""
+        return unknown("what malloc keeps, the libraries' own memory and the interpreter are not modelled")
+
+
+RUNTIME = TorchCpu()
