@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from memest.machines.versions import Version
+from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec
 from memest.ops.operator import Attribute, Example, canonical_attributes
 
@@ -32,7 +32,7 @@ class Caller(Protocol):
     """What a composite may do."""
 
     training: bool
-    torch: Version
+    target: Target
 
     @property
     def grad_mode(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
+from memest.libraries.onednn.releases import NEWEST, Release
 from memest.libraries.onednn.rounding import div_up, round_up
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import quotient, single, total
@@ -34,7 +35,8 @@ ROUNDING_MARGIN = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """C = A B, ``batch`` times. ``reduced`` asks for the sums of A over k as well (the gradient of a bias)."""
+    """C = A B, ``batch`` times. ``reduced`` asks for the sums of A over k as well (the gradient of a bias); ``release`` is the oneDNN
+    that is asked."""
 
     m: int
     n: int
@@ -44,6 +46,7 @@ class Product:
     reduced: bool = False
     batch: int = 1
     dtype: str = "float32"
+    release: Release = NEWEST
 
     @property
     def itemsize(self) -> int:
@@ -109,13 +112,15 @@ def _copied_b_bytes(problem: Product, blocking: _Blocking, threads: int) -> int:
 
 
 def _sums_bytes(problem: Product, blocking: _Blocking) -> int:
-    """One thread's float32 sums: of the whole result where sums are split, in bfloat16 else of its blocks."""
+    """One thread's float32 sums: of the whole result where sums are split, in bfloat16 else of its blocks (up to release 3.7 only of
+    sums that take more than one block; later ones ask before they know)."""
     if blocking.k_threads > 1:
         return problem.m * problem.n * FLOAT_BYTES
     if not problem.is_bf16:
         return 0
-    chunk = 1 if problem.k <= blocking.k_block else blocking.n_chunk
-    return blocking.m_block * blocking.n_block * chunk * FLOAT_BYTES
+    if problem.k > blocking.k_block:
+        return blocking.m_block * blocking.n_block * blocking.n_chunk * FLOAT_BYTES
+    return 0 if problem.release < (3, 10) else blocking.m_block * blocking.n_block * FLOAT_BYTES
 
 
 def _copies_b(problem: Product, n_block: int, threads: int) -> bool:

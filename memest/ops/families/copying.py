@@ -132,7 +132,7 @@ def _repeat(k: Tape, input: Tensor, *, repeats: Shape) -> Tensor:
     k.note(sizes=input.shape)
     padded = (1,) * lead + input.shape
     out = k.empty([n * r for n, r in zip(padded, repeats, strict=True)], input.dtype)
-    if 0 not in repeats and k.torch >= (2, 10):
+    if 0 not in repeats and k.target.version >= (2, 10):
         _interleaving(k, len(repeats))
     return out
 
