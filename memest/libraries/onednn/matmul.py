@@ -95,6 +95,23 @@ def brgemm_matmul(problem: Product, cpu: Cpu) -> tuple[str, int]:
     return "brg_matmul:avx512_core_bf16" if problem.is_bf16 else "brg_matmul:avx512_core", scratchpad
 
 
+def is_brgemm_matmul(problem: Product) -> bool:
+    """Whether an inner product becomes this product: from release 3.8 on, but for few terms in float32, which up to 3.10, and 32 of them
+    up to 3.11, go to a kernel of their own (``VERBOSE_SMALL_SHAPES``)."""
+    if problem.release < (3, 8) or problem.release >= (3, 12) or problem.is_bf16:
+        return problem.release >= (3, 8)
+    if problem.n == 1:
+        return True
+    m, n, k = problem.m, problem.n, problem.k
+    few = _has_few_terms(problem) and (k == 32 or problem.release < (3, 11))
+    return not few or (m >= 1000 and k <= 16 and n <= 16) or (m <= 256 and k <= 8 and n <= 1024)
+
+
+def _has_few_terms(problem: Product) -> bool:
+    m, n, k = problem.m, problem.n, problem.k
+    return n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
+
+
 def _copies_a(problem: Product) -> bool:
     if problem.transposed_a and problem.m > 1:
         return True
@@ -145,7 +162,7 @@ def _blocking(problem: Product, copy_a: bool, threads: int) -> _Blocking:
     by_columns = problem.goes_by_columns
     n_block = min(N_BLOCK, n)
     n_chunks = div_up(n, n_block)
-    long_m_block = not bf16 and n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
+    long_m_block = not bf16 and problem.release >= (3, 11) and _has_few_terms(problem)
     max_m, min_m = min(512 if long_m_block else 256, m), min(32, m)
     k_block = min(k, 1024 if k > 1024 and not by_columns else 512)
     parallel_blocks = problem.batch * n_chunks * div_up(m, max_m)

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
+from memest.errors import UnsupportedError
 from memest.libraries.onednn import gemm
-from memest.libraries.onednn.matmul import Product, brgemm_matmul
+from memest.libraries.onednn.matmul import Product, brgemm_matmul, is_brgemm_matmul
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.machines.cpu import Cpu
@@ -30,8 +31,8 @@ def inner_product_forward(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``ip:any`` forward: sources times transposed weights."""
     if not _is_inner_product(problem, cpu):
         return None
-    size = _kernel_size(problem)
-    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=problem.out_channels, k=size, transposed_b=True, dtype=problem.dtype), cpu)
+    task = Product(m=problem.batch, n=problem.out_channels, k=_kernel_size(problem), transposed_b=True)
+    name, scratchpad = _multiplied(problem, task, cpu)
     return _inner_product_plan(problem, f"ip:any+{name.removeprefix('brg')}", scratchpad)
 
 
@@ -39,8 +40,7 @@ def inner_product_backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``ip:any`` backward by data: destination gradients times weights."""
     if not _is_inner_product(problem, cpu):
         return None
-    size = _kernel_size(problem)
-    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=size, k=problem.out_channels, dtype=problem.dtype), cpu)
+    name, scratchpad = _multiplied(problem, Product(m=problem.batch, n=_kernel_size(problem), k=problem.out_channels), cpu)
     return _inner_product_plan(problem, f"ip:any+{name}", scratchpad)
 
 
@@ -48,9 +48,8 @@ def inner_product_backward_weights(problem: Convolution, cpu: Cpu) -> Plan | Non
     """``ip:any`` backward by weights: transposed destination gradients times sources."""
     if not _is_inner_product(problem, cpu):
         return None
-    size = _kernel_size(problem)
-    task = Product(m=problem.out_channels, n=size, k=problem.batch, transposed_a=True, reduced=problem.bias, dtype=problem.dtype)
-    name, scratchpad = brgemm_matmul(task, cpu)
+    task = Product(m=problem.out_channels, n=_kernel_size(problem), k=problem.batch, transposed_a=True, reduced=problem.bias)
+    name, scratchpad = _multiplied(problem, task, cpu)
     return _inner_product_plan(problem, f"ip:any+{name}", scratchpad)
 
 
@@ -83,6 +82,17 @@ def _is_inner_product(problem: Convolution, cpu: Cpu) -> bool:
 
 def _kernel_size(problem: Convolution) -> int:
     return problem.in_channels * prod(problem.kernel)
+
+
+def _multiplied(problem: Convolution, task: Product, cpu: Cpu) -> tuple[str, int]:
+    """The product's kernel and scratchpad, where the release does it by one; UnsupportedError where by a kernel of its own."""
+    task = replace(task, dtype=problem.dtype, release=problem.release)
+    if not is_brgemm_matmul(task):
+        raise UnsupportedError(
+            f"a convolution whose kernel of {list(problem.kernel)} covers its whole input is not modelled for torch with oneDNN "
+            f"{problem.release[0]}.{problem.release[1]}: ask for torch 2.13 or later, or use a linear layer"
+        )
+    return brgemm_matmul(task, cpu)
 
 
 def _inner_product_plan(problem: Convolution, name: str, matmul_scratchpad: int) -> Plan:
