@@ -1,4 +1,4 @@
-"""``python -m validation``: measure, compare, diff, bench, fuzz, list."""
+"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def main() -> int:
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
     one = commands.add_parser("measure-one", help="measure cases in this process, whose runtime is theirs")
     one.add_argument("names", nargs="+")
+    printing = commands.add_parser("measure-print", help="measure cases in this process and print what was measured")
+    printing.add_argument("names", nargs="+")
+    versioning = commands.add_parser("versions", help="each modelled torch in an environment of its own: laws, networks, cases")
+    versioning.add_argument("versions", nargs="*", metavar="VERSION", help="such as 2.9 (default: all that are modelled)")
+    versioning.add_argument("--python", help="an interpreter that has that torch, in place of a new environment")
+    here = commands.add_parser("version-here", help="the same with the torch of this process")
+    here.add_argument("release")
     comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
@@ -32,6 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
+        "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -58,6 +66,26 @@ def _measure_one(arguments: argparse.Namespace) -> int:
     from validation.measure import measure_those
 
     measure_those(arguments.names)
+    return 0
+
+
+def _measure_print(arguments: argparse.Namespace) -> int:
+    from validation.measure import print_those
+
+    print_those(arguments.names)
+    return 0
+
+
+def _versions(arguments: argparse.Namespace) -> int:
+    from validation.versions import measure_versions
+
+    return 1 if measure_versions(arguments.versions, arguments.python) else 0
+
+
+def _version_here(arguments: argparse.Namespace) -> int:
+    from validation.versions import measure_here
+
+    measure_here(arguments.release)
     return 0
 
 
