@@ -16,7 +16,7 @@ import memest
 from memest.cli.app import main
 from memest.errors import FileError, UsageError
 from memest.machines import versions
-from memest.machines.versions import BEST_MEASURED, MODELLED, Torch, nearest, torch_of, version_for, version_of
+from memest.machines.versions import BEST_MEASURED, MODELLED, NEWEST, Torch, nearest, torch_of, version_for, version_of
 from memest.sources import files as schema
 
 MODEL = "unet2d:base_filters=4,levels=2"
@@ -53,11 +53,13 @@ def peak_of(graph: memest.Graph, **how: Any) -> int:
 @pytest.mark.parametrize(
     ("asked", "recorded", "version"),
     [
-        (None, None, BEST_MEASURED),
+        (None, None, NEWEST),
+        (None, "2.9.0", (2, 9)),
         (None, "2.13.0", (2, 13)),
         (None, "2.14.1", (2, 14)),
         (None, "2.4.1", min(MODELLED)),
         (None, "2.99.0", max(MODELLED)),
+        ("2.9", "2.13.0", (2, 9)),
         ("2.14", "2.13.0", (2, 14)),
         ("2.13.0+cpu", None, (2, 13)),
         ("2.14.1+cu130", None, (2, 14)),
@@ -193,7 +195,7 @@ def test_every_result_names_its_torch_in_every_format(command: str, capsys: pyte
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_torch_that_is_not_modelled_is_warned_about_once(command: str, capsys: pytest.CaptureFixture[str], at_hand: Any) -> None:
     at_hand("2.4.1")
-    said = "modelled as torch 2.13, not measured on yours (2.4.1)"
+    said = "modelled as torch 2.14, not measured on yours (2.4.1)"
     assert main(COMMANDS[command]) == 0
     captured = capsys.readouterr()
     assert captured.err == f"memest: warning: {said}\n"
@@ -213,12 +215,12 @@ def test_the_report_page_says_it_too(tmp_path: Any, capsys: pytest.CaptureFixtur
 def test_python_finds_the_warning_in_the_notes(at_hand: Any) -> None:
     at_hand("2.4.1")
     graph = memest.model(MODEL)
-    said = "modelled as torch 2.13, not measured on yours (2.4.1)"
+    said = "modelled as torch 2.14, not measured on yours (2.4.1)"
     est = memest.estimate(graph, input_shape=SHAPE)
     assert est.notes == (said,) and est.to_dict()["notes"] == [said]
     assert said in memest.fit(graph, "64MiB", H=16, W=16).notes and said in memest.sweep(graph, batch=1, H=16, W=16).notes
     assert said in memest.advise(graph, "1GiB", input_shape=SHAPE, mode="infer").notes
-    at_hand("2.13.5")
+    at_hand("2.14.5")
     assert memest.estimate(graph, input_shape=SHAPE).notes == ()
 
 

@@ -91,18 +91,24 @@ def _version_here(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from validation.compare import compare, failures, missing, table
+    from validation.versions import compare_versions, version_failures, versions_table
 
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
             print(f"{c.difference:>14,}  {100 * c.share:8.4f} %  {'' if c.unmatched is None else c.unmatched:>5}  {c.case.name}")
     print(table(found))
+    checked = [] if arguments.only else compare_versions()
+    if checked:
+        print(f"\n{versions_table(checked)}")
     absent = [] if arguments.only else missing()
     if absent:
         print(f"{len(absent)} cases have no current result, e.g. {absent[0]}", file=sys.stderr)
-    problems = failures(found)
-    if arguments.readme and table(found) not in Path("README.md").read_text(encoding="utf-8"):
-        problems.append("the README's accuracy table is stale: put the table above between its markers")
+    problems = failures(found) + ([] if arguments.only else version_failures(checked))
+    if arguments.readme:
+        readme = Path("README.md").read_text(encoding="utf-8")
+        if any(text not in readme for text in (table(found), versions_table(checked))):
+            problems.append("the README's accuracy tables are stale: put those above in their places")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -33,7 +33,7 @@ VISION = {  # the torchvision that was built against each torch
 }  # fmt: skip
 SAMPLED = 60
 NETWORKS = 60
-LAWS = {"laws": "tests/test_laws.py", "laws in other dtypes": "tests/test_laws_dtypes.py"}
+LAWS = {"operator laws": "tests/test_laws.py", "laws in other dtypes (a sample)": "tests/test_laws_dtypes.py"}
 UNSAMPLED = frozenset({"parallel"})  # gloo's threads release in their own time
 
 
@@ -149,7 +149,7 @@ def _laws(path: str) -> dict[str, int]:
                 self.equal += report.passed
 
     counter = Counter()
-    given = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "--no-header", "--tb=line", "-k", "of_torch", "-m", "slow or not slow"]
+    given = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "--no-header", "--tb=line", "-k", "of_torch", "-m", "not slow"]
     pytest.main([*given, str(ROOT / path)], plugins=[counter])
     return {"run": counter.run, "equal": counter.equal}
 

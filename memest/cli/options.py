@@ -97,7 +97,7 @@ IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set
 TorchOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--torch", metavar="VERSION", help="Whose kernels: 2.13 or 2.14 (default: the recorded module's, else the best measured)."
+        "--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest)."
     ),
 ]
 FormatOption = Annotated[
