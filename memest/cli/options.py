@@ -96,9 +96,7 @@ Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N",
 IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 TorchOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest)."
-    ),
+    typer.Option("--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest)."),
 ]
 FormatOption = Annotated[
     Optional[Format],  # noqa: UP045

@@ -8,7 +8,6 @@ Release = tuple[int, int]
 NEWEST: Release = (3, 12)
 RELEASES: dict[Version, Release] = {
     (2, 9): (3, 7),
-    (2, 10): (3, 7),
     (2, 11): (3, 10),
     (2, 12): (3, 11),
     (2, 13): NEWEST,
