@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memest.estimate.estimate import estimate as estimate
     from memest.machines.cpu import Cpu as Cpu
     from memest.machines.entry import Hardware as Hardware
+    from memest.machines.gpu import Gpu as Gpu
     from memest.machines.reading import hardware as hardware
     from memest.machines.reading import hardware_named as hardware_named
     from memest.machines.reading import load_hardware as load_hardware
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from memest.planning.compare import compare as compare
     from memest.planning.fit import Fit as Fit
     from memest.planning.fit import fit as fit
-    from memest.planning.sweep import Sweep as Sweep
+    from memest.planning.inference import InferencePlan as InferencePlan
+    from memest.planning.inference import plan_inference as plan_inference
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
+    from memest.planning.swept import Sweep as Sweep
     from memest.sizes.remembering import clear_caches as clear_caches
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
@@ -64,12 +67,14 @@ _HOMES = {
     "Estimate": "memest.estimate.estimate",
     "FileError": "memest.errors",
     "Fit": "memest.planning.fit",
+    "Gpu": "memest.machines.gpu",
     "Graph": "memest.network.graph",
     "GraphError": "memest.errors",
     "Hardware": "memest.machines.entry",
+    "InferencePlan": "memest.planning.inference",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
-    "Sweep": "memest.planning.sweep",
+    "Sweep": "memest.planning.swept",
     "UnknownNameError": "memest.errors",
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
@@ -92,6 +97,7 @@ _HOMES = {
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",
+    "plan_inference": "memest.planning.inference",
     "verdict": "memest.machines.verdicts",
 }
 __all__ = ["__version__", *_HOMES]

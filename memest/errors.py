@@ -14,7 +14,6 @@ All are one line long. The command line maps GraphError, FileError and Unsupport
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from memest.shown import brief
@@ -61,6 +60,8 @@ class UsageError(MemestError):
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or an empty string: the known name that a slip of the fingers, or an end left out, makes of ``name``."""
+    from difflib import get_close_matches  # slow to load, and wanted where something is wrong
+
     text, names = str(name), list(known)
     close = [k for k in names if k.lower() == text.lower()]
     close += [k for k in get_close_matches(text, names, n=8) if _slips(text.lower(), k.lower()) <= max(len(text), len(k), 4) // 4]

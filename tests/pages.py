@@ -23,4 +23,4 @@ def nasty_graph() -> Graph:
 
 def page_of(graph: Graph, *shape: int, **how: Any) -> PageModel:
     """The data of a page that opens at ``shape``: float32 and sgd unless ``how`` says more."""
-    return page_model(graph, **{"input_shape": shape, "optimizers": ("sgd",), "dtypes": ("float32",), "cpu": CPU, **how})
+    return page_model(graph, **{"input_shape": shape, "optimizers": ("sgd",), "dtypes": ("float32",), "machine": CPU, **how})

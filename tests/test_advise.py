@@ -30,13 +30,13 @@ SHARES = (0.95, 0.7, 0.4, 0.001)
 
 @cache
 def _start(mode: str) -> memest.Estimate:
-    return memest.estimate(memest.model(MODEL), input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES[mode])
+    return memest.estimate(memest.model(MODEL), input_shape=(4, 1, 16, 16, 16), machine=CPU, **MODES[mode])
 
 
 @cache
 def _advice(mode: str, share: float) -> memest.Advice:
     budget = max(1, int(_start(mode).peak_bytes * share))
-    return memest.advise(memest.model(MODEL), budget, input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES[mode])
+    return memest.advise(memest.model(MODEL), budget, input_shape=(4, 1, 16, 16, 16), machine=CPU, **MODES[mode])
 
 
 QUICK = (0.7,)
@@ -97,20 +97,20 @@ def test_dearer_kinds_are_left_alone_while_a_cheaper_change_fits(mode: str, shar
 
 def test_what_fits_as_it_is_needs_nothing() -> None:
     start = _start("training")
-    advice = memest.advise(memest.model(MODEL), start.peak_bytes, input_shape=(4, 1, 16, 16, 16), cpu=CPU, **MODES["training"])
+    advice = memest.advise(memest.model(MODEL), start.peak_bytes, input_shape=(4, 1, 16, 16, 16), machine=CPU, **MODES["training"])
     assert advice.fits and not advice.combined and advice.missing_bytes == 0
 
 
 def test_one_free_change_is_taken_before_all_others() -> None:
-    start = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", cpu=CPU)
+    start = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", machine=CPU)
     advice = memest.advise(
-        memest.model("resnet18"), start.peak_bytes - 2**20, input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", cpu=CPU
+        memest.model("resnet18"), start.peak_bytes - 2**20, input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", machine=CPU
     )
     assert [(o.changes, o.kind) for o in advice.combined] == [(("optimizer=adam:foreach=false",), "free")]
 
 
 def test_a_lever_that_is_pulled_stays_and_is_not_proposed() -> None:
-    advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), levers=("inplace",), cpu=CPU)
+    advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), levers=("inplace",), machine=CPU)
     assert "inplace" in advice.keywords["levers"]
     assert not any("inplace" in o.changes for o in advice.alone)
     assert not any(r.change == "inplace" for r in advice.refused)
@@ -118,7 +118,7 @@ def test_a_lever_that_is_pulled_stays_and_is_not_proposed() -> None:
 
 def test_the_largest_batch_is_that_of_fit() -> None:
     graph, peak = memest.model(MODEL), _start("inference").peak_bytes
-    advice = memest.advise(graph, peak - 1, input_shape=(4, 1, 16, 16, 16), mode="infer", cpu=CPU, largest_batch=True)
+    advice = memest.advise(graph, peak - 1, input_shape=(4, 1, 16, 16, 16), mode="infer", machine=CPU, largest_batch=True)
     assert advice.largest_batch == 3
     after = {**advice.keywords, "input_shape": (advice.largest_batch_combined, *next(iter(advice.keywords["input_shape"].values()))[1:])}
     assert memest.estimate(graph, **after).peak_bytes <= advice.budget_bytes
@@ -126,7 +126,7 @@ def test_the_largest_batch_is_that_of_fit() -> None:
 
 @pytest.mark.slow
 def test_checkpointing_says_what_runs_again() -> None:
-    advice = memest.advise(memest.model("resnet18"), "1KiB", input_shape=(2, 3, 64, 64), cpu=CPU)
+    advice = memest.advise(memest.model("resnet18"), "1KiB", input_shape=(2, 3, 64, 64), machine=CPU)
     (every,) = (o for o in advice.alone if o.changes == ("checkpoint:every=1",))
     share = float(every.price.rpartition(": ")[2].partition(" %")[0])
     assert every.kind == "time" and 50 < share < 100
@@ -145,7 +145,7 @@ def test_a_row_has_a_price_and_a_lever_that_is_missing_proposes_nothing(monkeypa
     assert all(c.price or LEVERS[c.lever].price for c in CANDIDATES if not c.lever or c.lever in LEVERS)
     assert not any("freeze" in c.name for c in CANDIDATES)
     monkeypatch.setattr(table, "LEVERS", {})
-    advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), cpu=CPU)
+    advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), machine=CPU)
     assert not advice.keywords["levers"] and not any(o.estimate.levers for o in advice.alone)
 
 
@@ -155,7 +155,7 @@ def test_a_row_has_a_price_and_a_lever_that_is_missing_proposes_nothing(monkeypa
 @pytest.mark.parametrize("budget", [0, -1, True, "24", "0GiB", "much"])
 def test_a_budget_that_is_none_is_refused(budget: Any) -> None:
     with pytest.raises(UsageError):
-        memest.advise(memest.model(MODEL), budget, input_shape=(2, 1, 16, 16, 16), cpu=CPU)
+        memest.advise(memest.model(MODEL), budget, input_shape=(2, 1, 16, 16, 16), machine=CPU)
 
 
 def test_the_command_says_it_fits_already(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(find_spec("importlinter") is None, reason="import-linter is not installed")
 @pytest.mark.parametrize("config", ["pyproject.toml", ".ci/circles.toml"])
 def test_import_contracts_are_kept(config: str) -> None:
-    done = run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", config)
+    done = run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", "--config", config)
     assert done.returncode == 0, done.stdout
 
 
@@ -39,6 +39,23 @@ def test_importing_memest_loads_nothing_heavy() -> None:
 def test_an_estimate_of_a_built_in_loads_nothing_heavy() -> None:
     program = "import memest\nmemest.estimate(memest.model('resnet18'), input_shape=(2, 3, 64, 64), optimizer='adam').peak_bytes"
     assert loaded_by(program) == set()
+
+
+@pytest.mark.parametrize("command", ["estimate", "layers", "timeline"])
+def test_a_plain_command_loads_nothing_heavy(command: str) -> None:
+    assert loaded_by_command(command) == set()
+
+
+@pytest.mark.parametrize("command", ["formula", "formula --as latex", "formula --as python", "formula --as javascript"])
+def test_a_formula_is_written_without_sympy(command: str) -> None:
+    assert not loaded_by_command(command) - {"numpy", "rich"}  # rich for the width of letters
+
+
+def loaded_by_command(command: str) -> set[str]:
+    """The heavy libraries that a command line on a small network has loaded."""
+    arguments = [*command.split(), "resnet18", "--input", "3x64x64", "--batch", "2"]
+    program = "import contextlib, io, memest.cli.app\nwith contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):\n    "
+    return loaded_by(f"{program}assert memest.cli.app.main({arguments}) == 0")
 
 
 def test_reading_a_file_loads_neither_torch_nor_sympy() -> None:

@@ -198,7 +198,7 @@ def test_torchs_dtypes_devices_and_sizes() -> None:
     torch = pytest.importorskip("torch")
     assert _peak(dtype=torch.bfloat16) == _peak(dtype="bfloat16") != _peak()
     assert _peak(device=torch.device("cpu"), input_shape=torch.Size(SHAPE)) == _peak()
-    with pytest.raises(MemestError, match="device 'cuda' is not modelled"):
+    with pytest.raises(MemestError, match="runtime torch-cuda is not modelled yet"):
         _peak(device=torch.device("cuda"))
     with pytest.raises(UsageError, match=r"got a torch\.Tensor; give tuple\(x\.shape\)"):
         _peak(input_shape=torch.zeros(SHAPE))
@@ -297,20 +297,20 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "estimate graph": lambda v: memest.estimate(v, **GIVEN),
     **{
         f"estimate {k}": lambda v, k=k: _peak(**{k: v})
-        for k in ("input_shape", "mode", "optimizer", "loss", "device", "dtype", "levers", "cpu")
+        for k in ("input_shape", "mode", "optimizer", "loss", "device", "dtype", "levers", "machine", "runtime", "torch")
     },
     **{f"estimate {k}": lambda v, k=k: _peak(**{k: v}) for k in ("hold_output", "first_step")},
     "sweep graph": lambda v: memest.sweep(v, batch=1),
     **{
         f"sweep {k}": lambda v, k=k: memest.sweep(GRAPH, **{"batch": 1, "H": 8, "W": 8, **{k: v}})
-        for k in ("batch", "H", "spatial", "axes", "mode", "optimizer", "loss", "dtype", "levers", "cpu", "invalid")
+        for k in ("batch", "H", "spatial", "axes", "mode", "optimizer", "loss", "dtype", "levers", "machine", "runtime", "torch", "invalid")
     },
     "sweeps graph": lambda v: list(memest.sweeps(v, batch=1)),
     "sweeps at_once": lambda v: list(memest.sweeps(GRAPH, batch=1, H=8, W=8, at_once=v)),
     "fit graph": lambda v: memest.fit(v, "1MiB"),
     **{
         f"fit {k}": lambda v, k=k: memest.fit(GRAPH, **{"budget": "1MiB", "H": 8, "W": 8, **{k: v}})
-        for k in ("budget", "vary", "batch", "step", "mode", "optimizer", "loss", "dtype", "levers", "cpu", "H")
+        for k in ("budget", "vary", "batch", "step", "mode", "optimizer", "loss", "dtype", "levers", "machine", "runtime", "torch", "H")
     },
     "advise graph": lambda v: memest.advise(v, "1MiB"),
     **{

@@ -1,4 +1,4 @@
-"""Autocast: the policies torch registers, calls and whole steps as torch makes them within the context."""
+"""Autocast: calls and whole steps as torch makes them within the context."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import memest
 from memest.errors import UnsupportedError, UsageError
 from memest.machines.cpu import Cpu
 from memest.ops.composite import Composite
+from memest.ops.facts import FALLS_THROUGH, FLOAT32, LOWER, PROMOTE, REFUSED, Policy
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.step import Autocast
-from memest.runtimes.torch.step.autocast import ATEN_NAMES, POLICIES, REFUSED, UNLISTED, policy_of
+from memest.runtimes.torch.step.autocast import policy_of
 
 Row = Operator | Composite
 ROWS: dict[str, Row] = {**OPERATORS, **COMPOSITES}
-CALLS = [(row, i) for row in ROWS.values() for i in range(len(row.examples)) if row.name not in REFUSED]
+CALLS = [(row, i) for row in ROWS.values() for i in range(len(row.examples)) if row.facts.autocast is not REFUSED]
 
 
 INSIDE = ("nll_loss", "einsum", "pad", "local_response_norm", "instance_norm", "max_pool1d", "dice_loss")  # made of calls, some listed
@@ -26,40 +28,44 @@ INSIDE = ("nll_loss", "einsum", "pad", "local_response_norm", "instance_norm", "
 
 def example(row: Row, number: int) -> Any:
     """A parameter of the tests: one example of a row. The first of each row that autocast reaches is quick, the others are slow ones."""
-    quick = row.name in (*POLICIES, *INSIDE) and number == 0
+    quick = (row.facts.autocast is not FALLS_THROUGH or row.name in INSIDE) and number == 0
     return pytest.param(row, row.examples[number], id=f"{row.name}-{number}", marks=() if quick else pytest.mark.slow)
 
 
 # policies ------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_policy_belongs_to_a_row() -> None:
-    assert {*POLICIES, *ATEN_NAMES, *REFUSED} <= set(ROWS) and set(UNLISTED) <= set(POLICIES)
-
-
-def test_the_rows_with_a_policy_are_those_torch_registers() -> None:
-    torch = pytest.importorskip("torch")
-    registered = {n.removeprefix("aten::").partition(".")[0] for n in torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCPU")}
-    for name in ROWS:
-        listed = [n in registered for n in ATEN_NAMES.get(name, (name,))]
-        assert all(listed) if name in POLICIES else not any(listed), name
-
-
 @pytest.mark.parametrize(
     ("op", "attributes", "policy"),
     [
-        ("conv2d", {}, "lower"),
-        ("batch_norm", {}, None),
-        ("cat", {}, "promote"),
-        ("max_pool3d", {"return_indices": False}, "float32"),
-        ("max_pool3d", {"return_indices": True}, None),
-        ("_border_pad", {"mode": "reflect", "pad": (1,) * 4}, "float32"),
-        ("_border_pad", {"mode": "reflect", "pad": (1,) * 6}, None),
-        ("_border_pad", {"mode": "replicate", "pad": (1,) * 6}, "float32"),
+        ("conv2d", {}, LOWER),
+        ("batch_norm", {}, FALLS_THROUGH),
+        ("cat", {}, PROMOTE),
+        ("max_pool3d", {"return_indices": False}, FLOAT32),
+        ("max_pool3d", {"return_indices": True}, FALLS_THROUGH),
+        ("_border_pad", {"mode": "reflect", "pad": (1,) * 4}, FLOAT32),
+        ("_border_pad", {"mode": "reflect", "pad": (1,) * 6}, FALLS_THROUGH),
+        ("_border_pad", {"mode": "replicate", "pad": (1,) * 6}, FLOAT32),
     ],
 )
-def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: str | None) -> None:
-    assert policy_of(op, attributes.items()) == policy
+def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: Policy) -> None:
+    assert policy_of(ROWS[op], attributes.items()) is policy
+
+
+@pytest.mark.parametrize(
+    ("loss", "policy"),
+    [
+        ("cross_entropy", FLOAT32),
+        ("ce:label_smoothing=0.1", FLOAT32),
+        ("nll_loss", FALLS_THROUGH),
+        ("dice", FALLS_THROUGH),
+        ("0.5*cross_entropy", FALLS_THROUGH),
+        ("cross_entropy + dice", FALLS_THROUGH),
+    ],
+)
+def test_a_loss_of_one_term_is_cast_as_that_term(loss: str, policy: Policy) -> None:
+    """What is scaled or summed falls through, and its calls are looked at one by one."""
+    assert policy_of(loss_named(loss).composite, ()) is policy
 
 
 # calls ---------------------------------------------------------------------------------------------------------------------
@@ -166,7 +172,7 @@ def test_a_training_step_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> No
 
     module, shape = networks()[name]
     recipe: dict[str, Any] = {"optimizer": "sgd:momentum=0.9", "loss": "cross_entropy", "hold_output": lever == "autocast:cache=false"}
-    predicted = memest.estimate(from_torch(module.train(), shape), input_shape=shape, mode="train", cpu=cpu, levers=[lever], **recipe)
+    predicted = memest.estimate(from_torch(module.train(), shape), input_shape=shape, mode="train", machine=cpu, levers=[lever], **recipe)
     same(predicted, measure_training(module, inputs_for([shape]), levers=[lever], **recipe))
 
 
@@ -177,7 +183,7 @@ def test_an_inference_call_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> 
     from validation.protocol import inputs_for, measure_inference
 
     module, shape = networks()[name]
-    predicted = memest.estimate(from_torch(module.eval(), shape), input_shape=shape, mode="infer", cpu=cpu, levers=[lever])
+    predicted = memest.estimate(from_torch(module.eval(), shape), input_shape=shape, mode="infer", machine=cpu, levers=[lever])
     same(predicted, measure_inference(module, inputs_for([shape]), levers=[lever]))
 
 
@@ -187,7 +193,7 @@ def same(predicted: Any, measured: Any) -> None:
 
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
-    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.standing_bytes == measured.standing_bytes
     assert predicted.peak_bytes == measured.peak_bytes
 
 
@@ -195,7 +201,7 @@ def test_a_compiled_step_says_what_a_played_one_says(cpu: Cpu) -> None:
     """From the third size on an estimate comes from the compiled program."""
     known = memest.model("resnet18")
     for batch, side in ((2, 64), (3, 64), (2, 96), (4, 80), (5, 128)):
-        options: dict[str, Any] = {"input_shape": (batch, 3, side, side), "levers": ["autocast"], "cpu": cpu}
+        options: dict[str, Any] = {"input_shape": (batch, 3, side, side), "levers": ["autocast"], "machine": cpu}
         assert memest.estimate(known, **options).summary == memest.estimate(memest.model("resnet18"), **options).summary
 
 
@@ -205,7 +211,7 @@ def test_a_compiled_step_says_what_a_played_one_says(cpu: Cpu) -> None:
 def test_parameters_stay_float32_and_activations_do_not() -> None:
     graph, shape = memest.model("resnet18"), (16, 3, 128, 128)
     plain, cast = (memest.estimate(graph, input_shape=shape, levers=levers) for levers in ((), ("autocast",)))
-    assert cast.resident_bytes == plain.resident_bytes
+    assert cast.standing_bytes == plain.standing_bytes
     assert cast.by_category()["activation"] < plain.by_category()["activation"]
 
 

@@ -46,7 +46,7 @@ def test_tensors_are_saved_when_torch_saves_them(row: Any, example: Example, cpu
 def same(graph: Graph, module: Any, shape: Sequence[int], levers: Sequence[str], cpu: Cpu, **recipe: Any) -> Estimate:
     """The step with ``levers`` is the one torch does with ``module``, event by event."""
     recipe = {"optimizer": "sgd", "loss": "cross_entropy", **recipe}
-    predicted = estimate(graph, input_shape=shape, levers=levers, cpu=cpu, **recipe)
+    predicted = estimate(graph, input_shape=shape, levers=levers, machine=cpu, **recipe)
     measured = measure_training(module.train(), inputs_for([shape]), **recipe)
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
@@ -70,7 +70,7 @@ def test_two_segments_wherever_they_meet(name: str, every: int, cpu: Cpu) -> Non
         segments = (Segment(0, cut, "first"), Segment(cut, len(layers), "second"))
         text = lever(f"{layers[0]}..{layers[cut - 1]}", f"{layers[cut]}..{layers[-1]}")
         try:
-            estimate(graph, input_shape=shape, levers=text, cpu=cpu)
+            estimate(graph, input_shape=shape, levers=text, machine=cpu)
         except GraphError as e:
             assert "changed in place" in str(e)
             with pytest.raises(RuntimeError):
@@ -100,7 +100,7 @@ def test_wrapped_modules_are_those_of_torch(name: str, modules: tuple[str, ...],
 @pytest.mark.slow
 def test_blocks_of_a_residual_network(cpu: Cpu) -> None:
     graph, shape = memest.model("resnet18"), (2, 3, 33, 40)
-    segments = estimate(graph, input_shape=shape, levers=["checkpoint:every=1"], cpu=cpu).recipe.segments
+    segments = estimate(graph, input_shape=shape, levers=["checkpoint:every=1"], machine=cpu).recipe.segments
     assert [s.name for s in segments] == [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
     same(graph, GraphModule(graph, segments), shape, ["checkpoint:every=1"], cpu)
 
@@ -144,7 +144,7 @@ DESCRIBED: tuple[tuple[str, dict[str, Any], tuple[int, ...], str], ...] = (
 @pytest.mark.parametrize("optimizer", ["adam"])
 def test_described_networks(name: str, options: dict[str, Any], shape: tuple[int, ...], how: str, optimizer: str, cpu: Cpu) -> None:
     graph, levers = memest.model(name, **options), [f"checkpoint:{how}"]
-    segments = estimate(graph, input_shape=shape, levers=levers, cpu=cpu).recipe.segments
+    segments = estimate(graph, input_shape=shape, levers=levers, machine=cpu).recipe.segments
     same(graph, GraphModule(graph, segments), shape, levers, cpu, optimizer=optimizer)
 
 
@@ -154,15 +154,15 @@ def test_described_networks(name: str, options: dict[str, Any], shape: tuple[int
 def test_a_compiled_step_says_what_the_played_one_says(cpu: Cpu) -> None:
     graph, levers = memest.model("resnet18"), ["checkpoint:modules=layer1+layer2.0+layer3"]
     for n, h, w in ((1, 64, 64), (2, 64, 64), (3, 64, 96), (4, 96, 64), (7, 128, 96), (2, 64, 160)):
-        found = estimate(graph, input_shape=(n, 3, h, w), levers=levers, cpu=cpu)
+        found = estimate(graph, input_shape=(n, 3, h, w), levers=levers, machine=cpu)
         assert found.summary == read_peak(play(graph, found.input_shapes, found.sizes, found.recipe))
     assert programs_of(graph, found.recipe).known, "a step of many sizes is compiled"
 
 
 def test_segments_keep_less_and_run_again() -> None:
     graph, shape = memest.model("resnet18"), (8, 3, 64, 64)
-    plain = estimate(graph, input_shape=shape, cpu=Cpu())
-    segmented = estimate(graph, input_shape=shape, levers=["checkpoint:every=1"], cpu=Cpu())
+    plain = estimate(graph, input_shape=shape, machine=Cpu())
+    segmented = estimate(graph, input_shape=shape, levers=["checkpoint:every=1"], machine=Cpu())
     assert segmented.peak_bytes < plain.peak_bytes
     assert not plain.timeline.ran_again
     ran = segmented.timeline.ran_again
@@ -185,7 +185,7 @@ def test_segments_beside_other_levers(others: list[str], cpu: Cpu) -> None:
     """A batch in slices of two sizes, gradients that accumulate, frozen layers, casts: recomputed as torch does, too."""
     module, shape = built("volume")
     graph, levers = from_torch(module, (3, *shape[1:])), [*others, *lever("0", "1", "3")]
-    predicted = estimate(graph, input_shape=(3, *shape[1:]), levers=levers, cpu=cpu)
+    predicted = estimate(graph, input_shape=(3, *shape[1:]), levers=levers, machine=cpu)
     measured = measure_training(module.train(), inputs_for([(3, *shape[1:])]), "sgd", "cross_entropy", levers=levers)
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
@@ -203,7 +203,7 @@ ENDING_WITH_CONVOLUTIONS = (
 def test_networks_under_levers(model: str, modules: str, levers: list[str], cpu: Cpu) -> None:
     """Segments that end with a convolution, whose recomputation ends before its kernel runs."""
     graph, shape, pulled = models.build(model), (2, 3, 40, 48), [*levers, f"checkpoint:modules={modules}"]
-    predicted = estimate(graph, input_shape=shape, levers=pulled, cpu=cpu)
+    predicted = estimate(graph, input_shape=shape, levers=pulled, machine=cpu)
     measured = measure_training(GraphModule(graph).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=pulled)
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
@@ -225,7 +225,7 @@ def test_overwriting_in_segments_leaves_gradients_as_they_are(cut: int) -> None:
     graph, shape = overwritable(), (2, 3, 9, 8)
     names = [layer.name for layer in graph.layers]
     text = lever(f"{names[0]}..{names[cut - 1]}", f"{names[cut]}..{names[-1]}")
-    estimated = estimate(graph, input_shape=shape, loss="mse_loss", levers=["inplace", *text], cpu=Cpu())
+    estimated = estimate(graph, input_shape=shape, loss="mse_loss", levers=["inplace", *text], machine=Cpu())
     assert estimated.timeline.overwriting
     gradients = []
     for overwriting in ((), estimated.timeline.overwriting):
@@ -263,7 +263,7 @@ def test_inference_knows_no_checkpoints() -> None:
 )
 def test_what_cannot_be_checkpointed_is_refused(text: str, error: type[MemestError], says: str) -> None:
     with pytest.raises(error, match=says):
-        estimate(memest.model("resnet18"), input_shape=(1, 3, 64, 64), levers=[f"checkpoint:{text}"], cpu=Cpu())
+        estimate(memest.model("resnet18"), input_shape=(1, 3, 64, 64), levers=[f"checkpoint:{text}"], machine=Cpu())
 
 
 def test_a_segment_is_found_again_under_its_name() -> None:
@@ -281,14 +281,14 @@ def test_modules_that_do_not_run_in_one_go_are_refused() -> None:
     for name in ("a.one", "b.one", "a.two"):
         x = b.layer("conv2d", x, name=name, out_channels=3, kernel_size=1)
     with pytest.raises(UsageError, match=r"'a' do not run one after the other: 'b\.one'"):
-        estimate(b.build(x), input_shape=(1, 3, 4, 4), levers=lever("a"), cpu=Cpu())
+        estimate(b.build(x), input_shape=(1, 3, 4, 4), levers=lever("a"), machine=Cpu())
     with pytest.raises(UsageError, match="no blocks found"):
-        estimate(b.build(x), input_shape=(1, 3, 4, 4), levers=["checkpoint:every=1"], cpu=Cpu())
+        estimate(b.build(x), input_shape=(1, 3, 4, 4), levers=["checkpoint:every=1"], machine=Cpu())
 
 
 def test_segments_that_overlap_or_leave_the_graph_are_refused() -> None:
     graph, shape = memest.model("resnet18"), (1, 3, 64, 64)
-    plain = estimate(graph, input_shape=shape, cpu=Cpu())
+    plain = estimate(graph, input_shape=shape, machine=Cpu())
     for segments in ((Segment(0, 5), Segment(4, 8)), (Segment(4, 8), Segment(0, 4)), (Segment(3, 3),), (Segment(0, 999),)):
         with pytest.raises(UsageError, match="segment"):
             play(graph, plain.input_shapes, plain.sizes, replace(plain.recipe, segments=segments))

@@ -11,15 +11,21 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import memest
-from memest.cli import output as output_module
 from memest.cli.app import COMMANDS, main
+from memest.cli.application import as_typer
+from memest.cli.words import Command, defaults, read, taken
 from memest.estimate.estimate import Estimate
+from memest.planning import replacing
 from memest.sources import files as schema
 
 DATA = Path(__file__).parent / "data"
@@ -43,7 +49,7 @@ def _shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def _expected(**options: object) -> Estimate:
-    return memest.estimate(memest.load(NET), input_shape={"x": (2, 3, 32, 32), "y": (2, 1, 16, 16)}, loss="mse", cpu=CPU, **options)  # type: ignore[arg-type]
+    return memest.estimate(memest.load(NET), input_shape={"x": (2, 3, 32, 32), "y": (2, 1, 16, 16)}, loss="mse", machine=CPU, **options)  # type: ignore[arg-type]
 
 
 # estimate ----------------------------------------------------------------------------------------------------------------
@@ -132,6 +138,119 @@ def test_a_file_on_standard_input(form: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["peak_bytes"] == _expected().peak_bytes
+
+
+# words -------------------------------------------------------------------------------------------------------------------
+
+
+def _commands(commands: Mapping[str, str] = COMMANDS, *above: str) -> dict[tuple[str, ...], Command]:
+    """The function of every command by its words."""
+    found: dict[tuple[str, ...], Command] = {}
+    for name, home in commands.items():
+        module = import_module(home)
+        own = getattr(module, "COMMANDS", None)
+        found |= _commands(own, *above, name) if own else {(*above, name): module.run}
+    return found
+
+
+def _by_typer(command: Command, words: Sequence[str]) -> dict[str, Any]:
+    """What typer gives to ``command``."""
+    given: dict[str, Any] = {}
+
+    def taker(**values: Any) -> None:
+        given.update(values)
+
+    taker.words, taker.left_out = taken(command), defaults(command)  # type: ignore[attr-defined]
+    app = typer.Typer()
+    app.command()(as_typer(taker))
+    assert app(args=list(words), standalone_mode=False) in (None, 0)
+    return given
+
+
+EXAMPLES = [
+    (command, shlex.split(line)[len(name) + 1 :])
+    for name, command in _commands().items()
+    for line in (command.__doc__ or "").splitlines()
+    if line.strip().startswith(f"memest {' '.join(name)}")
+]
+ALL = [
+    *[
+        "-",
+        "-i",
+        "a=1x2x3",
+        "--input=b=4x5",
+        "-b",
+        "3",
+        "--infer",
+        "--optimizer",
+        "sgd:momentum=0.9",
+        "--loss",
+        "mse",
+        "--dtype",
+        "float16",
+        "--device",
+        "cpu",
+        "--top",
+        "0",
+    ],
+    *[
+        "--hold-output",
+        "--first-step",
+        "--lever",
+        "inplace",
+        "--lever=ddp:world=2",
+        "--threads",
+        "12",
+        "--isa",
+        "avx2",
+        "--torch",
+        "2.14",
+        "--on",
+        "a",
+        "--on",
+        "b",
+    ],
+    *["--budget", "1GiB", "--hardware", "h.yaml", "-f", "csv", "-o", "x.csv"],
+]
+PLAIN = [*EXAMPLES, (_commands()["estimate",], ALL), (_commands()["estimate",], ["--train", "größe.yaml"])]
+
+
+@pytest.mark.parametrize(("command", "words"), PLAIN, ids=[" ".join(words) for _, words in PLAIN])
+def test_a_plain_command_line_is_read_as_typer_reads_it(command: Command, words: list[str]) -> None:
+    given = read(command, words)
+    assert given is not None
+    expected = _by_typer(command, words)
+    assert given == expected
+    assert {name: type(value) for name, value in given.items()} == {name: type(value) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--help",
+        "x --help",
+        "x y",
+        "x --nope",
+        "x --batch",
+        "x --batch 0",
+        "x --batch -1",
+        "x --batch 1.0",
+        "x --batch ٣",
+        "x --batch 2 --batch 3",
+        "x -b3",
+        "x --isa avx3",
+        "x --isa AVX2",
+        "x --format xml",
+        "x --train=yes",
+        "x --input --batch",
+        "x -- y",
+        "x --inp 3x2x2",
+        "x",
+    ],
+)
+def test_what_is_not_plain_is_left_to_typer(words: str) -> None:
+    assert read(_commands()["estimate",], words.split(" ") if words else []) is None
 
 
 # timeline and layers -----------------------------------------------------------------------------------------------------
@@ -258,7 +377,8 @@ def test_the_examples_in_help_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.yaml").write_text("inputs: {input: [N, 3, H, W]}\nlayers: [conv2d: {out_channels: 4, kernel_size: 3}]")
     for example in _examples(text):
-        assert "unet3d" not in example or re.search(r"--loss binary|--infer|^memest import", example), "one channel, and cross_entropy"
+        of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference)", example)
+        assert "unet3d" not in example or of_one_channel, "one channel, and cross_entropy"
         arguments = shlex.split(example)[1:]
         if any(":" in a and "." in a for a in arguments[:2]):
             continue  # a torch model: covered above where torch is
@@ -278,7 +398,7 @@ def test_output_file_is_what_stdout_would_get(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "out.csv"
     assert _run(capsys, "estimate", NET, *SHAPES, "--format", "csv", "--output", str(path)) == ""
     assert path.read_text() == _run(capsys, "estimate", NET, *SHAPES, "--format", "csv")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~output_module._umask()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~replacing._umask()
     assert os.listdir(tmp_path) == ["out.csv"]
 
 
@@ -291,7 +411,7 @@ def test_output_keeps_the_old_file_when_it_fails(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output_module.os, "replace", full)
+    monkeypatch.setattr(replacing.os, "replace", full)
     assert main(["models", "--format", "csv", "--output", str(path)]) == 2
     assert "No space left" in capsys.readouterr().err
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.csv"]
@@ -345,7 +465,7 @@ import time
 import memest.cli.request as request
 from memest.cli.app import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
-request.answer = lambda _: (print("ready", flush=True), time.sleep(60))
+request.answered = lambda _: (print("ready", flush=True), time.sleep(60))
 raise SystemExit(main(["estimate", "resnet18"]))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -363,7 +483,7 @@ def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def broken(_: object) -> None:
         raise KeyError("two\nlines")
 
-    monkeypatch.setattr(request, "answer", broken)
+    monkeypatch.setattr(request, "answered", broken)
     assert main(["estimate", "resnet18"]) == 70
     line = capsys.readouterr().err
     assert line.startswith("memest: a bug in memest: KeyError") and line.count("\n") == 1
@@ -517,13 +637,19 @@ def test_sizes_go_to_a_file_as_numbers_too(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     "command", ["estimate", "timeline", "layers", "formula", "fit", "sweep", "advise", "compare", "report", "plot timeline"]
 )
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
-def test_only_the_cpu_is_modelled(command: str, device: str, capsys: pytest.CaptureFixture[str]) -> None:
-    extra = ["-o", "a.html"] if command == "report" else []
-    assert main([*command.split(), "resnet18", "--device", device, *extra]) == 2
-    assert capsys.readouterr().err == (
-        f"memest: --device {device!r}: only torch's CPU allocator is modelled; leave --device out, or give --device cpu\n"
-    )
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cuda", "runtime torch-cuda is not modelled yet; there are torch-cpu, null"),
+        ("cuda:0", "runtime torch-cuda is not modelled yet; there are torch-cpu, null"),
+        ("mps", "device 'mps' is not modelled; use 'cpu'"),
+    ],
+)
+def test_only_the_cpu_is_modelled(command: str, device: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    extra = {"report": ["-o", "a.html"], "fit": ["--budget", "1GiB"], "advise": ["--budget", "1GiB"], "compare": ["resnet34"]}
+    extra["sweep"] = ["--axis", "batch=1"]
+    assert main([*command.split(), "resnet18", "--device", device, *extra.get(command, [])]) == 2
+    assert capsys.readouterr().err == f"memest: {said}\n"
 
 
 def test_the_cpu_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:

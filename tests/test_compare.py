@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import fields
 from io import StringIO
 from itertools import pairwise
 
@@ -14,13 +15,14 @@ from memest.cli.app import main
 from memest.cli.request import SETTINGS, Request, changed
 from memest.errors import UsageError
 from memest.estimate.estimate import Estimate
+from memest.estimate.question import Question
 
 CPU = memest.Cpu.detect().with_(isa="avx2", threads=1)
 RUN = ["--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]
 
 
 def _estimate(model: str, batch: int = 2, **options: object) -> Estimate:
-    return memest.estimate(memest.model(model), input_shape=(batch, 3, 64, 64), cpu=CPU, **options)  # type: ignore[arg-type]
+    return memest.estimate(memest.model(model), input_shape=(batch, 3, 64, 64), machine=CPU, **options)  # type: ignore[arg-type]
 
 
 SIDES = {
@@ -59,7 +61,7 @@ def test_the_other_way_round_is_the_opposite(a: str, b: str) -> None:
     assert {(r.name, r.a_bytes, r.b_bytes, r.side) for r in there.layers} == {
         (r.name, r.b_bytes, r.a_bytes, swap[r.side]) for r in back.layers
     }
-    assert there.peak_difference == -back.peak_difference and there.resident_difference == -back.resident_difference
+    assert there.peak_difference == -back.peak_difference and there.standing_difference == -back.standing_difference
 
 
 def test_a_layer_is_on_the_sides_whose_network_has_it() -> None:
@@ -85,7 +87,7 @@ def test_a_layer_holds_its_parameters_and_their_state() -> None:
 def test_adam_costs_its_state() -> None:
     c = memest.compare(SIDES["plain"], SIDES["adam"])
     state = next(r for r in c.categories if r.name == "optimizer_state")
-    assert (state.a_bytes, state.b_bytes, state.side) == (0, c.resident_difference, "both")
+    assert (state.a_bytes, state.b_bytes, state.side) == (0, c.standing_difference, "both")
 
 
 # the command line --------------------------------------------------------------------------------------------------------
@@ -134,16 +136,17 @@ def test_the_four_formats_agree(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inputs_of_the_other_side_replace_all(capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(_run(capsys, "resnet18", *RUN, "--versus", "input=3x96x96", "--format", "json"))
     assert data["b"]["input_shapes"] == {"input": [2, 3, 96, 96]}
-    both = changed(Request(model="m", inputs=["x=1"], batch=1, train=True), ["input=x=2", "input=y=3"])
+    both = changed(Request(model="m", inputs=["x=1"], batch=1), ["input=x=2", "input=y=3"])
     assert both.inputs == ["x=2", "y=3"]
 
 
-def test_every_setting_is_a_field_of_a_request() -> None:
-    before = Request(model="m", inputs=None, batch=None, train=False)
-    words = {"batch": "3", "mode": "train", "optimizer": "adam", "loss": "mse", "threads": "7", "isa": "avx2"}
-    for name, (field, _) in SETTINGS.items():
+def test_every_setting_is_a_field_of_a_question_or_a_request() -> None:
+    before = Request(model="m", settings={"mode": "infer"})
+    words = {"batch": "3", "mode": "train", "threads": "7", "isa": "avx2"}
+    assert {f.name.replace("_", "-") for f in fields(Question)} - {"levers", "machine"} | {"batch", "threads", "isa"} == set(SETTINGS)
+    for name in SETTINGS:
         after = changed(before, [f"{name}={words.get(name, 'true')}"])
-        assert getattr(after, field) != getattr(before, field) and changed(before, []) == before
+        assert after != before and changed(before, []) == before
 
 
 @pytest.mark.parametrize(
@@ -177,4 +180,4 @@ def test_bad_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixtu
 
 def test_settings_are_applied_by_name() -> None:
     with pytest.raises(UsageError):
-        changed(Request(model="m", inputs=None, batch=None, train=True), ["model=x"])
+        changed(Request(model="m"), ["model=x"])

@@ -6,9 +6,10 @@ from itertools import product
 
 import pytest
 
+from memest.errors import GraphError
 from memest.network.tensor import broadcast
-from memest.sizes.conditions import reduced
-from memest.sizes.dims import Dim, Guard, expression, parse, parse_guard, symbol
+from memest.sizes.conditions import Conditions, reduced
+from memest.sizes.dims import Dim, Guard, Opaque, expression, parse, parse_guard, symbol
 
 CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "never false": (["N != 0", "H*4 >= 0", "N*H*64 > 0"], ()),
@@ -79,3 +80,26 @@ def test_a_dim_of_one_is_not_lost_in_broadcasting() -> None:
     n = Dim(1, symbol("N"))
     for shapes in (((n, 4), (1, 4)), ((1, 4), (n, 4)), ((4,), (n, 1))):
         assert expression(broadcast(*shapes)[0]) is symbol("N")
+
+
+def test_conditions_hold_where_each_comparison_does_also_when_asked_again() -> None:
+    """What shares sizes is evaluated together, and remembered by their values."""
+    texts = ["H > W", "(H//W)*W != H + 1", "N != 7", "N*H != 12", "W*(H//3) != 5*N", "N*H*W != 60"]
+    guards = [*map(parse_guard, texts), Guard("==", Opaque("even", _is_even, (parse("N + W"),)), 1)]
+    conditions = Conditions(least={"N": 1, "H": 1, "W": 1}, others=tuple(guards))
+    for n, h, w in [*product(range(1, 9), range(1, 9), range(1, 7))] * 2:
+        sizes = {"N": n, "H": h, "W": w}
+        assert conditions.hold(sizes) == all(g.holds(sizes) for g in guards), sizes
+
+
+def test_a_comparison_that_cannot_be_made_is_no_failure_where_an_earlier_one_is_false() -> None:
+    conditions = Conditions(least={}, others=(parse_guard("N > 1"), parse_guard("8//(N - 1) > 2")))
+    assert [conditions.hold({"N": n}) for n in (1, 2, 3, 4, 5, 9)] == [False, True, True, False, False, False]
+    with pytest.raises(GraphError, match="division by zero"):
+        Conditions(least={}, others=(parse_guard("8//(N - 1) > 2"),)).hold({"N": 1})
+    with pytest.raises(GraphError, match="size 'N'"):
+        conditions.hold({"H": 1})
+
+
+def _is_even(n: int) -> int:
+    return int(n % 2 == 0)

@@ -52,7 +52,7 @@ class Net(nn.Module):
 def same(predicted: Any, measured: Measurement) -> None:
     """Resident bytes, every event and the peak agree. Releases of residents are left out of both: torch's profiler reports that of a tensor
     made before it began only where it once saw another at that address, and then with the other's size."""
-    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.standing_bytes == measured.standing_bytes
     residents = {s.id for s in predicted.timeline.residents}
     seen = [e for e in predicted.events if e.storage.id not in residents]
     events = _of_this_profile(measured, len(seen))
@@ -60,8 +60,8 @@ def same(predicted: Any, measured: Measurement) -> None:
     if difference is not None and first_difference(predicted.events, measured.events) is None:  # the other had the same size
         seen, events, difference = list(predicted.events), measured.events, None
     assert difference is None, f"\n{difference}"
-    peak = predicted.resident_bytes + max(accumulate((e.delta for e in seen), initial=0))
-    assert peak == Measurement(measured.resident_bytes, events).peak_bytes
+    peak = predicted.standing_bytes + max(accumulate((e.delta for e in seen), initial=0))
+    assert peak == Measurement(measured.standing_bytes, events).peak_bytes
 
 
 def _of_this_profile(measured: Measurement, count: int) -> list[Any]:
@@ -79,13 +79,13 @@ def _of_this_profile(measured: Measurement, count: int) -> list[Any]:
 
 def trains_as_torch(forward: Forward, cpu: Cpu, **recipe: Any) -> None:
     module, recipe = Net(forward), {"optimizer": "adam", "loss": "mse_loss", **recipe}
-    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, cpu=cpu, **recipe)
+    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, machine=cpu, **recipe)
     same(predicted, measure_training(module, inputs_for([SHAPE]), **recipe))
 
 
 def infers_as_torch(forward: Forward, cpu: Cpu) -> None:
     module = Net(forward)
-    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, mode="infer", cpu=cpu)
+    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, mode="infer", machine=cpu)
     same(predicted, measure_inference(module, inputs_for([SHAPE])))
 
 
@@ -216,9 +216,9 @@ def test_an_inference_with_contexts_is_that_of_torch(forward: Forward, cpu: Cpu)
 
 def test_a_function_recorded_in_eval_mode_is_still_refused_in_training(cpu: Cpu) -> None:
     graph = from_torch(Net(lambda self, x: self.head(apply_swish(self.first(x)))).eval(), SHAPE)
-    assert memest.estimate(graph, input_shape=SHAPE, mode="infer", cpu=cpu).peak_bytes > 0
+    assert memest.estimate(graph, input_shape=SHAPE, mode="infer", machine=cpu).peak_bytes > 0
     with pytest.raises(UnsupportedError, match="custom autograd function Swish"):
-        memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu)
+        memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", machine=cpu)
 
 
 def test_a_custom_function_that_no_gradient_reaches_is_played(cpu: Cpu) -> None:
@@ -244,13 +244,13 @@ def replacing(self: Any, x: Any) -> Any:
 def test_what_a_module_keeps_from_call_to_call_stands_in_memory(forward: Forward, mode: str, cpu: Cpu) -> None:
     module = Net(forward)
     predicted = memest.estimate(
-        from_torch(module, SHAPE, mode=mode), input_shape=SHAPE, mode=mode, optimizer="adam", loss="mse_loss", cpu=cpu
+        from_torch(module, SHAPE, mode=mode), input_shape=SHAPE, mode=mode, optimizer="adam", loss="mse_loss", machine=cpu
     )
     inputs = inputs_for([SHAPE])
     measured = measure_training(module, inputs, "adam", "mse_loss") if mode == "train" else measure_inference(module, inputs)
     kept = storage_bytes([module.cache])
     assert kept > 0
-    same(predicted, Measurement(measured.resident_bytes + kept, measured.events))
+    same(predicted, Measurement(measured.standing_bytes + kept, measured.events))
 
 
 def test_the_module_is_left_as_it_was() -> None:
@@ -281,15 +281,15 @@ def test_a_described_network_has_the_contexts_too(cpu: Cpu) -> None:
             y = b.layer("sigmoid", b.layer("conv2d", x, name="inner", out_channels=8, kernel_size=3), name="end")
         return b.build(b.layer("conv2d", y, name="head", out_channels=4, kernel_size=1))
 
-    frozen = memest.estimate(graph(False), input_shape=SHAPE, cpu=cpu)
+    frozen = memest.estimate(graph(False), input_shape=SHAPE, machine=cpu)
     assert not any(e.layer == "frozen" and e.phase == "backward" for e in frozen.events)
-    again = memest.estimate(graph(True), input_shape=SHAPE, cpu=cpu)
+    again = memest.estimate(graph(True), input_shape=SHAPE, machine=cpu)
     assert any(e.layer == "inner" and e.op == "convolution" and e.phase == "backward" for e in again.events)
     with pytest.raises(UsageError, match="checkpoint"):
-        memest.estimate(graph(True), input_shape=SHAPE, levers=["checkpoint:modules=inner"], cpu=cpu)
+        memest.estimate(graph(True), input_shape=SHAPE, levers=["checkpoint:modules=inner"], machine=cpu)
     with pytest.raises(MemestError, match="checkpoint"):
-        memest.plan_checkpoints(graph(True), input_shape=SHAPE, cpu=cpu)
-    assert any(r.change.startswith("checkpoint") for r in memest.advise(graph(True), "1KiB", input_shape=SHAPE, cpu=cpu).refused)
+        memest.plan_checkpoints(graph(True), input_shape=SHAPE, machine=cpu)
+    assert any(r.change.startswith("checkpoint") for r in memest.advise(graph(True), "1KiB", input_shape=SHAPE, machine=cpu).refused)
 
 
 # what is refused ----------------------------------------------------------------------------------------------------------
@@ -455,9 +455,9 @@ def test_old_spectral_norm_is_never_wrong(cpu: Cpu) -> None:
     module = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 8, 3)), nn.ReLU())
     with pytest.raises(UnsupportedError, match="out"):
         from_torch(module, SHAPE, mode="train")
-    predicted = memest.estimate(from_torch(module, SHAPE, mode="infer"), input_shape=SHAPE, mode="infer", cpu=cpu)
+    predicted = memest.estimate(from_torch(module, SHAPE, mode="infer"), input_shape=SHAPE, mode="infer", machine=cpu)
     measured = measure_inference(module, inputs_for([SHAPE]))
-    same(predicted, Measurement(measured.resident_bytes + storage_bytes([module[0].weight]), measured.events))
+    same(predicted, Measurement(measured.standing_bytes + storage_bytes([module[0].weight]), measured.events))
 
 
 def test_a_refusal_that_the_module_catches_is_still_one() -> None:
@@ -551,7 +551,7 @@ def test_a_module_that_remembers_is_recorded_at_its_second_call(cpu: Cpu) -> Non
     module = Counting(False)
     graph = from_torch(module, SHAPE)
     assert module.calls == 0
-    predicted = memest.estimate(graph, input_shape=SHAPE, optimizer="sgd", loss="mse_loss", cpu=cpu)
+    predicted = memest.estimate(graph, input_shape=SHAPE, optimizer="sgd", loss="mse_loss", machine=cpu)
     same(predicted, measure_training(module, inputs_for([SHAPE]), "sgd", "mse_loss"))
     with pytest.raises(UnsupportedError, match="no step is like the next"):
         from_torch(Counting(True), SHAPE)
@@ -559,7 +559,7 @@ def test_a_module_that_remembers_is_recorded_at_its_second_call(cpu: Cpu) -> Non
 
 def test_a_draw_of_python_s_random_is_noted(cpu: Cpu) -> None:
     graph = from_torch(Net(lambda self, x: self.head(self.first(x)) * (2 if random.random() < 0.5 else 3)), SHAPE)
-    assert any("random" in n for n in memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu).notes)
+    assert any("random" in n for n in memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", machine=cpu).notes)
 
 
 def _hooked(where: str) -> Any:
@@ -598,9 +598,9 @@ def test_constants_that_are_no_attributes_are_the_network_s_own(cpu: Cpu) -> Non
         return self.head(self.first(x) * scale + offset[0].view(1, -1, 1, 1))
 
     module = Net(forward)
-    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, loss="mse_loss", optimizer="adam", cpu=cpu)
+    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, loss="mse_loss", optimizer="adam", machine=cpu)
     measured = measure_training(module, inputs_for([SHAPE]), "adam", "mse_loss")
-    same(predicted, Measurement(measured.resident_bytes + storage_bytes([scale, *offset]), measured.events))
+    same(predicted, Measurement(measured.standing_bytes + storage_bytes([scale, *offset]), measured.events))
     with pytest.raises(MemestError):
         from_torch(Net(lambda self, x: self.head(self.first(x) * scale.mul_(2)).no_such), SHAPE)
     assert torch.equal(scale, before)
@@ -646,9 +646,9 @@ class OnlyInference(nn.Module):
 def test_a_mode_that_cannot_be_recorded_is_refused_when_it_is_asked_for(cpu: Cpu) -> None:
     shape = (1, 3, 8, 8)
     graph = from_torch(OnlyInference(), shape)
-    assert memest.estimate(graph, input_shape=shape, mode="infer", cpu=cpu).peak_bytes > 0
+    assert memest.estimate(graph, input_shape=shape, mode="infer", machine=cpu).peak_bytes > 0
     with pytest.raises(UnsupportedError, match=r"net\.2 \(test_contexts.py:\d+\): ValueError"):
-        memest.estimate(graph, input_shape=shape, mode="train", cpu=cpu)
+        memest.estimate(graph, input_shape=shape, mode="train", machine=cpu)
     assert memest.loads(memest.dumps(graph)).refused == graph.refused
     assert from_torch(OnlyInference(), shape, mode="infer").refused == ()
     with pytest.raises(GraphError, match=r"net\.2 \(test_contexts.py:\d+\): ValueError"):
@@ -661,15 +661,15 @@ def test_the_other_way_round(cpu: Cpu) -> None:
         return y if self.training else y.nonzero()
 
     graph = from_torch(Net(forward), SHAPE)
-    assert memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu).peak_bytes > 0
+    assert memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", machine=cpu).peak_bytes > 0
     with pytest.raises(UnsupportedError, match="has a size that depends on values"):
-        memest.estimate(graph, input_shape=SHAPE, mode="infer", cpu=cpu)
+        memest.estimate(graph, input_shape=SHAPE, mode="infer", machine=cpu)
 
 
 def test_a_module_in_eval_mode_trains_with_its_contexts(cpu: Cpu) -> None:
     """Frozen batch norms, and a backbone under no_grad: what its inference looks like does not tell what its training keeps."""
     module = Net(frozen_first).eval()
-    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, optimizer="sgd", loss="mse_loss", cpu=cpu)
+    predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, optimizer="sgd", loss="mse_loss", machine=cpu)
     same(predicted, measure_training(module, inputs_for([SHAPE]), "sgd", "mse_loss"))
 
 
@@ -713,7 +713,7 @@ def test_modules_of_another_dtype_are_recorded(dtype: str, cpu: Cpu) -> None:
     graph = from_torch(module, torch.zeros(2, 8, dtype=getattr(torch, dtype)))
     assert from_torch(module, (2, 8)) == graph
     measured = measure_inference(module, inputs_for([(2, 8)], dtype=dtype))
-    same(memest.estimate(graph, input_shape=(2, 8), mode="infer", cpu=cpu), measured)
+    same(memest.estimate(graph, input_shape=(2, 8), mode="infer", machine=cpu), measured)
 
 
 def test_of_several_outputs_the_one_that_the_loss_takes_is_said(cpu: Cpu) -> None:
@@ -722,8 +722,8 @@ def test_of_several_outputs_the_one_that_the_loss_takes_is_said(cpu: Cpu) -> Non
         return {"aux": self.head(y), "out": self.head(self.second(y))}
 
     graph = from_torch(Net(two_heads), SHAPE)
-    found = memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", cpu=cpu)
+    found = memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", machine=cpu)
     assert found.loss_output == graph.outputs[0] and found.to_dict()["loss_output"] == found.loss_output
     assert f"the loss takes {found.loss_output!r}, the first of 2 outputs" in found.notes
-    alone = memest.estimate(graph, input_shape=SHAPE, mode="infer", cpu=cpu)
+    alone = memest.estimate(graph, input_shape=SHAPE, mode="infer", machine=cpu)
     assert alone.loss_output is None and not alone.notes

@@ -56,14 +56,14 @@ def ranks() -> Iterator[Callable[[int, int], None]]:
 @pytest.mark.parametrize("lever", LEVERS)
 def test_a_compiled_step_is_the_played_one(resnet: Graph, lever: str) -> None:
     for shape in ((1, 3, 64, 64), (2, 3, 96, 64), (4, 3, 128, 96), (3, 3, 65, 91), (8, 3, 160, 160)):
-        est = memest.estimate(resnet, input_shape=shape, optimizer="adam", levers=[lever], cpu=CPU)
+        est = memest.estimate(resnet, input_shape=shape, optimizer="adam", levers=[lever], machine=CPU)
         played = read_peak(play(est.played, est.input_shapes, est.sizes, est.recipe))
-        assert (est.resident_bytes, est.peak_bytes) == (played.resident_bytes, played.resident_bytes + played.above_bytes)
+        assert (est.standing_bytes, est.peak_bytes) == (played.standing_bytes, played.standing_bytes + played.above_bytes)
 
 
 @pytest.mark.parametrize("lever", LEVERS)
 def test_a_step_gives_back_all_but_gradients(resnet: Graph, lever: str) -> None:
-    est = memest.estimate(resnet, input_shape=(2, 3, 64, 64), levers=[lever], cpu=CPU)
+    est = memest.estimate(resnet, input_shape=(2, 3, 64, 64), levers=[lever], machine=CPU)
     alive: dict[int, str] = {}
     for step in est.events:
         if step.delta > 0:
@@ -76,7 +76,7 @@ def test_a_step_gives_back_all_but_gradients(resnet: Graph, lever: str) -> None:
 
 def test_sharding_among_more_ranks_takes_less(resnet: Graph) -> None:
     residents = [
-        memest.estimate(resnet, input_shape=(1, 3, 64, 64), optimizer="adam", levers=[f"{lever},world={world}"], cpu=CPU).resident_bytes
+        memest.estimate(resnet, input_shape=(1, 3, 64, 64), optimizer="adam", levers=[f"{lever},world={world}"], machine=CPU).standing_bytes
         for lever in ("zero:stage=1", f"fsdp:blocks={BLOCKS}")
         for world in (2, 4, 8)
     ]
@@ -161,7 +161,7 @@ BAD: tuple[tuple[list[str], type[MemestError], str], ...] = (
 @pytest.mark.parametrize(("levers", "error", "says"), BAD)
 def test_bad_input_is_refused(resnet: Graph, levers: list[str], error: type[MemestError], says: str) -> None:
     with pytest.raises(error, match=says):
-        memest.estimate(resnet, input_shape=(1, 3, 64, 64), levers=levers, cpu=CPU)
+        memest.estimate(resnet, input_shape=(1, 3, 64, 64), levers=levers, machine=CPU)
 
 
 def test_parallel_runs_train() -> None:
@@ -171,7 +171,9 @@ def test_parallel_runs_train() -> None:
 
 def test_a_block_that_is_called_in_pieces_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="pool"):
-        memest.estimate(memest.model("unet3d"), input_shape=(1, 1, 16, 16, 16), loss="mse_loss", levers=["fsdp:blocks=encoder"], cpu=CPU)
+        memest.estimate(
+            memest.model("unet3d"), input_shape=(1, 1, 16, 16, 16), loss="mse_loss", levers=["fsdp:blocks=encoder"], machine=CPU
+        )
 
 
 def test_a_block_that_writes_into_its_argument_is_refused() -> None:
@@ -180,9 +182,9 @@ def test_a_block_that_writes_into_its_argument_is_refused() -> None:
     x = b.layer("relu", x, name="block.relu", inplace=True)
     x = b.layer("conv2d", x, name="block.conv", out_channels=2, kernel_size=3)
     graph = b.build(x)
-    assert memest.estimate(graph, input_shape=(1, 3, 9, 9), loss="mse_loss", levers=["fsdp"], cpu=CPU).peak_bytes
+    assert memest.estimate(graph, input_shape=(1, 3, 9, 9), loss="mse_loss", levers=["fsdp"], machine=CPU).peak_bytes
     with pytest.raises(UnsupportedError, match="writes into its argument 'stem'"):
-        memest.estimate(graph, input_shape=(1, 3, 9, 9), loss="mse_loss", levers=["fsdp:blocks=block"], cpu=CPU)
+        memest.estimate(graph, input_shape=(1, 3, 9, 9), loss="mse_loss", levers=["fsdp:blocks=block"], machine=CPU)
 
 
 def test_a_block_that_is_called_twice_is_refused() -> None:
@@ -191,14 +193,14 @@ def test_a_block_that_is_called_twice_is_refused() -> None:
 
     module, shape = _tiny("residual")
     with pytest.raises(UnsupportedError, match="called"):
-        memest.estimate(from_torch(module, shape), input_shape=shape, levers=["fsdp:blocks=body"], cpu=CPU)
+        memest.estimate(from_torch(module, shape), input_shape=shape, levers=["fsdp:blocks=body"], machine=CPU)
 
 
 def test_a_parameter_without_gradient_is_named(resnet: Graph) -> None:
     graph = resnet.with_(parameters=(*resnet.parameters, Parameter(name="extra", shape=(3,))))
     with pytest.raises(UnsupportedError, match="'extra' gets no gradient"):
-        memest.estimate(graph, input_shape=(1, 3, 64, 64), levers=["ddp"], cpu=CPU)
-    memest.estimate(graph, input_shape=(1, 3, 64, 64), levers=["ddp:find_unused_parameters=true"], cpu=CPU)
+        memest.estimate(graph, input_shape=(1, 3, 64, 64), levers=["ddp"], machine=CPU)
+    memest.estimate(graph, input_shape=(1, 3, 64, 64), levers=["ddp:find_unused_parameters=true"], machine=CPU)
 
 
 SMALL = "validation.networks:UNet3d(levels=3, base_filters=4)"
@@ -245,7 +247,7 @@ def test_a_rank_takes_what_it_takes_among_real_processes() -> None:
         for rank, found in enumerate(measured[case]):
             est = predict(case, Cpu.detect().with_(threads=1), torch.__version__, as_rank(case, rank))
             where = f"{case.levers}, rank {rank}"
-            assert est.resident_bytes == found.resident_bytes, where
+            assert est.standing_bytes == found.standing_bytes, where
             predicted, seen = (Counter(e.delta for e in events if e.delta > 0) for events in (est.events, found.events))
             assert predicted == seen, f"{where}: {predicted - seen} predicted only, {seen - predicted} seen only"
             assert est.peak_bytes <= found.peak_bytes <= 1.01 * est.peak_bytes, where

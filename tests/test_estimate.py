@@ -43,15 +43,15 @@ def pair() -> Graph:
 
 def played(**options: Any) -> Estimate:
     """One step on a described processor."""
-    return estimate(network(), **{"input_shape": (2, 3, 16, 12), "cpu": CPU, **options})
+    return estimate(network(), **{"input_shape": (2, 3, 16, 12), "machine": CPU, **options})
 
 
 @pytest.mark.parametrize("options", MODES, ids=str)
 def test_parts_add_up_to_the_peak(options: dict[str, Any]) -> None:
     e = played(**options)
     running = list(accumulate(s.delta for s in e.events))
-    assert e.peak_bytes == e.resident_bytes + max(0, *running)
-    assert e.resident_bytes == sum(s.nbytes for s in e.timeline.residents)
+    assert e.peak_bytes == e.standing_bytes + max(0, *running)
+    assert e.standing_bytes == sum(s.nbytes for s in e.timeline.residents)
     assert sum(h.nbytes for h in e.holdings) == e.peak_bytes
     assert sum(e.by_category().values()) == e.peak_bytes
     assert sum(e.by_layer().values()) == e.peak_bytes
@@ -69,7 +69,7 @@ def test_moment_is_where_the_peak_is_first_reached(options: dict[str, Any]) -> N
 
 
 def test_of_equal_peaks_the_first_counts() -> None:
-    e = estimate(relus(), input_shape=(2, 3, 16, 12), mode="infer", cpu=CPU)
+    e = estimate(relus(), input_shape=(2, 3, 16, 12), mode="infer", machine=CPU)
     running = list(accumulate(s.delta for s in e.events))
     assert running.count(max(running)) > 1
     assert e.moment.index == running.index(max(running))
@@ -100,15 +100,15 @@ def test_report_is_plain_data() -> None:
     ],
 )
 def test_a_loss_that_cannot_teach_one_channel_is_noted(model: str, loss: str, noted: str) -> None:
-    e = estimate(build(model), input_shape=(1, 1, 32, 32, 32), loss=loss, cpu=CPU)
+    e = estimate(build(model), input_shape=(1, 1, 32, 32, 32), loss=loss, machine=CPU)
     assert [noted in note for note in e.notes] == ([True] if noted else [])
     assert e.to_dict()["notes"] == list(e.notes)
-    assert estimate(build(model), input_shape=(1, 1, 32, 32, 32), mode="infer", cpu=CPU).notes == ()
+    assert estimate(build(model), input_shape=(1, 1, 32, 32, 32), mode="infer", machine=CPU).notes == ()
 
 
 def test_batch_and_size_are_free() -> None:
     graph = network()
-    small, large = (estimate(graph, input_shape=(n, 3, 16, 12), mode="infer", cpu=CPU).resident_bytes for n in (1, 9))
+    small, large = (estimate(graph, input_shape=(n, 3, 16, 12), mode="infer", machine=CPU).standing_bytes for n in (1, 9))
     assert large - small == 8 * 3 * 16 * 12 * 4
 
 
@@ -116,8 +116,8 @@ def test_remembering_changes_nothing() -> None:
     """An estimate from a graph that was used before is the estimate from a fresh one."""
     used, shape = network(), (3, 3, 20, 11)
     for n in (1, 2, 5):
-        estimate(used, input_shape=(n, 3, 16, 12), optimizer="adam", cpu=CPU)
-    again, fresh = (estimate(g, input_shape=shape, optimizer="adam", cpu=CPU) for g in (used, network()))
+        estimate(used, input_shape=(n, 3, 16, 12), optimizer="adam", machine=CPU)
+    again, fresh = (estimate(g, input_shape=shape, optimizer="adam", machine=CPU) for g in (used, network()))
     assert [s.delta for s in again.events] == [s.delta for s in fresh.events]
     assert (again.peak_bytes, again.moment, again.by_layer()) == (fresh.peak_bytes, fresh.moment, fresh.by_layer())
 
@@ -134,10 +134,10 @@ def test_sizes_far_beyond_64_bits_are_exact() -> None:
     """One image more costs the same bytes, whatever the number of images."""
 
     def infer(n: int) -> int:
-        return estimate(relus(), input_shape=(n, 3, 16, 12), mode="infer", cpu=CPU).peak_bytes
+        return estimate(relus(), input_shape=(n, 3, 16, 12), mode="infer", machine=CPU).peak_bytes
 
     assert infer(2**70) - infer(2**70 - 1) == infer(2) - infer(1) == 3 * 3 * 16 * 12 * 4
-    assert estimate(network(), input_shape=(2**40, 3, 2**20, 2**20), optimizer="adam", cpu=CPU).peak_bytes > 2**80
+    assert estimate(network(), input_shape=(2**40, 3, 2**20, 2**20), optimizer="adam", machine=CPU).peak_bytes > 2**80
 
 
 def relus() -> Graph:
@@ -151,8 +151,8 @@ def relus() -> Graph:
 
 def test_several_inputs_come_as_a_list_or_by_name() -> None:
     shapes = {"left": (2, 3, 4, 5), "right": (2, 3, 8, 5)}
-    listed = estimate(pair(), input_shape=list(shapes.values()), mode="infer", cpu=CPU)
-    named = estimate(pair(), input_shape=dict(reversed(shapes.items())), mode="infer", cpu=CPU)
+    listed = estimate(pair(), input_shape=list(shapes.values()), mode="infer", machine=CPU)
+    named = estimate(pair(), input_shape=dict(reversed(shapes.items())), mode="infer", machine=CPU)
     assert listed.peak_bytes == named.peak_bytes == 2 * 2 * 3 * 12 * 5 * 4
 
 
@@ -179,7 +179,7 @@ def test_shapes_that_do_not_fit_are_refused(shape: Any, message: str) -> None:
 @pytest.mark.parametrize("shapes", [[(2, 3, 4, 5), (3, 3, 8, 5)], [(2, 3, 4, 5), (2, 3, 9, 5)]])
 def test_inputs_that_contradict_each_other_are_refused(shapes: Any) -> None:
     with pytest.raises(UsageError, match="'right', dim"):
-        estimate(pair(), input_shape=shapes, mode="infer", cpu=CPU)
+        estimate(pair(), input_shape=shapes, mode="infer", machine=CPU)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_threads_and_instruction_set_count() -> None:
     """The processor is part of the question: convolutions take other scratch under AVX2 or with one thread."""
     shape = (4, 3, 64, 64)
     peaks = {
-        (isa, threads): [s.delta for s in played(input_shape=shape, cpu=CPU.with_(isa=isa, threads=threads)).events]
+        (isa, threads): [s.delta for s in played(input_shape=shape, machine=CPU.with_(isa=isa, threads=threads)).events]
         for isa in ("avx2", "avx512")
         for threads in (1, 2)
     }

@@ -85,7 +85,7 @@ def unpickled(data: bytes) -> dict[str, Any]:
 
 def test_series_is_the_step(step: Estimate) -> None:
     found = series(step)
-    assert list(found.totals) == list(accumulate((e.delta for e in step.events), initial=step.resident_bytes))
+    assert list(found.totals) == list(accumulate((e.delta for e in step.events), initial=step.standing_bytes))
     assert found.totals == tuple(map(sum, zip(*found.categories.values(), strict=True)))
     assert max(found.totals) == found.peak_bytes == step.peak_bytes and found.totals.index(step.peak_bytes) == found.peak
     assert {c: v[found.peak] for c, v in found.categories.items() if v[found.peak]} == step.by_category()
@@ -172,7 +172,7 @@ def test_history_says_what_each_block_is(step: Estimate) -> None:
         said = {f["filename"]: f["name"] for f in block["frames"]}
         assert block["category"] == said["category"] == storage.category
         assert block["frames"][0]["filename"] == (storage.layer or "step") and said.get("reason", "") == storage.reason
-    assert {f["name"] for b in blocks for f in b["frames"] if f["filename"] == "phase"} <= {"resident", *(e.phase for e in step.events)}
+    assert {f["name"] for b in blocks for f in b["frames"] if f["filename"] == "phase"} <= {"standing", *(e.phase for e in step.events)}
 
 
 def test_history_is_what_the_page_decodes(step: Estimate) -> None:

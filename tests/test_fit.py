@@ -80,7 +80,7 @@ def test_torch_fits_there_and_not_at_the_next(model: str, how: dict[str, Any], b
     from validation.protocol import inputs_for, measure_training
 
     graph = memest.model(model)
-    found = memest.fit(graph, budget, cpu=cpu, **how)
+    found = memest.fit(graph, budget, machine=cpu, **how)
     assert found.sizes is not None and found.next_sizes is not None
     recipe = (how.get("optimizer", "sgd"), how.get("loss", "cross_entropy"))
     peaks = []

@@ -43,14 +43,14 @@ TORCHVISION = [
 @lru_cache(maxsize=8)
 def formula(model: str, shape: tuple[int, ...], mode: str) -> Formula:
     """The formula of a built-in; once a test run."""
-    return memest.estimate(memest.model(model), input_shape=shape, mode=mode, cpu=CPU).formula()
+    return memest.estimate(memest.model(model), input_shape=shape, mode=mode, machine=CPU).formula()
 
 
 def played(estimate: Estimate, sizes: dict[str, int]) -> int:
     """The peak at other sizes from the step played event by event, without any formula."""
     shapes: Any = {i.name: tuple(d if isinstance(d, int) else d.evaluate(sizes) for d in i.shape) for i in estimate.played.inputs}
     found = read_peak(play(estimate.played, shapes, sizes, estimate.recipe))
-    return found.resident_bytes + found.above_bytes
+    return found.standing_bytes + found.above_bytes
 
 
 def sizes_of(f: Formula, count: int, seed: int = 0) -> list[dict[str, int]]:
@@ -124,7 +124,7 @@ def test_every_form_is_the_estimate(model: str, shape: tuple[int, ...], mode: st
 def test_every_form_is_the_estimate_of_every_built_in(model: str, mode: str) -> None:
     channels, *usual = MODELS[model].input_shape
     sides = [64] * len(usual)
-    assert_is_the_estimate(memest.estimate(memest.model(model), input_shape=(2, channels, *sides), mode=mode, cpu=CPU).formula(), SIZES)
+    assert_is_the_estimate(memest.estimate(memest.model(model), input_shape=(2, channels, *sides), mode=mode, machine=CPU).formula(), SIZES)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_every_form_is_the_estimate_of_torchvision(model: str, mode: str) -> Non
     more = ", aux_logits=False, init_weights=False" if model in ("googlenet", "inception_v3") else ""
     side = 299 if model == "inception_v3" else 224 if model in ("vit_b_32", "maxvit_t") else 96
     graph = memest.from_torch(build(f"torchvision.models:{model}(weights=None{more})"), (2, 3, side, side))
-    assert_is_the_estimate(memest.estimate(graph, input_shape=(2, 3, side, side), mode=mode, cpu=CPU).formula(), SIZES)
+    assert_is_the_estimate(memest.estimate(graph, input_shape=(2, 3, side, side), mode=mode, machine=CPU).formula(), SIZES)
 
 
 @pytest.mark.parametrize(("model", "shape", "mode"), QUICK)
@@ -208,14 +208,14 @@ def test_outside_its_conditions_another_piece_answers() -> None:
     ],
 )
 def test_bad_sizes_get_the_estimators_own_error(sizes: dict[str, Any], message: str) -> None:
-    f = memest.estimate(memest.model("alexnet"), input_shape=(2, 3, 96, 96), cpu=CPU).formula()
+    f = memest.estimate(memest.model("alexnet"), input_shape=(2, 3, 96, 96), machine=CPU).formula()
     with pytest.raises(MemestError, match=re.escape(message)):
         f.evaluate(**sizes)
 
 
 def test_names_of_sizes_do_not_meet_the_generated_codes_own() -> None:
     text = "inputs: {x: [new, 16, t_1, w]}\nparameters: {k: [64, 16, 5, 5]}\nlayers: [conv2d: {in: [x, k], name: c}]"
-    f = memest.estimate(memest.loads(text), input_shape=(2, 16, 20, 24), mode="infer", cpu=CPU).formula()
+    f = memest.estimate(memest.loads(text), input_shape=(2, 16, 20, 24), mode="infer", machine=CPU).formula()
     own = dict(f.estimate.sizes)
     names: dict[str, Any] = {}
     exec(f.python(), names)

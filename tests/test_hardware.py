@@ -21,7 +21,7 @@ from memest.machines.verdicts import budget, places, verdict
 
 RUN = ["estimate", "resnet18", "--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]
 PEAK = memest.estimate(
-    memest.model("resnet18"), input_shape=(2, 3, 64, 64), cpu=memest.Cpu.detect().with_(isa="avx2", threads=1)
+    memest.model("resnet18"), input_shape=(2, 3, 64, 64), machine=memest.Cpu.detect().with_(isa="avx2", threads=1)
 ).peak_bytes
 OWN = """hardware:
   Lab Server:

@@ -61,7 +61,7 @@ def test_a_convolution_with_huge_attributes_is_answered_or_refused_at_once(op: s
     asked = [(batch, cpu, how) for batch in (1, 2) for cpu in CPUS for how in hows]
     for batch, cpu, how in asked:
         try:
-            memest.estimate(graph, input_shape=(batch, 8, *(16,) * dims), cpu=cpu, **how)
+            memest.estimate(graph, input_shape=(batch, 8, *(16,) * dims), machine=cpu, **how)
         except MemestError as e:
             assert "please report" not in str(e)
     assert time.process_time() - before < len(asked)

@@ -31,7 +31,7 @@ def stream(graph: Graph, shape: Any, mode: str = "train") -> list[int]:
 
 def played(graph: Graph, shape: Any, mode: str = "train") -> Estimate:
     """One step on a described processor."""
-    return estimate(graph, input_shape=shape, mode=mode, cpu=CPU)
+    return estimate(graph, input_shape=shape, mode=mode, machine=CPU)
 
 
 # the module is left as found ------------------------------------------------------------------------------------------------

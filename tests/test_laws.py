@@ -116,10 +116,10 @@ def specs_of(example: Example, size: Any = lambda n: n) -> list[Any]:
     return made
 
 
-def read(row: Row, example: Example, specs: list[Any], cpu: Cpu | None = None) -> Reading:
+def read(row: Row, example: Example, specs: list[Any], cpu: Cpu | None = None, training: bool = True) -> Reading:
     """One call of ``row`` on metadata; floats want a gradient where the example does not freeze them."""
     ledger = Ledger()
-    machine = Machine(ledger, True, Target(version=VERSION, machine=cpu or Cpu()), remember=False)
+    machine = Machine(ledger, training, Target(version=VERSION, machine=cpu or Cpu()), remember=False)
     inputs: list[Value] = []
 
     def value(s: Spec, position: int) -> Value:
@@ -237,6 +237,16 @@ def test_what_is_kept_is_declared(row: Operator) -> None:
 
 
 # readings ------------------------------------------------------------------------------------------------------------------
+
+
+@every_call
+def test_what_a_call_gives_follows_from_its_arguments_whatever_the_mode_of_the_step(row: Row, example: Example) -> None:
+    def given(training: bool) -> list[Any]:
+        found = read(row, example, specs_of(example), training=training)
+        storages = [v.storage for v in found.inputs]
+        return [None if v is None else (v.spec, v.storage in storages and storages.index(v.storage)) for v in found.outputs]
+
+    assert given(True) == given(False)
 
 
 @every_operator_call
@@ -377,9 +387,10 @@ def test_sizes_far_beyond_64_bits_stay_exact(row: Row, example: Example) -> None
 @every_row
 def test_torch_has_the_callable(row: Row) -> None:
     pytest.importorskip("torch")
-    from validation.rows import torch_callable
+    from validation.rows import torch_callable, torch_named
 
-    assert callable(torch_callable(row.torch))
+    assert callable(torch_callable(row))
+    assert callable(torch_named(row.torch)) if row.torch else row.oracle, "what torch has no name for is run by another"
 
 
 def torch_result(row: Row, example: Example) -> tuple[list[Any], list[Any]]:

@@ -62,7 +62,7 @@ def same(predicted: Any, measured: Measurement) -> None:
     """Resident bytes, every event and the peak agree."""
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
-    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.standing_bytes == measured.standing_bytes
     assert predicted.peak_bytes == measured.peak_bytes
 
 
@@ -77,7 +77,7 @@ def test_training_with_levers_is_that_of_torch(network: str, levers: tuple[str, 
     pulled = [text.replace("FROZEN", FROZEN[network]) for text in levers]
     options: dict[str, Any] = {"optimizer": "adam", "loss": "cross_entropy", **recipe}
     graph = models.build(model)
-    predicted = estimate(graph, input_shape=shape, mode="train", cpu=cpu, levers=pulled, **options)
+    predicted = estimate(graph, input_shape=shape, mode="train", machine=cpu, levers=pulled, **options)
     same(predicted, measure_training(GraphModule(graph).train(), inputs_for([shape]), levers=pulled, **options))
 
 
@@ -88,7 +88,7 @@ def test_inference_with_levers_is_that_of_torch(network: str, levers: tuple[str,
     if len(shape) == 5:
         levers = tuple(text.replace("8x8", "8x8x8").replace("0x2", "0x2x1") for text in levers)
     graph = models.build(model)
-    predicted = estimate(graph, input_shape=shape, mode="infer", cpu=cpu, levers=levers)
+    predicted = estimate(graph, input_shape=shape, mode="infer", machine=cpu, levers=levers)
     same(predicted, measure_inference(GraphModule(graph), inputs_for([shape]), levers=levers))
 
 
@@ -106,7 +106,7 @@ def test_dropout_in_place_behind_a_pool_that_turns_its_result(cpu: Cpu) -> None:
     x = b.layer("conv2d", b.input("x", ("N", 3, "H", "W")), out_channels=8, kernel_size=3)
     x = b.layer("flatten", b.layer("adaptive_avg_pool2d", x, output_size=1), start_dim=1)
     graph, shape = b.build(b.layer("linear", b.layer("dropout", x, inplace=True), out_features=4)), (2, 3, 9, 8)
-    predicted = estimate(graph, input_shape=shape, levers=["channels_last"], cpu=cpu)
+    predicted = estimate(graph, input_shape=shape, levers=["channels_last"], machine=cpu)
     same(predicted, measure_training(GraphModule(graph).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=["channels_last"]))
 
 
@@ -115,5 +115,5 @@ def test_a_flatten_that_copies_in_other_layouts(cpu: Cpu) -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.LeakyReLU(inplace=True), nn.Linear(8 * 7 * 6, 4))
     graph, shape = from_torch(module, (2, 3, 9, 8)), (2, 3, 9, 8)
     for levers in ([], ["channels_last"]):
-        predicted = estimate(graph, input_shape=shape, levers=levers, cpu=cpu)
+        predicted = estimate(graph, input_shape=shape, levers=levers, machine=cpu)
         same(predicted, measure_training(copy.deepcopy(module).train(), inputs_for([shape]), "sgd", "cross_entropy", levers=levers))

@@ -77,7 +77,7 @@ def test_a_lever_moves_the_step(name: str) -> None:
     mode = LEVERS[name].modes[0]
     plain = estimate(graph, input_shape=(4, 3, 32, 32), mode=mode, optimizer="adam")
     pulled = estimate(graph, input_shape=(4, 3, 32, 32), mode=mode, optimizer="adam", levers=[EXAMPLES[name]])
-    assert (plain.resident_bytes, [e.delta for e in plain.events]) != (pulled.resident_bytes, [e.delta for e in pulled.events])
+    assert (plain.standing_bytes, [e.delta for e in plain.events]) != (pulled.standing_bytes, [e.delta for e in pulled.events])
 
 
 def test_inplace_is_what_writing_it_into_the_network_gives() -> None:

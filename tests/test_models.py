@@ -124,7 +124,7 @@ def _trainable(graph: Graph) -> int:
 
 
 def _output_shapes(graph: Graph, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    values = estimate(graph, input_shape=shape, mode="infer", cpu=CPU).timeline.values
+    values = estimate(graph, input_shape=shape, mode="infer", machine=CPU).timeline.values
     return [values[name].shape for name in graph.outputs]
 
 
@@ -189,7 +189,7 @@ def test_classes_and_channels() -> None:
 
 def test_a_size_that_does_not_come_back_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"layer 'cat"):
-        estimate(models.build("unet3d"), input_shape=(1, 1, 40, 32, 32), mode="infer", cpu=CPU)
+        estimate(models.build("unet3d"), input_shape=(1, 1, 40, 32, 32), mode="infer", machine=CPU)
 
 
 # names and options as text -----------------------------------------------------------------------------------------------
@@ -287,9 +287,9 @@ def _assert_same(graph: Graph, imported: Graph, shape: tuple[int, ...]) -> None:
         (p.name, p.shape, p.dtype, p.buffer, p.trainable) for p in imported.parameters
     ]
     for mode in ("train", "infer"):
-        ours, theirs = (estimate(g, input_shape=shape, mode=mode, optimizer="sgd:momentum=0.9", cpu=CPU) for g in (graph, imported))
+        ours, theirs = (estimate(g, input_shape=shape, mode=mode, optimizer="sgd:momentum=0.9", machine=CPU) for g in (graph, imported))
         assert _stream(ours) == _stream(theirs), mode
-        assert (ours.resident_bytes, ours.peak_bytes) == (theirs.resident_bytes, theirs.peak_bytes)
+        assert (ours.standing_bytes, ours.peak_bytes) == (theirs.standing_bytes, theirs.peak_bytes)
 
 
 def _stream(e: Estimate) -> list[int]:

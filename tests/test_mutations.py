@@ -47,7 +47,7 @@ def _answer(raw: bytes, form: str) -> str:
         with _time_limit(SECONDS):
             graph = schema.loads(raw, form=form, source="net")
             shapes = {i.name: SHAPES.get(i.name, SHAPES["x"]) for i in graph.inputs}
-            peak = estimate(graph, input_shape=shapes, mode="train", optimizer="adam", loss="mse", cpu=CPU).peak_bytes
+            peak = estimate(graph, input_shape=shapes, mode="train", optimizer="adam", loss="mse", machine=CPU).peak_bytes
     except MemestError as e:
         text = str(e)
         assert text and "\n" not in text, text

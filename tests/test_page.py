@@ -55,7 +55,7 @@ def estimated(graph: Graph, data: Any, choice: int, setting: int) -> memest.Esti
     chosen = data["choices"][choice]
     shape = [tuple(d if isinstance(d, int) else d.evaluate(sizes) for d in i.shape) for i in graph.inputs]
     optimizer = {"optimizer": chosen["optimizer"]} if chosen["optimizer"] else {}
-    return memest.estimate(graph, input_shape=shape, mode=chosen["mode"], dtype=chosen["dtype"], cpu=CPU, **optimizer)
+    return memest.estimate(graph, input_shape=shape, mode=chosen["mode"], dtype=chosen["dtype"], machine=CPU, **optimizer)
 
 
 def check(graph: Graph, model: PageModel, count: int, seed: int) -> None:
@@ -68,7 +68,7 @@ def check(graph: Graph, model: PageModel, count: int, seed: int) -> None:
         moment = truth.moment
         assert reading.at(choice, setting) == Read(
             peak_bytes=truth.peak_bytes,
-            resident_bytes=truth.resident_bytes,
+            standing_bytes=truth.standing_bytes,
             by_category=truth.by_category(),
             where=(moment.phase, moment.layer, moment.op),
         ), (choice, reading.sizes_at(setting))

@@ -113,7 +113,7 @@ def test_moving_a_slider_shows_the_bytes_of_the_library(name: str, browser: Brow
         mode = browser.run("document.querySelector('[name=mode]:checked').value")
         optimizer = browser.run("document.getElementById('optimizer').value")
         shape = tuple(d if isinstance(d, int) else d.evaluate(sizes) for d in graph.inputs[0].shape)
-        truth = memest.estimate(graph, input_shape=shape, mode=mode, cpu=CPU, **({"optimizer": optimizer} if mode == "train" else {}))
+        truth = memest.estimate(graph, input_shape=shape, mode=mode, machine=CPU, **({"optimizer": optimizer} if mode == "train" else {}))
         assert peak(browser) == truth.peak_bytes, (shape, mode, optimizer)
         assert browser.run("document.getElementById('peak-short').textContent") == format_bytes(truth.peak_bytes)
         parts = "[...document.querySelectorAll('#legend li')].map((l) => [l.dataset.category, +l.dataset.bytes])"
@@ -298,7 +298,7 @@ def test_names_are_texts_and_big_numbers_stay_exact(browser: Browser, tmp_path: 
     path.write_text(render(model, title=NASTY))
     before = len(browser.errors)
     browser.open(path, "N=7")
-    assert peak(browser) == memest.estimate(graph, input_shape=(7, 3, side, side), cpu=CPU).peak_bytes
+    assert peak(browser) == memest.estimate(graph, input_shape=(7, 3, side, side), machine=CPU).peak_bytes
     assert browser.run("document.querySelector('h1').textContent") == visible(NASTY)
     assert visible(NASTY) in browser.run("document.getElementById('layers').textContent")
     assert browser.run("document.querySelectorAll('script').length") == 2

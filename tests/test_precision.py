@@ -53,17 +53,17 @@ def test_a_graph_in_several_dtypes_says_so() -> None:
 @every_dtype
 def test_bytes_follow_the_element(dtype: str) -> None:
     graph = network()
-    e = estimate(graph, input_shape=SHAPE, mode="infer", dtype=dtype, cpu=CPU)
+    e = estimate(graph, input_shape=SHAPE, mode="infer", dtype=dtype, machine=CPU)
     floats = numel(SHAPE) + sum(numel(p.shape) for p in graph.parameters if p.dtype in FLOATING)
     others = sum(ITEMSIZE[p.dtype] * numel(p.shape) for p in graph.parameters if p.dtype not in FLOATING)
-    assert e.resident_bytes == floats * ITEMSIZE[dtype] + others
+    assert e.standing_bytes == floats * ITEMSIZE[dtype] + others
     assert e.dtype == e.to_dict()["dtype"] == dtype
     assert e.timeline.values[graph.outputs[0]].dtype == "float32", "a layer that names a dtype keeps it"
 
 
 def test_left_out_the_graph_stays_as_described() -> None:
     graph = converted(network(), "float64")
-    described, asked = (estimate(graph, input_shape=SHAPE, mode="infer", cpu=CPU, dtype=d) for d in (None, "float64"))
+    described, asked = (estimate(graph, input_shape=SHAPE, mode="infer", machine=CPU, dtype=d) for d in (None, "float64"))
     assert described.peak_bytes == asked.peak_bytes
     assert described.dtype == "float64"
 
@@ -93,9 +93,9 @@ def test_dtypes_a_network_cannot_have_are_refused(name: str) -> None:
 def test_what_torch_has_no_kernel_for_is_refused() -> None:
     b = Builder("net")
     graph = b.build(b.layer("avg_pool3d", b.input("input", (1, 2, 4, 4, 4)), kernel_size=2))
-    estimate(graph, mode="infer", dtype="float64", cpu=CPU)
+    estimate(graph, mode="infer", dtype="float64", machine=CPU)
     with pytest.raises(MemestError, match="avg_pool3d in bfloat16"):
-        estimate(graph, mode="infer", dtype="bfloat16", cpu=CPU)
+        estimate(graph, mode="infer", dtype="bfloat16", machine=CPU)
 
 
 # against torch -------------------------------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ def test_training_step_is_that_of_torch(dtype: str, recipe: dict[str, Any], cpu:
     from validation.streams import first_difference
 
     module, shape = normalizing(), (3, 6, 16, 16)
-    predicted = estimate(from_torch(module, shape), input_shape=shape, dtype=dtype, cpu=cpu, **recipe)
+    predicted = estimate(from_torch(module, shape), input_shape=shape, dtype=dtype, machine=cpu, **recipe)
     measured = measure_training(module.to(getattr(torch, dtype)), inputs_for([shape], dtype=dtype), **recipe)
-    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.standing_bytes == measured.standing_bytes
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
     assert predicted.peak_bytes == measured.peak_bytes

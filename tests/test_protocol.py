@@ -27,7 +27,7 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 
 def same(predicted: Any, measured: Measurement) -> None:
     """Resident bytes, every event and the peak agree."""
-    assert predicted.resident_bytes == measured.resident_bytes
+    assert predicted.standing_bytes == measured.standing_bytes
     difference = first_difference(predicted.events, measured.events)
     assert difference is None, f"\n{difference}"
     assert predicted.peak_bytes == measured.peak_bytes
@@ -38,14 +38,14 @@ def same(predicted: Any, measured: Measurement) -> None:
 @pytest.mark.parametrize("recipe", TRAININGS, ids=["sgd", "adam-first-step", "adamw-foreach-held"])
 def test_training_step_is_that_of_torch(name: str, recipe: dict[str, Any], cpu: Cpu) -> None:
     module, shape = built(name)
-    predicted = estimate(from_torch(module, shape), input_shape=shape, mode="train", cpu=cpu, **recipe)
+    predicted = estimate(from_torch(module, shape), input_shape=shape, mode="train", machine=cpu, **recipe)
     same(predicted, measure_training(module, inputs_for([shape]), **recipe))
 
 
 @every_network
 def test_inference_is_that_of_torch(name: str, cpu: Cpu) -> None:
     module, shape = built(name)
-    predicted = estimate(from_torch(module, shape), input_shape=shape, mode="infer", cpu=cpu)
+    predicted = estimate(from_torch(module, shape), input_shape=shape, mode="infer", machine=cpu)
     same(predicted, measure_inference(module, inputs_for([shape])))
 
 
@@ -55,7 +55,7 @@ def test_channels_last_is_that_of_torch(name: str, cpu: Cpu) -> None:
     layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     module = module.to(memory_format=layout)
     inputs = inputs_for([shape], channels_last=True)
-    predicted = estimate(from_torch(module, inputs[0]), input_shape=shape, mode="train", optimizer="adam", cpu=cpu)
+    predicted = estimate(from_torch(module, inputs[0]), input_shape=shape, mode="train", optimizer="adam", machine=cpu)
     same(predicted, measure_training(module, inputs, "adam", "cross_entropy"))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import memest
 from memest.cli.app import main
+from memest.sources import builder
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -46,8 +47,28 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert out or list(tmp_path.iterdir())
 
 
+def shown() -> list[tuple[str, str]]:
+    """Every ``$ memest …`` that is shown with what it prints."""
+    return [(text.partition("\n")[0].removeprefix("$ "), text.partition("\n")[2]) for text in blocks("text")]
+
+
+@pytest.mark.parametrize(("command", "printed"), shown(), ids=[c[:40] for c, _ in shown()])
+def test_what_is_printed_is_what_a_command_prints(
+    command: str, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("memest.machines.versions.installed", lambda: None)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_there_is_something_printed_and_the_page_is_short() -> None:
+    assert shown() and README.count("\n") < 200
+
+
 def test_the_first_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (first,) = (line.partition(" && ")[2] for line in blocks("")[0].splitlines())
+    first, second = (line.partition(" && ")[2] for line in blocks("")[0].splitlines())
+    assert second == "pytest"
     assert main(shlex.split(first)[1:]) == 0
     out = capsys.readouterr().out
     assert "binary_cross_entropy" in out and "over one channel" not in out
@@ -60,9 +81,8 @@ def test_graph_file_is_one() -> None:
 
 
 def test_builder_example_builds() -> None:
-    names: dict[str, Any] = {"memest": memest}
-    (example,) = (b for b in blocks("python") if "Builder(" in b)
-    exec(example, names)
+    names: dict[str, Any] = {"Builder": memest.Builder}
+    exec("\n".join(line[4:] for line in (builder.__doc__ or "").splitlines() if line.startswith(">>> ")), names)
     assert memest.estimate(names["graph"], input_shape=(2, 3, 8, 8), mode="infer").peak_bytes > 0
 
 
@@ -79,16 +99,15 @@ def test_operator_example_obeys_the_laws() -> None:
     """The worked example is a row that torch agrees with."""
     torch = pytest.importorskip("torch")
     from memest.machines.cpu import Cpu
-    from memest.ops import operator, tape
-    from memest.ops.aten import kernels
+    from memest.ops import facts, operator, tape, writing
+    from memest.ops.aten import iterator
     from memest.ops.table import OPERATORS
     from validation.rows import measure, normalized, predict
 
-    names: dict[str, Any] = {**vars(operator), **vars(tape), **vars(kernels)}
-    (example,) = (b for b in blocks("python") if "Operator(" in b)
-    code = example.replace("Operator(\n", "ROW = Operator(\n", 1)
-    exec(compile(code, "README.md", "exec"), names)
-    row = names["ROW"]
+    names: dict[str, Any] = {**vars(facts), **vars(operator), **vars(tape), **vars(writing), **vars(iterator)}
+    (example,) = (b for b in blocks("python") if "def _logit" in b)
+    exec(compile(example, "README.md", "exec"), names)
+    row = names["LOGIT"]
     cpu = Cpu.detect().with_(threads=torch.get_num_threads())
     assert row.name not in OPERATORS
     OPERATORS[row.name] = row

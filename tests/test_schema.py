@@ -104,7 +104,7 @@ def test_a_short_file_is_the_built_in_unet() -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (1, 3, 97, 65)])
 def test_a_short_file_takes_the_bytes_of_resnet152(mode: str, shape: tuple[int, ...]) -> None:
     short, built = schema.load(DATA / "resnet152.yaml"), models.build("resnet152")
-    a, b = (estimate(g, input_shape=shape, mode=mode, optimizer="adam", cpu=CPU) for g in (short, built))
+    a, b = (estimate(g, input_shape=shape, mode=mode, optimizer="adam", machine=CPU) for g in (short, built))
     assert a.peak_bytes == b.peak_bytes
     assert [s.delta for s in a.events] == [s.delta for s in b.events]
     assert [p.shape for p in short.parameters] == [p.shape for p in built.parameters]
@@ -154,13 +154,13 @@ def test_examples_are_the_sizes_a_file_is_checked_at() -> None:
     with pytest.raises(GraphError, match="line 4"):
         _net(layers)
     graph = _net(layers, "inputs: {x: [N, 3, H, W]}\nexamples: {H: 40, W: 25}".replace("\n", "\n"))
-    assert estimate(graph, input_shape=(1, 3, 40, 25), cpu=CPU).peak_bytes > 0
+    assert estimate(graph, input_shape=(1, 3, 40, 25), machine=CPU).peak_bytes > 0
 
 
 def test_guards_of_a_file_hold() -> None:
     graph = _net("  - conv2d: {out_channels: 2, kernel_size: 1}", "inputs: {x: [N, 3, H, W]}\nguards: [H > 8]")
     with pytest.raises(UsageError, match="H > 8"):
-        estimate(graph, input_shape=(1, 3, 8, 8), cpu=CPU)
+        estimate(graph, input_shape=(1, 3, 8, 8), machine=CPU)
 
 
 def test_the_schema_lists_every_operator_and_refuses_strangers() -> None:

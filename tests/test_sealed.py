@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from memest.errors import MemestError
+from memest.libraries.onednn import matmul
+from memest.libraries.onednn.brgemm_strided import plan_strided
+from memest.libraries.onednn.problem import Convolution
 from memest.libraries.onednn.rough import Rough
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
@@ -22,7 +25,7 @@ from memest.ops.families.convolution.geometry import Geometry
 from memest.ops.searched import InnerPeak, Size
 from memest.sizes import choices
 from memest.sizes.columns import Lanes, Split, TooLargeError, by_lanes
-from memest.sizes.remembering import Suspended
+from memest.sizes.remembering import Suspended, clear_caches
 
 CPUS = [Cpu(isa=isa, threads=threads) for isa in ("avx512", "avx2") for threads in (1, 2, 8, 64)]
 
@@ -83,6 +86,63 @@ def check_bounds(seed: int, count: int) -> None:
 
 def test_no_convolution_holds_more_than_its_bound() -> None:
     check_bounds(0, 400)
+
+
+def depthwise(rnd: random.Random) -> InnerPeak | None:
+    """A random convolution of one channel a group, on small images more often than not; None where torch would not run it."""
+    channels = rnd.choice([2, 3, 8, 16, 17, 24, 33, 64, 96, 144, 256, 960])
+    kernel = (rnd.choice([2, 3, 3, 3, 5, 7]),) * 2 if rnd.random() < 0.7 else (rnd.choice([1, 2, 3, 5]), rnd.choice([1, 3, 4, 7]))
+    stride, dilation, padding = (
+        rnd.choice([1, 1, 2, 2, 3, 4]),
+        rnd.choice([1] * 6 + [2]),
+        tuple(rnd.choice([0, k // 2, 1, 2]) for k in kernel),
+    )
+    size = (
+        (rnd.choice([1, 2, 3, 4, 5, 6, 7, 9, 14, 28, 56]),) * 2 if rnd.random() < 0.7 else (rnd.choice([2, 5, 14]), rnd.choice([3, 7, 28]))
+    )
+    g = Geometry((stride,) * 2, padding, (dilation,) * 2, (0, 0), channels, False)
+    batch, out = rnd.choice([1, 1, 2, 3, 8, 32]), g.output_size(size, kernel)
+    dtype = rnd.choice(["float32"] * 9 + ["bfloat16"])
+    order = rnd.choice([channels_last_strides, contiguous_strides])
+    if min(out) < 1:
+        return None
+    shapes = (batch, channels, *out), (batch, channels, *size), (channels, 1, *kernel)
+    grad, input, weight = (tuple(Spec(s, order(s), dtype)) for s in shapes)
+    backward = rnd.random() < 0.6
+    return InnerPeak(
+        kernel=convolution._run_backward if backward else convolution._run,
+        bound=convolution_bound.backward if backward else convolution_bound.forward,
+        operands=(grad, input, weight) if backward else (input, weight, None),
+        attributes=(("g", tuple(g)), *((("mask", (rnd.random() < 0.8, True, True)),) if backward else ())),
+        needs=(True,) * (2 + backward), training=rnd.random() < 0.7, target=Target(machine=rnd.choice(CPUS)),
+    )  # fmt: skip
+
+
+def test_no_depthwise_convolution_holds_more_than_its_bound() -> None:
+    """On small images, and with wide paddings, depthwise kernels refuse, and others see square blocks in every group."""
+    rnd, asked = random.Random(2), 0
+    while asked < 1200:
+        peak = depthwise(rnd)
+        try:
+            held = 0 if peak is None else peak.play(())
+        except MemestError:
+            continue
+        if peak is not None:
+            asked += 1
+            assert held <= max(peak.most()), peak
+
+
+@pytest.mark.parametrize(("stride", "padding", "out"), [(3, (1, 1), (2, 2)), (1, (0, 2), (2, 6))])
+def test_square_blocks_in_every_group_are_within_the_bound(stride: int, padding: tuple[int, int], out: tuple[int, int]) -> None:
+    g = Geometry((stride,) * 2, padding, (1, 1), (0, 0), 256, False)
+    shapes = (1, 256, *out), (1, 256, 4, 4), (256, 1, 3, 3)
+    peak = InnerPeak(
+        kernel=convolution._run_backward, bound=convolution_bound.backward,
+        operands=tuple(tuple(Spec(s, channels_last_strides(s), "float32")) for s in shapes),
+        attributes=(("g", tuple(g)), ("mask", (True, True, True))),
+        needs=(True, True, True), training=True, target=Target(machine=Cpu(threads=1)),
+    )  # fmt: skip
+    assert peak.play(()) <= max(peak.most())
 
 
 @pytest.mark.slow
@@ -202,6 +262,51 @@ def test_rows_whose_numbers_leave_int64_on_the_way_are_counted_one_by_one() -> N
     assert by_lanes(lambda n: n * n * n // (n * n), [column]).tolist() == column.tolist()
 
 
+TRANSPOSED = [(64, 64, 2, 2), (96, 48, 3, 2), (24, 24, 4, 3)]  # channels in and out, kernel, stride
+PLANNED = [
+    (problem, dtype, cpu)
+    for problem in TRANSPOSED
+    for dtype, isa in (("float32", "avx512"), ("float32", "avx2"), ("bfloat16", "avx512"))
+    for cpu in CPUS
+    if cpu.isa == isa and cpu.threads in (2, 64)
+]
+
+
+@pytest.mark.parametrize(("problem", "dtype", "cpu"), PLANNED)
+def test_blocks_of_many_sizes_are_chosen_together_and_each_as_if_alone(problem: tuple[int, ...], dtype: str, cpu: Cpu) -> None:
+    ic, oc, kernel, stride = problem
+    runs = 0
+
+    def planned(n: Any, d: Any, h: Any, w: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        ends, sizes = [(m - 1) * stride + kernel for m in (d, h, w)], (d, h, w)
+        gradient = Convolution(
+            prop="backward_data",
+            batch=n,
+            groups=1,
+            in_channels=oc,
+            out_channels=ic,
+            input_size=tuple(ends),
+            output_size=sizes,
+            kernel=(kernel,) * 3,
+            stride=(stride,) * 3,
+            dilation=(1,) * 3,
+            padding=(0,) * 3,
+            padding_end=(0,) * 3,
+            bias=False,
+            channels_last=True,
+            dtype=dtype,
+        )
+        found = plan_strided(gradient, cpu, cpu.isa)
+        return -1 if found is None else found.scratchpad_bytes
+
+    rows = np.array([(n, d, h, w) for n in (1, 2, 7) for d in (1, 6, 16) for h in (1, 5, 16, 50) for w in (4, 17)], dtype=np.int64)
+    together = by_lanes(planned, list(rows.T)).tolist()
+    assert runs < 2 * len(rows) / 3
+    assert together == [planned(*map(int, row)) for row in rows]
+
+
 def test_choices_are_each_lanes_own() -> None:
     a, b = np.array([7, 8, 9, 12, 12, 30]), np.array([9, 8, 1, 50, 12, 4])
 
@@ -210,6 +315,7 @@ def test_choices_are_each_lanes_own() -> None:
         pair = choices.best([(n, y - n) for n in range(3)], key=lambda p: abs(p[1] - x))
         better = (choices.at_most(x, y) & choices.below(8, y)) | choices.below(20, x)
         chosen, _ = choices.choose(better, (x, 1), (y, 2))
+        chosen += choices.each(lambda m, n, o: m % 7 if n > 5 else o, 3, x, y) + choices.each(divmod, 7, 3)[0]
         return ((best * 100 + pair[0]) * 100 + chosen) * 100 + choices.least(x, y) - choices.greatest(x, 3) + choices.ceiling(5)
 
     assert by_lanes(search, [a, b]).tolist() == [search(int(x), int(y)) for x, y in zip(a, b, strict=True)]
@@ -228,3 +334,19 @@ def test_lanes_split_where_they_differ_and_never_wrap() -> None:
     big = Lanes(np.array([2**40, 2**41], dtype=np.int64), 2**41)
     with pytest.raises(TooLargeError):
         _ = big * big
+
+
+def test_blocks_of_a_product_chosen_at_once_are_those_chosen_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rnd, chosen = random.Random(5), []
+    for _ in range(250):
+        m, n, k = (rnd.choice([1, 3, 16, 49, 64, 100, 196, 512, 777, 1000, 4096, 25088, rnd.randrange(1, 3000)]) for _ in range(3))
+        product = matmul.Product(
+            m=m, n=n, k=k, batch=rnd.choice([1, 1, 8, 96]), transposed_a=rnd.random() < 0.4, transposed_b=rnd.random() < 0.4,
+            reduced=rnd.random() < 0.3, dtype=rnd.choice(["float32", "bfloat16"]),
+        )  # fmt: skip
+        chosen.append((product, Cpu(threads=rnd.choice([1, 2, 3, 8, 12, 64]))))
+    at_once = [matmul.brgemm_matmul(product, cpu) for product, cpu in chosen]
+    clear_caches()
+    monkeypatch.setattr(matmul, "_is_plain", lambda problem: False)
+    assert at_once == [matmul.brgemm_matmul(product, cpu) for product, cpu in chosen]
+    assert len({scratchpad for _, scratchpad in at_once}) > 100

@@ -16,6 +16,7 @@ import memest
 from memest.cli.app import main
 from memest.errors import UsageError
 from memest.planning import peaks as finding
+from memest.planning import product, written
 from memest.planning import sweep as sweeping
 from memest.sizes.dims import parse_guard
 
@@ -24,7 +25,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet18": {"batch": [1, 2, 3, 8, 33], "H": [33, 64, 97, 224], "W": [40, 64]},
     "mobilenet_v2": {"batch": [1, 4], "spatial": [64, 96, 129]},
     "vgg11": {"batch": range(1, 4), "spatial": [64, 224]},
-    "unet3d:base_filters=8,levels=3": {"batch": [1, 2, 5], "D": [16, 32], "H": [16, 24], "W": [16, 48]},
+    "unet3d:base_filters=8,levels=3": {"batch": [1, 2, 3, 5, 8], "D": range(8, 33, 8), "H": [8, 24], "W": range(8, 65, 8)},
+    "densenet121": {"batch": 3, "H": range(64, 100, 5), "W": range(64, 300, 7)},
 }
 
 
@@ -49,7 +51,7 @@ def test_a_sweep_is_its_estimates(name: str, mode: str) -> None:
     fresh = memest.model(name)
     for row in random.Random(1).sample(rows, 6):
         est = alone(fresh, row, **how)
-        assert (est.resident_bytes, est.peak_bytes) == (row["resident_bytes"], row["peak_bytes"]), row
+        assert (est.standing_bytes, est.peak_bytes) == (row["standing_bytes"], row["peak_bytes"]), row
 
 
 def layered(*layers: tuple[str, dict[str, Any]], dims: int = 2, channels: int = 16) -> memest.Graph:
@@ -108,20 +110,20 @@ CPUS = [
 @pytest.mark.parametrize("cpu", CPUS, ids=[f"{c.isa}-{c.threads}" for c in CPUS])
 def test_dtypes_levers_and_processors_change_nothing_about_that(name: str, how: dict[str, Any], cpu: memest.Cpu) -> None:
     graph, (axes,) = CHAINS[name]
-    found = list(memest.sweep(graph, **axes, **how, cpu=cpu, invalid="skip").rows())
+    found = list(memest.sweep(graph, **axes, **how, machine=cpu, invalid="skip").rows())
     fresh = graph.with_()
     assert found
     for row in random.Random(2).sample(found, min(len(found), 5)):
-        assert alone(fresh, row, **how, cpu=cpu).peak_bytes == row["peak_bytes"], row
+        assert alone(fresh, row, **how, machine=cpu).peak_bytes == row["peak_bytes"], row
 
 
 def test_a_fit_with_autocast_is_the_largest() -> None:
     graph = memest.model("vgg11", num_classes=10)
     cpu = memest.Cpu(isa="avx512", bf16=True, threads=2)
-    found = memest.fit(graph, "1200MiB", H=32, W=32, levers=["autocast"], cpu=cpu)
+    found = memest.fit(graph, "1200MiB", H=32, W=32, levers=["autocast"], machine=cpu)
     assert found.value is not None and found.value > 1
     for batch, peak in ((found.value, found.peak_bytes), (found.value + 1, found.next_bytes)):
-        assert memest.estimate(graph, input_shape=(batch, 3, 32, 32), levers=["autocast"], cpu=cpu).peak_bytes == peak
+        assert memest.estimate(graph, input_shape=(batch, 3, 32, 32), levers=["autocast"], machine=cpu).peak_bytes == peak
 
 
 def test_optimizers_losses_and_modes_are_axes_too() -> None:
@@ -167,7 +169,7 @@ def test_a_whole_made_of_parts_is_the_same(part: int, monkeypatch: pytest.Monkey
     graph = memest.model(SMALL)
     axes: dict[str, Any] = {"batch": [1, 2, 2**31 - 1, 3], "H": [16, 17, 2**20, 18], "W": [16, 2**20], "mode": ["train", "infer"]}
     whole = memest.sweep(graph, **axes, invalid="skip")
-    monkeypatch.setattr(sweeping, "PART", part)
+    monkeypatch.setattr(product, "PART", part)
     found = memest.sweep(graph, **axes, invalid="skip")
     assert found == whole and found["peak_bytes"].dtype == object and 17 not in found["H"]
 
@@ -175,21 +177,22 @@ def test_a_whole_made_of_parts_is_the_same(part: int, monkeypatch: pytest.Monkey
 def test_a_sweep_that_does_not_fit_is_refused_at_once() -> None:
     graph = memest.model(SMALL)
     axes: dict[str, Any] = {"batch": range(1, 10**6), "spatial": range(16, 512, 4)}
-    with pytest.raises(UsageError, match=r"123,999,876 points take about 4.87 GiB .* 1.00 GiB may be used.*memest.sweeps.*memory="):
+    with pytest.raises(UsageError, match=r"123,999,876 points take about 2.10 GiB .* 1.00 GiB may be used.*memest.sweeps.*memory="):
         memest.sweep(graph, **axes, memory="1GiB")
-    assert memest.sweep(graph, batch=range(1, 4), spatial=16, memory=3 * 40).points == 3
-    with pytest.raises(UsageError, match="3 points take about 120 B"):
-        memest.sweep(graph, batch=range(1, 4), spatial=16, memory=3 * 40 - 1)
+    assert memest.sweep(graph, batch=range(1, 4), spatial=16, memory=3 * 80).points == 3
+    with pytest.raises(UsageError, match="3 points take about 240 B"):
+        memest.sweep(graph, batch=range(1, 4), spatial=16, memory=3 * 80 - 1)
 
 
-def test_the_command_counts_what_it_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["sweep", SMALL, "--axis", "batch=1..1000", "--axis", "H=W=16..64:4", "--memory", "1MiB"]
-    assert main(command) == 0
-    capsys.readouterr()
-    for form in ("csv", "json"):
-        assert main([*command, "--format", form]) == 2
-        out, err = capsys.readouterr()
-        assert not out and err.count("\n") == 1 and "13,000 points take about" in err and "--memory" in err
+def test_the_command_counts_what_it_holds_and_writes_the_rest_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", SMALL, "--axis", "batch=1..1000", "--axis", "H=W=16..64:4", "--memory"]
+    assert main([*command, "1MiB"]) == 0
+    assert "13,000 configurations" in capsys.readouterr().out
+    assert main([*command, "64KiB"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and "13,000 points take about" in err and "--memory" in err
+    assert main([*command, "64KiB", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("\n") == 13_001
 
 
 LIMITED = """
@@ -216,7 +219,7 @@ def test_a_limit_of_the_process_is_seen_before_and_met_in_words() -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert "points take about 28.04 GiB" in first and "1.00 TiB may be used" in second
+    assert "points take about 11.37 GiB" in first and "1.00 TiB may be used" in second
 
 
 MEASURED = """
@@ -235,7 +238,39 @@ print(found.points, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 def test_a_sweep_takes_what_it_says() -> None:
     done = subprocess.run([sys.executable, "-c", MEASURED], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     points, grown = map(int, done.stdout.split())
-    assert points == 3_000_000 and grown <= 40 * points + sweeping.WORKING
+    assert points == 3_000_000 and grown <= 16 * points + product.WORKING * points // product.PART
+
+
+TRACED = """
+import sys
+import tracemalloc
+import memest
+from memest.planning import product
+
+graph, cpu = memest.model("resnet50"), memest.Cpu(isa="avx512", bf16=True, threads=1)
+memest.sweep(graph, cpu=cpu, batch=range(1, 9), H=range(161, 200), W=range(161, 170))
+tracemalloc.start()
+found = memest.sweep(graph, cpu=cpu, batch=range(1, 65), H=range(161, 289), W=range(161, 289))
+print(found.points, *tracemalloc.get_traced_memory())
+del found
+product.PART = 1 << 16
+for batch in (range(1, 17), range(1, 65)):
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    memest.sweeps(graph, cpu=cpu, batch=batch, H=range(161, 289), W=range(161, 225)).write(sys.argv[1])
+    print(128 * 64 * len(batch), tracemalloc.get_traced_memory()[1] - before)
+"""
+
+
+def test_a_point_takes_sixteen_bytes_and_no_more_than_forty_on_the_way(tmp_path: Path) -> None:
+    """A file that is written takes as much for half a million points as for a quarter of them."""
+    file = tmp_path / "peaks.csv"
+    command = [sys.executable, "-c", TRACED, str(file)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    (points, kept, most), (fewer, some), (more, as_much) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert points == 1 << 20 and kept < 17 * points and most <= 40 * points
+    assert more == 4 * fewer and as_much < 1.1 * some < 40 * 2**20
+    assert sum(1 for _ in file.open()) == more + 1
 
 
 def test_sizes_that_cannot_run_are_named_or_left_out() -> None:
@@ -246,11 +281,89 @@ def test_sizes_that_cannot_run_are_named_or_left_out() -> None:
     assert found["H"].tolist() == [h for h in (16, 17, 18, 32) if h % 2 == 0]
 
 
-def test_writing(tmp_path: Any) -> None:
-    found = memest.sweep(memest.model(SMALL), batch=[1, 2], spatial=16)
+AXES: dict[str, Any] = {"batch": range(1, 8), "H": [16, 17, 18, 2**20], "W": [18, 16], "mode": ["train", "infer"]}
+
+
+def test_columns_are_the_product_wherever_they_are_cut() -> None:
+    """Sizes and names are not written out; rows that are skipped are not there."""
+    graph = memest.model(SMALL)
+    found = memest.sweep(graph, **AXES, invalid="skip")
+    rows = [(n, h, w, mode) for n in AXES["batch"] for h in AXES["H"] if h != 17 for w in AXES["W"] for mode in AXES["mode"]]
+    assert list(zip(*(found[name].tolist() for name in ("batch", "H", "W", "mode")), strict=True)) == rows
+    for length in (1, 5, 1000):
+        blocks = list(found.blocks(length))
+        for name, column in found.items():
+            assert np.concatenate([b[name] for b in blocks]).tolist() == column.tolist(), name
+    assert all(
+        np.array_equal(column[part], found[name][part])
+        for name, column in found.columns.items()
+        for part in (slice(3), slice(-3, None), slice(2, 40, 7))
+    )
+
+
+def test_writing(tmp_path: Path) -> None:
+    graph = memest.model(SMALL)
+    found = memest.sweep(graph, **AXES, invalid="skip")
     lines = found.to_csv().splitlines()
-    assert lines[0] == "batch,H,W,resident_bytes,peak_bytes" and len(lines) == 3
-    assert json.loads(found.to_json())["columns"]["peak_bytes"] == found["peak_bytes"].tolist()
+    assert lines[0] == "batch,H,W,mode,standing_bytes,peak_bytes" and len(lines) == found.points + 1
+    assert lines[1:] == [",".join(map(str, row.values())) for row in found.rows()]
+    plain = {name: c.tolist() for name, c in found.items()}
+    assert json.loads(found.to_json()) == {"torch": found.torch.to_dict(), "columns": plain}
+    for name in ("peaks.csv", "peaks.json"):
+        found.write(tmp_path / name)
+        whole = (tmp_path / name).read_text()
+        assert whole == (found.to_csv() if name.endswith("csv") else found.to_json())
+        memest.sweeps(graph, at_once=5, **AXES, invalid="skip").write(tmp_path / name)
+        assert (tmp_path / name).read_text() == whole
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_tables(tmp_path: Path, suffix: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    graph, file = memest.model(SMALL), tmp_path / f"peaks.{suffix}"
+    found = memest.sweep(graph, **AXES, invalid="skip")
+    for write in (found.write, memest.sweeps(graph, at_once=5, **AXES, invalid="skip").write):
+        write(file)
+        table = parquet.read_table(file) if suffix == "parquet" else pa.ipc.open_file(file).read_all()
+        assert table.to_pydict() == {name: c.tolist() for name, c in found.items()}
+        assert json.loads(table.schema.metadata[b"torch"]) == found.torch.to_dict()
+    large = memest.sweep(memest.model("resnet18"), batch=[8, 2**31 - 1], H=10**6, W=10**6)
+    with pytest.raises(UsageError, match=r"standing_bytes goes past 2\*\*63|peak_bytes goes past 2\*\*63"):
+        large.write(file)
+    assert main(["sweep", SMALL, "--axis", "batch=1..3", "--axis", "H=W=16", "--output", str(file)]) == 0
+
+
+def test_tables_need_a_library_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    graph, file = memest.model(SMALL), tmp_path / "peaks.parquet"
+    with pytest.raises(UsageError, match=r"need pyarrow; pip install 'memest-cnn\[arrow\]', or write .csv or .json"):
+        memest.sweeps(graph, batch=range(1, 10**7), spatial=range(16, 10**6, 4)).write(file)
+    with pytest.raises(UsageError, match=r"the suffix says how it is written: \.csv, \.json, \.parquet, \.arrow"):
+        memest.sweeps(graph, batch=1, spatial=16).write(tmp_path / "peaks.xlsx")
+    command = ["sweep", SMALL, "--axis", "batch=1..3", "--axis", "H=W=16"]
+    assert main([*command, "--format", "arrow"]) == 2
+    assert "--output peaks.arrow" in capsys.readouterr().err
+    assert main([*command, "-o", str(file)]) == 2
+    assert "need pyarrow" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_what_fails_on_the_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(product, "PART", 2)
+    parts = memest.sweeps(memest.model(SMALL), batch=1, H=[16, 18, 20, 17], W=16)
+    assert next(parts).points == 2
+    with pytest.raises(UsageError, match="cannot run at batch=1, H=17"):
+        parts.write(tmp_path / "peaks.csv")
+    assert main(["sweep", SMALL, "--axis", "batch=1", "--axis", "H=16,18,20,17", "--axis", "W=16", "--format", "csv"]) == 2
+    out, err = capsys.readouterr()
+    assert not list(tmp_path.iterdir()) and not out and "cannot run at batch=1, H=17" in err
+
+
+def test_columns_wait_in_files_for_those_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(written, "IN_MEMORY", 8)
+    monkeypatch.setattr(written, "READ", 3)
+    found = memest.sweep(memest.model(SMALL), batch=[1, 2, 3], spatial=[16, 20], optimizer=["sgd", "adam"])
+    assert json.loads(found.to_json())["columns"] == {name: c.tolist() for name, c in found.items()}
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -5,15 +5,19 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from functools import cache, partial
+from io import StringIO
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 import memest
 from memest.cli import output
 from memest.cli.app import main
 from memest.render import text
 from memest.render.layout import laid, literal, wrapped
+from memest.render.lines import STYLES, Line, printed
 from memest.render.report import Table
 from memest.shown import middle
 from memest.sizes.units import exact_bytes, parse_bytes
@@ -45,6 +49,20 @@ COMMANDS = {
     "a lever": ["levers", "checkpoint"],
 }
 NOTHING_FITS = {"advise, nothing fits", "fit, nothing fits"}
+
+
+@pytest.mark.parametrize("style", ["", *STYLES])
+@pytest.mark.parametrize("color", [True, False])
+def test_styles_are_written_as_rich_writes_them(style: str, color: bool) -> None:
+    parts = [("plain ", ""), ("styled, 宽 é", style), ("", style), (" end", "")]
+    stream = StringIO()
+    console = Console(file=stream, width=20, force_terminal=color, no_color=not color, color_system="standard" if color else None)
+    console.print(Text.assemble(*parts), no_wrap=True, overflow="ignore", crop=False)
+    line = Line()
+    for part in parts:
+        line.append(*part)
+    assert printed([line], color) == stream.getvalue()
+    assert line.cell_len == cell_len("plain styled, 宽 é end")
 
 
 @cache

@@ -31,7 +31,7 @@ def network(**conv: Any) -> Graph:
 
 def played(graph: Graph, **options: Any) -> Estimate:
     """One step on a described processor."""
-    return estimate(graph, input_shape=SHAPE, cpu=CPU, **options)
+    return estimate(graph, input_shape=SHAPE, machine=CPU, **options)
 
 
 def parameter_bytes(graph: Graph) -> int:
@@ -96,7 +96,7 @@ def test_states_appear_in_the_first_step() -> None:
     graph = network()
     first, later = (played(graph, optimizer="adam", first_step=f) for f in (True, False))
     states = 2 * parameter_bytes(graph) + 4 * len(graph.parameters)
-    assert later.resident_bytes - first.resident_bytes == states
+    assert later.standing_bytes - first.standing_bytes == states
     assert sum(s.delta for s in first.events) - sum(s.delta for s in later.events) == states
 
 
@@ -104,7 +104,7 @@ def test_frozen_parameters_take_no_gradient_and_no_state() -> None:
     whole, frozen = network(), network(trainable=False)
     weights = (4 * 3 * 9 + 4) * 4
     assert sum(s.delta for s in played(whole).events) - sum(s.delta for s in played(frozen).events) == weights
-    assert played(whole, optimizer="adam").resident_bytes - played(frozen, optimizer="adam").resident_bytes == 2 * weights + 8
+    assert played(whole, optimizer="adam").standing_bytes - played(frozen, optimizer="adam").standing_bytes == 2 * weights + 8
 
 
 def test_nothing_is_kept_below_the_first_trainable_layer() -> None:
@@ -162,7 +162,7 @@ def test_inference_has_a_graph_of_its_own_where_control_flow_differs() -> None:
     one, other = network(), network(bias=False)
     step = played(one.with_(inference=other), mode="infer")
     assert [s.delta for s in step.events] == [s.delta for s in played(other, mode="infer").events]
-    assert step.resident_bytes == played(other, mode="infer").resident_bytes
+    assert step.standing_bytes == played(other, mode="infer").standing_bytes
 
 
 def test_an_untrainable_network_is_refused() -> None:

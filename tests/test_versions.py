@@ -426,9 +426,9 @@ def test_a_network_that_the_versions_see_differently_is_exact_on_the_torch_at_ha
     graph = from_torch(Net(), shape)
     measured = measure_training(Net().train(), inputs_for([shape]), "sgd", "mse_loss")
     cpu = memest.Cpu.detect().with_(threads=torch.get_num_threads())
-    found = memest.estimate(graph, input_shape=shape, loss="mse_loss", cpu=cpu)
+    found = memest.estimate(graph, input_shape=shape, loss="mse_loss", machine=cpu)
     assert found.peak_bytes == measured.peak_bytes and [s.delta for s in found.events] == [e.delta for e in measured.events]
-    peaks = {v: memest.estimate(graph, input_shape=shape, loss="mse_loss", cpu=cpu, torch=v).peak_bytes for v in ("2.13", "2.14")}
+    peaks = {v: memest.estimate(graph, input_shape=shape, loss="mse_loss", machine=cpu, torch=v).peak_bytes for v in ("2.13", "2.14")}
     assert peaks["2.13"] != peaks["2.14"] and found.peak_bytes == peaks[found.torch.modelled]
 
 

@@ -34,8 +34,9 @@ def main() -> int:
     fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
     fuzzing.add_argument("--cases", type=int, default=100)
     fuzzing.add_argument("--seed", type=int, default=0)
-    benching = commands.add_parser("bench", help="speed beside torch's MemTracker and torchinfo, in one run")
+    benching = commands.add_parser("bench", help="speed beside an earlier build, the floor, torch's MemTracker and torchinfo, in one run")
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
+    benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
@@ -129,7 +130,7 @@ def _fuzz(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from validation.bench import bench
 
-    return bench(quick=arguments.quick)
+    return bench(quick=arguments.quick, only=arguments.only)
 
 
 if __name__ == "__main__":

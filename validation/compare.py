@@ -90,7 +90,7 @@ def predict(case: Case, cpu: Cpu, torch: str, levers: Sequence[str] | None = Non
     training = {"optimizer": case.optimizer, "loss": case.loss, "hold_output": case.hold_output, "first_step": case.first_step}
     options: dict[str, Any] = training if case.mode == "train" else {}
     pulled = case.levers if levers is None else levers
-    where: dict[str, Any] = {"cpu": cpu, "torch": torch}
+    where: dict[str, Any] = {"machine": cpu, "torch": torch}
     return estimate(graph_of(case), input_shape=case.shape, mode=case.mode, dtype=case.dtype, levers=pulled, **where, **options)
 
 

@@ -51,7 +51,7 @@ def _diff_here(case: Case) -> int:
     difference = predicted.peak_bytes - measured.peak_bytes
     print(case.name)
     print(f"peak: predicted {predicted.peak_bytes:,}, measured {measured.peak_bytes:,} ({difference:+,})")
-    print(f"resident: predicted {predicted.resident_bytes:,}, measured {measured.resident_bytes:,}")
+    print(f"resident: predicted {predicted.standing_bytes:,}, measured {measured.standing_bytes:,}")
     found = first_difference(predicted.events, measured.events)
     if found is None:
         print(f"streams equal: {len(measured.events)} events")

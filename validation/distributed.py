@@ -36,7 +36,7 @@ PARALLEL = ("ddp", "fsdp", "zero")
 class Rank:
     """What one process took: bytes resident between steps, the peak of each measured step, and the events of the lowest."""
 
-    resident_bytes: int
+    standing_bytes: int
     peaks: tuple[int, ...]
     events: tuple[Measured, ...]
 
@@ -156,7 +156,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     for number, fields in enumerate(json.loads((folder / "cases.json").read_text(encoding="utf-8"))):
         found = run_rank(Case(**{**fields, "shape": tuple(fields["shape"]), "levers": tuple(fields["levers"])}))
-        text = json.dumps({"resident_bytes": found.resident_bytes, "peaks": found.peaks, "events": [e.delta for e in found.events]})
+        text = json.dumps({"resident_bytes": found.standing_bytes, "peaks": found.peaks, "events": [e.delta for e in found.events]})
         (folder / f"{number}.{rank}.json").write_text(text, encoding="utf-8")
         del found, text
         dist.barrier()

@@ -271,7 +271,7 @@ def predict(trial: Trial, cpu: Cpu) -> Estimate:
         optimizer=trial.optimizer,
         loss=trial.loss,
         hold_output=trial.hold_output,
-        cpu=cpu,
+        machine=cpu,
         torch=torch.__version__,
     )
 

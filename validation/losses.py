@@ -26,7 +26,7 @@ def _sum(functions: list[TorchLoss]) -> TorchLoss:
 
 
 def _callable(term: Term) -> TorchLoss:
-    function: Any = torch_callable(term.entry.torch)
+    function: Any = torch_callable(term.entry)
     options = dict(term.options)
     if term.factor is None:
         return lambda prediction, target: function(prediction, target, **options)

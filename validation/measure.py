@@ -114,7 +114,7 @@ def _measured(case: Case, measured: Measurement | Rank) -> dict[str, Any]:
     cpu = Cpu.detect()
     return {
         "cpu": {"isa": case.isa, "threads": case.threads, "l1_bytes": cpu.l1_bytes, "l2_bytes": cpu.l2_bytes, "l3_bytes": cpu.l3_bytes},
-        "resident_bytes": measured.resident_bytes,
+        "resident_bytes": measured.standing_bytes,
         "peak_bytes": measured.peak_bytes,
         "events": len(measured.events),
     }
@@ -133,7 +133,7 @@ def _store(case: Case, measured: Measurement | Rank, ranks: Sequence[Rank] = ())
         **_measured(case, measured),
     }
     if ranks:
-        result["ranks"] = [{"resident_bytes": r.resident_bytes, "peak_bytes": r.peak_bytes, "peaks": r.peaks} for r in ranks]
+        result["ranks"] = [{"resident_bytes": r.standing_bytes, "peak_bytes": r.peak_bytes, "peaks": r.peaks} for r in ranks]
     if case.stream:
         result["stream"] = [e.delta for e in measured.events]
     path = results_for() / f"{case.name}.json"

@@ -29,13 +29,13 @@ from validation.setup import Setup, prediction_of
 class Measurement:
     """What torch took: bytes resident before the step, the stream of events, and the peak."""
 
-    resident_bytes: int
+    standing_bytes: int
     events: list[Measured]
 
     @property
     def peak_bytes(self) -> int:
         """The most bytes alive at one moment."""
-        return self.resident_bytes + max(accumulate((e.delta for e in self.events), initial=0))
+        return self.standing_bytes + max(accumulate((e.delta for e in self.events), initial=0))
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor]) -> int:

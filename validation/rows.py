@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import reduce
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,13 +23,16 @@ from validation import adapters
 from validation.profiling import Measured, record
 
 
-def torch_callable(dotted: str) -> Any:
+def torch_named(dotted: str) -> Any:
     """The object a dotted name such as ``torch.nn.functional.relu`` stands for."""
     head, *rest = dotted.split(".")
-    if head == "validation":
-        return getattr(import_module("validation.adapters"), rest[-1])
     assert head == "torch"
     return reduce(getattr, rest, torch)
+
+
+def torch_callable(row: Operator | Composite) -> Any:
+    """What runs the row: one of ``adapters``, or torch's own callable."""
+    return getattr(adapters, row.oracle) if row.oracle else torch_named(row.torch)
 
 
 def example_tensors(example: Example, grad: bool = True) -> list[Any]:
@@ -91,18 +93,19 @@ ROLES_BY_NAME = frozenset({adapters.batch_norm})  # adapters that take their opt
 def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[str, Any]) -> Any:
     """Run the row's torch callable: roles by position (``torch.nn.functional``'s optional ones by name), attributes by
     name, a ``value`` in place of an absent second tensor."""
-    function = torch_callable(row.torch)
+    function = torch_callable(row)
+    functional = not row.oracle and row.torch.startswith("torch.nn.functional.")
     keywords = dict(attributes)
-    if row.torch.startswith("torch.nn.functional.") or function in ROLES_BY_NAME:
+    if functional or function in ROLES_BY_NAME:
         keywords |= {role[:-1]: t for role, t in zip(row.roles, tensors, strict=True) if role.endswith("?")}
         tensors = [t for role, t in zip(row.roles, tensors, strict=True) if not role.endswith("?")]
     arguments = [t for t in tensors if t is not None]
-    if "inplace" in keywords and not row.torch.startswith(("torch.nn.functional.", "validation.")):
+    if "inplace" in keywords and not functional and not row.oracle:
         method = row.torch.rpartition(".")[2]
         function = getattr(torch.Tensor, f"{method}_" if keywords.pop("inplace") else method)
     if not row.roles and "shape" in keywords:
         keywords["size"] = keywords.pop("shape")
-    if isinstance(keywords.get("dtype"), str) and row.torch.startswith("torch."):
+    if isinstance(keywords.get("dtype"), str) and not row.oracle:
         keywords["dtype"] = getattr(torch, keywords["dtype"])
     for number in {"value", "exponent"} & keywords.keys():
         if row.roles[-1].endswith("?") and tensors[-1] is None:

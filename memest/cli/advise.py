@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from memest.cli import options as o
+from memest.cli.words import option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 
+@o.asking()
 def run(
-    model: o.Model,
+    request: Request,
     budget: o.Budget = None,
     on: o.On = None,
     hardware: o.HardwareFile = None,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
-    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
+    largest_batch: Annotated[bool, option("--largest-batch", help="Also the largest batch that fits, before and after.")] = False,
+    every: Annotated[bool, option("--all", help="Every form of every change alone, by the bytes it saves.")] = False,
     form: o.FormatOption = None,
     output: o.Output = None,
-) -> None:
+) -> int | None:
     """Say what to change so that a step fits.
 
     The cheapest combination found that fits is built step by step: changes that keep the numbers come first, then those that cost time,
@@ -48,15 +38,11 @@ def run(
     \b
     Exit codes: 0 it fits, as it is or with changes, 1 nothing fits, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.planning import advised, place_of
-    from memest.cli.request import requested
     from memest.render.advice import advice_report
 
     form = agreed(form, output)
-    request = requested(typed)
     graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name, every=every), form, output)
-    if not found.bytes_fit:
-        raise typer.Exit(DOES_NOT_FIT)
+    return None if found.bytes_fit else DOES_NOT_FIT

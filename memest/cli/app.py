@@ -5,23 +5,22 @@ Results go to stdout, everything else to stderr. An error is one line, never a t
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-
-from memest.cli.output import BROKEN_PIPE
-from memest.errors import MemestError, UsageError, one_of
+from memest.cli.output import PipeClosedError
+from memest.cli.words import Command, read
+from memest.errors import MemestError, UsageError
 from memest.planning.progress import watched
 from memest.shown import brief, visible
 
-OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED = 0, 2, 3, 70, 130
+OK, USAGE, INVALID_MODEL, BUG, INTERRUPTED, BROKEN_PIPE = 0, 2, 3, 70, 130, 141
+COLLECTED_AFTER = 200_000  # objects: a command is short, and what it makes stays to its end
 
 COMMANDS = {
     "estimate": "memest.cli.estimate",
@@ -38,86 +37,31 @@ COMMANDS = {
     "sweep": "memest.cli.sweep",
     "advise": "memest.cli.advise",
     "compare": "memest.cli.compare",
+    "plan-inference": "memest.cli.plan_inference",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
 }
 
 
-class _Group(TyperGroup):
-    """Commands by name; a name that is none of them is our own error, with the nearest one."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command, or UsageError."""
-        found = super().get_command(ctx, cmd_name)
-        if found is None and not ctx.resilient_parsing and not cmd_name.startswith("-"):
-            raise UsageError(f"no command {cmd_name!r}{one_of(cmd_name, self.list_commands(ctx))}")
-        return found
-
-
-def application(arguments: Sequence[str]) -> typer.Typer:
-    """The typer application with the command that ``arguments`` name (or the line that a shell completes), or with all: typer builds each
-    it knows, half a start's time."""
-    app = typer.Typer(name="memest", cls=_Group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback()(_root)
-    words = arguments or (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()
-    named = next((a for a in words if a in COMMANDS), None)
-    for name in COMMANDS if named is None else (named,):
-        _add(app, name, import_module(COMMANDS[name]))
-    return app
-
-
-def _add(app: typer.Typer, name: str, module: ModuleType) -> None:
-    """A command, or a group where the module lists commands of its own."""
-    if not hasattr(module, "COMMANDS"):
-        app.command(name)(module.run)
-        return
-    group = typer.Typer(name=name, cls=_Group, no_args_is_help=True, rich_markup_mode=None)
-    group.callback()(module.run)
-    for own, home in module.COMMANDS.items():
-        group.command(own)(import_module(home).run)
-    app.add_typer(group)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from memest import __version__
-
-        typer.echo(f"memest {__version__}")
-        raise typer.Exit
-
-
-def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    """The memory a CNN needs to train or to infer, to the byte, before anything runs.
-
-    \b
-    Examples:
-      memest estimate unet3d --input 1x240x240x144 --batch 16 --train --optimizer adam --loss binary_cross_entropy
-      memest estimate net.yaml --input 3x224x224 --batch 8 --infer --format json
-      memest layers torchvision.models:resnet50 --input 3x224x224 --batch 8
-      memest models
-
-    \b
-    Exit codes:
-      0    done
-      1    does not fit (when --on or --budget is given)
-      2    usage: an option, a name or a shape that cannot be; an output that cannot be written
-      3    invalid model: a file, a network or a call that memest cannot take
-      70   a bug in memest; please report it
-      130  interrupted
-      141  the reader of the output went away
-    """
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    """Run the command line and return its exit code. Without ``arguments`` it is that of the process, which is then ours alone."""
+    if arguments is not None:
+        return _done(list(arguments))
+    gc.set_threshold(COLLECTED_AFTER)
+    try:
+        return _done(sys.argv[1:])
+    finally:
+        gc.freeze()  # what ends with the process need not be looked through at its end
+
+
+def _done(given: Sequence[str]) -> int:
     try:
         with _progress(given):
-            result = application(given)(args=given, prog_name="memest", standalone_mode=False)
-        code = result if isinstance(result, int) else OK
-        return _ended(code) if code in (INTERRUPTED, BROKEN_PIPE) else code
+            result = _run(given)
+        return _failed("interrupted", INTERRUPTED) if result == INTERRUPTED else result if isinstance(result, int) else OK
+    except PipeClosedError:
+        _silence()
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED)
     except MemestError as e:
@@ -130,11 +74,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _helped(e)
         if hasattr(e, "format_message"):  # every error of click has it, whichever copy of click typer carries
             return _failed(e.format_message(), USAGE)
-        if isinstance(e, typer.Abort):
+        if type(e).__name__ == "Abort":
             return _failed("interrupted", INTERRUPTED)
         if os.environ.get("MEMEST_DEBUG"):
             raise
         return _failed(f"a bug in memest: {type(e).__name__}: {e}; please report it (MEMEST_DEBUG=1 shows where)", BUG)
+
+
+def _run(given: Sequence[str]) -> Any:
+    """The command that ``given`` names; typer answers where its arguments are not plain, or a shell completes them."""
+    command, words = _named(COMMANDS, given)
+    values = None if command is None or "_MEMEST_COMPLETE" in os.environ else read(command, words)
+    if command is not None and values is not None:
+        return command(**values)
+    from memest.cli.application import application
+
+    return application(COMMANDS, given)(args=given, prog_name="memest", standalone_mode=False)
+
+
+def _named(commands: Mapping[str, str], given: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
+    """The command at the beginning of ``given``, if there is one, and the words behind its name."""
+    if not given or given[0] not in commands:
+        return None, given
+    module = import_module(commands[given[0]])
+    return _named(module.COMMANDS, given[1:]) if hasattr(module, "COMMANDS") else (module.run, given[1:])
 
 
 def _progress(given: Sequence[str]) -> AbstractContextManager[None]:
@@ -148,14 +111,6 @@ def _helped(error: Any) -> int:
     """A command that was given nothing: its help, as it stands."""
     print(error.format_message(), file=sys.stderr)
     return USAGE
-
-
-def _ended(code: int) -> int:
-    """The end of a command that was stopped from outside."""
-    if code == INTERRUPTED:
-        return _failed("interrupted", code)
-    _silence()
-    return code
 
 
 def _failed(message: str, code: int) -> int:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import complete
 from memest.cli import options as o
+from memest.cli.words import argument, option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 
+@o.asking()
 def run(
-    model: o.Model,
+    request: Request,
     other: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[OTHER]", autocompletion=complete.models, help="The model of b (default: the same)."),
+        argument(metavar="[OTHER]", autocompletion=complete.models, help="The model of b (default: the same)."),
     ] = None,
     versus: o.Versus = None,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
-    top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
+    top: Annotated[int, option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
@@ -47,9 +37,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import agreed, show
-    from memest.cli.request import answer, changed, requested
+    from memest.cli.request import answered, changed
     from memest.errors import UsageError
     from memest.planning.compare import compare
     from memest.render.comparison import comparison_report
@@ -57,8 +46,6 @@ def run(
     form = agreed(form, output)
     if other is None and not versus:
         raise UsageError("nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam")
-    a = requested(typed)
-    b = changed(a, versus or (), model=other)
-    _, first = answer(a)
-    _, second = answer(b, said=first.notes)
+    _, first = answered(request)
+    _, second = answered(changed(request, versus or (), model=other), said=first.notes)
     show(comparison_report(compare(first, second), top), form, output)

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from memest.cli import options as o
+from memest.cli.words import option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
+    request: Request,
     on: o.On = None,
     budget: o.Budget = None,
     hardware: o.HardwareFile = None,
-    top: Annotated[int, typer.Option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
+    top: Annotated[int, option("--top", min=0, metavar="N", help="How many of the largest holdings the table lists.")] = 10,
     form: o.FormatOption = None,
     output: o.Output = None,
-) -> None:
+) -> int | None:
     """Predict the peak memory of one step.
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
@@ -51,22 +41,20 @@ def run(
     \b
     Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit on one of --on and --budget, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, agreed, show
-    from memest.cli.request import answer, limits, requested
+    from memest.cli.request import answered, limits
     from memest.render.reports import estimate_report
 
     form = agreed(form, output)
     places = limits(on, budget, hardware)
-    _, estimate = answer(requested(typed))
+    _, estimate = answered(request)
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)
-        return
+        return None
     from memest.machines.verdicts import verdict
     from memest.render.hardware import with_verdicts
 
     verdicts = [verdict(place, estimate.peak_bytes) for place in places]
     show(with_verdicts(report, verdicts), form, output)
-    if not all(v.bytes_fit for v in verdicts):
-        raise typer.Exit(DOES_NOT_FIT)
+    return None if all(v.bytes_fit for v in verdicts) else DOES_NOT_FIT

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from memest.cli import options as o
+from memest.cli.words import option
 
 SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
@@ -15,7 +14,7 @@ def run(
     model: o.Model,
     inputs: o.Inputs = None,
     batch: o.Batch = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML (a FILE that ends in .json is JSON too).")] = False,
+    json: Annotated[bool, option("--json", help="JSON instead of YAML (a FILE that ends in .json is JSON too).")] = False,
     output: o.Output = None,
 ) -> None:
     """Write a model as a graph file (YAML or JSON).

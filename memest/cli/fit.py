@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import options as o
+from memest.cli.words import option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 
+@o.asking()
 def run(
-    model: o.Model,
+    request: Request,
     budget: o.Budget = None,
     on: o.On = None,
     hardware: o.HardwareFile = None,
-    vary: Annotated[str, typer.Option("--vary", metavar="SIZES", help="batch, H, H=W=D; several joined by commas.")] = "batch",
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    step: Annotated[Optional[int], typer.Option("--step", min=1, metavar="N", help="Sizes that vary are multiples of N.")] = None,  # noqa: UP045
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
+    vary: Annotated[str, option("--vary", metavar="SIZES", help="batch, H, H=W=D; several joined by commas.")] = "batch",
+    step: Annotated[Optional[int], option("--step", min=1, metavar="N", help="Sizes that vary are multiples of N.")] = None,  # noqa: UP045
     form: o.FormatOption = None,
     output: o.Output = None,
-) -> None:
+) -> int | None:
     """Find the largest batch or size that fits.
 
     --input gives the sizes that do not vary (a torch model is imported at it). Several sizes that vary give the front: every pair of
@@ -47,15 +39,11 @@ def run(
     \b
     Exit codes: 0 something fits, 1 nothing fits, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.planning import fitted, place_of
-    from memest.cli.request import requested
     from memest.render.fits import fit_report
 
     form = agreed(form, output)
-    request = requested(typed)
     graph, found = fitted(request, place_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)
-    if not found.bytes_fit:
-        raise typer.Exit(DOES_NOT_FIT)
+    return None if found.bytes_fit else DOES_NOT_FIT

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from memest.cli import options as o
+from memest.cli.words import option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 
 class Notation(str, Enum):
@@ -22,24 +25,12 @@ class Notation(str, Enum):
 NOTATIONS = {".tex": "latex", ".py": "python", ".js": "javascript"}
 
 
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
-    notation: Annotated[Notation, typer.Option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
-    every: Annotated[bool, typer.Option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="A row for each layer too.")] = False,
+    request: Request,
+    notation: Annotated[Notation, option("--as", help="Text, LaTeX, or the source of a function.")] = Notation.text,
+    every: Annotated[bool, option("--all", help="Every moment that could be the peak, not only the one that is.")] = False,
+    layers: Annotated[bool, option("--layers", help="A row for each layer too.")] = False,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
@@ -58,9 +49,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import SUFFIXES, agreed, show, write
-    from memest.cli.request import answer, requested, usual_inputs
+    from memest.cli.request import answered, usual_inputs
     from memest.errors import UsageError
     from memest.render.formulas import formula_report
 
@@ -70,9 +60,10 @@ def run(
         raise UsageError(f"--as {notation.value} writes the formula alone; leave out {'--layers' if layers else '--format'}")
     elif output is not None and {**SUFFIXES, **NOTATIONS}.get(output.suffix.lower(), notation.value) != notation.value:
         raise UsageError(f"--output {output} is not written as --as {notation.value} does; change one of them")
-    if inputs is None:
-        typed["inputs"], typed["batch"] = usual_inputs(model, batch)
-    _, estimate = answer(requested(typed))
+    if request.inputs is None:
+        inputs, batch = usual_inputs(request.model, request.batch)
+        request = replace(request, inputs=inputs, batch=batch)
+    _, estimate = answered(request)
     formula = estimate.formula()
     if notation is Notation.text:
         show(formula_report(formula, every=every, layers=layers), form, output)

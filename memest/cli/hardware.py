@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Optional
 
-import typer
-
 from memest.cli import complete
 from memest.cli import options as o
+from memest.cli.words import argument
 
 
 def run(
     name: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[NAME]", autocompletion=complete.machines, help="Show one machine in full."),
+        argument(metavar="[NAME]", autocompletion=complete.machines, help="Show one machine in full."),
     ] = None,
     file: o.HardwareFile = None,
     form: o.FormatOption = None,

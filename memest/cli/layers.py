@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from memest.cli import options as o
 
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
+
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
+    request: Request,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
@@ -33,12 +28,11 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import agreed, show
-    from memest.cli.request import answer, requested
+    from memest.cli.request import answered
     from memest.estimate.holdings import layer_table
     from memest.render.reports import layers_report
 
     form = agreed(form, output)
-    _, estimate = answer(requested(typed))
+    _, estimate = answered(request)
     show(layers_report(estimate, layer_table(estimate)), form, output)

@@ -1,44 +1,20 @@
-"""The options that commands share, as annotated types: one line each in a command's signature."""
+"""The options that commands share: those of every question, from its fields; and others as annotated types, one line each in a command's
+signature."""
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Optional
-
-import typer
+from typing import Annotated, Any, Optional, get_args
 
 from memest.cli import complete
-
-
-class Format(str, Enum):
-    """How a result is written."""
-
-    text = "text"
-    json = "json"
-    csv = "csv"
-    markdown = "markdown"
-
-
-class Isa(str, Enum):
-    """Instruction sets the kernel libraries choose by."""
-
-    avx2 = "avx2"
-    avx512 = "avx512"
-
-
-def _only_cpu(device: str) -> str:
-    """A callback: torch's allocators on other devices are not modelled."""
-    from memest.errors import UsageError
-
-    if device != "cpu":
-        raise UsageError(f"--device {device!r}: only torch's CPU allocator is modelled; leave --device out, or give --device cpu")
-    return device
-
+from memest.cli.choices import Format, Isa
+from memest.cli.words import REQUIRED, Command, Word, argument, defaults, option, parameters, taken
 
 Model = Annotated[
     str,
-    typer.Argument(
+    argument(
         metavar="MODEL",
         autocompletion=complete.models,
         help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args): "
@@ -46,83 +22,100 @@ Model = Annotated[
     ),
 ]
 Inputs = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-    typer.Option(
+    Optional[list[str]],  # noqa: UP045 - it is read at run time
+    option(
         "--input",
         "-i",
         metavar="[NAME=]SHAPE",
         help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs.",
     ),
 ]
-Batch = Annotated[Optional[int], typer.Option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
-Train = Annotated[bool, typer.Option("--train/--infer", help="One training step, or one inference call.")]
-Optimizer = Annotated[
-    str,
-    typer.Option(
-        "--optimizer",
-        metavar="NAME[:OPTION=VALUE,...]",
-        autocompletion=complete.optimizers,
-        help="Such as sgd:momentum=0.9 or adamw:foreach=true.",
-    ),
-]
-Loss = Annotated[
-    str,
-    typer.Option(
-        "--loss", metavar="NAME", autocompletion=complete.losses, help="torch.nn.functional's name, such as cross_entropy or mse."
-    ),
-]
-Dtype = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads it at run time
-    typer.Option(
-        "--dtype",
-        metavar="NAME",
-        autocompletion=complete.dtypes,
-        help="Convert network and inputs first: float64, float32, bfloat16 or float16.",
-    ),
-]
-HoldOutput = Annotated[bool, typer.Option("--hold-output", help="The model's output and the loss stay in variables through backward.")]
-FirstStep = Annotated[bool, typer.Option("--first-step", help="The step in which the optimizer's state appears, instead of a later one.")]
-Device = Annotated[str, typer.Option("--device", metavar="cpu", callback=_only_cpu, help="The only device that is modelled: cpu.")]
-Levers = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--lever",
-        metavar="NAME[:OPTION=VALUE,...]",
-        autocompletion=complete.levers,
-        help="Something changed to need less memory, such as accumulate:steps=4; repeat for several. See: memest levers.",
-    ),
-]
-Threads = Annotated[Optional[int], typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
-IsaOption = Annotated[Optional[Isa], typer.Option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
-TorchOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest)."),
-]
+Batch = Annotated[Optional[int], option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
+Threads = Annotated[Optional[int], option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
+IsaOption = Annotated[Optional[Isa], option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
+Device = Annotated[Optional[str], option("--device", metavar="cpu|cuda", help="Short for --runtime torch-cpu or torch-cuda.")]  # noqa: UP045
 FormatOption = Annotated[
     Optional[Format],  # noqa: UP045
-    typer.Option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
+    option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
 ]
 Output = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all (- is stdout)."),
+    option("--output", "-o", metavar="FILE", help="Write the result to FILE, whole or not at all (- is stdout)."),
 ]
 On = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
+    option(
         "--on",
         metavar="HARDWARE",
         autocompletion=complete.machines,
         help="Say whether it fits on this machine (the command hardware lists them); repeat for several.",
     ),
 ]
-Budget = Annotated[Optional[str], typer.Option("--budget", metavar="SIZE", help="Say whether it fits in SIZE, such as 24GiB.")]  # noqa: UP045
+Budget = Annotated[Optional[str], option("--budget", metavar="SIZE", help="Say whether it fits in SIZE, such as 24GiB.")]  # noqa: UP045
 HardwareFile = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--hardware", metavar="FILE", help="Hardware of your own (.yaml or .json), before the catalogue's."),
+    option("--hardware", metavar="FILE", help="Hardware of your own (.yaml or .json), before the catalogue's."),
 ]
 Versus = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--versus", metavar="SETTING=VALUE", help="A setting of b, such as batch=4, optimizer=adam or mode=infer; repeat for several."
-    ),
+    option("--versus", metavar="SETTING=VALUE", help="A setting of b, such as batch=4, optimizer=adam or mode=infer; repeat for several."),
 ]
+COMPLETED = {"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers}
+SHOWN = ("optimizer", "loss")  # whose defaults the help prints
+FLAGS = {"levers": "--lever", "mode": "--train/--infer"}
+
+
+def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Command]:
+    """Gives a command that takes a ``request`` the options of one: the model's input, and an option for each field of
+    :class:`memest.estimate.question.Question` (``without`` those that it has itself). They stand where ``request`` does."""
+
+    def decorate(run: Callable[..., Any]) -> Command:
+        own, given = taken(run, Request=Any), defaults(run)
+        words: dict[str, tuple[Any, Word]] = {}
+        left_out: dict[str, Any] = {}
+        for name in parameters(run):
+            if name == "request":
+                for option_name, kind, word, default in _options(without):
+                    words[option_name] = kind, word
+                    left_out.update({} if default is REQUIRED else {option_name: default})
+            else:
+                words[name] = own[name]
+                left_out.update({name: given[name]} if name in given else {})
+
+        def command(**typed: Any) -> int | None:
+            from memest.cli.request import Request
+
+            asked = {name: typed.pop(name) for name in typed.keys() - own.keys()}
+            result: int | None = run(request=Request.of(asked), **typed)
+            return result
+
+        command.words, command.left_out = words, left_out  # type: ignore[attr-defined]
+        command.__doc__, command.__name__, command.__module__ = run.__doc__, run.__name__, run.__module__
+        return command
+
+    return decorate
+
+
+def _options(without: Collection[str]) -> Iterator[tuple[str, Any, Word, Any]]:
+    """The options of a request: name, type, word and default of each."""
+    from memest.estimate.question import Question
+
+    for name, hint in (("model", Model), ("inputs", Inputs), ("batch", Batch)):
+        yield name, *get_args(hint), REQUIRED if name == "model" else None
+    for f in fields(Question):
+        if f.name in without:
+            continue
+        if f.name == "machine":
+            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption)):
+                yield name, *get_args(hint), None
+            continue
+        flag = FLAGS.get(f.name, f"--{f.name.replace('_', '-')}")
+        word = option(flag, help=f.metadata["help"], metavar=f.metadata["metavar"] or None, autocompletion=COMPLETED.get(f.name))
+        if f.name == "mode":
+            yield "train", bool, word, True
+        elif isinstance(f.default, bool):
+            yield f.name, bool, word, f.default
+        else:
+            default = f.default if f.name in SHOWN else None
+            kind: Any = list[str] if isinstance(f.default, tuple) else str
+            yield f.name, kind if default else Optional[kind], word, default  # noqa: UP045

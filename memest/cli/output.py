@@ -5,24 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import TypeVar
 
-import typer
-
-from memest.cli.options import Format
+from memest.cli.choices import Format
 from memest.errors import UsageError, did_you_mean
 from memest.planning.progress import finish
+from memest.planning.replacing import replacing
 from memest.render.report import Report
 
 WIDTH = 120
-BROKEN_PIPE = 141
+IN_MEMORY = 1 << 20  # characters on their way to stdout; more wait in a file
 DOES_NOT_FIT = 1
-
-
+Form = TypeVar("Form", bound=Enum)
 SUFFIXES = {".txt": "text", ".json": "json", ".csv": "csv", ".md": "markdown", ".markdown": "markdown"}
+
+
+class PipeClosedError(Exception):
+    """The reader of the output went away."""
 
 
 def show(report: Report, form: Format | None, output: Path | None) -> None:
@@ -35,15 +39,15 @@ def show(report: Report, form: Format | None, output: Path | None) -> None:
         write(render(report), output)
 
 
-def agreed(form: Format | None, output: Path | None) -> Format:
+def agreed(form: Form | None, output: Path | None, formats: type[Form] = Format, suffixes: Mapping[str, str] = SUFFIXES) -> Form:  # type: ignore[assignment]
     """How a result is written: as --format says, else as the suffix of ``output`` does, else text. UsageError where the two contradict
     each other, and for a suffix that says nothing where --format does not either. Commands ask before their work."""
     if output is None or not output.suffix:
-        return form or Format.text
+        return form or formats("text")
     if form is None:
-        return Format(by_suffix(output, SUFFIXES, "the result is", "; or give --format"))
-    if SUFFIXES.get(output.suffix.lower(), form.value) != form.value:
-        raise UsageError(f"--output {output} says {SUFFIXES[output.suffix.lower()]}, --format says {form.value}; change one of them")
+        return formats(by_suffix(output, suffixes, "the result is", "; or give --format"))
+    if suffixes.get(output.suffix.lower(), form.value) != form.value:
+        raise UsageError(f"--output {output} says {suffixes[output.suffix.lower()]}, --format says {form.value}; change one of them")
     return form
 
 
@@ -61,44 +65,31 @@ def write_text(render: Callable[..., str]) -> None:
     write(render(width=_width(), color=_color(None)), None)
 
 
-def write(content: str | bytes, output: Path | None) -> None:
-    """Text to stdout, or any ``content`` to ``output``: first beside it, then in its place. UsageError says why it cannot be."""
-    finish()
-    if isinstance(content, str) and (output is None or str(output) == "-"):
+def write(content: str | bytes | Iterable[str], output: Path | None) -> None:
+    """Text to stdout, or any ``content`` to ``output``: first beside it, then in its place. A text that comes in pieces is whole before
+    any of it is on stdout. UsageError says why it cannot be."""
+    if isinstance(content, bytes):
+        assert output is not None
+        with replacing(output) as file:
+            file.write(content)
+        finish()
+        return
+    pieces = (content,) if isinstance(content, str) else content
+    if output is not None and str(output) != "-":
+        with replacing(output) as file:
+            file.writelines(piece.encode() for piece in pieces)
+        finish()
+        return
+    with SpooledTemporaryFile(IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass", newline="") as whole:
+        whole.writelines(pieces)
+        whole.seek(0)
+        finish()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            sys.stdout.write(content)
+            shutil.copyfileobj(whole, sys.stdout)
             sys.stdout.flush()
         except BrokenPipeError:
-            raise typer.Exit(BROKEN_PIPE) from None
-        return
-    assert output is not None
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        if output.exists() and not output.is_file():
-            output.write_bytes(data)  # a device or a pipe is written through, never replaced
-        else:
-            _replace(Path(os.path.realpath(output)), data)
-    except OSError as e:
-        raise UsageError(f"cannot write {output}: {e.strerror or e}") from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-        os.chmod(name, path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+            raise PipeClosedError from None
 
 
 def _width() -> int:

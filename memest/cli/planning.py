@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.cli.options import Format
-from memest.cli.request import Request, bind_shapes, check_names, limits, open_with_inputs, parse_inputs, runtime_of
+from memest.cli.request import Request, bind_shapes, keywords, limits, open_with_inputs, parse_inputs, warn
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.machines.entry import Hardware
 from memest.network.binding import bind
@@ -16,12 +15,12 @@ from memest.network.graph import Graph
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
-from memest.planning.sweep import SETTINGS, Sweep, product_of
+from memest.planning.product import Product
+from memest.planning.sweep import SETTINGS, product_of
 from memest.sources.opening import is_torch, open_model
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
-WRITING = {Format.text: 0, Format.markdown: 0, Format.csv: 200, Format.json: 800}  # bytes a point, while a sweep is written
 
 
 def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
@@ -34,39 +33,21 @@ def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) ->
 
 def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tuple[Graph, Fit]:
     """The graph, and the largest that fits."""
-    check_names(request)
+    asking = request.question
     texts = [part.strip() for part in vary.split(",")]
     graph = _opened(request, request.mode)
     varied = {s for group in groups_of(graph, texts) for s in group}
     batch, sizes = _fixed(graph, request, varied)
-    found = fit(
-        graph,
-        place,
-        texts,
-        batch=batch,
-        step=step,
-        mode=request.mode,
-        optimizer=request.optimizer,
-        loss=request.loss,
-        dtype=request.dtype,
-        levers=request.levers,
-        **runtime_of(request, graph),
-        **sizes,
-    )
-    return graph, found
+    warn(asking, graph)
+    return graph, fit(graph, place, texts, batch=batch, step=step, **keywords(asking), **sizes)
 
 
-def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None, form: Format) -> tuple[Graph, Sweep]:
-    """The graph, and the peaks over ``axes`` (texts such as ``batch=1..64``), where they and what is written of them fit ``memory``."""
-    check_names(request)
+def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
+    """The configurations that ``axes`` (texts such as ``batch=1..64``) ask for."""
+    asking = request.question
     if not axes:
         raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
-    settings: dict[str, Any] = {
-        "mode": request.mode,
-        "optimizer": request.optimizer,
-        "loss": request.loss,
-        "dtype": request.dtype,
-    }
+    settings = keywords(asking)
     both = any(text.partition("=")[0] == "mode" for text in axes)
     graph = _opened(request, None if both else request.mode)
     ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
@@ -81,39 +62,24 @@ def swept(request: Request, axes: Sequence[str], skip: bool, memory: str | None,
     varied = {s for group, _ in ties for s in group}
     batch, sizes = _fixed(graph, request, varied)
     fixed = {**sizes, **({} if batch is None else {str(batch_symbol(graph)): batch})}
-    asked = product_of(
+    warn(asking, graph)
+    return product_of(
         graph,
         axes=[*ties, *(((name,), [n]) for name, n in fixed.items())],
-        levers=request.levers,
-        **runtime_of(request, graph),
         invalid="skip" if skip else "raise",
         **settings,
     )
-    return graph, asked.whole(memory, WRITING[form])
 
 
 def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:
     """The graph, and what to change so that the step fits."""
-    check_names(request)
+    asking = request.question
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+    warn(asking, graph)
     try:
-        found = advise(
-            graph,
-            place,
-            input_shape=shapes,
-            largest_batch=largest_batch,
-            mode=request.mode,
-            optimizer=request.optimizer,
-            loss=request.loss,
-            dtype=request.dtype,
-            hold_output=request.hold_output,
-            first_step=request.first_step,
-            levers=request.levers,
-            **runtime_of(request, graph),
-        )
+        return graph, advise(graph, place, input_shape=shapes, largest_batch=largest_batch, **keywords(asking))
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
-    return graph, found
 
 
 def _opened(request: Request, mode: str | None) -> Graph:

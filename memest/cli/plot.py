@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-import typer
+from memest.cli.words import option
 
 COMMANDS = {
     "timeline": "memest.cli.plot_timeline",
@@ -15,8 +15,8 @@ COMMANDS = {
 }
 PICTURES = {".png": "png", ".svg": "svg"}
 Picture = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--output", "-o", metavar="FILE", help="Draw to FILE, .png or .svg (needs matplotlib), instead of the terminal."),
+    Optional[Path],  # noqa: UP045 - it is read at run time
+    option("--output", "-o", metavar="FILE", help="Draw to FILE, .png or .svg (needs matplotlib), instead of the terminal."),
 ]
 
 

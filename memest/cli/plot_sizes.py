@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import options as o
 from memest.cli.plot import Picture
+from memest.cli.words import option
 
-Sides = Annotated[str, typer.Option("--sides", metavar="N,N,...", help="What every spatial size of the input is set to.")]
+if TYPE_CHECKING:
+    from memest.cli.request import Request
+
+Sides = Annotated[str, option("--sides", metavar="N,N,...", help="What every spatial size of the input is set to.")]
 Batches = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--batches", metavar="N,N,...", help="Batch sizes, a line each (default: 1,2,4,8,16, or the one of --batch)."),
+    option("--batches", metavar="N,N,...", help="Batch sizes, a line each (default: 1,2,4,8,16, or the one of --batch)."),
 ]
 Capacity = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--capacity", metavar="[NAME=]SIZE", help="A line to compare with, such as 1.5TB or gpu=40GiB; repeat for several."),
+    Optional[list[str]],  # noqa: UP045 - it is read at run time
+    option("--capacity", metavar="[NAME=]SIZE", help="A line to compare with, such as 1.5TB or gpu=40GiB; repeat for several."),
 ]
 ORIGIN = ["192 GB", "384 GB", "1.5 TB", "7.5 TB"]  # servers of the study that memest began with, in DRAM and with persistent memory
 
 
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
+    request: Request,
     sides: Sides = "32,64,128,144,200,240,320",
     batches: Batches = None,
     capacity: Capacity = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
     form: o.FormatOption = None,
     output: Picture = None,
 ) -> None:
@@ -54,10 +45,9 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import SUFFIXES, agreed, by_suffix, show, write
     from memest.cli.plot import PICTURES, capacities, numbers
-    from memest.cli.request import grow, requested
+    from memest.cli.request import grow
     from memest.errors import UsageError
     from memest.render.plot import sizes as picture
     from memest.render.sizes import sizes_report
@@ -69,8 +59,7 @@ def run(
         raise UsageError(f"--output {output} is a picture, --format {form.value} writes the numbers; leave out one of them")
     form = None if drawn is not None else agreed(form, output)
     lines = capacities(ORIGIN if capacity is None else capacity)
-    request = requested(typed)
-    asked = batches or ("1,2,4,8,16" if batch is None else str(batch))
+    asked = batches or ("1,2,4,8,16" if request.batch is None else str(request.batch))
     found = grow(request, numbers(sides, "--sides"), numbers(asked, "--batches"))
     if drawn is None:
         show(sizes_report(found, lines), form, output)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from memest.cli import options as o
 from memest.cli.plot import Picture
 
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
+
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
+    request: Request,
     output: Picture = None,
 ) -> None:
     """Draw what is alive over the events of a step, by category.
@@ -35,13 +28,12 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.plot import draw, form_of
-    from memest.cli.request import answer, requested
+    from memest.cli.request import answered
     from memest.render import chart
     from memest.render.plot import timeline
 
     if output is not None:
         form_of(output)
-    _, estimate = answer(requested(typed))
+    _, estimate = answered(request)
     draw(output, lambda **looks: chart.timeline(estimate, **looks), lambda form: timeline.render(estimate, form))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import complete
 from memest.cli import options as o
+from memest.cli.words import option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 
+@o.asking(without=("optimizer", "dtype"))
 def run(
-    model: o.Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write, whole or not at all.")],
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
+    request: Request,
+    output: Annotated[Path, option("--output", "-o", metavar="FILE", help="The file to write, whole or not at all.")],
     optimizers: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it at run time
-        typer.Option(
+        Optional[list[str]],  # noqa: UP045 - it is read at run time
+        option(
             "--optimizer",
             metavar="NAME[:OPTION=VALUE,...]",
             autocompletion=complete.optimizers,
@@ -28,24 +28,18 @@ def run(
     ] = None,
     dtypes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--dtype", metavar="NAME", autocompletion=complete.dtypes, help="A dtype to choose from; repeat for several."),
+        option("--dtype", metavar="NAME", autocompletion=complete.dtypes, help="A dtype to choose from; repeat for several."),
     ] = None,
-    batches: Annotated[Optional[str], typer.Option("--batches", metavar="N,N,...", help="Where the batch's slider stops.")] = None,  # noqa: UP045
+    batches: Annotated[Optional[str], option("--batches", metavar="N,N,...", help="Where the batch's slider stops.")] = None,  # noqa: UP045
     sizes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
+        option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
     ] = None,
-    loss: o.Loss = "cross_entropy",
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
     on: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
+        option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
     ] = None,
-    budget: Annotated[str | None, typer.Option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
+    budget: Annotated[str | None, option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
     hardware: o.HardwareFile = None,
 ) -> None:
     """Write a live report: one HTML file that computes the peak as its reader moves the sliders.
@@ -77,21 +71,15 @@ def run(
     limits([on] if on else None, budget, hardware)
     stops = read_sizes([batches] if batches else [], "--batches").get("", ())
     data = report_model(
-        model,
-        inputs,
-        batch,
-        mode="train" if train else "infer",
+        request,
         **({"optimizers": optimizers} if optimizers else {}),
         dtypes=dtypes,
-        loss=loss,
-        hold_output=hold_output,
-        threads=threads,
-        isa=isa,
-        torch=torch,
         batches=stops,
         sizes=read_sizes(sizes or (), "--sizes"),
         say=tell,
     )
     own = () if hardware is None else load_hardware(hardware)
-    page = render(data, title="" if model == "-" else model, hardware=(*own, *catalogue()), on=on or "", budget=budget or "")
+    page = render(
+        data, title="" if request.model == "-" else request.model, hardware=(*own, *catalogue()), on=on or "", budget=budget or ""
+    )
     write(page, output)

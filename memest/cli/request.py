@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memest.cli.options import Isa
+from memest.cli.choices import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
-from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.estimate import Estimate, answer
+from memest.estimate.question import MODES, NAMES, Question, question, resolved
 from memest.machines.cpu import Cpu
 from memest.machines.versions import torch_of, version_for
 from memest.network.graph import Graph, Input
@@ -22,6 +23,7 @@ from memest.sources.opening import is_torch, open_model
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
+    from memest.planning.inference import InferencePlan
     from memest.planning.page import PageModel
 
 Given = dict[str, tuple[int, ...]]
@@ -31,31 +33,43 @@ _MAX_DIGITS = 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked, as typed."""
+    """What the user asked, as typed: the model, its input, the fields of a question that were given, and the processor."""
 
     model: str
     inputs: Sequence[str] | None = None
     batch: int | None = None
-    train: bool = True
-    optimizer: str = "sgd"
-    loss: str = "cross_entropy"
-    dtype: str | None = None
-    hold_output: bool = False
-    first_step: bool = False
-    levers: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     isa: Isa | None = None
-    torch: str | None = None
+
+    @staticmethod
+    def of(typed: Mapping[str, Any]) -> Request:
+        """The request among what a command was given; what was left out stays as it is."""
+        given = {name: value for name, value in typed.items() if value is not None}
+        if "train" in given:
+            given["mode"] = "train" if given.pop("train") else "infer"
+        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa") if name in given}
+        return Request(settings=given, **own)
 
     @property
     def mode(self) -> str:
         """``train`` or ``infer``."""
-        return "train" if self.train else "infer"
+        return str(self.settings.get("mode", "train"))
 
-
-def requested(typed: Mapping[str, Any]) -> Request:
-    """The request among what a command was given: its arguments under the names of the fields; what was left out stays as it is."""
-    return Request(**{f.name: typed[f.name] for f in fields(Request) if typed.get(f.name) is not None})
+    @property
+    def question(self) -> Question:
+        """The question, its names looked up: a wrong one typed on the command line is a usage error, found before the model is opened."""
+        machine: dict[str, Any] = {}
+        if self.threads is not None:
+            machine["threads"] = self.threads
+        if self.isa is not None:
+            machine["isa"] = self.isa.value
+        try:
+            found = question(None, {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else None}, "the command")
+            resolved(found)
+        except MemestError as e:
+            raise UsageError(str(e)) from None
+        return found
 
 
 def _count(text: str) -> int:
@@ -74,28 +88,27 @@ def _choice(words: Mapping[str, Any]) -> Callable[[str], Any]:
 
 
 _FLAG = _choice({"true": True, "false": False})
-SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {  # as a user names them: the field of Request, how its text is read
-    "batch": ("batch", _count),
-    "mode": ("train", _choice({"train": True, "infer": False})),
-    "optimizer": ("optimizer", str),
-    "loss": ("loss", str),
-    "dtype": ("dtype", str),
-    "hold-output": ("hold_output", _FLAG),
-    "first-step": ("first_step", _FLAG),
-    "threads": ("threads", _count),
-    "isa": ("isa", _choice({i.value: i for i in Isa})),
-    "torch": ("torch", str),
-}
 
 
+def _readers() -> dict[str, Callable[[str], Any]]:
+    """How the text of each setting is read, by the name a user gives it."""
+    found: dict[str, Callable[[str], Any]] = {"batch": _count, "mode": _choice({m: m for m in MODES})}
+    for f in fields(Question):
+        if f.name not in ("mode", "machine", "levers"):
+            found[f.name.replace("_", "-")] = _FLAG if isinstance(f.default, bool) else str
+    return {**found, "threads": _count, "isa": _choice({i.value: i for i in Isa})}
+
+
+SETTINGS = _readers()
 LISTS = {"input": "inputs", "lever": "levers"}  # settings given once for each item; together they replace the request's
+OF_THE_REQUEST = ("batch", "inputs", "threads", "isa")
 
 
 def changed(request: Request, settings: Iterable[str], *, model: str | None = None) -> Request:
     """``request`` with ``SETTING=VALUE`` texts applied, and perhaps another model.
 
     Raises UsageError for a setting that is not there, stands twice or has a value that cannot be."""
-    fields: dict[str, Any] = {} if model is None else {"model": model}
+    found: dict[str, Any] = {}
     known = (*LISTS, *SETTINGS)
     for text in settings:
         name, equals, value = (part.strip() for part in text.partition("="))
@@ -104,16 +117,19 @@ def changed(request: Request, settings: Iterable[str], *, model: str | None = No
         if name not in known:
             raise UsageError(f"--versus: unknown setting {name!r}{did_you_mean(name, known) or '; settings are ' + ', '.join(known)}")
         if name in LISTS:
-            fields.setdefault(LISTS[name], []).append(value)
+            found.setdefault(LISTS[name], []).append(value)
             continue
-        field, read = SETTINGS[name]
-        if field in fields:
+        key = name.replace("-", "_")
+        if key in found:
             raise UsageError(f"--versus: {name} is given twice")
         try:
-            fields[field] = read(value)
+            found[key] = SETTINGS[name](value)
         except ValueError as e:
             raise UsageError(f"--versus {text[:80]!r}: {name} is {e}, got {value[:60]!r}") from None
-    return replace(request, **fields)
+    own = {name: found.pop(name) for name in OF_THE_REQUEST if name in found}
+    if model is not None:
+        own["model"] = model
+    return replace(request, settings={**request.settings, **found}, **own)
 
 
 def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> tuple[Hardware, ...]:
@@ -128,26 +144,29 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
     return places(on or (), budget, () if file is None else load_hardware(file))
 
 
-def answer(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimate]:
+def answered(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for; ``said`` are warnings not to be repeated."""
-    check_names(request)
+    asking = request.question
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+    warn(asking, graph, said)
     try:
-        result = estimate(
-            graph,
-            input_shape=shapes,
-            mode=request.mode,
-            optimizer=request.optimizer,
-            loss=request.loss,
-            dtype=request.dtype,
-            hold_output=request.hold_output,
-            first_step=request.first_step,
-            levers=request.levers,
-            **runtime_of(request, graph, said),
-        )
+        return graph, answer(graph, asking, shapes)
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
-    return graph, result
+
+
+def planned(request: Request, alignment: int) -> InferencePlan:
+    """The plans of one inference call, on the null runtime where no other is asked for."""
+    from memest.planning.inference import plan_inference
+
+    given = {"runtime": "null"} if "device" not in request.settings else {}
+    asking = replace(request, settings={**given, **request.settings, "mode": "infer"}).question
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer")
+    warn(asking, graph)
+    try:
+        return plan_inference(graph, input_shape=shapes, alignment=alignment, **keywords(asking))
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(request.model) from e.__cause__
 
 
 def usual_inputs(model: str, batch: int | None) -> tuple[list[str] | None, int | None]:
@@ -168,40 +187,28 @@ def usual_inputs(model: str, batch: int | None) -> tuple[list[str] | None, int |
 
 def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
-    check_names(request)
+    asking = request.question
     if is_torch(request.model):
         graph, _ = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
     elif request.inputs:
         raise UsageError("--input is for torch models, which are imported at it; here --sides and --batches give the shape")
     else:
         graph = open_model(request.model)
-    return growth(
-        graph,
-        sides,
-        batches,
-        mode=request.mode,
-        optimizer=request.optimizer,
-        loss=request.loss,
-        dtype=request.dtype,
-        hold_output=request.hold_output,
-        first_step=request.first_step,
-        **runtime_of(request, graph),
-    )
+    warn(asking, graph)
+    return growth(graph, sides, batches, **keywords(asking))
 
 
-def report_model(
-    model: str, inputs: Sequence[str] | None, batch: int | None, *, threads: int | None, isa: Isa | None, torch: str | None, **how: Any
-) -> PageModel:
+def report_model(request: Request, **how: Any) -> PageModel:
     """The data of a live report; ``how`` are the other keywords of ``page_model``. Sizes not given are usual ones."""
     from memest.planning.page import page_model
     from memest.planning.page.grid import shapes_at, usual_sizes
 
-    train, loss = how["mode"] == "train", how["loss"]
-    request = Request(model=model, inputs=inputs, batch=batch, train=train, threads=threads, isa=isa, torch=torch, loss=loss)
-    for optimizer in how.get("optimizers", ("sgd",)):
-        check_names(replace(request, optimizer=optimizer))
-    if is_torch(model) or inputs:
-        graph, shapes = open_with_inputs(model, inputs, batch, request.mode)
+    asking = request.question
+    for optimizer in how.get("optimizers", ()):
+        _ = replace(request, settings={**request.settings, "optimizer": optimizer}).question
+    model, batch = request.model, request.batch
+    if is_torch(model) or request.inputs:
+        graph, shapes = open_with_inputs(model, request.inputs, batch, request.mode)
     else:
         graph = open_model(model)
         sizes = usual_sizes(graph)
@@ -209,10 +216,16 @@ def report_model(
         if batch is not None:
             sizes |= {d.text: batch for d in head if isinstance(d, Expr)}
         shapes = shapes_at(graph, sizes)
+    warn(asking, graph)
     try:
-        return page_model(graph, input_shape=graph_shapes(graph, shapes), **runtime_of(request, graph), **how)
+        return page_model(graph, input_shape=graph_shapes(graph, shapes), **how, **keywords(asking))
     except (GraphError, UnsupportedError) as e:
         raise e.at(model) from e.__cause__
+
+
+def keywords(asking: Question) -> dict[str, Any]:
+    """A question as the keywords of the functions that estimate."""
+    return {name: getattr(asking, name) for name in NAMES}
 
 
 def graph_shapes(graph: Graph, shapes: Given | None) -> Given:
@@ -220,35 +233,11 @@ def graph_shapes(graph: Graph, shapes: Given | None) -> Given:
     return shapes if shapes is not None else {i.name: tuple(d for d in i.shape if isinstance(d, int)) for i in graph.inputs}
 
 
-def runtime_of(request: Request, graph: Graph, said: Collection[str] = ()) -> dict[str, Any]:
-    """The processor and the torch asked for, as keywords. A torch at hand that is not modelled is named on stderr, if not ``said`` yet."""
-    cpu = Cpu.detect()
-    if request.threads is not None:
-        cpu = cpu.with_(threads=request.threads)
-    if request.isa is not None:
-        cpu = cpu.with_(isa=request.isa.value)
-    warning = torch_of(version_for(request.torch, graph.torch), graph.torch).warning
+def warn(asking: Question, graph: Graph, said: Collection[str] = ()) -> None:
+    """A torch at hand that is not modelled is named on stderr, if not ``said`` yet."""
+    warning = torch_of(version_for(asking.torch, graph.torch), graph.torch).warning
     if warning and warning not in said:
         print(f"memest: warning: {warning}", file=sys.stderr)
-    return {"cpu": cpu, "torch": request.torch}
-
-
-def check_names(request: Request) -> None:
-    """A wrong name typed on the command line is a usage error, found before the model is opened."""
-    from memest.levers.table import settings
-    from memest.network.conversion import floating_dtype
-    from memest.runtimes.torch.losses import loss_named
-    from memest.runtimes.torch.optimizers import optimizer_named
-
-    try:
-        if request.dtype is not None:
-            floating_dtype(request.dtype)
-        optimizer_named(request.optimizer)
-        loss_named(request.loss)
-        settings(request.levers, request.mode)
-        version_for(request.torch, None)
-    except MemestError as e:
-        raise UsageError(str(e)) from None
 
 
 def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None) -> tuple[Graph, Given | None]:

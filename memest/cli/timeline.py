@@ -4,43 +4,33 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Optional
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import options as o
+from memest.cli.words import option
+
+if TYPE_CHECKING:
+    from memest.cli.request import Request
 
 EXPORTS = {".pickle": "memest.render.history", ".json": "memest.render.perfetto"}
 Export = Annotated[
-    Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--export", metavar="FILE", help="Write the step for a viewer: .pickle for torch's memory_viz, .json for Perfetto."),
+    Optional[list[Path]],  # noqa: UP045 - it is read at run time
+    option("--export", metavar="FILE", help="Write the step for a viewer: .pickle for torch's memory_viz, .json for Perfetto."),
 ]
 
 
+@o.asking()
 def run(
-    model: o.Model,
-    inputs: o.Inputs = None,
-    batch: o.Batch = None,
-    train: o.Train = True,
-    optimizer: o.Optimizer = "sgd",
-    loss: o.Loss = "cross_entropy",
-    dtype: o.Dtype = None,
-    device: o.Device = "cpu",
-    hold_output: o.HoldOutput = False,
-    first_step: o.FirstStep = False,
-    levers: o.Levers = None,
-    threads: o.Threads = None,
-    isa: o.IsaOption = None,
-    torch: o.TorchOption = None,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
-    everything: Annotated[bool, typer.Option("--all", help="Every event, in order.")] = False,
+    request: Request,
+    top: Annotated[int, option("--top", min=1, metavar="N", help="How many high moments to list.")] = 10,
+    everything: Annotated[bool, option("--all", help="Every event, in order.")] = False,
     export: Export = None,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:
     """List the high moments of a step, or every event.
 
-    An event is an allocation or a release; alive counts the resident bytes too. An export is written beside the list:
+    An event is an allocation or a release; alive counts what stands before the step too. An export is written beside the list:
     https://pytorch.org/memory_viz opens snapshot.pickle, https://ui.perfetto.dev opens trace.json.
 
     \b
@@ -52,15 +42,14 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
-    typed = locals()
     from memest.cli.output import agreed, by_suffix, show, write
-    from memest.cli.request import answer, requested
+    from memest.cli.request import answered
     from memest.estimate.holdings import event_rows, high_moments, phase_peaks
     from memest.render.reports import timeline_report
 
     form = agreed(form, output)
     exporters = {path: by_suffix(path, EXPORTS, "an export is") for path in export or ()}
-    _, estimate = answer(requested(typed))
+    _, estimate = answered(request)
     for path, content in [(path, import_module(name).render(estimate)) for path, name in exporters.items()]:
         write(content, path)
     events = event_rows(estimate)

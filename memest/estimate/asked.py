@@ -6,34 +6,18 @@ instance of it), told by their class alone: nothing is imported. Whatever cannot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from memest.errors import UsageError, kind_of
+from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
 from memest.network.dtypes import dtype_name
 from memest.network.graph import Graph
 from memest.runtimes.torch.losses import LOSSES, loss_named
 from memest.runtimes.torch.optimizers import OPTIMIZERS
 from memest.sizes.asked import is_tensor
-
-
-def settings(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of an estimate that ``given`` has, each as text, flag or :class:`Cpu`; others are left as they are."""
-    found = dict(given)
-    if "mode" in found and not isinstance(found["mode"], str):
-        raise UsageError(f"mode is 'train' or 'infer', got {kind_of(found['mode'])}")
-    readers = {"dtype": dtype, "loss": loss, "levers": levers, "device": device, "cpu": cpu, "torch": torch}
-    for name, read in readers.items():
-        if name in found:
-            found[name] = read(found[name])
-    if "optimizer" in found:
-        found["optimizer"] = optimizer(found["optimizer"], graph)
-    for name in ("hold_output", "first_step"):
-        if not isinstance(found.get(name, False), bool):
-            raise UsageError(f"{name} is True or False, got {kind_of(found[name])}")
-    return found
 
 
 def dtype(value: Any) -> str | None:
@@ -52,9 +36,32 @@ def dtype(value: Any) -> str | None:
     raise UsageError(f"dtype is a name such as 'bfloat16' or torch.bfloat16, got {kind_of(value)}")
 
 
-def device(value: Any) -> str:
-    """A device's name."""
-    if isinstance(value, str) or (_home(value) == "torch" and type(value).__name__ == "device"):
+def name(value: Any, what: str, example: str) -> str | None:
+    """A name as text; None where none is given."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{what} is a name such as {example!r}, got {kind_of(value)}")
+
+
+def mode(value: Any) -> str:
+    """``train`` or ``infer``, as text."""
+    if not isinstance(value, str):
+        raise UsageError(f"mode is 'train' or 'infer', got {kind_of(value)}")
+    return value
+
+
+def flag(value: Any, what: str) -> bool:
+    """A bool."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{what} is True or False, got {kind_of(value)}")
+    return value
+
+
+def device(value: Any) -> str | None:
+    """A device's name; None where none is given."""
+    if value is None or isinstance(value, str):
+        return value
+    if _home(value) == "torch" and type(value).__name__ == "device":
         return str(value)
     raise UsageError(f"device is 'cpu', got {kind_of(value)}")
 
@@ -77,11 +84,18 @@ def torch(value: Any) -> str | None:
     raise UsageError(f"torch is a version such as '2.14', got {kind_of(value)}")
 
 
-def cpu(value: Any) -> Cpu | None:
-    """A described processor, or None for this machine's."""
-    if value is None or isinstance(value, Cpu):
+def machine(value: Any) -> Cpu | Gpu | None:
+    """A described processor or accelerator, one of the catalogue by its name, or None for this machine."""
+    if value is None or isinstance(value, Cpu | Gpu):
         return value
-    raise UsageError(f"cpu is described by memest.Cpu(isa='avx2', threads=8), got {kind_of(value)}")
+    if not isinstance(value, str):
+        raise UsageError(f"machine is memest.Cpu(isa='avx2', threads=8) or a name such as 'h100-80gb', got {kind_of(value)}")
+    from memest.machines.reading import hardware_named
+
+    entry = hardware_named(value)
+    if entry.kind == "accelerator":
+        return Gpu(name=entry.name, memory_bytes=entry.usable_bytes)
+    raise UnsupportedError(f"{entry.name}: the catalogue has its memory, not its processor; give machine=memest.Cpu(...)")
 
 
 def loss(value: Any) -> str:
@@ -108,7 +122,7 @@ def loss(value: Any) -> str:
     return f"{term.op}:{tail}" if tail else term.op
 
 
-def optimizer(value: Any, graph: Graph) -> str:
+def optimizer(value: Any, graph: Graph | None) -> str:
     """An optimizer as text: of a name, of torch's classes, and of an instance with its settings, which holds the graph's parameters."""
     value, given = _without_partial(value, "optimizer")
     if isinstance(value, str):
@@ -124,7 +138,8 @@ def optimizer(value: Any, graph: Graph) -> str:
     row = OPTIMIZERS[name]
     if made is not value:
         given = _group_settings(made.__name__, value.param_groups, row.options)
-        _check_parameters(made.__name__, value.param_groups, graph)
+        if graph is not None:
+            _check_parameters(made.__name__, value.param_groups, graph)
     for key in ("capturable", "differentiable"):
         if given.get(key):
             raise UsageError(f"optimizer {made.__name__}: {key} is not modelled; leave it out")
@@ -177,3 +192,15 @@ def _of_torch(home: Any, *rooms: str) -> bool:
 
 def _home(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "mode": mode,
+    "dtype": dtype,
+    "loss": loss,
+    "levers": levers,
+    "torch": torch,
+    "hold_output": partial(flag, what="hold_output"),
+    "first_step": partial(flag, what="first_step"),
+}
+"""How each keyword is read, but for those that need the graph or one another."""

@@ -5,38 +5,40 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
-from memest.estimate import asked
+from memest.estimate.question import Question, Settings, question
 from memest.machines.cpu import Cpu
-from memest.machines.target import Target
-from memest.machines.versions import Torch, torch_of, version_for
+from memest.machines.gpu import Gpu
+from memest.machines.versions import Torch, torch_of
+from memest.memory.figure import Figure
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
 from memest.network.binding import bind
-from memest.network.conversion import converted, dtype_of, floating_dtype
+from memest.network.conversion import dtype_of
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape
 from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
 from memest.runtimes.neighbours import sizes_that_run
-from memest.runtimes.table import play
-from memest.runtimes.torch.losses import loss_named
-from memest.runtimes.torch.optimizers import optimizer_named
+from memest.runtimes.runtime import Runtime
+from memest.runtimes.table import play, runtime_named
 from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, short
-from memest.sizes import asked as numbers
+from memest.sizes import asked
 from memest.sizes.conditions import Conditions, reduced
 from memest.sizes.dims import resolve
 from memest.sizes.remembering import Restated, Shelf
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from memest.estimate.formulas.formula import Formula
-    from memest.levers.table import Setting
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
@@ -67,21 +69,19 @@ class Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Restated, Shown):
-    """The memory one step needs. All sizes are bytes, exact for torch's CPU allocator."""
+    """The memory one step needs, in bytes. ``question`` is what was asked, ``played`` and ``recipe`` what was played for it.
+
+    Three figures say how much: ``allocated`` (asked for and alive at once), ``reserved`` (what the allocator took for that) and
+    ``process`` (what the operating system shows); each has ``bytes``, a range, a claim and a reason."""
 
     graph: str
-    mode: str
-    optimizer: str | None
-    loss: str | None
+    question: Question
     input_shapes: Mapping[str, Shape]
-    device: str
     dtype: str
-    cpu: Cpu
     torch: Torch
     played: Graph
     sizes: Mapping[str, int]
     recipe: Recipe
-    levers: tuple[str, ...]
     summary: Summary
 
     def __repr__(self) -> str:
@@ -95,14 +95,84 @@ class Estimate(Restated, Shown):
         return play(self.played, self.input_shapes, self.sizes, self.recipe)
 
     @property
-    def resident_bytes(self) -> int:
+    def mode(self) -> str:
+        """``train`` or ``infer``."""
+        return self.question.mode
+
+    @property
+    def optimizer(self) -> str | None:
+        """The optimizer as it was asked for; None in inference."""
+        return self.question.optimizer if self.question.training else None
+
+    @property
+    def loss(self) -> str | None:
+        """The loss as it was asked for; None in inference."""
+        return self.question.loss if self.question.training else None
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """The levers as they were asked for."""
+        return self.question.levers
+
+    @property
+    def runtime(self) -> str:
+        """Who runs the step: ``torch-cpu``."""
+        return self.recipe.target.runtime
+
+    @property
+    def machine(self) -> Cpu | Gpu:
+        """What it runs on."""
+        return self.recipe.target.machine
+
+    @property
+    def cpu(self) -> Cpu:
+        """The processor it runs on; UsageError on an accelerator."""
+        return self.recipe.target.cpu
+
+    @property
+    def device(self) -> str:
+        """torch's name for where it runs."""
+        return "cpu" if isinstance(self.machine, Cpu) else "cuda"
+
+    @property
+    def where(self) -> str:
+        """Whose memory it is, for a line in a report: ``torch 2.13 on cpu (avx512, 2 threads)``."""
+        return self._runtime.describe(self.recipe.target)
+
+    @property
+    def _runtime(self) -> Runtime:
+        return runtime_named(self.runtime)
+
+    @cached_property
+    def allocated(self) -> Figure:
+        """The most bytes asked for and alive at one moment."""
+        return self._runtime.allocate(self.peak_bytes)
+
+    @cached_property
+    def reserved(self) -> Figure:
+        """The most bytes the allocator took from the system."""
+        return self._runtime.reserve(self.allocated, lambda: self.timeline)
+
+    @cached_property
+    def process(self) -> Figure:
+        """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled."""
+        return self._runtime.process(self.reserved)
+
+    @property
+    def standing_bytes(self) -> int:
         """Bytes there before the step: parameters, buffers, optimizer state, inputs, target."""
-        return self.summary.resident_bytes
+        return self.summary.standing_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """The old name of :attr:`standing_bytes`, for one release more."""
+        warnings.warn("resident_bytes is called standing_bytes now, and goes with the next release", DeprecationWarning, stacklevel=2)
+        return self.standing_bytes
 
     @property
     def peak_bytes(self) -> int:
         """The most bytes alive at one moment."""
-        return self.summary.resident_bytes + self.summary.above_bytes
+        return self.summary.standing_bytes + self.summary.above_bytes
 
     @cached_property
     def _event(self) -> int:
@@ -114,7 +184,7 @@ class Estimate(Restated, Shown):
         """When the peak is reached."""
         where = self._event
         if where < 0:
-            return Moment(index=-1, phase="resident", layer="", op="")
+            return Moment(index=-1, phase="standing", layer="", op="")
         step = self.timeline.events[where]
         return Moment(index=where, phase=step.phase, layer=step.layer, op=step.op)
 
@@ -203,6 +273,7 @@ class Estimate(Restated, Shown):
             "optimizer": self.optimizer,
             "loss": self.loss,
             "loss_output": self.loss_output,
+            "runtime": self.runtime,
             "device": self.device,
             "dtype": self.dtype,
             "levers": list(self.levers),
@@ -211,50 +282,44 @@ class Estimate(Restated, Shown):
             "notes": list(self.notes),
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "peak_bytes": self.peak_bytes,
-            "resident_bytes": self.resident_bytes,
+            "standing_bytes": self.standing_bytes,
+            "resident_bytes": self.standing_bytes,
+            "allocated": self.allocated.to_dict(),
+            "reserved": self.reserved.to_dict(),
+            "process": self.process.to_dict(),
             "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
             "by_category": self.by_category(),
             "by_layer": self.by_layer(),
         }
 
 
-def estimate(
-    graph: Graph,
-    *,
-    input_shape: InputShape | None = None,
-    mode: str = "train",
-    optimizer: Any = "sgd",
-    loss: Any = "cross_entropy",
-    device: str = "cpu",
-    dtype: Any = None,
-    hold_output: bool = False,
-    first_step: bool = False,
-    levers: Sequence[str] = (),
-    cpu: Cpu | None = None,
-    torch: str | None = None,
-) -> Estimate:
+def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings: Unpack[Settings]) -> Estimate:
     """The memory that one step of ``graph`` needs.
 
     ``input_shape`` includes the batch: one shape, a list of shapes or a mapping for several inputs; it may be left out when the
-    graph's own dims are all numbers. ``mode`` is ``train`` (zero_grad, forward, loss, backward, optimizer step) or ``infer`` (one call
-    under no_grad whose output is kept). ``optimizer`` and ``loss`` are names with options (``adamw:foreach=true``).
-    ``hold_output`` keeps ``out = model(x)`` and the loss in variables through backward. ``first_step`` is the step in which the
-    optimizer's state appears. ``dtype`` converts the network and its inputs first, as ``model.to(dtype)`` does (left out: as described).
-    ``levers`` are texts such as ``channels_last`` (see memest.levers). ``cpu`` describes the processor (this
-    machine's when left out), ``torch`` the version whose kernels are played, such as ``2.14`` (left out: the one the graph was recorded
-    with, else the one with stored measurements).
+    graph's own dims are all numbers. ``settings`` are those of :class:`memest.estimate.question.Question`:
+
+    ``mode`` is ``train`` (zero_grad, forward, loss, backward, optimizer step) or ``infer`` (one call under no_grad whose output is kept).
+    ``optimizer`` and ``loss`` are names with options (``adamw:foreach=true``). ``hold_output`` keeps ``out = model(x)`` and the loss in
+    variables through backward. ``first_step`` is the step in which the optimizer's state appears. ``dtype`` converts the network and its
+    inputs first, as ``model.to(dtype)`` does (left out: as described). ``levers`` are texts such as ``channels_last`` (see
+    memest.levers). ``runtime`` says who runs it (``torch-cpu``; ``device="cpu"`` is short for that), ``machine`` on what: a described
+    processor (``memest.Cpu(…)``; this machine's when left out) or a name of the catalogue. ``torch`` is the version whose kernels are
+    played, such as ``2.14`` (left out: the one the graph was recorded with, else the one with stored measurements).
     Torch's own dtypes, losses and optimizers (classes, and instances with their settings) are taken for the names they stand for.
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
     graph = as_graph(graph, "estimate")
-    given = {"mode": mode, "optimizer": optimizer, "loss": loss, "device": device, "dtype": dtype, "levers": levers, "cpu": cpu}
-    how = asked.settings(graph, {**given, "torch": torch, "hold_output": hold_output, "first_step": first_step})
-    job = prepare(graph, **how)
-    shapes = input_shapes(job.graph, numbers.shapes(input_shape))
+    return answer(graph, question(graph, settings, "estimate"), asked.shapes(input_shape))
+
+
+def answer(graph: Graph, question: Question, given: InputShape | None) -> Estimate:
+    """The estimate that ``question`` asks for, at the shapes ``given``; see :func:`estimate`."""
+    job = question.job(graph)
+    shapes = input_shapes(job.graph, given)
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
-    training = recipe.training
     try:
         summary = summarize(job.graph, shapes, sizes, recipe)
     except GraphError as e:
@@ -262,91 +327,15 @@ def estimate(
         raise (e if better is None else type(e)(f"{e}; {better}")) from None
     return Estimate(
         graph=graph.name,
-        mode=mode,
-        optimizer=how["optimizer"] if training else None,
-        loss=how["loss"] if training else None,
+        question=question,
         input_shapes=shapes,
-        device=how["device"],
-        dtype=how["dtype"] or dtype_of(job.graph),
-        cpu=recipe.target.cpu,
+        dtype=question.dtype or dtype_of(job.graph),
         torch=torch_of(recipe.target.version, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,
-        levers=job.levers,
         summary=summary,
     )
-
-
-class Job(NamedTuple):
-    """What is played for an estimate, before sizes are known: the graph and the recipe, with the levers pulled."""
-
-    graph: Graph
-    recipe: Recipe
-    chosen: tuple[Setting, ...] = ()
-
-    @property
-    def levers(self) -> tuple[str, ...]:
-        """The levers as they were asked for."""
-        return tuple(s.text for s in self.chosen)
-
-    @property
-    def depends_on_shape(self) -> bool:
-        """True when a lever finds its setting for one input shape at a time: ``recipe`` is then that of no shape."""
-        return any(s.waits_for_shape for s in self.chosen)
-
-    def at(self, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:
-        """The recipe for one input shape."""
-        if not self.depends_on_shape:
-            return self.recipe
-        from memest.levers.table import fit
-
-        return fit(self.graph, self.recipe, self.chosen, shapes, sizes)
-
-
-def prepare(
-    graph: Graph,
-    *,
-    mode: str = "train",
-    optimizer: str = "sgd",
-    loss: str = "cross_entropy",
-    device: str = "cpu",
-    dtype: str | None = None,
-    hold_output: bool = False,
-    first_step: bool = False,
-    levers: Sequence[str] = (),
-    cpu: Cpu | None = None,
-    torch: str | None = None,
-) -> Job:
-    """The settings of :func:`estimate` checked and carried out, but for the sizes."""
-    if mode not in ("train", "infer"):
-        raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(mode, ('train', 'infer'))}")
-    reason = dict(graph.refused).get(mode)
-    if reason is not None:
-        raise UnsupportedError(reason)
-    if device != "cpu":
-        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
-    if dtype is not None:
-        floating_dtype(dtype)
-    training = mode == "train"
-    played = graph if training or graph.inference is None else graph.inference
-    if dtype is not None:
-        played = converted(played, dtype)
-    recipe = Recipe(
-        training=training,
-        optimizer=optimizer_named(optimizer) if training else None,
-        loss=loss_named(loss) if training else None,
-        hold_output=hold_output,
-        step=1 if first_step else None,
-        segments=played.segments,
-        target=Target(version=version_for(torch, graph.torch), machine=cpu or Cpu.detect()),
-    )
-    if not levers:
-        return Job(played, recipe)
-    from memest.levers.table import pull, settings
-
-    chosen = settings(levers, mode)
-    return Job(*pull(played, recipe, chosen), chosen)
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:

@@ -115,7 +115,7 @@ def reason_of(holding: Holding, estimate: Estimate) -> str:
 
 def event_rows(estimate: Estimate) -> tuple[EventRow, ...]:
     """Every event in order."""
-    totals = accumulate((s.delta for s in estimate.events), initial=estimate.resident_bytes)
+    totals = accumulate((s.delta for s in estimate.events), initial=estimate.standing_bytes)
     next(totals)
     return tuple(
         EventRow(index=i, phase=s.phase, layer=s.layer, op=s.op, category=s.storage.category, delta_bytes=s.delta, alive_bytes=alive)

@@ -55,7 +55,7 @@ class Torch:
     @property
     def modelled(self) -> str:
         """The version as text: ``2.13``."""
-        return _text(self.version)
+        return text_of(self.version)
 
     @property
     def measured(self) -> Measured:
@@ -78,7 +78,7 @@ class Torch:
         for yours, what in at_hand.items():
             version = None if yours is None else version_of(yours)
             if version in MODELLED and version != self.version:
-                found.append(f"modelled as torch {self.modelled}, {what} {yours} (modelled, too, as torch {_text(version)})")
+                found.append(f"modelled as torch {self.modelled}, {what} {yours} (modelled, too, as torch {text_of(version)})")
         return tuple(found)
 
     def to_dict(self) -> dict[str, str | None]:
@@ -102,7 +102,7 @@ def version_for(asked: str | None, recorded: str | None) -> Version:
         return NEWEST if recorded is None else nearest(recorded)
     found = version_of(asked) if isinstance(asked, str) else None
     if found is None or found not in MODELLED:
-        known = [_text(v) for v in MODELLED]
+        known = [text_of(v) for v in MODELLED]
         raise UsageError(f"torch {asked!r} is not modelled{did_you_mean(str(asked), known) or '; use ' + ' or '.join(known)}")
     return found
 
@@ -147,5 +147,6 @@ def release(text: str) -> str:
     return text.partition("+")[0]
 
 
-def _text(version: Version) -> str:
+def text_of(version: Version) -> str:
+    """``2.13`` of (2, 13)."""
     return f"{version[0]}.{version[1]}"

@@ -9,9 +9,9 @@ could be the peak.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from memest.memory.stream import Event, Storage
@@ -19,19 +19,25 @@ from memest.network.tensor import Spec
 from memest.shown import counted
 from memest.sizes.conditions import Conditions
 from memest.sizes.dims import Dim, Expr, Opaque, expression, linear, plain, recording
-from memest.sizes.remembering import Restated, kept
+from memest.sizes.functions import compile_sizes as compile_sizes
+from memest.sizes.remembering import Later, Restated, Shelf, kept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from memest.memory.line import Line
+
 EXACT = 2**62
+GREATER = int.__gt__  # of numbers alone: nothing is recorded
+SOON = 3  # times the table is read at sizes that differ in the first alone, before the rest of it is set apart
+MOST_LINES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The peak of a step: resident bytes, and the most bytes on top of them."""
+    """The peak of a step: bytes that stand before it, and the most bytes on top of them."""
 
-    resident_bytes: int
+    standing_bytes: int
     above_bytes: int
 
 
@@ -128,8 +134,36 @@ class LiveSets(Restated):
 
     def at(self, sizes: Mapping[str, int]) -> Summary | None:
         """The peak at these sizes; None where a condition does not hold (the step would run differently)."""
+        free, others = self.symbols[:1], self.symbols[1:]
+        fixed = tuple([sizes[s] for s in others])
+        known = self._lines.get(fixed)
+        line = None if known is None else known.get()
+        if line is not None:
+            found = line.at(sizes[free[0]])
+            return None if found is None else Summary(*found)
         if not self.conditions.hold(sizes):
             return None
+        if known is None and free and self.instants:
+            self._lines.keep(fixed, Later(partial(self._line, fixed), SOON))
+        return self._at(sizes)
+
+    @cached_property
+    def _lines(self) -> Shelf[Later[Line]]:
+        """The step along its first size, by the others."""
+        return Shelf(MOST_LINES)
+
+    def _line(self, others: tuple[int, ...]) -> Line:
+        import numpy as np
+
+        from memest.memory.line import Line
+
+        free = self.symbols[0]
+        fixed = dict(zip(self.symbols[1:], others, strict=True))
+        rows = np.array([self.row(self.resident), *self.coefficients.tolist()], dtype=object)
+        inners = [i.inner for i in self.instants]
+        return Line(free, fixed, self.terms, rows, self.bounds, self.starts, inners, self.conditions.along(free, fixed))
+
+    def _at(self, sizes: Mapping[str, int]) -> Summary:
         import numpy as np
 
         values = self._values(*(sizes[s] for s in self.symbols))
@@ -211,57 +245,78 @@ def live_sets(steps: tuple[Event, ...], resident: int | Expr, symbols: tuple[str
     """The table of a played step, without the moments that cannot be the peak."""
     import numpy as np
 
-    candidates = list(_candidates(steps))
-    terms = dict.fromkeys(t for _, _, row in candidates for t in row if t is not None)
-    for inner in dict.fromkeys(inner for _, inner, _ in candidates):
+    moments, terms, table = _candidates(steps)
+    names = dict.fromkeys(terms)
+    for inner in dict.fromkeys(inner for _, inner in moments):
         for bound in most(inner):
-            terms.update(dict.fromkeys(linear(bound)[0]))
-    terms.update(dict.fromkeys(linear(resident)[0]))
-    table = np.array([[row.get(t, 0) for t in (*terms, None)] for _, _, row in candidates], dtype=object)
-    table = table.reshape(len(candidates), len(terms) + 1)
-    keep = undominated(table, [inner for _, inner, _ in candidates])
+            names.update(dict.fromkeys(linear(bound)[0]))
+    names.update(dict.fromkeys(linear(resident)[0]))
+    keep = undominated(table, [inner for _, inner in moments])
+    coefficients = np.zeros((len(keep), len(names) + 1), dtype=object)
+    coefficients[:, : len(terms)] = table[keep, :-1]
+    coefficients[:, -1] = table[keep, -1]
     instants = []
     for i in keep:
-        event, inner, _ = candidates[i]
+        event, inner = moments[i]
         step = steps[event]
         instants.append(Instant(event=event, phase=step.phase, layer=step.layer, op=step.op, inner=inner))
     return LiveSets(
         symbols=symbols,
         resident=resident,
         instants=tuple(instants),
-        terms=tuple(terms),
-        coefficients=table[keep],
+        terms=tuple(names),
+        coefficients=coefficients,
         conditions=conditions,
         events=steps,
     )
 
 
-Bytes = dict[Expr | None, int]  # coefficients by term; None: the constant
+def _candidates(steps: Sequence[Event]) -> tuple[list[tuple[int, Opaque | None]], list[Expr], NDArray[Any]]:
+    """(event, what a sealed kernel holds) wherever an allocation is followed by a release; the terms of the counted tensors' bytes, and at
+    each of these moments how many of every term, and of the constant, are alive."""
+    import numpy as np
 
-
-def _candidates(steps: Sequence[Event]) -> Iterator[tuple[int, Opaque | None, Bytes]]:
-    """(event, what a sealed kernel holds, bytes of the counted tensors) wherever an allocation is followed by a release."""
-    forms: dict[int | Expr, Bytes] = {}
-    alive: Bytes = {None: 0}
+    moments: list[tuple[int, Opaque | None]] = []
+    counted: list[int] = []  # events that precede each moment's state
+    which: dict[int | Expr, int] = {}
+    column: list[int] = []
+    signs: list[int] = []
     rising = False
     for number, step in enumerate(steps):
-        size = expression(step.storage.nbytes)
-        grows = plain(step.delta) > 0
-        if isinstance(size, Opaque):
-            if grows:
-                yield number, size, dict(alive)
-            rising = False
-            continue
+        size: int | Expr = step.storage.nbytes
+        grows = GREATER(step.delta, 0)
+        if isinstance(size, Dim):
+            size = size.expr
+            if isinstance(size, Opaque):
+                if grows:
+                    moments.append((number, size))
+                    counted.append(len(signs))
+                rising = False
+                continue
         if rising and not grows:
-            yield number - 1, None, dict(alive)
-        if size not in forms:
-            terms, constant = linear(size)
-            forms[size] = {None: constant, **{t: n for t, n in terms.items()}}
-        for term, n in forms[size].items():
-            alive[term] = alive.get(term, 0) + (n if grows else -n)
+            moments.append((number - 1, None))
+            counted.append(len(signs))
+        column.append(which.setdefault(size, len(which)))
+        signs.append(1 if grows else -1)
         rising = grows
     if rising:
-        yield len(steps) - 1, None, dict(alive)
+        moments.append((len(steps) - 1, None))
+        counted.append(len(signs))
+    last = counted[-1] if counted else 0
+    seen = set(column[:last])
+    forms = [linear(size) for size in which]
+    terms = list(dict.fromkeys(t for (form, _), i in zip(forms, range(len(forms)), strict=True) if i in seen for t in form))
+    matrix = np.array([[*(form.get(t, 0) for t in terms), constant] for form, constant in forms], dtype=object)
+    matrix = matrix.reshape(len(forms), len(terms) + 1)
+    if int(abs(matrix).max(initial=0)) * max(len(signs), 1) < EXACT:
+        matrix = matrix.astype(np.int64)
+    sign, place = np.array(signs, dtype=np.int64)[:last], np.array(column, dtype=np.intp)[:last]
+    table = np.zeros((len(moments), len(terms) + 1), dtype=matrix.dtype)
+    at = np.array(counted, dtype=np.intp)
+    for t in range(len(terms) + 1):
+        sums = np.cumsum(sign * matrix[place, t])
+        table[:, t] = np.concatenate([np.zeros(1, dtype=sums.dtype), sums])[at]
+    return moments, terms, table
 
 
 def undominated(table: NDArray[Any], inners: Sequence[Opaque | None]) -> list[int]:
@@ -272,58 +327,14 @@ def undominated(table: NDArray[Any], inners: Sequence[Opaque | None]) -> list[in
         return []
     if abs(table).max() < EXACT // table.shape[1]:
         table = table.astype(np.int64)
+    codes: dict[Opaque | None, int] = {None: 0}
+    inner = np.array([codes.setdefault(i, len(codes)) for i in inners])
+    left = np.argsort(-table.sum(axis=1), kind="stable")
     kept: list[int] = []
-    by_inner: dict[Opaque | None, list[int]] = {}
-    for i in np.argsort(-table.sum(axis=1), kind="stable"):
-        inner = inners[i]
-        rivals = kept if inner is None else by_inner.setdefault(inner, [])
-        if rivals and (table[rivals] >= table[i]).all(axis=1).any():
-            continue
-        kept.append(int(i))
-        if inner is not None:
-            rivals.append(int(i))
+    while len(left):
+        first = left[0]
+        kept.append(int(first))
+        below = (inner[left] == 0) | (inner[left] == inner[first])
+        below[below] = (table[left[below]] <= table[first]).all(axis=1)
+        left = left[~below]
     return sorted(kept)
-
-
-def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
-    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes. Shared subexpressions are computed once."""
-    writer = _Writer(symbols)
-    result = "".join(f"{writer.term(s)}, " for s in sizes)
-    source = "\n".join([f"def compute({', '.join(writer.arguments.values())}):", *writer.lines, f"  return ({result})"])
-    namespace: dict[str, Any] = {}
-    if arrays:
-        import numpy as np
-
-        namespace = {"max": np.maximum, "min": np.minimum}
-    exec(compile(source, "<program>", "exec"), namespace)
-    compute: Callable[..., tuple[Any, ...]] = namespace["compute"]
-    return compute
-
-
-class _Writer:
-    """Turns expressions into assignments to temporaries, each distinct one once."""
-
-    def __init__(self, symbols: Sequence[str]) -> None:
-        self.arguments = {name: f"s{i}" for i, name in enumerate(symbols)}
-        self.lines: list[str] = []
-        self._names: dict[Expr, str] = {}
-
-    def term(self, e: Any) -> str:
-        if not isinstance(e, Expr):
-            return repr(int(e))
-        if e.op == "symbol":
-            return self.arguments[str(e.args[0])]
-        known = self._names.get(e)
-        if known is not None:
-            return known
-        body = self._body(e)
-        name = f"t{len(self._names)}"
-        self._names[e] = name
-        self.lines.append(f"  {name} = {body}")
-        return name
-
-    def _body(self, e: Expr) -> str:
-        args = [self.term(a) for a in e.args]
-        if e.op in ("max", "min"):
-            return f"{e.op}({', '.join(args)})"
-        return f"{args[0]} {e.op} {args[1]}"

@@ -15,13 +15,12 @@ def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]
     sizes: dict[str, int] = {}
     for i in inputs:
         shape = shapes[i.name]
-        described = "x".join(str(d) for d in i.shape)
         if len(shape) != len(i.shape):
             hint = f"; the batch is missing: 1x{'x'.join(map(str, shape))}" if _is_without_batch(i.shape, shape) else ""
-            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({described}), the shape given has {len(shape)}{hint}")
+            raise UsageError(f"input {i.name!r} has {len(i.shape)} dims ({_described(i)}), the shape given has {len(shape)}{hint}")
         for d, (want, have) in enumerate(zip(i.shape, shape, strict=True)):
             if isinstance(have, Expr):
-                raise UsageError(f"input {i.name!r} has symbolic dims ({described}); give input_shape")
+                raise UsageError(f"input {i.name!r} has symbolic dims ({_described(i)}); give input_shape")
             if isinstance(have, bool) or not isinstance(have, int) or have < 1:
                 raise UsageError(f"input {i.name!r}, dim {d}: sizes are positive integers, got {have!r}")
             if isinstance(want, Expr) and want.op == "symbol":
@@ -30,12 +29,18 @@ def bind(inputs: Sequence[Input], shapes: Mapping[str, Shape]) -> dict[str, int]
                     raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {known} already, got {have}")
             elif isinstance(want, int) and want != have:
                 hint = "; put the channels first" if d == 1 and len(shape) > 2 and shape[-1] == want else ""
-                raise UsageError(f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {described}){hint}")
+                raise UsageError(
+                    f"input {i.name!r}, dim {d}: the graph says {want}, got {have} (the graph's shape is {_described(i)}){hint}"
+                )
     for i in inputs:
         for d, (want, have) in enumerate(zip(i.shape, shapes[i.name], strict=True)):
             if isinstance(want, Expr) and want.op != "symbol" and want.evaluate(sizes) != have:
                 raise UsageError(f"input {i.name!r}, dim {d}: {want.text} is {want.evaluate(sizes)}, got {have}")
     return sizes
+
+
+def _described(i: Input) -> str:
+    return "x".join(str(d) for d in i.shape)
 
 
 def _is_without_batch(described: tuple[int | Expr, ...], given: Shape) -> bool:

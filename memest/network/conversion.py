@@ -39,6 +39,10 @@ def _converted(graph: Graph, dtype: str) -> Graph:
 
 def dtype_of(graph: Graph) -> str:
     """The floating dtype that parameters and inputs share, ``mixed`` where there are several, float32 where there is none."""
+    return graph.memo.find("dtype", None, 1, lambda: _shared_dtype(graph))
+
+
+def _shared_dtype(graph: Graph) -> str:
     found = set(_floating(graph))
     return MIXED if len(found) > 1 else next(iter(found), "float32")
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec
+from memest.ops.facts import Facts
 from memest.ops.operator import Attribute, Example, canonical_attributes
 
 
@@ -55,7 +56,9 @@ class Composite:
     attributes: tuple[Attribute, ...]
     compose: Callable[..., Any]
     examples: tuple[Example, ...]
+    facts: Facts
     source: str
+    oracle: str = ""
 
     def canonical(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All attributes with defaults filled in and values checked."""

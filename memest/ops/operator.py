@@ -1,7 +1,8 @@
 """The operator row: everything memest knows of one operator, in one place.
 
-A row is read by the timeline (what is allocated when), by the schema (which attributes a file may give), by the importer (which
-calls are known), by the reference page and by the tests (its examples are checked against torch). All columns are required.
+A row is read by the runtimes (what is allocated when), by files and builder (which attributes a layer may have), by levers and planning
+(its facts), by the importer (which calls are known), by the reference page and by the tests (its examples are checked against torch). All
+columns but ``oracle`` are required.
 
 ``forward(k, *tensors, **attributes)`` gets the tape, the input tensors in the order of ``roles`` (None for an absent optional one; a
 list for a ``*`` role) and every attribute; it returns the output tensor, or a tuple of them. ``backward(k, saved, grads,
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
+from memest.ops.facts import Facts
 from memest.ops.tape import Tape, Tensor
 
 Outputs = Tensor | tuple[Tensor | None, ...]
 Forward = Callable[..., Outputs]
 Backward = Callable[..., Sequence[Tensor | None]]
-ParameterShapes = Callable[..., Mapping[str, tuple[int, ...]]]
 REQUIRED: Any = ...
 
 
@@ -51,9 +52,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Operator:
-    """One row. ``saves`` lists every role ``forward`` may keep for backward; ``backward`` is None for what has no gradient.
-    ``torch`` is the callable the oracle runs, as a dotted name. ``parameters`` maps (input shape, module attributes) to the shapes a
-    file's shorthand creates, or is None. ``source`` cites the derivatives.yaml entry and the kernel's file."""
+    """One row. ``torch`` is the dotted name of the callable it is (of which it is a part; '' where torch has none). ``saves`` lists every
+    role ``forward`` may keep for backward; ``backward`` is None for what has no gradient. ``source`` cites the derivatives.yaml entry and
+    the kernel's file. ``oracle`` names the face under which the row is run to be checked, where torch's callable does not take the tensors
+    and attributes as the row has them."""
 
     name: str
     torch: str
@@ -63,7 +65,9 @@ class Operator:
     saves: tuple[str, ...]
     backward: Backward | None
     examples: tuple[Example, ...]
+    facts: Facts
     source: str
+    oracle: str = ""
 
     def canonical(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All attributes with defaults filled in and values checked; GraphError names an unknown, missing or ill-typed one."""

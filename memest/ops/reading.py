@@ -5,23 +5,58 @@ Traces depend on metadata alone, so they are remembered: the fifty equal blocks 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from memest.machines.target import Target
 from memest.network.tensor import Spec
 from memest.ops.operator import Operator
 from memest.ops.tape import Tape, Tensor, Trace
+from memest.sizes.dims import Dim
 from memest.sizes.remembering import kept
 
 Arguments = tuple[Spec | tuple[Spec, ...] | None, ...]
 Items = tuple[tuple[str, Any], ...]
 Kinds = tuple[type, ...]
 TRACES = 4_096
+LEAVES = frozenset({int, str, bool, float, type, type(None)})
 
 
 def kinds_of(attributes: Items) -> Kinds:
-    """The types of attribute values: 2 and 2.0 are equal keys, and different numbers to torch."""
+    """The types of attribute values: 2 and 2.0 are equal keys, and different ones to torch."""
     return tuple([type(value) for _, value in attributes])
+
+
+def for_symbols(reader: Any) -> Callable[..., Trace]:
+    """``reader`` (:func:`forward` or :func:`backward`) for symbolic sizes: traces are remembered by their expressions, as long as what is
+    returned here is. The comparisons that a trace rests on are recorded the first time."""
+    known: dict[Any, Trace] = {}
+    keys: dict[int, tuple[Any, Any]] = {}
+    ones: dict[Any, object] = {}
+    read = reader.__wrapped__
+
+    def key_of(value: Any) -> Any:
+        """``value`` with expressions for the ``Dim``s in it; one object for equal specs, which are met again and again."""
+        kind = type(value)
+        if kind is Spec:
+            found = keys.get(id(value))
+            if found is None:
+                shape, strides, dtype = value
+                written = tuple(map(key_of, shape)), tuple(map(key_of, strides)), dtype
+                found = keys[id(value)] = value, ones.setdefault(written, object())
+            return found[1]
+        if kind is tuple:
+            return tuple([v if type(v) in LEAVES else key_of(v) for v in value])
+        return value.expr if kind is Dim else value
+
+    def remembering(*arguments: Any) -> Trace:
+        key = key_of(arguments)
+        found = known.get(key)
+        if found is None:
+            found = known[key] = read(*arguments)
+        return found
+
+    return remembering
 
 
 @kept(TRACES)

@@ -8,7 +8,7 @@ from typing import Any
 
 from memest.ops.composite import Composite
 from memest.ops.operator import REQUIRED, Attribute, Operator
-from memest.ops.table import FAMILIES
+from memest.ops.table import FAMILIES, family_name
 
 PATH = Path(__file__).parent / "REFERENCE.md"
 Row = Operator | Composite
@@ -16,7 +16,10 @@ HEAD = """# Operators
 
 Written from the rows by `python -m memest.ops.reference`; a test fails when it is stale. Roles are the tensors of a call, in order:
 `?` may be absent, `*` is a list. *Keeps* is what autograd may hold until backward has run, by role; which of it is kept depends on the
-attributes and on whose gradient is wanted. A composite is made of rows and keeps what they keep.
+attributes and on whose gradient is wanted. A composite is made of rows and keeps what they keep. *Facts* begin with how far a position of
+the output sees along spatial dims. Then, where there is something to tell: what autocast casts to; what a call in place keeps (or that
+torch.nn has no flag for it, only torch.Tensor a method); that products are counted, two operations a multiply-add, and not one operation
+an element; whose mean and variance it takes.
 """
 
 
@@ -27,12 +30,12 @@ def reference() -> str:
 
 def _family(family: Any) -> Iterator[str]:
     rows, composites = shown(family.ROWS), shown(family.COMPOSITE_ROWS)
-    yield f"## {family.__name__.rpartition('.')[2].replace('_', ' ')}\n"
+    yield f"## {family_name(family)}\n"
     yield " ".join((family.__doc__ or "").split()) + "\n"
     if rows:
-        yield from _table(("operator", "roles", "attributes", "keeps", "source"), rows, _row)
+        yield from _table(("operator", "roles", "attributes", "keeps", "facts", "source"), rows, _row)
     if composites:
-        yield from _table(("composite", "roles", "attributes", "source"), composites, _composite)
+        yield from _table(("composite", "roles", "attributes", "facts", "source"), composites, _composite)
 
 
 def shown(rows: Iterable[Any]) -> list[Any]:
@@ -50,11 +53,12 @@ def _table(head: Sequence[str], rows: Sequence[Any], cells: Callable[[Any], Sequ
 
 def _row(row: Operator) -> tuple[str, ...]:
     keeps = ", ".join(row.saves) if row.saves else "nothing"
-    return f"`{row.name}`", _roles(row), _attributes(row.attributes), "no gradient" if row.backward is None else keeps, _source(row)
+    kept = "no gradient" if row.backward is None else keeps
+    return f"`{row.name}`", _roles(row), _attributes(row.attributes), kept, row.facts.text, _source(row)
 
 
 def _composite(row: Composite) -> tuple[str, ...]:
-    return f"`{row.name}`", _roles(row), _attributes(row.attributes), _source(row)
+    return f"`{row.name}`", _roles(row), _attributes(row.attributes), row.facts.text, _source(row)
 
 
 def _roles(row: Row) -> str:

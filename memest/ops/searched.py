@@ -21,6 +21,7 @@ from memest.sizes.remembering import kept
 Kernel = Callable[..., Any]
 Bound = Callable[..., Any]
 REMEMBERED = 8_192
+ASKED_LATER = 1  # bytes that stand for what a kernel holds while a step is compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
         training=k.training,
         target=k.target,
     )
-    k.free(k.scratch(Dim(peak(*sizes.values()), Opaque(name, peak, tuple(sizes)))))
+    k.free(k.scratch(Dim(ASKED_LATER, Opaque(name, peak, tuple(sizes)))))
     with recording(None):
         tape, tensors = Tape(len(operands), k.needs, k.training, k.target), _on_tape(specs)
         result = kernel(tape, *tensors, **attributes)

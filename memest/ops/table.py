@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from memest.errors import UnknownNameError, did_you_mean
 from memest.ops.composite import Composite
 from memest.ops.families import (
@@ -81,6 +83,12 @@ def _collect() -> tuple[dict[str, Operator], dict[str, Composite]]:
             assert composite.name not in rows and composite.name not in composites, composite.name
             composites[composite.name] = composite
     return rows, composites
+
+
+def family_name(family: ModuleType) -> str:
+    """What a family is called: its file's name, or that of the folder whose rows it holds."""
+    *_, folder, file = family.__name__.split(".")
+    return (folder if file == "rows" else file).replace("_", " ")
 
 
 OPERATORS, COMPOSITES = _collect()

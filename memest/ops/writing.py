@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memest.ops.composite import Composite
+from memest.ops.facts import Facts
 from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Forward, Operator, integer
 
 FUNCTIONAL = "torch.nn.functional.{}"
@@ -21,9 +22,11 @@ def row(
     examples: tuple[Example, ...],
     source: str,
     *,
+    facts: Facts,
     saves: tuple[str, ...] = (),
     roles: tuple[str, ...] = ("input",),
     torch: str = "torch.{}",
+    oracle: str = "",
 ) -> Operator:
     """A row; most take one tensor and keep nothing."""
     return Operator(
@@ -35,7 +38,9 @@ def row(
         saves=saves,
         backward=backward,
         examples=examples,
+        facts=facts,
         source=source.replace("{}", name),
+        oracle=oracle,
     )
 
 
@@ -46,8 +51,10 @@ def composite(
     examples: tuple[Example, ...],
     source: str,
     *,
+    facts: Facts,
     roles: tuple[str, ...] = ("input",),
     torch: str = "torch.{}",
+    oracle: str = "",
 ) -> Composite:
     """A composite; most take one tensor."""
     return Composite(
@@ -57,7 +64,9 @@ def composite(
         attributes=attributes,
         compose=compose,
         examples=examples,
+        facts=facts,
         source=source.replace("{}", name),
+        oracle=oracle,
     )
 
 

@@ -16,6 +16,8 @@ from memest.errors import UsageError
 from memest.levers.table import LEVERS
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
+from memest.ops.facts import BATCH, SAMPLE, Statistics
+from memest.ops.table import operator_named
 from memest.planning.axes import batch_symbol, symbols_in_order
 from memest.runtimes.torch.optimizers import Optimizer, optimizer_named
 from memest.sizes.units import exact_bytes
@@ -30,9 +32,7 @@ KINDS: dict[Kind, str] = {  # cheapest first
 INPUT = "input"
 RANKS = 2 * len(KINDS)
 WORLDS = (2, 4, 8)
-BATCH_STATISTICS = ("batch_norm",)
 HALF = ("bfloat16", "float16")
-SAMPLE_STATISTICS = ("instance_norm", "group_norm", "layer_norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +84,13 @@ class Situation:
             raise UsageError("the graph's spatial sizes are numbers; describe them as symbols, such as H and W")
         return found
 
-    def has(self, operators: Iterable[str]) -> bool:
-        """True when a layer that computes statistics from what it sees is one of ``operators``."""
+    def takes(self, statistics: Statistics) -> bool:
+        """True when a layer takes such statistics from what it sees."""
         played = self.graph if self.mode == "train" or self.graph.inference is None else self.graph.inference
-        return any(layer.op in operators and dict(layer.attributes).get("training") is not False for layer in played.layers)
+        return any(
+            operator_named(layer.op).facts.statistics is statistics and dict(layer.attributes).get("training") is not False
+            for layer in played.layers
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,12 +213,12 @@ def _slices(situation: Situation) -> Iterator[Change]:
 
 
 def _slices_alike(situation: Situation) -> Iterator[Change]:
-    if not situation.has(BATCH_STATISTICS):
+    if not situation.takes(BATCH):
         yield from _slices(situation)
 
 
 def _slices_of_statistics(situation: Situation) -> Iterator[Change]:
-    if situation.has(BATCH_STATISTICS):
+    if situation.takes(BATCH):
         yield from _slices(situation)
 
 
@@ -244,7 +247,7 @@ def _windows(situation: Situation, halo: bool) -> Iterator[Change]:
 
 
 def _exact_windows(situation: Situation) -> Iterator[Change]:
-    if not situation.has(SAMPLE_STATISTICS):
+    if not situation.takes(SAMPLE):
         yield from _windows(situation, halo=False)
 
 

@@ -10,11 +10,11 @@ Every number is an estimate of the real combination; nothing is added up. The co
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memest.errors import MemestError
-from memest.estimate import asked
-from memest.estimate.estimate import Estimate, InputShape, estimate
+from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.question import NAMES, Settings, question
 from memest.machines.claims import Claim, claim_on
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import place_of
@@ -26,9 +26,11 @@ from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.planning.progress import tell
 from memest.shown import counted, short
+from memest.sizes import asked
 from memest.sizes.units import format_bytes
 
-FIT_KEYWORDS = ("mode", "optimizer", "loss", "dtype", "levers", "cpu", "torch")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,20 +120,25 @@ class Advice:
 
 
 def advise(
-    graph: Graph, budget: int | str | Hardware, *, input_shape: InputShape | None = None, largest_batch: bool = False, **step: Any
+    graph: Graph,
+    budget: int | str | Hardware,
+    *,
+    input_shape: InputShape | None = None,
+    largest_batch: bool = False,
+    **settings: Unpack[Settings],
 ) -> Advice:
     """What to change so that a step of ``graph`` needs at most ``budget``: bytes, text with a unit such as ``12GiB``, or hardware (all its
     memory together; on an accelerator it is torch CPU's bytes that are held against it, and ``fits`` is None).
 
-    ``input_shape`` and ``step`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
+    ``input_shape`` and ``settings`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
     """
     graph = as_graph(graph, "advise")
     place = place_of(budget)
     limit = place.usable_bytes
-    step = asked.settings(graph, step)
-    start = estimate(graph, input_shape=input_shape, **step)
-    situation = Situation(graph=graph, shapes=start.input_shapes, sizes=start.sizes, step=step, limit=limit)
+    asking = question(graph, settings, "advise")
+    start = answer(graph, asking, asked.shapes(input_shape))
+    situation = Situation(graph=graph, shapes=start.input_shapes, sizes=start.sizes, step=asking.asked(), limit=limit)
     proposed, refusals = choices(situation)
     refused = [Refusal(change=name, reason=reason) for name, reason in refusals]
     trials = Trials(situation)
@@ -190,14 +197,13 @@ def _with_batches(advice: Advice, situation: Situation, path: Path) -> Advice:
 
 
 def _largest_batch(situation: Situation, path: Path) -> int | None:
-    """None where the batch is a number, where a keyword has a value that ``fit`` does not know, or where slices make a step's events
-    depend on the batch, so that ``fit`` has no bound."""
+    """None where the batch is a number, or where slices make a step's events depend on the batch, so that ``fit`` has no bound."""
     first, step = batch_symbol(situation.graph), keywords(situation, path)
     sliced = any(text.startswith("micro_batch") for text in step["levers"])
-    if first is None or sliced or step.get("hold_output") or step.get("first_step"):
+    if first is None or sliced:
         return None
     sizes = {**situation.sizes, **{s: n for c in path for s, n in c.change.sizes}}
-    given: dict[str, Any] = {name: step[name] for name in FIT_KEYWORDS if name in step}
+    given: dict[str, Any] = {name: step[name] for name in NAMES if name in step}
     given.update({s: n for s, n in sizes.items() if s != first})
     try:
         found = fit(situation.graph, situation.limit, "batch", **given)

@@ -9,17 +9,20 @@ Every peak is played, none is modelled; the segments are found by a search, and 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memest.errors import MemestError, UsageError
-from memest.estimate import asked
-from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.question import Settings, question
 from memest.levers.checkpoints.choice import Option, choose
 from memest.levers.checkpoints.survey import survey
 from memest.network.graph import Graph, Segment, as_graph
 from memest.shown import counted, short, visible
-from memest.sizes import asked as numbers
+from memest.sizes import asked
 from memest.sizes.units import format_bytes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,21 +83,23 @@ class CheckpointPlan:
         )
 
 
-def plan_checkpoints(graph: Graph, *, budget: int | str | None = None, **step: Any) -> CheckpointPlan:
+def plan_checkpoints(
+    graph: Graph, *, budget: int | str | None = None, input_shape: InputShape | None = None, **settings: Unpack[Settings]
+) -> CheckpointPlan:
     """The segments with which a training step of ``graph`` runs the fewest operations again and keeps to ``budget`` (bytes, or a text such
     as ``12GiB``); where none are found that do, or without a budget, those of the least memory.
 
-    ``step`` are the keywords of :func:`memest.estimate`. ``alternatives`` are the options met on the way that none beats in both bytes
-    and operations. Segments apply in torch by wrapping the module's forward in ``torch.utils.checkpoint.checkpoint`` with
-    ``use_reentrant=False``. Raises UsageError for a budget that is no size and for a mode other than training, and what ``estimate``
-    raises.
+    ``input_shape`` and ``settings`` are the keywords of :func:`memest.estimate`. ``alternatives`` are the options met on the way that
+    none beats in both bytes and operations. Segments apply in torch by wrapping the module's forward in
+    ``torch.utils.checkpoint.checkpoint`` with ``use_reentrant=False``. Raises UsageError for a budget that is no size and for a mode
+    other than training, and what ``estimate`` raises.
     """
     graph = as_graph(graph, "plan_checkpoints")
-    limit = None if budget is None else numbers.budget(budget)
-    step = asked.settings(graph, step)
-    if step.get("mode", "train") != "train":
+    limit = None if budget is None else asked.budget(budget)
+    asking = question(graph, settings, "plan_checkpoints")
+    if not asking.training:
         raise UsageError("checkpoints are for training; inference keeps no activations")
-    plain = estimate(graph, **step)
+    plain = answer(graph, asking, asked.shapes(input_shape))
     found = choose(plain.played, plain.input_shapes, plain.sizes, plain.recipe, limit)
     return CheckpointPlan(plain=plain, budget_bytes=limit, chosen=found.chosen, alternatives=found.front)
 

@@ -51,9 +51,9 @@ class Comparison:
         return self.b.peak_bytes - self.a.peak_bytes
 
     @property
-    def resident_difference(self) -> int:
+    def standing_difference(self) -> int:
         """What b holds before the step less what a does, in bytes."""
-        return self.b.resident_bytes - self.a.resident_bytes
+        return self.b.standing_bytes - self.a.standing_bytes
 
 
 def compare(a: Estimate, b: Estimate) -> Comparison:

@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from memest.errors import MemestError, UsageError, kind_of
-from memest.estimate import asked
-from memest.estimate.estimate import Estimate, Job, estimate, prepare
+from memest.errors import MemestError, UsageError, did_you_mean, kind_of
+from memest.estimate.estimate import Estimate, answer
+from memest.estimate.question import KEYWORDS, Job, apart, question
 from memest.machines.claims import Claim, claim_on
-from memest.machines.cpu import Cpu
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import place_of
 from memest.machines.versions import Torch, torch_of
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
+from memest.planning.grids import grid
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
 from memest.shown import counted
-from memest.sizes import asked as numbers
+from memest.sizes import asked
 from memest.sizes.units import format_bytes
 
 LARGEST = 2**31 - 1
@@ -99,37 +99,30 @@ def fit(
     *,
     batch: int | None = None,
     step: int | None = None,
-    mode: str = "train",
-    optimizer: Any = "sgd",
-    loss: Any = "cross_entropy",
-    dtype: Any = None,
-    levers: Sequence[str] = (),
-    cpu: Cpu | None = None,
-    torch: str | None = None,
-    **sizes: int,
+    **settings_and_sizes: Any,
 ) -> Fit:
     """The largest value of ``vary`` whose step needs at most ``budget``: bytes, text with a unit such as ``24GiB``, or hardware
     (all its memory together; on an accelerator it is torch CPU's bytes that are held against it, and ``fits`` is None).
 
     ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
-    All other sizes are given by name (``batch=2, H=224``). Sizes the network cannot run at are left out; ``step`` makes the varied
-    sizes multiples of a number of one's own (the batch only where nothing else varies). Raises UsageError for a budget without a unit,
-    and for unknown or missing sizes.
+    All other sizes are given by name (``batch=2, H=224``), and so are the settings of :func:`memest.estimate`. Sizes the network cannot
+    run at are left out; ``step`` makes the varied sizes multiples of a number of one's own (the batch only where nothing else varies).
+    Raises UsageError for a budget without a unit, and for unknown or missing sizes.
     """
     graph = as_graph(graph, "fit")
     place = place_of(budget)
-    given = {"mode": mode, "optimizer": optimizer, "loss": loss, "dtype": dtype, "levers": levers, "cpu": cpu, "torch": torch}
-    how = asked.settings(graph, given)
-    job = prepare(graph, **how)
+    settings, sizes = apart(settings_and_sizes)
+    asking = question(graph, settings, "fit")
+    job = asking.job(graph)
     groups = groups_of(graph, _vary(vary))
-    step = None if step is None else numbers.size(step, "step")
+    step = None if step is None else asked.size(step, "step")
     if job.recipe.micro_batch is not None and any(batch_symbol(graph) in group for group in groups):
         raise UsageError("micro_batch runs another number of passes for every batch: fit the size of its slices, as the batch, without it")
     fixed = _fixed(graph, groups, batch, sizes)
 
     def smallest(at: Mapping[str, int]) -> Estimate:
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
-        return estimate(graph, input_shape=shapes, **how)
+        return answer(graph, asking, shapes)
 
     search = _Search(job, groups, fixed, place, torch_of(job.recipe.target.version, graph.torch), step)
     found = search.front()
@@ -222,9 +215,8 @@ class _Search:
         while end > least:
             start = max(least, end - WINDOW)
             values = np.arange(start, end, dtype=np.int64) * step
-            answer = peaks(
-                self.job, {s: values if s in group else np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols}
-            )
+            others = {s: np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols if s not in group}
+            answer = peaks(self.job, grid([{**others, **dict.fromkeys(group, values)}]))
             good = np.flatnonzero((answer.peak >= 0) & (answer.peak <= self.limit))
             if len(good):
                 return self._found(rest, group, step, int(values[good[-1]]), int(answer.peak[good[-1]]))
@@ -255,7 +247,7 @@ class _Search:
     def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
         for larger in range(value + step, min(value + 64 * step, LARGEST), step):
             at = {**rest, **dict.fromkeys(group, larger)}
-            answer = peaks(self.job, {s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols})
+            answer = peaks(self.job, grid([{s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols}]))
             if answer.peak[0] >= 0:
                 return at, int(answer.peak[0])
         return None, None
@@ -307,10 +299,10 @@ def _fixed(graph: Graph, groups: Sequence[tuple[str, ...]], batch: int | None, s
     for name, value in list(given.items()):
         title = "batch" if name == first else name
         if name not in known:
-            raise UsageError(f"the graph has no size {name!r}; it has {', '.join(known)}")
+            raise UsageError(f"the graph has no size {name!r}{did_you_mean(name, (*known, *KEYWORDS))}; it has {', '.join(known)}")
         if name in varied:
             raise UsageError(f"{title} varies, so it cannot be given too")
-        given[name] = numbers.size(value, title)
+        given[name] = asked.size(value, title)
     given = {**{s: n for s, n in pinned_sizes(graph).items() if s not in varied}, **given}
     missing = ["batch" if s == first else s for s in known if s not in varied and s not in given]
     if missing:

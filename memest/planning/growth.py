@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from memest.errors import MemestError, UsageError
-from memest.estimate.estimate import estimate
+from memest.estimate.estimate import answer
+from memest.estimate.question import Settings, question
 from memest.machines.versions import Torch
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.planning.progress import tell
 from memest.sizes.dims import Expr
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 MAX_POINTS = 10_000
 ORIGIN_SIDES = (32, 64, 128, 144, 200, 240, 320)
@@ -71,8 +75,10 @@ class Growth:
         return max((p.side for p in self.points if p.batch == batch and p.peak_bytes <= capacity), default=None)
 
 
-def growth(graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[int] = ORIGIN_BATCHES, **how: Any) -> Growth:
-    """The peaks of ``graph`` over sides x batches; ``how`` are the other keywords of :func:`memest.estimate`.
+def growth(
+    graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[int] = ORIGIN_BATCHES, **settings: Unpack[Settings]
+) -> Growth:
+    """The peaks of ``graph`` over sides x batches; ``settings`` are those of :func:`memest.estimate`.
 
     Raises UsageError for too many points or a graph of fixed sizes, and what the estimate raises when no size can be run."""
     sides, batches = sorted(set(sides)), sorted(set(batches))
@@ -80,6 +86,7 @@ def growth(graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[
         raise UsageError("no sizes are given: name at least one side and one batch")
     if len(sides) * len(batches) > MAX_POINTS:
         raise UsageError(f"{len(sides):,} sides x {len(batches):,} batches are more than {MAX_POINTS:,} points; name fewer")
+    asking = question(graph, settings, "growth")
     points: list[Point] = []
     refused: dict[int, MemestError] = {}
     for batch in batches:
@@ -87,7 +94,7 @@ def growth(graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[
             tell("sizes", len(points) + len(refused), len(sides) * len(batches))
             shapes = cube(graph, side, batch)
             try:
-                found = estimate(graph, input_shape=shapes, **how)
+                found = answer(graph, asking, shapes)
             except MemestError as e:
                 refused.setdefault(side, e)
                 continue
@@ -98,7 +105,7 @@ def growth(graph: Graph, sides: Sequence[int] = ORIGIN_SIDES, batches: Sequence[
     kind = f"training, {found.optimizer}, {found.loss}" if found.mode == "train" else "inference"
     return Growth(
         graph=graph.name,
-        how=f"{kind}, {found.dtype}, torch {found.torch.modelled} on {found.device}",
+        how=f"{kind}, {found.dtype}, {found.where}",
         torch=found.torch,
         points=tuple(points),
         refused=tuple(Refusal(side=s, reason=str(e)) for s, e in sorted(refused.items())),

@@ -10,10 +10,11 @@ from memest.network.tensor import numel
 from memest.ops.composite import Composite
 from memest.ops.modules import MODULES
 from memest.ops.operator import REQUIRED, Attribute, Operator
-from memest.ops.table import FAMILIES, operator_named
+from memest.ops.table import FAMILIES, family_name, operator_named
 from memest.planning.progress import tell
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import listing_report
+from memest.runtimes.table import RUNTIMES, runtime_named
 
 OPERATOR_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("operator", "name"),
@@ -43,6 +44,7 @@ OPERATOR_DROPS = ("torch.nn keywords", "family", "attributes")
 MODEL_DROPS = ("description", "usual input")
 LEVER_DROPS = ("modes", "options", "price")
 OPERATOR_NOTE = "a trailing ? marks an optional tensor, * a list of them"
+HOW = {"own": "a row of its own", "same": "as written here", "plain": "outputs alone", None: "not modelled"}
 OPTIONS_NOTE = "give options as name:option=value,option=value"
 
 
@@ -58,7 +60,14 @@ def operator_report(name: str) -> Report:
     family = next(f for r, f in _rows() if r.name == name)
     attributes = [_attribute(a) for a in row.attributes]
     keywords = [_attribute(a) for a in MODULES[name].options] if name in MODULES else []
-    facts = (("tensors", ", ".join(row.roles)), ("kept for backward", _saved(row)), ("torch", row.torch), ("source", row.source))
+    facts = (
+        ("tensors", ", ".join(row.roles)),
+        ("kept for backward", _saved(row)),
+        ("facts", row.facts.text),
+        ("torch", row.torch or "none"),
+        ("runtimes", "; ".join(f"{runtime}: {HOW[how]}" for runtime, how in _runtimes(name).items())),
+        ("source", row.source),
+    )
     tables = [Table(title="Attributes", columns=ATTRIBUTE_COLUMNS, rows=tuple(attributes))] if attributes else []
     if keywords:
         tables.append(Table(title="torch.nn keywords, which make its parameters", columns=ATTRIBUTE_COLUMNS, rows=tuple(keywords)))
@@ -71,13 +80,25 @@ def operator_report(name: str) -> Report:
             "family": family,
             "tensors": list(row.roles),
             "saves": list(row.saves) if isinstance(row, Operator) else None,
+            "facts": {
+                "sees": row.facts.reach.name,
+                "autocast": row.facts.policies(name),
+                "in_place": row.facts.overwrites.value,
+                "statistics": row.facts.statistics.value,
+            },
             "torch": row.torch,
+            "runtimes": _runtimes(name),
             "source": row.source,
             "attributes": {a.name: _default(a) for a in row.attributes},
             "keywords": {a.name: _default(a) for a in MODULES[name].options} if name in MODULES else {},
         },
         sheet=Table(title="", columns=ATTRIBUTE_COLUMNS, rows=(*attributes, *keywords)),
     )
+
+
+def _runtimes(op: str) -> dict[str, str | None]:
+    """How an operator runs on each runtime."""
+    return {name: runtime_named(name).rows.how(op) for name in RUNTIMES}
 
 
 def models_report() -> Report:
@@ -135,7 +156,7 @@ def _options(name: str) -> str:
 
 
 def _rows() -> list[tuple[Operator | Composite, str]]:
-    return [(row, family.__name__.rpartition(".")[2]) for family in FAMILIES for row in (*family.ROWS, *family.COMPOSITE_ROWS)]
+    return [(row, family_name(family)) for family in FAMILIES for row in (*family.ROWS, *family.COMPOSITE_ROWS)]
 
 
 def _operator_row(row: Operator | Composite, family: str) -> tuple[str, ...]:

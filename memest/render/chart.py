@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from rich.cells import cell_len
-from rich.text import Text
-
 from memest.estimate.estimate import Estimate
 from memest.estimate.holdings import Tile, tiles_at_peak
 from memest.estimate.series import Series, outline, series
 from memest.render.layout import wrapped
+from memest.render.lines import Line, cell_len, printed
 from memest.render.palette import LETTERS, TERMINAL_COLOURS
 from memest.render.reports import heading, moment
-from memest.render.text import printed
 from memest.shown import middle, visible
 from memest.sizes.units import format_bytes
 
@@ -33,15 +30,15 @@ def timeline(estimate: Estimate, *, width: int = 120, color: bool = False) -> st
     stacks = [_stack(found, m) for m in chosen]
     for row in range(ROWS, 0, -1):
         label = format_bytes(found.peak_bytes * row // ROWS) if row in (ROWS, ROWS * 3 // 4, ROWS // 2, ROWS // 4) else ""
-        line = Text(f"{label:>{GUTTER - 1}}|")
+        line = Line(f"{label:>{GUTTER - 1}}|")
         for name, run in groupby(stack[row - 1] for stack in stacks):
             cell, style = _cell(name, color)
             line.append(cell * len(list(run)), style)
         lines.append(line)
-    lines += [Text(" " * (GUTTER - 1) + "+" + "-" * len(chosen)), Text(_pointer(where, len(chosen)))]
-    lines += [Text(" " * GUTTER + _phases(found, chosen)), Text()]
+    lines += [Line(" " * (GUTTER - 1) + "+" + "-" * len(chosen)), Line(_pointer(where, len(chosen)))]
+    lines += [Line(" " * GUTTER + _phases(found, chosen)), Line()]
     lines += [_legend(name, column[found.peak], color) for name, column in reversed(tuple(found.categories.items()))]
-    return printed(lines, width, color)
+    return printed(lines, color)
 
 
 def treemap(estimate: Estimate, *, width: int = 120, color: bool = False, top: int = 30) -> str:
@@ -51,16 +48,16 @@ def treemap(estimate: Estimate, *, width: int = 120, color: bool = False, top: i
     lines = _title(estimate, f"alive at the peak, {format_bytes(estimate.peak_bytes)}: {moment(estimate)}", width)
     groups = [Tile(nbytes=n, tensors=0, category=c, layer=c) for c, n in sorted(totals.items(), key=lambda item: -item[1])]
     for title, shown in (("by category", groups), (f"by owner: the {min(top, len(tiles))} largest of {len(tiles):,}", tiles[:top])):
-        lines.append(Text(title, style="bold"))
+        lines.append(Line(title, style="bold"))
         lines += [_bar(t, shown[0].nbytes, estimate.peak_bytes, width, color) for t in shown]
-        lines.append(Text())
-    return printed(lines[:-1], width, color)
+        lines.append(Line())
+    return printed(lines[:-1], color)
 
 
-def _title(estimate: Estimate, line: str, width: int) -> list[Text]:
+def _title(estimate: Estimate, line: str, width: int) -> list[Line]:
     """What was asked, then ``line``."""
-    asked = [Text(part, style="bold") for part in wrapped(visible(heading(estimate)), width)]
-    return [*asked, *map(Text, wrapped(visible(line), width)), Text()]
+    asked = [Line(part, style="bold") for part in wrapped(visible(heading(estimate)), width)]
+    return [*asked, *map(Line, wrapped(visible(line), width)), Line()]
 
 
 def _stack(found: Series, at: int) -> list[str]:
@@ -96,15 +93,15 @@ def _phases(found: Series, chosen: Sequence[int]) -> str:
     return line
 
 
-def _legend(name: str, nbytes: int, color: bool) -> Text:
-    line = Text("  ")
+def _legend(name: str, nbytes: int, color: bool) -> Line:
+    line = Line("  ")
     line.append(*_cell(name, color))
     return line.append(f" {name:<16}{format_bytes(nbytes):>14} at the peak")
 
 
-def _bar(tile: Tile, largest: int, peak: int, width: int, color: bool) -> Text:
+def _bar(tile: Tile, largest: int, peak: int, width: int, color: bool) -> Line:
     room = max(min(int(width * BAR), width - NAME), NAME // 5)
-    line = Text(f"{format_bytes(tile.nbytes):>14} {tile.nbytes / peak:>6.1%} ")
+    line = Line(f"{format_bytes(tile.nbytes):>14} {tile.nbytes / peak:>6.1%} ")
     cell, style = _cell(tile.category, color)
     line.append(cell * max(1, round(room * tile.nbytes / largest)), style)
     return line.append(" ").append(middle(visible(tile.layer), width - line.cell_len - 1, cell_len))

@@ -33,7 +33,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
             ("a", heading(c.a)),
             ("b", heading(c.b)),
             ("peak", _moved(c.a.peak_bytes, c.b.peak_bytes)),
-            ("resident", _moved(c.a.resident_bytes, c.b.resident_bytes)),
+            ("standing", _moved(c.a.standing_bytes, c.b.standing_bytes)),
             ("moment of a", moment(c.a)),
             ("moment of b", moment(c.b)),
         ),
@@ -47,7 +47,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
             "a": _side(c.a),
             "b": _side(c.b),
             "peak_difference_bytes": c.peak_difference,
-            "resident_difference_bytes": c.resident_difference,
+            "standing_difference_bytes": c.standing_difference,
             "categories": [_data(r) for r in c.categories],
             "layers": [_data(r) for r in c.layers],
         },
@@ -93,7 +93,7 @@ def _data(r: ComparedRow) -> dict[str, Any]:
 def _sheet(c: Comparison) -> Table:
     rows: list[tuple[Any, ...]] = [
         ("total", "peak", c.a.peak_bytes, c.b.peak_bytes, c.peak_difference, "both"),
-        ("total", "resident", c.a.resident_bytes, c.b.resident_bytes, c.resident_difference, "both"),
+        ("total", "standing", c.a.standing_bytes, c.b.standing_bytes, c.standing_difference, "both"),
     ]
     for what, found in (("category", c.categories), ("layer", c.layers)):
         rows += [(what, r.name, r.a_bytes, r.b_bytes, r.difference_bytes, r.side) for r in found]

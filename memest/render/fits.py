@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from memest.planning.fit import Fit
-from memest.planning.sweep import Sweep
+from memest.planning.swept import Sweep, Sweeps
+from memest.planning.written import csv_text, json_text
+from memest.render.csv import line
 from memest.render.hardware import claim_cells, claim_data
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import torch_cells, torch_notes
+from memest.shown import visible_json
 from memest.sizes.units import format_bytes
 
 ROWS_SHOWN = 40
@@ -51,7 +54,7 @@ def _nothing(found: Fit, title: str, data: Mapping[str, Any]) -> Report:
             (found.claim.words("fits"), "nothing"),
             ("smallest", f"{at} needs {format_bytes(least.peak_bytes)}"),
             ("short by", format_bytes(least.peak_bytes - found.budget_bytes)),
-            ("peak at", f"{m.phase}, {m.layer or 'resident'} {m.op}".strip()),
+            ("peak at", f"{m.phase}, {m.layer or 'before the step'} {m.op}".strip()),
             _compared(found),
         ),
         tables=(binding,),
@@ -115,39 +118,19 @@ def _plain(found: Fit) -> dict[str, Any]:
     }
 
 
-class _Rows(Sequence[tuple[Any, ...]]):
-    """The rows of a sweep as tuples, made as they are read."""
-
-    def __init__(self, found: Sweep) -> None:
-        self._found = found
-
-    def __len__(self) -> int:
-        return self._found.points
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return (tuple(row.values()) for row in self._found.rows())
-
-    def __getitem__(self, at: Any) -> Any:
-        columns = [c[at].tolist() for c in self._found.values()]
-        return list(zip(*columns, strict=True)) if isinstance(at, slice) else tuple(columns)
-
-
 def sweep_report(found: Sweep, graph: str) -> Report:
     """The columns; a person is shown the first and last rows of a long one."""
-    kinds: tuple[tuple[str, Kind], ...] = tuple((name, _kind(name, column)) for name, column in found.items())
-    rows = _Rows(found)
-    half = ROWS_SHOWN // 2
-    left_out = max(len(rows) - ROWS_SHOWN, 0)
+    kinds: tuple[tuple[str, Kind], ...] = tuple((name, _kind(name, kind)) for name, kind in found.kinds.items())
+    half, left_out = ROWS_SHOWN // 2, max(found.points - ROWS_SHOWN, 0)
+    ends = (slice(half), slice(found.points - half, None)) if left_out else (slice(None),)
+    rows = [row for end in ends for row in zip(*(c[end].tolist() for c in found.columns.values()), strict=True)]
+    table = Table(title="Peak", columns=kinds, rows=rows, drops=("standing_bytes",))
     return Report(
         title=f"{graph}: {found.points:,} configurations",
         facts=(),
-        tables=(Table(title="Peak", columns=kinds, rows=[*rows[:half], *rows[-half:]] if left_out else rows, drops=("resident_bytes",)),),
-        data=lambda: {
-            "torch": found.torch.to_dict(),
-            "notes": list(found.notes),
-            "columns": {name: column.tolist() for name, column in found.items()},
-        },
-        sheet=stamped(Table(title="", columns=tuple((name, "text") for name in found), rows=rows), torch_cells(found.torch)),
+        tables=(table,),
+        data={},
+        sheet=table,
         notes=(
             *((f"{left_out:,} rows in the middle are left out; --format csv or json has all",) if left_out else ()),
             *torch_notes(found.torch),
@@ -155,5 +138,19 @@ def sweep_report(found: Sweep, graph: str) -> Report:
     )
 
 
-def _kind(name: str, column: Any) -> Kind:
-    return "bytes" if name.endswith("_bytes") else "count" if column.dtype.kind == "i" else "word"
+def sweep_csv(parts: Sweeps) -> Iterator[str]:
+    """The sheet of a sweep, piece by piece: every row says which torch's bytes it has."""
+    cells = torch_cells(parts.torch)
+    return csv_text(parts.kinds, parts.blocks(), (f",{line(cells)}", f",{line(cells.values())}"))
+
+
+def sweep_json(parts: Sweeps) -> Iterator[str]:
+    """The data of a sweep, piece by piece."""
+    pieces = json_text(parts.kinds, parts.blocks(), {"torch": parts.torch.to_dict(), "notes": list(parts.torch.notes)}, indent=True)
+    yield visible_json(next(pieces))
+    yield from pieces
+    yield "\n"
+
+
+def _kind(name: str, kind: type) -> Kind:
+    return "bytes" if name.endswith("_bytes") else "word" if kind is str else "count"

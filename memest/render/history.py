@@ -57,7 +57,7 @@ class _History:
         if extent:
             self._add("segment_alloc", BASE, extent, about, 0)
         for storage, spot in zip(residents, resident_places, strict=True):
-            self._allocate(storage, spot, self._why(storage, "resident", storage.layer, "resident"), 0)
+            self._allocate(storage, spot, self._why(storage, "standing", storage.layer, "standing"), 0)
         for time, (step, spot) in enumerate(zip(estimate.events, places, strict=True), 1):
             frames = self._why(step.storage, step.op or "release", step.layer, step.phase)
             if step.delta > 0:

@@ -7,7 +7,7 @@ from typing import Any
 
 from memest.estimate.estimate import Estimate
 from memest.estimate.holdings import layer_table
-from memest.planning.sweep import Sweep
+from memest.planning.swept import Sweep
 from memest.render.fits import sweep_report
 from memest.render.report import Report, Table
 from memest.render.report import shown as cell

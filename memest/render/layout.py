@@ -11,8 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
+from memest.render.lines import cell_len
 from memest.render.report import NUMBERS, Kind, Table, shown
 from memest.shown import middle
 

@@ -9,6 +9,7 @@ from memest.estimate.estimate import Estimate
 from memest.estimate.holdings import EventRow, Group, LayerTable, holdings_by_reason
 from memest.machines.versions import Torch
 from memest.render.report import Kind, Report, Table, shapes, stamped
+from memest.runtimes.table import runtime_named
 from memest.shown import visible
 from memest.sizes.units import format_bytes
 
@@ -51,7 +52,7 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
         facts=(
             ("peak", _both(estimate.peak_bytes)),
             ("moment", moment(estimate)),
-            ("resident", f"{_both(estimate.resident_bytes)} before the step begins"),
+            ("standing", f"{_both(estimate.standing_bytes)} before the step begins"),
         ),
         tables=(
             Table(
@@ -128,28 +129,26 @@ def heading(estimate: Estimate) -> str:
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
     how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
     how += "".join(f", {lever}" for lever in estimate.levers)
-    where = f"torch {estimate.torch.modelled} on {estimate.device} ({estimate.cpu.isa}, {_threads(estimate)})"
-    return visible(f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {where}")
+    return visible(f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {estimate.where}")
 
 
 def moment(estimate: Estimate) -> str:
     """When the peak is reached, in words."""
     m = estimate.moment
     if m.index < 0:
-        return "before the step: nothing is allocated on top of what is resident"
+        return "before the step: nothing is allocated on top of what stands before it"
     return visible(f"{m.phase}, layer {m.layer} ({m.op}), event {m.index:,} of {len(estimate.events):,}")
 
 
 def notes(estimate: Estimate) -> tuple[str, ...]:
     """What the numbers promise, and what they leave out."""
-    cpu = estimate.cpu
+    allocated, runtime = estimate.allocated, runtime_named(estimate.runtime)
     scratch = estimate.by_category().get("workspace", 0)
     inside = f"; {format_bytes(scratch)} of the peak is library scratch" if scratch else ""
     return (
         *estimate.notes,
-        f"exact: every byte torch's CPU allocator hands out in this step, for {estimate.torch} with {cpu.isa} and "
-        f"{_threads(estimate)}{inside}",
-        "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release",
+        f"{allocated.claim}: {allocated.reason}, for {runtime.measured(estimate.recipe.target)}{inside}",
+        estimate.process.reason,
     )
 
 
@@ -231,22 +230,17 @@ def _one_row(estimate: Estimate) -> Table:
     d, m, by = estimate.to_dict(), estimate.moment, estimate.by_category()
     inputs = ";".join(f"{name}={shapes([shape])}" for name, shape in estimate.input_shapes.items())
     cells: dict[str, Any] = {
-        **{k: d[k] for k in ("graph", "mode", "optimizer", "loss", "device", "dtype")},
+        **{k: d[k] for k in ("graph", "mode", "optimizer", "loss", "runtime", "device", "dtype")},
         "levers": ";".join(estimate.levers),
         "isa": estimate.cpu.isa,
         "threads": estimate.cpu.threads,
         **torch_cells(estimate.torch),
         "input": inputs,
         "peak_bytes": estimate.peak_bytes,
-        "resident_bytes": estimate.resident_bytes,
+        "standing_bytes": estimate.standing_bytes,
         "peak_phase": m.phase,
         "peak_layer": m.layer,
         "peak_operator": m.op,
         **{f"{c}_bytes": by.get(c, 0) for c in CATEGORIES},
     }
     return Table(title="", columns=tuple((k, "text") for k in cells), rows=(tuple(cells.values()),))
-
-
-def _threads(estimate: Estimate) -> str:
-    n = estimate.cpu.threads
-    return "1 thread" if n == 1 else f"{n} threads"

@@ -50,6 +50,7 @@ def compile_program(
     guards = {} if guards is None else guards
     with recording(guards):
         timeline = play(graph, shapes, symbolic, recipe, remember=False)
-        resident: Any = sum(s.nbytes for s in timeline.residents)
+        held = [s.nbytes for s in timeline.residents]
+        resident: Any = sum(n for n in held if isinstance(n, Dim)) + sum(n for n in held if not isinstance(n, Dim))
     table = live_sets(timeline.events, expression(resident), symbols, reduced(guards, symbols))
     return replace(table, residents=timeline.residents, values=timeline.values)

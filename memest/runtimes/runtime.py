@@ -8,7 +8,7 @@ not speak of it refuses: absence is an error, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Protocol
 
 from memest.errors import UnsupportedError
@@ -27,13 +27,16 @@ Row = Operator | Composite
 
 
 class Rows:
-    """How each operator runs on ``runtime``: by rows of its ``own``, else, for the names in ``same`` (None: all), as its family says.
-    Composites are made of operators, which are looked up one by one."""
+    """How each operator runs on ``runtime``: by a row of its ``own``, as its family says (the names in ``same``), or ``plain``: its outputs
+    and nothing else. Composites are made of operators, which are looked up one by one, unless they are plain themselves."""
 
-    def __init__(self, runtime: str, own: Mapping[str, Row] | None = None, same: Collection[str] | None = None) -> None:
+    def __init__(
+        self, runtime: str, *, own: Mapping[str, Row] | None = None, same: Container[str] = (), plain: Container[str] = ()
+    ) -> None:
         self.runtime = runtime
         self.own = dict(own or {})
         self.same = same
+        self.plain = plain
 
     def __getitem__(self, op: str) -> Row:
         """The row of an operator; UnknownNameError for a name that is none, UnsupportedError where nothing is known of it here."""
@@ -46,13 +49,27 @@ class Rows:
         return entry
 
     def how(self, op: str) -> str | None:
-        """``own`` row, the ``same`` as the family's, or None: not modelled."""
+        """``own``: a row of the runtime's own; ``same``: as its family says; ``plain``: outputs and nothing else; None: not modelled."""
         if op in self.own:
             return "own"
-        return "same" if self.same is None or op in self.same or op in COMPOSITES else None
+        if op in self.same:
+            return "same"
+        return "plain" if op in self.plain else "same" if op in COMPOSITES else None
+
+    def is_plain(self, op: str) -> bool:
+        """Whether an operator allocates its outputs and nothing else."""
+        return self.how(op) == "plain"
 
 
-AS_DESCRIBED = Rows(TORCH_CPU)
+class _Every:
+    """All names."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+EVERY: Container[str] = _Every()
+AS_DESCRIBED = Rows(TORCH_CPU, same=EVERY)
 
 
 class Runtime(Protocol):
@@ -66,6 +83,12 @@ class Runtime(Protocol):
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
         """What a step is played for on ``machine`` (None: the one at hand) by a ``version`` (None: that which the graph was ``recorded``
         with, or the runtime's choice). UsageError for a machine it does not run on, or a version that is not modelled."""
+
+    def describe(self, target: Target) -> str:
+        """Whose memory it is, for a line in a report."""
+
+    def measured(self, target: Target) -> str:
+        """What its figures were held against, for a sentence in a report."""
 
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Any, *, remember: bool = True

@@ -17,6 +17,8 @@ def shapes(value: Any) -> Any:
     """A shape, a list of shapes or a mapping of them, in plain tuples of ints; None stays None."""
     if value is None:
         return None
+    if type(value) is tuple and value and all([type(n) is int and n > 0 for n in value]):
+        return (value,)
     if isinstance(value, Mapping):
         return {name: shape(s, f"the shape of {name!r}") for name, s in value.items()}
     if is_sequence(value) and len(value) and all(is_sequence(v) or isinstance(v, str) for v in value):

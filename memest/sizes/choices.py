@@ -39,6 +39,11 @@ class Many:
         raise NotImplementedError
 
     @staticmethod
+    def each(function: Callable[..., Any], numbers: Sequence[Any]) -> Any:
+        """A function of plain numbers, row by row."""
+        raise NotImplementedError
+
+    @staticmethod
     def first_least(keys: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """The first candidate of least key, row by row."""
         raise NotImplementedError
@@ -94,6 +99,15 @@ def choose(condition: Any, yes: T, no: T) -> T:
 def ceiling(a: Any) -> int:
     """No less than the number."""
     return a.ceiling() if isinstance(a, Many) else a
+
+
+def each(function: Callable[..., T], *numbers: Any) -> T:
+    """``function(*numbers)``, which is written for plain numbers: it is called for each of their rows, once for equal ones."""
+    for n in numbers:
+        if isinstance(n, Many):
+            found: T = n.each(function, numbers)
+            return found
+    return function(*numbers)
 
 
 def best(candidates: Sequence[T], key: Callable[[T], Any]) -> T:

@@ -80,7 +80,7 @@ class Lanes(Many):
         """The number, where all lanes have the same; else the lanes are split by it."""
         first = self.column[0]
         mask = self.column == first
-        if mask.all():
+        if np.count_nonzero(mask) == len(mask):
             return first.item()
         raise Split(mask)
 
@@ -104,8 +104,8 @@ class Lanes(Many):
         return _lanes(np.maximum(self.column, column), max(self.top, top))
 
     def least(self, other: Any) -> Any:
-        column, top = _number(other)
-        return _lanes(np.minimum(self.column, column), max(self.top, top))
+        column = np.minimum(self.column, _number(other)[0])
+        return _lanes(column, _magnitude(column))
 
     def compared(self, comparison: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
         return _mask(comparison(_number(first)[0], _number(second)[0]))
@@ -129,15 +129,19 @@ class Lanes(Many):
         """Of whole numbers."""
         return self._each(int.bit_length)
 
-    def _each(self, function: Callable[..., Any], *others: Any) -> Any:
-        """A function of plain numbers, lane by lane, as Python computes it."""
-        rows = zip(*(c.tolist() for c in np.broadcast_arrays(self.column, *(_number(o)[0] for o in others))), strict=True)
+    @staticmethod
+    def each(function: Callable[..., Any], numbers: Sequence[Any]) -> Any:
+        rows = zip(*(c.tolist() for c in np.broadcast_arrays(*(_number(n)[0] for n in numbers))), strict=True)
         known: dict[tuple[Any, ...], Any] = {}
         found = [known[row] if row in known else known.setdefault(row, function(*row)) for row in rows]
         top = max(map(abs, found))
         if top >= LIMIT and not isinstance(top, float):
             raise TooLargeError
         return _lanes(np.array(found), top)
+
+    def _each(self, function: Callable[..., Any], *others: Any) -> Any:
+        """A function of it and other numbers, likewise."""
+        return Lanes.each(function, (self, *others))
 
     def __pow__(self, other: Any) -> Any:
         return NotImplemented if _operand(other) is None else self._each(pow, other)
@@ -178,9 +182,10 @@ class Lanes(Many):
 
 def decided(mask: NDArray[np.bool_]) -> bool:
     """The outcome of a comparison, where it is the same in all lanes."""
-    if mask.all():
+    true = np.count_nonzero(mask)
+    if true == len(mask):
         return True
-    if not mask.any():
+    if not true:
         return False
     raise Split(mask)
 
@@ -188,14 +193,20 @@ def decided(mask: NDArray[np.bool_]) -> bool:
 def _lanes(column: Column, top: int | float) -> Any:
     """The column, or the number where all lanes have the same."""
     first = column[0]
-    return first.item() if (column == first).all() else Lanes(column, top)
+    return first.item() if np.count_nonzero(column == first) == len(column) else Lanes(column, top)
+
+
+def _magnitude(column: Column) -> Any:
+    """The closest bound, for numbers that may be much smaller than what they were computed from."""
+    return max(abs(column.min().item()), abs(column.max().item()))
 
 
 def _mask(column: NDArray[np.bool_]) -> Any:
     """The condition, or a bool where it is the same in all lanes."""
-    if column.all():
+    true = np.count_nonzero(column)
+    if true == len(column):
         return True
-    return Mask(column) if column.any() else False
+    return Mask(column) if true else False
 
 
 def _condition(value: Any) -> Any:
@@ -270,20 +281,23 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 def _arithmetic(compute: Callable[[Any, Any], Any], top: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Lanes, Any], Any]:
     def method(self: Lanes, other: Any) -> Any:
-        given = _operand(other)
-        if given is None:
+        if type(other) is Lanes:
+            return Lanes(compute(self.column, other.column), top(self.top, other.top))
+        if not isinstance(other, PLAIN):
             return NotImplemented
-        column, bound = given
-        a, b, top_a, top_b = (column, self.column, bound, self.top) if swapped else (self.column, column, self.top, bound)
-        return Lanes(compute(a, b), top(top_a, top_b))
+        return Lanes(compute(self.column, other), top(self.top, abs(other)))
 
-    return method
+    def method_swapped(self: Lanes, other: Any) -> Any:
+        return Lanes(compute(other, self.column), top(abs(other), self.top)) if isinstance(other, PLAIN) else NotImplemented
+
+    return method_swapped if swapped else method
 
 
 def _comparison(compute: Callable[[Any, Any], Any]) -> Callable[[Lanes, Any], Any]:
     def method(self: Lanes, other: Any) -> Any:
-        given = _operand(other)
-        return NotImplemented if given is None else decided(compute(self.column, given[0]))
+        if type(other) is Lanes:
+            return decided(compute(self.column, other.column))
+        return decided(compute(self.column, other)) if isinstance(other, PLAIN) else NotImplemented
 
     return method
 
@@ -322,5 +336,4 @@ def by_lanes(function: Callable[..., Any], columns: Sequence[Column]) -> Column:
 
 
 def _given(column: Column) -> Any:
-    low, high = int(column.min()), int(column.max())
-    return low if low == high else Lanes(column, max(abs(low), abs(high)))
+    return _lanes(column, _magnitude(column))

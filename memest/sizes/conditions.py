@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import lcm, prod
 from typing import Any
 
-from memest.sizes.dims import Expr, Guard, Opaque, every_factor, linear, product, substituted, symbol
+from memest.errors import GraphError
+from memest.sizes.dims import COMPARE, Expr, Guard, Opaque, every_factor, linear, product, resolved, substituted, symbol, symbols_of
+from memest.sizes.functions import compile_sizes
+from memest.sizes.remembering import Later, Shelf
+
+MOST_OUTCOMES = 256  # of the comparisons of some sizes, by their values
+SOON = 2  # times that comparisons are evaluated before a function is made of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +33,24 @@ class Conditions:
 
     def hold(self, sizes: Mapping[str, int]) -> bool:
         """True at these sizes."""
-        return (
-            all(sizes[s] >= n for s, n in self.least.items())
-            and all(sizes[s] <= n for s, n in self.most.items())
-            and all(sizes[s] % n == 0 for s, n in self.multiple.items())
-            and all(g.holds(sizes) for g in self.others)
-        )
+        for s, n in self.least.items():
+            if sizes[s] < n:
+                return False
+        for s, n in self.most.items():
+            if sizes[s] > n:
+                return False
+        for s, n in self.multiple.items():
+            if sizes[s] % n:
+                return False
+        return not self.others or all(part.hold(sizes) for part in self._parts)
+
+    @cached_property
+    def _parts(self) -> tuple[_Part, ...]:
+        """``others`` by the sizes they speak of."""
+        found: dict[tuple[str, ...], list[Guard]] = {}
+        for guard in self.others:
+            found.setdefault(tuple(sorted(symbols_of((guard.left, guard.right)))), []).append(guard)
+        return tuple(_Part(symbols, tuple(guards)) for symbols, guards in sorted(found.items(), key=lambda part: len(part[0])))
 
     def both(self, other: Conditions) -> Conditions:
         """Where ``self`` and ``other`` hold."""
@@ -41,6 +60,12 @@ class Conditions:
             multiple={s: lcm(self.multiple.get(s, 1), other.multiple.get(s, 1)) for s in {**self.multiple, **other.multiple}},
             others=tuple(dict.fromkeys((*self.others, *other.others))),
         )
+
+    def along(self, free: str, fixed: Mapping[str, int]) -> Conditions:
+        """What they say of one size where the others are ``fixed``."""
+        done: dict[Expr, Any] = {}
+        sides = (Guard(g.op, substituted(g.left, fixed, done), substituted(g.right, fixed, done)) for g in self.guards)
+        return reduced(sides, (free,))
 
     @property
     def guards(self) -> tuple[Guard, ...]:
@@ -60,6 +85,36 @@ class Conditions:
             elif n > 1:
                 bounds.append(f"{s} >= {n}")
         return (*bounds, *(f"{s} % {n} == 0" for s, n in self.multiple.items()), *(str(g) for g in self.others))
+
+
+class _Part:
+    """Comparisons that speak of the same sizes, and how they came out before."""
+
+    __slots__ = ("_function", "_guards", "_known", "_sides", "_symbols")
+
+    def __init__(self, symbols: tuple[str, ...], guards: tuple[Guard, ...]) -> None:
+        self._symbols = symbols
+        self._guards = guards
+        self._sides = tuple([side for g in guards for side in (g.left, g.right)])
+        self._known: Shelf[bool] = Shelf(MOST_OUTCOMES)
+        self._function = Later(lambda: compile_sizes(self._sides, symbols), SOON)
+
+    def hold(self, sizes: Mapping[str, int]) -> bool:
+        """True where all come out true."""
+        try:
+            at = tuple([sizes[s] for s in self._symbols])
+        except KeyError:  # said of the comparison that needs it
+            return all(g.holds(sizes) for g in self._guards)
+        known = self._known.get(at)
+        return self._known.keep(at, self._holds(at, sizes)) if known is None else known
+
+    def _holds(self, at: tuple[int, ...], sizes: Mapping[str, int]) -> bool:
+        try:
+            compute = self._function.get()
+            values = resolved(self._sides, sizes) if compute is None else compute(*at)
+        except (GraphError, ZeroDivisionError):  # perhaps only where an earlier one is false
+            return all(g.holds(sizes) for g in self._guards)
+        return all([COMPARE[g.op](a, b) for g, a, b in zip(self._guards, values[::2], values[1::2], strict=True)])
 
 
 def reduced(guards: Iterable[Guard], symbols: Iterable[str]) -> Conditions:
@@ -84,13 +139,24 @@ class _Known:
         self.least: dict[str, int] = dict.fromkeys(symbols, 1)
         self.most: dict[str, int] = {}
         self.multiple: dict[str, int] = {}
+        self._ends: tuple[dict[Expr, int | None], dict[Expr, int | None]] = ({}, {})
+        self._written: dict[Expr, Any] = {}
+
+    def _change(self, bounds: dict[str, int], name: str, value: int) -> None:
+        """Something else is known of a symbol: what followed from it is found anew."""
+        if bounds.get(name) != value:
+            bounds[name] = value
+            self._ends[0].clear()
+            self._ends[1].clear()
+            if bounds is self.multiple:
+                self._written.clear()
 
     def round(self) -> None:
         """Bounds to the multiples that lie within them."""
         for name, m in self.multiple.items():
-            self.least[name] = -(-self.least[name] // m) * m
+            self._change(self.least, name, -(-self.least[name] // m) * m)
             if name in self.most:
-                self.most[name] = self.most[name] // m * m
+                self._change(self.most, name, self.most[name] // m * m)
 
     def learn(self, guard: Guard) -> bool:
         """True when the comparison is a bound of one symbol or what divides it, and is now known."""
@@ -108,11 +174,11 @@ class _Known:
         if op in (">", ">="):
             found = _solved(left, right + (op == ">"))
             if found is not None:
-                self.least[found[0]] = max(self.least[found[0]], found[1])
+                self._change(self.least, found[0], max(self.least[found[0]], found[1]))
         else:
             found = _solved(left, right + (op == "<="))  # left < right: what reaches right is too much
             if found is not None:
-                self.most[found[0]] = min(self.most.get(found[0], found[1] - 1), found[1] - 1)
+                self._change(self.most, found[0], min(self.most.get(found[0], found[1] - 1), found[1] - 1))
         return found is not None
 
     def _learn_equal(self, left: Expr | int, right: Expr | int) -> bool:
@@ -121,14 +187,14 @@ class _Known:
             if left.op != "symbol":
                 return False
             name = left.args[0]
-            self.least[name] = max(self.least[name], right)
-            self.most[name] = min(self.most.get(name, right), right)
+            self._change(self.least, name, max(self.least[name], right))
+            self._change(self.most, name, min(self.most.get(name, right), right))
             return True
         for whole, part in ((left, right), (right, left)):
             found = _divisor(whole, part)
             if found is not None and self.multiple.get(found[0], 1) % found[1] == 0:
                 name, of, by = found
-                self.multiple[name] = lcm(self.multiple.get(name, 1), of * by)
+                self._change(self.multiple, name, lcm(self.multiple.get(name, 1), of * by))
                 return True
         return False
 
@@ -156,6 +222,12 @@ class _Known:
     def _end(self, e: Expr | int, end: int) -> int | None:
         if isinstance(e, int):
             return e
+        known = self._ends[end]
+        if e not in known:
+            known[e] = self._found_end(e, end)
+        return known[e]
+
+    def _found_end(self, e: Expr, end: int) -> int | None:
         if e.op == "symbol":
             return self._end_of_symbol(e.args[0], end)
         if isinstance(e, Opaque):
@@ -178,7 +250,7 @@ class _Known:
         """``e`` with every symbol written as its known divisor times a symbol of its own."""
         if not isinstance(e, Expr):
             return e
-        return substituted(e, {name: product((symbol(f"{name}/{m}"), m)) for name, m in self.multiple.items()})
+        return substituted(e, {name: product((symbol(f"{name}/{m}"), m)) for name, m in self.multiple.items()}, self._written)
 
     def _end_of_symbol(self, name: str, end: int) -> int | None:
         name, _, divisor = name.partition("/")

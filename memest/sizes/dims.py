@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -202,7 +201,7 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
     if op in ("+", "-"):
-        return _from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
+        return from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
     if op == "*":
         return product((a, b))
     if op in ("//", "%") and isinstance(b, int):
@@ -239,7 +238,8 @@ def _added(a: Linear, b: Linear, factor: int) -> Linear:
     return terms, a[1] + factor * b[1]
 
 
-def _from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+def from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
+    """The sum of the terms, each so many times, and the constant."""
     result: Expr | int = 0
     for atom, coefficient in sorted(terms.items(), key=lambda term: term[1] < 0):
         size = abs(coefficient)
@@ -292,7 +292,7 @@ def _remainder(a: Expr | int, b: Expr) -> Expr | int:
     terms, constant = linear(a)
     if b not in terms:
         return Expr("%", (a, b))
-    return _combine("%", _from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
+    return _combine("%", from_linear({t: c for t, c in terms.items() if t is not b}, constant), b)
 
 
 def every_factor(e: Expr | int) -> list[Expr | int]:
@@ -313,9 +313,9 @@ def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
     rest = {atom: c for atom, c in terms.items() if c % b}
     outside, inside = divmod(constant, b)
     if op == "%":
-        remainder = _from_linear(rest, inside)
+        remainder = from_linear(rest, inside)
         return remainder % b if isinstance(remainder, int) else Expr("%", (remainder, b))
-    return _from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
+    return from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
 
 
 def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
@@ -327,7 +327,7 @@ def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:
         if coefficient == 1 and atom.op == "//" and isinstance(atom.args[1], int) and atom.args[1] > 0:
             c = atom.args[1]
             return _divided("//", _combine("+", atom.args[0], constant * c), b * c)
-    return Expr("//", (_from_linear(terms, constant), b))
+    return Expr("//", (from_linear(terms, constant), b))
 
 
 class Opaque(Expr):
@@ -388,14 +388,24 @@ _SINK: ContextVar[dict[Guard, None] | None] = ContextVar("sink", default=None)
 _sink = _SINK.get
 
 
-@contextmanager
-def recording(guards: dict[Guard, None] | None) -> Iterator[None]:
+class recording:  # noqa: N801
     """Collect the comparisons that ``Dim``s take part in (None: collect nothing meanwhile)."""
-    before = _SINK.set(guards)
-    try:
-        yield
-    finally:
-        _SINK.reset(before)
+
+    __slots__ = ("_before", "_guards")
+
+    def __init__(self, guards: dict[Guard, None] | None) -> None:
+        self._guards = guards
+
+    def __enter__(self) -> None:
+        self._before = _SINK.set(self._guards)
+
+    def __exit__(self, *exception: object) -> None:
+        _SINK.reset(self._before)
+
+
+def is_recording() -> bool:
+    """True where somebody listens."""
+    return _sink() is not None
 
 
 def record(left: Expr, value: int) -> None:
@@ -421,7 +431,7 @@ class Dim(int):
     expr: Expr
 
     def __new__(cls, value: int, expr: Expr) -> Dim:
-        self = super().__new__(cls, value)
+        self = int.__new__(cls, value)
         self.expr = expr
         return self
 
@@ -464,7 +474,13 @@ class Dim(int):
         return self // other, self % other
 
     def __bool__(self) -> bool:
-        return bool(self != 0)
+        outcome = int.__bool__(self)
+        sink = _sink()
+        if sink is not None:
+            found = ("!=" if outcome else "==", self.expr, 0)
+            if found not in sink:
+                sink[Guard(*found)] = None
+        return outcome
 
     __hash__ = int.__hash__
 
@@ -473,45 +489,52 @@ def _plain_int(value: int) -> int:
     return int.__int__(value)
 
 
-def _arithmetic(op: str, swapped: bool) -> Callable[[Any, Any], Any]:
-    compute = _BINARY[op]
+def _arithmetic(op: str, name: str, swapped: bool) -> Callable[[Any, Any], Any]:
+    compute, fallback = getattr(int, name), _BINARY[op]
 
     def method(self: Dim, other: Any) -> Any:
-        if isinstance(other, float):
+        value = compute(self, other)
+        if value is NotImplemented:
+            if not isinstance(other, float):
+                return value
             x: Any = self.pin()
-            return compute(other, x) if swapped else compute(x, other)  # type: ignore[arg-type]
-        if not isinstance(other, int):
-            return NotImplemented
-        a, b = (other, self) if swapped else (self, other)
-        value = compute(_plain_int(a), _plain_int(b))
-        expr = _combine(op, expression(a), expression(b))
-        return Dim(value, expr) if isinstance(expr, Expr) else value
+            return fallback(other, x) if swapped else fallback(x, other)  # type: ignore[arg-type]
+        by = other if type(other) is int else expression(other)
+        expr = _combine(op, by, self.expr) if swapped else _combine(op, self.expr, by)
+        if not isinstance(expr, Expr):
+            return value
+        made = _new(Dim, value)
+        made.expr = expr
+        return made
 
     return method
 
 
-def _comparison(op: str) -> Callable[[Any, Any], Any]:
-    compute = COMPARE[op]
+def _comparison(op: str, name: str) -> Callable[[Any, Any], Any]:
+    compute, fallback = getattr(int, name), COMPARE[op]
 
     def method(self: Dim, other: Any) -> Any:
-        if not isinstance(other, int):
-            return compute(_plain_int(self), other)
-        outcome = compute(_plain_int(self), _plain_int(other))
+        outcome = compute(self, other)
+        if outcome is NotImplemented:
+            return fallback(_plain_int(self), other)
         sink = _sink()
         if sink is not None:
-            right = expression(other)
-            if right != self.expr:
-                sink[Guard(op if outcome else _NEGATED[op], self.expr, right)] = None
+            left, right = self.expr, other if type(other) is int else expression(other)
+            if right is not left:
+                found = (op if outcome else _NEGATED[op], left, right)
+                if found not in sink:
+                    sink[Guard(*found)] = None
         return outcome
 
     return method
 
 
+_new = int.__new__
 for _op, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
-    setattr(Dim, f"__{_name}__", _arithmetic(_op, False))
-    setattr(Dim, f"__r{_name}__", _arithmetic(_op, True))
+    setattr(Dim, f"__{_name}__", _arithmetic(_op, f"__{_name}__", False))
+    setattr(Dim, f"__r{_name}__", _arithmetic(_op, f"__r{_name}__", True))
 for _op, _name in (("==", "eq"), ("!=", "ne"), ("<", "lt"), ("<=", "le"), (">", "gt"), (">=", "ge")):
-    setattr(Dim, f"__{_name}__", _comparison(_op))
+    setattr(Dim, f"__{_name}__", _comparison(_op, f"__{_name}__"))
 
 
 def expression(value: int | Expr) -> Expr | int:
@@ -537,9 +560,15 @@ def factors(e: Expr) -> list[Expr]:
     return [f for a in e.args if isinstance(a, Expr) for f in factors(a)]
 
 
-def substituted(e: Any, values: Mapping[str, Expr | int]) -> Any:
-    """``e`` with symbols replaced, simplified anew; nested tuples are gone through."""
-    return _substituted(e, values, {})
+def resolved(values: tuple[Any, ...], sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """``values`` (nested tuples too) as numbers; what their expressions share is computed once."""
+    found: tuple[Any, ...] = _evaluated(values, sizes, {})
+    return found
+
+
+def substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any] | None = None) -> Any:
+    """``e`` with symbols replaced, simplified anew; nested tuples are gone through. ``done`` collects what the parts became."""
+    return _substituted(e, values, {} if done is None else done)
 
 
 def _substituted(e: Any, values: Mapping[str, Expr | int], done: dict[Expr, Any]) -> Any:

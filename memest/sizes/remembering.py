@@ -82,6 +82,26 @@ class Shelf(dict[Any, T], Generic[T]):
         return first
 
 
+class Later(Generic[T]):
+    """What is worth making once it was asked for more than ``times`` times; None until then."""
+
+    __slots__ = ("_find", "_left", "_make")
+
+    def __init__(self, make: Callable[[], T], times: int) -> None:
+        self._make = make
+        self._left = times
+        self._find: T | None = None
+
+    def get(self) -> T | None:
+        """What was made, or is now."""
+        if self._find is None:
+            if self._left > 0:
+                self._left -= 1
+                return None
+            self._find = self._make()
+        return self._find
+
+
 class Memo:
     """What was found out about one object, by kind. It is no part of the object: a copy or a pickle of it is empty. ``busy`` is held by
     the thread that does long work whose result others will want."""

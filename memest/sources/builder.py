@@ -23,10 +23,8 @@ from memest.network.graph import Graph, Input, Layer, Parameter, attribute_items
 from memest.network.tensor import Shape, Spec, spec
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
+from memest.ops.shapes import Seen, Shapes
 from memest.ops.table import operator_named
-from memest.runtimes.torch.autograd import Machine
-from memest.runtimes.torch.ledger import Ledger, Value
-from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Expr, expression, parse
 
 EXAMPLE_SIZES = {"N": 2}
@@ -38,7 +36,7 @@ class Node:
 
     __slots__ = ("name", "shape", "value")
 
-    def __init__(self, name: str, value: Value) -> None:
+    def __init__(self, name: str, value: Seen) -> None:
         self.name = name
         self.value = value
         self.shape: Shape = value.spec.shape
@@ -62,15 +60,14 @@ class Builder:
         self._registers = False
         self._grad = True
         self._checkpoint: str | None = None
-        self._machine = Machine(Ledger(), True, Target(), remember=False)
-        self._caller = Caller(self._machine, False)
+        self._shapes_of = Shapes(Target(), True, remember=False)
 
     def input(self, name: str, shape: Sequence[int | str | Expr], dtype: str = "float32", layout: str = "contiguous") -> Node:
         """An input; dims are numbers, symbols (``"N"``) or expressions (``"H//2"``)."""
         self._fresh(name)
         dims = tuple(parse(d) if isinstance(d, str) else d for d in shape)
         self._inputs.append(Input(name=name, shape=dims, dtype=dtype, layout=layout))
-        return self._node(name, Value(spec(tuple(self._example(d) for d in dims), dtype, layout), self._storage(name)))
+        return self._node(name, Seen(spec(tuple(self._example(d) for d in dims), dtype, layout), object()))
 
     def parameter(
         self,
@@ -88,7 +85,7 @@ class Builder:
         self._parameters[name] = Parameter(
             name=name, shape=tuple(shape), dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout
         )
-        return self._node(name, Value(spec(tuple(shape), dtype, layout), self._storage(name)))
+        return self._node(name, Seen(spec(tuple(shape), dtype, layout), object()))
 
     def layer(
         self,
@@ -143,11 +140,11 @@ class Builder:
         written = {k: v for k, v in attribute_items({k: _written(v) for k, v in attributes.items()})}
         canonical = row.canonical({k: _concrete(v) for k, v in attributes.items()})
         flags = tuple((k, True if k == "training" and v is None else v) for k, v in canonical.items())
-        values = self._caller.run(row, [_values(t) for t in tensors], flags)
+        values = self._shapes_of.run(row, [_values(t) for t in tensors], flags)
         return self._finish(op, full, tensors, written, outputs, values)
 
     def _finish(
-        self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Value | None]
+        self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Seen | None]
     ) -> Any:
         names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
         if len(names) > len(values):
@@ -316,16 +313,12 @@ class Builder:
         if name in self._nodes:
             raise GraphError(f"the name {name!r} is taken")
 
-    def _node(self, name: str, value: Value) -> Node:
-        """A named value. Equal metadata are one object, and the books are not kept: graphs of many thousand layers stay light."""
+    def _node(self, name: str, value: Seen) -> Node:
+        """A named value. Equal metadata are one object: graphs of many thousand layers stay light."""
         key = tuple(map(expression, (*value.spec.shape, *value.spec.strides))), value.spec.dtype
         value.spec = self._specs.setdefault(key, value.spec)
-        node = self._nodes[name] = Node(name, self._machine.ledger.hold(value))
-        self._machine.ledger.events.clear()
-        return node
-
-    def _storage(self, name: str) -> Any:
-        return self._machine.ledger.resident(0, "", name)
+        self._nodes[name] = Node(name, value)
+        return self._nodes[name]
 
     def _example(self, dim: int | Expr) -> int:
         if not isinstance(dim, Expr):

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memest.estimate.formulas import shares
 from memest.estimate.formulas.domain import Domain, domain
 from memest.estimate.formulas.regime import Regime, dominant, regime
-from memest.estimate.formulas.symbolic import Translator, largest, size
-from memest.machines.cpu import Cpu
 from memest.machines.versions import Torch
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph
@@ -28,6 +26,8 @@ from memest.sizes.remembering import Restated
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from memest.estimate.formulas.symbolic import Translator
 
 
 class Subject(Protocol):
@@ -42,15 +42,13 @@ class Subject(Protocol):
     @property
     def loss(self) -> str | None: ...
     @property
-    def device(self) -> str: ...
-    @property
     def dtype(self) -> str: ...
     @property
     def levers(self) -> tuple[str, ...]: ...
     @property
-    def cpu(self) -> Cpu: ...
-    @property
     def torch(self) -> Torch: ...
+    @property
+    def where(self) -> str: ...
     @property
     def played(self) -> Graph: ...
     @property
@@ -93,6 +91,8 @@ class Form(Restated):
     @cached_property
     def symbols(self) -> tuple[Any, ...]:
         """The sizes, as sympy symbols, in the graph's order."""
+        from memest.estimate.formulas.symbolic import size
+
         return tuple(size(name) for name in self.program.symbols)
 
     @cached_property
@@ -118,8 +118,7 @@ class Form(Restated):
         e = self.estimate
         how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
         levers = "".join(f", {lever}" for lever in e.levers)
-        threads = "1 thread" if e.cpu.threads == 1 else f"{e.cpu.threads} threads"
-        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, torch {e.torch.modelled} on {e.device} ({e.cpu.isa}, {threads})")
+        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, {e.where}")
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""
@@ -127,12 +126,16 @@ class Form(Restated):
 
     @cached_property
     def _translator(self) -> Translator:
+        from memest.estimate.formulas.symbolic import Translator
+
         return Translator()
 
     @cached_property
     def peak(self) -> Any:
         """Bytes at the peak: what is there before the step, and the largest of the moments that could be the peak. What a library's kernel
         holds inside is a function ``w_i`` of its sizes, which becomes a number once they are."""
+        from memest.estimate.formulas.symbolic import largest
+
         translate, program = self._translator.expression, self.program
         terms = [*(translate(t) for t in program.terms), 1]
         moments = []
@@ -148,7 +151,7 @@ class Form(Restated):
         if there.keys() == self.estimate.sizes.keys() and all(type(n) is int for n in there.values()) and self._conditions.hold(there):
             found = self.program.at(there)
             if found is not None:
-                return found.resident_bytes + found.above_bytes
+                return found.standing_bytes + found.above_bytes
         return self.estimate.at(**sizes).peak_bytes
 
     __call__ = evaluate
@@ -171,6 +174,8 @@ class Form(Restated):
     @cached_property
     def simplified(self) -> Any:
         """``peak`` without floors and without the moments that never win in :attr:`domain`; equal to it there."""
+        from memest.estimate.formulas.symbolic import largest
+
         place, program = self.domain, self.program
         terms = [*(place.polynomial(t) for t in program.terms), place.polynomial(1)]
         moments = []

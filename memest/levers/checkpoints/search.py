@@ -7,11 +7,13 @@ dynamic program over the cuts gives the segments with the fewest operations run 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from memest.levers.checkpoints.modules import blocks_of
 from memest.levers.checkpoints.survey import Survey
@@ -21,16 +23,20 @@ MOST_LABELS = 24  # partial plans kept at a cut
 
 Cut = tuple[int, int]
 Segments = tuple[Cut, ...]
+Chain = tuple[Any, Cut] | None  # the last segment behind the chain of those before it
 
 
 class Label(NamedTuple):
-    """A plan of the layers so far: operations run again, bytes kept, the set kept, the highest point, its segments."""
+    """A plan of the layers so far: operations run again, bytes kept, the set kept, the highest point, its last segment and those before."""
 
     cost: int
     kept: int
     mask: int
     peak: int
-    segments: Segments
+    last: Chain
+
+
+_ORDER = attrgetter("cost", "kept", "peak")
 
 
 @dataclass(frozen=True)
@@ -53,30 +59,37 @@ class Model:
     def cheapest(self, limit: int) -> Segments | None:
         """The segments with the fewest operations run again whose modelled peak stays within ``limit`` bytes (above the resident ones);
         None when there are none."""
-        labels: list[list[Label]] = [[] for _ in self.cuts]
-        labels[0] = [Label(0, 0, 0, 0, ())]
-        for i in range(len(self.cuts) - 1):
-            for label in labels[i]:
+        labels: list[_Labels] = [_Labels() for _ in self.cuts]
+        labels[0].add(0, 0, 0, 0, None)
+        for i, here in enumerate(labels[:-1]):
+            for label in here.thinned():
                 self._extend(labels, i, label, limit)
-            for j in range(i + 1, len(self.cuts)):
-                labels[j] = _undominated(labels[j])
-        best = min(labels[-1], key=lambda label: (label.cost, label.peak), default=None)
-        return None if best is None else best.segments
+            for there in labels[i + 1 :]:
+                there.thinned()
+        best = min(labels[-1].thinned(), key=lambda label: (label.cost, label.peak), default=None)
+        return None if best is None else _segments(best.last)
 
-    def _extend(self, labels: list[list[Label]], i: int, label: Label, limit: int) -> None:
-        survey, crossing = self.survey, self.survey.crossing[self.cuts[i]]
-        before = label.kept + survey.nbytes(crossing & ~label.mask)
+    def _extend(self, labels: list[_Labels], i: int, label: Label, limit: int) -> None:
+        cost, kept, mask, highest, last = label
+        weights, start, others = self._weights, self.cuts[i], ~mask
+        before = kept + weights[self.survey.crossing[start] & others]
         saved, forward, backward = self.plain[i]
-        new = label.kept + survey.nbytes(saved & ~label.mask)
-        peak = max(label.peak, before + forward, new + backward)
+        new = kept + weights[saved & others]
+        peak = max(highest, before + forward, new + backward)
         if peak <= limit:
-            labels[i + 1].append(Label(label.cost, new, label.mask | saved, peak, label.segments))
+            labels[i + 1].add(cost, new, mask | saved, peak, last)
         for j, piece in self.pieces[i]:
-            new = label.kept + survey.nbytes(piece.arguments & ~label.mask)
-            peak = max(label.peak, before + piece.forward, new + piece.backward)
-            if peak <= limit:
-                cut = (self.cuts[i], self.cuts[j])
-                labels[j].append(Label(label.cost + piece.cost, new, label.mask | piece.arguments, peak, (*label.segments, cut)))
+            forward, backward = before + piece.forward, kept + piece.backward
+            if forward > limit or backward > limit:
+                continue
+            more = weights[piece.arguments & others]
+            if backward + more <= limit:
+                peak = max(highest, forward, backward + more)
+                labels[j].add(cost + piece.cost, kept + more, mask | piece.arguments, peak, (last, (start, self.cuts[j])))
+
+    @cached_property
+    def _weights(self) -> _Weights:
+        return _Weights(self.survey)
 
     @cached_property
     def plain(self) -> tuple[tuple[int, int, int], ...]:
@@ -111,6 +124,18 @@ class Model:
                 run.add(layer)
             done = end
             yield j, Piece(arguments, run.cost, run.highest, max(run.fall, survey.arriving[end - 1] + run.again))
+
+
+class _Weights(dict[int, int]):
+    """Bytes of sets of storages, each added up once: limits differ, and ask for the same sets."""
+
+    def __init__(self, survey: Survey) -> None:
+        super().__init__()
+        self._survey = survey
+
+    def __missing__(self, mask: int) -> int:
+        self[mask] = found = self._survey.nbytes(mask)
+        return found
 
 
 class _Run:
@@ -151,10 +176,44 @@ def cuts_of(survey: Survey) -> tuple[int, ...]:
     return tuple(cuts)
 
 
+def _segments(chain: Chain) -> Segments:
+    found: list[Cut] = []
+    while chain is not None:
+        chain, segment = chain
+        found.append(segment)
+    return tuple(reversed(found))
+
+
+class _Labels:
+    """Partial plans at a cut."""
+
+    def __init__(self) -> None:
+        self._front: list[Label] = []
+        self._costs: list[int] = []
+        self._new: list[Label] = []
+
+    def add(self, cost: int, kept: int, mask: int, peak: int, last: Chain) -> None:
+        """One more, unless one that was there when they were thinned is as good."""
+        at = bisect_right(self._costs, cost)
+        if at:
+            other = self._front[at - 1]
+            if other.kept < kept or (other.kept == kept and (other.cost < cost or other.peak <= peak)):
+                return
+        self._new.append(Label(cost, kept, mask, peak, last))
+
+    def thinned(self) -> list[Label]:
+        """Those that no other beats in cost and in bytes kept, thinned evenly when there are many; the cheapest first."""
+        if self._new:
+            self._front = _undominated(self._front + self._new)
+            self._costs = [label.cost for label in self._front]
+            self._new = []
+        return self._front
+
+
 def _undominated(labels: list[Label]) -> list[Label]:
     """Labels that no other beats in cost and in bytes kept, thinned evenly when there are many."""
     found: list[Label] = []
-    for label in sorted(labels, key=lambda one: (one.cost, one.kept, one.peak)):
+    for label in sorted(labels, key=_ORDER):
         if not found or label.kept < found[-1].kept:
             found.append(label)
     if len(found) <= MOST_LABELS:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from memest.levers.checkpoints.flops import flops
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.graph import Graph
@@ -120,7 +119,8 @@ class _Counter(Machine):
         self._saves_last = False
         outputs = super().call(row, arguments, attributes, grad)
         made = [v.shape for v in outputs if v is not None and v.base is None]
-        self.operations += flops(row.name, inputs, made, dict(attributes))
+        assert row.facts.flops is not None, "a machine calls rows, no composites"
+        self.operations += row.facts.flops(inputs, made, dict(attributes))
         if self._saves_last:
             self.until_saved = self.operations
         return outputs

@@ -10,6 +10,7 @@ from math import prod
 
 from memest.libraries.onednn.problem import Convolution
 from memest.libraries.onednn.scratchpad import ALIGNMENT
+from memest.sizes.choices import at_most, choose
 
 BLOCK = 8
 """Floats in an AVX2 register, and channels in a block of every layout here."""
@@ -40,7 +41,7 @@ def blocked_weights_tag(problem: Convolution, *, input_innermost: bool = False) 
 
 def exceeds_int(*counts: int) -> bool:
     """Whether one of the element counts does not fit the kernels' 32-bit ints."""
-    return max(counts) > INT_MAX
+    return any(count > INT_MAX for count in counts)
 
 
 def is_too_large(problem: Convolution) -> bool:
@@ -54,7 +55,7 @@ def is_too_large(problem: Convolution) -> bool:
 
 def entry_bytes(floats: int, alignment: int = ALIGNMENT) -> int:
     """Bytes one entry adds to a scratchpad: its own, and room to align it; an empty entry adds nothing."""
-    return floats * FLOAT_BYTES + alignment if floats else 0
+    return choose(at_most(1, floats), floats * FLOAT_BYTES + alignment, 0)
 
 
 def balance_reduction(threads: int, job_size: int, jobs: int, reduction: int, buffer_size: int) -> tuple[int, int, int]:

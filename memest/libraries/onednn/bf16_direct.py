@@ -18,6 +18,7 @@ from memest.libraries.onednn.problem import Convolution, Plan, layout, plain_tag
 from memest.libraries.onednn.scratchpad import barriers_bytes, scratchpad_size
 from memest.libraries.onednn.single import product, quotient, total
 from memest.machines.cpu import Cpu
+from memest.sizes.choices import at_most, below, choose, greatest
 
 NAME = "jit_bf16:avx512_core_bf16"
 BF16_BYTES = 2
@@ -297,14 +298,14 @@ def _balance(g: Geometry, way: _Way, input_blocks: int, output_blocks: int, thre
     weights_bytes = way.oc * way.ic * prod(g.kernel) * FLOAT_BYTES
     compensation = quotient(product(0.5, destination_bytes + source_bytes), weights_bytes)
     ratio = quotient(output_blocks, input_blocks)
-    source_weight = max(quotient(1, ratio), 1.0) * (4 if compensation < 1 else 1)
+    source_weight = max(quotient(1, ratio), 1.0) * choose(below(compensation, 1), 4, 1)
 
     def cost(batch_threads: int, oc_threads: int, ic_threads: int) -> float:
         images, outputs, inputs = blocks(work, batch_threads), blocks(output_blocks, oc_threads), blocks(input_blocks, ic_threads)
         source = product(source_weight, images, inputs, g.batch, way.ic_block, input_depth, input_rows, way.source_width)
         for divisor in (work, *g.stride):
             source = quotient(source, divisor)
-        weights = product(max(compensation, 1.0), outputs, inputs, g.kernel[1], g.kernel[2], g.kernel[0], way.ic_block, BLOCK)
+        weights = product(greatest(compensation, 1.0), outputs, inputs, g.kernel[1], g.kernel[2], g.kernel[0], way.ic_block, BLOCK)
         destination = product(max(ratio, 1.0), images, outputs, g.batch, BLOCK, output_depth, output_rows, way.destination_width)
         return total(source, quotient(destination, work), weights)
 
@@ -314,8 +315,8 @@ def _balance(g: Geometry, way: _Way, input_blocks: int, output_blocks: int, thre
         for oc_threads in range(1, min(share, output_blocks) + 1):
             split = (batch_threads, oc_threads, min(share // oc_threads, input_blocks))
             candidate = cost(*split)
-            if candidate <= least:
-                best, least = split, candidate
+            better = at_most(candidate, least)
+            best, least = choose(better, split, best), choose(better, candidate, least)
     batch_threads, oc_threads, ic_threads = best
     if per_group // 2 < batch_threads < per_group:
         batch_threads = min(work, per_group)

@@ -27,6 +27,7 @@ from memest.libraries.onednn.rough import End, wanted
 from memest.libraries.onednn.rounding import round_up
 from memest.libraries.onednn.single import quotient, single
 from memest.machines.cpu import Cpu, Isa
+from memest.sizes.choices import at_most, below, ceiling, choose, each, greatest, least
 from memest.sizes.remembering import remembered
 
 AMX_ROWS = 16
@@ -117,7 +118,7 @@ def plan_strided(problem: Convolution, cpu: Cpu, isa: Isa, *, for_deconvolution:
     blocks = _choose_blocks(shape, target)
     if blocks is None:
         return None
-    weights_tag = _weights_tag(problem, blocks.tile.ic, paired=machine.sums_apart)
+    weights_tag = _weights_tag(problem, int(blocks.tile.ic), paired=machine.sums_apart)
     return channels_last_plan(problem, f"brgconv_strided:{machine.name}", weights_tag, _scratchpad_bytes(shape, blocks, target))
 
 
@@ -211,22 +212,26 @@ def _choose_blocks(shape: Shape, target: _Target) -> _Blocks | None:
         return _Blocks(_Tile(ic=64, id=1, ih=14, iw=28), kd=1, kh=2)
     pointwise = shape.is_pointwise
     widths = _width_candidates(shape.iw, shape.sw)
-    best, best_efficiency = None, 0.0
+    best, best_efficiency = (0, 0, 0, 0, 0, 0), 0.0
     for vectors in range(min(-(-shape.ic // target.simd), 4), 0, -1):
         ic_block = vectors * target.simd
         if not _worth_trying(shape, target, ic_block, pointwise):
             continue
         id_block, ih_block = _image_blocks(shape, target, ic_block)
         widest = _widest_block(shape, target, ic_block)
-        tilings = [_tiling(shape, target, _Tile(ic_block, id_block, ih_block, width), pointwise) for width in widths if width <= widest]
+        tiles = [_Tile(ic_block, id_block, ih_block, width) for width in widths if width <= ceiling(widest)]
+        tilings = [(_tiling(shape, target, tile, pointwise), at_most(tile.iw, widest)) for tile in tiles]
         for kd_block in _kernel_blocks(shape.kd, shape.sd):
             for kh_block in _kernel_blocks(shape.kh, shape.sh):
-                for tiling in tilings:
+                for tiling, allowed in tilings:
                     efficiency = _efficiency(shape, target, tiling, kd_block, kh_block)
-                    if efficiency > best_efficiency and (efficiency >= MIN_EFFICIENCY or target.machine.sums_apart):
-                        best_efficiency = efficiency
-                        best = _Blocks(tiling.tile, kd_block, kh_block)
-    return best
+                    better = below(best_efficiency, efficiency) & allowed
+                    if not target.machine.sums_apart:
+                        better = better & at_most(MIN_EFFICIENCY, efficiency)
+                    if better is not False:
+                        best_efficiency = choose(better, efficiency, best_efficiency)
+                        best = choose(better, (*tiling.tile, kd_block, kh_block), best)
+    return _Blocks(_Tile(*best[:4]), *best[4:]) if best_efficiency > 0 else None
 
 
 def _is_mask_head(shape: Shape) -> bool:
@@ -271,19 +276,18 @@ def _image_blocks(shape: Shape, target: _Target, ic_block: int) -> tuple[int, in
     padded_depth, padded_height, padded_width = _padded_output(shape)
     row_bytes = target.itemsize * 2 * shape.oc * padded_width + target.result_itemsize * shape.iw * ic_block
     other_bytes = ic_block * (target.itemsize * shape.kernel_volume * shape.oc + FLOAT_BYTES * 2 * AMX_ROWS)
-    available = min(-(-target.l2 // 2), max(0, target.l2 - other_bytes))
-    id_block, ih_block = 1, shape.ih
-    if padded_depth * padded_height * row_bytes > available:
-        id_block = max(1, min(shape.id, available // (padded_height * row_bytes)))
-        if id_block == 1:
-            ih_block = max(1, min(shape.ih, available // row_bytes))
+    available = least(-(-target.l2 // 2), greatest(0, target.l2 - other_bytes))
+    planes = greatest(1, least(shape.id, available // (padded_height * row_bytes)))
+    rows = greatest(1, least(shape.ih, available // row_bytes))
+    whole = at_most(padded_depth * padded_height * row_bytes, available)
+    id_block, ih_block = choose(whole, 1, planes), choose(whole | below(1, planes), shape.ih, rows)
     channels = (shape.groups if shape.ic > 32 else 1) * shape.ic
     images = -(-target.threads // (shape.batch * -(-channels // ic_block)))
     thread_depth = -(-shape.id // images)
     thread_height = -(-shape.ih // (images * -(-shape.id // thread_depth)))
     return (
-        _align_block(min(id_block, thread_depth), shape.id, shape.sd),
-        _align_block(min(ih_block, thread_height), shape.ih, shape.sh),
+        each(_align_block, least(id_block, thread_depth), shape.id, shape.sd),
+        each(_align_block, least(ih_block, thread_height), shape.ih, shape.sh),
     )
 
 
@@ -301,7 +305,7 @@ def _widest_block(shape: Shape, target: _Target, ic_block: int) -> int:
     rounded_width = round_up(shape.iw, shape.sw)
     work = shape.batch * shape.groups * -(-shape.ic // ic_block) * shape.id * shape.ih * shape.iw
     share = quotient(work, single(single(0.9) * target.threads))
-    widest = min(shape.iw, max(1, min(rounded_width, ceil(share))))
+    widest = least(shape.iw, greatest(1, least(rounded_width, ceil(share))))
     return round_up(widest, shape.sw) if _has_uneven_width(shape) else widest
 
 
@@ -370,7 +374,7 @@ def _tiling(shape: Shape, target: _Target, tile: _Tile, pointwise: bool) -> _Til
         loops = _loops(shape, target, work, tile, rows)
     cost, repeats = [float(MEMORY_COST)] * 3, [1.0] * 3
     for loop in loops:
-        if loop.times > 1:
+        if ceiling(loop.times) > 1:  # where it is 1, neither changes
             cost[loop.tensor] = _access_cost(target, cost[loop.tensor], loop)
             if loop.repeats:
                 repeats[loop.tensor] = single(repeats[loop.tensor] * loop.times)
@@ -401,24 +405,24 @@ def _split_work(shape: Shape, target: _Target, tile: _Tile, width: int) -> _Work
     per_channel_block = 1 if target.channels_innermost else image
     per_width = shape.groups * nb_ic if target.channels_innermost else 1
     per_height = nb_iw * per_width
-    ic_blocks = min(nb_ic, -(-job // per_channel_block))
-    width_blocks = min(nb_iw, -(-job // per_width))
-    height_blocks = min(nb_ih, -(-job // per_height))
-    depth_blocks = min(nb_id, -(-job // (nb_ih * per_height)))
+    ic_blocks = least(nb_ic, -(-job // per_channel_block))
+    width_blocks = least(nb_iw, -(-job // per_width))
+    height_blocks = least(nb_ih, -(-job // per_height))
+    depth_blocks = least(nb_id, -(-job // (nb_ih * per_height)))
     return _Work(
         nb_ic,
         nb_iw,
         total,
         job,
         ic_blocks,
-        -(-min(shape.ic, ic_blocks * tile.ic) // target.packed),
+        -(-least(shape.ic, ic_blocks * tile.ic) // target.packed),
         width_blocks,
-        min(width, width_blocks * tile.iw),
+        least(width, width_blocks * tile.iw),
         height_blocks,
-        min(shape.ih, height_blocks * tile.ih),
+        least(shape.ih, height_blocks * tile.ih),
         depth_blocks,
-        min(shape.id, depth_blocks * tile.id),
-        min(shape.batch, -(-job // (image * shape.groups * nb_ic))),
+        least(shape.id, depth_blocks * tile.id),
+        least(shape.batch, -(-job // (image * shape.groups * nb_ic))),
     )
 
 
@@ -438,20 +442,26 @@ def _kernel_gain(rows: int, width: int) -> float:
 
 def _balance(shape: Shape, target: _Target, work: _Work, tile: _Tile, width: int) -> float:
     """How evenly the threads are loaded; counted block by block when there are few."""
-    if work.job >= target.threads:
+    if below(work.job, target.threads) is False:
         return quotient(work.total, round_up(work.total, target.threads))
-    loads = [_thread_load(shape, target, work, tile, width, thread) for thread in range(target.threads)]
-    return quotient(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
+
+    def counted(total: int, job: int, *loops: int) -> float:
+        if job >= target.threads:
+            return quotient(total, round_up(total, target.threads))
+        loads = [_thread_load(shape.ic, target, total, loops, tile, width, thread) for thread in range(target.threads)]
+        return quotient(sum(loads), max(loads) * target.threads) if max(loads) else 1.0
+
+    return each(counted, work.total, work.job, shape.batch, shape.id, shape.ih, work.nb_iw, shape.groups, work.nb_ic)
 
 
-def _thread_load(shape: Shape, target: _Target, work: _Work, tile: _Tile, width: int, thread: int) -> int:
+def _thread_load(ic: int, target: _Target, total: int, loops: tuple[int, ...], tile: _Tile, width: int, thread: int) -> int:
     """Input elements of one thread's blocks, walked as oneDNN's estimate does.
 
     The estimate counts depth and height in elements where the rest counts blocks, and takes two steps per block,
     the first one always with the channels innermost; both shape its result.
     """
-    start, end = _share(work.total, target.threads, thread)
-    sizes = {"n": shape.batch, "d": shape.id, "h": shape.ih, "w": work.nb_iw, "g": shape.groups, "c": work.nb_ic}
+    start, end = _share(total, target.threads, thread)
+    sizes = dict(zip("ndhwgc", loops, strict=True))
     first = "ndhwgc"
     second = first if target.channels_innermost else "ngcdhw"
     position = {}
@@ -460,7 +470,7 @@ def _thread_load(shape: Shape, target: _Target, work: _Work, tile: _Tile, width:
         rest, position[axis] = divmod(rest, sizes[axis])
     load = 0
     for _ in range(start, end):
-        load += min(shape.ic - position["c"] * tile.ic, tile.ic) * min(width - position["w"] * tile.iw, tile.iw)
+        load += min(ic - position["c"] * tile.ic, tile.ic) * min(width - position["w"] * tile.iw, tile.iw)
         for order in (first, second):
             for axis in reversed(order):
                 position[axis] = (position[axis] + 1) % sizes[axis]
@@ -495,12 +505,10 @@ def _efficiency(shape: Shape, target: _Target, tiling: _Tiling, kd_block: int, k
 
 def _access_cost(target: _Target, first: float, loop: _Loop) -> float:
     """Average cost of an access when the first one costs ``first`` and the others hit the cache the loop's data fits in."""
-    if loop.tensor == SOURCE and target.itemsize * loop.source < target.l1:
-        level = L1_COST
-    elif target.itemsize * (loop.source + loop.weights) + target.result_bytes * loop.destination < target.l2:
-        level = L2_COST
-    else:
-        level = MEMORY_COST
+    touched = target.itemsize * (loop.source + loop.weights) + target.result_bytes * loop.destination
+    level = choose(below(touched, target.l2), L2_COST, MEMORY_COST)
+    if loop.tensor == SOURCE:
+        level = choose(below(target.itemsize * loop.source, target.l1), L1_COST, level)
     return quotient(single(first + level * (loop.times - 1)), loop.times)
 
 
@@ -514,7 +522,7 @@ def _loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, rows: int) -
     vectors = all_vectors if target.channels_innermost else tile.ic // target.simd * packed
     weights = shape.kernel_volume * vectors * oc
     strip = work.width_thread * vectors
-    block_width = min(shape.ow, (rows - 1) * min(shape.kw, shape.sw) + shape.kw)
+    block_width = least(shape.ow, (rows - 1) * min(shape.kw, shape.sw) + shape.kw)
     if target.channels_innermost:
         over_channels = _Loop(SOURCE, work.ic_blocks_thread, source_block, tile.iw * tile.ic, block_weights)
     else:
@@ -571,5 +579,5 @@ def _pointwise_loops(shape: Shape, target: _Target, work: _Work, tile: _Tile, ro
 
 def _output_span(shape: Shape, positions: int, packed: int) -> int:
     """Elements of the output gradient that ``positions`` kernel applications along the width read."""
-    span = min(shape.ow, (positions - 1) * min(shape.kw, shape.sw) + shape.kw)
+    span = least(shape.ow, (positions - 1) * min(shape.kw, shape.sw) + shape.kw)
     return round_up(span * shape.oc, packed) if shape.sw == 1 else span * round_up(shape.oc, packed)

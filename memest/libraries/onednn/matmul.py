@@ -12,7 +12,7 @@ Sources: oneDNN v3.12 src/cpu/x64/matmul/brgemm_matmul_utils.cpp (``init_brgemm_
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from memest.libraries.onednn.releases import NEWEST, Release
@@ -21,6 +21,9 @@ from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import quotient, single, total
 from memest.machines.cpu import Cpu
 from memest.network.dtypes import ITEMSIZE
+from memest.sizes.choices import each
+from memest.sizes.dims import contains_dim
+from memest.sizes.remembering import remembered
 
 FLOAT_BYTES = 4
 LINE_BYTES = 64
@@ -31,6 +34,8 @@ MANY_ROWS = 1024
 K_GRANULE = 16
 MOST_COPIED_N_CHUNKS = 16
 ROUNDING_MARGIN = 1e-5
+REMEMBERED = 8_192
+EXACT = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,11 @@ class Product:
     batch: int = 1
     dtype: str = "float32"
     release: Release = NEWEST
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """What the search depends on beside how matrices lie: m, n, k and the batch."""
+        return self.m, self.n, self.k, self.batch
 
     @property
     def itemsize(self) -> int:
@@ -80,19 +90,31 @@ def brgemm_matmul(problem: Product, cpu: Cpu) -> tuple[str, int]:
     """
     if problem.n == 1 and not problem.is_bf16:
         return "brg_matmul:avx2", _matrix_vector_scratchpad(problem, cpu.threads)
+    if contains_dim(problem.sizes):
+        scratchpad = _searched_scratchpad(problem, cpu.threads)
+    else:
+        scratchpad = each(lambda m, n, k, batch: _scratchpad(replace(problem, m=m, n=n, k=k, batch=batch), cpu.threads), *problem.sizes)
+    return "brg_matmul:avx512_core_bf16" if problem.is_bf16 else "brg_matmul:avx512_core", scratchpad
+
+
+@remembered(REMEMBERED, always=True)
+def _scratchpad(problem: Product, threads: int) -> int:
+    return _searched_scratchpad(problem, threads)
+
+
+def _searched_scratchpad(problem: Product, threads: int) -> int:
     copy_a = _copies_a(problem)
-    blocking = _blocking(problem, copy_a, cpu.threads)
-    threads, itemsize = cpu.threads, problem.itemsize
+    blocking = _blocking(problem, copy_a, threads)
+    itemsize = problem.itemsize
     copied_a = blocking.m_block * _copied_row(blocking.k_block, itemsize) * itemsize if copy_a else 0
     partial_sums = (blocking.k_threads - (not problem.is_bf16)) * problem.m * FLOAT_BYTES if problem.reduced else 0
-    scratchpad = scratchpad_size(
+    return scratchpad_size(
         threads * BATCH_BYTES_PER_THREAD,
         threads * copied_a,
         threads * _copied_b_bytes(problem, blocking, threads),
         threads * _sums_bytes(problem, blocking),
         partial_sums,
     )
-    return "brg_matmul:avx512_core_bf16" if problem.is_bf16 else "brg_matmul:avx512_core", scratchpad
 
 
 def is_brgemm_matmul(problem: Product) -> bool:
@@ -218,6 +240,8 @@ def _best_m_block(
     others = threads // k_threads
     over_k = _distance_to_even(problem.k, k_threads * k_block)
     idle = quotient(threads - others * k_threads, threads) if others * k_threads != threads else 0.0
+    if _is_plain(problem):
+        return _first_of_table(problem, n_block, m_blocks, chunk_sizes, others, even_only, limit, idle, over_k)
     best, best_block, best_chunk = limit, 0, 1
     rows = [(block, div_up(problem.m, block), _wasted_rows(problem.m, block)) for block in m_blocks]
     for chunk, columns, wasted_columns in _column_chunks(problem.n, n_block, chunk_sizes):
@@ -232,6 +256,42 @@ def _best_m_block(
             if imbalance < best:
                 best, best_block, best_chunk = imbalance, block, chunk
     return (best, best_block, best_chunk) if best_block else (inf, 0, 1)
+
+
+def _is_plain(problem: Product) -> bool:
+    """Whether sizes are plain ints, of which numpy counts what the search counts, and rounds it once."""
+    return all([type(n) is int for n in problem.sizes]) and problem.m * problem.n * problem.batch < EXACT
+
+
+def _first_of_table(
+    problem: Product,
+    n_block: int,
+    m_blocks: range,
+    chunk_sizes: range,
+    others: int,
+    even_only: bool,
+    limit: float,
+    idle: float,
+    over_k: float,
+) -> tuple[float, int, int]:
+    """The same for plain numbers: all candidates at once, in the order in which they are tried."""
+    import numpy as np
+
+    chunks = list(_column_chunks(problem.n, n_block, chunk_sizes))
+    blocks = np.array(m_blocks, dtype=np.int64)
+    rows = -(-problem.m // blocks)
+    wasted = (rows * blocks % problem.m).astype(np.float32) / np.float32(problem.m)
+    work = rows * np.array([[columns] for _, columns, _ in chunks], dtype=np.int64) * problem.batch
+    rest = work % others
+    apart = np.where(work < others, others - rest, np.minimum(others - rest, rest))
+    uneven = apart.astype(np.float32) / np.float32(others)
+    wasted_columns = np.array([[w] for _, _, w in chunks], dtype=np.float32)
+    imbalance = ((((uneven + wasted) + wasted_columns) + np.float32(idle)) + np.float32(over_k)) / np.float32(5)
+    if even_only:
+        imbalance[(work < 3 * others) & (rest != 0)] = inf
+    chunk, block = divmod(int(imbalance.argmin()), len(blocks))
+    least = float(imbalance[chunk, block])
+    return (least, int(blocks[block]), chunks[chunk][0]) if least < limit else (inf, 0, 1)
 
 
 def _column_chunks(n: int, n_block: int, chunk_sizes: range) -> Iterator[tuple[int, int, float]]:

@@ -61,11 +61,12 @@ def _is_inner_product(problem: Convolution, cpu: Cpu) -> bool:
     return (
         cpu.isa == "avx512"
         and problem.groups == 1
-        and problem.batch > 1
-        and max(problem.output_size) == 1
-        and max(*problem.padding, *problem.padding_end) == 0
-        and max(*problem.stride, *problem.dilation) == 1
         and prod(problem.kernel) > SMALL_KERNEL
+        and max(problem.padding) == 0
+        and max(*problem.stride, *problem.dilation) == 1
+        and problem.batch > 1
+        and max(problem.padding_end) <= 0
+        and max(problem.output_size) == 1
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from memest.libraries.onednn.problem import Convolution, Layout, Plan, layout
 from memest.machines.cpu import Cpu
-from memest.sizes.dims import Dim, Opaque, contains_dim, expression, plain, record
+from memest.sizes.dims import Dim, Opaque, contains_dim, expression, is_recording, plain, record
 
 Planner = Callable[[Convolution, Cpu], Plan]
 REMEMBERED = 256  # plans of one convolution kept for sizes that come again
@@ -51,7 +51,8 @@ def plan_of(planner: Planner, problem: Convolution, cpu: Cpu) -> Plan:
     asked = (problem.kernel, problem.stride, problem.dilation, problem.groups, problem.bias, problem.channels_last)
     constants = (*asked, problem.dtype, problem.release)
     label = f"{problem.prop}{constants}"
-    record(Opaque(f"same_{planner.__name__}_{label}_{_form(plan)}", Same(plan, at), arguments), 1)
+    if is_recording():
+        record(Opaque(f"same_{planner.__name__}_{label}_{_form(plan)}", Same(plan, at), arguments), 1)
     scratch = Dim(plan.scratchpad_bytes, Opaque(f"scratchpad_{planner.__name__}_{label}", lambda *s: at(*s).scratchpad_bytes, arguments))
     return Plan(
         implementation=plan.implementation,

@@ -8,11 +8,8 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import (
-    cat,
-    contiguous,
-    reduced_shape,
-)
+from memest.ops.aten.copies import cat, contiguous
+from memest.ops.aten.reductions import reduced_shape
 from memest.ops.operator import integer, integers, optional
 from memest.ops.tape import Tape, Tensor
 

@@ -10,8 +10,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import clone, contiguous, elementwise, empty_like, refuse_dtypes, scalar, sum_to, wants
+from memest.ops.aten.copies import clone, contiguous
+from memest.ops.aten.iterator import elementwise, empty_like, refuse_dtypes, scalar, wants
+from memest.ops.aten.reductions import sum_to
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import (
+    ALONG_DIM_CALLS,
+    ALONG_DIM_FACTS,
+    BY_METHOD,
+    KEEPS_INPUT,
+    KEEPS_RESULT,
+    LOWER,
+    NEVER,
+    POINTWISE_CALLS,
+    POINTWISE_FACTS,
+    Facts,
+    Overwriting,
+)
 from memest.ops.operator import REQUIRED, Attribute, Backward, Example, Operator, choice, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -87,6 +102,7 @@ def _gelu_backward(k: Tape, saved: Saved, grads: Grads, *, approximate: str) -> 
 
 
 _FORWARDS = {"input": _keep_input, "result": _keep_result, "input or result": _keep_input_or_result}
+_IN_PLACE = {"input": KEEPS_INPUT, "result": KEEPS_RESULT, "input or result": KEEPS_RESULT}
 
 
 def _pointwise(
@@ -94,13 +110,16 @@ def _pointwise(
     keeps: str,
     derivative: str,
     *,
-    inplace: bool = True,
+    overwrites: Overwriting | None = None,
     attributes: tuple[Attribute, ...] = (),
     example: Mapping[str, Any] | None = None,
     torch: str = "",
     backward: Backward = _grad_first,
 ) -> Operator:
-    """A row of an activation that is one elementwise kernel each way; ``keeps`` says what of it autograd saves."""
+    """A row of an activation that is one elementwise kernel each way; ``keeps`` says what of it autograd saves, in place the
+    result where it may be either, and ``overwrites`` where torch.nn has no flag for that."""
+    overwrites = overwrites or _IN_PLACE[keeps]
+    inplace = overwrites is not NEVER
     return Operator(
         name=name,
         torch=torch or f"torch.nn.functional.{name}",
@@ -110,6 +129,7 @@ def _pointwise(
         saves=tuple(keeps.split(" or ")),
         backward=backward,
         examples=_examples(example or {}, inplace),
+        facts=POINTWISE_FACTS.but(overwrites=overwrites),
         source=f"derivatives.yaml: {derivative}; aten/src/ATen/native/Activation.cpp",
     )
 
@@ -126,7 +146,7 @@ _POINTWISE = (
         "gelu",
         "input",
         "gelu",
-        inplace=False,
+        overwrites=NEVER,
         attributes=(Attribute(name="approximate", default="none", check=choice("none", "tanh")),),
         backward=_gelu_backward,
     ),
@@ -134,9 +154,9 @@ _POINTWISE = (
     _pointwise("mish", "input", "mish"),
     _pointwise("hardswish", "input", "hardswish"),
     _pointwise("hardsigmoid", "input", "hardsigmoid"),
-    _pointwise("sigmoid", "result", "sigmoid", torch="torch.sigmoid"),
-    _pointwise("tanh", "result", "tanh", torch="torch.tanh"),
-    _pointwise("softplus", "input", "softplus", inplace=False, attributes=_numbers(beta=1.0, threshold=20.0)),
+    _pointwise("sigmoid", "result", "sigmoid", torch="torch.sigmoid", overwrites=BY_METHOD),
+    _pointwise("tanh", "result", "tanh", torch="torch.tanh", overwrites=BY_METHOD),
+    _pointwise("softplus", "input", "softplus", overwrites=NEVER, attributes=_numbers(beta=1.0, threshold=20.0)),
     _pointwise(
         "threshold",
         "input",
@@ -145,8 +165,8 @@ _POINTWISE = (
         example={"threshold": 0.1, "value": 0.2},
         backward=_kept_first,
     ),
-    _pointwise("hardshrink", "input", "hardshrink", inplace=False, attributes=_numbers(lambd=0.5)),
-    _pointwise("softshrink", "input", "softshrink", inplace=False, attributes=_numbers(lambd=0.5)),
+    _pointwise("hardshrink", "input", "hardshrink", overwrites=NEVER, attributes=_numbers(lambd=0.5)),
+    _pointwise("softshrink", "input", "softshrink", overwrites=NEVER, attributes=_numbers(lambd=0.5)),
 )
 
 
@@ -284,6 +304,7 @@ def _softmax_row(name: str) -> Operator:
             Example(shapes=((2, 3, 4, 5),), attributes={"dim": 1}, layout="channels_last"),
             Example(shapes=((2, 3, 4, 5),), attributes={"dim": -1}),
         ),
+        facts=ALONG_DIM_FACTS,
         source=f"derivatives.yaml: _{name}; aten/src/ATen/native/SoftMax.cpp",
     )
 
@@ -319,6 +340,7 @@ ROWS = (
         saves=("input", "buffer"),
         backward=_logsigmoid_backward,
         examples=_examples({}, False),
+        facts=POINTWISE_FACTS,
         source="derivatives.yaml: log_sigmoid_forward; aten/src/ATen/native/Activation.cpp",
     ),
     Operator(
@@ -334,6 +356,7 @@ ROWS = (
             Example(shapes=((2, 3, 4, 5), (1,)), attributes={}, layout="channels_last"),
             Example(shapes=((6,), (1,)), attributes={}, frozen=(0,)),
         ),
+        facts=POINTWISE_FACTS.but(autocast=LOWER),
         source="derivatives.yaml: _prelu_kernel; aten/src/ATen/native/Activation.cpp (prelu reshapes the weight first)",
     ),
     Operator(
@@ -345,6 +368,7 @@ ROWS = (
         saves=("noise", "input", "result"),
         backward=_rrelu_backward,
         examples=(*_examples({"training": True}, True), *_examples({"training": False}, True)),
+        facts=POINTWISE_FACTS.but(overwrites=KEEPS_RESULT),
         source="derivatives.yaml: rrelu_with_noise; aten/src/ATen/native/Activation.cpp",
     ),
     Operator(
@@ -359,6 +383,7 @@ ROWS = (
             Example(shapes=((2, 6),), attributes={}),
             Example(shapes=((2, 4, 3, 5),), attributes={"dim": 1}, layout="channels_last"),
         ),
+        facts=ALONG_DIM_FACTS,
         source="derivatives.yaml: glu; aten/src/ATen/native/GatedLinearUnit.cpp",
     ),
     _softmax_row("softmax"),
@@ -366,7 +391,9 @@ ROWS = (
 )
 
 
-def _composite(name: str, compose: Any, attributes: tuple[Attribute, ...] = (), example: Mapping[str, Any] | None = None) -> Composite:
+def _composite(
+    name: str, compose: Any, facts: Facts, attributes: tuple[Attribute, ...] = (), example: Mapping[str, Any] | None = None
+) -> Composite:
     return Composite(
         name=name,
         torch=f"torch.nn.functional.{name}",
@@ -374,12 +401,13 @@ def _composite(name: str, compose: Any, attributes: tuple[Attribute, ...] = (), 
         attributes=attributes,
         compose=compose,
         examples=_examples(example or {}, False),
+        facts=facts,
         source=f"torch/nn/functional.py ({name})",
     )
 
 
 COMPOSITE_ROWS = (
-    _composite("softsign", _softsign),
-    _composite("tanhshrink", _tanhshrink),
-    _composite("softmin", _softmin, (Attribute(name="dim", default=REQUIRED, check=integer),), {"dim": 1}),
+    _composite("softsign", _softsign, POINTWISE_CALLS),
+    _composite("tanhshrink", _tanhshrink, POINTWISE_CALLS),
+    _composite("softmin", _softmin, ALONG_DIM_CALLS, (Attribute(name="dim", default=REQUIRED, check=integer),), {"dim": 1}),
 )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import broadcast_shape, elementwise, original, result_dtype, where, with_number
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import broadcast_shape, elementwise, result_dtype, where, with_number
+from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -169,6 +171,7 @@ def _mask_row(
         saves=(),
         backward=None,
         examples=examples,
+        facts=POINTWISE_FACTS,
         source="aten/src/ATen/native/BinaryOps.cpp, UnaryOps.cpp (not differentiable)",
     )
 
@@ -194,6 +197,7 @@ def _limit_row(name: str, forward: Any, backward: Any, limits: dict[str, Any], r
         saves=("input",),
         backward=backward,
         examples=tuple(Example(shapes=((3, 4),), attributes=a) for a in calls),
+        facts=POINTWISE_IN_PLACE,
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/TensorCompare.cpp",
     )
 
@@ -208,6 +212,7 @@ def _extremum_row(name: str) -> Operator:
         saves=("input", "other"),
         backward=_extremum_backward,
         examples=(Example(shapes=((3, 4), (3, 4)), attributes={}), Example(shapes=((3, 4), (1, 4)), attributes={})),
+        facts=POINTWISE_FACTS,
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/BinaryOps.cpp",
     )
 
@@ -225,7 +230,8 @@ ROWS = (
     _extremum_row("maximum"),
     Operator(
         name="where",
-        torch="validation.adapters.where",
+        torch="torch.where",
+        oracle="where",
         roles=("condition", "input?", "other?"),
         attributes=(
             Attribute(name="input_value", default=None, check=optional(number)),
@@ -239,6 +245,7 @@ ROWS = (
             Example(shapes=((3, 4), (3, 4), None), attributes={"other_value": 0.0}, dtypes=("bool",)),
             Example(shapes=((3, 4), None, (3, 4)), attributes={"input_value": 1}, dtypes=("bool", "float32", "float32")),
         ),
+        facts=POINTWISE_FACTS,
         source="derivatives.yaml: where.self; aten/src/ATen/native/TensorCompare.cpp",
     ),
     Operator(
@@ -253,6 +260,7 @@ ROWS = (
             Example(shapes=((3, 4), (3, 4)), attributes={"value": 0.0}, dtypes=("float32", "bool")),
             Example(shapes=((3, 4), (4,)), attributes={"value": 0, "inplace": True}, dtypes=("float32", "bool")),
         ),
+        facts=POINTWISE_IN_PLACE,
         source="derivatives.yaml: masked_fill.Scalar; aten/src/ATen/native/TensorAdvancedIndexing.cpp",
     ),
 )

@@ -9,20 +9,21 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
-from memest.ops.aten.kernels import (
-    cat,
-    contiguous,
-    copy_into,
-    empty_like,
-    incoming,
-    preserved_strides,
-    reduced_shape,
-    scalar,
-    suggests_channels_last,
-    sum_into,
-)
+from memest.ops.aten.copies import cat, contiguous, copy_into, suggests_channels_last
+from memest.ops.aten.iterator import empty_like, incoming, preserved_strides, scalar
+from memest.ops.aten.reductions import reduced_shape, sum_into
 from memest.ops.aten.views import dim_or_dims, reshaped, stacked, wrapped
 from memest.ops.composite import Caller
+from memest.ops.facts import (
+    ALONG_DIM_CALLS,
+    ALONG_DIM_FACTS,
+    EVERYWHERE_CALLS,
+    EVERYWHERE_FACTS,
+    POINTWISE_CALLS,
+    POINTWISE_FACTS,
+    PROMOTE,
+    along,
+)
 from memest.ops.operator import REQUIRED, Attribute, Example, choice, flag, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, composite, row
@@ -273,7 +274,9 @@ ROWS = (
         (FORMAT,),
         (*_calls({}, {"memory_format": "channels_last"}), *_calls({"memory_format": "contiguous_format"}, layout="channels_last")),
         f"{DERIVED}/TensorFactories.cpp",
-        torch="validation.adapters.clone",
+        facts=POINTWISE_FACTS,
+        torch="torch.clone",
+        oracle="clone",
     ),
     row(
         "_to_copy",
@@ -282,7 +285,9 @@ ROWS = (
         (DTYPE, FORMAT),
         (*_calls({"dtype": "bfloat16"}), *_calls({"dtype": "float64"}, {"memory_format": "contiguous_format"}, layout="channels_last")),
         f"{DERIVED}/TensorConversions.cpp",
-        torch="validation.adapters.to_copy",
+        facts=POINTWISE_FACTS,
+        torch="torch.ops.aten._to_copy",
+        oracle="to_copy",
     ),
     row(
         "cat",
@@ -296,6 +301,7 @@ ROWS = (
             Example(shapes=([(2, 3, 4), (2, 5, 4)],), attributes={"dim": 1}, dtypes=("bfloat16", "float32")),
         ),
         f"{DERIVED}/TensorShape.cpp (cat_out_cpu)",
+        facts=ALONG_DIM_FACTS.but(autocast=PROMOTE),
         roles=("tensors*",),
     ),
     row(
@@ -305,6 +311,7 @@ ROWS = (
         (Attribute(name="dim", default=0, check=integer),),
         (Example(shapes=([BCHW, BCHW],), attributes={"dim": 1}), Example(shapes=([(3,), (3,)],), attributes={"dim": -1})),
         f"{DERIVED}/TensorShape.cpp (stack)",
+        facts=EVERYWHERE_FACTS.but(autocast=PROMOTE),
         roles=("tensors*",),
     ),
     row(
@@ -314,6 +321,7 @@ ROWS = (
         (Attribute(name="repeats", default=REQUIRED, check=integers),),
         (*_calls({"repeats": (1, 2, 1, 1)}, {"repeats": (3, 1, 1, 2, 1)}), *_calls({"repeats": (1, 1, 2, 2)}, layout="channels_last")),
         f"{DERIVED}/TensorShape.cpp (repeat)",
+        facts=EVERYWHERE_FACTS,
         torch="torch.Tensor.repeat",
     ),
     row(
@@ -326,6 +334,7 @@ ROWS = (
             *_calls({"shifts": 3}, layout="channels_last"),
         ),
         f"{DERIVED}/TensorTransformations.cpp (roll_cpu)",
+        facts=POINTWISE_FACTS.but(reach=along("dims")),
     ),
     row(
         "flip",
@@ -334,6 +343,7 @@ ROWS = (
         (Attribute(name="dims", default=REQUIRED, check=integers),),
         (*_calls({"dims": (2, 3)}), *_calls({"dims": (-1,)}, layout="channels_last")),
         f"{DERIVED}/TensorTransformations.cpp (flip)",
+        facts=POINTWISE_FACTS.but(reach=along("dims")),
     ),
 )
 COMPOSITE_ROWS = (
@@ -343,7 +353,9 @@ COMPOSITE_ROWS = (
         (Attribute(name="memory_format", default="contiguous_format", check=choice(*FORMATS[1:])),),
         (*_calls({"memory_format": "channels_last"}), *_calls({}, layout="channels_last")),
         f"{NATIVE}/TensorProperties.cpp (contiguous)",
-        torch="validation.adapters.contiguous",
+        facts=POINTWISE_CALLS,
+        torch="torch.Tensor.contiguous",
+        oracle="contiguous",
     ),
     composite(
         "to",
@@ -357,8 +369,10 @@ COMPOSITE_ROWS = (
             Example(shapes=(BCHW, (2, 3)), attributes={}, dtypes=("float32", "float64")),
         ),
         f"{NATIVE}/TensorConversions.cpp (to, type_as)",
+        facts=POINTWISE_CALLS,
         roles=("input", "other?"),
-        torch="validation.adapters.to",
+        torch="torch.Tensor.to",
+        oracle="to",
     ),
     composite(
         "tile",
@@ -366,6 +380,7 @@ COMPOSITE_ROWS = (
         (Attribute(name="dims", default=REQUIRED, check=integers),),
         _calls({"dims": (2, 1)}, {"dims": (2, 1, 1, 1, 1)}),
         f"{NATIVE}/TensorShape.cpp (tile)",
+        facts=EVERYWHERE_CALLS,
     ),
     composite(
         "repeat_interleave",
@@ -373,6 +388,7 @@ COMPOSITE_ROWS = (
         (Attribute(name="repeats", default=REQUIRED, check=integer), Attribute(name="dim", default=None, check=optional(integer))),
         (*_calls({"repeats": 2, "dim": 1}, {"repeats": 3}), *_calls({"repeats": 2, "dim": -1}, layout="channels_last")),
         f"{NATIVE}/Repeat.cpp (repeat_interleave)",
+        facts=ALONG_DIM_CALLS,
     ),
     composite(
         "meshgrid",
@@ -380,8 +396,10 @@ COMPOSITE_ROWS = (
         (Attribute(name="indexing", default="ij", check=choice("ij", "xy")),),
         (Example(shapes=([(3,), (4,)],), attributes={}), Example(shapes=([(3,), (4,), (2,)],), attributes={"indexing": "xy"})),
         f"{NATIVE}/TensorShape.cpp (meshgrid)",
+        facts=EVERYWHERE_CALLS,
         roles=("tensors*",),
-        torch="validation.adapters.meshgrid",
+        torch="torch.meshgrid",
+        oracle="meshgrid",
     ),
     composite(
         "broadcast_to",
@@ -389,5 +407,6 @@ COMPOSITE_ROWS = (
         (Attribute(name="size", default=REQUIRED, check=integers),),
         (Example(shapes=((2, 1),), attributes={"size": (3, 2, 4)}),),
         f"{NATIVE}/TensorShape.cpp (broadcast_to)",
+        facts=EVERYWHERE_CALLS,
     ),
 )

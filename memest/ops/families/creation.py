@@ -8,7 +8,8 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import preserved_strides
+from memest.ops.aten.iterator import preserved_strides
+from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Facts
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -80,6 +81,7 @@ def _row(
     attributes: tuple[Attribute, ...],
     examples: tuple[Example, ...],
     source: str = "TensorFactories.cpp",
+    facts: Facts = EVERYWHERE_FACTS,
 ) -> Operator:
     return Operator(
         name=name,
@@ -90,6 +92,7 @@ def _row(
         saves=(),
         backward=None,
         examples=examples,
+        facts=facts,
         source=f"aten/src/ATen/native/{source}",
     )
 
@@ -153,8 +156,8 @@ ROWS = (
         ),
         _calls({"high": 5, "shape": (3, 4)}),
     ),
-    *(_row(name, _like, ("input",), (DTYPE,), _of_input({}, {"dtype": "float64"})) for name in LIKE),
-    _row("full_like", _full_like, ("input",), (FILL, DTYPE), _of_input({"fill_value": 1.0})),
+    *(_row(name, _like, ("input",), (DTYPE,), _of_input({}, {"dtype": "float64"}), facts=POINTWISE_FACTS) for name in LIKE),
+    _row("full_like", _full_like, ("input",), (FILL, DTYPE), _of_input({"fill_value": 1.0}), facts=POINTWISE_FACTS),
     *(_row(name, _new, ("input",), (SIZE, DTYPE), _of_input({"size": (3, 2)}, {"size": (4,), "dtype": "float64"})) for name in NEW),
     _row("new_full", _new_full, ("input",), (SIZE, FILL, DTYPE), _of_input({"size": (3, 2), "fill_value": 1.0})),
 )

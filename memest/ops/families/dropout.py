@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import elementwise, empty_like, with_number, with_number_
+from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
+from memest.ops.facts import KEEPS_MASK, POINTWISE_FACTS
 from memest.ops.operator import Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -106,6 +107,7 @@ def _row(name: str, forward: Any, shape: tuple[int, ...], derivative: str = "mul
         saves=("mask",),
         backward=_backward,
         examples=(*(example(layout) for layout in layouts), example(inplace=True), example(p=1.0), example(training=False)),
+        facts=POINTWISE_FACTS.but(overwrites=KEEPS_MASK),
         source=f"derivatives.yaml: {derivative}; aten/src/ATen/native/Dropout.cpp (_dropout_impl)",
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from memest.errors import GraphError, ShapeError, UnsupportedError
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import REQUIRED, Attribute, Example, integers, text
 
 ELLIPSIS = "."
@@ -143,16 +144,19 @@ ROWS = ()
 COMPOSITE_ROWS = (
     Composite(
         name="_einsum_pair",
-        torch="validation.adapters.einsum_pair",
+        torch="torch.einsum",
+        oracle="einsum_pair",
         roles=("left", "right"),
         attributes=tuple(Attribute(name=name, default=(), check=integers) for name in ("left_dims", "right_dims", "shared_dims")),
         compose=_pair,
         examples=(Example(shapes=((2, 3, 4), (2, 1, 4)), attributes={"shared_dims": (2,)}),),
+        facts=EVERYWHERE_CALLS,
         source="aten/src/ATen/native/Linear.cpp (sumproduct_pair)",
     ),
     Composite(
         name="einsum",
-        torch="validation.adapters.einsum",
+        torch="torch.einsum",
+        oracle="einsum",
         roles=("operands*",),
         attributes=(Attribute(name="equation", default=REQUIRED, check=text),),
         compose=_einsum,
@@ -162,6 +166,7 @@ COMPOSITE_ROWS = (
             Example(shapes=([(2, 3, 4), (4, 5)],), attributes={"equation": "...i,ij"}),
             Example(shapes=([(3, 4)],), attributes={"equation": "ij->j"}),
         ),
+        facts=EVERYWHERE_CALLS,
         source="aten/src/ATen/native/Linear.cpp (einsum, sumproduct_pair)",
     ),
 )

@@ -11,14 +11,14 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING
-from memest.ops.aten.kernels import (
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import (
     Number,
     broadcast_shape,
     elementwise,
     elementwise_,
     empty_like,
     incoming,
-    original,
     result_dtype,
     scalar,
     wants,
@@ -26,6 +26,7 @@ from memest.ops.aten.kernels import (
     with_number,
 )
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import BY_METHOD, POINTWISE_CALLS, POINTWISE_FACTS, POINTWISE_IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Example, choice, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import NATIVE, row
@@ -245,7 +246,7 @@ SCALED = Example(shapes=((4, 5), (5,)), attributes={"alpha": 0.5})
 BINARY = f"{NATIVE}/BinaryOps.cpp"
 
 
-_row = partial(row, roles=("input", "other?"), attributes=(VALUE, INPLACE), examples=PLAIN)
+_row = partial(row, roles=("input", "other?"), attributes=(VALUE, INPLACE), examples=PLAIN, facts=POINTWISE_IN_PLACE)
 
 
 ROWS = (
@@ -272,6 +273,7 @@ ROWS = (
         attributes=(VALUE, ALPHA),
         examples=(SAME, SCALED, Example(shapes=((4, 5), None), attributes={"value": 1})),
         source=f"derivatives.yaml: rsub.Tensor; {BINARY}",
+        facts=POINTWISE_FACTS,
     ),
     _row("mul", _mul, _mul_backward, source=f"derivatives.yaml: mul.Tensor, mul_tensor_backward; {BINARY}", saves=("input", "other")),
     _row(
@@ -307,8 +309,10 @@ ROWS = (
             Example(shapes=((2, 3, 4, 5),), attributes={"value": 0.5}, layout="channels_last"),
         ),
         f"derivatives.yaml: pow.Scalar; {NATIVE}/Pow.cpp",
+        facts=POINTWISE_FACTS,
         saves=("input", "result"),
-        torch="validation.adapters.rpow",
+        torch="torch.Tensor.__rpow__",
+        oracle="rpow",
     ),
     _row(
         "floor_divide",
@@ -331,11 +335,13 @@ ROWS = (
 COMPOSITE_ROWS = (
     Composite(
         name="rdiv",
-        torch="validation.adapters.rdiv",
+        torch="torch.Tensor.__rdiv__",
+        oracle="rdiv",
         roles=("input",),
         attributes=(Attribute(name="value", default=REQUIRED, check=number),),
         compose=_rdiv,
         examples=(Example(shapes=((4, 5),), attributes={"value": 1}), Example(shapes=((4, 5),), attributes={"value": 2.0})),
+        facts=POINTWISE_CALLS,
         source="torch/_tensor.py (__rdiv__: self.reciprocal() * other)",
     ),
     Composite(
@@ -345,6 +351,7 @@ COMPOSITE_ROWS = (
         attributes=(INPLACE,),
         compose=_square,
         examples=(Example(shapes=((4, 5),), attributes={}), Example(shapes=((4, 5),), attributes={"inplace": True})),
+        facts=POINTWISE_CALLS.but(overwrites=BY_METHOD),
         source="aten/src/ATen/native/UnaryOps.cpp (square: pow(2))",
     ),
 )

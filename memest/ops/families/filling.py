@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import broadcast_shape, empty_like, incoming
+from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming
+from memest.ops.facts import POINTWISE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
 from memest.ops.tape import Tape, Tensor
 
@@ -56,6 +57,7 @@ def _row(name: str, attributes: tuple[tuple[str, Any], ...]) -> Operator:
         saves=(),
         backward=_zeros,
         examples=(Example(shapes=((3, 4),), attributes=given, frozen=(0,)), Example(shapes=((2, 3, 4, 5),), attributes=given, frozen=(0,))),
+        facts=POINTWISE_FACTS,
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/Fill.cpp, Distributions.cpp",
     )
 
@@ -71,6 +73,7 @@ ROWS = (
         saves=(),
         backward=_copy_backward,
         examples=(Example(shapes=((3, 4), (3, 4)), attributes={}, frozen=(0,)), Example(shapes=((3, 4), (4,)), attributes={}, frozen=(0,))),
+        facts=POINTWISE_FACTS,
         source="derivatives.yaml: copy_; torch/csrc/autograd/functions/tensor.cpp (CopyBackwards)",
     ),
 )

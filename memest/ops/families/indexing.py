@@ -10,8 +10,10 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import broadcast_shape, contiguous, empty_like, incoming, iterator_strides, scatter_into
+from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming, iterator_strides
 from memest.ops.aten.views import expanded, index_entries, slice_bounds, wrapped
+from memest.ops.facts import ALONG_DIM_FACTS, EVERYWHERE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -153,7 +155,8 @@ LONG = ("float32", "int64")
 ROWS = (
     Operator(
         name="index_select",
-        torch="validation.adapters.index_select",
+        torch="torch.index_select",
+        oracle="index_select",
         roles=("input", "index"),
         attributes=(DIM,),
         forward=_index_select,
@@ -163,11 +166,13 @@ ROWS = (
             Example(shapes=(BCHW, (6,)), attributes={"dim": 1}, dtypes=LONG),
             Example(shapes=(BCHW, (6,)), attributes={"dim": -1}, dtypes=LONG),
         ),
+        facts=ALONG_DIM_FACTS,
         source=f"derivatives.yaml: index_select; {INDEXING}",
     ),
     Operator(
         name="index",
-        torch="validation.adapters.index",
+        torch="torch.Tensor.__getitem__",
+        oracle="index",
         roles=("input", "indices*"),
         attributes=(Attribute(name="dims", default=REQUIRED, check=integers),),
         forward=_index,
@@ -179,11 +184,13 @@ ROWS = (
             Example(shapes=(BCHW, [(6,), (2, 1)]), attributes={"dims": (0, 2)}, dtypes=(*LONG, "int64")),
             Example(shapes=(BCHW, [(6,)] * 4), attributes={"dims": (0, 1, 2, 3)}, dtypes=(*LONG, "int64", "int64", "int64")),
         ),
+        facts=EVERYWHERE_FACTS,
         source=f"derivatives.yaml: index.Tensor; {INDEXING}",
     ),
     Operator(
         name="setitem",
-        torch="validation.adapters.setitem",
+        torch="torch.Tensor.__setitem__",
+        oracle="setitem",
         roles=("input", "other?"),
         attributes=(
             Attribute(name="index", default=REQUIRED, check=index_entries),
@@ -197,6 +204,7 @@ ROWS = (
             Example(shapes=(BCHW, (2, 1, 4, 5)), attributes={"index": ((None, None, 1), (1, 2, 1))}, frozen=(0,)),
             Example(shapes=(BCHW, None), attributes={"index": (0,), "value": 0.0}, frozen=(0,)),
         ),
+        facts=EVERYWHERE_FACTS,
         source="derivatives.yaml: copy_, fill_; torch/csrc/autograd/functions/tensor.cpp (CopySlices)",
     ),
 )

@@ -6,10 +6,13 @@ from math import prod
 from typing import Any
 
 from memest.errors import GraphError, ShapeError
-from memest.ops.aten.kernels import GRAIN_SIZE, contiguous, empty_like, scatter_into, sum_into
+from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.iterator import empty_like
+from memest.ops.aten.reductions import GRAIN_SIZE, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
 from memest.ops.aten.views import wrapped
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import ALONG_DIM_FACTS, EVERYWHERE_CALLS, EVERYWHERE_FACTS, FALLS_THROUGH, FLOAT32, Dispatched, Policy, called
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, number, optional
 from memest.ops.roles import in_order, note_given
 from memest.ops.tape import Tape, Tensor
@@ -201,7 +204,8 @@ def _nll_row(name: str, forward: Any, backward: Any, shape: tuple[int, ...], sou
     indices = (*shape[:1], *shape[2:])
     return Operator(
         name=name,
-        torch=f"validation.adapters.{name}",
+        torch=f"torch._C._nn.{name.removesuffix('_forward')}",
+        oracle=name,
         roles=("input", "target", "weight?"),
         attributes=(REDUCTION, _IGNORE_INDEX),
         forward=forward,
@@ -211,6 +215,7 @@ def _nll_row(name: str, forward: Any, backward: Any, shape: tuple[int, ...], sou
             Example(shapes=(shape, indices, None), attributes={}, dtypes=_INDICES),
             Example(shapes=(shape, indices, shape[1:2]), attributes={"reduction": "none"}, dtypes=_INDICES, frozen=(2,)),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=called(name.removesuffix("_forward"), FLOAT32)),
         source=source,
     )
 
@@ -226,18 +231,21 @@ ROWS = (
     ),
     Operator(
         name="masked_select",
-        torch="validation.adapters.masked_select",
+        torch="torch.masked_select",
+        oracle="masked_select",
         roles=("input", "mask"),
         attributes=(Attribute(name="count", default=None, check=optional(integer)),),
         forward=_masked_select,
         saves=("mask", "input"),
         backward=_masked_select_backward,
         examples=(Example(shapes=((3, 4, 2), (3, 4, 2)), attributes={"count": 0}, dtypes=("float32", "bool")),),
+        facts=EVERYWHERE_FACTS,
         source="derivatives.yaml: masked_select; aten/src/ATen/native/TensorAdvancedIndexing.cpp",
     ),
     Operator(
         name="gather",
-        torch="validation.adapters.gather",
+        torch="torch.gather",
+        oracle="gather",
         roles=("input", "index"),
         attributes=(Attribute(name="dim", default=REQUIRED, check=integer),),
         forward=_gather,
@@ -247,12 +255,15 @@ ROWS = (
             Example(shapes=((5,), (24,)), attributes={"dim": 0}, dtypes=_INDICES),
             Example(shapes=((3, 5, 4), (3, 2, 4)), attributes={"dim": 1}, dtypes=_INDICES),
         ),
+        facts=ALONG_DIM_FACTS,
         source="derivatives.yaml: gather; aten/src/ATen/native/TensorAdvancedIndexing.cpp",
     ),
 )
 
 
-def _class_indices_composite(name: str, compose: Any, attributes: tuple[Attribute, ...], *more: Example) -> Composite:
+def _class_indices_composite(
+    name: str, compose: Any, autocast: Policy | Dispatched, attributes: tuple[Attribute, ...], *more: Example
+) -> Composite:
     def example(*shape: int, weight: bool = False, **options: Any) -> Example:
         shapes = (shape, (*shape[:1], *shape[2:]), shape[1:2] if weight else None)
         return Example(shapes=shapes, attributes=options, dtypes=_INDICES, frozen=(2,))
@@ -270,6 +281,7 @@ def _class_indices_composite(name: str, compose: Any, attributes: tuple[Attribut
             example(2, 5, 3, reduction="none"),
             *more,
         ),
+        facts=EVERYWHERE_CALLS.but(autocast=autocast),
         source="aten/src/ATen/native/LossNLL.cpp",
     )
 
@@ -277,10 +289,11 @@ def _class_indices_composite(name: str, compose: Any, attributes: tuple[Attribut
 _SMOOTHED = {"label_smoothing": 0.1}
 
 COMPOSITE_ROWS = (
-    _class_indices_composite("nll_loss", _nll_loss, (REDUCTION, _IGNORE_INDEX)),
+    _class_indices_composite("nll_loss", _nll_loss, called("nll_loss_nd", FALLS_THROUGH), (REDUCTION, _IGNORE_INDEX)),
     _class_indices_composite(
         "cross_entropy",
         _cross_entropy,
+        called("cross_entropy_loss", FLOAT32),
         (REDUCTION, _IGNORE_INDEX, Attribute(name="label_smoothing", default=0.0, check=number)),
         Example(shapes=((3, 5, 4, 2), (3, 4, 2), None), attributes=_SMOOTHED, dtypes=_INDICES),
         Example(shapes=((3, 5, 4, 2), (3, 4, 2), (5,)), attributes=_SMOOTHED, dtypes=_INDICES, frozen=(2,)),

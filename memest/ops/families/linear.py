@@ -13,9 +13,11 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, is_contiguous
 from memest.network.tensor import broadcast as broadcast_sizes
-from memest.ops.aten.kernels import batched_product, broadcast_shape, elementwise, mm, transpose, with_number
+from memest.ops.aten.gemm import batched_product, mm, transpose
+from memest.ops.aten.iterator import broadcast_shape, elementwise, with_number
 from memest.ops.aten.products import is_onednn_product, onednn_product
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, product_of
 from memest.ops.operator import Attribute, Example, Operator, number
 from memest.ops.tape import Tape, Tensor
 
@@ -307,6 +309,7 @@ ROWS = (
             Example(shapes=((200, 50), (50, 60)), attributes={}, dtypes=("bfloat16",) * 2),
             Example(shapes=((40, 50), (50, 60)), attributes={}, dtypes=("float16",) * 2),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=LOWER, flops=product_of(0)),
         source=f"derivatives.yaml: mm; {KERNELS}",
     ),
     Operator(
@@ -323,6 +326,7 @@ ROWS = (
             Example(shapes=((1, 6), (4, 5), (5, 6)), attributes={}, frozen=(1,)),
             Example(shapes=((60,), (40, 50), (50, 60)), attributes={}, dtypes=("bfloat16",) * 3),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=LOWER, flops=product_of(1)),
         source=f"derivatives.yaml: addmm; {KERNELS}",
     ),
     Operator(
@@ -338,6 +342,7 @@ ROWS = (
             Example(shapes=((3, 10, 12), (3, 12, 14)), attributes={}, layout="transposed"),
             Example(shapes=((3, 20, 30), (3, 30, 14)), attributes={}, dtypes=("bfloat16",) * 2),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=LOWER, flops=product_of(0)),
         source=f"derivatives.yaml: bmm; {KERNELS}",
     ),
     Operator(
@@ -352,6 +357,7 @@ ROWS = (
             Example(shapes=((3, 4, 6), (3, 4, 5), (3, 5, 6)), attributes={}),
             Example(shapes=((3, 1, 6), (3, 4, 5), (3, 5, 6)), attributes={"beta": 0.5, "alpha": 2.0}),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=LOWER, flops=product_of(1)),
         source=f"derivatives.yaml: baddbmm; {KERNELS}",
     ),
     Operator(
@@ -366,6 +372,7 @@ ROWS = (
             Example(shapes=((4, 5), (5,)), attributes={}),
             Example(shapes=((200, 50), (50,)), attributes={}, dtypes=("bfloat16",) * 2),
         ),
+        facts=EVERYWHERE_FACTS.but(flops=product_of(0)),
         source="derivatives.yaml: mv; aten/src/ATen/native/Blas.cpp",
     ),
     Operator(
@@ -377,6 +384,7 @@ ROWS = (
         saves=("input", "tensor"),
         backward=_dot_backward,
         examples=(Example(shapes=((5,), (5,)), attributes={}),),
+        facts=EVERYWHERE_FACTS.but(flops=product_of(0)),
         source="derivatives.yaml: dot; aten/src/ATen/native/Blas.cpp",
     ),
 )
@@ -397,6 +405,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((3, 4, 5), (5,)), attributes={}),
             Example(shapes=((5,), (3, 5, 6)), attributes={}),
         ),
+        facts=EVERYWHERE_CALLS.but(autocast=LOWER),
         source="aten/src/ATen/native/LinearAlgebra.cpp (_matmul_impl)",
     ),
     Composite(
@@ -414,6 +423,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((5,), (6, 5), (6,)), attributes={}),
             Example(shapes=((200, 50), (60, 50), (60,)), attributes={}, dtypes=("bfloat16",) * 3),
         ),
+        facts=EVERYWHERE_CALLS.but(autocast=LOWER),
         source="aten/src/ATen/native/Linear.cpp",
     ),
 )

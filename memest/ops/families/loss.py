@@ -10,9 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.aten.kernels import clone, contiguous, elementwise, empty_like, mean_into, scatter_into, sum_into, with_number, with_number_
+from memest.ops.aten.copies import clone, contiguous, scatter_into
+from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
+from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FLOAT32, POINTWISE_FACTS
 from memest.ops.operator import Attribute, Example, Operator, choice, flag, number
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
@@ -90,6 +93,7 @@ def _distance_row(name: str, forward: Callable[..., Tensor], *attributes: Attrib
             Example(shapes=(shape, shape), attributes={"reduction": "none"}, frozen=(1,)),
             Example(shapes=((3, 120, 100), (3, 120, 100)), attributes={}, frozen=(1,)),
         ),
+        facts=SINGLE,
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/Loss.cpp",
     )
 
@@ -246,6 +250,7 @@ def _dice_loss(c: Caller, input: Any, target: Any, *, activation: str, batch: bo
 # rows ------------------------------------------------------------------------------------------------------------------
 
 
+SINGLE = EVERYWHERE_FACTS.but(autocast=FLOAT32)
 _PAIR = ((2, 4, 3, 5), (2, 4, 3, 5))
 
 ROWS = (
@@ -265,6 +270,7 @@ ROWS = (
             Example(shapes=(*_PAIR, (5,)), attributes={"reduction": "sum"}, frozen=(1, 2)),
             Example(shapes=(*_PAIR, None), attributes={"reduction": "none"}, frozen=(1,)),
         ),
+        facts=SINGLE,
         source="derivatives.yaml: binary_cross_entropy; aten/src/ATen/native/Loss.cpp",
     ),
     Operator(
@@ -280,6 +286,7 @@ ROWS = (
             Example(shapes=(*_PAIR, (5,), (5,)), attributes={}, frozen=(1, 2, 3)),
             Example(shapes=(*_PAIR, None, None), attributes={"reduction": "none"}, frozen=(1,)),
         ),
+        facts=SINGLE,
         source="derivatives.yaml: binary_cross_entropy_with_logits; aten/src/ATen/native/Loss.cpp",
     ),
     Operator(
@@ -291,17 +298,20 @@ ROWS = (
         saves=("input", "other"),
         backward=_xlogy_backward,
         examples=(Example(shapes=((5, 4), (5, 4)), attributes={}), Example(shapes=((5, 4), (4,)), attributes={}, frozen=(0,))),
+        facts=POINTWISE_FACTS,
         source="derivatives.yaml: xlogy.Tensor; aten/src/ATen/native/BinaryOps.cpp",
     ),
     Operator(
         name="class_mask",
-        torch="validation.adapters.class_mask",
+        torch="",
+        oracle="class_mask",
         roles=("input", "target"),
         attributes=(),
         forward=_class_mask,
         saves=(),
         backward=None,
         examples=(Example(shapes=((2, 3, 4, 5), (2, 4, 5)), attributes={}, dtypes=("float32", "int64"), frozen=(0,)),),
+        facts=EVERYWHERE_FACTS,
         source="class indices as one plane of ones a class: zeros_like(input).scatter_(1, target.unsqueeze(1), 1)",
     ),
 )
@@ -320,6 +330,7 @@ COMPOSITE_ROWS = (
             Example(shapes=_PAIR, attributes={}, frozen=(1,)),
             Example(shapes=_PAIR, attributes={"reduction": "sum"}, layout="channels_last"),
         ),
+        facts=EVERYWHERE_CALLS.but(autocast=FLOAT32),
         source="aten/src/ATen/native/Loss.cpp (l1_loss)",
     ),
     Composite(
@@ -336,11 +347,13 @@ COMPOSITE_ROWS = (
             Example(shapes=_PAIR, attributes={"reduction": "batchmean"}, frozen=(1,)),
             Example(shapes=_PAIR, attributes={"log_target": True}, frozen=(1,)),
         ),
+        facts=EVERYWHERE_CALLS.but(autocast=FLOAT32),
         source="aten/src/ATen/native/Loss.cpp (kl_div), torch/nn/functional.py (batchmean)",
     ),
     Composite(
         name="dice_loss",
-        torch="validation.adapters.dice_loss",
+        torch="",
+        oracle="dice_loss",
         roles=("input", "target"),
         attributes=(
             Attribute(name="activation", default="softmax", check=choice("softmax", "sigmoid")),
@@ -353,6 +366,7 @@ COMPOSITE_ROWS = (
             Example(shapes=(_DICE_SHAPE, _DICE_SHAPE), attributes={"activation": "sigmoid"}, frozen=(1,)),
             Example(shapes=((2, 3, 4, 5, 2), (2, 4, 5, 2)), attributes={"batch": True}, dtypes=("float32", "int64")),
         ),
+        facts=EVERYWHERE_CALLS,
         source="soft dice, one score a sample and class: 1 - mean((2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth))",
     ),
 )

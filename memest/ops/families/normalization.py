@@ -8,8 +8,11 @@ from typing import Any
 from memest.errors import GraphError, ShapeError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import channels_last_strides, is_channels_last, is_channels_last_strides, is_contiguous
-from memest.ops.aten.kernels import contiguous, elementwise, empty_like, mean_into, scalar, suggests_channels_last, sum_into, with_number
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import elementwise, empty_like, scalar, with_number
+from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import BATCH, EVERYWHERE_CALLS, EVERYWHERE_FACTS, POINTWISE_CALLS, POINTWISE_FACTS, SAMPLE
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
@@ -387,7 +390,8 @@ def _batch_norm_example(
 ROWS = (
     Operator(
         name="batch_norm",
-        torch="validation.adapters.batch_norm",
+        torch="torch.nn.functional.batch_norm",
+        oracle="batch_norm",
         roles=("input", "running_mean?", "running_var?", "weight?", "bias?", "num_batches_tracked?"),
         attributes=(Attribute(name="training", default=None, check=optional(flag)), _MOMENTUM, _EPS),
         forward=_batch_norm,
@@ -405,6 +409,7 @@ ROWS = (
             _batch_norm_example((5, 7, 4, 2), True, "transposed"),
             _batch_norm_example((5, 7, 4, 2), False, "transposed", affine=False),
         ),
+        facts=POINTWISE_FACTS.but(statistics=BATCH),
         source="derivatives.yaml: native_batch_norm; aten/src/ATen/native/Normalization.cpp, cpu/batch_norm_kernel.cpp",
     ),
     Operator(
@@ -422,6 +427,7 @@ ROWS = (
             Example(shapes=((1, 4, 50, 50), (4,), (4,)), attributes={"num_groups": 2}, layout="channels_last"),
             Example(shapes=((5, 8, 4, 2), (8,), (8,)), attributes={"num_groups": 4}, layout="transposed"),
         ),
+        facts=POINTWISE_FACTS.but(statistics=SAMPLE),
         source="derivatives.yaml: native_group_norm; aten/src/ATen/native/group_norm.cpp, cpu/group_norm_kernel.cpp",
     ),
     Operator(
@@ -438,6 +444,7 @@ ROWS = (
             Example(shapes=((2, 5, 8), None, None), attributes={"normalized_shape": (8,)}),
             Example(shapes=((6, 3, 4, 2), (2,), (2,)), attributes={"normalized_shape": (2,)}, layout="channels_last"),
         ),
+        facts=EVERYWHERE_FACTS.but(statistics=SAMPLE),
         source="derivatives.yaml: native_layer_norm; aten/src/ATen/native/layer_norm.cpp, cpu/layer_norm_kernel.cpp",
     ),
 )
@@ -455,6 +462,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 5, 8), (8,)), attributes={"normalized_shape": (8,)}),
             Example(shapes=((2, 5, 8), None), attributes={"normalized_shape": (5, 8)}),
         ),
+        facts=EVERYWHERE_CALLS.but(statistics=SAMPLE),
         source="aten/src/ATen/native/layer_norm.cpp (rms_norm, rms_norm_composite)",
     ),
     Composite(
@@ -469,6 +477,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 3, 4, 5, 2), (3,), (3,), (3,), (3,)), attributes={"use_input_stats": True}, frozen=(1, 2)),
             Example(shapes=((2, 3, 4, 5), (3,), (3,), (3,), (3,)), attributes={"use_input_stats": False}, frozen=(1, 2)),
         ),
+        facts=POINTWISE_CALLS.but(statistics=SAMPLE),
         source="aten/src/ATen/native/Normalization.cpp (instance_norm)",
     ),
     Composite(
@@ -487,6 +496,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 8, 4),), attributes={"size": 4}),
             Example(shapes=((2, 8, 4, 5, 3),), attributes={"size": 5}),
         ),
+        facts=POINTWISE_CALLS,
         source="torch/nn/functional.py (local_response_norm)",
     ),
 )

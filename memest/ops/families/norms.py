@@ -7,13 +7,8 @@ from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.aten.kernels import (
-    elementwise,
-    incoming,
-    reduce_into,
-    sum_into,
-    with_number,
-)
+from memest.ops.aten.iterator import elementwise, incoming, with_number
+from memest.ops.aten.reductions import reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     reduced_dims,
@@ -21,6 +16,7 @@ from memest.ops.aten.views import (
     restored,
 )
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, row
@@ -118,6 +114,7 @@ ROWS = (
         source=f"{DERIVED}/LinearAlgebra.cpp",
         saves=("input", "result"),
         torch="torch.linalg.vector_norm",
+        facts=ALONG_DIM_FACTS,
     ),
     _row(
         "logsumexp",
@@ -125,6 +122,7 @@ ROWS = (
         _logsumexp_backward,
         (Attribute(name="dim", default=REQUIRED, check=dim_or_dims), KEEP),
         _examples({"dim": 1}, {"dim": (2, 3), "keepdim": True}),
+        facts=ALONG_DIM_FACTS,
         saves=("input", "result"),
     ),
 )
@@ -136,6 +134,7 @@ COMPOSITE_ROWS = (
         attributes=(Attribute(name="p", default=2, check=number), DIMS, KEEP),
         compose=_norm,
         examples=_examples({}, {"dim": 1, "keepdim": True}),
+        facts=ALONG_DIM_CALLS,
         source="torch/functional.py (norm: linalg.vector_norm)",
     ),
     Composite(
@@ -149,6 +148,7 @@ COMPOSITE_ROWS = (
         ),
         compose=_normalize,
         examples=_examples({}, {"dim": -1}),
+        facts=ALONG_DIM_CALLS,
         source="torch/nn/functional.py (normalize)",
     ),
 )

@@ -5,12 +5,15 @@ is a tensor filled slice by slice: each copy into it is a node that clones its p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import contiguous, empty_like, incoming, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import empty_like, incoming
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FALLS_THROUGH, FLOAT32, Attributes, Dispatched, Window, Windows, window_by
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -133,6 +136,24 @@ def _copied(c: Caller, out: Any, dim: int, to: tuple[int, int], source: tuple[in
 
 PAD = Attribute(name="pad", default=REQUIRED, check=integers)
 SHAPES: dict[int, Shape] = {1: (2, 3, 5), 2: (2, 3, 4, 5), 3: (2, 3, 4, 5, 6)}
+
+
+def _shifted(given: Attributes, shapes: Sequence[Shape | None], dims: int) -> Windows:
+    """Position i holds the input's ``i - left``, but the borders another one where they are not constant."""
+    if given.get("mode", "constant") != "constant":
+        return (None,) * dims
+    lefts = (*given["pad"][::2], *(0,) * dims)[:dims]
+    return [Window(Fraction(1), Fraction(left), Fraction(-left)) for left in reversed(lefts)]
+
+
+SHIFTED = window_by(_shifted)
+BORDERS = Dispatched(
+    {
+        **{f"reflection_pad{n}d": FLOAT32 if n < 3 else FALLS_THROUGH for n in (1, 2, 3)},
+        **{f"replication_pad{n}d": FLOAT32 for n in (1, 2, 3)},
+    },
+    lambda given: f"{'reflection' if given['mode'] == 'reflect' else 'replication'}_pad{len(given['pad']) // 2}d",
+)
 ROWS = (
     Operator(
         name="_constant_pad",
@@ -146,6 +167,7 @@ ROWS = (
             Example(shapes=(SHAPES[2],), attributes={"pad": (1, 0, 2, 1)}),
             Example(shapes=(SHAPES[2],), attributes={"pad": (-1, 0)}),
         ),
+        facts=EVERYWHERE_FACTS.but(reach=SHIFTED),
         source="derivatives.yaml: constant_pad_nd; aten/src/ATen/native/PadNd.cpp",
     ),
     Operator(
@@ -161,6 +183,7 @@ ROWS = (
             for mode in ("reflect", "replicate")
             for layout in ("contiguous", "channels_last")
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=BORDERS),
         source="derivatives.yaml: reflection_pad1d, replication_pad1d, …; aten/src/ATen/native/ReflectionPad.cpp, ReplicationPadding.cpp",
     ),
 )
@@ -190,6 +213,7 @@ COMPOSITE_ROWS = (
                 for mode in ("reflect", "replicate", "circular")
             ),
         ),
+        facts=EVERYWHERE_CALLS.but(reach=SHIFTED),
         source="aten/src/ATen/native/PadNd.cpp",
     ),
 )

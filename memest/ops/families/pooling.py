@@ -13,8 +13,21 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import contiguous, incoming, refuse_dtypes, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import incoming, refuse_dtypes
 from memest.ops.composite import Caller
+from memest.ops.facts import (
+    EVERYWHERE_CALLS,
+    EVERYWHERE_FACTS,
+    FALLS_THROUGH,
+    FLOAT32,
+    Attributes,
+    Dispatched,
+    Facts,
+    Windows,
+    slid,
+    window_by,
+)
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, flag, integer, integers, number, optional, per_dim
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import FUNCTIONAL, NATIVE, composite, row
@@ -343,6 +356,24 @@ AVG_CALLS: tuple[dict[str, Any], ...] = (
 ADAPTIVE_CALLS: tuple[dict[str, Any], ...] = ({"output_size": 1}, {"output_size": 2}, {"output_size": 11})
 
 
+def _pooled(spatial: int) -> Facts:
+    """Of a window in that many dims."""
+
+    def geometry(given: Attributes, shapes: Sequence[Shape | None], dims: int) -> Windows:
+        if dims != spatial:
+            return (None,) * dims
+        kernel = expand(given["kernel_size"], dims)
+        stride = kernel if given["stride"] is None else expand(given["stride"], dims)
+        padding, dilation = expand(given.get("padding", 0), dims), expand(given.get("dilation", 1), dims)
+        return [slid(s, p, d * (k - 1)) for s, p, d, k in zip(stride, padding, dilation, kernel, strict=True)]
+
+    return EVERYWHERE_FACTS.but(reach=window_by(geometry))
+
+
+MAXIMA_OF_VOLUMES = Dispatched(
+    {"max_pool3d": FLOAT32, "max_pool3d_with_indices": FALLS_THROUGH},
+    lambda given: "max_pool3d_with_indices" if given["return_indices"] else "max_pool3d",
+)
 _row = partial(row, torch=FUNCTIONAL)
 _composite = partial(composite, torch=FUNCTIONAL)
 MAXIMA = ("input", "indices")
@@ -354,6 +385,7 @@ ROWS = (
         MAX,
         _pool_examples(2, *MAX_CALLS),
         f"derivatives.yaml: max_pool2d_with_indices; {NATIVE}/DilatedMaxPool2d.cpp",
+        facts=_pooled(2),
         saves=MAXIMA,
     ),
     _row(
@@ -363,6 +395,7 @@ ROWS = (
         MAX,
         _pool_examples(3, *MAX_CALLS),
         f"derivatives.yaml: max_pool3d_with_indices; {NATIVE}/DilatedMaxPool3d.cpp",
+        facts=_pooled(3).but(autocast=MAXIMA_OF_VOLUMES),
         saves=MAXIMA,
     ),
     _row(
@@ -372,6 +405,7 @@ ROWS = (
         MAX[:-1],
         (Example(shapes=(SHAPES[1],), attributes={"kernel_size": 2}, frozen=(0,)),),
         f"{NATIVE}/MaxPooling.cpp (max_pool1d without gradient)",
+        facts=_pooled(1),
         torch="torch.max_pool1d",
     ),
     _row(
@@ -381,6 +415,7 @@ ROWS = (
         (*AVG, OVERRIDE),
         _pool_examples(2, *AVG_CALLS),
         f"derivatives.yaml: avg_pool2d; {NATIVE}/AveragePool2d.cpp",
+        facts=_pooled(2),
         saves=("input",),
     ),
     _row(
@@ -390,6 +425,7 @@ ROWS = (
         (*AVG, OVERRIDE),
         _pool_examples(3, *AVG_CALLS),
         f"derivatives.yaml: avg_pool3d; {NATIVE}/AveragePool3d.cpp",
+        facts=_pooled(3).but(autocast=FLOAT32),
         saves=("input",),
     ),
     _row(
@@ -401,6 +437,7 @@ ROWS = (
             Example(shapes=(SHAPES[2],), attributes={"output_size": (3, 4)}, layout=layout) for layout in ("contiguous", "channels_last")
         ),
         f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {NATIVE}/AdaptiveAveragePooling.cpp",
+        facts=EVERYWHERE_FACTS,
         saves=("input",),
         torch="torch.ops.aten._adaptive_avg_pool2d",
     ),
@@ -411,6 +448,7 @@ ROWS = (
         (OUTPUT, INDICES),
         _pool_examples(2, *ADAPTIVE_CALLS),
         f"derivatives.yaml: adaptive_max_pool2d; {NATIVE}/AdaptiveMaxPooling2d.cpp",
+        facts=EVERYWHERE_FACTS,
         saves=MAXIMA,
     ),
     _row(
@@ -420,12 +458,20 @@ ROWS = (
         (OUTPUT, INDICES),
         _pool_examples(3, *ADAPTIVE_CALLS),
         f"derivatives.yaml: adaptive_max_pool3d; {NATIVE}/AdaptiveMaxPooling3d.cpp",
+        facts=EVERYWHERE_FACTS.but(autocast=FLOAT32),
         saves=MAXIMA,
     ),
 )
 COMPOSITE_ROWS = (
-    _composite("max_pool1d", _max_pool1d, MAX, _pool_examples(1, *MAX_CALLS), f"{NATIVE}/MaxPooling.cpp, Pooling.cpp"),
-    _composite("avg_pool1d", _avg_pool1d, AVG, _pool_examples(1, *AVG_CALLS), f"{NATIVE}/Pooling.cpp"),
+    _composite(
+        "max_pool1d",
+        _max_pool1d,
+        MAX,
+        _pool_examples(1, *MAX_CALLS),
+        f"{NATIVE}/MaxPooling.cpp, Pooling.cpp",
+        facts=_pooled(1).but(flops=None),
+    ),
+    _composite("avg_pool1d", _avg_pool1d, AVG, _pool_examples(1, *AVG_CALLS), f"{NATIVE}/Pooling.cpp", facts=_pooled(1).but(flops=None)),
     *(
         _composite(
             f"adaptive_avg_pool{n}d",
@@ -433,10 +479,18 @@ COMPOSITE_ROWS = (
             (OUTPUT,),
             _pool_examples(n, *ADAPTIVE_CALLS),
             f"{NATIVE}/AdaptiveAveragePooling.cpp, Pooling.cpp",
+            facts=EVERYWHERE_CALLS.but(autocast=FLOAT32 if n == 3 else FALLS_THROUGH),
         )
         for n in (1, 2, 3)
     ),
-    _composite("adaptive_max_pool1d", _adaptive_max_pool1d, (OUTPUT, INDICES), _pool_examples(1, *ADAPTIVE_CALLS), f"{NATIVE}/Pooling.cpp"),
+    _composite(
+        "adaptive_max_pool1d",
+        _adaptive_max_pool1d,
+        (OUTPUT, INDICES),
+        _pool_examples(1, *ADAPTIVE_CALLS),
+        f"{NATIVE}/Pooling.cpp",
+        facts=EVERYWHERE_CALLS,
+    ),
     *(
         _composite(
             f"lp_pool{n}d",
@@ -444,6 +498,7 @@ COMPOSITE_ROWS = (
             (Attribute(name="norm_type", default=REQUIRED, check=number), KERNEL, STRIDE, CEIL),
             _pool_examples(n, {"norm_type": 2, "kernel_size": 2}, {"norm_type": 3.0, "kernel_size": 3, "stride": 2})[:2],
             f"torch/nn/functional.py (lp_pool{n}d)",
+            facts=_pooled(n).but(flops=None),
         )
         for n in (1, 2, 3)
     ),

@@ -9,7 +9,9 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import contiguous, incoming, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import incoming
+from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Attributes, Windows, repeated, slid, window_by
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, integer, per_dim
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, FUNCTIONAL, row
@@ -130,6 +132,15 @@ def _fold_backward(
     return [_im2col(k, incoming(grads), *_pairs(kernel_size, dilation, padding, stride))]
 
 
+def _seen_shuffled(given: Attributes, shapes: Sequence[Shape | None], dims: int) -> Windows:
+    return (repeated(given["upscale_factor"]) if dims == 2 else None,) * dims
+
+
+def _seen_unshuffled(given: Attributes, shapes: Sequence[Shape | None], dims: int) -> Windows:
+    factor = given["downscale_factor"]
+    return (slid(factor, 0, factor - 1) if dims == 2 else None,) * dims
+
+
 _row = partial(row, torch=FUNCTIONAL)
 
 
@@ -149,6 +160,7 @@ ROWS = (
         (Attribute(name="upscale_factor", default=REQUIRED, check=integer),),
         _both((2, 8, 3, 4), {"upscale_factor": 2}),
         f"{DERIVED}/PixelShuffle.cpp",
+        facts=EVERYWHERE_FACTS.but(reach=window_by(_seen_shuffled)),
     ),
     _row(
         "pixel_unshuffle",
@@ -157,6 +169,7 @@ ROWS = (
         (Attribute(name="downscale_factor", default=REQUIRED, check=integer),),
         _both((2, 2, 6, 4), {"downscale_factor": 2}),
         f"{DERIVED}/PixelShuffle.cpp",
+        facts=EVERYWHERE_FACTS.but(reach=window_by(_seen_unshuffled)),
     ),
     _row(
         "channel_shuffle",
@@ -165,6 +178,7 @@ ROWS = (
         (Attribute(name="groups", default=REQUIRED, check=integer),),
         _both((2, 6, 3, 4), {"groups": 3}),
         f"{DERIVED}/ChannelShuffle.cpp",
+        facts=POINTWISE_FACTS,
     ),
     _row(
         "unfold",
@@ -173,6 +187,7 @@ ROWS = (
         WINDOW,
         (*_both((2, 3, 5, 6), {"kernel_size": 3, "padding": 1}), Example(shapes=((3, 8, 8),), attributes={"kernel_size": 2, "stride": 2})),
         f"{DERIVED}/Im2Col.cpp",
+        facts=EVERYWHERE_FACTS,
     ),
     _row(
         "fold",
@@ -184,6 +199,7 @@ ROWS = (
             Example(shapes=((2, 12, 16),), attributes={"output_size": 8, "kernel_size": 2, "stride": 2}),
         ),
         f"{DERIVED}/Col2Im.cpp",
+        facts=EVERYWHERE_FACTS,
     ),
 )
 COMPOSITE_ROWS = ()

@@ -9,17 +9,9 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import (
-    contiguous,
-    elementwise,
-    empty_like,
-    incoming,
-    mean_into,
-    reduce_into,
-    scatter_into,
-    sum_into,
-    with_number,
-)
+from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
+from memest.ops.aten.reductions import mean_into, reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -29,6 +21,7 @@ from memest.ops.aten.views import (
     wrapped,
 )
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS, EVERYWHERE_FACTS, FLOAT32
 from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, row
@@ -292,7 +285,7 @@ CASTING = (
 LARGE = Example(shapes=((8, 16, 16, 17),), attributes={})
 
 
-_row = partial(row, source=f"{DERIVED}/ReduceOps.cpp")
+_row = partial(row, facts=ALONG_DIM_FACTS, source=f"{DERIVED}/ReduceOps.cpp")
 
 
 ROWS = (
@@ -327,6 +320,7 @@ ROWS = (
             source=f"{DERIVED}/ReduceAllOps.cpp",
             saves=("input", "result"),
             torch=f"torch.{name[1:4]}",
+            facts=EVERYWHERE_FACTS,
         )
         for name in ("_max", "_min")
     ),
@@ -364,6 +358,7 @@ ROWS = (
         _prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
+        facts=ALONG_DIM_FACTS.but(autocast=FLOAT32),
         saves=("input", "result"),
     ),
     _row("cumsum", _cumsum, _cumsum_backward, (DIM, DTYPE), (*_examples({"dim": 1}, {"dim": -1}), *CASTING)),
@@ -381,6 +376,7 @@ COMPOSITE_ROWS = (
                 Example(shapes=(BCHW, BCHW), attributes={}),
                 Example(shapes=(BCHW, None), attributes={"dim": 1}, layout="channels_last"),
             ),
+            facts=ALONG_DIM_CALLS,
             source="torch/_torch_docs.py (max, min: by their arguments the extremum of all, along a dim, or of two tensors)",
         )
         for name in ("max", "min")

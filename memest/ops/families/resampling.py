@@ -13,9 +13,11 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import FLOATING
 from memest.network.tensor import Shape, channels_last_strides, is_channels_last
-from memest.ops.aten.kernels import contiguous, incoming, suggests_channels_last
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import incoming
 from memest.ops.composite import Caller, Composite
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer, integers, number, optional
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, Attributes, Window, Windows, repeated, window_by
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, expand, flag, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 
 Saved = dict[str, Any]
@@ -205,6 +207,21 @@ def scale_or_scales(value: Any) -> Any:
     return None if value is None else tuple(scale(v) for v in value) if isinstance(value, list | tuple) else scale(value)
 
 
+def _enlarged(given: Attributes, shapes: Sequence[Shape | None], dims: int) -> Windows:
+    """Of whole factors: nearest reads ``floor(i / factor)``, linear the two neighbours of ``(i + 0.5) / factor - 0.5``."""
+    scale = given["scale_factor"]
+    scales = expand(scale, dims) if isinstance(scale, tuple) else (scale,) * dims
+    if given["align_corners"] or given["mode"] not in SEEN or any(s is None or s != int(s) for s in scales):
+        return (None,) * dims
+    return [SEEN[given["mode"]](int(s)) for s in scales]
+
+
+def _linear(factor: int) -> Window:
+    shift = Fraction(factor - 1, 2 * factor)
+    return Window(Fraction(1, factor), shift + 1, 1 - shift)
+
+
+SEEN = {"nearest": repeated, "nearest-exact": repeated, "linear": _linear, "bilinear": _linear, "trilinear": _linear}
 MODES = (*TAPS, "area")
 SHAPES: dict[int, Shape] = {1: (2, 3, 5), 2: (2, 5, 4, 6), 3: (2, 5, 3, 4, 5)}
 CALLS: tuple[tuple[int, dict[str, Any]], ...] = (
@@ -225,7 +242,8 @@ ALIGN = Attribute(name="align_corners", default=None, check=optional(flag))
 ROWS = (
     Operator(
         name="_upsample",
-        torch="validation.adapters.upsample",
+        torch="torch.nn.functional.interpolate",
+        oracle="upsample",
         roles=("input",),
         attributes=(
             Attribute(name="output_size", default=REQUIRED, check=integers),
@@ -241,6 +259,7 @@ ROWS = (
             Example(shapes=(SHAPES[n],), attributes={"output_size": (7,) * n, "mode": mode})
             for n, mode in ((1, "linear"), (2, "nearest"), (2, "bicubic"), (3, "trilinear"))
         ),
+        facts=EVERYWHERE_FACTS,
         source="derivatives.yaml: upsample_nearest1d and the like; aten/src/ATen/native/cpu/UpSampleKernel.cpp, UpSampleMoreKernel.cpp",
     ),
 )
@@ -262,6 +281,7 @@ COMPOSITE_ROWS = (
             *(Example(shapes=(SHAPES[n],), attributes=a) for n, a in CALLS),
             *(Example(shapes=(SHAPES[n],), attributes=a, layout="channels_last") for n, a in CALLS if n > 1),
         ),
+        facts=EVERYWHERE_CALLS.but(reach=window_by(_enlarged)),
         source="torch/nn/functional.py (interpolate); aten/src/ATen/native/UpSample.cpp",
     ),
 )

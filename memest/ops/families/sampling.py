@@ -4,15 +4,18 @@ backward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import batched_product, transpose, with_number
+from memest.ops.aten.gemm import batched_product, transpose
+from memest.ops.aten.iterator import with_number
 from memest.ops.aten.views import reshaped
 from memest.ops.composite import Composite
+from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32, REFUSED, Attributes, called
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integers, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -84,6 +87,12 @@ def _coordinates(k: Tape, dtype: str, size: Shape, align_corners: bool | None) -
     return base
 
 
+def _affine_grid_flops(inputs: Sequence[Shape], made: Sequence[Shape], given: Attributes) -> int:
+    """Every point's homogeneous coordinates times the matrix of its image."""
+    points: Shape = given["size"][2:]
+    return 2 * prod(points) * prod(inputs[0])
+
+
 ROWS = (
     Operator(
         name="grid_sample",
@@ -102,6 +111,7 @@ ROWS = (
             Example(shapes=((2, 3, 4, 5), (2, 6, 7, 2)), attributes={"mode": "bicubic", "align_corners": True}, frozen=(1,)),
             Example(shapes=((2, 3, 3, 4, 5), (2, 2, 6, 7, 3)), attributes={"mode": "nearest", "align_corners": False}, frozen=(0,)),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=called("grid_sampler", FLOAT32)),
         source="derivatives.yaml: grid_sampler_2d, grid_sampler_3d; aten/src/ATen/native/GridSampler.cpp",
     ),
     Operator(
@@ -120,6 +130,7 @@ ROWS = (
             Example(shapes=((2, 3, 4),), attributes={"size": (2, 3, 2, 4, 5), "align_corners": True}),
             Example(shapes=((1, 2, 3),), attributes={"size": (1, 3, 1, 9), "align_corners": False}),
         ),
+        facts=EVERYWHERE_FACTS.but(autocast=REFUSED, flops=_affine_grid_flops),
         source="derivatives.yaml: affine_grid_generator; aten/src/ATen/native/AffineGridGenerator.cpp",
     ),
 )

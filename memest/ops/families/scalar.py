@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.ops.aten.kernels import with_number
+from memest.ops.aten.iterator import with_number
+from memest.ops.facts import POINTWISE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
 from memest.ops.tape import Tape, Tensor
 
@@ -25,13 +26,15 @@ def _backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, val
 def _row(name: str) -> Operator:
     return Operator(
         name=f"{name}.Scalar",
-        torch=f"validation.adapters.{name}_scalar",
+        torch=f"torch.ops.aten.{name}.Scalar",
+        oracle=f"{name}_scalar",
         roles=("input",),
         attributes=(Attribute(name="value", default=REQUIRED, check=number),),
         forward=_forward,
         saves=(),
         backward=_backward,
         examples=(Example(shapes=((4, 5),), attributes={"value": 2.0}), Example(shapes=((),), attributes={"value": 3})),
+        facts=POINTWISE_FACTS,
         source=f"derivatives.yaml: {name}.Scalar; aten/src/ATen/native/BinaryOps.cpp",
     )
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import incoming, sum_to, transpose
+from memest.ops.aten.gemm import transpose
+from memest.ops.aten.iterator import incoming
+from memest.ops.aten.reductions import sum_to
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -24,6 +26,7 @@ from memest.ops.aten.views import (
     wrapped,
 )
 from memest.ops.composite import Caller
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, POINTWISE_FACTS
 from memest.ops.operator import integers
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
@@ -216,8 +219,8 @@ def _alias_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     return [incoming(grads)]
 
 
-_row = partial(row, source=f"{DERIVED}/TensorShape.cpp")
-_composite = partial(composite, source=f"{NATIVE}/TensorShape.cpp")
+_row = partial(row, facts=EVERYWHERE_FACTS, source=f"{DERIVED}/TensorShape.cpp")
+_composite = partial(composite, facts=EVERYWHERE_CALLS, source=f"{NATIVE}/TensorShape.cpp")
 DIM = attribute("dim")
 SHAPE = attribute("shape", check=integers)
 PLACES = (attribute("size", check=integers), attribute("stride", check=integers))
@@ -230,7 +233,8 @@ ROWS = (
         _view_backward,
         (SHAPE,),
         calls((BCHW, {"shape": (6, -1)}), (BCHW, {"shape": (2, 3, 20)})),
-        torch="validation.adapters.view",
+        torch="torch.Tensor.view",
+        oracle="view",
     ),
     _row(
         "permute",
@@ -261,7 +265,8 @@ ROWS = (
         _expand_backward,
         (attribute("size", check=integers),),
         calls(((2, 3, 1, 1), {"size": (-1, -1, 4, 5)}), ((2, 3), {"size": (4, 2, 3)})),
-        torch="validation.adapters.expand",
+        torch="torch.Tensor.expand",
+        oracle="expand",
     ),
     _row(
         "_unsafe_view",
@@ -269,12 +274,13 @@ ROWS = (
         _view_backward,
         (SHAPE,),
         calls(((2, 3, 4), {"shape": (6, 4)})),
-        torch="validation.adapters.unsafe_view",
+        torch="torch.ops.aten._unsafe_view",
+        oracle="unsafe_view",
     ),
     _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
     _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),
-    _row("detach", _detach, None, (), calls((BCHW, {}))),
-    _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), torch="torch.ops.aten.alias"),
+    _row("detach", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS),
+    _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.ops.aten.alias"),
 )
 COMPOSITE_ROWS = (
     _composite(

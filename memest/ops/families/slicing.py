@@ -10,10 +10,8 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import (
-    cat,
-    incoming,
-)
+from memest.ops.aten.copies import cat
+from memest.ops.aten.iterator import incoming
 from memest.ops.aten.views import (
     dim_or_dims,
     index_entries,
@@ -22,6 +20,7 @@ from memest.ops.aten.views import (
     wrapped,
 )
 from memest.ops.composite import Caller
+from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS, EVERYWHERE_CALLS, EVERYWHERE_FACTS
 from memest.ops.operator import Example, integer, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
@@ -187,7 +186,7 @@ _composite = partial(composite, source=f"{NATIVE}/TensorShape.cpp")
 DIM = attribute("dim")
 BCHW = (2, 3, 4, 5)
 ROWS = (
-    _row("select", _select, _zeros_of, (DIM, attribute("index")), calls((BCHW, {"dim": 1, "index": -1}))),
+    _row("select", _select, _zeros_of, (DIM, attribute("index")), calls((BCHW, {"dim": 1, "index": -1})), facts=EVERYWHERE_FACTS),
     _row(
         "slice",
         _slice,
@@ -199,6 +198,7 @@ ROWS = (
             attribute("step", 1),
         ),
         calls((BCHW, {"dim": 1, "start": 1}), (BCHW, {"dim": -1, "step": 2}), (BCHW, {"dim": 2, "start": -3, "end": -1})),
+        facts=ALONG_DIM_FACTS,
         torch="torch.ops.aten.slice",
     ),
     _row(
@@ -207,28 +207,42 @@ ROWS = (
         _split_backward,
         (attribute("split_size_or_sections", check=dim_or_dims), attribute("dim", 0)),
         calls((BCHW, {"split_size_or_sections": 2, "dim": 1}), (BCHW, {"split_size_or_sections": (1, 3), "dim": 2})),
+        facts=ALONG_DIM_FACTS,
     ),
-    _row("unbind", _unbind, _unbind_backward, (attribute("dim", 0),), calls((BCHW, {"dim": 1}), ((1, 3), {}))),
+    _row("unbind", _unbind, _unbind_backward, (attribute("dim", 0),), calls((BCHW, {"dim": 1}), ((1, 3), {})), facts=EVERYWHERE_FACTS),
     _row(
         "tensor_unfold",
         _unfold,
         _unfold_backward,
         (attribute("dimension"), attribute("size"), attribute("step")),
         calls((BCHW, {"dimension": 2, "size": 2, "step": 1}), (BCHW, {"dimension": 3, "size": 2, "step": 2})),
+        facts=EVERYWHERE_FACTS,
         torch="torch.Tensor.unfold",
     ),
 )
 COMPOSITE_ROWS = (
-    _composite("narrow", _narrow, (DIM, attribute("start"), attribute("length")), calls((BCHW, {"dim": 1, "start": 1, "length": 2}))),
     _composite(
-        "chunk", _chunk, (attribute("chunks"), attribute("dim", 0)), calls((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2}))
+        "narrow",
+        _narrow,
+        (DIM, attribute("start"), attribute("length")),
+        calls((BCHW, {"dim": 1, "start": 1, "length": 2})),
+        facts=ALONG_DIM_CALLS,
+    ),
+    _composite(
+        "chunk",
+        _chunk,
+        (attribute("chunks"), attribute("dim", 0)),
+        calls((BCHW, {"chunks": 2, "dim": 1}), (BCHW, {"chunks": 3, "dim": 2})),
+        facts=ALONG_DIM_CALLS,
     ),
     _composite(
         "tensor_split",
         _tensor_split,
         (attribute("indices_or_sections", check=dim_or_dims), attribute("dim", 0)),
         calls((BCHW, {"indices_or_sections": 2, "dim": 1}), (BCHW, {"indices_or_sections": (1, -1), "dim": 2})),
-        torch="validation.adapters.tensor_split",
+        facts=ALONG_DIM_CALLS,
+        torch="torch.tensor_split",
+        oracle="tensor_split",
     ),
     _composite(
         "getitem",
@@ -239,7 +253,9 @@ COMPOSITE_ROWS = (
             Example(shapes=(BCHW, []), attributes={"index": ((None, None, 1), None, (0, 2, 1))}),
             Example(shapes=(BCHW, [(3,)]), attributes={"index": ((None, None, 1), "tensor")}, dtypes=("float32", "int64")),
         ),
+        facts=EVERYWHERE_CALLS,
         roles=("input", "indices*"),
-        torch="validation.adapters.getitem",
+        torch="torch.Tensor.__getitem__",
+        oracle="getitem",
     ),
 )

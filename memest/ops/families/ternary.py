@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import (
-    broadcast_shape,
-    elementwise,
-    elementwise_,
-    empty_like,
-    incoming,
-    original,
-    wants,
-    with_number,
-)
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import broadcast_shape, elementwise, elementwise_, empty_like, incoming, wants, with_number
+from memest.ops.facts import POINTWISE_IN_PLACE
 from memest.ops.operator import Attribute, Example, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, row
@@ -130,6 +123,7 @@ ROWS = (
         (Attribute(name="value", default=1, check=number), INPLACE),
         TRIPLE,
         f"{DERIVED}/PointwiseOps.cpp",
+        facts=POINTWISE_IN_PLACE,
         saves=("tensor1", "tensor2"),
         roles=("input", "tensor1", "tensor2"),
     ),
@@ -140,6 +134,7 @@ ROWS = (
         (Attribute(name="value", default=1, check=number), INPLACE),
         TRIPLE,
         f"{DERIVED}/PointwiseOps.cpp",
+        facts=POINTWISE_IN_PLACE,
         saves=("tensor1", "tensor2"),
         roles=("input", "tensor1", "tensor2"),
     ),
@@ -154,6 +149,7 @@ ROWS = (
             Example(shapes=((4, 5), (4, 5), None), attributes={"value": 0.25, "inplace": True}),
         ),
         "derivatives.yaml: lerp.Scalar, lerp.Tensor; aten/src/ATen/native/Lerp.cpp",
+        facts=POINTWISE_IN_PLACE,
         saves=("input", "end", "weight"),
         roles=("input", "end", "weight?"),
     ),

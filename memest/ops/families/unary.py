@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from memest.network.dtypes import FLOATING
-from memest.ops.aten.kernels import elementwise, empty_like, original, with_number
+from memest.ops.aten.copies import original
+from memest.ops.aten.iterator import elementwise, empty_like, with_number
+from memest.ops.facts import POINTWISE_IN_PLACE
 from memest.ops.operator import Attribute, Example, Operator, flag
 from memest.ops.tape import Tape, Tensor
 
@@ -119,6 +121,7 @@ def _row(name: str, unary: Unary) -> Operator:
             Example(shapes=((2, 3, 4, 5),), attributes={}, layout="channels_last"),
             Example(shapes=((3, 4),), attributes={"inplace": True}),
         ),
+        facts=POINTWISE_IN_PLACE,
         source=f"derivatives.yaml: {name}; aten/src/ATen/native/UnaryOps.cpp",
     )
 

@@ -8,13 +8,10 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import (
-    contiguous,
-    incoming,
-    scatter_into,
-    suggests_channels_last,
-)
+from memest.ops.aten.copies import contiguous, scatter_into, suggests_channels_last
+from memest.ops.aten.iterator import incoming
 from memest.ops.composite import Caller
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FALLS_THROUGH, FLOAT32
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, integers, optional, per_dim
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import FUNCTIONAL, NATIVE, composite, row
@@ -78,6 +75,7 @@ ROWS = (
         (Attribute(name="output_size", default=REQUIRED, check=integers),),
         (Example(shapes=(SHAPES[2], SHAPES[2]), attributes={"output_size": (14, 16)}, dtypes=("float32", "int64")),),
         f"derivatives.yaml: max_unpool2d, max_unpool3d; {NATIVE}/MaxUnpooling.cpp",
+        facts=EVERYWHERE_FACTS,
         saves=("indices",),
         roles=("input", "indices"),
         torch="torch.ops.aten.max_unpool2d",
@@ -91,6 +89,7 @@ COMPOSITE_ROWS = (
             UNPOOL,
             (Example(shapes=(SHAPES[n], SHAPES[n]), attributes={"kernel_size": 2}, dtypes=("float32", "int64")),),
             f"torch/nn/functional.py (max_unpool{n}d)",
+            facts=EVERYWHERE_CALLS.but(autocast=FALLS_THROUGH if n == 1 else FLOAT32),
             roles=("input", "indices"),
         )
         for n in (1, 2, 3)

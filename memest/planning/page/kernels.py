@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from memest.memory.live_sets import compile_sizes
 from memest.ops.searched import InnerPeak
+from memest.sizes.choices import below, choose
 from memest.sizes.columns import Lanes, by_lanes
 from memest.sizes.dims import Opaque
 
@@ -56,24 +57,21 @@ def _played(peak: InnerPeak, problems: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-def highest(peak: InnerPeak, sizes: Sequence[Any]) -> tuple[Any, int, Any]:
+def highest(peak: InnerPeak, sizes: Sequence[Any]) -> tuple[Any, Any, Any]:
     """The kernel's highest moment at ``sizes`` (anything that counts like ints): bytes, results there as bits, bytes of temporaries."""
     trace = peak.trace(sizes)
-    events = trace.events
+    scratch = {e.slot for e in trace.events if e.scratch}
+    slots = [out.slot for out in trace.outputs if out is not None]
     alive: dict[int, Any] = {}
     running: Any = 0
-    most: Any = 0
-    there: dict[int, Any] = {}
-    for slot, nbytes, _ in events:
+    found: tuple[Any, Any, Any] = (0, 0, 0)
+    for slot, nbytes, _ in trace.events:
         if isinstance(nbytes, int) and nbytes < 0:
             running = running - alive.pop(slot)
             continue
         alive[slot] = nbytes
         running = running + nbytes
-        if running > most:
-            most, there = running, dict(alive)
-    scratch = {e.slot for e in events if e.scratch}
-    slots = [out.slot for out in trace.outputs if out is not None]
-    bits = sum(1 << i for i, slot in enumerate(slots) if slot in there)
-    temporaries = sum((n for slot, n in there.items() if slot not in scratch and slot not in slots), 0)
-    return most, bits, temporaries
+        bits = sum(1 << i for i, s in enumerate(slots) if s in alive)
+        temporaries = sum((n for s, n in alive.items() if s not in scratch and s not in slots), 0)
+        found = choose(below(found[0], running), (running, bits, temporaries), found)
+    return found

@@ -8,14 +8,14 @@ browser evaluates it, gives the bytes of the estimate, or there is no page.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memest.errors import MemestError, UnsupportedError, UsageError
-from memest.estimate.estimate import CATEGORIES, Estimate, InputShape, estimate
+from memest.estimate.estimate import CATEGORIES, Estimate, InputShape, answer
 from memest.estimate.formulas.javascript import SAFE, magnitude
-from memest.machines.cpu import Cpu
+from memest.estimate.question import Settings, question
 from memest.memory.stream import Event, Storage
 from memest.network.graph import Graph
 from memest.network.tensor import nbytes, numel
@@ -24,6 +24,9 @@ from memest.planning.page.kernels import kernel_table
 from memest.planning.page.pieces import Piece, cover, played_piece
 from memest.planning.page.reading import Reading
 from memest.sizes.dims import Dim, Expr, Opaque, expression, linear, plain
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OPTIMIZERS = ("sgd", "sgd:momentum=0.9", "adam", "adamw")
 DTYPES = ("float32", "bfloat16")
@@ -47,33 +50,29 @@ def page_model(
     graph: Graph,
     *,
     input_shape: InputShape,
-    mode: str = "train",
     optimizers: Sequence[str] = OPTIMIZERS,
     dtypes: Sequence[str] | None = None,
-    loss: str = "cross_entropy",
-    hold_output: bool = False,
-    cpu: Cpu | None = None,
-    torch: str | None = None,
     batches: Sequence[int] = (),
     sizes: Mapping[str, Sequence[int]] | None = None,
     say: Say = lambda text: None,
+    **settings: Unpack[Settings],
 ) -> PageModel:
-    """The data of a page on ``graph`` that opens at ``input_shape`` and ``mode``: training with each of ``optimizers``, and inference.
+    """The data of a page on ``graph`` that opens at ``input_shape`` and the ``mode`` among ``settings``, which are those of
+    :func:`memest.estimate`: training with each of ``optimizers``, and inference.
 
     ``dtypes`` None: float32, and bfloat16 where the network has it. Raises what ``estimate`` raises for the sizes it opens with."""
     if not optimizers:
         raise UsageError("a page needs at least one optimizer")
-    cpu = cpu or Cpu.detect()
-    how: dict[str, Any] = {"loss": loss, "hold_output": hold_output, "cpu": cpu, "torch": torch}
+    asking = question(graph, settings, "page_model")
     wanted = [("train", o) for o in dict.fromkeys(optimizers)] + [("infer", None)]
-    if mode == "infer":
+    if not asking.training:
         wanted = wanted[-1:] + wanted[:-1]
     writer: _Writer | None = None
     for number, dtype in enumerate(dict.fromkeys(dtypes or DTYPES)):
         for kind, optimizer in wanted:
-            how_here: dict[str, Any] = {**how, "mode": kind, "dtype": dtype, **({} if optimizer is None else {"optimizer": optimizer})}
+            here = replace(asking, mode=kind, dtype=dtype, optimizer=optimizer or asking.optimizer)
             try:
-                found = estimate(graph, input_shape=input_shape, **how_here)
+                found = answer(graph, here, input_shape)
                 say(f"playing {kind}{f', {optimizer}' if optimizer else ''}, {dtype}")
                 if writer is None:
                     conditions = played_piece(found, found.sizes).conditions
@@ -216,7 +215,7 @@ class _Writer:
         model = PageModel(data=data, terms=tuple(self.terms), symbols=self.symbols, axes=self.axes, big=data["largest"] >= SAFE)
         for number, found in enumerate(self.checks):
             reading = Reading(data).at(number, self.start)
-            if (reading.peak_bytes, reading.resident_bytes) != (found.peak_bytes, found.resident_bytes):
+            if (reading.peak_bytes, reading.standing_bytes) != (found.peak_bytes, found.standing_bytes):
                 said = f"the page would say {reading.peak_bytes}, the estimate {found.peak_bytes}"
                 raise UnsupportedError(f"{self.graph.name}: {said}; please report it")
         return model

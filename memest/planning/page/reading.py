@@ -15,7 +15,7 @@ class Read:
     """The peak, what was there before the step, the bytes at the peak by category (those that hold any), and the event that reaches it."""
 
     peak_bytes: int
-    resident_bytes: int
+    standing_bytes: int
     by_category: Mapping[str, int]
     where: tuple[str, str, str]
 
@@ -48,14 +48,14 @@ class Reading:
         for size, category, _ in data["programs"][program]["residents"]:
             alive[category] += forms[size]
         resident = best = sum(alive)
-        peak, where = list(alive), ("resident", "", "")
+        peak, where = list(alive), ("standing", "", "")
         for shares, place in self._changes(program, forms, held):
             for category, n in shares:
                 alive[category] += n
             if sum(alive) > best:
                 best, peak, where = sum(alive), list(alive), place
         names = dict(zip(data["categories"], peak, strict=True))
-        return Read(peak_bytes=best, resident_bytes=resident, by_category={c: n for c, n in names.items() if n}, where=where)
+        return Read(peak_bytes=best, standing_bytes=resident, by_category={c: n for c, n in names.items() if n}, where=where)
 
     def _changes(self, program: int, forms: list[int], held: list[list[int]]) -> Any:
         """Each event: what it adds to categories, and where it is (phase, layer, operator)."""

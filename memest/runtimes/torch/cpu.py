@@ -8,7 +8,7 @@ from memest.errors import UsageError
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
-from memest.machines.versions import version_for
+from memest.machines.versions import text_of, torch_of, version_for
 from memest.memory.figure import Figure, exact, unknown
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
@@ -31,6 +31,14 @@ class TorchCpu:
             raise UsageError(f"runtime {self.name} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
         return Target(runtime=self.name, version=version_for(version, recorded), machine=machine or Cpu.detect())
 
+    def describe(self, target: Target) -> str:
+        """``torch 2.13 on cpu (avx512, 2 threads)``."""
+        return f"torch {text_of(target.version)} on cpu ({_processor(target.cpu, ', ')})"
+
+    def measured(self, target: Target) -> str:
+        """``torch 2.13 (measured on 2.13.0 by …) with avx512 and 2 threads``."""
+        return f"{torch_of(target.version, None)} with {_processor(target.cpu, ' and ')}"
+
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:
@@ -39,7 +47,7 @@ class TorchCpu:
 
     def allocate(self, peak_bytes: int) -> Figure:
         """Exact: every byte torch's CPU allocator hands out."""
-        return exact(peak_bytes, "every byte torch's CPU allocator hands out, as its profiler reports them")
+        return exact(peak_bytes, "every byte torch's CPU allocator hands out in this step")
 
     def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
         """As allocated: nothing is cached between tensors (c10/core/CPUAllocator.cpp)."""
@@ -48,7 +56,13 @@ class TorchCpu:
 
     def process(self, reserved: Figure) -> Figure:
         """Not modelled."""
-        return unknown("what malloc keeps, the libraries' own memory and the interpreter are not modelled")
+        return unknown(
+            "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release"
+        )
+
+
+def _processor(cpu: Cpu, joined: str) -> str:
+    return f"{cpu.isa}{joined}{cpu.threads} thread{'' if cpu.threads == 1 else 's'}"
 
 
 RUNTIME = TorchCpu()

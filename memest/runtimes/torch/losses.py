@@ -13,6 +13,7 @@ from typing import Any
 from memest.errors import UnknownNameError, UsageError, one_of
 from memest.network.tensor import Spec, spec
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import Operator
 from memest.ops.table import COMPOSITES, OPERATORS
 
@@ -91,7 +92,8 @@ class Loss:
 
     @property
     def composite(self) -> Composite:
-        """What computes it from (prediction, target), options bound."""
+        """What computes it from (prediction, target), options bound; autocast casts a loss of one term as it casts that term."""
+        single = self.terms[0] if len(self.terms) == 1 and self.terms[0].factor is None else None
 
         def compose(c: Caller, prediction: Any, target: Any) -> Any:
             total = _computed(c, self.terms[0], prediction, target)
@@ -108,6 +110,7 @@ class Loss:
             attributes=(),
             compose=compose,
             examples=(),
+            facts=EVERYWHERE_CALLS if single is None else EVERYWHERE_CALLS.but(autocast=single.entry.facts.autocast),
             source="memest/runtimes/torch",
         )
 

@@ -6,7 +6,7 @@ graph runs with gradients on, that of an inference graph under ``no_grad``. Cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,7 @@ from memest.ops.table import operator_named
 from memest.sizes import asked
 from memest.sizes.interpreter import Lock
 from memest.sources.importers.torch_recording import Recorder
+from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
 
 _ONE_AT_A_TIME = Lock()  # a recording has hooks on every module of the process, and lends its module other parameters
@@ -45,14 +46,14 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     module, notes = _unwrapped(module)
     positional, keywords = _examples(plain_example(example), _floating_dtype(module))
-    title = name or type(module).__name__
+    recordings = _Recordings(module, positional, keywords, name or type(module).__name__)
 
     def training() -> Recorder:
-        return _recorded(module, positional, keywords, title, gradients=True)
+        return recordings.steady(gradients=True)
 
     def inference() -> Recorder:
         with _in_eval_mode(module):
-            return _recorded(module, positional, keywords, title, gradients=False)
+            return recordings.steady(gradients=False)
 
     with _ONE_AT_A_TIME:
         if mode == "train":
@@ -106,29 +107,34 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def _recorded(module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str, *, gradients: bool) -> Recorder:
-    """One forward written down. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else
-    that it may go by (a flag, a counter), the call that counts is the next one, which finds them."""
-    with as_it_was(module) as remembers:
-        recorder = Recorder(module, name, gradients)
-        recorder.record(positional, keywords)
-        if recorder.survivors.tensors:
-            recorder = Recorder(module, name, gradients, standing=recorder.survivors.given_up())
-            recorder.record(positional, keywords)
-            recorder.survivors.check_steady(recorder.standing)
-        elif remembers():
-            recorder, first = _once_more(module, positional, keywords, name, gradients), recorder
-            if recorder.graph != first.graph and _once_more(module, positional, keywords, name, gradients).graph != recorder.graph:
-                raise UnsupportedError(
-                    f"{name}: forward runs otherwise at every call (an attribute that counts or remembers): no step is like the next"
-                )
-    return recorder
+class _Recordings:
+    """Forwards of a module on these inputs, written down; each knows the calls of those before."""
 
+    def __init__(self, module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str) -> None:
+        self._module, self._positional, self._keywords, self._name = module, positional, keywords, name
+        self._repeats = Repeats()
 
-def _once_more(module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str, gradients: bool) -> Recorder:
-    recorder = Recorder(module, name, gradients)
-    recorder.record(positional, keywords)
-    return recorder
+    def steady(self, *, gradients: bool) -> Recorder:
+        """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
+        go by (a flag, a counter), the call that counts is the next one, which finds them."""
+        with as_it_was(self._module) as remembers:
+            recorder = self._one(gradients)
+            if recorder.survivors.tensors:
+                recorder = self._one(gradients, recorder.survivors.given_up())
+                recorder.survivors.check_steady(recorder.standing)
+            elif remembers():
+                recorder, first = self._one(gradients), recorder
+                if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
+                    raise UnsupportedError(
+                        f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers):"
+                        " no step is like the next"
+                    )
+        return recorder
+
+    def _one(self, gradients: bool, standing: Sequence[torch.Tensor] = ()) -> Recorder:
+        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing)
+        recorder.record(self._positional, self._keywords)
+        return recorder
 
 
 # what is given ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Which torch call is which row: the importer's table, by the function's own name.
 
-A binding turns (name, args, kwargs) into the rows to record, in order; None means the call moves nothing (a query, an assertion).
+A binding turns (name, args, kwargs) into the row to record; None means the call moves nothing (a query, an assertion).
 ``SIGNATURES`` covers the rule: torch's argument names in order; tensors go to the row's roles of the same name, the rest to its
 attributes. What needs more thought (indexing, ``to``, numbers on the left) has a function.
 """
@@ -8,7 +8,7 @@ attributes. What needs more thought (indexing, ``to``, numbers on the left) has 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -18,9 +18,8 @@ from memest.ops.table import COMPOSITES, OPERATORS
 
 
 class Request:
-    """One row to record. ``tensors`` follow its roles; ``PREVIOUS`` stands for the result of the request before."""
+    """A row to record. ``tensors`` follow its roles."""
 
-    PREVIOUS: ClassVar[object] = object()
     __slots__ = ("attributes", "op", "own_result", "tensors")
 
     def __init__(self, op: str, tensors: Sequence[Any], attributes: Mapping[str, Any], own_result: bool = False) -> None:
@@ -30,7 +29,7 @@ class Request:
         self.own_result = own_result
 
 
-Call = Callable[[str, Any, Any, Any], list[Request] | None]
+Call = Callable[[str, Any, Any, Any], Request | None]
 IGNORED = frozenset({"device", "generator", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"})
 AS_USUAL = {"pin_memory": False, "requires_grad": False, "layout": torch.strided}  # arguments that change nothing at this value alone
 
@@ -93,11 +92,11 @@ def signature(op: str, names: str, **fixed: Any) -> Call:
     """The plain binding: torch's argument names, in order."""
     split = names.split()
 
-    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
         extra = dict(fixed)
         if name.endswith("_") and not name.endswith("__") and not op.endswith("_"):
             extra["inplace"] = True
-        return [request(op, bound(split, args, kwargs), extra)]
+        return request(op, bound(split, args, kwargs), extra)
 
     return binding
 
@@ -321,12 +320,12 @@ def _is_inplace(name: str) -> bool:
 def binary(op: str) -> Call:
     """Arithmetic between tensors or with a number: ``x + y``, ``x += 2``, ``2 * x``; ``alpha`` and ``rounding_mode`` by keyword."""
 
-    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
         given = bound(("input", "other"), args, kwargs)
         if not isinstance(given["input"], torch.Tensor):
             given["input"], given["other"] = given["other"], given["input"]
         inplace = {"inplace": True} if _is_inplace(name) else {}
-        return [request(op, given, inplace)]
+        return request(op, given, inplace)
 
     return binding
 
@@ -349,11 +348,11 @@ DUNDERS = {
 # calls whose arguments need more than sorting --------------------------------------------------------------------------------
 
 
-def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x[...]``: basic entries as they are, index tensors beside them (masks depend on values and are refused)."""
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
     entries, tensors = index_entries(index)
-    return [Request("getitem", [args[0], tensors], {"index": entries})]
+    return Request("getitem", [args[0], tensors], {"index": entries})
 
 
 def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Tensor]]:
@@ -376,21 +375,21 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
     return tuple(entries), tensors
 
 
-def _pow(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _pow(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("input", "exponent"), args, kwargs)
     base, exponent = given["input"], given["exponent"]
     inplace = {"inplace": True} if name in ("pow_", "__ipow__") else {}
     if not isinstance(base, torch.Tensor):
-        return [Request("rpow", [exponent], {"value": base})]
+        return Request("rpow", [exponent], {"value": base})
     if isinstance(exponent, torch.Tensor):
-        return [Request("pow", [base, exponent], inplace)]
-    return [Request("pow", [base, None], {"exponent": exponent, **inplace})]
+        return Request("pow", [base, exponent], inplace)
+    return Request("pow", [base, None], {"exponent": exponent, **inplace})
 
 
-def _feature_dropout(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _feature_dropout(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("input", "p", "training"), args, kwargs)
     extra = {"inplace": True} if name.endswith("_") else {}
-    return [request(f"dropout{min(max(given['input'].ndim - 2, 1), 3)}d", given, extra)]
+    return request(f"dropout{min(max(given['input'].ndim - 2, 1), 3)}d", given, extra)
 
 
 _CASTS = {
@@ -405,11 +404,11 @@ _CASTS = {
 }
 
 
-def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
-    return [Request("to", [args[0], None], {"dtype": _CASTS[name]})]
+def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request("to", [args[0], None], {"dtype": _CASTS[name]})
 
 
-def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x.to(dtype | device | other)``, ``x.type(dtype)``, ``x.type_as(other)``; a device changes nothing here. ``x.to(y.dtype)`` follows
     ``y``, whatever its dtype comes to be (autocast)."""
     attributes: dict[str, Any] = {}
@@ -425,75 +424,75 @@ def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | Non
         attributes["memory_format"] = plain(kwargs["memory_format"])
     if kwargs.get("copy") is True:
         attributes["copy"] = True
-    return [Request("to", [args[0], other], attributes, own_result=True)]
+    return Request("to", [args[0], other], attributes, own_result=True)
 
 
-def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("condition", "input", "other"), args, kwargs)
     attributes = {f"{k}_value": given[k] for k in ("input", "other") if not isinstance(given[k], torch.Tensor)}
     tensors = [given["condition"], *(given[k] if isinstance(given[k], torch.Tensor) else None for k in ("input", "other"))]
-    return [Request("where", tensors, attributes)]
+    return Request("where", tensors, attributes)
 
 
-def _transposed(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _transposed(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     ndim = args[0].ndim
     if name == "__get__:T":
-        return [Request("permute", [args[0]], {"dims": tuple(range(ndim - 1, -1, -1))})]
-    return [Request("transpose", [args[0]], {"dim0": -2, "dim1": -1})]
+        return Request("permute", [args[0]], {"dims": tuple(range(ndim - 1, -1, -1))})
+    return Request("transpose", [args[0]], {"dim0": -2, "dim1": -1})
 
 
-def _data(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
-    return [Request("detach", [args[0]], {})]
+def _data(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request("detach", [args[0]], {})
 
 
-def _max(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _max(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``max(x)``, ``max(x, dim)`` (values and indices) or ``max(x, other)``."""
     given = bound(("input", "dim", "keepdim"), args, {("dim" if k == "other" else k): v for k, v in kwargs.items()})
     if isinstance(given.get("dim"), torch.Tensor):
-        return [Request({"max": "maximum", "min": "minimum"}[name], [given["input"], given["dim"]], {})]
-    return [request(name, given, {})]
+        return Request({"max": "maximum", "min": "minimum"}[name], [given["input"], given["dim"]], {})
+    return request(name, given, {})
 
 
-def _pool_with_indices(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _pool_with_indices(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"), args, kwargs)
-    return [request(name.removesuffix("_with_indices"), given, {"return_indices": True})]
+    return request(name.removesuffix("_with_indices"), given, {"return_indices": True})
 
 
-def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
-    return [Request("einsum", [list(operands)], {"equation": args[0]})]
+    return Request("einsum", [list(operands)], {"equation": args[0]})
 
 
-def _new_full(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _new_full(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """A tensor of no dims counts as its number: torch reads it, and allocates nothing for that."""
     given = bound(("input", "size", "fill_value"), args, kwargs)
     read = isinstance(given["fill_value"], torch.Tensor) and given["fill_value"].ndim == 0
     made = request("new_full", {**given, "fill_value": 0} if read else given, {})
     made.own_result = read
-    return [made]
+    return made
 
 
-def _meshgrid(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _meshgrid(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``meshgrid(a, b)`` and ``meshgrid([a, b])``; ``ij`` where nothing is said, as torch has it."""
     tensors = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
-    return [Request("meshgrid", [list(tensors)], {"indexing": kwargs.get("indexing") or "ij"})]
+    return Request("meshgrid", [list(tensors)], {"indexing": kwargs.get("indexing") or "ij"})
 
 
-def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     names = ("end",) if len(args) == 1 else ("start", "end", "step")
-    return [request("arange", bound(names, args, kwargs), {})]
+    return request("arange", bound(names, args, kwargs), {})
 
 
-def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``torch.tensor([1.0, 2.0])``: a small tensor of the data's shape (``as_tensor`` of a tensor is that tensor)."""
     if isinstance(args[0], torch.Tensor):
         return None
     with torch._C.DisableTorchFunction():
         made = torch.tensor(args[0], dtype=kwargs.get("dtype"))
-    return [Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)]
+    return Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)
 
 
-def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``torch.empty(size, dtype=x.dtype)`` follows ``x``, whatever its dtype comes to be (autocast)."""
     op, names = SIGNATURES[name]
     given = bound(names.split(), args, kwargs)
@@ -501,21 +500,21 @@ def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] 
         del given["dtype"]
     like = recorder.source_of(given.get("dtype"))
     if like is None:
-        return [request(op, given, {})]
-    return [request(f"new_{op}", {"input": like, "size": given["shape"], "fill_value": given.get("fill_value")}, {})]
+        return request(op, given, {})
+    return request(f"new_{op}", {"input": like, "size": given["shape"], "fill_value": given.get("fill_value")}, {})
 
 
-def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``var(x, dim, unbiased, keepdim)`` and ``var(x, dim, correction=…, keepdim=…)``."""
     flags = len(args) > 1 and isinstance(args[1], bool)
     given = bound(("input", "unbiased") if flags else ("input", "dim", "unbiased", "keepdim"), args, kwargs)
     unbiased = given.pop("unbiased", None)
     if unbiased is not None:
         given["correction"] = int(unbiased)
-    return [request(name, given, {})]
+    return request(name, given, {})
 
 
-def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x[...] = value``."""
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
     entries, tensors = index_entries(index)
@@ -523,24 +522,24 @@ def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] 
         raise UnsupportedError("assignment at index tensors has no rule")
     value = args[2]
     if isinstance(value, torch.Tensor):
-        return [Request("setitem", [args[0], value], {"index": entries})]
-    return [Request("setitem", [args[0], None], {"index": entries, "value": value})]
+        return Request("setitem", [args[0], value], {"index": entries})
+    return Request("setitem", [args[0], None], {"index": entries, "value": value})
 
 
-def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     names = "query key value embed_dim num_head qkv_weight qkv_bias proj_weight proj_bias mask need_weights average_attn_weights mask_type"
     given = bound(names.split(), args, kwargs)
     for dropped in ("mask_type",):
         given.pop(dropped, None)
     made = request("_native_multi_head_attention", given, {})
     made.own_result = True
-    return [made]
+    return made
 
 
-def _tensor_split(name: str, args: Any, kwargs: Any, recorder: Any) -> list[Request] | None:
+def _tensor_split(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``indices`` and ``sections`` are one place under two names."""
     named = {"indices_or_sections" if k in ("indices", "sections") else k: v for k, v in kwargs.items()}
-    return [request("tensor_split", bound(("input", "indices_or_sections", "dim"), args, named), {})]
+    return request("tensor_split", bound(("input", "indices_or_sections", "dim"), args, named), {})
 
 
 SPECIAL: dict[str, tuple[str, Call]] = {

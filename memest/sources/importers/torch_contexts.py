@@ -18,6 +18,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx
 
 from memest.errors import UnsupportedError
+from memest.sources.importers.torch_state import Owned
 
 
 class Listener(Protocol):
@@ -184,9 +185,11 @@ def run_forward(function: Any, arguments: tuple[Any, ...], keywords: dict[str, A
 # what is asked before the call, and at every call ----------------------------------------------------------------------
 
 
-def check_hooks(module: nn.Module) -> None:
+def check_hooks(owned: Owned) -> None:
     """Refuse hooks that stand on a module's parameters or modules and run in backward."""
-    for path, p in module.named_parameters():
+    for path, p in owned.tensors:
+        if not isinstance(p, nn.Parameter):
+            continue
         if getattr(p, "_backward_hooks", None):
             raise UnsupportedError(f"parameter {path!r}: no rule for a tensor's hook (register_hook); what it allocates is not modelled")
         if getattr(p, "_post_accumulate_grad_hooks", None):
@@ -194,7 +197,7 @@ def check_hooks(module: nn.Module) -> None:
     anywhere = nn.modules.module
     if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
         raise UnsupportedError("no rule for a backward hook of all modules (register_module_full_backward_hook)")
-    for path, m in module.named_modules():
+    for path, m in owned.modules:
         if m._backward_hooks or m._backward_pre_hooks:
             raise UnsupportedError(f"module {path or type(m).__name__!r}: no rule for a backward hook (register_full_backward_hook)")
 

@@ -17,7 +17,7 @@ from memest.errors import UnsupportedError
 from memest.network.tensor import Spec, nbytes
 from memest.sizes.dims import contains_dim
 from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_state import owned_tensors
+from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_tensors import spec_of, twin
 
 
@@ -30,16 +30,15 @@ class Place(NamedTuple):
     name: str
 
 
-def swap(module: nn.Module, live: LiveTensors) -> list[Place]:
+def swap(owned: Owned, live: LiveTensors) -> list[Place]:
     """Meta twins in the place of all parameters and buffers, told to ``live``."""
     twins: dict[int, tuple[str, torch.Tensor]] = {}
-    for path, p in owned_tensors(module):
+    for path, p in owned.tensors:
         if isinstance(p, nn.parameter.UninitializedTensorMixin):
             raise UnsupportedError(f"parameter {path!r} is not initialized (a lazy module); call the module once first")
         twins[id(p)] = path, twin(p)
         live.own(twins[id(p)][1], path, trainable=p.requires_grad, buffer=not isinstance(p, nn.Parameter))
-    tables = (table for m in module.modules() for table in (m._parameters, m._buffers))
-    places = [Place(t, key, p, twins[id(p)][0]) for t in tables for key, p in t.items() if p is not None]
+    places = [Place(t, key, p, twins[id(p)][0]) for t in owned.tables for key, p in t.items() if p is not None]
     for place in places:
         place.table[place.key] = twins[id(place.original)][1]
     return places

@@ -15,7 +15,7 @@ import types
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.machines.versions import nearest, release
 from memest.network.dtypes import FLOATING
-from memest.network.graph import Graph, Input, Layer, attribute_items
+from memest.network.graph import Graph, Input, Items, Layer, Reference
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import operator_named
@@ -38,10 +38,11 @@ from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Re
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, default_of, settled, tidy, with_counters, with_drops, written_as
+from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
-from memest.sources.importers.torch_state import owned_tensors
+from memest.sources.importers.torch_repeats import Form, Known, Repeats
+from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -57,23 +58,43 @@ UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrat
 MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
 
 
+class Frame(NamedTuple):
+    """A module that runs: the path of the innermost one that has one, and that module itself (None: not the network's)."""
+
+    module: nn.Module
+    path: str
+    place: nn.Module | None
+
+
+class Begun(NamedTuple):
+    """A layer that is about to run. ``flows``: a gradient reaches what it reads."""
+
+    name: str
+    op: str
+    tensors: tuple[Reference, ...]
+    grad: bool
+    flows: bool
+
+
 class Recorder(TorchFunctionMode):
     """Records one forward of ``module``; ``graph`` is there when :meth:`record` has returned.
 
-    ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``standing`` are tensors that the module
-    kept from its call before."""
+    ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``repeats`` is what is known of the
+    module's calls at this size. ``standing`` are tensors that the module kept from its call before."""
 
     graph: Graph
     survivors: Survivors
 
-    def __init__(self, module: nn.Module, name: str, gradients: bool, standing: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[torch.Tensor] = ()) -> None:
         super().__init__()
         self.module = module
         self.name = name
         self.gradients = gradients
+        self.repeats = repeats
         self.asked_for_gradients = False
-        self.paths = {id(m): path for path, m in module.named_modules()}
-        self.stack: list[tuple[str, nn.Module]] = []
+        self.owned = Owned(module)
+        self.paths = {id(m): path for path, m in self.owned.modules}
+        self.stack: list[Frame] = []
         self.inputs: list[Input] = []
         self.layers: list[Layer] = []
         self.sizes: dict[str, int] = {}
@@ -85,8 +106,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.failure: UnsupportedError | None = None
-        on_meta = any(t.is_meta for _, t in owned_tensors(module))
-        self.live = LiveTensors(self.machine.ledger, on_meta=on_meta, refusal=self.refusal)
+        self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         for t in standing:
             self.live.own(t, self.live.unique("kept"))
         self.standing = [p.name for p in self.live.parameters]
@@ -120,8 +140,8 @@ class Recorder(TorchFunctionMode):
         for k, t in named.items():
             self._add_input(k, t)
         if self.gradients:
-            check_hooks(self.module)
-        places = swap(self.module, self.live)
+            check_hooks(self.owned)
+        places = swap(self.owned, self.live)
         drawn = random.getstate()
         try:
             with watching(self, self.gradients), self, recording(self.guards):
@@ -149,13 +169,19 @@ class Recorder(TorchFunctionMode):
 
     def enter_module(self, module: nn.Module) -> None:
         """Its path names the layers inside."""
-        self.stack.append((self.paths.get(id(module), type(module).__name__), module))
+        path = self.paths.get(id(module))
+        if path:
+            self.stack.append(Frame(module, path, module))
+        elif path is None:
+            self.stack.append(Frame(module, type(module).__name__, None))
+        else:
+            self.stack.append(Frame(module, *(self.stack[-1][1:] if self.stack else ("", None))))
         if isinstance(module, torch.jit.ScriptModule):
             raise self.refusal("a compiled ScriptModule, which hides its Python code: put in the module it was made from")
 
     def leave_module(self, module: nn.Module) -> None:
         """Out of it, and of modules in it that ended by an exception somebody caught."""
-        while self.stack and self.stack.pop()[1] is not module:
+        while self.stack and self.stack.pop().module is not module:
             pass
 
     def begin_checkpoint(self, arguments: Any) -> None:
@@ -268,65 +294,91 @@ class Recorder(TorchFunctionMode):
         return args[0]
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
-        request = self._request(name, binding, args, kwargs)
+        asked = None if self.asked_dtype is None else self.asked_dtype()
+        form = self.repeats.form(self.live, func, binding, args, kwargs, asked)
+        known = self.repeats.known(form, self.module.training)
+        if form is not None and known is not None:
+            self.asked_dtype = None
+            self.guards.update(known.guards)
+            check_autograd(self, self.gradients)
+            return self._repeated(known, form)
+        guards: dict[Guard, None] = {}
+        request = self._request(name, binding, args, kwargs, guards)
         if request is None:
             return func(*args, **kwargs)
         check_autograd(self, self.gradients)
-        result: Any = None
-        for i, part in enumerate(request):
-            last = i == len(request) - 1
-            result = self._layer(part, func if last else None, args, kwargs, None if i == 0 else result)
-        return result
+        return self._layer(request, form, guards, func, args, kwargs)
 
-    def _request(self, name: str, binding: Call, args: Any, kwargs: Any) -> list[Request] | None:
+    def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
+        """The row to record; the sizes that are compared for that go to ``guards``."""
         try:
-            return binding(name, args, kwargs, self)
+            with recording(guards):
+                return binding(name, args, kwargs, self)
         except MemestError as e:
             raise e.at(self._place()) from None
         finally:
             self.asked_dtype = None
+            self.guards.update(guards)
 
     def source_of(self, dtype: Any) -> torch.Tensor | None:
         """The tensor that gave its dtype to the call being recorded: the last one asked for it since the call before."""
         asked = self.asked_dtype() if self.asked_dtype is not None else None
         return asked if asked is not None and asked.dtype == dtype and self.live.found(asked) is not None else None
 
-    def _layer(self, request: Request, func: Any, args: Any, kwargs: Any, previous: Any) -> Any:
-        """Run one row on the symbolic values and the call itself on meta, compare, write the layer."""
-        tensors = [previous if t is Request.PREVIOUS else t for t in request.tensors]
-        entries = [self._bound(t) for t in tensors]
-        name = self.live.take(self._layer_name(request))
-        row = operator_named(request.op)
-        names = tuple(_names(e) for e in entries)
+    def _layer(self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any) -> Any:
+        """Run the row on the symbolic values and the call itself on meta, compare, write the layer."""
+        op = request.op
+        reads = [self._bound(t) for t in request.tensors]
+        layer = self._begun(op, reads)
+        row = operator_named(op)
+        with recording(None):
+            values = self._by_rule(row, reads, request, func, args, kwargs)
+            self.live.drops.append([])
+            produced, answer = self.repeats.answer(form, self.live, lambda: self._execute(request, func, args, kwargs, values))
+            tensors = _tensors(produced)
+            agreed = self._agreed(tensors, values, row)
+        with recording(guards):
+            attributes = written(row, request.attributes, self.module.training)
+        self.guards.update(guards)
+        differentiable = isinstance(row, Composite) or row.backward is not None
+        mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
+        self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
+        self._written(layer, attributes, tensors, agreed, differentiable)
+        return produced
+
+    def _repeated(self, known: Known, form: Form) -> Any:
+        """The same for a call of which it is known what it comes to."""
+        layer = self._begun(known.row.name, known.reads(form.entries))
+        self.live.drops.append([])
+        produced = known.answer.again(form.tensors)
+        self._written(layer, known.attributes, _tensors(produced), known.values(form.entries), known.differentiable)
+        return produced
+
+    def _begun(self, op: str, reads: Sequence[Any]) -> Begun:
+        """What is said of a layer before it runs."""
+        name = self.live.take(self._layer_name(op, reads[0] if reads else None))
         grad_enabled = torch.is_grad_enabled()
-        flows = grad_enabled and any(e.grad for e in _flat(entries))
+        flows = grad_enabled and any(e.grad for e in _flat(reads))
         if flows and not self.gradients:
             raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
-        with recording(None):
-            values = self._by_rule(row, entries, request, func, args, kwargs)
-            self.live.drops.append([])
-            produced = self._execute(request, func, args, kwargs, values, tensors)
-            if request.op in MAY_COPY and produced is tensors[0]:
-                produced = twin(produced)  # a name of its own: in other dtypes and layouts it is a copy, and the input dies first
-            outputs = self._adopt(name, produced, values, row, flows)
-        given = {k: tidy(row, k, v) for k, v in request.attributes.items()}
-        written = {k: v for k, v in given.items() if v != default_of(row, k)}
-        if written.get("training") is True and self.module.training:
-            del written["training"]  # follows the mode of the step
-        position = [a.name for a in row.attributes]
-        symbolic = attribute_items({k: written_as(written[k]) for k in sorted(written, key=position.index)})
+        return Begun(name, op, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
+
+    def _written(
+        self, layer: Begun, attributes: Items, tensors: Sequence[torch.Tensor], values: Sequence[Value], differentiable: bool
+    ) -> None:
+        """Name the outputs, and write the layer down."""
+        outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
         self.layers.append(
             Layer(
-                name=name,
-                op=request.op,
-                tensors=names,
-                attributes=symbolic,
+                name=layer.name,
+                op=layer.op,
+                tensors=layer.tensors,
+                attributes=attributes,
                 outputs=outputs,
-                grad=grad_enabled or not self.gradients,
+                grad=layer.grad,
                 checkpoint=self.checkpoint,
             )
         )
-        return produced
 
     def _by_rule(
         self, row: Operator | Composite, entries: list[Any], request: Request, func: Any, args: Any, kwargs: Any
@@ -339,20 +391,26 @@ class Recorder(TorchFunctionMode):
         except MemestError as e:
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
-            if func is not None:
-                func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
+            func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
             raise unforeseen(e).at(f"{self._place()}: {request.op}") from e
 
-    def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], tensors: Sequence[Any]) -> Any:
+    def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None]) -> Any:
         """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
-        if func is not None and not request.own_result:
+        produced = self._on_meta(request, func, args, kwargs, values)
+        if request.op in MAY_COPY and produced is request.tensors[0]:
+            return twin(produced)  # a name of its own: in other dtypes and layouts it is a copy, and the input dies first
+        return produced
+
+    def _on_meta(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None]) -> Any:
+        if not request.own_result:
             try:
                 return self._on_its_own(self._with_twins(func, args, on_meta(func, kwargs)))
             except NotImplementedError:
                 pass
         made: list[Any] = []
+        given = [t for t in request.tensors if isinstance(t, torch.Tensor)]
         for v in values:
-            same = next((t for t in tensors if isinstance(t, torch.Tensor) and v is not None and self.live.known(t).value is v), None)
+            same = None if v is None else next((t for t in given if self.live.known(t).value is v), None)
             if same is not None or v is None:
                 made.append(same)
                 continue
@@ -385,26 +443,28 @@ class Recorder(TorchFunctionMode):
             return produced
         return twin(produced)
 
-    def _adopt(self, name: str, produced: Any, values: Sequence[Value | None], row: Operator | Composite, flows: bool) -> tuple[str, ...]:
-        """Names for the outputs; each must have the shape our row says. ``flows``: a gradient reaches what the call reads."""
-        flows = flows and not (isinstance(row, Operator) and row.backward is None)
-        results = list(produced) if isinstance(produced, tuple | list) else [produced]
-        tensors = [r for r in results if isinstance(r, torch.Tensor)]
-        names: list[str] = []
+    def _agreed(self, tensors: Sequence[torch.Tensor], values: Sequence[Value | None], row: Operator | Composite) -> list[Value]:
+        """The values of the tensors that the call gives; each must have the shape our row says."""
+        agreed: list[Value] = []
         for i, t in enumerate(tensors):
             value = values[i] if i < len(values) else None
             if value is None or tuple(t.shape) != value.spec.shape or dtype_of(t) != value.spec.dtype:
                 ours = "nothing" if value is None else f"{list(value.spec.shape)} {value.spec.dtype}"
                 theirs = f"{list(t.shape)} {dtype_of(t)}"
                 raise GraphError(f"{self._place()}: torch gives {row.name} the shape {theirs}, memest's rule {ours}; please report it")
-            out = name if len(tensors) == 1 else f"{name}.{i}"
-            names.append(out)
+            agreed.append(value)
+        return agreed
+
+    def _adopt(self, name: str, tensors: Sequence[torch.Tensor], values: Sequence[Value], flows: bool) -> tuple[str, ...]:
+        """Names for the outputs. ``flows``: a gradient reaches them."""
+        names = (name,) if len(tensors) == 1 else tuple([f"{name}.{i}" for i in range(len(tensors))])
+        for t, value, out in zip(tensors, values, names, strict=True):
             entry = self.live.found(t)
             if entry is not None:
                 self.live.again(entry, out, value, flows)
             else:
                 self.live.follow(t, out, value, flows and value.spec.dtype in FLOATING)
-        return tuple(names)
+        return names
 
     def _bound(self, t: Any) -> Any:
         if t is None:
@@ -413,21 +473,23 @@ class Recorder(TorchFunctionMode):
             return self.live.known(t)
         return [self.live.known(u) for u in t]
 
-    def _layer_name(self, request: Request) -> str:
+    def _layer_name(self, op: str, first: Any) -> str:
         """The module's path when the module is that operator, else the path with the operator's name."""
-        op, path = request.op, self._path()
+        path = self._path()
         if not path:
             return op
-        first = request.tensors[0] if request.tensors else None
-        if isinstance(first, torch.Tensor) and self.live.known(first).names[0].endswith("num_batches_tracked"):
+        if isinstance(first, Tracked) and first.names[0].endswith("num_batches_tracked"):
             return f"{path}.{COUNT}"
-        return path if not self.live.taken(path) and self._is_leaf(path) else f"{path}.{op}"
+        return path if not self.live.taken(path) and self._in_leaf(path) else f"{path}.{op}"
 
-    def _is_leaf(self, path: str) -> bool:
+    def _in_leaf(self, path: str) -> bool:
+        """Whether the innermost module that has a path has no modules in it."""
+        place = self.stack[-1].place
         try:
-            return not any(True for _ in self.module.get_submodule(path).children())
+            found = self.module.get_submodule(path) if place is None else place
         except AttributeError:
             return False
+        return all(m is None for m in found._modules.values())
 
     # the end -------------------------------------------------------------------------------------------------------------
 
@@ -438,13 +500,12 @@ class Recorder(TorchFunctionMode):
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
             raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
-        layers = [with_drops(layer, drops) for layer, drops in zip(self.layers, live.drops, strict=True)]
         permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names
         return Graph(
             name=self.name,
             inputs=tuple(self.inputs),
             parameters=tuple(p for p in live.parameters if p.name not in live.early),
-            layers=tuple(settled(with_counters(layers, own), outputs, permanent, mortal)),
+            layers=tuple(settled(with_counters(self.layers, live.drops, own), outputs, permanent, mortal)),
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
@@ -460,8 +521,8 @@ class Recorder(TorchFunctionMode):
         return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
 
     def _path(self) -> str:
-        """The innermost module that has a path."""
-        return next((path for path, _ in reversed(self.stack) if path), "")
+        """That of the innermost module that has one."""
+        return self.stack[-1].path if self.stack else ""
 
     def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""
@@ -477,6 +538,12 @@ class Recorder(TorchFunctionMode):
 
 
 _NOT_THE_USERS = tuple(str(Path(m.__file__).parent) + os.sep for m in (memest, torch) if m.__file__)
+
+
+def _tensors(produced: Any) -> list[torch.Tensor]:
+    """What a call gives, flat."""
+    results = produced if isinstance(produced, tuple | list) else (produced,)
+    return [r for r in results if isinstance(r, torch.Tensor)]
 
 
 def _flat(entries: Sequence[Any]) -> Iterator[Tracked]:

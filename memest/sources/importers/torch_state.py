@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
 from torch import nn
 
 
-def owned_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers, each once, module by module in torch's order of registration."""
-    seen: set[int] = set()
-    for path, m in module.named_modules():
-        for name, t in (*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)):
-            if id(t) not in seen:
-                seen.add(id(t))
-                yield f"{path}.{name}" if path else name, t
+class Owned:
+    """What a module consists of: its ``modules`` and its ``tensors`` (parameters and buffers, each once, module by module in torch's order
+    of registration), with their paths, and the ``tables`` where the tensors are registered."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.modules: list[tuple[str, nn.Module]] = list(module.named_modules())
+        self.tables: list[dict[str, Any]] = [table for _, m in self.modules for table in (m._parameters, m._buffers)]
+        self.tensors: list[tuple[str, torch.Tensor]] = []
+        seen: set[int] = set()
+        for path, m in self.modules:
+            for name, t in (*m._parameters.items(), *m._buffers.items()):
+                if t is not None and id(t) not in seen:
+                    seen.add(id(t))
+                    self.tensors.append((f"{path}.{name}" if path else name, t))
+
+    @property
+    def on_meta(self) -> bool:
+        """Whether any of its tensors is a meta tensor."""
+        return any(t.is_meta for _, t in self.tensors)
 
 
 @contextmanager
@@ -36,14 +48,18 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
 
 
 def _same(live: Any, before: Any) -> bool:
-    """Whether both hold the same objects in the same places."""
-    if isinstance(live, list):
-        return len(live) == len(before) and all(a is b for a, b in zip(live, before, strict=True))
-    return live.keys() == before.keys() and all(live[k] is v for k, v in before.items())
+    """Whether both hold the same objects in the same places, and in the same order."""
+    if not before:
+        return not live
+    if len(live) != len(before) or not all(map(is_, live, before)):
+        return False
+    return isinstance(live, list) or all(map(is_, live.values(), before.values()))
 
 
 def _plainly_changed(live: Any, before: Any) -> bool:
     """Whether a number, a flag, a text or None stands where something else stood or nothing did."""
+    if _same(live, before):
+        return False
     if isinstance(live, list):
         return len(live) != len(before) or any(_is_other(a, b) for a, b in zip(live, before, strict=True))
     return any(_is_other(value, before.get(key, ...)) for key, value in live.items())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides
+from memest.sizes.remembering import kept
 
 
 def twin(t: torch.Tensor) -> torch.Tensor:
@@ -24,18 +25,25 @@ def dtype_of(t: torch.Tensor) -> str:
 
 def layout_of(t: torch.Tensor) -> str:
     """``channels_last`` or ``contiguous``."""
-    shape, strides = tuple(t.shape), tuple(t.stride())
-    last = t.ndim in (4, 5) and strides == channels_last_strides(shape) and strides != contiguous_strides(shape)
-    return "channels_last" if last else "contiguous"
+    return _described(tuple(t.shape), t.stride(), t.dtype)[1]
 
 
 def spec_of(t: torch.Tensor, shape: Shape | None = None) -> Spec:
     """Its metadata, with ``shape`` for its sizes (``Dim``s of the same values)."""
-    shape = tuple(t.shape) if shape is None else shape
+    plain, layout = _described(tuple(t.shape), t.stride(), t.dtype)
+    if shape is None:
+        return plain
     strides = contiguous_strides(shape)
-    if tuple(strides) != tuple(t.stride()):
-        strides = tuple(t.stride()) if layout_of(t) == "contiguous" else channels_last_strides(shape)
-    return Spec(shape, strides, dtype_of(t))
+    if tuple(strides) != plain.strides:
+        strides = plain.strides if layout == "contiguous" else channels_last_strides(shape)
+    return Spec(shape, strides, plain.dtype)
+
+
+@kept(4_096)
+def _described(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> tuple[Spec, str]:
+    """Metadata without symbols, and the layout."""
+    last = len(shape) in (4, 5) and strides == channels_last_strides(shape) and strides != contiguous_strides(shape)
+    return Spec(shape, strides, str(dtype).removeprefix("torch.")), "channels_last" if last else "contiguous"
 
 
 def leaves(value: Any, *, within: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.aten.kernels import batched_product, mm, reduce_into, transpose, with_number_
+from memest.network.tensor import Shape
+from memest.ops.aten.gemm import batched_product, mm, transpose
+from memest.ops.aten.iterator import with_number_
+from memest.ops.aten.reductions import reduce_into
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, Attributes, called
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, choice, flag, integer
 from memest.ops.tape import Tape, Tensor
 
@@ -93,6 +98,12 @@ def _native_multi_head_attention(c: Caller, query: Any, key: Any, value: Any, *r
     return c.call("_multi_head", query, key, value, *rest, sharing=sharing, **attributes)
 
 
+def _flops(inputs: Sequence[Shape], made: Sequence[Shape], given: Attributes) -> int:
+    """Three projections, queries by keys, weights by values, and the projection of the result."""
+    (batch, length, size), (_, keys, _), (_, values, _) = inputs[:3]
+    return 2 * batch * size * ((2 * length + keys + values) * size + 2 * length * keys)
+
+
 MULTI_HEAD_ROLES = ("query", "key", "value", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias", "mask?")
 MULTI_HEAD_ATTRIBUTES = (
     Attribute(name="embed_dim", default=REQUIRED, check=integer),
@@ -110,24 +121,28 @@ MULTI_HEAD_EXAMPLE = Example(
 ROWS = (
     Operator(
         name="_multi_head",
-        torch="validation.adapters.multi_head",
+        torch="torch._native_multi_head_attention",
+        oracle="multi_head",
         roles=MULTI_HEAD_ROLES,
         attributes=(*MULTI_HEAD_ATTRIBUTES, Attribute(name="sharing", default="none", check=choice("all", "key_value", "none"))),
         forward=_multi_head,
         saves=(),
         backward=None,
         examples=(MULTI_HEAD_EXAMPLE,),
+        facts=EVERYWHERE_FACTS.but(autocast=called("_native_multi_head_attention", LOWER), flops=_flops),
         source=SOURCE,
     ),
 )
 COMPOSITE_ROWS = (
     Composite(
         name="_native_multi_head_attention",
-        torch="validation.adapters.native_multi_head_attention",
+        torch="torch._native_multi_head_attention",
+        oracle="native_multi_head_attention",
         roles=MULTI_HEAD_ROLES,
         attributes=MULTI_HEAD_ATTRIBUTES,
         compose=_native_multi_head_attention,
         examples=(MULTI_HEAD_EXAMPLE,),
+        facts=EVERYWHERE_CALLS.but(autocast=LOWER),
         source=SOURCE,
     ),
 )

@@ -16,8 +16,11 @@ from memest.errors import ShapeError
 from memest.machines.cpu import Cpu
 from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE
 from memest.network.tensor import Shape, Spec
-from memest.ops.aten.kernels import contiguous, empty_like, iterator_strides, transpose
+from memest.ops.aten.copies import contiguous
+from memest.ops.aten.gemm import transpose
+from memest.ops.aten.iterator import empty_like, iterator_strides
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, POINTWISE_FACTS, Attributes
 from memest.ops.families.attention.products import MOST_ROWS, computes, most_of_products, products_of_blocks
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional, text
 from memest.ops.searched import sealed
@@ -234,6 +237,12 @@ def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: flo
     return c.call("to", c.call("matmul", weights, value), dtype=dtype)
 
 
+def _flash_flops(inputs: Sequence[Shape], made: Sequence[Shape], given: Attributes) -> int:
+    """Queries by keys, and the weights by values."""
+    query, key, value = inputs[:3]
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
 SCALE = Attribute(name="scale", default=None, check=optional(number))
 QUERY_KEY_VALUE = ("query", "key", "value", "attn_mask?")
 LONG = ((1, 3, 70, 32), (1, 3, 530, 32), (1, 3, 530, 32))  # several blocks
@@ -243,7 +252,8 @@ SOURCE = "aten/src/ATen/native/transformers/attention.cpp"
 ROWS = (
     Operator(
         name="_flash_attention",
-        torch="validation.adapters.flash_attention",
+        torch="torch.ops.aten._scaled_dot_product_flash_attention_for_cpu",
+        oracle="flash_attention",
         roles=QUERY_KEY_VALUE,
         attributes=(SCALE,),
         forward=_flash,
@@ -255,39 +265,46 @@ ROWS = (
             Example(shapes=(*LONG, None), attributes={}, dtypes=("bfloat16",) * 3),
             Example(shapes=(*LONG, (70, 530)), attributes={"scale": 1.0}, dtypes=("bfloat16",) * 4, frozen=(3,)),
         ),
+        facts=EVERYWHERE_FACTS.but(flops=_flash_flops),
         source=f"derivatives.yaml: _scaled_dot_product_flash_attention_for_cpu; {SOURCE}, native/cpu/FlashAttentionKernel.cpp",
     ),
     Operator(
         name="_additive_mask",
-        torch="validation.adapters.additive_mask",
+        torch="torch.nn.functional.scaled_dot_product_attention",
+        oracle="additive_mask",
         roles=("mask",),
         attributes=(Attribute(name="dtype", default="float32", check=text),),
         forward=_additive_mask,
         saves=(),
         backward=None,
         examples=(Example(shapes=((10, 12),), attributes={}, dtypes=("bool",)),),
+        facts=POINTWISE_FACTS,
         source=f"{SOURCE} (convert_boolean_attn_mask)",
     ),
     Operator(
         name="_causal_mask",
-        torch="validation.adapters.causal_mask",
+        torch="torch.nn.functional.scaled_dot_product_attention",
+        oracle="causal_mask",
         roles=("input",),
         attributes=(Attribute(name="rows", default=REQUIRED, check=integer), Attribute(name="cols", default=REQUIRED, check=integer)),
         forward=_causal_mask,
         saves=(),
         backward=None,
         examples=(Example(shapes=((2, 10, 12),), attributes={"rows": 10, "cols": 11}, frozen=(0,)),),
+        facts=EVERYWHERE_FACTS,
         source=f"{SOURCE} (_scaled_dot_product_attention_math)",
     ),
     Operator(
         name="_safe_softmax",
-        torch="validation.adapters.safe_softmax",
+        torch="torch.ops.aten._safe_softmax",
+        oracle="safe_softmax",
         roles=("input",),
         attributes=(),
         forward=_safe_softmax,
         saves=("result",),
         backward=_safe_softmax_backward,
         examples=(Example(shapes=((2, 3, 4, 5),), attributes={}),),
+        facts=EVERYWHERE_FACTS,
         source=f"derivatives.yaml: _safe_softmax; {SOURCE}",
     ),
 )
@@ -312,6 +329,7 @@ COMPOSITE_ROWS = (
             Example(shapes=(*HEADS, None), attributes={"dropout_p": 0.1}),
             Example(shapes=((2, 3, 10, 16),) * 3 + (None,), attributes={"is_causal": True, "dropout_p": 0.1}),
         ),
+        facts=EVERYWHERE_CALLS.but(autocast=LOWER),
         source=f"{SOURCE}, sdp_utils_cpp.h",
     ),
 )

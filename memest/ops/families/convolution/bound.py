@@ -25,9 +25,10 @@ PER_THREAD = 1 << 17  # descriptors, page rounding
 
 def forward(cpu: Cpu, input: Spec, weight: Spec, bias: Spec | None, *, g: Geometry) -> tuple[Any, ...]:
     """Most bytes of the forward call: operands in blocks beside the result, or the result in blocks, plain and dense."""
-    p = _Parts(cpu, input, weight, Geometry(*g))
+    by_rows = _lie_by_rows(input, weight)
+    p = _Parts(cpu, input, weight, Geometry(*g), by_rows)
     working = p.source + p.result + p.filters + p.padded
-    if p.in_order and _lie_by_rows(input, weight):
+    if p.in_order and by_rows:
         return working, 3 * p.result
     return (working + 2 * p.result + p.partial,)
 
@@ -35,9 +36,10 @@ def forward(cpu: Cpu, input: Spec, weight: Spec, bias: Spec | None, *, g: Geomet
 def backward(cpu: Cpu, grad: Spec, input: Spec, weight: Spec, *, g: Geometry, mask: tuple[bool, bool, bool]) -> tuple[Any, ...]:
     """Most bytes of the backward call: the input's gradient beside operands in blocks, or in blocks, plain and dense; then, beside it,
     operands in blocks and the weight's gradient as the threads sum it, or that gradient in blocks, plain and dense."""
-    p = _Parts(cpu, input, weight, Geometry(*g))
+    by_rows = _lie_by_rows(grad, input, weight)
+    p = _Parts(cpu, input, weight, Geometry(*g), by_rows)
     operands = p.source + p.result + p.filters
-    if p.in_order and _lie_by_rows(grad, input, weight):
+    if p.in_order and by_rows:
         if not mask[0]:
             return operands + p.partial, 3 * p.filters
         return operands + p.padded, 3 * p.source, p.source + operands + p.partial, p.source + 3 * p.filters
@@ -54,22 +56,30 @@ class _Parts:
     """Bytes of the parts, each in its widest layout: all images, all results, the weight; images with what kernels read around them, and
     sums of the weight's gradient, each for every thread."""
 
-    def __init__(self, cpu: Cpu, input: Spec, weight: Spec, g: Geometry) -> None:
+    def __init__(self, cpu: Cpu, input: Spec, weight: Spec, g: Geometry, by_rows: bool) -> None:
         kernel, size = weight.shape[2:], input.shape[2:]
         batch, item = input.shape[0], ITEMSIZE[input.dtype]
         inner = input.shape[1]
         outer = weight.shape[1] * g.groups if g.transposed else weight.shape[0]
         points = prod(g.output_size(size, kernel))
         spacious = any(2 * p > d * (m - 1) for m, p, d in zip(kernel, g.padding, g.dilation, strict=True))
-        self.in_order = input.dtype == "float32" and g.groups == 1 and not (g.transposed or spacious)
+        alone = by_rows and g.groups > 1 and _is_depthwise(weight, g) and len(size) == 2 and max(kernel) > 1 and not g.is_dilated
+        self.in_order = input.dtype == "float32" and (g.groups == 1 or alone) and not (g.transposed or spacious)
         block = REGISTER if self.in_order else BLOCK
         self.source = batch * _up(inner, block) * prod(size) * item
         self.result = batch * _up(outer, block) * points * item
-        self.filters = _filters(weight, size, g) * max(item, 4)
-        plain = self.in_order and not g.is_dilated and len(size) == 2 and cpu.isa == "avx512" and max(kernel) <= USUAL_KERNEL
-        columns = prod(kernel) * (inner * points + outer * prod(size)) * item
-        unfolded = columns * ((0 if plain else cpu.threads) + batch * _unfolds(cpu, batch, input, g))
-        if self.in_order and all(m == 1 for m in (*kernel, *g.stride)) and not any(g.padding):
+        alone = alone and self.in_order
+        self.filters = _filters(weight, size, g, alone) * max(item, 4)
+        plain = self.in_order and not alone and not g.is_dilated and len(size) == 2 and cpu.isa == "avx512" and max(kernel) <= USUAL_KERNEL
+        if alone:  # a kernel has one channel in hand, and oneDNN takes them all
+            columns, times = prod(kernel) * (points + prod(size)) * item, cpu.threads
+        else:
+            columns = prod(kernel) * (inner * points + outer * prod(size)) * item
+            times = (0 if plain else cpu.threads) + batch * _unfolds(cpu, batch, input, g)
+        unfolded = columns * times
+        if alone:
+            padded = 0
+        elif self.in_order and all(m == 1 for m in (*kernel, *g.stride)) and not any(g.padding):
             padded = BLOCK * (points + prod(size)) * item
         else:
             reach = [n + 2 * d * m + MARGIN for n, m, d in zip(size, kernel, g.dilation, strict=True)]
@@ -86,15 +96,23 @@ def _unfolds(cpu: Cpu, batch: Any, input: Spec, g: Geometry) -> Any:
     return 1 // batch if known and not g.transposed and g.groups == 1 else 1
 
 
-def _filters(weight: Spec, size: tuple[Any, ...], g: Geometry) -> Any:
-    """Elements of the weight in the widest blocks. A depthwise one is blocked by groups, but for images smaller
-    than its kernel, and in other dtypes than float32."""
+def _filters(weight: Spec, size: tuple[Any, ...], g: Geometry, alone: bool) -> Any:
+    """Elements of the weight in the widest blocks. A depthwise one is blocked by groups, but where depthwise kernels may refuse and others
+    see square blocks in every group: in other dtypes than float32, on images smaller than the kernel and a stride, and, unless it is
+    ``alone``, with wide kernels, strides and paddings."""
     first, second = weight.shape[0] // g.groups, weight.shape[1]
     kernel = weight.shape[2:]
-    if first == second == 1:
-        small = 1 if weight.dtype != "float32" else sum(d * m // n for n, m, d in zip(size, kernel, g.dilation, strict=True))
+    if _is_depthwise(weight, g):
+        usual = alone or all(m <= 3 and s <= m and 2 * p <= m for m, s, p in zip(kernel, g.stride, g.padding, strict=True))
+        spans = zip(size, kernel, g.dilation, g.stride, strict=True)
+        small = sum((d * m + s - 1) // n for n, m, d, s in spans) if usual and weight.dtype == "float32" else 1
         return (_up(g.groups) + g.groups * REGISTER * REGISTER * small) * prod(kernel)
     return g.groups * _up(first) * _up(second) * prod(kernel)
+
+
+def _is_depthwise(weight: Spec, g: Geometry) -> bool:
+    """One channel in and one out a group (of the only group, too)."""
+    return weight.shape[0] // g.groups == weight.shape[1] == 1
 
 
 def _up(channels: int, block: int = BLOCK) -> int:

@@ -14,7 +14,8 @@ from math import prod
 
 from memest.machines.cpu import Cpu
 from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.kernels import cat, contiguous, suggests_channels_last, sum_into
+from memest.ops.aten.copies import cat, contiguous, suggests_channels_last
+from memest.ops.aten.reductions import sum_into
 from memest.ops.families.convolution.geometry import Backend, Geometry, runs_channels_last, select_backend
 from memest.ops.tape import Tape, Tensor
 

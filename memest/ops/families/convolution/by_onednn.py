@@ -16,7 +16,7 @@ from memest.libraries.onednn.problem import Prop, parse_tag
 from memest.libraries.onednn.releases import release_in
 from memest.libraries.onednn.symbolic import plan_of
 from memest.network.tensor import Shape, channels_last_strides, is_contiguous
-from memest.ops.aten.kernels import contiguous
+from memest.ops.aten.copies import contiguous
 from memest.ops.families.convolution.geometry import Geometry
 from memest.ops.tape import Tape, Tensor
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from memest.errors import ShapeError, UnsupportedError
 from memest.machines.cpu import Cpu
 from memest.network.tensor import Shape
-from memest.ops.aten.kernels import suggests_channels_last
+from memest.ops.aten.copies import suggests_channels_last
 from memest.ops.operator import expand
 from memest.ops.tape import Tape, Tensor
 

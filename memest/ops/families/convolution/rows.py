@@ -5,11 +5,16 @@ All of them are one differentiable operator, ``aten::convolution``; the names us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.kernels import contiguous, suggests_channels_last
+from memest.network.tensor import Shape
+from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.composite import Caller, Composite
+from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, Attributes, Facts, Windows, slid, spread, window_by
 from memest.ops.families.convolution import bound
 from memest.ops.families.convolution import by_aten as convolution_slow
 from memest.ops.families.convolution import by_onednn as convolution_onednn
@@ -197,10 +202,34 @@ ROLES = ("input", "weight", "bias?")
 BF16 = ("bfloat16",) * 3
 SOURCE = "derivatives.yaml: convolution; aten/src/ATen/native/Convolution.cpp"
 
+
+def _sees(given: Attributes, shapes: Sequence[Shape | None], dims: int, transposed: bool) -> Windows:
+    """From the weight's spatial sizes; ``same`` pads half the width, ``valid`` nothing."""
+    weight = shapes[1]
+    if weight is None or len(weight) != dims + 2:
+        return (None,) * dims
+    widths = [dilation * (kernel - 1) for dilation, kernel in zip(expand(given["dilation"], dims), weight[2:], strict=True)]
+    named = {"same": tuple(width // 2 for width in widths), "valid": (0,) * dims}
+    padding = named[given["padding"]] if isinstance(given["padding"], str) else expand(given["padding"], dims)
+    return [(spread if transposed else slid)(*of) for of in zip(expand(given["stride"], dims), padding, widths, strict=True)]
+
+
+def _flops(inputs: Sequence[Shape], made: Sequence[Shape], given: Attributes) -> int:
+    """Every weight meets every position of the output (of the input, when transposed) of every sample."""
+    positions = inputs[0] if given["transposed"] else made[0]
+    return 2 * positions[0] * prod(positions[2:]) * prod(inputs[1])
+
+
+def _calls(transposed: bool) -> Facts:
+    return EVERYWHERE_CALLS.but(autocast=LOWER, reach=window_by(partial(_sees, transposed=transposed)))
+
+
+CONVOLVED, TRANSPOSED = _calls(False), _calls(True)
 ROWS = (
     Operator(
         name="convolution",
-        torch="validation.adapters.convolution",
+        torch="torch.convolution",
+        oracle="convolution",
         roles=ROLES,
         attributes=(STRIDE, PADDING, DILATION, Attribute(name="transposed", default=False, check=flag), OUTPUT_PADDING, GROUPS),
         forward=_convolution,
@@ -227,6 +256,9 @@ ROWS = (
             Example(shapes=((1, 4, 9, 9), (6, 4, 3, 3), None), attributes={"padding": 1}, dtypes=("float16",) * 3),
             Example(shapes=((1, 4, 5, 6, 7), (6, 4, 3, 3, 3), (6,)), attributes={"padding": 1}, dtypes=("float64",) * 3),
         ),
+        facts=EVERYWHERE_FACTS.but(
+            reach=window_by(lambda given, shapes, dims: _sees(given, shapes, dims, given["transposed"])), flops=_flops
+        ),
         source=f"{SOURCE}, mkldnn/Conv.cpp, ConvolutionMM2d.cpp, ConvolutionMM3d.cpp, NaiveDilatedConvolution.cpp",
     ),
 )
@@ -243,6 +275,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((4, 16, 30), (16, 1, 3), None), attributes={"groups": 16, "dilation": 2, "padding": "same"}),
             Example(shapes=((16, 30), (32, 16, 3), (32,)), attributes={"padding": 1}),
         ),
+        facts=CONVOLVED,
         source=SOURCE,
     ),
     Composite(
@@ -257,6 +290,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 16, 8, 8), (16, 16, 4, 4), (16,)), attributes={"padding": "same"}),
             Example(shapes=((16, 8, 8), (16, 16, 1, 1), (16,)), attributes={"padding": "valid"}),
         ),
+        facts=CONVOLVED,
         source=SOURCE,
     ),
     Composite(
@@ -269,6 +303,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 16, 8, 8, 8), (32, 16, 3, 3, 3), (32,)), attributes={"padding": 1}),
             Example(shapes=((1, 4, 8, 8, 8), (8, 4, 3, 3, 3), (8,)), attributes={"padding": (0, 1, 1), "dilation": (1, 1, 2)}),
         ),
+        facts=CONVOLVED,
         source=SOURCE,
     ),
     Composite(
@@ -278,6 +313,7 @@ COMPOSITE_ROWS = (
         attributes=(STRIDE, PADDING, OUTPUT_PADDING, GROUPS, DILATION),
         compose=_conv_transpose(1),
         examples=(Example(shapes=((2, 16, 9), (16, 8, 4), (8,)), attributes={"stride": 2, "padding": 1}),),
+        facts=TRANSPOSED,
         source=SOURCE,
     ),
     Composite(
@@ -292,6 +328,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 16, 9, 9), (16, 4, 3, 3), (8,)), attributes={"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}),
             Example(shapes=((1, 4, 9, 9), (4, 6, 2, 2), (6,)), attributes={"stride": 2}),
         ),
+        facts=TRANSPOSED,
         source=f"{SOURCE}, NaiveConvolutionTranspose2d.cpp",
     ),
     Composite(
@@ -301,6 +338,7 @@ COMPOSITE_ROWS = (
         attributes=(STRIDE, PADDING, OUTPUT_PADDING, GROUPS, DILATION),
         compose=_conv_transpose(3),
         examples=(Example(shapes=((2, 16, 4, 4, 4), (16, 8, 2, 2, 2), (8,)), attributes={"stride": 2}),),
+        facts=TRANSPOSED,
         source=f"{SOURCE}, NaiveConvolutionTranspose3d.cpp",
     ),
 )

@@ -13,7 +13,9 @@ from itertools import count
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes, same_shape
 from memest.ops import reading
-from memest.ops.aten.kernels import iterator_strides, preserved_strides, sum_to, transposed_block, transposes
+from memest.ops.aten.copies import transposed_block, transposes
+from memest.ops.aten.iterator import iterator_strides, preserved_strides
+from memest.ops.aten.reductions import sum_to
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
 from memest.runtimes.torch.autograd.recording import Recorder
@@ -26,7 +28,7 @@ class Machine(Recorder):
 
     def __init__(self, ledger: Ledger, training: bool, target: Target, *, remember: bool = True) -> None:
         super().__init__(ledger, training, target, remember=remember)
-        self._backward = reading.backward if remember else reading.backward.__wrapped__
+        self._backward = reading.backward if remember else reading.for_symbols(reading.backward)
         self._order = count()
         self.gradients: dict[str, Value] = {}
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None

@@ -29,7 +29,7 @@ class Recorder:
         self.ledger = ledger
         self.training = training
         self.target = target
-        self._forward = reading.forward if remember else reading.forward.__wrapped__
+        self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
         self._sequence = count()
         self.keeping = Keeping()
 

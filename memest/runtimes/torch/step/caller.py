@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.ops.composite import Composite
+from memest.ops.facts import FALLS_THROUGH, Policy
 from memest.ops.operator import Operator
 from memest.runtimes.runtime import AS_DESCRIBED, Rows
 from memest.runtimes.torch.autograd import Machine
@@ -48,8 +49,8 @@ class Caller:
         """Outputs of one call, unheld by this method."""
         casts = self._casts
         if casts is not None and casts.active:
-            policy = policy_of(entry.name, attributes)
-            if policy is not None:
+            policy = policy_of(entry, attributes)
+            if policy is not FALLS_THROUGH:
                 return self._cast_and_run(casts, policy, entry, tensors, attributes)
         return self._run(entry, tensors, attributes)
 
@@ -64,7 +65,7 @@ class Caller:
             self._casts.leave()
 
     def _cast_and_run(
-        self, casts: Casts, policy: str, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
+        self, casts: Casts, policy: Policy, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
     ) -> list[Value | None]:
         """A call autocast wraps: its arguments are cast, and what is not cached dies after it."""
         casts.active = False

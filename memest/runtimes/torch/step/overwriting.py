@@ -2,7 +2,8 @@
 neither the caller's nor a parameter.
 
 In training only activations count whose in-place variant keeps the result (or a mask): the others clone their input first, which gains
-nothing (derivatives.yaml: an in-place operator whose formula reads ``self`` saves ``self.clone()``).
+nothing (derivatives.yaml: an in-place operator whose formula reads ``self`` saves ``self.clone()``). Which does what is among the facts of
+its row; one that torch.nn has no flag for is left alone.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from memest.network.graph import Graph, Layer
+from memest.ops.facts import KEEPS_INPUT, KEEPS_MASK, KEEPS_RESULT
+from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
 
-KEEP_RESULT = ("relu", "leaky_relu", "elu", "selu", "celu", "rrelu")
-KEEP_MASK = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-KEEP_INPUT = ("relu6", "hardtanh", "silu", "mish", "hardswish", "hardsigmoid", "threshold")
-IN_TRAINING = frozenset((*KEEP_RESULT, *KEEP_MASK))
-IN_INFERENCE = frozenset((*KEEP_RESULT, *KEEP_INPUT))
+IN_TRAINING = (KEEPS_RESULT, KEEPS_MASK)
+IN_INFERENCE = (KEEPS_RESULT, KEEPS_INPUT)  # a dropout gives its very input
 
 
 def may_overwrite(graph: Graph, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value], machine: Machine) -> bool:
     """True when ``layer`` may write over what it reads, with ``env`` the values by name as they are before it."""
-    if layer.op not in (IN_TRAINING if machine.training else IN_INFERENCE) or ("inplace", False) not in attributes:
+    worthwhile = IN_TRAINING if machine.training else IN_INFERENCE
+    if operator_named(layer.op).facts.overwrites not in worthwhile or ("inplace", False) not in attributes:
         return False
     name = layer.tensors[0]
     if not isinstance(name, str) or env[name].storage.category in ("input", "parameter", "buffer"):

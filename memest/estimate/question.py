@@ -1,0 +1,230 @@
+"""One question: everything that is asked of a step but the network and its sizes.
+
+A setting is one field here. Every function that estimates takes the fields as keywords (:class:`Settings`), every command as options;
+names become rows once (:func:`resolved`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.estimate import asked
+from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
+from memest.machines.target import TORCH_CPU
+from memest.network.conversion import converted, floating_dtype
+from memest.runtimes.table import DEVICES, runtime_named
+from memest.runtimes.torch.losses import Loss, loss_named
+from memest.runtimes.torch.optimizers import Optimizer, optimizer_named
+from memest.runtimes.torch.step import Recipe
+from memest.sizes.remembering import kept
+
+if TYPE_CHECKING:
+    from memest.levers.table import Setting
+    from memest.network.graph import Graph
+    from memest.network.tensor import Shape
+    from memest.runtimes.runtime import Runtime
+
+TORCH_CUDA = "torch-cuda"
+MODES = ("train", "infer")
+
+
+class Settings(TypedDict, total=False):
+    """The keywords of everything that estimates: the fields of :class:`Question` as callers give them (torch's own dtypes, losses and
+    optimizers stand for their names). ``device`` is short for a runtime: ``cpu`` for ``torch-cpu``, ``cuda`` for ``torch-cuda``."""
+
+    mode: str
+    optimizer: Any
+    loss: Any
+    dtype: Any
+    hold_output: bool
+    first_step: bool
+    levers: Any
+    runtime: str
+    machine: Cpu | Gpu | str | None
+    torch: str | None
+    device: Any
+
+
+def says(help: str, metavar: str = "") -> dict[str, str]:
+    """What a field says to a reader, and how its value is written."""
+    return {"help": help, "metavar": metavar}
+
+
+NAME, OPTIONS = "NAME", "NAME[:OPTION=VALUE,...]"
+LEVERS = "Something changed to need less memory, such as accumulate:steps=4; repeat for several. See: memest levers."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked: names with their options, as text, and the machine."""
+
+    mode: str = field(default="train", metadata=says("One training step, or one inference call."))
+    optimizer: str = field(default="sgd", metadata=says("Such as sgd:momentum=0.9 or adamw:foreach=true.", OPTIONS))
+    loss: str = field(default="cross_entropy", metadata=says("torch.nn.functional's name, such as cross_entropy or mse.", NAME))
+    dtype: str | None = field(default=None, metadata=says("Convert network and inputs first: float64, float32, bfloat16 or float16.", NAME))
+    hold_output: bool = field(default=False, metadata=says("The model's output and the loss stay in variables through backward."))
+    first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
+    levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
+    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu (default), or null (outputs alone).", NAME))
+    machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
+    torch: str | None = field(
+        default=None, metadata=says("Whose kernels, such as 2.14 (default: the recorded module's, else the best measured).", "VERSION")
+    )
+
+    @property
+    def training(self) -> bool:
+        """True for a training step."""
+        return self.mode == "train"
+
+    def job(self, graph: Graph) -> Job:
+        """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
+        if self.levers:
+            return self._job(graph)
+        machine = self.machine or Cpu.detect()
+        played, recipe = graph.memo.find("jobs", (self, machine), MOST_JOBS, lambda: self._plain_job(graph))
+        return Job(played or graph, recipe)
+
+    def _plain_job(self, graph: Graph) -> tuple[Graph | None, Recipe]:
+        """What is remembered of a job on its graph: None where the graph itself is played."""
+        played, recipe, _ = self._job(graph)
+        return None if played is graph else played, recipe
+
+    def _job(self, graph: Graph) -> Job:
+        names = resolved(self)
+        reason = dict(graph.refused).get(self.mode)
+        if reason is not None:
+            raise UnsupportedError(reason)
+        played = graph if self.training or graph.inference is None else graph.inference
+        if self.dtype is not None:
+            played = converted(played, self.dtype)
+        recipe = Recipe(
+            training=self.training,
+            optimizer=names.optimizer,
+            loss=names.loss,
+            hold_output=self.hold_output,
+            step=1 if self.first_step else None,
+            segments=played.segments,
+            target=names.runtime.target(self.machine, self.torch, graph.torch),
+        )
+        if not names.levers:
+            return Job(played, recipe)
+        from memest.levers.table import pull
+
+        return Job(*pull(played, recipe, names.levers), names.levers)
+
+    def asked(self) -> dict[str, Any]:
+        """The settings that are not left as they are, as keywords."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+class Names(NamedTuple):
+    """The rows behind a question's names."""
+
+    runtime: Runtime
+    optimizer: Optimizer | None
+    loss: Loss | None
+    levers: tuple[Setting, ...]
+
+
+@kept(256)
+def resolved(question: Question) -> Names:
+    """The names of a question looked up. Raises UsageError or UnsupportedError for the first that is wrong."""
+    if question.mode not in MODES:
+        raise UsageError(f"unknown mode {question.mode!r}; use 'train' or 'infer'{did_you_mean(question.mode, MODES)}")
+    runtime = runtime_named(question.runtime)
+    if question.mode not in runtime.modes:
+        raise UsageError(f"runtime {runtime.name} has no mode {question.mode!r}; it has {', '.join(map(repr, runtime.modes))}")
+    if question.dtype is not None:
+        floating_dtype(question.dtype)
+    optimizer, loss = optimizer_named(question.optimizer), loss_named(question.loss)
+    chosen: tuple[Setting, ...] = ()
+    if question.levers:
+        from memest.levers.table import settings
+
+        chosen = settings(question.levers, question.mode)
+    runtime.target(question.machine, question.torch, None)
+    return Names(runtime, optimizer if question.training else None, loss if question.training else None, chosen)
+
+
+class Job(NamedTuple):
+    """What is played for an estimate, before sizes are known: the graph and the recipe, with the levers pulled."""
+
+    graph: Graph
+    recipe: Recipe
+    chosen: tuple[Setting, ...] = ()
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """The levers as they were asked for."""
+        return tuple(s.text for s in self.chosen)
+
+    @property
+    def depends_on_shape(self) -> bool:
+        """True when a lever finds its setting for one input shape at a time: ``recipe`` is then that of no shape."""
+        return any(s.waits_for_shape for s in self.chosen)
+
+    def at(self, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Recipe:
+        """The recipe for one input shape."""
+        if not self.depends_on_shape:
+            return self.recipe
+        from memest.levers.table import fit
+
+        return fit(self.graph, self.recipe, self.chosen, shapes, sizes)
+
+
+NAMES = tuple(f.name for f in fields(Question))
+KEYWORDS = (*NAMES, "device")
+PLAIN = frozenset({str, bool, type(None), Cpu})
+MOST_JOBS = 32  # of a graph
+
+
+def apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keywords of functions that also take sizes by name: the settings, and the rest."""
+    settings = {name: value for name, value in given.items() if name in KEYWORDS or name == "cpu"}
+    return settings, {name: value for name, value in given.items() if name not in settings}
+
+
+def question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
+    """The question behind the keywords of ``who`` (:class:`Settings`), each checked for its kind. UsageError names what cannot be.
+    An optimizer given as an object is held against the ``graph`` it is to train."""
+    if all([type(value) in PLAIN for value in given.values()]) and "cpu" not in given:
+        return _in_words(who, tuple(given.items()), tuple(map(type, given.values())))
+    return _question(graph, given, who)
+
+
+@kept(512)
+def _in_words(who: str, given: tuple[tuple[str, Any], ...], kinds: tuple[type, ...]) -> Question:
+    """The question of keywords in plain words (True and 1 are equal keys, and not equal here)."""
+    return _question(None, dict(given), who)
+
+
+def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
+    found = dict(given)
+    for name in found:
+        if name not in KEYWORDS and name != "cpu":
+            raise UsageError(f"{who} has no setting {name!r}{did_you_mean(name, KEYWORDS) or '; there are ' + ', '.join(KEYWORDS)}")
+    if "cpu" in found:
+        warnings.warn("cpu= is called machine= now, and goes with the next release", DeprecationWarning, stacklevel=3)
+        found.setdefault("machine", found.pop("cpu"))
+    if "machine" in found:
+        found["machine"] = asked.machine(found["machine"])
+    device = asked.device(found.pop("device", None))
+    runtime = asked.name(found.pop("runtime", None), "runtime", "torch-cpu")
+    meant = None if device is None else DEVICES.get(device.partition(":")[0])
+    if device is not None and meant is None:
+        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
+    if runtime is not None and meant is not None and runtime != meant:
+        raise UsageError(f"device {device!r} is short for runtime {meant!r}, and runtime is {runtime!r}; give one of them")
+    implied = TORCH_CUDA if isinstance(found.get("machine"), Gpu) else TORCH_CPU
+    found["runtime"] = runtime or meant or implied
+    for name, read in asked.READERS.items():
+        if name in found:
+            found[name] = read(found[name])
+    if "optimizer" in found:
+        found["optimizer"] = asked.optimizer(found["optimizer"], graph)
+    return Question(**found)

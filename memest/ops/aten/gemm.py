@@ -1,0 +1,69 @@
+"""Matrix products by BLAS, and when oneDNN takes them (:mod:`memest.ops.aten.products`).
+
+Source: aten/src/ATen/native/LinearAlgebra.cpp.
+"""
+
+from __future__ import annotations
+
+from memest.errors import ShapeError
+from memest.ops.aten.products import is_onednn_product, onednn_product
+from memest.ops.tape import Tape, Tensor
+
+
+def transpose(k: Tape, t: Tensor, a: int, b: int) -> Tensor:
+    """The view with two dims exchanged."""
+    shape, strides = list(t.shape), list(t.strides)
+    shape[a], shape[b] = shape[b], shape[a]
+    strides[a], strides[b] = strides[b], strides[a]
+    return k.view(t, shape, strides)
+
+
+def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product of 2-dim operands."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ShapeError(f"matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    if is_onednn_product(k.target.cpu, a, b):
+        return onednn_product(k, a, b)
+    out = k.empty((a.shape[0], b.shape[1]), a.dtype)
+    gemm(k, a, b)
+    return out
+
+
+def gemm(k: Tape, a: Tensor, b: Tensor) -> None:
+    """``addmm_impl_cpu_`` into a row-major result: BLAS takes transposed operands as they are, others are copied first. BLAS counts
+    by columns, so it is asked for the transposed product and sees ``b`` first."""
+    order = (a, b) if b.shape[1] == 1 else (b, a)
+    copies = [k.empty(t.shape, t.dtype) for t in order if not _blas_ready(t)]
+    k.free(*reversed(copies))
+
+
+def _blas_ready(t: Tensor) -> bool:
+    rows, cols = t.shape
+    by_rows = t.strides[1] == 1 and t.strides[0] >= max(1, cols)
+    by_cols = t.strides[0] == 1 and t.strides[1] >= max(1, rows)
+    return by_rows or by_cols or t.numel == 0
+
+
+SMALL_PRODUCT = 400
+
+
+def batched_product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """``at::bmm``: small products are plain loops, others one call of MKL, which copies nothing; matrices that BLAS cannot read as
+    they lie are copied one by one."""
+    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
+        raise ShapeError(f"batches of matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    if is_onednn_product(k.target.cpu, a, b):
+        return onednn_product(k, a, b)
+    out = k.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    if a.shape[1] * a.shape[2] * b.shape[2] >= SMALL_PRODUCT and not (_is_readable(a) and _is_readable(b)):
+        one, other = (k.view(t, t.shape[1:], t.strides[1:]) for t in (a, b))
+        for _ in range(a.shape[0]):
+            gemm(k, one, other)
+    return out
+
+
+def _is_readable(t: Tensor) -> bool:
+    """``batch_items_contiguous_or_transposed``."""
+    _, rows, cols = t.shape
+    _, by_row, by_col = t.strides
+    return (by_col == 1 and (rows == 1 or by_row >= cols)) or (by_row == 1 and (cols == 1 or by_col >= rows))

@@ -1,0 +1,111 @@
+"""One inference call laid out in memory: what each planner takes, against no reuse at all.
+
+>>> plan = plan_inference(graph, input_shape=(1, 1, 128, 128, 128))
+>>> [(row.planner, row.nbytes, row.factor) for row in plan.rows]
+
+The network's own tensors (parameters, buffers) and its inputs stand apart: a planner places what the call allocates. Every plan is
+checked for overlaps before it is handed out, by code that no planner shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memest.errors import UsageError, did_you_mean, kind_of
+from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.question import Settings, question
+from memest.memory.planners import PLANNERS
+from memest.memory.planners.blocks import Block, Plan, blocks_of
+from memest.memory.planners.check import overlaps
+from memest.memory.planners.lower_bound import lower_bound
+from memest.network.graph import Graph, as_graph
+from memest.shown import Shown, counted, short
+from memest.sizes import asked
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+ALIGNMENT = 64  # bytes: a cache line, and what most engines round a tensor up to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What a planner takes in bytes, and how many times less that is than without reuse. The lower bound is no planner: it has no plan."""
+
+    planner: str
+    nbytes: int
+    factor: float
+    plan: Plan | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferencePlan(Shown):
+    """The call (``estimate``), its ``blocks`` with the layer that made each, and a row a planner, no reuse first and the bound last."""
+
+    estimate: Estimate
+    alignment: int
+    blocks: tuple[Block, ...]
+    layers: tuple[str, ...]
+    rows: tuple[Planned, ...]
+
+    def __repr__(self) -> str:
+        best = min((r for r in self.rows if r.plan is not None), key=lambda r: r.nbytes)
+        return (
+            f"<InferencePlan of {short(self.estimate.graph)}: {counted(len(self.blocks), 'block')}, {best.planner} {best.nbytes:,} bytes>"
+        )
+
+    @property
+    def standing_bytes(self) -> int:
+        """Parameters, buffers and inputs, which no planner places."""
+        return self.estimate.standing_bytes
+
+    def of(self, planner: str) -> Planned:
+        """The row of a planner."""
+        return next(r for r in self.rows if r.planner == planner)
+
+    def to_csv(self, planner: str) -> str:
+        """``id,lower,upper,size,offset``, a line a block: what minimalloc reads and writes."""
+        plan = self.of(planner).plan
+        if plan is None:
+            raise UsageError(f"{planner} is a bound, not a plan; take one of {', '.join(PLANNERS)}")
+        lines = [f"{b.id},{b.lower},{b.upper},{b.size},{o}" for b, o in zip(self.blocks, plan.offsets, strict=True)]
+        return "\n".join(["id,lower,upper,size,offset", *lines]) + "\n"
+
+
+def plan_inference(
+    graph: Graph, *, input_shape: InputShape | None = None, alignment: int = ALIGNMENT, **settings: Unpack[Settings]
+) -> InferencePlan:
+    """The plans of one inference call of ``graph``. ``settings`` are those of :func:`memest.estimate`; left out, ``mode`` is ``infer`` and
+    ``runtime`` is ``null``, whose operators allocate their outputs and nothing else. ``alignment`` is what sizes are rounded up to, in
+    bytes, a power of two. Raises UsageError for another mode or alignment, and what ``estimate`` raises."""
+    graph = as_graph(graph, "plan_inference")
+    whole = asked.whole(alignment)
+    if whole is None or whole < 1 or whole & (whole - 1):
+        raise UsageError(f"alignment is a power of two, in bytes, got {kind_of(alignment)}")
+    asking = question(graph, {"mode": "infer", **({} if "device" in settings else {"runtime": "null"}), **settings}, "plan_inference")
+    if asking.training:
+        raise UsageError("plan_inference plans inference: leave mode out, or give 'infer'")
+    found = answer(graph, asking, asked.shapes(input_shape))
+    made = blocks_of(found.timeline, whole)
+    blocks = tuple(block for block, _ in made)
+    plans = {name: plan(blocks) for name, plan in PLANNERS.items()}
+    for name, plan in plans.items():
+        wrong = overlaps(blocks, plan)
+        assert not wrong, f"{name}: {wrong[0]}"
+    most = plans["no_reuse"].nbytes
+    bytes_of = {**{name: p.nbytes for name, p in plans.items()}, "lower_bound": lower_bound(blocks)}
+    return InferencePlan(
+        estimate=found,
+        alignment=whole,
+        blocks=blocks,
+        layers=tuple(storage.layer for _, storage in made),
+        rows=tuple(Planned(planner=n, nbytes=b, factor=most / b if b else 1.0, plan=plans.get(n)) for n, b in bytes_of.items()),
+    )
+
+
+def planner_named(name: str) -> str:
+    """A planner's name; UsageError for one that is none."""
+    if name not in PLANNERS:
+        raise UsageError(f"unknown planner {name!r}{did_you_mean(name, PLANNERS) or '; there are ' + ', '.join(PLANNERS)}")
+    return name

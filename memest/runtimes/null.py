@@ -1,0 +1,65 @@
+"""The ideal runtime: every operator allocates its outputs and nothing else. The interface by example, and what planners plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from memest.errors import UnsupportedError, UsageError
+from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
+from memest.machines.target import Target
+from memest.machines.versions import version_for
+from memest.memory.figure import Figure, exact, unknown
+from memest.memory.stream import Stream
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.runtimes import executor
+from memest.runtimes.runtime import EVERY, Rows
+from memest.runtimes.torch.step.recipe import Recipe
+
+
+class Null:
+    """One call of the network under a perfect allocator, without scratch."""
+
+    name = "null"
+    title = "outputs alone"
+    modes = ("infer",)
+    rows = Rows("null", plain=EVERY)
+
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
+        """The machine makes no difference; the version is torch's whose shape rules are read."""
+        if machine is not None:
+            raise UsageError("runtime null runs on no machine in particular; leave machine (--threads, --isa) out")
+        return Target(runtime=self.name, version=version_for(version, recorded))
+
+    def describe(self, target: Target) -> str:
+        """Its name."""
+        return "null (outputs alone)"
+
+    def measured(self, target: Target) -> str:
+        """Nothing: it is a definition."""
+        return "an ideal runtime (a definition; nothing measures it)"
+
+    def play(
+        self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
+    ) -> Stream:
+        """One call. UnsupportedError for what changes how torch runs it (tiles, autocast, parallel runs)."""
+        if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
+            raise UnsupportedError("runtime null plays one plain call of the network: leave out levers that change how torch runs it")
+        return executor.play(graph, input_shapes, sizes, recipe.target, self.rows, remember=remember)
+
+    def allocate(self, peak_bytes: int) -> Figure:
+        """Exact, by definition."""
+        return exact(peak_bytes, "every operator's outputs, parameters and inputs, and nothing else")
+
+    def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
+        """Left to a planner."""
+        return unknown("not counted: what a planner makes of it; memest plan-inference shows that")
+
+    def process(self, reserved: Figure) -> Figure:
+        """There is none."""
+        return unknown("not counted: kernels' scratch, and a process; no program runs like this")
+
+
+RUNTIME = Null()
