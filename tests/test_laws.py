@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from memest.errors import GraphError, UnknownNameError
+from memest.errors import GraphError, UnknownNameError, UnsupportedError
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
 from memest.machines.versions import installed, nearest
@@ -403,6 +403,17 @@ def torch_result(row: Row, example: Example) -> tuple[list[Any], list[Any]]:
     return flat(tensors), list(result) if isinstance(result, tuple | list) else [result]
 
 
+def comes_later(row: Row, example: Example, cpu: Cpu) -> bool:
+    """True for what the torch at hand does not have yet: refused here, it is refused there."""
+    try:
+        read(row, example, specs_of(example), cpu)
+    except UnsupportedError:
+        with pytest.raises((ValueError, RuntimeError)):
+            torch_result(row, example)
+        return True
+    return False
+
+
 def significant(shape: Shape, strides: Shape) -> list[int]:
     """Strides of the dims that have more than one entry: the others lead nowhere."""
     return [] if 0 in shape else [step for n, step in zip(shape, strides, strict=True) if n != 1]
@@ -411,6 +422,8 @@ def significant(shape: Shape, strides: Shape) -> list[int]:
 @every_call
 def test_outputs_are_those_of_torch(row: Row, example: Example, cpu: Cpu) -> None:
     torch = pytest.importorskip("torch")
+    if comes_later(row, example, cpu):
+        return
     outputs = [v for v in read(row, example, specs_of(example), cpu).outputs if v is not None]
     expected = [t for t in torch_result(row, example)[1] if isinstance(t, torch.Tensor)]
     found = [(tuple(v.spec.shape), v.spec.dtype, significant(*v.spec[:2])) for v in outputs[: len(expected)]]
@@ -422,6 +435,8 @@ def test_outputs_are_those_of_torch(row: Row, example: Example, cpu: Cpu) -> Non
 def test_saved_tensors_are_those_of_torch(row: Row, example: Example, cpu: Cpu) -> None:
     """Which storages autograd keeps: of which inputs, of which outputs, and of what sizes beside them."""
     pytest.importorskip("torch")
+    if comes_later(row, example, cpu):
+        return
     tensors, numbers = read(row, example, specs_of(example), cpu).saved()
     theirs = saved_by_torch(row, example)
     assert tensors - theirs == Counter(), "kept here alone"
@@ -475,6 +490,8 @@ def test_streams_are_those_of_torch(row: Row, example: Example, cpu: Cpu) -> Non
     pytest.importorskip("torch")
     from validation.rows import measure, normalized, predict
 
+    if comes_later(row, example, cpu):
+        return
     measured = measure(row, example)
     predicted = predict(row, example, cpu)
     assert normalized(predicted) == normalized([e.delta for e in measured]), "\n".join(f"{e.delta:>12} {e.where}" for e in measured)

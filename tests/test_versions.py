@@ -11,12 +11,15 @@ from io import StringIO
 from typing import Any
 
 import pytest
+import test_laws as laws
 
 import memest
 from memest.cli.app import main
 from memest.errors import FileError, UsageError
 from memest.machines import versions
-from memest.machines.versions import BEST_MEASURED, MODELLED, Torch, nearest, torch_of, version_for, version_of
+from memest.machines.versions import BEST_MEASURED, MODELLED, NEWEST, Torch, nearest, torch_of, version_for, version_of
+from memest.ops.operator import Example
+from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources import files as schema
 
 MODEL = "unet2d:base_filters=4,levels=2"
@@ -53,11 +56,13 @@ def peak_of(graph: memest.Graph, **how: Any) -> int:
 @pytest.mark.parametrize(
     ("asked", "recorded", "version"),
     [
-        (None, None, BEST_MEASURED),
+        (None, None, NEWEST),
+        (None, "2.9.0", (2, 9)),
         (None, "2.13.0", (2, 13)),
         (None, "2.14.1", (2, 14)),
         (None, "2.4.1", min(MODELLED)),
         (None, "2.99.0", max(MODELLED)),
+        ("2.9", "2.13.0", (2, 9)),
         ("2.14", "2.13.0", (2, 14)),
         ("2.13.0+cpu", None, (2, 13)),
         ("2.14.1+cu130", None, (2, 14)),
@@ -133,6 +138,142 @@ def _events(graph: memest.Graph, shape: tuple[int, ...], version: str) -> Any:
     return _estimate(graph, shape, version).events
 
 
+VERSIONS = [".".join(map(str, v)) for v in MODELLED]
+
+
+def stream_of(graph: memest.Graph, shape: tuple[int, ...], version: str, **how: Any) -> list[int]:
+    cpu = memest.Cpu(isa="avx512", threads=2)
+    return [s.delta for s in memest.estimate(graph, input_shape=shape, torch=version, cpu=cpu, **{"loss": "mse_loss", **how}).events]
+
+
+def changes(graph: memest.Graph, shape: tuple[int, ...], **how: Any) -> list[str]:
+    """The versions whose stream is another than that of the version before."""
+    streams = [stream_of(graph, shape, v, **how) for v in VERSIONS]
+    return [v for v, a, b in zip(VERSIONS[1:], streams, streams[1:], strict=False) if a != b]
+
+
+def one_layer(op: str, channels: int = 4, **attributes: Any) -> memest.Graph:
+    b = memest.Builder(op)
+    x = b.input("input", ("N", channels, "H", "W"))
+    y = b.layer("conv2d", x, out_channels=channels, kernel_size=1)
+    return b.build(b.layer(op, y, **attributes))
+
+
+def test_the_copy_of_a_repeat_is_ordered_by_small_tensors_after_2_9() -> None:
+    assert changes(one_layer("repeat", repeats=(1, 2, 1, 1)), (2, 4, 8, 8)) == ["2.11"]
+
+
+def test_running_statistics_are_averaged_where_they_are_only_read_up_to_2_10(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = COMPOSITES["instance_norm"]
+    example = next(e for e in row.examples if e.attributes.get("use_input_stats") is False)
+    means = []
+    for version in MODELLED:
+        monkeypatch.setattr(laws, "VERSION", version)
+        means.append(laws.read(row, example, laws.specs_of(example)).deltas.count(12))  # a mean of 3 channels
+    assert means == [2, *(0 for v in MODELLED if v >= (2, 11))]
+
+
+def test_a_product_in_bfloat16_has_room_for_every_sum_from_2_11_on() -> None:
+    b = memest.Builder("products")
+    x = b.input("input", ("N", 64))
+    graph = b.build(b.layer("linear", x, out_features=200))
+    assert changes(graph, (200, 64), dtype="bfloat16") == ["2.11"]
+
+
+def test_a_convolution_over_its_whole_input_is_the_kernel_of_the_release_it_comes_with() -> None:
+    whole = one_layer("conv2d", 16, out_channels=64, kernel_size=8)
+    assert changes(whole, (16, 16, 8, 8)) == ["2.12"]
+    assert changes(whole, (64, 16, 8, 8)) == ["2.11", "2.12"]
+    assert changes(whole, (16, 16, 8, 8), dtype="bfloat16") == ["2.11"]
+    thirty_two = one_layer("conv2d", 16, out_channels=32, kernel_size=8)
+    assert changes(thirty_two, (4, 16, 8, 8)) == ["2.11", "2.12", "2.13"]  # 2.12 leaves sums of 32 terms alone to it
+    assert changes(one_layer("conv2d", 16, out_channels=64, kernel_size=3), (16, 16, 8, 8)) == []
+
+
+def test_resizing_by_lanczos_begins_with_2_12() -> None:
+    graph = one_layer("interpolate", scale_factor=0.5, mode="lanczos", antialias=True)
+    assert stream_of(graph, (2, 4, 8, 8), "2.12")
+    with pytest.raises(memest.MemestError, match=r"interpolate.*lanczos.*2\.12"):
+        stream_of(graph, (2, 4, 8, 8), "2.11")
+
+
+def test_every_version_knows_its_onednn() -> None:
+    from memest.libraries.onednn.releases import RELEASES
+
+    assert list(RELEASES) == list(MODELLED)
+
+
+WHOLE = [  # batch, channels in and out, side, dtype
+    (2, 16, 10, 11, "float32"), (16, 3, 1, 6, "float32"), (16, 64, 32, 7, "float32"), (3, 5, 300, 6, "float32"), (65, 16, 64, 6, "float32"),
+    (200, 3, 48, 6, "float32"), (2, 16, 10, 11, "bfloat16"), (33, 3, 1, 6, "bfloat16"), (130, 32, 100, 6, "bfloat16"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("batch", "into", "out", "side", "dtype"), WHOLE)
+def test_a_convolution_over_its_whole_input_is_exact_on_the_torch_at_hand(
+    batch: int, into: int, out: int, side: int, dtype: str, cpu: memest.Cpu
+) -> None:
+    pytest.importorskip("torch")
+    from validation.rows import measure, normalized, predict
+
+    example = Example(
+        shapes=((batch, into, side, side), (out, into, side, side), (out,)), attributes={}, dtypes=(dtype,) * 3, layout="contiguous"
+    )
+    row = OPERATORS["conv2d"] if "conv2d" in OPERATORS else COMPOSITES["conv2d"]
+    assert normalized(predict(row, example, cpu)) == normalized([e.delta for e in measure(row, example)])
+
+
+@pytest.mark.parametrize("shapes", [((1, 1, 600), (1, 600, 30)), ((5, 1, 256), (5, 256, 300)), ((2, 600, 1), (2, 1, 30))])
+def test_a_batch_of_rows_and_of_columns_is_multiplied_as_it_lies(shapes: Any, cpu: memest.Cpu) -> None:
+    pytest.importorskip("torch")
+    from validation.rows import measure, normalized, predict
+
+    example = Example(shapes=shapes, attributes={}, dtypes=("bfloat16", "bfloat16"))
+    assert normalized(predict(OPERATORS["bmm"], example, cpu)) == normalized([e.delta for e in measure(OPERATORS["bmm"], example)])
+
+
+# stored results of versions ----------------------------------------------------------------------------------------------
+
+
+def test_the_sample_of_cases_is_spread_over_the_groups() -> None:
+    pytest.importorskip("torch")
+    from validation.cases import CASES
+    from validation.versions import SAMPLED, UNSAMPLED, sample
+
+    taken = sample()
+    assert len({c.name for c in taken}) == len(taken) == SAMPLED
+    counts = {c.group: sum(d.group == c.group for d in taken) for c in CASES if c.group not in UNSAMPLED}
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_every_modelled_version_has_a_stored_result_and_a_torchvision() -> None:
+    pytest.importorskip("torch")
+    from validation.versions import VISION, sample, stored_versions
+
+    results = {r["torch"].partition("+")[0]: r for r in stored_versions()}
+    assert set(VISION) == {m.release for m in MODELLED.values()}
+    assert set(results) >= {m.release for m in MODELLED.values() if m.how == versions.SAMPLED}
+    for result in results.values():
+        assert {c["name"] for c in result["cases"]} == {c.name for c in sample()}
+        assert all(count["run"] == count["equal"] > 0 for count in result["checked"].values())
+
+
+def test_a_stored_peak_that_differs_is_a_failure() -> None:
+    pytest.importorskip("torch")
+    from validation.versions import compare_versions, stored_versions, version_failures, versions_table
+
+    result = next(r for r in stored_versions() if r["torch"].startswith("2.9."))
+    small = [c for c in result["cases"] if c["name"].startswith("plain-conv-unet-dims-2")]
+    assert small
+    found = compare_versions([{**result, "cases": small}])
+    assert all(c.run == c.equal for c in found) and f"{len(small)} of {len(small)}" in versions_table(found)
+    wrong = [{**small[0], "peak_bytes": small[0]["peak_bytes"] + 4}, *small[1:]]
+    problems = version_failures(compare_versions([{**result, "cases": wrong}]))
+    assert any(f"cases: 1 of {len(small)} differ {small[0]['name']}" in p for p in problems)
+    claimed = sum(m.how == versions.SAMPLED for m in MODELLED.values())
+    assert sum("has no stored result" in p for p in problems) == claimed - 1
+
+
 # what is said ------------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +334,7 @@ def test_every_result_names_its_torch_in_every_format(command: str, capsys: pyte
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_torch_that_is_not_modelled_is_warned_about_once(command: str, capsys: pytest.CaptureFixture[str], at_hand: Any) -> None:
     at_hand("2.4.1")
-    said = "modelled as torch 2.13, not measured on yours (2.4.1)"
+    said = "modelled as torch 2.14, not measured on yours (2.4.1)"
     assert main(COMMANDS[command]) == 0
     captured = capsys.readouterr()
     assert captured.err == f"memest: warning: {said}\n"
@@ -213,12 +354,12 @@ def test_the_report_page_says_it_too(tmp_path: Any, capsys: pytest.CaptureFixtur
 def test_python_finds_the_warning_in_the_notes(at_hand: Any) -> None:
     at_hand("2.4.1")
     graph = memest.model(MODEL)
-    said = "modelled as torch 2.13, not measured on yours (2.4.1)"
+    said = "modelled as torch 2.14, not measured on yours (2.4.1)"
     est = memest.estimate(graph, input_shape=SHAPE)
     assert est.notes == (said,) and est.to_dict()["notes"] == [said]
     assert said in memest.fit(graph, "64MiB", H=16, W=16).notes and said in memest.sweep(graph, batch=1, H=16, W=16).notes
     assert said in memest.advise(graph, "1GiB", input_shape=SHAPE, mode="infer").notes
-    at_hand("2.13.5")
+    at_hand("2.14.5")
     assert memest.estimate(graph, input_shape=SHAPE).notes == ()
 
 

@@ -1,4 +1,4 @@
-"""``python -m validation``: measure, compare, diff, bench, fuzz, list."""
+"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def main() -> int:
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
     one = commands.add_parser("measure-one", help="measure cases in this process, whose runtime is theirs")
     one.add_argument("names", nargs="+")
+    printing = commands.add_parser("measure-print", help="measure cases in this process and print what was measured")
+    printing.add_argument("names", nargs="+")
+    versioning = commands.add_parser("versions", help="each modelled torch in an environment of its own: laws, networks, cases")
+    versioning.add_argument("versions", nargs="*", metavar="VERSION", help="such as 2.9 (default: all that are modelled)")
+    versioning.add_argument("--python", help="an interpreter that has that torch, in place of a new environment")
+    here = commands.add_parser("version-here", help="the same with the torch of this process")
+    here.add_argument("release")
     comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
@@ -33,6 +40,7 @@ def main() -> int:
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
+        "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -62,20 +70,46 @@ def _measure_one(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _measure_print(arguments: argparse.Namespace) -> int:
+    from validation.measure import print_those
+
+    print_those(arguments.names)
+    return 0
+
+
+def _versions(arguments: argparse.Namespace) -> int:
+    from validation.versions import measure_versions
+
+    return 1 if measure_versions(arguments.versions, arguments.python) else 0
+
+
+def _version_here(arguments: argparse.Namespace) -> int:
+    from validation.versions import measure_here
+
+    measure_here(arguments.release)
+    return 0
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from validation.compare import compare, failures, missing, table
+    from validation.versions import compare_versions, version_failures, versions_table
 
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
             print(f"{c.difference:>14,}  {100 * c.share:8.4f} %  {'' if c.unmatched is None else c.unmatched:>5}  {c.case.name}")
     print(table(found))
+    checked = [] if arguments.only else compare_versions()
+    if checked:
+        print(f"\n{versions_table(checked)}")
     absent = [] if arguments.only else missing()
     if absent:
         print(f"{len(absent)} cases have no current result, e.g. {absent[0]}", file=sys.stderr)
-    problems = failures(found)
-    if arguments.readme and table(found) not in Path("README.md").read_text(encoding="utf-8"):
-        problems.append("the README's accuracy table is stale: put the table above between its markers")
+    problems = failures(found) + ([] if arguments.only else version_failures(checked))
+    if arguments.readme:
+        readme = Path("README.md").read_text(encoding="utf-8")
+        if any(text not in readme for text in (table(found), versions_table(checked))):
+            problems.append("the README's accuracy tables are stale: put those above in their places")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

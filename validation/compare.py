@@ -109,7 +109,7 @@ def compare(only: str = "") -> list[Comparison]:
     """Every stored result against its prediction."""
     found: list[Comparison] = []
     for machine, result in stored():
-        case = BY_NAME[_name_of(result)]
+        case = BY_NAME[name_of(result)]
         if only and only not in case.name and only != case.group:
             continue
         if "ranks" in result:
@@ -129,7 +129,8 @@ def _ranks(case: Case, machine: str, result: dict[str, Any]) -> Iterator[Compari
         yield Comparison(case, machine, measured["peak_bytes"], predicted.peak_bytes, None, time.perf_counter() - start)
 
 
-def _name_of(result: dict[str, Any]) -> str:
+def name_of(result: dict[str, Any]) -> str:
+    """The case that a result was measured for."""
     fields = {**result["case"], "shape": tuple(result["case"]["shape"]), "levers": tuple(result["case"].get("levers", ()))}
     return Case(**fields).name
 
@@ -176,5 +177,5 @@ def failures(comparisons: list[Comparison]) -> list[str]:
 
 def missing() -> list[str]:
     """Cases without a current result on any machine."""
-    have = {_name_of(r) for _, r in stored()}
+    have = {name_of(r) for _, r in stored()}
     return [c.name for c in CASES if c.name not in have]

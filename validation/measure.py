@@ -53,11 +53,8 @@ def measure(cases: Iterable[Case], *, again: bool = False) -> int:
         groups.setdefault((case.model, case.threads, case.isa), []).append(case)
     failed = 0
     for (model, threads, isa), members in groups.items():
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        if isa == "avx2":
-            environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
         command = [sys.executable, "-m", "validation", "measure-one", *(c.name for c in members)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=_environment(threads, isa), capture_output=True, text=True, check=False)
         missing = [c.name for c in members if not (folder / f"{c.name}.json").exists()]
         failed += len(missing)
         print(f"{model}, {threads} threads, {isa}: {len(members) - len(missing)} of {len(members)} measured", file=sys.stderr, flush=True)
@@ -81,23 +78,59 @@ def measure_those(names: Sequence[str]) -> None:
             _store(case, measured_here(case))
 
 
+def measured_apart(cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """What is measured of each case (``name``, ``cpu``, bytes), a process for each number of threads and instruction set; nothing is
+    stored."""
+    groups: dict[tuple[int, str], list[Case]] = {}
+    for case in cases:
+        groups.setdefault((case.threads, case.isa), []).append(case)
+    found: list[dict[str, Any]] = []
+    for runtime, members in groups.items():
+        command = [sys.executable, "-m", "validation", "measure-print", *(c.name for c in members)]
+        done = subprocess.run(command, env=_environment(*runtime), capture_output=True, text=True, check=True)
+        found += [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
+    return found
+
+
+def print_those(names: Sequence[str]) -> None:
+    """Measure cases of one runtime in this process; one line of JSON each."""
+    import torch
+
+    for name in names:
+        case = BY_NAME[name]
+        torch.set_num_threads(case.threads)
+        print(json.dumps({"name": name, **_measured(case, measured_here(case))}), flush=True)
+
+
+def _environment(threads: int, isa: str) -> dict[str, str]:
+    """The environment of a process with so many threads and an instruction set."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return {**environment, "ONEDNN_MAX_CPU_ISA": "AVX2"} if isa == "avx2" else environment
+
+
+def _measured(case: Case, measured: Measurement | Rank) -> dict[str, Any]:
+    from memest.machines.cpu import Cpu
+
+    cpu = Cpu.detect()
+    return {
+        "cpu": {"isa": case.isa, "threads": case.threads, "l1_bytes": cpu.l1_bytes, "l2_bytes": cpu.l2_bytes, "l3_bytes": cpu.l3_bytes},
+        "resident_bytes": measured.standing_bytes,
+        "peak_bytes": measured.peak_bytes,
+        "events": len(measured.events),
+    }
+
+
 def _store(case: Case, measured: Measurement | Rank, ranks: Sequence[Rank] = ()) -> None:
     """Write one result (whole file or none)."""
     import torch
 
-    from memest.machines.cpu import Cpu
-
-    cpu = Cpu.detect()
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "case": asdict(case),
         "digest": case.digest,
         "machine": machine_name(),
         "torch": torch.__version__,
-        "cpu": {"isa": case.isa, "threads": case.threads, "l1_bytes": cpu.l1_bytes, "l2_bytes": cpu.l2_bytes, "l3_bytes": cpu.l3_bytes},
-        "resident_bytes": measured.standing_bytes,
-        "peak_bytes": measured.peak_bytes,
-        "events": len(measured.events),
+        **_measured(case, measured),
     }
     if ranks:
         result["ranks"] = [{"resident_bytes": r.standing_bytes, "peak_bytes": r.peak_bytes, "peaks": r.peaks} for r in ranks]

@@ -73,7 +73,7 @@ class Question:
     runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu (default), or null (outputs alone).", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
-        default=None, metadata=says("Whose kernels, such as 2.14 (default: the recorded module's, else the best measured).", "VERSION")
+        default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
     )
 
     @property

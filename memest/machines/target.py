@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import UsageError
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
-from memest.machines.versions import BEST_MEASURED, Version
+from memest.machines.versions import NEWEST, Version
 
 TORCH_CPU = "torch-cpu"
 
@@ -18,7 +18,7 @@ class Target:
     """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches."""
 
     runtime: str = TORCH_CPU
-    version: Version = BEST_MEASURED
+    version: Version = NEWEST
     machine: Cpu | Gpu = field(default_factory=Cpu)
     _hash: int = field(init=False, repr=False, compare=False)
 

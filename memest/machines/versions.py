@@ -1,9 +1,9 @@
 """The versions of torch whose kernels are described, what each was measured on, and the torch at hand.
 
-A version is ``(major, minor)``: kernels change with minor versions. A row whose kernel changed asks ``k.torch``. Where nobody says which
-torch is meant, a graph that was recorded from a torch module is played as the torch it was recorded with, any other graph as
-``BEST_MEASURED``, the version behind the stored results, whatever is installed. A torch that is not described is played as the nearest
-version that is, and every result says so.
+A version is ``(major, minor)``: kernels change with minor versions. A row whose kernel changed asks ``k.target.version``. Where nobody
+says which torch is meant, a graph that was recorded from a torch module is played as the torch it was recorded with, any other graph as
+``NEWEST``, the newest version that is described, whatever is installed. A torch that is not described is played as the nearest version
+that is, and every result says so.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ class Measured:
     how: str
 
 
+SAMPLED = "laws, random networks and 60 cases"
 MODELLED: dict[Version, Measured] = {  # ascending
+    (2, 9): Measured(release="2.9.1", how=SAMPLED),
+    (2, 11): Measured(release="2.11.0", how=SAMPLED),
+    (2, 12): Measured(release="2.12.1", how="laws"),
     (2, 13): Measured(release="2.13.0", how="stored cases, laws and random networks"),
-    (2, 14): Measured(release="2.14.1", how="laws and random networks"),
+    (2, 14): Measured(release="2.14.1", how=SAMPLED),
 }
+NEWEST: Version = max(MODELLED)
 BEST_MEASURED: Version = (2, 13)
+"""The version behind the stored cases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +97,9 @@ class Torch:
 
 def version_for(asked: str | None, recorded: str | None) -> Version:
     """The version to model: the one ``asked`` for (``2.14``, or a release of it), else that nearest to the torch a graph was ``recorded``
-    with, else ``BEST_MEASURED``. UsageError for a version that is not modelled."""
+    with, else ``NEWEST``. UsageError for a version that is not modelled."""
     if asked is None:
-        return BEST_MEASURED if recorded is None else nearest(recorded)
+        return NEWEST if recorded is None else nearest(recorded)
     found = version_of(asked) if isinstance(asked, str) else None
     if found is None or found not in MODELLED:
         known = [text_of(v) for v in MODELLED]
@@ -105,7 +111,7 @@ def nearest(release: str) -> Version:
     """The modelled version nearest to a release of torch (``2.14.1+cpu``): itself, the first one for older ones, the last one else."""
     version = version_of(release)
     if version is None:
-        return BEST_MEASURED
+        return NEWEST
     return max((v for v in MODELLED if v <= version), default=min(MODELLED))
 
 

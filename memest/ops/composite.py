@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec
 from memest.ops.facts import Facts
 from memest.ops.operator import Attribute, Example, canonical_attributes
@@ -32,6 +33,7 @@ class Caller(Protocol):
     """What a composite may do."""
 
     training: bool
+    target: Target
 
     @property
     def grad_mode(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
+from memest.libraries.onednn.releases import NEWEST, Release
 from memest.libraries.onednn.rounding import div_up, round_up
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.libraries.onednn.single import quotient, single, total
@@ -39,7 +40,8 @@ EXACT = 2**53
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """C = A B, ``batch`` times. ``reduced`` asks for the sums of A over k as well (the gradient of a bias)."""
+    """C = A B, ``batch`` times. ``reduced`` asks for the sums of A over k as well (the gradient of a bias); ``release`` is the oneDNN
+    that is asked."""
 
     m: int
     n: int
@@ -49,6 +51,7 @@ class Product:
     reduced: bool = False
     batch: int = 1
     dtype: str = "float32"
+    release: Release = NEWEST
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -114,6 +117,23 @@ def _searched_scratchpad(problem: Product, threads: int) -> int:
     )
 
 
+def is_brgemm_matmul(problem: Product) -> bool:
+    """Whether an inner product becomes this product: from release 3.8 on, but for few terms in float32, which up to 3.10, and 32 of them
+    up to 3.11, go to a kernel of their own (``VERBOSE_SMALL_SHAPES``)."""
+    if problem.release < (3, 8) or problem.release >= (3, 12) or problem.is_bf16:
+        return problem.release >= (3, 8)
+    if problem.n == 1:
+        return True
+    m, n, k = problem.m, problem.n, problem.k
+    few = _has_few_terms(problem) and (k == 32 or problem.release < (3, 11))
+    return not few or (m >= 1000 and k <= 16 and n <= 16) or (m <= 256 and k <= 8 and n <= 1024)
+
+
+def _has_few_terms(problem: Product) -> bool:
+    m, n, k = problem.m, problem.n, problem.k
+    return n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
+
+
 def _copies_a(problem: Product) -> bool:
     if problem.transposed_a and problem.m > 1:
         return True
@@ -131,13 +151,15 @@ def _copied_b_bytes(problem: Product, blocking: _Blocking, threads: int) -> int:
 
 
 def _sums_bytes(problem: Product, blocking: _Blocking) -> int:
-    """One thread's float32 sums: of the whole result where sums are split, in bfloat16 else of its blocks."""
+    """One thread's float32 sums: of the whole result where sums are split, in bfloat16 else of its blocks (up to release 3.7 only of
+    sums that take more than one block; later ones ask before they know)."""
     if blocking.k_threads > 1:
         return problem.m * problem.n * FLOAT_BYTES
     if not problem.is_bf16:
         return 0
-    chunk = 1 if problem.k <= blocking.k_block else blocking.n_chunk
-    return blocking.m_block * blocking.n_block * chunk * FLOAT_BYTES
+    if problem.k > blocking.k_block:
+        return blocking.m_block * blocking.n_block * blocking.n_chunk * FLOAT_BYTES
+    return 0 if problem.release < (3, 10) else blocking.m_block * blocking.n_block * FLOAT_BYTES
 
 
 def _copies_b(problem: Product, n_block: int, threads: int) -> bool:
@@ -162,7 +184,7 @@ def _blocking(problem: Product, copy_a: bool, threads: int) -> _Blocking:
     by_columns = problem.goes_by_columns
     n_block = min(N_BLOCK, n)
     n_chunks = div_up(n, n_block)
-    long_m_block = not bf16 and n <= 14528 and ((m <= 768 and k <= 128) or k * m <= 49152)
+    long_m_block = not bf16 and problem.release >= (3, 11) and _has_few_terms(problem)
     max_m, min_m = min(512 if long_m_block else 256, m), min(32, m)
     k_block = min(k, 1024 if k > 1024 and not by_columns else 512)
     parallel_blocks = problem.batch * n_chunks * div_up(m, max_m)

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
-from memest.libraries.onednn import gemm
-from memest.libraries.onednn.matmul import Product, brgemm_matmul
+from memest.libraries.onednn import brgemm_inner, gemm
+from memest.libraries.onednn.matmul import Product, brgemm_matmul, is_brgemm_matmul
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout
 from memest.libraries.onednn.scratchpad import scratchpad_size
 from memest.machines.cpu import Cpu
@@ -28,30 +28,18 @@ SMALL_KERNEL = 27
 
 def inner_product_forward(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``ip:any`` forward: sources times transposed weights."""
-    if not _is_inner_product(problem, cpu):
-        return None
-    size = _kernel_size(problem)
-    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=problem.out_channels, k=size, transposed_b=True, dtype=problem.dtype), cpu)
-    return _inner_product_plan(problem, f"ip:any+{name.removeprefix('brg')}", scratchpad)
+    return _inner_product(problem, cpu, Product(m=problem.batch, n=problem.out_channels, k=_kernel_size(problem), transposed_b=True))
 
 
 def inner_product_backward_data(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``ip:any`` backward by data: destination gradients times weights."""
-    if not _is_inner_product(problem, cpu):
-        return None
-    size = _kernel_size(problem)
-    name, scratchpad = brgemm_matmul(Product(m=problem.batch, n=size, k=problem.out_channels, dtype=problem.dtype), cpu)
-    return _inner_product_plan(problem, f"ip:any+{name}", scratchpad)
+    return _inner_product(problem, cpu, Product(m=problem.batch, n=_kernel_size(problem), k=problem.out_channels))
 
 
 def inner_product_backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``ip:any`` backward by weights: transposed destination gradients times sources."""
-    if not _is_inner_product(problem, cpu):
-        return None
-    size = _kernel_size(problem)
-    task = Product(m=problem.out_channels, n=size, k=problem.batch, transposed_a=True, reduced=problem.bias, dtype=problem.dtype)
-    name, scratchpad = brgemm_matmul(task, cpu)
-    return _inner_product_plan(problem, f"ip:any+{name}", scratchpad)
+    task = Product(m=problem.out_channels, n=_kernel_size(problem), k=problem.batch, transposed_a=True, reduced=problem.bias)
+    return _inner_product(problem, cpu, task)
 
 
 def forward(problem: Convolution, cpu: Cpu) -> Plan | None:
@@ -86,14 +74,27 @@ def _kernel_size(problem: Convolution) -> int:
     return problem.in_channels * prod(problem.kernel)
 
 
-def _inner_product_plan(problem: Convolution, name: str, matmul_scratchpad: int) -> Plan:
+def _inner_product(problem: Convolution, cpu: Cpu, task: Product) -> Plan | None:
+    """The inner product by the matrix product it is, or by a kernel of its own, as the release has it; None where it is none."""
+    if not _is_inner_product(problem, cpu):
+        return None
+    task = replace(task, dtype=problem.dtype, release=problem.release)
     tag = channels_last_tag(problem.spatial_dims + 2)
+    if is_brgemm_matmul(task):
+        name, scratchpad = brgemm_matmul(task, cpu)
+        name = name.removeprefix("brg") if problem.prop.startswith("forward") else name
+        weights, scratchpad = layout(tag, problem.weights_dims, problem.itemsize), scratchpad_size(scratchpad)
+    else:
+        own = brgemm_inner.inner_product(problem, cpu)
+        if own is None:
+            return None
+        name, (weights, scratchpad) = "brgemm", own
     return Plan(
-        implementation=name,
+        implementation=f"ip:any+{name}",
         source=layout(tag, problem.source_dims, problem.itemsize),
-        weights=layout(tag, problem.weights_dims, problem.itemsize),
+        weights=weights,
         destination=layout(tag, problem.destination_dims, problem.itemsize),
-        scratchpad_bytes=scratchpad_size(scratchpad_size(matmul_scratchpad)),
+        scratchpad_bytes=scratchpad_size(scratchpad),
     )
 
 

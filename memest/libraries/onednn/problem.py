@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from memest.libraries.onednn.releases import NEWEST, Release
 from memest.network.dtypes import ITEMSIZE
 from memest.sizes.remembering import kept
 
@@ -20,7 +21,7 @@ class Convolution:
     ``dilation`` follows torch (1 is dense; oneDNN writes it as 0). ``channels_last`` pins source and destination to
     nwc/nhwc/ndhwc; otherwise every format is ``any`` and the implementation chooses. ``float_source``: backward data writes its
     result in float32 whatever the type of the rest (as a transposed convolution asks for that adds a bias afterwards); the plan's
-    layouts are counted in ``dtype`` all the same.
+    layouts are counted in ``dtype`` all the same. ``release`` is the oneDNN that is asked.
     """
 
     prop: Prop
@@ -39,6 +40,7 @@ class Convolution:
     channels_last: bool
     dtype: str = "float32"
     float_source: bool = False
+    release: Release = NEWEST
 
     @property
     def itemsize(self) -> int:

@@ -41,3 +41,8 @@ def total(first: float, *others: float) -> float:
     for other in others:
         result = single(result + single(other))
     return result
+
+
+def root(value: float) -> float:
+    """The square root of a single."""
+    return single(value**0.5)

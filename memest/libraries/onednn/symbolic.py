@@ -48,7 +48,8 @@ def plan_of(planner: Planner, problem: Convolution, cpu: Cpu) -> Plan:
             plans[sizes] = planner(replace(fixed, **dict(zip(_SIZES, sizes, strict=True))), cpu)
         return plans[sizes]
 
-    constants = (problem.kernel, problem.stride, problem.dilation, problem.groups, problem.bias, problem.channels_last, problem.dtype)
+    asked = (problem.kernel, problem.stride, problem.dilation, problem.groups, problem.bias, problem.channels_last)
+    constants = (*asked, problem.dtype, problem.release)
     label = f"{problem.prop}{constants}"
     if is_recording():
         record(Opaque(f"same_{planner.__name__}_{label}_{_form(plan)}", Same(plan, at), arguments), 1)

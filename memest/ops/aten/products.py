@@ -8,11 +8,13 @@ include/ideep/operators/matmul.hpp.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.libraries.onednn.matmul import Product, brgemm_matmul
+from memest.libraries.onednn.releases import release_in
 from memest.machines.cpu import Cpu
 from memest.network.tensor import Shape, Spec, is_contiguous
 from memest.ops.searched import sealed
@@ -45,7 +47,8 @@ def _product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     left, right = _as_matrix(a, row=True), _as_matrix(b, row=False)
     out = k.empty((*a.shape[:-1], *b.shape[-1:]) if b.ndim > 1 else a.shape[:-1], a.dtype)
     copies = [k.empty(dims, a.dtype) for dims, strides in (left, right) if not _lies_dense(dims, strides)]
-    k.free(k.scratch(brgemm_matmul(_task(left, right, a.ndim == b.ndim == 2), k.target.cpu)[1]), *reversed(copies))
+    task = replace(_task(left, right, a.ndim == b.ndim == 2), release=release_in(k.target.version))
+    k.free(k.scratch(brgemm_matmul(task, k.target.cpu)[1]), *reversed(copies))
     return out
 
 
@@ -92,9 +95,9 @@ def _lies_by_columns(shape: Shape, strides: Shape) -> bool:
 
 
 def _is_taken_for_columns(shape: Shape, strides: Shape) -> bool:
-    """One column lies both ways; oneDNN then asks its last stride alone (``matmul_helper_t::transA``)."""
+    """One column lies both ways; of a single matrix oneDNN then asks the last stride alone (``matmul_helper_t::transA``)."""
     rows, columns = shape[-2:]
-    return columns == 1 and rows > 1 and strides[-1] != 1
+    return len(shape) == 2 and columns == 1 and rows > 1 and strides[-1] != 1
 
 
 def _is_transposed(shape: Shape, strides: Shape) -> bool:

@@ -133,13 +133,13 @@ def _repeat(k: Tape, input: Tensor, *, repeats: Shape) -> Tensor:
     k.note(sizes=input.shape)
     padded = (1,) * lead + input.shape
     out = k.empty([n * r for n, r in zip(padded, repeats, strict=True)], input.dtype)
-    if 0 not in repeats:
+    if 0 not in repeats and k.target.version >= (2, 10):
         _interleaving(k, len(repeats))
     return out
 
 
 def _interleaving(k: Tape, ndim: int) -> None:
-    """The order of dims in which the copy is made, worked out with small tensors."""
+    """The order of dims in which the copy is made, worked out with small tensors (up to 2.9 the result is unfolded instead)."""
     if not ndim:
         return
     first = k.empty((ndim,), "int64")

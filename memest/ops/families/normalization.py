@@ -333,8 +333,9 @@ def _instance_norm(
     repeated = [None if t is None else c.call("repeat", t, repeats=(n,)) for t in (weight, bias, running_mean, running_var)]
     flat = c.call("view", c.call("contiguous", input), shape=(1, n * channels, *shape[2:]))
     out = c.call("batch_norm", flat, repeated[2], repeated[3], repeated[0], repeated[1], None, training=own, momentum=momentum, eps=eps)
+    averaged = own or c.target.version < (2, 11)  # the running statistics; up to 2.10 also where they are only read
     for stat in repeated[2:]:
-        if own and stat is not None:
+        if averaged and stat is not None:
             rows = c.call("view", stat, shape=(n, channels))
             c.drop(c.call("mean", rows, dim=(0,)), rows)
     return c.call("view", out, shape=shape)

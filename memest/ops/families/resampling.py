@@ -23,6 +23,7 @@ from memest.ops.tape import Tape, Tensor
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 TAPS = {"nearest": 1, "nearest-exact": 1, "linear": 2, "bilinear": 2, "trilinear": 2, "bicubic": 4, "lanczos": 6}
+LANCZOS_SINCE = (2, 12)
 LARGEST_DENOMINATOR = 1 << 10
 NDIM = {"linear": 1, "bilinear": 2, "bicubic": 2, "lanczos": 2, "trilinear": 3}
 
@@ -51,6 +52,8 @@ def _blocked(k: Tape, input: Tensor, shape: Shape, mode: str) -> bool:
 def _upsample(k: Tape, input: Tensor, *, output_size: Shape, mode: str, align_corners: bool, antialias: bool, scales: Any) -> Tensor:
     shape = (*input.shape[:2], *output_size)
     _check_dtype(input.dtype, mode, antialias)
+    if mode == "lanczos" and k.target.version < LANCZOS_SINCE:
+        raise UnsupportedError("resizing by mode 'lanczos' begins with torch 2.12: take 'bicubic', or a later torch")
     if any(n <= 0 for n in (*output_size, *input.shape[1:])):
         raise ShapeError(f"resizing of shape {list(input.shape)} to {list(output_size)}")
     k.note(sizes=input.shape)

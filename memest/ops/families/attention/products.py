@@ -11,8 +11,10 @@ Sources: aten/src/ATen/native/cpu/FlashAttentionKernel.cpp (cpu_flash_attention_
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from memest.libraries.onednn.matmul import Product, brgemm_matmul
+from memest.libraries.onednn.releases import release_in
 from memest.machines.cpu import Cpu
 from memest.ops.aten.products import MOST_BLOCK_BYTES, SMALLEST
 from memest.ops.tape import Tape, Tensor
@@ -63,7 +65,8 @@ def _products(k: Tape, rows: int, cols: int, size: int, scaled: bool) -> None:
 
 def _add(k: Tape, product: Product, scaled: bool) -> None:
     factor = k.scratch(4) if scaled else None
-    k.free(k.scratch(brgemm_matmul(product, k.target.cpu)[1]))
+    task = replace(product, release=release_in(k.target.version))
+    k.free(k.scratch(brgemm_matmul(task, k.target.cpu)[1]))
     k.free(factor)
 
 

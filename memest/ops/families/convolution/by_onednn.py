@@ -13,6 +13,7 @@ from __future__ import annotations
 from memest.libraries.onednn import Convolution, Layout, Plan, plan_convolution
 from memest.libraries.onednn.deconvolution import plan_deconvolution
 from memest.libraries.onednn.problem import Prop, parse_tag
+from memest.libraries.onednn.releases import release_in
 from memest.libraries.onednn.symbolic import plan_of
 from memest.network.tensor import Shape, channels_last_strides, is_contiguous
 from memest.ops.aten.copies import contiguous
@@ -102,6 +103,7 @@ def _plan(k: Tape, prop: Prop, source: Shape, destination: Shape, weight: Tensor
         bias=bias,
         channels_last=last,
         dtype=weight.dtype,
+        release=release_in(k.target.version),
     )
     return plan_of(plan_deconvolution if g.transposed else plan_convolution, problem, k.target.cpu)
 

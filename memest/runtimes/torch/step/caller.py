@@ -24,6 +24,7 @@ class Caller:
         self._frames: list[list[Value]] = []
         self.grad_mode = grad
         self.training = machine.training
+        self.target = machine.target
         self._casts = None if autocast is None else Casts(autocast, machine.ledger)
 
     def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
