@@ -305,7 +305,7 @@ def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings:
     inputs first, as ``model.to(dtype)`` does (left out: as described). ``levers`` are texts such as ``channels_last`` (see
     memest.levers). ``runtime`` says who runs it (``torch-cpu``; ``device="cpu"`` is short for that), ``machine`` on what: a described
     processor (``memest.Cpu(…)``; this machine's when left out) or a name of the catalogue. ``torch`` is the version whose kernels are
-    played, such as ``2.14`` (left out: the one the graph was recorded with, else the one with stored measurements).
+    played, such as ``2.14`` (left out: the one the graph was recorded with, else the newest modelled).
     Torch's own dtypes, losses and optimizers (classes, and instances with their settings) are taken for the names they stand for.
     Raises GraphError, UsageError or UnsupportedError, each naming the place.
     """
