@@ -115,7 +115,7 @@ def run_rank(case: Case) -> Rank:
     import torch
     import torch.distributed as dist
 
-    from validation.measure import build_module
+    from validation.modules import build_module
     from validation.profiling import Measured
     from validation.protocol import inputs_for, prepare_training
 

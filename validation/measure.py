@@ -144,6 +144,7 @@ def _store(case: Case, measured: Measurement | Rank, ranks: Sequence[Rank] = ())
 
 def measured_here(case: Case) -> Measurement:
     """The case measured in this process, as its threads and instruction set are."""
+    from validation.modules import build_module
     from validation.protocol import inputs_for, measure_inference, measure_training
 
     module, inputs = build_module(case), inputs_for([case.shape], case.channels_last, case.dtype)
@@ -158,19 +159,3 @@ def measured_here(case: Case) -> Measurement:
         first_step=case.first_step,
         levers=case.levers,
     )
-
-
-def build_module(case: Case) -> Any:
-    """The torch module of a case: imported, or the built-in graph run call by call."""
-    import torch
-
-    from memest.sources import models
-    from memest.sources.importers.torch_loading import build
-    from validation.execute import GraphModule
-
-    external = ":" in case.model and "." in case.model.partition(":")[0]
-    module = build(case.model) if external else GraphModule(models.build(case.model))
-    module = module.to(getattr(torch, case.dtype))
-    if case.channels_last:
-        module = module.to(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)
-    return module
