@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import memest
+from memest.cli.app import main
 from memest.errors import MemestError, UnsupportedError, UsageError
 from memest.memory.figure import Figure
 from memest.ops.families.unary import ROWS as UNARY
@@ -181,3 +182,11 @@ def test_settings_are_checked_where_they_are_many() -> None:
         memest.fit(network(), "1GiB", optimzer="adam", H=16, W=16)
     with pytest.raises(UsageError, match=r"no size .optimzer.*optimizer"):
         memest.sweep(network(), batch=1, optimzer="adam", H=16, W=16)
+
+
+def test_verdicts_say_whose_bytes_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    found = memest.fit(network(), "1MiB", H=16, W=16, mode="infer", runtime="null")
+    assert found.fits is None and found.bytes_fit and "an ideal runtime; missing are kernels' scratch" in found.claim.note
+    assert memest.fit(network(), "1MiB", H=16, W=16, mode="infer").claim.note == "compared are bytes of torch's CPU allocator"
+    assert main(["estimate", "resnet18", "--input", "3x64x64", "--batch", "2", "--infer", "--runtime", "null", "--budget", "1GiB"]) == 0
+    assert "the ideal runtime's bytes fit" in capsys.readouterr().out

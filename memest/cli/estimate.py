@@ -54,7 +54,9 @@ def run(
         return None
     from memest.machines.verdicts import verdict
     from memest.render.hardware import with_verdicts
+    from memest.runtimes.table import runtime_named
 
-    verdicts = [verdict(place, estimate.peak_bytes) for place in places]
+    source = runtime_named(estimate.runtime).source
+    verdicts = [verdict(place, estimate.peak_bytes, source) for place in places]
     show(with_verdicts(report, verdicts), form, output)
     return None if all(v.bytes_fit for v in verdicts) else DOES_NOT_FIT

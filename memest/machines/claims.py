@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["fits", "spills", "does not fit"]
-ABOUT_THE_BYTES: dict[Outcome, str] = {
-    "fits": "torch CPU's bytes fit",
-    "spills": "torch CPU's bytes spill",
-    "does not fit": "torch CPU's bytes do not fit",
-}
+OF_THE_BYTES: dict[Outcome, str] = {"fits": "bytes fit", "spills": "bytes spill", "does not fit": "bytes do not fit"}
 CUDA_ALONE = (
     "the CUDA context",
     "cuDNN workspaces",
@@ -24,11 +20,30 @@ CUDA_ALONE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """The bytes are those of ``bytes_of``; ``missing`` is what the place's own memory would hold besides (nothing: the bytes decide)."""
+class Source:
+    """Where bytes come from: ``owner`` as a sentence names it, ``whose`` they are, and what a machine holds besides them anyway."""
 
-    bytes_of: str
+    owner: str
+    whose: str
     missing: tuple[str, ...] = ()
+
+
+TORCH_ON_CPU = Source(owner="torch's CPU allocator", whose="torch CPU's")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The bytes are those of ``source``; ``missing`` is what the place's own memory would hold besides (nothing: the bytes decide), on an
+    ``accelerator`` or elsewhere."""
+
+    source: Source
+    missing: tuple[str, ...] = ()
+    accelerator: bool = False
+
+    @property
+    def bytes_of(self) -> str:
+        """Whose bytes they are."""
+        return self.source.owner
 
     @property
     def decides(self) -> bool:
@@ -41,7 +56,7 @@ class Claim:
 
     def words(self, outcome: Outcome) -> str:
         """The verdict in words: ``fits``, or ``torch CPU's bytes fit`` where no more is known."""
-        return outcome if self.decides else ABOUT_THE_BYTES[outcome]
+        return outcome if self.decides else f"{self.source.whose} {OF_THE_BYTES[outcome]}"
 
     @property
     def compared(self) -> str:
@@ -49,6 +64,8 @@ class Claim:
         if self.decides:
             return f"bytes of {self.bytes_of}"
         *others, last = self.missing
+        if not self.accelerator:
+            return f"bytes of {self.bytes_of}; missing are {', '.join(others)}{' and ' if others else ''}{last}"
         missing = f"{', '.join(others)} (or their like) and {last}"
         return f"bytes of {self.bytes_of}; missing are {missing}; an accelerator's kernels allocate differently, too"
 
@@ -58,10 +75,7 @@ class Claim:
         return f"compared are {self.compared}"
 
 
-ON_CPU = Claim(bytes_of="torch's CPU allocator")
-ON_ACCELERATOR = Claim(bytes_of="torch's CPU allocator", missing=CUDA_ALONE)
-
-
-def claim_on(kind: str) -> Claim:
-    """What may be said of a place of this kind."""
-    return ON_ACCELERATOR if kind == "accelerator" else ON_CPU
+def claim_on(kind: str, source: Source = TORCH_ON_CPU) -> Claim:
+    """What may be said of a place of this kind, by bytes of ``source``."""
+    accelerator = kind == "accelerator"
+    return Claim(source=source, missing=(*source.missing, *(CUDA_ALONE if accelerator else ())), accelerator=accelerator)

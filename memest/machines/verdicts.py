@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memest.errors import UsageError, kind_of
-from memest.machines.claims import Claim, Outcome, claim_on
+from memest.machines.claims import TORCH_ON_CPU, Claim, Outcome, Source, claim_on
 from memest.machines.entry import Hardware, Tier
 from memest.machines.reading import hardware_named
 from memest.sizes import asked
@@ -39,11 +39,12 @@ class Verdict:
     headroom_bytes: int
     spilled_bytes: int
     short_bytes: int
+    source: Source = TORCH_ON_CPU
 
     @property
     def claim(self) -> Claim:
         """Whose bytes the peak is, and what of the hardware's own is missing."""
-        return claim_on(self.hardware.kind)
+        return claim_on(self.hardware.kind, self.source)
 
     @property
     def bytes_fit(self) -> bool:
@@ -73,8 +74,8 @@ class Verdict:
         return f"{self.outcome} in {first.tier.name}: {free} free of {whole}"
 
 
-def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
-    """``peak_bytes`` laid into the tiers of ``entry``, each filled before the next one is begun."""
+def verdict(entry: Hardware, peak_bytes: int, source: Source = TORCH_ON_CPU) -> Verdict:
+    """``peak_bytes`` of ``source`` laid into the tiers of ``entry``, each filled before the next one is begun."""
     if not isinstance(entry, Hardware):
         raise UsageError(f"verdict takes hardware, got {kind_of(entry)}; memest.hardware_named(name) or memest.budget(size) gives one")
     whole = asked.whole(peak_bytes)
@@ -93,11 +94,12 @@ def verdict(entry: Hardware, peak_bytes: int) -> Verdict:
     return Verdict(
         hardware=entry,
         peak_bytes=peak_bytes,
-        outcome=claim_on(entry.kind).words(outcome),
+        outcome=claim_on(entry.kind, source).words(outcome),
         tiers=tuple(uses),
         headroom_bytes=uses[0].free_bytes,
         spilled_bytes=spilled,
         short_bytes=rest,
+        source=source,
     )
 
 

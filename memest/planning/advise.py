@@ -25,6 +25,7 @@ from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.planning.progress import tell
+from memest.runtimes.table import runtime_named
 from memest.shown import counted, short
 from memest.sizes import asked
 from memest.sizes.units import format_bytes
@@ -96,7 +97,7 @@ class Advice:
     @property
     def claim(self) -> Claim:
         """Whose bytes are held against the place, and what of the place's own is missing."""
-        return claim_on(self.place.kind)
+        return claim_on(self.place.kind, runtime_named(self.start.runtime).source)
 
     @property
     def bytes_fit(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from memest.errors import MemestError, UsageError, did_you_mean, kind_of
 from memest.estimate.estimate import Estimate, answer
 from memest.estimate.question import KEYWORDS, Job, apart, question
-from memest.machines.claims import Claim, claim_on
+from memest.machines.claims import Claim, Source, claim_on
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import place_of
 from memest.machines.versions import Torch, torch_of
@@ -27,6 +27,7 @@ from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_
 from memest.planning.grids import grid
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
+from memest.runtimes.table import runtime_named
 from memest.shown import counted
 from memest.sizes import asked
 from memest.sizes.units import format_bytes
@@ -56,6 +57,7 @@ class Fit:
     next_sizes: Mapping[str, int] | None
     next_bytes: int | None
     smallest: Estimate | None
+    source: Source
     front: tuple[Fit, ...] = ()
 
     def __repr__(self) -> str:
@@ -69,7 +71,7 @@ class Fit:
     @property
     def claim(self) -> Claim:
         """Whose bytes are held against the place, and what of the place's own is missing."""
-        return claim_on(self.place.kind)
+        return claim_on(self.place.kind, self.source)
 
     @property
     def bytes_fit(self) -> bool:
@@ -277,6 +279,7 @@ class _Search:
             next_sizes=named(next_sizes),
             next_bytes=next_bytes,
             smallest=smallest,
+            source=runtime_named(self.job.recipe.target.runtime).source,
         )
 
 

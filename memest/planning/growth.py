@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from memest.errors import MemestError, UsageError
 from memest.estimate.estimate import answer
 from memest.estimate.question import Settings, question
+from memest.machines.claims import Source
 from memest.machines.versions import Torch
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.planning.progress import tell
+from memest.runtimes.table import runtime_named
 from memest.sizes.dims import Expr
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Growth:
     graph: str
     how: str
     torch: Torch
+    source: Source
     points: tuple[Point, ...]
     refused: tuple[Refusal, ...] = ()
 
@@ -107,6 +110,7 @@ def growth(
         graph=graph.name,
         how=f"{kind}, {found.dtype}, {found.where}",
         torch=found.torch,
+        source=runtime_named(found.runtime).source,
         points=tuple(points),
         refused=tuple(Refusal(side=s, reason=str(e)) for s, e in sorted(refused.items())),
     )

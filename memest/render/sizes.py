@@ -38,6 +38,6 @@ def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report
         notes=(
             *(f"side {r.side:,} is left out: {r.reason}" for r in found.refused),
             *torch_notes(found.torch),
-            *((claim_on("budget").note,) if fits else ()),
+            *((claim_on("budget", found.source).note,) if fits else ()),
         ),
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from memest.errors import UnsupportedError, UsageError
+from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
@@ -24,6 +25,7 @@ class Null:
 
     name = "null"
     title = "outputs alone"
+    source = Source(owner="an ideal runtime", whose="the ideal runtime's", missing=("kernels' scratch", "what an allocator adds"))
     modes = ("infer",)
     rows = Rows("null", plain=EVERY)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any, Protocol
 
 from memest.errors import UnsupportedError
+from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
@@ -73,10 +74,12 @@ AS_DESCRIBED = Rows(TORCH_CPU, same=EVERY)
 
 
 class Runtime(Protocol):
-    """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs there."""
+    """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs
+    there, ``source`` whose bytes its figures are."""
 
     name: str
     title: str
+    source: Source
     modes: tuple[str, ...]
     rows: Rows
 

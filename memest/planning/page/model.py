@@ -23,6 +23,7 @@ from memest.planning.page.grid import Axis, axes_of, points_of, start_of
 from memest.planning.page.kernels import kernel_table
 from memest.planning.page.pieces import Piece, cover, played_piece
 from memest.planning.page.reading import Reading
+from memest.runtimes.table import runtime_named
 from memest.sizes.dims import Dim, Expr, Opaque, expression, linear, plain
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def page_model(
     if not optimizers:
         raise UsageError("a page needs at least one optimizer")
     asking = question(graph, settings, "page_model")
-    wanted = [("train", o) for o in dict.fromkeys(optimizers)] + [("infer", None)]
+    modes = runtime_named(asking.runtime).modes
+    wanted = [("train", o) for o in dict.fromkeys(optimizers) if "train" in modes] + [("infer", None)]
     if not asking.training:
         wanted = wanted[-1:] + wanted[:-1]
     writer: _Writer | None = None
@@ -196,8 +198,9 @@ class _Writer:
         data: dict[str, Any] = {
             "model": self.graph.name,
             "loss": first.loss or next((c.loss for c in self.checks if c.loss), None),
-            "device": first.device,
-            "cpu": {"isa": first.cpu.isa, "threads": first.cpu.threads},
+            "runtime": first.runtime,
+            "where": first.where,
+            "owner": runtime_named(first.runtime).source.owner,
             "torch": {"modelled": first.torch.modelled, "notes": [*first.notes, f"Modelled is {first.torch}."]},
             "categories": list(CATEGORIES),
             "axes": [{"symbol": a.symbol, "values": list(a.values), "start": a.start, "batch": a.is_batch} for a in self.axes],

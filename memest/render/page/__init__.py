@@ -17,10 +17,11 @@ from typing import Any
 
 from memest import __version__
 from memest.estimate.formulas.javascript import function, helpers
-from memest.machines.claims import claim_on
+from memest.machines.claims import Source, claim_on
 from memest.machines.entry import Hardware
 from memest.planning.page import PageModel
 from memest.render.palette import COLOURS
+from memest.runtimes.table import runtime_named
 from memest.shown import visible
 
 PROGRAM = ("units.js", "evaluate.js", "verdict.js", "typeset.js", "chart.js", "tables.js", "page.js")
@@ -60,6 +61,7 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
     kernels = [{**k, "entries": [number(n) for n in k["entries"]], "codes": _coded(k["codes"])} for k in model.data["kernels"]]
     forms = [[n if i and i % 2 == 0 else number(n) for i, n in enumerate(form)] for form in model.data["forms"]]
     texts = ("model", "loss", "inputs", "choices", "strings")
+    source = runtime_named(model.data["runtime"]).source
     return {
         **model.data,
         **{name: _visible(model.data[name]) for name in texts},
@@ -68,7 +70,7 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
         "kernels": kernels,
         "forms": forms,
         "hardware": [_hardware(h) for h in hardware],
-        "claims": {kind: _claim(kind) for kind in ("budget", *dict.fromkeys(h.kind for h in hardware))},
+        "claims": {kind: _claim(kind, source) for kind in ("budget", *dict.fromkeys(h.kind for h in hardware))},
         "opens": {"hardware": on, "budget": budget},
     }
 
@@ -91,9 +93,9 @@ def _hardware(h: Hardware) -> Mapping[str, Any]:
     }
 
 
-def _claim(kind: str) -> Mapping[str, Any]:
+def _claim(kind: str, source: Source) -> Mapping[str, Any]:
     """What a verdict on a place of this kind is called, and the sentence that goes with it."""
-    claim = claim_on(kind)
+    claim = claim_on(kind, source)
     words = {"fits": claim.words("fits"), "spills": claim.words("spills"), "short": claim.words("does not fit")}
     return {"words": words, "decides": claim.decides, "note": f"{claim.note[0].upper()}{claim.note[1:]}."}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from memest.errors import UsageError
+from memest.machines.claims import TORCH_ON_CPU
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
@@ -22,6 +23,7 @@ class TorchCpu:
 
     name = TORCH_CPU
     title = "torch on CPU"
+    source = TORCH_ON_CPU
     modes = ("train", "infer")
     rows = AS_DESCRIBED
 
