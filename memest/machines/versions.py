@@ -34,7 +34,7 @@ SAMPLED = "laws, random networks and 60 cases"
 MODELLED: dict[Version, Measured] = {  # ascending
     (2, 9): Measured(release="2.9.1", how=SAMPLED),
     (2, 11): Measured(release="2.11.0", how=SAMPLED),
-    (2, 12): Measured(release="2.12.1", how="laws"),
+    (2, 12): Measured(release="2.12.1", how=SAMPLED),
     (2, 13): Measured(release="2.13.0", how="stored cases, laws and random networks"),
     (2, 14): Measured(release="2.14.1", how=SAMPLED),
 }
