@@ -101,9 +101,10 @@ def test_report_is_plain_data() -> None:
 )
 def test_a_loss_that_cannot_teach_one_channel_is_noted(model: str, loss: str, noted: str) -> None:
     e = estimate(build(model), input_shape=(1, 1, 32, 32, 32), loss=loss, machine=CPU)
-    assert [noted in note for note in e.notes] == ([True] if noted else [])
+    assert [noted in note for note in e.notes if "torch" not in note] == ([True] if noted else [])
     assert e.to_dict()["notes"] == list(e.notes)
-    assert estimate(build(model), input_shape=(1, 1, 32, 32, 32), mode="infer", machine=CPU).notes == ()
+    silent = estimate(build(model), input_shape=(1, 1, 32, 32, 32), mode="infer", machine=CPU)
+    assert [note for note in silent.notes if "torch" not in note] == []
 
 
 def test_batch_and_size_are_free() -> None:

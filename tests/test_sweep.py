@@ -337,7 +337,7 @@ def test_tables(tmp_path: Path, suffix: str) -> None:
 def test_tables_need_a_library_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     graph, file = memest.model(SMALL), tmp_path / "peaks.parquet"
-    with pytest.raises(UsageError, match=r"need pyarrow; pip install 'memest-cnn\[arrow\]', or write .csv or .json"):
+    with pytest.raises(UsageError, match=r"need pyarrow; pip install pyarrow, or write .csv or .json"):
         memest.sweeps(graph, batch=range(1, 10**6), spatial=range(16, 10**6, 4)).write(file)
     with pytest.raises(UsageError, match=r"the suffix says how it is written: \.csv, \.json, \.parquet, \.arrow"):
         memest.sweeps(graph, batch=1, spatial=16).write(tmp_path / "peaks.xlsx")

@@ -83,7 +83,7 @@ def arrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
-        raise UsageError("Parquet and Arrow files need pyarrow; pip install 'memest-cnn[arrow]', or write .csv or .json") from None
+        raise UsageError("Parquet and Arrow files need pyarrow; pip install pyarrow, or write .csv or .json") from None
     return pyarrow
 
 
