@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import memest
-from memest.cli.app import main
+from memest.cli.app import COMMANDS, main
+from memest.cli.words import taken
 from memest.errors import MemestError, UnsupportedError, UsageError
+from memest.estimate.question import Question, Settings
 from memest.memory.figure import Figure
 from memest.ops.families.unary import ROWS as UNARY
 from memest.ops.operator import Operator, Tensor
@@ -190,3 +194,15 @@ def test_verdicts_say_whose_bytes_they_are(capsys: pytest.CaptureFixture[str]) -
     assert memest.fit(network(), "1MiB", H=16, W=16, mode="infer").claim.note == "compared are bytes of torch's CPU allocator"
     assert main(["estimate", "resnet18", "--input", "3x64x64", "--batch", "2", "--infer", "--runtime", "null", "--budget", "1GiB"]) == 0
     assert "the ideal runtime's bytes fit" in capsys.readouterr().out
+
+
+def test_the_keywords_of_a_question_are_its_fields() -> None:
+    assert set(Settings.__annotations__) == {f.name for f in fields(Question)} | {"device"}
+
+
+@pytest.mark.parametrize("command", ["advise", "compare", "estimate", "fit", "formula", "layers", "report", "sweep", "timeline"])
+def test_every_command_that_estimates_takes_every_setting(command: str) -> None:
+    words = taken(import_module(COMMANDS[command]).run)
+    own = {"report": {"optimizer": "optimizers", "dtype": "dtypes"}}.get(command, {})
+    renamed = {"mode": "train", "machine": "threads", **own}
+    assert {renamed.get(f.name, f.name) for f in fields(Question)} | {"device", "threads", "isa", "inputs", "batch"} <= set(words)
