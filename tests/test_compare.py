@@ -142,8 +142,10 @@ def test_inputs_of_the_other_side_replace_all(capsys: pytest.CaptureFixture[str]
 
 def test_every_setting_is_a_field_of_a_question_or_a_request() -> None:
     before = Request(model="m", settings={"mode": "infer"})
-    words = {"batch": "3", "mode": "train", "threads": "7", "isa": "avx2"}
-    assert {f.name.replace("_", "-") for f in fields(Question)} - {"levers", "machine"} | {"batch", "threads", "isa"} == set(SETTINGS)
+    words = {"batch": "3", "mode": "train", "device": "cpu", "threads": "7", "isa": "avx2"}
+    assert {f.name.replace("_", "-") for f in fields(Question)} - {"levers", "machine"} | {"batch", "device", "threads", "isa"} == set(
+        SETTINGS
+    )
     for name in SETTINGS:
         after = changed(before, [f"{name}={words.get(name, 'true')}"])
         assert after != before and changed(before, []) == before

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+import memest
 from memest.errors import GraphError, UnsupportedError, UsageError
 from memest.estimate.estimate import Estimate, estimate
 from memest.machines.cpu import Cpu
@@ -293,3 +296,36 @@ def test_a_forward_without_tensors_is_refused() -> None:
 def test_lazy_modules_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="not initialized"):
         from_torch(nn.Sequential(nn.LazyConv2d(3, 1)), (2, 3, 4, 4))
+
+
+GARBAGE = """
+import gc, sys
+if sys.argv[1] == "never":
+    gc.set_threshold(0)
+from torch import nn
+import memest
+layers = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Upsample(scale_factor=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)
+module = nn.Sequential(*layers)
+for p in module.parameters():
+    p.requires_grad_(False)
+print(memest.dumps(memest.from_torch(module, (2, 3, 16, 16))))
+"""
+
+
+def test_a_recording_does_not_depend_on_when_garbage_is_collected() -> None:
+    commands = ([sys.executable, "-c", GARBAGE, how] for how in ("often", "never"))
+    often, never = (subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)
+    assert often == never and "drops" not in often
+
+
+def test_what_was_recorded_at_a_size_is_read_back_at_it() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+    graph = from_torch(module, (2, 3, 8, 8))
+    assert memest.loads(memest.dumps(graph)) == graph and memest.loads(memest.dumps(memest.loads(memest.dumps(graph)))) == graph
+
+
+def test_what_was_recorded_for_one_mode_is_refused_in_the_other() -> None:
+    for mode, other in (("train", "infer"), ("infer", "train")):
+        graph = from_torch(nn.Sequential(nn.Conv2d(3, 4, 3)), (2, 3, 8, 8), mode=mode)
+        with pytest.raises(UnsupportedError, match="recorded for"):
+            estimate(graph, input_shape=(2, 3, 8, 8), mode=other)

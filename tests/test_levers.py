@@ -109,3 +109,8 @@ def test_a_batch_of_fixed_size_is_not_split() -> None:
     graph = memest.loads("inputs: {x: [4, 3, 8, 8]}\nlayers: [conv2d: {in: x, out_channels: 2, kernel_size: 3}]")
     with pytest.raises(UsageError, match="described for batch 4"):
         estimate(graph, levers=["micro_batch:size=2"])
+
+
+def test_a_batch_in_too_many_slices_is_refused() -> None:
+    with pytest.raises(UsageError, match="larger ones"):
+        memest.estimate(memest.model("resnet18"), input_shape=(65536, 3, 32, 32), levers=["micro_batch:size=4"])

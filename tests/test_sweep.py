@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -398,3 +399,23 @@ def test_sizes_with_a_single_value_need_not_be_given() -> None:
     found = memest.sweep(graph, batch=[1, 3])
     assert [int(n) for n in found["peak_bytes"]] == [memest.estimate(graph, input_shape=(n, 3, 64, 96)).peak_bytes for n in (1, 3)]
     assert memest.fit(graph, budget=int(found["peak_bytes"][1])).value == 3
+
+
+def test_a_sweep_in_parts_can_be_gone_through_again(tmp_path: Path) -> None:
+    found = memest.sweeps(memest.model(SMALL), at_once=2, batch=range(1, 6), spatial=16)
+    whole = [part.points for part in found]
+    assert whole == [part.points for part in found] == [2, 2, 1] and next(found).points == 2
+    for name in ("a.csv", "b.csv"):
+        found.write(tmp_path / name)
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text() and (tmp_path / "a.csv").read_text().count("\n") == 6
+    assert sum(part.points for part in pickle.loads(pickle.dumps(found))) == 5
+    assert next(iter(found)).get("nothing") is None and "nothing" not in next(iter(found))
+
+
+def test_axes_of_the_command_are_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    for extra, words in (
+        (["--axis", "batch=1", "--axis", "batch=2"], "two axes"),
+        (["--axis", "batch=1,2", "--batch", "3"], "leave one of them out"),
+    ):
+        assert main(["sweep", SMALL, "--axis", "H=W=16", "--loss", "binary_cross_entropy", *extra]) == 2
+        assert words in capsys.readouterr().err

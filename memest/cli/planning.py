@@ -52,14 +52,18 @@ def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
     graph = _opened(request, None if both else request.mode)
     ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
     for text in axes:
-        names, equals, values = text.rpartition("=")
+        names, equals, values = text.partition("=") if text.partition("=")[0] in SETTINGS else text.rpartition("=")
         if not equals or not names or not values:
             raise UsageError(f"--axis {text!r}: write NAME=VALUES, such as batch=1..64")
         if names in SETTINGS:
-            settings[names] = [v.strip() for v in values.split(",")]
+            settings[names] = [v.strip() for v in values.split(";" if ":" in values else ",")]
         else:
             ties.append((groups_of(graph, [names])[0], _numbers(values, text)))
     varied = {s for group, _ in ties for s in group}
+    if len(varied) < sum(len(group) for group, _ in ties):
+        raise UsageError("a size has two axes; name each once")
+    if request.batch is not None and batch_symbol(graph) in varied and not request.inputs:
+        raise UsageError("the batch has an axis, and --batch is given too; leave one of them out")
     batch, sizes = _fixed(graph, request, varied)
     fixed = {**sizes, **({} if batch is None else {str(batch_symbol(graph)): batch})}
     warn(asking, graph)

@@ -96,7 +96,7 @@ def _readers() -> dict[str, Callable[[str], Any]]:
     for f in fields(Question):
         if f.name not in ("mode", "machine", "levers"):
             found[f.name.replace("_", "-")] = _FLAG if isinstance(f.default, bool) else str
-    return {**found, "threads": _count, "isa": _choice({i.value: i for i in Isa})}
+    return {**found, "device": str, "threads": _count, "isa": _choice({i.value: i for i in Isa})}
 
 
 SETTINGS = _readers()
@@ -112,6 +112,7 @@ def changed(request: Request, settings: Iterable[str], *, model: str | None = No
     known = (*LISTS, *SETTINGS)
     for text in settings:
         name, equals, value = (part.strip() for part in text.partition("="))
+        name = name.replace("_", "-")
         if not equals or not value:
             raise UsageError(f"--versus {text!r}: write SETTING=VALUE, such as batch=4; settings are {', '.join(known)}")
         if name not in known:

@@ -31,7 +31,11 @@ def run(
     request: Request,
     axes: Annotated[
         Optional[list[str]],  # noqa: UP045
-        option("--axis", metavar="NAME=VALUES", help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis."),
+        option(
+            "--axis",
+            metavar="NAME=VALUES",
+            help="batch=1..64, H=W=32..512:32, optimizer=sgd,adam; repeat for each axis.",
+        ),
     ] = None,
     skip: Annotated[bool, option("--skip-invalid", help="Leave out sizes the network cannot run at, instead of stopping.")] = False,
     memory: Annotated[
@@ -46,7 +50,8 @@ def run(
 ) -> None:
     """Estimate a whole product of sizes, optimizers, losses, dtypes and modes at once.
 
-    VALUES are numbers joined by commas, or a range: first..last, first..last:step. --input and --batch give the sizes that have no axis.
+    VALUES are numbers joined by commas, or a range: first..last, first..last:step; names are joined by commas (with options: by ;).
+    --input and --batch give the sizes that have no axis.
     CSV, JSON, Parquet and Arrow (the last two with pyarrow) are written as the peaks are computed, however many there are.
 
     \b

@@ -6,6 +6,7 @@ names become rows once (:func:`resolved`).
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -70,7 +71,7 @@ class Question:
     hold_output: bool = field(default=False, metadata=says("The model's output and the loss stay in variables through backward."))
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu (default), or null (outputs alone).", NAME))
+    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, or null (outputs alone).", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
@@ -203,14 +204,24 @@ def _in_words(who: str, given: tuple[tuple[str, Any], ...], kinds: tuple[type, .
     return _question(None, dict(given), who)
 
 
+def _callers() -> int:
+    """How far up the first caller is that is not memest, for a warning."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("memest."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
     found = dict(given)
     for name in found:
         if name not in KEYWORDS and name != "cpu":
             raise UsageError(f"{who} has no setting {name!r}{did_you_mean(name, KEYWORDS) or '; there are ' + ', '.join(KEYWORDS)}")
     if "cpu" in found:
-        warnings.warn("cpu= is called machine= now, and goes with the next release", DeprecationWarning, stacklevel=3)
-        found.setdefault("machine", found.pop("cpu"))
+        if "machine" in found:
+            raise UsageError("cpu is the old name of machine; give machine alone")
+        warnings.warn("cpu= is called machine= now, and goes with the next release", DeprecationWarning, stacklevel=_callers())
+        found["machine"] = found.pop("cpu")
     if "machine" in found:
         found["machine"] = asked.machine(found["machine"])
     device = asked.device(found.pop("device", None))

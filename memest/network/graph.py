@@ -82,7 +82,7 @@ class Graph:
     """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
     differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
     pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
-    is the release whose modules it was recorded from (None: it was not recorded)."""
+    is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -94,6 +94,7 @@ class Graph:
     refused: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     torch: str | None = None
+    examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
 
     def __repr__(self) -> str:

@@ -61,8 +61,11 @@ class InferencePlan(Shown):
         return self.estimate.standing_bytes
 
     def of(self, planner: str) -> Planned:
-        """The row of a planner."""
-        return next(r for r in self.rows if r.planner == planner)
+        """The row of a planner; UsageError for one that is none."""
+        found = {r.planner: r for r in self.rows}
+        if planner not in found:
+            raise UsageError(f"unknown planner {planner!r}{did_you_mean(planner, found) or '; there are ' + ', '.join(found)}")
+        return found[planner]
 
     def to_csv(self, planner: str) -> str:
         """``id,lower,upper,size,offset``, a line a block: what minimalloc reads and writes."""

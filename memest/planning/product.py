@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -100,7 +101,7 @@ class Product:
         """In parts of at most ``at_once`` points (or one size in all its settings), in order."""
         sizes = dict.fromkeys((title(self.graph, name) for tied, _ in self.symbols for name in tied), int)
         kinds = {**sizes, **dict.fromkeys(self.shown, str), "standing_bytes": int, "peak_bytes": int}
-        return Sweeps(self._sliced(at_once), kinds, self.torch)
+        return Sweeps(partial(self._sliced, at_once), kinds, self.torch)
 
     def _sliced(self, at_once: int) -> Iterator[Sweep]:
         step = max(at_once // len(self.jobs), 1) * len(self.jobs)
@@ -137,7 +138,9 @@ class Product:
             if answer.refused and not self.skip:
                 first = min(answer.refused, key=lambda r: r.first)
                 at = ", ".join(f"{title(self.graph, name)}={n}" for name, n in sizes.row(first.first).items())
-                raise UsageError(f"{self.graph.name} cannot run at {at}: {first.error}; leave such sizes out with invalid='skip'")
+                raise UsageError(
+                    f"{self.graph.name} cannot run at {at}: {first.error}; leave such sizes out (invalid='skip', --skip-invalid)"
+                )
             found.append(answer)
         resident, peak = (_interleaved(columns) for columns in ([f.resident for f in found], [f.peak for f in found]))
         kept = np.flatnonzero(peak >= 0) if any(f.refused for f in found) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,12 @@ class Repeated:
         return values[first - low * self.each : last - low * self.each]
 
 
+class NoColumnError(UsageError, KeyError):
+    """A column that a sweep has not."""
+
+    __str__ = UsageError.__str__
+
+
 @dataclass(frozen=True, eq=False)
 class Sweep(Mapping[str, Column], Shown):
     """Columns of equal length, one row a configuration: the sizes by name (``batch`` for the batch), the other settings that were
@@ -82,7 +88,7 @@ class Sweep(Mapping[str, Column], Shown):
         try:
             found = self.columns[name]
         except KeyError:
-            raise UsageError(f"the sweep has no column {name!r}{did_you_mean(name, self.columns)}") from None
+            raise NoColumnError(f"the sweep has no column {name!r}{did_you_mean(str(name), self.columns)}") from None
         return found[:] if isinstance(found, Repeated) else found
 
     def __eq__(self, other: object) -> bool:
@@ -145,19 +151,27 @@ class Sweep(Mapping[str, Column], Shown):
 
 
 class Sweeps(Iterator[Sweep]):
-    """The parts of a sweep, computed as they are asked for; ``kinds`` are their columns with what they hold, int or str."""
+    """A sweep in parts, computed as they are asked for: by every loop from the first on, by ``next`` one after the other. ``kinds`` are
+    their columns with what they hold, int or str."""
 
-    def __init__(self, parts: Iterator[Sweep], kinds: Mapping[str, type], torch: Torch) -> None:
+    def __init__(self, parts: Callable[[], Iterator[Sweep]], kinds: Mapping[str, type], torch: Torch) -> None:
         self._parts, self.kinds, self.torch = parts, kinds, torch
+        self._running: Iterator[Sweep] | None = None
+
+    def __iter__(self) -> Iterator[Sweep]:
+        return self._parts()
 
     def __next__(self) -> Sweep:
-        return next(self._parts)
+        self._running = self._running or self._parts()
+        return next(self._running)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_running": None}
 
     def blocks(self, length: int = A_BATCH) -> Iterator[dict[str, Column]]:
-        """The columns of the parts that are left, at most ``length`` rows at a time."""
+        """The columns of all parts, at most ``length`` rows at a time."""
         return (block for part in self for block in part.blocks(length))
 
     def write(self, path: str | Path) -> None:
-        """The parts that are left, to a .csv, .json, .parquet or .arrow file (the last two with pyarrow), as they are computed, whole or
-        not at all."""
+        """All parts, to a .csv, .json, .parquet or .arrow file (the last two with pyarrow), as they are computed, whole or not at all."""
         write(path, self.kinds, self.blocks(), self.torch.to_dict())

@@ -116,7 +116,7 @@ class Execution:
             if value is not None and not isinstance(value.storage, Storage):
                 token = id(value.storage)
                 if token not in made:
-                    made[token] = self._allocate(nbytes(value.spec.shape, value.spec.dtype), "activation", entry.name)
+                    made[token] = self._allocate(nbytes(value.spec.shape, value.spec.dtype), "temporary", entry.name)
                 value.storage = made[token]
         return outputs
 

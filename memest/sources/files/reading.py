@@ -172,7 +172,7 @@ class _Reader:
         graph = self._finished(graph)
         if self.model.inference is not None:
             graph = graph.with_(inference=_read(self.model.inference, (*self.root, "inference")))
-        return graph
+        return graph.with_(examples=tuple(self.model.examples.items())) if self.model.examples else graph
 
     def at(self, *steps: str | int) -> None:
         """Where the reader stands now."""

@@ -19,7 +19,8 @@ from memest.sources.files.model import VERSION
 
 
 def dumps(graph: Graph, *, form: str = "yaml", examples: Mapping[str, int] | None = None) -> str:
-    """The graph as YAML or JSON text. ``examples`` are sizes that the graph's symbols may have, for the reader's check."""
+    """The graph as YAML or JSON text. ``examples`` are sizes that the graph's symbols may have, for the reader's check
+    (left out: those it was recorded at)."""
     data = to_dict(as_graph(graph, "dumps"), examples=examples)
     if not isinstance(form, str) or form not in ("yaml", "json"):
         raise UsageError(f"form is 'yaml' or 'json', got {kind_of(form)}")
@@ -34,8 +35,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     short = _shorthands(graph)
     owned = {name for s in short.values() for name in s.parameters}
     data: dict[str, Any] = {"memest": VERSION, "name": graph.name, "inputs": {i.name: _input(i) for i in graph.inputs}}
-    if examples:
-        data["examples"] = dict(examples)
+    if examples or graph.examples:
+        data["examples"] = dict(examples or graph.examples)
     explicit = {p.name: _parameter(p) for p in graph.parameters if p.name not in owned}
     if explicit:
         data["parameters"] = explicit

@@ -23,6 +23,8 @@ from memest.sources.importers.torch_recording import Recorder
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
 
+ALONE = "the network was recorded for {} alone; leave mode={!r} out of from_torch to record both"
+
 _ONE_AT_A_TIME = Lock()  # a recording has hooks on every module of the process, and lends its module other parameters
 MODES = ("train", "infer")
 
@@ -57,9 +59,9 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
 
     with _ONE_AT_A_TIME:
         if mode == "train":
-            graph = training().graph
+            graph = training().graph.with_(refused=(("infer", ALONE.format("training", "train")),))
         elif mode == "infer":
-            graph = inference().graph
+            graph = inference().graph.with_(refused=(("train", ALONE.format("inference", "infer")),))
         elif module.training:
             graph = _both(training, inference)
         else:

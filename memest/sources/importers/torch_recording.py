@@ -7,6 +7,7 @@ that is not modelled, is an :class:`UnsupportedError` that names it, the module 
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -431,7 +432,7 @@ class Recorder(TorchFunctionMode):
             return value
 
         args, kwargs = given(tuple(args)), {k: given(v) for k, v in kwargs.items()}
-        produced = func(*args, **kwargs)
+        produced = _tidy(func, args, kwargs)
         return next((original for t, original in twins.values() if t is produced), produced)
 
     def _on_its_own(self, produced: Any) -> Any:
@@ -509,6 +510,7 @@ class Recorder(TorchFunctionMode):
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
+            examples=tuple(self.sizes.items()),
             notes=(DREW,) if self.drew else (),
         )
 
@@ -535,6 +537,23 @@ class Recorder(TorchFunctionMode):
 
 
 # helpers -----------------------------------------------------------------------------------------------------------------
+
+
+_CALLED: set[Any] = set()
+_MOST_CALLED = 4_096
+
+
+def _tidy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """``func(*args, **kwargs)``. The first call of a function can load parts of torch whose frames end in a circle (an exception that was
+    caught with its traceback); until garbage is collected it would keep every frame below it, with the tensors in its locals."""
+    produced = func(*args, **kwargs)
+    kind = func, *(a for a in (*args, *kwargs.values()) if isinstance(a, bool))
+    if kind not in _CALLED:
+        if len(_CALLED) >= _MOST_CALLED:
+            _CALLED.clear()
+        _CALLED.add(kind)
+        gc.collect(1)
+    return produced
 
 
 _NOT_THE_USERS = tuple(str(Path(m.__file__).parent) + os.sep for m in (memest, torch) if m.__file__)

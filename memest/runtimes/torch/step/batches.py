@@ -13,7 +13,9 @@ from memest.network.binding import bind
 from memest.network.tensor import Shape, spec
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.run import Run
-from memest.sizes.dims import Expr
+from memest.sizes.dims import Expr, plain
+
+MOST_SLICES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ def slices(run: Run, size: int) -> Iterator[Batch]:
     """The given batch in slices of ``size``, the last maybe smaller."""
     given = whole(run)
     total = _batch_size(run)
+    if plain(total) > MOST_SLICES * size:
+        raise UsageError(f"micro_batch: a batch of {total:,} in slices of {size:,} is more than {MOST_SLICES:,} of them; take larger ones")
     done = 0
     while done < total:
         rest = total - done
