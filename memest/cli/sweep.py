@@ -58,7 +58,6 @@ def run(
     Examples:
       memest sweep resnet50 --axis batch=1..64 --axis H=W=64..512:32 --optimizer adam
       memest sweep unet3d --axis batch=1,2 --axis D=H=W=32..128:16 --axis optimizer=sgd,adam --loss binary_cross_entropy -f csv -o peaks.csv
-      memest sweep resnet50 --axis batch=1..1024 --axis H=64..512 --axis W=64..512 -o peaks.parquet
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
