@@ -135,6 +135,7 @@ class _Recordings:
 
     def _one(self, gradients: bool, standing: Sequence[torch.Tensor] = ()) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing)
+        del standing  # they die when the module lets go of them
         recorder.record(self._positional, self._keywords)
         return recorder
 
