@@ -253,6 +253,11 @@ def test_what_a_module_keeps_from_call_to_call_stands_in_memory(forward: Forward
     same(predicted, Measurement(measured.standing_bytes + kept, measured.events))
 
 
+def test_the_value_that_a_replaced_attribute_had_goes_in_the_next_call() -> None:
+    layers = {layer.name: layer for layer in from_torch(Net(replacing), SHAPE).layers}
+    assert "kept" in layers["mul"].drops
+
+
 def test_the_module_is_left_as_it_was() -> None:
     module = Net(replacing)
     module.history = [1]  # type: ignore[assignment]

@@ -27,6 +27,22 @@ def kinds_of(attributes: Items) -> Kinds:
     return tuple([type(value) for _, value in attributes])
 
 
+def flattened(arguments: Any) -> tuple[list[Any], Arguments]:
+    """The tensors of a call's arguments (tensors, lists of them, None) in their order, and the specs, grouped as the arguments are."""
+    flat: list[Any] = []
+    specs: list[Spec | tuple[Spec, ...] | None] = []
+    for a in arguments:
+        if a is None:
+            specs.append(None)
+        elif isinstance(a, (list, tuple)):
+            flat.extend(a)
+            specs.append(tuple([t.spec for t in a]))
+        else:
+            flat.append(a)
+            specs.append(a.spec)
+    return flat, tuple(specs)
+
+
 def for_symbols(reader: Any) -> Callable[..., Trace]:
     """``reader`` (:func:`forward` or :func:`backward`) for symbolic sizes: traces are remembered by their expressions, as long as what is
     returned here is. The comparisons that a trace rests on are recorded the first time."""

@@ -62,19 +62,9 @@ class Shapes:
 
     def read(self, entry: Operator, tensors: Any, attributes: Items) -> tuple[Trace, list[Seen]]:
         """A row's trace, and the tensors it was called with, flat."""
-        flat: list[Seen] = []
-        specs: list[Spec | tuple[Spec, ...] | None] = []
-        for t in tensors:
-            if t is None:
-                specs.append(None)
-            elif isinstance(t, Seen):
-                flat.append(t)
-                specs.append(t.spec)
-            else:
-                flat.extend(t)
-                specs.append(tuple(v.spec for v in t))
+        flat, specs = reading.flattened(tensors)
         kinds = reading.kinds_of(attributes)
-        return self._forward(entry, tuple(specs), attributes, (False,) * len(flat), self.training, self.target, kinds), flat
+        return self._forward(entry, specs, attributes, (False,) * len(flat), self.training, self.target, kinds), flat
 
     def outputs(self, trace: Trace, flat: list[Seen], storages: dict[int, Any]) -> list[Seen | None]:
         """What a trace gives, on ``storages`` by slot; slots without one get a new object."""

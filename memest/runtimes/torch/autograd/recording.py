@@ -10,7 +10,6 @@ from itertools import count
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
-from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
@@ -35,19 +34,9 @@ class Recorder:
 
     def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
-        flat: list[Value] = []
-        specs: list[Spec | tuple[Spec, ...] | None] = []
-        for a in arguments:
-            if a is None:
-                specs.append(None)
-            elif isinstance(a, Value):
-                flat.append(a)
-                specs.append(a.spec)
-            else:
-                flat.extend(a)
-                specs.append(tuple(v.spec for v in a))
+        flat, specs = reading.flattened(arguments)
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
-        trace = self._forward(row, tuple(specs), attributes, needs, self.training, self.target, reading.kinds_of(attributes))
+        trace = self._forward(row, specs, attributes, needs, self.training, self.target, reading.kinds_of(attributes))
         wants = row.backward is not None and any(needs) and not trace.is_noop
         if wants and self.keeping.ends() and last_save(trace) is not None:
             self._end(trace, [v.storage for v in flat])
