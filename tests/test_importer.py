@@ -312,6 +312,7 @@ print(memest.dumps(memest.from_torch(module, (2, 3, 16, 16))))
 """
 
 
+@pytest.mark.slow
 def test_a_recording_does_not_depend_on_when_garbage_is_collected() -> None:
     commands = ([sys.executable, "-c", GARBAGE, how] for how in ("often", "never"))
     often, never = (subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)

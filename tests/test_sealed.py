@@ -264,7 +264,7 @@ def test_rows_whose_numbers_leave_int64_on_the_way_are_counted_one_by_one() -> N
 
 TRANSPOSED = [(64, 64, 2, 2), (96, 48, 3, 2), (24, 24, 4, 3)]  # channels in and out, kernel, stride
 PLANNED = [
-    (problem, dtype, cpu)
+    pytest.param(problem, dtype, cpu, marks=pytest.mark.slow if cpu.threads == 64 else ())
     for problem in TRANSPOSED
     for dtype, isa in (("float32", "avx512"), ("float32", "avx2"), ("bfloat16", "avx512"))
     for cpu in CPUS
