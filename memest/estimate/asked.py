@@ -90,11 +90,12 @@ def machine(value: Any) -> Cpu | Gpu | None:
         return value
     if not isinstance(value, str):
         raise UsageError(f"machine is memest.Cpu(isa='avx2', threads=8) or a name such as 'h100-80gb', got {kind_of(value)}")
+    from memest.machines.devices import gpu_of
     from memest.machines.reading import hardware_named
 
     entry = hardware_named(value)
     if entry.kind == "accelerator":
-        return Gpu(name=entry.name, memory_bytes=entry.usable_bytes)
+        return gpu_of(entry)
     raise UnsupportedError(f"{entry.name}: the catalogue has its memory, not its processor; give machine=memest.Cpu(...)")
 
 
