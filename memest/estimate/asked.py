@@ -66,6 +66,13 @@ def device(value: Any) -> str | None:
     raise UsageError(f"device is 'cpu', got {kind_of(value)}")
 
 
+def text(value: Any, what: str, example: str) -> str | None:
+    """A text; None where none is given."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
+
+
 def levers(value: Any) -> tuple[str, ...]:
     """Levers as texts; one may stand alone."""
     if value is None:
@@ -75,13 +82,6 @@ def levers(value: Any) -> tuple[str, ...]:
         if not isinstance(text, str):
             raise UsageError(f"levers are texts such as 'checkpoint:every=2', got {kind_of(value if len(found) == 1 else text)}")
     return found
-
-
-def torch(value: Any) -> str | None:
-    """A version of torch as text."""
-    if value is None or isinstance(value, str):
-        return value
-    raise UsageError(f"torch is a version such as '2.14', got {kind_of(value)}")
 
 
 def machine(value: Any) -> Cpu | Gpu | None:
@@ -200,7 +200,13 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "dtype": dtype,
     "loss": loss,
     "levers": levers,
-    "torch": torch,
+    "torch": partial(text, what="torch", example="2.14"),
+    "cudnn": partial(text, what="cudnn", example="9.24"),
+    "cudnn_benchmark": partial(flag, what="cudnn_benchmark"),
+    "cudnn_deterministic": partial(flag, what="cudnn_deterministic"),
+    "tf32": partial(text, what="tf32", example="conv"),
+    "alloc_conf": partial(text, what="alloc_conf", example="expandable_segments:True"),
+    "cublas_workspace": partial(text, what="cublas_workspace", example=":4096:8"),
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
 }
