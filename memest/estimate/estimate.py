@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate.question import Question, Settings, question
+from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.versions import Torch, torch_of
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from memest.estimate.formulas.formula import Formula
+    from memest.machines.entry import Hardware
+    from memest.machines.verdicts import Verdict
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
@@ -162,6 +165,20 @@ class Estimate(Restated, Shown):
     def process(self) -> Figure:
         """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled."""
         return self.figures.process
+
+    @property
+    def source(self) -> Source:
+        """Whose bytes the figures are, for a verdict."""
+        source = self._runtime.source
+        return replace(source, card=self.machine.name) if source.accelerator and isinstance(self.machine, Gpu) else source
+
+    def on(self, place: Hardware) -> Verdict:
+        """Whether it fits there, by the outermost figure that is known, with its range."""
+        from memest.machines.verdicts import verdict
+
+        figure, found = self.figures.outermost
+        assert found.bytes is not None
+        return verdict(place, found.bytes, self.source, low_bytes=found.low, high_bytes=found.high, figure=figure)
 
     @property
     def standing_bytes(self) -> int:
