@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import memest
-from memest.errors import MemestError, ShapeError, UnsupportedError, UsageError
+from memest.errors import MemestError, ShapeError, UsageError
 from memest.estimate.estimate import CATEGORIES, Estimate, estimate
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph

@@ -36,6 +36,7 @@ from memest.runtimes.torch.cuda import (
     unary,
     unpooling,
 )
+from memest.runtimes.torch.cuda.autocast import POLICIES
 
 FAMILIES = (
     activation,
@@ -72,4 +73,5 @@ ROWS = Rows(
     TORCH_CUDA,
     own={row.name: row for family in FAMILIES for row in family.ROWS},
     same=frozenset(name for family in FAMILIES for name in family.SAME),
+    policies=POLICIES,
 )

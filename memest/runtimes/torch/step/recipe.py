@@ -8,6 +8,7 @@ from memest.machines.target import Target
 from memest.network.graph import Segment
 from memest.runtimes.torch import losses, optimizers
 from memest.runtimes.torch.step.autocast import Autocast
+from memest.runtimes.torch.step.clipping import Clip
 from memest.runtimes.torch.step.plan import Parallel
 
 
@@ -57,7 +58,7 @@ class Recipe:
     step: int | None = None
     accumulate: Accumulate | None = None
     micro_batch: MicroBatch | None = None
-    clip: bool = False
+    clip: Clip | None = None
     average: Average | None = None
     inplace: bool = False
     offload: bool = False

@@ -17,6 +17,7 @@ from memest.runtimes.torch.step.clipping import play_clipping
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.run import Run
+from memest.runtimes.torch.step.scaling import Scaler
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Step:
 
     loss: Loss
     batches: list[Batch]
+    scaler: Scaler | None = None
     targets: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     losses: list[Value] = field(default_factory=list)
@@ -36,12 +38,21 @@ def train(run: Run) -> None:
     if recipe.loss is None or recipe.optimizer is None:
         raise UsageError("training needs a loss and an optimizer")
     parts = [whole(run)] if recipe.micro_batch is None else list(slices(run, recipe.micro_batch.size))
-    step = Step(recipe.loss, parts)
+    scaler = None
+    if recipe.autocast is not None and recipe.autocast.scaler:
+        scaler = Scaler(ledger, fused=bool(dict(recipe.optimizer.options)["fused"]))
+    step = Step(recipe.loss, parts, scaler)
     _play_passes(run, step)
-    if recipe.clip:
+    if recipe.clip is not None:
+        if scaler is not None:
+            scaler.unscale()
         gradients = run.machine.gradients
-        play_clipping(ledger, [gradients[leaf.name] for leaf in run.leaves if leaf.name in gradients])
+        play_clipping(ledger, [gradients[leaf.name] for leaf in run.leaves if leaf.name in gradients], recipe.clip, recipe.target)
+    if scaler is not None:
+        scaler.before_step()
     _optimize(run, recipe.optimizer, run.hooks.updated(run.leaves))
+    if scaler is not None:
+        scaler.after_step()
     if recipe.average is not None:
         play_average(ledger, run.graph, recipe.average, first=recipe.step == 1)
     ledger.layer, ledger.op = "", ""
@@ -99,12 +110,16 @@ def _play_pass(run: Run, step: Step, number: int, batch: Batch) -> None:
         loss = _divided(run, loss, divisor)
         if recipe.hold_output:
             step.losses[:] = [loss]
+    if step.scaler is not None:
+        if recipe.hold_output:
+            ledger.hold(loss)
+        loss = step.scaler.scaled(run.caller, loss)
     ledger.phase, ledger.layer, ledger.op = "backward", "loss", "ones_like"
     gradient = ledger.hold(Value(loss.spec, ledger.allocate(nbytes(loss.shape, loss.spec.dtype), "gradient")))
     run.machine.backward(loss, gradient)
     run.hooks.after_backward()
     ledger.let_go(gradient)
-    if not recipe.hold_output:
+    if not recipe.hold_output or step.scaler is not None:
         ledger.let_go(loss)
 
 
