@@ -149,7 +149,8 @@ def optimizer(value: Any, graph: Graph | None) -> str:
     options = {}
     for key, default in row.options.items():
         setting = given.get(key, default)
-        options[key] = bool(setting) if isinstance(default, bool) else float(setting or 0)
+        chosen_by_torch = default is None and setting is None
+        options[key] = None if chosen_by_torch else float(setting or 0) if isinstance(default, float) else bool(setting)
     tail = ",".join(f"{k}={str(v).lower()}" for k, v in options.items() if v != row.options[k])
     return f"{name}:{tail}" if tail else name
 
