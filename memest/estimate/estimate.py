@@ -412,10 +412,11 @@ def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
 
 
 class _Steps:
-    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`)."""
+    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`), each played once."""
 
     def __init__(self, estimate: Estimate) -> None:
         self._estimate = estimate
+        self._first = estimate.timeline if self.is_first else None
 
     @property
     def is_first(self) -> bool:
@@ -425,10 +426,10 @@ class _Steps:
         return self._estimate.timeline
 
     def first(self) -> Stream:
-        if self.is_first:
-            return self._estimate.timeline
-        e = self._estimate
-        return play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
+        if self._first is None:
+            e = self._estimate
+            self._first = play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
+        return self._first
 
 
 def read_peak(timeline: Stream) -> Summary:
