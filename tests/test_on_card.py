@@ -8,15 +8,17 @@ import pytest
 
 from memest.machines.claims import TORCH_ON_CUDA
 from memest.machines.cuda import CudaSettings
-from memest.machines.devices import device_named
+from memest.machines.devices import device_named, gpu_of
 from memest.machines.entry import Hardware, Tier
 from memest.machines.gpu import Gpu
+from memest.machines.reading import hardware_named
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.verdicts import verdict
 from memest.memory.figure import Figures
 from memest.memory.process import cuda_context
 from memest.memory.stream import Event, Storage, Stream
 from memest.runtimes.torch.cuda.replay import figures_of
+from memest.runtimes.torch.cuda.runtime import RUNTIME
 
 MIB = 2**20
 T4 = device_named("t4")
@@ -104,3 +106,12 @@ def test_where_the_context_alone_decides_it_depends(above: int) -> None:
 def test_a_step_too_large_says_by_how_much() -> None:
     found = _figures(Once(600, 700, kept=(0, 1)), 1000 * MIB)
     assert found.reserved.bytes == 1300 * MIB and _verdict(found, 1000 * MIB) == "does not fit"
+
+
+def test_a_card_that_this_torch_no_longer_knows_is_played_and_said_to_be_so() -> None:
+    def target(name: str, torch: str) -> Target:
+        return RUNTIME.target(gpu_of(hardware_named(name)), torch, None)
+
+    (said,) = RUNTIME.notes(target("v100-32gb", "2.14"))
+    assert "no kernels for Tesla V100-SXM2-32GB" in said and "torch 2.14 for CUDA 12.6 with cuDNN 9.10 has them" in said
+    assert RUNTIME.notes(target("v100-32gb", "2.9")) == RUNTIME.notes(target("h100-80gb", "2.14")) == ()
