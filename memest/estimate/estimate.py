@@ -249,12 +249,12 @@ class Estimate(Restated, Shown):
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know of the numbers: what the graph says of itself, which of several outputs the loss takes, a loss that cannot teach it,
-        and where they speak of another torch than the one at hand."""
+        what the runtime says of its target, and where they speak of another torch than the one at hand."""
         outputs, loss = self.played.outputs, self.recipe.loss
         chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if self.loss and len(outputs) > 1 else ()
         prediction = None if loss is None else self.timeline.values.get(outputs[0])
         doubts = () if loss is None or prediction is None else loss.notes(prediction)
-        return (*self.played.notes, *chosen, *doubts, *self.torch.notes)
+        return (*self.played.notes, *chosen, *doubts, *self._runtime.notes(self.recipe.target), *self.torch.notes)
 
     @property
     def loss_output(self) -> str | None:
@@ -412,10 +412,11 @@ def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
 
 
 class _Steps:
-    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`)."""
+    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`), each played once."""
 
     def __init__(self, estimate: Estimate) -> None:
         self._estimate = estimate
+        self._first = estimate.timeline if self.is_first else None
 
     @property
     def is_first(self) -> bool:
@@ -425,10 +426,10 @@ class _Steps:
         return self._estimate.timeline
 
     def first(self) -> Stream:
-        if self.is_first:
-            return self._estimate.timeline
-        e = self._estimate
-        return play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
+        if self._first is None:
+            e = self._estimate
+            self._first = play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
+        return self._first
 
 
 def read_peak(timeline: Stream) -> Summary:

@@ -81,10 +81,10 @@ def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
         for v in verdicts
         for u in v.tiers
     ]
-    claims = dict.fromkeys(v.claim for v in verdicts)
+    compared = dict.fromkeys(v.claim.compared for v in verdicts)
     return replace(
         report,
-        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c.compared) for c in claims)),
+        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c) for c in compared)),
         tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows), drops=VERDICT_DROPS), *report.tables),
         data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts]},
         sheet=_sheet(report.sheet, verdicts),

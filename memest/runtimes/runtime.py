@@ -126,6 +126,9 @@ class Runtime(Protocol):
     def measured(self, target: Target) -> str:
         """What its figures were held against, for a sentence in a report."""
 
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """What to know of a target before its numbers are believed, one line each."""
+
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Any, *, remember: bool = True
     ) -> Stream:
