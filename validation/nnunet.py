@@ -1,66 +1,89 @@
-"""nnU-Net's training step and sliding-window prediction in plain torch, in the order of its own code, so that every tensor lives as long.
+"""nnU-Net's training step in plain torch, in the order of its own code, so that every tensor lives as long; and its measurement.
 
-Sources: nnunetv2 2.8.1, training/loss/{deep_supervision,compound_losses,dice,robust_ce_loss}.py, training/nnUNetTrainer/nnUNetTrainer.py
-(train_step), inference/{predict_from_raw_data,sliding_window_prediction}.py.
+Sources: nnunetv2 2.8.1, training/loss/deep_supervision.py, training/nnUNetTrainer/nnUNetTrainer.py (train_step).
 """
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
-from torch.nn import functional
+from torch import nn
 
-SMOOTH = 1e-5
+from validation.nnunet_losses import dice_and_binary_cross_entropy, dice_and_cross_entropy
+from validation.profiling import record
+from validation.protocol import Measurement, storage_bytes
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def soft_dice(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, *, regions: bool, batch_dice: bool) -> torch.Tensor:
-    """``MemoryEfficientSoftDiceLoss``: the negative mean score over classes (and samples)."""
-    x = torch.sigmoid(x) if regions else torch.softmax(x, 1)
-    axes = tuple(range(2, x.ndim))
+def deep_supervision(loss: Loss, outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """``DeepSupervisionWrapper``."""
+    total: torch.Tensor = sum([weights[i] * loss(*pair) for i, pair in enumerate(zip(outputs, targets, strict=True)) if weights[i] != 0.0])  # type: ignore[assignment]
+    return total
+
+
+@dataclass
+class Trainer:
+    """What nnU-Net's trainer holds, on a CPU: no autocast, no gradient scaler."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[Any, Any], torch.Tensor]
+
+    def train_step(self, data: torch.Tensor, target: Any) -> None:
+        """``nnUNetTrainer.train_step``."""
+        self.optimizer.zero_grad(set_to_none=True)
+        output = self.network(data)
+        loss = self.loss(output, target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+        del output, loss
+
+
+def trainer_for(network: nn.Module, *, regions: bool, batch_dice: bool, ignore_label: int | None) -> Trainer:
+    """The trainer of a network with deep supervision: the weight of each output half that of the one before, the last without any."""
+
+    def one(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if regions:
+            return dice_and_binary_cross_entropy(x, target, batch_dice=batch_dice)
+        return dice_and_cross_entropy(x, target, batch_dice=batch_dice, ignore_label=ignore_label)
+
+    def loss(outputs: Any, targets: Any) -> torch.Tensor:
+        weights = np.array([1 / (2**i) for i in range(len(outputs))])
+        weights[-1] = 0
+        return deep_supervision(one, outputs, targets, tuple(weights / weights.sum()))
+
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True)
+    return Trainer(network=network, optimizer=optimizer, loss=loss)
+
+
+def targets_for(outputs: Sequence[torch.Tensor], *, regions: bool) -> list[torch.Tensor]:
+    """A target for each output, as the data loader gives them: int16 label maps with one channel, or bools a region."""
+    if regions:
+        return [torch.zeros(o.shape, dtype=torch.bool) for o in outputs]
+    return [torch.zeros((o.shape[0], 1, *o.shape[2:]), dtype=torch.int16) for o in outputs]
+
+
+def measure_step(trainer: Any, step: Callable[[], None], residents: Sequence[torch.Tensor]) -> Measurement:
+    """One step after one that is not measured (the momentum is there)."""
+    step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    state = [v for s in trainer.optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    resident = storage_bytes([*trainer.network.parameters(), *trainer.network.buffers(), *state, *residents])
+    events, _ = record(step)
+    return Measurement(resident, events)
+
+
+def measure_training(network: nn.Module, data: torch.Tensor, **how: Any) -> Measurement:
+    """nnU-Net's step with ``network`` and a batch of ``data``."""
+    trainer = trainer_for(network, **how)
     with torch.no_grad():
-        if x.shape == y.shape:
-            planes = y.to(torch.float32)
-        else:
-            planes = torch.zeros(x.shape, dtype=torch.float32)
-            planes.scatter_(1, y.long(), 1)
-        if not regions:
-            planes = planes[:, 1:]
-        expected = (planes if mask is None else planes * mask).sum(axes, dtype=torch.float32)
-    if not regions:
-        x = x[:, 1:]
-    if mask is None:
-        overlap = (x * planes).sum(axes, dtype=torch.float32)
-        predicted = x.sum(axes, dtype=torch.float32)
-    else:
-        overlap = (x * planes * mask).sum(axes, dtype=torch.float32)
-        predicted = (x * mask).sum(axes, dtype=torch.float32)
-    if batch_dice:
-        overlap = overlap.sum(0, dtype=torch.float32)
-        predicted = predicted.sum(0, dtype=torch.float32)
-        expected = expected.sum(0, dtype=torch.float32)
-    score = (2 * overlap + SMOOTH) / (expected + predicted + SMOOTH).clamp_min(1e-8)
-    score = score.mean()
-    return -score
-
-
-def dice_and_cross_entropy(x: torch.Tensor, target: torch.Tensor, *, batch_dice: bool, ignore_label: int | None) -> torch.Tensor:
-    """``DC_and_CE_loss``."""
-    if ignore_label is None:
-        labels, mask, counted = target, None, None
-        ignored = -100
-    else:
-        mask = target != ignore_label
-        labels = torch.where(mask, target, 0)
-        counted = mask.sum()
-        ignored = ignore_label
-    dice = soft_dice(x, labels, mask, regions=False, batch_dice=batch_dice)
-    if counted is None or counted > 0:
-        entropy = functional.cross_entropy(x, target[:, 0].long(), ignore_index=ignored)
-    return 1 * entropy + 1 * dice
-
-
-def dice_and_binary_cross_entropy(x: torch.Tensor, target: torch.Tensor, *, batch_dice: bool) -> torch.Tensor:
-    """``DC_and_BCE_loss``."""
-    dice = soft_dice(x, target, None, regions=True, batch_dice=batch_dice)
-    regions = target.float()
-    entropy = functional.binary_cross_entropy_with_logits(x, regions)
-    return 1 * entropy + 1 * dice
+        targets = targets_for(network(data), regions=how["regions"])
+    return measure_step(trainer, lambda: trainer.train_step(data, targets), [data, *targets])
