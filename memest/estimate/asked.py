@@ -12,6 +12,7 @@ from typing import Any
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.machines.cpu import Cpu
+from memest.machines.devices import device_named
 from memest.machines.gpu import Gpu
 from memest.network.dtypes import dtype_name
 from memest.network.graph import Graph
@@ -66,6 +67,13 @@ def device(value: Any) -> str | None:
     raise UsageError(f"device is 'cpu', got {kind_of(value)}")
 
 
+def text(value: Any, what: str, example: str) -> str | None:
+    """A text; None where none is given."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
+
+
 def levers(value: Any) -> tuple[str, ...]:
     """Levers as texts; one may stand alone."""
     if value is None:
@@ -75,13 +83,6 @@ def levers(value: Any) -> tuple[str, ...]:
         if not isinstance(text, str):
             raise UsageError(f"levers are texts such as 'checkpoint:every=2', got {kind_of(value if len(found) == 1 else text)}")
     return found
-
-
-def torch(value: Any) -> str | None:
-    """A version of torch as text."""
-    if value is None or isinstance(value, str):
-        return value
-    raise UsageError(f"torch is a version such as '2.14', got {kind_of(value)}")
 
 
 def machine(value: Any) -> Cpu | Gpu | None:
@@ -94,7 +95,7 @@ def machine(value: Any) -> Cpu | Gpu | None:
 
     entry = hardware_named(value)
     if entry.kind == "accelerator":
-        return Gpu(name=entry.name, memory_bytes=entry.usable_bytes)
+        return Gpu(name=entry.name, memory_bytes=entry.usable_bytes, device=device_named(entry.name))
     raise UnsupportedError(f"{entry.name}: the catalogue has its memory, not its processor; give machine=memest.Cpu(...)")
 
 
@@ -199,7 +200,13 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "dtype": dtype,
     "loss": loss,
     "levers": levers,
-    "torch": torch,
+    "torch": partial(text, what="torch", example="2.14"),
+    "cudnn": partial(text, what="cudnn", example="9.24"),
+    "cudnn_benchmark": partial(flag, what="cudnn_benchmark"),
+    "cudnn_deterministic": partial(flag, what="cudnn_deterministic"),
+    "tf32": partial(text, what="tf32", example="conv"),
+    "alloc_conf": partial(text, what="alloc_conf", example="expandable_segments:True"),
+    "cublas_workspace": partial(text, what="cublas_workspace", example=":4096:8"),
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
 }

@@ -17,7 +17,7 @@ from memest.estimate.question import Question, Settings, question
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.versions import Torch, torch_of
-from memest.memory.figure import Figure
+from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
 from memest.network.binding import bind
@@ -139,24 +139,29 @@ class Estimate(Restated, Shown):
         """Whose memory it is, for a line in a report: ``torch 2.13 on cpu (avx512, 2 threads)``."""
         return self._runtime.describe(self.recipe.target)
 
-    @property
+    @cached_property
     def _runtime(self) -> Runtime:
         return runtime_named(self.runtime)
 
     @cached_property
-    def allocated(self) -> Figure:
-        """The most bytes asked for and alive at one moment."""
-        return self._runtime.allocate(self.peak_bytes)
+    def figures(self) -> Figures:
+        """``allocated``, ``reserved`` and ``process``."""
+        return self._runtime.figures(self.requested_bytes, _Steps(self), self.recipe.target)
 
-    @cached_property
+    @property
+    def allocated(self) -> Figure:
+        """The most bytes handed out and alive at one moment."""
+        return self.figures.allocated
+
+    @property
     def reserved(self) -> Figure:
         """The most bytes the allocator took from the system."""
-        return self._runtime.reserve(self.allocated, lambda: self.timeline)
+        return self.figures.reserved
 
-    @cached_property
+    @property
     def process(self) -> Figure:
         """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled."""
-        return self._runtime.process(self.reserved)
+        return self.figures.process
 
     @property
     def standing_bytes(self) -> int:
@@ -170,14 +175,24 @@ class Estimate(Restated, Shown):
         return self.standing_bytes
 
     @property
-    def peak_bytes(self) -> int:
-        """The most bytes alive at one moment."""
+    def requested_bytes(self) -> int:
+        """The most bytes asked for and alive at one moment, before an allocator rounds them."""
         return self.summary.standing_bytes + self.summary.above_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes alive at one moment: those of ``allocated``."""
+        if not self._runtime.replays:
+            return self.requested_bytes
+        allocated = self.allocated.bytes
+        assert allocated is not None
+        return allocated
 
     @cached_property
     def _event(self) -> int:
         """The number of the event that reaches the peak (-1: nothing rises above what is resident)."""
-        return highest_event(self.timeline)[0]
+        found = self.figures.event if self._runtime.replays else None
+        return highest_event(self.timeline)[0] if found is None else found
 
     @property
     def moment(self) -> Moment:
@@ -381,6 +396,26 @@ def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
             return None
         programs.known = (*programs.known, program)[-MOST_PROGRAMS:]
         return program
+
+
+class _Steps:
+    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`)."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+
+    @property
+    def is_first(self) -> bool:
+        return self._estimate.recipe.step == 1
+
+    def asked(self) -> Stream:
+        return self._estimate.timeline
+
+    def first(self) -> Stream:
+        if self.is_first:
+            return self._estimate.timeline
+        e = self._estimate
+        return play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
 
 
 def read_peak(timeline: Stream) -> Summary:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
+from memest.machines.cuda import CudaSettings, settings_from
 from memest.machines.gpu import Gpu
-from memest.machines.target import TORCH_CPU
+from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
 from memest.runtimes.table import DEVICES, runtime_named
 from memest.runtimes.torch.losses import Loss, loss_named
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from memest.network.usual import Usual
     from memest.runtimes.runtime import Runtime
 
-TORCH_CUDA = "torch-cuda"
 MODES = ("train", "infer")
 
 
@@ -49,6 +49,12 @@ class Settings(TypedDict, total=False):
     runtime: str
     machine: Cpu | Gpu | str | None
     torch: str | None
+    cudnn: str | None
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+    tf32: str | None
+    alloc_conf: str | None
+    cublas_workspace: str | None
     device: Any
 
 
@@ -72,22 +78,44 @@ class Question:
     hold_output: bool = field(default=False, metadata=says("The model's output and the loss stay in variables through backward."))
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, or null (outputs alone).", NAME))
+    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, or null (outputs alone).", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
     )
+    cudnn: str | None = field(default=None, metadata=says("cuDNN's release, such as 9.24 (default: the one of torch's wheel).", "VERSION"))
+    cudnn_benchmark: bool = field(default=False, metadata=says("torch.backends.cudnn.benchmark: convolutions try their plans first."))
+    cudnn_deterministic: bool = field(default=False, metadata=says("torch.backends.cudnn.deterministic."))
+    tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
+    alloc_conf: str | None = field(default=None, metadata=says("The caching allocator's settings: PYTORCH_CUDA_ALLOC_CONF.", "SETTINGS"))
+    cublas_workspace: str | None = field(default=None, metadata=says("CUBLAS_WORKSPACE_CONFIG, such as :4096:8.", ":KIB:COUNT"))
 
     @property
     def training(self) -> bool:
         """True for a training step."""
         return self.mode == "train"
 
+    @property
+    def cuda(self) -> CudaSettings | None:
+        """What torch's CUDA kernels are told; None where nothing is set."""
+        if (self.cudnn, self.tf32, self.alloc_conf, self.cublas_workspace) == (None,) * 4 and not (
+            self.cudnn_benchmark or self.cudnn_deterministic
+        ):
+            return None
+        return settings_from(
+            cudnn=self.cudnn,
+            benchmark=self.cudnn_benchmark,
+            deterministic=self.cudnn_deterministic,
+            tf32=self.tf32,
+            alloc_conf=self.alloc_conf,
+            cublas_workspace=self.cublas_workspace,
+        )
+
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
         if self.levers:
             return self._job(graph)
-        machine = self.machine or Cpu.detect()
+        machine = self.machine or (Cpu.detect() if self.runtime == TORCH_CPU else None)
         played, recipe = graph.memo.find("jobs", (self, machine), MOST_JOBS, lambda: self._plain_job(graph))
         return Job(played or graph, recipe)
 
@@ -111,7 +139,7 @@ class Question:
             hold_output=self.hold_output,
             step=1 if self.first_step else None,
             segments=played.segments,
-            target=names.runtime.target(self.machine, self.torch, graph.torch),
+            target=names.runtime.target(self.machine, self.torch, graph.torch, self.cuda),
         )
         if not names.levers:
             return Job(played, recipe)
@@ -149,7 +177,7 @@ def resolved(question: Question) -> Names:
         from memest.levers.table import settings
 
         chosen = settings(question.levers, question.mode)
-    runtime.target(question.machine, question.torch, None)
+    runtime.target(question.machine, question.torch, None, question.cuda)
     return Names(runtime, optimizer if question.training else None, loss if question.training else None, chosen)
 
 
@@ -181,7 +209,7 @@ class Job(NamedTuple):
 
 NAMES = tuple(f.name for f in fields(Question))
 KEYWORDS = (*NAMES, "device")
-PLAIN = frozenset({str, bool, type(None), Cpu})
+PLAIN = frozenset({str, bool, type(None), Cpu, Gpu})
 MOST_JOBS = 32  # of a graph
 
 

@@ -28,6 +28,7 @@ class Source:
     missing: tuple[str, ...] = ()
 
 
+TORCH_ON_CUDA = Source(owner="torch's CUDA caching allocator", whose="torch CUDA's")
 TORCH_ON_CPU = Source(owner="torch's CPU allocator", whose="torch CPU's")
 
 

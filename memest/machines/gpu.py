@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memest.errors import UsageError, kind_of
+from memest.machines.devices import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """An accelerator: its name in the catalogue and the bytes of its memory that a program meets."""
+    """An accelerator: its name in the catalogue, the bytes of its memory that a program meets, and what kernels ask of it (None: it is
+    not described)."""
 
     name: str
     memory_bytes: int
+    device: Device | None = None
 
     def __post_init__(self) -> None:
         """UsageError for what no accelerator is."""

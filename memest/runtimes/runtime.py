@@ -8,15 +8,16 @@ not speak of it refuses: absence is an error, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Protocol
 
 from memest.errors import UnsupportedError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
+from memest.machines.cuda import CudaSettings
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
-from memest.memory.figure import Figure
+from memest.memory.figure import Figures
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
@@ -73,19 +74,35 @@ EVERY: Container[str] = _Every()
 AS_DESCRIBED = Rows(TORCH_CPU, same=EVERY)
 
 
+class Steps(Protocol):
+    """The step asked about, and the first one before it, each played when it is asked for."""
+
+    def asked(self) -> Stream:
+        """The step asked about."""
+
+    def first(self) -> Stream:
+        """The first step, in which state appears and libraries take what they keep; the step asked about where that is the first."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the step asked about is the first."""
+
+
 class Runtime(Protocol):
     """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs
-    there, ``source`` whose bytes its figures are."""
+    there, ``source`` whose bytes its figures are. Where it ``replays``, what its allocator hands out is more than what is asked for."""
 
     name: str
     title: str
     source: Source
     modes: tuple[str, ...]
     rows: Rows
+    replays: bool
 
-    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """What a step is played for on ``machine`` (None: the one at hand) by a ``version`` (None: that which the graph was ``recorded``
-        with, or the runtime's choice). UsageError for a machine it does not run on, or a version that is not modelled."""
+        with, or the runtime's choice), with ``cuda``'s settings. UsageError for a machine it does not run on, a version that is not
+        modelled, or settings of another runtime."""
 
     def describe(self, target: Target) -> str:
         """Whose memory it is, for a line in a report."""
@@ -98,11 +115,6 @@ class Runtime(Protocol):
     ) -> Stream:
         """What is asked for, in order. Symbolic shapes (``Dim``s) are allowed, and need ``remember=False``."""
 
-    def allocate(self, peak_bytes: int) -> Figure:
-        """The most bytes asked for and alive at once."""
-
-    def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
-        """The most bytes its allocator took from the system for them; ``stream`` plays the step."""
-
-    def process(self, reserved: Figure) -> Figure:
-        """What the operating system (or the driver) shows of the process."""
+    def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
+        """The most bytes its allocator hands out at once where ``requested_bytes`` are asked for and alive at once, the most it takes from
+        the system for them, and what the operating system (or the driver) shows of the process."""

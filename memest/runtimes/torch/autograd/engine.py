@@ -239,7 +239,7 @@ class Machine(Recorder):
             kept = ledger.hold(
                 Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype)))
             )
-            if transposes(gradient.spec, kept.spec):
+            if not self.target.on_cuda and transposes(gradient.spec, kept.spec):
                 side = transposed_block(spec.dtype)
                 ledger.release(ledger.allocate(nbytes((side, side), spec.dtype)))
             ledger.let_go(gradient)

@@ -76,7 +76,7 @@ class Run:
         self.recipe = recipe
         self.sizes = sizes
         self.rows = rows
-        self.ledger = Ledger()
+        self.ledger = Ledger(begun=recipe.step != 1)
         self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.target, remember=remember)
         self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
         self.env: dict[str, Value] = {}

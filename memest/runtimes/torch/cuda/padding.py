@@ -1,0 +1,11 @@
+"""Padding on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "_constant_pad",
+    "_border_pad",
+)
