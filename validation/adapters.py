@@ -175,9 +175,7 @@ def soft_dice_loss(
     return nnunet_losses.soft_dice(input, target, mask, regions=regions, batch_dice=batch_dice)
 
 
-def dc_and_ce_loss(
-    input: torch.Tensor, target: torch.Tensor, *, batch_dice: bool = False, ignore_label: int | None = None
-) -> torch.Tensor:
+def dc_and_ce_loss(input: torch.Tensor, target: torch.Tensor, *, batch_dice: bool = False, ignore_label: int | None = None) -> torch.Tensor:
     """nnU-Net's loss of exclusive classes (:mod:`validation.nnunet_losses`)."""
     return nnunet_losses.dice_and_cross_entropy(input, target, batch_dice=batch_dice, ignore_label=ignore_label)
 

@@ -21,10 +21,9 @@ from validation.protocol import Measurement, storage_bytes
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def deep_supervision(loss: Loss, outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def deep_supervision(loss: Loss, outputs: Sequence[Any], targets: Sequence[Any], weights: Sequence[float]) -> Any:
     """``DeepSupervisionWrapper``."""
-    total: torch.Tensor = sum([weights[i] * loss(*pair) for i, pair in enumerate(zip(outputs, targets, strict=True)) if weights[i] != 0.0])  # type: ignore[assignment]
-    return total
+    return sum([weights[i] * loss(*pair) for i, pair in enumerate(zip(outputs, targets, strict=True)) if weights[i] != 0.0])
 
 
 @dataclass
@@ -57,7 +56,8 @@ def trainer_for(network: nn.Module, *, regions: bool, batch_dice: bool, ignore_l
     def loss(outputs: Any, targets: Any) -> torch.Tensor:
         weights = np.array([1 / (2**i) for i in range(len(outputs))])
         weights[-1] = 0
-        return deep_supervision(one, outputs, targets, tuple(weights / weights.sum()))
+        total: torch.Tensor = deep_supervision(one, outputs, targets, tuple(weights / weights.sum()))
+        return total
 
     optimizer = torch.optim.SGD(network.parameters(), 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True)
     return Trainer(network=network, optimizer=optimizer, loss=loss)

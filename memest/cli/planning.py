@@ -51,7 +51,7 @@ def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
     both = any(text.partition("=")[0] == "mode" for text in axes)
     graph = _opened(request, None if both else request.mode)
     asking = request.question_of(graph)
-    settings = keywords(asking)
+    settings = keywords(asking) if graph.usual is None else request.typed
     ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
     for text in axes:
         names, equals, values = text.partition("=") if text.partition("=")[0] in SETTINGS else text.rpartition("=")

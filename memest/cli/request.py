@@ -45,7 +45,7 @@ class Request:
     @staticmethod
     def of(typed: Mapping[str, Any]) -> Request:
         """The request among what a command was given; what was left out stays as it is."""
-        given = {name: value for name, value in typed.items() if value is not None and value is not False or name == "train"}
+        given = {name: value for name, value in typed.items() if (value is not None and value is not False) or name == "train"}
         if "configuration" in given:
             given["model"] = configured(given["model"], given.pop("configuration"))
         if "train" in given:
@@ -59,19 +59,24 @@ class Request:
         return str(self.settings.get("mode", "train"))
 
     @property
+    def typed(self) -> dict[str, Any]:
+        """The settings that were typed, as keywords; what was left out is not among them."""
+        machine: dict[str, Any] = {}
+        if self.threads is not None:
+            machine["threads"] = self.threads
+        if self.isa is not None:
+            machine["isa"] = self.isa.value
+        return {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else None}
+
+    @property
     def question(self) -> Question:
         """The question, its names looked up: a wrong one typed on the command line is a usage error, found before the model is opened."""
         return self.question_of(None)
 
     def question_of(self, graph: Graph | None) -> Question:
         """The question put to ``graph``: what was not typed is as its makers use it, where it says that."""
-        machine: dict[str, Any] = {}
-        if self.threads is not None:
-            machine["threads"] = self.threads
-        if self.isa is not None:
-            machine["isa"] = self.isa.value
         try:
-            found = question(graph, {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else None}, "the command")
+            found = question(graph, self.typed, "the command")
             resolved(found)
         except MemestError as e:
             raise UsageError(str(e)) from None
@@ -229,6 +234,8 @@ def report_model(request: Request, **how: Any) -> PageModel:
         shapes = shapes_at(graph, sizes)
     asking = request.question_of(graph)
     warn(asking, graph)
+    if graph.usual is not None and asking.training:
+        how = {"optimizers": (asking.optimizer,), **how}
     try:
         return page_model(graph, input_shape=graph_shapes(graph, shapes), **how, **keywords(asking))
     except (GraphError, UnsupportedError) as e:

@@ -117,6 +117,11 @@ def setting(text: str) -> Setting:
     return Setting(name=name, text=text, options=tuple(options))
 
 
+def meant(texts: Sequence[str], mode: str) -> tuple[str, ...]:
+    """Those of the levers written in ``texts`` that mean something in ``mode``."""
+    return tuple(text for text in texts if mode in setting(text).lever.modes)
+
+
 def settings(texts: Sequence[str], mode: str) -> tuple[Setting, ...]:
     """The levers of one estimate; UsageError when one is given twice, contradicts another, or means nothing in ``mode``."""
     found = tuple(setting(text) for text in texts)

@@ -93,9 +93,8 @@ class Loss:
         if self.weights is None:
             return 1
         if len(self.weights) != outputs:
-            raise UsageError(
-                f"loss {self.name!r}: {counted(len(self.weights), 'weight')} for {counted(outputs, 'output')}; give one for each, 0 to leave one out"
-            )
+            given, there = counted(len(self.weights), "weight"), counted(outputs, "output")
+            raise UsageError(f"loss {self.name!r}: {given} for {there}; give one for each, 0 to leave one out")
         return outputs
 
     def target(self, prediction: Spec) -> Spec:

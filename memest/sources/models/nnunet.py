@@ -105,12 +105,10 @@ def stacked(
     return x
 
 
-def conv_norm(
-    b: Builder, x: Node, name: str, features: int, kernel_size: tuple[int, ...], stride: tuple[int, ...], style: Style
-) -> Node:
+def conv_norm(b: Builder, x: Node, name: str, features: int, kernel_size: tuple[int, ...], stride: tuple[int, ...], style: Style) -> Node:
     """ConvDropoutNormReLU."""
     padding = tuple((k - 1) // 2 for k in kernel_size)
-    conv = {"out_channels": features, "kernel_size": kernel_size, "stride": stride, "padding": padding, "bias": style.bias}
+    conv: dict[str, Any] = {"out_channels": features, "kernel_size": kernel_size, "stride": stride, "padding": padding, "bias": style.bias}
     after = [("norm", style.norm), ("nonlin", style.nonlin)]
     with b.module(name, x):
         x = b.layer(f"conv{len(stride)}d", x, name="conv", **conv)
@@ -135,7 +133,7 @@ def decoder(
         for s, skip in enumerate(reversed(skips[:-1])):
             features = skip.shape[1]
             stride = stages.strides[-(s + 1)]
-            up = {"out_channels": features, "kernel_size": stride, "stride": stride, "bias": stages.style.bias}
+            up: dict[str, Any] = {"out_channels": features, "kernel_size": stride, "stride": stride, "bias": stages.style.bias}
             x = b.layer(f"conv_transpose{dims}d", below, name=f"transpconvs.{s}", **up)
             x = b.layer("cat", [x, skip], dim=1)
             x = stacked(b, x, f"stages.{s}", convolutions[s], features, stages.kernel_sizes[-(s + 2)], (1,) * dims, stages.style)

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 from memest.errors import FileError, UnknownNameError, UsageError, did_you_mean
 
+KEYS = ("plans_name", "plans_per_stage", "configurations")
 AXES = {2: ("H", "W"), 3: ("D", "H", "W")}
 MOST_BATCH = 1 << 20
 MOST_EXTENT = 1 << 16
@@ -40,7 +41,7 @@ class Configuration:
 
 def is_plans(data: Any) -> bool:
     """True for the data of a plans file."""
-    return isinstance(data, Mapping) and "layers" not in data and any(k in data for k in ("plans_name", "plans_per_stage", "configurations"))
+    return isinstance(data, Mapping) and "layers" not in data and any(key in data for key in KEYS)
 
 
 def configuration_named(data: Mapping[str, Any], name: str | None, place: str) -> Configuration:
@@ -87,7 +88,8 @@ def _inherited(known: Mapping[str, Any], name: str, place: str) -> dict[str, Any
             raise FileError(f"{place}: configurations inherit in a circle: {', '.join(chain)}")
         if not isinstance(at, str) or at not in known:
             owner = f"{place}: {chain[-1]!r} inherits from" if chain else f"{place} has no configuration"
-            raise (FileError if chain else UnknownNameError)(f"{owner} {str(at)[:60]!r}{did_you_mean(at, known)}; there are {', '.join(known)}")
+            error = FileError if chain else UnknownNameError
+            raise error(f"{owner} {str(at)[:60]!r}{did_you_mean(at, known)}; there are {', '.join(known)}")
         chain.append(at)
         at = known[at].get("inherits_from")
     found: dict[str, Any] = {}
@@ -132,7 +134,8 @@ def _older(found: Mapping[str, Any], name: str, place: str) -> dict[str, Any]:
 
 
 def _sizes(value: Any, place: str, key: str) -> tuple[int, ...]:
-    if not (isinstance(value, Sequence) and not isinstance(value, str) and value and all(_whole(n) and 0 < n <= MOST_EXTENT for n in value)):
+    listed = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
+    if not (listed and all(_whole(n) and 0 < n <= MOST_EXTENT for n in value)):
         raise FileError(f"{place}: {key} is a list of whole numbers, got {str(value)[:80]}")
     return tuple(value)
 

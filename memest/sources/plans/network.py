@@ -29,7 +29,7 @@ STAGES: dict[str, Callable[[Any], Any]] = {
 OWN = {"PlainConvUNet": ("n_conv_per_stage", "nonlin_first"), "ResidualEncoderUNet": ("n_blocks_per_stage", "block", "stem_channels")}
 STYLED = ("conv_op", "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs")
 COMMON = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder", "deep_supervision", *STYLED)
-NONLINS = {
+NONLINS: dict[str, tuple[str, dict[str, Any]]] = {
     "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01, "inplace": False}),
     "ReLU": ("relu", {"inplace": False}),
     "ReLU6": ("relu6", {"inplace": False}),
@@ -38,7 +38,7 @@ NONLINS = {
     "Mish": ("mish", {"inplace": False}),
     "GELU": ("gelu", {"approximate": "none"}),
 }
-NORMS = {
+NORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "InstanceNorm": ("instance_norm", {"eps": 1e-5, "affine": False, "momentum": 0.1, "track_running_stats": False}),
     "BatchNorm": ("batch_norm", {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}),
 }
@@ -59,9 +59,9 @@ def network_of(plan: Configuration, labels: Labels, *, deep_supervision: bool) -
     for key in ("features_per_stage", "strides"):
         if key not in options:
             raise FileError(f"{plan.place}: {plan.network} needs {key}")
-    stages = words.get("n_stages", len(options["features_per_stage"]))
-    if stages != len(options["features_per_stage"]):
-        raise FileError(f"{plan.place}: n_stages is {str(stages)[:60]}, features_per_stage has {len(options['features_per_stage'])} entries")
+    count = len(options["features_per_stage"])
+    if words.get("n_stages", count) != count:
+        raise FileError(f"{plan.place}: n_stages is {str(words['n_stages'])[:60]}, features_per_stage has {count} entries")
     block = words.get("block")
     if block is not None and not str(block).endswith("BasicBlockD"):
         raise UnsupportedError(f"{plan.place}: block {str(block)[:60]!r} is not modelled; BasicBlockD is")
