@@ -147,14 +147,8 @@ def test_the_step_is_that_of_nnunet_event_by_event(name: str, labels: str, tmp_p
 
 
 def test_plans_of_old_give_the_network_of_new_ones(tmp_path: Path) -> None:
-    words = {
-        **RESIDUAL,
-        **FLAT,
-        "n_stages": 3,
-        "features_per_stage": [4, 8, 8],
-        "kernel_sizes": [[3, 3]] * 3,
-        "strides": [[1, 1], [2, 2], [1, 2]],
-    }
+    stages = {"n_stages": 3, "features_per_stage": [4, 8, 8], "kernel_sizes": [[3, 3]] * 3, "strides": [[1, 1], [2, 2], [1, 2]]}
+    words = {**RESIDUAL, **FLAT, **stages}
     newer = configuration(
         "ResidualEncoderUNet",
         {**words, "n_blocks_per_stage": [1, 2, 2], "n_conv_per_stage_decoder": [1, 1]},
@@ -164,7 +158,9 @@ def test_plans_of_old_give_the_network_of_new_ones(tmp_path: Path) -> None:
     )
     path = written(tmp_path, older=CONFIGURATIONS["2d_older"], newer=newer)
     older, now = (load(path, configuration=name) for name in ("older", "newer"))
-    assert older.with_(name="") == now.with_(name="") and older.usual == now.usual
+    assert older.usual == now.usual and older.inference is not None and now.inference is not None
+    assert older.with_(name="", inference=None) == now.with_(name="", inference=None)
+    assert older.inference.with_(name="") == now.inference.with_(name="")
 
 
 def test_what_is_not_said_is_as_nnunet_has_it_and_what_is_said_is_not(tmp_path: Path) -> None:
@@ -215,10 +211,8 @@ def test_channels_and_classes_without_a_data_set(tmp_path: Path) -> None:
 def test_the_network_that_predicts_has_one_output(tmp_path: Path) -> None:
     graph = load(written(tmp_path), configuration="3d_residual")
     assert len(graph.outputs) == 3 and graph.inference is not None and len(graph.inference.outputs) == 1
-    assert (
-        memest.estimate(load(tmp_path / "nnUNetPlans.json", configuration="3d_residual", deep_supervision=False)).loss
-        == "dc_and_ce:batch_dice=true"
-    )
+    alone = load(tmp_path / "nnUNetPlans.json", configuration="3d_residual", deep_supervision=False)
+    assert memest.estimate(alone).loss == "dc_and_ce:batch_dice=true"
 
 
 def test_a_loss_over_outputs_needs_a_weight_for_each(tmp_path: Path) -> None:
@@ -288,8 +282,8 @@ def test_a_data_set_that_says_its_labels_wrongly(labels: Any, said: str, tmp_pat
 
 def test_options_are_for_plans(tmp_path: Path) -> None:
     path = written(tmp_path)
-    with pytest.raises(MemestError, match="plans have no option 'configuratio'; did you mean 'configuration'"):
+    with pytest.raises(MemestError, match=r"plans have no option 'configuratio'; did you mean 'configuration'"):
         load(path, configuratio="2d")
-    with pytest.raises(UsageError, match="2d, 2d_older, 3d_fullres.*choose one with --configuration"):
+    with pytest.raises(UsageError, match=r"2d, 2d_older, 3d_fullres.*choose one with --configuration"):
         load(path)
     assert main(["estimate", "resnet18", "--configuration", "2d"]) == 2
