@@ -101,7 +101,7 @@ def _fixed(graph: Graph, request: Request, varied: set[str]) -> tuple[int | None
     rest = [s for s in known if s not in varied]
     if not rest:
         return None, {}
-    usual = {} if graph.usual is None else dict(graph.usual.way(request.mode).sizes)
+    usual = {} if graph.usual is None else dict(graph.usual.way(request.mode, request.question.runtime).sizes)
     if usual and not request.inputs:
         sizes = {s: usual[s] for s in rest}
         own = sizes.pop(str(first), None)

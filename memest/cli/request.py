@@ -14,7 +14,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.estimate.estimate import Estimate, answer, usual_shapes
 from memest.estimate.question import MODES, NAMES, Question, question, resolved
 from memest.machines.cpu import Cpu
-from memest.machines.target import TORCH_CUDA
+from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
 from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
@@ -201,8 +201,8 @@ def planned(request: Request, alignment: int) -> InferencePlan:
 
     given = {"runtime": "null"} if "device" not in request.settings else {}
     request = replace(request, settings={**given, **request.settings, "mode": "infer"})
-    _ = request.question
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer")
+    runtime = request.question.runtime
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", runtime)
     asking = request.question_of(graph)
     warn(asking, graph)
     try:
@@ -286,7 +286,9 @@ def warn(asking: Question, graph: Graph, said: Collection[str] = ()) -> None:
         print(f"memest: warning: {warning}", file=sys.stderr)
 
 
-def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None) -> tuple[Graph, Given | None]:
+def open_with_inputs(
+    model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None, runtime: str = TORCH_CPU
+) -> tuple[Graph, Given | None]:
     """The graph, and the shape of each of its inputs (None: the graph's own dims are numbers and nothing was given)."""
     given = parse_inputs(inputs or ())
     if is_torch(model):
@@ -294,7 +296,7 @@ def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None
     graph = open_model(model)
     if not given and batch is None and all(isinstance(d, int) for i in graph.inputs for d in i.shape):
         return graph, None
-    usual = usual_shapes(graph, mode or "train")
+    usual = usual_shapes(graph, mode or "train", runtime)
     if usual is not None:
         given = given or {name: shape[1:] for name, shape in usual.items()}
         batch = _usual_batch(graph.inputs, given, usual) if batch is None else batch

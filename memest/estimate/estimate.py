@@ -337,7 +337,7 @@ def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings:
 def answer(graph: Graph, question: Question, given: InputShape | None) -> Estimate:
     """The estimate that ``question`` asks for, at the shapes ``given``; see :func:`estimate`."""
     job = question.job(graph)
-    shapes = input_shapes(job.graph, usual_shapes(graph, question.mode) if given is None else given)
+    shapes = input_shapes(job.graph, usual_shapes(graph, question.mode, question.runtime) if given is None else given)
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
@@ -359,11 +359,11 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
     )
 
 
-def usual_shapes(graph: Graph, mode: str) -> dict[str, Shape] | None:
+def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | None:
     """The shapes of the inputs as the network's makers use them; None where nothing says it."""
     if graph.usual is None:
         return None
-    sizes = dict(graph.usual.way(mode).sizes)
+    sizes = dict(graph.usual.way(mode, runtime).sizes)
     return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
 
 

@@ -235,12 +235,11 @@ def _in_words(who: str, given: tuple[tuple[str, Any], ...], kinds: tuple[type, .
 
 
 def _usual(usual: Usual, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings ``given`` over the usual ones of a network's makers."""
-    from memest.levers.table import lever_name
+    """The settings ``given`` over the usual ones of a network's makers (of torch's runtimes; others call the network once)."""
+    from memest.levers.table import beside
 
-    way = usual.way(str(given.get("mode", "train")))
-    pulled = asked.levers(given.get("levers"))
-    levers = way.levers_with(pulled, given["runtime"] == TORCH_CUDA, lambda text: lever_name(text.partition(":")[0].strip()))
+    way = usual.way(str(given.get("mode", "train")), given["runtime"])
+    levers = beside(way.usual_levers(given["runtime"] == TORCH_CUDA), asked.levers(given.get("levers")))
     return {**dict(way.settings), **given, "levers": levers}
 
 

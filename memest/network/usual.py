@@ -5,7 +5,6 @@ A network read from a file that plans a whole training (nnU-Net's) carries them;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +20,21 @@ class Way:
     levers: tuple[str, ...] = ()
     cuda_levers: tuple[str, ...] = ()
 
-    def levers_with(self, given: Iterable[str], on_cuda: bool, name_of: Callable[[str], str]) -> tuple[str, ...]:
-        """The usual levers with those ``given`` beside them; one given takes the place of the usual one of its name."""
-        given = tuple(given)
-        names = {name_of(text) for text in given}
-        usual = (*self.levers, *(self.cuda_levers if on_cuda else ()))
-        return (*(text for text in usual if name_of(text) not in names), *given)
+    def usual_levers(self, on_cuda: bool) -> tuple[str, ...]:
+        """Those that are pulled there."""
+        return (*self.levers, *(self.cuda_levers if on_cuda else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
-    """The usual way to train, and to infer."""
+    """The usual way to train, to infer, and to call the network once and no more."""
 
     train: Way
     infer: Way
+    call: Way
 
-    def way(self, mode: str) -> Way:
-        """That of a mode."""
+    def way(self, mode: str, runtime: str) -> Way:
+        """That of a mode; runtimes but torch's know one call alone."""
+        if not runtime.startswith("torch-"):
+            return self.call
         return self.infer if mode == "infer" else self.train

@@ -20,7 +20,8 @@ MOST_EXTENT = 1 << 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """What is planned: ``network`` is the class's name, ``words`` its keywords as written; ``median`` is the image size in voxels that
-    the planner noted (None where it did not), ``place`` the file and the configuration, for errors."""
+    the planner noted (None where it did not), ``slices`` how many of them an image has for a network of two axes; ``place`` is the file
+    and the configuration, for errors."""
 
     plans_name: str
     name: str
@@ -31,6 +32,7 @@ class Configuration:
     batch_dice: bool
     cascaded: bool
     median: tuple[int, ...] | None
+    slices: int
     place: str
 
     @property
@@ -65,6 +67,7 @@ def configuration_named(data: Mapping[str, Any], name: str | None, place: str) -
     if not (_whole(batch) and 1 <= batch <= MOST_BATCH):
         raise FileError(f"{place}: batch_size is a whole number from 1 to {MOST_BATCH:,}, got {batch!r}"[:300])
     median = found.get("median_image_size_in_voxels")
+    whole = _median(data.get("original_median_shape_after_transp"), 3) if len(patch) == 2 else None
     return Configuration(
         plans_name=str(data.get("plans_name", "nnUNetPlans"))[:80],
         name=name,
@@ -75,6 +78,7 @@ def configuration_named(data: Mapping[str, Any], name: str | None, place: str) -
         batch_dice=found.get("batch_dice") is True,
         cascaded=found.get("previous_stage") is not None,
         median=_median(median, len(patch)),
+        slices=1 if whole is None else whole[0],
         place=place,
     )
 

@@ -2,8 +2,10 @@
 
 Training: SGD with nesterov momentum and weight decay, Dice and cross entropy over all outputs (the weight of an output is half that of
 the one before, the last has none), gradients clipped at a norm of 12; output and loss stay in variables until the step ends. On CUDA
-autocast to float16 and a gradient scaler; on a CPU nnU-Net uses neither.
-Source: nnunetv2 2.8.1, training/nnUNetTrainer/nnUNetTrainer.py (configure_optimizers, _build_loss, train_step).
+autocast to float16 and a gradient scaler; on a CPU nnU-Net uses neither. Prediction: windows of the patch, half of it apart, mirrored
+along every axis.
+Source: nnunetv2 2.8.1, training/nnUNetTrainer/nnUNetTrainer.py (configure_optimizers, _build_loss, train_step),
+inference/predict_from_raw_data.py.
 """
 
 from __future__ import annotations
@@ -23,8 +25,20 @@ def usual_of(plan: Configuration, labels: Labels, outputs: int) -> Usual:
     settings = (("optimizer", OPTIMIZER), ("loss", _loss(plan, labels, outputs)), ("hold_output", True))
     return Usual(
         train=Way(sizes=sizes, settings=settings, levers=(CLIP,), cuda_levers=(AUTOCAST,)),
-        infer=Way(sizes=(("N", 1), *sizes[1:]), cuda_levers=(AUTOCAST,)),
+        infer=Way(sizes=_volume(plan), levers=(_windows(plan),), cuda_levers=(AUTOCAST,)),
+        call=Way(sizes=(("N", 1), *sizes[1:])),
     )
+
+
+def _volume(plan: Configuration) -> tuple[tuple[str, int], ...]:
+    """An image of the size the planner noted, slice by slice where the network has two axes; one patch where it noted none."""
+    return tuple(zip(("N", *plan.axes), (plan.slices, *(plan.median or plan.patch_size)), strict=True))
+
+
+def _windows(plan: Configuration) -> str:
+    """Windows of the patch, mirrored along every axis."""
+    mirror = "+".join(str(axis) for axis in range(len(plan.patch_size)))
+    return f"sliding_window:size={'x'.join(map(str, plan.patch_size))},mirror={mirror}"
 
 
 def _loss(plan: Configuration, labels: Labels, outputs: int) -> str:
