@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from memest.errors import UnknownNameError, UsageError
+from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.tensor import nbytes, spec
 from memest.runtimes.torch.ledger import Ledger, Value
@@ -58,7 +59,7 @@ def values() -> list[Value]:
 def predicted(optimizer: Optimizer, number: int | None) -> list[int]:
     """The stream of step ``number``."""
     ledger = Ledger()
-    play_step(optimizer, ledger, values(), ["a", "b", "c"], number)
+    play_step(optimizer, ledger, values(), ["a", "b", "c"], number, Target())
     return [s.delta for s in ledger.events]
 
 
@@ -96,7 +97,7 @@ def test_states_are_those_of_torch(text: str) -> None:
     parameters = torch_parameters()
     theirs = torch_optimizer(text, parameters)
     for number in (1, 2):
-        ours = [sorted(nbytes(s.shape, s.dtype) for s in resident_states(chosen, v.spec, number)) for v in values()]
+        ours = [sorted(nbytes(s.shape, s.dtype) for s in resident_states(chosen, v.spec, number, Target())) for v in values()]
         state = [[t for t in theirs.state[p].values() if isinstance(t, torch.Tensor)] if p in theirs.state else [] for p in parameters]
         assert ours == [sorted(t.untyped_storage().nbytes() for t in tensors) for tensors in state], f"before step {number}"
         theirs.step()

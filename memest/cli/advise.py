@@ -43,6 +43,6 @@ def run(
     from memest.render.advice import advice_report
 
     form = agreed(form, output)
-    graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
+    graph, found = advised(request.run_on(on or ()), place_of(on, budget, hardware), largest_batch)
     show(advice_report(found, graph.name, every=every), form, output)
     return None if found.bytes_fit else DOES_NOT_FIT

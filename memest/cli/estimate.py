@@ -47,7 +47,7 @@ def run(
 
     form = agreed(form, output)
     places = limits(on, budget, hardware)
-    _, estimate = answered(request)
+    _, estimate = answered(request.run_on(on or ()))
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)

@@ -44,6 +44,6 @@ def run(
     from memest.render.fits import fit_report
 
     form = agreed(form, output)
-    graph, found = fitted(request, place_of(on, budget, hardware), vary, step)
+    graph, found = fitted(request.run_on(on or ()), place_of(on, budget, hardware), vary, step)
     show(fit_report(found, graph.name), form, output)
     return None if found.bytes_fit else DOES_NOT_FIT

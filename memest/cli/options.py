@@ -34,6 +34,10 @@ Batch = Annotated[Optional[int], option("--batch", "-b", min=1, metavar="N", hel
 Threads = Annotated[Optional[int], option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 Device = Annotated[Optional[str], option("--device", metavar="cpu|cuda", help="Short for --runtime torch-cpu or torch-cuda.")]  # noqa: UP045
+Card = Annotated[
+    Optional[str],  # noqa: UP045
+    option("--on", metavar="CARD", autocompletion=complete.machines, help="The card it runs on, such as h100-80gb: torch-cuda runs it."),
+]
 FormatOption = Annotated[
     Optional[Format],  # noqa: UP045
     option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
@@ -75,7 +79,7 @@ def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], C
         left_out: dict[str, Any] = {}
         for name in parameters(run):
             if name == "request":
-                for option_name, kind, word, default in _options(without):
+                for option_name, kind, word, default in _options({*without, *(("card",) if "on" in parameters(run) else ())}):
                     words[option_name] = kind, word
                     left_out.update({} if default is REQUIRED else {option_name: default})
             else:
@@ -106,8 +110,9 @@ def _options(without: Collection[str]) -> Iterator[tuple[str, Any, Word, Any]]:
         if f.name in without:
             continue
         if f.name == "machine":
-            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption)):
-                yield name, *get_args(hint), None
+            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption), ("card", Card)):
+                if name not in without:
+                    yield name, *get_args(hint), None
             continue
         flag = FLAGS.get(f.name, f"--{f.name.replace('_', '-')}")
         word = option(flag, help=f.metadata["help"], metavar=f.metadata["metavar"] or None, autocompletion=COMPLETED.get(f.name))

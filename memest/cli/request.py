@@ -14,6 +14,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.estimate.estimate import Estimate, answer
 from memest.estimate.question import MODES, NAMES, Question, question, resolved
 from memest.machines.cpu import Cpu
+from memest.machines.target import TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
 from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
@@ -33,7 +34,7 @@ _MAX_DIGITS = 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked, as typed: the model, its input, the fields of a question that were given, and the processor."""
+    """What the user asked, as typed: the model, its input, the fields of a question that were given, and the processor or the card."""
 
     model: str
     inputs: Sequence[str] | None = None
@@ -41,6 +42,7 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     isa: Isa | None = None
+    card: str | None = None
 
     @staticmethod
     def of(typed: Mapping[str, Any]) -> Request:
@@ -48,13 +50,20 @@ class Request:
         given = {name: value for name, value in typed.items() if value is not None}
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
-        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa") if name in given}
+        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa", "card") if name in given}
         return Request(settings=given, **own)
 
     @property
     def mode(self) -> str:
         """``train`` or ``infer``."""
         return str(self.settings.get("mode", "train"))
+
+    def run_on(self, names: Sequence[str]) -> Request:
+        """The request with the one CUDA card among the hardware ``names`` as what it runs on, where nothing else says who runs it."""
+        if self.threads is not None or self.isa is not None or self.settings.keys() & {"runtime", "device"} - _cuda_words(self.settings):
+            return self
+        cards = [name for name in names if is_cuda_card(name)]
+        return replace(self, card=cards[0]) if cards else self
 
     @property
     def question(self) -> Question:
@@ -65,11 +74,30 @@ class Request:
         if self.isa is not None:
             machine["isa"] = self.isa.value
         try:
-            found = question(None, {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else None}, "the command")
+            on: Any = Cpu.detect().with_(**machine) if machine else self.card
+            if machine and self.card is not None:
+                raise UsageError(f"--threads and --isa describe a processor, and --on {self.card} is a card; leave one of them out")
+            found = question(None, {**self.settings, "machine": on}, "the command")
             resolved(found)
         except MemestError as e:
             raise UsageError(str(e)) from None
         return found
+
+
+def is_cuda_card(name: str) -> bool:
+    """Whether ``name`` is an accelerator of the catalogue that torch's CUDA build runs on and that is described for it."""
+    from memest.machines.devices import device_named
+    from memest.machines.reading import hardware_named
+
+    try:
+        return device_named(hardware_named(name).name) is not None
+    except UsageError:
+        return False
+
+
+def _cuda_words(settings: Mapping[str, Any]) -> set[str]:
+    """Which of ``runtime`` and ``device`` say that torch's CUDA build runs it."""
+    return {name for name in ("runtime", "device") if settings.get(name) in (TORCH_CUDA, "cuda")}
 
 
 def _count(text: str) -> int:

@@ -279,6 +279,11 @@ class Estimate(Restated, Shown):
         check_guards(self.played, bound)
         return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(self.played, shapes, bound, self.recipe))
 
+    def _machine(self) -> dict[str, Any]:
+        if isinstance(self.machine, Cpu):
+            return {"cpu": {"isa": self.machine.isa, "threads": self.machine.threads}}
+        return {"card": self.machine.name, "requested_bytes": self.requested_bytes}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything a report needs, as plain data."""
         m = self.moment
@@ -292,7 +297,7 @@ class Estimate(Restated, Shown):
             "device": self.device,
             "dtype": self.dtype,
             "levers": list(self.levers),
-            "cpu": {"isa": self.cpu.isa, "threads": self.cpu.threads},
+            **self._machine(),
             "torch": self.torch.to_dict(),
             "notes": list(self.notes),
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},

@@ -9,7 +9,9 @@ from typing import Any
 from memest.network.tensor import Spec
 from memest.runtimes.torch.optimizers.stepper import Stepper
 
-COMMON: dict[str, Any] = {"foreach": False, "fused": False, "maximize": False, "weight_decay": 0.0}
+COMMON: dict[str, Any] = {"foreach": None, "fused": False, "maximize": False, "weight_decay": 0.0}
+"""``foreach`` is None where torch chooses: the for-loop on a CPU, foreach on CUDA."""
+CAPTURABLE = {**COMMON, "capturable": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,12 @@ STEP = Spec((), (), "float32")
 
 
 class Stepper:
-    """Writes one optimizer step on the ledger, with Python's locals."""
+    """Writes one optimizer step on the ledger, with Python's locals. ``on_cuda``: numbers are wrapped in the CPU's memory, and kernels cast
+    as they load."""
 
-    def __init__(self, ledger: Ledger, options: Mapping[str, Any], number: int | None) -> None:
+    def __init__(self, ledger: Ledger, options: Mapping[str, Any], number: int | None, on_cuda: bool = False) -> None:
         self.options = options
+        self.on_cuda = on_cuda
         self.number = number
         self._ledger = ledger
         self._locals: dict[str, list[Storage]] = {}
@@ -75,6 +77,10 @@ class Stepper:
         return out[0]
 
     def _with_number(self, p: Spec, out: list[Storage] | None) -> None:
+        if self.on_cuda:
+            if out is not None:
+                out.append(self.result(p))
+            return
         wrapped = self.temporary(8)
         cast = self.temporary(ITEMSIZE[p.dtype]) if p.dtype != "float64" else None
         if out is not None:
@@ -114,8 +120,9 @@ class Stepper:
         return [self.number_result(p) for p in ps]
 
     def count_steps(self) -> None:
-        """``_foreach_add_(steps, torch.tensor(1.0), alpha=1)``: one 4-byte tensor."""
-        self.free(self.temporary(4))
+        """``_foreach_add_(steps, torch.tensor(1.0), alpha=1)``: one 4-byte tensor of the CPU's."""
+        if not self.on_cuda:
+            self.free(self.temporary(4))
 
     def negate_all(self, ps: Sequence[Spec]) -> None:
         """``grads = _foreach_neg(grads)`` when maximizing."""

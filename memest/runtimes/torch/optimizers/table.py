@@ -55,7 +55,7 @@ def optimizer_named(text: str) -> Optimizer:
 
 def _option(name: str, key: str, raw: str, default: Any) -> Any:
     lowered = raw.strip().lower()
-    if isinstance(default, bool):
+    if isinstance(default, bool) or default is None:
         if lowered in ("true", "1", "yes"):
             return True
         if lowered in ("false", "0", "no"):

@@ -141,26 +141,26 @@ def _divided(run: Run, loss: Value, divisor: int) -> Value:
 
 
 def _optimize(run: Run, optimizer: optimizers.Optimizer, trained: list[tuple[str, Value]]) -> None:
-    ledger, number = run.ledger, run.recipe.step
+    ledger, number, target = run.ledger, run.recipe.step, run.recipe.target
     ledger.phase = "optimizer_step"
     if run.recipe.offload:
         for name, value in trained:
             _optimize_alone(run, optimizer, name, value)
         return
     for name, value in trained:
-        for state in optimizers.resident_states(optimizer, value.spec, number):
+        for state in optimizers.resident_states(optimizer, value.spec, number, target):
             ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", name)
-    optimizers.play_step(optimizer, ledger, [value for _, value in trained], [name for name, _ in trained], number)
+    optimizers.play_step(optimizer, ledger, [value for _, value in trained], [name for name, _ in trained], number, target)
 
 
 def _optimize_alone(run: Run, optimizer: optimizers.Optimizer, name: str, value: Value) -> None:
     """One parameter's state comes in, its update runs, and its state goes out again (the first time it is made here)."""
-    ledger, number = run.ledger, run.recipe.step
+    ledger, number, target = run.ledger, run.recipe.step, run.recipe.target
     start = len(ledger.events)
     ledger.layer, ledger.op = name, "fetch_state"
-    for state in optimizers.resident_states(optimizer, value.spec, number):
+    for state in optimizers.resident_states(optimizer, value.spec, number, target):
         ledger.allocate(nbytes(state.shape, state.dtype), "optimizer_state", f"state of {name}, fetched for its update")
-    optimizers.play_step(optimizer, ledger, [value], [name], number)
+    optimizers.play_step(optimizer, ledger, [value], [name], number, target)
     ledger.layer, ledger.op = name, "return_state"
     for step in ledger.events[start:]:
         if step.delta > 0 and step.storage.category == "optimizer_state":
