@@ -189,15 +189,20 @@ def test_a_large_block_is_handed_out_whole_where_at_most_a_mebibyte_would_be_lef
 
 
 def test_a_list_says_when_it_peaks_and_where_a_card_runs_out() -> None:
-    events = [(15 * MIB, 1), (6 * MIB, 2), (-15 * MIB, 1), (8 * MIB, 3), (30 * MIB, 4), (1 * MIB, 5)]
+    events = [(40 * MIB, 1), (4 * MIB, 2), (-40 * MIB, 1), (22 * MIB, 3), (50 * MIB, 4), (-4 * MIB, 2)]
     free = replay(events)
-    assert (free.allocated, free.allocated_at) == (45 * MIB, 5) and (free.reserved, free.reserved_at) == (68 * MIB, 5)
-    assert free.failed_at is None and free.shortage is None and free.requested == 45 * MIB
-    full = replay(events, capacity=50 * MIB)
+    assert (free.allocated, free.allocated_at) == (76 * MIB, 4) and (free.reserved, free.reserved_at) == (110 * MIB, 4)
+    assert free.failed_at is None and free.shortage is None and free.requested == 76 * MIB
+    full = replay(events, capacity=100 * MIB)
     assert full.failed_at == 4 and full.shortage is not None
-    assert (full.shortage.asked, full.shortage.free, full.shortage.cached) == (30 * MIB, 14 * MIB, 22 * MIB)
-    assert "30.00 MiB asked for, 14.00 MiB free of 50.00 MiB" in str(full.shortage)
-    assert replay(events, read_settings("expandable_segments:True"), capacity=50 * MIB).failed_at is None
+    assert (full.shortage.asked, full.shortage.free, full.shortage.cached, full.shortage.largest) == (
+        50 * MIB,
+        40 * MIB,
+        34 * MIB,
+        18 * MIB,
+    )
+    assert "50.00 MiB asked for, 40.00 MiB free of 100.00 MiB" in str(full.shortage)
+    assert replay(events, read_settings("expandable_segments:True"), capacity=100 * MIB).failed_at is None
 
 
 def test_a_list_goes_on_where_another_ended() -> None:
