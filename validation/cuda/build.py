@@ -78,7 +78,11 @@ def _build(packages: Path, sources: Iterable[Path], folder: Path) -> None:
 
 def _library(path: Path, constants: dict[int, Iterable[str]], *given: str) -> None:
     """A shared library of what is given and of functions that only return a number (given ones come first)."""
-    lines = [f'extern "C" __attribute__((weak, visibility("default"))) int {n}() {{ return {v}; }}' for v, names in constants.items() for n in names]
+    lines = [
+        f'extern "C" __attribute__((weak, visibility("default"))) int {n}() {{ return {v}; }}'
+        for v, names in constants.items()
+        for n in names
+    ]
     rest = path.with_name(f"{path.name.partition('.')[0]}_rest.cpp")
     rest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     _run("g++", "-std=c++17", "-O1", "-fPIC", "-w", "-shared", "-o", str(path), str(rest), *given)

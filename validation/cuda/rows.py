@@ -6,7 +6,7 @@ are there before the recorded call, whose stream does not hold them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from memest.ops.composite import Composite
@@ -28,13 +28,13 @@ def examples() -> Iterator[tuple[str, Row, Example]]:
                     yield f"{row.name}/{number}/{dtype}", row, recast(example, dtype)
 
 
-def measure_rows(only: str = "") -> Iterator[dict[str, Any]]:
+def measure_rows(wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
     """What torch asks for in each example (``deltas``), or the ``error`` with which it refuses it."""
     from validation.cuda.recording import clean, record, start
 
     start()
     for name, row, example in examples():
-        if only not in name:
+        if not wanted(name):
             continue
         found: dict[str, Any] = {"case": name, "example": described(example)}
         try:
