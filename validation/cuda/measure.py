@@ -1,4 +1,4 @@
-"""Measuring on CUDA: a group of cases at a time, in one process of an interpreter that has torch's CUDA build; results are stored as data."""
+"""Measuring on CUDA: group by group, in one process of an interpreter that has torch's CUDA build; results are stored as data."""
 
 from __future__ import annotations
 
