@@ -258,14 +258,15 @@ class Estimate(Restated, Shown):
         """What to know of the numbers: what the graph says of itself, which of several outputs the loss takes, a loss that cannot teach it,
         what the runtime says of its target, and where they speak of another torch than the one at hand."""
         outputs, loss = self.played.outputs, self.recipe.loss
-        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if self.loss and len(outputs) > 1 else ()
+        one = loss is not None and loss.weights is None
+        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if one and len(outputs) > 1 else ()
         prediction = None if loss is None else self.timeline.values.get(outputs[0])
         doubts = () if loss is None or prediction is None else loss.notes(prediction)
         return (*self.played.notes, *chosen, *doubts, *self._runtime.notes(self.recipe.target), *self.torch.notes)
 
     @property
     def loss_output(self) -> str | None:
-        """The output that the loss takes; None in inference. The others die before the loss is computed."""
+        """The output that the loss takes (the first of several it is taken over); None in inference. Others die before it is computed."""
         return self.played.outputs[0] if self.loss else None
 
     @property
@@ -360,7 +361,7 @@ def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings:
 def answer(graph: Graph, question: Question, given: InputShape | None) -> Estimate:
     """The estimate that ``question`` asks for, at the shapes ``given``; see :func:`estimate`."""
     job = question.job(graph)
-    shapes = input_shapes(job.graph, given)
+    shapes = input_shapes(job.graph, usual_shapes(graph, question.mode, question.runtime) if given is None else given)
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
@@ -380,6 +381,14 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         recipe=recipe,
         summary=summary,
     )
+
+
+def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | None:
+    """The shapes of the inputs as the network's makers use them; None where nothing says it."""
+    if graph.usual is None:
+        return None
+    sizes = dict(graph.usual.way(mode, runtime).sizes)
+    return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
