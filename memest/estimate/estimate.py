@@ -180,6 +180,13 @@ class Estimate(Restated, Shown):
         source = self._runtime.source
         return replace(source, card=self.machine.name) if source.accelerator and isinstance(self.machine, Gpu) else source
 
+    @property
+    def held_bytes(self) -> int:
+        """What counts against a limit: the bytes of the outermost figure that is known, on a CPU those of the peak."""
+        _, found = self.figures.outermost
+        assert found.bytes is not None
+        return found.bytes
+
     def on(self, place: Hardware) -> Verdict:
         """Whether it fits there, by the outermost figure that is known, with its range."""
         from memest.machines.verdicts import verdict
