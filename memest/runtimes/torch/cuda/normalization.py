@@ -229,9 +229,7 @@ def _fused_backward(k: Tape, input: Tensor, weight: Tensor | None, grad: Tensor,
     return made
 
 
-def _reduced(
-    k: Tape, input: Tensor, weight: Tensor | None, grad: Tensor, wants: frozenset[str], dtype: str
-) -> dict[str, Tensor | None]:
+def _reduced(k: Tape, input: Tensor, weight: Tensor | None, grad: Tensor, wants: frozenset[str], dtype: str) -> dict[str, Tensor | None]:
     """``batch_norm_backward_reduce_cuda``: two sums, gradients of the parameters. By columns all are made, wanted or not."""
     channels = (input.shape[1],)
     by_columns = prod(grad.shape) <= LARGEST_INDEX and _lies_channels_last(grad) and _lies_channels_last(input)
@@ -331,9 +329,7 @@ def _group_norm_backward(k: Tape, saved: Saved, grads: Grads, *, num_groups: int
 MANY_ROWS, SEGMENT_WIDTH, SEGMENT_ROWS, MOST_SEGMENTS = 64 * 1024, 32, 32, 32 * 1024
 
 
-def _layer_norm(
-    k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: Shape, eps: float
-) -> Tensor:
+def _layer_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: Shape, eps: float) -> Tensor:
     check_normalized("layer_norm", input.shape, normalized_shape, weight=_shape(weight), bias=_shape(bias))
     _refuse_mixed("layer_norm", input, weight, bias)
     note_given(k, input=input, weight=weight, bias=bias)
