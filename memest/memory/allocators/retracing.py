@@ -13,11 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from memest.errors import OutOfMemoryError
 from memest.memory.allocators.beginning import beginning
 from memest.memory.allocators.blocks import FREE, SMALL, SMALL_SEGMENT, USED, Block, Driver
 from memest.memory.allocators.caching import CachingAllocator, Statistics, blocks_of
 from memest.memory.allocators.history import Entry, History
 from memest.memory.allocators.restoring import carve, restore
+from memest.memory.allocators.settings import Settings
 
 PADDINGS = {0: "torch's CUDA allocator", 32: "an allocator that adds 32 bytes to each request, as torch_npu's does"}
 MAX_PARTINGS = 1000
@@ -50,6 +52,7 @@ class Exhaustion(NamedTuple):
     allocated: int
     reserved: int
     largest: int
+    lane: int
     stack: int
 
 
@@ -210,7 +213,7 @@ class _Player:
             a = self._allocator
             small = entry.size <= SMALL
             largest = a.pool(entry.lane, small=small).largest
-            self._exhaustions.append(Exhaustion(at, entry.size, entry.address, a.allocated, a.reserved, largest, entry.stack))
+            self._exhaustions.append(Exhaustion(at, entry.size, entry.address, a.allocated, a.reserved, largest, entry.lane, entry.stack))
             if largest >= entry.size:
                 self._part(at, f"the record has no room for {entry.size:,} bytes, the replay a free block of {largest:,}")
 
@@ -308,3 +311,36 @@ class _Player:
 def _layout(first: Block) -> Iterator[tuple[int, int, int]]:
     for block in blocks_of(first):
         yield block.address, block.size, block.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Otherwise:
+    """The same requests under other settings: bytes reserved at most, and whether there was room for all of them."""
+
+    reserved: int
+    fits: bool
+
+
+def otherwise(found: Retraced, settings: Settings, *, until: Exhaustion | None = None) -> Otherwise:
+    """Plays a record's requests and releases from empty, what stood before it first. With ``until``, on the memory there was then, and up
+    to the request that failed there. What the program itself gave back to the driver stays here as long as there is room."""
+    capacity = None if until is None else until.reserved + until.device_free
+    allocator = CachingAllocator(settings, capacity=capacity)
+    last = None if until is None else until.event
+    moments = [(lifetime.start, True, number) for number, lifetime in enumerate(found.lifetimes)]
+    moments += [(lifetime.end, False, number) for number, lifetime in enumerate(found.lifetimes) if lifetime.end is not None]
+    live: dict[int, Block | None] = {}
+    try:
+        for event, begins, number in sorted(moments):
+            if last is not None and event > last:
+                break
+            lifetime = found.lifetimes[number]
+            if begins:
+                live[number] = allocator.malloc(lifetime.asked, lifetime.lane)
+            else:
+                allocator.free(live.pop(number))
+        if until is not None:
+            allocator.malloc(until.asked, until.lane)
+    except OutOfMemoryError:
+        return Otherwise(reserved=allocator.reserved_peak, fits=False)
+    return Otherwise(reserved=allocator.reserved_peak, fits=True)
