@@ -24,6 +24,7 @@ from memest.runtimes.torch.step.tiling import per_dim
 from memest.sources.importers.torch import from_torch
 from validation.checkpointing import checkpoint_modules
 from validation.execute import GraphModule
+from validation.nnunet_prediction import Predictor
 from validation.setup import Inputs, Setup, prediction_of
 from validation.tiling import predict_in_windows
 
@@ -195,9 +196,33 @@ def _tiles(setup: Setup, options: Options) -> None:
     setup.forward = forward
 
 
+def _sliding_window(setup: Setup, options: Options) -> None:
+    """nnU-Net's loop over the samples of the batch as slices, or over the one volume there is."""
+    inner, dims = setup.forward, setup.inputs[0].ndim - 2
+    window = per_dim(options["size"], dims, "size")
+    with torch.no_grad():
+        heads = prediction_of(setup.module(torch.rand((1, setup.inputs[0].shape[1], *window)))).shape[1]
+    predictor = Predictor(
+        network=setup.module,
+        window=window,
+        heads=heads,
+        step=float(options["step"]),
+        mirror=options["mirror"],
+        importance=torch.ones(window, dtype=torch.half) if options["gaussian"] else None,
+        ahead=options["ahead"],
+    )
+    predictor.network = lambda part: prediction_of(inner(setup, [part]))
+
+    def forward(setup: Setup, inputs: Inputs) -> torch.Tensor:
+        return predictor.logits(inputs[0].transpose(0, 1) if dims == 2 else inputs[0][0])
+
+    setup.forward = forward
+    setup.residents.append(lambda: [] if predictor.importance is None else [predictor.importance])
+
+
 def _autocast(setup: Setup, options: Options) -> None:
     """``with torch.autocast("cpu", dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside."""
-    context = {"dtype": getattr(torch, options["dtype"]), "cache_enabled": options["cache"]}
+    context = {"dtype": getattr(torch, options["dtype"] or "bfloat16"), "cache_enabled": options["cache"]}
     whole = setup.training and options["loss"] == "inside"
     inner: Callable[..., Any] = setup.loss if whole else setup.forward
 
@@ -265,6 +290,7 @@ LEVERS: dict[str, TorchLever] = {
     "clip": TorchLever(wrap=_clip),
     "ema": TorchLever(wrap=_ema),
     "tiles": TorchLever(wrap=_tiles),
+    "sliding_window": TorchLever(wrap=_sliding_window),
     "ddp": TorchLever(wrap=_replicate),
     "fsdp": TorchLever(prepare=_shard),
     "zero": TorchLever(prepare=_shard_stage, wrap=_shard_optimizer),

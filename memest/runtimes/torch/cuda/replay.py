@@ -7,16 +7,18 @@ libraries take their workspaces; a second one; the one asked about. Between step
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from memest.errors import OutOfMemoryError
+from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.memory.allocators.blocks import Block
 from memest.memory.allocators.caching import CachingAllocator, Shortage
 from memest.memory.allocators.replaying import Replayed, replay
 from memest.memory.allocators.settings import Settings, read_settings
-from memest.memory.figure import Figure, Figures, exact, modelled, unknown
+from memest.memory.figure import Figure, Figures, exact, modelled
+from memest.memory.process import cuda_context, cuda_process
 from memest.memory.stream import Storage, Stream
 from memest.runtimes.runtime import Steps
 
@@ -87,30 +89,56 @@ def _high(storage: Storage) -> int:
 
 
 def figures_of(steps: Steps, target: Target) -> Figures:
-    """What the allocator hands out and takes. Where sizes are modelled the steps are played with the lowest and the highest, too."""
-    played = play_steps(steps, target).last
+    """What the allocator hands out and takes, and what the driver shows. Where sizes are modelled the steps are played with the lowest and
+    the highest, too; where the card cannot give what the allocator would take, once more with what it can give, which makes the allocator
+    give back what it holds unused. A step that runs out even so has the figures of a card without a limit."""
     asked = steps.asked()
-    spread = [s for s in (e.storage for e in asked.events if e.delta > 0) if s.spread is not None]
-    spread += [s for s in asked.residents if s.spread is not None]
-    process = unknown("not counted: the CUDA context and the images of kernels")
-    if not spread:
-        said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
-        return Figures(
-            allocated=exact(played.allocated, f"blocks handed out, {said}"),
-            reserved=exact(played.reserved, f"segments of the caching allocator, {said}, up to the step asked about"),
-            process=process,
-            event=played.allocated_at,
-        )
-    low, high = (play_steps(steps, target, size=size).last for size in (_low, _high))
-    names = ", ".join(dict.fromkeys(s.reason or s.op for s in spread))
-    reason = f"modelled are: {names}"
+    storages = [*asked.residents, *(e.storage for e in asked.events if e.delta > 0)]
+    spread = [s for s in storages if s.spread is not None]
+    context = cuda_context(target.device)
+    assert context.bytes is not None and context.low is not None and context.high is not None
+    expected = _on_the_card(steps, target, _expected, context.bytes)
+    low, high = (
+        _on_the_card(steps, target, size, besides, expected if not spread else None)
+        for size, besides in ((_low, context.low), (_high, context.high))
+    )
+    plays = (low, expected, high)
+    modelled_parts = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
+    if any(p.squeezed for p in plays):
+        modelled_parts.append("what is cached and unused is given back, so that the step fits what the context leaves of the card")
+    reason = "; ".join(modelled_parts)
+    said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
+    reserved = _figure([p.last.reserved for p in plays], reason, f"segments of the caching allocator, {said}, up to the step asked about")
+    process = cuda_process(reserved, target.device)
+    shown = [p.last.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
     return Figures(
-        allocated=_ranged(played.allocated, low.allocated, high.allocated, reason),
-        reserved=_ranged(played.reserved, low.reserved, high.reserved, reason),
-        process=process,
-        event=played.allocated_at,
+        allocated=_figure([p.last.allocated for p in plays], reason, f"blocks handed out, {said}"),
+        reserved=reserved,
+        process=modelled(shown[1], min(shown), max(shown), process.reason),
+        event=expected.last.allocated_at,
     )
 
 
-def _ranged(expected: int, low: int, high: int, reason: str) -> Figure:
-    return modelled(expected, min(expected, low), max(expected, high), reason)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Play:
+    """What the allocator made of the step, ``free`` of any limit, and ``last`` on the card: ``squeezed``, where that is less."""
+
+    free: Replayed
+    last: Replayed
+    squeezed: bool = False
+
+
+def _on_the_card(steps: Steps, target: Target, size: Size, besides: int, known: _Play | None = None) -> _Play:
+    """The steps where so many bytes of the card are taken ``besides``; ``known`` is a play of the same sizes."""
+    free = play_steps(steps, target, size=size).last if known is None else known.free
+    assert isinstance(target.machine, Gpu)
+    room = max(0, target.machine.memory_bytes - besides)
+    if free.reserved <= room:
+        return _Play(free=free, last=free)
+    squeezed = play_steps(steps, target, size=size, capacity=room)
+    return _Play(free=free, last=free) if squeezed.shortage is not None else _Play(free=free, last=squeezed.last, squeezed=True)
+
+
+def _figure(found: Sequence[int], reason: str, said: str) -> Figure:
+    """The low, the expected and the high one; exact where there is no reason to be otherwise."""
+    return modelled(found[1], min(found), max(found), reason) if reason else exact(found[1], said)
