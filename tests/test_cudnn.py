@@ -211,8 +211,8 @@ class TestTable:
             found = workspace(A100, NEWEST, question)
             around = [workspace(A100, NEWEST, question.at_batch(b)) for b in (32, 64)]
         assert found.source == "rule"
-        assert found.low <= found.bytes <= found.high
-        assert around[0].bytes < found.low and found.high < around[1].bytes
+        assert found.low < found.bytes < found.high
+        assert around[0].bytes < found.bytes < around[1].bytes
 
     @pytest.mark.parametrize(
         "other",
@@ -256,6 +256,7 @@ class TestRule:
         for found in (rule.modelled(card, question), rule.modelled(card, replace(question, tf32=False))):
             assert found.source == "rule"
             assert 0 <= found.low <= found.bytes <= found.high
+            assert found.low < found.high
             assert found.trial == 0
 
     def test_contiguous_halves_are_copied_with_their_channels_filled_up(self) -> None:

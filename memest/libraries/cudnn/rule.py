@@ -20,6 +20,8 @@ from memest.libraries.cudnn.workspace import Card, Workspace, column_name, fille
 
 FEATURES = ("dims", "groups", "in", "out", "in's unit", "out's unit", "kernel", "stride", "dilation", "batch", "positions", "bytes")
 RULE = Path(__file__).with_name("rule.json")
+_LEAST_RANGE = 10
+"""Thousandths of the operands: what is modelled is never without a range."""
 _NO_TENSOR_CORES = (7, 5)
 """Its kernels for float32 have none."""
 
@@ -33,7 +35,8 @@ def modelled(card: Card, question: Convolution) -> Workspace:
     i, j, k, unit, low, high = leaf(tree, features(question))
     expected = filled_bytes(question, (i, j, k, unit, 0))
     total = sum(question.nbytes)
-    return Workspace(bytes=expected, low=min(expected, total * low // 1000), high=max(expected, total * high // 1000), source="rule")
+    most = max(expected, total * max(high, _LEAST_RANGE) // 1000) + 1
+    return Workspace(bytes=expected, low=min(expected, total * low // 1000), high=most, source="rule")
 
 
 def features(question: Convolution) -> tuple[int, ...]:

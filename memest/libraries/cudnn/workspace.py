@@ -34,7 +34,8 @@ class Card(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """Bytes taken before the convolution runs and freed after it; they lie from ``low`` to ``high``, equal where they are known.
+    """Bytes taken before the convolution runs and freed after it; they lie from ``low`` to ``high``, equal where they are known:
+    never of a ``rule``.
 
     ``trial`` is the one buffer that the first call of this convolution takes with ``cudnn.benchmark``, to try the plans in; it is freed,
     and the allocator's cache emptied, before the chosen plan's own is taken. ``source``: cuDNN answered, a stored answer of cuDNN's, or a
