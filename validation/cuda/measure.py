@@ -19,10 +19,18 @@ Measuring = Callable[[Callable[[str], bool]], Iterator[dict[str, Any]]]
 def groups() -> dict[str, Measuring]:
     """What is measured, by group: a function of which names are wanted, that gives a record for each case."""
     from validation.cuda.calling import measure_calls
+    from validation.cuda.networks import cases
     from validation.cuda.operators import calls
+    from validation.cuda.optimizers import measure_optimizers
     from validation.cuda.rows import measure_rows
+    from validation.cuda.stepping import measure_networks
 
-    return {"rows": measure_rows, "operators": partial(measure_calls, calls())}
+    return {
+        "rows": measure_rows,
+        "operators": partial(measure_calls, calls()),
+        "optimizers": measure_optimizers,
+        "networks": partial(measure_networks, cases()),
+    }
 
 
 def card_named(text: str) -> str:

@@ -31,8 +31,8 @@ RESNET: tuple[tuple[str, int, int, int, int, int], ...] = (  # name, channels in
 def calls() -> tuple[Call, ...]:
     """All cases."""
     return (
-        *_images(), *_single_images(), *_depthwise(), *_volumes(), *_normalization(), *_pointwise(), *_pooling(), *_moving(), *_reductions(),
-        *_products(), *_losses(), *_attention(),
+        *_images(), *_single_images(), *_depthwise(), *_volumes(), *_normalization(), *_pointwise(), *_pooling(), *_moving(),
+        *_reductions(), *_products(), *_losses(), *_attention(),
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _module(name: str, make: Callable[[], nn.Module], shape: Shape, **given: Any
 
 
 def _conv2d(
-    name: str, batch: int, channels: int, out: int, kernel: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1,
+    name: str, batch: int, channels: int, out: int, kernel: int, size: int, stride: int = 1, *, dilation: int = 1, groups: int = 1,
     bias: bool = False, **given: Any,
 ) -> Call:  # fmt: skip
     padding = kernel // 2 * dilation
@@ -89,12 +89,12 @@ def _single_images() -> Iterator[Call]:
     transposed = partial(nn.ConvTranspose2d, 128, 64, 2, 2)
     yield _module("conv_transpose2d fp32 2x2s2 128-64 @128", transposed, (4, 128, 128, 128))
     transposed = partial(nn.ConvTranspose2d, 256, 128, 4, 2, 1)
-    half = {"dtype": HALF, "channels_last": True}
+    half: dict[str, Any] = {"dtype": HALF, "channels_last": True}
     yield _module("conv_transpose2d fp16 channels_last 4x4s2 256-128 @64", transposed, (4, 256, 64, 64), **half)
 
 
 def _depthwise() -> Iterator[Call]:
-    half = {"dtype": HALF}
+    half: dict[str, Any] = {"dtype": HALF}
     yield _conv2d("fp32 depthwise 3x3 96 @112", 32, 96, 96, 3, 112, groups=96)
     yield _conv2d("fp32 depthwise 3x3s2 96 @112", 32, 96, 96, 3, 112, 2, groups=96)
     yield _conv2d("fp32 depthwise 7x7 96 @56", 32, 96, 96, 7, 56, groups=96)
@@ -104,7 +104,7 @@ def _depthwise() -> Iterator[Call]:
     yield _conv2d("fp16 channels_last depthwise 7x7 96 @56", 32, 96, 96, 7, 56, groups=96, channels_last=True, **half)
 
 
-def _conv3d(name: str, channels: int, out: int, kernel: int, side: int, stride: int = 1, bias: bool = False, **given: Any) -> Call:
+def _conv3d(name: str, channels: int, out: int, kernel: int, side: int, stride: int = 1, *, bias: bool = False, **given: Any) -> Call:
     make = partial(nn.Conv3d, channels, out, kernel, stride, kernel // 2, bias=bias)
     return _module(f"conv3d {name}", make, (2, channels, side, side, side), **given)
 
