@@ -6,6 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from memest.machines.target import Target
+from memest.memory.stream import Event
+from memest.network.tensor import nbytes, spec
+from memest.runtimes.torch.autograd import Machine
+from memest.runtimes.torch.cuda.rows import ROWS
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.optimizers import Optimizer, optimizer_named, play_step
+from memest.runtimes.torch.step import Caller
+from memest.runtimes.torch.step.clipping import Clip, play_clipping
+from memest.runtimes.torch.step.scaling import Scaler
+
 SHAPES: tuple[tuple[int, ...], ...] = (
     (64, 3, 7, 7), *[(512, 512, 3, 3)] * 8, *[(2048, 512, 1, 1)] * 4, *[(2048,)] * 40, (1000, 2048), (1000,)
 )  # fmt: skip
@@ -15,6 +26,7 @@ PLAIN = (
     "adam", "adam:amsgrad=true", "adam:weight_decay=0.1", "adamw", "adamw:amsgrad=true",
     "rmsprop", "rmsprop:momentum=0.9,centered=true", "adagrad", "adamax", "nadam", "radam", "adadelta", "asgd", "rprop",
 )  # fmt: skip
+WARM = 6  # updates before the one that is recorded: RAdam's takes its usual road from the sixth on
 FUSED = frozenset({"sgd", "adam", "adamw", "adagrad"})
 CAPTURED = frozenset({"adam", "adamw", "rmsprop", "adamax", "nadam", "radam", "adadelta", "asgd", "rprop"})
 
@@ -61,7 +73,7 @@ def made(text: str, parameters: list[Any]) -> Any:
 
 
 def measure_optimizers(wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
-    """What the third update of each case did (or its first); or the ``error`` with which torch refuses it."""
+    """What a late update of each case did (or its first); or the ``error`` with which torch refuses it."""
     from validation.cuda.calling import summary
     from validation.cuda.recording import start
 
@@ -103,6 +115,37 @@ def recorded(update: Update) -> Any:
             optimizer.step()
 
     clean()
-    for _ in range(0 if update.first else 2):
+    for _ in range(0 if update.first else WARM):
         step()
     return record_cuda(step)
+
+
+def predict_update(update: Update, target: Target) -> list[Event]:
+    """What one update asks for. MemestError where it cannot be said."""
+    optimizer = optimizer_named(update.optimizer)
+    ledger = Ledger(begun=not update.first)
+    values = [_resident(ledger, s) for s in SHAPES]
+    scaler = _scaler(ledger, optimizer, target) if update.scaler else None
+    start = len(ledger.events)
+    if scaler is not None:
+        scaler.unscale()
+    if update.clip:
+        play_clipping(ledger, values, Clip(), target)
+    if scaler is not None:
+        scaler.before_step()
+    play_step(optimizer, ledger, values, [str(i) for i in range(len(SHAPES))], 1 if update.first else None, target)
+    if scaler is not None:
+        scaler.after_step()
+    return list(ledger.events)[start:]
+
+
+def _resident(ledger: Ledger, shape: tuple[int, ...]) -> Value:
+    return ledger.hold(Value(spec(shape, "float32"), ledger.resident(nbytes(shape, "float32"), "parameter", "")))
+
+
+def _scaler(ledger: Ledger, optimizer: Optimizer, target: Target) -> Scaler:
+    """A scaler that has scaled a loss before."""
+    scaler = Scaler(ledger, fused=bool(dict(optimizer.options)["fused"]))
+    scaled = scaler.scaled(Caller(Machine(ledger, False, target), False, None, ROWS), _resident(ledger, ()))
+    ledger.let_go(scaled)
+    return scaler
