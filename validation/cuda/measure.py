@@ -60,7 +60,7 @@ def measure_here(card: str, only: str = "", *, again: bool = False) -> int:
     head, refused = labels(card), 0
     for group, measuring in groups().items():
         path = folder_of(head) / f"{group}.jsonl.xz"
-        kept = {r["case"]: r for r in load(path)[1]} if path.exists() else {}
+        kept = {r["case"]: r for r in load(path)[1] if "error" not in r} if path.exists() else {}
 
         def wanted(name: str, group: str = group, have: frozenset[str] = frozenset(kept)) -> bool:
             return (only == group or only in name) and (again or name not in have)
