@@ -19,8 +19,9 @@ SOURCES = Path(__file__).parent / "standin"
 LINKED = ("c10_cuda", "torch_cuda", "torch_cuda_linalg", "torch_python", "torch_cpu")  # what of torch calls CUDA
 ANSWERED = re.compile(r"(cublas|__cuda|cuda)\w+")
 LATER = {  # what Triton and cuDNN ask of a driver to load and launch the kernels that they compile
-    "cuCtxPushCurrent", "cuCtxPushCurrent_v2", "cuCtxPopCurrent", "cuCtxSetCurrent", "cuCtxSetLimit", "cuFuncSetAttribute", "cuFuncSetCacheConfig",
-    "cuKernelSetAttribute", "cuLaunchKernelEx", "cuLibraryUnload", "cuLinkAddData", "cuLinkAddData_v2", "cuLinkCreate", "cuLinkDestroy", "cuModuleUnload",
+    "cuCtxPopCurrent", "cuCtxPushCurrent", "cuCtxPushCurrent_v2", "cuCtxSetCurrent", "cuCtxSetLimit", "cuFuncSetAttribute",
+    "cuFuncSetCacheConfig", "cuKernelSetAttribute", "cuLaunchKernelEx", "cuLibraryUnload", "cuLinkAddData", "cuLinkAddData_v2",
+    "cuLinkCreate", "cuLinkDestroy", "cuModuleUnload",
 }  # fmt: skip
 NVML = {
     0: ("nvmlInit_v2", "nvmlDeviceGetHandleByPciBusId_v2", "nvmlSystemGetCudaDriverVersion_v2", "nvmlDeviceGetHandleByIndex_v2"),

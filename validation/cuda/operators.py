@@ -279,22 +279,26 @@ def _products() -> Iterator[Call]:
 
 
 def _losses() -> Iterator[Call]:
-    def classes(name: str, function: Callable[..., Any], shape: Shape) -> Call:
-        return _function(f"cross_entropy {name}", function, shape, target="classes")
+    def classes(name: str, function: Callable[..., Any], shape: Shape, *rows: tuple[str, dict[str, Any]]) -> Call:
+        return _function(f"cross_entropy {name}", function, shape, target="classes", rows=rows)
 
-    def numbers(name: str, function: Callable[..., Any]) -> Call:
-        return _function(name, function, MASK, target="numbers")
+    def numbers(name: str, function: Callable[..., Any], *rows: tuple[str, dict[str, Any]]) -> Call:
+        return _function(name, function, MASK, target="numbers", rows=rows)
 
     city = (2, 19, 512, 1024)
-    yield classes("1000 classes", F.cross_entropy, (256, 1000))
-    yield classes("label smoothing", partial(F.cross_entropy, label_smoothing=0.1), (256, 1000))
-    yield classes("2-D 19 classes", F.cross_entropy, city)
-    yield classes("3-D 4 classes", F.cross_entropy, (2, 4, 64, 64, 64))
-    yield classes("2-D none then mean", lambda a, y: F.cross_entropy(a, y, reduction="none").mean(), city)
-    yield numbers("bce_with_logits", F.binary_cross_entropy_with_logits)
-    yield numbers("bce of sigmoid", lambda a, y: F.binary_cross_entropy(torch.sigmoid(a), y))
-    yield numbers("mse", F.mse_loss)
-    yield numbers("smooth_l1", F.smooth_l1_loss)
+    plain: tuple[str, dict[str, Any]] = ("cross_entropy", {})
+    smoothed: dict[str, Any] = {"label_smoothing": 0.1}
+    yield classes("1000 classes", F.cross_entropy, (256, 1000), plain)
+    yield classes("label smoothing", partial(F.cross_entropy, **smoothed), (256, 1000), ("cross_entropy", smoothed))
+    yield classes("2-D 19 classes", F.cross_entropy, city, plain)
+    yield classes("3-D 4 classes", F.cross_entropy, (2, 4, 64, 64, 64), plain)
+    apart = lambda a, y: F.cross_entropy(a, y, reduction="none").mean()  # noqa: E731
+    yield classes("2-D none then mean", apart, city, ("cross_entropy", {"reduction": "none"}), ("mean", {}))
+    yield numbers("bce_with_logits", F.binary_cross_entropy_with_logits, ("binary_cross_entropy_with_logits", {}))
+    of_sigmoid = lambda a, y: F.binary_cross_entropy(torch.sigmoid(a), y)  # noqa: E731
+    yield numbers("bce of sigmoid", of_sigmoid, ("sigmoid", {}), ("binary_cross_entropy", {}))
+    yield numbers("mse", F.mse_loss, ("mse_loss", {}))
+    yield numbers("smooth_l1", F.smooth_l1_loss, ("smooth_l1_loss", {}))
 
 
 # attention ---------------------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """Whole steps on CUDA, the third of which is recorded.
 
-From an allocator that is empty: the module is made on the device, then the input (made elsewhere and copied), then the target; what is
-cached is given back; step 1, in which the optimizer's state appears and cuBLAS takes its workspaces; step 2; gradients are dropped; step 3.
-The shape of the target is found before all that, by a call of the same module on an allocator that is emptied afterwards. Inference: three
-calls in eval mode without gradients, whose output is kept until the next has ended.
+From an allocator that is empty: the module is moved to the device (``.to``: children first, of each module its parameters, then its
+buffers), then the input, then the target; what is cached is given back; step 1, in which the optimizer's state appears and cuBLAS takes
+its workspaces; step 2; gradients are dropped; step 3. The shape of the target is found before all that, by a call of the same module on an
+allocator that is emptied afterwards. Inference: three calls in eval mode without gradients, whose output is kept until the next has ended.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -81,8 +82,14 @@ def _inference(case: Network) -> tuple[tuple[int, int], Recorded]:
 
 
 def _module(case: Network) -> nn.Module:
-    with torch.device(DEVICE):
-        return build(case.model) if case.external else GraphModule(models.build(case.model))
+    """Made on the CPU, where its numbers are real: constructors read some of them."""
+    made = copy.deepcopy(_built(case.model)) if case.external else GraphModule(models.build(case.model))
+    return made.to(DEVICE)
+
+
+@lru_cache(1)
+def _built(model: str) -> nn.Module:
+    return build(model)
 
 
 def _inputs(case: Network) -> list[torch.Tensor]:
