@@ -49,6 +49,12 @@ def main() -> int:
     fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
     fuzzing.add_argument("--cases", type=int, default=100)
     fuzzing.add_argument("--seed", type=int, default=0)
+    _cuda_options(fuzzing)
+    fuzzing.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
+    fuzz_here = commands.add_parser("fuzz-cuda-here", help="random networks on torch-cuda in this process")
+    fuzz_here.add_argument("card")
+    fuzz_here.add_argument("--cases", type=int, default=100)
+    fuzz_here.add_argument("--seed", type=int, default=0)
     benching = commands.add_parser("bench", help="speed beside an earlier build, the floor, torch's MemTracker and torchinfo, in one run")
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
@@ -57,6 +63,7 @@ def main() -> int:
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
+        "fuzz-cuda-here": _fuzz_cuda_here,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -191,7 +198,18 @@ def _diff(arguments: argparse.Namespace) -> int:
     return diff(arguments.name)
 
 
+def _fuzz_cuda_here(arguments: argparse.Namespace) -> int:
+    from validation.cuda.fuzz import fuzz_here
+
+    return 1 if fuzz_here(arguments.cases, arguments.seed, arguments.card) else 0
+
+
 def _fuzz(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.fuzz import fuzz as fuzz_cuda
+        from validation.cuda.run import interpreter
+
+        return fuzz_cuda(arguments.cases, arguments.seed, arguments.card, interpreter(arguments.python), on_card=arguments.on_card)
     from validation.fuzz import fuzz
 
     return 1 if fuzz(arguments.cases, arguments.seed) else 0

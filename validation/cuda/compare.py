@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from memest.errors import MemestError
@@ -18,6 +18,7 @@ from memest.sources import models
 from validation.cuda.calls import Call
 from validation.cuda.networks import Network
 from validation.cuda.storing import stored
+from validation.cuda.sure import expected
 from validation.cuda.targets import target_of
 from validation.rows import normalized
 
@@ -61,7 +62,7 @@ def _compared(group: str, head: dict[str, Any], record: dict[str, Any], events: 
     """``events()`` predicts."""
     given: dict[str, Any] = {"group": group, "case": record["case"], "where": where(head)}
     try:
-        deltas = [e.delta for e in events()]
+        deltas = [e.delta for e in expected(events())]
     except MemestError as error:
         return Compared(**given, equal=False, refused=str(error))
     return Compared(**given, equal=normalized(deltas) == normalized(record["deltas"]))
@@ -84,8 +85,7 @@ def _operators(only: str) -> Iterator[Compared]:
         for r in records:
             call = now.get(r["case"])
             if call is not None and current(call, r) and _wanted("operators", call.name, only):
-                target = target_of(head, benchmark=call.benchmark)
-                yield _compared("operators", head, r, lambda call=call, target=target: predict_call(call, target))
+                yield _compared("operators", head, r, partial(predict_call, call, target_of(head, benchmark=call.benchmark)))
 
 
 def current(case: Call | Network, record: dict[str, Any]) -> bool:
@@ -108,7 +108,7 @@ def _optimizers(only: str) -> Iterator[Compared]:
         for r in records:
             update = now.get(r["case"])
             if update is not None and "error" not in r and _wanted("optimizers", update.name, only):
-                yield _compared("optimizers", head, r, lambda update=update, target=target_of(head): predict_update(update, target))
+                yield _compared("optimizers", head, r, partial(predict_update, update, target_of(head)))
 
 
 def _networks(only: str) -> Iterator[Compared]:
@@ -131,7 +131,7 @@ def _network(head: dict[str, Any], case: Network, record: dict[str, Any]) -> Com
     allocated, reserved = found.allocated, found.reserved
     return Compared(
         **given,
-        equal=normalized([e.delta for e in found.events]) == normalized(record["deltas"]),
+        equal=normalized([e.delta for e in expected(found.events)]) == normalized(record["deltas"]),
         allocated=None if allocated is None or allocated.bytes is None else (allocated.bytes, record["peak"]),
         reserved=None if reserved is None or reserved.bytes is None else (reserved.bytes, record["reserved"]),
     )

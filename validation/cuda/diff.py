@@ -14,6 +14,7 @@ from memest.machines.target import Target
 from memest.memory.stream import Event
 from validation.cuda.measure import card_named
 from validation.cuda.run import ROOT, environment
+from validation.cuda.sure import expected
 from validation.cuda.targets import target_of
 from validation.profiling import Measured
 from validation.streams import differing, first_difference
@@ -133,7 +134,7 @@ def _print(name: str, measured: dict[str, Any]) -> int:
     found = case_named(name)
     assert found is not None
     try:
-        predicted = found[2](target_of(head))
+        predicted = expected(found[2](target_of(head)))
     except MemestError as error:
         print(f"not predicted: {error}")
         return 1

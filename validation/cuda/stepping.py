@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -45,17 +46,55 @@ def _measured(case: Network) -> dict[str, Any]:
     return {"first_peak": first[0], "first_reserved": first[1], **summary(found)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is done with a module that ``make`` gives on the CPU."""
+
+    make: Callable[[], nn.Module]
+    shape: Shape
+    mode: str
+    optimizer: str = ""
+    loss: str = ""
+    levers: tuple[str, ...] = ()
+    hold_output: bool = False
+    target: torch.Tensor | None = None
+
+    def module(self) -> nn.Module:
+        """The module on the device."""
+        return self.make().train(self.mode == "train").to(DEVICE)
+
+    def inputs(self) -> list[torch.Tensor]:
+        """Its input."""
+        return [t.to(DEVICE) for t in inputs_for([self.shape])]
+
+
 def recorded(case: Network) -> tuple[tuple[int, int], Recorded]:
     """The most bytes allocated and reserved up to the end of step 1, and step 3."""
-    torch.manual_seed(0)
+    make = partial(_copy, case.model) if case.external else partial(_described, case.model)
+    given: dict[str, Any] = {"make": make, "shape": case.shape, "mode": case.mode, "levers": case.levers}
     if case.mode == "infer":
-        return _inference(case)
-    target = _target(case.model, case.shape, case.loss)
+        return third_step(Work(**given))
+    target = _target(case.model, case.shape, case.loss, make)
+    return third_step(Work(**given, optimizer=case.optimizer, loss=case.loss, target=target))
+
+
+def third_step(work: Work) -> tuple[tuple[int, int], Recorded]:
+    """The same of any work."""
+    torch.manual_seed(0)
+    if work.mode == "infer":
+        return _inference(work)
+    target = target_of(work) if work.target is None else work.target
     clean()
-    module, inputs = _module(case), _inputs(case)
+    module, inputs = work.module(), work.inputs()
     setup = prepare_training(
-        module, inputs, case.optimizer, case.loss, hold_output=False, levers=case.levers, target=target.to(DEVICE)
-    )  # fmt: skip
+        module,
+        inputs,
+        work.optimizer,
+        work.loss,
+        hold_output=work.hold_output,
+        levers=work.levers,
+        target=target.to(DEVICE),
+    )
     del module, inputs
     clean()
     first = peaks_of(setup.step)
@@ -64,10 +103,18 @@ def recorded(case: Network) -> tuple[tuple[int, int], Recorded]:
     return first, record_cuda(setup.step)
 
 
-def _inference(case: Network) -> tuple[tuple[int, int], Recorded]:
+def target_of(work: Work) -> torch.Tensor:
+    """A target for what the module gives, found by a call of it."""
     clean()
-    setup = Setup(module=_module(case).eval(), inputs=_inputs(case), training=False, levers=case.levers)
-    pulled = chosen(case.levers, training=False)
+    with torch.no_grad():
+        prediction = prediction_of(work.module()(*work.inputs()))
+    return target_for(work.loss, prediction.cpu())
+
+
+def _inference(work: Work) -> tuple[tuple[int, int], Recorded]:
+    clean()
+    setup = Setup(module=work.module(), inputs=work.inputs(), training=False, levers=work.levers)
+    pulled = chosen(work.levers, training=False)
     prepare(setup, pulled)
     wrap(setup, pulled)
     clean()
@@ -81,24 +128,25 @@ def _inference(case: Network) -> tuple[tuple[int, int], Recorded]:
         return first, record_cuda(call)
 
 
-def _module(case: Network) -> nn.Module:
-    """Made on the CPU, where its numbers are real: constructors read some of them."""
-    made = copy.deepcopy(_built(case.model)) if case.external else GraphModule(models.build(case.model))
-    return made.to(DEVICE)
+def _copy(model: str) -> nn.Module:
+    return copy.deepcopy(_built(model))
+
+
+def _described(model: str) -> nn.Module:
+    return GraphModule(models.build(model))
 
 
 @lru_cache(1)
 def _built(model: str) -> nn.Module:
+    """Made on the CPU, where its numbers are real: constructors read some of them."""
     return build(model)
 
 
-def _inputs(case: Network) -> list[torch.Tensor]:
-    return [t.to(DEVICE) for t in inputs_for([case.shape])]
+_TARGETS: dict[tuple[str, Shape, str], torch.Tensor] = {}
 
 
-@cache
-def _target(model: str, shape: Shape, loss: str) -> torch.Tensor:
-    case = Network(model=model, shape=shape)
-    with torch.no_grad():
-        prediction = prediction_of(_module(case).train()(*_inputs(case)))
-    return target_for(loss, prediction.cpu())
+def _target(model: str, shape: Shape, loss: str, make: Callable[[], nn.Module]) -> torch.Tensor:
+    key = (model, shape, loss)
+    if key not in _TARGETS:
+        _TARGETS[key] = target_of(Work(make=make, shape=shape, mode="train", loss=loss))
+    return _TARGETS[key]
