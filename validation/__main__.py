@@ -16,6 +16,12 @@ def main() -> int:
     measuring = commands.add_parser("measure", help="measure cases that have no current result (needs torch)")
     measuring.add_argument("only", nargs="?", default="", help="part of a case's name, or a group")
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
+    _cuda_options(measuring)
+    measuring.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
+    cuda_here = commands.add_parser("measure-cuda-here", help="measure cases of torch-cuda in this process")
+    cuda_here.add_argument("card")
+    cuda_here.add_argument("only", nargs="?", default="")
+    cuda_here.add_argument("--again", action="store_true")
     one = commands.add_parser("measure-one", help="measure cases in this process, whose runtime is theirs")
     one.add_argument("names", nargs="+")
     printing = commands.add_parser("measure-print", help="measure cases in this process and print what was measured")
@@ -41,8 +47,15 @@ def main() -> int:
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
+        "measure-cuda-here": _measure_cuda_here,
     }  # fmt: skip
     return run[arguments.command](arguments)
+
+
+def _cuda_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runtime", choices=("torch-cpu", "torch-cuda"), default="torch-cpu")
+    command.add_argument("--card", default="h100-80gb", help="of torch-cuda: a described card of the catalogue")
+    command.add_argument("--python", help="of torch-cuda: an interpreter whose torch is built for CUDA (or MEMEST_CUDA_PYTHON)")
 
 
 def _selected(only: str) -> list[object]:
@@ -58,9 +71,22 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.measure import measure as measure_cuda
+        from validation.cuda.run import interpreter
+
+        python = interpreter(arguments.python)
+        return measure_cuda(arguments.card, python, arguments.only, on_card=arguments.on_card, again=arguments.again)
     from validation.measure import measure
 
     return 1 if measure(_selected(arguments.only), again=arguments.again) else 0  # type: ignore[arg-type]
+
+
+def _measure_cuda_here(arguments: argparse.Namespace) -> int:
+    from validation.cuda.measure import measure_here
+
+    measure_here(arguments.card, arguments.only, again=arguments.again)
+    return 0
 
 
 def _measure_one(arguments: argparse.Namespace) -> int:

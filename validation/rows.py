@@ -16,6 +16,7 @@ from memest.machines.versions import nearest
 from memest.network.tensor import Spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
+from memest.runtimes.runtime import AS_DESCRIBED, Rows
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Autocast, Caller
@@ -188,14 +189,16 @@ def _fresh(tensors: list[Any], attributes: dict[str, Any], row: Operator | Compo
 def predict(
     row: Operator | Composite,
     example: Example,
-    cpu: Cpu,
+    on: Cpu | Target,
     ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
     autocast: Autocast | None = None,
+    rows: Rows = AS_DESCRIBED,
 ) -> list[int]:
-    """The predicted stream of the same two calls."""
+    """The predicted stream of the same two calls, on a processor for the torch that is installed, or on a target by its ``rows``."""
+    target = on if isinstance(on, Target) else Target(version=nearest(torch.__version__), machine=on)
     ledger = Ledger()
-    machine = Machine(ledger, True, Target(version=nearest(torch.__version__), machine=cpu))
-    caller = Caller(machine, True, autocast)
+    machine = Machine(ledger, True, target)
+    caller = Caller(machine, True, autocast, rows)
     torch_tensors = example_tensors(example)
 
     def value(t: torch.Tensor) -> Value:

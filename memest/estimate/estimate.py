@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
+MOST_FIGURES = 1_024
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
@@ -148,7 +149,14 @@ class Estimate(Restated, Shown):
 
     @cached_property
     def figures(self) -> Figures:
-        """``allocated``, ``reserved`` and ``process``."""
+        """``allocated``, ``reserved`` and ``process``; those of an allocator that is played are remembered on the graph."""
+        if not self._runtime.replays:
+            return self._figures()
+        known: Shelf[Figures] = self.played.memo.shelf("figures", MOST_FIGURES)
+        at = (self.recipe, tuple(self.sizes.values()))
+        return known.get(at) or known.keep(at, self._figures())
+
+    def _figures(self) -> Figures:
         return self._runtime.figures(self.requested_bytes, _Steps(self), self.recipe.target)
 
     @property
@@ -365,12 +373,16 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
+    stream = None
     try:
-        summary = summarize(job.graph, shapes, sizes, recipe)
+        if runtime_named(recipe.target.runtime).replays:
+            stream, summary = played_out(job.graph, shapes, sizes, recipe)
+        else:
+            summary = summarize(job.graph, shapes, sizes, recipe)
     except GraphError as e:
         better = sizes_that_run(job.graph, sizes, recipe)
         raise (e if better is None else type(e)(f"{e}; {better}")) from None
-    return Estimate(
+    found = Estimate(
         graph=graph.name,
         question=question,
         input_shapes=shapes,
@@ -381,6 +393,9 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         recipe=recipe,
         summary=summary,
     )
+    if stream is not None:
+        found.__dict__["timeline"] = stream
+    return found
 
 
 def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | None:
@@ -389,6 +404,19 @@ def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | No
         return None
     sizes = dict(graph.usual.way(mode, runtime).sizes)
     return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
+
+
+def played_out(
+    graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe
+) -> tuple[Stream | None, Summary]:
+    """The summary of a step whose stream an allocator will be played on, with the stream (None: it is not needed any more)."""
+    known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
+    at = (recipe, tuple(sizes.values()))
+    found = known.get(at)
+    if found is not None and graph.memo.shelf("figures", MOST_FIGURES).get(at) is not None:
+        return None, found
+    stream = play(graph, shapes, sizes, recipe)
+    return stream, found or known.keep(at, read_peak(stream))
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:

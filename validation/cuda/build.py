@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "standin"
@@ -76,9 +76,13 @@ def _build(packages: Path, sources: Iterable[Path], folder: Path) -> None:
     _library(folder / "libnvidia-ml.so.1", NVML, "-Wl,-soname,libnvidia-ml.so.1")
 
 
-def _library(path: Path, constants: dict[int, Iterable[str]], *given: str) -> None:
+def _library(path: Path, constants: Mapping[int, Iterable[str]], *given: str) -> None:
     """A shared library of what is given and of functions that only return a number (given ones come first)."""
-    lines = [f'extern "C" __attribute__((weak, visibility("default"))) int {n}() {{ return {v}; }}' for v, names in constants.items() for n in names]
+    lines = [
+        f'extern "C" __attribute__((weak, visibility("default"))) int {n}() {{ return {v}; }}'
+        for v, names in constants.items()
+        for n in names
+    ]
     rest = path.with_name(f"{path.name.partition('.')[0]}_rest.cpp")
     rest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     _run("g++", "-std=c++17", "-O1", "-fPIC", "-w", "-shared", "-o", str(path), str(rest), *given)

@@ -51,7 +51,13 @@ def environment(python: str, card: str, *, devices: int = 1, usable_bytes: int |
 def on_stand_in(python: str, card: str, arguments: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
     """``python arguments...`` on the stand-in; what it prints is captured, what it says goes to stderr."""
     return subprocess.run(
-        [python, *arguments], env=environment(python, card, **settings), cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=None, text=True
+        [python, *arguments],
+        env=environment(python, card, **settings),
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=None,
+        text=True,
     )
 
 
