@@ -176,3 +176,14 @@ def test_the_command_line_says_what_is_free_and_what_it_rests_on(capsys: pytest.
     assert verdict["low_bytes"] < verdict["peak_bytes"] < verdict["high_bytes"]
     assert main(["estimate", "resnet18", "--input", "3x224x224", "--batch", "4096", "--on", "t4"]) == 1
     assert "does not fit: " in capsys.readouterr().out
+
+
+def test_a_budget_beside_a_card_is_a_part_of_it_and_beside_a_server_one_limit_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["fit", "resnet18:num_classes=10", "--input", "3x64x64", "--budget", "700MiB", "--format", "json"]
+    assert main([*given, "--on", "t4"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["on"] == "budget 700MiB" and found["figure"] == "process"
+    assert found["low_bytes"] < found["peak_bytes"] <= 700 * MIB < found["next_bytes"]
+    for other in (["--on", "server-192gb"], ["--on", "t4", "--device", "cpu"], ["--on", "t4", "--on", "l4"]):
+        assert main([*given, *other]) == 2
+        assert "give one limit" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from memest.machines.cpu import Cpu
-from memest.machines.devices import Device
+from memest.machines.gpu import Device
 from memest.machines.gpu import Gpu
 from memest.network.dtypes import HALVES, ITEMSIZE
 from memest.network.tensor import Spec
