@@ -34,6 +34,7 @@ class Once:
     """One step, the first: ``sizes`` (MiB, or three of them) are asked for, each but those in ``kept`` given back before the next."""
 
     is_first = True
+    distributed = False
 
     def __init__(self, *sizes: int | tuple[int, int, int], kept: tuple[int, ...] = ()) -> None:
         events: list[Event] = []
@@ -188,3 +189,15 @@ def test_a_budget_beside_a_card_is_a_part_of_it_and_beside_a_server_one_limit_to
     for other in (["--on", "server-192gb"], ["--on", "t4", "--device", "cpu"], ["--on", "t4", "--on", "l4"]):
         assert main([*given, *other]) == 2
         assert "give one limit" in capsys.readouterr().err
+
+
+def test_a_rank_among_others_holds_nccls_buffers_besides() -> None:
+    alone = memest.estimate(NETWORK, input_shape=(16, 3, 64, 64), runtime="torch-cuda", machine="a100-40gb")
+    rank = memest.estimate(NETWORK, input_shape=(16, 3, 64, 64), runtime="torch-cuda", machine="a100-40gb", levers=["ddp:world=2"])
+
+    def besides(e: memest.Estimate) -> int:
+        assert e.process.bytes is not None and e.reserved.bytes is not None
+        return e.process.bytes - e.reserved.bytes
+
+    assert "NCCL" in rank.process.reason and "NCCL" not in alone.process.reason
+    assert besides(rank) - besides(alone) >= 350 * MIB

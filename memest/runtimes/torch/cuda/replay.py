@@ -97,7 +97,8 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     asked = steps.asked()
     storages = [*asked.residents, *(e.storage for e in asked.events if e.delta > 0)]
     spread = [s for s in storages if s.spread is not None]
-    context = cuda_context(target.device)
+    libraries = ("nccl",) if steps.distributed else ()
+    context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
     expected = _on_the_card(steps, target, _expected, context.bytes, None)
     low, high = (
@@ -114,7 +115,7 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     return Figures(
         allocated=_figure([p.last.allocated for p in plays], reason, f"blocks handed out, {said}"),
         reserved=reserved,
-        process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device).reason),
+        process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
         event=expected.last.allocated_at,
     )
 
