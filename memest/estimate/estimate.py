@@ -406,9 +406,7 @@ def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | No
     return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
 
 
-def played_out(
-    graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe
-) -> tuple[Stream | None, Summary]:
+def played_out(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> tuple[Stream | None, Summary]:
     """The summary of a step whose stream an allocator will be played on, with the stream (None: it is not needed any more)."""
     known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
     at = (recipe, tuple(sizes.values()))
