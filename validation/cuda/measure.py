@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from memest.machines.devices import devices
@@ -17,9 +18,11 @@ Measuring = Callable[[Callable[[str], bool]], Iterator[dict[str, Any]]]
 
 def groups() -> dict[str, Measuring]:
     """What is measured, by group: a function of which names are wanted, that gives a record for each case."""
+    from validation.cuda.calling import measure_calls
+    from validation.cuda.operators import calls
     from validation.cuda.rows import measure_rows
 
-    return {"rows": measure_rows}
+    return {"rows": measure_rows, "operators": partial(measure_calls, calls())}
 
 
 def card_named(text: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from memest.network.tensor import Spec
 from memest.ops.aten.iterator import sorted_dims
 from memest.ops.searched import sealed
 from memest.ops.tape import Tape, Tensor
+from memest.sizes.choices import each
 
 MOST_THREADS = 512
 WARP = 32
@@ -107,12 +109,22 @@ def _run(k: Tape, source: Tensor, *, gone: tuple[int, ...], compiled: Kernel, ke
         if compiled.apart and not _reachable(loops):
             meeting = k.scratch(compiled.partial_bytes * max(1, *(n.size * n.out // out_bytes for n in loops)))
         for part in _parts(loops):
-            staging, semaphores = buffers(k.target.device, part, source.itemsize, compiled)
-            if staging:
+            staging, semaphores = _row_by_row(k.target.device, part, source.itemsize, compiled)
+            if type(staging) is not int or staging:
                 held = k.scratch(staging)
                 k.free(k.scratch(semaphores), held)
         k.free(meeting)
     return []
+
+
+def _row_by_row(device: Device, loops: Sequence[Loop], itemsize: int, kernel: Kernel) -> tuple[Any, Any]:
+    """:func:`buffers` for one problem or for many at once."""
+
+    def of(which: int, *numbers: int) -> int:
+        return buffers(device, [Loop(*numbers[i : i + 3]) for i in range(0, len(numbers), 3)], itemsize, kernel)[which]
+
+    numbers = [n for loop in loops for n in loop]
+    return each(partial(of, 0), *numbers), each(partial(of, 1), *numbers)
 
 
 def most(machine: Cpu | Gpu, source: Spec, *, compiled: Kernel, **attributes: Any) -> tuple[Any, ...]:

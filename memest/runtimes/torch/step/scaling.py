@@ -1,8 +1,9 @@
 """``torch.amp.GradScaler`` around backward and the optimizer's step (torch/amp/grad_scaler.py).
 
 The scale and the growth tracker are tensors of one number each, made when a loss is scaled for the first time. ``unscale_`` inverts the
-scale in float64 and notes in a tensor of its own whether a gradient is not finite; that one stays until ``update``. An optimizer that
-unscales by itself (a fused step) gets the scale and a sum of what was found. The number found is 0: the step is made.
+scale in float64 and notes in a tensor of its own whether a gradient is not finite. Both are copied to each device, the only one too
+(``_MultiDeviceReplicator``); the copy of what was found stays until ``update``. An optimizer that unscales by itself (a fused step) gets
+the scale and a sum of what was found. The number found is 0: the step is made.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Scaler:
         self._ledger = ledger
         self._fused = fused
         self._scale: Value | None = None
-        self._found: list[Storage] = []
-        self._unscaled = False
+        self._found: Storage | None = None
+        self._given: list[Storage] = []
 
     def scaled(self, caller: Caller, loss: Value) -> Value:
         """``scaler.scale(loss)``, held; the loss is let go."""
@@ -63,33 +64,35 @@ class Scaler:
         ledger.release(wide)
         narrow = ledger.allocate(_FLOAT32)
         ledger.release(inverse)
-        self._found = [ledger.allocate(_FLOAT32)]
-        ledger.release(narrow)
-        self._unscaled = True
+        self._check(narrow)
+
+    def _check(self, factor: Storage) -> None:
+        """``_unscale_grads_``: what is found is noted in a copy."""
+        ledger = self._ledger
+        found = ledger.allocate(_FLOAT32)
+        self._found = ledger.allocate(_FLOAT32)
+        copied = ledger.allocate(_FLOAT32)
+        for storage in (copied, found, factor):
+            ledger.release(storage)
 
     def before_step(self) -> None:
         """What ``scaler.step`` does before the optimizer's."""
         ledger = self._ledger
+        unscaled = self._found is not None
         if not self._fused:
-            if not self._unscaled:
+            if not unscaled:
                 self.unscale()
             return
         ledger.phase, ledger.layer, ledger.op = "optimizer_step", NAME, "step"
-        if not self._unscaled:
-            ones = ledger.allocate(_FLOAT32)
-            self._found = [ledger.allocate(_FLOAT32)]
-            ledger.release(ones)
-        self._given = [ledger.allocate(_FLOAT32)]
-        if not self._unscaled:
-            self._given.append(ledger.allocate(_FLOAT32))
+        if not unscaled:
+            self._check(ledger.allocate(_FLOAT32))
+        self._given = [ledger.allocate(_FLOAT32) for _ in range(1 if unscaled else 2)]
 
     def after_step(self) -> None:
         """The optimizer has stepped: what it was given goes; ``scaler.update()`` follows."""
         ledger = self._ledger
         ledger.layer, ledger.op = NAME, "update"
-        if self._fused:
-            for storage in reversed(self._given):
-                ledger.release(storage)
-        for storage in self._found:
+        assert self._found is not None
+        for storage in (*reversed(self._given), self._found):
             ledger.release(storage)
-        self._found = []
+        self._found, self._given = None, []
