@@ -70,7 +70,7 @@ def presets() -> list[Preset]:
 
 
 def feature_maps(graph: Graph, patch: tuple[int, ...]) -> int:
-    """``compute_conv_feature_map_size``: elements of the outputs of all convolutions for one sample, without deep supervision; the skip of a
+    """``compute_conv_feature_map_size``: elements of all convolutions' outputs for one sample, without deep supervision; the skip of a
     residual block that is pooled alone counts as a convolution."""
     played = graph.inference or graph
     (channels,) = (n for n in played.inputs[0].shape[1:2] if isinstance(n, int))
@@ -91,10 +91,8 @@ def lines() -> Iterator[str]:
     for preset in presets():
         found = preset.estimate(machine=CARD)
         patch = " x ".join(map(str, preset.plan["configuration"]["patch_size"]))
-        yield (
-            f"| {preset.name} | {patch} | {preset.batch_size} | {preset.planned_gb:.2f} | {_range(found.allocated)} | {_range(found.process)} "
-            f"| {preset.documented_gb:.2f} |"
-        )
+        ours = f"{_range(found.allocated)} | {_range(found.process)}"
+        yield f"| {preset.name} | {patch} | {preset.batch_size} | {preset.planned_gb:.2f} | {ours} | {preset.documented_gb:.2f} |"
 
 
 def _range(figure: Figure) -> str:
