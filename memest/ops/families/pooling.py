@@ -179,7 +179,8 @@ def _avg_pool2d_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any)
 
 
 def _avg_pool3d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **rest: Any) -> Tensor:
-    refuse_dtypes("avg_pool3d", input, HALVES)
+    if not k.target.on_cuda:
+        refuse_dtypes("avg_pool3d", input, HALVES)
     shape = pooled_shape(input, 3, kernel_size, stride, padding, 1, ceil_mode)
     if any(n < window for n, window in zip(input.shape[-3:], expand(kernel_size, 3), strict=True)):
         raise ShapeError(f"volume {list(input.shape[-3:])} is smaller than the kernel {list(expand(kernel_size, 3))}")

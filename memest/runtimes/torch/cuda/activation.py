@@ -9,7 +9,7 @@ from typing import Any
 from memest.ops.aten.copies import contiguous
 from memest.ops.families.activation import converted_back
 from memest.ops.operator import Operator
-from memest.ops.table import operator_named
+from memest.ops.table import OPERATORS
 from memest.ops.tape import Tape, Tensor
 
 Grads = Sequence[Tensor | None]
@@ -17,14 +17,14 @@ Grads = Sequence[Tensor | None]
 
 def _softmax(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
     """A float32 result of float16 is written by the kernel itself (``half_to_float``)."""
-    if (input.dtype, dtype) == ("float16", "float32"):
+    if input.dtype == "float16" and dtype == "float32":
         k.note(dtype=input.dtype)
         out = k.empty(input.shape, dtype)
         dense = contiguous(k, input)
         k.free(None if dense is input else dense)
         k.save(result=out)
         return out
-    plain: Tensor = operator_named("softmax").forward(k, input, dim=dim, dtype=dtype)
+    plain: Tensor = OPERATORS["softmax"].forward(k, input, dim=dim, dtype=dtype)  # type: ignore[assignment]
     return plain
 
 
@@ -48,7 +48,7 @@ def _log_softmax_backward(k: Tape, saved: dict[str, Any], grads: Grads, *, dim: 
 
 def _row(name: str, backward: Any) -> Operator:
     source = "aten/src/ATen/native/SoftMax.cpp (half_to_float), cuda/SoftMax.cu"
-    return replace(operator_named(name), forward=_softmax, backward=backward, source=source)
+    return replace(OPERATORS[name], forward=_softmax, backward=backward, source=source)
 
 
 ROWS: tuple[Operator, ...] = (_row("softmax", _softmax_backward), _row("log_softmax", _log_softmax_backward))
