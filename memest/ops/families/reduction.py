@@ -210,7 +210,7 @@ def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str 
     return out
 
 
-def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
+def prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     """prod_backward where no element is zero: grad * (result / self), after counting the zeros."""
     input: Tensor = saved["input"]
     if not input.ndim:
@@ -355,7 +355,7 @@ ROWS = (
     _row(
         "prod",
         _prod,
-        _prod_backward,
+        prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
         facts=ALONG_DIM_FACTS.but(autocast=FLOAT32),
