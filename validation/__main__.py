@@ -58,12 +58,13 @@ def main() -> int:
     benching = commands.add_parser("bench", help="speed beside an earlier build, the floor, torch's MemTracker and torchinfo, in one run")
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
+    commands.add_parser("presets", help="nnU-Net's presets: its planner's constant, and bytes")
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
-        "fuzz-cuda-here": _fuzz_cuda_here,
+        "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -114,6 +115,14 @@ def _measure_cuda_print(arguments: argparse.Namespace) -> int:
     from validation.cuda.diff import print_measured
 
     print_measured(arguments.card, arguments.name)
+    return 0
+
+
+def _presets(arguments: argparse.Namespace) -> int:
+    from validation.presets import lines
+
+    for line in lines():
+        print(line)
     return 0
 
 
