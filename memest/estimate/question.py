@@ -239,8 +239,8 @@ def _usual(usual: Usual, given: Mapping[str, Any]) -> dict[str, Any]:
     from memest.levers.table import beside
 
     way = usual.way(str(given.get("mode", "train")), given["runtime"])
-    levers = beside(way.usual_levers(given["runtime"] == TORCH_CUDA), asked.levers(given.get("levers")))
-    return {**dict(way.settings), **given, "levers": levers}
+    settings, levers = way.on(given["runtime"] == TORCH_CUDA)
+    return {**settings, **given, "levers": beside(levers, asked.levers(given.get("levers")))}
 
 
 def _callers() -> int:
