@@ -66,9 +66,12 @@ class Predictor:
             prediction /= len(combined) + 1
         return prediction
 
-    @torch.inference_mode()
     def logits(self, volume: torch.Tensor) -> torch.Tensor:
         """``_internal_predict_sliding_window_return_logits`` of a volume (C, …)."""
+        with torch.inference_mode():
+            return self._logits(volume)
+
+    def _logits(self, volume: torch.Tensor) -> torch.Tensor:
         data = padded(volume, self.window)
         places = self.places(data)
         sums = torch.zeros((self.heads, *data.shape[1:]), dtype=torch.half, device=data.device)
