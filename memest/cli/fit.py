@@ -27,7 +27,9 @@ def run(
     --input gives the sizes that do not vary (a torch model is imported at it). Several sizes that vary give the front: every pair of
     which none can grow without the other shrinking.
 
-    On an accelerator it is torch CPU's bytes that are held against its memory, and the result says what is missing.
+    --on a CUDA card plays the step for that card and holds the whole process on it (what the allocator reserves, context, kernels) against
+    its memory, or against --budget where both are given. On other accelerators, and with --device cpu, it is torch CPU's bytes, and the
+    result says what is missing.
 
     --vary patch grows all sizes but the batch in the proportions of --input, or of the patch that nnU-Net's plans have.
 
@@ -47,6 +49,7 @@ def run(
     from memest.render.fits import fit_report
 
     form = agreed(form, output)
-    graph, found = fitted(request.run_on(on or ()), place_of(on, budget, hardware), vary, step)
+    request = request.run_on(on or ())
+    graph, found = fitted(request, place_of(on, budget, hardware, request.card), vary, step)
     show(fit_report(found, graph.name), form, output)
     return None if found.bytes_fit else DOES_NOT_FIT

@@ -25,9 +25,11 @@ MOST_VALUES = 1_000_000
 PATCH = "patch"
 
 
-def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
-    """The one place where it has to fit: a budget, or a machine."""
+def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None, card: str | None) -> Hardware:
+    """The one place where it has to fit: a budget, or a machine; a budget beside the ``card`` that the step runs on is a part of it."""
     places = limits(on, budget, file)
+    if budget is not None and card is not None and len(places) == 2:
+        return places[-1]
     if len(places) != 1:
         raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
     return places[0]
