@@ -5,6 +5,7 @@
     │   ├── UnknownNameError  a name that is not in its table (with "did you mean")
     │   └── ShapeError        a shape that no kernel would take, named by layer
     ├── FileError             a file that cannot be read as a graph or a list of hardware: place, reason, what to try
+    ├── OutOfMemoryError      a request that a card cannot hold, met while an allocator is replayed; caught by whoever plays it
     ├── UnsupportedError      valid in torch, without a rule here: names the call, the layer, the line of user code
     └── UsageError            a contradiction in what the caller asked (input shape, mode, optimizer options)
 
@@ -48,6 +49,10 @@ class ShapeError(GraphError):
 
 class FileError(MemestError):
     """A file that is not what it should be: a graph, or a list of hardware."""
+
+
+class OutOfMemoryError(MemestError):
+    """A request that the memory of a card cannot hold."""
 
 
 class UnsupportedError(MemestError):

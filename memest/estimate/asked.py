@@ -12,7 +12,6 @@ from typing import Any
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.machines.cpu import Cpu
-from memest.machines.devices import device_named
 from memest.machines.gpu import Gpu
 from memest.network.dtypes import dtype_name
 from memest.network.graph import Graph
@@ -91,11 +90,12 @@ def machine(value: Any) -> Cpu | Gpu | None:
         return value
     if not isinstance(value, str):
         raise UsageError(f"machine is memest.Cpu(isa='avx2', threads=8) or a name such as 'h100-80gb', got {kind_of(value)}")
+    from memest.machines.devices import gpu_of
     from memest.machines.reading import hardware_named
 
     entry = hardware_named(value)
     if entry.kind == "accelerator":
-        return Gpu(name=entry.name, memory_bytes=entry.usable_bytes, device=device_named(entry.name))
+        return gpu_of(entry)
     raise UnsupportedError(f"{entry.name}: the catalogue has its memory, not its processor; give machine=memest.Cpu(...)")
 
 
@@ -149,7 +149,8 @@ def optimizer(value: Any, graph: Graph | None) -> str:
     options = {}
     for key, default in row.options.items():
         setting = given.get(key, default)
-        options[key] = bool(setting) if isinstance(default, bool) else float(setting or 0)
+        chosen_by_torch = default is None and setting is None
+        options[key] = None if chosen_by_torch else float(setting or 0) if isinstance(default, float) else bool(setting)
     tail = ",".join(f"{k}={str(v).lower()}" for k, v in options.items() if v != row.options[k])
     return f"{name}:{tail}" if tail else name
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from memest.levers.table import Setting
     from memest.network.graph import Graph
     from memest.network.tensor import Shape
+    from memest.network.usual import Usual
     from memest.runtimes.runtime import Runtime
 
 MODES = ("train", "infer")
@@ -221,7 +222,8 @@ def apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
     """The question behind the keywords of ``who`` (:class:`Settings`), each checked for its kind. UsageError names what cannot be.
     An optimizer given as an object is held against the ``graph`` it is to train."""
-    if all([type(value) in PLAIN for value in given.values()]) and "cpu" not in given:
+    usual = graph is not None and graph.usual is not None
+    if not usual and all([type(value) in PLAIN for value in given.values()]) and "cpu" not in given:
         return _in_words(who, tuple(given.items()), tuple(map(type, given.values())))
     return _question(graph, given, who)
 
@@ -230,6 +232,15 @@ def question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questio
 def _in_words(who: str, given: tuple[tuple[str, Any], ...], kinds: tuple[type, ...]) -> Question:
     """The question of keywords in plain words (True and 1 are equal keys, and not equal here)."""
     return _question(None, dict(given), who)
+
+
+def _usual(usual: Usual, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings ``given`` over the usual ones of a network's makers (of torch's runtimes; others call the network once)."""
+    from memest.levers.table import beside
+
+    way = usual.way(str(given.get("mode", "train")), given["runtime"])
+    settings, levers = way.on(given["runtime"] == TORCH_CUDA)
+    return {**settings, **given, "levers": beside(levers, asked.levers(given.get("levers")))}
 
 
 def _callers() -> int:
@@ -261,6 +272,8 @@ def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questi
         raise UsageError(f"device {device!r} is short for runtime {meant!r}, and runtime is {runtime!r}; give one of them")
     implied = TORCH_CUDA if isinstance(found.get("machine"), Gpu) else TORCH_CPU
     found["runtime"] = runtime or meant or implied
+    if graph is not None and graph.usual is not None:
+        found = _usual(graph.usual, found)
     for name, read in asked.READERS.items():
         if name in found:
             found[name] = read(found[name])

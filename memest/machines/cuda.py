@@ -1,19 +1,15 @@
 """What torch's CUDA kernels are told besides the card: the cuDNN release, the switches of ``torch.backends``, the allocator's settings.
 
-Sources: torch/backends/cudnn/__init__.py and torch/backends/cuda/__init__.py (the switches and their defaults), the requirements of each
-torch wheel (which cuDNN it ships).
+Sources: torch/backends/cudnn/__init__.py and torch/backends/cuda/__init__.py (the switches and their defaults).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from memest.errors import UsageError, did_you_mean
-from memest.machines.versions import Version
-
-SHIPPED: Mapping[Version, Version] = {(2, 9): (9, 10), (2, 11): (9, 19), (2, 12): (9, 20), (2, 13): (9, 20), (2, 14): (9, 24)}
-"""The cuDNN release of each torch's default wheel."""
+from memest.machines.versions import MODELLED, Version, text_of
+from memest.machines.wheels import wheels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +50,15 @@ def settings_from(
 
 
 def shipped_with(version: Version) -> Version:
-    """The cuDNN release that a torch's wheel brings."""
-    return SHIPPED[version]
+    """The cuDNN release that comes with a torch: that of the wheel which PyPI gives."""
+    return wheels(version)[0].cudnn
 
 
 def release_named(text: str) -> Version:
     """(9, 24) of ``9.24`` or ``9.24.0.43``; UsageError for a text that begins otherwise."""
     parts = text.split(".")
     if len(parts) < 2 or not all(p.isascii() and p.isdigit() and len(p) < 5 for p in parts):
-        known = [f"{a}.{b}" for a, b in dict.fromkeys(SHIPPED.values())]
+        known = [text_of(release) for release in dict.fromkeys(shipped_with(v) for v in MODELLED)]
         raise UsageError(f"cudnn {text!r} is no release{did_you_mean(text, known) or '; such as ' + ' or '.join(known)}")
     return int(parts[0]), int(parts[1])
 

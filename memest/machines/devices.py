@@ -1,45 +1,61 @@
-"""What kernels ask of an accelerator."""
+"""The NVIDIA devices of the catalogue as their driver describes them: data, each with its source.
+
+Promises: every NVIDIA accelerator of the catalogue has a description, its memory the one the catalogue calls usable. What a compute
+capability fixes stands once, in :mod:`memest.machines.architectures`. Boards of one name differ: clocks are those of NVIDIA's own design
+(makers of GeForce cards raise them), and where PCIe and SXM boards share a name the title says which one is described.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from functools import cache
+from pathlib import Path
+
+from memest.machines.architectures import architecture_of
+from memest.machines.entry import Hardware
+from memest.machines.gpu import Device, Gpu
+from memest.machines.reading import hardware_named, plain_name
+
+DEVICES = Path(__file__).with_name("devices.json")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """``title`` is the name the driver gives; sizes are bytes, clocks kHz."""
-
-    title: str
-    capability: tuple[int, int]
-    multiprocessors: int
-    threads_per_multiprocessor: int
-    l2_bytes: int
-    sm_clock_khz: int
-    memory_clock_khz: int
-    memory_bytes: int
-
-
-_KNOWN = {
-    "h100-80gb": ("NVIDIA H100 80GB HBM3", (9, 0), 132, 2048, 52428800, 1980000, 2619000, 85_000_000_000),
-    "a100-40gb": ("NVIDIA A100-SXM4-40GB", (8, 0), 108, 2048, 41943040, 1410000, 1215000, 42_000_000_000),
-    "v100-16gb": ("Tesla V100-SXM2-16GB", (7, 0), 80, 2048, 6291456, 1530000, 877000, 16_900_000_000),
-    "t4": ("Tesla T4", (7, 5), 40, 1024, 4194304, 1590000, 5001000, 15_800_000_000),
-}
+@cache
+def devices() -> dict[str, Device]:
+    """Every described device by its name in the catalogue."""
+    found = json.loads(DEVICES.read_text(encoding="utf-8"))["devices"]
+    return {name: _device(name, **fields) for name, fields in found.items()}
 
 
 def device_named(name: str) -> Device | None:
-    """The description of an accelerator of the catalogue; None where there is none."""
-    found = _KNOWN.get(name)
-    if found is None:
-        return None
-    title, capability, multiprocessors, threads, l2, sm_clock, memory_clock, memory = found
+    """The device that the catalogue calls ``name`` (capitals, blanks and underscores do not count); None where it is not described."""
+    return devices().get(plain_name(name))
+
+
+def gpu_of(entry: Hardware) -> Gpu:
+    """An accelerator, with its device where it is described."""
+    return Gpu(name=entry.name, memory_bytes=entry.usable_bytes, device=device_named(entry.name))
+
+
+def _device(
+    name: str,
+    *,
+    title: str,
+    capability: str,
+    multiprocessors: int,
+    l2_bytes: int,
+    sm_clock_khz: int,
+    memory_clock_khz: int,
+    source: str,
+) -> Device:
+    major, _, minor = capability.partition(".")
     return Device(
         title=title,
-        capability=capability,
+        capability=(int(major), int(minor)),
         multiprocessors=multiprocessors,
-        threads_per_multiprocessor=threads,
-        l2_bytes=l2,
-        sm_clock_khz=sm_clock,
-        memory_clock_khz=memory_clock,
-        memory_bytes=memory,
+        threads_per_multiprocessor=architecture_of((int(major), int(minor))).threads_per_multiprocessor,
+        l2_bytes=l2_bytes,
+        sm_clock_khz=sm_clock_khz,
+        memory_clock_khz=memory_clock_khz,
+        memory_bytes=hardware_named(name).usable_bytes,
+        source=source,
     )

@@ -8,8 +8,7 @@ from typing import Any
 from memest.errors import UsageError
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings
-from memest.machines.devices import Device
-from memest.machines.gpu import Gpu
+from memest.machines.gpu import Device, Gpu
 from memest.machines.versions import NEWEST, Version
 
 TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"

@@ -33,6 +33,13 @@ class Figures(NamedTuple):
     process: Figure
     event: int | None = None
 
+    @property
+    def outermost(self) -> tuple[Literal["allocated", "reserved", "process"], Figure]:
+        """The figure nearest to what the machine holds that is known, and its name."""
+        if self.process.bytes is not None:
+            return "process", self.process
+        return ("allocated", self.allocated) if self.reserved.bytes is None else ("reserved", self.reserved)
+
 
 def exact(nbytes: int, reason: str) -> Figure:
     """A figure without a range."""

@@ -140,7 +140,9 @@ class Tape:
 
     def scratch(self, nbytes: int, spread: tuple[int, int] | None = None) -> Tensor:
         """Raw bytes that a library asks torch's allocator for: workspaces, blocked copies; ``spread`` is their range where they are
-        modelled, lowest and highest."""
+        modelled, lowest and highest. What may be there leaves an event, so it counts one byte where none is expected."""
+        if spread is not None:
+            nbytes = nbytes or 1
         return Tensor((nbytes,), (1,), "uint8", self._allocate(nbytes, True, spread))
 
     def keep(self, name: str, nbytes: int) -> None:

@@ -46,6 +46,10 @@ class Null:
         """Nothing: it is a definition."""
         return "an ideal runtime (a definition; nothing measures it)"
 
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:

@@ -8,7 +8,7 @@ not speak of it refuses: absence is an error, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Protocol
 
 from memest.errors import UnsupportedError
@@ -22,6 +22,7 @@ from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.ops.composite import Composite
+from memest.ops.facts import REFUSED, Policy
 from memest.ops.operator import Operator
 from memest.ops.table import COMPOSITES, operator_named
 
@@ -33,9 +34,16 @@ class Rows:
     and nothing else. Composites are made of operators, which are looked up one by one, unless they are plain themselves."""
 
     def __init__(
-        self, runtime: str, *, own: Mapping[str, Row] | None = None, same: Container[str] = (), plain: Container[str] = ()
+        self,
+        runtime: str,
+        *,
+        own: Mapping[str, Row] | None = None,
+        same: Container[str] = (),
+        plain: Container[str] = (),
+        policies: Mapping[str, Policy] | None = None,
     ) -> None:
         self.runtime = runtime
+        self._policies = dict(policies or {})
         self.own = dict(own or {})
         self.same = same
         self.plain = plain
@@ -57,6 +65,14 @@ class Rows:
         if op in self.same:
             return "same"
         return "plain" if op in self.plain else "same" if op in COMPOSITES else None
+
+    def policy(self, row: Row, attributes: Iterable[tuple[str, Any]]) -> Policy:
+        """What autocast does around a call here: as the row's facts say, unless this runtime's ``policies`` say otherwise. UnsupportedError
+        for a row that is not modelled in autocast."""
+        policy = self._policies.get(row.name) or row.facts.policy(attributes)
+        if policy is REFUSED:
+            raise UnsupportedError(f"{row.name} is not modelled in autocast on {self.runtime}")
+        return policy
 
     def is_plain(self, op: str) -> bool:
         """Whether an operator allocates its outputs and nothing else."""
@@ -87,6 +103,10 @@ class Steps(Protocol):
     def is_first(self) -> bool:
         """Whether the step asked about is the first."""
 
+    @property
+    def distributed(self) -> bool:
+        """Whether it is the step of one of several ranks."""
+
 
 class Runtime(Protocol):
     """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs
@@ -109,6 +129,9 @@ class Runtime(Protocol):
 
     def measured(self, target: Target) -> str:
         """What its figures were held against, for a sentence in a report."""
+
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """What to know of a target before its numbers are believed, one line each."""
 
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Any, *, remember: bool = True

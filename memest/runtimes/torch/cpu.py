@@ -44,6 +44,10 @@ class TorchCpu:
         """``torch 2.13 (measured on 2.13.0 by …) with avx512 and 2 threads``."""
         return f"{torch_of(target.version, None)} with {_processor(target.cpu, ' and ')}"
 
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:

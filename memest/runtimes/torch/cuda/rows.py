@@ -23,6 +23,7 @@ from memest.runtimes.torch.cuda import (
     multi_head,
     normalization,
     norms,
+    overlap,
     padding,
     pooling,
     rearranging,
@@ -36,6 +37,7 @@ from memest.runtimes.torch.cuda import (
     unary,
     unpooling,
 )
+from memest.runtimes.torch.cuda.autocast import POLICIES
 
 FAMILIES = (
     activation,
@@ -55,6 +57,7 @@ FAMILIES = (
     multi_head,
     normalization,
     norms,
+    overlap,
     padding,
     pooling,
     rearranging,
@@ -72,4 +75,5 @@ ROWS = Rows(
     TORCH_CUDA,
     own={row.name: row for family in FAMILIES for row in family.ROWS},
     same=frozenset(name for family in FAMILIES for name in family.SAME),
+    policies=POLICIES,
 )

@@ -12,6 +12,7 @@ from memest.machines.cuda import CudaSettings, shipped_with
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import text_of, version_for
+from memest.machines.wheels import unsupported
 from memest.memory.figure import Figures
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
@@ -51,6 +52,11 @@ class TorchCuda:
     def measured(self, target: Target) -> str:
         """What the rows were held against."""
         return f"torch {text_of(target.version)}'s CUDA build on a stand-in for the CUDA runtime ({_card(target)})"
+
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """Where this torch, or this cuDNN, has no kernels for the card: what is played is then what they would choose, not what runs."""
+        said = unsupported(target.device, target.version, target.settings.cudnn)
+        return (said,) if said else ()
 
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True

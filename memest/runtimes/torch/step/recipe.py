@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from memest.machines.target import Target
 from memest.network.graph import Segment
 from memest.runtimes.torch import losses, optimizers
 from memest.runtimes.torch.step.autocast import Autocast
+from memest.runtimes.torch.step.clipping import Clip
 from memest.runtimes.torch.step.plan import Parallel
 
 
@@ -43,6 +45,24 @@ class Tiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingWindow:
+    """Inference over windows of ``size``, ``step`` of it apart at most, whose predictions are added up: mirrored along each combination of
+    the spatial axes ``mirror``, weighed by a ``gaussian`` map, cut out ``ahead`` of the network; ``on_device`` says where the volume and
+    the sums lie."""
+
+    size: tuple[int, ...]
+    step: Fraction
+    mirror: tuple[int, ...]
+    gaussian: bool
+    on_device: bool
+    ahead: int
+
+    def results_here(self, on_cuda: bool) -> bool:
+        """True when volume and sums lie in the memory that is counted."""
+        return self.on_device or not on_cuda
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
     optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
@@ -57,11 +77,12 @@ class Recipe:
     step: int | None = None
     accumulate: Accumulate | None = None
     micro_batch: MicroBatch | None = None
-    clip: bool = False
+    clip: Clip | None = None
     average: Average | None = None
     inplace: bool = False
     offload: bool = False
     tiles: Tiles | None = None
+    sliding: SlidingWindow | None = None
     segments: tuple[Segment, ...] = ()
     target: Target = field(default_factory=Target)
     autocast: Autocast | None = None

@@ -101,9 +101,12 @@ class Run:
                     value.node = leaf
                     self.leaves.append(leaf)
             self.env[p.name] = self.ledger.hold(value)
+        sliding, on_cuda = self.recipe.sliding, self.recipe.target.on_cuda
+        here = sliding is None or sliding.results_here(on_cuda)
         for i in self.graph.inputs:
             shape = input_shapes[i.name]
-            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
+            size = nbytes(shape, i.dtype) if here else 0  # a volume on the host comes in window by window
+            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(size, "input", i.name))
             self.env[i.name] = self.ledger.hold(value)
         if self.recipe.average is not None:
             hold_average(self.ledger, self.graph)
