@@ -49,9 +49,7 @@ def _in_format_of_input(k: Tape, saved: Saved, grads: Grads, read: tuple[str | N
     return [out]
 
 
-def _one_dimensional_max(
-    k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> Tensor:
+def _one_dimensional_max(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Tensor:
     """``max_pool1d_with_indices``, whose indices nobody keeps."""
     shape = pooled_shape(input, 1, kernel_size, stride, padding, dilation, ceil_mode)
     out, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
@@ -147,7 +145,7 @@ ROWS: tuple[Operator, ...] = (
         BY_NAME["_adaptive_avg_pool"],
         forward=_adaptive_avg_pool,
         backward=_adaptive_avg_pool_backward,
-        source=f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {CUDA}/AdaptiveAveragePooling.cu, AdaptiveAveragePooling3d.cu",
+        source=f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {CUDA}/AdaptiveAveragePooling.cu, …3d.cu",
     ),
     replace(
         BY_NAME["adaptive_max_pool2d"],
