@@ -10,9 +10,9 @@ from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, scatter_into
-from memest.ops.aten.cuda_reduce import judging, unchanged
+from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
-from memest.ops.aten.reductions import deviation_into, locate_into, mean_into, product_into, reduce_into, sum_into
+from memest.ops.aten.reductions import deviation_into, judge_into, locate_into, mean_into, product_into, reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -37,13 +37,14 @@ def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Ten
     return expanded(k, grad if whole else restored(k, grad, dim, keepdim, len(sizes)), sizes)
 
 
-def _accumulated(dtype: str, wanted: str | None) -> str:
+def accumulated(dtype: str, wanted: str | None) -> str:
+    """The dtype of a sum: the one wanted, else the input's own, or int64 for integers."""
     return wanted or (dtype if dtype in FLOATING else "int64")
 
 
 def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
-    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), accumulated(input.dtype, dtype))
     sum_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
@@ -197,19 +198,19 @@ def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> 
 
 def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
     out = k.empty(reduction_shape(input, dim, keepdim), "bool")
-    reduce_into(k, input, out, reduced_dims(dim, input.ndim), judging)
+    judge_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
 
 def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
     k.save(input=input)
-    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), accumulated(input.dtype, dtype))
     product_into(k, input, out, None if dim is None else (dim,))
     k.save(result=out)
     return out
 
 
-def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
+def prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     """prod_backward where no element is zero: grad * (result / self), after counting the zeros."""
     input: Tensor = saved["input"]
     if not input.ndim:
@@ -233,7 +234,7 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
 def _cumsum(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
     wrapped(dim, input.ndim)
     k.note(dtype=input.dtype)
-    out = k.empty(input.shape, _accumulated(input.dtype, dtype))
+    out = k.empty(input.shape, accumulated(input.dtype, dtype))
     if input.dtype != out.dtype:
         k.free(empty_like(k, input, out.dtype))
     return out
@@ -348,13 +349,24 @@ ROWS = (
         for name in ("argmax", "argmin")
     ),
     *(
-        _row(name, _any, None, (DIMS, KEEP), (Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),), source=f"{NATIVE}/ReduceOps.cpp")
+        _row(
+            name,
+            _any,
+            None,
+            (DIMS, KEEP),
+            (
+                Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),
+                Example(shapes=(BCHW,), attributes={"dim": 1}),
+                Example(shapes=((1,),), attributes={}),
+            ),
+            source=f"{NATIVE}/ReduceOps.cpp",
+        )
         for name in ("any", "all")
     ),
     _row(
         "prod",
         _prod,
-        _prod_backward,
+        prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
         facts=ALONG_DIM_FACTS.but(autocast=FLOAT32),
