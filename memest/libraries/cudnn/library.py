@@ -27,7 +27,6 @@ from memest.sizes.remembering import kept
 _FIRST: Release = (9, 8)
 _LOCK = Lock()
 _ABSENT: ContextVar[bool] = ContextVar("absent", default=False)
-_FILES = ("cudnn/lib/libcudnn.so.9", "cudnn/bin/cudnn64_9.dll")
 
 # cudnn_graph.h: descriptors, attributes, types of attributes, modes and notes
 _CONVOLUTION, _ENGINE, _ENGINE_CONFIG, _HEURISTICS, _PLAN, _GRAPH, _TENSOR, _DEVICE = 1, 2, 3, 4, 5, 15, 17, 38
@@ -73,16 +72,32 @@ def _plans(card: Card, question: Convolution, every: bool) -> tuple[int, ...]:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    found = find_spec("nvidia") if sys.maxsize > 2**32 else None
-    for root in (found.submodule_search_locations or ()) if found else ():
-        for file in _FILES:
-            path = Path(root) / file
-            if path.is_file():
-                try:
-                    return _declared(ctypes.CDLL(str(path)))
-                except (OSError, AttributeError):
-                    return None
-    return None
+    """cuDNN's library from the wheels, where what it needs is with it: without cuBLASLt it ends the process, without NVRTC it has fewer
+    plans."""
+    roots = _wheels()
+    path = _file(roots, "cudnn/lib/libcudnn.so.9")
+    if path is None:
+        return None
+    try:
+        library = _declared(ctypes.CDLL(str(path)))
+        cuda = int(library.cudnnGetCudartVersion()) // 1000
+        for name, folder in (("cublasLt", "cublas"), ("nvrtc", "cuda_nvrtc")):
+            file = f"lib{name}.so.{cuda}"
+            if _file(roots, f"{folder}/lib/{file}", f"cu{cuda}/lib/{file}") is None:
+                ctypes.CDLL(file)
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+def _wheels() -> list[Path]:
+    """The folders that NVIDIA's wheels install into."""
+    found = find_spec("nvidia") if sys.platform == "linux" else None
+    return [Path(root) for root in (found.submodule_search_locations or ())] if found else []
+
+
+def _file(roots: list[Path], *names: str) -> Path | None:
+    return next((root / name for root in roots for name in names if (root / name).is_file()), None)
 
 
 def _loaded() -> ctypes.CDLL:
@@ -93,7 +108,7 @@ def _loaded() -> ctypes.CDLL:
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     descriptor, number, of, pointer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p
-    library.cudnnGetVersion.restype = ctypes.c_size_t
+    library.cudnnGetVersion.restype = library.cudnnGetCudartVersion.restype = ctypes.c_size_t
     library.cudnnBackendCreateDescriptor.argtypes = [of, ctypes.POINTER(descriptor)]
     library.cudnnBackendDestroyDescriptor.argtypes = [descriptor]
     library.cudnnBackendFinalize.argtypes = [descriptor]

@@ -1,51 +1,98 @@
 """What cuDNN takes where nobody can be asked: a model, with its range.
 
-Kernels for tensor cores read channels innermost, in whole vectors of 16 bytes. Tensors that lie otherwise are copied into the workspace
-first, their channels filled up, and the result is copied back from there: contiguous operands are copied all three, channels_last ones
-where their channels do not fill vectors. The weight's gradient is summed in parts where there are few of its elements. Kernels without
-tensor cores read contiguous tensors as they lie.
+Kernels for tensor cores read channels innermost, in whole vectors. Operands that lie otherwise are copied into the workspace first, their
+channels filled up, and a result is copied back from there; a weight's gradient that few blocks share is summed in parts. So a workspace
+is, but for some bytes, i copies of x, j of w and k of y. Which of them is what cuDNN's heuristics decide; ``rule.json`` holds a decision
+tree for each architecture, dtype, layout and direction, grown on its answers to random convolutions, and how far it is off on others
+(``measured``). Written by ``python -m validation.cuda.trees``.
 """
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from math import prod
+from pathlib import Path
+from typing import Any
 
 from memest.libraries.cudnn.question import Convolution
-from memest.libraries.cudnn.workspace import Card, Workspace
-from memest.network.dtypes import HALVES, ITEMSIZE
+from memest.libraries.cudnn.workspace import Card, Workspace, column_name, filled_bytes
 
-_VECTOR_BYTES = 16
+FEATURES = ("dims", "groups", "in", "out", "in's unit", "out's unit", "kernel", "stride", "dilation", "batch", "positions", "bytes")
+RULE = Path(__file__).with_name("rule.json")
+_LEAST_RANGE = 10
+"""Thousandths of the operands: what is modelled is never without a range."""
+_NO_TENSOR_CORES = (7, 5)
+"""Its kernels for float32 have none."""
 
 
 def modelled(card: Card, question: Convolution) -> Workspace:
-    """Low, expected and high workspace."""
-    x, w, y = _filled(question)
-    total = x + w + y
+    """Low, expected and high; nothing of float64, for which cuDNN has no kernel that takes more than its index tables."""
     if question.dtype == "float64":
-        return Workspace(bytes=0, low=0, high=total, source="rule")
-    if not _has_tensor_cores(card, question):
-        expected = total if question.channels_last and question.direction == "bwd_data" else 0
-        return Workspace(bytes=expected, low=0, high=2 * total, source="rule")
-    if not question.channels_last:
-        return Workspace(bytes=total, low=0, high=2 * total, source="rule")
-    copied = sum(filled for filled, plain in zip((x, w, y), question.nbytes, strict=True) if filled != plain)
-    return Workspace(bytes=copied, low=0, high=2 * total, source="rule")
+        return Workspace(bytes=0, low=0, high=sum(question.nbytes), source="rule")
+    without = question.dtype == "float32" and not question.tf32
+    tree = _tree(min(card.capability, _NO_TENSOR_CORES) if without else card.capability, question)
+    i, j, k, unit, low, high = leaf(tree, features(question))
+    expected = filled_bytes(question, (i, j, k, unit, 0))
+    total = sum(question.nbytes)
+    most = max(expected, total * max(high, _LEAST_RANGE) // 1000) + 1
+    return Workspace(bytes=expected, low=min(expected, total * low // 1000), high=most, source="rule")
 
 
-def _has_tensor_cores(card: Card, question: Convolution) -> bool:
-    if question.dtype in HALVES:
-        return card.capability >= (7, 0)
-    return question.tf32 and card.capability >= (8, 0)
-
-
-def _filled(question: Convolution) -> tuple[int, int, int]:
-    """Bytes of x, w and y with the channels of each group filled up to whole vectors."""
-    size = ITEMSIZE[question.dtype]
-    unit = _VECTOR_BYTES // size
+def features(question: Convolution) -> tuple[int, ...]:
+    """What a tree asks for, as FEATURES names it; in and out are channels of a group, their units the powers of two that divide them."""
     groups = question.groups
-    ins = -(-question.w[1] // unit) * unit
-    outs = -(-(question.w[0] // groups) // unit) * unit
-    x = question.x[0] * groups * ins * prod(question.x[2:])
-    w = groups * outs * ins * prod(question.w[2:])
-    y = question.y[0] * groups * outs * prod(question.y[2:])
-    return x * size, w * size, y * size
+    ins, outs = question.w[1], question.w[0] // groups
+    return (
+        len(question.stride),
+        groups,
+        ins,
+        outs,
+        ins & -ins,
+        outs & -outs,
+        prod(question.w[2:]),
+        max(question.stride),
+        max(question.dilation),
+        question.x[0],
+        prod(question.y[2:]),
+        sum(question.nbytes),
+    )
+
+
+def leaf(tree: Any, values: tuple[int, ...]) -> list[int]:
+    """Where a tree leads: i, j, k, unit, and the range in thousandths of the operands' bytes."""
+    while len(tree) == 4:
+        feature, most, below, above = tree
+        tree = below if values[feature] <= most else above
+    return list(tree)
+
+
+@cache
+def trees() -> dict[str, dict[str, Any]]:
+    """By column and direction."""
+    return dict(_read()["trees"])
+
+
+def measured() -> dict[str, list[float]]:
+    """Of each column, on convolutions the trees were not grown on: median, 90th and 95th percentile of the error as a part of the
+    operands' bytes, the part of answers that is within 1 % of them, the part that lies in the range."""
+    return dict(_read()["measured"])
+
+
+@cache
+def _read() -> Any:
+    return json.loads(RULE.read_text(encoding="utf-8"))
+
+
+def _tree(capability: tuple[int, int], question: Convolution) -> Any:
+    """That of the architecture, else of the last one before it, else of the first there is for the dtype."""
+    found = {c: trees().get(column_name(c, question.dtype, question.channels_last)) for c in _architectures()}
+    known = sorted(c for c, tree in found.items() if tree is not None)
+    nearest = max((c for c in known if c <= capability), default=known[0])
+    return trees()[column_name(nearest, question.dtype, question.channels_last)][question.direction]
+
+
+@cache
+def _architectures() -> frozenset[tuple[int, int]]:
+    pairs = (name.partition("/")[0].split(".") for name in trees())
+    return frozenset((int(major), int(minor)) for major, minor in pairs)

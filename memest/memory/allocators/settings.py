@@ -84,7 +84,24 @@ def read_settings(text: str, version: Version = NEWEST) -> Settings:
             raise UsageError(f"allocator settings: torch {asked} has no {key}, which came with {since}")
         field, read = _READERS[key]
         found[field] = read(key, pairs[key], found.get("large_segment_size", DEFAULT.large_segment_size))
+    if "large_segment_size" in found:
+        found.setdefault("max_non_split_rounding", found["large_segment_size"])
     return replace(DEFAULT, **found)
+
+
+def written(settings: Settings) -> str:
+    """The text that asks for these settings, as :func:`read_settings` reads it; empty for those that torch has without one."""
+    parts = []
+    for key, (field, _) in _READERS.items():
+        value = getattr(settings, field)
+        if value == getattr(DEFAULT, field):
+            continue
+        if key.endswith("_mb"):
+            value //= MIB
+        elif field == "divisions":
+            value = "[" + ",".join(f"{1 << power}:{steps}" for power, steps in enumerate(value)) + "]"
+        parts.append(f"{key}:{value}")
+    return ",".join(parts)
 
 
 def _pairs(text: str) -> dict[str, str]:

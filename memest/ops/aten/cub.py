@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from memest.machines.devices import Device
+from memest.machines.gpu import Device
 from memest.network.dtypes import HALVES, ITEMSIZE
 from memest.ops.aten.copies import contiguous
 from memest.ops.tape import Tape, Tensor
