@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from memest.errors import UnsupportedError
+from memest.libraries.cub import counting_bytes, scanning_bytes, selecting_bytes
 from memest.machines.devices import device_named
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
@@ -89,6 +90,31 @@ def ordered(deltas: list[int]) -> list[int]:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['op']} {c['shapes'][0]} {c['layout']}")
 def test_an_operator_asks_for_what_torch_asked_for(case: dict[str, Any], card: str) -> None:
     assert played(case, card) == case["events"][card]
+
+
+MILLION, PIECE = 2**20, 2**30
+
+
+@pytest.mark.parametrize(
+    ("dtype", "small", "large"),
+    [("float32", 5375, 4474879), ("int64", 19967, 19175167), ("float16", 3327, 2237951), ("uint8", 1791, 1119231)],
+)
+def test_scans_ask_for_the_state_of_each_tile(dtype: str, small: int, large: int) -> None:
+    """As torch asked on every card: a running sum of 2**20 and of 2**30 elements."""
+    assert [scanning_bytes(n, dtype) for n in (MILLION, PIECE)] == [small, large]
+
+
+@pytest.mark.parametrize(
+    ("card", "counted", "small", "large"),
+    [("h100-80gb", 21503, 2815, 2034431), ("a100-40gb", 17663, 4607, 3729151), ("t4", 3583, 14079, 13422591)],
+)
+def test_masks_are_counted_and_their_places_selected(card: str, counted: int, small: int, large: int) -> None:
+    """As torch asked: how many are true among 2**20, where among 2**20 and 2**30; up to 4,096 are counted by one block."""
+    device = on(card).device
+    low, high = counting_bytes(device, MILLION)
+    assert high == counted > low > 255
+    assert [counting_bytes(device, n)[1] for n in (4096, 4097)] == [1, counted]
+    assert [selecting_bytes(device, n) for n in (MILLION, PIECE)] == [small, large]
 
 
 def test_nll_loss2d_has_no_gradient_for_channels_last() -> None:
