@@ -28,9 +28,7 @@ def _border_pad(k: Tape, input: Tensor, *, pad: Shape, mode: str) -> Tensor:
     return out
 
 
-def _border_pad_backward(
-    k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, pad: Shape, mode: str
-) -> list[Tensor | None]:
+def _border_pad_backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, pad: Shape, mode: str) -> list[Tensor | None]:
     grad = incoming(grads)
     out = k.empty(saved["input"].shape, grad.dtype)
     if mode == "reflect" and len(pad) < 6:

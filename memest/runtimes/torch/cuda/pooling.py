@@ -49,9 +49,7 @@ def _in_format_of_input(k: Tape, saved: Saved, grads: Grads, read: tuple[str | N
     return [out]
 
 
-def _one_dimensional_max(
-    k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> Tensor:
+def _one_dimensional_max(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Tensor:
     """``max_pool1d_with_indices``, whose indices nobody keeps."""
     shape = pooled_shape(input, 1, kernel_size, stride, padding, dilation, ceil_mode)
     out, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
