@@ -58,14 +58,10 @@ def interpreter(given: str | None = None, environ: Mapping[str, str] = os.enviro
 
 @contextmanager
 def fresh(release: str) -> Iterator[str]:
-    """An interpreter in an environment of its own, deleted afterwards, with torch's CUDA build of that release (several GB), torchvision and
-    timm. SystemExit where the package index gives another build."""
-    wanted = [
-        f"torch=={release}",
-        f"torchvision=={VISION[release]}",
-        "timm",
-        *(r for r in requires("memest-cnn") or () if "extra ==" not in r),
-    ]
+    """An interpreter in an environment of its own, deleted afterwards, that has torch's CUDA build of that release (several GB),
+    torchvision and timm. SystemExit where the package index gives another build."""
+    needed = [r for r in requires("memest-cnn") or () if "extra ==" not in r]
+    wanted = [f"torch=={release}", f"torchvision=={VISION[release]}", "timm", *needed]
     with tempfile.TemporaryDirectory(prefix="memest-torch-cuda-") as folder:
         python = str(Path(folder) / "bin" / "python")
         print(f"installing {' '.join(wanted[:2])} and timm", file=sys.stderr, flush=True)
