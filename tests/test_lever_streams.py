@@ -53,6 +53,7 @@ INFERENCES = (
     ("tiles:size=8,halo=2",),
     ("tiles:size=8x8,halo=0x2", "channels_last"),
     ("sliding_window:size=16x16",),
+    ("sliding_window:size=16x16,mirror=1", "autocast"),
     ("sliding_window:size=16x32,step=0.75,mirror=0+1,gaussian=false,ahead=0",),
 )
 MEASURED_ELSEWHERE = {

@@ -146,6 +146,29 @@ def test_the_step_is_that_of_nnunet_event_by_event(name: str, labels: str, tmp_p
     assert (predicted.standing_bytes, predicted.peak_bytes) == (measured.standing_bytes, measured.peak_bytes)
 
 
+@pytest.mark.parametrize(("name", "labels"), CASES, ids="-".join)
+def test_the_step_is_that_of_nnunets_own_trainer(name: str, labels: str, tmp_path: Path, cpu: Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nnunetv2 is installed: its trainer's ``train_step``, with its loss and its optimizer."""
+    torch = pytest.importorskip("torch")
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(folder, str(tmp_path))
+    trainers = pytest.importorskip("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
+    from validation.nnunet import measure_trainer
+    from validation.streams import first_difference
+
+    path = written(tmp_path, labels)
+    plans = {**json.loads(path.read_text()), "dataset_name": "Dataset001_none", "continue_training": False}
+    plans["configurations"]["3d_lowres"] = {"inherits_from": "3d_fullres"}
+    for each in plans["configurations"].values():
+        each.setdefault("data_identifier", "none")
+    trainer = trainers.nnUNetTrainer(plans, name, 0, json.loads((tmp_path / "dataset.json").read_text()), device=torch.device("cpu"))
+    predicted = memest.estimate(load(path, configuration=name), machine=cpu)
+    measured = measure_trainer(trainer, predicted.input_shapes["input"], regions=labels == "regions")
+    difference = first_difference(predicted.events, measured.events)
+    assert difference is None, f"\n{difference}"
+    assert (predicted.standing_bytes, predicted.peak_bytes) == (measured.standing_bytes, measured.peak_bytes)
+
+
 def test_plans_of_old_give_the_network_of_new_ones(tmp_path: Path) -> None:
     stages = {"n_stages": 3, "features_per_stage": [4, 8, 8], "kernel_sizes": [[3, 3]] * 3, "strides": [[1, 1], [2, 2], [1, 2]]}
     words = {**RESIDUAL, **FLAT, **stages}
@@ -287,3 +310,58 @@ def test_options_are_for_plans(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"2d, 2d_older, 3d_fullres.*choose one with --configuration"):
         load(path)
     assert main(["estimate", "resnet18", "--configuration", "2d"]) == 2
+
+
+def test_the_largest_patch_fits_and_the_next_does_not(tmp_path: Path, cpu: Cpu) -> None:
+    graph = load(written(tmp_path), configuration="3d_residual")
+    found = memest.fit_patch(graph, "16MiB", batch=2, machine=cpu)
+    assert found.sizes is not None and found.next_sizes is not None and found.step == (4, 8, 8)
+    at, after = ((sizes["batch"], 2, sizes["D"], sizes["H"], sizes["W"]) for sizes in (found.sizes, found.next_sizes))
+    peaks = [memest.estimate(graph, input_shape=shape, machine=cpu).peak_bytes for shape in (at, after)]
+    assert peaks == [found.peak_bytes, found.next_bytes] and peaks[0] <= 16 * 2**20 < peaks[1]
+    assert sum(a != b for a, b in zip(at, after, strict=True)) == 1, "one axis grows at a time"
+    ratios = [n / planned for n, planned in zip(at[2:], (8, 32, 16), strict=True)]
+    assert max(ratios) - min(ratios) <= max(step / planned for step, planned in zip((4, 8, 8), (8, 32, 16), strict=True))
+
+
+def test_a_patch_is_no_longer_than_the_median_image(tmp_path: Path, cpu: Cpu) -> None:
+    graph = load(written(tmp_path), configuration="3d_fullres")
+    found = memest.fit_patch(graph, "1TiB", machine=cpu)
+    assert found.sizes == {"batch": 2, "D": 24, "H": 40, "W": 40} and found.next_sizes is None  # of 20.5 x 40 x 40, in steps of 4, 8, 8
+
+
+def test_no_patch_fits(tmp_path: Path, cpu: Cpu) -> None:
+    found = memest.fit_patch(load(written(tmp_path), configuration="3d_fullres"), "64KiB", machine=cpu)
+    assert not found.bytes_fit and found.smallest is not None and found.smallest.peak_bytes > 64 * 2**10
+
+
+def test_a_patch_is_fitted_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(written(tmp_path)), "--configuration", "2d", "--budget", "4MiB", "--vary", "patch", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["varied"] == ["H", "W"] and found["sizes"]["batch"] == 3
+    assert main(["fit", "unet2d:levels=3", "--budget", "64MiB", "--vary", "patch", "--input", "3x64x32", "--batch", "1"]) == 0
+    assert main(["fit", "unet2d:levels=3", "--budget", "64MiB", "--vary", "patch", "--batch", "1"]) == 2
+    assert "give --input" in capsys.readouterr().err
+
+
+def test_a_volume_is_predicted_in_windows_of_the_patch(tmp_path: Path) -> None:
+    graph = load(written(tmp_path), configuration="3d_fullres")
+    found = memest.estimate(graph, mode="infer")
+    assert found.levers == ("sliding_window:size=8x32x16,mirror=0+1+2",) and found.input_shapes["input"] == (1, 2, 21, 40, 40)
+    small = memest.estimate(graph, mode="infer", input_shape=(1, 2, 4, 16, 16))
+    assert small.peak_bytes < found.peak_bytes, "a volume smaller than the patch is padded"
+    tiles = memest.estimate(graph, mode="infer", input_shape=(1, 2, 8, 64, 32), levers="tiles:size=8x32x16,halo=0")
+    assert tiles.levers == ("tiles:size=8x32x16,halo=0",), "a lever that contradicts a usual one takes its place"
+
+
+def test_nnunets_own_cuda_settings_are_those_of_its_trainer(tmp_path: Path) -> None:
+    graph = load(written(tmp_path), configuration="3d_fullres")
+    found = memest.estimate(graph, machine="rtx-4090")
+    assert found.levers == ("clip:norm=12", "autocast:dtype=float16") and found.question.cudnn_benchmark
+    assert memest.estimate(graph, machine="rtx-4090", cudnn_benchmark=False, levers="autocast:dtype=bfloat16").levers == (
+        "clip:norm=12",
+        "autocast:dtype=bfloat16",
+    )
+    on_host = memest.estimate(graph, mode="infer", machine="rtx-4090", levers="sliding_window:size=8x32x16,mirror=0+1+2,results=host")
+    on_card = memest.estimate(graph, mode="infer", machine="rtx-4090")
+    assert on_host.standing_bytes < on_card.standing_bytes, "the volume stays on the host"

@@ -221,19 +221,41 @@ def _sliding_window(setup: Setup, options: Options) -> None:
 
 
 def _autocast(setup: Setup, options: Options) -> None:
-    """``with torch.autocast("cpu", dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside."""
-    context = {"dtype": getattr(torch, options["dtype"] or "bfloat16"), "cache_enabled": options["cache"]}
+    """``with torch.autocast(device, dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside; on CUDA in float16 with a
+    GradScaler around backward and the optimizer's step."""
+    device = setup.inputs[0].device.type
+    on_cuda = device == "cuda"
+    dtype = options["dtype"] or ("float16" if on_cuda else "bfloat16")
+    context = {"dtype": getattr(torch, dtype), "cache_enabled": options["cache"]}
     whole = setup.training and options["loss"] == "inside"
     inner: Callable[..., Any] = setup.loss if whole else setup.forward
 
     def within(*arguments: Any) -> Any:
-        with torch.autocast("cpu", **context):
+        with torch.autocast(device, **context):
             return inner(*arguments)
 
     if whole:
         setup.loss = within
     else:
         setup.forward = within
+    scaled = options.get("scaler")
+    if setup.training and (on_cuda and dtype == "float16" if scaled is None else scaled):
+        _scale(setup, device)
+
+
+def _scale(setup: Setup, device: str) -> None:
+    """``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``."""
+    scaler = torch.amp.GradScaler(device)
+
+    def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
+        scaler.scale(setup.loss(setup, inputs, target)).backward()
+
+    def update(setup: Setup) -> None:
+        scaler.step(setup.optimizer)
+        scaler.update()
+
+    setup.gradients = gradients
+    setup.update = update
 
 
 def _shard(setup: Setup, options: Options) -> None:

@@ -87,3 +87,21 @@ def measure_training(network: nn.Module, data: torch.Tensor, **how: Any) -> Meas
     with torch.no_grad():
         targets = targets_for(network(data), regions=how["regions"])
     return measure_step(trainer, lambda: trainer.train_step(data, targets), [data, *targets])
+
+
+def measure_trainer(trainer: Any, shape: Sequence[int], *, regions: bool) -> Measurement:
+    """The step of nnU-Net's own trainer with a batch of ``shape``: the parts of it that ``initialize`` makes, without a data set."""
+    heads = trainer.label_manager.num_segmentation_heads
+    trainer.network = trainer.build_network_architecture(
+        trainer.plans_manager, trainer.configuration_manager, shape[1], heads, trainer.enable_deep_supervision
+    ).train()
+    trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
+    trainer.loss = trainer._build_loss()
+    data = torch.rand(tuple(shape))
+    with torch.no_grad():
+        targets = targets_for(trainer.network(data), regions=regions)
+
+    def step() -> None:
+        trainer.train_step({"data": data, "target": targets})
+
+    return measure_step(trainer, step, [data, *targets])

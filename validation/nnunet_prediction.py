@@ -1,4 +1,4 @@
-"""nnU-Net's sliding-window prediction in plain torch, in the order of its own loop, on a CPU. The thread that cuts windows out is a
+"""nnU-Net's sliding-window prediction in plain torch, in the order of its own loop, where the volume is. The thread that cuts windows out is a
 generator that is run until it is ahead whenever the network is called, so that a run can be repeated.
 
 Sources: nnunetv2 2.8.1, inference/predict_from_raw_data.py, inference/sliding_window_prediction.py; acvl_utils 0.2, pad_nd_image.
@@ -66,12 +66,13 @@ class Predictor:
             prediction /= len(combined) + 1
         return prediction
 
+    @torch.inference_mode()
     def logits(self, volume: torch.Tensor) -> torch.Tensor:
         """``_internal_predict_sliding_window_return_logits`` of a volume (C, …)."""
         data = padded(volume, self.window)
         places = self.places(data)
-        sums = torch.zeros((self.heads, *data.shape[1:]), dtype=torch.half)
-        counts = torch.zeros(data.shape[1:], dtype=torch.half)
+        sums = torch.zeros((self.heads, *data.shape[1:]), dtype=torch.half, device=data.device)
+        counts = torch.zeros(data.shape[1:], dtype=torch.half, device=data.device)
         gaussian: Any = 1 if self.importance is None else self.importance
         queue: deque[tuple[torch.Tensor, Place]] = deque()
         thread = _windows(data, places)

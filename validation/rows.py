@@ -13,6 +13,7 @@ import torch
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
 from memest.machines.versions import nearest
+from memest.memory.stream import Event
 from memest.network.tensor import Spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
@@ -194,7 +195,19 @@ def predict(
     autocast: Autocast | None = None,
     rows: Rows = AS_DESCRIBED,
 ) -> list[int]:
-    """The predicted stream of the same two calls, on a processor for the torch that is installed, or on a target by its ``rows``."""
+    """The predicted stream of the same two calls; see :func:`predict_events`."""
+    return [e.delta for e in predict_events(row, example, on, ones, autocast, rows)]
+
+
+def predict_events(
+    row: Operator | Composite,
+    example: Example,
+    on: Cpu | Target,
+    ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
+    autocast: Autocast | None = None,
+    rows: Rows = AS_DESCRIBED,
+) -> list[Event]:
+    """The predicted events of the same two calls, on a processor for the torch that is installed, or on a target by its ``rows``."""
     target = on if isinstance(on, Target) else Target(version=nearest(torch.__version__), machine=on)
     ledger = Ledger()
     machine = Machine(ledger, True, target)
@@ -225,7 +238,7 @@ def predict(
     else:
         for v in outputs:
             ledger.let_go(v)
-    return [s.delta for s in ledger.events]
+    return list(ledger.events)
 
 
 def normalized(deltas: Sequence[int]) -> list[int]:

@@ -38,6 +38,7 @@ COMMANDS = {
     "advise": "memest.cli.advise",
     "compare": "memest.cli.compare",
     "plan-inference": "memest.cli.plan_inference",
+    "snapshot": "memest.cli.snapshot",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
 }

@@ -24,8 +24,9 @@ def run(
     """Predict the peak memory of one step.
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
-    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit. On an accelerator torch CPU's
-    bytes say less than that; those of torch-cuda are the whole process on the card, with a range, and it may depend.
+    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit. --on a CUDA card plays the
+    step for that card and holds the whole process on it against its memory, with the range it is known to: it may depend. On other
+    accelerators, and with --device cpu, it says whether torch CPU's bytes fit.
 
     \b
     Examples:

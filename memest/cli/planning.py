@@ -15,17 +15,21 @@ from memest.network.graph import Graph
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
+from memest.planning.patches import fit_patch
 from memest.planning.product import Product
 from memest.planning.sweep import SETTINGS, product_of
 from memest.sources.opening import is_torch, open_model
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
+PATCH = "patch"
 
 
-def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
-    """The one place where it has to fit: a budget, or a machine."""
+def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None, card: str | None) -> Hardware:
+    """The one place where it has to fit: a budget, or a machine; a budget beside the ``card`` that the step runs on is a part of it."""
     places = limits(on, budget, file)
+    if budget is not None and card is not None and len(places) == 2:
+        return places[-1]
     if len(places) != 1:
         raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
     return places[0]
@@ -37,6 +41,10 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
     texts = [part.strip() for part in vary.split(",")]
     graph = _opened(request, request.mode)
     asking = request.question_of(graph)
+    if texts == [PATCH]:
+        batch, sizes = _fixed(graph, request, set())
+        warn(asking, graph)
+        return graph, fit_patch(graph, place, batch=batch, step=step, **keywords(asking), **sizes)
     varied = {s for group in groups_of(graph, texts) for s in group}
     batch, sizes = _fixed(graph, request, varied)
     warn(asking, graph)

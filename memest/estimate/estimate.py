@@ -464,6 +464,14 @@ class _Steps:
     def is_first(self) -> bool:
         return self._estimate.recipe.step == 1
 
+    @property
+    def keeps_gradients(self) -> bool:
+        return self._estimate.recipe.keep_grads
+
+    @property
+    def distributed(self) -> bool:
+        return self._estimate.recipe.parallel is not None
+
     def asked(self) -> Stream:
         return self._estimate.timeline
 

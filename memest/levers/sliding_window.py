@@ -50,7 +50,8 @@ def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Reci
         on_device=options["results"] == "device",
         ahead=options["ahead"],
     )
-    return graph, replace(recipe, sliding=window)
+    autocast = recipe.autocast and replace(recipe.autocast, cache=False)  # under inference_mode no cast is kept
+    return graph, replace(recipe, sliding=window, autocast=autocast)
 
 
 SLIDING_WINDOW = Lever(

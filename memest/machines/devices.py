@@ -13,8 +13,7 @@ from pathlib import Path
 
 from memest.machines.architectures import architecture_of
 from memest.machines.entry import Hardware
-from memest.machines.gpu import Device as Device
-from memest.machines.gpu import Gpu
+from memest.machines.gpu import Device, Gpu
 from memest.machines.reading import hardware_named, plain_name
 
 DEVICES = Path(__file__).with_name("devices.json")

@@ -13,16 +13,21 @@ Items = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One mode's: sizes by their symbols, settings of a question by name, and levers, of which some are pulled on CUDA alone."""
+    """One mode's: sizes by their symbols and the ``most`` they are of use for, settings of a question by name, levers; those on CUDA stand
+    beside the others there."""
 
     sizes: tuple[tuple[str, int], ...] = ()
+    most: tuple[tuple[str, int], ...] = ()
     settings: Items = ()
     levers: tuple[str, ...] = ()
+    cuda_settings: Items = ()
     cuda_levers: tuple[str, ...] = ()
 
-    def usual_levers(self, on_cuda: bool) -> tuple[str, ...]:
-        """Those that are pulled there."""
-        return (*self.levers, *(self.cuda_levers if on_cuda else ()))
+    def on(self, cuda: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Settings and levers, on CUDA or elsewhere."""
+        if not cuda:
+            return dict(self.settings), self.levers
+        return dict((*self.settings, *self.cuda_settings)), (*self.levers, *self.cuda_levers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

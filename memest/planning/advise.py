@@ -85,7 +85,7 @@ class Advice:
 
     def __repr__(self) -> str:
         budget, peak = format_bytes(self.budget_bytes), format_bytes(self.reached.held_bytes)
-        verdict = "fits" if self.fits else "does not fit"
+        verdict = {True: "fits", None: "may fit", False: "does not fit"}[self.fits]
         return f"<Advice: {peak} {verdict} {budget} with {counted(len(self.combined), 'change')}; {len(self.alone):,} tried>"
 
     @property

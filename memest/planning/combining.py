@@ -144,4 +144,4 @@ def _peak(trials: Trials, path: Path) -> int:
     found = trials.at(path)
     if isinstance(found, MemestError):
         raise found
-    return found.peak_bytes
+    return found.held_bytes

@@ -72,7 +72,7 @@ def _place(found: Fit) -> str:
 
 def _heading(found: Fit) -> str:
     words = found.claim.words("fits")
-    return words[0].upper() + words[1:]
+    return f"{words[0].upper()}{words[1:]}{', as far as expected' if found.depends else ''}"
 
 
 def _free(found: Fit) -> tuple[tuple[str, str], ...]:

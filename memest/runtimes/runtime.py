@@ -103,6 +103,14 @@ class Steps(Protocol):
     def is_first(self) -> bool:
         """Whether the step asked about is the first."""
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients stay from step to step."""
+
+    @property
+    def distributed(self) -> bool:
+        """Whether it is the step of one of several ranks."""
+
 
 class Runtime(Protocol):
     """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs

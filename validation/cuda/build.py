@@ -18,7 +18,11 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "standin"
 LINKED = ("c10_cuda", "torch_cuda", "torch_cuda_linalg", "torch_python", "torch_cpu")  # what of torch calls CUDA
 ANSWERED = re.compile(r"(cublas|__cuda|cuda)\w+")
-TRITON = {"cuCtxSetCurrent", "cuCtxSetLimit", "cuFuncSetAttribute", "cuFuncSetCacheConfig", "cuLaunchKernelEx", "cuModuleUnload"}
+LATER = {  # what Triton and cuDNN ask of a driver to load and launch the kernels that they compile
+    "cuCtxPopCurrent", "cuCtxPushCurrent", "cuCtxPushCurrent_v2", "cuCtxSetCurrent", "cuCtxSetLimit", "cuFuncSetAttribute",
+    "cuFuncSetCacheConfig", "cuKernelSetAttribute", "cuLaunchKernelEx", "cuLibraryUnload", "cuLinkAddData", "cuLinkAddData_v2",
+    "cuLinkCreate", "cuLinkDestroy", "cuModuleUnload",
+}  # fmt: skip
 NVML = {
     0: ("nvmlInit_v2", "nvmlDeviceGetHandleByPciBusId_v2", "nvmlSystemGetCudaDriverVersion_v2", "nvmlDeviceGetHandleByIndex_v2"),
     3: (  # not supported
@@ -71,7 +75,7 @@ def _build(packages: Path, sources: Iterable[Path], folder: Path) -> None:
     rest = sorted(name for name in needed - have if ANSWERED.fullmatch(name))
     _library(folder / "libstandin.so", {0: rest}, *map(str, objects), "-ldl")
     driver = _symbols("-D", [packages / "torch/lib/libcaffe2_nvrtc.so"], "--undefined-only")
-    calls = sorted({name for name in driver if re.fullmatch(r"cu[A-Z]\w+", name)} | TRITON)
+    calls = sorted({name for name in driver if re.fullmatch(r"cu[A-Z]\w+", name)} | LATER)
     _library(folder / "libcuda.so.1", {0: calls}, str(folder / "driver.o"), "-Wl,-soname,libcuda.so.1")
     _library(folder / "libnvidia-ml.so.1", NVML, "-Wl,-soname,libnvidia-ml.so.1")
 

@@ -5,7 +5,7 @@ A case is described once: the oracle runs it on CUDA, and memest predicts it fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ HALF, BFLOAT = "float16", "bfloat16"
 class Call:
     """``make()`` gives the module; ``shapes`` and ``dtype`` are those of its inputs. ``train``: gradients flow back, from ones; with
     ``target`` ("classes", "numbers") the module takes a target, too, and gives the loss they flow from. ``input_grad``: the inputs get
-    one. ``autocast`` is a dtype; ``benchmark`` and ``cudnn`` are ``torch.backends.cudnn``'s ``benchmark`` and ``enabled``."""
+    one. ``autocast`` is a dtype; ``benchmark`` and ``cudnn`` are ``torch.backends.cudnn``'s ``benchmark`` and ``enabled``. A loss, which
+    no importer meets inside a module, is predicted by ``rows`` of the table and their attributes, one after the other."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -35,6 +36,7 @@ class Call:
     autocast: str = ""
     benchmark: bool = False
     cudnn: bool = True
+    rows: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     @property
     def settings(self) -> list[Any]:

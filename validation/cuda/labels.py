@@ -18,7 +18,7 @@ def labels(card: str) -> dict[str, Any]:
     import torch
 
     device = torch.cuda.get_device_properties(0)
+    cudnn = torch._C._cudnn.getVersionInt()  # torch.backends.cudnn.version() raises on a card that this cuDNN has no kernels for
     return {
-        "oracle": oracle(), "card": card, "device": device.name, "torch": torch.__version__, "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "oracle": oracle(), "card": card, "device": device.name, "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": cudnn
     }  # fmt: skip

@@ -19,10 +19,18 @@ Measuring = Callable[[Callable[[str], bool]], Iterator[dict[str, Any]]]
 def groups() -> dict[str, Measuring]:
     """What is measured, by group: a function of which names are wanted, that gives a record for each case."""
     from validation.cuda.calling import measure_calls
+    from validation.cuda.networks import cases
     from validation.cuda.operators import calls
+    from validation.cuda.optimizers import measure_optimizers
     from validation.cuda.rows import measure_rows
+    from validation.cuda.stepping import measure_networks
 
-    return {"rows": measure_rows, "operators": partial(measure_calls, calls())}
+    return {
+        "rows": measure_rows,
+        "operators": partial(measure_calls, calls()),
+        "optimizers": measure_optimizers,
+        "networks": partial(measure_networks, cases()),
+    }
 
 
 def card_named(text: str) -> str:
@@ -52,7 +60,7 @@ def measure_here(card: str, only: str = "", *, again: bool = False) -> int:
     head, refused = labels(card), 0
     for group, measuring in groups().items():
         path = folder_of(head) / f"{group}.jsonl.xz"
-        kept = {r["case"]: r for r in load(path)[1]} if path.exists() else {}
+        kept = {r["case"]: r for r in load(path)[1] if "error" not in r} if path.exists() else {}
 
         def wanted(name: str, group: str = group, have: frozenset[str] = frozenset(kept)) -> bool:
             return (only == group or only in name) and (again or name not in have)

@@ -31,8 +31,8 @@ RESNET: tuple[tuple[str, int, int, int, int, int], ...] = (  # name, channels in
 def calls() -> tuple[Call, ...]:
     """All cases."""
     return (
-        *_images(), *_single_images(), *_depthwise(), *_volumes(), *_normalization(), *_pointwise(), *_pooling(), *_moving(), *_reductions(),
-        *_products(), *_losses(), *_attention(),
+        *_images(), *_single_images(), *_depthwise(), *_volumes(), *_normalization(), *_pointwise(), *_pooling(), *_moving(),
+        *_reductions(), *_products(), *_losses(), *_attention(),
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _module(name: str, make: Callable[[], nn.Module], shape: Shape, **given: Any
 
 
 def _conv2d(
-    name: str, batch: int, channels: int, out: int, kernel: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1,
+    name: str, batch: int, channels: int, out: int, kernel: int, size: int, stride: int = 1, *, dilation: int = 1, groups: int = 1,
     bias: bool = False, **given: Any,
 ) -> Call:  # fmt: skip
     padding = kernel // 2 * dilation
@@ -89,12 +89,12 @@ def _single_images() -> Iterator[Call]:
     transposed = partial(nn.ConvTranspose2d, 128, 64, 2, 2)
     yield _module("conv_transpose2d fp32 2x2s2 128-64 @128", transposed, (4, 128, 128, 128))
     transposed = partial(nn.ConvTranspose2d, 256, 128, 4, 2, 1)
-    half = {"dtype": HALF, "channels_last": True}
+    half: dict[str, Any] = {"dtype": HALF, "channels_last": True}
     yield _module("conv_transpose2d fp16 channels_last 4x4s2 256-128 @64", transposed, (4, 256, 64, 64), **half)
 
 
 def _depthwise() -> Iterator[Call]:
-    half = {"dtype": HALF}
+    half: dict[str, Any] = {"dtype": HALF}
     yield _conv2d("fp32 depthwise 3x3 96 @112", 32, 96, 96, 3, 112, groups=96)
     yield _conv2d("fp32 depthwise 3x3s2 96 @112", 32, 96, 96, 3, 112, 2, groups=96)
     yield _conv2d("fp32 depthwise 7x7 96 @56", 32, 96, 96, 7, 56, groups=96)
@@ -104,7 +104,7 @@ def _depthwise() -> Iterator[Call]:
     yield _conv2d("fp16 channels_last depthwise 7x7 96 @56", 32, 96, 96, 7, 56, groups=96, channels_last=True, **half)
 
 
-def _conv3d(name: str, channels: int, out: int, kernel: int, side: int, stride: int = 1, bias: bool = False, **given: Any) -> Call:
+def _conv3d(name: str, channels: int, out: int, kernel: int, side: int, stride: int = 1, *, bias: bool = False, **given: Any) -> Call:
     make = partial(nn.Conv3d, channels, out, kernel, stride, kernel // 2, bias=bias)
     return _module(f"conv3d {name}", make, (2, channels, side, side, side), **given)
 
@@ -279,22 +279,26 @@ def _products() -> Iterator[Call]:
 
 
 def _losses() -> Iterator[Call]:
-    def classes(name: str, function: Callable[..., Any], shape: Shape) -> Call:
-        return _function(f"cross_entropy {name}", function, shape, target="classes")
+    def classes(name: str, function: Callable[..., Any], shape: Shape, *rows: tuple[str, dict[str, Any]]) -> Call:
+        return _function(f"cross_entropy {name}", function, shape, target="classes", rows=rows)
 
-    def numbers(name: str, function: Callable[..., Any]) -> Call:
-        return _function(name, function, MASK, target="numbers")
+    def numbers(name: str, function: Callable[..., Any], *rows: tuple[str, dict[str, Any]]) -> Call:
+        return _function(name, function, MASK, target="numbers", rows=rows)
 
     city = (2, 19, 512, 1024)
-    yield classes("1000 classes", F.cross_entropy, (256, 1000))
-    yield classes("label smoothing", partial(F.cross_entropy, label_smoothing=0.1), (256, 1000))
-    yield classes("2-D 19 classes", F.cross_entropy, city)
-    yield classes("3-D 4 classes", F.cross_entropy, (2, 4, 64, 64, 64))
-    yield classes("2-D none then mean", lambda a, y: F.cross_entropy(a, y, reduction="none").mean(), city)
-    yield numbers("bce_with_logits", F.binary_cross_entropy_with_logits)
-    yield numbers("bce of sigmoid", lambda a, y: F.binary_cross_entropy(torch.sigmoid(a), y))
-    yield numbers("mse", F.mse_loss)
-    yield numbers("smooth_l1", F.smooth_l1_loss)
+    plain: tuple[str, dict[str, Any]] = ("cross_entropy", {})
+    smoothed: dict[str, Any] = {"label_smoothing": 0.1}
+    yield classes("1000 classes", F.cross_entropy, (256, 1000), plain)
+    yield classes("label smoothing", partial(F.cross_entropy, **smoothed), (256, 1000), ("cross_entropy", smoothed))
+    yield classes("2-D 19 classes", F.cross_entropy, city, plain)
+    yield classes("3-D 4 classes", F.cross_entropy, (2, 4, 64, 64, 64), plain)
+    apart = lambda a, y: F.cross_entropy(a, y, reduction="none").mean()  # noqa: E731
+    yield classes("2-D none then mean", apart, city, ("cross_entropy", {"reduction": "none"}), ("mean", {}))
+    yield numbers("bce_with_logits", F.binary_cross_entropy_with_logits, ("binary_cross_entropy_with_logits", {}))
+    of_sigmoid = lambda a, y: F.binary_cross_entropy(torch.sigmoid(a), y)  # noqa: E731
+    yield numbers("bce of sigmoid", of_sigmoid, ("sigmoid", {}), ("binary_cross_entropy", {}))
+    yield numbers("mse", F.mse_loss, ("mse_loss", {}))
+    yield numbers("smooth_l1", F.smooth_l1_loss, ("smooth_l1_loss", {}))
 
 
 # attention ---------------------------------------------------------------------------------------------------------------

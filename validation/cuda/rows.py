@@ -15,7 +15,8 @@ from memest.machines.target import Target
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
-from validation.rows import measure, normalized, predict, recast
+from validation.cuda.sure import expected
+from validation.rows import measure, normalized, predict_events, recast
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -79,6 +80,8 @@ def check_rows(target: Target, records: list[dict[str, Any]], only: str = "") ->
         if row is None or example is None or only not in record["case"] or "error" in record or record["example"] != described(example):
             continue
         try:
-            yield Checked(record["case"], record["deltas"], predict(ROWS[row.name], example, target, rows=ROWS))
+            yield Checked(
+                record["case"], record["deltas"], [e.delta for e in expected(predict_events(ROWS[row.name], example, target, rows=ROWS))]
+            )
         except MemestError as error:
             yield Checked(record["case"], record["deltas"], None, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from operator import attrgetter
 
 MIB = 1 << 20
 SMALLEST = 512  # every block is a multiple of it
@@ -13,6 +14,9 @@ GRANULE = 2 * MIB  # that segments are rounded to, and their addresses aligned t
 FIRST_ADDRESS = 0x700000000000
 
 FREE, USED, AWAITING, UNMAPPED = range(4)  # AWAITING: freed, but another stream may still use it
+
+
+_ADDRESS = attrgetter("address")
 
 
 class Range:
@@ -57,7 +61,7 @@ class Pool:
         self.below = below
         self.keys: list[int] = []
         self.blocks: dict[int, Block] = {}
-        self.unmapped: list[tuple[int, Block]] = []  # by address
+        self.unmapped: list[Block] = []  # by address
 
     def add(self, block: Block) -> None:
         """A block that became free."""
@@ -71,13 +75,18 @@ class Pool:
         del self.blocks[key]
         del self.keys[bisect_left(self.keys, key)]
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest of them."""
+        return self.keys[-1] >> 64 if self.keys else 0
+
     def add_unmapped(self, block: Block) -> None:
         """Addresses without memory behind them."""
-        insort(self.unmapped, (block.address, block))
+        insort(self.unmapped, block, key=_ADDRESS)
 
     def remove_unmapped(self, block: Block) -> None:
         """Addresses that get memory, or go."""
-        del self.unmapped[bisect_left(self.unmapped, (block.address,))]
+        del self.unmapped[self.unmapped.index(block, bisect_left(self.unmapped, block.address, key=_ADDRESS))]
 
 
 class Driver:
@@ -93,27 +102,27 @@ class Driver:
         """Bytes that are left, None where nothing bounds them."""
         return None if self.capacity is None else self.capacity - self.used
 
-    def commit(self, nbytes: int) -> bool:
-        """True where ``nbytes`` were to be had."""
-        if self.capacity is not None and self.used + nbytes > self.capacity:
-            return False
-        self.used += nbytes
-        return True
-
-    def withdraw(self, nbytes: int) -> None:
-        """``nbytes`` come back."""
-        self.used -= nbytes
-
     def reserve(self, nbytes: int) -> int:
         """Addresses alone."""
         address = self._next
         self._next += -(-nbytes // GRANULE) * GRANULE
         return address
 
+    def map(self, address: int, nbytes: int) -> bool:
+        """Memory behind ``nbytes`` of addresses; False where there is none."""
+        if self.capacity is not None and self.used + nbytes > self.capacity:
+            return False
+        self.used += nbytes
+        return True
+
+    def unmap(self, address: int, nbytes: int) -> None:
+        """The memory behind ``nbytes`` of addresses goes back."""
+        self.used -= nbytes
+
     def malloc(self, nbytes: int) -> int | None:
         """The address of new memory, None where there is none."""
-        return self.reserve(nbytes) if self.commit(-(-nbytes // GRANULE) * GRANULE) else None
+        return self.reserve(nbytes) if self.map(self._next, -(-nbytes // GRANULE) * GRANULE) else None
 
     def release(self, address: int, nbytes: int) -> None:
-        """Memory at ``address`` goes back."""
-        self.withdraw(-(-nbytes // GRANULE) * GRANULE)
+        """Memory from :meth:`malloc` goes back."""
+        self.unmap(address, -(-nbytes // GRANULE) * GRANULE)

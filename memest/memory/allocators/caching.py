@@ -124,7 +124,7 @@ class CachingAllocator:
             return None
         if self._waiting:
             self._complete_all()
-        size = self._rounded(nbytes) if self._divides else nbytes + self._bump & -SMALLEST
+        size = self.rounded(nbytes) if self._divides else nbytes + self._bump & -SMALLEST
         pool = (self._small if size <= SMALL else self._large)[stream]
         block: Block | None
         if self._plain:
@@ -239,16 +239,56 @@ class CachingAllocator:
         self.reserved -= block.size
         self._frees += 1
 
+    def pool(self, stream: int, *, small: bool) -> Pool:
+        """The free blocks of a stream, small or large."""
+        return (self._small if small else self._large)[stream]
+
+    def adopt(self, first: Block, size: int) -> None:
+        """A segment of ``size`` bytes that stood before, by the first of its blocks, with what they hold."""
+        self._heads[first.address] = first
+        self.reserved += size
+        self._hold(first)
+
+    def adopt_range(self, first: Block, mapped: int) -> None:
+        """An expandable segment that stood before, with ``mapped`` bytes of pages."""
+        self._expansion.heads[first.address] = first
+        self._expansion.mapped += mapped
+        self._hold(first)
+
+    def _hold(self, first: Block) -> None:
+        for block in _along(first):
+            if block.state in (USED, AWAITING):
+                self.count(block)
+        self._update_reserved()
+
+    def count(self, block: Block) -> None:
+        """A block that is in use without :meth:`malloc`."""
+        self.active += block.size
+        self.requested += block.asked
+        self.allocated += block.size if block.state == USED else 0
+        self.active_peak, self.requested_peak = max(self.active_peak, self.active), max(self.requested_peak, self.requested)
+        self.allocated_peak = max(self.allocated_peak, self.allocated)
+
+    def head(self, address: int) -> Block | None:
+        """The first block of the segment at ``address``, if there is one that is not expandable."""
+        return self._heads.get(address)
+
+    def shrink(self, block: Block) -> None:
+        """A free block of an expandable segment gives back the whole pages inside it."""
+        self._expansion.shrink(block)
+        self._update_reserved()
+
+    def cover(self, pool: Pool, address: int, nbytes: int) -> None:
+        """Pages are mapped at ``address`` without a request."""
+        self._expansion.cover(pool, address, nbytes)
+        self._update_reserved()
+
     def segments(self) -> Iterator[tuple[Block, int]]:
         """The first block and the bytes of each segment (of each run of mapped pages), by address."""
         firsts = [b for head in self._expansion.heads.values() for b in _along(head) if b.state != UNMAPPED]
         firsts = [b for b in firsts if b.before is None or b.before.state == UNMAPPED]
         for first in sorted([*self._heads.values(), *firsts], key=lambda b: b.address):
             yield first, sum(b.size for b in blocks_of(first))
-
-    def largest_free(self, stream: int = 0) -> int:
-        """Bytes of the largest free block of a stream."""
-        return max((pools[stream].keys[-1] >> 64 for pools in (self._small, self._large) if pools[stream].keys), default=0)
 
     def statistics(self) -> Statistics:
         """Where the allocator stands."""
@@ -275,7 +315,7 @@ class CachingAllocator:
         self.allocated_peak, self.active_peak = self.allocated, self.active
         self.requested_peak, self.reserved_peak = self.requested, self.reserved
 
-    def _rounded(self, nbytes: int) -> int:
+    def rounded(self, nbytes: int) -> int:
         """Up to 512 bytes, or to the next of so many steps between powers of two (roundup_power2_divisions)."""
         nbytes += self.settings.padding
         if nbytes < SMALLEST:
@@ -410,7 +450,7 @@ class CachingAllocator:
             free=left if free is None else min(free, left),
             allocated=self.allocated,
             reserved=self.reserved,
-            largest=pool.keys[-1] >> 64 if pool.keys else 0,
+            largest=pool.largest,
         )
         return OutOfMemoryError(str(self.shortage))
 

@@ -52,7 +52,7 @@ class Expansion:
                 pool.add(rest)
                 block.size = end - block.address
             block.state = UNMAPPED
-            self._driver.withdraw(block.size)
+            self._driver.unmap(block.address, block.size)
             self.mapped -= block.size
             self.unmaps += 1
             self._join(block)
@@ -60,6 +60,21 @@ class Expansion:
         if block.before is None and block.after is None and block.state == UNMAPPED:
             pool.remove_unmapped(block)
             del self.heads[span.base]
+
+    def cover(self, pool: Pool, address: int, size: int) -> None:
+        """Pages at ``address``, where the pool has addresses without memory, or in a new range."""
+        for block in pool.unmapped:
+            if block.address <= address and address + size <= block.address + block.size:
+                break
+        else:
+            block = self._range(pool)
+        if block.address < address:
+            rest = Block(pool, address, block.address + block.size - address, UNMAPPED, block.expandable)
+            block.size -= rest.size
+            _follow(block, rest)
+            pool.add_unmapped(rest)
+            block = rest
+        self._map(block, size)
 
     def _split_off(self, block: Block, nbytes: int) -> None:
         """The first ``nbytes`` stay a free block before ``block``."""
@@ -76,7 +91,7 @@ class Expansion:
 
     def _candidate(self, pool: Pool, size: int) -> Block:
         """The lowest block from which free and unmapped addresses reach ``size``; a new range where there is none."""
-        for _, hole in pool.unmapped:
+        for hole in pool.unmapped:
             first = hole.before if hole.before is not None and hole.before.state == FREE else hole
             found, block = 0, first
             while found < size and block.state in (FREE, UNMAPPED):
@@ -86,6 +101,10 @@ class Expansion:
                 block = block.after
             if found >= size:
                 return first
+        return self._range(pool)
+
+    def _range(self, pool: Pool) -> Block:
+        """A new range, nothing of it mapped."""
         page = SMALL_SEGMENT if pool.small else self._page
         span = Range(0, page, -(-(self._total + self._total // 8) // page) * page)
         span.base = self._driver.reserve(span.size)
@@ -98,12 +117,9 @@ class Expansion:
         """Pages behind the first ``size`` bytes of an unmapped block, which then is free and one with its free neighbours."""
         span, pool = block.expandable, block.pool
         assert span is not None
-        pages = -(-size // span.page)
-        for done in range(pages):
-            if not self._driver.commit(span.page):
-                self._driver.withdraw(done * span.page)
-                return False
-        size = pages * span.page
+        size = -(-size // span.page) * span.page
+        if not self._driver.map(block.address, size):
+            return False
         pool.remove_unmapped(block)
         if size < block.size:
             rest = Block(pool, block.address + size, block.size - size, UNMAPPED, span)

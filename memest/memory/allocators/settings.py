@@ -84,6 +84,8 @@ def read_settings(text: str, version: Version = NEWEST) -> Settings:
             raise UsageError(f"allocator settings: torch {asked} has no {key}, which came with {since}")
         field, read = _READERS[key]
         found[field] = read(key, pairs[key], found.get("large_segment_size", DEFAULT.large_segment_size))
+    if "large_segment_size" in found:
+        found.setdefault("max_non_split_rounding", found["large_segment_size"])
     return replace(DEFAULT, **found)
 
 

@@ -19,8 +19,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from memest.machines.cpu import Cpu
-from memest.machines.devices import Device
-from memest.machines.gpu import Gpu
+from memest.machines.gpu import Device, Gpu
 from memest.network.dtypes import HALVES, ITEMSIZE
 from memest.network.tensor import Spec
 from memest.ops.aten.iterator import sorted_dims

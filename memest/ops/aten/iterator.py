@@ -152,10 +152,20 @@ def elementwise_(k: Tape, out: Tensor, *others: Tensor) -> Tensor:
     return out
 
 
+def on_host(k: Tape, shape: Shape, dtype: str) -> Tensor:
+    """A tensor of the host's, whatever the runtime: on CUDA it is not the accelerator's memory."""
+    return Tensor(shape, contiguous_strides(shape), dtype, (k.empty((0,)) if k.target.on_cuda else k.empty(shape, dtype)).slot)
+
+
+def wrapped_dtype(value: float | int | bool) -> str:
+    """The dtype of a Python number made a tensor: float64 or int64 (bool stays bool)."""
+    return "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
+
+
 def scalar(k: Tape, value: float | int | bool) -> Tensor:
-    """A Python number wrapped into a 0-dim CPU tensor: float64 or int64 (bool stays bool). It is not the accelerator's memory."""
-    dtype = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
-    return Number((), (), dtype, (k.empty((0,)) if k.target.on_cuda else k.empty((), dtype)).slot)
+    """A Python number wrapped into a 0-dim tensor of the host's."""
+    dtype = wrapped_dtype(value)
+    return Number((), (), dtype, on_host(k, (), dtype).slot)
 
 
 def with_number(k: Tape, t: Tensor, value: float | int | bool, dtype: str | None = None) -> Tensor:

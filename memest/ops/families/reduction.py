@@ -37,13 +37,14 @@ def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Ten
     return expanded(k, grad if whole else restored(k, grad, dim, keepdim, len(sizes)), sizes)
 
 
-def _accumulated(dtype: str, wanted: str | None) -> str:
+def accumulated(dtype: str, wanted: str | None) -> str:
+    """The dtype of a sum: the one wanted, else the input's own, or int64 for integers."""
     return wanted or (dtype if dtype in FLOATING else "int64")
 
 
 def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
-    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), accumulated(input.dtype, dtype))
     sum_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
@@ -203,13 +204,13 @@ def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
 
 def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
     k.save(input=input)
-    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), accumulated(input.dtype, dtype))
     product_into(k, input, out, None if dim is None else (dim,))
     k.save(result=out)
     return out
 
 
-def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
+def prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     """prod_backward where no element is zero: grad * (result / self), after counting the zeros."""
     input: Tensor = saved["input"]
     if not input.ndim:
@@ -233,7 +234,7 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
 def _cumsum(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
     wrapped(dim, input.ndim)
     k.note(dtype=input.dtype)
-    out = k.empty(input.shape, _accumulated(input.dtype, dtype))
+    out = k.empty(input.shape, accumulated(input.dtype, dtype))
     if input.dtype != out.dtype:
         k.free(empty_like(k, input, out.dtype))
     return out
@@ -354,7 +355,7 @@ ROWS = (
     _row(
         "prod",
         _prod,
-        _prod_backward,
+        prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
         facts=ALONG_DIM_FACTS.but(autocast=FLOAT32),

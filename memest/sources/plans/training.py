@@ -2,10 +2,10 @@
 
 Training: SGD with nesterov momentum and weight decay, Dice and cross entropy over all outputs (the weight of an output is half that of
 the one before, the last has none), gradients clipped at a norm of 12; output and loss stay in variables until the step ends. On CUDA
-autocast to float16 and a gradient scaler; on a CPU nnU-Net uses neither. Prediction: windows of the patch, half of it apart, mirrored
-along every axis.
+autocast to float16, a gradient scaler and cudnn.benchmark; on a CPU nnU-Net uses none of them.
+Prediction: windows of the patch, half of it apart, mirrored along every axis.
 Source: nnunetv2 2.8.1, training/nnUNetTrainer/nnUNetTrainer.py (configure_optimizers, _build_loss, train_step),
-inference/predict_from_raw_data.py.
+run/run_training.py (cudnn.benchmark), inference/predict_from_raw_data.py.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from memest.sources.plans.labels import Labels
 OPTIMIZER = "sgd:momentum=0.99,nesterov=true,weight_decay=3e-05"
 CLIP = "clip:norm=12"
 AUTOCAST = "autocast:dtype=float16"
+BENCHMARK = (("cudnn_benchmark", True),)
 
 
 def usual_of(plan: Configuration, labels: Labels, outputs: int) -> Usual:
     """The usual ways of a configuration whose trained network has so many ``outputs``."""
     sizes = tuple(zip(("N", *plan.axes), (plan.batch_size, *plan.patch_size), strict=True))
     settings = (("optimizer", OPTIMIZER), ("loss", _loss(plan, labels, outputs)), ("hold_output", True))
+    most = () if plan.median is None else tuple(zip(plan.axes, plan.median, strict=True))
     return Usual(
-        train=Way(sizes=sizes, settings=settings, levers=(CLIP,), cuda_levers=(AUTOCAST,)),
-        infer=Way(sizes=_volume(plan), levers=(_windows(plan),), cuda_levers=(AUTOCAST,)),
+        train=Way(sizes=sizes, most=most, settings=settings, levers=(CLIP,), cuda_settings=BENCHMARK, cuda_levers=(AUTOCAST,)),
+        infer=Way(sizes=_volume(plan), levers=(_windows(plan),), cuda_settings=BENCHMARK, cuda_levers=(AUTOCAST,)),
         call=Way(sizes=(("N", 1), *sizes[1:])),
     )
 

@@ -1,6 +1,10 @@
 // cuDNN: the library itself lists engines, ranks them and says what workspace a plan takes, through its documented interface without a
 // device: the card's properties are given to it as JSON (cuDNN 9.8 or later). What is left out is the handle, which needs a driver, and
-// the running of plans. Batch norm of the older interface asks for neither workspace nor reserve here: those sizes need a device.
+// the running of plans.
+//
+// Some plans are compiled when they are made, for which cuDNN needs a driver. Those of fused attention are let through, since it has no
+// others. Those of convolutions are refused, so that the choice is the one that the library makes for anybody without a device; with
+// MEMEST_STANDIN_COMPILED_PLANS=1 they are let through as well, as on a card. Batch norm of the older interface asks for neither workspace nor reserve here: those sizes need a device.
 #include <cudnn.h>
 #include <dlfcn.h>
 
@@ -16,6 +20,20 @@ namespace {
 
 std::mutex lock;
 std::map<cudnnBackendDescriptor_t, cudnnBackendDescriptorType_t> kinds;
+thread_local bool convolution_described = false, of_convolution = false;  // since the last graph of operations; in that graph
+
+void note_operation(cudnnBackendDescriptorType_t kind) {
+    switch (kind) {
+        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+        case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR:
+        case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR: convolution_described = true; break;
+        case CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR:
+            of_convolution = convolution_described;
+            convolution_described = false;
+            break;
+        default: break;
+    }
+}
 
 // The function of that name in the library, past the one of this file.
 template <typename Function>
@@ -58,6 +76,12 @@ bool told_by(cudnnBackendDescriptorType_t kind, cudnnBackendAttributeName_t* nam
 
 }  // namespace
 
+// For libcuda.so.1: whether a plan that is being made may be compiled.
+ANSWER bool standin_may_compile() {
+    static const bool always = std::getenv("MEMEST_STANDIN_COMPILED_PLANS") != nullptr;
+    return always || !of_convolution;
+}
+
 ANSWER cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) {
     *handle = static_cast<cudnnHandle_t>(std::calloc(1, 4096));
     return CUDNN_STATUS_SUCCESS;
@@ -77,6 +101,7 @@ ANSWER cudnnStatus_t cudnnGetStream(cudnnHandle_t, cudaStream_t* stream) {
 
 ANSWER cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t kind, cudnnBackendDescriptor_t* descriptor) {
     cudnnStatus_t status = LIBRARY(cudnnBackendCreateDescriptor)(kind, descriptor);
+    note_operation(kind);
     std::lock_guard<std::mutex> guard(lock);
     kinds[*descriptor] = kind;
     return status;

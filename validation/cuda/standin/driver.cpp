@@ -3,7 +3,9 @@
 
 #define ANSWER extern "C" __attribute__((visibility("default"))) CUresult
 
-extern "C" int standin_attribute(int which);  // of libstandin.so, which is loaded before
+// Of libstandin.so, which is loaded before.
+extern "C" int standin_attribute(int which);
+extern "C" bool standin_may_compile();
 
 ANSWER cuDevicePrimaryCtxGetState(CUdevice, unsigned* flags, int* active) {
     if (flags) *flags = 0;
@@ -70,5 +72,64 @@ ANSWER cuPointerGetAttribute(void* value, CUpointer_attribute which, CUdeviceptr
 
 ANSWER cuGetErrorString(CUresult, const char** text) {
     *text = "an error of the stand-in";
+    return CUDA_SUCCESS;
+}
+
+// cuDNN compiles some plans when they are made and loads what came out; none of it ever runs.
+
+ANSWER cuLinkCreate_v2(unsigned, CUjit_option*, void**, CUlinkState* state) {
+    if (!standin_may_compile()) return CUDA_ERROR_NOT_SUPPORTED;
+    *state = reinterpret_cast<CUlinkState>(1);
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuLinkComplete(CUlinkState, void** image, size_t* bytes) {
+    static char nothing[4096];
+    *image = nothing;
+    *bytes = sizeof nothing;
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuLibraryLoadData(CUlibrary* library, const void*, CUjit_option*, void**, unsigned, CUlibraryOption*, void**, unsigned) {
+    if (!standin_may_compile()) return CUDA_ERROR_NOT_SUPPORTED;
+    *library = reinterpret_cast<CUlibrary>(1);
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuLibraryLoadFromFile(CUlibrary* library, const char*, CUjit_option*, void**, unsigned, CUlibraryOption*, void**, unsigned) {
+    if (!standin_may_compile()) return CUDA_ERROR_NOT_SUPPORTED;
+    *library = reinterpret_cast<CUlibrary>(1);
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuLibraryGetKernel(CUkernel* kernel, CUlibrary, const char*) {
+    *kernel = reinterpret_cast<CUkernel>(1);
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuKernelGetAttribute(int* value, CUfunction_attribute which, CUkernel, CUdevice) { return cuFuncGetAttribute(value, which, nullptr); }
+
+ANSWER cuOccupancyMaxPotentialClusterSize(int* blocks, CUfunction, const CUlaunchConfig*) {
+    *blocks = 8;
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuDeviceGetCount(int* count) {
+    *count = 1;
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuGetErrorName(CUresult, const char** text) {
+    *text = "an error of the stand-in";
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuStreamGetCtx(CUstream, CUcontext* context) {
+    *context = reinterpret_cast<CUcontext>(1);
+    return CUDA_SUCCESS;
+}
+
+ANSWER cuCtxPopCurrent_v2(CUcontext* context) {
+    if (context) *context = reinterpret_cast<CUcontext>(1);
     return CUDA_SUCCESS;
 }

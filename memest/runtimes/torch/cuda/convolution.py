@@ -17,7 +17,7 @@ from memest.errors import UnsupportedError
 from memest.libraries.cudnn import Convolution, torch_calls, workspace
 from memest.machines.gpu import Gpu
 from memest.network.dtypes import ITEMSIZE
-from memest.network.tensor import Shape, Spec, channels_last_strides
+from memest.network.tensor import Shape, Spec
 from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.aten.reductions import sum_into
 from memest.ops.families.convolution.geometry import Geometry, PerDim, check_shapes, geometry, squeezed, unsqueezed
@@ -25,6 +25,7 @@ from memest.ops.families.convolution.rows import ROWS as ON_CPU
 from memest.ops.operator import Operator
 from memest.ops.searched import sealed
 from memest.ops.tape import Tape, Tensor
+from memest.runtimes.torch.cuda.copies import formatted, release
 
 Backend = Literal["cudnn", "depthwise2d", "depthwise3d"]
 Mask = tuple[bool, bool, bool]
@@ -76,18 +77,18 @@ def _run(k: Tape, input: Tensor, weight: Tensor, *, g: Geometry) -> Tensor:
     else:
         x, w = contiguous(k, input), contiguous(k, weight)
         out = k.empty(g.output_shape(input, weight), input.dtype)
-        _release(k, (w, weight), (x, input))
-    _release(k, (input, given))
+        release(k, (w, weight), (x, input))
+    release(k, (input, given))
     return squeezed(k, out) if flat else out
 
 
 def _by_cudnn(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Tensor:
     last = channels_last(input, weight)
     x = contiguous(k, input, last)
-    out = _empty(k, g.output_shape(input, weight), input.dtype, last)
+    out = formatted(k, g.output_shape(input, weight), input.dtype, last)
     w = contiguous(k, weight, last)
     _workspace(k, _asked(k, input, weight, g).forward, last)
-    _release(k, (w, weight), (x, input))
+    release(k, (w, weight), (x, input))
     return out
 
 
@@ -123,7 +124,7 @@ def _run_backward(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, *, g: Ge
     result = BACKWARD[backend](k, grad, input, weight, g, mask)
     if mask[2] and result[2] is None:
         result[2] = _bias_gradient(k, grad)
-    _release(k, (input, given))
+    release(k, (input, given))
     return [squeezed(k, t) if flat and t is not None and t.ndim == 4 else t for t in result]
 
 
@@ -137,17 +138,17 @@ def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: 
     for_input = for_weight = None
     if mask[0]:
         last = channels_last(above, weight)
-        for_input = _empty(k, input.shape, grad.dtype, last)
+        for_input = formatted(k, input.shape, grad.dtype, last)
         w, dense = contiguous(k, weight, last), contiguous(k, above, last)
         _workspace(k, asked.grad_input, last)
-        _release(k, (dense, above), (w, weight))
+        release(k, (dense, above), (w, weight))
     if mask[1]:
         last = channels_last(x, above)
         dense, images = contiguous(k, above, last), contiguous(k, x, last)
-        for_weight = _empty(k, weight.shape, grad.dtype, last)
+        for_weight = formatted(k, weight.shape, grad.dtype, last)
         _workspace(k, asked.grad_weight, last)
-        _release(k, (images, x), (dense, above))
-    _release(k, (above, grad), (x, input))
+        release(k, (images, x), (dense, above))
+    release(k, (above, grad), (x, input))
     return [for_input, for_weight, None]
 
 
@@ -157,12 +158,12 @@ def _backward_depthwise_2d(k: Tape, grad: Tensor, input: Tensor, weight: Tensor,
     if mask[1]:
         x = contiguous(k, input)
         for_weight = k.empty(weight.shape, grad.dtype)
-        _release(k, (x, input))
+        release(k, (x, input))
     if mask[0]:
         w = contiguous(k, weight)
         for_input = k.empty(input.shape, grad.dtype)
-        _release(k, (w, weight))
-    _release(k, (above, grad))
+        release(k, (w, weight))
+    release(k, (above, grad))
     return [for_input, for_weight, None]
 
 
@@ -172,9 +173,9 @@ def _backward_depthwise_3d(k: Tape, grad: Tensor, input: Tensor, weight: Tensor,
     above = contiguous(k, grad)
     for t in (weight if mask[0] else None, input if mask[1] else None):
         if t is not None:
-            _release(k, (contiguous(k, t), t))
+            release(k, (contiguous(k, t), t))
     for_bias = _bias_gradient(k, grad) if mask[2] else None
-    _release(k, (above, grad))
+    release(k, (above, grad))
     return [for_input, for_weight, for_bias]
 
 
@@ -257,15 +258,6 @@ def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     spread = None if found.low == found.high else (found.low, found.high)
     if found.bytes or spread:
         k.free(k.scratch(found.bytes, spread))
-
-
-def _empty(k: Tape, shape: Shape, dtype: str, last: bool) -> Tensor:
-    return k.empty(shape, dtype, channels_last_strides(shape) if last else None)
-
-
-def _release(k: Tape, *pairs: tuple[Tensor, Tensor]) -> None:
-    """Drop each (copy, original) whose copy really is one."""
-    k.free(*(copy for copy, original in pairs if copy.slot != original.slot))
 
 
 # bounds for compiled steps -----------------------------------------------------------------------------------------------

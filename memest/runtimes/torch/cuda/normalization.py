@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from memest.errors import UnsupportedError
 from memest.network.dtypes import HALVES
-from memest.network.tensor import Shape, channels_last_strides, is_channels_last
+from memest.network.tensor import Shape, is_channels_last
 from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.aten.cuda_reduce import reduce, welford
 from memest.ops.aten.iterator import empty_like
@@ -31,6 +31,7 @@ from memest.ops.families.normalization import check_batch_norm, check_group_norm
 from memest.ops.operator import Operator
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
+from memest.runtimes.torch.cuda.copies import formatted, release
 
 Saved = dict[str, Any]
 Grads = list[Tensor | None]
@@ -40,11 +41,6 @@ LARGEST_INDEX = (1 << 31) - 1
 def _accumulator(dtype: str) -> str:
     """``toAccumulateType`` on CUDA."""
     return "float32" if dtype in HALVES else dtype
-
-
-def _release(k: Tape, *pairs: tuple[Tensor, Tensor]) -> None:
-    """Drop each (copy, original) whose copy really is one."""
-    k.free(*(copy for copy, original in pairs if copy.slot != original.slot))
 
 
 # batch norm --------------------------------------------------------------------------------------------------------------
@@ -97,7 +93,7 @@ def _by_cudnn(k: Tape, input: Tensor, mean: Tensor | None, var: Tensor | None, w
     assert weight is not None
     last = suggests_channels_last(input)
     x = contiguous(k, input, last)
-    out = k.empty(x.shape, x.dtype, channels_last_strides(x.shape) if last else None)
+    out = formatted(k, x.shape, x.dtype, last)
     if not training:
         none = k.empty((0,), weight.dtype)
         k.save(input=x, running_mean=mean, running_var=var, weight=weight, save_mean=none, save_invstd=none)
@@ -154,7 +150,7 @@ def _statistics(k: Tape, input: Tensor, kept: Sequence[Tensor]) -> None:
         gone = [d for d in range(input.ndim) if d != 1]
         cast = empty_like(k, input, "float32") if input.dtype == "bfloat16" else input  # a reduction to two results reads float16 alone
         reduce(k, cast, gone, welford(cast.dtype, kept[0].dtype), keepdim=False, out_bytes=kept[0].itemsize)
-        _release(k, (cast, input))
+        release(k, (cast, input))
 
 
 BLOCK, TILE, ROWS_PER_THREAD, MOST_BLOCKS, FEWEST_BLOCKS = 512, 32, 16, 128, 8
@@ -195,7 +191,7 @@ def _cudnn_backward(k: Tape, saved: Saved, grad: Tensor) -> dict[str, Tensor | N
     x, weight = saved["input"], saved["weight"]
     last = suggests_channels_last(x)
     contiguous(k, grad, last)
-    for_input = k.empty(x.shape, x.dtype, channels_last_strides(x.shape) if last else None)
+    for_input = formatted(k, x.shape, x.dtype, last)
     for_weight, for_bias = k.empty(weight.shape, weight.dtype), k.empty(weight.shape, weight.dtype)
     k.free(_modelled(k, _most_of_cudnn(k, x, last)[0]))
     return {"input": for_input, "weight": for_weight, "bias": for_bias}
@@ -262,7 +258,7 @@ def _elementwise_backward(k: Tape, input: Tensor, weight: Tensor | None, grad: T
     if kernel == "channels_last":
         return empty_like(k, input)
     one = k.empty((), dtype) if weight is None else None
-    out = k.empty(input.shape, grad.dtype, channels_last_strides(input.shape) if suggests_channels_last(input) else None)
+    out = formatted(k, input.shape, grad.dtype, suggests_channels_last(input))
     k.free(one)
     return out
 
@@ -291,7 +287,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     if (weight is not None or bias is not None) and prod(input.shape[2:]) != 1:
         terms += [k.empty((n, channels), dtype) for _ in range(2)]
     k.free(*reversed(terms))
-    _release(k, (x, kept))
+    release(k, (x, kept))
     k.save(input=kept, weight=weight, mean=mean, rstd=rstd)
     return out
 
@@ -320,7 +316,7 @@ def _group_norm_backward(k: Tape, saved: Saved, grads: Grads, *, num_groups: int
         if saved.get("weight") is not None and not flat:
             terms.append(k.empty((n, channels), dtype))
     k.free(*reversed(terms))
-    _release(k, *reversed(dense))
+    release(k, *reversed(dense))
     return in_order(saved, input=for_input, weight=for_weight, bias=for_bias)
 
 
@@ -355,7 +351,7 @@ def _normalized(k: Tape, input: Tensor, normalized: Shape, kinds: int) -> tuple[
     x = contiguous(k, input)
     out = k.empty(input.shape, input.dtype)
     statistics = [k.empty(outer, _accumulator(input.dtype)) for _ in range(kinds)]
-    _release(k, (x, input))
+    release(k, (x, input))
     return out, statistics
 
 
@@ -381,7 +377,7 @@ def _normalized_backward(k: Tape, saved: Saved, grads: Grads, normalized: Shape,
             made[role] = k.empty(normalized, saved[role].dtype)
     dense = contiguous(k, grad)
     _in_segments(k, made, parameters, input, normalized)
-    _release(k, (dense, grad), (x, input))
+    release(k, (dense, grad), (x, input))
     return made
 
 

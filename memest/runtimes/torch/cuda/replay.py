@@ -26,6 +26,8 @@ STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
 of a step like itself."""
 STAYS = frozenset({"optimizer_state", "workspace"})
+GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
+RUN_OUT = "the card runs out: at least so much would have to be reserved"
 Size = Callable[[Storage], int]
 
 
@@ -58,7 +60,8 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     found = replay(_events(first, size), allocator=allocator, live=live)
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
-    staying = {e.storage.id for e in first.events if e.storage.category in STAYS and e.storage.refs}
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
+    staying = {e.storage.id for e in first.events if e.storage.category in stays and e.storage.refs}
     for number in range(2, STEPS + 1):
         for name in [n for n in live if number > 2 or n not in staying]:
             allocator.free(live.pop(name))
@@ -90,53 +93,57 @@ def _high(storage: Storage) -> int:
 
 def figures_of(steps: Steps, target: Target) -> Figures:
     """What the allocator hands out and takes, and what the driver shows. Where sizes are modelled the steps are played with the lowest and
-    the highest, too; where the card cannot give what the allocator would take, once more with what it can give, which makes the allocator
-    give back what it holds unused. A step that runs out even so has the figures of a card without a limit."""
+    the highest, too; where the card cannot give what the allocator would take, once more with what the context leaves of it, which makes
+    the allocator give back what it holds unused. Of a step that runs out even so it is said what would have to be reserved at least."""
     asked = steps.asked()
     storages = [*asked.residents, *(e.storage for e in asked.events if e.delta > 0)]
     spread = [s for s in storages if s.spread is not None]
-    context = cuda_context(target.device)
+    libraries = ("nccl",) if steps.distributed else ()
+    context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
-    expected = _on_the_card(steps, target, _expected, context.bytes)
+    expected = _on_the_card(steps, target, _expected, context.bytes, None)
     low, high = (
-        _on_the_card(steps, target, size, besides, expected if not spread else None)
+        _on_the_card(steps, target, size, besides, None if spread else expected.free)
         for size, besides in ((_low, context.low), (_high, context.high))
     )
     plays = (low, expected, high)
-    modelled_parts = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
-    if any(p.squeezed for p in plays):
-        modelled_parts.append("what is cached and unused is given back, so that the step fits what the context leaves of the card")
-    reason = "; ".join(modelled_parts)
+    reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
+    reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
+    reason = "; ".join(reasons)
     said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
-    reserved = _figure([p.last.reserved for p in plays], reason, f"segments of the caching allocator, {said}, up to the step asked about")
-    process = cuda_process(reserved, target.device)
-    shown = [p.last.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
+    reserved = _figure([p.reserved for p in plays], reason, f"segments of the caching allocator, {said}, up to the step asked about")
+    shown = [p.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
     return Figures(
         allocated=_figure([p.last.allocated for p in plays], reason, f"blocks handed out, {said}"),
         reserved=reserved,
-        process=modelled(shown[1], min(shown), max(shown), process.reason),
+        process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
         event=expected.last.allocated_at,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Play:
-    """What the allocator made of the step, ``free`` of any limit, and ``last`` on the card: ``squeezed``, where that is less."""
+    """What the allocator made of the step, ``free`` of any limit and ``last`` on the card, with the bytes ``reserved`` there, and how it
+    got by where it was ``tight``."""
 
     free: Replayed
     last: Replayed
-    squeezed: bool = False
+    reserved: int
+    tight: str = ""
 
 
-def _on_the_card(steps: Steps, target: Target, size: Size, besides: int, known: _Play | None = None) -> _Play:
-    """The steps where so many bytes of the card are taken ``besides``; ``known`` is a play of the same sizes."""
-    free = play_steps(steps, target, size=size).last if known is None else known.free
+def _on_the_card(steps: Steps, target: Target, size: Size, besides: int, known: Replayed | None) -> _Play:
+    """The steps where so many bytes of the card are taken ``besides``; ``known`` is a play of the same sizes without a limit."""
+    free = play_steps(steps, target, size=size).last if known is None else known
     assert isinstance(target.machine, Gpu)
     room = max(0, target.machine.memory_bytes - besides)
     if free.reserved <= room:
-        return _Play(free=free, last=free)
-    squeezed = play_steps(steps, target, size=size, capacity=room)
-    return _Play(free=free, last=free) if squeezed.shortage is not None else _Play(free=free, last=squeezed.last, squeezed=True)
+        return _Play(free=free, last=free, reserved=free.reserved)
+    tight = play_steps(steps, target, size=size, capacity=room)
+    if tight.shortage is None:
+        return _Play(free=free, last=tight.last, reserved=tight.last.reserved, tight=GIVEN_BACK)
+    least = max(free.allocated, room + max(1, tight.shortage.segment - tight.shortage.free))
+    return _Play(free=free, last=free, reserved=min(least, free.reserved), tight=RUN_OUT)
 
 
 def _figure(found: Sequence[int], reason: str, said: str) -> Figure:

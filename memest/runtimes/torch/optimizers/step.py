@@ -24,7 +24,7 @@ def states(optimizer: Optimizer, parameter: Spec, target: Target) -> list[Spec]:
     counts them on the accelerator."""
     options = dict(optimizer.options)
     found = optimizer.row.states(parameter, options)
-    if not target.on_cuda or options["fused"] or options.get("capturable"):
+    if not target.on_cuda or options["fused"] or options.get("capturable") or optimizer.row.count_on_device:
         return found
     return [s for s in found if s is not STEP]
 
@@ -46,6 +46,9 @@ def play_step(
     if number == 1 and row.created == "step":
         for name, p in zip(names, specs, strict=True):
             ledger.layer = name
+            if row.create is not None:
+                row.create(stepper, p, name)
+                continue
             for state in states(optimizer, p, target):
                 stepper.state(state, name)
     ledger.layer = "optimizer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from memest.memory.stream import Storage
@@ -89,6 +90,41 @@ class Stepper:
             self.free(cast)
         self.free(wrapped)
 
+    def mask(self, p: Spec) -> Storage:
+        """A comparison with a Python number: a bool for each element."""
+        if self.on_cuda:
+            return self.temporary(prod(p.shape))
+        wrapped = self.temporary(8)
+        cast = self.temporary(ITEMSIZE[p.dtype])
+        found = self.temporary(prod(p.shape))
+        self.free(wrapped, cast)
+        return found
+
+    def replace_where(self, mask: Storage, p: Spec) -> None:
+        """``tensor[mask] = number``: the number becomes a tensor of the CPU's; the mask dies."""
+        if not self.on_cuda:
+            self.free(self.temporary(ITEMSIZE[p.dtype]))
+        self.free(mask)
+
+    def power(self) -> Storage:
+        """A Python number to the power of a step counter on the accelerator, where it becomes a tensor (``pow(Scalar, Tensor)``)."""
+        found = self.result(STEP)
+        self.free(self.temporary(8))
+        return found
+
+    def quotient(self) -> Storage:
+        """A Python number divided by a tensor of one number: its reciprocal, times the number."""
+        inverse = self.result(STEP)
+        found = self.number_result(STEP)
+        self.free(inverse)
+        return found
+
+    def follow(self, before: Storage) -> Storage:
+        """A tensor of one number made of another, which dies, and of a Python number."""
+        found = self.number_result(STEP)
+        self.free(before)
+        return found
+
     def count_step(self) -> None:
         """``step_t += 1`` on the float32 step counter."""
         self.number_op(STEP)
@@ -109,6 +145,10 @@ class Stepper:
     def results(self, ps: Sequence[Spec]) -> list[Storage]:
         """Results of a foreach operator."""
         return [self.result(p) for p in ps]
+
+    def numbers(self, ps: Sequence[Spec]) -> list[Storage]:
+        """One number a parameter: the result of a foreach operator on step counters."""
+        return self.results([STEP] * len(ps))
 
     def number_ops(self, ps: Sequence[Spec]) -> None:
         """An in-place foreach operator with a Python number."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, one_of
-from memest.runtimes.torch.optimizers import adam, adaptive, sgd
+from memest.runtimes.torch.optimizers import adam, adaptive, by_sign, sgd
 from memest.runtimes.torch.optimizers.row import Row
 
-OPTIMIZERS: dict[str, Row] = {**sgd.ROWS, **adam.ROWS, **adaptive.ROWS}
+OPTIMIZERS: dict[str, Row] = {**sgd.ROWS, **adam.ROWS, **adaptive.ROWS, **by_sign.ROWS}
 IGNORED_OPTIONS = frozenset({"lr", "eps", "rho", "alpha", "beta1", "beta2", "momentum_decay"})
 
 

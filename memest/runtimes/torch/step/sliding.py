@@ -5,6 +5,8 @@ second thread cuts windows out while the network runs; it is taken to be ``ahead
 as in nnU-Net's loop: a window and a prediction go when the next has taken their place. At the end the sums are divided by the counts and
 looked through for infinities, which takes a copy of them and a bool each.
 
+It runs under ``torch.inference_mode``, in which autocast keeps no casts of weights.
+
 Windows have one size, so they hold the same bytes once the thread is ahead: more than ``ahead + MORE`` of them are played as so many.
 Each sample of a batch (a 2-D network's slices) has windows of its own. The loop is that of ``validation/nnunet_prediction.py``.
 Source: nnunetv2 2.8.1, inference/predict_from_raw_data.py (_internal_predict_sliding_window_return_logits).

@@ -1,0 +1,48 @@
+"""``memest snapshot``: an allocator history that torch recorded, read, replayed and explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+from memest.cli import options as o
+from memest.cli.words import argument, option
+
+
+def run(
+    file: Annotated[Path, argument(metavar="FILE", help="A file of torch.cuda.memory._dump_snapshot; nothing in it is run.")],
+    device: Annotated[Optional[int], option("--device", min=0, metavar="N", help="Which device (default: that with most events).")] = None,  # noqa: UP045
+    top: Annotated[int, option("--top", min=1, metavar="N", help="How many blocks of the peak to list.")] = 10,
+    form: o.FormatOption = None,
+    output: o.Output = None,
+) -> None:
+    """Read an allocator history that torch recorded on a GPU, and replay it through torch's caching allocator.
+
+    It says what stood at the peak and who asked for it, how much lay idle, whether every allocation of the replay comes at its recorded
+    address, and, where the card ran out, what would have helped. No torch and no GPU is needed. CSV lists the largest blocks.
+
+    \b
+    Record one with:
+      torch.cuda.memory._record_memory_history()
+      ...
+      torch.cuda.memory._dump_snapshot("snapshot.pickle")
+
+    \b
+    Examples:
+      memest snapshot snapshot.pickle
+      memest snapshot snapshot.pickle --device 1 --top 30
+      memest snapshot snapshot.pickle --format json
+
+    \b
+    Exit codes: 0 done, 2 usage, 3 a file that is no history of torch's allocator.
+    """
+    from memest.cli.output import agreed, show
+    from memest.planning.recorded import chosen, recorded
+    from memest.render.snapshot import snapshot_report
+    from memest.sources.snapshots.reading import load_histories
+
+    form = agreed(form, output)
+    histories = load_histories(file)
+    history = chosen(histories, device, str(file))
+    others = tuple(h.device for h in histories if h is not history)
+    show(snapshot_report(recorded(history, top), str(file), others), form, output)
