@@ -11,10 +11,11 @@ import pytest
 
 from memest.libraries.cudnn import Convolution, Workspace, candidates, library, rule, suggests_channels_last, table, torch_calls, workspace
 from memest.libraries.cudnn.question import DIRECTIONS, DTYPES, Direction
-from memest.libraries.cudnn.workspace import kind_of
+from memest.libraries.cudnn.workspace import filled_bytes, kind_of
 from memest.machines.devices import device_named
 from memest.machines.gpu import Device
 from memest.network.tensor import spec
+from validation.cuda import plans, trees
 
 NEWEST = (9, 24)
 HAS_LIBRARY = library.installed() is not None
@@ -369,3 +370,22 @@ class TestLibrary:
         other = replace(A100, multiprocessors=60, sm_clock_khz=900000, l2_bytes=4 << 20)
         for question in (q for _ in range(10) for q in random_calls(rnd)):
             assert library.plans(A100, NEWEST, question) == library.plans(other, NEWEST, question)
+
+
+class TestWriting:
+    def test_answers_that_grow_alike_become_one_formula(self) -> None:
+        questions = [plain((1, 64, 56, 56), (128, 64, 3, 3)).grad_input.at_batch(n) for n in (1, 2, 4, 64)]
+        assert plans._formulas(questions, [sum(q.nbytes) + 147 for q in questions]) == [(1, 1, 1, 1, 147)] * 4
+
+    def test_a_formula_comes_to_the_answer_it_was_found_for(self) -> None:
+        rnd = random.Random(6)
+        for question in (q for _ in range(20) for q in random_calls(rnd)):
+            answer = rnd.randrange(3 * sum(question.nbytes))
+            assert [filled_bytes(question, f) for f in plans._formulas([question], [answer])] == [answer]
+
+    def test_a_tree_splits_where_the_answer_changes(self) -> None:
+        calls = [plain((4, ins, 20, 20), (32, ins, 3, 3)).forward for ins in range(2, 66)]
+        tree = trees.grown([(q, q.nbytes[0] if q.w[1] > 33 else 0) for q in calls])
+        assert [rule.FEATURES[tree[0]], tree[1]] == ["in", 33]
+        assert tree[2][:4] == [0, 0, 0, 1]
+        assert tree[3][:4] == [1, 0, 0, 1]
