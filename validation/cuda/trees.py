@@ -2,7 +2,7 @@
 
     python -m validation.cuda.trees            # needs nvidia-cudnn and numpy; writes memest/libraries/cudnn/rule.json
 
-Random convolutions are asked for each architecture, dtype and layout; a third of them is kept from the trees and measures them. A leaf
+Random convolutions are asked for each kind of card, dtype and layout; a third of them is kept from the trees and measures them. A leaf
 holds the copies with the least error over its convolutions, and the range of 98 % of them.
 """
 
@@ -24,7 +24,7 @@ from memest.libraries.cudnn.workspace import Formula, column_name, filled_bytes
 from memest.machines.devices import device_named
 from validation.cuda.plans import CARDS, STORED_DTYPES
 
-CALLS = 2000
+CALLS = 500
 CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 31, 32, 33, 48, 64, 96, 100, 128, 192, 256, 320, 512, 513, 1024)
 MOST_BYTES = 2**31
 LEAST_IN_LEAF, MOST_LEVELS = 20, 9
@@ -41,9 +41,9 @@ def main() -> int:
         return 1
     trees: dict[str, dict[str, Any]] = {}
     measured: dict[str, list[float]] = {}
-    for capability, dtype, last in product(CARDS, STORED_DTYPES, (False, True)):
-        name = column_name(capability, dtype, last)
-        device = device_named(CARDS[capability])
+    for kind, dtype, last in product(CARDS, STORED_DTYPES, (False, True)):
+        name = column_name(kind, dtype, last)
+        device = device_named(CARDS[kind])
         assert device is not None
         rnd = random.Random(name)
         asked = [(q, library.plans(device, release, q)) for _ in range(CALLS) for q in random_calls(rnd, dtype, last)]
