@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memest.planning.fit import fit as fit
     from memest.planning.inference import InferencePlan as InferencePlan
     from memest.planning.inference import plan_inference as plan_inference
+    from memest.planning.patches import fit_patch as fit_patch
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
     from memest.planning.swept import Sweep as Sweep
@@ -86,6 +87,7 @@ _HOMES = {
     "dumps": "memest.sources.files",
     "estimate": "memest.estimate.estimate",
     "fit": "memest.planning.fit",
+    "fit_patch": "memest.planning.patches",
     "from_torch": "memest.sources.opening",
     "hardware": "memest.machines.reading",
     "hardware_named": "memest.machines.reading",

@@ -198,7 +198,7 @@ def test_torchs_dtypes_devices_and_sizes() -> None:
     torch = pytest.importorskip("torch")
     assert _peak(dtype=torch.bfloat16) == _peak(dtype="bfloat16") != _peak()
     assert _peak(device=torch.device("cpu"), input_shape=torch.Size(SHAPE)) == _peak()
-    with pytest.raises(MemestError, match="runtime torch-cuda is not modelled yet"):
+    with pytest.raises(MemestError, match="runtime torch-cuda runs on an accelerator: name one"):
         _peak(device=torch.device("cuda"))
     with pytest.raises(UsageError, match=r"got a torch\.Tensor; give tuple\(x\.shape\)"):
         _peak(input_shape=torch.zeros(SHAPE))

@@ -14,9 +14,9 @@ from memest.ops.composite import Composite
 from memest.ops.facts import FALLS_THROUGH, FLOAT32, LOWER, PROMOTE, REFUSED, Policy
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.runtimes.runtime import AS_DESCRIBED
 from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.step import Autocast
-from memest.runtimes.torch.step.autocast import policy_of
 
 Row = Operator | Composite
 ROWS: dict[str, Row] = {**OPERATORS, **COMPOSITES}
@@ -49,7 +49,7 @@ def example(row: Row, number: int) -> Any:
     ],
 )
 def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: Policy) -> None:
-    assert policy_of(ROWS[op], attributes.items()) is policy
+    assert AS_DESCRIBED.policy(ROWS[op], attributes.items()) is policy
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_policies_by_overload(op: str, attributes: dict[str, Any], policy: Polic
 )
 def test_a_loss_of_one_term_is_cast_as_that_term(loss: str, policy: Policy) -> None:
     """What is scaled or summed falls through, and its calls are looked at one by one."""
-    assert policy_of(loss_named(loss).composite, ()) is policy
+    assert AS_DESCRIBED.policy(loss_named(loss).composite, ()) is policy
 
 
 # calls ---------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 
@@ -237,88 +236,6 @@ def test_bad_usage(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = _run(arguments, capsys)
     assert code == 2, line
     assert word in line
-
-
-PLANS = {
-    "plans_name": "nnUNetPlans",
-    "configurations": {
-        "3d_lowres": {"inherits_from": "3d_fullres"},
-        "3d_fullres": {
-            "batch_size": 2,
-            "patch_size": [8, 16, 16],
-            "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-                "arch_kwargs": {
-                    "n_stages": 3,
-                    "features_per_stage": [4, 8, 8],
-                    "conv_op": "torch.nn.modules.conv.Conv3d",
-                    "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
-                    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-                    "n_conv_per_stage": [2, 2, 2],
-                    "n_conv_per_stage_decoder": [2, 2],
-                },
-            },
-        },
-    },
-}
-OLDER_PLANS = {
-    "plans_name": "nnUNetPlans",
-    "configurations": {
-        "2d": {
-            "batch_size": 3,
-            "patch_size": [16, 32],
-            "UNet_class_name": "ResidualEncoderUNet",
-            "UNet_base_num_features": 4,
-            "unet_max_num_features": 8,
-            "conv_kernel_sizes": [[3, 3], [3, 3], [3, 3]],
-            "pool_op_kernel_sizes": [[1, 1], [2, 2], [1, 2]],
-            "n_conv_per_stage_encoder": [1, 2, 2],
-            "n_conv_per_stage_decoder": [1, 1],
-        },
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("plans", "command"),
-    [
-        (
-            PLANS,
-            "plain_conv_unet:features_per_stage=4-8-8,kernel_sizes=1x3x3-3-3,strides=1-1x2x2-2,n_conv_per_stage=2-2-2,"
-            "n_conv_per_stage_decoder=2-2 --input 1x8x16x16 --batch 2",
-        ),
-        (
-            OLDER_PLANS,
-            "residual_encoder_unet:dims=2,features_per_stage=4-8-8,kernel_sizes=3-3-3,strides=1-2-1x2,n_blocks_per_stage=1-2-2,"
-            "n_conv_per_stage_decoder=1-1 --input 1x16x32 --batch 3",
-        ),
-    ],
-)
-def test_plans_are_answered_with_the_command_that_says_the_same(
-    plans: dict[str, object], command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "nnUNetPlans.json"
-    path.write_text(json.dumps(plans))
-    code, line = _run(["estimate", str(path), "--input", "1x8x8x8", "--batch", "2"], capsys)
-    assert code == 3 and "an nnU-Net plans file" in line
-    assert f"memest estimate {command} " in line
-    assert main(["estimate", *command.split()]) == 0
-
-
-@pytest.mark.parametrize(
-    "plans",
-    [
-        {"plans_per_stage": {}},
-        {"plans_name": "p", "configurations": []},
-        {"plans_name": "p", "configurations": {"2d": {"UNet_class_name": "PlainConvUNet", "patch_size": "x"}}},
-        {"plans_name": "p", "configurations": {"2d": {"architecture": {"network_class_name": "my.Net", "arch_kwargs": {}}}}},
-    ],
-)
-def test_plans_of_other_networks_name_the_built_in_models(plans: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "plans.json"
-    path.write_text(json.dumps(plans))
-    code, line = _run(["estimate", str(path)], capsys)
-    assert code == 3 and "plain_conv_unet:features_per_stage=32-64-128-256-320-320" in line
 
 
 TORCH_MODELS = textwrap.dedent(

@@ -640,12 +640,12 @@ def test_sizes_go_to_a_file_as_numbers_too(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("cuda", "runtime torch-cuda is not modelled yet; there are torch-cpu, null"),
-        ("cuda:0", "runtime torch-cuda is not modelled yet; there are torch-cpu, null"),
+        ("cuda", "runtime torch-cuda runs on an accelerator: name one, such as machine='h100-80gb' (--on h100-80gb)"),
+        ("cuda:0", "runtime torch-cuda runs on an accelerator: name one, such as machine='h100-80gb' (--on h100-80gb)"),
         ("mps", "device 'mps' is not modelled; use 'cpu'"),
     ],
 )
-def test_only_the_cpu_is_modelled(command: str, device: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_that_cannot_be_is_one_line(command: str, device: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     extra = {"report": ["-o", "a.html"], "fit": ["--budget", "1GiB"], "advise": ["--budget", "1GiB"], "compare": ["resnet34"]}
     extra["sweep"] = ["--axis", "batch=1"]
     assert main([*command.split(), "resnet18", "--device", device, *extra.get(command, [])]) == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import memest
-from memest.errors import MemestError, ShapeError, UnsupportedError, UsageError
+from memest.errors import MemestError, ShapeError, UsageError
 from memest.estimate.estimate import CATEGORIES, Estimate, estimate
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph
@@ -187,7 +187,7 @@ def test_inputs_that_contradict_each_other_are_refused(shapes: Any) -> None:
     ("options", "error", "message"),
     [
         ({"mode": "trian"}, UsageError, "did you mean 'train'"),
-        ({"device": "cuda"}, UnsupportedError, "not modelled"),
+        ({"device": "cuda"}, UsageError, "name one"),
         ({"dtype": "int8"}, UsageError, "converted to float64"),
         ({"dtype": "flaot32"}, MemestError, "did you mean 'float32'"),
         ({"optimizer": "adamm"}, MemestError, "did you mean 'adam'"),

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 import memest
 from memest.cli.app import main
 from memest.errors import FileError, UsageError
+from memest.machines.claims import CUDA_ALONE, TORCH_ON_CPU, TORCH_ON_CUDA, FigureName, Source
 from memest.machines.entry import Hardware, Tier
 from memest.machines.reading import hardware, hardware_named, load_hardware
 from memest.machines.verdicts import budget, places, verdict
+from memest.memory.figure import Figures, exact, modelled, unknown
 
 RUN = ["estimate", "resnet18", "--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]
 PEAK = memest.estimate(
@@ -107,6 +110,82 @@ def test_verdicts_add_up_and_turn_at_the_byte(entry: Hardware) -> None:
         assert v.headroom_bytes == max(first - peak, 0) and v.headroom_share == v.headroom_bytes / first
         assert v.spilled_bytes == min(max(peak - first, 0), whole - first)
         assert str(v).startswith(v.outcome)
+
+
+CARD = Hardware(
+    name="card", title="", kind="accelerator", tiers=(Tier(name="HBM", nbytes=10 * 2**30, usable_bytes=10 * 2**30, basis=""),), source=""
+)
+ON_CARD = replace(TORCH_ON_CUDA, card="card")
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("low", "peak", "high", "outcome", "fits", "said"),
+    [
+        (7, 8, 9, "fits", True, "fits in HBM: 2.00 GiB (20.0 %; 1.00 GiB to 3.00 GiB) free of 10.00 GiB"),
+        (8, 9, 10, "fits", True, "fits in HBM: 1.00 GiB (10.0 %; 0 B to 2.00 GiB) free of 10.00 GiB"),
+        (8, 9, 11, "depends", None, "depends: 9.00 GiB (8.00 GiB to 11.00 GiB) of 10.00 GiB"),
+        (9, 11, 12, "depends", None, "depends: 11.00 GiB (9.00 GiB to 12.00 GiB) of 10.00 GiB"),
+        (10, 11, 12, "depends", None, "depends: 11.00 GiB (10.00 GiB to 12.00 GiB) of 10.00 GiB"),
+        (11, 12, 13, "does not fit", False, "does not fit: 2.00 GiB (1.00 GiB to 3.00 GiB) more than 10.00 GiB"),
+        (8, 8, 8, "fits", True, "fits in HBM: 2.00 GiB (20.0 %) free of 10.00 GiB"),
+        (12, 12, 12, "does not fit", False, "does not fit: 2.00 GiB more than 10.00 GiB"),
+    ],
+)
+def test_a_range_on_both_sides_of_the_limit_depends(low: int, peak: int, high: int, outcome: str, fits: bool | None, said: str) -> None:
+    v = verdict(CARD, peak * GIB, ON_CARD, low_bytes=low * GIB, high_bytes=high * GIB, figure="process")
+    assert (v.outcome, v.fits, str(v)) == (outcome, fits, said)
+    assert v.claim.decides and v.bytes_fit is (peak <= 10) and v.depends is (outcome == "depends")
+    assert "the process on the card" in v.claim.compared
+
+
+def test_a_peak_lies_in_its_range() -> None:
+    for low, high in ((3, 4), (0, 1), (-1, 2)):
+        with pytest.raises(UsageError):
+            verdict(CARD, 2, low_bytes=low, high_bytes=high)
+
+
+@pytest.mark.parametrize(
+    ("source", "figure", "decides", "words", "missing"),
+    [
+        (ON_CARD, "process", True, "fits", ()),
+        (TORCH_ON_CUDA, "process", True, "fits", ()),
+        (ON_CARD, "reserved", False, "torch CUDA's bytes fit", ("the CUDA context",)),
+        (ON_CARD, "allocated", False, "torch CUDA's bytes fit", ("the CUDA context", "the caching allocator's fragmentation")),
+        (
+            replace(TORCH_ON_CUDA, card="h100-80gb"),
+            "process",
+            False,
+            "torch CUDA's bytes fit",
+            ("what card's own kernels ask for (h100-80gb's are counted)",),
+        ),
+        (TORCH_ON_CPU, "allocated", False, "torch CPU's bytes fit", CUDA_ALONE),
+        (TORCH_ON_CPU, "process", False, "torch CPU's bytes fit", CUDA_ALONE),
+    ],
+)
+def test_on_a_card_only_the_process_that_was_played_for_it_decides(
+    source: Source, figure: FigureName, decides: bool, words: str, missing: tuple[str, ...]
+) -> None:
+    v = verdict(CARD, GIB, source, figure=figure)
+    assert (v.claim.decides, v.outcome, v.claim.missing) == (decides, words, missing)
+    assert v.fits is (True if decides else None)
+    assert all(m in v.claim.note for m in missing)
+
+
+def test_a_budget_takes_any_bytes_and_a_server_no_cards() -> None:
+    assert verdict(budget("1GiB"), 1, ON_CARD, figure="process").fits is True
+    server = verdict(hardware_named("server-192gb"), 1, ON_CARD, figure="process")
+    assert server.fits is None and server.claim.missing == ("what the kernels of a processor ask for",)
+
+
+def test_an_estimate_gives_its_outermost_figure_with_its_range() -> None:
+    found = memest.estimate(memest.model("unet2d", base_filters=4, levels=2), input_shape=(1, 3, 16, 16), mode="infer")
+    v = found.on(budget("1GiB"))
+    assert (v.figure, v.low_bytes, v.peak_bytes, v.high_bytes) == ("reserved", *[found.peak_bytes] * 3) and v.fits is True
+    played = Figures(allocated=exact(1, ""), reserved=exact(2, ""), process=modelled(3, 2, 4, ""))
+    assert played.outermost == ("process", played.process)
+    assert played._replace(process=unknown("")).outermost == ("reserved", played.reserved)
+    assert played._replace(process=unknown(""), reserved=unknown("")).outermost == ("allocated", played.allocated)
 
 
 def test_a_budget_needs_a_unit() -> None:
@@ -251,7 +330,7 @@ def test_several_places_and_the_worst_one_decides(capsys: pytest.CaptureFixture[
     assert [(r["on"], r["verdict"]) for r in rows] == said
 
 
-MISSING = ("the CUDA context", "cuDNN workspaces", "the caching allocator's rounding and fragmentation")
+MISSING = CUDA_ALONE
 LIMITED = {
     "estimate": ["estimate", "resnet18", "--input", "3x64x64", "--batch", "2"],
     "fit": ["fit", "resnet18", "--input", "3x64x64"],

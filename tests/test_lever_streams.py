@@ -47,7 +47,15 @@ TRAININGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("channels_last",), {}),
     (("freeze:modules=FROZEN", "inplace", "micro_batch:size=2", "clip:norm=1", "ema", "offload_optimizer"), {"optimizer": "adamw"}),
 )
-INFERENCES = (("inplace",), ("channels_last",), ("tiles:size=8,halo=2",), ("tiles:size=8x8,halo=0x2", "channels_last"))
+INFERENCES = (
+    ("inplace",),
+    ("channels_last",),
+    ("tiles:size=8,halo=2",),
+    ("tiles:size=8x8,halo=0x2", "channels_last"),
+    ("sliding_window:size=16x16",),
+    ("sliding_window:size=16x16,mirror=1", "autocast"),
+    ("sliding_window:size=16x32,step=0.75,mirror=0+1,gaussian=false,ahead=0",),
+)
 MEASURED_ELSEWHERE = {
     "checkpoint": "test_checkpointing.py",
     "autocast": "test_autocast.py",
@@ -86,10 +94,19 @@ def test_training_with_levers_is_that_of_torch(network: str, levers: tuple[str, 
 def test_inference_with_levers_is_that_of_torch(network: str, levers: tuple[str, ...], cpu: Cpu) -> None:
     model, shape = NETWORKS[network]
     if len(shape) == 5:
-        levers = tuple(text.replace("8x8", "8x8x8").replace("0x2", "0x2x1") for text in levers)
+        levers = tuple(text.replace("16x", "8x8x").replace("8x8,", "8x8x8,").replace("0x2", "0x2x1") for text in levers)
     graph = models.build(model)
     predicted = estimate(graph, input_shape=shape, mode="infer", machine=cpu, levers=levers)
     same(predicted, measure_inference(GraphModule(graph), inputs_for([shape]), levers=levers))
+
+
+def test_windows_in_the_middle_hold_what_their_neighbours_hold(cpu: Cpu) -> None:
+    """45 windows, of which memest plays 7: the same bytes are there before, and at the highest moment."""
+    graph, shape, levers = models.build(NETWORKS["image"][0]), (3, 3, 16, 24), ["sliding_window:size=8"]
+    predicted = estimate(graph, input_shape=shape, mode="infer", machine=cpu, levers=levers)
+    measured = measure_inference(GraphModule(graph), inputs_for([shape]), levers=levers)
+    assert (predicted.standing_bytes, predicted.peak_bytes) == (measured.standing_bytes, measured.peak_bytes)
+    assert len(predicted.events) < len(measured.events) / 5
 
 
 def test_every_lever_is_measured() -> None:

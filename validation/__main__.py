@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+RUNTIMES = ("torch-cpu", "torch-cuda")
+
 
 def main() -> int:
     """Run one command; 0 when every claim it checks holds."""
@@ -13,9 +15,19 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="the cases, one a line")
     listing.add_argument("only", nargs="?", default="")
+    listing.add_argument("--runtime", choices=RUNTIMES, default="torch-cpu")
     measuring = commands.add_parser("measure", help="measure cases that have no current result (needs torch)")
     measuring.add_argument("only", nargs="?", default="", help="part of a case's name, or a group")
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
+    _cuda_options(measuring)
+    measuring.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
+    cuda_printing = commands.add_parser("measure-cuda-print", help="measure one case of torch-cuda in this process and print it")
+    cuda_printing.add_argument("card")
+    cuda_printing.add_argument("name")
+    cuda_here = commands.add_parser("measure-cuda-here", help="measure cases of torch-cuda in this process")
+    cuda_here.add_argument("card")
+    cuda_here.add_argument("only", nargs="?", default="")
+    cuda_here.add_argument("--again", action="store_true")
     one = commands.add_parser("measure-one", help="measure cases in this process, whose runtime is theirs")
     one.add_argument("names", nargs="+")
     printing = commands.add_parser("measure-print", help="measure cases in this process and print what was measured")
@@ -28,21 +40,39 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
+    comparing.add_argument("--runtime", choices=RUNTIMES, default="torch-cpu")
     comparing.add_argument("--readme", action="store_true", help="fail, too, when README.md states another table")
     differing = commands.add_parser("diff", help="measure a case and show the first event that differs")
     differing.add_argument("name", help="a case's name, or part of it")
+    _cuda_options(differing)
+    differing.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
     fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
     fuzzing.add_argument("--cases", type=int, default=100)
     fuzzing.add_argument("--seed", type=int, default=0)
+    _cuda_options(fuzzing)
+    fuzzing.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
+    fuzz_here = commands.add_parser("fuzz-cuda-here", help="random networks on torch-cuda in this process")
+    fuzz_here.add_argument("card")
+    fuzz_here.add_argument("--cases", type=int, default=100)
+    fuzz_here.add_argument("--seed", type=int, default=0)
     benching = commands.add_parser("bench", help="speed beside an earlier build, the floor, torch's MemTracker and torchinfo, in one run")
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
+    commands.add_parser("presets", help="nnU-Net's presets: its planner's constant, and bytes")
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
+        "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
+        "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
     }  # fmt: skip
     return run[arguments.command](arguments)
+
+
+def _cuda_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runtime", choices=RUNTIMES, default="torch-cpu")
+    command.add_argument("--card", default="h100-80gb", help="of torch-cuda: a described card of the catalogue")
+    command.add_argument("--python", help="of torch-cuda: an interpreter whose torch is built for CUDA (or MEMEST_CUDA_PYTHON)")
 
 
 def _selected(only: str) -> list[object]:
@@ -52,15 +82,48 @@ def _selected(only: str) -> list[object]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.diff import names
+
+        print("\n".join(name for name in names() if arguments.only in name))
+        return 0
     for case in _selected(arguments.only):
         print(case.name)  # type: ignore[attr-defined]
     return 0
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.measure import measure as measure_cuda
+        from validation.cuda.run import interpreter
+
+        python = interpreter(arguments.python)
+        return measure_cuda(arguments.card, python, arguments.only, on_card=arguments.on_card, again=arguments.again)
     from validation.measure import measure
 
     return 1 if measure(_selected(arguments.only), again=arguments.again) else 0  # type: ignore[arg-type]
+
+
+def _measure_cuda_here(arguments: argparse.Namespace) -> int:
+    from validation.cuda.measure import measure_here
+
+    measure_here(arguments.card, arguments.only, again=arguments.again)
+    return 0
+
+
+def _measure_cuda_print(arguments: argparse.Namespace) -> int:
+    from validation.cuda.diff import print_measured
+
+    print_measured(arguments.card, arguments.name)
+    return 0
+
+
+def _presets(arguments: argparse.Namespace) -> int:
+    from validation.presets import lines
+
+    for line in lines():
+        print(line)
+    return 0
 
 
 def _measure_one(arguments: argparse.Namespace) -> int:
@@ -90,7 +153,25 @@ def _version_here(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compare_cuda(arguments: argparse.Namespace) -> int:
+    from validation.cuda.compare import compare, failures, table
+
+    found = compare(arguments.only)
+    for c in found:
+        if arguments.all or (arguments.only and not c.equal):
+            print(c)
+    print(table(found))
+    problems = [] if arguments.only else failures(found)
+    if arguments.readme and table(found) not in Path("README.md").read_text(encoding="utf-8"):
+        problems.append("the README's table of CUDA is stale: put the one above in its place")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
 def _compare(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        return _compare_cuda(arguments)
     from validation.compare import compare, failures, missing, table
     from validation.versions import compare_versions, version_failures, versions_table
 
@@ -116,12 +197,28 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.diff import diff as diff_cuda
+        from validation.cuda.run import interpreter
+
+        return diff_cuda(arguments.name, arguments.card, interpreter(arguments.python), on_card=arguments.on_card)
     from validation.diff import diff
 
     return diff(arguments.name)
 
 
+def _fuzz_cuda_here(arguments: argparse.Namespace) -> int:
+    from validation.cuda.fuzz import fuzz_here
+
+    return 1 if fuzz_here(arguments.cases, arguments.seed, arguments.card) else 0
+
+
 def _fuzz(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.fuzz import fuzz as fuzz_cuda
+        from validation.cuda.run import interpreter
+
+        return fuzz_cuda(arguments.cases, arguments.seed, arguments.card, interpreter(arguments.python), on_card=arguments.on_card)
     from validation.fuzz import fuzz
 
     return 1 if fuzz(arguments.cases, arguments.seed) else 0

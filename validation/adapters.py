@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from validation import nnunet_losses
+
 
 def where(condition: torch.Tensor, *tensors: torch.Tensor, input_value: Any = None, other_value: Any = None) -> torch.Tensor:
     """``torch.where`` with numbers in place of absent tensors."""
@@ -159,6 +161,28 @@ def dice_loss(
     total = probabilities.sum(dims) + target.sum(dims)
     dice = (2 * overlap + smooth) / (total + smooth)
     return 1 - dice.mean()
+
+
+def scatter_number(input: torch.Tensor, index: torch.Tensor, dim: int, value: float) -> torch.Tensor:
+    """``input.scatter_(dim, index, value)``."""
+    return input.scatter_(dim, index, value)
+
+
+def soft_dice_loss(
+    input: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, *, regions: bool = False, batch_dice: bool = False
+) -> torch.Tensor:
+    """nnU-Net's memory-efficient soft dice (:mod:`validation.nnunet_losses`)."""
+    return nnunet_losses.soft_dice(input, target, mask, regions=regions, batch_dice=batch_dice)
+
+
+def dc_and_ce_loss(input: torch.Tensor, target: torch.Tensor, *, batch_dice: bool = False, ignore_label: int | None = None) -> torch.Tensor:
+    """nnU-Net's loss of exclusive classes (:mod:`validation.nnunet_losses`)."""
+    return nnunet_losses.dice_and_cross_entropy(input, target, batch_dice=batch_dice, ignore_label=ignore_label)
+
+
+def dc_and_bce_loss(input: torch.Tensor, target: torch.Tensor, *, batch_dice: bool = False) -> torch.Tensor:
+    """nnU-Net's loss of regions (:mod:`validation.nnunet_losses`)."""
+    return nnunet_losses.dice_and_binary_cross_entropy(input, target, batch_dice=batch_dice)
 
 
 def batch_norm(input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, **keywords: Any) -> torch.Tensor:

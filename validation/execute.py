@@ -92,4 +92,4 @@ def _initial(shape: tuple[int, ...], dtype: str, name: str) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.int64)
     if name.endswith("running_var"):
         return torch.ones(shape)
-    return torch.rand(shape, dtype=getattr(torch, dtype)) * 0.1
+    return torch.rand(shape, dtype=getattr(torch, dtype)).mul_(0.1)

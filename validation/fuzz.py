@@ -47,6 +47,7 @@ class Trial:
     optimizer: str
     loss: str
     hold_output: bool
+    levers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Outcome:
     def failed(self) -> bool:
         """Streams or peaks differ."""
         return self.difference is not None or self.predicted_peak != self.measured_peak
+
+
+Running = Callable[[Trial], Outcome | None]
 
 
 class _Grower:
@@ -309,14 +313,14 @@ def refused(trial: Trial) -> bool:
     return False
 
 
-def shrink(trial: Trial, cpu: Cpu) -> Trial:
+def shrink(trial: Trial, run: Running) -> Trial:
     """A smaller trial that still fails: cut layers from the end, then single layers whose input can stand in for their output."""
     progress = True
     while progress:
         progress = False
         for candidate in _smaller(trial):
             try:
-                outcome = run(candidate, cpu)
+                outcome = run(candidate)
             except Exception:
                 continue
             if outcome is not None and outcome.failed:
@@ -336,7 +340,7 @@ def _smaller(trial: Trial) -> list[Trial]:
             swapped = [_renamed(other, layer.outputs[0], first) for j, other in enumerate(graph.layers) if j != i]
             out = first if graph.outputs[0] == layer.outputs[0] else graph.outputs[0]
             found.append(_rebuilt(trial, swapped, out))
-    simple = replace(trial, optimizer="sgd", loss="mse_loss", hold_output=False)
+    simple = replace(trial, optimizer="sgd", loss="mse_loss", hold_output=False, levers=())
     return [*([simple] if simple != trial else []), *found]
 
 
@@ -357,16 +361,22 @@ def _rebuilt(trial: Trial, layers: Any, output: str) -> Trial:
 
 
 def fuzz(cases: int, seed: int = 0) -> int:
-    """Run ``cases`` random networks; the number of failures. Each failure is printed with its seed, shrunk."""
+    """Run ``cases`` random networks on this processor; the number of failures."""
     cpu = Cpu.detect().with_(threads=torch.get_num_threads())
     settle()
+    return fuzz_with(lambda trial: run(trial, cpu), cases, seed)
+
+
+def fuzz_with(run: Running, cases: int, seed: int, change: Callable[[Trial, random.Random], Trial] = lambda trial, rng: trial) -> int:
+    """Run ``cases`` random networks, ``change``d; the number of failures. Each failure is printed with its seed, shrunk."""
     failures = done = skipped = 0
     start = time.time()
     number = seed
     while done < cases:
         number += 1
-        trial = _Grower(random.Random(number)).grow()
-        outcome = run(trial, cpu)
+        rng = random.Random(number)
+        trial = change(_Grower(rng).grow(), rng)
+        outcome = run(trial)
         if outcome is None:
             skipped += 1
             assert skipped <= cases, "torch refuses most of what is drawn"
@@ -374,16 +384,17 @@ def fuzz(cases: int, seed: int = 0) -> int:
         done += 1
         if outcome.failed:
             failures += 1
-            _report(number, shrink(trial, cpu), cpu)
+            _report(number, shrink(trial, run), run)
         if done % 50 == 0:
             print(f"{done} networks, {failures} failures, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
     print(f"{cases} networks, {failures} differences ({skipped} drawn that torch refuses)")
     return failures
 
 
-def _report(number: int, trial: Trial, cpu: Cpu) -> None:
-    print(f"--- seed {number}: input {trial.shape}, {trial.mode}, {trial.optimizer}, {trial.loss}, hold_output={trial.hold_output}")
-    outcome = run(trial, cpu)
+def _report(number: int, trial: Trial, run: Running) -> None:
+    done = f"{trial.mode}, {trial.optimizer}, {trial.loss}, hold_output={trial.hold_output}{''.join(f', {t}' for t in trial.levers)}"
+    print(f"--- seed {number}: input {trial.shape}, {done}")
+    outcome = run(trial)
     print(schema.dumps(trial.graph))
     if outcome is not None:
         print(f"peak: predicted {outcome.predicted_peak}, measured {outcome.measured_peak}")

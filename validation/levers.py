@@ -24,6 +24,7 @@ from memest.runtimes.torch.step.tiling import per_dim
 from memest.sources.importers.torch import from_torch
 from validation.checkpointing import checkpoint_modules
 from validation.execute import GraphModule
+from validation.nnunet_prediction import Predictor
 from validation.setup import Inputs, Setup, prediction_of
 from validation.tiling import predict_in_windows
 
@@ -195,20 +196,66 @@ def _tiles(setup: Setup, options: Options) -> None:
     setup.forward = forward
 
 
+def _sliding_window(setup: Setup, options: Options) -> None:
+    """nnU-Net's loop over the samples of the batch as slices, or over the one volume there is."""
+    inner, dims = setup.forward, setup.inputs[0].ndim - 2
+    window = per_dim(options["size"], dims, "size")
+    with torch.no_grad():
+        heads = prediction_of(setup.module(torch.rand((1, setup.inputs[0].shape[1], *window)))).shape[1]
+    predictor = Predictor(
+        network=setup.module,
+        window=window,
+        heads=heads,
+        step=float(options["step"]),
+        mirror=options["mirror"],
+        importance=torch.ones(window, dtype=torch.half) if options["gaussian"] else None,
+        ahead=options["ahead"],
+    )
+    predictor.network = lambda part: prediction_of(inner(setup, [part]))
+
+    def forward(setup: Setup, inputs: Inputs) -> torch.Tensor:
+        return predictor.logits(inputs[0].transpose(0, 1) if dims == 2 else inputs[0][0])
+
+    setup.forward = forward
+    setup.residents.append(lambda: [] if predictor.importance is None else [predictor.importance])
+
+
 def _autocast(setup: Setup, options: Options) -> None:
-    """``with torch.autocast("cpu", dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside."""
-    context = {"dtype": getattr(torch, options["dtype"]), "cache_enabled": options["cache"]}
+    """``with torch.autocast(device, dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside; on CUDA in float16 with a
+    GradScaler around backward and the optimizer's step."""
+    device = setup.inputs[0].device.type
+    on_cuda = device == "cuda"
+    dtype = options["dtype"] or ("float16" if on_cuda else "bfloat16")
+    context = {"dtype": getattr(torch, dtype), "cache_enabled": options["cache"]}
     whole = setup.training and options["loss"] == "inside"
     inner: Callable[..., Any] = setup.loss if whole else setup.forward
 
     def within(*arguments: Any) -> Any:
-        with torch.autocast("cpu", **context):
+        with torch.autocast(device, **context):
             return inner(*arguments)
 
     if whole:
         setup.loss = within
     else:
         setup.forward = within
+    scaled = options.get("scaler")
+    if setup.training and (on_cuda and dtype == "float16" if scaled is None else scaled):
+        _scale(setup, device)
+
+
+def _scale(setup: Setup, device: str) -> None:
+    """``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``."""
+    scaler = torch.amp.GradScaler(device)
+
+    def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
+        scaler.scale(setup.loss(setup, inputs, target)).backward()
+
+    def update(setup: Setup) -> None:
+        scaler.step(setup.optimizer)
+        scaler.update()
+
+    setup.gradients = gradients
+    setup.update = update
 
 
 def _shard(setup: Setup, options: Options) -> None:
@@ -265,6 +312,7 @@ LEVERS: dict[str, TorchLever] = {
     "clip": TorchLever(wrap=_clip),
     "ema": TorchLever(wrap=_ema),
     "tiles": TorchLever(wrap=_tiles),
+    "sliding_window": TorchLever(wrap=_sliding_window),
     "ddp": TorchLever(wrap=_replicate),
     "fsdp": TorchLever(prepare=_shard),
     "zero": TorchLever(prepare=_shard_stage, wrap=_shard_optimizer),

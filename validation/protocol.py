@@ -54,6 +54,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
     "adadelta": torch.optim.Adadelta,
+    "asgd": torch.optim.ASGD,
+    "rprop": torch.optim.Rprop,
 }
 
 
@@ -102,22 +104,34 @@ def measure_training(
 
 
 def prepare_training(
-    module: nn.Module, inputs: Sequence[torch.Tensor], optimizer: str, loss: str, *, hold_output: bool, levers: Sequence[str]
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    optimizer: str,
+    loss: str,
+    *,
+    hold_output: bool,
+    levers: Sequence[str],
+    target: torch.Tensor | None = None,
 ) -> Setup:
-    """All a training step is made of, with ``levers`` pulled."""
+    """All a training step is made of, with ``levers`` pulled. Without a ``target`` the module is called once to make one."""
     setup = Setup(module=module, inputs=list(inputs), training=True, levers=levers, hold_output=hold_output)
     pulled = chosen(levers, training=True)
     prepare(setup, pulled)
     setup.make_optimizer = partial(torch_optimizer, optimizer)
     setup.optimizer = setup.make_optimizer([p for p in setup.module.parameters() if p.requires_grad])
     setup.loss_fn = torch_loss(loss)
-    with torch.no_grad():
-        flags = [(m, m.training) for m in setup.module.modules()]
-        setup.target = target_for(loss, prediction_of(setup.module(*setup.inputs)))
-        for m, was in flags:
-            m.training = was
+    setup.target = _target_of(setup, loss) if target is None else target
     wrap(setup, pulled)
     return setup
+
+
+def _target_of(setup: Setup, loss: str) -> torch.Tensor:
+    flags = [(m, m.training) for m in setup.module.modules()]
+    with torch.no_grad():
+        made = target_for(loss, prediction_of(setup.module(*setup.inputs)))
+    for m, was in flags:
+        m.training = was
+    return made
 
 
 def measure_inference(module: nn.Module, inputs: Sequence[torch.Tensor], *, levers: Sequence[str] = ()) -> Measurement:

@@ -13,9 +13,11 @@ import torch
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
 from memest.machines.versions import nearest
+from memest.memory.stream import Event
 from memest.network.tensor import Spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
+from memest.runtimes.runtime import AS_DESCRIBED, Rows
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Autocast, Caller
@@ -35,12 +37,13 @@ def torch_callable(row: Operator | Composite) -> Any:
     return getattr(adapters, row.oracle) if row.oracle else torch_named(row.torch)
 
 
-def example_tensors(example: Example, grad: bool = True) -> list[Any]:
+def example_tensors(example: Example, grad: bool = True, device: str = "cpu") -> list[Any]:
     """The example's tensors in torch: floats require grad, integers are zeros."""
 
     def make(shape: Sequence[int], dtype: str, first: bool, position: int) -> torch.Tensor:
         kind = getattr(torch, dtype)
         t = torch.rand(tuple(shape)).to(kind) if kind.is_floating_point else torch.zeros(tuple(shape), dtype=kind)
+        t = t.to(device)
         if first and example.layout == "channels_last":
             t = t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.channels_last_3d)
         if first and example.layout == "transposed":
@@ -119,11 +122,11 @@ def first_tensor(result: Any) -> torch.Tensor:
     return next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), outputs[0])
 
 
-def within(context: Autocast | None) -> AbstractContextManager[Any]:
+def within(context: Autocast | None, device: str = "cpu") -> AbstractContextManager[Any]:
     """Torch's context manager for memest's description of it."""
     if context is None:
         return nullcontext()
-    return torch.autocast("cpu", dtype=getattr(torch, context.dtype), cache_enabled=context.cache)
+    return torch.autocast(device, dtype=getattr(torch, context.dtype), cache_enabled=context.cache)
 
 
 def measure(
@@ -131,20 +134,24 @@ def measure(
     example: Example,
     ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
     autocast: Autocast | None = None,
+    device: str = "cpu",
+    record: Callable[[Callable[[], Any]], tuple[list[Measured], Any]] = record,
 ) -> list[Measured]:
     """Torch's stream: call (in an ``autocast`` context, if given), then (when differentiable) ``output.backward(ones)`` with the gradient
     made beforehand."""
-    tensors = example_tensors(example)
+    tensors = example_tensors(example, device=device)
     attributes = dict(example.attributes)
 
+    there: AbstractContextManager[Any] = nullcontext() if device == "cpu" else torch.device(device)
+
     def once(gradient: torch.Tensor | None) -> Any:
-        with within(autocast):
+        with there, within(autocast, device):
             out = first_tensor(call_torch(row, _fresh(tensors, attributes, row), attributes))
         if out.requires_grad:
             out.backward(ones(out) if gradient is None else gradient)
         return None
 
-    with within(autocast):
+    with there, within(autocast, device):
         result = call_torch(row, _fresh(tensors, attributes, row), attributes)
     gradient = ones(first_tensor(result)).detach()
     del result
@@ -183,14 +190,28 @@ def _fresh(tensors: list[Any], attributes: dict[str, Any], row: Operator | Compo
 def predict(
     row: Operator | Composite,
     example: Example,
-    cpu: Cpu,
+    on: Cpu | Target,
     ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
     autocast: Autocast | None = None,
+    rows: Rows = AS_DESCRIBED,
 ) -> list[int]:
-    """The predicted stream of the same two calls."""
+    """The predicted stream of the same two calls; see :func:`predict_events`."""
+    return [e.delta for e in predict_events(row, example, on, ones, autocast, rows)]
+
+
+def predict_events(
+    row: Operator | Composite,
+    example: Example,
+    on: Cpu | Target,
+    ones: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like,
+    autocast: Autocast | None = None,
+    rows: Rows = AS_DESCRIBED,
+) -> list[Event]:
+    """The predicted events of the same two calls, on a processor for the torch that is installed, or on a target by its ``rows``."""
+    target = on if isinstance(on, Target) else Target(version=nearest(torch.__version__), machine=on)
     ledger = Ledger()
-    machine = Machine(ledger, True, Target(version=nearest(torch.__version__), machine=cpu))
-    caller = Caller(machine, True, autocast)
+    machine = Machine(ledger, True, target)
+    caller = Caller(machine, True, autocast, rows)
     torch_tensors = example_tensors(example)
 
     def value(t: torch.Tensor) -> Value:
@@ -217,7 +238,7 @@ def predict(
     else:
         for v in outputs:
             ledger.let_go(v)
-    return [s.delta for s in ledger.events]
+    return list(ledger.events)
 
 
 def normalized(deltas: Sequence[int]) -> list[int]:

@@ -27,7 +27,9 @@ def run(
     The cheapest combination found that fits is built step by step: changes that keep the numbers come first, then those that cost time,
     that change the numbers, that need more machines. Every change is estimated alone, too: of each the gentlest form that is enough.
 
-    On an accelerator it is torch CPU's bytes that are held against its memory, and the result says what is missing.
+    --on a CUDA card plays the step for that card and holds the whole process on it (what the allocator reserves, context, kernels) against
+    its memory, or against --budget where both are given. On other accelerators, and with --device cpu, it is torch CPU's bytes, and the
+    result says what is missing.
 
     \b
     Examples:
@@ -43,6 +45,7 @@ def run(
     from memest.render.advice import advice_report
 
     form = agreed(form, output)
-    graph, found = advised(request, place_of(on, budget, hardware), largest_batch)
+    request = request.run_on(on or ())
+    graph, found = advised(request, place_of(on, budget, hardware, request.card), largest_batch)
     show(advice_report(found, graph.name, every=every), form, output)
     return None if found.bytes_fit else DOES_NOT_FIT

@@ -24,8 +24,9 @@ def run(
     """Predict the peak memory of one step.
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
-    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit; on an accelerator, whether
-    torch CPU's bytes do.
+    With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit. --on a CUDA card plays the
+    step for that card and holds the whole process on it against its memory, with the range it is known to: it may depend. On other
+    accelerators, and with --device cpu, it says whether torch CPU's bytes fit.
 
     \b
     Examples:
@@ -39,7 +40,8 @@ def run(
       cat net.json | memest estimate - --input left=8x3x64x64 --input right=8x1x64x64
 
     \b
-    Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit on one of --on and --budget, 2 usage, 3 invalid model.
+    Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit (as far as expected) on one
+    of --on and --budget, 2 usage, 3 invalid model.
     """
     from memest.cli.output import DOES_NOT_FIT, agreed, show
     from memest.cli.request import answered, limits
@@ -47,16 +49,13 @@ def run(
 
     form = agreed(form, output)
     places = limits(on, budget, hardware)
-    _, estimate = answered(request)
+    _, estimate = answered(request.run_on(on or ()))
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)
         return None
-    from memest.machines.verdicts import verdict
     from memest.render.hardware import with_verdicts
-    from memest.runtimes.table import runtime_named
 
-    source = runtime_named(estimate.runtime).source
-    verdicts = [verdict(place, estimate.peak_bytes, source) for place in places]
+    verdicts = [estimate.on(place) for place in places]
     show(with_verdicts(report, verdicts), form, output)
     return None if all(v.bytes_fit for v in verdicts) else DOES_NOT_FIT

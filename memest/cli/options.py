@@ -31,9 +31,17 @@ Inputs = Annotated[
     ),
 ]
 Batch = Annotated[Optional[int], option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
+Configuration = Annotated[
+    Optional[str],  # noqa: UP045 - it is read at run time
+    option("--configuration", metavar="NAME", help="The configuration of nnU-Net's plans, such as 3d_fullres."),
+]
 Threads = Annotated[Optional[int], option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 Device = Annotated[Optional[str], option("--device", metavar="cpu|cuda", help="Short for --runtime torch-cpu or torch-cuda.")]  # noqa: UP045
+Card = Annotated[
+    Optional[str],  # noqa: UP045
+    option("--on", metavar="CARD", autocompletion=complete.machines, help="The card it runs on, such as h100-80gb: torch-cuda runs it."),
+]
 FormatOption = Annotated[
     Optional[Format],  # noqa: UP045
     option("--format", "-f", help="How the result is written (default: as FILE's suffix says, else text)."),
@@ -75,7 +83,7 @@ def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], C
         left_out: dict[str, Any] = {}
         for name in parameters(run):
             if name == "request":
-                for option_name, kind, word, default in _options(without):
+                for option_name, kind, word, default in _options({*without, *(("card",) if "on" in parameters(run) else ())}):
                     words[option_name] = kind, word
                     left_out.update({} if default is REQUIRED else {option_name: default})
             else:
@@ -100,22 +108,23 @@ def _options(without: Collection[str]) -> Iterator[tuple[str, Any, Word, Any]]:
     """The options of a request: name, type, word and default of each."""
     from memest.estimate.question import Question
 
-    for name, hint in (("model", Model), ("inputs", Inputs), ("batch", Batch)):
+    for name, hint in (("model", Model), ("configuration", Configuration), ("inputs", Inputs), ("batch", Batch)):
         yield name, *get_args(hint), REQUIRED if name == "model" else None
     for f in fields(Question):
         if f.name in without:
             continue
         if f.name == "machine":
-            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption)):
-                yield name, *get_args(hint), None
+            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption), ("card", Card)):
+                if name not in without:
+                    yield name, *get_args(hint), None
             continue
         flag = FLAGS.get(f.name, f"--{f.name.replace('_', '-')}")
-        word = option(flag, help=f.metadata["help"], metavar=f.metadata["metavar"] or None, autocompletion=COMPLETED.get(f.name))
+        left_out = f" [default: {f.default}]" if f.name in SHOWN else ""
+        word = option(flag, help=f.metadata["help"] + left_out, metavar=f.metadata["metavar"] or None, autocompletion=COMPLETED.get(f.name))
         if f.name == "mode":
             yield "train", bool, word, True
         elif isinstance(f.default, bool):
             yield f.name, bool, word, f.default
         else:
-            default = f.default if f.name in SHOWN else None
             kind: Any = list[str] if isinstance(f.default, tuple) else str
-            yield f.name, kind if default else Optional[kind], word, default  # noqa: UP045
+            yield f.name, Optional[kind], word, None  # noqa: UP045

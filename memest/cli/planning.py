@@ -15,17 +15,21 @@ from memest.network.graph import Graph
 from memest.planning.advise import Advice, advise
 from memest.planning.axes import batch_symbol, groups_of, symbols_in_order
 from memest.planning.fit import Fit, fit
+from memest.planning.patches import fit_patch
 from memest.planning.product import Product
 from memest.planning.sweep import SETTINGS, product_of
 from memest.sources.opening import is_torch, open_model
 
 _RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})(?::(\d{1,10}))?", re.ASCII)
 MOST_VALUES = 1_000_000
+PATCH = "patch"
 
 
-def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) -> Hardware:
-    """The one place where it has to fit: a budget, or a machine."""
+def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None, card: str | None) -> Hardware:
+    """The one place where it has to fit: a budget, or a machine; a budget beside the ``card`` that the step runs on is a part of it."""
     places = limits(on, budget, file)
+    if budget is not None and card is not None and len(places) == 2:
+        return places[-1]
     if len(places) != 1:
         raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
     return places[0]
@@ -33,9 +37,14 @@ def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None) ->
 
 def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tuple[Graph, Fit]:
     """The graph, and the largest that fits."""
-    asking = request.question
+    _ = request.question
     texts = [part.strip() for part in vary.split(",")]
     graph = _opened(request, request.mode)
+    asking = request.question_of(graph)
+    if texts == [PATCH]:
+        batch, sizes = _fixed(graph, request, set())
+        warn(asking, graph)
+        return graph, fit_patch(graph, place, batch=batch, step=step, **keywords(asking), **sizes)
     varied = {s for group in groups_of(graph, texts) for s in group}
     batch, sizes = _fixed(graph, request, varied)
     warn(asking, graph)
@@ -44,12 +53,13 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
 
 def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
     """The configurations that ``axes`` (texts such as ``batch=1..64``) ask for."""
-    asking = request.question
+    _ = request.question
     if not axes:
         raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
-    settings = keywords(asking)
     both = any(text.partition("=")[0] == "mode" for text in axes)
     graph = _opened(request, None if both else request.mode)
+    asking = request.question_of(graph)
+    settings = keywords(asking) if graph.usual is None else request.typed
     ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
     for text in axes:
         names, equals, values = text.partition("=") if text.partition("=")[0] in SETTINGS else text.rpartition("=")
@@ -77,8 +87,9 @@ def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
 
 def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:
     """The graph, and what to change so that the step fits."""
-    asking = request.question
+    _ = request.question
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+    asking = request.question_of(graph)
     warn(asking, graph)
     try:
         return graph, advise(graph, place, input_shape=shapes, largest_batch=largest_batch, **keywords(asking))
@@ -98,6 +109,11 @@ def _fixed(graph: Graph, request: Request, varied: set[str]) -> tuple[int | None
     rest = [s for s in known if s not in varied]
     if not rest:
         return None, {}
+    usual = {} if graph.usual is None else dict(graph.usual.way(request.mode, request.question.runtime).sizes)
+    if usual and not request.inputs:
+        sizes = {s: usual[s] for s in rest}
+        own = sizes.pop(str(first), None)
+        return (own if request.batch is None or first in varied else request.batch), sizes
     if rest == [first] and not request.inputs:
         if request.batch is None:
             raise UsageError("give --batch, or let it vary")

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from memest.cli.choices import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
-from memest.estimate.estimate import Estimate, answer
+from memest.estimate.estimate import Estimate, answer, usual_shapes
 from memest.estimate.question import MODES, NAMES, Question, question, resolved
 from memest.machines.cpu import Cpu
+from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
 from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
 from memest.planning.progress import tell
 from memest.sizes.dims import Expr
-from memest.sources.opening import is_torch, open_model
+from memest.sources.opening import configured, is_torch, open_model
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
@@ -33,7 +34,7 @@ _MAX_DIGITS = 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked, as typed: the model, its input, the fields of a question that were given, and the processor."""
+    """What the user asked, as typed: the model, its input, the fields of a question that were given, and the processor or the card."""
 
     model: str
     inputs: Sequence[str] | None = None
@@ -41,14 +42,17 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     isa: Isa | None = None
+    card: str | None = None
 
     @staticmethod
     def of(typed: Mapping[str, Any]) -> Request:
         """The request among what a command was given; what was left out stays as it is."""
-        given = {name: value for name, value in typed.items() if value is not None}
+        given = {name: value for name, value in typed.items() if (value is not None and value is not False) or name == "train"}
+        if "configuration" in given:
+            given["model"] = configured(given["model"], given.pop("configuration"))
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
-        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa") if name in given}
+        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa", "card") if name in given}
         return Request(settings=given, **own)
 
     @property
@@ -56,20 +60,54 @@ class Request:
         """``train`` or ``infer``."""
         return str(self.settings.get("mode", "train"))
 
+    def run_on(self, names: Sequence[str]) -> Request:
+        """The request with the one CUDA card among the hardware ``names`` as what it runs on, where nothing else says who runs it."""
+        if self.threads is not None or self.isa is not None or self.settings.keys() & {"runtime", "device"} - _cuda_words(self.settings):
+            return self
+        cards = [name for name in names if is_cuda_card(name)]
+        return replace(self, card=cards[0]) if cards else self
+
     @property
-    def question(self) -> Question:
-        """The question, its names looked up: a wrong one typed on the command line is a usage error, found before the model is opened."""
+    def typed(self) -> dict[str, Any]:
+        """The settings that were typed, as keywords; what was left out is not among them."""
         machine: dict[str, Any] = {}
         if self.threads is not None:
             machine["threads"] = self.threads
         if self.isa is not None:
             machine["isa"] = self.isa.value
+        if machine and self.card is not None:
+            raise UsageError(f"--threads and --isa describe a processor, and --on {self.card} is a card; leave one of them out")
+        return {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else self.card}
+
+    @property
+    def question(self) -> Question:
+        """The question, its names looked up: a wrong one typed on the command line is a usage error, found before the model is opened."""
+        return self.question_of(None)
+
+    def question_of(self, graph: Graph | None) -> Question:
+        """The question put to ``graph``: what was not typed is as its makers use it, where it says that."""
         try:
-            found = question(None, {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else None}, "the command")
+            found = question(graph, self.typed, "the command")
             resolved(found)
         except MemestError as e:
             raise UsageError(str(e)) from None
         return found
+
+
+def is_cuda_card(name: str) -> bool:
+    """Whether ``name`` is an accelerator of the catalogue that torch's CUDA build runs on and that is described for it."""
+    from memest.machines.devices import device_named
+    from memest.machines.reading import hardware_named
+
+    try:
+        return device_named(hardware_named(name).name) is not None
+    except UsageError:
+        return False
+
+
+def _cuda_words(settings: Mapping[str, Any]) -> set[str]:
+    """Which of ``runtime`` and ``device`` say that torch's CUDA build runs it."""
+    return {name for name in ("runtime", "device") if settings.get(name) in (TORCH_CUDA, "cuda")}
 
 
 def _count(text: str) -> int:
@@ -147,8 +185,9 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
 
 def answered(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for; ``said`` are warnings not to be repeated."""
-    asking = request.question
+    _ = request.question
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+    asking = request.question_of(graph)
     warn(asking, graph, said)
     try:
         return graph, answer(graph, asking, shapes)
@@ -161,8 +200,10 @@ def planned(request: Request, alignment: int) -> InferencePlan:
     from memest.planning.inference import plan_inference
 
     given = {"runtime": "null"} if "device" not in request.settings else {}
-    asking = replace(request, settings={**given, **request.settings, "mode": "infer"}).question
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer")
+    request = replace(request, settings={**given, **request.settings, "mode": "infer"})
+    runtime = request.question.runtime
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", runtime)
+    asking = request.question_of(graph)
     warn(asking, graph)
     try:
         return plan_inference(graph, input_shape=shapes, alignment=alignment, **keywords(asking))
@@ -188,13 +229,14 @@ def usual_inputs(model: str, batch: int | None) -> tuple[list[str] | None, int |
 
 def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Growth:
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
-    asking = request.question
+    _ = request.question
     if is_torch(request.model):
         graph, _ = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
     elif request.inputs:
         raise UsageError("--input is for torch models, which are imported at it; here --sides and --batches give the shape")
     else:
         graph = open_model(request.model)
+    asking = request.question_of(graph)
     warn(asking, graph)
     return growth(graph, sides, batches, **keywords(asking))
 
@@ -204,7 +246,7 @@ def report_model(request: Request, **how: Any) -> PageModel:
     from memest.planning.page import page_model
     from memest.planning.page.grid import shapes_at, usual_sizes
 
-    asking = request.question
+    _ = request.question
     for optimizer in how.get("optimizers", ()):
         _ = replace(request, settings={**request.settings, "optimizer": optimizer}).question
     model, batch = request.model, request.batch
@@ -217,7 +259,10 @@ def report_model(request: Request, **how: Any) -> PageModel:
         if batch is not None:
             sizes |= {d.text: batch for d in head if isinstance(d, Expr)}
         shapes = shapes_at(graph, sizes)
+    asking = request.question_of(graph)
     warn(asking, graph)
+    if graph.usual is not None and asking.training:
+        how = {"optimizers": (asking.optimizer,), **how}
     try:
         return page_model(graph, input_shape=graph_shapes(graph, shapes), **how, **keywords(asking))
     except (GraphError, UnsupportedError) as e:
@@ -241,7 +286,9 @@ def warn(asking: Question, graph: Graph, said: Collection[str] = ()) -> None:
         print(f"memest: warning: {warning}", file=sys.stderr)
 
 
-def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None) -> tuple[Graph, Given | None]:
+def open_with_inputs(
+    model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None, runtime: str = TORCH_CPU
+) -> tuple[Graph, Given | None]:
     """The graph, and the shape of each of its inputs (None: the graph's own dims are numbers and nothing was given)."""
     given = parse_inputs(inputs or ())
     if is_torch(model):
@@ -249,7 +296,17 @@ def open_with_inputs(model: str, inputs: Sequence[str] | None, batch: int | None
     graph = open_model(model)
     if not given and batch is None and all(isinstance(d, int) for i in graph.inputs for d in i.shape):
         return graph, None
+    usual = usual_shapes(graph, mode or "train", runtime)
+    if usual is not None:
+        given = given or {name: shape[1:] for name, shape in usual.items()}
+        batch = _usual_batch(graph.inputs, given, usual) if batch is None else batch
     return graph, bind_shapes(graph.inputs, given, batch)
+
+
+def _usual_batch(inputs: Sequence[Input], given: Given, usual: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The usual batch, where no shape that is given has one."""
+    whole = any(len(shape) >= len(i.shape) for i in inputs for shape in given.values())
+    return None if whole else next(iter(usual.values()))[0]
 
 
 def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -> tuple[Graph, Given]:

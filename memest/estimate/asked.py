@@ -66,6 +66,13 @@ def device(value: Any) -> str | None:
     raise UsageError(f"device is 'cpu', got {kind_of(value)}")
 
 
+def text(value: Any, what: str, example: str) -> str | None:
+    """A text; None where none is given."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
+
+
 def levers(value: Any) -> tuple[str, ...]:
     """Levers as texts; one may stand alone."""
     if value is None:
@@ -77,24 +84,18 @@ def levers(value: Any) -> tuple[str, ...]:
     return found
 
 
-def torch(value: Any) -> str | None:
-    """A version of torch as text."""
-    if value is None or isinstance(value, str):
-        return value
-    raise UsageError(f"torch is a version such as '2.14', got {kind_of(value)}")
-
-
 def machine(value: Any) -> Cpu | Gpu | None:
     """A described processor or accelerator, one of the catalogue by its name, or None for this machine."""
     if value is None or isinstance(value, Cpu | Gpu):
         return value
     if not isinstance(value, str):
         raise UsageError(f"machine is memest.Cpu(isa='avx2', threads=8) or a name such as 'h100-80gb', got {kind_of(value)}")
+    from memest.machines.devices import gpu_of
     from memest.machines.reading import hardware_named
 
     entry = hardware_named(value)
     if entry.kind == "accelerator":
-        return Gpu(name=entry.name, memory_bytes=entry.usable_bytes)
+        return gpu_of(entry)
     raise UnsupportedError(f"{entry.name}: the catalogue has its memory, not its processor; give machine=memest.Cpu(...)")
 
 
@@ -148,7 +149,8 @@ def optimizer(value: Any, graph: Graph | None) -> str:
     options = {}
     for key, default in row.options.items():
         setting = given.get(key, default)
-        options[key] = bool(setting) if isinstance(default, bool) else float(setting or 0)
+        chosen_by_torch = default is None and setting is None
+        options[key] = None if chosen_by_torch else float(setting or 0) if isinstance(default, float) else bool(setting)
     tail = ",".join(f"{k}={str(v).lower()}" for k, v in options.items() if v != row.options[k])
     return f"{name}:{tail}" if tail else name
 
@@ -199,8 +201,15 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "dtype": dtype,
     "loss": loss,
     "levers": levers,
-    "torch": torch,
+    "torch": partial(text, what="torch", example="2.14"),
+    "cudnn": partial(text, what="cudnn", example="9.24"),
+    "cudnn_benchmark": partial(flag, what="cudnn_benchmark"),
+    "cudnn_deterministic": partial(flag, what="cudnn_deterministic"),
+    "tf32": partial(text, what="tf32", example="conv"),
+    "alloc_conf": partial(text, what="alloc_conf", example="expandable_segments:True"),
+    "cublas_workspace": partial(text, what="cublas_workspace", example=":4096:8"),
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
+    "keep_grads": partial(flag, what="keep_grads"),
 }
 """How each keyword is read, but for those that need the graph or one another."""

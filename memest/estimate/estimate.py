@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate.question import Question, Settings, question
+from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.versions import Torch, torch_of
-from memest.memory.figure import Figure
+from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
 from memest.network.binding import bind
@@ -39,9 +40,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from memest.estimate.formulas.formula import Formula
+    from memest.machines.entry import Hardware
+    from memest.machines.verdicts import Verdict
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
+MOST_FIGURES = 1_024
 DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
@@ -139,24 +143,57 @@ class Estimate(Restated, Shown):
         """Whose memory it is, for a line in a report: ``torch 2.13 on cpu (avx512, 2 threads)``."""
         return self._runtime.describe(self.recipe.target)
 
-    @property
+    @cached_property
     def _runtime(self) -> Runtime:
         return runtime_named(self.runtime)
 
     @cached_property
-    def allocated(self) -> Figure:
-        """The most bytes asked for and alive at one moment."""
-        return self._runtime.allocate(self.peak_bytes)
+    def figures(self) -> Figures:
+        """``allocated``, ``reserved`` and ``process``; those of an allocator that is played are remembered on the graph."""
+        if not self._runtime.replays:
+            return self._figures()
+        known: Shelf[Figures] = self.played.memo.shelf("figures", MOST_FIGURES)
+        at = (self.recipe, tuple(self.sizes.values()))
+        return known.get(at) or known.keep(at, self._figures())
 
-    @cached_property
+    def _figures(self) -> Figures:
+        return self._runtime.figures(self.requested_bytes, _Steps(self), self.recipe.target)
+
+    @property
+    def allocated(self) -> Figure:
+        """The most bytes handed out and alive at one moment."""
+        return self.figures.allocated
+
+    @property
     def reserved(self) -> Figure:
         """The most bytes the allocator took from the system."""
-        return self._runtime.reserve(self.allocated, lambda: self.timeline)
+        return self.figures.reserved
 
-    @cached_property
+    @property
     def process(self) -> Figure:
         """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled."""
-        return self._runtime.process(self.reserved)
+        return self.figures.process
+
+    @property
+    def source(self) -> Source:
+        """Whose bytes the figures are, for a verdict."""
+        source = self._runtime.source
+        return replace(source, card=self.machine.name) if source.accelerator and isinstance(self.machine, Gpu) else source
+
+    @property
+    def held_bytes(self) -> int:
+        """What counts against a limit: the bytes of the outermost figure that is known, on a CPU those of the peak."""
+        _, found = self.figures.outermost
+        assert found.bytes is not None
+        return found.bytes
+
+    def on(self, place: Hardware) -> Verdict:
+        """Whether it fits there, by the outermost figure that is known, with its range."""
+        from memest.machines.verdicts import verdict
+
+        figure, found = self.figures.outermost
+        assert found.bytes is not None
+        return verdict(place, found.bytes, self.source, low_bytes=found.low, high_bytes=found.high, figure=figure)
 
     @property
     def standing_bytes(self) -> int:
@@ -170,14 +207,24 @@ class Estimate(Restated, Shown):
         return self.standing_bytes
 
     @property
-    def peak_bytes(self) -> int:
-        """The most bytes alive at one moment."""
+    def requested_bytes(self) -> int:
+        """The most bytes asked for and alive at one moment, before an allocator rounds them."""
         return self.summary.standing_bytes + self.summary.above_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes alive at one moment: those of ``allocated``."""
+        if not self._runtime.replays:
+            return self.requested_bytes
+        allocated = self.allocated.bytes
+        assert allocated is not None
+        return allocated
 
     @cached_property
     def _event(self) -> int:
         """The number of the event that reaches the peak (-1: nothing rises above what is resident)."""
-        return highest_event(self.timeline)[0]
+        found = self.figures.event if self._runtime.replays else None
+        return highest_event(self.timeline)[0] if found is None else found
 
     @property
     def moment(self) -> Moment:
@@ -217,16 +264,17 @@ class Estimate(Restated, Shown):
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know of the numbers: what the graph says of itself, which of several outputs the loss takes, a loss that cannot teach it,
-        and where they speak of another torch than the one at hand."""
+        what the runtime says of its target, and where they speak of another torch than the one at hand."""
         outputs, loss = self.played.outputs, self.recipe.loss
-        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if self.loss and len(outputs) > 1 else ()
+        one = loss is not None and loss.weights is None
+        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if one and len(outputs) > 1 else ()
         prediction = None if loss is None else self.timeline.values.get(outputs[0])
         doubts = () if loss is None or prediction is None else loss.notes(prediction)
-        return (*self.played.notes, *chosen, *doubts, *self.torch.notes)
+        return (*self.played.notes, *chosen, *doubts, *self._runtime.notes(self.recipe.target), *self.torch.notes)
 
     @property
     def loss_output(self) -> str | None:
-        """The output that the loss takes; None in inference. The others die before the loss is computed."""
+        """The output that the loss takes (the first of several it is taken over); None in inference. Others die before it is computed."""
         return self.played.outputs[0] if self.loss else None
 
     @property
@@ -264,6 +312,11 @@ class Estimate(Restated, Shown):
         check_guards(self.played, bound)
         return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(self.played, shapes, bound, self.recipe))
 
+    def _machine(self) -> dict[str, Any]:
+        if isinstance(self.machine, Cpu):
+            return {"cpu": {"isa": self.machine.isa, "threads": self.machine.threads}}
+        return {"card": self.machine.name, "requested_bytes": self.requested_bytes}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything a report needs, as plain data."""
         m = self.moment
@@ -277,7 +330,7 @@ class Estimate(Restated, Shown):
             "device": self.device,
             "dtype": self.dtype,
             "levers": list(self.levers),
-            "cpu": {"isa": self.cpu.isa, "threads": self.cpu.threads},
+            **self._machine(),
             "torch": self.torch.to_dict(),
             "notes": list(self.notes),
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
@@ -316,16 +369,20 @@ def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings:
 def answer(graph: Graph, question: Question, given: InputShape | None) -> Estimate:
     """The estimate that ``question`` asks for, at the shapes ``given``; see :func:`estimate`."""
     job = question.job(graph)
-    shapes = input_shapes(job.graph, given)
+    shapes = input_shapes(job.graph, usual_shapes(graph, question.mode, question.runtime) if given is None else given)
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
+    stream = None
     try:
-        summary = summarize(job.graph, shapes, sizes, recipe)
+        if runtime_named(recipe.target.runtime).replays:
+            stream, summary = played_out(job.graph, shapes, sizes, recipe)
+        else:
+            summary = summarize(job.graph, shapes, sizes, recipe)
     except GraphError as e:
         better = sizes_that_run(job.graph, sizes, recipe)
         raise (e if better is None else type(e)(f"{e}; {better}")) from None
-    return Estimate(
+    found = Estimate(
         graph=graph.name,
         question=question,
         input_shapes=shapes,
@@ -336,6 +393,28 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         recipe=recipe,
         summary=summary,
     )
+    if stream is not None:
+        found.__dict__["timeline"] = stream
+    return found
+
+
+def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | None:
+    """The shapes of the inputs as the network's makers use them; None where nothing says it."""
+    if graph.usual is None:
+        return None
+    sizes = dict(graph.usual.way(mode, runtime).sizes)
+    return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
+
+
+def played_out(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> tuple[Stream | None, Summary]:
+    """The summary of a step whose stream an allocator will be played on, with the stream (None: it is not needed any more)."""
+    known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
+    at = (recipe, tuple(sizes.values()))
+    found = known.get(at)
+    if found is not None and graph.memo.shelf("figures", MOST_FIGURES).get(at) is not None:
+        return None, found
+    stream = play(graph, shapes, sizes, recipe)
+    return stream, found or known.keep(at, read_peak(stream))
 
 
 def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
@@ -372,6 +451,35 @@ def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
             return None
         programs.known = (*programs.known, program)[-MOST_PROGRAMS:]
         return program
+
+
+class _Steps:
+    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`), each played once."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+        self._first = estimate.timeline if self.is_first else None
+
+    @property
+    def is_first(self) -> bool:
+        return self._estimate.recipe.step == 1
+
+    @property
+    def keeps_gradients(self) -> bool:
+        return self._estimate.recipe.keep_grads
+
+    @property
+    def distributed(self) -> bool:
+        return self._estimate.recipe.parallel is not None
+
+    def asked(self) -> Stream:
+        return self._estimate.timeline
+
+    def first(self) -> Stream:
+        if self._first is None:
+            e = self._estimate
+            self._first = play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
+        return self._first
 
 
 def read_peak(timeline: Stream) -> Summary:

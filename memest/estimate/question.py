@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
+from memest.machines.cuda import CudaSettings, settings_from
 from memest.machines.gpu import Gpu
-from memest.machines.target import TORCH_CPU
+from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
 from memest.runtimes.table import DEVICES, runtime_named
 from memest.runtimes.torch.losses import Loss, loss_named
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from memest.levers.table import Setting
     from memest.network.graph import Graph
     from memest.network.tensor import Shape
+    from memest.network.usual import Usual
     from memest.runtimes.runtime import Runtime
 
-TORCH_CUDA = "torch-cuda"
 MODES = ("train", "infer")
 
 
@@ -44,10 +45,17 @@ class Settings(TypedDict, total=False):
     dtype: Any
     hold_output: bool
     first_step: bool
+    keep_grads: bool
     levers: Any
     runtime: str
     machine: Cpu | Gpu | str | None
     torch: str | None
+    cudnn: str | None
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+    tf32: str | None
+    alloc_conf: str | None
+    cublas_workspace: str | None
     device: Any
 
 
@@ -70,23 +78,46 @@ class Question:
     dtype: str | None = field(default=None, metadata=says("Convert network and inputs first: float64, float32, bfloat16 or float16.", NAME))
     hold_output: bool = field(default=False, metadata=says("The model's output and the loss stay in variables through backward."))
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
+    keep_grads: bool = field(default=False, metadata=says("zero_grad(set_to_none=False): gradients are zeroed in place, and stay."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, or null (outputs alone).", NAME))
+    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, or null (outputs alone).", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
     )
+    cudnn: str | None = field(default=None, metadata=says("cuDNN's release, such as 9.24 (default: the one of torch's wheel).", "VERSION"))
+    cudnn_benchmark: bool = field(default=False, metadata=says("torch.backends.cudnn.benchmark: convolutions try their plans first."))
+    cudnn_deterministic: bool = field(default=False, metadata=says("torch.backends.cudnn.deterministic."))
+    tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
+    alloc_conf: str | None = field(default=None, metadata=says("The caching allocator's settings: PYTORCH_CUDA_ALLOC_CONF.", "SETTINGS"))
+    cublas_workspace: str | None = field(default=None, metadata=says("CUBLAS_WORKSPACE_CONFIG, such as :4096:8.", ":KIB:COUNT"))
 
     @property
     def training(self) -> bool:
         """True for a training step."""
         return self.mode == "train"
 
+    @property
+    def cuda(self) -> CudaSettings | None:
+        """What torch's CUDA kernels are told; None where nothing is set."""
+        if (self.cudnn, self.tf32, self.alloc_conf, self.cublas_workspace) == (None,) * 4 and not (
+            self.cudnn_benchmark or self.cudnn_deterministic
+        ):
+            return None
+        return settings_from(
+            cudnn=self.cudnn,
+            benchmark=self.cudnn_benchmark,
+            deterministic=self.cudnn_deterministic,
+            tf32=self.tf32,
+            alloc_conf=self.alloc_conf,
+            cublas_workspace=self.cublas_workspace,
+        )
+
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
         if self.levers:
             return self._job(graph)
-        machine = self.machine or Cpu.detect()
+        machine = self.machine or (Cpu.detect() if self.runtime == TORCH_CPU else None)
         played, recipe = graph.memo.find("jobs", (self, machine), MOST_JOBS, lambda: self._plain_job(graph))
         return Job(played or graph, recipe)
 
@@ -109,8 +140,9 @@ class Question:
             loss=names.loss,
             hold_output=self.hold_output,
             step=1 if self.first_step else None,
+            keep_grads=self.keep_grads,
             segments=played.segments,
-            target=names.runtime.target(self.machine, self.torch, graph.torch),
+            target=names.runtime.target(self.machine, self.torch, graph.torch, self.cuda),
         )
         if not names.levers:
             return Job(played, recipe)
@@ -148,7 +180,7 @@ def resolved(question: Question) -> Names:
         from memest.levers.table import settings
 
         chosen = settings(question.levers, question.mode)
-    runtime.target(question.machine, question.torch, None)
+    runtime.target(question.machine, question.torch, None, question.cuda)
     return Names(runtime, optimizer if question.training else None, loss if question.training else None, chosen)
 
 
@@ -180,7 +212,7 @@ class Job(NamedTuple):
 
 NAMES = tuple(f.name for f in fields(Question))
 KEYWORDS = (*NAMES, "device")
-PLAIN = frozenset({str, bool, type(None), Cpu})
+PLAIN = frozenset({str, bool, type(None), Cpu, Gpu})
 MOST_JOBS = 32  # of a graph
 
 
@@ -193,7 +225,8 @@ def apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Question:
     """The question behind the keywords of ``who`` (:class:`Settings`), each checked for its kind. UsageError names what cannot be.
     An optimizer given as an object is held against the ``graph`` it is to train."""
-    if all([type(value) in PLAIN for value in given.values()]) and "cpu" not in given:
+    usual = graph is not None and graph.usual is not None
+    if not usual and all([type(value) in PLAIN for value in given.values()]) and "cpu" not in given:
         return _in_words(who, tuple(given.items()), tuple(map(type, given.values())))
     return _question(graph, given, who)
 
@@ -202,6 +235,15 @@ def question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questio
 def _in_words(who: str, given: tuple[tuple[str, Any], ...], kinds: tuple[type, ...]) -> Question:
     """The question of keywords in plain words (True and 1 are equal keys, and not equal here)."""
     return _question(None, dict(given), who)
+
+
+def _usual(usual: Usual, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings ``given`` over the usual ones of a network's makers (of torch's runtimes; others call the network once)."""
+    from memest.levers.table import beside
+
+    way = usual.way(str(given.get("mode", "train")), given["runtime"])
+    settings, levers = way.on(given["runtime"] == TORCH_CUDA)
+    return {**settings, **given, "levers": beside(levers, asked.levers(given.get("levers")))}
 
 
 def _callers() -> int:
@@ -233,6 +275,8 @@ def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questi
         raise UsageError(f"device {device!r} is short for runtime {meant!r}, and runtime is {runtime!r}; give one of them")
     implied = TORCH_CUDA if isinstance(found.get("machine"), Gpu) else TORCH_CPU
     found["runtime"] = runtime or meant or implied
+    if graph is not None and graph.usual is not None:
+        found = _usual(graph.usual, found)
     for name, read in asked.READERS.items():
         if name in found:
             found[name] = read(found[name])

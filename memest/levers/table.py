@@ -16,6 +16,7 @@ from memest.levers.layout import CHANNELS_LAST
 from memest.levers.lever import REQUIRED, Lever
 from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
 from memest.levers.parallel import DDP, FSDP, ZERO
+from memest.levers.sliding_window import SLIDING_WINDOW
 from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.network.graph import Graph
@@ -35,6 +36,7 @@ LEVERS: dict[str, Lever] = {
     "clip": CLIP,
     "ema": EMA,
     "tiles": TILES,
+    "sliding_window": SLIDING_WINDOW,
     "ddp": DDP,
     "fsdp": FSDP,
     "zero": ZERO,
@@ -54,7 +56,7 @@ OTHER_WORDS = {  # what is near a lever, and its name here
     "cpu_offload": "offload_optimizer",
     "data_parallel": "ddp",
     "memory_format": "channels_last",
-    "sliding_window": "tiles",
+    "windows": "sliding_window",
 }
 
 
@@ -115,6 +117,18 @@ def setting(text: str) -> Setting:
         else:
             options.append((key, option.default))
     return Setting(name=name, text=text, options=tuple(options))
+
+
+def beside(usual: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+    """The levers ``given`` with the ``usual`` ones before them: those of other names that none of them contradicts."""
+    rows = [lever_named(text.partition(":")[0].strip()) for text in given]
+    names = {name for name, lever in LEVERS.items() if any(lever is row or name in row.excludes for row in rows)}
+    return (*(text for text in usual if text.partition(":")[0] not in names), *given)
+
+
+def meant(texts: Sequence[str], mode: str) -> tuple[str, ...]:
+    """Those of the levers written in ``texts`` that mean something in ``mode``."""
+    return tuple(text for text in texts if mode in setting(text).lever.modes)
 
 
 def settings(texts: Sequence[str], mode: str) -> tuple[Setting, ...]:

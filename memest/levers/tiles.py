@@ -1,4 +1,4 @@
-"""``tiles``: inference over a volume in overlapping windows, as MONAI's and nnU-Net's sliding windows do."""
+"""``tiles``: inference over a volume in overlapping windows, each written where the others leave room (see also sliding_window)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TILES = Lever(
         "halo": Option(default=None, check=halo_extents, summary="what is dropped on each side; left out: the network's receptive field"),
     },
     modes=("infer",),
-    excludes=(),
+    excludes=("sliding_window",),
     change=_change,
-    source="monai/inferers/utils.py: sliding_window_inference; nnunetv2/inference/predict_from_raw_data.py",
+    source="monai/inferers/utils.py: sliding_window_inference",
 )

@@ -7,11 +7,11 @@ from dataclasses import replace
 from memest.levers.checks import flag, positive_number
 from memest.levers.lever import REQUIRED, Lever, Option, Options
 from memest.network.graph import Graph
-from memest.runtimes.torch.step.recipe import Average, Recipe
+from memest.runtimes.torch.step.recipe import Average, Clip, Recipe
 
 
 def _clip(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
-    return graph, replace(recipe, clip=True)
+    return graph, replace(recipe, clip=Clip(foreach=options["foreach"]))
 
 
 def _ema(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
@@ -27,12 +27,12 @@ CLIP = Lever(
     price="one pass over the gradients; a few bytes a parameter",
     options={
         "norm": Option(default=REQUIRED, check=positive_number, summary="the largest norm that is left alone (moves no memory)"),
-        "foreach": Option(default=True, check=flag, summary="torch's foreach variant, which takes the same memory on CPU"),
+        "foreach": Option(default=None, check=flag, summary="torch's foreach variant (default: as torch chooses)"),
     },
     modes=("train",),
     excludes=(),
     change=_clip,
-    source="torch/nn/utils/clip_grad.py: clip_grad_norm_; aten/src/ATen/native/ForeachOpsKernels.cpp: foreach_tensor_norm_slow",
+    source="torch/nn/utils/clip_grad.py: clip_grad_norm_; aten/src/ATen/native/ForeachOpsKernels.cpp, cuda/ForeachReduceOp.cu",
 )
 
 EMA = Lever(

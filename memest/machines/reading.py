@@ -48,8 +48,8 @@ class _FieldError(Exception):
 def hardware(extra: Iterable[Hardware] = ()) -> tuple[Hardware, ...]:
     """The catalogue in its own order, after the ``extra`` entries, which replace those of the same name."""
     own = _checked(extra)
-    replaced = {_plain(e.name) for e in own}
-    return (*own, *(e for e in _catalogue() if _plain(e.name) not in replaced))
+    replaced = {plain_name(e.name) for e in own}
+    return (*own, *(e for e in _catalogue() if plain_name(e.name) not in replaced))
 
 
 @cache
@@ -93,17 +93,28 @@ def hardware_named(name: str, extra: Iterable[Hardware] = ()) -> Hardware:
     Raises UsageError with the nearest name when there is none."""
     if not isinstance(name, str):
         raise UsageError(f"hardware is asked for by name, got {kind_of(name)}; memest.hardware() lists what is known")
-    known = {_plain(e.name): e for e in hardware(extra)}
-    wanted = _plain(name)
+    known = {plain_name(e.name): e for e in hardware(extra)}
+    wanted = plain_name(name)
     if wanted not in known:
-        near = [repr(e.name) for plain, e in known.items() if wanted and plain.startswith(wanted)]
-        hint = f"; did you mean {' or '.join(near[:4])}?" if near else did_you_mean(wanted, known)
+        near = _near(wanted, known)
+        hint = f"; did you mean {' or '.join(map(repr, near[:4]))}?" if near else did_you_mean(wanted, known)
         raise UsageError(f"unknown hardware {name!r}{hint or '; memest hardware lists what is known'}")
     return known[wanted]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name as names are compared: capitals, blanks and underscores do not count."""
     return "-".join(name.lower().replace("_", " ").split())
+
+
+def _near(wanted: str, known: Mapping[str, Hardware]) -> list[str]:
+    """Names that begin with the one wanted, then those that hold it, hyphens aside: ``rtx6000`` is in two of them."""
+    part = wanted.replace("-", "")
+    if len(part) < 2:
+        return []
+    whole = {plain.replace("-", ""): e.name for plain, e in known.items()}
+    begin = [name for plain, name in whole.items() if plain.startswith(part)]
+    return begin + [name for plain, name in whole.items() if part in plain and name not in begin]
 
 
 def _entries(data: Any, source: str) -> tuple[Hardware, ...]:
@@ -114,8 +125,8 @@ def _entries(data: Any, source: str) -> tuple[Hardware, ...]:
     entries = tuple(_entry(name, entry, source) for name, entry in listed.items())
     seen: dict[str, str] = {}
     for e in entries:
-        if seen.setdefault(_plain(e.name), e.name) != e.name:
-            raise _FieldError(("hardware", e.name), f"entry {e.name!r} is called the same as {seen[_plain(e.name)]!r}")
+        if seen.setdefault(plain_name(e.name), e.name) != e.name:
+            raise _FieldError(("hardware", e.name), f"entry {e.name!r} is called the same as {seen[plain_name(e.name)]!r}")
     return entries
 
 

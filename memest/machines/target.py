@@ -7,29 +7,50 @@ from typing import Any
 
 from memest.errors import UsageError
 from memest.machines.cpu import Cpu
-from memest.machines.gpu import Gpu
+from memest.machines.cuda import CudaSettings
+from memest.machines.gpu import Device, Gpu
 from memest.machines.versions import NEWEST, Version
 
-TORCH_CPU = "torch-cpu"
+TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches."""
+    """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches, ``cuda``
+    by those of torch's CUDA build (None elsewhere)."""
 
     runtime: str = TORCH_CPU
     version: Version = NEWEST
     machine: Cpu | Gpu = field(default_factory=Cpu)
+    cuda: CudaSettings | None = None
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine)))
+        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine, self.cuda)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _target, (self.runtime, self.version, self.machine)
+        return _target, (self.runtime, self.version, self.machine, self.cuda)
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether torch's CUDA kernels run."""
+        return self.cuda is not None
+
+    @property
+    def device(self) -> Device:
+        """What kernels ask of the accelerator; UsageError where the machine is none, or is not described."""
+        if isinstance(self.machine, Gpu) and self.machine.device is not None:
+            return self.machine.device
+        raise UsageError(f"runtime {self.runtime} runs on a described accelerator, and {self.machine} is none")
+
+    @property
+    def settings(self) -> CudaSettings:
+        """What torch's CUDA kernels are told besides the card."""
+        assert self.cuda is not None
+        return self.cuda
 
     @property
     def cpu(self) -> Cpu:
@@ -39,5 +60,5 @@ class Target:
         raise UsageError(f"runtime {self.runtime} runs on a processor, {self.machine.name} is an accelerator")
 
 
-def _target(runtime: str, version: Version, machine: Cpu | Gpu) -> Target:
-    return Target(runtime=runtime, version=version, machine=machine)
+def _target(runtime: str, version: Version, machine: Cpu | Gpu, cuda: CudaSettings | None) -> Target:
+    return Target(runtime=runtime, version=version, machine=machine, cuda=cuda)

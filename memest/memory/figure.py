@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Claim = Literal["exact", "modelled", "unknown"]
 
@@ -24,9 +24,31 @@ class Figure:
         return asdict(self)
 
 
+class Figures(NamedTuple):
+    """The three figures of a step, and the number of the event at which ``allocated`` is reached (None: where the bytes asked for are
+    most, -1: before the first event)."""
+
+    allocated: Figure
+    reserved: Figure
+    process: Figure
+    event: int | None = None
+
+    @property
+    def outermost(self) -> tuple[Literal["allocated", "reserved", "process"], Figure]:
+        """The figure nearest to what the machine holds that is known, and its name."""
+        if self.process.bytes is not None:
+            return "process", self.process
+        return ("allocated", self.allocated) if self.reserved.bytes is None else ("reserved", self.reserved)
+
+
 def exact(nbytes: int, reason: str) -> Figure:
     """A figure without a range."""
     return Figure(bytes=nbytes, low=nbytes, high=nbytes, claim="exact", reason=reason)
+
+
+def modelled(nbytes: int, low: int, high: int, reason: str) -> Figure:
+    """A figure with its range."""
+    return Figure(bytes=nbytes, low=low, high=high, claim="modelled", reason=reason)
 
 
 def unknown(reason: str) -> Figure:

@@ -12,9 +12,9 @@ from memest.shown import counted
 
 class Storage:
     """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``version`` counts the calls that
-    wrote into it in place."""
+    wrote into it in place. ``spread`` is the range of bytes that are modelled (None: they are exact)."""
 
-    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs", "version")
+    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "version")
 
     def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
         self.id = ident
@@ -25,6 +25,7 @@ class Storage:
         self.reason = reason
         self.refs = 0
         self.version = 0
+        self.spread: tuple[int, int] | None = None
 
 
 class Event(NamedTuple):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memest.errors import UsageError, kind_of
+from memest.network.usual import Usual
 from memest.shown import counted, short
 from memest.sizes.dims import Expr, Guard
 from memest.sizes.remembering import Memo
@@ -82,7 +83,8 @@ class Graph:
     """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
     differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
     pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
-    is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run."""
+    is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
+    ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that)."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -95,6 +97,7 @@ class Graph:
     notes: tuple[str, ...] = ()
     torch: str | None = None
     examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
+    usual: Usual | None = field(default=None, compare=False, repr=False)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
 
     def __repr__(self) -> str:

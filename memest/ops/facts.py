@@ -87,16 +87,18 @@ def repeated(factor: int) -> Window:
 
 class Policy(Enum):
     """What ``torch.autocast`` does around a call (aten/src/ATen/autocast_mode.h). A call that falls through is looked at call by call;
-    a refused row has kernels that call wrapped operators themselves, below autograd, where memest cannot see the casts."""
+    ``FLOAT32_RESULT`` asks the call itself for a float32 result (``fp32_set_opt_dtype``, CUDA's alone); a refused row has kernels that
+    call wrapped operators themselves, below autograd, where memest cannot see the casts."""
 
     FALLS_THROUGH = "falls through"
     LOWER = "lower"
     FLOAT32 = "float32"
     PROMOTE = "promote"
     REFUSED = "refused"
+    FLOAT32_RESULT = "float32 result"
 
 
-FALLS_THROUGH, LOWER, FLOAT32, PROMOTE, REFUSED = Policy
+FALLS_THROUGH, LOWER, FLOAT32, PROMOTE, REFUSED, FLOAT32_RESULT = Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,14 +51,14 @@ class InnerPeak:
     def most(self, *sizes: Any) -> tuple[Any, ...]:
         """Numbers of bytes of which it does not exceed the greatest at these sizes (ints or symbols), without playing the kernel."""
         operands, attributes = self._filled(sizes)
-        most: tuple[Any, ...] = self.bound(self.target.cpu, *(None if o is None else Spec(*o) for o in operands), **attributes)
+        most: tuple[Any, ...] = self.bound(self.target.machine, *(None if o is None else Spec(*o) for o in operands), **attributes)
         return most
 
     def play(self, sizes: Sequence[Any]) -> Any:
         """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""
         alive: dict[int, Any] = {}
         running = highest = 0
-        for slot, nbytes, _ in self.trace(sizes).events:
+        for slot, nbytes, *_ in self.trace(sizes).events:
             if isinstance(nbytes, int) and nbytes < 0:
                 running = running - alive.pop(slot)
             else:
@@ -89,7 +89,7 @@ def _inner_peak(peak: InnerPeak, sizes: tuple[int, ...]) -> int:
 def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[Tensor | None], **attributes: Any) -> Any:
     """What ``kernel(k, *operands, **attributes)`` returns: a tensor, or a list of tensors and Nones. Its outputs are new tensors, whose
     metadata and storage do not depend on the library's choice (where they depend on sizes, the caller records how);
-    ``bound(cpu, *specs, **attributes)`` never falls short of the bytes it holds."""
+    ``bound(machine, *specs, **attributes)`` never falls short of the bytes it holds."""
     specs = tuple(None if t is None else tuple(t.spec) for t in operands)
     given = tuple(attributes.items())
     if not contains_dim((specs, given)):
@@ -109,7 +109,7 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
         tape, tensors = Tape(len(operands), k.needs, k.training, k.target), _on_tape(specs)
         result = kernel(tape, *tensors, **attributes)
         storages: dict[int, int] = {}
-        for slot, nbytes, _ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
+        for slot, nbytes, *_ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
             storages.setdefault(slot, nbytes)
     return [_outlives(k, t, storages) for t in result] if isinstance(result, list) else _outlives(k, result, storages)
 

@@ -66,11 +66,14 @@ class Tensor:
 
 
 class Event(NamedTuple):
-    """One step of a trace: ``slot`` is allocated with ``nbytes`` (``scratch`` when a library asked for it) or, with -1, dropped."""
+    """One step of a trace: ``slot`` is allocated with ``nbytes`` (``scratch`` when a library asked for it) or, with -1, dropped. ``keep``
+    names what a library allocates once a thread and keeps; ``spread`` is the range of a size that is modelled."""
 
     slot: int
     nbytes: int
     scratch: bool
+    keep: str = ""
+    spread: tuple[int, int] | None = None
 
 
 class Out(NamedTuple):
@@ -135,9 +138,18 @@ class Tape:
         slot = self._allocate(prod(shape) * ITEMSIZE[dtype], False)
         return Tensor(shape, contiguous_strides(shape) if strides is None else strides, dtype, slot)
 
-    def scratch(self, nbytes: int) -> Tensor:
-        """Raw bytes that a library asks torch's allocator for: workspaces, blocked copies."""
-        return Tensor((nbytes,), (1,), "uint8", self._allocate(nbytes, True))
+    def scratch(self, nbytes: int, spread: tuple[int, int] | None = None) -> Tensor:
+        """Raw bytes that a library asks torch's allocator for: workspaces, blocked copies; ``spread`` is their range where they are
+        modelled, lowest and highest. What may be there leaves an event, so it counts one byte where none is expected."""
+        if spread is not None:
+            nbytes = nbytes or 1
+        return Tensor((nbytes,), (1,), "uint8", self._allocate(nbytes, True, spread))
+
+    def keep(self, name: str, nbytes: int) -> None:
+        """What a library's handle allocates when it is used for the first time in a thread, and keeps from then on."""
+        if nbytes:
+            self._events.append(Event(self._next, nbytes, True, name))
+            self._next += 1
 
     def view(self, base: Tensor, shape: Sequence[int], strides: Sequence[int] | None = None, dtype: str | None = None) -> Tensor:
         """Another tensor on the storage of ``base``."""
@@ -173,10 +185,10 @@ class Tape:
         part = self._events[since:]
         for _ in range(times):
             fresh: dict[int, int] = {}
-            for slot, nbytes, scratch in part:
-                if nbytes >= 0:
-                    fresh[slot], self._next = self._next, self._next + 1
-                self._events.append(Event(fresh[slot], nbytes, scratch))
+            for event in part:
+                if event.nbytes >= 0:
+                    fresh[event.slot], self._next = self._next, self._next + 1
+                self._events.append(event._replace(slot=fresh[event.slot]))
 
     def save(self, **roles: Tensor | None) -> None:
         """Keep tensors for backward under their roles; nothing happens when no gradient is wanted. The place counts: torch keeps what a
@@ -195,10 +207,10 @@ class Tape:
         """Keep plain facts (sizes, hashable) for backward, beside the saved tensors and under names of their own."""
         self._notes.update(facts)
 
-    def _allocate(self, nbytes: int, scratch: bool) -> int:
+    def _allocate(self, nbytes: int, scratch: bool, spread: tuple[int, int] | None = None) -> int:
         slot = self._next
         self._next += 1
-        self._events.append(Event(slot, nbytes, scratch))
+        self._events.append(Event(slot, nbytes, scratch, "", spread))
         self._alive.append(slot)
         return slot
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from memest.errors import UsageError
 from memest.levers.table import LEVERS
+from memest.machines.target import TORCH_CUDA
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
 from memest.ops.facts import BATCH, SAMPLE, Statistics
@@ -180,7 +181,8 @@ def _variant(situation: Situation, option: str, value: str) -> Change:
 
 
 def _loop_optimizer(situation: Situation) -> Iterator[Change]:
-    if dict(situation.optimizer.options)["foreach"]:
+    asked, on_cuda = dict(situation.optimizer.options)["foreach"], situation.step.get("runtime") == TORCH_CUDA
+    if asked or (asked is None and on_cuda and not dict(situation.optimizer.options)["fused"]):
         yield _variant(situation, "foreach", "false")
 
 

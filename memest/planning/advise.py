@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from memest.errors import MemestError
 from memest.estimate.estimate import Estimate, InputShape, answer
 from memest.estimate.question import NAMES, Settings, question
-from memest.machines.claims import Claim, claim_on
+from memest.machines.claims import Claim
 from memest.machines.entry import Hardware
-from memest.machines.verdicts import place_of
+from memest.machines.verdicts import Verdict, place_of
 from memest.network.graph import Graph, as_graph
 from memest.planning.advice import Choice, Kind, Situation, choices
 from memest.planning.axes import batch_symbol
@@ -25,7 +25,6 @@ from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.planning.progress import tell
-from memest.runtimes.table import runtime_named
 from memest.shown import counted, short
 from memest.sizes import asked
 from memest.sizes.units import format_bytes
@@ -53,7 +52,7 @@ class Option:
     @property
     def peak_bytes(self) -> int:
         """The peak with the changes."""
-        return self.estimate.peak_bytes
+        return self.estimate.held_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +84,8 @@ class Advice:
     largest_batch_combined: int | None = None
 
     def __repr__(self) -> str:
-        budget, peak = format_bytes(self.budget_bytes), format_bytes(self.reached.peak_bytes)
-        verdict = "fits" if self.fits else "does not fit"
+        budget, peak = format_bytes(self.budget_bytes), format_bytes(self.reached.held_bytes)
+        verdict = {True: "fits", None: "may fit", False: "does not fit"}[self.fits]
         return f"<Advice: {peak} {verdict} {budget} with {counted(len(self.combined), 'change')}; {len(self.alone):,} tried>"
 
     @property
@@ -95,19 +94,25 @@ class Advice:
         return self.combined[-1].estimate if self.combined else self.start
 
     @property
+    def verdict(self) -> Verdict:
+        """The step as it is, or with the path's changes, held against the place."""
+        return self.reached.on(self.place)
+
+    @property
     def claim(self) -> Claim:
         """Whose bytes are held against the place, and what of the place's own is missing."""
-        return claim_on(self.place.kind, runtime_named(self.start.runtime).source)
+        return self.verdict.claim
 
     @property
     def bytes_fit(self) -> bool:
         """True when the step's bytes fit, as it is or with the path's changes."""
-        return self.reached.peak_bytes <= self.budget_bytes
+        return self.reached.held_bytes <= self.budget_bytes
 
     @property
     def fits(self) -> bool | None:
-        """Whether the step fits, as it is or with the path's changes; None where these bytes do not say it, as on an accelerator."""
-        return self.claim.fits(self.bytes_fit)
+        """Whether the step fits, as it is or with the path's changes; None where these bytes do not say it, as on an accelerator for which
+        they were not played, or where it depends."""
+        return self.verdict.fits
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -117,7 +122,7 @@ class Advice:
     @property
     def missing_bytes(self) -> int:
         """How far the end of the path is from the budget; 0 when it fits."""
-        return max(0, self.reached.peak_bytes - self.budget_bytes)
+        return max(0, self.reached.held_bytes - self.budget_bytes)
 
 
 def advise(
@@ -129,7 +134,7 @@ def advise(
     **settings: Unpack[Settings],
 ) -> Advice:
     """What to change so that a step of ``graph`` needs at most ``budget``: bytes, text with a unit such as ``12GiB``, or hardware (all its
-    memory together; on an accelerator it is torch CPU's bytes that are held against it, and ``fits`` is None).
+    memory together; on an accelerator torch CPU's bytes say nothing of the step, and ``fits`` is None).
 
     ``input_shape`` and ``settings`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
@@ -172,7 +177,7 @@ def _options(trials: Trials, path: Path) -> list[Option]:
     for n, choice in enumerate(path, start=1):
         after = trials.at(path[:n])
         assert isinstance(before, Estimate) and isinstance(after, Estimate)
-        saved = before.peak_bytes - after.peak_bytes
+        saved = before.held_bytes - after.held_bytes
         found.append(
             Option(
                 name=choice.candidate.name,

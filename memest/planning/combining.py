@@ -41,9 +41,9 @@ class Trials:
         return self._known[key]
 
     def peak(self, path: Path) -> int | None:
-        """The peak with the changes of ``path``; None where they cannot be made together."""
+        """What counts against the limit with the changes of ``path``; None where they cannot be made together."""
         found = self.at(path)
-        return found.peak_bytes if isinstance(found, Estimate) else None
+        return found.held_bytes if isinstance(found, Estimate) else None
 
 
 def keywords(situation: Situation, path: Path) -> dict[str, Any]:
@@ -144,4 +144,4 @@ def _peak(trials: Trials, path: Path) -> int:
     found = trials.at(path)
     if isinstance(found, MemestError):
         raise found
-    return found.peak_bytes
+    return found.held_bytes

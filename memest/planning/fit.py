@@ -1,12 +1,13 @@
 """The largest that fits: how far sizes can grow within a budget of bytes, or within a machine's memory.
 
 The bytes of the counted tensors never fall when a size grows, so they bound the search from above; below that bound every value is
-asked exactly, because what a library's kernel holds may fall again.
+asked exactly, because what a library's kernel holds may fall again. Where an allocator is played, these are the bytes asked for, of which
+no fewer are held: from the largest that they allow the search goes down, and plays the allocator at each size it tries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm, prod
@@ -17,9 +18,9 @@ import numpy as np
 from memest.errors import MemestError, UsageError, did_you_mean, kind_of
 from memest.estimate.estimate import Estimate, answer
 from memest.estimate.question import KEYWORDS, Job, apart, question
-from memest.machines.claims import Claim, Source, claim_on
+from memest.machines.claims import Claim, FigureName, Source, claim_on
 from memest.machines.entry import Hardware
-from memest.machines.verdicts import place_of
+from memest.machines.verdicts import Verdict, place_of
 from memest.machines.versions import Torch, torch_of
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph, as_graph
@@ -42,7 +43,8 @@ FRONT = 256
 class Fit:
     """The largest sizes whose bytes fit ``budget_bytes``, the memory of ``place``, with the peak there, and the next larger with theirs
     (None: none is larger). Where nothing fits, ``sizes`` is None and ``smallest`` is the estimate of the smallest configuration, which
-    says what binds. ``claim`` says whose bytes these are and what is missing; ``torch`` which torch they speak of.
+    says what binds. ``claim`` says whose bytes these are and what is missing; ``torch`` which torch they speak of. ``figure`` says which of
+    a step's figures is held against the limit; where it is modelled it lies from ``low_bytes`` to ``high_bytes`` at ``sizes``.
 
     ``step`` is what the varied sizes are multiples of. With several free variables ``front`` holds one fit for each pair of sizes of
     which none can grow without another shrinking, and this fit is its first."""
@@ -58,6 +60,9 @@ class Fit:
     next_bytes: int | None
     smallest: Estimate | None
     source: Source
+    figure: FigureName = "allocated"
+    low_bytes: int | None = None
+    high_bytes: int | None = None
     front: tuple[Fit, ...] = ()
 
     def __repr__(self) -> str:
@@ -71,7 +76,7 @@ class Fit:
     @property
     def claim(self) -> Claim:
         """Whose bytes are held against the place, and what of the place's own is missing."""
-        return claim_on(self.place.kind, self.source)
+        return claim_on(self.place.kind, self.source, name=self.place.name, figure=self.figure)
 
     @property
     def bytes_fit(self) -> bool:
@@ -79,9 +84,18 @@ class Fit:
         return self.sizes is not None
 
     @property
+    def depends(self) -> bool:
+        """True when the sizes found fit by what is expected, and may not by the most that could be; or where nothing fits, the other way
+        round for the smallest."""
+        if self.bytes_fit:
+            return self.high_bytes is not None and self.high_bytes > self.budget_bytes
+        return self.smallest is not None and self.smallest.on(self.place).depends
+
+    @property
     def fits(self) -> bool | None:
-        """Whether some configuration fits; None where these bytes do not say it, as on an accelerator."""
-        return self.claim.fits(self.bytes_fit)
+        """Whether some configuration fits; None where these bytes do not say it, as on an accelerator for which they were not played, or
+        where it depends."""
+        return self.claim.fits(None if self.depends else self.bytes_fit)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -104,7 +118,8 @@ def fit(
     **settings_and_sizes: Any,
 ) -> Fit:
     """The largest value of ``vary`` whose step needs at most ``budget``: bytes, text with a unit such as ``24GiB``, or hardware
-    (all its memory together; on an accelerator it is torch CPU's bytes that are held against it, and ``fits`` is None).
+    (all its memory together; on an accelerator torch CPU's bytes say nothing of the step, and ``fits`` is None). Where an allocator is
+    played, it is played at the answer and its neighbour.
 
     ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
     All other sizes are given by name (``batch=2, H=224``), and so are the settings of :func:`memest.estimate`. Sizes the network cannot
@@ -122,15 +137,14 @@ def fit(
         raise UsageError("micro_batch runs another number of passes for every batch: fit the size of its slices, as the batch, without it")
     fixed = _fixed(graph, groups, batch, sizes)
 
-    def smallest(at: Mapping[str, int]) -> Estimate:
+    def estimated(at: Mapping[str, int]) -> Estimate:
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
         return answer(graph, asking, shapes)
 
-    search = _Search(job, groups, fixed, place, torch_of(job.recipe.target.version, graph.torch), step)
+    search = _Search(job, groups, fixed, place, torch_of(job.recipe.target.version, graph.torch), step, estimated)
     found = search.front()
     if not found:
-        least = search.smallest()
-        return search.result(None, None, None, None, smallest(least))
+        return search.nothing(estimated(search.smallest()))
     return found[0] if len(groups) == 1 else replace(found[0], front=tuple(found))
 
 
@@ -145,8 +159,16 @@ class _Search:
     """One question: the job, what varies, what is fixed, and the place with its limit."""
 
     def __init__(
-        self, job: Job, groups: Sequence[tuple[str, ...]], fixed: Mapping[str, int], place: Hardware, torch: Torch, step: int | None
+        self,
+        job: Job,
+        groups: Sequence[tuple[str, ...]],
+        fixed: Mapping[str, int],
+        place: Hardware,
+        torch: Torch,
+        step: int | None,
+        estimated: Callable[[Mapping[str, int]], Estimate],
     ) -> None:
+        self.runtime, self.estimated = runtime_named(job.recipe.target.runtime), estimated
         self.job, self.groups, self.fixed = job, tuple(groups), dict(fixed)
         self.place, self.limit, self.torch = place, place.usable_bytes, torch
         self.first, self.steps, self.live = self._start(step)
@@ -221,7 +243,10 @@ class _Search:
             answer = peaks(self.job, grid([{**others, **dict.fromkeys(group, values)}]))
             good = np.flatnonzero((answer.peak >= 0) & (answer.peak <= self.limit))
             if len(good):
-                return self._found(rest, group, step, int(values[good[-1]]), int(answer.peak[good[-1]]))
+                value = int(values[good[-1]])
+                if self.runtime.replays:
+                    return self._replayed(rest, group, step, value // step, least)
+                return self._found(rest, group, step, value, int(answer.peak[good[-1]]))
             end = start
         return None
 
@@ -242,9 +267,41 @@ class _Search:
     def _counted(self, rest: Mapping[str, int], group: tuple[str, ...], value: int) -> int:
         return self.live.counted({**rest, **dict.fromkeys(group, value)})
 
-    def _found(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int, peak: int) -> Fit:
-        after = self._next(rest, group, step, value)
-        return self.result({**rest, **dict.fromkeys(group, value)}, peak, *after, None)
+    def _replayed(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, most: int, least: int) -> Fit | None:
+        """The largest multiple of ``step`` up to ``most``, what the bytes asked for allow, that fits by what the allocator makes of it;
+        None where none does. It fits and the next larger does not: that no larger one does follows where more is never less."""
+
+        def at(n: int) -> Verdict | None:
+            try:
+                return self.estimated({**rest, **dict.fromkeys(group, n * step)}).on(self.place)
+            except MemestError:
+                return None
+
+        bad, n = most + 1, most
+        found = at(n)
+        while found is None or not found.bytes_fit:
+            if n == least:
+                return None
+            bad, scaled = n, n - 1 if found is None else n * self.limit // found.peak_bytes
+            n = max(least, min(scaled, n - 1))
+            found = at(n)
+        while bad - n > 1:
+            middle = (bad + n) // 2
+            other = at(middle)
+            if other is None or not other.bytes_fit:
+                bad = middle
+            else:
+                n, found = middle, other
+        return self._found(rest, group, step, n * step, found.peak_bytes, found)
+
+    def _found(
+        self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int, peak: int, verdict: Verdict | None = None
+    ) -> Fit:
+        after, needs = self._next(rest, group, step, value)
+        if verdict is not None and after is not None:
+            needs = self.estimated(after).held_bytes
+        at = {**rest, **dict.fromkeys(group, value)}
+        return self._result(sizes=self._named(at), peak_bytes=peak, next_sizes=self._named(after), next_bytes=needs, verdict=verdict)
 
     def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
         for larger in range(value + step, min(value + 64 * step, LARGEST), step):
@@ -254,33 +311,43 @@ class _Search:
                 return at, int(answer.peak[0])
         return None, None
 
-    def result(
-        self,
-        sizes: Mapping[str, int] | None,
-        peak: int | None,
-        next_sizes: Mapping[str, int] | None,
-        next_bytes: int | None,
-        smallest: Estimate | None,
-    ) -> Fit:
-        """The answer, with the names users know."""
+    def nothing(self, smallest: Estimate) -> Fit:
+        """The answer where nothing fits."""
+        return self._result(smallest=smallest, verdict=smallest.on(self.place) if self.runtime.replays else None)
+
+    def _named(self, at: Mapping[str, int] | None) -> dict[str, int] | None:
+        """Sizes by the names that users know."""
         first = batch_symbol(self.job.graph)
+        return None if at is None else {"batch" if s == first else s: n for s, n in at.items()}
 
-        def named(at: Mapping[str, int] | None) -> dict[str, int] | None:
-            return None if at is None else {"batch" if s == first else s: n for s, n in at.items()}
-
-        return Fit(
+    def _result(
+        self,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        peak_bytes: int | None = None,
+        next_sizes: Mapping[str, int] | None = None,
+        next_bytes: int | None = None,
+        smallest: Estimate | None = None,
+        verdict: Verdict | None = None,
+    ) -> Fit:
+        first = batch_symbol(self.job.graph)
+        found = Fit(
             place=self.place,
             budget_bytes=self.limit,
             torch=self.torch,
             varied=tuple(tuple("batch" if s == first else s for s in group) for group in self.groups),
             step=self.steps,
-            sizes=named(sizes),
-            peak_bytes=peak,
-            next_sizes=named(next_sizes),
+            sizes=sizes,
+            peak_bytes=peak_bytes,
+            next_sizes=next_sizes,
             next_bytes=next_bytes,
             smallest=smallest,
-            source=runtime_named(self.job.recipe.target.runtime).source,
+            source=self.runtime.source,
         )
+        if verdict is None:
+            return found
+        low, high = (None, None) if sizes is None else (verdict.low_bytes, verdict.high_bytes)
+        return replace(found, source=verdict.source, figure=verdict.figure, low_bytes=low, high_bytes=high)
 
 
 def _exceeds(a: Fit, b: Fit, groups: Sequence[tuple[str, ...]]) -> bool:

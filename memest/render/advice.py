@@ -92,14 +92,14 @@ def _copied(o: Option) -> tuple[str, str]:
 def _facts(advice: Advice) -> tuple[tuple[str, str], ...]:
     start, reached = advice.start, advice.reached
     fits = advice.claim.words("fits")
-    facts = [("step", heading(start)), ("needs now", f"{format_bytes(start.peak_bytes)} ({moment(start)})")]
-    free = format_bytes(advice.budget_bytes - reached.peak_bytes)
+    facts = [("step", heading(start)), ("needs now", f"{format_bytes(start.held_bytes)} ({moment(start)})")]
+    free = format_bytes(advice.budget_bytes - reached.held_bytes)
     if not advice.combined and advice.bytes_fit:
         facts.append(("verdict", f"{fits} as it is: {free} free"))
     elif advice.bytes_fit:
-        facts.append(("verdict", f"{fits} with {_counted(advice)}: {format_bytes(reached.peak_bytes)}, {free} free"))
+        facts.append(("verdict", f"{fits} with {_counted(advice)}: {format_bytes(reached.held_bytes)}, {free} free"))
     else:
-        least = f"the least found is {format_bytes(reached.peak_bytes)}" + (f" with {_counted(advice)}" if advice.combined else "")
+        least = f"the least found is {format_bytes(reached.held_bytes)}" + (f" with {_counted(advice)}" if advice.combined else "")
         facts += [
             ("verdict", f"{_nothing(advice)}: {least}, {format_bytes(advice.missing_bytes)} too much"),
             ("its peak", moment(reached)),
@@ -175,7 +175,7 @@ def _plain(advice: Advice) -> dict[str, Any]:
     return {
         "on": advice.place.name,
         "budget_bytes": advice.budget_bytes,
-        "verdict": advice.claim.words("fits" if advice.bytes_fit else "does not fit"),
+        "verdict": advice.claim.words("depends" if advice.verdict.depends else "fits" if advice.bytes_fit else "does not fit"),
         "fits": advice.fits,
         "fits_as_it_is": advice.claim.fits(as_it_is),
         "bytes_fit": advice.bytes_fit,
@@ -198,7 +198,7 @@ def _option(o: Option) -> dict[str, Any]:
 
 
 def _sheet(advice: Advice) -> Table:
-    rows: list[tuple[Any, ...]] = [("start", "", "", None, advice.start.peak_bytes, "")]
+    rows: list[tuple[Any, ...]] = [("start", "", "", None, advice.start.held_bytes, "")]
     for part, options in (("combined", advice.combined), ("alone", advice.alone)):
         rows += [(part, _changes(o), o.kind, o.saved_bytes, o.peak_bytes, o.price) for o in options]
     rows += [("refused", r.change, "", None, None, r.reason) for r in advice.refused]

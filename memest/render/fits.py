@@ -52,8 +52,8 @@ def _nothing(found: Fit, title: str, data: Mapping[str, Any]) -> Report:
         title=title,
         facts=(
             (found.claim.words("fits"), "nothing"),
-            ("smallest", f"{at} needs {format_bytes(least.peak_bytes)}"),
-            ("short by", format_bytes(least.peak_bytes - found.budget_bytes)),
+            ("smallest", f"{at} needs {format_bytes(least.held_bytes)}"),
+            ("short by", format_bytes(least.held_bytes - found.budget_bytes)),
             ("peak at", f"{m.phase}, {m.layer or 'before the step'} {m.op}".strip()),
             _compared(found),
         ),
@@ -72,13 +72,17 @@ def _place(found: Fit) -> str:
 
 def _heading(found: Fit) -> str:
     words = found.claim.words("fits")
-    return words[0].upper() + words[1:]
+    return f"{words[0].upper()}{words[1:]}{', as far as expected' if found.depends else ''}"
 
 
 def _free(found: Fit) -> tuple[tuple[str, str], ...]:
     if found.front:
         return ()
     free = format_bytes(found.budget_bytes - (found.peak_bytes or 0))
+    if found.low_bytes is not None and found.high_bytes is not None and found.low_bytes < found.high_bytes:
+        short, left = found.budget_bytes - found.high_bytes, format_bytes(found.budget_bytes - found.low_bytes)
+        least = format_bytes(short) if short >= 0 else f"{format_bytes(-short)} too little"
+        free = f"{free} as expected; {least} to {left}"
     return (("free", free if found.claim.decides else f"{free}, for all that is missing"),)
 
 
@@ -106,11 +110,14 @@ def _plain(found: Fit) -> dict[str, Any]:
         "notes": list(found.notes),
         "varied": ["=".join(group) for group in found.varied],
         "step": list(found.step),
-        "verdict": found.claim.words("fits" if found.bytes_fit else "does not fit"),
+        "verdict": found.claim.words("depends" if found.depends else "fits" if found.bytes_fit else "does not fit"),
         "fits": found.fits,
         "bytes_fit": found.bytes_fit,
         "sizes": found.sizes,
         "peak_bytes": found.peak_bytes,
+        "figure": found.figure,
+        "low_bytes": found.peak_bytes if found.low_bytes is None else found.low_bytes,
+        "high_bytes": found.peak_bytes if found.high_bytes is None else found.high_bytes,
         "next_sizes": found.next_sizes,
         "next_bytes": found.next_bytes,
         "smallest": None if found.smallest is None else found.smallest.to_dict(),

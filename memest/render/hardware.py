@@ -36,6 +36,9 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("headroom_bytes", "text"),
     ("spilled_bytes", "text"),
     ("short_bytes", "text"),
+    ("figure", "text"),
+    ("low_bytes", "text"),
+    ("high_bytes", "text"),
     ("bytes_of", "text"),
     ("missing", "text"),
 )
@@ -78,10 +81,10 @@ def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
         for v in verdicts
         for u in v.tiers
     ]
-    claims = dict.fromkeys(v.claim for v in verdicts)
+    compared = dict.fromkeys(v.claim.compared for v in verdicts)
     return replace(
         report,
-        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c.compared) for c in claims)),
+        facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c) for c in compared)),
         tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows), drops=VERDICT_DROPS), *report.tables),
         data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts]},
         sheet=_sheet(report.sheet, verdicts),
@@ -107,6 +110,9 @@ def _sheet(sheet: Table, verdicts: Sequence[Verdict]) -> Table:
             v.headroom_bytes,
             v.spilled_bytes,
             v.short_bytes,
+            v.figure,
+            v.low_bytes,
+            v.high_bytes,
             *claim_cells(v.claim).values(),
         )
         for v in verdicts
@@ -136,6 +142,10 @@ def _verdict_data(v: Verdict) -> dict[str, Any]:
         "headroom_bytes": v.headroom_bytes,
         "spilled_bytes": v.spilled_bytes,
         "short_bytes": v.short_bytes,
+        "figure": v.figure,
+        "peak_bytes": v.peak_bytes,
+        "low_bytes": v.low_bytes,
+        "high_bytes": v.high_bytes,
         "tiers": [
             {"name": u.tier.name, "usable_bytes": u.tier.usable_bytes, "used_bytes": u.used_bytes, "free_bytes": u.free_bytes}
             for u in v.tiers

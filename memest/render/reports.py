@@ -7,7 +7,10 @@ from typing import Any
 
 from memest.estimate.estimate import Estimate
 from memest.estimate.holdings import EventRow, Group, LayerTable, holdings_by_reason
+from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
 from memest.machines.versions import Torch
+from memest.memory.figure import Figure
 from memest.render.report import Kind, Report, Table, shapes, stamped
 from memest.runtimes.table import runtime_named
 from memest.shown import visible
@@ -50,7 +53,7 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
     return Report(
         title=heading(estimate),
         facts=(
-            ("peak", _both(estimate.peak_bytes)),
+            *peak_facts(estimate),
             ("moment", moment(estimate)),
             ("standing", f"{_both(estimate.standing_bytes)} before the step begins"),
         ),
@@ -69,6 +72,23 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
         sheet=_one_row(estimate),
         notes=notes(estimate),
     )
+
+
+def peak_facts(estimate: Estimate) -> tuple[tuple[str, str], ...]:
+    """The peak; where an allocator is played, what it takes and what the driver shows, too, each with its range."""
+    if not runtime_named(estimate.runtime).replays:
+        return (("peak", _both(estimate.peak_bytes)),)
+    found = [("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process)]
+    return tuple((name, figure_text(figure)) for name, figure in found if figure.bytes is not None)
+
+
+def figure_text(figure: Figure) -> str:
+    """Bytes, with the range of those that are modelled."""
+    assert figure.bytes is not None
+    if figure.claim == "exact":
+        return _both(figure.bytes)
+    assert figure.low is not None and figure.high is not None
+    return f"{_both(figure.bytes)}, modelled: {format_bytes(figure.low)} to {format_bytes(figure.high)}"
 
 
 def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequence[EventRow], title: str) -> Report:
@@ -157,6 +177,13 @@ def torch_notes(torch: Torch) -> tuple[str, ...]:
     return (*torch.notes, f"for {torch}")
 
 
+def machine_cells(machine: Cpu | Gpu) -> dict[str, Any]:
+    """What it runs on, as the columns of a sheet."""
+    if isinstance(machine, Cpu):
+        return {"isa": machine.isa, "threads": machine.threads}
+    return {"card": machine.name}
+
+
 def torch_cells(torch: Torch) -> dict[str, str | None]:
     """Which torch the numbers speak of, as the columns of a sheet."""
     found = torch.to_dict()
@@ -232,8 +259,7 @@ def _one_row(estimate: Estimate) -> Table:
     cells: dict[str, Any] = {
         **{k: d[k] for k in ("graph", "mode", "optimizer", "loss", "runtime", "device", "dtype")},
         "levers": ";".join(estimate.levers),
-        "isa": estimate.cpu.isa,
-        "threads": estimate.cpu.threads,
+        **machine_cells(estimate.machine),
         **torch_cells(estimate.torch),
         "input": inputs,
         "peak_bytes": estimate.peak_bytes,

@@ -102,7 +102,7 @@ class Execution:
             return self._composite(entry, tensors, attributes)
         trace, flat = self._shapes.read(entry, tensors, attributes)
         storages = {i: value.storage for i, value in enumerate(flat)}
-        for slot, size, scratch in trace.events:
+        for slot, size, scratch, *_ in trace.events:
             if size < 0:
                 self._release(storages[slot], entry.name)
             else:

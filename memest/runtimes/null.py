@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from memest.errors import UnsupportedError, UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
+from memest.machines.cuda import CudaSettings, refuse_settings
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
-from memest.memory.figure import Figure, exact, unknown
+from memest.memory.figure import Figures, exact, unknown
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.runtimes import executor
-from memest.runtimes.runtime import EVERY, Rows
+from memest.runtimes.runtime import EVERY, Rows, Steps
 from memest.runtimes.torch.step.recipe import Recipe
 
 
@@ -28,11 +29,13 @@ class Null:
     source = Source(owner="an ideal runtime", whose="the ideal runtime's", missing=("kernels' scratch", "what an allocator adds"))
     modes = ("infer",)
     rows = Rows("null", plain=EVERY)
+    replays = False
 
-    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """The machine makes no difference; the version is torch's whose shape rules are read."""
         if machine is not None:
             raise UsageError("runtime null runs on no machine in particular; leave machine (--threads, --isa) out")
+        refuse_settings(self.name, cuda)
         return Target(runtime=self.name, version=version_for(version, recorded))
 
     def describe(self, target: Target) -> str:
@@ -43,6 +46,10 @@ class Null:
         """Nothing: it is a definition."""
         return "an ideal runtime (a definition; nothing measures it)"
 
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:
@@ -51,17 +58,13 @@ class Null:
             raise UnsupportedError("runtime null plays one plain call of the network: leave out levers that change how torch runs it")
         return executor.play(graph, input_shapes, sizes, recipe.target, self.rows, remember=remember)
 
-    def allocate(self, peak_bytes: int) -> Figure:
-        """Exact, by definition."""
-        return exact(peak_bytes, "every operator's outputs, parameters and inputs, and nothing else")
-
-    def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
-        """Left to a planner."""
-        return unknown("not counted: what a planner makes of it; memest plan-inference shows that")
-
-    def process(self, reserved: Figure) -> Figure:
-        """There is none."""
-        return unknown("not counted: kernels' scratch, and a process; no program runs like this")
+    def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
+        """Exact by definition; what is reserved is left to a planner, and there is no process."""
+        return Figures(
+            allocated=exact(requested_bytes, "every operator's outputs, parameters and inputs, and nothing else"),
+            reserved=unknown("not counted: what a planner makes of it; memest plan-inference shows that"),
+            process=unknown("not counted: kernels' scratch, and a process; no program runs like this"),
+        )
 
 
 RUNTIME = Null()

@@ -6,7 +6,6 @@ says what a model may be. Refuses to guess: a text is a file, a built-in model o
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
 GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
+_OF_PLANS = re.compile(r"(.+\.json):(\w+=[^:]*)", re.IGNORECASE | re.DOTALL)
 _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
 UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
@@ -119,7 +119,7 @@ def is_torch(text: str) -> bool:
 
 def is_file(text: str) -> bool:
     """True when ``text`` names a graph file, by its suffix, or standard input."""
-    return text == "-" or text.lower().endswith(SUFFIXES)
+    return text == "-" or text.lower().endswith(SUFFIXES) or _OF_PLANS.fullmatch(text) is not None
 
 
 def open_model(text: str, example: Example | None = None, mode: str | None = None) -> Graph:
@@ -140,8 +140,9 @@ def open_model(text: str, example: Example | None = None, mode: str | None = Non
     raise UsageError(_unknown(text))
 
 
-def load(path: str | Path) -> Graph:
-    """The graph in a ``.yaml``, ``.yml`` or ``.json`` file.
+def load(path: str | Path, **options: Any) -> Graph:
+    """The graph in a ``.yaml``, ``.yml`` or ``.json`` file, or of a configuration of nnU-Net's plans, which take ``options``
+    (``configuration="3d_fullres"``; ``input_channels`` and ``num_classes`` where no ``dataset.json`` is beside them).
 
     Raises FileError or GraphError with the file and the line; for a format memest does not read it says what to give instead."""
     from memest.sources import files as schema
@@ -154,12 +155,18 @@ def load(path: str | Path) -> Graph:
     if unread is not None:
         raise FileError(f"{path} is {unread}, such as memest.from_torch(module, shape)")
     try:
-        return schema.load(path)
+        graph = schema.load(path)
     except FileError:
-        plans = _plans(path)
-        if plans is None:
+        data = _plans_data(path)
+        if data is None:
             raise
-        raise FileError(f"{path}: {plans}") from None
+    else:
+        if options:
+            raise UsageError(f"{path} is a graph file; {', '.join(options)}: options are for nnU-Net's plans")
+        return graph
+    from memest.sources.plans import graph_of
+
+    return graph_of(data, path, options)
 
 
 def save(graph: Graph, path: str | Path) -> None:
@@ -200,18 +207,18 @@ def _unread(name: str) -> str | None:
     return UNREAD.get(Path(name.lower()).suffix)
 
 
-def _plans(path: Path) -> str | None:
-    """What to give instead of an nnU-Net plans file; None when the file is none."""
-    from memest.sources.files import MAX_BYTES
-    from memest.sources.models import plans
+def _plans_data(path: Path) -> Mapping[str, Any] | None:
+    """What is in an nnU-Net plans file; None when the file is none."""
+    from memest.files import MAX_BYTES, decode, parse
+    from memest.sources.plans import is_plans
 
     try:
         if path.suffix.lower() != ".json" or path.stat().st_size > MAX_BYTES:
             return None
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        data = parse(decode(path.read_bytes(), str(path)), "json", str(path))
+    except (OSError, FileError):
         return None
-    return plans.way_in(data) if plans.is_plans(data) else None
+    return data if is_plans(data) else None
 
 
 def _built_in(text: str) -> Graph:
@@ -232,12 +239,27 @@ def _is_built_in(text: str) -> bool:
 
 
 def _file(text: str) -> Graph:
-    path = Path(text)
+    of_plans = _OF_PLANS.fullmatch(text)
+    path = Path(of_plans[1] if of_plans else text)
     if not path.exists():
-        raise UsageError(f"no such file: {text}")
+        raise UsageError(f"no such file: {path}")
     if path.is_dir():
-        raise UsageError(f"{text} is a directory; a model is {FORMS}")
-    return load(path)
+        raise UsageError(f"{path} is a directory; a model is {FORMS}")
+    if of_plans is None:
+        return load(path)
+    from memest.sources.models.options import parsed
+
+    try:
+        return load(path, **parsed(f"plans:{of_plans[2]}")[1])
+    except UnknownNameError as e:
+        raise UsageError(str(e)) from None
+
+
+def configured(text: str, configuration: str) -> str:
+    """The text of a model with one of its configurations chosen: that of nnU-Net's plans."""
+    if not is_file(text) or text == "-" or not (text.lower().endswith(".json") or _OF_PLANS.fullmatch(text)):
+        raise UsageError(f"a configuration is of nnU-Net's plans (a .json file), got the model {text!r}")
+    return f"{text}{',' if _OF_PLANS.fullmatch(text) else ':'}configuration={configuration}"
 
 
 def _standard_input() -> Graph:

@@ -39,7 +39,7 @@ def inside(inner: Opaque, sizes: Mapping[str, int]) -> Inside:
     alive: dict[int, tuple[Any, bool]] = {}
     held: dict[int, tuple[Any, bool]] = {}
     running = highest = 0
-    for slot, nbytes, scratch in trace.events:
+    for slot, nbytes, scratch, *_ in trace.events:
         size = plain(nbytes)
         if size < 0:
             running -= plain(alive.pop(slot)[0])

@@ -40,7 +40,7 @@ def contiguous(k: Tape, t: Tensor, channels_last: bool = False) -> Tensor:
 
 def copy_into(k: Tape, source: Tensor, out: Tensor) -> None:
     """``copy_``: nothing, but for the block that a large matrix is transposed through."""
-    if source.dtype == out.dtype and transposes(source.spec, out.spec):
+    if not k.target.on_cuda and source.dtype == out.dtype and transposes(source.spec, out.spec):
         side = transposed_block(out.dtype)
         k.free(k.empty((side, side), out.dtype))
 
@@ -71,7 +71,7 @@ def cat(k: Tape, tensors: Sequence[Tensor], dim: int) -> Tensor:
     last = all(suggests_channels_last(t) for t in tensors)
     out = k.empty(shape, reduce(promote, [t.dtype for t in tensors]), channels_last_strides(shape) if last else None)
     for t in counted:
-        if t.dtype != out.dtype:  # its part of the output is written in the operand's dtype first, then cast
+        if t.dtype != out.dtype and not k.target.on_cuda:  # its part of the output is written in the operand's dtype first, then cast
             k.free(k.empty(t.shape, t.dtype))
     return out
 
@@ -84,5 +84,5 @@ def suggests_channels_last(t: Tensor) -> bool:
 def scatter_into(k: Tape, out: Tensor) -> None:
     """``gather``, ``scatter_`` and ``scatter_add_`` write half types through a float32 copy (ScatterGatherKernel.cpp,
     ``create_acc_buffer``)."""
-    if out.dtype in HALVES:
+    if out.dtype in HALVES and not k.target.on_cuda:
         k.free(k.empty(out.shape, "float32"))

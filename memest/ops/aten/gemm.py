@@ -1,4 +1,5 @@
-"""Matrix products by BLAS, and when oneDNN takes them (:mod:`memest.ops.aten.products`).
+"""Matrix products by BLAS, and when oneDNN takes them (:mod:`memest.ops.aten.products`); on CUDA they are cuBLAS's
+(:mod:`memest.ops.aten.cublas`).
 
 Source: aten/src/ATen/native/LinearAlgebra.cpp.
 """
@@ -6,6 +7,7 @@ Source: aten/src/ATen/native/LinearAlgebra.cpp.
 from __future__ import annotations
 
 from memest.errors import ShapeError
+from memest.ops.aten import cublas
 from memest.ops.aten.products import is_onednn_product, onednn_product
 from memest.ops.tape import Tape, Tensor
 
@@ -22,6 +24,8 @@ def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
     """A matrix product of 2-dim operands."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ShapeError(f"matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    if k.target.on_cuda:
+        return cublas.product(k, a, b)
     if is_onednn_product(k.target.cpu, a, b):
         return onednn_product(k, a, b)
     out = k.empty((a.shape[0], b.shape[1]), a.dtype)
@@ -47,11 +51,13 @@ def _blas_ready(t: Tensor) -> bool:
 SMALL_PRODUCT = 400
 
 
-def batched_product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """``at::bmm``: small products are plain loops, others one call of MKL, which copies nothing; matrices that BLAS cannot read as
-    they lie are copied one by one."""
+def batched_product(k: Tape, a: Tensor, b: Tensor, added: bool = False) -> Tensor:
+    """``at::bmm``, or the product that ``at::baddbmm`` has ``added`` to something: small products are plain loops, others one call of MKL,
+    which copies nothing; matrices that BLAS cannot read as they lie are copied one by one."""
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise ShapeError(f"batches of matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
+    if k.target.on_cuda:
+        return cublas.batch_of_products(k, a, b, added)
     if is_onednn_product(k.target.cpu, a, b):
         return onednn_product(k, a, b)
     out = k.empty((a.shape[0], a.shape[1], b.shape[2]), a.dtype)

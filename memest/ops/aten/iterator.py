@@ -127,12 +127,13 @@ def integral(dtype: str) -> bool:
 
 def elementwise(k: Tape, *tensors: Tensor, dtype: str | None = None, compute: str | None = None) -> Tensor:
     """One TensorIterator kernel with an allocated output. Operands that are not of the common dtype (``compute``; by default the
-    promoted one) are copied first and dropped last. ``dtype`` overrides the output's dtype (comparisons: bool)."""
+    promoted one) are copied first and dropped last, but on CUDA, whose kernels cast as they load (CUDALoops.cuh). ``dtype`` overrides
+    the output's dtype (comparisons: bool)."""
     common = compute or result_dtype(*tensors)
     casts = [
         k.empty(t.shape, common, t.strides if is_non_overlapping_and_dense(t.shape, t.strides) else None)
         for t in tensors
-        if t.dtype != common
+        if t.dtype != common and not k.target.on_cuda
     ]
     shape = broadcast_shape(*tensors)
     out = k.empty(shape, dtype or common, iterator_strides(shape, tensors))
@@ -143,16 +144,28 @@ def elementwise(k: Tape, *tensors: Tensor, dtype: str | None = None, compute: st
 def elementwise_(k: Tape, out: Tensor, *others: Tensor) -> Tensor:
     """One TensorIterator kernel that writes into ``out`` (which it also reads). Where ``out`` is not of the common dtype the kernel works
     on copies of it, one to write and one to read."""
+    if k.target.on_cuda:
+        return out
     common = result_dtype(out, *others)
     casts = [k.empty(t.shape, common, t.strides) for t in (out, out, *others) if t.dtype != common]
     k.free(*reversed(casts))
     return out
 
 
+def on_host(k: Tape, shape: Shape, dtype: str) -> Tensor:
+    """A tensor of the host's, whatever the runtime: on CUDA it is not the accelerator's memory."""
+    return Tensor(shape, contiguous_strides(shape), dtype, (k.empty((0,)) if k.target.on_cuda else k.empty(shape, dtype)).slot)
+
+
+def wrapped_dtype(value: float | int | bool) -> str:
+    """The dtype of a Python number made a tensor: float64 or int64 (bool stays bool)."""
+    return "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
+
+
 def scalar(k: Tape, value: float | int | bool) -> Tensor:
-    """A Python number wrapped into a 0-dim CPU tensor: float64 or int64 (bool stays bool)."""
-    dtype = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
-    return Number((), (), dtype, k.empty((), dtype).slot)
+    """A Python number wrapped into a 0-dim tensor of the host's."""
+    dtype = wrapped_dtype(value)
+    return Number((), (), dtype, on_host(k, (), dtype).slot)
 
 
 def with_number(k: Tape, t: Tensor, value: float | int | bool, dtype: str | None = None) -> Tensor:

@@ -7,8 +7,8 @@ from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.network.tensor import Shape
-from memest.ops.aten.copies import cat, contiguous
+from memest.network.tensor import Shape, channels_last_strides
+from memest.ops.aten.copies import cat, contiguous, suggests_channels_last
 from memest.ops.aten.reductions import reduced_shape
 from memest.ops.operator import integer, integers, optional
 from memest.ops.tape import Tape, Tensor
@@ -75,6 +75,19 @@ def reshaped(k: Tape, t: Tensor, shape: Shape) -> Tensor:
 def permuted(k: Tape, t: Tensor, dims: Sequence[int]) -> Tensor:
     """The view with dims in another order."""
     return k.view(t, [t.shape[d] for d in dims], [t.strides[d] for d in dims])
+
+
+def rearranged(k: Tape, t: Tensor, inner: Shape, order: Sequence[int], shape: Shape, always: bool = True) -> Tensor:
+    """The elements of ``t`` seen under ``inner``, their dims in another order, as ``shape``. On CPU a kernel writes them in the memory
+    format the input suggests; on CUDA they are reshaped, permuted and copied row by row, ``always`` or only where they do not lie so
+    (PixelShuffle.cpp, ChanelShuffle.cpp)."""
+    if k.target.on_cuda:
+        moved = permuted(k, reshaped(k, t, inner), order)
+        return k.alias(k.empty(moved.shape, t.dtype) if always else contiguous(k, moved), shape)
+    last = suggests_channels_last(t)
+    out = k.empty(shape, t.dtype, channels_last_strides(shape) if last else None)
+    k.free(contiguous(k, t, last))
+    return out
 
 
 def unsqueezed(k: Tape, t: Tensor, dim: int) -> Tensor:

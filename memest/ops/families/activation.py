@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memest.errors import ShapeError
+from memest.network.dtypes import check_dtype
 from memest.ops.aten.copies import clone, contiguous
 from memest.ops.aten.iterator import elementwise, empty_like, refuse_dtypes, scalar, wants
 from memest.ops.aten.reductions import sum_to
@@ -274,20 +275,33 @@ def _dim(op: str, t: Tensor, dim: int) -> int:
 # softmax -----------------------------------------------------------------------------------------------------------------
 
 
-def _softmax(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+def _softmax(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
+    """With a ``dtype`` the input is converted first, and the copy dies after the kernel."""
     _dim("softmax", input, dim)
-    out = k.empty(input.shape, input.dtype)
-    _drop_copy(k, input)
+    k.note(dtype=input.dtype)
+    given = input if dtype in (None, input.dtype) else empty_like(k, input, dtype)
+    out = k.empty(input.shape, given.dtype)
+    _drop_copy(k, given)
+    k.free(None if given is input else given)
     k.save(result=out)
     return out
 
 
-def _softmax_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
+def _softmax_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int, dtype: str | None) -> Grads:
     (grad,) = grads
     assert grad is not None
     out = k.empty(grad.shape, grad.dtype)
     _drop_copy(k, grad)
-    return [out]
+    return [converted_back(k, out, saved["dtype"])]
+
+
+def converted_back(k: Tape, grad: Tensor, dtype: str) -> Tensor:
+    """A gradient in the type its input had before a conversion; what it was dies."""
+    if grad.dtype == dtype:
+        return grad
+    made = empty_like(k, grad, dtype)
+    k.free(grad)
+    return made
 
 
 def _softmax_row(name: str) -> Operator:
@@ -295,7 +309,10 @@ def _softmax_row(name: str) -> Operator:
         name=name,
         torch=f"torch.nn.functional.{name}",
         roles=("input",),
-        attributes=(Attribute(name="dim", default=REQUIRED, check=integer),),
+        attributes=(
+            Attribute(name="dim", default=REQUIRED, check=integer),
+            Attribute(name="dtype", default=None, check=optional(check_dtype)),
+        ),
         forward=_softmax,
         saves=("result",),
         backward=_softmax_backward,
@@ -303,6 +320,7 @@ def _softmax_row(name: str) -> Operator:
             Example(shapes=((4, 5),), attributes={"dim": 1}),
             Example(shapes=((2, 3, 4, 5),), attributes={"dim": 1}, layout="channels_last"),
             Example(shapes=((2, 3, 4, 5),), attributes={"dim": -1}),
+            Example(shapes=((2, 3, 4, 5),), attributes={"dim": 1, "dtype": "float64"}),
         ),
         facts=ALONG_DIM_FACTS,
         source=f"derivatives.yaml: _{name}; aten/src/ATen/native/SoftMax.cpp",

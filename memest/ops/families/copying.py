@@ -10,7 +10,7 @@ from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
 from memest.ops.aten.copies import cat, contiguous, copy_into, suggests_channels_last
-from memest.ops.aten.iterator import empty_like, incoming, preserved_strides, scalar
+from memest.ops.aten.iterator import empty_like, incoming, on_host, preserved_strides, scalar
 from memest.ops.aten.reductions import reduced_shape, sum_into
 from memest.ops.aten.views import dim_or_dims, reshaped, stacked, wrapped
 from memest.ops.composite import Caller
@@ -142,11 +142,11 @@ def _interleaving(k: Tape, ndim: int) -> None:
     """The order of dims in which the copy is made, worked out with small tensors (up to 2.9 the result is unfolded instead)."""
     if not ndim:
         return
-    first = k.empty((ndim,), "int64")
+    first = on_host(k, (ndim,), "int64")
     number = scalar(k, 1)
-    second = k.empty((ndim,), "int64")
+    second = on_host(k, (ndim,), "int64")
     k.free(number)
-    order = k.empty((2 * ndim,), "int64")
+    order = on_host(k, (2 * ndim,), "int64")
     k.free(first, second, order)
 
 
@@ -201,7 +201,7 @@ def _rolled(k: Tape, t: Tensor, shifts: Shape, dims: Shape) -> Tensor:
 
 
 def _roll(k: Tape, input: Tensor, *, shifts: Any, dims: Any) -> Tensor:
-    amounts, at = _roll_lists(shifts, dims)
+    amounts, at = roll_lists(shifts, dims)
     if at:
         return _rolled(k, input, amounts, at)
     if len(amounts) != 1:
@@ -214,7 +214,8 @@ def _rolled_flat(k: Tape, t: Tensor, shifts: Shape) -> Tensor:
     return k.view(_rolled(k, k.view(dense, (t.numel,)), shifts, (0,)), t.shape)
 
 
-def _roll_lists(shifts: Any, dims: Any) -> tuple[Shape, Shape]:
+def roll_lists(shifts: Any, dims: Any) -> tuple[Shape, Shape]:
+    """Shifts and dims as lists; ShapeError where they are not equally many."""
     amounts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     at = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
     if at and len(at) != len(amounts):
@@ -223,7 +224,7 @@ def _roll_lists(shifts: Any, dims: Any) -> tuple[Shape, Shape]:
 
 
 def _roll_backward(k: Tape, saved: Saved, grads: Grads, *, shifts: Any, dims: Any) -> list[Tensor | None]:
-    amounts, at = _roll_lists(shifts, dims)
+    amounts, at = roll_lists(shifts, dims)
     back = tuple(-s for s in reversed(amounts))
     grad = incoming(grads)
     return [_rolled(k, grad, back, tuple(reversed(at))) if at else _rolled_flat(k, grad, back)]

@@ -85,7 +85,7 @@ def _cross_entropy(c: Caller, input: Any, target: Any, weight: Any, *, reduction
     if tuple(input.shape) == tuple(target.shape):
         return _cross_entropy_probabilities(c, input, target, weight, dim, reduction, label_smoothing)
     check_class_indices(input, target, weight)
-    log_probabilities = c.call("log_softmax", input, dim=dim)
+    log_probabilities = c.call("log_softmax", input, dim=dim, dtype=input.spec.dtype)
     options = {"reduction": reduction, "ignore_index": ignore_index}
     nll = c.call("nll_loss", log_probabilities, target, weight, **options)
     if label_smoothing == 0:
@@ -138,7 +138,7 @@ def _cross_entropy_probabilities(c: Caller, input: Any, target: Any, weight: Any
     if target.spec.dtype not in ("float32", "float64", "bfloat16", "float16"):
         raise GraphError(f"cross_entropy with a target of the prediction's shape needs probabilities, got {target.spec.dtype}")
     classes = input.shape[dim]
-    log_probabilities = c.call("log_softmax", input, dim=dim)
+    log_probabilities = c.call("log_softmax", input, dim=dim, dtype=input.spec.dtype)
     if label_smoothing > 0:
         scaled = c.call("mul.Scalar", target, value=1 - label_smoothing)
         target = c.call("add", scaled, None, value=label_smoothing / classes)

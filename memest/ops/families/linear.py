@@ -13,6 +13,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, is_contiguous
 from memest.network.tensor import broadcast as broadcast_sizes
+from memest.ops.aten.cublas import matrix_by_vector, vector_by_vector
 from memest.ops.aten.gemm import batched_product, mm, transpose
 from memest.ops.aten.iterator import broadcast_shape, elementwise, with_number
 from memest.ops.aten.products import is_onednn_product, onednn_product
@@ -130,7 +131,7 @@ def _baddbmm(k: Tape, input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: fl
         k.save(batch2=batch2)
     if k.needs[2]:
         k.save(batch1=batch1)
-    out = batched_product(k, batch1, batch2)
+    out = batched_product(k, batch1, batch2, added=True)
     _check_added(input, out)
     return out
 
@@ -149,6 +150,8 @@ def _baddbmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha
 def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
     if matrix.ndim != 2 or vector.ndim != 1 or matrix.shape[1] != vector.shape[0]:
         raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
+    if k.target.on_cuda:
+        return matrix_by_vector(k, matrix, vector)
     if is_onednn_product(k.target.cpu, matrix, vector):
         return onednn_product(k, matrix, vector)
     out = k.empty(matrix.shape[:1], matrix.dtype)
@@ -181,6 +184,8 @@ def _dot(k: Tape, input: Tensor, tensor: Tensor) -> Tensor:
         k.save(tensor=tensor)
     if k.needs[1]:
         k.save(input=input)
+    if k.target.on_cuda:
+        return vector_by_vector(k, input)
     return onednn_product(k, input, tensor) if is_onednn_product(k.target.cpu, input, tensor) else k.empty((), input.dtype)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.aten.copies import clone, contiguous, scatter_into
+from memest.ops.aten.activations import log_sigmoid_forward
+from memest.ops.aten.copies import clone, scatter_into
 from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
 from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
@@ -182,17 +183,16 @@ def _with_logits(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, 
     _same_shape("binary_cross_entropy_with_logits", input, target)
     note_given(k, input=input, target=target, weight=weight, pos_weight=pos_weight)
     k.save(pos_weight=pos_weight, input=input, target=target, weight=weight)
-    log_sigmoid, buffer = k.empty(input.shape, input.dtype), k.empty(input.shape, input.dtype)
-    dense = contiguous(k, input)
-    k.free(None if dense is input else dense, buffer)
+    log_sigmoid, buffer = log_sigmoid_forward(k, input)
+    k.free(buffer)
     if pos_weight is not None:
         less_one = with_number(k, pos_weight, 1)
         log_weight = with_number_(k, elementwise(k, less_one, target), 1)
         k.free(less_one, log_weight)
-    loss = empty_like(k, input)
+    loss = empty_like(k, target)
     if reduction == "none":
         return loss
-    out = k.empty((), input.dtype)
+    out = k.empty((), loss.dtype)
     _reduce_into(k, loss, out, reduction)
     k.free(loss, log_sigmoid)
     return out

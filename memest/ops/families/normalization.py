@@ -53,7 +53,8 @@ def _by_columns(t: Tensor) -> bool:
     return not t.is_contiguous or t.numel == t.shape[0] * t.shape[1]
 
 
-def _check_batch_norm(input: Tensor, training: bool, **per_channel: Tensor | None) -> None:
+def check_batch_norm(input: Tensor, training: bool, **per_channel: Tensor | None) -> None:
+    """Refuse what torch refuses."""
     if input.ndim < 2:
         raise ShapeError(f"batch_norm needs at least 2 dims (batch, channels), got shape {list(input.shape)}")
     for role, t in per_channel.items():
@@ -79,7 +80,7 @@ def _batch_norm(
 ) -> Tensor:
     if training and num_batches_tracked is not None:
         k.free(scalar(k, 1))  # torch.nn.BatchNorm: num_batches_tracked.add_(1)
-    _check_batch_norm(input, training, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_batch_norm(input, training, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     note_given(
         k,
         input=input,
@@ -177,7 +178,8 @@ def _backward_by_columns(k: Tape, input: Tensor, dtype: str, weight: Tensor | No
 # group norm ------------------------------------------------------------------------------------------------------------
 
 
-def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float) -> Tensor:
+def check_group_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int) -> None:
+    """Refuse what torch refuses."""
     if input.ndim < 2:
         raise ShapeError(f"group_norm needs at least 2 dims (batch, channels), got shape {list(input.shape)}")
     n, channels = input.shape[:2]
@@ -187,6 +189,11 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
         raise ShapeError(f"group_norm needs more than 1 value per group, got shape {list(input.shape)} and {num_groups} groups")
     for role, t in (("weight", weight), ("bias", bias)):
         _check_length("group_norm", role, t, channels)
+
+
+def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float) -> Tensor:
+    check_group_norm(input, weight, bias, num_groups)
+    n, channels = input.shape[:2]
     note_given(k, input=input, weight=weight, bias=bias)
     dtype = _statistics_dtype(input, weight, bias)
     last = suggests_channels_last(input)
@@ -240,7 +247,8 @@ def _group_norm_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | No
 # layer norm ------------------------------------------------------------------------------------------------------------
 
 
-def _check_normalized(op: str, shape: tuple[int, ...], normalized: tuple[int, ...], **parameters: tuple[int, ...] | None) -> None:
+def check_normalized(op: str, shape: tuple[int, ...], normalized: tuple[int, ...], **parameters: tuple[int, ...] | None) -> None:
+    """Refuse what torch refuses."""
     if not normalized or shape[len(shape) - len(normalized) :] != normalized or len(shape) < len(normalized):
         raise ShapeError(f"{op} over {list(normalized)} needs an input that ends in these sizes, got shape {list(shape)}")
     for role, got in parameters.items():
@@ -255,7 +263,7 @@ def _shape(t: Any) -> tuple[int, ...] | None:
 def _layer_norm(
     k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float
 ) -> Tensor:
-    _check_normalized("layer_norm", input.shape, normalized_shape, weight=_shape(weight), bias=_shape(bias))
+    check_normalized("layer_norm", input.shape, normalized_shape, weight=_shape(weight), bias=_shape(bias))
     note_given(k, input=input, weight=weight, bias=bias)
     outer = input.shape[: input.ndim - len(normalized_shape)] + (1,) * len(normalized_shape)
     dtype = _statistics_dtype(input, weight, bias)
@@ -289,7 +297,7 @@ def _layer_norm_backward(
 
 
 def _rms_norm(c: Caller, input: Any, weight: Any, *, normalized_shape: tuple[int, ...], eps: float | None) -> Any:
-    _check_normalized("rms_norm", input.shape, normalized_shape, weight=_shape(weight))
+    check_normalized("rms_norm", input.shape, normalized_shape, weight=_shape(weight))
     dims = tuple(range(len(input.shape) - len(normalized_shape), len(input.shape)))
     half = input.spec.dtype in HALVES
     wide = c.call("to", input, dtype="float32") if half else input

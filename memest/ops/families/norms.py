@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
+from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, incoming, with_number
-from memest.ops.aten.reductions import reduce_into, sum_into
+from memest.ops.aten.reductions import norm_into, reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     reduced_dims,
@@ -29,6 +30,7 @@ def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool)
     if ord not in (1, 2):
         raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
     out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
+    norm_into(k, input, out, reduced_dims(dim, input.ndim))
     k.save(input=input, result=out)
     return out
 
@@ -48,7 +50,7 @@ def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, di
 def _logsumexp(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
     k.save(input=input)
     most = k.empty(reduction_shape(input, dim, True), input.dtype)
-    reduce_into(k, input, most)
+    reduce_into(k, input, most, reduced_dims(dim, input.ndim), unchanged)
     magnitude = elementwise(k, most)
     k.free(with_number(k, magnitude, 1.0, "bool"), magnitude)
     shifted = elementwise(k, input, most)

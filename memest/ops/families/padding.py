@@ -60,7 +60,8 @@ def _has_format(t: Tensor, pad: Shape) -> bool:
     return t.ndim == len(pad) // 2 + 2 and suggests_channels_last(t)
 
 
-def _check_sizes(t: Tensor, pad: Shape, mode: str) -> None:
+def check_sizes(t: Tensor, pad: Shape, mode: str) -> None:
+    """Refuse what torch refuses to reflect or to repeat."""
     spatial = len(pad) // 2
     if spatial > 3:
         raise ShapeError(f"{mode} padding is for at most 3 dimensions, got {spatial}")
@@ -73,7 +74,7 @@ def _check_sizes(t: Tensor, pad: Shape, mode: str) -> None:
 
 
 def _border_pad(k: Tape, input: Tensor, *, pad: Shape, mode: str) -> Tensor:
-    _check_sizes(input, pad, mode)
+    check_sizes(input, pad, mode)
     shape = padded_shape(input.shape, pad)
     k.save(input=input)
     out = _like(k, shape, input)

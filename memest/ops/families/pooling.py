@@ -178,11 +178,17 @@ def _avg_pool2d_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any)
     return _avg_pool_backward(k, saved, grads, False)
 
 
-def _avg_pool3d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **rest: Any) -> Tensor:
-    refuse_dtypes("avg_pool3d", input, HALVES)
+def check_avg_pool3d(input: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> Shape:
+    """The output's shape; refuse what torch refuses."""
     shape = pooled_shape(input, 3, kernel_size, stride, padding, 1, ceil_mode)
     if any(n < window for n, window in zip(input.shape[-3:], expand(kernel_size, 3), strict=True)):
         raise ShapeError(f"volume {list(input.shape[-3:])} is smaller than the kernel {list(expand(kernel_size, 3))}")
+    return shape
+
+
+def _avg_pool3d(k: Tape, input: Tensor, *, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **rest: Any) -> Tensor:
+    refuse_dtypes("avg_pool3d", input, HALVES)
+    shape = check_avg_pool3d(input, kernel_size, stride, padding, ceil_mode)
     return _avg_pool(k, input, shape, True)
 
 
@@ -206,7 +212,7 @@ def _avg_pool1d(c: Caller, input: Any, *, kernel_size: Any, stride: Any, padding
 # adaptive --------------------------------------------------------------------------------------------------------------
 
 
-def _adaptive_sizes(shape: Shape, spatial: int, output_size: Any) -> Shape:
+def adaptive_sizes(shape: Shape, spatial: int, output_size: Any) -> Shape:
     """The wanted output sizes; None keeps a dim's own."""
     wanted = (output_size,) * spatial if output_size is None or isinstance(output_size, int) else tuple(output_size)
     if len(wanted) != spatial:
@@ -217,13 +223,14 @@ def _adaptive_sizes(shape: Shape, spatial: int, output_size: Any) -> Shape:
     return sizes
 
 
-def _adaptive_shape(input: Tensor, output_size: Shape) -> Shape:
+def adaptive_shape(input: Tensor, output_size: Shape) -> Shape:
+    """The output's shape; ``input`` may lack the batch."""
     _check_ndim(input, len(output_size))
     return (*input.shape[: input.ndim - len(output_size)], *output_size)
 
 
 def _adaptive_avg_pool(k: Tape, input: Tensor, *, output_size: Shape) -> Tensor:
-    return _avg_pool_any(k, input, _adaptive_shape(input, output_size), len(output_size) == 3)
+    return _avg_pool_any(k, input, adaptive_shape(input, output_size), len(output_size) == 3)
 
 
 def _avg_pool_any(k: Tape, input: Tensor, shape: Shape, strided: bool) -> Tensor:
@@ -246,7 +253,7 @@ def _adaptive_avg_poolnd(spatial: int) -> Any:
             raise ShapeError(
                 f"adaptive pooling over {spatial} dimensions needs {spatial + 1} or {spatial + 2} dimensions, got {list(shape)}"
             )
-        sizes = _adaptive_sizes(shape, spatial, output_size)
+        sizes = adaptive_sizes(shape, spatial, output_size)
         if spatial == 1:
             pooled = c.call("adaptive_avg_pool2d", c.call("unsqueeze", input, dim=-2), output_size=(1, *sizes))
             return c.call("squeeze", pooled, dim=-2)
@@ -263,7 +270,7 @@ def _adaptive_avg_poolnd(spatial: int) -> Any:
 
 def _adaptive_max_pool(k: Tape, input: Tensor, *, output_size: Any, return_indices: bool, spatial: int) -> Any:
     _check_ndim(input, spatial)
-    shape = _adaptive_shape(input, _adaptive_sizes(input.shape, spatial, output_size))
+    shape = adaptive_shape(input, adaptive_sizes(input.shape, spatial, output_size))
     if spatial == 2:
         return _max_pool(k, input, shape, return_indices)
     out, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
@@ -289,7 +296,7 @@ def _adaptive_max_pool3d_backward(k: Tape, saved: Saved, grads: Grads, **attribu
 
 def _adaptive_max_pool1d(c: Caller, input: Any, *, output_size: Any, return_indices: bool) -> Any:
     flat = c.call("unsqueeze", input, dim=-2)
-    sizes = (1, *_adaptive_sizes(input.shape, 1, output_size))
+    sizes = (1, *adaptive_sizes(input.shape, 1, output_size))
     pooled = c.call("adaptive_max_pool2d", flat, output_size=sizes, return_indices=return_indices)
     if return_indices:
         return tuple(c.call("squeeze", t, dim=-2) for t in pooled)

@@ -8,9 +8,10 @@ from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.network.tensor import Shape, channels_last_strides
-from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.network.tensor import Shape
+from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import incoming
+from memest.ops.aten.views import rearranged
 from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Attributes, Windows, repeated, slid, window_by
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, integer, per_dim
 from memest.ops.tape import Tape, Tensor
@@ -20,26 +21,27 @@ Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 
 
-def _moved(k: Tape, input: Tensor, shape: Shape) -> Tensor:
-    """A copy under another shape, in the memory format the input suggests."""
-    last = suggests_channels_last(input)
-    out = k.empty(shape, input.dtype, channels_last_strides(shape) if last else None)
-    k.free(contiguous(k, input, last))
-    return out
-
-
 def _shuffled(k: Tape, t: Tensor, factor: int) -> Tensor:
     if t.ndim < 3 or factor <= 0 or t.shape[-3] % (factor * factor):
         raise ShapeError(f"pixel_shuffle by {factor} needs channels that are a multiple of {factor * factor}, got shape {list(t.shape)}")
     *lead, channels, height, width = t.shape
-    return _moved(k, t, (*lead, channels // (factor * factor), height * factor, width * factor))
+    kept = channels // (factor * factor)
+    inner, order = (*lead, kept, factor, factor, height, width), (0, 3, 1, 4, 2)
+    return rearranged(k, t, inner, _behind(lead, order), (*lead, kept, height * factor, width * factor))
 
 
 def _unshuffled(k: Tape, t: Tensor, factor: int) -> Tensor:
     if t.ndim < 3 or factor <= 0 or t.shape[-2] % factor or t.shape[-1] % factor:
         raise ShapeError(f"pixel_unshuffle by {factor} needs height and width that are multiples of it, got shape {list(t.shape)}")
     *lead, channels, height, width = t.shape
-    return _moved(k, t, (*lead, channels * factor * factor, height // factor, width // factor))
+    rows, cols = height // factor, width // factor
+    inner, order = (*lead, channels, rows, factor, cols, factor), (0, 2, 4, 1, 3)
+    return rearranged(k, t, inner, _behind(lead, order), (*lead, channels * factor * factor, rows, cols))
+
+
+def _behind(lead: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """An order of dims behind those in front."""
+    return (*range(len(lead)), *(len(lead) + d for d in order))
 
 
 def _pixel_shuffle(k: Tape, input: Tensor, *, upscale_factor: int) -> Tensor:
@@ -61,12 +63,18 @@ def _pixel_unshuffle_backward(k: Tape, saved: Saved, grads: Grads, *, downscale_
 def _channel_shuffle(k: Tape, input: Tensor, *, groups: int) -> Tensor:
     if input.ndim < 3 or groups <= 0 or input.shape[1] % groups:
         raise ShapeError(f"channel_shuffle of {groups} groups needs channels that are a multiple, got shape {list(input.shape)}")
-    return _moved(k, input, input.shape)
+    return _grouped(k, input, groups)
 
 
 def _channel_shuffle_backward(k: Tape, saved: Saved, grads: Grads, *, groups: int) -> list[Tensor | None]:
     grad = incoming(grads)
-    return [_moved(k, grad, grad.shape)]
+    return [_grouped(k, grad, grad.shape[1] // groups)]
+
+
+def _grouped(k: Tape, t: Tensor, groups: int) -> Tensor:
+    batch, channels, *space = t.shape
+    inner, order = (batch, groups, channels // groups, *space), (0, 2, 1, *range(3, 3 + len(space)))
+    return rearranged(k, t, inner, order, t.shape, always=False)
 
 
 def _blocks(height: int, width: int, kernel: Shape, dilation: Shape, padding: Shape, stride: Shape) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.cuda_reduce import judging, unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
-from memest.ops.aten.reductions import mean_into, reduce_into, sum_into
+from memest.ops.aten.reductions import deviation_into, locate_into, mean_into, product_into, reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -36,13 +37,14 @@ def _spread(k: Tape, grad: Tensor, sizes: Shape, dim: Any, keepdim: bool) -> Ten
     return expanded(k, grad if whole else restored(k, grad, dim, keepdim, len(sizes)), sizes)
 
 
-def _accumulated(dtype: str, wanted: str | None) -> str:
+def accumulated(dtype: str, wanted: str | None) -> str:
+    """The dtype of a sum: the one wanted, else the input's own, or int64 for integers."""
     return wanted or (dtype if dtype in FLOATING else "int64")
 
 
 def _sum(k: Tape, input: Tensor, *, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     k.note(sizes=input.shape)
-    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
+    out = k.empty(reduction_shape(input, dim, keepdim), accumulated(input.dtype, dtype))
     sum_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
@@ -70,16 +72,10 @@ def _mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bo
     return [with_number(k, _spread(k, incoming(grads), saved["sizes"], dim, keepdim), 1)]
 
 
-def _variance_into(k: Tape, input: Tensor, out: Tensor) -> None:
-    """A reduction to one element first takes the mean (std_var_all_cpu); others use Welford's method in registers."""
-    if out.numel == 1 and input.dtype not in ("float16", "bfloat16"):
-        k.free(mean(k, input, None, False))
-
-
 def _var(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> Tensor:
     k.save(input=input)
     out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
-    _variance_into(k, input, out)
+    deviation_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
 
@@ -118,7 +114,9 @@ def _std_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: 
 def _var_mean(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> tuple[Tensor, Tensor]:
     k.save(input=input)
     shape = reduction_shape(input, dim, keepdim)
-    return k.empty(shape, input.dtype), k.empty(shape, input.dtype)
+    variance, middle = k.empty(shape, input.dtype), k.empty(shape, input.dtype)
+    deviation_into(k, input, variance, reduced_dims(dim, input.ndim), beside=middle)
+    return variance, middle
 
 
 def _var_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> list[Tensor | None]:
@@ -133,7 +131,7 @@ def _var_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correct
 
 def _extremum_along(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
     out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
-    reduce_into(k, input, out)
+    reduce_into(k, input, out, reduced_dims(dim, input.ndim), unchanged)
     k.save(input=input, result=out)
     return out
 
@@ -152,7 +150,7 @@ def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, k
 
 def _extremum(k: Tape, input: Tensor) -> Tensor:
     out = k.empty((), input.dtype)
-    contiguous(k, input)
+    locate_into(k, contiguous(k, input), out, None, unchanged)
     k.save(input=input, result=out)
     return out
 
@@ -174,6 +172,7 @@ def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tenso
     k.note(sizes=input.shape)
     shape = reduction_shape(input, dim, keepdim)
     values, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
+    locate_into(k, input, indices, (dim,))
     k.save(indices=indices)
     return values, indices
 
@@ -190,27 +189,28 @@ def _selected_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -
 def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> Tensor:
     out = k.empty(reduction_shape(input, dim, keepdim and dim is not None), "int64")
     if dim is None:
-        contiguous(k, input)
+        input = k.alias(contiguous(k, input), (input.numel,))
+    elif input.shape and input.shape[wrapped(dim, input.ndim)] == 1:
+        return out
+    locate_into(k, input, out, None if dim is None else (dim,))
     return out
 
 
 def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
     out = k.empty(reduction_shape(input, dim, keepdim), "bool")
-    reduce_into(k, input, out)
+    reduce_into(k, input, out, reduced_dims(dim, input.ndim), judging)
     return out
 
 
 def _prod(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool, dtype: str | None) -> Tensor:
     k.save(input=input)
-    out = k.empty(reduction_shape(input, dim, keepdim), _accumulated(input.dtype, dtype))
-    cast = empty_like(k, input, out.dtype) if input.dtype != out.dtype else None
-    reduce_into(k, input, out)
-    k.free(cast)
+    out = k.empty(reduction_shape(input, dim, keepdim), accumulated(input.dtype, dtype))
+    product_into(k, input, out, None if dim is None else (dim,))
     k.save(result=out)
     return out
 
 
-def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
+def prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> list[Tensor | None]:
     """prod_backward where no element is zero: grad * (result / self), after counting the zeros."""
     input: Tensor = saved["input"]
     if not input.ndim:
@@ -234,7 +234,7 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, keep
 def _cumsum(k: Tape, input: Tensor, *, dim: int, dtype: str | None) -> Tensor:
     wrapped(dim, input.ndim)
     k.note(dtype=input.dtype)
-    out = k.empty(input.shape, _accumulated(input.dtype, dtype))
+    out = k.empty(input.shape, accumulated(input.dtype, dtype))
     if input.dtype != out.dtype:
         k.free(empty_like(k, input, out.dtype))
     return out
@@ -355,7 +355,7 @@ ROWS = (
     _row(
         "prod",
         _prod,
-        _prod_backward,
+        prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
         facts=ALONG_DIM_FACTS.but(autocast=FLOAT32),

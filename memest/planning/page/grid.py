@@ -56,6 +56,8 @@ def symbols_of_inputs(graph: Graph) -> tuple[str, ...]:
 
 def usual_sizes(graph: Graph) -> dict[str, int]:
     """Sizes to begin with where the caller gives none."""
+    if graph.usual is not None:
+        return dict(graph.usual.train.sizes)
     batch, symbols = batch_symbol(graph), symbols_of_inputs(graph)
     side = USUAL.get(len(symbols) - (batch is not None), 32)
     return {s: USUAL_BATCH if s == batch else side for s in symbols}

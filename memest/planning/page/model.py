@@ -16,6 +16,7 @@ from memest.errors import MemestError, UnsupportedError, UsageError
 from memest.estimate.estimate import CATEGORIES, Estimate, InputShape, answer
 from memest.estimate.formulas.javascript import SAFE, magnitude
 from memest.estimate.question import Settings, question
+from memest.levers.table import meant
 from memest.memory.stream import Event, Storage
 from memest.network.graph import Graph
 from memest.network.tensor import nbytes, numel
@@ -72,7 +73,8 @@ def page_model(
     writer: _Writer | None = None
     for number, dtype in enumerate(dict.fromkeys(dtypes or DTYPES)):
         for kind, optimizer in wanted:
-            here = replace(asking, mode=kind, dtype=dtype, optimizer=optimizer or asking.optimizer)
+            levers = asking.levers if kind == asking.mode else meant(asking.levers, kind)
+            here = replace(asking, mode=kind, dtype=dtype, optimizer=optimizer or asking.optimizer, levers=levers)
             try:
                 found = answer(graph, here, input_shape)
                 say(f"playing {kind}{f', {optimizer}' if optimizer else ''}, {dtype}")

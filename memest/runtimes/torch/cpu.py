@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from memest.errors import UsageError
 from memest.machines.claims import TORCH_ON_CPU
 from memest.machines.cpu import Cpu
+from memest.machines.cuda import CudaSettings, refuse_settings
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
 from memest.machines.versions import text_of, torch_of, version_for
-from memest.memory.figure import Figure, exact, unknown
+from memest.memory.figure import Figures, exact, unknown
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
-from memest.runtimes.runtime import AS_DESCRIBED
+from memest.runtimes.runtime import AS_DESCRIBED, Steps
 from memest.runtimes.torch.step import Recipe, play
 
 
@@ -26,11 +27,13 @@ class TorchCpu:
     source = TORCH_ON_CPU
     modes = ("train", "infer")
     rows = AS_DESCRIBED
+    replays = False
 
-    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """This machine's processor unless another is described; the version as :func:`memest.machines.versions.version_for` finds it."""
         if isinstance(machine, Gpu):
             raise UsageError(f"runtime {self.name} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
+        refuse_settings(self.name, cuda)
         return Target(runtime=self.name, version=version_for(version, recorded), machine=machine or Cpu.detect())
 
     def describe(self, target: Target) -> str:
@@ -41,25 +44,25 @@ class TorchCpu:
         """``torch 2.13 (measured on 2.13.0 by …) with avx512 and 2 threads``."""
         return f"{torch_of(target.version, None)} with {_processor(target.cpu, ' and ')}"
 
+    def notes(self, target: Target) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:
         """One step of training or inference (:mod:`memest.runtimes.torch.step`)."""
         return play(graph, input_shapes, sizes, recipe, self.rows, remember=remember)
 
-    def allocate(self, peak_bytes: int) -> Figure:
-        """Exact: every byte torch's CPU allocator hands out."""
-        return exact(peak_bytes, "every byte torch's CPU allocator hands out in this step")
-
-    def reserve(self, allocated: Figure, stream: Callable[[], Stream]) -> Figure:
-        """As allocated: nothing is cached between tensors (c10/core/CPUAllocator.cpp)."""
-        assert allocated.bytes is not None
-        return exact(allocated.bytes, "torch's CPU allocator keeps nothing back: each tensor is one posix_memalign and one free")
-
-    def process(self, reserved: Figure) -> Figure:
-        """Not modelled."""
-        return unknown(
-            "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release"
+    def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
+        """What is asked for is what is handed out and what is taken: nothing is cached between tensors (c10/core/CPUAllocator.cpp). The
+        process is not modelled."""
+        return Figures(
+            allocated=exact(requested_bytes, "every byte torch's CPU allocator hands out in this step"),
+            reserved=exact(requested_bytes, "torch's CPU allocator keeps nothing back: each tensor is one posix_memalign and one free"),
+            process=unknown(
+                "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release"
+            ),
         )
 
 

@@ -39,9 +39,11 @@ class Value:
 
 
 class Ledger:
-    """Keeps the books of one step."""
+    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: bool = True) -> None:
+        self.begun = begun
+        self._kept: dict[tuple[str, str], Storage] = {}
         self.events: list[Event] = []
         self.residents: list[Storage] = []
         self.phase = "forward"
@@ -64,6 +66,22 @@ class Ledger:
         storage.refs = 1
         self.residents.append(storage)
         return storage
+
+    def keep(self, name: str, nbytes: int) -> Storage:
+        """What a library's handle keeps, of which each thread has one (autograd's engine runs backward in a thread of its own): allocated
+        at the first use, there from then on."""
+        thread = "backward" if self.phase == "backward" else "main"
+        found = self._kept.get((name, thread))
+        if found is None:
+            reason = f"kept by {name} for the {thread} thread"
+            if self.begun:
+                found = self.resident(nbytes, "workspace", name)
+                found.reason = reason
+            else:
+                found = self.allocate(nbytes, "workspace", reason)
+                found.refs = 1
+            self._kept[name, thread] = found
+        return found
 
     def release(self, storage: Storage) -> None:
         """The storage goes back to the allocator."""

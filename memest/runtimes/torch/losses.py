@@ -2,6 +2,9 @@
 
 A name is one of ``LOSSES`` (with or without ``_loss``), optionally a factor before it and options after it, and sums of these:
 ``cross_entropy``, ``dice``, ``cross_entropy:label_smoothing=0.1,reduction=sum``, ``cross_entropy + 0.5*dice:batch=true``.
+
+``over`` and a weight for each output (deep supervision) applies it to all of them, each with a target of its own, as
+``sum([w * loss(o, t) for w, o, t in zip(weights, outputs, targets) if w])`` does: ``cross_entropy over 1,0.5,0.25,0``.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import Operator
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.shown import counted
 
 Target = Callable[[Spec, Mapping[str, Any]], Spec]
 
@@ -33,10 +37,21 @@ def _dice_target(prediction: Spec, options: Mapping[str, Any]) -> Spec:
     return (_like_prediction if options["activation"] == "sigmoid" else _class_indices)(prediction, options)
 
 
+def _label_map(prediction: Spec, options: Mapping[str, Any]) -> Spec:
+    """Labels as nnU-Net's data loader gives them: int16 with a channel of one."""
+    return spec((*prediction.shape[:1], 1, *prediction.shape[2:]), "int16")
+
+
+def _region_masks(prediction: Spec, options: Mapping[str, Any]) -> Spec:
+    return spec(prediction.shape, "bool")
+
+
 LOSSES: dict[str, Target] = {
     "cross_entropy": _class_indices,
     "nll_loss": _class_indices,
     "dice_loss": _dice_target,
+    "dc_and_ce_loss": _label_map,
+    "dc_and_bce_loss": _region_masks,
     "binary_cross_entropy": _like_prediction,
     "binary_cross_entropy_with_logits": _like_prediction,
     "mse_loss": _like_prediction,
@@ -67,10 +82,20 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A loss: the name it was asked by, and its summands."""
+    """A loss: the name it was asked by, its summands, and the ``weights`` of the outputs it is taken over (None: of the first alone)."""
 
     name: str
     terms: tuple[Term, ...]
+    weights: tuple[float, ...] | None = None
+
+    def taken(self, outputs: int) -> int:
+        """How many of a network's outputs it takes, from the first on; UsageError where weights do not fit their number."""
+        if self.weights is None:
+            return 1
+        if len(self.weights) != outputs:
+            given, there = counted(len(self.weights), "weight"), counted(outputs, "output")
+            raise UsageError(f"loss {self.name!r}: {given} for {there}; give one for each, 0 to leave one out")
+        return outputs
 
     def target(self, prediction: Spec) -> Spec:
         """The target's metadata for a prediction; UsageError when the summands want different ones."""
@@ -127,13 +152,17 @@ def _computed(c: Caller, term: Term, prediction: Any, target: Any) -> Any:
 
 def loss_named(name: str) -> Loss:
     """The loss called ``name``; UnknownNameError with the nearest known name, GraphError for an option the loss does not have."""
-    return Loss(name=name, terms=tuple(_term(part.strip(), name) for part in name.split("+")))
+    head, over, tail = name.partition(" over ")
+    weights = tuple(_number(text.strip(), name, "after over") for text in tail.split(",")) if over else None
+    if weights is not None and not any(weights):
+        raise UsageError(f"loss {name!r}: all weights are 0")
+    return Loss(name=name, terms=tuple(_term(part.strip(), name) for part in head.split("+")), weights=weights)
 
 
 def _term(text: str, whole: str) -> Term:
     head, _, tail = text.partition(":")
     before, star, op = head.rpartition("*")
-    factor = _number(before.strip(), whole) if star else None
+    factor = _number(before.strip(), whole, "before *") if star else None
     op = _known(op.strip())
     given = dict(_option(pair, whole) for pair in tail.split(",")) if tail else {}
     if given.get("reduction") == "none":
@@ -167,11 +196,11 @@ _SPELLINGS = {_spelling(name): name for name in LOSSES} | {
 }
 
 
-def _number(text: str, whole: str) -> float:
+def _number(text: str, whole: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"loss {whole!r}: {text!r} before * is not a number") from None
+        raise UsageError(f"loss {whole!r}: {text!r} {where} is not a number") from None
 
 
 def _option(pair: str, whole: str) -> tuple[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import Shape
+from memest.ops.aten.cuda_reduce import summing
 from memest.ops.aten.gemm import batched_product, mm, transpose
 from memest.ops.aten.iterator import with_number_
 from memest.ops.aten.reductions import reduce_into
@@ -88,7 +89,7 @@ def _averaged(k: Tape, scores: Tensor, batch: int, heads: int, average: bool) ->
     if not average:
         return k.alias(scores, (batch, heads, length, length))
     mean = k.empty((batch, length, length), scores.dtype)
-    reduce_into(k, scores, mean)
+    reduce_into(k, k.alias(scores, (batch, heads, length, length)), mean, (1,), summing)
     k.free(scores)
     return with_number_(k, mean, heads)
 

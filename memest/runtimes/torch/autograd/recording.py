@@ -179,9 +179,12 @@ class Recorder:
         """A trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
         ledger = self.ledger
         storages = list(inputs)
-        for _slot, size, scratch in events:
-            if size >= 0:
+        for slot, size, scratch, keep, spread in events:
+            if keep:
+                storages.append(ledger.keep(keep, size))
+            elif size >= 0:
                 storages.append(ledger.allocate(size, "workspace" if scratch else "temporary"))
+                storages[-1].spread = spread
             else:
-                ledger.release(storages[_slot])
+                ledger.release(storages[slot])
         return storages

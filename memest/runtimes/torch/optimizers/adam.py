@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memest.network.tensor import Spec
-from memest.runtimes.torch.optimizers.row import COMMON, Row, count_each
+from memest.runtimes.torch.optimizers import captured
+from memest.runtimes.torch.optimizers.row import CAPTURABLE, Row, count_each
 from memest.runtimes.torch.optimizers.stepper import STEP, Stepper
 
 
@@ -19,6 +20,9 @@ def _single(s: Stepper, p: Spec) -> None:
     s.count_step()
     s.decay(p)
     s.number_op(p)  # exp_avg_sq.mul_(beta2)
+    if s.on("capturable"):
+        captured.adam_denominator(s, p)
+        return
     root = s.result(p)
     denom = s.number_result(p)
     s.free(root)
@@ -32,6 +36,9 @@ def _foreach(s: Stepper, ps: Sequence[Spec]) -> None:
     s.decay_all(ps)
     s.number_ops(ps)
     s.let("grads")
+    if s.on("capturable"):
+        for name in ("bias_correction1", "bias_correction2"):
+            s.let(name, *s.numbers(ps))
     s.let("root", *s.results(ps))
     s.number_ops(ps)
     s.number_ops(ps)
@@ -43,7 +50,11 @@ def _nadam_states(p: Spec, o: Mapping[str, Any]) -> list[Spec]:
 
 def _nadam_single(s: Stepper, p: Spec) -> None:
     s.negate(p)
+    s.let("exp_avg")
     s.count_step()
+    if s.on("capturable"):
+        captured.nadam_single(s, p)
+        return
     s.decay(p)
     s.number_op(STEP)  # mu_product *= mu
     s.number_op(p)
@@ -60,6 +71,10 @@ def _nadam_foreach(s: Stepper, ps: Sequence[Spec]) -> None:
     s.decay_all(ps)
     s.number_ops(ps)
     s.let("root", *s.results(ps))
+    if s.on("capturable"):
+        captured.nadam_moments(s, ps)
+        captured.nadam_update(s, ps)
+        return
     s.number_ops([STEP] * len(ps))
     s.number_ops(ps)
     s.number_ops(ps)
@@ -70,6 +85,9 @@ def _radam_single(s: Stepper, p: Spec) -> None:
     s.count_step()
     s.decay(p)
     s.number_op(p)
+    if s.on("capturable"):
+        captured.radam_single(s, p)
+        return
     s.let("corrected", s.number_result(p))
     scaled = s.number_result(p)
     if not _adapts(s):
@@ -94,9 +112,13 @@ def _adapts(s: Stepper) -> bool:
 def _radam_foreach(s: Stepper, ps: Sequence[Spec]) -> None:
     s.count_steps()
     s.negate_all(ps)
+    if s.on("capturable"):
+        captured.radam_rho(s, ps)
     s.decay_all(ps)
     s.number_ops(ps)
     s.let("grads")
+    if s.on("capturable"):
+        captured.radam_step_sizes(s, ps)
     s.let("buffer", *s.results(ps))
     s.number_ops(ps)
     s.number_ops(ps)
@@ -105,7 +127,7 @@ def _radam_foreach(s: Stepper, ps: Sequence[Spec]) -> None:
 
 ROWS = {
     "adam": Row(
-        options={**COMMON, "amsgrad": False, "decoupled_weight_decay": False},
+        options={**CAPTURABLE, "amsgrad": False, "decoupled_weight_decay": False},
         states=_states,
         created="step",
         single=_single,
@@ -114,7 +136,7 @@ ROWS = {
         source="torch/optim/adam.py",
     ),
     "adamw": Row(
-        options={**COMMON, "amsgrad": False, "decoupled_weight_decay": True, "weight_decay": 0.01},
+        options={**CAPTURABLE, "amsgrad": False, "decoupled_weight_decay": True, "weight_decay": 0.01},
         states=_states,
         created="step",
         single=_single,
@@ -123,7 +145,7 @@ ROWS = {
         source="torch/optim/adamw.py (Adam with decoupled_weight_decay)",
     ),
     "nadam": Row(
-        options={**COMMON, "decoupled_weight_decay": False},
+        options={**CAPTURABLE, "decoupled_weight_decay": False},
         states=_nadam_states,
         created="step",
         single=_nadam_single,
@@ -132,7 +154,7 @@ ROWS = {
         source="torch/optim/nadam.py",
     ),
     "radam": Row(
-        options={**COMMON, "decoupled_weight_decay": False},
+        options={**CAPTURABLE, "decoupled_weight_decay": False},
         states=_states,
         created="step",
         single=_radam_single,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memest.network.tensor import Spec
-from memest.runtimes.torch.optimizers.row import COMMON, Row, count_each
+from memest.runtimes.torch.optimizers import captured
+from memest.runtimes.torch.optimizers.row import CAPTURABLE, COMMON, Row, count_each
 from memest.runtimes.torch.optimizers.stepper import STEP, Stepper
 
 
@@ -78,6 +79,8 @@ def _adamax_single(s: Stepper, p: Spec) -> None:
     absolute = s.result(p)
     s.number_op(p)
     s.free(absolute)
+    if s.on("capturable"):
+        captured.adamax_single(s, p)
 
 
 def _adamax_foreach(s: Stepper, ps: Sequence[Spec]) -> None:
@@ -86,6 +89,8 @@ def _adamax_foreach(s: Stepper, ps: Sequence[Spec]) -> None:
     if not (s.on("maximize") or s.on("weight_decay")):
         s.let("grads", *s.results(ps))
     s.number_ops(ps)
+    if s.on("capturable"):
+        captured.adamax_foreach(s, ps)
 
 
 def _adadelta_single(s: Stepper, p: Spec) -> None:
@@ -111,7 +116,7 @@ def _adadelta_foreach(s: Stepper, ps: Sequence[Spec]) -> None:
 
 ROWS = {
     "rmsprop": Row(
-        options={**COMMON, "momentum": 0.0, "centered": False},
+        options={**CAPTURABLE, "momentum": 0.0, "centered": False},
         states=_rmsprop_states,
         created="step",
         single=_rmsprop_single,
@@ -129,7 +134,7 @@ ROWS = {
         source="torch/optim/adagrad.py",
     ),
     "adamax": Row(
-        options=COMMON,
+        options=CAPTURABLE,
         states=_moments,
         created="step",
         single=_adamax_single,
@@ -138,7 +143,7 @@ ROWS = {
         source="torch/optim/adamax.py",
     ),
     "adadelta": Row(
-        options=COMMON,
+        options=CAPTURABLE,
         states=_moments,
         created="step",
         single=_adadelta_single,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from memest.memory.stream import Storage
@@ -15,10 +16,12 @@ STEP = Spec((), (), "float32")
 
 
 class Stepper:
-    """Writes one optimizer step on the ledger, with Python's locals."""
+    """Writes one optimizer step on the ledger, with Python's locals. ``on_cuda``: numbers are wrapped in the CPU's memory, and kernels cast
+    as they load."""
 
-    def __init__(self, ledger: Ledger, options: Mapping[str, Any], number: int | None) -> None:
+    def __init__(self, ledger: Ledger, options: Mapping[str, Any], number: int | None, on_cuda: bool = False) -> None:
         self.options = options
+        self.on_cuda = on_cuda
         self.number = number
         self._ledger = ledger
         self._locals: dict[str, list[Storage]] = {}
@@ -75,6 +78,10 @@ class Stepper:
         return out[0]
 
     def _with_number(self, p: Spec, out: list[Storage] | None) -> None:
+        if self.on_cuda:
+            if out is not None:
+                out.append(self.result(p))
+            return
         wrapped = self.temporary(8)
         cast = self.temporary(ITEMSIZE[p.dtype]) if p.dtype != "float64" else None
         if out is not None:
@@ -82,6 +89,41 @@ class Stepper:
         if cast is not None:
             self.free(cast)
         self.free(wrapped)
+
+    def mask(self, p: Spec) -> Storage:
+        """A comparison with a Python number: a bool for each element."""
+        if self.on_cuda:
+            return self.temporary(prod(p.shape))
+        wrapped = self.temporary(8)
+        cast = self.temporary(ITEMSIZE[p.dtype])
+        found = self.temporary(prod(p.shape))
+        self.free(wrapped, cast)
+        return found
+
+    def replace_where(self, mask: Storage, p: Spec) -> None:
+        """``tensor[mask] = number``: the number becomes a tensor of the CPU's; the mask dies."""
+        if not self.on_cuda:
+            self.free(self.temporary(ITEMSIZE[p.dtype]))
+        self.free(mask)
+
+    def power(self) -> Storage:
+        """A Python number to the power of a step counter on the accelerator, where it becomes a tensor (``pow(Scalar, Tensor)``)."""
+        found = self.result(STEP)
+        self.free(self.temporary(8))
+        return found
+
+    def quotient(self) -> Storage:
+        """A Python number divided by a tensor of one number: its reciprocal, times the number."""
+        inverse = self.result(STEP)
+        found = self.number_result(STEP)
+        self.free(inverse)
+        return found
+
+    def follow(self, before: Storage) -> Storage:
+        """A tensor of one number made of another, which dies, and of a Python number."""
+        found = self.number_result(STEP)
+        self.free(before)
+        return found
 
     def count_step(self) -> None:
         """``step_t += 1`` on the float32 step counter."""
@@ -104,6 +146,10 @@ class Stepper:
         """Results of a foreach operator."""
         return [self.result(p) for p in ps]
 
+    def numbers(self, ps: Sequence[Spec]) -> list[Storage]:
+        """One number a parameter: the result of a foreach operator on step counters."""
+        return self.results([STEP] * len(ps))
+
     def number_ops(self, ps: Sequence[Spec]) -> None:
         """An in-place foreach operator with a Python number."""
         for p in ps:
@@ -114,8 +160,9 @@ class Stepper:
         return [self.number_result(p) for p in ps]
 
     def count_steps(self) -> None:
-        """``_foreach_add_(steps, torch.tensor(1.0), alpha=1)``: one 4-byte tensor."""
-        self.free(self.temporary(4))
+        """``_foreach_add_(steps, torch.tensor(1.0), alpha=1)``: one 4-byte tensor of the CPU's."""
+        if not self.on_cuda:
+            self.free(self.temporary(4))
 
     def negate_all(self, ps: Sequence[Spec]) -> None:
         """``grads = _foreach_neg(grads)`` when maximizing."""

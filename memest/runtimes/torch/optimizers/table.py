@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, one_of
-from memest.runtimes.torch.optimizers import adam, adaptive, sgd
+from memest.runtimes.torch.optimizers import adam, adaptive, by_sign, sgd
 from memest.runtimes.torch.optimizers.row import Row
 
-OPTIMIZERS: dict[str, Row] = {**sgd.ROWS, **adam.ROWS, **adaptive.ROWS}
+OPTIMIZERS: dict[str, Row] = {**sgd.ROWS, **adam.ROWS, **adaptive.ROWS, **by_sign.ROWS}
 IGNORED_OPTIONS = frozenset({"lr", "eps", "rho", "alpha", "beta1", "beta2", "momentum_decay"})
 
 
@@ -55,7 +55,7 @@ def optimizer_named(text: str) -> Optimizer:
 
 def _option(name: str, key: str, raw: str, default: Any) -> Any:
     lowered = raw.strip().lower()
-    if isinstance(default, bool):
+    if isinstance(default, bool) or default is None:
         if lowered in ("true", "1", "yes"):
             return True
         if lowered in ("false", "0", "no"):

@@ -10,34 +10,39 @@ AutocastCPU lists), torch/amp/autocast_mode.py (the cache is cleared when the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.network.dtypes import FLOATING
 from memest.ops.composite import Composite
-from memest.ops.facts import LOWER, PROMOTE, REFUSED, Policy
+from memest.ops.facts import LOWER, PROMOTE, Policy
 from memest.ops.operator import Operator
+from memest.ops.reading import Items
 from memest.runtimes.torch.autograd import AccumulateGrad
 from memest.runtimes.torch.ledger import Ledger, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autocast:
-    """The context around a step: the type it casts to, whether the loss is computed inside it, whether casts of parameters are cached."""
+    """The context around a step: the type it casts to, whether the loss is computed inside it, whether casts of parameters are cached, and
+    whether a gradient scaler stands around backward and the optimizer's step."""
 
     dtype: str = "bfloat16"
     loss_inside: bool = True
     cache: bool = True
+    scaler: bool = False
 
 
-def policy_of(row: Operator | Composite, attributes: Iterable[tuple[str, Any]]) -> Policy:
-    """The policy of a call; UnsupportedError for a row that is not modelled in autocast."""
-    policy = row.facts.policy(attributes)
-    if policy is REFUSED:
-        raise UnsupportedError(f"{row.name} is not modelled in autocast")
-    return policy
+def asked_for_float32(row: Operator | Composite, tensors: list[Any], attributes: Items) -> Items:
+    """The attributes of a call that autocast asks for a float32 result, where its first tensor is eligible and nothing else is asked."""
+    names = dict(attributes)
+    if not _is_eligible(tensors[0]) or names.get("dtype") is not None:
+        return attributes
+    if "dtype" not in names:
+        raise UnsupportedError(f"{row.name} is not modelled in autocast on CUDA: it has no dtype")
+    return tuple((name, "float32" if name == "dtype" else value) for name, value in attributes)
 
 
 class Casts:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.ops.composite import Composite
-from memest.ops.facts import FALLS_THROUGH, Policy
+from memest.ops.facts import FALLS_THROUGH, FLOAT32_RESULT, Policy
 from memest.ops.operator import Operator
 from memest.runtimes.runtime import AS_DESCRIBED, Rows
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step.autocast import Autocast, Casts, policy_of
+from memest.runtimes.torch.step.autocast import Autocast, Casts, asked_for_float32
 
 
 class Caller:
@@ -49,7 +49,9 @@ class Caller:
         """Outputs of one call, unheld by this method."""
         casts = self._casts
         if casts is not None and casts.active:
-            policy = policy_of(entry, attributes)
+            policy = self._rows.policy(entry, attributes)
+            if policy is FLOAT32_RESULT:
+                return self._run_without(casts, entry, tensors, asked_for_float32(entry, tensors, attributes))
             if policy is not FALLS_THROUGH:
                 return self._cast_and_run(casts, policy, entry, tensors, attributes)
         return self._run(entry, tensors, attributes)
@@ -71,6 +73,16 @@ class Caller:
         casts.active = False
         try:
             return self._framed(lambda: self._run(entry, casts.applied(policy, tensors, self._cast), attributes))
+        finally:
+            casts.active = True
+
+    def _run_without(
+        self, casts: Casts, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
+    ) -> list[Value | None]:
+        """A call that autocast wraps and does not cast for."""
+        casts.active = False
+        try:
+            return self._run(entry, tensors, attributes)
         finally:
             casts.active = True
 

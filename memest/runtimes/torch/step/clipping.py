@@ -1,32 +1,48 @@
 """``torch.nn.utils.clip_grad_norm_`` between backward and the optimizer's step (torch/nn/utils/clip_grad.py).
 
-One 0-dim norm a gradient, stacked, their norm, and a factor; the gradients themselves are scaled in place. The foreach variant takes the
-same road on CPU (``foreach_tensor_norm_slow`` calls ``linalg_vector_norm`` tensor by tensor).
+One 0-dim norm a gradient, stacked, their norm, and a factor; the gradients themselves are scaled in place. On a CPU the foreach variant
+takes the for-loop's road (``foreach_tensor_norm_slow`` calls ``linalg_vector_norm`` tensor by tensor). On CUDA it first sums chunks of
+65,536 elements into a buffer with as many places for every tensor as the largest needs (cuda/ForeachReduceOp.cu).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from memest.machines.target import Target
 from memest.memory.stream import Storage
-from memest.network.dtypes import ITEMSIZE
+from memest.network.dtypes import HALVES, ITEMSIZE
 from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.recipe import Clip
+from memest.sizes.choices import greatest
 
 NAME = "clip_grad_norm_"
+CHUNK = 65_536
 
 
-def play_clipping(ledger: Ledger, gradients: Sequence[Value]) -> None:
-    """The events of one call whose result nobody keeps; gradients share one dtype."""
+def play_clipping(
+    ledger: Ledger, gradients: Sequence[Value], clip: Clip, target: Target, norm: Callable[[Value], Storage] | None = None
+) -> None:
+    """The events of one call whose result nobody keeps; gradients share one dtype. ``norm`` calls ``torch.linalg.vector_norm`` (None: it
+    allocates the number alone)."""
     ledger.phase, ledger.layer, ledger.op = "optimizer_step", NAME, NAME
-    size = ITEMSIZE[gradients[0].spec.dtype]
-    norms = [ledger.allocate(size) for _ in gradients]
+    on_cuda = target.on_cuda
+    dtype = gradients[0].spec.dtype
+    size = ITEMSIZE[dtype]
+    if on_cuda and clip.foreach is False and norm is not None:
+        norms = [norm(value) for value in gradients]
+    else:
+        sums = _sums_of_chunks(ledger, gradients, 4 if dtype in HALVES else size) if on_cuda else None
+        norms = [ledger.allocate(size) for _ in gradients]
+        if sums is not None:
+            ledger.release(sums)
     stacked = ledger.allocate(size * len(norms))
     total = ledger.allocate(size)
     for s in (stacked, *norms):
         ledger.release(s)
-    raised = _with_number(ledger, size)  # total_norm + 1e-6
+    raised = _with_number(ledger, size, on_cuda)  # total_norm + 1e-6
     inverse = ledger.allocate(size)
-    coefficient = _with_number(ledger, size)  # inverse * max_norm
+    coefficient = _with_number(ledger, size, on_cuda)  # inverse * max_norm
     for s in (inverse, raised):
         ledger.release(s)
     clamped = ledger.allocate(size)
@@ -34,8 +50,19 @@ def play_clipping(ledger: Ledger, gradients: Sequence[Value]) -> None:
         ledger.release(s)
 
 
-def _with_number(ledger: Ledger, size: int) -> Storage:
-    """A 0-dim result of a tensor and a Python number, which is wrapped as float64 and cast."""
+def _sums_of_chunks(ledger: Ledger, gradients: Sequence[Value], itemsize: int) -> Storage:
+    """The buffer that norms of chunks are written to."""
+    most = 0
+    for value in gradients:
+        elements = value.storage.nbytes // ITEMSIZE[value.spec.dtype]
+        most = greatest(most, -(-elements // CHUNK))
+    return ledger.allocate(len(gradients) * most * itemsize)
+
+
+def _with_number(ledger: Ledger, size: int, on_cuda: bool) -> Storage:
+    """A 0-dim result of a tensor and a Python number, which is wrapped as float64 and cast (on CUDA neither is device memory)."""
+    if on_cuda:
+        return ledger.allocate(size)
     wrapped = ledger.allocate(8)
     cast = ledger.allocate(size)
     result = ledger.allocate(size)

@@ -13,6 +13,7 @@ from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.parallel import Alone, Parallel, Replicate
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.run import Hooks, Run
+from memest.runtimes.torch.step.sliding import play_sliding
 from memest.runtimes.torch.step.tiling import play_tiles
 from memest.runtimes.torch.step.training import train
 
@@ -31,6 +32,8 @@ def finish(run: Run) -> Stream:
         train(run)
     elif run.recipe.tiles is not None:
         play_tiles(run, run.recipe.tiles)
+    elif run.recipe.sliding is not None:
+        play_sliding(run, run.recipe.sliding)
     else:
         forward(run, whole(run))
         run.caller.leave_autocast()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from memest.machines.target import Target
 from memest.network.graph import Segment
@@ -28,6 +29,13 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """``foreach`` is torch's keyword; None where torch chooses."""
+
+    foreach: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Average:
     """A copy of the weights (of the ``buffers`` too) follows the network's by exponential averaging."""
 
@@ -43,25 +51,46 @@ class Tiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingWindow:
+    """Inference over windows of ``size``, ``step`` of it apart at most, whose predictions are added up: mirrored along each combination of
+    the spatial axes ``mirror``, weighed by a ``gaussian`` map, cut out ``ahead`` of the network; ``on_device`` says where the volume and
+    the sums lie."""
+
+    size: tuple[int, ...]
+    step: Fraction
+    mirror: tuple[int, ...]
+    gaussian: bool
+    on_device: bool
+    ahead: int
+
+    def results_here(self, on_cuda: bool) -> bool:
+        """True when volume and sums lie in the memory that is counted."""
+        return self.on_device or not on_cuda
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
-    optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
-    optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
-    between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is.
-    ``segments`` are the checkpointed runs of layers, in order. ``target`` says what the step is played for."""
+    optimizer's state appears during it); None stands for any later one. With ``keep_grads`` gradients are zeroed in place between steps.
+    ``clip`` scales the gradients by their common norm before the optimizer's step, ``inplace`` lets activations overwrite what nobody
+    needs any more, ``offload`` keeps the optimizer's state elsewhere between steps. ``autocast`` is the context around forward (and loss),
+    if any; ``parallel`` says which of several ranks' step this is. ``segments`` are the checkpointed runs of layers, in order. ``target``
+    says what the step is played for."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
     loss: losses.Loss | None = None
     hold_output: bool = False
     step: int | None = None
+    keep_grads: bool = False
     accumulate: Accumulate | None = None
     micro_batch: MicroBatch | None = None
-    clip: bool = False
+    clip: Clip | None = None
     average: Average | None = None
     inplace: bool = False
     offload: bool = False
     tiles: Tiles | None = None
+    sliding: SlidingWindow | None = None
     segments: tuple[Segment, ...] = ()
     target: Target = field(default_factory=Target)
     autocast: Autocast | None = None

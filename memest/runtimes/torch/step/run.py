@@ -76,8 +76,9 @@ class Run:
         self.recipe = recipe
         self.sizes = sizes
         self.rows = rows
-        self.ledger = Ledger()
+        self.ledger = Ledger(begun=recipe.step != 1)
         self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.target, remember=remember)
+        self.machine.gradients_stand = recipe.keep_grads and self.ledger.begun
         self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
         self.env: dict[str, Value] = {}
         self.owned = {p.name for p in graph.parameters}
@@ -101,9 +102,12 @@ class Run:
                     value.node = leaf
                     self.leaves.append(leaf)
             self.env[p.name] = self.ledger.hold(value)
+        sliding, on_cuda = self.recipe.sliding, self.recipe.target.on_cuda
+        here = sliding is None or sliding.results_here(on_cuda)
         for i in self.graph.inputs:
             shape = input_shapes[i.name]
-            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(nbytes(shape, i.dtype), "input", i.name))
+            size = nbytes(shape, i.dtype) if here else 0  # a volume on the host comes in window by window
+            value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(size, "input", i.name))
             self.env[i.name] = self.ledger.hold(value)
         if self.recipe.average is not None:
             hold_average(self.ledger, self.graph)

@@ -22,10 +22,10 @@ LEVER = "tiles"
 Span = tuple[int, int]
 
 
-def per_dim(values: tuple[int, ...], dims: int, what: str) -> tuple[int, ...]:
+def per_dim(values: tuple[int, ...], dims: int, what: str, lever: str = LEVER) -> tuple[int, ...]:
     """One value a spatial dim; UsageError when the counts do not fit."""
     if len(values) not in (1, dims):
-        raise UsageError(f"tiles: {what} has {len(values)} sizes, the input has {dims} spatial dims")
+        raise UsageError(f"{lever}: {what} has {len(values)} sizes, the input has {dims} spatial dims")
     return values * dims if len(values) == 1 else values
 
 

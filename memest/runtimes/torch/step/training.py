@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from memest.errors import GraphError, UsageError
+from memest.memory.stream import Storage
 from memest.network.tensor import Shape, Spec, nbytes
-from memest.ops.table import operator_named
 from memest.runtimes.torch import optimizers
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.losses import Loss
@@ -17,6 +17,8 @@ from memest.runtimes.torch.step.clipping import play_clipping
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.run import Run
+from memest.runtimes.torch.step.scaling import Scaler
+from memest.runtimes.torch.step.supervision import loss_of, with_number
 
 
 @dataclass
@@ -25,7 +27,8 @@ class Step:
 
     loss: Loss
     batches: list[Batch]
-    targets: list[Value] = field(default_factory=list)
+    scaler: Scaler | None = None
+    targets: list[list[Value]] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     losses: list[Value] = field(default_factory=list)
 
@@ -36,12 +39,22 @@ def train(run: Run) -> None:
     if recipe.loss is None or recipe.optimizer is None:
         raise UsageError("training needs a loss and an optimizer")
     parts = [whole(run)] if recipe.micro_batch is None else list(slices(run, recipe.micro_batch.size))
-    step = Step(recipe.loss, parts)
+    scaler = None
+    if recipe.autocast is not None and recipe.autocast.scaler:
+        scaler = Scaler(ledger, fused=bool(dict(recipe.optimizer.options)["fused"]))
+    step = Step(recipe.loss, parts, scaler)
     _play_passes(run, step)
-    if recipe.clip:
+    if recipe.clip is not None:
+        if scaler is not None:
+            scaler.unscale()
         gradients = run.machine.gradients
-        play_clipping(ledger, [gradients[leaf.name] for leaf in run.leaves if leaf.name in gradients])
+        given = [gradients[leaf.name] for leaf in run.leaves if leaf.name in gradients]
+        play_clipping(ledger, given, recipe.clip, recipe.target, partial(_norm, run))
+    if scaler is not None:
+        scaler.before_step()
     _optimize(run, recipe.optimizer, run.hooks.updated(run.leaves))
+    if scaler is not None:
+        scaler.after_step()
     if recipe.average is not None:
         play_average(ledger, run.graph, recipe.average, first=recipe.step == 1)
     ledger.layer, ledger.op = "", ""
@@ -60,7 +73,7 @@ def _play_passes(run: Run, step: Step) -> None:
     for number, batch in list(enumerate(step.batches)) * rounds:
         shapes.append(tuple(v.shape for v in batch.inputs.values()))
         if len(shapes) > 2 and shapes[-3] == shapes[-2] == shapes[-1] and not recipe.hold_output:
-            _target(run, step, number, None)
+            _targets(run, step, number, None)
             steps.extend(steps[start:end])
             continue
         start = len(steps)
@@ -74,24 +87,21 @@ def _play_pass(run: Run, step: Step, number: int, batch: Batch) -> None:
     ledger.phase = "forward"
     outputs = forward(run, batch)
     names = run.graph.outputs
+    taken = names[: step.loss.taken(len(names))]
     if recipe.hold_output:
         _rebind(run, step.outputs, _own(run, names))
     else:
-        first, *others = names
-        _let_outputs_go(run, tuple(name for name in others if name != first))
+        _let_outputs_go(run, tuple(name for name in names if name not in taken))
     if recipe.autocast is not None and not recipe.autocast.loss_inside:
         run.caller.leave_autocast()
     ledger.phase, ledger.layer = "loss", "loss"
-    target = _target(run, step, number, _before_casts(recipe, outputs[0].spec))
-    entry = step.loss.composite
-    absent = [None] * (len(entry.roles) - 2)
-    (loss,) = run.caller.run(entry, [outputs[0], target, *absent], tuple(entry.canonical({}).items()))
-    assert loss is not None
-    ledger.hold(loss)
+    predictions = outputs[: len(taken)]
+    targets = _targets(run, step, number, [_before_casts(recipe, p.spec) for p in predictions])
+    loss = loss_of(run, step.loss, predictions, targets)
     if recipe.hold_output:
         _rebind(run, step.losses, [loss])
     else:
-        _let_outputs_go(run, names[:1])
+        _let_outputs_go(run, taken)
     run.caller.leave_autocast()
     if not loss.requires_grad:
         raise GraphError("nothing to train: no trainable parameter reaches the loss")
@@ -99,12 +109,16 @@ def _play_pass(run: Run, step: Step, number: int, batch: Batch) -> None:
         loss = _divided(run, loss, divisor)
         if recipe.hold_output:
             step.losses[:] = [loss]
+    if step.scaler is not None:
+        if recipe.hold_output:
+            ledger.hold(loss)
+        loss = step.scaler.scaled(run.caller, loss)
     ledger.phase, ledger.layer, ledger.op = "backward", "loss", "ones_like"
     gradient = ledger.hold(Value(loss.spec, ledger.allocate(nbytes(loss.shape, loss.spec.dtype), "gradient")))
     run.machine.backward(loss, gradient)
     run.hooks.after_backward()
     ledger.let_go(gradient)
-    if not recipe.hold_output:
+    if not recipe.hold_output or step.scaler is not None:
         ledger.let_go(loss)
 
 
@@ -113,12 +127,13 @@ def _before_casts(recipe: Recipe, prediction: Spec) -> Spec:
     return prediction if recipe.autocast is None else prediction._replace(dtype="float32")
 
 
-def _target(run: Run, step: Step, number: int, prediction: Spec | None) -> Value:
-    """The target of batch ``number``, resident since before the step; without a ``prediction`` it is as the one before."""
+def _targets(run: Run, step: Step, number: int, predictions: list[Spec] | None) -> list[Value]:
+    """The targets of batch ``number``, resident since before the step; without ``predictions`` they are as those before."""
     if number == len(step.targets):
-        wanted = step.targets[-1].spec if prediction is None else step.loss.target(prediction)
-        storage = run.ledger.resident(nbytes(wanted.shape, wanted.dtype), "input", "target")
-        step.targets.append(run.ledger.hold(Value(wanted, storage)))
+        before = [] if predictions is not None else [value.spec for value in step.targets[-1]]
+        wanted = before if predictions is None else [step.loss.target(p) for p in predictions]
+        made = [Value(w, run.ledger.resident(nbytes(w.shape, w.dtype), "input", "target")) for w in wanted]
+        step.targets.append([run.ledger.hold(value) for value in made])
     return step.targets[number]
 
 
@@ -131,36 +146,40 @@ def _divisors(run: Run, parts: int) -> list[int]:
 
 def _divided(run: Run, loss: Value, divisor: int) -> Value:
     """``loss / divisor``; the undivided loss dies after."""
-    entry = operator_named("div")
-    attributes: tuple[tuple[str, Any], ...] = tuple(entry.canonical({"value": divisor}).items())
-    (divided,) = run.caller.run(entry, [loss, None], attributes)
-    assert divided is not None
-    run.ledger.hold(divided)
+    divided = with_number(run, "div", loss, divisor)
     run.ledger.let_go(loss)
     return divided
 
 
+def _norm(run: Run, gradient: Value) -> Storage:
+    """``torch.linalg.vector_norm`` of a gradient."""
+    row = run.rows["vector_norm"]
+    (norm,) = run.caller.run(row, [Value(gradient.spec, gradient.storage)], tuple(row.canonical({}).items()))
+    assert norm is not None
+    return norm.storage
+
+
 def _optimize(run: Run, optimizer: optimizers.Optimizer, trained: list[tuple[str, Value]]) -> None:
-    ledger, number = run.ledger, run.recipe.step
+    ledger, number, target = run.ledger, run.recipe.step, run.recipe.target
     ledger.phase = "optimizer_step"
     if run.recipe.offload:
         for name, value in trained:
             _optimize_alone(run, optimizer, name, value)
         return
     for name, value in trained:
-        for state in optimizers.resident_states(optimizer, value.spec, number):
+        for state in optimizers.resident_states(optimizer, value.spec, number, target):
             ledger.resident(nbytes(state.shape, state.dtype), "optimizer_state", name)
-    optimizers.play_step(optimizer, ledger, [value for _, value in trained], [name for name, _ in trained], number)
+    optimizers.play_step(optimizer, ledger, [value for _, value in trained], [name for name, _ in trained], number, target)
 
 
 def _optimize_alone(run: Run, optimizer: optimizers.Optimizer, name: str, value: Value) -> None:
     """One parameter's state comes in, its update runs, and its state goes out again (the first time it is made here)."""
-    ledger, number = run.ledger, run.recipe.step
+    ledger, number, target = run.ledger, run.recipe.step, run.recipe.target
     start = len(ledger.events)
     ledger.layer, ledger.op = name, "fetch_state"
-    for state in optimizers.resident_states(optimizer, value.spec, number):
+    for state in optimizers.resident_states(optimizer, value.spec, number, target):
         ledger.allocate(nbytes(state.shape, state.dtype), "optimizer_state", f"state of {name}, fetched for its update")
-    optimizers.play_step(optimizer, ledger, [value], [name], number)
+    optimizers.play_step(optimizer, ledger, [value], [name], number, target)
     ledger.layer, ledger.op = name, "return_state"
     for step in ledger.events[start:]:
         if step.delta > 0 and step.storage.category == "optimizer_state":

@@ -1,0 +1,12 @@
+"""cuDNN 9's choice of plans for convolutions, and the workspace they take.
+
+>>> calls = torch_calls((32, 64, 56, 56), (64, 64, 3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+>>> calls.grad_weight.direction
+'bwd_filter'
+"""
+
+from memest.libraries.cudnn.asked import candidates, workspace
+from memest.libraries.cudnn.question import Calls, Convolution, suggests_channels_last, torch_calls
+from memest.libraries.cudnn.workspace import Workspace
+
+__all__ = ["Calls", "Convolution", "Workspace", "candidates", "suggests_channels_last", "torch_calls", "workspace"]

@@ -1,0 +1,70 @@
+"""What torch's CUDA kernels are told besides the card: the cuDNN release, the switches of ``torch.backends``, the allocator's settings.
+
+Sources: torch/backends/cudnn/__init__.py and torch/backends/cuda/__init__.py (the switches and their defaults).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from memest.errors import UsageError, did_you_mean
+from memest.machines.versions import MODELLED, Version, text_of
+from memest.machines.wheels import wheels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaSettings:
+    """``cudnn`` is a release (None: the one that torch's wheel ships); ``benchmark``, ``deterministic`` and ``cudnn_tf32`` are
+    ``torch.backends.cudnn``'s (whose TF32 is on by default), ``matmul_tf32`` is ``torch.backends.cuda.matmul.allow_tf32``. ``alloc_conf``
+    is ``PYTORCH_CUDA_ALLOC_CONF``, ``cublas_workspace`` is ``CUBLAS_WORKSPACE_CONFIG`` ('' where it is not set)."""
+
+    cudnn: Version | None = None
+    benchmark: bool = False
+    deterministic: bool = False
+    cudnn_tf32: bool = True
+    matmul_tf32: bool = False
+    alloc_conf: str = ""
+    cublas_workspace: str = ""
+
+
+TF32 = {"conv": (True, False), "all": (True, True), "none": (False, False)}
+"""Where TF32 is allowed: in cuDNN, in cuBLAS."""
+
+
+def settings_from(
+    *, cudnn: str | None, benchmark: bool, deterministic: bool, tf32: str | None, alloc_conf: str | None, cublas_workspace: str | None
+) -> CudaSettings:
+    """The settings behind texts. UsageError for one that cannot be meant."""
+    if tf32 is not None and tf32 not in TF32:
+        raise UsageError(f"tf32 {tf32!r} is not one of {', '.join(TF32)}{did_you_mean(tf32, TF32)}")
+    in_cudnn, in_cublas = TF32[tf32 or "conv"]
+    return CudaSettings(
+        cudnn=None if cudnn is None else release_named(cudnn),
+        benchmark=benchmark,
+        deterministic=deterministic,
+        cudnn_tf32=in_cudnn,
+        matmul_tf32=in_cublas,
+        alloc_conf=alloc_conf or "",
+        cublas_workspace=cublas_workspace or "",
+    )
+
+
+def shipped_with(version: Version) -> Version:
+    """The cuDNN release that comes with a torch: that of the wheel which PyPI gives."""
+    return wheels(version)[0].cudnn
+
+
+def release_named(text: str) -> Version:
+    """(9, 24) of ``9.24`` or ``9.24.0.43``; UsageError for a text that begins otherwise."""
+    parts = text.split(".")
+    if len(parts) < 2 or not all(p.isascii() and p.isdigit() and len(p) < 5 for p in parts):
+        known = [text_of(release) for release in dict.fromkeys(shipped_with(v) for v in MODELLED)]
+        raise UsageError(f"cudnn {text!r} is no release{did_you_mean(text, known) or '; such as ' + ' or '.join(known)}")
+    return int(parts[0]), int(parts[1])
+
+
+def refuse_settings(runtime: str, settings: CudaSettings | None) -> None:
+    """UsageError where a runtime that has no CUDA kernels is given settings of theirs."""
+    if settings is not None:
+        given = [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
+        raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is torch-cuda's; give runtime='torch-cuda' and a card")

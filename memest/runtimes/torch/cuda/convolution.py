@@ -1,0 +1,294 @@
+"""Convolutions on CUDA: cuDNN's, and ATen's own depthwise kernels.
+
+What cuDNN chooses, and so the workspace it asks for, is asked of :mod:`memest.libraries.cudnn`; torch takes it from its caching allocator
+for the time of the call. With ``benchmark`` the range spans the plans that are tried.
+
+Sources: aten/src/ATen/native/Convolution.cpp (``_select_conv_backend``, ``use_cudnn_depthwise``, ``convolution_backward``),
+cudnn/ConvShared.cpp, cudnn/Conv_v8.cpp, cuda/DepthwiseConv2d.cu, cuda/DepthwiseConv3d.cu.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any, Literal
+
+from memest.errors import UnsupportedError
+from memest.libraries.cudnn import Convolution, torch_calls, workspace
+from memest.machines.gpu import Gpu
+from memest.network.dtypes import ITEMSIZE
+from memest.network.tensor import Shape, Spec
+from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.reductions import sum_into
+from memest.ops.families.convolution.geometry import Geometry, PerDim, check_shapes, geometry, squeezed, unsqueezed
+from memest.ops.families.convolution.rows import ROWS as ON_CPU
+from memest.ops.operator import Operator
+from memest.ops.searched import sealed
+from memest.ops.tape import Tape, Tensor
+from memest.runtimes.torch.cuda.copies import formatted, release
+
+Backend = Literal["cudnn", "depthwise2d", "depthwise3d"]
+Mask = tuple[bool, bool, bool]
+LARGEST_INDEX = (1 << 31) - 1
+FEWEST_CHANNELS = 32
+MOST_WORKSPACES = 32
+MOST_FIXED_BYTES = 64 << 20
+
+
+def _convolution(
+    k: Tape,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: PerDim,
+    padding: PerDim,
+    dilation: PerDim,
+    transposed: bool,
+    output_padding: PerDim,
+    groups: int,
+) -> Tensor:
+    g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
+    check_shapes(input, weight, bias, g)
+    _check_backend(g)
+    k.save(input=input, weight=weight)
+    out: Tensor = sealed(k, "convolution", _run, _most_forward, (input, weight), g=g)
+    return out
+
+
+def _check_backend(g: Geometry) -> None:
+    if g.transposed and any(o >= s for o, s in zip(g.output_padding, g.stride, strict=True)):
+        raise UnsupportedError(
+            f"convolution on CUDA with an output_padding of {list(g.output_padding)} not below the stride {list(g.stride)} leaves cuDNN"
+            " and has no rule: give a smaller output_padding, or a stride above it"
+        )
+
+
+def _run(k: Tape, input: Tensor, weight: Tensor, *, g: Geometry) -> Tensor:
+    """The bias is added in place, or by the kernel itself."""
+    g = Geometry(*g)
+    flat = input.ndim == 3
+    given = input
+    if flat:
+        input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
+    backend = select_backend(input, weight, g)
+    if backend == "cudnn":
+        out = _by_cudnn(k, input, weight, g)
+    else:
+        x, w = contiguous(k, input), contiguous(k, weight)
+        out = k.empty(g.output_shape(input, weight), input.dtype)
+        release(k, (w, weight), (x, input))
+    release(k, (input, given))
+    return squeezed(k, out) if flat else out
+
+
+def _by_cudnn(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Tensor:
+    last = channels_last(input, weight)
+    x = contiguous(k, input, last)
+    out = formatted(k, g.output_shape(input, weight), input.dtype, last)
+    w = contiguous(k, weight, last)
+    _workspace(k, _asked(k, input, weight, g).forward, last)
+    release(k, (w, weight), (x, input))
+    return out
+
+
+def _convolution_backward(
+    k: Tape,
+    saved: dict[str, Any],
+    grads: list[Tensor | None],
+    *,
+    stride: PerDim,
+    padding: PerDim,
+    dilation: PerDim,
+    transposed: bool,
+    output_padding: PerDim,
+    groups: int,
+) -> list[Tensor | None]:
+    (grad,) = grads
+    assert grad is not None
+    input, weight = saved["input"], saved["weight"]
+    mask = (k.needs[0], k.needs[1], len(k.needs) > 2 and k.needs[2])
+    g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
+    result: list[Tensor | None] = sealed(k, "convolution_backward", _run_backward, _most_backward, (grad, input, weight), g=g, mask=mask)
+    return result[: len(k.needs)]
+
+
+def _run_backward(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, *, g: Geometry, mask: Mask) -> list[Tensor | None]:
+    g = Geometry(*g)
+    flat = input.ndim == 3
+    given = input
+    if flat:
+        input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
+        grad = unsqueezed(k, grad)
+    backend = select_backend(input, weight, g)
+    result = BACKWARD[backend](k, grad, input, weight, g, mask)
+    if mask[2] and result[2] is None:
+        result[2] = _bias_gradient(k, grad)
+    release(k, (input, given))
+    return [squeezed(k, t) if flat and t is not None and t.ndim == 4 else t for t in result]
+
+
+def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, mask: Mask) -> list[Tensor | None]:
+    """Each gradient asks its own operands for the memory format."""
+    x = contiguous(k, input, channels_last(input, weight)) if mask[1] else input
+    last = suggests_channels_last(x)
+    converts = g.transposed or suggests_channels_last(grad) != last  # ``contiguous`` of one, ``to`` of the other
+    above = contiguous(k, grad, last) if converts else grad
+    asked = _asked(k, input, weight, g)
+    for_input = for_weight = None
+    if mask[0]:
+        last = channels_last(above, weight)
+        for_input = formatted(k, input.shape, grad.dtype, last)
+        w, dense = contiguous(k, weight, last), contiguous(k, above, last)
+        _workspace(k, asked.grad_input, last)
+        release(k, (dense, above), (w, weight))
+    if mask[1]:
+        last = channels_last(x, above)
+        dense, images = contiguous(k, above, last), contiguous(k, x, last)
+        for_weight = formatted(k, weight.shape, grad.dtype, last)
+        _workspace(k, asked.grad_weight, last)
+        release(k, (images, x), (dense, above))
+    release(k, (above, grad), (x, input))
+    return [for_input, for_weight, None]
+
+
+def _backward_depthwise_2d(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, mask: Mask) -> list[Tensor | None]:
+    above = contiguous(k, grad)
+    for_input = for_weight = None
+    if mask[1]:
+        x = contiguous(k, input)
+        for_weight = k.empty(weight.shape, grad.dtype)
+        release(k, (x, input))
+    if mask[0]:
+        w = contiguous(k, weight)
+        for_input = k.empty(input.shape, grad.dtype)
+        release(k, (w, weight))
+    release(k, (above, grad))
+    return [for_input, for_weight, None]
+
+
+def _backward_depthwise_3d(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, mask: Mask) -> list[Tensor | None]:
+    for_input = k.empty(input.shape, grad.dtype) if mask[0] else None
+    for_weight = k.empty(weight.shape, grad.dtype) if mask[1] else None
+    above = contiguous(k, grad)
+    for t in (weight if mask[0] else None, input if mask[1] else None):
+        if t is not None:
+            release(k, (contiguous(k, t), t))
+    for_bias = _bias_gradient(k, grad) if mask[2] else None
+    release(k, (above, grad))
+    return [for_input, for_weight, for_bias]
+
+
+def _bias_gradient(k: Tape, grad: Tensor) -> Tensor:
+    out = k.empty((grad.shape[1],), grad.dtype)
+    sum_into(k, grad, out, [d for d in range(grad.ndim) if d != 1])
+    return out
+
+
+BACKWARD = {"cudnn": _backward_by_cudnn, "depthwise2d": _backward_depthwise_2d, "depthwise3d": _backward_depthwise_3d}
+
+
+# the choice --------------------------------------------------------------------------------------------------------------
+
+
+def select_backend(input: Tensor, weight: Tensor, g: Geometry) -> Backend:
+    """``_select_conv_backend`` of 4 or 5 dims: depthwise ones run by ATen's own kernels unless cuDNN's are taken to be faster."""
+    depthwise = not g.transposed and g.groups > 1 and input.shape[1] == g.groups
+    if not depthwise or _uses_cudnn_depthwise(input, weight, g):
+        return "cudnn"
+    return "depthwise2d" if input.ndim == 4 else "depthwise3d"
+
+
+def _uses_cudnn_depthwise(input: Tensor, weight: Tensor, g: Geometry) -> bool:
+    """``use_cudnn_depthwise``: what 32 bits do not index, channels_last, and in float16 what measurements favoured (cuDNN 8.2)."""
+    if prod(input.shape) > LARGEST_INDEX or prod(weight.shape) > LARGEST_INDEX or channels_last(input, weight):
+        return True
+    if input.dtype != "float16" or weight.dtype != "float16" or input.ndim != 4 or g.is_dilated:
+        return False
+    batch, channels, height, width = input.shape
+    if channels < FEWEST_CHANNELS or (g.stride[0] != g.stride[1] and height != 1):
+        return False
+    return _is_favoured(batch, channels, height, width, weight.shape[2:], g.stride[1])
+
+
+def _is_favoured(batch: int, channels: int, height: int, width: int, kernel: Shape, stride: int) -> bool:
+    """``check_cudnn_depthwise_workload_with_filter``."""
+    if height == 1 and stride == 1:
+        return True
+    if kernel[0] != kernel[1] or kernel[1] not in (1, 3, 5) or width < 7 or stride not in (1, 2):
+        return False
+    if stride == 1:
+        return True
+    if kernel[1] == 1:
+        return width <= 28 if batch == 1 else batch <= 16 and channels >= 128 and width <= 7
+    return batch == 1 or channels >= 512 or (channels >= 256 and width >= 28)
+
+
+def channels_last(a: Tensor, b: Tensor) -> bool:
+    """``cudnn_conv_suggest_memory_format``: one of the two is enough, but never in float64."""
+    if "float64" in (a.dtype, b.dtype):
+        return False
+    return suggests_channels_last(a) or suggests_channels_last(b)
+
+
+# cuDNN -------------------------------------------------------------------------------------------------------------------
+
+
+def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
+    settings = k.target.settings
+    return torch_calls(
+        input.shape,
+        weight.shape,
+        stride=g.stride,
+        padding=g.padding,
+        dilation=g.dilation,
+        transposed=g.transposed,
+        output_padding=g.output_padding,
+        groups=g.groups,
+        dtype=input.dtype,
+        tf32=settings.cudnn_tf32,
+        deterministic=settings.deterministic,
+    )
+
+
+def _workspace(k: Tape, question: Convolution, last: bool) -> None:
+    settings = k.target.settings
+    assert settings.cudnn is not None
+    found = workspace(k.target.device, settings.cudnn, replace(question, channels_last=last), benchmark=settings.benchmark)
+    spread = None if found.low == found.high else (found.low, found.high)
+    if found.bytes or spread:
+        k.free(k.scratch(found.bytes, spread))
+
+
+# bounds for compiled steps -----------------------------------------------------------------------------------------------
+
+
+def _most_forward(machine: Gpu, input: Spec, weight: Spec, *, g: Geometry) -> tuple[Any, ...]:
+    """Copies of the operands, the result, and a workspace far above any that was seen (10 times the three)."""
+    return (_MOST(input, weight, g),)
+
+
+def _most_backward(machine: Gpu, grad: Spec, input: Spec, weight: Spec, *, g: Geometry, mask: Mask) -> tuple[Any, ...]:
+    """As in forward; the bias's sum stages no more than the gradient has bytes, four times over."""
+    return (_MOST(input, weight, g),)
+
+
+def _MOST(input: Spec, weight: Spec, g: Geometry) -> Any:
+    g = Geometry(*g)
+    channels = weight.shape[1] * g.groups if g.transposed else weight.shape[0]
+    result = input.shape[0] * channels * prod(g.output_size(input.shape[2:], weight.shape[2:]))
+    operands = prod(input.shape) + prod(weight.shape) + result
+    return (2 + MOST_WORKSPACES) * operands * ITEMSIZE[input.dtype] + MOST_FIXED_BYTES
+
+
+(_on_cpu,) = (row for row in ON_CPU if row.name == "convolution")
+ROWS: tuple[Operator, ...] = (
+    replace(
+        _on_cpu,
+        forward=_convolution,
+        backward=_convolution_backward,
+        source="derivatives.yaml: convolution; aten/src/ATen/native/Convolution.cpp, cudnn/ConvShared.cpp, cudnn/Conv_v8.cpp,"
+        " cuda/DepthwiseConv2d.cu, cuda/DepthwiseConv3d.cu",
+    ),
+)
+SAME: tuple[str, ...] = ()

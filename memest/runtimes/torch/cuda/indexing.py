@@ -1,0 +1,12 @@
+"""Indexing on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "index_select",
+    "index",
+    "setitem",
+)

@@ -1,0 +1,8 @@
+"""Multi-head attention on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = ("_multi_head",)

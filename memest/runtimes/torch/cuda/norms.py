@@ -1,0 +1,11 @@
+"""Norms on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "vector_norm",
+    "logsumexp",
+)

@@ -1,0 +1,8 @@
+"""nnU-Net's losses on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = ("scatter_",)

@@ -1,0 +1,151 @@
+"""The caching allocator played over the steps that lead to the one asked about.
+
+A script is: the network's tensors, the inputs and the target are made; the first step, in which the optimizer's state appears and
+libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs) is given back
+(``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from memest.errors import OutOfMemoryError
+from memest.machines.gpu import Gpu
+from memest.machines.target import Target
+from memest.memory.allocators.blocks import Block
+from memest.memory.allocators.caching import CachingAllocator, Shortage
+from memest.memory.allocators.replaying import Replayed, replay
+from memest.memory.allocators.settings import Settings, read_settings
+from memest.memory.figure import Figure, Figures, exact, modelled
+from memest.memory.process import cuda_context, cuda_process
+from memest.memory.stream import Storage, Stream
+from memest.runtimes.runtime import Steps
+
+STEPS = 3
+"""The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
+of a step like itself."""
+STAYS = frozenset({"optimizer_state", "workspace"})
+GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
+RUN_OUT = "the card runs out: at least so much would have to be reserved"
+Size = Callable[[Storage], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the allocator made of the step asked about, and where the card ran out, if it did: in which step (from 1; 0: before the first),
+    at which of its events."""
+
+    last: Replayed
+    step: int
+    shortage: Shortage | None
+
+
+def settings_for(target: Target) -> Settings:
+    """The allocator's settings. UsageError for a text that torch's parser would not take."""
+    return read_settings(target.settings.alloc_conf, target.version)
+
+
+def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capacity: int | None = None) -> Outcome:
+    """The steps on an allocator that starts empty, on a card that can give ``capacity`` bytes (None: any number)."""
+    first = steps.first()
+    allocator = CachingAllocator(settings_for(target), capacity=capacity, total=None if capacity is None else target.device.memory_bytes)
+    live: dict[int, Block] = {}
+    held: list[Block | None] = []
+    size = size or _expected
+    try:
+        held.extend(allocator.malloc(size(s)) for s in first.residents)
+    except OutOfMemoryError:
+        return Outcome(last=replay((), allocator=allocator), step=0, shortage=allocator.shortage)
+    found = replay(_events(first, size), allocator=allocator, live=live)
+    if found.failed_at is not None or steps.is_first:
+        return Outcome(last=found, step=1, shortage=found.shortage)
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
+    staying = {e.storage.id for e in first.events if e.storage.category in stays and e.storage.refs}
+    for number in range(2, STEPS + 1):
+        for name in [n for n in live if number > 2 or n not in staying]:
+            allocator.free(live.pop(name))
+        held.extend(live.values())
+        live.clear()
+        found = replay(_events(steps.asked(), size), allocator=allocator, live=live)
+        if found.failed_at is not None:
+            return Outcome(last=found, step=number, shortage=found.shortage)
+    return Outcome(last=found, step=STEPS, shortage=None)
+
+
+def _events(stream: Stream, size: Size) -> Iterator[tuple[int, int]]:
+    if size is _expected:
+        return ((e.delta, e.storage.id) for e in stream.events)
+    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in stream.events if e.delta < 0 or size(e.storage))
+
+
+def _expected(storage: Storage) -> int:
+    return storage.nbytes
+
+
+def _low(storage: Storage) -> int:
+    return storage.nbytes if storage.spread is None else max(storage.spread[0], 1)
+
+
+def _high(storage: Storage) -> int:
+    return storage.nbytes if storage.spread is None else storage.spread[1]
+
+
+def figures_of(steps: Steps, target: Target) -> Figures:
+    """What the allocator hands out and takes, and what the driver shows. Where sizes are modelled the steps are played with the lowest and
+    the highest, too; where the card cannot give what the allocator would take, once more with what the context leaves of it, which makes
+    the allocator give back what it holds unused. Of a step that runs out even so it is said what would have to be reserved at least."""
+    asked = steps.asked()
+    storages = [*asked.residents, *(e.storage for e in asked.events if e.delta > 0)]
+    spread = [s for s in storages if s.spread is not None]
+    libraries = ("nccl",) if steps.distributed else ()
+    context = cuda_context(target.device, libraries=libraries)
+    assert context.bytes is not None and context.low is not None and context.high is not None
+    expected = _on_the_card(steps, target, _expected, context.bytes, None)
+    low, high = (
+        _on_the_card(steps, target, size, besides, None if spread else expected.free)
+        for size, besides in ((_low, context.low), (_high, context.high))
+    )
+    plays = (low, expected, high)
+    reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
+    reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
+    reason = "; ".join(reasons)
+    said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
+    reserved = _figure([p.reserved for p in plays], reason, f"segments of the caching allocator, {said}, up to the step asked about")
+    shown = [p.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
+    return Figures(
+        allocated=_figure([p.last.allocated for p in plays], reason, f"blocks handed out, {said}"),
+        reserved=reserved,
+        process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
+        event=expected.last.allocated_at,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Play:
+    """What the allocator made of the step, ``free`` of any limit and ``last`` on the card, with the bytes ``reserved`` there, and how it
+    got by where it was ``tight``."""
+
+    free: Replayed
+    last: Replayed
+    reserved: int
+    tight: str = ""
+
+
+def _on_the_card(steps: Steps, target: Target, size: Size, besides: int, known: Replayed | None) -> _Play:
+    """The steps where so many bytes of the card are taken ``besides``; ``known`` is a play of the same sizes without a limit."""
+    free = play_steps(steps, target, size=size).last if known is None else known
+    assert isinstance(target.machine, Gpu)
+    room = max(0, target.machine.memory_bytes - besides)
+    if free.reserved <= room:
+        return _Play(free=free, last=free, reserved=free.reserved)
+    tight = play_steps(steps, target, size=size, capacity=room)
+    if tight.shortage is None:
+        return _Play(free=free, last=tight.last, reserved=tight.last.reserved, tight=GIVEN_BACK)
+    least = max(free.allocated, room + max(1, tight.shortage.segment - tight.shortage.free))
+    return _Play(free=free, last=free, reserved=min(least, free.reserved), tight=RUN_OUT)
+
+
+def _figure(found: Sequence[int], reason: str, said: str) -> Figure:
+    """The low, the expected and the high one; exact where there is no reason to be otherwise."""
+    return modelled(found[1], min(found), max(found), reason) if reason else exact(found[1], said)

@@ -1,0 +1,8 @@
+"""Resampling on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = ("_upsample",)

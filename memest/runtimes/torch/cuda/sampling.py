@@ -1,0 +1,11 @@
+"""Sampling on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "grid_sample",
+    "affine_grid",
+)

@@ -1,0 +1,11 @@
+"""Numbers on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "mul.Scalar",
+    "div.Scalar",
+)

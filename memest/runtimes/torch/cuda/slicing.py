@@ -1,0 +1,14 @@
+"""Slices on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "select",
+    "slice",
+    "split",
+    "unbind",
+    "tensor_unfold",
+)

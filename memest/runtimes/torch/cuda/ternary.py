@@ -1,0 +1,12 @@
+"""Three operands on CUDA."""
+
+from __future__ import annotations
+
+from memest.ops.operator import Operator
+
+ROWS: tuple[Operator, ...] = ()
+SAME = (
+    "addcmul",
+    "addcdiv",
+    "lerp",
+)

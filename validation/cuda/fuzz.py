@@ -1,0 +1,84 @@
+"""The random networks of :mod:`validation.fuzz` on CUDA, in four precisions and layouts: measured and predicted in one process, whose torch
+is built for CUDA. Streams and what is allocated must be equal."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from memest.errors import MemestError
+from memest.estimate.estimate import Estimate, estimate
+from memest.machines.target import Target
+from memest.machines.versions import text_of
+from validation.cuda.measure import card_named
+from validation.cuda.networks import PRECISIONS
+from validation.cuda.run import ROOT, environment
+from validation.cuda.sure import expected
+from validation.fuzz import Outcome, Trial, fuzz_with, refused
+from validation.streams import Difference, first_difference
+
+
+def fuzz(cases: int, seed: int, card: str, python: str, *, on_card: bool = False) -> int:
+    """Run ``cases`` random networks in a process of ``python``; its exit code."""
+    command = [python, "-m", "validation", "fuzz-cuda-here", card_named(card), "--cases", str(cases), "--seed", str(seed)]
+    return subprocess.run(command, env=None if on_card else environment(python, card_named(card)), cwd=ROOT, check=False).returncode
+
+
+def fuzz_here(cases: int, seed: int, card: str) -> int:
+    """The same in this process; the number of failures."""
+    from validation.cuda.labels import labels
+    from validation.cuda.recording import start
+    from validation.cuda.targets import target_of
+
+    start()
+    target = target_of(labels(card))
+    return fuzz_with(partial(run, target=target), cases, seed, in_some_precision)
+
+
+def in_some_precision(trial: Trial, rng: random.Random) -> Trial:
+    """The trial under one of the levers that networks are measured with; channels_last only where there are images or volumes."""
+    levers = rng.choice(PRECISIONS)
+    return replace(trial, levers=levers if len(trial.shape) > 3 or "channels_last" not in levers else ())
+
+
+def run(trial: Trial, target: Target) -> Outcome | None:
+    """Measure and predict; None when torch itself, or memest by name, refuses the network."""
+    from validation.cuda.stepping import Work, third_step
+    from validation.execute import GraphModule
+
+    work = Work(
+        make=partial(GraphModule, trial.graph), shape=trial.shape, mode=trial.mode, optimizer=trial.optimizer, loss=trial.loss,
+        levers=trial.levers, hold_output=trial.hold_output,
+    )  # fmt: skip
+    try:
+        _, measured = third_step(work)
+    except RuntimeError:
+        if refused(trial):
+            return None
+        raise
+    try:
+        found = predict(trial, target)
+    except MemestError as error:
+        return Outcome(Difference(0, 0, (f"refused: {error}",), ()), 0, measured.peak)
+    allocated = found.allocated
+    peak = 0 if allocated is None or allocated.bytes is None else allocated.bytes
+    return Outcome(first_difference(expected(found.events), measured.events), peak, measured.peak)
+
+
+def predict(trial: Trial, target: Target) -> Estimate:
+    """memest's answer."""
+    training: dict[str, Any] = {"optimizer": trial.optimizer, "loss": trial.loss, "hold_output": trial.hold_output}
+    return estimate(
+        trial.graph,
+        input_shape=trial.shape,
+        mode=trial.mode,
+        levers=trial.levers,
+        runtime=target.runtime,
+        machine=target.machine,
+        torch=text_of(target.version),
+        cudnn=None if target.settings.cudnn is None else text_of(target.settings.cudnn),
+        **(training if trial.mode == "train" else {}),
+    )
