@@ -19,7 +19,7 @@ from memest.memory.allocators.blocks import USED
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.history import Entry, Frame
 from memest.memory.allocators.restoring import Live, Span, restore
-from memest.memory.allocators.retracing import Lifetime, Retraced, _Record, retrace
+from memest.memory.allocators.retracing import Lifetime, RecordedDriver, Retraced, retrace
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.stream import Event, Storage
 from memest.planning.recorded import category, chosen, recorded, where
@@ -32,8 +32,8 @@ RECORDED = Path(__file__).parent / "data" / "histories.pickle.gz"
 
 
 def ours() -> list[dict[str, Any]]:
-    """Histories that torch 2.14.1's CUDA allocator recorded over a runtime that computes nothing: several streams, expandable segments,
-    other settings, a cache emptied in the middle, requests without room, and ring buffers that lost the beginning."""
+    """Histories that torch 2.14.1's CUDA allocator recorded over a runtime that computes nothing: several streams, a pool of the user's own,
+    expandable segments, other settings, a cache emptied in the middle, requests without room, and ring buffers that lost the beginning."""
     found = unpickled(gzip.decompress(RECORDED.read_bytes()), "histories")
     assert isinstance(found, list)
     return found
@@ -99,7 +99,7 @@ def _follows(step: dict[str, Any]) -> bool:
     """True for a step with events, each of whose allocations came at its address, and whose peaks are the recorded ones."""
     if not step.get("events"):
         return False
-    driver = _Record()
+    driver = RecordedDriver()
     allocator = CachingAllocator(driver=driver)
     spans = [Span(address, size, stream, kind == "s", False) for address, size, kind, stream, _ in step["segments"]]
     live = {}
@@ -152,6 +152,7 @@ def test_holdings_add_up_to_the_peak_and_shortages_say_what_would_have_helped() 
     history = read_histories(cuda_history([], NO_ROOM, title="full", capacity=100 * MIB), "test")[0]
     found = recorded(history, 3)
     assert sum(h.nbytes for h in found.holdings) == found.retraced.allocated == 44 * MIB
+    assert [h.category for h in found.holdings] == ["activations"]
     assert found.retraced.allocated_at == 3 and found.fragmentation == 60 * MIB - 44 * MIB and len(found.largest) == 2
     (shortage,) = found.shortages
     assert (shortage.shortage.asked, shortage.shortage.device_free) == (50 * MIB, 40 * MIB)

@@ -94,7 +94,7 @@ class _Parted(Exception):  # noqa: N818 - it is caught one call above
     """Where the driver is asked for something that the record does not have there."""
 
 
-class _Record(Driver):
+class RecordedDriver(Driver):
     """A driver that gives what the record says it gave: its segments and pages, in its order."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class _Player:
 
     def __init__(self, history: History, padding: int) -> None:
         self._history = history
-        self._driver = _Record()
+        self._driver = RecordedDriver()
         # what these settings make the allocator give back is in the record
         settings = replace(
             history.settings,
@@ -154,6 +154,10 @@ class _Player:
         self._blocks = restore(self._allocator, start.spans, start.live)
         self._began_with = self._allocator.reserved
         self._padding = padding
+        growth = [e.action == "segment_map" for e in history.entries if e.action in ("segment_alloc", "segment_map")]
+        self._switched = len(set(growth)) > 1  # expandable segments were turned on or off meanwhile
+        if self._switched:
+            self._allocator.switch(expandable=growth[0])
         self._lifetimes = [Lifetime(-1, None, b.size, b.asked, b.pool.stream, start.stacks[a]) for a, b in self._blocks.items()]
         self._open = {address: at for at, address in enumerate(self._blocks)}
         self._partings: list[Parting] = []
@@ -220,6 +224,8 @@ class _Player:
     def _allocate(self, at: int, entry: Entry) -> None:
         """One allocation, compared; where the replay parts, it goes on from where the record is."""
         block, why = None, ""
+        if self._switched and self._driver.pending:
+            self._allocator.switch(expandable=self._driver.pending[0].action == "segment_map")
         try:
             block = self._allocator.malloc(entry.size, entry.lane)
         except _Parted as parted:
