@@ -32,7 +32,7 @@ RECORDED = Path(__file__).parent / "data" / "histories.pickle.gz"
 
 
 def ours() -> list[dict[str, Any]]:
-    """Histories that torch 2.14.1's CUDA allocator recorded over a runtime that computes nothing: several streams, a pool of the user's own,
+    """Histories that torch 2.14.1's CUDA allocator recorded over a runtime that computes nothing: several streams, a pool of one's own,
     expandable segments, other settings, a cache emptied in the middle, requests without room, and ring buffers that lost the beginning."""
     found = unpickled(gzip.decompress(RECORDED.read_bytes()), "histories")
     assert isinstance(found, list)
@@ -158,7 +158,7 @@ def test_holdings_add_up_to_the_peak_and_shortages_say_what_would_have_helped() 
     assert (shortage.shortage.asked, shortage.shortage.device_free) == (50 * MIB, 40 * MIB)
     assert (shortage.shortage.reserved, shortage.shortage.largest) == (60 * MIB, 18 * MIB)
     assert shortage.tried["expandable_segments:True"].fits and shortage.tried["expandable_segments:True"].reserved == 100 * MIB
-    assert not shortage.tried["max_split_size_mb:128"].fits
+    assert not shortage.tried["max_split_size_mb:128"].fits and not shortage.tried["the same, started empty"].fits
 
 
 @pytest.mark.parametrize(
@@ -329,6 +329,13 @@ def test_the_command_explains_a_history(full: Path, capsys: pytest.CaptureFixtur
     assert data["out_of_memory"][0]["tried"]["expandable_segments:True"] == {"reserved": 100 * MIB, "fits": True}
     assert main(["snapshot", str(full), "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "bytes,asked,category,asked for at,event"
+
+
+def test_where_a_card_is_too_small_no_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "small.pickle"
+    path.write_bytes(cuda_history([], [request(60, 1), request(50, 2)], title="small", capacity=100 * MIB))
+    assert main(["snapshot", str(path), "--format", "markdown"]) == 0
+    assert "nothing: 10.00 MiB more than the card has" in capsys.readouterr().out
 
 
 def test_the_command_refuses_in_one_line(full: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
