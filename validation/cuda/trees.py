@@ -1,6 +1,7 @@
 """Grows the decision trees by which memest models cuDNN's workspace where cuDNN cannot be asked, and measures how far they are off.
 
-    python -m validation.cuda.trees            # needs nvidia-cudnn and numpy; writes memest/libraries/cudnn/rule.json
+    python -m validation.cuda.trees            # needs nvidia-cudnn 9.24 and numpy; writes memest/libraries/cudnn/rule.json
+    python -m validation.cuda.trees 7.0        # with nvidia-cudnn-cu12 9.10, the last with kernels for Volta
 
 Random convolutions are asked for each kind of card, dtype and layout; a third of them is kept from the trees and measures them. A leaf
 holds the copies with the least error over its convolutions, and the range of 98 % of them.
@@ -33,15 +34,14 @@ COPIES: list[Formula] = [(i, j, k, unit, 0) for unit, i, j, k in product(UNITS, 
 Numbers = NDArray[Any]
 
 
-def main() -> int:
-    """Ask, grow, measure, write."""
+def main(kinds: Sequence[str]) -> int:
+    """Ask, grow, measure, write: for these kinds of card, or all; the trees of others stay."""
     release = library.installed()
     if release is None:
         print("no cuDNN is installed that could be asked", file=sys.stderr)
         return 1
-    trees: dict[str, dict[str, Any]] = {}
-    measured: dict[str, list[float]] = {}
-    for kind, dtype, last in product(CARDS, STORED_DTYPES, (False, True)):
+    read = json.loads(rule.RULE.read_text(encoding="utf-8")) if rule.RULE.is_file() else {"releases": {}, "measured": {}, "trees": {}}
+    for kind, dtype, last in product(kinds or CARDS, STORED_DTYPES, (False, True)):
         name = column_name(kind, dtype, last)
         device = device_named(CARDS[kind])
         assert device is not None
@@ -51,11 +51,12 @@ def main() -> int:
         if not answered:  # an architecture without this dtype
             continue
         known, kept = answered[: len(answered) * 2 // 3], answered[len(answered) * 2 // 3 :]
-        trees[name] = {d: grown([p for p in known if p[0].direction == d]) for d in DIRECTIONS}
-        measured[name] = errors(trees[name], kept)
-        print(name, len(answered), measured[name], flush=True)
-    written = {"release": f"{release[0]}.{release[1]}", "measured": measured, "trees": trees}
-    rule.RULE.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
+        trees: dict[str, Any] = {d: grown([p for p in known if p[0].direction == d]) for d in DIRECTIONS}
+        found = {"releases": f"{release[0]}.{release[1]}", "measured": errors(trees, kept), "trees": trees}
+        for part, value in found.items():
+            read[part][name] = value
+        print(name, len(answered), read["measured"][name], flush=True)
+    rule.RULE.write_text(json.dumps(read, separators=(",", ":")) + "\n", encoding="utf-8")
     return 0
 
 
@@ -146,4 +147,4 @@ def errors(trees: dict[str, Any], kept: Sequence[tuple[Convolution, int]]) -> li
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

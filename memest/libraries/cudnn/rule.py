@@ -3,9 +3,9 @@
 Kernels for tensor cores read channels innermost, in whole vectors. Operands that lie otherwise are copied into the workspace first, their
 channels filled up, and a result is copied back from there; a weight's gradient that few blocks share is summed in parts. So a workspace
 is, but for some bytes, i copies of x, j of w and k of y. Which of them is what cuDNN's heuristics decide; ``rule.json`` holds a decision
-tree for each kind of card, dtype, layout and direction, grown on its answers (release 9.24) to random convolutions, and how far it is
-off on others (``measured``): in the median column half of the answers are met to 4 % of the operands' bytes, nine in ten to 1.4 times
-them, and the range holds 96 of 100. Written by ``python -m validation.cuda.trees``.
+tree for each kind of card, dtype, layout and direction, grown on cuDNN's answers to random convolutions (of 9.24, for Volta of 9.10, the
+last that knows it), and how far it is off on others (``measured``): in the median column half of the answers are met to 4 % of the
+operands' bytes, nine in ten to 1.5 times them, and the range holds 96 of 100. Written by ``python -m validation.cuda.trees``.
 """
 
 from __future__ import annotations
