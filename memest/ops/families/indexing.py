@@ -32,7 +32,7 @@ def _index_select_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> 
     one row of sums a thread."""
     grad = incoming(grads)
     out = k.empty(saved["sizes"], grad.dtype)
-    if grad.ndim < 2 or wrapped(dim, grad.ndim) not in (0, grad.ndim - 1):
+    if k.target.on_cuda or grad.ndim < 2 or wrapped(dim, grad.ndim) not in (0, grad.ndim - 1):
         return [out, None]
     row = prod(grad.shape[1:])
     if wrapped(dim, grad.ndim) == 0 and grad.is_contiguous and row >= SUMMED_ROW:
@@ -50,9 +50,10 @@ def _index_select(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
     k.note(sizes=input.shape)
     k.save(index=index)
     out = k.empty((*input.shape[:d], index.numel, *input.shape[d + 1 :]), input.dtype)
-    contiguous(k, index)
-    if d == 1 and input.ndim > 1:
-        contiguous(k, input)
+    if not k.target.on_cuda:
+        contiguous(k, index)
+        if d == 1 and input.ndim > 1:
+            contiguous(k, input)
     return out
 
 
@@ -78,6 +79,8 @@ def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape) -> Ten
     spread = [expanded(k, t, common) for t in indices]
     tail = len(rest) - place
     placed = [k.view(t, (*t.shape, *[1] * tail), (*t.strides, *[0] * tail)) for t in spread]
+    if k.target.on_cuda and any(t.strides != placed[0].strides for t in placed):
+        placed = [contiguous(k, t) for t in placed]  # one kernel steps through all of them alike
     return k.empty(shape, input.dtype, iterator_strides(shape, (source, *placed)))
 
 
@@ -122,7 +125,8 @@ def _setitem(k: Tape, input: Tensor, other: Tensor | None, *, index: tuple[Any, 
     if other is None:
         if value is None:
             raise ShapeError("needs a second tensor or a value")
-        k.free(k.empty((), input.dtype))
+        if not k.target.on_cuda:
+            k.free(k.empty((), input.dtype))
     elif broadcast_shape(part, other) != part.shape:
         raise ShapeError(f"a tensor of shape {list(other.shape)} does not fit into a part of shape {list(part.shape)}")
     k.note(sizes=input.shape, strides=input.strides, given=None if other is None else other.dtype, whole=whole)

@@ -18,7 +18,7 @@ from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE
 from memest.network.tensor import Shape, Spec
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.gemm import transpose
-from memest.ops.aten.iterator import empty_like, iterator_strides
+from memest.ops.aten.iterator import elementwise, empty_like, iterator_strides
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER, POINTWISE_FACTS, Attributes
 from memest.ops.families.attention.products import MOST_ROWS, computes, most_of_products, products_of_blocks
@@ -118,18 +118,18 @@ def _can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, ena
         return False
     if not (q[0] == k[0] == v[0] and q[3] == k[3] == v[3]) or 0 in (q[2], k[2], q[3]):
         return False
-    if not _heads_fit(q[1], k[1], v[1], enable_gqa):
+    if not heads_fit(q[1], k[1], v[1], enable_gqa):
         return False
     if q[3] != 1 and any(t.spec.strides[-1] != 1 for t in (query, key, value)):
         return False
-    return mask is None or _mask_fits(mask, (q[0], q[1], q[2], k[2]))
+    return mask is None or mask_fits(mask, (q[0], q[1], q[2], k[2]))
 
 
-def _heads_fit(query: int, key: int, value: int, enable_gqa: bool) -> bool:
+def heads_fit(query: int, key: int, value: int, enable_gqa: bool) -> bool:
     return key == value and (query % key == 0 if enable_gqa else query == key)
 
 
-def _mask_fits(mask: Any, wanted: Shape) -> bool:
+def mask_fits(mask: Any, wanted: Shape) -> bool:
     if mask.requires_grad or len(mask.shape) not in (2, 4):
         return False
     return all(n in (1, w) for n, w in zip(mask.shape, wanted[-len(mask.shape) :], strict=True))
@@ -176,8 +176,10 @@ def _drop_copy(k: Tape, t: Tensor) -> None:
 def _safe_softmax_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     (grad,) = grads
     assert grad is not None
+    product = elementwise(k, grad, saved["result"]) if k.target.on_cuda else None
     out = k.empty(grad.shape, grad.dtype)
     _drop_copy(k, grad)
+    k.free(product)
     return [out]
 
 
@@ -193,16 +195,16 @@ def _attention(
     scale: float | None,
     enable_gqa: bool,
 ) -> Any:
-    _check(query, key, value, attn_mask, is_causal)
+    check_operands(query, key, value, attn_mask, is_causal)
     fused = _can_fuse(query, key, value, attn_mask, dropout_p, enable_gqa)
     if attn_mask is not None and attn_mask.spec.dtype == "bool":
         attn_mask = c.call("_additive_mask", attn_mask, dtype=query.spec.dtype)
     if fused:
         return c.call("_flash_attention", query, key, value, attn_mask, scale=scale)
-    return _math(c, query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    return by_single_operators(c, query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
 
 
-def _check(query: Any, key: Any, value: Any, mask: Any, is_causal: bool) -> None:
+def check_operands(query: Any, key: Any, value: Any, mask: Any, is_causal: bool) -> None:
     q, k, v = query.shape, key.shape, value.shape
     if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
         raise ShapeError(f"query {list(q)}, key {list(k)} and value {list(v)} differ in size or length")
@@ -210,7 +212,7 @@ def _check(query: Any, key: Any, value: Any, mask: Any, is_causal: bool) -> None
         raise ShapeError("attention takes a mask or is_causal, not both")
 
 
-def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: float, is_causal: bool, enable_gqa: bool) -> Any:
+def by_single_operators(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: float, is_causal: bool, enable_gqa: bool) -> Any:
     """``_scaled_dot_product_attention_math``: query and key are scaled by the root of the factor each. Half types are computed in
     float32; the weights, which nobody gets, are converted back with the result."""
     dtype = query.spec.dtype
@@ -237,7 +239,7 @@ def _math(c: Caller, query: Any, key: Any, value: Any, mask: Any, dropout_p: flo
     return c.call("to", c.call("matmul", weights, value), dtype=dtype)
 
 
-def _flash_flops(inputs: Sequence[Shape], made: Sequence[Shape], given: Attributes) -> int:
+def flash_flops(inputs: Sequence[Shape], made: Sequence[Shape], given: Attributes) -> int:
     """Queries by keys, and the weights by values."""
     query, key, value = inputs[:3]
     return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
@@ -265,7 +267,7 @@ ROWS = (
             Example(shapes=(*LONG, None), attributes={}, dtypes=("bfloat16",) * 3),
             Example(shapes=(*LONG, (70, 530)), attributes={"scale": 1.0}, dtypes=("bfloat16",) * 4, frozen=(3,)),
         ),
-        facts=EVERYWHERE_FACTS.but(flops=_flash_flops),
+        facts=EVERYWHERE_FACTS.but(flops=flash_flops),
         source=f"derivatives.yaml: _scaled_dot_product_flash_attention_for_cpu; {SOURCE}, native/cpu/FlashAttentionKernel.cpp",
     ),
     Operator(
