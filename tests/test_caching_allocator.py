@@ -16,7 +16,7 @@ from memest.errors import OutOfMemoryError, UsageError
 from memest.memory.allocators.blocks import FREE, USED, Block, Driver
 from memest.memory.allocators.caching import CachingAllocator, blocks_of
 from memest.memory.allocators.replaying import replay
-from memest.memory.allocators.settings import read_settings
+from memest.memory.allocators.settings import read_settings, written
 
 MIB = 1 << 20
 RECORDED = Path(__file__).parent / "data" / "caching_allocator.jsonl.gz"
@@ -227,6 +227,17 @@ def test_settings_are_read_from_the_text_torch_takes() -> None:
     assert read_settings("roundup_power2_divisions:8").divisions == (8,) * 16
     assert read_settings("large_segment_size_mb:64").large_segment_size == 64 * MIB
     assert read_settings("pinned_use_background_threads:True,backend:native") == read_settings("")
+
+
+def test_settings_are_written_as_they_are_read() -> None:
+    for text in (
+        "",
+        "expandable_segments:True",
+        "max_split_size_mb:64,large_segment_size_mb:32",
+        "roundup_power2_divisions:[64:8,256:4,>:2]",
+    ):
+        assert read_settings(written(read_settings(text))) == read_settings(text)
+    assert written(read_settings("")) == ""
 
 
 @pytest.mark.parametrize(

@@ -666,7 +666,7 @@ def test_the_cpu_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--lever", "quantize"], "there are freeze, inplace"),
         (["--lever", "checkpoint:zzz=1"], "there are modules, every, budget"),
         (["--lever", "cpu_offload"], "did you mean 'offload_optimizer'?"),
-        (["--lever", "sliding_window"], "did you mean 'tiles'?"),
+        (["--lever", "windows"], "did you mean 'sliding_window'?"),
         (["--lever", "chekpoint"], "did you mean 'checkpoint'?"),
     ],
 )

@@ -12,6 +12,8 @@ import pytest
 
 import memest
 from memest.errors import UsageError
+from memest.libraries.cudnn.library import installed, plans
+from memest.libraries.cudnn.question import Convolution, Direction
 from memest.machines.architectures import ARCHITECTURES, capability_text
 from memest.machines.devices import DEVICES, device_named, devices, gpu_of
 from memest.machines.gpu import Device, Gpu
@@ -172,3 +174,50 @@ def finalizes() -> Callable[[Device], bool]:
 @pytest.mark.parametrize("name", devices())
 def test_cudnn_takes_every_card_but_kepler(name: str, finalizes: Callable[[Device], bool]) -> None:
     assert finalizes(devices()[name]) == (name != "k80")
+
+
+ALIKE = (
+    ("p100-16gb", "gtx-1080-ti", "v100-32gb"),  # no kernels of their own any more
+    ("t4", "gtx-1650", "rtx-2080"),
+    ("rtx-2080-ti", "titan-rtx", "quadro-rtx-6000"),  # Turing with 60 multiprocessors or more
+    ("a100-40gb", "a30", "a100-80gb-pcie"),
+    ("rtx-3090", "rtx-a4000", "rtx-3060-12gb", "a10"),
+    ("rtx-4090", "l4", "rtx-4060-8gb"),
+    ("h100-80gb", "h100-80gb-pcie", "h200-141gb"),
+)
+
+
+def _convolution(direction: Direction, x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: int, dtype: str) -> Convolution:
+    spatial = tuple((n + 2 * padding - k) // stride + 1 for n, k in zip(x[2:], w[2:], strict=True))
+    ones = (1,) * len(spatial)
+    return Convolution(
+        direction=direction,
+        x=x,
+        w=w,
+        y=(x[0], w[0], *spatial),
+        stride=tuple(stride * n for n in ones),
+        padding=tuple(padding * n for n in ones),
+        dilation=ones,
+        dtype=dtype,
+    )
+
+
+QUESTIONS = [
+    _convolution("fwd", (32, 64, 56, 56), (64, 64, 3, 3), 1, 1, "float32"),
+    _convolution("bwd_data", (32, 64, 56, 56), (64, 64, 3, 3), 1, 1, "float16"),
+    _convolution("bwd_filter", (32, 64, 56, 56), (64, 64, 3, 3), 1, 1, "float32"),
+    _convolution("fwd", (2, 32, 32, 32, 32), (32, 32, 3, 3, 3), 1, 1, "float16"),
+    _convolution("bwd_filter", (8, 3, 224, 224), (64, 3, 7, 7), 2, 3, "float32"),
+]
+TELLING = _convolution("fwd", (16, 1024, 7, 7), (32, 1024, 7, 7), 2, 3, "float32")
+
+
+@pytest.mark.skipif(installed() != (9, 24), reason="needs cuDNN 9.24")
+@pytest.mark.parametrize("names", ALIKE, ids=lambda names: names[0])
+def test_cudnn_chooses_by_compute_capability_and_on_turing_by_the_card_being_large(names: tuple[str, ...]) -> None:
+    for question in (*QUESTIONS, TELLING):
+        answers = {plans(devices()[name], (9, 24), question) for name in names}
+        assert len(answers) == 1 and answers != {None}
+    large = [n for n, d in devices().items() if d.capability == (7, 5) and d.multiprocessors >= 60]
+    assert set(ALIKE[2]) <= set(large) and not set(ALIKE[1]) & set(large)
+    assert plans(devices()["t4"], (9, 24), TELLING) != plans(devices()["rtx-2080-ti"], (9, 24), TELLING)

@@ -94,6 +94,7 @@ def test_training_with_levers_is_that_of_torch(network: str, levers: tuple[str, 
 def test_inference_with_levers_is_that_of_torch(network: str, levers: tuple[str, ...], cpu: Cpu) -> None:
     model, shape = NETWORKS[network]
     if len(shape) == 5:
+        shape = (1, *shape[1:]) if "sliding" in levers[0] else shape
         levers = tuple(text.replace("16x", "8x8x").replace("8x8,", "8x8x8,").replace("0x2", "0x2x1") for text in levers)
     graph = models.build(model)
     predicted = estimate(graph, input_shape=shape, mode="infer", machine=cpu, levers=levers)

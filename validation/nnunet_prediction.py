@@ -1,6 +1,6 @@
-"""nnU-Net's sliding-window prediction in plain torch, in the order of its own loop, where the volume is. The thread that cuts windows out is a
-generator that is run until it is ahead whenever the network is called, so that a run can be repeated.
+"""nnU-Net's sliding-window prediction in plain torch, in the order of its own loop, where the volume is.
 
+The thread that cuts windows out is a generator that is run until it is ahead whenever the network is called, so that a run can be repeated.
 Sources: nnunetv2 2.8.1, inference/predict_from_raw_data.py, inference/sliding_window_prediction.py; acvl_utils 0.2, pad_nd_image.
 """
 
@@ -66,9 +66,12 @@ class Predictor:
             prediction /= len(combined) + 1
         return prediction
 
-    @torch.inference_mode()
     def logits(self, volume: torch.Tensor) -> torch.Tensor:
         """``_internal_predict_sliding_window_return_logits`` of a volume (C, …)."""
+        with torch.inference_mode():
+            return self._logits(volume)
+
+    def _logits(self, volume: torch.Tensor) -> torch.Tensor:
         data = padded(volume, self.window)
         places = self.places(data)
         sums = torch.zeros((self.heads, *data.shape[1:]), dtype=torch.half, device=data.device)
@@ -104,21 +107,3 @@ def _run_ahead(queue: deque[Any], thread: Iterator[Any], ahead: int) -> None:
         if window is None:
             return
         queue.append(window)
-
-
-def measured_prediction(predictor: Predictor, volume: torch.Tensor) -> Any:
-    """What one volume takes from torch's CPU allocator, after one that was not measured."""
-    import gc
-
-    from validation.profiling import record
-    from validation.protocol import Measurement, storage_bytes
-
-    network = predictor.network.eval()
-    kept: list[torch.Tensor] = []
-    with torch.inference_mode():
-        predictor.logits(volume)
-        gc.collect()
-        there = [*network.parameters(), *network.buffers(), volume]
-        resident = storage_bytes(there if predictor.importance is None else [*there, predictor.importance])
-        events, _ = record(lambda: kept.append(predictor.logits(volume)))
-    return Measurement(resident, events)

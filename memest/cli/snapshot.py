@@ -37,6 +37,7 @@ def run(
     Exit codes: 0 done, 2 usage, 3 a file that is no history of torch's allocator.
     """
     from memest.cli.output import agreed, show
+    from memest.errors import FileError
     from memest.planning.recorded import chosen, recorded
     from memest.render.snapshot import snapshot_report
     from memest.sources.snapshots.reading import load_histories
@@ -45,4 +46,8 @@ def run(
     histories = load_histories(file)
     history = chosen(histories, device, str(file))
     others = tuple(h.device for h in histories if h is not history)
-    show(snapshot_report(recorded(history, top), str(file), others), form, output)
+    try:
+        found = recorded(history, top)
+    except FileError as e:
+        raise e.at(str(file)) from None
+    show(snapshot_report(found, str(file), others), form, output)

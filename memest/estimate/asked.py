@@ -210,5 +210,6 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "cublas_workspace": partial(text, what="cublas_workspace", example=":4096:8"),
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
+    "keep_grads": partial(flag, what="keep_grads"),
 }
 """How each keyword is read, but for those that need the graph or one another."""

@@ -465,6 +465,10 @@ class _Steps:
         return self._estimate.recipe.step == 1
 
     @property
+    def keeps_gradients(self) -> bool:
+        return self._estimate.recipe.keep_grads
+
+    @property
     def distributed(self) -> bool:
         return self._estimate.recipe.parallel is not None
 

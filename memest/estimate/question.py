@@ -45,6 +45,7 @@ class Settings(TypedDict, total=False):
     dtype: Any
     hold_output: bool
     first_step: bool
+    keep_grads: bool
     levers: Any
     runtime: str
     machine: Cpu | Gpu | str | None
@@ -77,6 +78,7 @@ class Question:
     dtype: str | None = field(default=None, metadata=says("Convert network and inputs first: float64, float32, bfloat16 or float16.", NAME))
     hold_output: bool = field(default=False, metadata=says("The model's output and the loss stay in variables through backward."))
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
+    keep_grads: bool = field(default=False, metadata=says("zero_grad(set_to_none=False): gradients are zeroed in place, and stay."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
     runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, or null (outputs alone).", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
@@ -138,6 +140,7 @@ class Question:
             loss=names.loss,
             hold_output=self.hold_output,
             step=1 if self.first_step else None,
+            keep_grads=self.keep_grads,
             segments=played.segments,
             target=names.runtime.target(self.machine, self.torch, graph.torch, self.cuda),
         )

@@ -7,8 +7,7 @@ from dataclasses import replace
 from memest.levers.checks import flag, positive_number
 from memest.levers.lever import REQUIRED, Lever, Option, Options
 from memest.network.graph import Graph
-from memest.runtimes.torch.step.clipping import Clip
-from memest.runtimes.torch.step.recipe import Average, Recipe
+from memest.runtimes.torch.step.recipe import Average, Clip, Recipe
 
 
 def _clip(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:

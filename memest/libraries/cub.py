@@ -6,7 +6,7 @@ at once, by architecture), util_device.cuh (``alias_temporaries``).
 
 from __future__ import annotations
 
-from memest.machines.devices import Device
+from memest.machines.gpu import Device
 
 DIGITS, DIGIT_BITS = 256, 8
 SINGLE_TILE = 2304  # pairs of 8 bytes

@@ -2,7 +2,8 @@
 
 Promises: every NVIDIA accelerator of the catalogue has a description, its memory the one the catalogue calls usable. What a compute
 capability fixes stands once, in :mod:`memest.machines.architectures`. Boards of one name differ: clocks are those of NVIDIA's own design
-(makers of GeForce cards raise them), and where PCIe and SXM boards share a name the title says which one is described.
+(makers of GeForce cards raise them), and where PCIe and SXM boards share a name the title says which one is described. cuDNN chooses by
+compute capability, on Turing by whether there are 60 multiprocessors, too (9.24); buffers of reductions go by multiprocessors and threads.
 """
 
 from __future__ import annotations

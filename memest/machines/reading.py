@@ -12,7 +12,8 @@
 Promises: every entry of the catalogue names the source of its size and the rule behind what is usable. Vendors say GB and TB of memory
 and mean powers of two (JEDEC JESD100B), so the catalogue writes GiB and TiB. ``usable`` is the total a program meets, where somebody
 documented it: the CUDA runtime's total (torch prints it in hundredths of a GiB when memory runs out, so it is known to 5 MiB), else the
-driver's; where nobody did it is the nominal size, and ``basis`` says so. Refuses to subtract what depends on the program: the CUDA
+driver's; where nobody did it is the nominal size, and ``basis`` says so (drivers differ: newer ones
+keep more for themselves). Refuses to subtract what depends on the program: the CUDA
 context, the caching allocator's rounding, the operating system: a verdict on an accelerator names what is
 missing, and does not say that a step fits.
 """

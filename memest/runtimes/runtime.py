@@ -104,6 +104,10 @@ class Steps(Protocol):
         """Whether the step asked about is the first."""
 
     @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients stay from step to step."""
+
+    @property
     def distributed(self) -> bool:
         """Whether it is the step of one of several ranks."""
 

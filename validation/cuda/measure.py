@@ -34,10 +34,12 @@ def groups() -> dict[str, Measuring]:
 
 
 def card_named(text: str) -> str:
-    """The catalogue's name of a described card; a beginning will do where one card has it."""
-    found = [name for name in devices() if name == text] or [name for name in devices() if name.startswith(text)]
-    if len(found) != 1:
-        raise SystemExit(f"card {text}: {'one of ' + ', '.join(found) if found else 'not described; there are ' + ', '.join(devices())}")
+    """The catalogue's name of a described card; a beginning will do where one name has it, or the others are longer forms of one."""
+    found = sorted((name for name in devices() if name.startswith(text)), key=len)
+    if not found:
+        raise SystemExit(f"card {text}: not described; there are {', '.join(devices())}")
+    if not all(name.startswith(found[0]) for name in found):
+        raise SystemExit(f"card {text}: one of {', '.join(found)}")
     return found[0]
 
 

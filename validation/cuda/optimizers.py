@@ -14,7 +14,8 @@ from memest.runtimes.torch.cuda.rows import ROWS
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.optimizers import Optimizer, optimizer_named, play_step
 from memest.runtimes.torch.step import Caller
-from memest.runtimes.torch.step.clipping import Clip, play_clipping
+from memest.runtimes.torch.step.clipping import play_clipping
+from memest.runtimes.torch.step.recipe import Clip
 from memest.runtimes.torch.step.scaling import Scaler
 
 SHAPES: tuple[tuple[int, ...], ...] = (

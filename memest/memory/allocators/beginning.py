@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 
+from memest.errors import FileError
 from memest.memory.allocators.blocks import AWAITING, FREE, MIB, SMALL_SEGMENT, USED
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.history import Entry, History
@@ -57,7 +58,7 @@ class _Runs:
 
 
 def beginning(history: History, allocator: CachingAllocator) -> Beginning:
-    """The state before the first event; ``allocator`` says how requests are rounded."""
+    """The state before the first event; ``allocator`` says how requests are rounded. FileError for a record that cannot be."""
     segments: dict[int, Span] = {}
     runs = _Runs([])
     live: dict[int, tuple[int | None, int, int, int]] = {}  # size where it is known, asked, state, stack
@@ -84,8 +85,36 @@ def beginning(history: History, allocator: CachingAllocator) -> Beginning:
             runs.remove(e.address, e.size)
         elif e.action == "segment_unmap":
             runs.add(Span(e.address, e.size, e.lane, e.size % allocator.settings.large_segment_size != 0, True))
-    spans = sorted([*segments.values(), *runs.runs, *_lower_ends(history.entries, runs.runs)])
+    spans = sorted([*segments.values(), *runs.runs])
+    _check(history.entries, spans)
+    spans = sorted([*spans, *_lower_ends(history.entries, runs.runs)])
     return _measured(history, allocator, spans, live)
+
+
+def _check(entries: tuple[Entry, ...], spans: list[Span]) -> None:
+    """FileError where memory would stand in two segments at once."""
+    starts, ends = [s.address for s in spans], [s.address + s.size for s in spans]
+    at = next((i for i in range(1, len(spans)) if ends[i - 1] > starts[i]), None)
+    if at is not None:
+        raise FileError(f"the record contradicts itself: before its events segments overlap at {starts[at]:#x}")
+    for number, e in enumerate(entries):
+        at = bisect_right(starts, e.address)
+        if e.action in ("segment_alloc", "segment_map"):
+            if (at and ends[at - 1] > e.address) or (at < len(starts) and starts[at] < e.address + e.size) or not e.size:
+                raise FileError(f"the record contradicts itself: event {number:,} ({e.action}) at {e.address:#x}, where a segment stands")
+            starts.insert(at, e.address)
+            ends.insert(at, e.address + e.size)
+        elif e.action in ("segment_free", "segment_unmap"):
+            stop = e.address + e.size
+            while at and e.size and ends[at - 1] > e.address:  # pages may be unmapped together that were mapped apart
+                at -= 1
+            while at < len(starts) and starts[at] < stop:
+                start, end = starts.pop(at), ends.pop(at)
+                for left, right in ((start, e.address), (stop, end)):
+                    if left < right:
+                        starts.insert(at, left)
+                        ends.insert(at, right)
+                        at += 1
 
 
 def _lower_ends(entries: tuple[Entry, ...], runs: list[Span]) -> list[Span]:

@@ -110,10 +110,7 @@ class Driver:
 
     def map(self, address: int, nbytes: int) -> bool:
         """Memory behind ``nbytes`` of addresses; False where there is none."""
-        if self.capacity is not None and self.used + nbytes > self.capacity:
-            return False
-        self.used += nbytes
-        return True
+        return self._given(nbytes)
 
     def unmap(self, address: int, nbytes: int) -> None:
         """The memory behind ``nbytes`` of addresses goes back."""
@@ -121,8 +118,14 @@ class Driver:
 
     def malloc(self, nbytes: int) -> int | None:
         """The address of new memory, None where there is none."""
-        return self.reserve(nbytes) if self.map(self._next, -(-nbytes // GRANULE) * GRANULE) else None
+        return self.reserve(nbytes) if self._given(-(-nbytes // GRANULE) * GRANULE) else None
 
     def release(self, address: int, nbytes: int) -> None:
         """Memory from :meth:`malloc` goes back."""
-        self.unmap(address, -(-nbytes // GRANULE) * GRANULE)
+        self.used -= -(-nbytes // GRANULE) * GRANULE
+
+    def _given(self, nbytes: int) -> bool:
+        if self.capacity is not None and self.used + nbytes > self.capacity:
+            return False
+        self.used += nbytes
+        return True

@@ -89,6 +89,21 @@ def read_settings(text: str, version: Version = NEWEST) -> Settings:
     return replace(DEFAULT, **found)
 
 
+def written(settings: Settings) -> str:
+    """The text that asks for these settings, as :func:`read_settings` reads it; empty for those that torch has without one."""
+    parts = []
+    for key, (field, _) in _READERS.items():
+        value = getattr(settings, field)
+        if value == getattr(DEFAULT, field):
+            continue
+        if key.endswith("_mb"):
+            value //= MIB
+        elif field == "divisions":
+            value = "[" + ",".join(f"{1 << power}:{steps}" for power, steps in enumerate(value)) + "]"
+        parts.append(f"{key}:{value}")
+    return ",".join(parts)
+
+
 def _pairs(text: str) -> dict[str, str]:
     """Names and values; a list in brackets is one value."""
     bare = "".join(text.split())

@@ -12,7 +12,7 @@ from math import prod
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape, contiguous_strides, same_shape
 from memest.ops.aten import cuda_reduce
-from memest.ops.aten.cuda_reduce import Kernel, averaging, joined_dims, located, multiplying, summing, welford
+from memest.ops.aten.cuda_reduce import Kernel, averaging, joined_dims, judging, located, multiplying, summing, welford
 from memest.ops.aten.iterator import preserved_strides, with_number_
 from memest.ops.tape import Tape, Tensor
 
@@ -143,6 +143,15 @@ def norm_into(k: Tape, source: Tensor, out: Tensor, dims: Sequence[int] | None =
     """``linalg_vector_norm``: in registers; what only loses dims of one is no reduction."""
     if k.target.on_cuda and source.numel != out.numel:
         _on_cuda(k, source, out, dims, summing)
+
+
+def judge_into(k: Tape, source: Tensor, out: Tensor, dims: Sequence[int] | None) -> None:
+    """``any`` and ``all``: of a copy as truths; CUDA's kernels read any dtype, and copy one element only."""
+    truths = source.dtype in ("bool", "uint8") or (k.target.on_cuda and source.numel != 1)
+    cast = source if truths else k.empty(source.shape, "bool", preserved_strides(source))
+    if not k.target.on_cuda or source.numel != 1:
+        reduce_into(k, cast, out, dims, judging)
+    k.free(None if truths else cast)
 
 
 def locate_into(k: Tape, source: Tensor, out: Tensor, dims: Sequence[int] | None, compiled: Compiled = located) -> None:

@@ -69,7 +69,7 @@ def _scaled(k: Tape, t: Tensor, factor: float) -> Tensor:
     return t if factor == 1 else _consumed(k, with_number(k, t, factor), t)
 
 
-def _consumed(k: Tape, result: Tensor, *temporaries: Tensor) -> Tensor:
+def _consumed(k: Tape, result: Tensor, *temporaries: Tensor | None) -> Tensor:
     """``result``, its temporaries dropped in the reverse order of their making."""
     k.free(*reversed(temporaries))
     return result
@@ -121,6 +121,7 @@ def _mul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, i
 
 def _div(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, rounding_mode: str | None, inplace: bool) -> Tensor:
     second = operand(k, other, value)
+    k.note(dtype=input.dtype)
     k.save(other=second)
     if wants(k, 1):
         k.save(input=original(k, input, inplace))
@@ -133,7 +134,7 @@ def _div_backward(
 ) -> list[Tensor | None]:
     grad = incoming(grads)
     if rounding_mode is not None:
-        return pair(k, lambda: empty_like(k, grad), lambda: empty_like(k, grad))
+        return pair(k, lambda: empty_like(k, grad, saved["dtype"]), lambda: empty_like(k, grad, saved["other"].dtype))
 
     def of_other() -> Tensor:
         quotient = elementwise(k, saved["input"], saved["other"])
@@ -167,7 +168,7 @@ def _pow_backward(k: Tape, saved: Saved, grads: Grads, *, exponent: float | None
     if "exponent" in saved:
         return pair(k, lambda: _of_base(k, grad, base, saved["exponent"]), lambda: _of_exponent(k, grad, base, saved))
     if exponent is None or exponent == 0:
-        return [empty_like(k, base)]
+        return [k.empty(base.shape, base.dtype)]
     power = elementwise(k, base)
     scaled = with_number(k, power, 2.0)
     return [_consumed(k, elementwise(k, grad, scaled), power, scaled)]
@@ -185,16 +186,17 @@ def _of_base(k: Tape, grad: Tensor, base: Tensor, exponent: Tensor) -> Tensor:
 
 
 def _of_exponent(k: Tape, grad: Tensor, base: Tensor, saved: Saved) -> Tensor:
-    """pow_backward_exponent: grad * where(self == 0 and exponent >= 0, 0, result * self.log())."""
+    """pow_backward_exponent: grad * where(self == 0 and exponent >= 0, 0, result * self.log()), in the result's dtype."""
     positive = with_number(k, saved["exponent"], 0, "bool")
     null = with_number(k, base, 0, "bool")
     mask = elementwise(k, null, positive)
     k.free(null, positive)
-    log = elementwise(k, base)
+    wide = base if base.dtype == saved["result"].dtype else empty_like(k, base, saved["result"].dtype)
+    log = elementwise(k, wide)
     product = elementwise(k, saved["result"], log)
     zero = k.empty((), grad.dtype)
     factor = where(k, mask, zero, product)
-    return _consumed(k, elementwise(k, grad, factor), mask, log, product, zero, factor)
+    return _consumed(k, elementwise(k, grad, factor), mask, None if wide is base else wide, log, product, zero, factor)
 
 
 def _rpow(k: Tape, input: Tensor, *, value: float) -> Tensor:

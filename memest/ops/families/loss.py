@@ -11,7 +11,7 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.activations import log_sigmoid_forward
-from memest.ops.aten.copies import clone, scatter_into
+from memest.ops.aten.copies import scatter_into
 from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
 from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
@@ -145,7 +145,7 @@ def _xlogy_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
         logs = elementwise(k, grad, other)
         masks = [with_number(k, other, 0.0, "bool"), with_number(k, input, 0.0, "bool")]
         masks.append(elementwise(k, *masks))
-        for_input = clone(k, logs)
+        for_input = k.empty(logs.shape, logs.dtype)
         k.free(*masks, logs)
     return [for_input, for_other]
 

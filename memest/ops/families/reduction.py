@@ -10,9 +10,9 @@ from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, scatter_into
-from memest.ops.aten.cuda_reduce import judging, unchanged
+from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
-from memest.ops.aten.reductions import deviation_into, locate_into, mean_into, product_into, reduce_into, sum_into
+from memest.ops.aten.reductions import deviation_into, judge_into, locate_into, mean_into, product_into, reduce_into, sum_into
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -198,7 +198,7 @@ def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> 
 
 def _any(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
     out = k.empty(reduction_shape(input, dim, keepdim), "bool")
-    reduce_into(k, input, out, reduced_dims(dim, input.ndim), judging)
+    judge_into(k, input, out, reduced_dims(dim, input.ndim))
     return out
 
 
@@ -349,7 +349,18 @@ ROWS = (
         for name in ("argmax", "argmin")
     ),
     *(
-        _row(name, _any, None, (DIMS, KEEP), (Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),), source=f"{NATIVE}/ReduceOps.cpp")
+        _row(
+            name,
+            _any,
+            None,
+            (DIMS, KEEP),
+            (
+                Example(shapes=(BCHW,), attributes={}, dtypes=("bool",)),
+                Example(shapes=(BCHW,), attributes={"dim": 1}),
+                Example(shapes=((1,),), attributes={}),
+            ),
+            source=f"{NATIVE}/ReduceOps.cpp",
+        )
         for name in ("any", "all")
     ),
     _row(

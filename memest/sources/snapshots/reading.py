@@ -18,12 +18,13 @@ from memest.errors import FileError, UsageError, kind_of
 from memest.memory.allocators.blocks import AWAITING, FREE, SMALL_SEGMENT, USED
 from memest.memory.allocators.history import Entry, Frame, History, Piece, Segment
 from memest.memory.allocators.settings import CLASSES, DEFAULT, UNLIMITED, Settings, read_settings
-from memest.sources.snapshots.unpickling import MAX_BYTES, MAX_VALUES, unpickled
+from memest.sources.snapshots.unpickling import MAX_BYTES, unpickled
 
 ACTIONS = ("alloc", "free_requested", "free_completed", "segment_alloc", "segment_free", "segment_map", "segment_unmap", "oom")
 STATES = {"active_allocated": USED, "active_awaiting_free": AWAITING, "active_pending_free": AWAITING, "inactive": FREE}
 MAX_ADDRESS = 1 << 64
 MAX_DEVICES = 1024
+MAX_ROWS = 10_000_000  # segments, blocks, events and frames, counting what a file names again
 HOW = "torch.cuda.memory._record_memory_history() before, torch.cuda.memory._dump_snapshot(FILE) after"
 
 
@@ -51,7 +52,7 @@ class _Reader:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._left = MAX_VALUES
+        self._left = MAX_ROWS
 
     def histories(self, data: Any) -> tuple[History, ...]:
         """One for each device with segments or events."""
@@ -111,7 +112,7 @@ class _Reader:
             self._refuse(f"{place}: a list is expected, got {kind_of(value)}")
         self._left -= len(value) + 1
         if self._left < 0:
-            self._refuse(f"more than {MAX_VALUES:,} values, counting what it names again and again")
+            self._refuse(f"more than {MAX_ROWS:,} segments, blocks, events and frames")
         return value  # type: ignore[return-value]
 
     def _whole(self, value: Any, place: str, below: int = MAX_ADDRESS) -> int:
@@ -182,7 +183,7 @@ class _Device:
         size, state = self._reader._whole(row.get("size"), f"{place}.size"), row.get("state")
         if size < 1:
             self._reader._refuse(f"{place}.size: a block without bytes")
-        if state not in STATES:
+        if not isinstance(state, str) or state not in STATES:
             self._reader._refuse(f"{place}.state: one of {', '.join(STATES)} is expected, got {kind_of(state)}")
         frames, asked = row.get("frames"), row.get("requested_size", size)
         past = row.get("history")

@@ -2,12 +2,13 @@
 // device: the card's properties are given to it as JSON (cuDNN 9.8 or later). What is left out is the handle, which needs a driver, and
 // the running of plans.
 //
-// Some plans are compiled when they are made, for which cuDNN needs a driver. Those of fused attention are let through, since it has no
-// others. Those of convolutions are refused, so that the choice is the one that the library makes for anybody without a device; with
+// Some engines compile their plans when these are made, for which cuDNN needs a driver. Those of fused attention do so here, since it has
+// no others. Those of convolutions are refused, so that the choice is the one that the library makes for anybody without a device; with
 // MEMEST_STANDIN_COMPILED_PLANS=1 they are let through as well, as on a card. Batch norm of the older interface asks for neither workspace nor reserve here: those sizes need a device.
 #include <cudnn.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -64,6 +65,25 @@ cudnnBackendDescriptor_t device_properties() {
     return made;
 }
 
+// Whether the engine of a configuration compiles its plans.
+bool compiles(cudnnBackendDescriptor_t configuration) {
+    cudnnBackendDescriptor_t engine = nullptr;
+    LIBRARY(cudnnBackendCreateDescriptor)(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine);
+    cudnnBackendBehaviorNote_t notes[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+    int64_t count = 0;
+    auto get = LIBRARY(cudnnBackendGetAttribute);
+    cudnnStatus_t status = get(configuration, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &count, notes);
+    LIBRARY(cudnnBackendDestroyDescriptor)(engine);
+    return status == CUDNN_STATUS_SUCCESS && std::find(notes, notes + count, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes + count;
+}
+
+bool refused(cudnnBackendDescriptor_t configuration) {
+    static const bool none = std::getenv("MEMEST_STANDIN_COMPILED_PLANS") != nullptr;
+    return !none && of_convolution && compiles(configuration);
+}
+
 // The attribute through which such a descriptor is told of the card; nothing for those that need none.
 bool told_by(cudnnBackendDescriptorType_t kind, cudnnBackendAttributeName_t* name) {
     switch (kind) {
@@ -75,12 +95,6 @@ bool told_by(cudnnBackendDescriptorType_t kind, cudnnBackendAttributeName_t* nam
 }
 
 }  // namespace
-
-// For libcuda.so.1: whether a plan that is being made may be compiled.
-ANSWER bool standin_may_compile() {
-    static const bool always = std::getenv("MEMEST_STANDIN_COMPILED_PLANS") != nullptr;
-    return always || !of_convolution;
-}
 
 ANSWER cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) {
     *handle = static_cast<cudnnHandle_t>(std::calloc(1, 4096));
@@ -117,6 +131,8 @@ ANSWER cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t desc
 
 ANSWER cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
                                               cudnnBackendAttributeType_t type, int64_t count, const void* values) {
+    if (name == CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG && refused(*static_cast<const cudnnBackendDescriptor_t*>(values)))
+        return CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING;
     if (name == CUDNN_ATTR_EXECUTION_PLAN_HANDLE || name == CUDNN_ATTR_OPERATIONGRAPH_HANDLE) return CUDNN_STATUS_SUCCESS;
     return LIBRARY(cudnnBackendSetAttribute)(descriptor, name, type, count, values);
 }

@@ -31,6 +31,7 @@ class Machine(Recorder):
         self._backward = reading.backward if remember else reading.for_symbols(reading.backward)
         self._order = count()
         self.gradients: dict[str, Value] = {}
+        self.gradients_stand = False  # from the steps before, zeroed in place
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
 
     def backward(self, root: Value, gradient: Value) -> None:
@@ -226,6 +227,11 @@ class Machine(Recorder):
         if gradient is None:
             return
         ledger = self.ledger
+        if self.gradients_stand and leaf.name not in self.gradients:
+            spec = _kept_spec(gradient.spec, leaf.value.spec)
+            standing = ledger.resident(nbytes(spec.shape, spec.dtype), "gradient", leaf.name)
+            standing.reason = f"gradient of {leaf.name}"
+            self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:
             self._tell(leaf)
             ledger.let_go(gradient)
@@ -233,12 +239,8 @@ class Machine(Recorder):
         if gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
             kept = gradient
         else:
-            spec = leaf.value.spec
-            dense = is_non_overlapping_and_dense(spec.shape, spec.strides)
-            strides = spec.strides if dense else contiguous_strides(spec.shape)
-            kept = ledger.hold(
-                Value(Spec(spec.shape, strides, gradient.spec.dtype), ledger.allocate(nbytes(spec.shape, gradient.spec.dtype)))
-            )
+            spec = _kept_spec(gradient.spec, leaf.value.spec)
+            kept = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
             if not self.target.on_cuda and transposes(gradient.spec, kept.spec):
                 side = transposed_block(spec.dtype)
                 ledger.release(ledger.allocate(nbytes((side, side), spec.dtype)))
@@ -252,6 +254,14 @@ class Machine(Recorder):
         """The post hooks of a leaf: its gradient is there, or grew."""
         if self.on_gradient is not None:
             self.on_gradient(leaf)
+
+
+def _kept_spec(gradient: Spec, parameter: Spec) -> Spec:
+    """What a gradient lies as when it is kept: as it is where that obeys the contract, else as the parameter does, or row-major."""
+    if _obeys_layout(gradient, parameter):
+        return gradient
+    dense = is_non_overlapping_and_dense(parameter.shape, parameter.strides)
+    return Spec(parameter.shape, parameter.strides if dense else contiguous_strides(parameter.shape), gradient.dtype)
 
 
 def _obeys_layout(grad: Spec, parameter: Spec) -> bool:

@@ -60,7 +60,8 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     found = replay(_events(first, size), allocator=allocator, live=live)
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
-    staying = {e.storage.id for e in first.events if e.storage.category in STAYS and e.storage.refs}
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
+    staying = {e.storage.id for e in first.events if e.storage.category in stays and e.storage.refs}
     for number in range(2, STEPS + 1):
         for name in [n for n in live if number > 2 or n not in staying]:
             allocator.free(live.pop(name))

@@ -7,36 +7,35 @@ takes the for-loop's road (``foreach_tensor_norm_slow`` calls ``linalg_vector_no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import HALVES, ITEMSIZE
 from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.recipe import Clip
 from memest.sizes.choices import greatest
 
 NAME = "clip_grad_norm_"
 CHUNK = 65_536
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """``foreach`` is torch's keyword; None where torch chooses."""
-
-    foreach: bool | None = None
-
-
-def play_clipping(ledger: Ledger, gradients: Sequence[Value], clip: Clip, target: Target) -> None:
-    """The events of one call whose result nobody keeps; gradients share one dtype."""
+def play_clipping(
+    ledger: Ledger, gradients: Sequence[Value], clip: Clip, target: Target, norm: Callable[[Value], Storage] | None = None
+) -> None:
+    """The events of one call whose result nobody keeps; gradients share one dtype. ``norm`` calls ``torch.linalg.vector_norm`` (None: it
+    allocates the number alone)."""
     ledger.phase, ledger.layer, ledger.op = "optimizer_step", NAME, NAME
     on_cuda = target.on_cuda
     dtype = gradients[0].spec.dtype
     size = ITEMSIZE[dtype]
-    sums = _sums_of_chunks(ledger, gradients, 4 if dtype in HALVES else size) if on_cuda and clip.foreach is not False else None
-    norms = [ledger.allocate(size) for _ in gradients]
-    if sums is not None:
-        ledger.release(sums)
+    if on_cuda and clip.foreach is False and norm is not None:
+        norms = [norm(value) for value in gradients]
+    else:
+        sums = _sums_of_chunks(ledger, gradients, 4 if dtype in HALVES else size) if on_cuda else None
+        norms = [ledger.allocate(size) for _ in gradients]
+        if sums is not None:
+            ledger.release(sums)
     stacked = ledger.allocate(size * len(norms))
     total = ledger.allocate(size)
     for s in (stacked, *norms):

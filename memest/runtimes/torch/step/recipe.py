@@ -9,7 +9,6 @@ from memest.machines.target import Target
 from memest.network.graph import Segment
 from memest.runtimes.torch import losses, optimizers
 from memest.runtimes.torch.step.autocast import Autocast
-from memest.runtimes.torch.step.clipping import Clip
 from memest.runtimes.torch.step.plan import Parallel
 
 
@@ -27,6 +26,13 @@ class MicroBatch:
 
     size: int
     mean: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """``foreach`` is torch's keyword; None where torch chooses."""
+
+    foreach: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +71,18 @@ class SlidingWindow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What is done with the network: one training step or one inference call, and how. ``step`` is the number of the step (1: the
-    optimizer's state appears during it); None stands for any later one. ``clip`` scales the gradients by their common norm before the
-    optimizer's step, ``inplace`` lets activations overwrite what nobody needs any more, ``offload`` keeps the optimizer's state elsewhere
-    between steps. ``autocast`` is the context around forward (and loss), if any; ``parallel`` says which of several ranks' step this is.
-    ``segments`` are the checkpointed runs of layers, in order. ``target`` says what the step is played for."""
+    optimizer's state appears during it); None stands for any later one. With ``keep_grads`` gradients are zeroed in place between steps.
+    ``clip`` scales the gradients by their common norm before the optimizer's step, ``inplace`` lets activations overwrite what nobody
+    needs any more, ``offload`` keeps the optimizer's state elsewhere between steps. ``autocast`` is the context around forward (and loss),
+    if any; ``parallel`` says which of several ranks' step this is. ``segments`` are the checkpointed runs of layers, in order. ``target``
+    says what the step is played for."""
 
     training: bool
     optimizer: optimizers.Optimizer | None = None
     loss: losses.Loss | None = None
     hold_output: bool = False
     step: int | None = None
+    keep_grads: bool = False
     accumulate: Accumulate | None = None
     micro_batch: MicroBatch | None = None
     clip: Clip | None = None

@@ -78,6 +78,7 @@ class Run:
         self.rows = rows
         self.ledger = Ledger(begun=recipe.step != 1)
         self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.target, remember=remember)
+        self.machine.gradients_stand = recipe.keep_grads and self.ledger.begun
         self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
         self.env: dict[str, Value] = {}
         self.owned = {p.name for p in graph.parameters}

@@ -8,7 +8,8 @@ looked through for infinities, which takes a copy of them and a bool each.
 It runs under ``torch.inference_mode``, in which autocast keeps no casts of weights.
 
 Windows have one size, so they hold the same bytes once the thread is ahead: more than ``ahead + MORE`` of them are played as so many.
-Each sample of a batch (a 2-D network's slices) has windows of its own. The loop is that of ``validation/nnunet_prediction.py``.
+A batch is the slices of one volume for a network of two axes, each with windows of its own, and 1 for one of three. The loop is that of
+``validation/nnunet_prediction.py``.
 Source: nnunetv2 2.8.1, inference/predict_from_raw_data.py (_internal_predict_sliding_window_return_logits).
 """
 
@@ -50,6 +51,8 @@ class _Loop:
         volume = run.env[given.name]
         self.run, self.how, self.ledger, self.name = run, how, run.ledger, given.name
         self.window = per_dim(how.size, len(volume.shape) - 2, "size", LEVER)
+        if len(self.window) > 2 and volume.shape[0] > 1:
+            raise UsageError(f"{LEVER}: one volume at a time, as nnU-Net predicts; give a batch of 1")
         if any(axis >= len(self.window) for axis in how.mirror):
             raise UsageError(f"{LEVER}: mirror={max(how.mirror)} is no axis of an input with {len(self.window)} spatial dims (from 0)")
         self.cut = spec((1, volume.shape[1], *self.window), given.dtype)
