@@ -1,7 +1,8 @@
 """Attention by cuDNN, the first choice for half types on Hopper and datacenter Blackwell.
 
-What torch allocates is exact. The workspace of cuDNN's plan is modelled: no plan is made without a card. Forward needs next to none; backward adds to the query's gradient in float32, beside a number a query, and where heads share keys holds the gradients of keys and
-values once for every head; newer plans do without the first.
+What torch allocates is exact. The workspace of cuDNN's plan is modelled, by what plans of 9.19 were seen to take: no plan is made without
+a card by newer ones. Forward needs next to none; backward adds to the query's gradient in float32, beside a number a query, and where heads
+share keys holds the gradients of keys and values once for every head.
 
 Sources: derivatives.yaml (_scaled_dot_product_cudnn_attention); aten/src/ATen/native/cudnn/MHA.cpp (``run_cudnn_SDP_fprop``, ``bprop``),
 transformers/cuda/attention.cu; cudnn-frontend's scaled_dot_product_flash_attention.h (what its backward keeps in the workspace).
