@@ -64,7 +64,9 @@ def _prefers_cudnn(target: Target) -> bool:
 
 def _cudnn_can(target: Target, call: Call) -> bool:
     q, k, _ = call.shapes
-    if call.dtype not in HALVES or (call.dropout_p * 16) % 1 or k[2] == 1 or (call.dropout_p and q[2] == 1):
+    if call.dtype not in HALVES or k[2] == 1 or (call.dropout_p and q[2] == 1):
+        return False
+    if (call.dropout_p * 16) % 1 and target.version > (2, 11):  # later versions refuse what cuDNN rounds to sixteenths
         return False
     if call.mask is not None and not mask_fits(call.mask, (q[0], q[1], q[2], k[2])):
         return False
