@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
@@ -490,7 +489,9 @@ def read_peak(timeline: Stream) -> Summary:
 def highest_event(timeline: Stream) -> tuple[int, int]:
     """(number of the event with the highest running sum, that sum); (-1, 0) when none rises above 0."""
     best, where = 0, -1
-    for i, total in enumerate(accumulate(step.delta for step in timeline.events)):
+    total = 0
+    for i, step in timeline.once():
+        total += step.delta
         if total > best:
             best, where = total, i
     return where, best

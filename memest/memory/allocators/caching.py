@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from memest.errors import OutOfMemoryError, UsageError
 from memest.memory.allocators.blocks import (
@@ -215,6 +216,14 @@ class CachingAllocator:
         insort(keys, key)
         if self._collects:
             block.born = self._lookups[pool.small]
+
+    def answers(self) -> tuple[Any, ...] | None:
+        """What decides how requests are answered, besides which blocks are in use: two moments with the same blocks in use that are equal
+        in it answer the same requests the same way. None where the past decides, too."""
+        if self._collects or self._waiting:
+            return None
+        free = (tuple(pools[stream].keys) for pools in (self._small, self._large) for stream in sorted(pools))
+        return (self._mallocs, self._frees, self._expansion.maps, self._expansion.unmaps, *free)
 
     def empty_cache(self) -> None:
         """Every segment without a block in use goes back to the driver, and every whole page inside free blocks."""

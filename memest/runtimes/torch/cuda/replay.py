@@ -15,11 +15,11 @@ from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.memory.allocators.blocks import Block
 from memest.memory.allocators.caching import CachingAllocator, Shortage
-from memest.memory.allocators.replaying import Replayed, replay
+from memest.memory.allocators.replaying import Replayed, Stretch, replay_stretches
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.process import cuda_context, cuda_process
-from memest.memory.stream import Storage, Stream
+from memest.memory.stream import Event, Repeat, Storage, Stream
 from memest.runtimes.runtime import Steps
 
 STEPS = 3
@@ -56,27 +56,36 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     try:
         held.extend(allocator.malloc(size(s)) for s in first.residents)
     except OutOfMemoryError:
-        return Outcome(last=replay((), allocator=allocator), step=0, shortage=allocator.shortage)
-    found = replay(_events(first, size), allocator=allocator, live=live)
+        return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
+    found = replay_stretches(_stretches(first, size), allocator, live)
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
     stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
-    staying = {e.storage.id for e in first.events if e.storage.category in stays and e.storage.refs}
+    staying = {e.storage.id for _, e in first.once() if e.storage.category in stays and e.storage.refs}
     for number in range(2, STEPS + 1):
         for name in [n for n in live if number > 2 or n not in staying]:
             allocator.free(live.pop(name))
         held.extend(live.values())
         live.clear()
-        found = replay(_events(steps.asked(), size), allocator=allocator, live=live)
+        found = replay_stretches(_stretches(steps.asked(), size), allocator, live)
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
     return Outcome(last=found, step=STEPS, shortage=None)
 
 
-def _events(stream: Stream, size: Size) -> Iterator[tuple[int, int]]:
+def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
+    at = 0
+    for repeat in (*stream.repeats, Repeat(len(stream.events), 0, 0)):
+        yield Stretch(_moves(stream.events[at : repeat.start], size), at)
+        if repeat.times:
+            yield Stretch(_moves(stream.events[repeat.start : repeat.start + repeat.length], size), repeat.start, repeat.times)
+        at = repeat.stop
+
+
+def _moves(events: Sequence[Event], size: Size) -> Iterator[tuple[int, int]]:
     if size is _expected:
-        return ((e.delta, e.storage.id) for e in stream.events)
-    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in stream.events if e.delta < 0 or size(e.storage))
+        return ((e.delta, e.storage.id) for e in events)
+    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events)
 
 
 def _expected(storage: Storage) -> int:
@@ -96,8 +105,8 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     the highest, too; where the card cannot give what the allocator would take, once more with what the context leaves of it, which makes
     the allocator give back what it holds unused. Of a step that runs out even so it is said what would have to be reserved at least."""
     asked = steps.asked()
-    storages = [*asked.residents, *(e.storage for e in asked.events if e.delta > 0)]
-    spread = [s for s in storages if s.spread is not None]
+    made = {e.storage.id: e.storage for _, e in asked.once() if e.delta > 0}
+    spread = [s for s in (*asked.residents, *made.values()) if s.spread is not None]
     libraries = ("nccl",) if steps.distributed else ()
     context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None

@@ -74,7 +74,7 @@ def _play_passes(run: Run, step: Step) -> None:
         shapes.append(tuple(v.shape for v in batch.inputs.values()))
         if len(shapes) > 2 and shapes[-3] == shapes[-2] == shapes[-1] and not recipe.hold_output:
             _targets(run, step, number, None)
-            steps.extend(steps[start:end])
+            run.ledger.again(end - start)
             continue
         start = len(steps)
         _play_pass(run, step, number, batch)
