@@ -130,9 +130,9 @@ def _before_casts(recipe: Recipe, prediction: Spec) -> Spec:
 def _targets(run: Run, step: Step, number: int, predictions: list[Spec] | None) -> list[Value]:
     """The targets of batch ``number``, resident since before the step; without ``predictions`` they are as those before."""
     if number == len(step.targets):
-        before = [] if predictions is not None else [value.spec for value in step.targets[-1]]
+        before: list[Spec | None] = [] if predictions is not None else [value.spec for value in step.targets[-1]]
         wanted = before if predictions is None else [step.loss.target(p) for p in predictions]
-        made = [Value(w, run.ledger.resident(nbytes(w.shape, w.dtype), "input", "target")) for w in wanted]
+        made = [Value(w, run.ledger.resident(nbytes(w.shape, w.dtype), "input", "target")) for w in wanted if w is not None]
         step.targets.append([run.ledger.hold(value) for value in made])
     return step.targets[number]
 
