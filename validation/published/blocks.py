@@ -14,7 +14,16 @@ NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def unit(
-    dims: int, inputs: int, outputs: int, kernel: Size, stride: Size = 1, padding: Size = 0, dilation: Size = 1, *, norm: bool = True, act: bool = True
+    dims: int,
+    inputs: int,
+    outputs: int,
+    kernel: Size,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    *,
+    norm: bool = True,
+    act: bool = True,
 ) -> nn.Sequential:
     """``ConvModule``: convolution (with a bias where no norm follows), batch norm, ReLU in place."""
     layers: list[nn.Module] = [CONVOLUTIONS[dims](inputs, outputs, kernel, stride, padding, dilation, bias=not norm)]  # type: ignore[arg-type]

@@ -20,9 +20,7 @@ def resnet(depth: int, channels: int) -> nn.Sequential:
         width = 64 << stage
         for block in range(number):
             stride = 2 if block == 0 and stage > 0 else 1
-            body = nn.Sequential(
-                unit(2, inputs, width, 1), unit(2, width, width, 3, stride, 1), unit(2, width, 4 * width, 1, act=False)
-            )
+            body = nn.Sequential(unit(2, inputs, width, 1), unit(2, width, width, 3, stride, 1), unit(2, width, 4 * width, 1, act=False))
             shortcut = unit(2, inputs, 4 * width, 1, stride, act=False) if block == 0 else None
             layers.append(Residual(body, shortcut, inplace=True))
             inputs = 4 * width
