@@ -26,7 +26,7 @@ def unit(
     act: bool = True,
 ) -> nn.Sequential:
     """``ConvModule``: convolution (with a bias where no norm follows), batch norm, ReLU in place."""
-    layers: list[nn.Module] = [CONVOLUTIONS[dims](inputs, outputs, kernel, stride, padding, dilation, bias=not norm)]  # type: ignore[arg-type]
+    layers: list[nn.Module] = [CONVOLUTIONS[dims](inputs, outputs, kernel, stride, padding, dilation, bias=not norm)]
     if norm:
         layers.append(NORMS[dims](outputs))
     if act:
@@ -56,4 +56,4 @@ class Residual(nn.Module):
             out += identity
         else:
             out = out + identity
-        return self.relu(out)  # type: ignore[no-any-return]
+        return self.relu(out)

@@ -42,7 +42,7 @@ class Tsn(nn.Module):
         """Scores of clips (N, segments, C, H, W)."""
         x = self.pool(self.body(frames.flatten(0, 1)))
         x = x.reshape(-1, self.segments, *x.shape[1:]).mean(1)
-        return self.classifier(self.dropout(x.flatten(1)))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(x.flatten(1)))
 
 
 class ResNet3d(nn.Module):
@@ -84,7 +84,7 @@ class ResNet3d(nn.Module):
             x = stage(x)
             if number == 0 and self.pool2 is not None:
                 x = self.pool2(x)
-        return self.classifier(self.dropout(self.pool(x)).flatten(1))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(self.pool(x)).flatten(1))
 
 
 def _block(inputs: int, width: int, stage: int, number: int, tall: int) -> Residual:
@@ -121,4 +121,4 @@ class C3d(nn.Module):
         x = self.body(clips.flatten(0, 1)).flatten(1)
         x = self.dropout(self.relu(self.fc6(x)))
         x = self.dropout(self.relu(self.fc7(x)))
-        return self.classifier(x)  # type: ignore[no-any-return]
+        return self.classifier(x)
