@@ -14,10 +14,19 @@ NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def unit(
-    dims: int, inputs: int, outputs: int, kernel: Size, stride: Size = 1, padding: Size = 0, dilation: Size = 1, *, norm: bool = True, act: bool = True
+    dims: int,
+    inputs: int,
+    outputs: int,
+    kernel: Size,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    *,
+    norm: bool = True,
+    act: bool = True,
 ) -> nn.Sequential:
     """``ConvModule``: convolution (with a bias where no norm follows), batch norm, ReLU in place."""
-    layers: list[nn.Module] = [CONVOLUTIONS[dims](inputs, outputs, kernel, stride, padding, dilation, bias=not norm)]  # type: ignore[arg-type]
+    layers: list[nn.Module] = [CONVOLUTIONS[dims](inputs, outputs, kernel, stride, padding, dilation, bias=not norm)]
     if norm:
         layers.append(NORMS[dims](outputs))
     if act:
@@ -47,4 +56,4 @@ class Residual(nn.Module):
             out += identity
         else:
             out = out + identity
-        return self.relu(out)  # type: ignore[no-any-return]
+        return self.relu(out)

@@ -1,7 +1,8 @@
 """A published run as memest plays it.
 
-The loop of both repositories at the time (torch 1.3 to 1.7): DistributedDataParallel whose buffers are not sent round, gradients zeroed in
-place, SGD with momentum parameter by parameter, in mmaction2 after clipping by the loop. cuBLAS took its workspace from the driver then.
+The loop of both repositories at the time (torch 1.3 to 1.7): DistributedDataParallel with its own buckets, whose buffers are not sent
+round, gradients zeroed in place, SGD with momentum parameter by parameter, in mmaction2 after clipping by the loop. cuBLAS took its
+workspace from the driver then.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from validation.published.rows import Run
 
 CARDS = ("v100-32gb", "t4", "a100-40gb")
 OPTIMIZER = "sgd:momentum=0.9,weight_decay=0.0001,foreach=false"
-WHOLE = 1 << 20  # MiB: the first bucket has 1 MiB, all else is in the second
-DDP = f"ddp:broadcast_buffers=false,bucket_cap_mb={WHOLE}"
+DDP = "ddp:broadcast_buffers=false"
 CLIP = "clip:norm=40,foreach=false"
 
 

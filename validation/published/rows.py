@@ -26,14 +26,15 @@ RESNET_WIDTHS = {18: 512, 50: 2048, 101: 2048}
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One network, its batch, and the published figures in MiB, each with its ``resolution``. ``family`` is ``video`` or the backbone's of
-    segmentation (``unet``, ``resnet``)."""
+    """One network, its batch, and the published figures in MiB, which stand for as much as ``rounding`` more or less. ``family`` is
+    ``video`` or the backbone's of segmentation (``unet``, ``resnet``)."""
 
     name: str
     family: str
     build: partial[nn.Module]
     shape: tuple[int, ...]
     published: tuple[float, ...]
+    rounding: float
     configurations: tuple[str, ...]
 
     @cached_property
@@ -41,28 +42,15 @@ class Run:
         """Whether labels are maps: the network is then called with them, and returns its loss."""
         return self.family != "video"
 
-    @property
-    def low(self) -> float:
-        """The least that was published."""
-        return min(self.published)
-
-    @property
-    def high(self) -> float:
-        """The most that was published."""
-        return max(self.published)
-
 
 def runs(folder: Path) -> list[Run]:
     """All that are rebuilt, in the order of the file."""
-    found: dict[tuple[Any, ...], Run] = {}
+    found: dict[str, Run] = {}
     with (folder / FILE).open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             for run in _read(row):
-                key = (run.name, run.shape, run.build.func, run.build.args, str(run.build.keywords))
-                before = found.get(key)
-                if before is not None:
-                    run = _joined(before, run)
-                found[key] = run
+                before = found.get(run.name)
+                found[run.name] = run if before is None else _joined(before, run)
     return list(found.values())
 
 
@@ -79,6 +67,7 @@ def _joined(one: Run, other: Run) -> Run:
         build=one.build,
         shape=one.shape,
         published=tuple(sorted({*one.published, *other.published})),
+        rounding=max(one.rounding, other.rounding),
         configurations=(*one.configurations, *other.configurations),
     )
 
@@ -86,18 +75,22 @@ def _joined(one: Run, other: Run) -> Run:
 def _read(row: Mapping[str, str]) -> Iterator[Run]:
     notes = dict(part.partition("=")[::2] for part in row["notes"].split("; "))
     batch, config = int(row["batch_per_gpu"]), row["config"]
-    measured = float(row["measured_MiB"]) if row["measured_MiB"] else 1000 * float(row["measured_GB"])
+    if row["measured_MiB"]:
+        measured, rounding = float(row["measured_MiB"]), 1.0
+    else:
+        measured, rounding = 1000 * float(row["measured_GB"]), 500.0 / 10 ** len(row["measured_GB"].partition(".")[2])
+    given: dict[str, Any] = {"published": (measured,), "rounding": rounding, "configurations": (config,)}
     kind, body, head = row["model"].split("|")
     if kind.startswith("Recognizer"):
         name, build, shape = _video(kind, body, batch, row["input"], notes)
-        yield Run(name=name, family="video", build=build, shape=shape, published=(measured,), configurations=(config,))
+        yield Run(name=name, family="video", build=build, shape=shape, **given)
     elif "dice" not in config:
         name, build = _segmentation(body, head, notes)
         sizes = tuple(map(int, IMAGE.fullmatch(row["input"]).groups()))  # type: ignore[union-attr]
         shape = (batch, *sizes)
-        title = f"{name}, {batch} images of {sizes[1]}×{sizes[2]}"
+        title = f"{name}, {batch} images of {sizes[1]}x{sizes[2]}"
         family = "unet" if body == "UNet" else "resnet"
-        yield Run(name=title, family=family, build=build, shape=shape, published=(measured,), configurations=(config,))
+        yield Run(name=title, family=family, build=build, shape=shape, **given)
 
 
 def _video(kind: str, body: str, batch: int, given: str, notes: Mapping[str, str]) -> tuple[str, partial[nn.Module], tuple[int, ...]]:
@@ -110,7 +103,7 @@ def _video(kind: str, body: str, batch: int, given: str, notes: Mapping[str, str
         of = "images" if channels == 3 else f"images of {channels} channels"
         depth = int(notes["bb.depth"])
         build = partial(Tsn, depth, clips, classes, channels)
-        return f"TSN-R{depth}, {batch * clips} {of}, {classes} classes", build, (batch, clips, channels, *size)
+        return f"TSN-R{depth}, {batch}x{clips} {of}, {classes} classes", build, (batch, clips, channels, *size)
     shape = (batch, clips, 3, frames, *size)
     if body == "C3D":
         return f"C3D, {batch} clips of {frames} frames", partial(C3d, classes), shape

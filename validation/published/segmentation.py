@@ -96,7 +96,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def forward(self, maps: Maps) -> torch.Tensor:
-        return self.classifier(self.dropout(self.features(maps[self.index])))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(self.features(maps[self.index])))
 
 
 class FcnHead(Head):
@@ -109,7 +109,7 @@ class FcnHead(Head):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         y = self.convolutions(x)
-        return y if self.joint is None else self.joint(torch.cat([x, y], 1))  # type: ignore[no-any-return]
+        return y if self.joint is None else self.joint(torch.cat([x, y], 1))
 
 
 class PspHead(Head):
@@ -121,7 +121,7 @@ class PspHead(Head):
         self.bottleneck = units(inputs + len(SCALES) * width, width, 1)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.bottleneck(torch.cat([x, *[resized(pool(x), x.shape[2:]) for pool in self.pools]], 1))  # type: ignore[no-any-return]
+        return self.bottleneck(torch.cat([x, *[resized(pool(x), x.shape[2:]) for pool in self.pools]], 1))
 
 
 class AsppHead(Head):
@@ -138,7 +138,7 @@ class AsppHead(Head):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         outs = [resized(self.image(x), x.shape[2:])]
         outs.extend([branch(x) for branch in self.branches])
-        return self.bottleneck(torch.cat(outs, 1))  # type: ignore[no-any-return]
+        return self.bottleneck(torch.cat(outs, 1))
 
 
 def resized(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -20,9 +20,7 @@ def resnet(depth: int, channels: int) -> nn.Sequential:
         width = 64 << stage
         for block in range(number):
             stride = 2 if block == 0 and stage > 0 else 1
-            body = nn.Sequential(
-                unit(2, inputs, width, 1), unit(2, width, width, 3, stride, 1), unit(2, width, 4 * width, 1, act=False)
-            )
+            body = nn.Sequential(unit(2, inputs, width, 1), unit(2, width, width, 3, stride, 1), unit(2, width, 4 * width, 1, act=False))
             shortcut = unit(2, inputs, 4 * width, 1, stride, act=False) if block == 0 else None
             layers.append(Residual(body, shortcut, inplace=True))
             inputs = 4 * width
@@ -44,7 +42,7 @@ class Tsn(nn.Module):
         """Scores of clips (N, segments, C, H, W)."""
         x = self.pool(self.body(frames.flatten(0, 1)))
         x = x.reshape(-1, self.segments, *x.shape[1:]).mean(1)
-        return self.classifier(self.dropout(x.flatten(1)))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(x.flatten(1)))
 
 
 class ResNet3d(nn.Module):
@@ -86,7 +84,7 @@ class ResNet3d(nn.Module):
             x = stage(x)
             if number == 0 and self.pool2 is not None:
                 x = self.pool2(x)
-        return self.classifier(self.dropout(self.pool(x)).flatten(1))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(self.pool(x)).flatten(1))
 
 
 def _block(inputs: int, width: int, stage: int, number: int, tall: int) -> Residual:
@@ -123,4 +121,4 @@ class C3d(nn.Module):
         x = self.body(clips.flatten(0, 1)).flatten(1)
         x = self.dropout(self.relu(self.fc6(x)))
         x = self.dropout(self.relu(self.fc7(x)))
-        return self.classifier(x)  # type: ignore[no-any-return]
+        return self.classifier(x)
