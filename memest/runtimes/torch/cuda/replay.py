@@ -8,7 +8,9 @@ libraries take their workspaces; a second one; the one asked about. Between step
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import count
 
 from memest.errors import OutOfMemoryError
 from memest.machines.gpu import Gpu
@@ -25,6 +27,7 @@ from memest.runtimes.runtime import Steps
 STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
 of a step like itself."""
+BETWEEN = "between steps"
 STAYS = frozenset({"optimizer_state", "workspace"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
@@ -71,6 +74,37 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
     return Outcome(last=found, step=STEPS, shortage=None)
+
+
+def script(steps: Steps) -> tuple[tuple[Storage, ...], list[Event], tuple[int, ...]]:
+    """All that is played as one list: what stands before, the events (storages of different steps have numbers of their own), and where
+    each step begins."""
+    first = steps.first()
+    if steps.is_first:
+        return first.residents, list(first.events), (0,)
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
+    numbers = count(1 + max((s.id for s in first.residents), default=0))
+    events: list[Event] = []
+    begins: list[int] = []
+    for number in range(1, STEPS + 1):
+        begins.append(len(events))
+        stream = first if number == 1 else steps.asked()
+        live: dict[int, Storage] = {}
+        for e in stream.events:
+            if e.delta > 0:
+                live[e.storage.id] = _numbered(e.storage, next(numbers))
+            own = live[e.storage.id] if e.delta > 0 else live.pop(e.storage.id)
+            events.append(e._replace(storage=own))
+        if number < STEPS:
+            left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
+            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
+    return first.residents, events, tuple(begins)
+
+
+def _numbered(storage: Storage, number: int) -> Storage:
+    own = copy(storage)
+    own.id = number
+    return own
 
 
 def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
