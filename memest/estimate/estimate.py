@@ -468,6 +468,11 @@ class _Steps:
         return self._estimate.recipe.keep_grads
 
     @property
+    def converted(self) -> frozenset[str]:
+        played = self._estimate.played
+        return frozenset(t.name for t in (*played.parameters, *played.inputs) if t.layout == "channels_last")
+
+    @property
     def distributed(self) -> bool:
         return self._estimate.recipe.parallel is not None
 
