@@ -1,8 +1,10 @@
 """The caching allocator played over the steps that lead to the one asked about.
 
-A script is: the network's tensors, the inputs and the target are made; the first step, in which the optimizer's state appears and
-libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs) is given back
-(``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is played.
+A script is: the network's tensors, the inputs and the target are made, what lies in channels_last as a copy of what was contiguous
+(``module.to("cuda").to(memory_format=torch.channels_last)``), and what is cached is given back; the first step, in which the optimizer's
+state appears and libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs)
+is given back (``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is
+played.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ STEPS = 3
 of a step like itself."""
 BETWEEN = "between steps"
 STAYS = frozenset({"optimizer_state", "workspace"})
+NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
 Size = Callable[[Storage], int]
@@ -57,7 +60,7 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     held: list[Block | None] = []
     size = size or _expected
     try:
-        held.extend(allocator.malloc(size(s)) for s in first.residents)
+        held.extend(_placed(first.residents, allocator, size, steps.converted))
     except OutOfMemoryError:
         return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
     found = replay_stretches(_stretches(first, size), allocator, live)
@@ -105,6 +108,30 @@ def _numbered(storage: Storage, number: int) -> Storage:
     own = copy(storage)
     own.id = number
     return own
+
+
+def _placed(residents: Sequence[Storage], allocator: CachingAllocator, size: Size, converted: frozenset[str]) -> list[Block | None]:
+    """What is there before the first step: the network, whose tensors are then ``converted`` one by one; the inputs, each converted at
+    once; the rest."""
+    held: list[Block | None] = []
+    waiting: list[int] = []
+
+    def convert() -> None:
+        for at in waiting:
+            before, held[at] = held[at], allocator.malloc(size(residents[at]))
+            allocator.free(before)
+        waiting.clear()
+
+    for at, storage in enumerate(residents):
+        if storage.category not in NETWORK:
+            convert()
+        held.append(allocator.malloc(size(storage)))
+        if storage.layer in converted:
+            waiting.append(at)
+    convert()
+    if converted:
+        allocator.empty_cache()
+    return held
 
 
 def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
