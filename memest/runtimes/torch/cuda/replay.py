@@ -150,7 +150,8 @@ def _moves(events: Sequence[Event], size: Size) -> Iterator[tuple[int, int]]:
 
 
 def _expected(storage: Storage) -> int:
-    return storage.nbytes
+    """Bytes; none for what may be there and is not expected, whose one byte stands for its event."""
+    return 0 if storage.nbytes == 1 and storage.spread is not None else storage.nbytes
 
 
 def _low(storage: Storage) -> int:
