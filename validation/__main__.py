@@ -1,4 +1,4 @@
-"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list."""
+"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list, presets, published, history."""
 
 from __future__ import annotations
 
@@ -61,12 +61,15 @@ def main() -> int:
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
     commands.add_parser("presets", help="nnU-Net's presets: its planner's constant, and bytes")
+    publishing = commands.add_parser("published", help="training runs that others published, and what is predicted for them (needs torch)")
+    publishing.add_argument("folder", nargs="?", help="where cuda_training.csv lies (default: shared/published beside the checkout)")
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
         "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
+        "published": _published,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -124,6 +127,14 @@ def _presets(arguments: argparse.Namespace) -> int:
     from validation.presets import lines
 
     for line in lines():
+        print(line)
+    return 0
+
+
+def _published(arguments: argparse.Namespace) -> int:
+    from validation.published.table import FOLDER, lines
+
+    for line in lines(Path(arguments.folder) if arguments.folder else FOLDER):
         print(line)
     return 0
 

@@ -26,7 +26,7 @@ from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape
 from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
 from memest.runtimes.neighbours import sizes_that_run
-from memest.runtimes.runtime import Runtime
+from memest.runtimes.runtime import Runtime, Steps
 from memest.runtimes.table import play, runtime_named
 from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, short
@@ -156,7 +156,17 @@ class Estimate(Restated, Shown):
         return known.get(at) or known.keep(at, self._figures())
 
     def _figures(self) -> Figures:
-        return self._runtime.figures(self.requested_bytes, _Steps(self), self.recipe.target)
+        return self._runtime.figures(self.requested_bytes, self.steps, self.recipe.target)
+
+    @property
+    def steps(self) -> Steps:
+        """The step asked about and the first one, each played when it is asked for."""
+        return _Steps(self)
+
+    @property
+    def replays(self) -> bool:
+        """Whether an allocator is played, so that what is handed out is more than what is asked for."""
+        return self._runtime.replays
 
     @property
     def allocated(self) -> Figure:
@@ -466,6 +476,12 @@ class _Steps:
     @property
     def keeps_gradients(self) -> bool:
         return self._estimate.recipe.keep_grads
+
+    @property
+    def converted(self) -> frozenset[str]:
+        played = self._estimate.played
+        parameters = [p.name for p in played.parameters if p.layout == "channels_last"]
+        return frozenset([*parameters, *(i.name for i in played.inputs if i.layout == "channels_last")])
 
     @property
     def distributed(self) -> bool:
