@@ -112,7 +112,12 @@ def test_the_command_lays_a_prediction_beside_the_record(tmp_path: Path, capsys:
     asked = ["--model", str(model), "--input", "3x32x48", "--batch", "4", "--on", "v100-32gb", "--optimizer", "sgd:momentum=0.9"]
     assert main(["snapshot", str(record), *asked]) == 0
     text = capsys.readouterr().out
-    for words in ("Where record and prediction part", "27 of 27 predicted, 28 recorded", "22.00 MiB predicted, +0.00%", "step.py"):
+    for words in (
+        "Where record and prediction part",
+        "27 of 27 predicted, 28 recorded; 1 place where they part",
+        "22.00 MiB predicted, +0.00%",
+        "step.py",
+    ):
         assert words in text
     assert main(["snapshot", str(record), *asked, "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)["prediction"]

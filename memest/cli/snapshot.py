@@ -17,9 +17,7 @@ def run(
     file: Annotated[Path, argument(metavar="FILE", help="A file of torch.cuda.memory._dump_snapshot; nothing in it is run.")],
     request: Request | None = None,
     device: Annotated[Optional[int], option("--device", min=0, metavar="N", help="Which device (default: that with most events).")] = None,  # noqa: UP045
-    top: Annotated[
-        int, option("--top", min=1, metavar="N", help="How many blocks of the peak to list, and of places where it parts from --model.")
-    ] = 10,
+    top: Annotated[int, option("--top", min=1, metavar="N", help="How many of each to list.")] = 10,
     form: o.FormatOption = None,
     output: o.Output = None,
 ) -> None:

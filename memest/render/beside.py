@@ -11,6 +11,7 @@ from memest.memory.figure import Figure
 from memest.planning.beside import Beside, Parting
 from memest.planning.recorded import Recorded, where
 from memest.render.report import Report, Table
+from memest.shown import counted
 from memest.sizes.units import format_bytes
 
 SHOWN = 4  # sizes of a stretch that are written out
@@ -26,6 +27,7 @@ def with_prediction(report: Report, found: Beside, recorded: Recorded, estimate:
         rows=rows,
         drops=("event",),
     )
+    there, stretches = len(found.recorded), len(found.partings)
     first, last = (found.recorded[0], found.recorded[-1]) if found.recorded else (0, 0)
     retraced = recorded.retraced
     facts = (
@@ -33,13 +35,13 @@ def with_prediction(report: Report, found: Beside, recorded: Recorded, estimate:
         ("its step", f"events {first:,} to {last:,} of {len(history.entries):,}"),
         (
             "equal requests",
-            f"{found.equal:,} of {total:,} predicted, {len(found.recorded):,} recorded, in {len(found.partings):,} stretches",
+            f"{found.equal:,} of {total:,} predicted, {there:,} recorded; {counted(stretches, 'place')} where they part",
         ),
         ("allocated", _both(retraced.allocated, estimate.allocated)),
         ("reserved", _both(retraced.reserved, estimate.reserved)),
     )
-    more = len(found.partings) - len(rows)
-    notes = (f"{more:,} more places where they part: --top {len(found.partings)}",) if more > 0 else ()
+    more = stretches - len(rows)
+    notes = (f"{more:,} more places where they part: --top {stretches}",) if more > 0 else ()
     data = {"events": [first, last], "equal": found.equal, "predicted": total, "recorded": len(found.recorded)}
     return replace(
         report,
