@@ -61,6 +61,8 @@ def main() -> int:
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
     commands.add_parser("presets", help="nnU-Net's presets: its planner's constant, and bytes")
+    recorded = commands.add_parser("history", help="a step that a real card recorded, beside its prediction (needs torch)")
+    recorded.add_argument("folder", nargs="?", help="where the record lies (default: shared/traces beside the checkout)")
     publishing = commands.add_parser("published", help="training runs that others published, and what is predicted for them (needs torch)")
     publishing.add_argument("folder", nargs="?", help="where cuda_training.csv lies (default: shared/published beside the checkout)")
     arguments = parser.parse_args()
@@ -69,7 +71,7 @@ def main() -> int:
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
         "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
-        "published": _published,
+        "published": _published, "history": _history,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -127,6 +129,14 @@ def _presets(arguments: argparse.Namespace) -> int:
     from validation.presets import lines
 
     for line in lines():
+        print(line)
+    return 0
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from validation.history import FOLDER, lines
+
+    for line in lines(Path(arguments.folder) if arguments.folder else FOLDER):
         print(line)
     return 0
 

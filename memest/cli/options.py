@@ -21,6 +21,10 @@ Model = Annotated[
         "memest imports and runs that code.",
     ),
 ]
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045 - it is read at run time
+    option("--model", metavar="MODEL", autocompletion=complete.models, help="A model, as memest estimate takes it."),
+]
 Inputs = Annotated[
     Optional[list[str]],  # noqa: UP045 - it is read at run time
     option(
@@ -73,9 +77,10 @@ SHOWN = ("optimizer", "loss")  # whose defaults the help prints
 FLAGS = {"levers": "--lever", "mode": "--train/--infer"}
 
 
-def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Command]:
+def asking(*, without: Collection[str] = (), optional: bool = False) -> Callable[[Callable[..., Any]], Command]:
     """Gives a command that takes a ``request`` the options of one: the model's input, and an option for each field of
-    :class:`memest.estimate.question.Question` (``without`` those that it has itself). They stand where ``request`` does."""
+    :class:`memest.estimate.question.Question` (``without`` those that it has itself). They stand where ``request`` does. Where it is
+    ``optional`` the model is an option, too, and ``request`` is None without it."""
 
     def decorate(run: Callable[..., Any]) -> Command:
         own, given = taken(run, Request=Any), defaults(run)
@@ -83,7 +88,7 @@ def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], C
         left_out: dict[str, Any] = {}
         for name in parameters(run):
             if name == "request":
-                for option_name, kind, word, default in _options({*without, *(("card",) if "on" in parameters(run) else ())}):
+                for option_name, kind, word, default in _options({*without, *(("card",) if "on" in parameters(run) else ())}, optional):
                     words[option_name] = kind, word
                     left_out.update({} if default is REQUIRED else {option_name: default})
             else:
@@ -94,7 +99,7 @@ def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], C
             from memest.cli.request import Request
 
             asked = {name: typed.pop(name) for name in typed.keys() - own.keys()}
-            result: int | None = run(request=Request.of(asked), **typed)
+            result: int | None = run(request=Request.of(asked) if not optional else Request.perhaps(asked, left_out), **typed)
             return result
 
         command.words, command.left_out = words, left_out  # type: ignore[attr-defined]
@@ -104,12 +109,13 @@ def asking(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], C
     return decorate
 
 
-def _options(without: Collection[str]) -> Iterator[tuple[str, Any, Word, Any]]:
+def _options(without: Collection[str], optional: bool) -> Iterator[tuple[str, Any, Word, Any]]:
     """The options of a request: name, type, word and default of each."""
     from memest.estimate.question import Question
 
-    for name, hint in (("model", Model), ("configuration", Configuration), ("inputs", Inputs), ("batch", Batch)):
-        yield name, *get_args(hint), REQUIRED if name == "model" else None
+    model = ModelOption if optional else Model
+    for name, hint in (("model", model), ("configuration", Configuration), ("inputs", Inputs), ("batch", Batch)):
+        yield name, *get_args(hint), REQUIRED if hint is Model else None
     for f in fields(Question):
         if f.name in without:
             continue

@@ -55,6 +55,16 @@ class Request:
         own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa", "card") if name in given}
         return Request(settings=given, **own)
 
+    @staticmethod
+    def perhaps(typed: Mapping[str, Any], left_out: Mapping[str, Any]) -> Request | None:
+        """The request, None where no model was given; UsageError where only its settings were."""
+        if typed["model"] is not None:
+            return Request.of(typed)
+        alone = sorted(name for name, value in typed.items() if value != left_out[name])
+        if alone:
+            raise UsageError(f"{', '.join(alone)}: settings of a prediction; say of what by --model")
+        return None
+
     @property
     def mode(self) -> str:
         """``train`` or ``infer``."""
