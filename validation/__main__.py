@@ -1,9 +1,10 @@
-"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list."""
+"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list, presets, published, history."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
@@ -20,6 +21,7 @@ def main() -> int:
     measuring.add_argument("only", nargs="?", default="", help="part of a case's name, or a group")
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
     _cuda_options(measuring)
+    measuring.add_argument("--torch", metavar="RELEASE", help="of torch-cuda: in a fresh environment with that release, such as 2.14.1")
     measuring.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
     cuda_printing = commands.add_parser("measure-cuda-print", help="measure one case of torch-cuda in this process and print it")
     cuda_printing.add_argument("card")
@@ -59,12 +61,15 @@ def main() -> int:
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
     commands.add_parser("presets", help="nnU-Net's presets: its planner's constant, and bytes")
+    publishing = commands.add_parser("published", help="training runs that others published, and what is predicted for them (needs torch)")
+    publishing.add_argument("folder", nargs="?", help="where cuda_training.csv lies (default: shared/published beside the checkout)")
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
         "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
+        "published": _published,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -95,10 +100,10 @@ def _list(arguments: argparse.Namespace) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     if arguments.runtime == "torch-cuda":
         from validation.cuda.measure import measure as measure_cuda
-        from validation.cuda.run import interpreter
+        from validation.cuda.run import fresh, interpreter
 
-        python = interpreter(arguments.python)
-        return measure_cuda(arguments.card, python, arguments.only, on_card=arguments.on_card, again=arguments.again)
+        with fresh(arguments.torch) if arguments.torch else nullcontext(interpreter(arguments.python)) as python:
+            return measure_cuda(arguments.card, python, arguments.only, on_card=arguments.on_card, again=arguments.again)
     from validation.measure import measure
 
     return 1 if measure(_selected(arguments.only), again=arguments.again) else 0  # type: ignore[arg-type]
@@ -122,6 +127,14 @@ def _presets(arguments: argparse.Namespace) -> int:
     from validation.presets import lines
 
     for line in lines():
+        print(line)
+    return 0
+
+
+def _published(arguments: argparse.Namespace) -> int:
+    from validation.published.table import FOLDER, lines
+
+    for line in lines(Path(arguments.folder) if arguments.folder else FOLDER):
         print(line)
     return 0
 

@@ -75,8 +75,10 @@ def inputs_for(shapes: Sequence[Sequence[int]], channels_last: bool = False, dty
 
 
 def target_for(loss: str, prediction: torch.Tensor) -> torch.Tensor:
-    """A valid target for a prediction: class indices, or numbers in the prediction's dtype."""
+    """A valid target for a prediction: class indices, or numbers in the prediction's dtype; without elements where there is none."""
     wanted = loss_named(loss).target(spec(tuple(prediction.shape), str(prediction.dtype).removeprefix("torch.")))
+    if wanted is None:
+        return torch.empty(0)
     if wanted.dtype == "int64":
         return torch.zeros(wanted.shape, dtype=torch.int64)
     return torch.rand(wanted.shape).to(prediction.dtype)

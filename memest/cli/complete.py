@@ -22,9 +22,9 @@ def optimizers(incomplete: str) -> list[str]:
 
 def losses(incomplete: str) -> list[str]:
     """Losses."""
-    from memest.runtimes.torch.losses import LOSSES
+    from memest.runtimes.torch.losses import LOSSES, OUTPUT
 
-    return _beginning(LOSSES, incomplete)
+    return _beginning([*LOSSES, OUTPUT], incomplete)
 
 
 def levers(incomplete: str) -> list[str]:

@@ -478,6 +478,12 @@ class _Steps:
         return self._estimate.recipe.keep_grads
 
     @property
+    def converted(self) -> frozenset[str]:
+        played = self._estimate.played
+        parameters = [p.name for p in played.parameters if p.layout == "channels_last"]
+        return frozenset([*parameters, *(i.name for i in played.inputs if i.layout == "channels_last")])
+
+    @property
     def distributed(self) -> bool:
         return self._estimate.recipe.parallel is not None
 

@@ -74,7 +74,7 @@ class Question:
 
     mode: str = field(default="train", metadata=says("One training step, or one inference call."))
     optimizer: str = field(default="sgd", metadata=says("Such as sgd:momentum=0.9 or adamw:foreach=true.", OPTIONS))
-    loss: str = field(default="cross_entropy", metadata=says("torch.nn.functional's name, such as cross_entropy or mse.", NAME))
+    loss: str = field(default="cross_entropy", metadata=says("torch.nn.functional's name, such as cross_entropy or mse; or output.", NAME))
     dtype: str | None = field(default=None, metadata=says("Convert network and inputs first: float64, float32, bfloat16 or float16.", NAME))
     hold_output: bool = field(default=False, metadata=says("The model's output and the loss stay in variables through backward."))
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))

@@ -20,11 +20,16 @@ Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 
 
-def _max_unpool(k: Tape, input: Tensor, indices: Tensor, *, output_size: Shape) -> Tensor:
+def check_unpool(input: Tensor, indices: Tensor, output_size: Shape) -> None:
+    """Refuse what torch refuses."""
     if input.shape != indices.shape:
         raise ShapeError(f"input of shape {list(input.shape)} and indices of shape {list(indices.shape)}")
     if any(n < 1 for n in output_size):
         raise ShapeError(f"output of spatial size {list(output_size)} has no elements; give a smaller padding or another output_size")
+
+
+def _max_unpool(k: Tape, input: Tensor, indices: Tensor, *, output_size: Shape) -> Tensor:
+    check_unpool(input, indices, output_size)
     k.save(indices=indices)
     shape = (*input.shape[: input.ndim - len(output_size)], *output_size)
     last = len(output_size) == 2 and suggests_channels_last(input)

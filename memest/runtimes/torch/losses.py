@@ -5,6 +5,8 @@ A name is one of ``LOSSES`` (with or without ``_loss``), optionally a factor bef
 
 ``over`` and a weight for each output (deep supervision) applies it to all of them, each with a target of its own, as
 ``sum([w * loss(o, t) for w, o, t in zip(weights, outputs, targets) if w])`` does: ``cross_entropy over 1,0.5,0.25,0``.
+
+``output`` takes the first output itself, of a network that is called with its target and returns its loss.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ LOSSES: dict[str, Target] = {
     "huber_loss": _like_prediction,
     "kl_div": _like_prediction,
 }
+OUTPUT = "output"
+"""The loss of a network that returns its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,8 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A loss: the name it was asked by, its summands, and the ``weights`` of the outputs it is taken over (None: of the first alone)."""
+    """A loss: the name it was asked by, its summands (none where the output is the loss), and the ``weights`` of the outputs it is taken
+    over (None: of the first alone)."""
 
     name: str
     terms: tuple[Term, ...]
@@ -97,8 +102,10 @@ class Loss:
             raise UsageError(f"loss {self.name!r}: {given} for {there}; give one for each, 0 to leave one out")
         return outputs
 
-    def target(self, prediction: Spec) -> Spec:
-        """The target's metadata for a prediction; UsageError when the summands want different ones."""
+    def target(self, prediction: Spec) -> Spec | None:
+        """The target's metadata for a prediction, None where there is none; UsageError when the summands want different ones."""
+        if not self.terms:
+            return None
         wanted = [term.target(prediction) for term in self.terms]
         for term, other in zip(self.terms[1:], wanted[1:], strict=True):
             if other != wanted[0]:
@@ -152,6 +159,8 @@ def _computed(c: Caller, term: Term, prediction: Any, target: Any) -> Any:
 
 def loss_named(name: str) -> Loss:
     """The loss called ``name``; UnknownNameError with the nearest known name, GraphError for an option the loss does not have."""
+    if name == OUTPUT:
+        return Loss(name=name, terms=())
     head, over, tail = name.partition(" over ")
     weights = tuple(_number(text.strip(), name, "after over") for text in tail.split(",")) if over else None
     if weights is not None and not any(weights):
@@ -177,6 +186,8 @@ def _entry(op: str) -> Operator | Composite:
 def _known(op: str) -> str:
     found = op if op in LOSSES else _SPELLINGS.get(_spelling(op.rpartition(".")[2]))
     if found is None:
+        if op == OUTPUT:
+            raise UsageError(f"loss {OUTPUT!r} stands alone: it takes no options, no weights and no other loss beside it")
         raise UnknownNameError(f"unknown loss {op!r}{one_of(op, LOSSES)}")
     return found
 

@@ -275,6 +275,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "amin": ("amin", "input dim keepdim"),
     "prod": ("prod", "input dim keepdim dtype"),
     "argmax": ("argmax", "input dim keepdim"),
+    "topk": ("topk", "input k dim largest sorted"),
     "argmin": ("argmin", "input dim keepdim"),
     "cumsum": ("cumsum", "input dim dtype"),
     "logsumexp": ("logsumexp", "input dim keepdim"),
@@ -542,7 +543,31 @@ def _tensor_split(name: str, args: Any, kwargs: Any, recorder: Any) -> Request |
     return request("tensor_split", bound(("input", "indices_or_sections", "dim"), args, named), {})
 
 
+LOSSES = {  # as torch.nn.functional calls them, and in which order of arguments
+    "cross_entropy_loss": ("cross_entropy", "input target weight reduction ignore_index label_smoothing"),
+    "nll_loss_nd": ("nll_loss", "input target weight reduction ignore_index"),
+    "mse_loss": ("mse_loss", "input target reduction"),
+    "l1_loss": ("l1_loss", "input target reduction"),
+    "smooth_l1_loss": ("smooth_l1_loss", "input target reduction beta"),
+    "huber_loss": ("huber_loss", "input target reduction delta"),
+    "kl_div": ("kl_div", "input target reduction log_target"),
+    "binary_cross_entropy": ("binary_cross_entropy", "input target weight reduction"),
+    "binary_cross_entropy_with_logits": ("binary_cross_entropy_with_logits", "input target weight pos_weight reduction"),
+}
+REDUCTIONS = ("none", "mean", "sum")  # torch/nn/_reduction.py: get_enum
+
+
+def _loss(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """A loss inside a network; its reduction comes as a number."""
+    op, names = LOSSES[name]
+    given = bound(names.split(), args, kwargs)
+    if isinstance(given.get("reduction"), int):
+        given["reduction"] = REDUCTIONS[given["reduction"]]
+    return request(op, given, {})
+
+
 SPECIAL: dict[str, tuple[str, Call]] = {
+    **{name: (op, _loss) for name, (op, _) in LOSSES.items()},
     "tensor_split": ("tensor_split", _tensor_split),
     "__getitem__": ("getitem", _getitem),
     **dict.fromkeys(("pow", "pow_", "__pow__", "__ipow__"), ("pow", _pow)),

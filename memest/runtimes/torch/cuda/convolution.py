@@ -31,6 +31,7 @@ Backend = Literal["cudnn", "depthwise2d", "depthwise3d"]
 Mask = tuple[bool, bool, bool]
 LARGEST_INDEX = (1 << 31) - 1
 FEWEST_CHANNELS = 32
+BFLOAT16_SINCE = (8, 0)
 MOST_WORKSPACES = 32
 MOST_FIXED_BYTES = 64 << 20
 
@@ -50,13 +51,18 @@ def _convolution(
 ) -> Tensor:
     g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
     check_shapes(input, weight, bias, g)
-    _check_backend(g)
+    _check_backend(k, input, weight, g)
     k.save(input=input, weight=weight)
     out: Tensor = sealed(k, "convolution", _run, _most_forward, (input, weight), g=g)
     return out
 
 
-def _check_backend(g: Geometry) -> None:
+def _check_backend(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> None:
+    """Refuse what falls to ATen's slow kernels."""
+    if input.dtype == "bfloat16" and k.target.device.capability < BFLOAT16_SINCE and select_backend(input, weight, g) == "cudnn":
+        raise UnsupportedError(
+            "cuDNN convolves bfloat16 from compute capability 8.0 on, and what torch does before has no rule: take float16 or float32"
+        )
     if g.transposed and any(o >= s for o, s in zip(g.output_padding, g.stride, strict=True)):
         raise UnsupportedError(
             f"convolution on CUDA with an output_padding of {list(g.output_padding)} not below the stride {list(g.stride)} leaves cuDNN"
@@ -132,8 +138,7 @@ def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: 
     """Each gradient asks its own operands for the memory format."""
     x = contiguous(k, input, channels_last(input, weight)) if mask[1] else input
     last = suggests_channels_last(x)
-    converts = g.transposed or suggests_channels_last(grad) != last  # ``contiguous`` of one, ``to`` of the other
-    above = contiguous(k, grad, last) if converts else grad
+    above = contiguous(k, grad, last) if g.transposed else _to(k, grad, last)
     asked = _asked(k, input, weight, g)
     for_input = for_weight = None
     if mask[0]:
@@ -150,6 +155,11 @@ def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: 
         release(k, (images, x), (dense, above))
     release(k, (above, grad), (x, input))
     return [for_input, for_weight, None]
+
+
+def _to(k: Tape, t: Tensor, last: bool) -> Tensor:
+    """``to(memory_format)``: copies what suggests the other format, even where strides of single channels make it lie in both."""
+    return t if suggests_channels_last(t) == last else formatted(k, t.shape, t.dtype, last)
 
 
 def _backward_depthwise_2d(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, mask: Mask) -> list[Tensor | None]:
@@ -265,15 +275,15 @@ def _workspace(k: Tape, question: Convolution, last: bool) -> None:
 
 def _most_forward(machine: Gpu, input: Spec, weight: Spec, *, g: Geometry) -> tuple[Any, ...]:
     """Copies of the operands, the result, and a workspace far above any that was seen (10 times the three)."""
-    return (_MOST(input, weight, g),)
+    return (_most(input, weight, g),)
 
 
 def _most_backward(machine: Gpu, grad: Spec, input: Spec, weight: Spec, *, g: Geometry, mask: Mask) -> tuple[Any, ...]:
     """As in forward; the bias's sum stages no more than the gradient has bytes, four times over."""
-    return (_MOST(input, weight, g),)
+    return (_most(input, weight, g),)
 
 
-def _MOST(input: Spec, weight: Spec, g: Geometry) -> Any:
+def _most(input: Spec, weight: Spec, g: Geometry) -> Any:
     g = Geometry(*g)
     channels = weight.shape[1] * g.groups if g.transposed else weight.shape[0]
     result = input.shape[0] * channels * prod(g.output_size(input.shape[2:], weight.shape[2:]))

@@ -42,7 +42,7 @@ ROWS: tuple[Operator, ...] = (
         BORDER,
         forward=_border_pad,
         backward=_border_pad_backward,
-        source="derivatives.yaml: reflection_pad1d, replication_pad1d, …; aten/src/ATen/native/cuda/ReflectionPad.cu, ReplicationPadding.cu",
+        source="derivatives.yaml: reflection_pad1d, …; aten/src/ATen/native/cuda/ReflectionPad.cu, ReplicationPadding.cu",
     ),
 )
 SAME = ("_constant_pad",)

@@ -145,7 +145,7 @@ ROWS: tuple[Operator, ...] = (
         BY_NAME["_adaptive_avg_pool"],
         forward=_adaptive_avg_pool,
         backward=_adaptive_avg_pool_backward,
-        source=f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {CUDA}/AdaptiveAveragePooling.cu, AdaptiveAveragePooling3d.cu",
+        source=f"derivatives.yaml: _adaptive_avg_pool2d, _adaptive_avg_pool3d; {CUDA}/AdaptiveAveragePooling.cu, …3d.cu",
     ),
     replace(
         BY_NAME["adaptive_max_pool2d"],

@@ -1,8 +1,10 @@
 """The caching allocator played over the steps that lead to the one asked about.
 
-A script is: the network's tensors, the inputs and the target are made; the first step, in which the optimizer's state appears and
-libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs) is given back
-(``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is played.
+A script is: the network's tensors, the inputs and the target are made, what lies in channels_last as a copy of what was contiguous
+(``module.to("cuda").to(memory_format=torch.channels_last)``), and what is cached is given back; the first step, in which the optimizer's
+state appears and libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs)
+is given back (``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is
+played.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from memest.runtimes.runtime import Steps
 STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
 of a step like itself."""
-BETWEEN = "between steps"
+MADE, BETWEEN = "before the steps", "between steps"
 STAYS = frozenset({"optimizer_state", "workspace"})
+NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
 Size = Callable[[Storage], int]
@@ -57,7 +60,7 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     held: list[Block | None] = []
     size = size or _expected
     try:
-        held.extend(allocator.malloc(size(s)) for s in first.residents)
+        held.extend(_placed(first.residents, allocator, size, steps.converted))
     except OutOfMemoryError:
         return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
     found = replay_stretches(_stretches(first, size), allocator, live)
@@ -76,17 +79,20 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     return Outcome(last=found, step=STEPS, shortage=None)
 
 
-def script(steps: Steps) -> tuple[tuple[Storage, ...], list[Event], tuple[int, ...]]:
-    """All that is played as one list: what stands before, the events (storages of different steps have numbers of their own), and where
+def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
+    """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
     each step begins."""
     first = steps.first()
-    if steps.is_first:
-        return first.residents, list(first.events), (0,)
-    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
     numbers = count(1 + max((s.id for s in first.residents), default=0))
-    events: list[Event] = []
+    events = [
+        Event(s.nbytes if made else -s.nbytes, s, MADE, s.layer, MADE) for s, made in _made(first.residents, steps.converted, numbers)
+    ]
+    if steps.converted:
+        events.append(Event(0, Storage(next(numbers), 0, "", "", "", ""), MADE, "", "empty_cache"))
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
     begins: list[int] = []
-    for number in range(1, STEPS + 1):
+    last = 1 if steps.is_first else STEPS
+    for number in range(1, last + 1):
         begins.append(len(events))
         stream = first if number == 1 else steps.asked()
         live: dict[int, Storage] = {}
@@ -95,16 +101,61 @@ def script(steps: Steps) -> tuple[tuple[Storage, ...], list[Event], tuple[int, .
                 live[e.storage.id] = _numbered(e.storage, next(numbers))
             own = live[e.storage.id] if e.delta > 0 else live.pop(e.storage.id)
             events.append(e._replace(storage=own))
-        if number < STEPS:
+        if number < last:
             left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
             events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
-    return first.residents, events, tuple(begins)
+    return events, tuple(begins)
+
+
+def _made(residents: Sequence[Storage], converted: frozenset[str], numbers: Iterator[int]) -> Iterator[tuple[Storage, bool]]:
+    """What :func:`_placed` does, as storages that are made (True) and given back."""
+    waiting: list[Storage] = []
+
+    def convert() -> Iterator[tuple[Storage, bool]]:
+        for before in waiting:
+            yield from ((_numbered(before, next(numbers)), True), (before, False))
+        waiting.clear()
+
+    for storage in residents:
+        if storage.category not in NETWORK:
+            yield from convert()
+        if storage.nbytes:
+            yield storage, True
+            if storage.layer in converted:
+                waiting.append(storage)
+                if storage.category not in NETWORK:
+                    yield from convert()
+    yield from convert()
 
 
 def _numbered(storage: Storage, number: int) -> Storage:
     own = copy(storage)
     own.id = number
     return own
+
+
+def _placed(residents: Sequence[Storage], allocator: CachingAllocator, size: Size, converted: frozenset[str]) -> list[Block | None]:
+    """What is there before the first step: the network, whose tensors are then ``converted`` one by one; the inputs, each converted at
+    once; the rest."""
+    held: list[Block | None] = []
+    waiting: list[int] = []
+
+    def convert() -> None:
+        for at in waiting:
+            before, held[at] = held[at], allocator.malloc(size(residents[at]))
+            allocator.free(before)
+        waiting.clear()
+
+    for at, storage in enumerate(residents):
+        if storage.category not in NETWORK:
+            convert()
+        held.append(allocator.malloc(size(storage)))
+        if storage.layer in converted:
+            waiting.append(at)
+    convert()
+    if converted:
+        allocator.empty_cache()
+    return held
 
 
 def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
@@ -153,11 +204,10 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
     reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
     reason = "; ".join(reasons)
-    said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
-    reserved = _figure([p.reserved for p in plays], reason, f"segments of the caching allocator, {said}, up to the step asked about")
+    reserved = _figure([p.reserved for p in plays], reason, "every segment that torch's caching allocator took up to the end of this step")
     shown = [p.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
     return Figures(
-        allocated=_figure([p.last.allocated for p in plays], reason, f"blocks handed out, {said}"),
+        allocated=_figure([p.last.allocated for p in plays], reason, "every block that torch's caching allocator hands out in this step"),
         reserved=reserved,
         process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
         event=expected.last.allocated_at,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memest.errors import GraphError
+from memest.network.tensor import numel
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.runtimes.torch.ledger import Value
@@ -17,6 +19,8 @@ from memest.runtimes.torch.step.run import Run
 
 def loss_of(run: Run, loss: Loss, predictions: Sequence[Value], targets: Sequence[Value]) -> Value:
     """The loss, held by the caller's variable."""
+    if not loss.terms:
+        return run.ledger.hold(_scalar(predictions[0]))
     entry = loss.composite
     if loss.weights is None:
         return _called(run, entry, predictions[0], targets[0])
@@ -33,6 +37,12 @@ def loss_of(run: Run, loss: Loss, predictions: Sequence[Value], targets: Sequenc
     for part in parts:
         run.ledger.let_go(part)
     return total
+
+
+def _scalar(output: Value) -> Value:
+    if numel(output.shape) != 1:
+        raise GraphError(f"the loss is to be the network's first output, and that has shape {list(output.shape)}; one number is expected")
+    return output
 
 
 def with_number(run: Run, op: str, value: Value, number: float) -> Value:

@@ -66,9 +66,11 @@ class Replicas(Alone):
             ledger.let_go(output)
 
     def _reduce(self, leaf: AccumulateGrad) -> None:
-        """A gradient is there: it goes into its bucket, and gives way to a view of it when it is to be one."""
+        """A gradient is there: it goes into its bucket, and gives way to a view of it when it is to be one. The number it is multiplied by
+        on the way is wrapped in a tensor of the CPU."""
         self.ledger.op = "all_reduce"
-        number_op(self.ledger, leaf.value.spec.dtype)
+        if not self.run.recipe.target.on_cuda:
+            number_op(self.ledger, leaf.value.spec.dtype)
         if self.plan.gradient_as_bucket_view:
             gradients = self.run.machine.gradients
             own = gradients[leaf.name]

@@ -1,0 +1,1 @@
+"""Training runs that others measured on GPUs and published, rebuilt and predicted."""
