@@ -238,3 +238,16 @@ def test_the_network_probe_finds_what_the_lines_ask_for(monkeypatch: pytest.Monk
     numbers = probes.network("tiny")
     assert names_of("network") <= set(numbers)
     assert all(n > 0 for n in numbers.values())
+
+
+def test_the_card_probe_finds_what_the_lines_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "SIDE", 64)
+    monkeypatch.setattr(probes, "CARD_BATCHES", 2)
+    numbers = probes.card("resnet18")
+    assert names_of("card") <= set(numbers)
+    assert all(n > 0 for n in numbers.values())
+
+
+def test_a_build_without_cards_has_no_numbers_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "memest", SimpleNamespace())
+    assert probes.card("resnet18") == {}

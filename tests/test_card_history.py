@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,17 @@ def _highest(found: dict[str, Any], up: str, down: str, begin: int = 0) -> int:
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"first_step": True}, {"keep_grads": True}, {"alloc_conf": "expandable_segments:True"}, {"mode": "infer"}]
+    "more",
+    [{}, {"first_step": True}, {"keep_grads": True}, {"alloc_conf": "expandable_segments:True"}, {"mode": "infer"}, {"dtype": "bfloat16"}],
 )
 def test_the_snapshot_reserves_what_the_estimate_says(more: dict[str, Any]) -> None:
     estimate = _asked(**more)
     found = pickle.loads(history.render(estimate))
     kind = "map" if "alloc_conf" in more else "alloc"
     assert _highest(found, f"segment_{kind}", "segment_unmap" if kind == "map" else "segment_free") == estimate.reserved.bytes
-    _, events, begins = script(estimate.steps)
+    events, begins = script(estimate.steps)
     assert _highest(found, "alloc", "free_completed", begins[-1] + 1) == estimate.requested_bytes
-    assert len(events) == sum(1 for row in found["device_traces"][0] if row["action"] in ("alloc", "free_requested")) - len(
-        [row for row in found["device_traces"][0] if row["action"] == "alloc" and row["time_us"] == 0]
-    )
+    assert sum(e.delta != 0 for e in events) == sum(row["action"] in ("alloc", "free_requested") for row in found["device_traces"][0])
 
 
 def test_steps_are_marked() -> None:
@@ -81,3 +81,32 @@ def test_a_call_on_a_card_is_planned() -> None:
     assert found.estimate.runtime == "torch-cuda"
     assert main(["plan-inference", "resnet18", "--input", "3x64x64", "--batch", "2", "--on", "a100-40gb"]) == 0
     assert memest.plan_inference(memest.model("resnet18"), input_shape=(2, 3, 64, 64)).estimate.runtime == "null"
+
+
+@pytest.mark.parametrize("kind", ["timeline", "treemap"])
+def test_pictures_of_a_step_on_a_card_say_what_is_drawn(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", kind, "resnet18", "--input", "3x64x64", "--batch", "4", "--on", "a100-40gb"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "allocated " in out
+    assert "asked for are drawn" in out
+
+
+def test_growth_on_a_card_is_what_is_allocated(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plot", "sizes", "resnet18", "--sides", "64", "--batches", "2", "--on", "a100-40gb"]
+    assert main(asked) == 0
+    assert "Allocated, by replay" in capsys.readouterr().out
+    assert main([*asked, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["figure"] == "allocated"
+    assert (
+        found["points"][0]["peak_bytes"]
+        == memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 64, 64), machine="a100-40gb").peak_bytes
+    )
+
+
+def test_fit_and_advise_name_the_figure_that_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "resnet18", "--input", "3x64x64", "--on", "a100-40gb", "--budget", "1GiB"]) == 0
+    assert "next process" in capsys.readouterr().out
+    given = ["--input", "3x64x64", "--batch", "48", "--optimizer", "adam", "--budget", "770MiB", "--on", "a100-40gb"]
+    assert main(["advise", "resnet18", *given]) == 0
+    assert "process after" in capsys.readouterr().out

@@ -647,7 +647,7 @@ def test_sizes_go_to_a_file_as_numbers_too(tmp_path: Path, capsys: pytest.Captur
     [
         ("cuda", "runtime torch-cuda runs on an accelerator: name one, such as machine='h100-80gb' (--on h100-80gb)"),
         ("cuda:0", "runtime torch-cuda runs on an accelerator: name one, such as machine='h100-80gb' (--on h100-80gb)"),
-        ("mps", "device 'mps' is not modelled; use 'cpu'"),
+        ("mps", "device 'mps' is not modelled; use 'cpu' or 'cuda'"),
     ],
 )
 def test_a_device_that_cannot_be_is_one_line(command: str, device: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

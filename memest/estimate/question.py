@@ -270,7 +270,7 @@ def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questi
     runtime = asked.name(found.pop("runtime", None), "runtime", "torch-cpu")
     meant = None if device is None else DEVICES.get(device.partition(":")[0])
     if device is not None and meant is None:
-        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu'")
+        raise UnsupportedError(f"device {device!r} is not modelled; use 'cpu' or 'cuda'")
     if runtime is not None and meant is not None and runtime != meant:
         raise UsageError(f"device {device!r} is short for runtime {meant!r}, and runtime is {runtime!r}; give one of them")
     implied = TORCH_CUDA if isinstance(found.get("machine"), Gpu) else TORCH_CPU

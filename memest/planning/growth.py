@@ -60,6 +60,11 @@ class Growth:
     refused: tuple[Refusal, ...] = ()
 
     @property
+    def figure(self) -> str:
+        """What the points are: the ``peak``, or what is ``allocated`` where an allocator is played."""
+        return "allocated" if self.source.accelerator else "peak"
+
+    @property
     def sides(self) -> tuple[int, ...]:
         """All sides."""
         return tuple(dict.fromkeys(p.side for p in self.points))

@@ -42,7 +42,7 @@ SHEET_COLUMNS: tuple[tuple[str, Kind], ...] = (
 def advice_report(advice: Advice, graph: str, *, every: bool = False) -> Report:
     """Facts about the step as it is and as advised, then the tables: of each kind of change one form alone, or ``every`` one."""
     tables = [
-        _table(_title(advice), STEP_COLUMNS, advice.combined),
+        _table(_title(advice), _columns(advice, STEP_COLUMNS), advice.combined),
         _binding(advice) if not advice.bytes_fit else None,
         *_alone(advice, every),
         Table(title="Refused", columns=(("change", "text"), ("reason", "text")), rows=_refused(advice)) if advice.refused else None,
@@ -57,6 +57,12 @@ def advice_report(advice: Advice, graph: str, *, every: bool = False) -> Report:
     )
 
 
+def _columns(advice: Advice, columns: tuple[tuple[str, Kind], ...]) -> tuple[tuple[str, Kind], ...]:
+    """The columns, the peak called by the figure that is held against the limit."""
+    figure = advice.claim.figure
+    return columns if figure == "allocated" else tuple((name.replace("peak", figure), kind) for name, kind in columns)
+
+
 def _table(title: str, columns: tuple[tuple[str, Kind], ...], options: Sequence[Option]) -> Table | None:
     rows = tuple((*_copied(o)[:1], o.peak_bytes, o.saved_bytes, o.kind, _copied(o)[1]) for o in options)
     return Table(title=title, columns=columns, rows=rows, drops=DROPS) if rows else None
@@ -66,7 +72,7 @@ def _alone(advice: Advice, every: bool) -> tuple[Table | None, ...]:
     """What is enough by itself, the cheapest first: of each candidate the gentlest form that is. Of the others what saves most."""
     saving = [o for o in advice.alone if o.saved_bytes > 0]
     if every:
-        return (_table("Alone, by the bytes saved", ALONE_COLUMNS, saving),)
+        return (_table("Alone, by the bytes saved", _columns(advice, ALONE_COLUMNS), saving),)
     forms: dict[Row, list[Option]] = {}
     for o in saving:
         forms.setdefault((o.kind, o.name), []).append(o)
@@ -76,10 +82,11 @@ def _alone(advice: Advice, every: bool) -> tuple[Table | None, ...]:
         fitting = [o for o in options if needed and o.peak_bytes <= advice.budget_bytes]
         if fitting:
             enough[row] = max(fitting, key=lambda o: o.peak_bytes)
+    columns = _columns(advice, ALONE_COLUMNS)
     most = [max(options, key=lambda o: o.saved_bytes) for row, options in forms.items() if row not in enough]
     return (
-        _table("Enough alone, the cheapest first", ALONE_COLUMNS, [enough[row] for row in sorted(enough, key=ORDER.__getitem__)]),
-        _table("Not enough alone: the most that each saves" if needed else "Alone: the most that each saves", ALONE_COLUMNS, most),
+        _table("Enough alone, the cheapest first", columns, [enough[row] for row in sorted(enough, key=ORDER.__getitem__)]),
+        _table("Not enough alone: the most that each saves" if needed else "Alone: the most that each saves", columns, most),
     )
 
 

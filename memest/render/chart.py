@@ -11,7 +11,7 @@ from memest.estimate.series import Series, outline, series
 from memest.render.layout import wrapped
 from memest.render.lines import Line, cell_len, printed
 from memest.render.palette import LETTERS, TERMINAL_COLOURS
-from memest.render.reports import heading, moment
+from memest.render.reports import heading, highest, moment
 from memest.shown import middle, visible
 from memest.sizes.units import format_bytes
 
@@ -26,7 +26,7 @@ def timeline(estimate: Estimate, *, width: int = 120, color: bool = False) -> st
     found = series(estimate)
     chosen = outline(found.totals, max(width - GUTTER - 1, 10), lows=False)
     where = max(i for i, m in enumerate(chosen) if m <= found.peak)
-    lines = _title(estimate, f"peak {format_bytes(estimate.peak_bytes)}: {moment(estimate)}", width)
+    lines = _title(estimate, f"{highest(estimate)}: {moment(estimate)}", width)
     stacks = [_stack(found, m) for m in chosen]
     for row in range(ROWS, 0, -1):
         label = format_bytes(found.peak_bytes * row // ROWS) if row in (ROWS, ROWS * 3 // 4, ROWS // 2, ROWS // 4) else ""
@@ -45,7 +45,7 @@ def treemap(estimate: Estimate, *, width: int = 120, color: bool = False, top: i
     """The live set at the peak as a list of bars: the categories, and the ``top`` largest owners."""
     tiles = sorted(tiles_at_peak(estimate), key=lambda t: -t.nbytes)
     totals = estimate.by_category()
-    lines = _title(estimate, f"alive at the peak, {format_bytes(estimate.peak_bytes)}: {moment(estimate)}", width)
+    lines = _title(estimate, f"alive at the peak, {highest(estimate).removeprefix('peak ')}: {moment(estimate)}", width)
     groups = [Tile(nbytes=n, tensors=0, category=c, layer=c) for c, n in sorted(totals.items(), key=lambda item: -item[1])]
     for title, shown in (("by category", groups), (f"by owner: the {min(top, len(tiles))} largest of {len(tiles):,}", tiles[:top])):
         lines.append(Line(title, style="bold"))

@@ -54,7 +54,8 @@ class _Noting(Driver):
 def cuda_snapshot(
     residents: Iterable[Storage], events: Iterable[Event], settings: Settings = DEFAULT, *, title: str, capacity: int | None = None
 ) -> dict[str, Any]:
-    """The dict that ``torch.cuda.memory._snapshot`` gives, up to the event that ``capacity`` has no room for."""
+    """The dict that ``torch.cuda.memory._snapshot`` gives, up to the event that ``capacity`` has no room for. An
+    event of 0 bytes empties the cache."""
     trace = Trace()
     driver = _Noting(capacity, trace)
     allocator = CachingAllocator(settings, driver=driver)
@@ -77,6 +78,9 @@ def cuda_snapshot(
             frames = trace.why(event.storage, event.op or "release", event.layer, event.phase)
             if event.delta > 0:
                 allocate(event.storage, event.delta, frames)
+            elif not event.delta:
+                driver.why = (frames, time)
+                allocator.empty_cache()
             elif event.storage.id in live:
                 found, _ = live.pop(event.storage.id)
                 for action in ("free_requested", "free_completed"):

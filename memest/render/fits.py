@@ -26,7 +26,9 @@ def fit_report(found: Fit, graph: str) -> Report:
         return _nothing(found, title, data)
     fits = found.front or (found,)
     names = list(fits[0].sizes or ())
-    columns: tuple[tuple[str, Kind], ...] = (*((n, "count") for n in names), ("peak", "bytes"), ("next", "text"), ("next peak", "bytes"))
+    what = "peak" if found.figure == "allocated" else found.figure
+    later = f"next {what}"
+    columns: tuple[tuple[str, Kind], ...] = (*((n, "count") for n in names), (what, "bytes"), ("next", "text"), (later, "bytes"))
     rows = tuple((*((f.sizes or {})[n] for n in names), f.peak_bytes, _moved(f), f.next_bytes) for f in fits)
     kind: tuple[tuple[str, Kind], ...] = (*((n, "text") for n in names), ("peak_bytes", "text"), ("next_bytes", "text"))
     sheet = tuple((*((f.sizes or {})[n] for n in names), f.peak_bytes, f.next_bytes) for f in fits)
@@ -34,7 +36,7 @@ def fit_report(found: Fit, graph: str) -> Report:
     return Report(
         title=title,
         facts=(*_free(found), _compared(found)),
-        tables=(Table(title=_heading(found), columns=columns, rows=rows, drops=("next peak", "next")),),
+        tables=(Table(title=_heading(found), columns=columns, rows=rows, drops=(later, "next")),),
         data=data,
         sheet=_stamped(found, Table(title="", columns=kind, rows=sheet)),
         notes=(*steps, *torch_notes(found.torch)),

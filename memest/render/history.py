@@ -40,12 +40,12 @@ def render(estimate: Estimate) -> bytes:
 def _on_card(estimate: Estimate) -> bytes:
     """The steps that lead to the one asked about, on what the context leaves of the card."""
     target = estimate.recipe.target
-    residents, events, begins = script(estimate.steps)
+    events, begins = script(estimate.steps)
     reserved, process = estimate.reserved.bytes, estimate.process.bytes
     assert reserved is not None
     assert process is not None
     capacity = max(0, target.device.memory_bytes - (process - reserved))
-    found = cuda_snapshot(residents, events, settings_for(target), title=heading(estimate), capacity=capacity)
+    found = cuda_snapshot((), events, settings_for(target), title=heading(estimate), capacity=capacity)
     ends = (*(begin for begin in begins[1:]), len(events))
     found["external_annotations"] = [
         {"device": 0, "time_us": time, "name": f"step {number}", "stage": stage}

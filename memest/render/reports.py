@@ -87,6 +87,15 @@ def _asked_for(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     return (("asked for", f"{_both(estimate.requested_bytes)} at most, as the events below add up"),) if estimate.replays else ()
 
 
+def highest(estimate: Estimate, *, exact: bool = False) -> str:
+    """What a picture of a step is drawn up to: its peak, or what is allocated with the bytes asked for at that moment, which are drawn."""
+    show = _both if exact else format_bytes
+    if not estimate.replays:
+        return f"peak {show(estimate.peak_bytes)}"
+    drawn = sum(estimate.by_category().values())
+    return f"allocated {show(estimate.peak_bytes)}, of which {format_bytes(drawn)} asked for are drawn"
+
+
 def figure_text(figure: Figure) -> str:
     """Bytes, with the range of those that are modelled."""
     assert figure.bytes is not None

@@ -9,6 +9,8 @@ from memest.planning.growth import Growth
 from memest.render.report import Kind, Report, Table, stamped
 from memest.render.reports import torch_cells, torch_notes
 
+TITLES = {"peak": "Peak", "allocated": "Allocated, by replay of the caching allocator"}
+
 
 def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report:
     """The table, its numbers as data, and why a side is missing."""
@@ -23,10 +25,11 @@ def sizes_report(found: Growth, capacities: Sequence[tuple[str, int]]) -> Report
     return Report(
         title=f"{found.graph}: {found.how}",
         facts=(),
-        tables=(Table(title="Peak", columns=columns, rows=rows), *([held] if fits else [])),
+        tables=(Table(title=TITLES[found.figure], columns=columns, rows=rows), *([held] if fits else [])),
         data={
             "graph": found.graph,
             "torch": found.torch.to_dict(),
+            "figure": found.figure,
             "notes": list(found.torch.notes),
             "points": [
                 {"side": p.side, "batch": p.batch, "input_shape": list(p.input_shape), "peak_bytes": p.peak_bytes} for p in found.points

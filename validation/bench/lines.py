@@ -12,6 +12,7 @@ from validation.bench.builds import BASE, THIS, Build
 from validation.bench.probes import GRIDS
 from validation.bench.table import Claim
 
+CARDED = {"ResNet-50": "resnet50", "ResNet-152": "resnet152"}
 TORCHVISION = {"ResNet-50": "resnet50", "DenseNet-121": "densenet121", "MobileNetV2": "mobilenet_v2", "Swin-T": "swin_t"}
 
 
@@ -165,6 +166,7 @@ NEW_BATCHES = tuple(
 _PYTHON, _IMPORT = Command(("-c", "pass"), times=5), Command(("-c", "import memest"), times=5)
 _COMMANDS = {
     "estimate resnet50 --input 3x224x224 --batch 8 --train": (0.20, 5),
+    "estimate resnet50 --input 3x224x224 --batch 64 --train --on a100-40gb": (0.50, 5),
     "formula resnet50 --train": (0.45, 3),
     "report unet3d -o OUT": (2.0, 1),
     "advise resnet50 --input 3x224x224 --batch 64 --optimizer adam --budget 2GiB": (2.0, 1),
@@ -205,6 +207,15 @@ def _memory(grid: str) -> Iterator[Line]:
     yield Line(what="sweep, memory beside the columns", source=source, name="beside the columns", shown=mebibytes)
 
 
+def _card(title: str, name: str) -> Iterator[Line]:
+    source = Probe("card", name)
+    floor = (source, "played")
+    what = f"on a card: estimate at a new batch / one step played for a processor, {title}"
+    yield Line(what=what, source=source, name="new batch", shown=milliseconds, floor=floor, most=5, in_floors=True)
+    yield Line(what=f"on a card: first estimate, to steady state, {title}", source=source, name="steady", shown=in_seconds, most=1)
+    yield Line(what=f"on a card: the allocator alone, events, {title}", source=source, name="event", shown=points, most=5e-6)
+
+
 def _cold(command: str, most: float, times: int) -> Line:
     source = Command(("-m", "memest", *command.split()), times)
     title = command.removesuffix(" -o OUT")
@@ -218,6 +229,7 @@ LINES: tuple[Line, ...] = (
     *STREWN_BATCHES,
     *(line for grid in GRIDS for line in _sweeps(grid)),
     *_memory("crops of every size"),
+    *(line for network in CARDED.items() for line in _card(*network)),
     Line(what="cold: python -c pass", source=_PYTHON, name="seconds", shown=in_seconds),
     Line(what="cold: python -c 'import memest'", source=_IMPORT, name="seconds", shown=in_seconds),
     *(_cold(command, *how) for command, how in _COMMANDS.items()),

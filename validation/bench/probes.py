@@ -22,6 +22,7 @@ SIZES_ASKED = 4
 NEW_BATCHES = 50
 FORWARDS, IMPORTS, PLAYS = 4, 3, 5
 LARGER = 8
+CARD, CARD_BATCHES = "a100-40gb", 10
 GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
     "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
@@ -132,6 +133,36 @@ def _columns(axes: dict[str, range]) -> list[Any]:
     return [*sizes, np.full(len(sizes[0]), 1), np.full(len(sizes[0]), 2)]
 
 
+def card(name: str) -> dict[str, float]:
+    """``name`` in training on a card, where the build has cards: a first estimate to the steady state of the allocator; of new batches the
+    mean of an estimate, and of a step played for a processor; of the allocator alone an event."""
+    import memest
+
+    if not hasattr(memest, "Gpu"):
+        return {}
+    from memest.memory.allocators.replaying import replay
+
+    graph, other, here = memest.model(name), memest.model(name), on_a_described_processor(memest)
+
+    def asked(batch: int) -> Any:
+        found = memest.estimate(graph, input_shape=(batch, 3, SIDE, SIDE), machine=CARD, **STEP)
+        return found, found.reserved
+
+    def played(batch: int) -> Any:
+        return memest.estimate(other, input_shape=(batch, 3, SIDE, SIDE), **here, **STEP).timeline
+
+    steady, (estimate, _) = settled(lambda: asked(BATCH))
+    for batch in range(BATCH + 1, BATCH + SIZES_ASKED):
+        asked(batch)
+        played(batch)
+    batches = range(BATCH + SIZES_ASKED, BATCH + SIZES_ASKED + CARD_BATCHES)
+    new = settled(lambda: [asked(n) for n in batches])[0] / CARD_BATCHES
+    alone = settled(lambda: [played(n) for n in batches])[0] / CARD_BATCHES
+    events = [(e.delta, e.storage.id) for e in estimate.events]
+    event = min(settled(lambda: replay(events))[0] for _ in range(PLAYS)) / len(events)
+    return {"steady": steady, "new batch": new, "played": alone, "event": event}
+
+
 def memory(grid: str) -> dict[str, float]:
     """Bytes that a sweep of a compiled graph adds to a fresh process at most: for each further point of a grid ``LARGER`` times as large,
     for the columns alone, and beside the columns of the large one."""
@@ -183,7 +214,7 @@ def _vision(torch: Any) -> Any:
 
 
 _KEPT: list[Any] = []
-PROBES: dict[str, Callable[..., dict[str, float]]] = {"network": network, "sweep": sweep, "memory": memory, "grown": grown}
+PROBES: dict[str, Callable[..., dict[str, float]]] = {"network": network, "sweep": sweep, "memory": memory, "grown": grown, "card": card}
 
 
 def _main(folder: str, probe: str, *arguments: str) -> None:

@@ -42,7 +42,7 @@ def render(found: Growth, capacities: Sequence[tuple[str, int]] = (), form: str 
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], labels[::-1], loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
         first, last = found.points[0], found.points[-1]
-        spread = f"peak from {_named(first)} to {_named(last)}"
+        spread = f"{found.figure} from {_named(first)} to {_named(last)}"
         gone = ", ".join(f"{r.side:,}" for r in found.refused)
         canvas.heading(drawn, found.graph, (found.how, spread, *([f"not drawn: the network cannot run at side {gone}"] if gone else [])))
         return canvas.written(drawn, form)
@@ -65,7 +65,7 @@ def _scale(axes: Any, found: Growth, capacities: Sequence[int]) -> None:
     stride = max(1, -(-(high.bit_length() - low.bit_length() + 1) // 9))
     places = [1 << e for e in range(low.bit_length() - 1, high.bit_length() + 1) if e % stride == 0]
     axes.set_yticks(places, [format_bytes(n).replace(".00", "") for n in places])
-    axes.set_ylabel("peak")
+    axes.set_ylabel(found.figure)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
 

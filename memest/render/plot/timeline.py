@@ -13,7 +13,7 @@ from memest.estimate.estimate import Estimate
 from memest.estimate.series import Series, outline, series
 from memest.render.palette import COLOURS
 from memest.render.plot import canvas
-from memest.render.reports import heading, moment
+from memest.render.reports import heading, highest, moment
 from memest.sizes.units import format_bytes
 
 COLUMNS = 500
@@ -38,7 +38,7 @@ def render(estimate: Estimate, form: str = "png") -> bytes:
         axes.grid(axis="y", color="#ffffff", linewidth=0.6, alpha=0.55)
         axes.set_axisbelow(False)
         _legend(axes, found)
-        peak = f"peak {found.peak_bytes:,} bytes ({format_bytes(found.peak_bytes)}): {moment(estimate)}"
+        peak = f"{highest(estimate, exact=True)}: {moment(estimate)}"
         canvas.heading(drawn, estimate.graph, (heading(estimate).partition(": ")[2], peak))
         return canvas.written(drawn, form)
 
@@ -81,7 +81,7 @@ def _mark_peak(axes: Any, estimate: Estimate, found: Series, last: int) -> None:
     axes.plot([x], [y], marker="v", markersize=6, color=canvas.INK, zorder=5, clip_on=False)
     left = x > last / 2
     axes.annotate(
-        f"peak {format_bytes(y)}\n{where}",
+        f"{'asked for' if estimate.replays else 'peak'} {format_bytes(y)}\n{where}",
         (x, y),
         xytext=(-8 if left else 8, 9),
         textcoords="offset points",

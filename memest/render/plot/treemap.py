@@ -11,7 +11,7 @@ from memest.estimate.estimate import Estimate
 from memest.estimate.holdings import Tile, tiles_at_peak
 from memest.render.palette import COLOURS
 from memest.render.plot import canvas
-from memest.render.reports import heading, moment
+from memest.render.reports import heading, highest, moment
 from memest.shown import visible
 from memest.sizes.units import format_bytes
 
@@ -39,7 +39,7 @@ def render(estimate: Estimate, form: str = "png") -> bytes:
             for tile, box in zip(group, squarify([t.nbytes for t in group], inner), strict=True):
                 _draw(axes, tile, box)
         _legend(drawn, estimate, [name for name, _ in groups])
-        what = f"alive at the peak, {estimate.peak_bytes:,} bytes ({format_bytes(estimate.peak_bytes)}): {moment(estimate)}"
+        what = f"alive at the peak, {highest(estimate, exact=True).removeprefix('peak ')}: {moment(estimate)}"
         canvas.heading(drawn, estimate.graph, (heading(estimate).partition(": ")[2], what))
         return canvas.written(drawn, form)
 

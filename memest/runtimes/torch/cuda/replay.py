@@ -29,7 +29,7 @@ from memest.runtimes.runtime import Steps
 STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
 of a step like itself."""
-BETWEEN = "between steps"
+MADE, BETWEEN = "before the steps", "between steps"
 STAYS = frozenset({"optimizer_state", "workspace"})
 NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
@@ -79,17 +79,20 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     return Outcome(last=found, step=STEPS, shortage=None)
 
 
-def script(steps: Steps) -> tuple[tuple[Storage, ...], list[Event], tuple[int, ...]]:
-    """All that is played as one list: what stands before, the events (storages of different steps have numbers of their own), and where
+def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
+    """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
     each step begins."""
     first = steps.first()
-    if steps.is_first:
-        return first.residents, list(first.events), (0,)
-    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
     numbers = count(1 + max((s.id for s in first.residents), default=0))
-    events: list[Event] = []
+    events = [
+        Event(s.nbytes if made else -s.nbytes, s, MADE, s.layer, MADE) for s, made in _made(first.residents, steps.converted, numbers)
+    ]
+    if steps.converted:
+        events.append(Event(0, Storage(next(numbers), 0, "", "", "", ""), MADE, "", "empty_cache"))
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
     begins: list[int] = []
-    for number in range(1, STEPS + 1):
+    last = 1 if steps.is_first else STEPS
+    for number in range(1, last + 1):
         begins.append(len(events))
         stream = first if number == 1 else steps.asked()
         live: dict[int, Storage] = {}
@@ -98,10 +101,31 @@ def script(steps: Steps) -> tuple[tuple[Storage, ...], list[Event], tuple[int, .
                 live[e.storage.id] = _numbered(e.storage, next(numbers))
             own = live[e.storage.id] if e.delta > 0 else live.pop(e.storage.id)
             events.append(e._replace(storage=own))
-        if number < STEPS:
+        if number < last:
             left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
             events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
-    return first.residents, events, tuple(begins)
+    return events, tuple(begins)
+
+
+def _made(residents: Sequence[Storage], converted: frozenset[str], numbers: Iterator[int]) -> Iterator[tuple[Storage, bool]]:
+    """What :func:`_placed` does, as storages that are made (True) and given back."""
+    waiting: list[Storage] = []
+
+    def convert() -> Iterator[tuple[Storage, bool]]:
+        for before in waiting:
+            yield from ((_numbered(before, next(numbers)), True), (before, False))
+        waiting.clear()
+
+    for storage in residents:
+        if storage.category not in NETWORK:
+            yield from convert()
+        if storage.nbytes:
+            yield storage, True
+            if storage.layer in converted:
+                waiting.append(storage)
+                if storage.category not in NETWORK:
+                    yield from convert()
+    yield from convert()
 
 
 def _numbered(storage: Storage, number: int) -> Storage:
