@@ -6,6 +6,8 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -140,6 +142,15 @@ class TestTable:
                     found = workspace(card(name), NEWEST, question)
                 assert found.source == "table"
                 assert found.low == found.bytes == found.high
+
+    @pytest.mark.parametrize("release", [(9, 19), (9, 20)])
+    @pytest.mark.parametrize("asked", [A100, H100])
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    @pytest.mark.parametrize("channels_last", [False, True])
+    def test_the_two_releases_before_are_stored_too(self, release: tuple[int, int], asked: Device, dtype: str, channels_last: bool) -> None:
+        with library.absent():
+            for question in of_resnet50(64, dtype=dtype, channels_last=channels_last):
+                assert workspace(asked, release, question).source == "table"
 
     def test_it_holds_what_torch_took(self) -> None:
         # torch 2.14.1 on a stand-in for an H100: ResNet-50's 64 channels at 56 x 56, batch 32
@@ -372,6 +383,12 @@ class TestLibrary:
             assert library.plans(A100, NEWEST, question) == library.plans(other, NEWEST, question)
 
 
+def forget_what_is_stored() -> None:
+    """So that the archives are read anew."""
+    for remembered in (table.releases, table.names, table.column):
+        remembered.cache_clear()
+
+
 class TestWriting:
     def test_answers_that_grow_alike_become_one_formula(self) -> None:
         questions = [plain((1, 64, 56, 56), (128, 64, 3, 3)).grad_input.at_batch(n) for n in (1, 2, 4, 64)]
@@ -382,6 +399,28 @@ class TestWriting:
         for question in (q for _ in range(20) for q in random_calls(rnd)):
             answer = rnd.randrange(3 * sum(question.nbytes))
             assert [filled_bytes(question, f) for f in plans._formulas([question], [answer])] == [answer]
+
+    @pytest.mark.parametrize("differing", [False, True])
+    def test_another_releases_answers_stand_for_its_own_where_a_sample_has_no_difference(
+        self, differing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name, release = "8.0/float16/channels_last", (9, 23)
+        column = table.column(NEWEST, name)
+        last = [q for row in plans._rows("float16", True) for q in row][::997][-1]
+
+        def answer(_: object, question: Convolution) -> int | None:
+            return -1 if differing and question == last else table.stored(A100, NEWEST, question)
+
+        monkeypatch.setattr(table, "STORED", Path(copytree(table.STORED, tmp_path / "stored")))
+        monkeypatch.setattr(library, "installed", lambda: release)
+        monkeypatch.setattr(plans, "_answer", answer)
+        try:
+            plans.main(["alike", "9.24", "8.0", "--dtypes", "float16", "--every", "997"])
+            forget_what_is_stored()
+            assert table.column(release, name) == (None if differing else column)
+        finally:
+            monkeypatch.undo()
+            forget_what_is_stored()
 
     def test_a_tree_splits_where_the_answer_changes(self) -> None:
         calls = [plain((4, ins, 20, 20), (32, ins, 3, 3)).forward for ins in range(2, 66)]
