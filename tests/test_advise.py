@@ -210,3 +210,52 @@ def test_a_measured_step_keeps_to_the_budget() -> None:
     (shape,) = how["input_shape"].values()
     taken = measure_training(GraphModule(graph).train(), inputs_for([shape]), how["optimizer"], "cross_entropy", levers=levers)
     assert taken.peak_bytes == advice.reached.peak_bytes <= advice.budget_bytes < start.peak_bytes
+
+
+CARD: dict[str, Any] = {"runtime": "torch-cuda", "machine": "a100-40gb", "torch": "2.14"}
+
+
+@cache
+def _on_a_card(card: str = "a100-40gb", **settings: Any) -> memest.Advice:
+    asked = {**CARD, "machine": card, "optimizer": "adam", **settings}
+    return memest.advise(memest.model("resnet18"), "770MiB", input_shape=(48, 3, 64, 64), **asked)
+
+
+def test_on_a_card_its_own_levers_are_tried() -> None:
+    changes = {o.changes[0] for o in _on_a_card().alone}
+    own = {"alloc_conf=expandable_segments:True", "autocast:dtype=float16", "autocast:dtype=bfloat16", "channels_last"}
+    assert own <= changes
+    assert {"optimizer=adam:foreach=false", "optimizer=adam:fused=true"} <= changes
+    assert any(c.startswith("checkpoint:budget=") for c in changes)
+    assert not [r for r in _on_a_card().refused if "processor" in r.reason]
+
+
+def test_on_a_card_what_counts_is_the_whole_process() -> None:
+    advice = _on_a_card()
+    assert advice.start.held_bytes == advice.start.process.bytes
+    for option in advice.alone:
+        assert option.peak_bytes == option.estimate.process.bytes
+        assert option.saved_bytes == advice.start.held_bytes - option.peak_bytes
+    fresh = memest.estimate(memest.model("resnet18"), **advice.keywords)
+    assert fresh.figures == advice.reached.figures
+    assert advice.combined
+
+
+def test_expandable_segments_go_beside_other_settings_of_the_allocator() -> None:
+    def proposed(**settings: Any) -> list[str]:
+        start = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 64, 64), **CARD, **settings)
+        step = start.question.asked()
+        found, _ = choices(
+            Situation(graph=memest.model("resnet18"), shapes=start.input_shapes, sizes=start.sizes, step=step, limit=1 << 30)
+        )
+        return [c.change.text for c in found if c.candidate.name == "expandable segments"]
+
+    assert proposed() == ["alloc_conf=expandable_segments:True"]
+    assert proposed(alloc_conf="max_split_size_mb:64") == ["alloc_conf=max_split_size_mb:64,expandable_segments:True"]
+    assert proposed(alloc_conf="expandable_segments:False") == []
+
+
+def test_bfloat16_is_proposed_to_cards_that_multiply_it() -> None:
+    changes = {o.changes[0] for o in _on_a_card("t4").alone}
+    assert "autocast:dtype=float16" in changes
+    assert "autocast:dtype=bfloat16" not in changes

@@ -212,6 +212,18 @@ def test_a_list_goes_on_where_another_ended() -> None:
     assert list(live) == [2] and again.allocated == first.allocated and again.reserved == first.reserved
 
 
+def test_expandable_segments_can_be_switched_while_blocks_of_both_kinds_stand() -> None:
+    allocator = CachingAllocator()
+    allocator.malloc(3 * MIB)
+    allocator.switch(expandable=True)
+    paged = allocator.malloc(30 * MIB)
+    assert paged is not None and paged.expandable is not None and allocator.reserved == 60 * MIB
+    allocator.free(paged)
+    allocator.switch(expandable=False)
+    whole = allocator.malloc(30 * MIB)
+    assert whole is not None and whole.expandable is None and allocator.reserved == 90 * MIB
+
+
 def test_a_block_cannot_be_freed_twice() -> None:
     allocator = CachingAllocator()
     block = allocator.malloc(1000)

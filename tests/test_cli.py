@@ -386,6 +386,11 @@ def test_the_examples_in_help_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.yaml").write_text("inputs: {input: [N, 3, H, W]}\nlayers: [conv2d: {out_channels: 4, kernel_size: 3}]")
     (tmp_path / "snapshot.pickle").write_bytes(_on_two_devices((Path(__file__).parent / "data" / "step.pickle.gz").read_bytes()))
+    stages = {"features_per_stage": [4, 8], "strides": [1, 2], "kernel_sizes": 3, "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
+    network = {"network_class_name": "unet.PlainConvUNet", "arch_kwargs": stages}
+    plan = {"patch_size": [16, 16, 16], "batch_size": 2, "median_image_size_in_voxels": [32, 32, 32], "architecture": network}
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"3d_fullres": plan}}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}))
     for example in _examples(text):
         of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference)", example)
         assert "unet3d" not in example or of_one_channel, "one channel, and cross_entropy"

@@ -7,6 +7,7 @@ import json
 from dataclasses import fields
 from io import StringIO
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -183,3 +184,45 @@ def test_bad_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixtu
 def test_settings_are_applied_by_name() -> None:
     with pytest.raises(UsageError):
         changed(Request(model="m"), ["model=x"])
+
+
+UPGRADE = ["compare", "densenet121", "--input", "3x224x224", "--batch", "16", "--on", "h100-80gb", "--torch", "2.11", "--torch", "2.14"]
+
+
+def test_two_versions_of_torch_are_the_two_sides_each_with_its_cudnn(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*UPGRADE, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    graph = memest.model("densenet121")
+    asked: dict[str, Any] = {"input_shape": (16, 3, 224, 224), "machine": "h100-80gb"}
+    old, new = (memest.estimate(graph, **asked, torch=t) for t in ("2.11", "2.14"))
+    assert (old.recipe.target.settings.cudnn, new.recipe.target.settings.cudnn) == ((9, 19), (9, 24))
+    assert [found[side]["torch"]["modelled"] for side in "ab"] == ["2.11", "2.14"]
+    assert found["peak_difference_bytes"] == new.peak_bytes - old.peak_bytes != 0
+    assert old.reserved.bytes is not None
+    assert new.reserved.bytes is not None
+    assert found["reserved_difference_bytes"] == new.reserved.bytes - old.reserved.bytes != 0
+    for rows in ("categories", "layers"):
+        assert sum(row["difference_bytes"] for row in found[rows]) == found["peak_difference_bytes"]
+
+
+def test_figures_of_an_allocator_are_compared_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(UPGRADE) == 0
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in ("allocated", "reserved", "process"))
+    assert "block rounding" in out
+    assert "cuDNN 9.19" in " ".join(out.split())
+    assert main([*UPGRADE, "--format", "csv"]) == 0
+    assert "total,reserved," in capsys.readouterr().out
+
+
+def test_a_torch_given_once_is_that_of_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["compare", "resnet18", "--input", "3x64x64", "--batch", "2", "--format", "json", "--torch", "2.11"]
+    assert main([*asked, "--versus", "batch=4"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["a"]["torch"]["modelled"] == found["b"]["torch"]["modelled"] == "2.11"
+    assert main(asked) == 2
+    assert "--torch twice" in capsys.readouterr().err
+    assert main([*asked, "--torch", "2.13", "--torch", "2.14"]) == 2
+    assert "at most twice" in capsys.readouterr().err
+    assert main([*asked, "--torch", "2.13", "--versus", "torch=2.14"]) == 2
+    assert "given twice" in capsys.readouterr().err

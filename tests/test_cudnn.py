@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from memest.libraries.cudnn import Convolution, Workspace, candidates, library, rule, suggests_channels_last, table, torch_calls, workspace
 from memest.libraries.cudnn.question import DIRECTIONS, DTYPES, Direction
+from memest.libraries.cudnn.workspace import filled_bytes, kind_of
+from memest.machines.devices import device_named
+from memest.machines.gpu import Device
 from memest.network.tensor import spec
+from validation.cuda import plans, trees
 
 NEWEST = (9, 24)
 HAS_LIBRARY = library.installed() is not None
 with_library = pytest.mark.skipif(library.installed() != NEWEST, reason="needs nvidia-cudnn 9.24")
 
 
-@dataclass(frozen=True)
-class Card:
-    """A card as cuDNN is told of it."""
-
-    capability: tuple[int, int]
-    multiprocessors: int = 132
-    sm_clock_khz: int = 1980000
-    memory_clock_khz: int = 2619000
-
-    def properties(self) -> dict[str, object]:
-        major, minor = self.capability
-        return {
-            "cudaDeviceId": 0,
-            "deviceVer": 100 * major + 10 * minor,
-            "driverVer": 13000,
-            "isTccDriver": 0,
-            "l2CacheSize": 52428800,
-            "maxCtasPerSM": 32,
-            "maxRegistersPerSM": 65536,
-            "maxSharedMemoryPerBlock": 49152,
-            "maxSharedMemoryPerBlockOptin": 232448,
-            "reservedSharedMemoryPerBlock": 1024,
-            "maxThreadsPerBlock": 1024,
-            "maxThreadsPerSM": 2048,
-            "memClockRateKHz": self.memory_clock_khz,
-            "multiProcessorCount": self.multiprocessors,
-            "pciDeviceId": 0,
-            "regsPerBlock": 65536,
-            "smClockRateKHz": self.sm_clock_khz,
-            "supportCoopLaunch": 1,
-            "totalGlobalMem": 85000000000,
-            "warpSize": 32,
-            "maxGridSize": [2147483647, 65535, 65535],
-            "maxBlockSize": [1024, 1024, 64],
-            "deviceName": "a card",
-        }
+def card(name: str) -> Device:
+    """A card of the catalogue."""
+    found = device_named(name)
+    assert found is not None
+    return found
 
 
-H100, A100, T4 = Card((9, 0)), Card((8, 0)), Card((7, 5))
+H100, A100, T4 = card("h100-80gb"), card("a100-40gb"), card("t4")
 plain = partial(torch_calls, stride=(1, 1), padding=(1, 1), dilation=(1, 1))
 
 
@@ -141,22 +113,31 @@ def stored_columns() -> list[tuple[tuple[int, int], str]]:
     return [(release, name) for release in table.releases() for name in sorted(table.names(release))]
 
 
-def card_of(name: str, clocks: list[int]) -> Card:
-    major, minor = name.partition("/")[0].split(".")
-    return Card((int(major), int(minor)), sm_clock_khz=clocks[0], memory_clock_khz=clocks[1])
+def card_of(column: str) -> Device:
+    """One that a column is about."""
+    kinds = {
+        "7.0": "v100-32gb",
+        "7.5": "t4",
+        "7.5-large": "titan-rtx",
+        "8.0": "a30",
+        "8.6": "rtx-3060-12gb",
+        "8.9": "l4",
+        "9.0": "h100-80gb",
+    }
+    return card(kinds[column.partition("/")[0]])
 
 
 class TestTable:
-    @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+    @pytest.mark.parametrize("name", ["t4", "rtx-2080-ti", "a100-40gb", "rtx-3090", "rtx-4090", "l4", "h100-80gb"])
     @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
     @pytest.mark.parametrize("channels_last", [False, True])
-    def test_resnet50_is_stored_for_every_usual_batch(self, capability: tuple[int, int], dtype: str, channels_last: bool) -> None:
-        if capability == (7, 5) and dtype == "bfloat16":
+    def test_resnet50_is_stored_for_every_usual_batch(self, name: str, dtype: str, channels_last: bool) -> None:
+        if card(name).capability == (7, 5) and dtype == "bfloat16":
             return  # cuDNN has no plan
         for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256):
             for question in of_resnet50(batch, dtype=dtype, channels_last=channels_last):
                 with library.absent():
-                    found = workspace(Card(capability), NEWEST, question)
+                    found = workspace(card(name), NEWEST, question)
                 assert found.source == "table"
                 assert found.low == found.bytes == found.high
 
@@ -186,7 +167,7 @@ class TestTable:
             _, dtype, layout = name.split("/")
             column = table.column(release, name)
             assert column is not None
-            card = card_of(name, column["clocks"])
+            asked = card_of(name)
             for (x, w, stride, padding, dilation), (_, batches) in rnd.sample(places, 12):
                 spatial = zip(x[1:], w[2:], stride, padding, dilation, strict=True)
                 y = (w[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spatial))
@@ -202,8 +183,8 @@ class TestTable:
                     dtype=dtype,
                     channels_last=layout == "channels_last",
                 )
-                have = table.stored(card, release, question)
-                assert have is None or (have,) == library.plans(card, release, question), (name, question)
+                have = table.stored(asked, release, question)
+                assert have is None or (have,) == library.plans(asked, release, question), (name, question)
 
     def test_another_batch_is_modelled_from_those_around_it(self) -> None:
         question = a_question().at_batch(48)
@@ -235,23 +216,30 @@ class TestTable:
         assert (found.source, known.source) == ("rule", "table")
         assert found.bytes == known.bytes
 
+    def test_large_turing_chips_are_asked_apart(self) -> None:
+        kinds = {kind_of(card(name)) for name in ("t4", "rtx-2080", "rtx-2080-ti", "quadro-rtx-6000")}
+        assert kinds == {"7.5", "7.5-large"}
+        answers = [workspace_without_library(card(name), q) for name in ("t4", "titan-rtx") for q in of_resnet50(32, dtype="float16")]
+        assert {a.source for a in answers} == {"table"}
+        assert answers[:6] != answers[6:]
+
     def test_elsewhere_clocks_and_multiprocessors_do_not_count(self) -> None:
         with library.absent():
             found = workspace(replace(A100, multiprocessors=56, sm_clock_khz=1), NEWEST, a_question())
         assert found == workspace_without_library(A100, a_question())
 
 
-def workspace_without_library(card: Card, question: Convolution) -> Workspace:
+def workspace_without_library(card: Device, question: Convolution) -> Workspace:
     with library.absent():
         return workspace(card, NEWEST, question)
 
 
 class TestRule:
-    @pytest.mark.parametrize("card", [H100, A100, T4, Card((12, 0)), Card((6, 1))])
+    @pytest.mark.parametrize("card", [H100, A100, T4, *map(card, ("quadro-rtx-6000", "rtx-5090", "gtx-1080-ti"))])
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("direction", DIRECTIONS)
     @pytest.mark.parametrize("channels_last", [False, True])
-    def test_the_expected_lies_within_the_range(self, card: Card, dtype: str, direction: Direction, channels_last: bool) -> None:
+    def test_the_expected_lies_within_the_range(self, card: Device, dtype: str, direction: Direction, channels_last: bool) -> None:
         question = a_question(direction, dtype=dtype, channels_last=channels_last)
         for found in (rule.modelled(card, question), rule.modelled(card, replace(question, tf32=False))):
             assert found.source == "rule"
@@ -367,16 +355,37 @@ class TestLibrary:
 
     @with_library
     def test_a_card_that_is_no_card_has_no_plan(self) -> None:
-        @dataclass(frozen=True)
-        class Broken(Card):
+        class Broken:
+            capability = (9, 0)
+            multiprocessors = 1
+
             def properties(self) -> dict[str, object]:
                 return {"deviceVer": "none"}
 
-        assert library.plans(Broken((9, 0)), NEWEST, a_question()) == ()
+        assert library.plans(Broken(), NEWEST, a_question()) == ()
 
     @with_library
     def test_an_architecture_decides_and_how_many_multiprocessors_it_has_does_not(self) -> None:
         rnd = random.Random(3)
-        other = replace(A100, multiprocessors=60, sm_clock_khz=900000)
-        for question in random_calls(rnd):
-            assert json.dumps(library.plans(A100, NEWEST, question)) == json.dumps(library.plans(other, NEWEST, question))
+        other = replace(A100, multiprocessors=60, sm_clock_khz=900000, l2_bytes=4 << 20)
+        for question in (q for _ in range(10) for q in random_calls(rnd)):
+            assert library.plans(A100, NEWEST, question) == library.plans(other, NEWEST, question)
+
+
+class TestWriting:
+    def test_answers_that_grow_alike_become_one_formula(self) -> None:
+        questions = [plain((1, 64, 56, 56), (128, 64, 3, 3)).grad_input.at_batch(n) for n in (1, 2, 4, 64)]
+        assert plans._formulas(questions, [sum(q.nbytes) + 147 for q in questions]) == [(1, 1, 1, 1, 147)] * 4
+
+    def test_a_formula_comes_to_the_answer_it_was_found_for(self) -> None:
+        rnd = random.Random(6)
+        for question in (q for _ in range(20) for q in random_calls(rnd)):
+            answer = rnd.randrange(3 * sum(question.nbytes))
+            assert [filled_bytes(question, f) for f in plans._formulas([question], [answer])] == [answer]
+
+    def test_a_tree_splits_where_the_answer_changes(self) -> None:
+        calls = [plain((4, ins, 20, 20), (32, ins, 3, 3)).forward for ins in range(2, 66)]
+        tree = trees.grown([(q, q.nbytes[0] if q.w[1] > 33 else 0) for q in calls])
+        assert [rule.FEATURES[tree[0]], tree[1]] == ["in", 33]
+        assert tree[2][:4] == [0, 0, 0, 1]
+        assert tree[3][:4] == [1, 0, 0, 1]

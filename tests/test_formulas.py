@@ -245,3 +245,44 @@ def test_command_writes_every_format(capsys: pytest.CaptureFixture[str]) -> None
     assert data["peak_bytes"] == eval(data["regime"]["peak"], {**data["sizes"], **data["regime"]["scratchpad"]})
     assert data["peak_bytes"] == sum(part["bytes"] for part in data["alive_at_peak"])
     assert main([*command, "--as", "latex", "--layers"]) == 2
+
+
+ON_CARD: dict[str, Any] = {"machine": "a100-40gb", "torch": "2.14"}
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2", "unet2d:base_filters=4,levels=2"])
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_on_a_card_the_formula_is_what_is_asked_for(model: str, mode: str) -> None:
+    loss = "binary_cross_entropy" if "unet" in model else "cross_entropy"
+    est = memest.estimate(memest.model(model), input_shape=(4, 3, 64, 64), mode=mode, loss=loss, **ON_CARD)
+    f = est.formula()
+    sizes = sizes_of(f, 5)
+    truth = [played(est, s) for s in sizes]
+    assert [f.evaluate(**s) for s in sizes] == truth
+    assert truth[0] == est.requested_bytes < est.peak_bytes
+    assert [f.evaluate(**s) for s in sizes] == [est.at(**s).requested_bytes for s in sizes]
+    assert run_python(f.python(sizes=sizes), sizes) == truth
+    assert [f.regime.peak.evaluate(s) for s, n in zip(sizes, truth, strict=True) if f.regime.holds(s)] == [
+        n for s, n in zip(sizes, truth, strict=True) if f.regime.holds(s)
+    ]
+
+
+def test_on_a_card_the_formula_says_what_it_is_with_the_figures_beside(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["formula", "resnet18", "--input", "3x64x64", "--batch", "4", "--on", "a100-40gb"]
+    assert main(asked) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "requested, before the allocator rounds" in out
+    assert "the formula is the estimate" not in out
+    assert all(f"{name} " in out for name in ("requested", "allocated", "reserved", "process"))
+    assert "by replay" in out
+    assert "What cuDNN takes is no formula" in out
+    assert main([*asked, "--format", "json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    est = memest.estimate(memest.model("resnet18"), input_shape=(4, 3, 64, 64), machine="a100-40gb")
+    assert data["figure"] == "requested"
+    assert (data["peak_bytes"], data["requested_bytes"]) == (est.peak_bytes, est.requested_bytes)
+    assert data["reserved"]["bytes"] == est.reserved.bytes
+    assert data["requested_bytes"] == eval(data["regime"]["peak"], {**data["sizes"], **data["regime"]["scratchpad"]})
+    assert "before an allocator rounds them" in est.formula().python()
+    assert "requested bytes" in est.formula().latex()
+    assert "by replay" in est.formula().text()

@@ -20,7 +20,7 @@ from memest.cli.app import main
 from memest.errors import UnsupportedError, UsageError
 from memest.estimate.formulas.javascript import SAFE, function, helpers, magnitude
 from memest.network.graph import Graph
-from memest.planning.page import PageModel, read_sizes
+from memest.planning.page import PageModel, page_model, read_sizes
 from memest.planning.page.grid import MAX_POINTS, axes_of, usual_sizes
 from memest.planning.page.model import OPTIMIZERS
 from memest.planning.page.reading import Read, Reading
@@ -266,3 +266,26 @@ def test_the_command_writes_a_page_whole_or_not_at_all(tmp_path: Path, capsys: p
         assert error.startswith("memest: ") and error.count("\n") == 1
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert main([*given, "-o", str(tmp_path / "no" / "report.html")]) == 2
+
+
+def test_a_page_on_a_card_computes_what_is_asked_for_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "card.html"
+    given = ["report", "resnet18", "--input", "3x64x64", "--batch", "2", "--sizes", "64", "--batches", "2,4", "--optimizer", "sgd"]
+    assert main([*given, "--on", "a100-40gb", "-o", str(path)]) == 0
+    graph = memest.model("resnet18")
+    at: dict[str, Any] = {"input_shape": (2, 3, 64, 64), "machine": "a100-40gb"}
+    data = page_model(graph, **at, optimizers=["sgd"], dtypes=["float32"], batches=[2, 4], sizes={"": [64]}).data
+    est = memest.estimate(graph, **at)
+    start = next(n for n in range(2) if Reading(data).sizes_at(n)["N"] == 2)
+    assert Reading(data).at(0, start).peak_bytes == est.requested_bytes
+    assert f"allocated {est.allocated.bytes:,}" in data["replayed"]
+    assert f"process {est.process.bytes:,} (modelled:" in data["replayed"]
+    text = path.read_text()
+    assert data["replayed"] in text
+    assert "requested bytes fit" in text
+    assert "block rounding" in text
+
+
+def test_a_page_of_a_processor_says_nothing_of_replays() -> None:
+    data = page_model(memest.model("resnet18"), input_shape=(2, 3, 64, 64), optimizers=["sgd"], dtypes=["float32"], machine=CPU).data
+    assert data["replayed"] == ""

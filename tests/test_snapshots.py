@@ -19,7 +19,7 @@ from memest.memory.allocators.blocks import USED
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.history import Entry, Frame
 from memest.memory.allocators.restoring import Live, Span, restore
-from memest.memory.allocators.retracing import Lifetime, Retraced, _Record, retrace
+from memest.memory.allocators.retracing import Lifetime, RecordedDriver, Retraced, retrace
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.stream import Event, Storage
 from memest.planning.recorded import category, chosen, recorded, where
@@ -32,8 +32,8 @@ RECORDED = Path(__file__).parent / "data" / "histories.pickle.gz"
 
 
 def ours() -> list[dict[str, Any]]:
-    """Histories that torch 2.14.1's CUDA allocator recorded over a runtime that computes nothing: several streams, expandable segments,
-    other settings, a cache emptied in the middle, requests without room, and ring buffers that lost the beginning."""
+    """Histories that torch 2.14.1's CUDA allocator recorded over a runtime that computes nothing: several streams, a pool of one's own,
+    expandable segments, other settings, a cache emptied in the middle, requests without room, and ring buffers that lost the beginning."""
     found = unpickled(gzip.decompress(RECORDED.read_bytes()), "histories")
     assert isinstance(found, list)
     return found
@@ -99,7 +99,7 @@ def _follows(step: dict[str, Any]) -> bool:
     """True for a step with events, each of whose allocations came at its address, and whose peaks are the recorded ones."""
     if not step.get("events"):
         return False
-    driver = _Record()
+    driver = RecordedDriver()
     allocator = CachingAllocator(driver=driver)
     spans = [Span(address, size, stream, kind == "s", False) for address, size, kind, stream, _ in step["segments"]]
     live = {}
@@ -138,11 +138,35 @@ def test_a_replay_that_parts_says_where_and_goes_on() -> None:
     )
 
 
+def test_a_record_that_contradicts_itself_is_refused() -> None:
+    grown = {"action": "segment_alloc", "addr": 1 << 40, "size": 20 * MIB, "stream": 0}
+    for second in (grown, {**grown, "addr": (1 << 40) + MIB}, {**grown, "action": "segment_map", "size": 0}):
+        with pytest.raises(FileError, match="the record contradicts itself: "):
+            traced({"segments": [], "device_traces": [[grown, second]]})
+
+
+def test_a_replay_is_given_up_where_the_driver_has_back_what_it_still_holds() -> None:
+    data = cuda_snapshot([], NO_ROOM, title="lost")
+    trace = data["device_traces"][0]
+    segment = trace[0]
+    trace.insert(2, {**segment, "action": "segment_free"})
+    data["segments"] = [s for s in data["segments"] if s["address"] != segment["addr"]]
+    found = traced(data)
+    assert found.given_up_at == 3 and "goes back to the driver, in the replay it is in use" in found.partings[-1].why
+
+
 def test_an_allocator_that_pads_its_requests_is_recognized() -> None:
     padded = cuda_snapshot([], [request(1, 1), request(3, 2), request(-1, 1), request(1, 3)], Settings(padding=32), title="padded")
     found = traced(padded)
     assert found.padding == 32 and found.placed == found.allocations == 3 and found.layout
     assert traced(cuda_snapshot([], NO_ROOM, title="plain")).padding == 0
+
+
+def test_the_size_of_large_segments_is_read_off_the_record() -> None:
+    data = cuda_snapshot([], NO_ROOM, read_settings("large_segment_size_mb:32"), title="large")
+    del data["allocator_settings"]
+    found = traced(data)
+    assert found.placed == found.allocations == 4 and found.layout
 
 
 # what it says ------------------------------------------------------------------------------------------------------------
@@ -152,12 +176,13 @@ def test_holdings_add_up_to_the_peak_and_shortages_say_what_would_have_helped() 
     history = read_histories(cuda_history([], NO_ROOM, title="full", capacity=100 * MIB), "test")[0]
     found = recorded(history, 3)
     assert sum(h.nbytes for h in found.holdings) == found.retraced.allocated == 44 * MIB
+    assert [h.category for h in found.holdings] == ["activations"]
     assert found.retraced.allocated_at == 3 and found.fragmentation == 60 * MIB - 44 * MIB and len(found.largest) == 2
     (shortage,) = found.shortages
     assert (shortage.shortage.asked, shortage.shortage.device_free) == (50 * MIB, 40 * MIB)
     assert (shortage.shortage.reserved, shortage.shortage.largest) == (60 * MIB, 18 * MIB)
     assert shortage.tried["expandable_segments:True"].fits and shortage.tried["expandable_segments:True"].reserved == 100 * MIB
-    assert not shortage.tried["max_split_size_mb:128"].fits
+    assert not shortage.tried["max_split_size_mb:128"].fits and not shortage.tried["the same, started empty"].fits
 
 
 @pytest.mark.parametrize(
@@ -235,6 +260,7 @@ class _Evil:
         (pickle.dumps({"segments": [], "device_traces": [[]]}), "nothing was allocated"),
         (pickle.dumps({"segments": [{"address": 1}]}), r"segments\[0\].total_size"),
         (pickle.dumps({"segments": [{"address": 0, "total_size": 5, "blocks": []}]}), "its blocks are 0 bytes"),
+        (pickle.dumps({"segments": [{"address": 0, "total_size": 0, "blocks": []}]}), "a segment without bytes"),
         (pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": -1}]]}), "whole number"),
         (pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": 1, "size": 1, "frames": [3]}]]}), "frames"),
     ],
@@ -328,6 +354,13 @@ def test_the_command_explains_a_history(full: Path, capsys: pytest.CaptureFixtur
     assert data["out_of_memory"][0]["tried"]["expandable_segments:True"] == {"reserved": 100 * MIB, "fits": True}
     assert main(["snapshot", str(full), "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "bytes,asked,category,asked for at,event"
+
+
+def test_where_a_card_is_too_small_no_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "small.pickle"
+    path.write_bytes(cuda_history([], [request(60, 1), request(50, 2)], title="small", capacity=100 * MIB))
+    assert main(["snapshot", str(path), "--format", "markdown"]) == 0
+    assert "nothing: 10.00 MiB more than the card has" in capsys.readouterr().out
 
 
 def test_the_command_refuses_in_one_line(full: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

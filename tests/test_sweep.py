@@ -18,6 +18,7 @@ from memest.cli.app import main
 from memest.errors import UsageError
 from memest.planning import peaks as finding
 from memest.planning import product, written
+from memest.planning import replayed as replaying
 from memest.planning import sweep as sweeping
 from memest.sizes.dims import parse_guard
 
@@ -419,3 +420,63 @@ def test_axes_of_the_command_are_not_lost(capsys: pytest.CaptureFixture[str]) ->
     ):
         assert main(["sweep", SMALL, "--axis", "H=W=16", "--loss", "binary_cross_entropy", *extra]) == 2
         assert words in capsys.readouterr().err
+
+
+CARD: dict[str, Any] = {"machine": "a100-40gb", "torch": "2.14"}
+FIGURES = ("allocated", "reserved", "process")
+
+
+def test_on_a_card_every_point_has_each_figure_by_replay() -> None:
+    found = memest.sweep(memest.model("resnet18"), batch=[1, 5], spatial=64, optimizer=["sgd", "adam"], **CARD)
+    for row in found.rows():
+        est = alone(memest.model("resnet18"), row, optimizer=row["optimizer"], **CARD)
+        assert row["peak_bytes"] == row["allocated_bytes"] == est.peak_bytes
+        assert row["requested_bytes"] == est.requested_bytes < row["allocated_bytes"]
+        assert row["standing_bytes"] == est.standing_bytes
+        for name in FIGURES:
+            figure = getattr(est, name)
+            given = tuple(row[f"{name}{end}_bytes"] for end in ("", "_low", "_high"))
+            assert given == (figure.bytes, figure.low, figure.high)
+    assert any("requested_bytes is before the allocator rounds" in note for note in found.notes)
+
+
+def test_parts_of_a_replayed_sweep_are_the_whole() -> None:
+    asked: dict[str, Any] = {"batch": [1, 2, 5], "spatial": [64, 96], **CARD}
+    whole = memest.sweep(memest.model("resnet18"), **asked)
+    parts = memest.sweeps(memest.model("resnet18"), at_once=4, **asked)
+    rows = [row for part in parts for row in part.rows()]
+    assert rows == list(whole.rows())
+    assert list(parts.kinds) == list(whole)
+    assert parts.about == whole.about
+
+
+def test_sizes_that_cannot_be_are_left_out_of_a_replayed_sweep(tmp_path: Path) -> None:
+    graph = memest.model("unet2d:base_filters=4,levels=2")
+    asked: dict[str, Any] = {"batch": 1, "H": [16, 17, 32], "W": 16, "loss": "binary_cross_entropy", **CARD}
+    with pytest.raises(UsageError, match="cannot run at batch=1, H=17"):
+        memest.sweep(graph, **asked)
+    found = memest.sweep(graph, invalid="skip", **asked)
+    assert found["H"].tolist() == [16, 32]
+    assert (found["allocated_bytes"] > found["requested_bytes"]).all()
+    found.write(tmp_path / "peaks.csv")
+    assert len((tmp_path / "peaks.csv").read_text().splitlines()) == 3
+
+
+def test_where_points_are_many_the_bytes_asked_for_are_shown_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (product, replaying):
+        monkeypatch.setattr(module, "MOST_REPLAYED", 3)
+    found = memest.sweep(memest.model("resnet18"), batch=range(1, 5), spatial=64, **CARD)
+    assert list(found)[-2:] == ["standing_bytes", "requested_bytes"]
+    assert "peak_bytes" not in found
+    assert "before blocks are rounded" in found.notes[0]
+    assert "configurations" in repr(found)
+    assert [alone(memest.model("resnet18"), row, **CARD).requested_bytes for row in found.rows()] == found["requested_bytes"].tolist()
+    asked = ["sweep", "resnet18", "--axis", "batch=1..4", "--input", "3x64x64", "--on", "a100-40gb"]
+    assert main(asked) == 0
+    assert "4 points are more than the allocator is played at (3)" in " ".join(capsys.readouterr().out.split())
+    assert main([*asked, "--format", "json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert "requested_bytes" in data["columns"]
+    assert "more than the allocator is played at" in data["notes"][0]

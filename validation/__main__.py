@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
@@ -20,6 +21,7 @@ def main() -> int:
     measuring.add_argument("only", nargs="?", default="", help="part of a case's name, or a group")
     measuring.add_argument("--again", action="store_true", help="measure also what has a result")
     _cuda_options(measuring)
+    measuring.add_argument("--torch", metavar="RELEASE", help="of torch-cuda: in a fresh environment with that release, such as 2.14.1")
     measuring.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
     cuda_printing = commands.add_parser("measure-cuda-print", help="measure one case of torch-cuda in this process and print it")
     cuda_printing.add_argument("card")
@@ -100,10 +102,10 @@ def _list(arguments: argparse.Namespace) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     if arguments.runtime == "torch-cuda":
         from validation.cuda.measure import measure as measure_cuda
-        from validation.cuda.run import interpreter
+        from validation.cuda.run import fresh, interpreter
 
-        python = interpreter(arguments.python)
-        return measure_cuda(arguments.card, python, arguments.only, on_card=arguments.on_card, again=arguments.again)
+        with fresh(arguments.torch) if arguments.torch else nullcontext(interpreter(arguments.python)) as python:
+            return measure_cuda(arguments.card, python, arguments.only, on_card=arguments.on_card, again=arguments.again)
     from validation.measure import measure
 
     return 1 if measure(_selected(arguments.only), again=arguments.again) else 0  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def _freeze(setup: Setup, options: Options) -> None:
     if isinstance(setup.module, GraphModule):
         text = f"freeze:modules={'+'.join(options['modules'])},eval={str(options['eval']).lower()}"
         graph, _ = pull(setup.module.graph, Recipe(training=True), settings([text], "train"))
-        setup.module = GraphModule(graph).train(setup.module.training)
+        setup.module = _again(setup, graph)
         return
     for name, p in setup.module.named_parameters():
         if inside(name, options["modules"]):
@@ -64,6 +64,11 @@ def _freeze(setup: Setup, options: Options) -> None:
     for name, m in setup.module.named_modules():
         if options["eval"] and inside(name, options["modules"]):
             m.eval()
+
+
+def _again(setup: Setup, graph: Graph) -> GraphModule:
+    """A module of ``graph`` in the mode of the setup's, and where that one is."""
+    return GraphModule(graph).train(setup.module.training).to(setup.inputs[0].device)
 
 
 def _graph(setup: Setup) -> Graph:
@@ -83,7 +88,7 @@ def _inplace(setup: Setup, options: Options) -> None:
     overwriting = estimate(graph, input_shape=shapes, mode=mode, levers=setup.levers).timeline.overwriting
     if isinstance(setup.module, GraphModule):
         layers = tuple(replace(y, attributes=(*y.attributes, ("inplace", True))) if y.name in overwriting else y for y in graph.layers)
-        setup.module = GraphModule(graph.with_(layers=layers)).train(setup.module.training)
+        setup.module = _again(setup, graph.with_(layers=layers))
         return
     for name in overwriting:
         module: Any = setup.module.get_submodule(name)
@@ -134,6 +139,8 @@ def _clip(setup: Setup, options: Options) -> None:
     inner = setup.update
 
     def update(setup: Setup) -> None:
+        if setup.scaler is not None:
+            setup.scaler.unscale_(setup.optimizer)
         torch.nn.utils.clip_grad_norm_(setup.module.parameters(), options["norm"], foreach=options["foreach"])
         inner(setup)
 
@@ -157,32 +164,30 @@ def _ema(setup: Setup, options: Options) -> None:
 
 
 def _offload_optimizer(setup: Setup, options: Options) -> None:
-    """One optimizer a parameter, whose state lies in numpy's memory between steps."""
+    """One optimizer a parameter, whose state lies in numpy's memory between steps (what is on a device, in the host's)."""
     trained = [p for group in setup.optimizer.param_groups for p in group["params"]]
     alone = [(setup.make_optimizer([p]), p) for p in trained]
     setup.optimizer.state.clear()
-    for optimizer, p in alone:
-        _return_state(optimizer.state[p])
+    away = {p: _return_state(optimizer.state[p], p.device) for optimizer, p in alone}
 
     def update(setup: Setup) -> None:
         for optimizer, p in alone:
             if p.grad is not None:
                 state = optimizer.state[p]
-                for key in _tensors_in(state):
-                    state[key] = state[key].clone()
+                for key in away.get(p, ()):
+                    state[key] = state[key].to(p.device, copy=True)
                 optimizer.step()
-                _return_state(optimizer.state[p])
+                away[p] = _return_state(state, p.device)
 
     setup.update = update
 
 
-def _tensors_in(state: dict[str, Any]) -> list[str]:
-    return [key for key in state if isinstance(state[key], torch.Tensor)]
-
-
-def _return_state(state: dict[str, Any]) -> None:
-    for key in _tensors_in(state):
-        state[key] = torch.from_numpy(state[key].numpy().copy())
+def _return_state(state: dict[str, Any], device: torch.device) -> list[str]:
+    """What lies where the parameter does goes; its names."""
+    away = [key for key, value in state.items() if isinstance(value, torch.Tensor) and value.device == device]
+    for key in away:
+        state[key] = torch.from_numpy(state[key].cpu().numpy().copy())
+    return away
 
 
 def _tiles(setup: Setup, options: Options) -> None:
@@ -200,15 +205,16 @@ def _sliding_window(setup: Setup, options: Options) -> None:
     """nnU-Net's loop over the samples of the batch as slices, or over the one volume there is."""
     inner, dims = setup.forward, setup.inputs[0].ndim - 2
     window = per_dim(options["size"], dims, "size")
+    device = setup.inputs[0].device
     with torch.no_grad():
-        heads = prediction_of(setup.module(torch.rand((1, setup.inputs[0].shape[1], *window)))).shape[1]
+        heads = prediction_of(setup.module(torch.rand((1, setup.inputs[0].shape[1], *window), device=device))).shape[1]
     predictor = Predictor(
         network=setup.module,
         window=window,
         heads=heads,
         step=float(options["step"]),
         mirror=options["mirror"],
-        importance=torch.ones(window, dtype=torch.half) if options["gaussian"] else None,
+        importance=torch.ones(window, dtype=torch.half, device=device) if options["gaussian"] else None,
         ahead=options["ahead"],
     )
     predictor.network = lambda part: prediction_of(inner(setup, [part]))
@@ -245,7 +251,7 @@ def _autocast(setup: Setup, options: Options) -> None:
 
 def _scale(setup: Setup, device: str) -> None:
     """``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``."""
-    scaler = torch.amp.GradScaler(device)
+    scaler = setup.scaler = torch.amp.GradScaler(device)
 
     def gradients(setup: Setup, inputs: Inputs, target: torch.Tensor) -> None:
         scaler.scale(setup.loss(setup, inputs, target)).backward()

@@ -57,7 +57,7 @@ class Setup:
     with the setup first), changes the module or the inputs, and adds to ``residents`` what exists between steps besides parameters,
     buffers, optimizer state, inputs and target. ``levers`` are all that are pulled, as written; ``graph`` is the module's where
     it cannot be recorded any more. ``optimizer`` (another of its kind: ``make_optimizer(parameters)``), ``loss_fn`` and ``target`` are
-    there in training, from ``wrap`` on."""
+    there in training, from ``wrap`` on; so is the ``scaler`` around the optimizer, if there is one."""
 
     module: nn.Module
     inputs: list[torch.Tensor]
@@ -67,6 +67,7 @@ class Setup:
     graph: Graph | None = None
     optimizer: Any = None
     make_optimizer: Any = None
+    scaler: Any = None
     loss_fn: Any = None
     target: Any = None
     forward: Callable[[Setup, Inputs], Any] = call_module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import complete
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from memest.cli.request import Request
 
 
-@o.asking()
+@o.asking(without=("torch",))
 def run(
     request: Request,
     other: Annotated[
@@ -20,6 +21,10 @@ def run(
         argument(metavar="[OTHER]", autocompletion=complete.models, help="The model of b (default: the same)."),
     ] = None,
     versus: o.Versus = None,
+    torch: Annotated[
+        Optional[list[str]],  # noqa: UP045 - it is read at run time
+        option("--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14; given twice, the first is a's and the second b's."),
+    ] = None,
     top: Annotated[int, option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
     form: o.FormatOption = None,
     output: o.Output = None,
@@ -27,12 +32,14 @@ def run(
     """Compare two estimates, category by category and layer by layer.
 
     The options hold for both sides, a and b; what is different in b is OTHER, --versus SETTING=VALUE, or both.
+    Of --torch given twice the second is b's: what an upgrade does, on a card with the cuDNN that each torch ships.
 
     \b
     Examples:
       memest compare resnet50 resnet101 --input 3x224x224 --batch 8
       memest compare unet3d --input 1x64x64x64 --batch 1 --versus optimizer=adam --versus batch=2 --loss binary_cross_entropy
       memest compare resnet18 --input 3x224x224 --batch 8 --versus mode=infer --format csv
+      memest compare resnet50 --input 3x224x224 --batch 64 --on a100-40gb --torch 2.11 --torch 2.14
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
@@ -44,8 +51,15 @@ def run(
     from memest.render.comparison import comparison_report
 
     form = agreed(form, output)
+    if torch is not None and len(torch) > 2:
+        raise UsageError("--torch is given at most twice: once for both sides, or for a and then for b")
+    if torch:
+        request = replace(request, settings={**request.settings, "torch": torch[0]})
+        versus = [*(versus or ()), *(f"torch={text}" for text in torch[1:])]
     if other is None and not versus:
-        raise UsageError("nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam")
+        raise UsageError(
+            "nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam, or --torch twice"
+        )
     _, first = answered(request)
     _, second = answered(changed(request, versus or (), model=other), said=first.notes)
     show(comparison_report(compare(first, second), top), form, output)

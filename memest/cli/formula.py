@@ -36,8 +36,9 @@ def run(
 ) -> None:
     """Write the peak as a formula of the batch and the spatial sizes, in bytes.
 
-    The formula is exact where its conditions hold. It is written around the sizes given: of a built-in model, without --input, around
-    its usual ones.
+    The formula is exact where its conditions hold. On a card (--on) it is that of the bytes requested, before the allocator rounds them
+    into blocks; what is allocated, reserved and shown at the sizes given stands beside it, by replay. It is written around the sizes
+    given: of a built-in model, without --input, around its usual ones.
 
     \b
     Examples:
@@ -45,6 +46,7 @@ def run(
       memest formula unet3d --input 1x128x128x128 --batch 2 --infer --layers
       memest formula resnet50 --input 3x224x224 --batch 8 --as latex
       memest formula mobilenet_v2 --all --format json
+      memest formula resnet50 --on a100-40gb
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.

@@ -21,13 +21,15 @@ def run(
 ) -> None:
     """Lay one inference call out in memory, by several planners, against no reuse at all.
 
-    Without --runtime the call is ideal: every operator allocates its outputs and nothing else. CSV lists the blocks, a line each, with
-    the events between which they live and their offsets (id,lower,upper,size: what minimalloc reads).
+    Without --runtime the call is ideal: every operator allocates its outputs and nothing else; --on CARD
+    is torch's CUDA build there. CSV lists the blocks, a line each, with the events between which they live and their offsets
+    (id,lower,upper,size: what minimalloc reads).
 
     \b
     Examples:
       memest plan-inference unet3d --input 1x128x128x128 --batch 1
       memest plan-inference resnet50 --input 3x224x224 --batch 8 --runtime torch-cpu
+      memest plan-inference resnet50 --input 3x224x224 --batch 8 --on a100-40gb
       memest plan-inference unet3d --input 1x64x64x64 --batch 1 --format csv --output blocks.csv
 
     \b

@@ -47,6 +47,9 @@ def run(
     The file holds the step's events and size formulas and asks the network for nothing. Optimizers, dtypes, batch and sizes can be
     changed in it; so can the hardware and the budget the peak is held against. Without --input it opens at a usual size.
 
+    --on a CUDA card makes a page of the step on that card: it computes the bytes requested, before the allocator rounds them, and says so;
+    what is allocated, reserved and shown at the sizes it opens with stands in its notes, by replay.
+
     \b
     Examples:
       memest report unet3d:base_filters=4,levels=3 --sizes 32 --batches 1,2 --optimizer adam --loss binary_cross_entropy -o report.html
@@ -69,6 +72,7 @@ def run(
     if output.is_dir() or not output.parent.is_dir():  # said before the work, not after it
         raise UsageError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
     limits([on] if on else None, budget, hardware)
+    request = request.run_on([on] if on else [])
     stops = read_sizes([batches] if batches else [], "--batches").get("", ())
     data = report_model(
         request,

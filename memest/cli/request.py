@@ -209,7 +209,7 @@ def planned(request: Request, alignment: int) -> InferencePlan:
     """The plans of one inference call, on the null runtime where no other is asked for."""
     from memest.planning.inference import plan_inference
 
-    given = {"runtime": "null"} if "device" not in request.settings else {}
+    given = {"runtime": "null"} if "device" not in request.settings and request.card is None else {}
     request = replace(request, settings={**given, **request.settings, "mode": "infer"})
     runtime = request.question.runtime
     graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", runtime)

@@ -31,13 +31,15 @@ def run(
     """List the high moments of a step, or every event.
 
     An event is an allocation or a release; alive counts what stands before the step too. An export is written beside the list:
-    https://pytorch.org/memory_viz opens snapshot.pickle, https://ui.perfetto.dev opens trace.json.
+    https://pytorch.org/memory_viz opens snapshot.pickle, https://ui.perfetto.dev opens trace.json. With --on CARD the pickle has the
+    segments and addresses of the caching allocator, from the first step to the one asked about; the list has the bytes asked for.
 
     \b
     Examples:
       memest timeline unet3d --input 1x64x64x64 --batch 1 --loss binary_cross_entropy
       memest timeline resnet18 --input 3x224x224 --batch 8 --all --format csv --output events.csv
       memest timeline resnet18 --input 3x224x224 --batch 8 --export snapshot.pickle --export trace.json
+      memest timeline resnet18 --input 3x224x224 --batch 8 --on a100-40gb --export snapshot.pickle
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.

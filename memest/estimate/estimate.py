@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
@@ -27,7 +26,7 @@ from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape
 from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
 from memest.runtimes.neighbours import sizes_that_run
-from memest.runtimes.runtime import Runtime
+from memest.runtimes.runtime import Runtime, Steps
 from memest.runtimes.table import play, runtime_named
 from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, short
@@ -157,7 +156,17 @@ class Estimate(Restated, Shown):
         return known.get(at) or known.keep(at, self._figures())
 
     def _figures(self) -> Figures:
-        return self._runtime.figures(self.requested_bytes, _Steps(self), self.recipe.target)
+        return self._runtime.figures(self.requested_bytes, self.steps, self.recipe.target)
+
+    @property
+    def steps(self) -> Steps:
+        """The step asked about and the first one, each played when it is asked for."""
+        return _Steps(self)
+
+    @property
+    def replays(self) -> bool:
+        """Whether an allocator is played, so that what is handed out is more than what is asked for."""
+        return self._runtime.replays
 
     @property
     def allocated(self) -> Figure:
@@ -469,6 +478,12 @@ class _Steps:
         return self._estimate.recipe.keep_grads
 
     @property
+    def converted(self) -> frozenset[str]:
+        played = self._estimate.played
+        parameters = [p.name for p in played.parameters if p.layout == "channels_last"]
+        return frozenset([*parameters, *(i.name for i in played.inputs if i.layout == "channels_last")])
+
+    @property
     def distributed(self) -> bool:
         return self._estimate.recipe.parallel is not None
 
@@ -490,7 +505,9 @@ def read_peak(timeline: Stream) -> Summary:
 def highest_event(timeline: Stream) -> tuple[int, int]:
     """(number of the event with the highest running sum, that sum); (-1, 0) when none rises above 0."""
     best, where = 0, -1
-    for i, total in enumerate(accumulate(step.delta for step in timeline.events)):
+    total = 0
+    for i, step in timeline.once():
+        total += step.delta
         if total > best:
             best, where = total, i
     return where, best

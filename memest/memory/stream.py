@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,16 +38,39 @@ class Event(NamedTuple):
     op: str
 
 
+class Repeat(NamedTuple):
+    """From event ``start`` on, the ``length`` events before it come ``times`` times again. Each time they give back what they ask for."""
+
+    start: int
+    length: int
+    times: int
+
+    @property
+    def stop(self) -> int:
+        """The event after."""
+        return self.start + self.length * self.times
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """What is there before a step, and what is asked for and given back during it, in order. ``values`` are the named tensors;
-    ``overwriting`` names the layers that the recipe made write over their input, ``ran_again`` those that ran once more in backward."""
+    ``overwriting`` names the layers that the recipe made write over their input, ``ran_again`` those that ran once more in backward;
+    ``repeats``, in order, which of the events are those before once more."""
 
     residents: tuple[Storage, ...]
     events: tuple[Event, ...]
     values: Mapping[str, Spec]
     overwriting: tuple[str, ...] = ()
     ran_again: tuple[str, ...] = ()
+    repeats: tuple[Repeat, ...] = ()
+
+    def once(self) -> Iterator[tuple[int, Event]]:
+        """The events, with their numbers, without those that are others once more."""
+        at = 0
+        for repeat in self.repeats:
+            yield from enumerate(self.events[at : repeat.start], at)
+            at = repeat.stop
+        yield from enumerate(self.events[at:], at)
 
     def __repr__(self) -> str:
         return f"<Stream: {counted(len(self.events), 'event')} on top of {counted(len(self.residents), 'resident tensor')}>"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from memest.errors import UsageError
 from memest.levers.table import LEVERS
+from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CUDA
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
@@ -34,6 +35,8 @@ INPUT = "input"
 RANKS = 2 * len(KINDS)
 WORLDS = (2, 4, 8)
 HALF = ("bfloat16", "float16")
+EXPANDABLE = "expandable_segments"
+MULTIPLIES_BFLOAT16 = (8, 0)  # compute capability: from Ampere on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +52,20 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """The step that needs too much: its graph, the shapes and sizes of its inputs, the other keywords of ``estimate``, and the limit in
-    bytes."""
+    """The step that needs too much: its graph, the shapes and sizes of its inputs, the other keywords of ``estimate``, the limit in bytes,
+    and how many bytes count against it ``besides`` those asked for (rounding, what an allocator caches, a context)."""
 
     graph: Graph
     shapes: Mapping[str, Shape]
     sizes: Mapping[str, int]
     step: Mapping[str, Any]
     limit: int
+    besides: int = 0
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether torch's CUDA build runs it."""
+        return self.step.get("runtime") == TORCH_CUDA
 
     @property
     def mode(self) -> str:
@@ -181,8 +190,8 @@ def _variant(situation: Situation, option: str, value: str) -> Change:
 
 
 def _loop_optimizer(situation: Situation) -> Iterator[Change]:
-    asked, on_cuda = dict(situation.optimizer.options)["foreach"], situation.step.get("runtime") == TORCH_CUDA
-    if asked or (asked is None and on_cuda and not dict(situation.optimizer.options)["fused"]):
+    asked = dict(situation.optimizer.options)["foreach"]
+    if asked or (asked is None and situation.on_cuda and not dict(situation.optimizer.options)["fused"]):
         yield _variant(situation, "foreach", "false")
 
 
@@ -199,6 +208,26 @@ def _lighter_optimizer(situation: Situation) -> Iterator[Change]:
         other = optimizer_named(text)
         if len(other.row.states(parameter, dict(other.options))) < own and other.options != situation.optimizer.options:
             yield _setting("optimizer", text)
+
+
+def _expandable_segments(situation: Situation) -> Iterator[Change]:
+    """Segments that grow page by page, where nothing is said of them."""
+    before = situation.step.get("alloc_conf") or ""
+    if situation.on_cuda and EXPANDABLE not in before:
+        yield _setting("alloc_conf", f"{before},{EXPANDABLE}:True" if before else f"{EXPANDABLE}:True")
+
+
+def _autocast(situation: Situation) -> Iterator[Change]:
+    """Casts to the dtype that is usual there, and on a card that multiplies bfloat16 to that, too."""
+    if not situation.on_cuda:
+        yield Change(text="autocast", lever="autocast")
+        return
+    machine = situation.step.get("machine")
+    device = machine.device if isinstance(machine, Gpu) else None
+    known = ("float16", "bfloat16") if device is not None and device.capability >= MULTIPLIES_BFLOAT16 else ("float16",)
+    for dtype in known:
+        text = f"autocast:dtype={dtype}"
+        yield Change(text=text, lever=text)
 
 
 def _halves(n: int) -> Iterator[int]:
@@ -258,7 +287,11 @@ def _rough_windows(situation: Situation) -> Iterator[Change]:
 
 
 def _checkpoints(situation: Situation) -> Iterator[Change]:
-    for option in (f"budget={exact_bytes(situation.limit)}", "every=1", "every=2", "every=4"):
+    """Planned within the limit (where an allocator is played, less what the step holds besides what it asks for, and a tenth less again),
+    and every so many blocks."""
+    budget = max(1, situation.limit - situation.besides)
+    budgets = (budget, max(1, budget * 9 // 10)) if situation.besides else (budget,)
+    for option in (*(f"budget={exact_bytes(n)}" for n in budgets), "every=1", "every=2", "every=4"):
         text = f"checkpoint:{option}"
         yield Change(text=text, lever=text)
 
@@ -284,6 +317,7 @@ def _row(
     return Candidate(name=name, slot=slot, kind=kind, modes=tuple(modes.split("|")), lever=lever, price=price, propose=propose)
 
 
+PAGES_PRICE = "none; PYTORCH_CUDA_ALLOC_CONF: segments grow by pages, and a first step maps them one by one"
 SPLIT_PRICE = "more, smaller kernels; gradients stay alive through the next forward pass"
 ZERO_PRICE = "an all-reduce of all gradients and a broadcast of all parameters a step"
 CANDIDATES: tuple[Candidate, ...] = (
@@ -291,6 +325,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     _row("output let go", "hold_output", "free", "train", _release_output, price="none: del the output and the loss before backward"),
     _row("for-loop optimizer", "optimizer", "free", "train", _loop_optimizer, price="parameters are updated one by one"),
     _row("fused optimizer", "optimizer", "free", "train", _fused_optimizer, price="none; the last bits of an update may differ"),
+    _row("expandable segments", "allocator", "free", "train|infer", _expandable_segments, price=PAGES_PRICE),
     _row("channels_last", "layout", "free", "train|infer", _lever("channels_last"), lever="channels_last"),
     _row("micro_batch", "batch", "time", "train", _slices_alike, lever="micro_batch", price=SPLIT_PRICE),
     _row("smaller calls", "batch", "time", "infer", _smaller_batch, price="several calls instead of one"),
@@ -300,7 +335,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     _row(
         "lighter optimizer", "optimizer", "numbers", "train", _lighter_optimizer, price="another course of training, another learning rate"
     ),
-    _row("autocast", "precision", "numbers", "train|infer", _lever("autocast"), lever="autocast"),
+    _row("autocast", "precision", "numbers", "train|infer", _autocast, lever="autocast"),
     _row(
         "bfloat16",
         "precision",

@@ -134,7 +134,7 @@ def advise(
     **settings: Unpack[Settings],
 ) -> Advice:
     """What to change so that a step of ``graph`` needs at most ``budget``: bytes, text with a unit such as ``12GiB``, or hardware (all its
-    memory together; on an accelerator torch CPU's bytes say nothing of the step, and ``fits`` is None).
+    memory together; on an accelerator, of a step that was not played for it, torch CPU's bytes say nothing, and ``fits`` is None).
 
     ``input_shape`` and ``settings`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
     the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
@@ -144,7 +144,14 @@ def advise(
     limit = place.usable_bytes
     asking = question(graph, settings, "advise")
     start = answer(graph, asking, asked.shapes(input_shape))
-    situation = Situation(graph=graph, shapes=start.input_shapes, sizes=start.sizes, step=asking.asked(), limit=limit)
+    situation = Situation(
+        graph=graph,
+        shapes=start.input_shapes,
+        sizes=start.sizes,
+        step=asking.asked(),
+        limit=limit,
+        besides=start.held_bytes - start.requested_bytes,
+    )
     proposed, refusals = choices(situation)
     refused = [Refusal(change=name, reason=reason) for name, reason in refusals]
     trials = Trials(situation)

@@ -1,7 +1,8 @@
 """Two estimates side by side: what moved, category by category and layer by layer.
 
 Promises: the differences of the categories, and those of the layers, add up to the difference of the peaks, to the byte, because both
-lists are what is alive at the two peaks. A layer's row holds all that is its own: what it made, its parameters and buffers, their
+lists are what is alive at the two peaks; where an allocator is played, with a row for what its blocks hold beyond what was asked for. A
+layer's row holds all that is its own: what it made, its parameters and buffers, their
 gradients and optimizer state. Refuses to pair layers of different names: a layer that one side alone has is marked, not guessed.
 """
 
@@ -16,6 +17,7 @@ from memest.estimate.estimate import CATEGORIES, Estimate
 from memest.shown import short
 
 Side = Literal["both", "a", "b"]
+ROUNDING = "block rounding"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,14 @@ class Comparison:
         return self.b.peak_bytes - self.a.peak_bytes
 
     @property
+    def figures(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, a's bytes and b's of each figure that both know, where an allocator is played; else none."""
+        if not (self.a.figures.event is not None or self.b.figures.event is not None):
+            return ()
+        pairs = [(name, getattr(self.a, name).bytes, getattr(self.b, name).bytes) for name in ("allocated", "reserved", "process")]
+        return tuple((name, a, b) for name, a, b in pairs if a is not None and b is not None)
+
+    @property
     def standing_difference(self) -> int:
         """What b holds before the step less what a does, in bytes."""
         return self.b.standing_bytes - self.a.standing_bytes
@@ -64,9 +74,17 @@ def compare(a: Estimate, b: Estimate) -> Comparison:
     return Comparison(
         a=a,
         b=b,
-        categories=_rows(a.by_category(), b.by_category(), CATEGORIES, CATEGORIES),
-        layers=_rows(_by_layer(a), _by_layer(b), _owners(a).values(), _owners(b).values()),
+        categories=_rows(_filled(a, a.by_category()), _filled(b, b.by_category()), (*CATEGORIES, ROUNDING), (*CATEGORIES, ROUNDING)),
+        layers=_rows(
+            _filled(a, _by_layer(a)), _filled(b, _by_layer(b)), (*_owners(a).values(), ROUNDING), (*_owners(b).values(), ROUNDING)
+        ),
     )
+
+
+def _filled(estimate: Estimate, found: dict[str, int]) -> dict[str, int]:
+    """What is alive by name, and what the allocator's blocks hold besides."""
+    besides = estimate.peak_bytes - sum(found.values())
+    return {**found, ROUNDING: besides} if besides else found
 
 
 def _rows(a: Mapping[str, int], b: Mapping[str, int], in_a: Iterable[str], in_b: Iterable[str]) -> tuple[ComparedRow, ...]:

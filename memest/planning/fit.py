@@ -118,8 +118,8 @@ def fit(
     **settings_and_sizes: Any,
 ) -> Fit:
     """The largest value of ``vary`` whose step needs at most ``budget``: bytes, text with a unit such as ``24GiB``, or hardware
-    (all its memory together; on an accelerator torch CPU's bytes say nothing of the step, and ``fits`` is None). Where an allocator is
-    played, it is played at the answer and its neighbour.
+    (all its memory together; on an accelerator, of a step that was not played for it, torch CPU's bytes say nothing, and ``fits`` is
+    None). Where an allocator is played, it is played at the answer and its neighbour.
 
     ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
     All other sizes are given by name (``batch=2, H=224``), and so are the settings of :func:`memest.estimate`. Sizes the network cannot

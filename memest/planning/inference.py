@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memest.errors import UsageError, did_you_mean, kind_of
+from memest.estimate.asked import machine
 from memest.estimate.estimate import Estimate, InputShape, answer
 from memest.estimate.question import Settings, question
+from memest.machines.gpu import Gpu
 from memest.memory.planners import PLANNERS
 from memest.memory.planners.blocks import Block, Plan, blocks_of
 from memest.memory.planners.check import overlaps
@@ -80,13 +82,16 @@ def plan_inference(
     graph: Graph, *, input_shape: InputShape | None = None, alignment: int = ALIGNMENT, **settings: Unpack[Settings]
 ) -> InferencePlan:
     """The plans of one inference call of ``graph``. ``settings`` are those of :func:`memest.estimate`; left out, ``mode`` is ``infer`` and
-    ``runtime`` is ``null``, whose operators allocate their outputs and nothing else. ``alignment`` is what sizes are rounded up to, in
-    bytes, a power of two. Raises UsageError for another mode or alignment, and what ``estimate`` raises."""
+    ``runtime`` is ``null``, whose operators allocate their outputs and nothing else (``torch-cuda`` where ``machine`` is a card).
+    ``alignment`` is what sizes are rounded up to, in bytes, a power of two. Raises UsageError for another mode or alignment, and what
+    ``estimate`` raises."""
     graph = as_graph(graph, "plan_inference")
     whole = asked.whole(alignment)
     if whole is None or whole < 1 or whole & (whole - 1):
         raise UsageError(f"alignment is a power of two, in bytes, got {kind_of(alignment)}")
-    asking = question(graph, {"mode": "infer", **({} if "device" in settings else {"runtime": "null"}), **settings}, "plan_inference")
+    on_card = isinstance(machine(settings.get("machine")), Gpu)
+    given = {} if "device" in settings or on_card else {"runtime": "null"}
+    asking = question(graph, {"mode": "infer", **given, **settings}, "plan_inference")
     if asking.training:
         raise UsageError("plan_inference plans inference: leave mode out, or give 'infer'")
     found = answer(graph, asking, asked.shapes(input_shape))

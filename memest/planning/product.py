@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from math import prod
@@ -18,9 +18,11 @@ from memest.machines.versions import Torch
 from memest.network.graph import Graph
 from memest.planning.axes import batch_symbol
 from memest.planning.grids import grid
-from memest.planning.peaks import peaks
+from memest.planning.peaks import Peaks, peaks
 from memest.planning.progress import tell
+from memest.planning.replayed import COLUMNS, MOST_REPLAYED, WORDS, replayed, said_of_more
 from memest.planning.swept import Repeated, Sweep, Sweeps
+from memest.runtimes.table import runtime_named
 from memest.sizes import asked as numbers
 from memest.sizes.interpreter import available_bytes
 from memest.sizes.units import format_bytes
@@ -34,13 +36,15 @@ A_NUMBER = 8
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Bytes of the configurations from ``start`` on: of ``count``, or of those that ``rows`` names, counted from there."""
+    """Bytes of the configurations from ``start`` on: of ``count``, or of those that ``rows`` names, counted from there. ``peak`` are those
+    asked for; ``figures`` what an allocator makes of them, where it is played."""
 
     start: int
     count: int
     rows: Column | None
     resident: Column
     peak: Column
+    figures: Mapping[str, Column] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +65,30 @@ class Product:
     def points(self) -> int:
         """How many configurations there are."""
         return prod(self._lengths) * len(self.jobs)
+
+    @property
+    def replays(self) -> bool:
+        """Whether an allocator takes more than is asked for."""
+        return any(runtime_named(q.runtime).replays for q in self.questions)
+
+    @property
+    def played(self) -> bool:
+        """Whether the allocator is played at every point."""
+        return self.replays and self.points <= MOST_REPLAYED
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """Which figures the columns show, where there are several."""
+        if not self.replays:
+            return ()
+        return WORDS if self.played else (said_of_more(self.points),)
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        """The columns of bytes."""
+        if not self.replays:
+            return ("standing_bytes", "peak_bytes")
+        return ("standing_bytes", "peak_bytes", "requested_bytes", *COLUMNS) if self.played else ("standing_bytes", "requested_bytes")
 
     @property
     def _lengths(self) -> list[int]:
@@ -100,8 +128,8 @@ class Product:
     def parts(self, at_once: int) -> Sweeps:
         """In parts of at most ``at_once`` points (or one size in all its settings), in order."""
         sizes = dict.fromkeys((title(self.graph, name) for tied, _ in self.symbols for name in tied), int)
-        kinds = {**sizes, **dict.fromkeys(self.shown, str), "standing_bytes": int, "peak_bytes": int}
-        return Sweeps(partial(self._sliced, at_once), kinds, self.torch)
+        kinds = {**sizes, **dict.fromkeys(self.shown, str), **dict.fromkeys(self._shown, int)}
+        return Sweeps(partial(self._sliced, at_once), kinds, self.torch, self.about)
 
     def _sliced(self, at_once: int) -> Iterator[Sweep]:
         step = max(at_once // len(self.jobs), 1) * len(self.jobs)
@@ -113,7 +141,11 @@ class Product:
                 else:
                     here = slice(*np.searchsorted(part.rows, (start, start + count)))
                     rows = part.rows[here] - start
-                yield self._sweep(_Part(part.start + start, count, rows, part.resident[here], part.peak[here]))
+                yield self._sweep(
+                    _Part(
+                        part.start + start, count, rows, part.resident[here], part.peak[here], {n: c[here] for n, c in part.figures.items()}
+                    )
+                )
 
     def _parts(self) -> Iterator[_Part]:
         """As they are computed: whole stretches of an axis, with all that varies faster."""
@@ -131,10 +163,16 @@ class Product:
 
     def _part(self, start: int, rows: list[slice]) -> _Part:
         sizes = grid([{s: values[r] for s in tied} for (tied, values), r in zip(self.symbols, rows, strict=True)])
-        found = []
+        found: list[Peaks] = []
+        figures: list[Mapping[str, Column]] = []
         for n, job in enumerate(self.jobs):
-            tell("configurations", start + n * sizes.points, self.points)
-            answer = peaks(job, sizes)
+            before = start + n * sizes.points
+            tell("configurations", before, self.points)
+            if self.played:
+                answer, columns = replayed(self.graph, self.questions[n], sizes, partial(self._tell, before))
+                figures.append(columns)
+            else:
+                answer = peaks(job, sizes)
             if answer.refused and not self.skip:
                 first = min(answer.refused, key=lambda r: r.first)
                 at = ", ".join(f"{title(self.graph, name)}={n}" for name, n in sizes.row(first.first).items())
@@ -143,10 +181,14 @@ class Product:
                 )
             found.append(answer)
         resident, peak = (_interleaved(columns) for columns in ([f.resident for f in found], [f.peak for f in found]))
+        taken = {name: _interleaved([columns[name] for columns in figures]) for name in (COLUMNS if figures else ())}
         kept = np.flatnonzero(peak >= 0) if any(f.refused for f in found) else None
         if kept is None:
-            return _Part(start, len(peak), None, resident, peak)
-        return _Part(start, len(peak), kept, resident[kept], peak[kept])
+            return _Part(start, len(peak), None, resident, peak, taken)
+        return _Part(start, len(peak), kept, resident[kept], peak[kept], {name: c[kept] for name, c in taken.items()})
+
+    def _tell(self, before: int, done: int) -> None:
+        tell("configurations", before + done, self.points)
 
     def _sweep(self, part: _Part) -> Sweep:
         """A part with its sizes and names, which are made where they are read."""
@@ -159,7 +201,9 @@ class Product:
             each = prod(self._lengths[k + 1 :]) * len(self.jobs)
             columns.update({title(self.graph, name): repeated(values, each) for name in tied})
         columns.update({name: repeated(self._labels(name), 1) for name in self.shown})
-        return Sweep({**columns, "standing_bytes": part.resident, "peak_bytes": part.peak}, self.torch)
+        allocated = part.figures.get("allocated_bytes", part.peak)
+        known = {"standing_bytes": part.resident, "peak_bytes": allocated, "requested_bytes": part.peak, **part.figures}
+        return Sweep({**columns, **{name: known[name] for name in self._shown}}, self.torch, self.about)
 
     def _labels(self, name: str) -> Column:
         return np.array([getattr(q, name) for q in self.questions])

@@ -21,6 +21,7 @@ BACKWARD, STEP, WORKSPACE, INPUTS = "backward", "optimizer step", "workspace", "
 BEFORE, OTHER = "before the record", "other"
 MAX_SHORTAGES = 3
 REMEDIES: dict[str, Callable[[Settings], Settings]] = {
+    "the same, started empty": lambda s: s,
     "expandable_segments:True": lambda s: replace(s, expandable_segments=True, max_split_size=Settings().max_split_size),
     "max_split_size_mb:128": lambda s: replace(s, expandable_segments=False, max_split_size=128 * MIB),
 }
@@ -116,13 +117,16 @@ def recorded(history: History, top: int) -> Recorded:
 
 def _remedied(history: History, found: Retraced, shortage: Exhaustion) -> Remedied:
     settings = replace(history.settings, padding=found.padding)
-    tried = {name: otherwise(found, change(settings), until=shortage) for name, change in REMEDIES.items() if change(settings) != settings}
+    tried = {name: otherwise(found, change(settings), until=shortage) for name, change in REMEDIES.items()}
     return Remedied(shortage, where(history.stacks[shortage.stack]), tried)
 
 
 def category(history: History, life: Lifetime) -> str:
     """What a block was for, inferred."""
     stack = history.stacks[life.stack]
+    told = next((f.name for f in stack if f.filename == "category"), "")  # in a history that memest wrote
+    if told:
+        return told
     names, files = {f.name for f in stack}, " ".join(f.filename for f in stack)
     native = " ".join(f.name for f in stack if not f.filename.endswith(".py"))
     released = () if life.end is None else history.stacks[history.entries[life.end].stack]

@@ -69,16 +69,20 @@ class NoColumnError(UsageError, KeyError):
 @dataclass(frozen=True, eq=False)
 class Sweep(Mapping[str, Column], Shown):
     """Columns of equal length, one row a configuration: the sizes by name (``batch`` for the batch), the other settings that were
-    swept, ``standing_bytes`` and ``peak_bytes``. Bytes are int64 where they fit, else Python ints. ``torch`` is the one they speak of.
+    swept, ``standing_bytes`` and ``peak_bytes``. Where an allocator is played, ``requested_bytes`` and each figure with its range stand
+    beside them (``requested_bytes`` alone, where there are too many points). Bytes are int64 where they fit, else Python ints. ``torch``
+    is the one they speak of, ``about`` says which figures they are.
     A column that is asked for is an array of its own: keep it, rather than asking again."""
 
     columns: Mapping[str, Column | Repeated]
     torch: Torch
+    about: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         if not self.points:
             return "<Sweep: no configurations>"
-        least, most = (format_bytes(int(end)) for end in (self["peak_bytes"].min(), self["peak_bytes"].max()))
+        peak = self["peak_bytes" if "peak_bytes" in self.columns else "requested_bytes"]
+        least, most = (format_bytes(int(end)) for end in (peak.min(), peak.max()))
         return f"<Sweep: {counted(self.points, 'configuration')}, {least} to {most}>"
 
     def __getitem__(self, name: str) -> Column:
@@ -104,13 +108,13 @@ class Sweep(Mapping[str, Column], Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where the numbers speak of another torch than the one at hand."""
-        return self.torch.notes
+        """Which figures the columns show, and where they speak of another torch than the one at hand."""
+        return (*self.about, *self.torch.notes)
 
     @property
     def points(self) -> int:
         """How many configurations it holds."""
-        return len(self.columns["peak_bytes"])
+        return len(self.columns["standing_bytes"])
 
     def blocks(self, length: int = BLOCK) -> Iterator[dict[str, Column]]:
         """The columns, ``length`` rows at a time."""
@@ -152,10 +156,10 @@ class Sweep(Mapping[str, Column], Shown):
 
 class Sweeps(Iterator[Sweep]):
     """A sweep in parts, computed as they are asked for: by every loop from the first on, by ``next`` one after the other. ``kinds`` are
-    their columns with what they hold, int or str."""
+    their columns with what they hold, int or str; ``about`` says which figures they are."""
 
-    def __init__(self, parts: Callable[[], Iterator[Sweep]], kinds: Mapping[str, type], torch: Torch) -> None:
-        self._parts, self.kinds, self.torch = parts, kinds, torch
+    def __init__(self, parts: Callable[[], Iterator[Sweep]], kinds: Mapping[str, type], torch: Torch, about: tuple[str, ...] = ()) -> None:
+        self._parts, self.kinds, self.torch, self.about = parts, kinds, torch, about
         self._running: Iterator[Sweep] | None = None
 
     def __iter__(self) -> Iterator[Sweep]:

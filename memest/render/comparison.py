@@ -32,7 +32,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
         facts=(
             ("a", heading(c.a)),
             ("b", heading(c.b)),
-            ("peak", _moved(c.a.peak_bytes, c.b.peak_bytes)),
+            *[(name, _moved(a, b)) for name, a, b in c.figures or (("peak", c.a.peak_bytes, c.b.peak_bytes),)],
             ("standing", _moved(c.a.standing_bytes, c.b.standing_bytes)),
             ("moment of a", moment(c.a)),
             ("moment of b", moment(c.b)),
@@ -47,6 +47,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
             "a": _side(c.a),
             "b": _side(c.b),
             "peak_difference_bytes": c.peak_difference,
+            **{f"{name}_difference_bytes": b - a for name, a, b in c.figures},
             "standing_difference_bytes": c.standing_difference,
             "categories": [_data(r) for r in c.categories],
             "layers": [_data(r) for r in c.layers],
@@ -93,6 +94,7 @@ def _data(r: ComparedRow) -> dict[str, Any]:
 def _sheet(c: Comparison) -> Table:
     rows: list[tuple[Any, ...]] = [
         ("total", "peak", c.a.peak_bytes, c.b.peak_bytes, c.peak_difference, "both"),
+        *[("total", name, a, b, b - a, "both") for name, a, b in c.figures],
         ("total", "standing", c.a.standing_bytes, c.b.standing_bytes, c.standing_difference, "both"),
     ]
     for what, found in (("category", c.categories), ("layer", c.layers)):

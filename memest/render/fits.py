@@ -131,7 +131,7 @@ def sweep_report(found: Sweep, graph: str) -> Report:
     half, left_out = ROWS_SHOWN // 2, max(found.points - ROWS_SHOWN, 0)
     ends = (slice(half), slice(found.points - half, None)) if left_out else (slice(None),)
     rows = [row for end in ends for row in zip(*(c[end].tolist() for c in found.columns.values()), strict=True)]
-    table = Table(title="Peak", columns=kinds, rows=rows, drops=("standing_bytes",))
+    table = Table(title="Peak", columns=kinds, rows=rows, drops=_spared(found))
     return Report(
         title=f"{graph}: {found.points:,} configurations",
         facts=(),
@@ -140,9 +140,17 @@ def sweep_report(found: Sweep, graph: str) -> Report:
         sheet=table,
         notes=(
             *((f"{left_out:,} rows in the middle are left out; --format csv or json has all",) if left_out else ()),
+            *found.about,
             *torch_notes(found.torch),
         ),
     )
+
+
+def _spared(found: Sweep) -> tuple[str, ...]:
+    """The columns that go first where there is no room for all: ranges, what stands twice, what stands before the step."""
+    ranges = (name for name in found.kinds if name.endswith(("_low_bytes", "_high_bytes")))
+    twice = ("peak_bytes",) if "allocated_bytes" in found.kinds else ()
+    return (*ranges, *twice, "standing_bytes")
 
 
 def sweep_csv(parts: Sweeps) -> Iterator[str]:
@@ -153,7 +161,9 @@ def sweep_csv(parts: Sweeps) -> Iterator[str]:
 
 def sweep_json(parts: Sweeps) -> Iterator[str]:
     """The data of a sweep, piece by piece."""
-    pieces = json_text(parts.kinds, parts.blocks(), {"torch": parts.torch.to_dict(), "notes": list(parts.torch.notes)}, indent=True)
+    pieces = json_text(
+        parts.kinds, parts.blocks(), {"torch": parts.torch.to_dict(), "notes": [*parts.about, *parts.torch.notes]}, indent=True
+    )
     yield visible_json(next(pieces))
     yield from pieces
     yield "\n"

@@ -40,7 +40,8 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         "notes": list(formula.estimate.notes),
         "unit": "byte",
         "sizes": dict(formula.estimate.sizes),
-        "peak_bytes": formula.estimate.peak_bytes,
+        "figure": formula.figure,
+        **_figures(formula),
         "conditions": list(formula.conditions),
         "regime": {
             "peak": text.peak(formula, PLAIN),
@@ -54,7 +55,7 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         "alive_at_peak": [_named(PART_COLUMNS, row) for row in parts],
         "over_the_step": [_named(PART_COLUMNS, row) for row in sums],
     }
-    rows = [("regime", "peak", text.peak(formula, PLAIN), str(formula.estimate.peak_bytes))]
+    rows = [("regime", formula.figure, text.peak(formula, PLAIN), str(formula.estimate.requested_bytes))]
     rows += [("alive at the peak", c, e, str(n)) for c, e, n in parts] + [("over the step", c, e, str(n)) for c, e, n in sums]
     if every:
         moments = text.moments(formula, PLAIN)
@@ -72,8 +73,17 @@ def formula_report(formula: Formula, *, every: bool = False, layers: bool = Fals
         tables=tuple(tables),
         data=data,
         sheet=stamped(Table(title="", columns=SHEET_COLUMNS, rows=tuple(rows)), torch_cells(formula.estimate.torch)),
-        notes=(*torch_notes(formula.estimate.torch), "exact: where the conditions hold the formula is the estimate, to the byte"),
+        notes=(*torch_notes(formula.estimate.torch), text.promise(formula)),
     )
+
+
+def _figures(formula: Formula) -> dict[str, Any]:
+    """The peak; where an allocator is played, what is asked for and every figure of it."""
+    figures = formula.estimate.figures
+    if not formula.estimate.replays:
+        return {"peak_bytes": formula.estimate.requested_bytes}
+    plain = {name: getattr(figures, name).to_dict() for name in ("allocated", "reserved", "process")}
+    return {"peak_bytes": figures.allocated.bytes, "requested_bytes": formula.estimate.requested_bytes, **plain}
 
 
 def _named(columns: tuple[tuple[str, Kind], ...], row: tuple[Any, ...]) -> dict[str, Any]:

@@ -14,15 +14,20 @@ from memest.estimate.estimate import Estimate
 from memest.estimate.series import series
 from memest.memory.placement import place
 from memest.memory.stream import Storage
+from memest.render.cuda_history import cuda_snapshot
 from memest.render.memory_viz import EXACT, PROTOCOL, Row, Trace, block, segment
 from memest.render.reports import heading
+from memest.runtimes.torch.cuda.replay import script, settings_for
 
 BASE = 1 << 40  # where the segment lies: any address will do
 PLACEMENT = "addresses are an aid for drawing (first fit, nothing rounded), not a prediction"
 
 
 def render(estimate: Estimate) -> bytes:
-    """The pickle. UsageError where a double cannot hold the addresses."""
+    """The pickle; of a step on a card with the segments and addresses of its allocator, step after step from an empty one on. UsageError
+    where a double cannot hold the addresses."""
+    if estimate.replays:
+        return _on_card(estimate)
     residents = [s for s in estimate.timeline.residents if s.nbytes]
     placed = place(residents, estimate.events)
     if BASE + placed.extent > EXACT:
@@ -30,6 +35,24 @@ def render(estimate: Estimate) -> bytes:
             f"a history of {placed.extent:,} bytes: its viewers read numbers as doubles, exact up to 2^53; use a smaller shape"
         )
     return pickle.dumps(_History().snapshot(estimate, residents, placed.residents, placed.steps, placed.extent), PROTOCOL)
+
+
+def _on_card(estimate: Estimate) -> bytes:
+    """The steps that lead to the one asked about, on what the context leaves of the card."""
+    target = estimate.recipe.target
+    residents, events, begins = script(estimate.steps)
+    reserved, process = estimate.reserved.bytes, estimate.process.bytes
+    assert reserved is not None
+    assert process is not None
+    capacity = max(0, target.device.memory_bytes - (process - reserved))
+    found = cuda_snapshot(residents, events, settings_for(target), title=heading(estimate), capacity=capacity)
+    ends = (*(begin for begin in begins[1:]), len(events))
+    found["external_annotations"] = [
+        {"device": 0, "time_us": time, "name": f"step {number}", "stage": stage}
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True), 1)
+        for stage, time in (("START", begin + 1), ("END", end))
+    ]
+    return pickle.dumps(found, PROTOCOL)
 
 
 class _History:

@@ -76,10 +76,15 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
 
 def peak_facts(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     """The peak; where an allocator is played, what it takes and what the driver shows, too, each with its range."""
-    if not runtime_named(estimate.runtime).replays:
+    if not estimate.replays:
         return (("peak", _both(estimate.peak_bytes)),)
     found = [("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process)]
     return tuple((name, figure_text(figure)) for name, figure in found if figure.bytes is not None)
+
+
+def _asked_for(estimate: Estimate) -> tuple[tuple[str, str], ...]:
+    """Where an allocator is played: the most that is asked for and alive, which is what events and layers add up to."""
+    return (("asked for", f"{_both(estimate.requested_bytes)} at most, as the events below add up"),) if estimate.replays else ()
 
 
 def figure_text(figure: Figure) -> str:
@@ -98,7 +103,7 @@ def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequ
     highest = tuple(_event(e) for e in phases)
     return Report(
         title=heading(estimate),
-        facts=(("peak", _both(estimate.peak_bytes)), ("moment", moment(estimate)), ("events", f"{len(estimate.events):,}")),
+        facts=(*peak_facts(estimate), *_asked_for(estimate), ("moment", moment(estimate)), ("events", f"{len(estimate.events):,}")),
         tables=(Table(title="Highest moment of each phase", columns=EVENT_COLUMNS, rows=highest, drops=EVENT_DROPS), table),
         data={
             **{k: v for k, v in estimate.to_dict().items() if k not in ("by_layer", "by_category")},
@@ -119,7 +124,7 @@ def layers_report(estimate: Estimate, table: LayerTable) -> Report:
             ("parameters", f"{table.parameters:,} ({table.trainable:,} trainable), {format_bytes(table.parameter_bytes)}"),
             ("buffers", format_bytes(table.buffer_bytes)),
             ("kept for backward", _both(table.activation_bytes)),
-            ("peak", _both(estimate.peak_bytes)),
+            *peak_facts(estimate),
         ),
         tables=(Table(title="", columns=LAYER_COLUMNS, rows=(*rows, total), drops=LAYER_DROPS),),
         data=_layers_data(estimate, table),

@@ -96,17 +96,11 @@ def _agreement(found: Recorded) -> str:
 
 def _shortage_row(s: Remedied) -> tuple[Any, ...]:
     e = s.shortage
-    helps = [f"{name} ({format_bytes(o.reserved)} reserved)" for name, o in s.tried.items() if o.fits]
-    return (
-        e.event,
-        e.asked,
-        e.device_free,
-        e.allocated,
-        e.reserved,
-        e.largest,
-        s.where,
-        ", ".join(helps) or "neither " + " nor ".join(s.tried),
-    )
+    helps = "; ".join(f"{name} ({format_bytes(o.reserved)} reserved)" for name, o in s.tried.items() if o.fits)
+    over = e.allocated + e.asked - e.reserved - e.device_free
+    if over > 0:
+        helps = f"nothing: {format_bytes(over)} more than the card has"
+    return e.event, e.asked, e.device_free, e.allocated, e.reserved, e.largest, s.where, helps or "none of: " + "; ".join(s.tried)
 
 
 def _notes(found: Recorded, others: tuple[int, ...]) -> tuple[str, ...]:
@@ -120,6 +114,8 @@ def _notes(found: Recorded, others: tuple[int, ...]) -> tuple[str, ...]:
         notes.append(
             f"the replay was given up at event {r.given_up_at:,}: the record is of an allocator, or of settings, that it does not know"
         )
+    if r.exhaustions:
+        notes.append("what would have helped was played from an empty card, what stood before the record first")
     if len(r.exhaustions) > len(found.shortages):
         notes.append(f"{counted(len(r.exhaustions), 'request')} found no room; the first {len(found.shortages)} are listed")
     if others:

@@ -108,6 +108,10 @@ class Steps(Protocol):
         """Whether gradients stay from step to step."""
 
     @property
+    def converted(self) -> frozenset[str]:
+        """The names of parameters and inputs that lie in channels_last."""
+
+    @property
     def distributed(self) -> bool:
         """Whether it is the step of one of several ranks."""
 

@@ -67,11 +67,15 @@ def measure_here(card: str, only: str = "", *, again: bool = False) -> int:
         def wanted(name: str, group: str = group, have: frozenset[str] = frozenset(kept)) -> bool:
             return (only == group or only in name) and (again or name not in have)
 
-        found = {r["case"]: r for r in measuring(wanted)}
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            for record in measuring(wanted):
+                found[record["case"]] = record
+        finally:  # what was measured until an interruption is kept
+            if found:
+                store(group, head, {**kept, **found}.values())
         failed = [r for r in found.values() if "error" in r]
         refused += len(failed)
-        if found:
-            store(group, head, {**kept, **found}.values())
         print(f"{group}: {len(found) - len(failed)} measured, {len(failed)} refused", file=sys.stderr, flush=True)
         for r in failed[:3]:
             print(f"  {r['case']}: {r['error']}", file=sys.stderr, flush=True)

@@ -1,11 +1,12 @@
 """Asks cuDNN about the convolutions of the built-in and of torchvision's networks, and writes the answers that memest stores.
 
     python -m validation.cuda.plans geometries            # torch and torchvision: which convolutions there are (no data, no GPU)
-    python -m validation.cuda.plans answers 8.0 9.0       # nvidia-cudnn: what the installed release answers for these architectures
+    python -m validation.cuda.plans answers 8.0 9.0       # nvidia-cudnn: what the installed release answers for these kinds of card
     python -m validation.cuda.plans check 8.0 --every 50  # stored answers against the installed release
+    python -m validation.cuda.plans alike 9.20 9.0 --every 4  # where a sample shows no difference, another release's stand for its own
 
-A release is asked where it is installed; each in an environment of its own. An architecture is asked as one card: in cuDNN's choice
-nothing else of a card counts but, for 9.0, its clocks.
+A release is asked where it is installed; each in an environment of its own. A kind of card is asked as one card: in cuDNN's choice nothing
+else of a card counts but, for 9.0, its clocks.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from memest.libraries.cudnn import library, table
 from memest.libraries.cudnn.question import DIRECTIONS, Convolution, torch_calls
 from memest.libraries.cudnn.table import Geometry, geometry_of
-from memest.libraries.cudnn.workspace import Card, Formula, column_name, filled_bytes
+from memest.libraries.cudnn.workspace import Card, Formula, Release, column_name, filled_bytes
 from memest.machines.devices import device_named
 
 CARDS = {
-    (7, 0): "v100-32gb",
-    (7, 5): "t4",
-    (8, 0): "a100-40gb",
-    (8, 6): "rtx-3090",
-    (8, 9): "rtx-4090",
-    (9, 0): "h100-80gb",
-    (10, 0): "b200-180gb",
-    (12, 0): "rtx-5090",
+    "7.0": "v100-32gb",
+    "7.5": "t4",
+    "7.5-large": "quadro-rtx-6000",
+    "8.0": "a100-40gb",
+    "8.6": "rtx-3090",
+    "8.9": "rtx-4090",
+    "9.0": "h100-80gb",
+    "10.0": "b200-180gb",
+    "12.0": "rtx-5090",
 }
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -56,19 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("geometries", help="write the convolutions")
     answers = commands.add_parser("answers", help="ask, and write the answers")
-    answers.add_argument("architectures", nargs="+")
+    answers.add_argument("kinds", nargs="+", choices=CARDS)
     answers.add_argument("--dtypes", nargs="+", default=STORED_DTYPES, choices=STORED_DTYPES)
     check = commands.add_parser("check", help="compare stored answers with the installed release's")
-    check.add_argument("architectures", nargs="+")
+    check.add_argument("kinds", nargs="+", choices=CARDS)
     check.add_argument("--every", type=int, default=1, help="of so many questions ask one")
     check.add_argument("--stored", help="compare with another release's answers: 9.19")
+    alike = commands.add_parser("alike", help="store another release's columns as the installed one's where a sample has no difference")
+    alike.add_argument("release", help="the other release: 9.20")
+    alike.add_argument("kinds", nargs="+", choices=CARDS)
+    alike.add_argument("--dtypes", nargs="+", default=STORED_DTYPES, choices=STORED_DTYPES)
+    alike.add_argument("--every", type=int, default=1, help="of so many questions ask one")
     asked = parser.parse_args(arguments)
     if asked.command == "geometries":
         return _write_geometries()
-    wanted = [(int(major), int(minor)) for major, minor in (text.split(".") for text in asked.architectures)]
+    wanted = asked.kinds
     if library.installed() is None:
         print("no cuDNN is installed that could be asked", file=sys.stderr)
         return 1
+    if asked.command == "alike":
+        return _write_alike(_release(asked.release), wanted, asked.dtypes, asked.every)
     return _write_answers(wanted, asked.dtypes) if asked.command == "answers" else _check(wanted, asked.every, asked.stored)
 
 
@@ -145,36 +154,61 @@ def _write_geometries() -> int:
     return 0
 
 
-def _write_answers(architectures: Iterable[tuple[int, int]], dtypes: Sequence[str]) -> int:
+def _write_answers(kinds: Iterable[str], dtypes: Sequence[str]) -> int:
     release = library.installed()
     assert release is not None
-    path = table.archive_of(release)
-    for capability in architectures:
-        card = _card(capability)
+    for kind in kinds:
+        card = _card(kind)
         for dtype, last in product(dtypes, (False, True)):
-            name = column_name(capability, dtype, last)
+            name = column_name(kind, dtype, last)
             if name in table.names(release):
                 continue
-            text = json.dumps(_column(card, dtype, last), separators=(",", ":"))
-            with ZipFile(path, "a", ZIP_DEFLATED, compresslevel=9) as archive:
-                archive.writestr(name, text)
-                size = archive.getinfo(name).compress_size
+            column = _column(card, dtype, last)
+            if not column["formulas"]:  # an architecture without this dtype
+                continue
+            same = [r for r in table.releases() if r != release and table.column(r, name) == column]
+            size = _write(release, name, same[0] if same else column)
             print(f"{release[0]}.{release[1]} {name}: {size} bytes", flush=True)
     return 0
+
+
+def _write_alike(other: Release, kinds: Iterable[str], dtypes: Sequence[str], every: int) -> int:
+    release = library.installed()
+    assert release is not None
+    for kind, dtype, last in product(kinds, dtypes, (False, True)):
+        name = column_name(kind, dtype, last)
+        if name in table.names(release) or name not in table.names(other):
+            continue
+        agree = _agreement(_card(kind), dtype, last, other, every)
+        if agree[True] and not agree[False]:
+            _write(release, name, other)
+        print(f"{release[0]}.{release[1]} {name}: {agree[True]} the same, {agree[False]} not", flush=True)
+    return 0
+
+
+def _write(release: Release, name: str, column: dict[str, Any] | Release) -> int:
+    """A column, or the release that has the same one; the bytes it takes."""
+    with ZipFile(table.archive_of(release), "a", ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr(name, json.dumps(column, separators=(",", ":")))
+        return archive.getinfo(name).compress_size
 
 
 def _column(card: Card, dtype: str, channels_last: bool) -> dict[str, Any]:
     formulas: dict[Formula, int] = {}
     rows: list[Any] = []
     for questions in _rows(dtype, channels_last):
-        answers = [_answer(card, question) for question in questions]
+        answers = []
+        for question in questions:
+            answers.append(_answer(card, question))
+            if answers[-1] is None:
+                break
         if None in answers:
             rows.append(None)
             continue
         found = _formulas(questions, answers)
         indices = [formulas.setdefault(f, len(formulas)) for f in found]
         rows.append(indices[0] if len(set(indices)) == 1 else indices)
-    return {"clocks": table.clocks_of(card), "formulas": list(formulas), "answers": rows}
+    return {"clocks": table.clocks_of(card), "formulas": [list(f) for f in formulas], "answers": rows}
 
 
 def _rows(dtype: str, channels_last: bool) -> Iterator[list[Convolution]]:
@@ -229,26 +263,32 @@ def _fitting(question: Convolution, answer: int) -> Iterator[Formula]:
                     yield i, j, k, unit, rest
 
 
-def _check(architectures: Iterable[tuple[int, int]], every: int, stored: str | None) -> int:
+def _check(kinds: Iterable[str], every: int, stored: str | None) -> int:
     release = library.installed()
     assert release is not None
-    with_release = release if stored is None else (int(stored.split(".")[0]), int(stored.split(".")[1]))
-    same = other = 0
-    for capability in architectures:
-        card = _card(capability)
+    with_release = release if stored is None else _release(stored)
+    total: Counter[bool] = Counter()
+    for kind in kinds:
         for dtype, last in product(STORED_DTYPES, (False, True)):
-            questions = [q for row in _rows(dtype, last) for q in row]
-            for question in questions[::every]:
-                have = table.stored(card, with_release, question)
-                if have is not None:
-                    agrees = have == _answer(card, question)
-                    same, other = same + agrees, other + (not agrees)
-        print(f"{capability[0]}.{capability[1]}: {same} the same, {other} not", flush=True)
-    return 1 if other else 0
+            total += _agreement(_card(kind), dtype, last, with_release, every)
+        print(f"{kind}: {total[True]} the same, {total[False]} not", flush=True)
+    return 1 if total[False] else 0
 
 
-def _card(capability: tuple[int, int]) -> Card:
-    device = device_named(CARDS[capability])
+def _agreement(card: Card, dtype: str, channels_last: bool, stored: Release, every: int) -> Counter[bool]:
+    """Of one in ``every`` of a column's stored answers, how many the installed release gives, too, and how many not."""
+    questions = [q for row in _rows(dtype, channels_last) for q in row][::every]
+    have = ((q, table.stored(card, stored, q)) for q in questions)
+    return Counter(answer == _answer(card, q) for q, answer in have if answer is not None)
+
+
+def _release(text: str) -> Release:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _card(kind: str) -> Card:
+    device = device_named(CARDS[kind])
     assert device is not None
     return device
 

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
-from validation.cuda.build import build
+from validation.cuda.build import build, site_packages
+from validation.versions import VISION
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = "MEMEST_CUDA_PYTHON"  # names an interpreter whose torch is built for CUDA
@@ -48,19 +51,21 @@ def environment(python: str, card: str, *, devices: int = 1, usable_bytes: int |
     return {**os.environ, **given} | ({} if usable_bytes is None else {"MEMEST_STANDIN_BYTES": str(usable_bytes)})
 
 
-def on_stand_in(python: str, card: str, arguments: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-    """``python arguments...`` on the stand-in; what it prints is captured, what it says goes to stderr."""
-    return subprocess.run(
-        [python, *arguments],
-        env=environment(python, card, **settings),
-        cwd=ROOT,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=None,
-        text=True,
-    )
-
-
 def interpreter(given: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
     """The interpreter with torch's CUDA build: the one given, or the environment's, or this one."""
     return given or environ.get(PYTHON) or sys.executable
+
+
+@contextmanager
+def fresh(release: str) -> Iterator[str]:
+    """An interpreter in an environment of its own, deleted afterwards, that has torch's CUDA build of that release (several GB),
+    torchvision and timm. SystemExit where the package index gives another build."""
+    needed = [r for r in requires("memest-cnn") or () if "extra ==" not in r]
+    wanted = [f"torch=={release}", f"torchvision=={VISION[release]}", "timm", *needed]
+    with tempfile.TemporaryDirectory(prefix="memest-torch-cuda-") as folder:
+        python = str(Path(folder) / "bin" / "python")
+        print(f"installing {' '.join(wanted[:2])} and timm", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *wanted], check=True, stdout=sys.stderr)
+        site_packages(python)
+        yield python

@@ -2,8 +2,9 @@
 
 From an allocator that is empty: the module is moved to the device (``.to``: children first, of each module its parameters, then its
 buffers), then the input, then the target; what is cached is given back; step 1, in which the optimizer's state appears and cuBLAS takes
-its workspaces; step 2; gradients are dropped; step 3. The shape of the target is found before all that, by a call of the same module on an
-allocator that is emptied afterwards. Inference: three calls in eval mode without gradients, whose output is kept until the next has ended.
+its workspaces; step 2; gradients are dropped; step 3. In channels_last a module that is there is converted, tensor by tensor in the same
+order, and so is the input. The shape of the target is found before all that, by a call of the same module on an allocator that is emptied
+afterwards. Inference: three calls in eval mode without gradients, of which the last keeps its output.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from validation.cuda.calling import summary
 from validation.cuda.networks import Network, Shape
 from validation.cuda.recording import Recorded, clean, peaks_of, record_cuda, start
 from validation.execute import GraphModule
-from validation.levers import chosen, prepare, wrap
+from validation.levers import FORMATS, chosen, prepare, wrap
 from validation.protocol import inputs_for, prepare_training, target_for
 from validation.setup import Setup, prediction_of
 
@@ -60,12 +61,14 @@ class Work:
     target: torch.Tensor | None = None
 
     def module(self) -> nn.Module:
-        """The module on the device."""
-        return self.make().train(self.mode == "train").to(DEVICE)
+        """The module on the device, and there in channels_last where that lever is pulled."""
+        made = self.make().train(self.mode == "train").to(DEVICE)
+        return made.to(memory_format=FORMATS[len(self.shape)]) if "channels_last" in self.levers else made
 
     def inputs(self) -> list[torch.Tensor]:
-        """Its input."""
-        return [t.to(DEVICE) for t in inputs_for([self.shape])]
+        """Its input, likewise."""
+        made = [t.to(DEVICE) for t in inputs_for([self.shape])]
+        return [t.to(memory_format=FORMATS[t.ndim]) for t in made] if "channels_last" in self.levers else made
 
 
 def recorded(case: Network) -> tuple[tuple[int, int], Recorded]:

@@ -1,8 +1,9 @@
 """Grows the decision trees by which memest models cuDNN's workspace where cuDNN cannot be asked, and measures how far they are off.
 
-    python -m validation.cuda.trees            # needs nvidia-cudnn and numpy; writes memest/libraries/cudnn/rule.json
+    python -m validation.cuda.trees            # needs nvidia-cudnn 9.24 and numpy; writes memest/libraries/cudnn/rule.json
+    python -m validation.cuda.trees 7.0        # with nvidia-cudnn-cu12 9.10, the last with kernels for Volta
 
-Random convolutions are asked for each architecture, dtype and layout; a third of them is kept from the trees and measures them. A leaf
+Random convolutions are asked for each kind of card, dtype and layout; a third of them is kept from the trees and measures them. A leaf
 holds the copies with the least error over its convolutions, and the range of 98 % of them.
 """
 
@@ -24,7 +25,7 @@ from memest.libraries.cudnn.workspace import Formula, column_name, filled_bytes
 from memest.machines.devices import device_named
 from validation.cuda.plans import CARDS, STORED_DTYPES
 
-CALLS = 2000
+CALLS = 500
 CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 31, 32, 33, 48, 64, 96, 100, 128, 192, 256, 320, 512, 513, 1024)
 MOST_BYTES = 2**31
 LEAST_IN_LEAF, MOST_LEVELS = 20, 9
@@ -33,17 +34,16 @@ COPIES: list[Formula] = [(i, j, k, unit, 0) for unit, i, j, k in product(UNITS, 
 Numbers = NDArray[Any]
 
 
-def main() -> int:
-    """Ask, grow, measure, write."""
+def main(kinds: Sequence[str]) -> int:
+    """Ask, grow, measure, write: for these kinds of card, or all; the trees of others stay."""
     release = library.installed()
     if release is None:
         print("no cuDNN is installed that could be asked", file=sys.stderr)
         return 1
-    trees: dict[str, dict[str, Any]] = {}
-    measured: dict[str, list[float]] = {}
-    for capability, dtype, last in product(CARDS, STORED_DTYPES, (False, True)):
-        name = column_name(capability, dtype, last)
-        device = device_named(CARDS[capability])
+    read = json.loads(rule.RULE.read_text(encoding="utf-8")) if rule.RULE.is_file() else {"releases": {}, "measured": {}, "trees": {}}
+    for kind, dtype, last in product(kinds or CARDS, STORED_DTYPES, (False, True)):
+        name = column_name(kind, dtype, last)
+        device = device_named(CARDS[kind])
         assert device is not None
         rnd = random.Random(name)
         asked = [(q, library.plans(device, release, q)) for _ in range(CALLS) for q in random_calls(rnd, dtype, last)]
@@ -51,11 +51,12 @@ def main() -> int:
         if not answered:  # an architecture without this dtype
             continue
         known, kept = answered[: len(answered) * 2 // 3], answered[len(answered) * 2 // 3 :]
-        trees[name] = {d: grown([p for p in known if p[0].direction == d]) for d in DIRECTIONS}
-        measured[name] = errors(trees[name], kept)
-        print(name, len(answered), measured[name], flush=True)
-    written = {"release": f"{release[0]}.{release[1]}", "measured": measured, "trees": trees}
-    rule.RULE.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
+        trees: dict[str, Any] = {d: grown([p for p in known if p[0].direction == d]) for d in DIRECTIONS}
+        found = {"releases": f"{release[0]}.{release[1]}", "measured": errors(trees, kept), "trees": trees}
+        for part, value in found.items():
+            read[part][name] = value
+        print(name, len(answered), read["measured"][name], flush=True)
+    rule.RULE.write_text(json.dumps(read, separators=(",", ":")) + "\n", encoding="utf-8")
     return 0
 
 
@@ -146,4 +147,4 @@ def errors(trees: dict[str, Any], kept: Sequence[tuple[Convolution, int]]) -> li
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -36,7 +36,10 @@ def source(formula: Form, language: Language, sizes: Sequence[Mapping[str, int]]
     """The function's source; see :func:`memest.estimate.formulas.listing.listing` for ``sizes`` and errors."""
     found = listing(formula, language.notation, sizes)
     where = f"where {', '.join(formula.conditions)}" if formula.conditions else "everywhere"
-    remarks = [f"{formula.title}.", f"Bytes at the peak, exact {where}."]
+    remarks = [
+        f"{formula.title}.",
+        f"Bytes {'asked for at most, before an allocator rounds them,' if formula.estimate.replays else 'at the peak,'} exact {where}.",
+    ]
     if not found.everywhere:
         remarks.append("What a library's kernel holds is known at the sizes in KERNELS alone; a kernel left out there cannot be the peak.")
     names = [language.notation.size(s) for s in formula.program.symbols]

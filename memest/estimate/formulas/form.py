@@ -15,6 +15,7 @@ from memest.estimate.formulas import shares
 from memest.estimate.formulas.domain import Domain, domain
 from memest.estimate.formulas.regime import Regime, dominant, regime
 from memest.machines.versions import Torch
+from memest.memory.figure import Figures
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph
 from memest.runtimes.compiling import programs_of
@@ -58,7 +59,11 @@ class Subject(Protocol):
     @property
     def sizes(self) -> Mapping[str, int]: ...
     @property
-    def peak_bytes(self) -> int: ...
+    def requested_bytes(self) -> int: ...
+    @property
+    def replays(self) -> bool: ...
+    @property
+    def figures(self) -> Figures: ...
     @property
     def live_sets(self) -> LiveSets: ...
     def at(self, **sizes: int) -> Subject: ...
@@ -76,7 +81,8 @@ class LayerForm:
 
 @dataclass(frozen=True, kw_only=True)
 class Form(Restated):
-    """The peak and its parts as functions of the sizes, around those of ``estimate``."""
+    """The peak and its parts as functions of the sizes, around those of ``estimate``. Where an allocator is played, the peak is that of the
+    bytes asked for, before it rounds them into blocks (:attr:`figure`)."""
 
     estimate: Subject
 
@@ -113,12 +119,18 @@ class Form(Restated):
         return self._conditions.guards
 
     @property
+    def figure(self) -> str:
+        """What the closed form gives: the ``peak``, or the bytes ``requested`` where an allocator hands out more."""
+        return "requested" if self.estimate.replays else "peak"
+
+    @property
     def title(self) -> str:
         """What was asked, on one line."""
         e = self.estimate
         how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
         levers = "".join(f", {lever}" for lever in e.levers)
-        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, {e.where}")
+        requested = ": bytes requested, before the allocator rounds them into blocks" if e.replays else ""
+        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, {e.where}{requested}")
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""
@@ -152,7 +164,7 @@ class Form(Restated):
             found = self.program.at(there)
             if found is not None:
                 return found.standing_bytes + found.above_bytes
-        return self.estimate.at(**sizes).peak_bytes
+        return self.estimate.at(**sizes).requested_bytes
 
     __call__ = evaluate
 

@@ -57,14 +57,14 @@ def every_moment(formula: Form, sizes: Sequence[Mapping[str, int]]) -> str:
     moments = [rf"{m.text} & \text{{{_words(m.phase, m.layer)}}}" for m in found.moments]
     rows = " \\\\\n".join(moments)
     largest = f" + \\max\\left\\{{\\begin{{array}}{{ll}}\n{rows}\n\\end{{array}}\\right\\}}" if moments else ""
-    return _aligned([*lines, rf"\text{{peak bytes}} &= {found.resident}{largest}"])
+    return _aligned([*lines, rf"\text{{{formula.figure} bytes}} &= {found.resident}{largest}"])
 
 
 def short(formula: Form) -> str:
     """The regime: the peak, its parts, where it holds."""
     r, order = formula.regime, formula.program.symbols
     scratch = tuple(map(_size, formula.scratch))
-    lines = [rf"\text{{peak bytes}} &= {signed_sum(r.alive, order, SCRIPT, scratch)}"]
+    lines = [rf"\text{{{formula.figure} bytes}} &= {signed_sum(r.alive, order, SCRIPT, scratch)}"]
     lines += [rf"\text{{{_words(category)}}} &= {signed_sum(part, order, SCRIPT)}" for category, part in r.by_category.items()]
     lines += [rf"{name} &= {_number(r.scratchpad_bytes)}" for name in scratch]
     lines += [rf"&{_condition(text)}" for text in r.texts(order)]

@@ -24,13 +24,14 @@ def facts(formula: Form, every: bool = False) -> tuple[tuple[str, str], ...]:
     """(label, line) pairs: the peak, when it is, what it comes to, where it holds, and what else is the peak elsewhere. With ``every`` no
     condition is left out."""
     r = formula.regime
-    found = [("peak", f"{peak(formula)} bytes")]
+    found = [(formula.figure, f"{peak(formula)} bytes")]
     if r.scratchpad_bytes:
         found.append((formula.scratch[0], f"{r.scratchpad_bytes:,} bytes of scratch at these sizes"))
     if r.instant is not None:
         found.append(("during", f"{r.instant.phase} of {r.instant.layer} ({r.instant.op})"))
-    total_bytes = formula.estimate.peak_bytes
+    total_bytes = formula.estimate.requested_bytes
     found.append(("at", f"{here(formula)}: {total_bytes:,} bytes ({format_bytes(total_bytes)})"))
+    found += _by_replay(formula)
     found += [
         ("where" if i == 0 else "and", line)
         for i, line in enumerate(_where(formula, len(formula.conditions) + formula.regime.rivals if every else MANY))
@@ -38,6 +39,31 @@ def facts(formula: Form, every: bool = False) -> tuple[tuple[str, str], ...]:
     if r.rivals:
         found.append(("elsewhere", f"the largest of {r.rivals + 1} moments (--all)"))
     return tuple(found)
+
+
+def _by_replay(formula: Form) -> Iterator[tuple[str, str]]:
+    """What the allocator makes of it at these sizes, where one is played."""
+    if not formula.estimate.replays:
+        return
+    figures = formula.estimate.figures
+    for name, figure in (("allocated", figures.allocated), ("reserved", figures.reserved), ("process", figures.process)):
+        assert figure.bytes is not None
+        assert figure.low is not None
+        assert figure.high is not None
+        spread = "" if figure.claim == "exact" else f", modelled: {format_bytes(figure.low)} to {format_bytes(figure.high)}"
+        yield name, f"{figure.bytes:,} bytes ({format_bytes(figure.bytes)}) there, by replay{spread}"
+
+
+def promise(formula: Form) -> str:
+    """What the formula is, in a sentence."""
+    if not formula.estimate.replays:
+        return "exact: where the conditions hold the formula is the estimate, to the byte"
+    sure = "to the byte" if formula.estimate.figures.allocated.claim == "exact" else "as exact as cuDNN's workspaces are known"
+    return (
+        f"requested: where the conditions hold the formula is the most that is asked for at once, {sure}; the allocator rounds it into "
+        "blocks, so allocated, reserved and process are by replay, at these sizes alone. What cuDNN takes is no formula but its answer for "
+        "each convolution: asked of it where it is installed, else stored, else by rule"
+    )
 
 
 def peak(formula: Form, script: Script = HUMAN) -> str:
@@ -55,7 +81,7 @@ def _where(formula: Form, many: int) -> Iterator[str]:
         yield ", ".join(plain)
     yield from _some([line for line in lines if len(line) > SHORT], many, "comparisons")
     if r.own:
-        yield f"{chooses(r.own)} there, as at these sizes"
+        yield f"{_own(formula, r.own)} there, as at these sizes"
     if r.watched:
         layers = list(dict.fromkeys(w.instant.layer for w in r.watched))
         yield f"kernels elsewhere hold no more than as chosen here: {', '.join(_some(layers, many, 'layers'))}"
@@ -65,6 +91,10 @@ def _some(items: Sequence[str], many: int, what: str) -> Iterator[str]:
     yield from items[:many]
     if len(items) > many:
         yield f"{len(items) - many} more {what} (--all)"
+
+
+def _own(formula: Form, kernel: Watched) -> str:
+    return "cuDNN takes the same workspace" if formula.estimate.replays else chooses(kernel)
 
 
 def chooses(kernel: Watched) -> str:
@@ -140,6 +170,8 @@ def written(formula: Form, every: bool) -> str:
             lines += _columns(
                 [(f"  {w.instant.phase} {w.instant.layer}", f"{held(formula, w)} ({chosen(w)})") for w in formula.regime.watched]
             )
+    if formula.estimate.replays:
+        lines += ["", promise(formula)]
     return "\n".join(visible(line).rstrip() for line in lines) + "\n"
 
 

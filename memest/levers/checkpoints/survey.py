@@ -16,7 +16,7 @@ from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.ops.operator import Operator
 from memest.ops.tape import Trace
-from memest.runtimes.runtime import AS_DESCRIBED
+from memest.runtimes.table import runtime_named
 from memest.runtimes.torch.autograd import Items, Machine, Node, kernel_ran, last_save
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.playing import finish, hooks_of
@@ -152,7 +152,8 @@ class _Surveyor(Run):
     machine: _Counter
 
     def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> None:
-        super().__init__(graph, input_shapes, sizes, recipe, AS_DESCRIBED, hooks_of(recipe.parallel), remember=True)
+        rows = runtime_named(recipe.target.runtime).rows
+        super().__init__(graph, input_shapes, sizes, recipe, rows, hooks_of(recipe.parallel), remember=True)
         self._resident = {storage.id for storage in self.ledger.residents}
         self._bits: dict[int, int] = {}
         self._sizes: list[int] = []

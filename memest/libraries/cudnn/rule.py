@@ -3,8 +3,9 @@
 Kernels for tensor cores read channels innermost, in whole vectors. Operands that lie otherwise are copied into the workspace first, their
 channels filled up, and a result is copied back from there; a weight's gradient that few blocks share is summed in parts. So a workspace
 is, but for some bytes, i copies of x, j of w and k of y. Which of them is what cuDNN's heuristics decide; ``rule.json`` holds a decision
-tree for each architecture, dtype, layout and direction, grown on its answers to random convolutions, and how far it is off on others
-(``measured``). Written by ``python -m validation.cuda.trees``.
+tree for each kind of card, dtype, layout and direction, grown on cuDNN's answers to random convolutions (of 9.24, for Volta of 9.10, the
+last that knows it), and how far it is off on others (``measured``): in the median column half of the answers are met to 4 % of the
+operands' bytes, nine in ten to 1.5 times them, and the range holds 96 of 100. Written by ``python -m validation.cuda.trees``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from memest.libraries.cudnn.question import Convolution
-from memest.libraries.cudnn.workspace import Card, Workspace, column_name, filled_bytes
+from memest.libraries.cudnn.workspace import Card, Workspace, column_name, filled_bytes, kind_of
 
 FEATURES = ("dims", "groups", "in", "out", "in's unit", "out's unit", "kernel", "stride", "dilation", "batch", "positions", "bytes")
 RULE = Path(__file__).with_name("rule.json")
 _LEAST_RANGE = 10
 """Thousandths of the operands: what is modelled is never without a range."""
-_NO_TENSOR_CORES = (7, 5)
+_NO_TENSOR_CORES = "7.5"
 """Its kernels for float32 have none."""
 
 
@@ -31,7 +32,8 @@ def modelled(card: Card, question: Convolution) -> Workspace:
     if question.dtype == "float64":
         return Workspace(bytes=0, low=0, high=sum(question.nbytes), source="rule")
     without = question.dtype == "float32" and not question.tf32
-    tree = _tree(min(card.capability, _NO_TENSOR_CORES) if without else card.capability, question)
+    kind = kind_of(card)
+    tree = _tree(min(kind, _NO_TENSOR_CORES, key=_order) if without else kind, question)
     i, j, k, unit, low, high = leaf(tree, features(question))
     expected = filled_bytes(question, (i, j, k, unit, 0))
     total = sum(question.nbytes)
@@ -84,15 +86,21 @@ def _read() -> Any:
     return json.loads(RULE.read_text(encoding="utf-8"))
 
 
-def _tree(capability: tuple[int, int], question: Convolution) -> Any:
-    """That of the architecture, else of the last one before it, else of the first there is for the dtype."""
-    found = {c: trees().get(column_name(c, question.dtype, question.channels_last)) for c in _architectures()}
-    known = sorted(c for c, tree in found.items() if tree is not None)
-    nearest = max((c for c in known if c <= capability), default=known[0])
-    return trees()[column_name(nearest, question.dtype, question.channels_last)][question.direction]
+def _tree(kind: str, question: Convolution) -> Any:
+    """That of the kind of card, else of the architecture before it, else of the first there is for the dtype."""
+    names = {k: column_name(k, question.dtype, question.channels_last) for k in _kinds()}
+    known = [k for k, name in names.items() if name in trees()]
+    nearest = max((k for k in known if _order(k) <= _order(kind)), default=known[0], key=_order)
+    return trees()[names[nearest]][question.direction]
 
 
 @cache
-def _architectures() -> frozenset[tuple[int, int]]:
-    pairs = (name.partition("/")[0].split(".") for name in trees())
-    return frozenset((int(major), int(minor)) for major, minor in pairs)
+def _kinds() -> tuple[str, ...]:
+    """Ascending."""
+    return tuple(sorted({name.partition("/")[0] for name in trees()}, key=_order))
+
+
+def _order(kind: str) -> tuple[int, int, bool]:
+    version, _, large = kind.partition("-")
+    major, _, minor = version.partition(".")
+    return int(major), int(minor), bool(large)

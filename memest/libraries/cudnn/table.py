@@ -1,7 +1,7 @@
 """Answers of cuDNN's that are stored: for the convolutions of the built-in and of torchvision's networks at their usual inputs.
 
 ``stored/geometries.json`` names the convolutions and the batches they were asked at; an archive for each release holds a column for each
-architecture, dtype and layout, or the release that has the same one. An answer is a formula: i copies of x, j of w and k of y, the
+kind of card, dtype and layout, or the release that has the same one. An answer is a formula: i copies of x, j of w and k of y, the
 channels of each group filled up to multiples of m, and r bytes. Every stored batch was asked; at another batch the formula of its
 neighbours is likely, no more. Written by ``python -m validation.cuda.plans``.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from zipfile import ZipFile
 
 from memest.libraries.cudnn.question import DIRECTIONS, Convolution
-from memest.libraries.cudnn.workspace import Card, Formula, Release, column_name, filled_bytes
+from memest.libraries.cudnn.workspace import Card, Formula, Release, column_name, filled_bytes, kind_of
 from memest.network.tensor import Shape
 
 STORED = Path(__file__).with_name("stored")
@@ -39,7 +39,7 @@ def stored(card: Card, release: Release, question: Convolution) -> int | None:
 def likely(card: Card, release: Release, question: Convolution) -> tuple[int, ...]:
     """What the formulas of the next stored batches below and above come to at this one, the lower first; of the nearest release that
     holds the card's architecture, whatever its clocks. () where none does."""
-    name = column_name(card.capability, question.dtype, question.channels_last)
+    name = column_name(kind_of(card), question.dtype, question.channels_last)
     held = [r for r in releases() if name in names(r)]
     if not held:
         return ()
@@ -115,7 +115,7 @@ def _row(card: Card, release: Release, question: Convolution) -> tuple[list[int]
     place = places().get(geometry_of(question))
     if place is None:
         return None
-    found = column(release, column_name(card.capability, question.dtype, question.channels_last))
+    found = column(release, column_name(kind_of(card), question.dtype, question.channels_last))
     if found is None:
         return None
     number, batches = place

@@ -12,6 +12,7 @@ from memest.network.dtypes import ITEMSIZE
 Release = tuple[int, int]
 Formula = tuple[int, int, int, int, int]
 """i, j, k, m, r: i copies of x, j of w and k of y, the channels of each group filled up to multiples of m, and r bytes."""
+_LARGE_TURING = 60
 Source = Literal["cudnn", "table", "rule"]
 
 
@@ -61,6 +62,13 @@ def filled_bytes(question: Convolution, formula: Formula) -> int:
     return (i * x + j * w + k * y) * size + rest
 
 
-def column_name(capability: tuple[int, int], dtype: str, channels_last: bool) -> str:
-    """What is known of an architecture, a dtype and a layout goes by one name: ``8.0/float16/channels_last``."""
-    return f"{capability[0]}.{capability[1]}/{dtype}/{'channels_last' if channels_last else 'contiguous'}"
+def kind_of(card: Card) -> str:
+    """What of a card counts in cuDNN's choice: its architecture, and of Turing whether it is the large chip (68 multiprocessors or more;
+    cuDNN 9.24 draws the line between 56 and 60). ``8.0``, ``7.5-large``."""
+    major, minor = card.capability
+    return f"{major}.{minor}{'-large' if card.capability == (7, 5) and card.multiprocessors >= _LARGE_TURING else ''}"
+
+
+def column_name(kind: str, dtype: str, channels_last: bool) -> str:
+    """What is known of a kind of card, a dtype and a layout goes by one name: ``8.0/float16/channels_last``."""
+    return f"{kind}/{dtype}/{'channels_last' if channels_last else 'contiguous'}"

@@ -98,15 +98,17 @@ def _check(entries: tuple[Entry, ...], spans: list[Span]) -> None:
     if at is not None:
         raise FileError(f"the record contradicts itself: before its events segments overlap at {starts[at]:#x}")
     for number, e in enumerate(entries):
+        if e.action.startswith("segment_") and not e.size:
+            raise FileError(f"the record contradicts itself: event {number:,} ({e.action}) is about no bytes")
         at = bisect_right(starts, e.address)
         if e.action in ("segment_alloc", "segment_map"):
-            if (at and ends[at - 1] > e.address) or (at < len(starts) and starts[at] < e.address + e.size) or not e.size:
+            if (at and ends[at - 1] > e.address) or (at < len(starts) and starts[at] < e.address + e.size):
                 raise FileError(f"the record contradicts itself: event {number:,} ({e.action}) at {e.address:#x}, where a segment stands")
             starts.insert(at, e.address)
             ends.insert(at, e.address + e.size)
         elif e.action in ("segment_free", "segment_unmap"):
             stop = e.address + e.size
-            while at and e.size and ends[at - 1] > e.address:  # pages may be unmapped together that were mapped apart
+            while at and ends[at - 1] > e.address:  # pages may be unmapped together that were mapped apart
                 at -= 1
             while at < len(starts) and starts[at] < stop:
                 start, end = starts.pop(at), ends.pop(at)

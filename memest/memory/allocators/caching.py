@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from memest.errors import OutOfMemoryError, UsageError
 from memest.memory.allocators.blocks import (
@@ -109,8 +110,8 @@ class CachingAllocator:
         self._refused = self._memory if settings.throw_on_cudamalloc_oom and fraction == 1 and memory is not None else UNLIMITED
         self._collects = fraction < 1 and settings.garbage_collection_threshold > 0
         self._expansion = Expansion(self.driver, total=self._memory, page=settings.large_segment_size)
-        self._small = _Pools(self, small=True)
-        self._large = _Pools(self, small=False)
+        self._small = _Pools(settings, small=True)
+        self._large = _Pools(settings, small=False)
         self._heads: dict[int, Block] = {}  # the first block of each segment that was not mapped page by page
         self._waiting: list[Block] = []  # freed while another stream used them
         self._lookups = {True: 0, False: 0}
@@ -216,6 +217,14 @@ class CachingAllocator:
         if self._collects:
             block.born = self._lookups[pool.small]
 
+    def answers(self) -> tuple[Any, ...] | None:
+        """What decides how requests are answered, besides which blocks are in use: two moments with the same blocks in use that are equal
+        in it answer the same requests the same way. None where the past decides, too."""
+        if self._collects or self._waiting:
+            return None
+        free = (tuple(pools[stream].keys) for pools in (self._small, self._large) for stream in sorted(pools))
+        return (self._mallocs, self._frees, self._expansion.maps, self._expansion.unmaps, *free)
+
     def empty_cache(self) -> None:
         """Every segment without a block in use goes back to the driver, and every whole page inside free blocks."""
         self._complete_all()
@@ -238,6 +247,13 @@ class CachingAllocator:
         self.driver.release(block.address, block.size)
         self.reserved -= block.size
         self._frees += 1
+
+    def switch(self, *, expandable: bool) -> None:
+        """``expandable_segments`` from here on; blocks of the other kind stay, and are found by what may use them."""
+        self.settings = replace(self.settings, expandable_segments=expandable)
+        self._plain = False
+        for pools in (self._small, self._large):
+            pools.rule(self.settings)
 
     def pool(self, stream: int, *, small: bool) -> Pool:
         """The free blocks of a stream, small or large."""
@@ -473,12 +489,17 @@ def _along(first: Block) -> Iterator[Block]:
 class _Pools(dict[int, Pool]):
     """A pool for each stream, made when first asked for."""
 
-    def __init__(self, allocator: CachingAllocator, *, small: bool) -> None:
+    def __init__(self, settings: Settings, *, small: bool) -> None:
         super().__init__()
-        expandable = allocator.settings.expandable_segments
         self.small = small
-        self.least = SMALLEST - 1 if small or expandable else SMALL
-        self.below = UNLIMITED if small or expandable else allocator.settings.max_split_size
+        self.rule(settings)
+
+    def rule(self, settings: Settings) -> None:
+        """When the blocks of all of them are split."""
+        often = self.small or settings.expandable_segments
+        self.least, self.below = (SMALLEST - 1, UNLIMITED) if often else (SMALL, settings.max_split_size)
+        for pool in self.values():
+            pool.least, pool.below = self.least, self.below
 
     def __missing__(self, stream: int) -> Pool:
         pool = self[stream] = Pool(stream, small=self.small, least=self.least, below=self.below)

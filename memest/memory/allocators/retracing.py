@@ -8,14 +8,16 @@ that are given back later have their size from what lies behind them: in the lar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from memest.errors import OutOfMemoryError
 from memest.memory.allocators.beginning import beginning
-from memest.memory.allocators.blocks import FREE, SMALL, SMALL_SEGMENT, USED, Block, Driver
+from memest.memory.allocators.blocks import FREE, LARGE_FROM, SMALL, SMALL_SEGMENT, SMALLEST, USED, Block, Driver
 from memest.memory.allocators.caching import CachingAllocator, Statistics, blocks_of
 from memest.memory.allocators.history import Entry, History
 from memest.memory.allocators.restoring import carve, restore
@@ -79,6 +81,7 @@ class Retraced:
 
 def retrace(history: History) -> Retraced:
     """The replay under the history's settings, by the allocator of the family that agrees with most of it."""
+    history = replace(history, settings=replace(history.settings, large_segment_size=_large_segment(history)))
     best: Retraced | None = None
     for padding in PADDINGS:
         found = _Player(history, padding).played()
@@ -90,11 +93,25 @@ def retrace(history: History) -> Retraced:
     return replace(best, at_peak=_Player(history, best.padding).until(best.allocated_at))
 
 
+def _large_segment(history: History) -> int:
+    """What the record itself shows to be asked of the driver for a request of 1 to 10 MiB; files seldom say it."""
+    seen: Counter[int] = Counter()
+    rounded = CachingAllocator(history.settings).rounded
+    for grown, entry in pairwise(history.entries):
+        if (
+            grown.action in ("segment_alloc", "segment_map")
+            and entry.action == "alloc"
+            and SMALL < rounded(entry.size) < LARGE_FROM - SMALLEST
+        ):
+            seen[grown.size] += 1
+    return seen.most_common(1)[0][0] if seen else history.settings.large_segment_size
+
+
 class _Parted(Exception):  # noqa: N818 - it is caught one call above
     """Where the driver is asked for something that the record does not have there."""
 
 
-class _Record(Driver):
+class RecordedDriver(Driver):
     """A driver that gives what the record says it gave: its segments and pages, in its order."""
 
     def __init__(self) -> None:
@@ -140,7 +157,7 @@ class _Player:
 
     def __init__(self, history: History, padding: int) -> None:
         self._history = history
-        self._driver = _Record()
+        self._driver = RecordedDriver()
         # what these settings make the allocator give back is in the record
         settings = replace(
             history.settings,
@@ -154,11 +171,16 @@ class _Player:
         self._blocks = restore(self._allocator, start.spans, start.live)
         self._began_with = self._allocator.reserved
         self._padding = padding
+        growth = [e.action == "segment_map" for e in history.entries if e.action in ("segment_alloc", "segment_map")]
+        self._switched = len(set(growth)) > 1  # expandable segments were turned on or off meanwhile
+        if self._switched:
+            self._allocator.switch(expandable=growth[0])
         self._lifetimes = [Lifetime(-1, None, b.size, b.asked, b.pool.stream, start.stacks[a]) for a, b in self._blocks.items()]
         self._open = {address: at for at, address in enumerate(self._blocks)}
         self._partings: list[Parting] = []
         self._exhaustions: list[Exhaustion] = []
-        self._placed = self._allocations = 0
+        self._placed = 0
+        self._lost = False  # the driver has something back that the replay still holds
 
     def until(self, event: int) -> Statistics:
         """Where the allocator stands after an event."""
@@ -172,7 +194,7 @@ class _Player:
         allocated, allocated_at, reserved, reserved_at = allocator.allocated, -1, allocator.reserved, -1
         given_up_at = None
         for at, entry in enumerate(entries):
-            if len(self._partings) >= MAX_PARTINGS:
+            if self._lost or len(self._partings) >= MAX_PARTINGS:
                 given_up_at = at
                 break
             self._step(at, entry)
@@ -220,6 +242,8 @@ class _Player:
     def _allocate(self, at: int, entry: Entry) -> None:
         """One allocation, compared; where the replay parts, it goes on from where the record is."""
         block, why = None, ""
+        if self._switched and self._driver.pending:
+            self._allocator.switch(expandable=self._driver.pending[0].action == "segment_map")
         try:
             block = self._allocator.malloc(entry.size, entry.lane)
         except _Parted as parted:
@@ -261,6 +285,7 @@ class _Player:
             block = self._allocator.head(entry.address)
             if block is None or block.state != FREE or block.after is not None or block.size != entry.size:
                 self._part(at, f"a segment of {entry.size:,} bytes goes back to the driver, in the replay it is in use")
+                self._lost = True
             else:
                 self._allocator.release_segment(block)
             return
@@ -269,6 +294,7 @@ class _Player:
             self._allocator.shrink(block)
         if self._driver.unmapped != (entry.address, entry.size):
             self._part(at, f"{entry.size:,} bytes at {entry.address:#x} are unmapped, in the replay {self._driver.unmapped or 'none'}")
+            self._lost = True
 
     def _free_block(self, entry: Entry) -> Block | None:
         """The free block that holds an address."""

@@ -203,6 +203,7 @@ class _Writer:
             "runtime": first.runtime,
             "where": first.where,
             "owner": runtime_named(first.runtime).source.owner,
+            "replayed": _replayed(first),
             "torch": {"modelled": first.torch.modelled, "notes": [*first.notes, f"Modelled is {first.torch}."]},
             "categories": list(CATEGORIES),
             "axes": [{"symbol": a.symbol, "values": list(a.values), "start": a.start, "batch": a.is_batch} for a in self.axes],
@@ -220,8 +221,8 @@ class _Writer:
         model = PageModel(data=data, terms=tuple(self.terms), symbols=self.symbols, axes=self.axes, big=data["largest"] >= SAFE)
         for number, found in enumerate(self.checks):
             reading = Reading(data).at(number, self.start)
-            if (reading.peak_bytes, reading.standing_bytes) != (found.peak_bytes, found.standing_bytes):
-                said = f"the page would say {reading.peak_bytes}, the estimate {found.peak_bytes}"
+            if (reading.peak_bytes, reading.standing_bytes) != (found.requested_bytes, found.standing_bytes):
+                said = f"the page would say {reading.peak_bytes}, the estimate {found.requested_bytes}"
                 raise UnsupportedError(f"{self.graph.name}: {said}; please report it")
         return model
 
@@ -231,6 +232,17 @@ class _Writer:
         for i, code in zip(where, table.codes.tolist(), strict=True):
             codes[i] = code
         return {"op": kernel.op, "entries": [n for entry in table.entries for n in entry], "codes": codes}
+
+
+def _replayed(found: Estimate) -> str:
+    """Where an allocator is played, its figures at the sizes a page opens with, in a sentence; else nothing."""
+    if not found.replays:
+        return ""
+    figures = [(name, getattr(found, name)) for name in ("allocated", "reserved", "process")]
+    said = ", ".join(f"{name} {f.bytes:,}{'' if f.claim == 'exact' else f' (modelled: {f.low:,} to {f.high:,})'}" for name, f in figures)
+    how = f"{found.mode}, {found.optimizer}" if found.optimizer else found.mode
+    at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in found.input_shapes.items())
+    return f"By replay of the allocator, bytes of {how}, {found.dtype}, {at}: {said}."
 
 
 class _Index(dict[Any, int]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -61,7 +62,7 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
     kernels = [{**k, "entries": [number(n) for n in k["entries"]], "codes": _coded(k["codes"])} for k in model.data["kernels"]]
     forms = [[n if i and i % 2 == 0 else number(n) for i, n in enumerate(form)] for form in model.data["forms"]]
     texts = ("model", "loss", "inputs", "choices", "strings")
-    source = runtime_named(model.data["runtime"]).source
+    source = _source(model.data["runtime"])
     return {
         **model.data,
         **{name: _visible(model.data[name]) for name in texts},
@@ -73,6 +74,14 @@ def _packed(model: PageModel, hardware: Sequence[Hardware], on: str, budget: str
         "claims": {kind: _claim(kind, source) for kind in ("budget", *dict.fromkeys(h.kind for h in hardware))},
         "opens": {"hardware": on, "budget": budget},
     }
+
+
+def _source(runtime: str) -> Source:
+    """Whose bytes the page computes: where an allocator is played, those that it is asked for."""
+    found = runtime_named(runtime)
+    if not found.replays:
+        return found.source
+    return replace(found.source, owner="requests, before the allocator rounds them", whose="requested", missing=("block rounding",))
 
 
 def _visible(value: Any) -> Any:

@@ -151,7 +151,7 @@ function describe() {
   const dim = (d) => (typeof d === "string" ? sizes[d] : typeof d === "number" ? d : "\u2026");
   const shapes = DATA.inputs.map((i) => `${DATA.inputs.length > 1 ? `${i.name} ` : ""}${i.shape.map(dim).join("\u00d7")}`);
   const kind = mode === "train" ? `One training step, ${optimizer}, ${DATA.loss}` : "One inference call";
-  return `${kind}, ${dtype}, input ${shapes.join(", ")}. ${DATA.where}.`;
+  return `${kind}, ${dtype}, input ${shapes.join(", ")}. ${DATA.where}.${DATA.replayed ? " Bytes requested, before the allocator rounds them into blocks." : ""}`;
 }
 
 function momentText(found, moment) {
@@ -302,10 +302,11 @@ function showLayers(found, held) {
 
 function showNotes() {
   const notes = [
-    `The numbers are bytes that ${DATA.owner} holds, predicted to the byte: parameters, buffers, optimizer state, the input and the target, and every tensor that lives during the step, with what kernels take for a moment.`,
+    `The numbers are bytes that ${DATA.owner} ${DATA.replayed ? "is asked for, before it rounds them into blocks" : "holds"}, predicted to the byte: parameters, buffers, optimizer state, the input and the target, and every tensor that lives during the step, with what kernels take for a moment.`,
     "A training step is zero_grad, forward, loss, backward and the optimizer. Its peak is the most bytes alive at one moment. The interpreter, the libraries' code and fragmentation are not in it.",
     "Each size is a formula in the input's sizes. Your browser evaluates the formulas and adds up the events; only what sealed library kernels hold is looked up, for the sizes the sliders stop at.",
     ...Object.values(DATA.claims).filter((claim) => !claim.decides).map((claim) => `On an accelerator: ${claim.note[0].toLowerCase()}${claim.note.slice(1)}`),
+    ...(DATA.replayed ? [DATA.replayed] : []),
     ...DATA.torch.notes,
     "The address of this page after # says what it is set to: copy it to share a setting.",
   ];

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from memest.memory.stream import Event, Storage
+from memest.memory.stream import Event, Repeat, Storage
 from memest.network.tensor import Shape, Spec
 
 
@@ -46,6 +46,7 @@ class Ledger:
         self._kept: dict[tuple[str, str], Storage] = {}
         self.events: list[Event] = []
         self.residents: list[Storage] = []
+        self.repeats: list[Repeat] = []
         self.phase = "forward"
         self.layer = ""
         self.op = ""
@@ -58,6 +59,16 @@ class Ledger:
         if nbytes:
             self.events.append(Event(nbytes, storage, self.phase, self.layer, self.op))
         return storage
+
+    def again(self, length: int) -> None:
+        """The last ``length`` events once more, which gave back what they asked for."""
+        start = len(self.events)
+        self.events.extend(self.events[start - length :])
+        before = self.repeats[-1] if self.repeats else None
+        if before is not None and before.stop == start and before.length == length:
+            self.repeats[-1] = before._replace(times=before.times + 1)
+        else:
+            self.repeats.append(Repeat(start, length, 1))
 
     def resident(self, nbytes: int, category: str, layer: str) -> Storage:
         """A storage that is there before the step begins."""

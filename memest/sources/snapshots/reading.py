@@ -163,6 +163,8 @@ class _Device:
     def _segment(self, row: dict[Any, Any], place: str) -> Segment:
         whole = self._reader._whole
         address, size = whole(row.get("address"), f"{place}.address"), whole(row.get("total_size"), f"{place}.total_size")
+        if not size:
+            self._reader._refuse(f"{place}.total_size: a segment without bytes")
         kind = row.get("segment_type")
         if kind not in ("small", "large", None):
             self._reader._refuse(f"{place}.segment_type: small or large is expected, got {kind_of(kind)}")

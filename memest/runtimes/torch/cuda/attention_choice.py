@@ -15,7 +15,7 @@ from memest.ops.families.attention.rows import heads_fit, mask_fits
 
 CUDNN, FLASH, EFFICIENT, MATH = "cudnn", "flash", "efficient", "math"
 GROUPED_EFFICIENT = (2, 14)
-"""The first torch whose memory-efficient kernel takes fewer heads of keys than of queries, and attention of three dims as a batch of one."""
+"""The first torch whose memory-efficient kernel takes fewer heads of keys than of queries, and that makes three dims a batch of one."""
 WIDE_CUDNN = (9, 23)
 PREFERRED_CUDNN = (9, 16)
 
@@ -63,8 +63,10 @@ def _prefers_cudnn(target: Target) -> bool:
 
 
 def _cudnn_can(target: Target, call: Call) -> bool:
-    q, k, v = call.shapes
-    if call.dtype not in HALVES or (call.dropout_p * 16) % 1 or k[2] == 1 or (call.dropout_p and q[2] == 1):
+    q, k, _ = call.shapes
+    if call.dtype not in HALVES or k[2] == 1 or (call.dropout_p and q[2] == 1):
+        return False
+    if (call.dropout_p * 16) % 1 and target.version > (2, 11):  # later versions refuse what cuDNN rounds to sixteenths
         return False
     if call.mask is not None and not mask_fits(call.mask, (q[0], q[1], q[2], k[2])):
         return False

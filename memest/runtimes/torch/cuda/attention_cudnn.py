@@ -1,8 +1,8 @@
 """Attention by cuDNN, the first choice for half types on Hopper and datacenter Blackwell.
 
-What torch allocates is exact. The workspace of cuDNN's plan is modelled: no plan is made without a card. Forward needs none or next to
-none; backward adds to the query's gradient in float32, beside a number a query, and where heads share keys holds the gradients of keys and
-values once for every head; newer plans do without the first.
+What torch allocates is exact. The workspace of cuDNN's plan is modelled, by what plans of 9.19 were seen to take: no plan is made without
+a card by newer ones. Forward needs next to none; backward adds to the query's gradient in float32, beside a number a query, and where heads
+share keys holds the gradients of keys and values once for every head.
 
 Sources: derivatives.yaml (_scaled_dot_product_cudnn_attention); aten/src/ATen/native/cudnn/MHA.cpp (``run_cudnn_SDP_fprop``, ``bprop``),
 transformers/cuda/attention.cu; cudnn-frontend's scaled_dot_product_flash_attention.h (what its backward keeps in the workspace).
@@ -17,6 +17,7 @@ from memest.ops.aten.iterator import empty_like, wants
 from memest.ops.tape import Tape, Tensor
 
 SEED_BYTES = 8
+ALIGNMENT = 256
 MOST_OF_FORWARD = 1 << 20
 
 
@@ -28,7 +29,7 @@ def forward(
     seeds = [k.scratch(SEED_BYTES), k.scratch(SEED_BYTES)]
     out = _like_query(k, query, value.shape[3])
     sums = k.empty((batch, heads, rows, 1), "float32") if k.grad_enabled else None
-    k.free(k.scratch(0, spread=(0, MOST_OF_FORWARD)))
+    k.free(k.scratch(ALIGNMENT, spread=(0, MOST_OF_FORWARD)))
     k.save(query=query, key=key, value=value, output=out, logsumexp=sums, attn_mask=mask)
     k.save(**{f"seed{i}": t for i, t in enumerate(seeds)})
     return out
@@ -61,5 +62,5 @@ def _workspace(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, tuple[in
     batch, heads, rows, size = query.shape
     sums = 4 * batch * heads * rows
     shared = 0 if key.shape[1] == heads else 2 * batch * heads * key.shape[2] * (size + value.shape[3])
-    expected = sums * (size + 1) + shared
+    expected = sums * (size + 1) + shared + ALIGNMENT
     return expected, (sums, 2 * expected + MOST_OF_FORWARD)

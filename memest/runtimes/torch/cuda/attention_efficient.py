@@ -26,6 +26,7 @@ from memest.ops.tape import Tape, Tensor
 from memest.sizes.choices import greatest, least
 
 SEED_BYTES = 8
+SEEDS_ON_CARD = (2, 14)
 ALIGNED_ROWS = 32
 IN_REGISTERS = 128
 MASK_ALIGNMENT = 16
@@ -47,10 +48,11 @@ class Blocks(NamedTuple):
 def forward(
     k: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropout_p: float, is_causal: bool, scale: float | None
 ) -> Tensor:
-    """The seeds are of no use without dropout and lie on the card then; with it they are the generator's and lie in the CPU's memory."""
+    """The seeds are of no use without dropout and lie on the card then, from 2.14 on; with it they are the generator's and lie in the
+    CPU's memory."""
     batch, heads, rows, _ = query.shape
     size = value.shape[3]
-    seeds = [] if dropout_p else [k.scratch(SEED_BYTES), k.scratch(SEED_BYTES)]
+    seeds = [] if dropout_p or k.target.version < SEEDS_ON_CARD else [k.scratch(SEED_BYTES), k.scratch(SEED_BYTES)]
     out = k.empty((batch, rows, heads, size), query.dtype)
     sums = k.empty((batch, heads, -(-rows // ALIGNED_ROWS) * ALIGNED_ROWS), "float32") if k.grad_enabled else None
     if query.dtype in HALVES and greatest(query.shape[3], size) > IN_REGISTERS:

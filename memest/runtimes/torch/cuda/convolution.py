@@ -138,8 +138,7 @@ def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: 
     """Each gradient asks its own operands for the memory format."""
     x = contiguous(k, input, channels_last(input, weight)) if mask[1] else input
     last = suggests_channels_last(x)
-    converts = g.transposed or suggests_channels_last(grad) != last  # ``contiguous`` of one, ``to`` of the other
-    above = contiguous(k, grad, last) if converts else grad
+    above = contiguous(k, grad, last) if g.transposed else _to(k, grad, last)
     asked = _asked(k, input, weight, g)
     for_input = for_weight = None
     if mask[0]:
@@ -156,6 +155,11 @@ def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: 
         release(k, (images, x), (dense, above))
     release(k, (above, grad), (x, input))
     return [for_input, for_weight, None]
+
+
+def _to(k: Tape, t: Tensor, last: bool) -> Tensor:
+    """``to(memory_format)``: copies what suggests the other format, even where strides of single channels make it lie in both."""
+    return t if suggests_channels_last(t) == last else formatted(k, t.shape, t.dtype, last)
 
 
 def _backward_depthwise_2d(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, mask: Mask) -> list[Tensor | None]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.copies import contiguous
-from memest.ops.aten.cub import nonzero, scanned
 from memest.ops.aten.iterator import empty_like, incoming
+from memest.ops.aten.masks import nonzero, scanned
 from memest.ops.aten.targets import check_class_indices
 from memest.ops.families import likelihood
 from memest.ops.operator import Operator

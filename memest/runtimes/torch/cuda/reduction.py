@@ -8,8 +8,8 @@ from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.ops.aten.copies import contiguous
-from memest.ops.aten.cub import nonzero, scanned
 from memest.ops.aten.iterator import elementwise, elementwise_, empty_like, incoming, with_number
+from memest.ops.aten.masks import nonzero, scanned
 from memest.ops.aten.reductions import sum_into
 from memest.ops.aten.views import wrapped
 from memest.ops.families import reduction

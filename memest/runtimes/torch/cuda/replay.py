@@ -1,31 +1,37 @@
 """The caching allocator played over the steps that lead to the one asked about.
 
-A script is: the network's tensors, the inputs and the target are made; the first step, in which the optimizer's state appears and
-libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs) is given back
-(``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is played.
+A script is: the network's tensors, the inputs and the target are made, what lies in channels_last as a copy of what was contiguous
+(``module.to("cuda").to(memory_format=torch.channels_last)``), and what is cached is given back; the first step, in which the optimizer's
+state appears and libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs)
+is given back (``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is
+played.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import count
 
 from memest.errors import OutOfMemoryError
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.memory.allocators.blocks import Block
 from memest.memory.allocators.caching import CachingAllocator, Shortage
-from memest.memory.allocators.replaying import Replayed, replay
+from memest.memory.allocators.replaying import Replayed, Stretch, replay_stretches
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.process import cuda_context, cuda_process
-from memest.memory.stream import Storage, Stream
+from memest.memory.stream import Event, Repeat, Storage, Stream
 from memest.runtimes.runtime import Steps
 
 STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
 of a step like itself."""
+BETWEEN = "between steps"
 STAYS = frozenset({"optimizer_state", "workspace"})
+NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
 Size = Callable[[Storage], int]
@@ -54,37 +60,106 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     held: list[Block | None] = []
     size = size or _expected
     try:
-        held.extend(allocator.malloc(size(s)) for s in first.residents)
+        held.extend(_placed(first.residents, allocator, size, steps.converted))
     except OutOfMemoryError:
-        return Outcome(last=replay((), allocator=allocator), step=0, shortage=allocator.shortage)
-    found = replay(_events(first, size), allocator=allocator, live=live)
+        return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
+    found = replay_stretches(_stretches(first, size), allocator, live)
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
     stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
-    staying = {e.storage.id for e in first.events if e.storage.category in stays and e.storage.refs}
+    staying = {e.storage.id for _, e in first.once() if e.storage.category in stays and e.storage.refs}
     for number in range(2, STEPS + 1):
         for name in [n for n in live if number > 2 or n not in staying]:
             allocator.free(live.pop(name))
         held.extend(live.values())
         live.clear()
-        found = replay(_events(steps.asked(), size), allocator=allocator, live=live)
+        found = replay_stretches(_stretches(steps.asked(), size), allocator, live)
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
     return Outcome(last=found, step=STEPS, shortage=None)
 
 
-def _events(stream: Stream, size: Size) -> Iterator[tuple[int, int]]:
-    if size is _expected:
-        return ((e.delta, e.storage.id) for e in stream.events)
-    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in stream.events if e.delta < 0 or size(e.storage))
+def script(steps: Steps) -> tuple[tuple[Storage, ...], list[Event], tuple[int, ...]]:
+    """All that is played as one list: what stands before, the events (storages of different steps have numbers of their own), and where
+    each step begins."""
+    first = steps.first()
+    if steps.is_first:
+        return first.residents, list(first.events), (0,)
+    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
+    numbers = count(1 + max((s.id for s in first.residents), default=0))
+    events: list[Event] = []
+    begins: list[int] = []
+    for number in range(1, STEPS + 1):
+        begins.append(len(events))
+        stream = first if number == 1 else steps.asked()
+        live: dict[int, Storage] = {}
+        for e in stream.events:
+            if e.delta > 0:
+                live[e.storage.id] = _numbered(e.storage, next(numbers))
+            own = live[e.storage.id] if e.delta > 0 else live.pop(e.storage.id)
+            events.append(e._replace(storage=own))
+        if number < STEPS:
+            left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
+            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
+    return first.residents, events, tuple(begins)
 
 
-def _expected(storage: Storage) -> int:
+def _numbered(storage: Storage, number: int) -> Storage:
+    own = copy(storage)
+    own.id = number
+    return own
+
+
+def _placed(residents: Sequence[Storage], allocator: CachingAllocator, size: Size, converted: frozenset[str]) -> list[Block | None]:
+    """What is there before the first step: the network, whose tensors are then ``converted`` one by one; the inputs, each converted at
+    once; the rest."""
+    held: list[Block | None] = []
+    waiting: list[int] = []
+
+    def convert() -> None:
+        for at in waiting:
+            before, held[at] = held[at], allocator.malloc(size(residents[at]))
+            allocator.free(before)
+        waiting.clear()
+
+    for at, storage in enumerate(residents):
+        if storage.category not in NETWORK:
+            convert()
+        held.append(allocator.malloc(size(storage)))
+        if storage.layer in converted:
+            waiting.append(at)
+    convert()
+    if converted:
+        allocator.empty_cache()
+    return held
+
+
+def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
+    at = 0
+    for repeat in (*stream.repeats, Repeat(len(stream.events), 0, 0)):
+        yield Stretch(_moves(stream.events[at : repeat.start], size), at)
+        if repeat.times:
+            yield Stretch(_moves(stream.events[repeat.start : repeat.start + repeat.length], size), repeat.start, repeat.times)
+        at = repeat.stop
+
+
+def _moves(events: Sequence[Event], size: Size) -> Iterator[tuple[int, int]]:
+    if size is _exact:
+        return ((e.delta, e.storage.id) for e in events)
+    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events if size(e.storage))
+
+
+def _exact(storage: Storage) -> int:
     return storage.nbytes
 
 
+def _expected(storage: Storage) -> int:
+    """Bytes; none for what may be there and is not expected, whose one byte stands for its event."""
+    return 0 if storage.nbytes == 1 and storage.spread is not None else storage.nbytes
+
+
 def _low(storage: Storage) -> int:
-    return storage.nbytes if storage.spread is None else max(storage.spread[0], 1)
+    return storage.nbytes if storage.spread is None else storage.spread[0]
 
 
 def _high(storage: Storage) -> int:
@@ -96,12 +171,12 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     the highest, too; where the card cannot give what the allocator would take, once more with what the context leaves of it, which makes
     the allocator give back what it holds unused. Of a step that runs out even so it is said what would have to be reserved at least."""
     asked = steps.asked()
-    storages = [*asked.residents, *(e.storage for e in asked.events if e.delta > 0)]
-    spread = [s for s in storages if s.spread is not None]
+    made = {e.storage.id: e.storage for _, e in asked.once() if e.delta > 0}
+    spread = [s for s in (*asked.residents, *made.values()) if s.spread is not None]
     libraries = ("nccl",) if steps.distributed else ()
     context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
-    expected = _on_the_card(steps, target, _expected, context.bytes, None)
+    expected = _on_the_card(steps, target, _expected if spread else _exact, context.bytes, None)
     low, high = (
         _on_the_card(steps, target, size, besides, None if spread else expected.free)
         for size, besides in ((_low, context.low), (_high, context.high))
@@ -110,11 +185,10 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
     reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
     reason = "; ".join(reasons)
-    said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
-    reserved = _figure([p.reserved for p in plays], reason, f"segments of the caching allocator, {said}, up to the step asked about")
+    reserved = _figure([p.reserved for p in plays], reason, "every segment that torch's caching allocator took up to the end of this step")
     shown = [p.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
     return Figures(
-        allocated=_figure([p.last.allocated for p in plays], reason, f"blocks handed out, {said}"),
+        allocated=_figure([p.last.allocated for p in plays], reason, "every block that torch's caching allocator hands out in this step"),
         reserved=reserved,
         process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
         event=expected.last.allocated_at,

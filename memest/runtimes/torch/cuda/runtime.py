@@ -51,7 +51,7 @@ class TorchCuda:
 
     def measured(self, target: Target) -> str:
         """What the rows were held against."""
-        return f"torch {text_of(target.version)}'s CUDA build on a stand-in for the CUDA runtime ({_card(target)})"
+        return f"torch {text_of(target.version)} (its CUDA build on a stand-in for the CUDA runtime, no card) on {_card(target)}"
 
     def notes(self, target: Target) -> tuple[str, ...]:
         """Where this torch, or this cuDNN, has no kernels for the card: what is played is then what they would choose, not what runs."""

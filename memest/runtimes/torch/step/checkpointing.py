@@ -3,10 +3,11 @@
 In forward a segment's nodes keep promises instead of tensors; kept are the arguments and the state of the random generator. The first
 node of the segment that wants its tensors runs the segment's forward again (in an autocast context of its own, where there was one):
 tensors go to the nodes that still wait for them, and the run ends as soon as the last tensor is there that forward saved. A node's
-tensors die with its kernel; arguments and generator state when the last node has run. Nested checkpoints are not modelled.
+tensors die with its kernel; arguments and generator state when the last node has run. A CUDA generator's state is read into the host's
+memory, and nothing of it lies on the device. Nested checkpoints are not modelled.
 
-Source: torch/utils/checkpoint.py (_CheckpointFrame, _checkpoint_hook, _recomputation_hook), torch/random.py (fork_rng),
-aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state).
+Source: torch/utils/checkpoint.py (_CheckpointFrame, _checkpoint_hook, _recomputation_hook, get_device_states), torch/random.py (fork_rng),
+aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state), aten/src/ATen/cuda/CUDAGeneratorImpl.cpp (get_state).
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class Frame(Keeping):
         return {name: run.ledger.hold(v) for name, v in (self._arguments | own).items()}
 
     def _generator_state(self) -> Storage:
-        return self._run.ledger.allocate(GENERATOR_STATE_BYTES, "temporary", "state of the random generator, for the recomputation")
+        size = 0 if self._run.recipe.target.on_cuda else GENERATOR_STATE_BYTES
+        return self._run.ledger.allocate(size, "temporary", "state of the random generator, for the recomputation")
 
     def _check_versions(self) -> None:
         for name, v in self._arguments.items():

@@ -43,6 +43,7 @@ def finish(run: Run) -> Stream:
         values=run.specs,
         overwriting=tuple(run.overwriting),
         ran_again=tuple(run.ran_again),
+        repeats=tuple(run.ledger.repeats),
     )
 
 

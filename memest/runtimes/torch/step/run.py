@@ -110,7 +110,7 @@ class Run:
             value = Value(spec(shape, i.dtype, i.layout), self.ledger.resident(size, "input", i.name))
             self.env[i.name] = self.ledger.hold(value)
         if self.recipe.average is not None:
-            hold_average(self.ledger, self.graph)
+            hold_average(self.ledger, self.graph, self.recipe.target)
         self.hooks.hold_residents()
 
     def begin_pass(self) -> None:

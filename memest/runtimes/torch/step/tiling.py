@@ -67,7 +67,7 @@ def play_tiles(run: Run, tiles: Tiles) -> None:
     begin = end = 0
     for n in range(count):
         if n > 1:  # windows after the second leave the events of the second
-            ledger.events.extend(ledger.events[begin:end])
+            ledger.again(end - begin)
             continue
         begin = len(ledger.events)
         _play_window(

@@ -56,7 +56,7 @@ def train(run: Run) -> None:
     if scaler is not None:
         scaler.after_step()
     if recipe.average is not None:
-        play_average(ledger, run.graph, recipe.average, first=recipe.step == 1)
+        play_average(ledger, run.graph, recipe.average, first=recipe.step == 1, target=recipe.target)
     ledger.layer, ledger.op = "", ""
     for value in (*step.outputs, *step.losses):
         ledger.let_go(value)
@@ -74,7 +74,7 @@ def _play_passes(run: Run, step: Step) -> None:
         shapes.append(tuple(v.shape for v in batch.inputs.values()))
         if len(shapes) > 2 and shapes[-3] == shapes[-2] == shapes[-1] and not recipe.hold_output:
             _targets(run, step, number, None)
-            steps.extend(steps[start:end])
+            run.ledger.again(end - start)
             continue
         start = len(steps)
         _play_pass(run, step, number, batch)
@@ -128,12 +128,20 @@ def _before_casts(recipe: Recipe, prediction: Spec) -> Spec:
 
 
 def _targets(run: Run, step: Step, number: int, predictions: list[Spec] | None) -> list[Value]:
-    """The targets of batch ``number``, resident since before the step; without ``predictions`` they are as those before."""
+    """The targets of batch ``number``, resident since before the step; without ``predictions`` they are as those before. Those of slices
+    are slices of the whole batch's (``target.split(size)``)."""
     if number == len(step.targets):
         before: list[Spec | None] = [] if predictions is not None else [value.spec for value in step.targets[-1]]
         wanted = before if predictions is None else [step.loss.target(p) for p in predictions]
-        made = [Value(w, run.ledger.resident(nbytes(w.shape, w.dtype), "input", "target")) for w in wanted if w is not None]
-        step.targets.append([run.ledger.hold(value) for value in made])
+        given = [w for w in wanted if w is not None]
+        sizes = [nbytes(w.shape, w.dtype) for w in given]
+        if number == 0:
+            storages = [run.ledger.resident(size, "input", "target") for size in sizes]
+        else:
+            storages = [value.storage for value in step.targets[0]]
+            for storage, size in zip(storages, sizes, strict=True):
+                storage.nbytes = storage.nbytes + size
+        step.targets.append([run.ledger.hold(Value(w, storage)) for w, storage in zip(given, storages, strict=True)])
     return step.targets[number]
 
 
