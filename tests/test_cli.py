@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -366,6 +368,13 @@ def test_every_command_has_help_with_examples_and_exit_codes(command: str, capsy
     assert _examples(text) and "Exit codes:" in text
 
 
+def _on_two_devices(packed: bytes) -> bytes:
+    """A recorded step, and the same on a second device."""
+    data = pickle.loads(gzip.decompress(packed))
+    segments, traces = data["segments"], data["device_traces"]
+    return pickle.dumps({**data, "segments": [*segments, *({**s, "device": 1} for s in segments)], "device_traces": [traces[0], traces[0]]})
+
+
 LONG = ("advise", "fit", "formula", "plot", "report", "sweep")  # commands whose examples ask for many estimates
 
 
@@ -376,6 +385,7 @@ def test_the_examples_in_help_run(
     text = _run(capsys, *filter(None, [command]), "--help")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.yaml").write_text("inputs: {input: [N, 3, H, W]}\nlayers: [conv2d: {out_channels: 4, kernel_size: 3}]")
+    (tmp_path / "snapshot.pickle").write_bytes(_on_two_devices((Path(__file__).parent / "data" / "step.pickle.gz").read_bytes()))
     stages = {"features_per_stage": [4, 8], "strides": [1, 2], "kernel_sizes": 3, "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
     network = {"network_class_name": "unet.PlainConvUNet", "arch_kwargs": stages}
     plan = {"patch_size": [16, 16, 16], "batch_size": 2, "median_image_size_in_voxels": [32, 32, 32], "architecture": network}

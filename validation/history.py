@@ -1,9 +1,8 @@
 """The one step of a real card that is at hand, beside memest's prediction of it.
 
-A public record (``cuda_cnn_cudnn_workspaces.pickle``, JasperSolt/EoR_NN: snapshot.pickle) has the gradient of a loss of a small CNN's
-input,
-with anomaly detection on, by a torch of 2023. Its reductions' buffers say that the card is a Turing one of 72 multiprocessors. The network
-is rebuilt from the sizes and frames of the record; its weights are frozen, as the sizes say.
+A public record (``cuda_cnn_cudnn_workspaces.pickle``, JasperSolt/EoR_NN: snapshot.pickle) has the gradient of a loss by a small CNN's
+input, with anomaly detection on, by a torch of 2023. Its reductions' buffers say that the card is a Turing one of 72 multiprocessors. The
+network is rebuilt from the sizes and frames of the record; its weights are frozen, as the sizes say.
 """
 
 from __future__ import annotations
@@ -146,8 +145,7 @@ def reason(found: Beside, parting: Parting) -> str:
 def lines(folder: Path = FOLDER, card: str = CARD) -> Iterator[str]:
     """How many sizes are equal in order, and each place where they part."""
     found = compared(folder, card)
-    recorded = f"({len(found.recorded)} recorded)"
-    yield f"{found.equal} of {len(found.predicted)} predicted sizes are recorded in that order {recorded}, as a {card}"
+    yield f"{found.equal} of {len(found.predicted)} sizes predicted for a {card} are recorded in that order, of {len(found.recorded)}"
     for parting in found.partings:
         entries = [found.history.entries[number] for number in found.recorded[slice(*parting.recorded)]]
         events = found.predicted[slice(*parting.predicted)]
