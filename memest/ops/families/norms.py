@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
+from memest.network.dtypes import HALVES, check_dtype
 from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, incoming, with_number
 from memest.ops.aten.reductions import norm_into, reduce_into, sum_into
@@ -18,7 +19,7 @@ from memest.ops.aten.views import (
 )
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS
-from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number
+from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, row
 
@@ -26,16 +27,21 @@ Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 
 
-def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool) -> Tensor:
+def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
+    """CUDA's kernel reads halves and writes float32."""
     if ord not in (1, 2):
         raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
-    out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
+    if dtype not in (None, input.dtype) and not (k.target.on_cuda and input.dtype in HALVES and dtype == "float32"):
+        raise UnsupportedError(f"vector_norm of {input.dtype} in {dtype} is not modelled; convert the input first")
+    out = k.empty(reduction_shape(input, dim, keepdim), dtype or input.dtype)
     norm_into(k, input, out, reduced_dims(dim, input.ndim))
     k.save(input=input, result=out)
     return out
 
 
-def _vector_norm_backward(k: Tape, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool) -> list[Tensor | None]:
+def _vector_norm_backward(
+    k: Tape, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool, dtype: str | None
+) -> list[Tensor | None]:
     """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0); order 1: grad * self.sgn()."""
     input: Tensor = saved["input"]
     grad = restored(k, incoming(grads), dim, keepdim, input.ndim)
@@ -111,7 +117,7 @@ ROWS = (
         "vector_norm",
         _vector_norm,
         _vector_norm_backward,
-        (Attribute(name="ord", default=2, check=number), DIMS, KEEP),
+        (Attribute(name="ord", default=2, check=number), DIMS, KEEP, Attribute(name="dtype", default=None, check=optional(check_dtype))),
         _examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
         source=f"{DERIVED}/LinearAlgebra.cpp",
         saves=("input", "result"),

@@ -26,7 +26,7 @@ from memest.ops.tape import Tape, Tensor
 from memest.sizes.choices import greatest, least
 
 SEED_BYTES = 8
-SEEDS_ON_CARD = (2, 12)
+SEEDS_ON_CARD = (2, 14)
 ALIGNED_ROWS = 32
 IN_REGISTERS = 128
 MASK_ALIGNMENT = 16
@@ -48,7 +48,7 @@ class Blocks(NamedTuple):
 def forward(
     k: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropout_p: float, is_causal: bool, scale: float | None
 ) -> Tensor:
-    """The seeds are of no use without dropout and lie on the card then (in 2.11 not yet); with it they are the generator's and lie in the
+    """The seeds are of no use without dropout and lie on the card then, from 2.14 on; with it they are the generator's and lie in the
     CPU's memory."""
     batch, heads, rows, _ = query.shape
     size = value.shape[3]

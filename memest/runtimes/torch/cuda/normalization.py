@@ -265,12 +265,12 @@ def _elementwise_backward(k: Tape, input: Tensor, weight: Tensor | None, grad: T
 
 # group norm --------------------------------------------------------------------------------------------------------------
 
-SCRATCH_SINCE = (2, 14)
+FLOAT_STATISTICS_SINCE, SCRATCH_SINCE = (2, 13), (2, 14)
 
 
 def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float) -> Tensor:
-    """Up to 2.13 a contiguous copy of the input comes first and is kept; from 2.14 on the kernel makes and drops it, and has the
-    statistics of half types in float32 besides."""
+    """Up to 2.13 a contiguous copy of the input comes first and is kept; from 2.14 on the kernel makes and drops it. From 2.13 on it has
+    the statistics of half types in float32 besides."""
     check_group_norm(input, weight, bias, num_groups)
     _refuse_mixed("group_norm", input, weight, bias)
     note_given(k, input=input, weight=weight, bias=bias)
@@ -282,7 +282,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     x = contiguous(k, kept)
     dtype = _accumulator(input.dtype)
     terms: list[Tensor] = []
-    if since_2_14 and dtype != input.dtype:
+    if k.target.version >= FLOAT_STATISTICS_SINCE and dtype != input.dtype:
         terms += [k.empty((n, num_groups), dtype) for _ in range(2)]
     if (weight is not None or bias is not None) and prod(input.shape[2:]) != 1:
         terms += [k.empty((n, channels), dtype) for _ in range(2)]

@@ -168,17 +168,22 @@ def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
 
 
 def _moves(events: Sequence[Event], size: Size) -> Iterator[tuple[int, int]]:
-    if size is _expected:
+    if size is _exact:
         return ((e.delta, e.storage.id) for e in events)
-    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events)
+    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events if size(e.storage))
 
 
-def _expected(storage: Storage) -> int:
+def _exact(storage: Storage) -> int:
     return storage.nbytes
 
 
+def _expected(storage: Storage) -> int:
+    """Bytes; none for what may be there and is not expected, whose one byte stands for its event."""
+    return 0 if storage.nbytes == 1 and storage.spread is not None else storage.nbytes
+
+
 def _low(storage: Storage) -> int:
-    return storage.nbytes if storage.spread is None else max(storage.spread[0], 1)
+    return storage.nbytes if storage.spread is None else storage.spread[0]
 
 
 def _high(storage: Storage) -> int:
@@ -195,7 +200,7 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     libraries = ("nccl",) if steps.distributed else ()
     context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
-    expected = _on_the_card(steps, target, _expected, context.bytes, None)
+    expected = _on_the_card(steps, target, _expected if spread else _exact, context.bytes, None)
     low, high = (
         _on_the_card(steps, target, size, besides, None if spread else expected.free)
         for size, besides in ((_low, context.low), (_high, context.high))
