@@ -107,6 +107,6 @@ def test_growth_on_a_card_is_what_is_allocated(capsys: pytest.CaptureFixture[str
 def test_fit_and_advise_name_the_figure_that_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "resnet18", "--input", "3x64x64", "--on", "a100-40gb", "--budget", "1GiB"]) == 0
     assert "next process" in capsys.readouterr().out
-    given = ["--input", "3x64x64", "--batch", "48", "--optimizer", "adam", "--budget", "770MiB", "--on", "a100-40gb"]
+    given = ["--input", "3x128x128", "--batch", "48", "--optimizer", "adam", "--budget", "1GiB", "--on", "a100-40gb"]
     assert main(["advise", "resnet18", *given]) == 0
     assert "process after" in capsys.readouterr().out

@@ -21,8 +21,9 @@ def run(
 ) -> None:
     """Lay one inference call out in memory, by several planners, against no reuse at all.
 
-    Without --runtime the call is ideal: every operator allocates its outputs and nothing else; --on CARD is torch's CUDA build there. CSV
-    lists the blocks, a line each, with the events between which they live and their offsets (id,lower,upper,size: what minimalloc reads).
+    Without --runtime the call is ideal: every operator allocates its outputs and nothing else; --on CARD
+    is torch's CUDA build there. CSV lists the blocks, a line each, with the events between which they live and their offsets
+    (id,lower,upper,size: what minimalloc reads).
 
     \b
     Examples:
