@@ -4,6 +4,7 @@ H100 without the card, forward and backward, event by event (tests/data/cuda_ker
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 
 from memest.errors import UnsupportedError
 from memest.libraries.cudnn import Workspace
+from memest.machines.cuda import CudaSettings
 from memest.machines.devices import device_named
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
-from memest.network.tensor import Spec, contiguous_strides
+from memest.network.tensor import Spec, channels_last_strides, contiguous_strides
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.table import runtime_named
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine
@@ -103,7 +105,7 @@ def test_the_cases_cover_layouts_and_dtypes() -> None:
 def backend(shape: tuple[int, ...], stride: int = 1, dtype: str = "float16", kernel: int = 3) -> str:
     filters = (shape[1], 1, kernel, kernel)
     input, weight = (Tensor(s, contiguous_strides(s), dtype, 0) for s in (shape, filters))
-    return convolution.select_backend(input, weight, convolution.geometry(weight, stride, 1, 1, 0, shape[1], False))
+    return convolution.select_backend(on("h100-80gb"), input, weight, convolution.geometry(weight, stride, 1, 1, 0, shape[1], False))
 
 
 def test_depthwise_in_half_precision_goes_to_cudnn_where_it_is_faster() -> None:
@@ -126,9 +128,28 @@ def test_a_modelled_workspace_carries_its_range() -> None:
     assert [(e.nbytes, e.spread) for e in k.finish(given, (out,)).events if e.scratch] == [(100, (0, 300))]
 
 
-def test_bfloat16_needs_a_card_whose_tensor_cores_know_it() -> None:
-    k = Tape(2, (False, False), True, on("t4"))
-    given = [Tensor(s, contiguous_strides(s), "bfloat16", i) for i, s in enumerate(((2, 8, 9, 9), (8, 8, 3, 3)))]
-    plain = {"stride": 1, "padding": 1, "dilation": 1, "transposed": False, "output_padding": 0, "groups": 1}
-    with pytest.raises(UnsupportedError, match=r"from compute capability 8\.0 on"):
-        RUNTIME.rows["convolution"].forward(k, *given, None, **plain)  # type: ignore[union-attr]
+PLAIN = {"stride": 1, "padding": 1, "dilation": 1, "transposed": False, "output_padding": 0, "groups": 1}
+
+
+def backend_of(target: Target, *shapes: tuple[int, ...], dtype: str = "float32", **asked: Any) -> str:
+    input, weight = (Tensor(s, contiguous_strides(s), dtype, 0) for s in shapes)
+    return convolution.select_backend(target, input, weight, convolution.geometry(weight, **PLAIN | asked))
+
+
+def test_what_cudnn_does_not_take_runs_by_columns() -> None:
+    without = replace(on("h100-80gb"), cuda=CudaSettings(cudnn=(9, 24), enabled=False))
+    image, filters, volume, blocks = (2, 8, 9, 9), (8, 8, 3, 3), (2, 8, 9, 9, 9), (8, 8, 3, 3, 3)
+    assert backend_of(on("t4"), image, filters, dtype="bfloat16") == backend_of(without, image, filters) == "slow2d"
+    assert backend_of(on("a100-40gb"), image, filters, dtype="bfloat16") == "cudnn"
+    assert backend_of(without, image, filters, dilation=2) == backend_of(without, volume, blocks) == "slow_dilated"
+    assert backend_of(without, volume, blocks, transposed=True) == "slow_transpose3d"
+    assert backend_of(without, image, (8, 1, 3, 3), groups=8) == "depthwise2d"
+    assert backend_of(on("h100-80gb"), image, filters, transposed=True, dilation=2, output_padding=1) == "slow_transpose2d"
+
+
+def test_depthwise_bfloat16_in_channels_last_is_refused_by_cudnn_on_such_a_card() -> None:
+    shapes = ((2, 8, 9, 9), (8, 1, 3, 3))
+    given = [Tensor(s, channels_last_strides(s), "bfloat16", i) for i, s in enumerate(shapes)]
+    with pytest.raises(UnsupportedError, match=r"channels_last below compute capability 8\.0"):
+        RUNTIME.rows["convolution"].forward(Tape(2, (False, False), True, on("t4")), *given, None, **PLAIN | {"groups": 8})  # type: ignore[union-attr]
+    assert backend_of(on("t4"), *shapes, dtype="bfloat16", groups=8) == "depthwise2d"

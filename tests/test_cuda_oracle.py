@@ -142,6 +142,13 @@ def test_a_pointwise_row_is_held_against_what_was_recorded_on_every_card() -> No
     assert all(c.equal for c in found)
 
 
+def test_without_cudnn_operators_are_as_recorded_on_every_card() -> None:
+    pytest.importorskip("torch")
+    found = [c for c in compare("no cudnn") if c.group == "operators"]
+    assert len(found) >= 20
+    assert [str(c) for c in found if not c.equal] == []
+
+
 def test_a_stale_result_is_left_out() -> None:
     from validation.cuda.compare import current
 

@@ -47,7 +47,7 @@ class Request:
     @staticmethod
     def of(typed: Mapping[str, Any]) -> Request:
         """The request among what a command was given; what was left out stays as it is."""
-        given = {name: value for name, value in typed.items() if (value is not None and value is not False) or name == "train"}
+        given = {name: value for name, value in typed.items() if (value is not None and value is not (name in ON)) or name == "train"}
         if "configuration" in given:
             given["model"] = configured(given["model"], given.pop("configuration"))
         if "train" in given:
@@ -136,6 +136,7 @@ def _choice(words: Mapping[str, Any]) -> Callable[[str], Any]:
 
 
 _FLAG = _choice({"true": True, "false": False})
+ON = frozenset(f.name for f in fields(Question) if f.default is True)  # flags that are on where nothing is said
 
 
 def _readers() -> dict[str, Callable[[str], Any]]:

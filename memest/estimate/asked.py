@@ -203,6 +203,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "levers": levers,
     "torch": partial(text, what="torch", example="2.14"),
     "cudnn": partial(text, what="cudnn", example="9.24"),
+    "cudnn_enabled": partial(flag, what="cudnn_enabled"),
     "cudnn_benchmark": partial(flag, what="cudnn_benchmark"),
     "cudnn_deterministic": partial(flag, what="cudnn_deterministic"),
     "tf32": partial(text, what="tf32", example="conv"),

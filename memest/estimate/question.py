@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     machine: Cpu | Gpu | str | None
     torch: str | None
     cudnn: str | None
+    cudnn_enabled: bool
     cudnn_benchmark: bool
     cudnn_deterministic: bool
     tf32: str | None
@@ -86,6 +87,7 @@ class Question:
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
     )
     cudnn: str | None = field(default=None, metadata=says("cuDNN's release, such as 9.24 (default: the one of torch's wheel).", "VERSION"))
+    cudnn_enabled: bool = field(default=True, metadata=says("torch.backends.cudnn.enabled: without it torch's own kernels convolve."))
     cudnn_benchmark: bool = field(default=False, metadata=says("torch.backends.cudnn.benchmark: convolutions try their plans first."))
     cudnn_deterministic: bool = field(default=False, metadata=says("torch.backends.cudnn.deterministic."))
     tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
@@ -100,12 +102,12 @@ class Question:
     @property
     def cuda(self) -> CudaSettings | None:
         """What torch's CUDA kernels are told; None where nothing is set."""
-        if (self.cudnn, self.tf32, self.alloc_conf, self.cublas_workspace) == (None,) * 4 and not (
-            self.cudnn_benchmark or self.cudnn_deterministic
-        ):
+        texts = (self.cudnn, self.tf32, self.alloc_conf, self.cublas_workspace)
+        if texts == (None,) * 4 and self.cudnn_enabled and not (self.cudnn_benchmark or self.cudnn_deterministic):
             return None
         return settings_from(
             cudnn=self.cudnn,
+            enabled=self.cudnn_enabled,
             benchmark=self.cudnn_benchmark,
             deterministic=self.cudnn_deterministic,
             tf32=self.tf32,

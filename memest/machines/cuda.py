@@ -14,11 +14,12 @@ from memest.machines.wheels import wheels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaSettings:
-    """``cudnn`` is a release (None: the one that torch's wheel ships); ``benchmark``, ``deterministic`` and ``cudnn_tf32`` are
-    ``torch.backends.cudnn``'s (whose TF32 is on by default), ``matmul_tf32`` is ``torch.backends.cuda.matmul.allow_tf32``. ``alloc_conf``
-    is ``PYTORCH_CUDA_ALLOC_CONF``, ``cublas_workspace`` is ``CUBLAS_WORKSPACE_CONFIG`` ('' where it is not set)."""
+    """``cudnn`` is a release (None: the one that torch's wheel ships); ``enabled``, ``benchmark``, ``deterministic`` and ``cudnn_tf32``
+    are ``torch.backends.cudnn``'s (it is enabled, with TF32, by default), ``matmul_tf32`` is ``torch.backends.cuda.matmul.allow_tf32``.
+    ``alloc_conf`` is ``PYTORCH_CUDA_ALLOC_CONF``, ``cublas_workspace`` is ``CUBLAS_WORKSPACE_CONFIG`` ('' where it is not set)."""
 
     cudnn: Version | None = None
+    enabled: bool = True
     benchmark: bool = False
     deterministic: bool = False
     cudnn_tf32: bool = True
@@ -32,7 +33,14 @@ TF32 = {"conv": (True, False), "all": (True, True), "none": (False, False)}
 
 
 def settings_from(
-    *, cudnn: str | None, benchmark: bool, deterministic: bool, tf32: str | None, alloc_conf: str | None, cublas_workspace: str | None
+    *,
+    cudnn: str | None,
+    enabled: bool,
+    benchmark: bool,
+    deterministic: bool,
+    tf32: str | None,
+    alloc_conf: str | None,
+    cublas_workspace: str | None,
 ) -> CudaSettings:
     """The settings behind texts. UsageError for one that cannot be meant."""
     if tf32 is not None and tf32 not in TF32:
@@ -40,6 +48,7 @@ def settings_from(
     in_cudnn, in_cublas = TF32[tf32 or "conv"]
     return CudaSettings(
         cudnn=None if cudnn is None else release_named(cudnn),
+        enabled=enabled,
         benchmark=benchmark,
         deterministic=deterministic,
         cudnn_tf32=in_cudnn,

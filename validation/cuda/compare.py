@@ -85,7 +85,9 @@ def _operators(only: str) -> Iterator[Compared]:
         for r in records:
             call = now.get(r["case"])
             if call is not None and current(call, r) and _wanted("operators", call.name, only):
-                yield _compared("operators", head, r, partial(predict_call, call, target_of(head, benchmark=call.benchmark)))
+                yield _compared(
+                    "operators", head, r, partial(predict_call, call, target_of(head, benchmark=call.benchmark, enabled=call.cudnn))
+                )
 
 
 def current(case: Call | Network, record: dict[str, Any]) -> bool:

@@ -62,9 +62,10 @@ def measure_here(card: str, only: str = "", *, again: bool = False) -> int:
     head, refused = labels(card), 0
     for group, measuring in groups().items():
         path = folder_of(head) / f"{group}.jsonl.xz"
-        kept = {r["case"]: r for r in load(path)[1] if "error" not in r} if path.exists() else {}
+        kept = {r["case"]: r for r in load(path)[1]} if path.exists() else {}
+        fine = frozenset(name for name, r in kept.items() if "error" not in r)
 
-        def wanted(name: str, group: str = group, have: frozenset[str] = frozenset(kept)) -> bool:
+        def wanted(name: str, group: str = group, have: frozenset[str] = fine) -> bool:
             return (only == group or only in name) and (again or name not in have)
 
         found: dict[str, dict[str, Any]] = {}

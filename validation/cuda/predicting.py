@@ -24,8 +24,6 @@ from validation.rows import spec_of
 
 def predict_call(call: Call, target: Target) -> list[Event]:
     """What a call and its backward pass ask for, long after the first. MemestError where it cannot be said."""
-    if not call.cudnn:
-        raise UnsupportedError("torch.backends.cudnn.enabled=False is not modelled")
     if call.rows:
         return _loss(call, target)
     given = call.inputs("meta")

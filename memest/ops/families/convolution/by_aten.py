@@ -175,13 +175,18 @@ def _forward_transpose_3d(k: Tape, input: Tensor, weight: Tensor, bias: Tensor |
 
 def keeps_more(input: Tensor, weight: Tensor, g: Geometry, cpu: Cpu) -> bool:
     """Whether the result lies in a storage as large as the input, though it is smaller; what that depends on is recorded."""
+    return shrinks(input, weight, g) and select_backend(input, weight, g, cpu) == "slow_transpose3d"
+
+
+def shrinks(input: Tensor, weight: Tensor, g: Geometry) -> bool:
+    """Whether a transposed convolution of volumes, of one group, makes something smaller than its input."""
     if not g.transposed or input.ndim != 5 or g.groups > 1:
         return False
     axes = zip(weight.shape[2:], g.stride, g.padding, g.output_padding, g.dilation, strict=True)
     spreads = all(d * (m - 1) + o + 1 - 2 * p >= s for m, s, p, o, d in axes)
     if spreads and weight.shape[1] * prod(g.stride) >= input.shape[1]:
         return False
-    return prod(g.output_shape(input, weight)) < input.numel and select_backend(input, weight, g, cpu) == "slow_transpose3d"
+    return prod(g.output_shape(input, weight)) < input.numel
 
 
 def _backward_transpose(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, last: bool, mask: Mask) -> Gradients:

@@ -16,18 +16,21 @@ from typing import Any, Literal
 from memest.errors import UnsupportedError
 from memest.libraries.cudnn import Convolution, torch_calls, workspace
 from memest.machines.gpu import Gpu
+from memest.machines.target import Target
 from memest.network.dtypes import ITEMSIZE
 from memest.network.tensor import Shape, Spec
 from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.aten.reductions import sum_into
+from memest.ops.families.convolution.by_aten import shrinks
 from memest.ops.families.convolution.geometry import Geometry, PerDim, check_shapes, geometry, squeezed, unsqueezed
 from memest.ops.families.convolution.rows import ROWS as ON_CPU
 from memest.ops.operator import Operator
 from memest.ops.searched import sealed
 from memest.ops.tape import Tape, Tensor
+from memest.runtimes.torch.cuda import convolution_slow
 from memest.runtimes.torch.cuda.copies import formatted, release
 
-Backend = Literal["cudnn", "depthwise2d", "depthwise3d"]
+Backend = Literal["cudnn", "depthwise2d", "depthwise3d"] | convolution_slow.Backend
 Mask = tuple[bool, bool, bool]
 LARGEST_INDEX = (1 << 31) - 1
 FEWEST_CHANNELS = 32
@@ -51,39 +54,40 @@ def _convolution(
 ) -> Tensor:
     g = geometry(weight, stride, padding, dilation, output_padding, groups, transposed)
     check_shapes(input, weight, bias, g)
-    _check_backend(k, input, weight, g)
+    _refuse_depthwise(k.target, input, weight, g)
+    if not _uses_cudnn(k.target, input, g):
+        shrinks(input, weight, g)
     k.save(input=input, weight=weight)
-    out: Tensor = sealed(k, "convolution", _run, _most_forward, (input, weight), g=g)
+    out: Tensor = sealed(k, "convolution", _run, _most_forward, (input, weight), g=g, biased=bias is not None)
     return out
 
 
-def _check_backend(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> None:
-    """Refuse what falls to ATen's slow kernels."""
-    if input.dtype == "bfloat16" and k.target.device.capability < BFLOAT16_SINCE and select_backend(input, weight, g) == "cudnn":
+def _refuse_depthwise(target: Target, input: Tensor, weight: Tensor, g: Geometry) -> None:
+    """torch asks cuDNN for depthwise convolutions in channels_last without asking whether it has them."""
+    known = input.dtype != "bfloat16" or target.device.capability >= BFLOAT16_SINCE
+    if not known and input.ndim > 3 and select_backend(target, input, weight, g) == "cudnn":
         raise UnsupportedError(
-            "cuDNN convolves bfloat16 from compute capability 8.0 on, and what torch does before has no rule: take float16 or float32"
-        )
-    if g.transposed and any(o >= s for o, s in zip(g.output_padding, g.stride, strict=True)):
-        raise UnsupportedError(
-            f"convolution on CUDA with an output_padding of {list(g.output_padding)} not below the stride {list(g.stride)} leaves cuDNN"
-            " and has no rule: give a smaller output_padding, or a stride above it"
+            "cuDNN has no depthwise convolution of bfloat16 in channels_last below compute capability 8.0:"
+            " take contiguous tensors or float16"
         )
 
 
-def _run(k: Tape, input: Tensor, weight: Tensor, *, g: Geometry) -> Tensor:
+def _run(k: Tape, input: Tensor, weight: Tensor, *, g: Geometry, biased: bool) -> Tensor:
     """The bias is added in place, or by the kernel itself."""
     g = Geometry(*g)
     flat = input.ndim == 3
     given = input
     if flat:
         input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
-    backend = select_backend(input, weight, g)
+    backend = select_backend(k.target, input, weight, g)
     if backend == "cudnn":
         out = _by_cudnn(k, input, weight, g)
-    else:
+    elif backend == "depthwise2d" or backend == "depthwise3d":
         x, w = contiguous(k, input), contiguous(k, weight)
         out = k.empty(g.output_shape(input, weight), input.dtype)
         release(k, (w, weight), (x, input))
+    else:
+        out = convolution_slow.forward(k, backend, input, weight, biased, g)
     release(k, (input, given))
     return squeezed(k, out) if flat else out
 
@@ -126,8 +130,11 @@ def _run_backward(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, *, g: Ge
     if flat:
         input, weight, g = unsqueezed(k, contiguous(k, input)), unsqueezed(k, weight), g.as_2d()
         grad = unsqueezed(k, grad)
-    backend = select_backend(input, weight, g)
-    result = BACKWARD[backend](k, grad, input, weight, g, mask)
+    backend = select_backend(k.target, input, weight, g)
+    if backend == "cudnn" or backend == "depthwise2d" or backend == "depthwise3d":
+        result = BACKWARD[backend](k, grad, input, weight, g, mask)
+    else:
+        result = convolution_slow.backward(k, backend, grad, input, weight, g, mask)
     if mask[2] and result[2] is None:
         result[2] = _bias_gradient(k, grad)
     release(k, (input, given))
@@ -201,12 +208,21 @@ BACKWARD = {"cudnn": _backward_by_cudnn, "depthwise2d": _backward_depthwise_2d, 
 # the choice --------------------------------------------------------------------------------------------------------------
 
 
-def select_backend(input: Tensor, weight: Tensor, g: Geometry) -> Backend:
-    """``_select_conv_backend`` of 4 or 5 dims: depthwise ones run by ATen's own kernels unless cuDNN's are taken to be faster."""
-    depthwise = not g.transposed and g.groups > 1 and input.shape[1] == g.groups
-    if not depthwise or _uses_cudnn_depthwise(input, weight, g):
-        return "cudnn"
-    return "depthwise2d" if input.ndim == 4 else "depthwise3d"
+def select_backend(target: Target, input: Tensor, weight: Tensor, g: Geometry) -> Backend:
+    """``_select_conv_backend`` of 4 or 5 dims: depthwise ones run by ATen's own kernels unless cuDNN's are taken to be faster, and what
+    cuDNN does not take by ATen's slow ones."""
+    if not g.transposed and g.groups > 1 and input.shape[1] == g.groups:
+        if target.settings.enabled and _uses_cudnn_depthwise(input, weight, g):
+            return "cudnn"
+        return "depthwise2d" if input.ndim == 4 else "depthwise3d"
+    return "cudnn" if _uses_cudnn(target, input, g) else convolution_slow.select_slow(input, g)
+
+
+def _uses_cudnn(target: Target, input: Tensor, g: Geometry) -> bool:
+    """``use_cudnn``."""
+    if not target.settings.enabled or (input.dtype == "bfloat16" and target.device.capability < BFLOAT16_SINCE):
+        return False
+    return not g.transposed or all(o < s for o, s in zip(g.output_padding, g.stride, strict=True))
 
 
 def _uses_cudnn_depthwise(input: Tensor, weight: Tensor, g: Geometry) -> bool:
@@ -273,8 +289,8 @@ def _workspace(k: Tape, question: Convolution, last: bool) -> None:
 # bounds for compiled steps -----------------------------------------------------------------------------------------------
 
 
-def _most_forward(machine: Gpu, input: Spec, weight: Spec, *, g: Geometry) -> tuple[Any, ...]:
-    """Copies of the operands, the result, and a workspace far above any that was seen (10 times the three)."""
+def _most_forward(machine: Gpu, input: Spec, weight: Spec, *, g: Geometry, biased: bool) -> tuple[Any, ...]:
+    """Copies of the operands, the result, and a workspace far above any that was seen (10 times the three) and any image's columns."""
     return (_most(input, weight, g),)
 
 
@@ -288,7 +304,8 @@ def _most(input: Spec, weight: Spec, g: Geometry) -> Any:
     channels = weight.shape[1] * g.groups if g.transposed else weight.shape[0]
     result = input.shape[0] * channels * prod(g.output_size(input.shape[2:], weight.shape[2:]))
     operands = prod(input.shape) + prod(weight.shape) + result
-    return (2 + MOST_WORKSPACES) * operands * ITEMSIZE[input.dtype] + MOST_FIXED_BYTES
+    columns = prod(weight.shape[2:]) * operands
+    return ((2 + MOST_WORKSPACES) * operands + columns) * ITEMSIZE[input.dtype] + MOST_FIXED_BYTES
 
 
 (_on_cpu,) = (row for row in ON_CPU if row.name == "convolution")

@@ -56,7 +56,7 @@ def _batch_norm(k: Tape, *tensors: Tensor | None, training: bool, momentum: floa
     check_batch_norm(input, training, running_mean=mean, running_var=var, weight=weight, bias=bias)
     _check_dtypes(input, weight, bias, mean, var)
     note_given(k, **given)
-    by_cudnn = _takes_cudnn(input, weight, bias, mean, var, training)
+    by_cudnn = k.target.settings.enabled and _takes_cudnn(input, weight, bias, mean, var, training)
     k.note(by_cudnn=by_cudnn)
     if by_cudnn:
         return _by_cudnn(k, input, mean, var, weight, training)
