@@ -470,7 +470,8 @@ class _Steps:
     @property
     def converted(self) -> frozenset[str]:
         played = self._estimate.played
-        return frozenset(t.name for t in (*played.parameters, *played.inputs) if t.layout == "channels_last")
+        found = {p.name for p in played.parameters if p.layout == "channels_last"}
+        return frozenset(found | {i.name for i in played.inputs if i.layout == "channels_last"})
 
     @property
     def distributed(self) -> bool:
