@@ -35,6 +35,8 @@ class Once:
 
     is_first = True
     distributed = False
+    keeps_gradients = False
+    converted: frozenset[str] = frozenset()
 
     def __init__(self, *sizes: int | tuple[int, int, int], kept: tuple[int, ...] = ()) -> None:
         events: list[Event] = []

@@ -83,6 +83,7 @@ class Plain:
     """The steps of an estimate, with nothing said of what repeats."""
 
     is_first = keeps_gradients = distributed = False
+    converted: frozenset[str] = frozenset()
 
     def __init__(self, estimate: memest.Estimate) -> None:
         self.estimate = estimate

@@ -76,8 +76,11 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
             allocator.free(live.pop(name))
         held.extend(live.values())
         live.clear()
-        if number == 2:
-            _rebuild_buckets(first, asked, allocator, held, size)
+        try:
+            if number == 2:
+                _rebuild_buckets(first, asked, allocator, held, size)
+        except OutOfMemoryError:
+            return Outcome(last=replay_stretches((), allocator, live), step=number, shortage=allocator.shortage)
         found = replay_stretches(_stretches(asked, size), allocator, live, streams)
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
