@@ -12,9 +12,10 @@ from memest.shown import counted
 
 class Storage:
     """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``version`` counts the calls that
-    wrote into it in place. ``spread`` is the range of bytes that are modelled (None: they are exact)."""
+    wrote into it in place. ``spread`` is the range of bytes that are modelled (None: they are exact). ``stream`` is the device's stream
+    that it is made on (0: the current one)."""
 
-    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "version")
+    __slots__ = ("category", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "stream", "version")
 
     def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
         self.id = ident
@@ -26,6 +27,7 @@ class Storage:
         self.refs = 0
         self.version = 0
         self.spread: tuple[int, int] | None = None
+        self.stream = 0
 
 
 class Event(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -55,11 +55,13 @@ def replay(
     return replay_stretches((Stretch(events),), player, {} if live is None else live)
 
 
-def replay_stretches(stretches: Iterable[Stretch], player: CachingAllocator, held: dict[int, Block]) -> Replayed:
-    """:func:`replay` of one stretch after the other. Of equal passes only those are played that could still differ: once the allocator
-    stands as it did some passes before, what came between comes again."""
+def replay_stretches(
+    stretches: Iterable[Stretch], player: CachingAllocator, held: dict[int, Block], streams: Mapping[int, int] | None = None
+) -> Replayed:
+    """:func:`replay` of one stretch after the other; ``streams`` are those of the names that are not on stream 0. Of equal passes only
+    those are played that could still differ: once the allocator stands as it did some passes before, what came between comes again."""
     player.reset_peaks()
-    play = _Play(player, held)
+    play = _Play(player, held, streams or {})
     for stretch in stretches:
         if not _passes(play, stretch):
             break
@@ -80,21 +82,21 @@ def replay_stretches(stretches: Iterable[Stretch], player: CachingAllocator, hel
 class _Play:
     """An allocator, what is held of it, and when its peaks were first reached."""
 
-    def __init__(self, player: CachingAllocator, held: dict[int, Block]) -> None:
-        self.player, self.held = player, held
+    def __init__(self, player: CachingAllocator, held: dict[int, Block], streams: Mapping[int, int]) -> None:
+        self.player, self.held, self.streams = player, held, streams
         self.allocated, self.reserved = player.allocated, player.reserved
         self.allocated_at = self.reserved_at = -1
         self.failed_at: int | None = None
 
     def run(self, events: Iterable[tuple[int, int]], start: int) -> bool:
         """The events, the first of them number ``start``; False where the card had no room."""
-        player, held, malloc, free = self.player, self.held, self.player.malloc, self.player.free
+        player, held, malloc, free, streams = self.player, self.held, self.player.malloc, self.player.free, self.streams
         for at, (delta, name) in enumerate(events, start):
             if delta < 0:
                 free(held.pop(name))
             elif delta > 0:
                 try:
-                    block = malloc(delta)
+                    block = malloc(delta, streams.get(name, 0)) if streams else malloc(delta)
                 except OutOfMemoryError:
                     self.failed_at = at
                     return False

@@ -25,6 +25,7 @@ from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.process import cuda_context, cuda_process
 from memest.memory.stream import Event, Repeat, Storage, Stream
 from memest.runtimes.runtime import Steps
+from memest.runtimes.torch.step.parallel.replicas import is_bucket
 
 STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
@@ -33,6 +34,9 @@ MADE, BETWEEN = "before the steps", "between steps"
 STAYS = frozenset({"optimizer_state", "workspace"})
 NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
+OTHER_RANKS = "what collectives take was seen without NCCL and without other ranks, whose pace decides when tensors go"
+COLLECTIVES = frozenset({"all_gather", "reduce_scatter", "broadcast"})
+PAGE = 2 << 20
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
 Size = Callable[[Storage], int]
 
@@ -63,17 +67,24 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         held.extend(_placed(first.residents, allocator, size, steps.converted))
     except OutOfMemoryError:
         return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
-    found = replay_stretches(_stretches(first, size), allocator, live)
+    found = replay_stretches(_stretches(first, size), allocator, live, _streams(first))
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
     stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
     staying = {e.storage.id for _, e in first.once() if e.storage.category in stays and e.storage.refs}
+    asked = steps.asked()
+    streams = _streams(asked)
     for number in range(2, STEPS + 1):
         for name in [n for n in live if number > 2 or n not in staying]:
             allocator.free(live.pop(name))
         held.extend(live.values())
         live.clear()
-        found = replay_stretches(_stretches(steps.asked(), size), allocator, live)
+        try:
+            if number == 2:
+                _rebuild_buckets(first, asked, allocator, held, size)
+        except OutOfMemoryError:
+            return Outcome(last=replay_stretches((), allocator, live), step=number, shortage=allocator.shortage)
+        found = replay_stretches(_stretches(asked, size), allocator, live, streams)
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
     return Outcome(last=found, step=STEPS, shortage=None)
@@ -158,6 +169,22 @@ def _placed(residents: Sequence[Storage], allocator: CachingAllocator, size: Siz
     return held
 
 
+def _rebuild_buckets(first: Stream, asked: Stream, allocator: CachingAllocator, held: list[Block | None], size: Size) -> None:
+    """DistributedDataParallel's first buckets go, and those of later steps come (``Reducer::rebuild_buckets``)."""
+    old = [at for at, s in enumerate(first.residents) if is_bucket(s)]
+    new = [s for s in asked.residents if is_bucket(s)]
+    if [first.residents[at].nbytes for at in old] == [s.nbytes for s in new]:
+        return
+    for at in old:
+        allocator.free(held[at])
+        held[at] = None
+    held.extend(allocator.malloc(size(s)) for s in new)
+
+
+def _streams(stream: Stream) -> dict[int, int]:
+    return {e.storage.id: e.storage.stream for _, e in stream.once() if e.storage.stream}
+
+
 def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
     at = 0
     for repeat in (*stream.repeats, Repeat(len(stream.events), 0, 0)):
@@ -206,17 +233,41 @@ def figures_of(steps: Steps, target: Target) -> Figures:
         for size, besides in ((_low, context.low), (_high, context.high))
     )
     plays = (low, expected, high)
+    late = _late(asked) if steps.distributed else 0
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
+    if steps.distributed:
+        reasons.append(OTHER_RANKS)
     reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
     reason = "; ".join(reasons)
+<<<<<<< HEAD
     reserved = _figure([p.reserved for p in plays], reason, "every segment that torch's caching allocator took up to the end of this step")
     shown = [p.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
     return Figures(
         allocated=_figure([p.last.allocated for p in plays], reason, "every block that torch's caching allocator hands out in this step"),
+=======
+    said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
+    reserved = _figure(
+        [*(p.reserved for p in plays), high.reserved + -(-late // PAGE) * PAGE],
+        reason,
+        f"segments of the caching allocator, {said}, up to the step asked about",
+    )
+    shown = [
+        n + p
+        for p, n in zip((low.reserved, expected.reserved, high.reserved + late), (context.low, context.bytes, context.high), strict=True)
+    ]
+    return Figures(
+        allocated=_figure([*(p.last.allocated for p in plays), high.last.allocated + late], reason, f"blocks handed out, {said}"),
+>>>>>>> lev
         reserved=reserved,
         process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
         event=expected.last.allocated_at,
     )
+
+
+def _late(stream: Stream) -> int:
+    """Bytes of the two largest tensors that collectives work on, which other ranks may keep alive for longer."""
+    sizes = [e.storage.nbytes for _, e in stream.once() if e.delta > 0 and e.op in COLLECTIVES and e.storage.category != "parameter"]
+    return sum(sorted(sizes)[-2:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@ Sources: torch/distributed/fsdp/_fully_shard/_fsdp_state.py (hooks before and af
 backward has ended), _fsdp_param_group.py (unshard, reshard, prefetch of the group that ran before) and _fsdp_collectives.py (one flat
 tensor an all-gather, copied out into the parameters; gradients are copied into one flat tensor and reduce-scattered);
 aten/src/ATen/native/TensorShape.cpp (_pad_chunk of _chunk_cat).
-On CPU streams and events mean nothing: all of it runs in the order of the calls.
+All of it runs in the order of the calls. On a CPU streams mean nothing; on CUDA what is gathered and what is left of a reduce-scatter are
+made on streams of their own, whose blocks the caching allocator keeps apart, gradients of uneven rows are padded by the copy itself, and
+both copies tell their kernel the tensors in a buffer (cuda/TensorShape.cu).
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from memest.network.tensor import nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.parallel.alone import Alone
-from memest.runtimes.torch.step.parallel.collectives import all_gather, reduce_scatter
+from memest.runtimes.torch.step.parallel.collectives import all_gather, copy_in_numbers, copy_out_numbers, reduce_scatter
 from memest.runtimes.torch.step.parallel.groups import ROOT, Group, Sharded, Stretch, check_readers, find_groups, find_runs, gathered_bytes
 from memest.runtimes.torch.step.plan import Shard
 from memest.runtimes.torch.step.run import Run
+
+GATHERING, SCATTERING = 1, 2  # streams
 
 
 class Shards(Alone):
@@ -34,6 +38,7 @@ class Shards(Alone):
     def begin(self, run: Run) -> None:
         """Parameters are grouped by the blocks that are wrapped."""
         super().begin(run)
+        self.on_cuda = run.recipe.target.on_cuda
         plan = self.plan
         self.runs = find_runs(run.graph, plan.blocks)
         self.groups = find_groups(run.graph.parameters, self.runs, plan.reshard_after_forward)
@@ -57,7 +62,9 @@ class Shards(Alone):
     # forward -----------------------------------------------------------------------------------------------------------
 
     def hold_residents(self) -> None:
-        """Every wrapped module has a device mesh of its own, which lists the ranks."""
+        """Every wrapped module has a device mesh of its own, which lists the ranks in the CPU's memory."""
+        if self.on_cuda:
+            return
         for _ in range(self.modules):
             self.ledger.resident(nbytes((self.world,), "int32"), "buffer", "device mesh")
 
@@ -188,7 +195,9 @@ class Shards(Alone):
         ledger.layer, ledger.op = group.name, "reduce_scatter"
         size = self.world * sum(m.padded(self.world) for m in graded)
         whole = ledger.allocate(size, "gradient", "gradients on their way to all ranks")
-        uneven = [m for m in graded if m.shape[0] % self.world]
+        if self.on_cuda:
+            self._told(copy_in_numbers([m.padded(self.world) for m in graded]))
+        uneven = [] if self.on_cuda else [m for m in graded if m.shape[0] % self.world]
         padded = [ledger.allocate(self.world * m.padded(self.world), reason=f"gradient of {m.name}, padded") for m in uneven]
         for copy in padded:
             ledger.release(copy)
@@ -196,8 +205,8 @@ class Shards(Alone):
         for gradient in reversed(others):
             ledger.let_go(gradient)
         shards = ledger.allocate(size // self.world, "gradient", "gradients of this rank's shards")
-        shards.refs = 1
-        reduce_scatter(ledger, size, graded[0].dtype, self.world)
+        shards.refs, shards.stream = 1, SCATTERING
+        reduce_scatter(ledger, size, graded[0].dtype, self.world, self.run.recipe.target)
         ledger.let_go(last)
         self._scattered.append(whole)
         if graded[0].name in self._reduced:  # by an earlier pass, whose shards these are added to
@@ -231,13 +240,20 @@ class Shards(Alone):
         ledger.layer, ledger.op = group.name, "all_gather"
         size = gathered_bytes(group, self.world)
         group.gathered = ledger.allocate(size, reason="a group's parameters as they came from all ranks")
-        all_gather(ledger, size)
+        group.gathered.stream = GATHERING
+        all_gather(ledger, size, self.run.recipe.target)
 
     def _copy_out(self, group: Group) -> None:
         for m in group.members:
             self.ledger.layer = m.name
             m.whole = self.ledger.allocate(self.world * m.padded(self.world), "parameter", f"{m.name}, gathered")
         group.whole = True
+        if self.on_cuda:
+            self._told(copy_out_numbers([m.padded(self.world) for m in group.members], self.world, self.run.recipe.target.device))
+
+    def _told(self, size: int) -> None:
+        """Addresses and sizes that a kernel over many tensors is told."""
+        self.ledger.release(self.ledger.allocate(size, reason="what a copy of many tensors is told"))
 
     def _reshard(self, group: Group) -> None:
         if group.whole:

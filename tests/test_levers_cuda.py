@@ -1,0 +1,155 @@
+"""Levers on CUDA: what differs from a CPU, in bytes that torch's CUDA build asked for on the stand-in; how sure a rank's figures are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import memest
+from memest.estimate.estimate import Estimate
+from memest.machines.devices import device_named
+from memest.memory.allocators.caching import CachingAllocator
+from memest.memory.allocators.settings import DEFAULT
+from memest.memory.stream import Storage
+from memest.network.graph import Graph
+from memest.runtimes.torch.cuda.replay import _placed
+from memest.runtimes.torch.step.parallel.collectives import copy_in_numbers, copy_out_numbers
+
+CARD = "h100-80gb"
+SHAPE = (4, 3, 64, 64)
+EMA_COUNTER = 8
+
+
+def on_card(graph: Graph, *levers: str, **step: Any) -> Estimate:
+    settings = {"optimizer": "sgd:momentum=0.9", "loss": "cross_entropy", "input_shape": SHAPE, **step}
+    return memest.estimate(graph, levers=levers, runtime="torch-cuda", machine=CARD, torch="2.14", **settings)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Graph:
+    return memest.model("resnet18")
+
+
+def asked_for(estimate: Estimate, layer: str) -> list[int]:
+    return [e.delta for e in estimate.events if e.layer == layer and e.delta > 0]
+
+
+def test_a_checkpoint_keeps_no_state_of_the_generator_on_the_device(resnet: Graph) -> None:
+    """torch reads a CUDA generator's state into the host's memory; on a CPU it takes 5,056 bytes a segment, twice."""
+    assert 5056 not in [e.delta for e in on_card(resnet, "checkpoint:every=1").events]
+
+
+def test_the_count_of_averages_is_copied_to_the_device_for_each_dtype(resnet: Graph) -> None:
+    """``self.n_averaged.to(device)``; the counter itself lies in the host's memory, so nothing of it is resident."""
+    counted = on_card(resnet, "ema")
+    assert asked_for(counted, "ema") == [EMA_COUNTER]
+    assert [s.layer for s in counted.timeline.residents if s.layer == "ema.n_averaged"] == []
+    assert asked_for(on_card(resnet, "ema", first_step=True), "ema") == []
+
+
+def test_averaged_counters_of_batch_norm_come_before_the_weights(resnet: Graph) -> None:
+    """20 batch norms count their batches: 3 products in float32 each; then the copy for the floating tensors."""
+    assert asked_for(on_card(resnet, "ema:buffers=true"), "ema") == [EMA_COUNTER, *[4] * 60, EMA_COUNTER]
+
+
+def test_targets_of_slices_are_one_tensor(resnet: Graph) -> None:
+    """``target.split(size)``: a block of the allocator, not one a slice."""
+    targets = [s for s in on_card(resnet, "micro_batch:size=1").timeline.residents if s.layer == "target"]
+    assert [s.nbytes for s in targets] == [SHAPE[0] * 8]
+
+
+def test_uneven_slices_share_the_target_too(resnet: Graph) -> None:
+    targets = [s for s in on_card(resnet, "micro_batch:size=3").timeline.residents if s.layer == "target"]
+    assert [s.nbytes for s in targets] == [SHAPE[0] * 8]
+
+
+def test_a_gradient_of_one_channel_is_copied_for_channels_last() -> None:
+    """``grad_output.to(memory_format)`` copies where strides of a single channel suggest the other format."""
+    b = memest.Builder("one")
+    hidden = b.layer("conv3d", b.input("x", ("N", 1, "D", "H", "W")), name="first", out_channels=8, kernel_size=3, padding=1)
+    out = b.layer("sigmoid", b.layer("conv3d", hidden, name="head", out_channels=1, kernel_size=1))
+    found = on_card(b.build(out), "channels_last", input_shape=(2, 1, 32, 32, 32), loss="binary_cross_entropy_with_logits")
+    head = [e.delta for e in found.events if e.phase == "backward" and e.layer == "head" and e.delta > 0]
+    assert head[:2] == [2 * 32**3 * 4, 2 * 8 * 32**3 * 4]
+
+
+def test_tensors_in_channels_last_are_copies_of_what_was_there() -> None:
+    """Two weights of 8 MiB share a segment of 20; the copy of the first takes another one, that of the second the place of the first."""
+    weights = [Storage(i, 8 << 20, "parameter", name, "", "") for i, name in enumerate(("first", "second"))]
+    for converted, reserved in ((frozenset(), 20 << 20), (frozenset({"first"}), 40 << 20), (frozenset({"first", "second"}), 40 << 20)):
+        allocator = CachingAllocator(DEFAULT)
+        held = _placed(weights, allocator, lambda s: s.nbytes, converted)
+        assert len(held) == 2
+        assert allocator.allocated == 16 << 20
+        assert allocator.reserved == reserved
+
+
+def test_what_only_conversions_needed_is_given_back() -> None:
+    """A weight of 12 MiB lies in a segment of its own, which goes when its copy is there."""
+    allocator = CachingAllocator(DEFAULT)
+    _placed([Storage(0, 12 << 20, "parameter", "only", "", "")], allocator, lambda s: s.nbytes, frozenset({"only"}))
+    assert allocator.reserved == 12 << 20
+
+
+# ranks -------------------------------------------------------------------------------------------------------------------
+
+
+def buckets(estimate: Estimate) -> list[int]:
+    return [s.nbytes for s in estimate.timeline.residents if s.layer.startswith("bucket ")]
+
+
+def test_buckets_are_one_at_first_and_rebuilt_in_the_order_of_gradients(resnet: Graph) -> None:
+    """As seen at construction and at the start of the second step."""
+    assert buckets(on_card(resnet, "ddp", first_step=True)) == [46_758_048]
+    assert buckets(on_card(resnet, "ddp")) == [2_052_000, 28_852_224, 15_853_824]
+
+
+def test_where_unused_parameters_are_looked_for_buckets_stay(resnet: Graph) -> None:
+    lever = "ddp:find_unused_parameters=true"
+    first, later = buckets(on_card(resnet, lever, first_step=True)), buckets(on_card(resnet, lever))
+    assert first == later
+    assert sum(first) == 46_758_048
+
+
+def test_a_reduced_gradient_takes_no_number_on_the_device(resnet: Graph) -> None:
+    """A step of a rank asks for what a step alone does, and for the buffers that are sent round."""
+    alone, rank = (sorted(e.delta for e in on_card(resnet, *levers).events) for levers in ((), ("ddp",)))
+    sent = [38_400, 160]
+    assert rank == sorted([*alone, *sent, *(-n for n in sent)])
+
+
+@pytest.mark.parametrize("lever", ["ddp", "zero:stage=1", "zero:stage=2", "fsdp"])
+def test_figures_of_one_of_several_ranks_are_modelled(resnet: Graph, lever: str) -> None:
+    for figure in (on_card(resnet, lever).allocated, on_card(resnet, lever).reserved):
+        assert figure is not None and figure.bytes is not None and figure.low is not None and figure.high is not None
+        assert figure.claim == "modelled"
+        assert "NCCL" in figure.reason
+        assert figure.low <= figure.bytes < figure.high
+
+
+def test_shards_are_copied_in_and_out_by_kernels_that_are_told_their_tensors() -> None:
+    """ResNet-18's root beside its wrapped layers: conv1, bn1, fc; two ranks (bytes of each rank's part)."""
+    device = device_named(CARD)
+    assert device is not None
+    root = [18_816, 128, 128, 1_024_000, 2_000]
+    assert copy_out_numbers(root, 2, device) == 4272
+    assert copy_in_numbers(root) == 4360
+
+
+def test_copies_of_many_blocks_take_more_at_once() -> None:
+    """layer4 of ResNet-18: 33,574,912 bytes are 8,209 tiles a rank, more than an H100 takes at once."""
+    device = device_named(CARD)
+    assert device is not None
+    conv, down, norm = 512 * 512 * 9 * 2, 512 * 256 * 2, 1024
+    layer4 = [512 * 256 * 9 * 2, norm, norm, conv, norm, norm, down, norm, norm, conv, norm, norm, conv, norm, norm]
+    assert sum(layer4) * 2 == 33_574_912
+    assert copy_out_numbers(layer4, 2, device) == 33_336
+    assert copy_in_numbers(layer4) == 66_352
+
+
+def test_what_is_gathered_and_scattered_lies_on_streams_of_its_own(resnet: Graph) -> None:
+    found = on_card(resnet, "fsdp:blocks=layer1+layer2+layer3+layer4").timeline
+    streams = {(e.storage.stream, e.delta) for e in found.events if e.delta > 0 and e.storage.stream}
+    assert {n for stream, n in streams if stream == 1} == {2_090_144, 591_872, 2_102_272, 8_398_848, 33_574_912}
+    assert {n for stream, n in streams if stream == 2} == {1_045_072, 295_936, 1_051_136, 4_199_424, 16_787_456}
