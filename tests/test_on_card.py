@@ -36,10 +36,7 @@ class Once:
     converted: frozenset[str] = frozenset()
     is_first = True
     distributed = False
-<<<<<<< HEAD
-=======
     keeps_gradients = False
->>>>>>> lev
     converted: frozenset[str] = frozenset()
 
     def __init__(self, *sizes: int | tuple[int, int, int], kept: tuple[int, ...] = ()) -> None:

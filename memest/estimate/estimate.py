@@ -480,13 +480,8 @@ class _Steps:
     @property
     def converted(self) -> frozenset[str]:
         played = self._estimate.played
-<<<<<<< HEAD
-        parameters = [p.name for p in played.parameters if p.layout == "channels_last"]
-        return frozenset([*parameters, *(i.name for i in played.inputs if i.layout == "channels_last")])
-=======
         found = {p.name for p in played.parameters if p.layout == "channels_last"}
         return frozenset(found | {i.name for i in played.inputs if i.layout == "channels_last"})
->>>>>>> lev
 
     @property
     def distributed(self) -> bool:

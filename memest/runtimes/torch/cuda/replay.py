@@ -239,25 +239,21 @@ def figures_of(steps: Steps, target: Target) -> Figures:
         reasons.append(OTHER_RANKS)
     reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
     reason = "; ".join(reasons)
-<<<<<<< HEAD
-    reserved = _figure([p.reserved for p in plays], reason, "every segment that torch's caching allocator took up to the end of this step")
-    shown = [p.reserved + n for p, n in zip(plays, (context.low, context.bytes, context.high), strict=True)]
-    return Figures(
-        allocated=_figure([p.last.allocated for p in plays], reason, "every block that torch's caching allocator hands out in this step"),
-=======
-    said = "as torch's CUDA build asks for it (on a stand-in for the CUDA runtime)"
     reserved = _figure(
         [*(p.reserved for p in plays), high.reserved + -(-late // PAGE) * PAGE],
         reason,
-        f"segments of the caching allocator, {said}, up to the step asked about",
+        "every segment that torch's caching allocator took up to the end of this step",
     )
     shown = [
         n + p
         for p, n in zip((low.reserved, expected.reserved, high.reserved + late), (context.low, context.bytes, context.high), strict=True)
     ]
     return Figures(
-        allocated=_figure([*(p.last.allocated for p in plays), high.last.allocated + late], reason, f"blocks handed out, {said}"),
->>>>>>> lev
+        allocated=_figure(
+            [*(p.last.allocated for p in plays), high.last.allocated + late],
+            reason,
+            "every block that torch's caching allocator hands out in this step",
+        ),
         reserved=reserved,
         process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
         event=expected.last.allocated_at,

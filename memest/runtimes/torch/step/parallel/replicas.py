@@ -94,14 +94,9 @@ class Replicas(Alone):
         """A gradient is there: it goes into its bucket, and gives way to a view of it when it is to be one. The number it is multiplied by
         on the way is wrapped in a tensor of the CPU."""
         self.ledger.op = "all_reduce"
-<<<<<<< HEAD
-        if not self.run.recipe.target.on_cuda:
-            number_op(self.ledger, leaf.value.spec.dtype)
-=======
         if self._rebuilt:
             self._arrived.append(leaf.value.spec)
         number_op(self.ledger, leaf.value.spec.dtype, self.run.recipe.target)
->>>>>>> lev
         if self.plan.gradient_as_bucket_view:
             gradients = self.run.machine.gradients
             own = gradients[leaf.name]
