@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from memest.sources.opening import model as model
     from memest.sources.opening import save as save
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOMES = {
     "Advice": "memest.planning.advise",

@@ -101,6 +101,7 @@ def test_what_fits_as_it_is_needs_nothing() -> None:
     assert advice.fits and not advice.combined and advice.missing_bytes == 0
 
 
+@pytest.mark.slow
 def test_one_free_change_is_taken_before_all_others() -> None:
     start = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 32, 32), optimizer="adam:foreach=true", machine=CPU)
     advice = memest.advise(
@@ -109,6 +110,7 @@ def test_one_free_change_is_taken_before_all_others() -> None:
     assert [(o.changes, o.kind) for o in advice.combined] == [(("optimizer=adam:foreach=false",), "free")]
 
 
+@pytest.mark.slow
 def test_a_lever_that_is_pulled_stays_and_is_not_proposed() -> None:
     advice = memest.advise(memest.model(MODEL), "1KiB", input_shape=(2, 1, 16, 16, 16), levers=("inplace",), machine=CPU)
     assert "inplace" in advice.keywords["levers"]
@@ -163,6 +165,7 @@ def test_the_command_says_it_fits_already(capsys: pytest.CaptureFixture[str]) ->
     assert "fits as it is" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_says_when_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["advise", MODEL, *RUN, "--budget", "1KiB"]) == 1
     text = capsys.readouterr().out
@@ -222,6 +225,7 @@ def _on_a_card(card: str = "a100-40gb", **settings: Any) -> memest.Advice:
     return memest.advise(memest.model("resnet18"), start.held_bytes - start.requested_bytes // 5, **asked)
 
 
+@pytest.mark.slow
 def test_on_a_card_its_own_levers_are_tried() -> None:
     changes = {o.changes[0] for o in _on_a_card().alone}
     own = {"alloc_conf=expandable_segments:True", "autocast:dtype=float16", "autocast:dtype=bfloat16", "channels_last"}
@@ -256,6 +260,7 @@ def test_expandable_segments_go_beside_other_settings_of_the_allocator() -> None
     assert proposed(alloc_conf="expandable_segments:False") == []
 
 
+@pytest.mark.slow
 def test_bfloat16_is_proposed_to_cards_that_multiply_it() -> None:
     changes = {o.changes[0] for o in _on_a_card("t4").alone}
     assert "autocast:dtype=float16" in changes

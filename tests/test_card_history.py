@@ -104,6 +104,7 @@ def test_growth_on_a_card_is_what_is_allocated(capsys: pytest.CaptureFixture[str
     )
 
 
+@pytest.mark.slow
 def test_fit_and_advise_name_the_figure_that_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "resnet18", "--input", "3x64x64", "--on", "a100-40gb", "--budget", "1GiB"]) == 0
     assert "next process" in capsys.readouterr().out

@@ -101,7 +101,7 @@ def estimated(job: tuple[memest.Graph, tuple[int, ...]]) -> tuple[memest.Graph, 
     return graph, found, memest.sweep(graph, batch=range(1, 20), H=32, W=32)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["fork", *(pytest.param(m, marks=pytest.mark.slow) for m in ("spawn", "forkserver"))])
 def test_results_cross_processes(method: str) -> None:
     graph = RESULTS["graph"]
     with multiprocessing.get_context(method).Pool(2) as pool:

@@ -142,6 +142,7 @@ def test_a_pointwise_row_is_held_against_what_was_recorded_on_every_card() -> No
     assert all(c.equal for c in found)
 
 
+@pytest.mark.slow
 def test_without_cudnn_operators_are_as_recorded_on_every_card() -> None:
     pytest.importorskip("torch")
     found = [c for c in compare("no cudnn") if c.group == "operators"]

@@ -98,6 +98,7 @@ def peaks(seed: int, count: int) -> list[InnerPeak]:
 BATCHES = [1, 2, 7, 64, 100, 1000, 4096, 30_000, 1_000_000]
 
 
+@pytest.mark.slow
 def test_many_sizes_at_once_are_each_as_if_alone_and_within_the_bound() -> None:
     some = 0
     for peak in peaks(5, 150):

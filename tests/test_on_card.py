@@ -162,6 +162,7 @@ def test_where_not_one_sample_fits_the_smallest_step_says_what_binds() -> None:
     assert found.smallest.held_bytes > found.budget_bytes and found.figure == "process"
 
 
+@pytest.mark.slow
 def test_advice_brings_the_process_under_the_limit() -> None:
     found = memest.advise(NETWORK, "350MiB", input_shape=(64, 3, 64, 64), runtime="torch-cuda", machine="t4")
     assert found.start.held_bytes > found.budget_bytes >= found.reached.held_bytes

@@ -206,6 +206,7 @@ def test_a_configuration_is_chosen_in_three_ways(tmp_path: Path, capsys: pytest.
     assert texts == [memest.estimate(load(path, configuration="2d")).peak_bytes] * 2
 
 
+@pytest.mark.slow
 def test_every_command_that_estimates_takes_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plans = [str(written(tmp_path)), "--configuration", "2d"]
     for command in (

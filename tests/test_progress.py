@@ -57,6 +57,7 @@ def on_a_terminal(*arguments: str, program: str = AT_ONCE, **environment: str) -
 ADVISE = ["advise", "resnet18", "--input", "3x64x64", "--batch", "4", "--budget", "60MiB", "--isa", "avx2", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_a_terminal_is_told_how_far_long_work_is_and_then_cleared() -> None:
     code, out, sent = on_a_terminal(*ADVISE)
     assert code == 0 and "Together" in out and "\x1b[?25l" not in out

@@ -151,6 +151,7 @@ def test_no_convolution_holds_more_than_its_bound_at_length(seed: int) -> None:
     check_bounds(seed, 1500)
 
 
+@pytest.mark.slow
 def test_no_attention_holds_more_than_its_bound() -> None:
     """Backward of the fused kernel in bfloat16; a batch left open gives at many sizes at once what each alone gives."""
     rnd = random.Random(3)
@@ -187,6 +188,7 @@ def symbolic(peak: InnerPeak) -> InnerPeak:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_many_batches_at_once_are_each_as_if_alone() -> None:
     batches = np.array([2, 3, 4, 5, 8, 16, 31, 64, 65, 128], dtype=np.int64)
     compared = 0
@@ -203,6 +205,7 @@ def test_many_batches_at_once_are_each_as_if_alone() -> None:
     assert compared > 40
 
 
+@pytest.mark.slow
 def test_a_search_gives_no_less_than_its_least_and_no_more_than_its_most() -> None:
     asked = agreed = 0
     for peak in problems(11, 1200):

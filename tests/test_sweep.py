@@ -264,6 +264,7 @@ for batch in (range(1, 17), range(1, 65)):
 """
 
 
+@pytest.mark.slow
 def test_a_point_takes_sixteen_bytes_and_no_more_than_forty_on_the_way(tmp_path: Path) -> None:
     """A file that is written takes as much for half a million points as for a quarter of them."""
     file = tmp_path / "peaks.csv"

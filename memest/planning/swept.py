@@ -114,7 +114,7 @@ class Sweep(Mapping[str, Column], Shown):
     @property
     def points(self) -> int:
         """How many configurations it holds."""
-        return len(self.columns["standing_bytes"])
+        return len(next(iter(self.columns.values()), ()))
 
     def blocks(self, length: int = BLOCK) -> Iterator[dict[str, Column]]:
         """The columns, ``length`` rows at a time."""
