@@ -324,7 +324,7 @@ def test_a_spill_fits_and_says_so_in_all_formats(own: Path, capsys: pytest.Captu
 
 
 def test_several_places_and_the_worst_one_decides(capsys: pytest.CaptureFixture[str]) -> None:
-    given = [*RUN, "--on", "t4", "--on", "server-192gb", "--budget", "1KiB"]
+    given = [*RUN, "--device", "cpu", "--on", "t4", "--on", "server-192gb", "--budget", "1KiB"]
     rows = list(csv.DictReader(StringIO(_run(capsys, *given, "--format", "csv", code=1))))
     said = [("t4", "torch CPU's bytes fit"), ("server-192gb", "fits"), ("budget 1KiB", "does not fit")]
     assert [(r["on"], r["verdict"]) for r in rows] == said

@@ -9,6 +9,7 @@ import pytest
 
 import memest
 from memest.cli.app import main
+from memest.errors import UnsupportedError
 from memest.machines.claims import TORCH_ON_CUDA
 from memest.machines.cuda import CudaSettings
 from memest.machines.devices import device_named, gpu_of
@@ -205,3 +206,35 @@ def test_a_rank_among_others_holds_nccls_buffers_besides() -> None:
 
     assert "NCCL" in rank.process.reason and "NCCL" not in alone.process.reason
     assert besides(rank) - besides(alone) >= 350 * MIB
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--on", "a100-40gb", "--threads", "4"), "--threads and --isa describe a processor, and --on a100-40gb is a card"),
+        (("--on", "mi300x", "--device", "cuda"), "runtime torch-cuda cannot run on mi300x"),
+        (("--on", "a100-40gb", "--cudnn", "8.9"), "cudnn '8.9' is not modelled"),
+        (("--on", "a100-40gb", "--cudnn", "0.0"), "cudnn '0.0' is not modelled"),
+    ],
+)
+def test_what_contradicts_itself_is_one_line(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "alexnet", "--input", "3x224x224", "--batch", "2", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_batch_that_no_card_holds_is_refused_at_once() -> None:
+    with pytest.raises(UnsupportedError, match="runs in more than"):
+        memest.estimate(memest.model("resnet18"), input_shape=(10**12, 3, 224, 224), machine="t4")
+
+
+def test_a_card_that_the_wheel_has_no_kernels_for_is_not_exact() -> None:
+    found = memest.estimate(memest.model("alexnet"), input_shape=(2, 3, 224, 224), machine="v100-32gb", torch="2.14")
+    assert found.allocated.claim == "modelled" and "no kernels for this card" in found.allocated.reason
+
+
+def test_a_page_holds_on_a_card_whose_halves_take_other_kernels() -> None:
+    """On Turing bfloat16 convolutions are products by cuBLAS, whose workspace stands beside them."""
+    from memest.planning.page.model import page_model
+
+    graph = memest.model("unet2d", base_filters=4, levels=2)
+    assert page_model(graph, input_shape=(1, 3, 32, 32), optimizers=("sgd",), dtypes=("bfloat16",), machine="t4")

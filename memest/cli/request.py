@@ -72,9 +72,10 @@ class Request:
 
     def run_on(self, names: Sequence[str]) -> Request:
         """The request with the one CUDA card among the hardware ``names`` as what it runs on, where nothing else says who runs it."""
-        if self.threads is not None or self.isa is not None or self.settings.keys() & {"runtime", "device"} - _cuda_words(self.settings):
+        cuda = _cuda_words(self.settings)
+        if self.settings.keys() & {"runtime", "device"} - cuda:
             return self
-        cards = [name for name in names if is_cuda_card(name)]
+        cards = list(names) if cuda else [name for name in names if is_cuda_card(name)]
         return replace(self, card=cards[0]) if cards else self
 
     @property
@@ -86,7 +87,9 @@ class Request:
         if self.isa is not None:
             machine["isa"] = self.isa.value
         if machine and self.card is not None:
-            raise UsageError(f"--threads and --isa describe a processor, and --on {self.card} is a card; leave one of them out")
+            raise UsageError(
+                f"--threads and --isa describe a processor, and --on {self.card} is a card; leave one of them out, or say --device cpu"
+            )
         return {**self.settings, "machine": Cpu.detect().with_(**machine) if machine else self.card}
 
     @property

@@ -45,7 +45,7 @@ def run(
     Exit codes: 0 done, 2 usage, 3 a file that is no history of torch's allocator.
     """
     from memest.cli.output import agreed, show
-    from memest.errors import FileError
+    from memest.errors import FileError, UsageError
     from memest.planning.recorded import chosen, recorded
     from memest.render.snapshot import snapshot_report
     from memest.sources.snapshots.reading import load_histories
@@ -60,6 +60,8 @@ def run(
         raise e.at(str(file)) from None
     report = snapshot_report(found, str(file), others)
     if request is not None:
+        if request.card is None and not request.settings.keys() & {"runtime", "device"}:
+            raise UsageError("--model is predicted for a card: name the one that the history is of, such as --on a100-40gb")
         from memest.cli.request import answered
         from memest.planning.beside import beside
         from memest.render.beside import with_prediction

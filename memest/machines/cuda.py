@@ -28,6 +28,8 @@ class CudaSettings:
     cublas_workspace: str = ""
 
 
+LEAST_CUDNN: Version = (9, 8)
+"""The first release that chooses plans for a card that is only described."""
 TF32 = {"conv": (True, False), "all": (True, True), "none": (False, False)}
 """Where TF32 is allowed: in cuDNN, in cuBLAS."""
 
@@ -69,7 +71,12 @@ def release_named(text: str) -> Version:
     if len(parts) < 2 or not all(p.isascii() and p.isdigit() and len(p) < 5 for p in parts):
         known = [text_of(release) for release in dict.fromkeys(shipped_with(v) for v in MODELLED)]
         raise UsageError(f"cudnn {text!r} is no release{did_you_mean(text, known) or '; such as ' + ' or '.join(known)}")
-    return int(parts[0]), int(parts[1])
+    release = int(parts[0]), int(parts[1])
+    if not LEAST_CUDNN <= release < (10, 0):
+        raise UsageError(
+            f"cudnn {text!r} is not modelled: known are the releases of 9, from {text_of(LEAST_CUDNN)} on, whose plans can be asked"
+        )
+    return release
 
 
 def refuse_settings(runtime: str, settings: CudaSettings | None) -> None:

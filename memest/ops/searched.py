@@ -58,7 +58,9 @@ class InnerPeak:
         """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""
         alive: dict[int, Any] = {}
         running = highest = 0
-        for slot, nbytes, *_ in self.trace(sizes).events:
+        for slot, nbytes, _, keep, _ in self.trace(sizes).events:
+            if keep:  # stands beside the call, which has said so itself
+                continue
             if isinstance(nbytes, int) and nbytes < 0:
                 running = running - alive.pop(slot)
             else:
@@ -109,8 +111,10 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
         tape, tensors = Tape(len(operands), k.needs, k.training, k.target), _on_tape(specs)
         result = kernel(tape, *tensors, **attributes)
         storages: dict[int, int] = {}
-        for slot, nbytes, *_ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
+        for slot, nbytes, _, keep, _ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
             storages.setdefault(slot, nbytes)
+            if keep:
+                k.keep(keep, plain(nbytes))
     return [_outlives(k, t, storages) for t in result] if isinstance(result, list) else _outlives(k, result, storages)
 
 

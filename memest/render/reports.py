@@ -96,13 +96,25 @@ def highest(estimate: Estimate, *, exact: bool = False) -> str:
     return f"allocated {show(estimate.peak_bytes)}, of which {format_bytes(drawn)} asked for are drawn"
 
 
+def figure_cells(estimate: Estimate) -> dict[str, int | str | None]:
+    """The figures of an allocator that is played, as the columns of a sheet."""
+    if not runtime_named(estimate.runtime).replays:
+        return {}
+    cells: dict[str, int | str | None] = {"requested_bytes": estimate.requested_bytes}
+    for name, figure in (("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process)):
+        cells |= {f"{name}_bytes": figure.bytes, f"{name}_low_bytes": figure.low, f"{name}_high_bytes": figure.high}
+        cells[f"{name}_claim"] = figure.claim
+    return cells
+
+
 def figure_text(figure: Figure) -> str:
     """Bytes, with the range of those that are modelled."""
     assert figure.bytes is not None
     if figure.claim == "exact":
         return _both(figure.bytes)
     assert figure.low is not None and figure.high is not None
-    return f"{_both(figure.bytes)}, modelled: {format_bytes(figure.low)} to {format_bytes(figure.high)}"
+    low, high = format_bytes(figure.low), format_bytes(figure.high)
+    return f"{_both(figure.bytes)}, modelled{'' if low == high else f': {low} to {high}'}"
 
 
 def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequence[EventRow], title: str) -> Report:
@@ -277,6 +289,7 @@ def _one_row(estimate: Estimate) -> Table:
         **torch_cells(estimate.torch),
         "input": inputs,
         "peak_bytes": estimate.peak_bytes,
+        **figure_cells(estimate),
         "standing_bytes": estimate.standing_bytes,
         "peak_phase": m.phase,
         "peak_layer": m.layer,

@@ -39,7 +39,9 @@ def inside(inner: Opaque, sizes: Mapping[str, int]) -> Inside:
     alive: dict[int, tuple[Any, bool]] = {}
     held: dict[int, tuple[Any, bool]] = {}
     running = highest = 0
-    for slot, nbytes, scratch, *_ in trace.events:
+    for slot, nbytes, scratch, keep, _ in trace.events:
+        if keep:
+            continue
         size = plain(nbytes)
         if size < 0:
             running -= plain(alive.pop(slot)[0])

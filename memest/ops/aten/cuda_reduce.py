@@ -18,6 +18,7 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
+from memest.errors import UnsupportedError
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Device, Gpu
 from memest.network.dtypes import HALVES, ITEMSIZE
@@ -34,6 +35,7 @@ VECTORIZED_FROM = 128
 FEWEST_VALUES, MOST_VALUES = 16, 256  # a thread sums
 SEMAPHORE_BYTES = 4
 REACHED = 2**31 - 1  # by offsets of 32 bits
+MOST_PARTS = 1 << 14  # into which torch splits one for 32-bit indices: 8 TiB of halves on one card, and no card holds that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,9 @@ def reduce(k: Tape, source: Tensor, dims: Sequence[int] | None, kernel: Kernel, 
 def _run(k: Tape, source: Tensor, *, gone: tuple[int, ...], compiled: Kernel, keepdim: bool, out_bytes: int) -> list[Tensor]:
     if source.numel:
         loops = _loops(source, gone, keepdim, out_bytes)
+        elements = prod(n.size for n in loops)
+        if type(elements) is int and elements > MOST_PARTS * REACHED:
+            raise UnsupportedError(f"a reduction of {elements:,} elements, which runs in more than {MOST_PARTS:,} parts, is not modelled")
         meeting = None
         if compiled.apart and not _reachable(loops):
             meeting = k.scratch(compiled.partial_bytes * max(1, *(n.size * n.out // out_bytes for n in loops)))

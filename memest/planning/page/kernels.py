@@ -65,7 +65,9 @@ def highest(peak: InnerPeak, sizes: Sequence[Any]) -> tuple[Any, Any, Any]:
     alive: dict[int, Any] = {}
     running: Any = 0
     found: tuple[Any, Any, Any] = (0, 0, 0)
-    for slot, nbytes, *_ in trace.events:
+    for slot, nbytes, _, keep, _ in trace.events:
+        if keep:
+            continue
         if isinstance(nbytes, int) and nbytes < 0:
             running = running - alive.pop(slot)
             continue

@@ -17,6 +17,7 @@ from itertools import count
 from memest.errors import OutOfMemoryError
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
+from memest.machines.wheels import unsupported
 from memest.memory.allocators.blocks import Block
 from memest.memory.allocators.caching import CachingAllocator, Shortage
 from memest.memory.allocators.replaying import Replayed, Stretch, replay_stretches
@@ -37,6 +38,7 @@ GIVEN_BACK = "what is cached and unused is given back, so that the step fits wha
 OTHER_RANKS = "what collectives take was seen without NCCL and without other ranks, whose pace decides when tensors go"
 COLLECTIVES = frozenset({"all_gather", "reduce_scatter", "broadcast"})
 PAGE = 2 << 20
+NO_KERNELS = "the wheel has no kernels for this card: so it would allocate if it had"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
 Size = Callable[[Storage], int]
 
@@ -237,6 +239,8 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
     if steps.distributed:
         reasons.append(OTHER_RANKS)
+    if unsupported(target.device, target.version, target.settings.cudnn):
+        reasons.append(NO_KERNELS)
     reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
     reason = "; ".join(reasons)
     reserved = _figure(
