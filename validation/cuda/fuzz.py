@@ -1,18 +1,25 @@
-"""The random networks of :mod:`validation.fuzz` on CUDA, in four precisions and layouts: measured and predicted in one process, whose torch
-is built for CUDA. Streams and what is allocated must be equal."""
+"""The random networks of :mod:`validation.fuzz` on CUDA, in four precisions and layouts: streams and what is allocated must be equal.
+
+They are measured in a process whose torch is built for CUDA, and predicted in one beside it, without the stand-in: beside its driver, cuDNN told
+a device's properties also makes plans that it compiles as it runs, which are neither in torch's own list there nor, without a driver, in any.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 from memest.errors import MemestError
-from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.estimate import estimate
 from memest.machines.target import Target
 from memest.machines.versions import text_of
+from memest.memory.stream import Event
 from validation.cuda.measure import card_named
 from validation.cuda.networks import PRECISIONS
 from validation.cuda.run import ROOT, environment
@@ -34,8 +41,10 @@ def fuzz_here(cases: int, seed: int, card: str) -> int:
     from validation.cuda.targets import target_of
 
     start()
-    target = target_of(labels(card))
-    return fuzz_with(partial(run, target=target), cases, seed, in_some_precision)
+    for name in ("LD_PRELOAD", "LD_LIBRARY_PATH"):  # the stand-in, with a driver's library, is in this process and not in the one beside it
+        os.environ.pop(name, None)
+    with ProcessPoolExecutor(1, get_context("spawn")) as beside:
+        return fuzz_with(partial(run, target=target_of(labels(card)), beside=beside), cases, seed, in_some_precision)
 
 
 def in_some_precision(trial: Trial, rng: random.Random) -> Trial:
@@ -44,8 +53,8 @@ def in_some_precision(trial: Trial, rng: random.Random) -> Trial:
     return replace(trial, levers=levers if len(trial.shape) > 3 or "channels_last" not in levers else ())
 
 
-def run(trial: Trial, target: Target) -> Outcome | None:
-    """Measure and predict; None when torch itself, or memest by name, refuses the network."""
+def run(trial: Trial, target: Target, beside: Executor) -> Outcome | None:
+    """Measure, and predict ``beside``; None when torch itself, or memest by name, refuses the network."""
     from validation.cuda.stepping import Work, third_step
     from validation.execute import GraphModule
 
@@ -60,18 +69,16 @@ def run(trial: Trial, target: Target) -> Outcome | None:
             return None
         raise
     try:
-        found = predict(trial, target)
+        events, peak = beside.submit(predict, trial, target).result()
     except MemestError as error:
         return Outcome(Difference(0, 0, (f"refused: {error}",), ()), 0, measured.peak)
-    allocated = found.allocated
-    peak = 0 if allocated is None or allocated.bytes is None else allocated.bytes
-    return Outcome(first_difference(expected(found.events), measured.events), peak, measured.peak)
+    return Outcome(first_difference(events, measured.events), peak, measured.peak)
 
 
-def predict(trial: Trial, target: Target) -> Estimate:
-    """memest's answer."""
+def predict(trial: Trial, target: Target) -> tuple[list[Event], int]:
+    """memest's answer: the events expected, and the peak of what is allocated."""
     training: dict[str, Any] = {"optimizer": trial.optimizer, "loss": trial.loss, "hold_output": trial.hold_output}
-    return estimate(
+    found = estimate(
         trial.graph,
         input_shape=trial.shape,
         mode=trial.mode,
@@ -82,3 +89,5 @@ def predict(trial: Trial, target: Target) -> Estimate:
         cudnn=None if target.settings.cudnn is None else text_of(target.settings.cudnn),
         **(training if trial.mode == "train" else {}),
     )
+    allocated = found.allocated
+    return expected(found.events), 0 if allocated is None or allocated.bytes is None else allocated.bytes
