@@ -1,7 +1,8 @@
 """The random networks of :mod:`validation.fuzz` on CUDA, in four precisions and layouts: streams and what is allocated must be equal.
 
-They are measured in a process whose torch is built for CUDA, and predicted in one beside it, without the stand-in: beside its driver, cuDNN told
-a device's properties also makes plans that it compiles as it runs, which are neither in torch's own list there nor, without a driver, in any.
+They are measured in a process whose torch is built for CUDA, and predicted in one beside it, without the stand-in: beside its driver, cuDNN
+told a device's properties also makes plans that it compiles as it runs, which are neither in torch's own list there nor, without a driver,
+in any.
 """
 
 from __future__ import annotations
