@@ -25,7 +25,7 @@ from memest.sizes.units import exact_bytes, parse_bytes
 SHAPE = ["--input", "3x64x64", "--batch", "4", "--isa", "avx2", "--threads", "1"]
 LONG = "features.denseblock1.denselayer1.conv1"
 COMMANDS = {
-    "estimate": ["estimate", "densenet121", *SHAPE, "--on", "a100-40gb", "--budget", "1GiB"],
+    "estimate": ["estimate", "densenet121", *SHAPE, "--device", "cpu", "--on", "a100-40gb", "--budget", "1GiB"],
     "layers": ["layers", "densenet121", *SHAPE],
     "timeline": ["timeline", "densenet121", *SHAPE, "--top", "20"],
     "every event": ["timeline", "resnet18", *SHAPE, "--all"],
