@@ -262,6 +262,8 @@ class _Evil:
         (pickle.dumps({"segments": [{"address": 0, "total_size": 5, "blocks": []}]}), "its blocks are 0 bytes"),
         (pickle.dumps({"segments": [{"address": 0, "total_size": 0, "blocks": []}]}), "a segment without bytes"),
         (pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": -1}]]}), "whole number"),
+        (pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "size": 1}]]}), r"\[0\]\[0\].addr"),
+        (pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": 1}]]}), r"\[0\]\[0\].size"),
         (pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": 1, "size": 1, "frames": [3]}]]}), "frames"),
     ],
 )

@@ -202,9 +202,9 @@ class _Device:
             if isinstance(action, str):
                 return None  # annotations, and what a later torch adds
             self._reader._refuse(f"{place}.action: a text is expected, got {kind_of(action)}")
-        where = row.get("device_free" if action == "oom" else "addr", 0)
-        address = self._reader._whole(where, f"{place}.addr")
-        size = self._reader._whole(row.get("size", 0), f"{place}.size")
+        where = "device_free" if action == "oom" else "addr"
+        address = self._reader._whole(row.get(where), f"{place}.{where}")
+        size = self._reader._whole(row.get("size"), f"{place}.size")
         pool = row.get("pool_id")
         lane = None
         if pool is None:
