@@ -345,6 +345,15 @@ def full(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_command_counts_the_records_of_actions_it_does_not_know(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pickle.loads(full.read_bytes())
+    data["device_traces"][0] += [{"action": "user_defined"}, {"action": "teleport"}, {"action": "teleport"}]
+    full.write_bytes(pickle.dumps(data))
+    assert main(["snapshot", str(full)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "passed over, an action not known here: 2 records of 'teleport'" in text and "user_defined" not in text
+
+
 def test_the_command_explains_a_history(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["snapshot", str(full)]) == 0
     text = capsys.readouterr().out

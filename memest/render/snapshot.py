@@ -7,7 +7,7 @@ from typing import Any
 from memest.memory.allocators.retracing import PADDINGS
 from memest.planning.recorded import Recorded, Remedied
 from memest.render.report import Kind, Report, Table
-from memest.shown import counted
+from memest.shown import brief, counted
 from memest.sizes.units import format_bytes
 
 BLOCKS: tuple[tuple[str, Kind], ...] = (
@@ -89,6 +89,9 @@ def _idle(found: Recorded) -> str:
 def _agreement(found: Recorded) -> str:
     r = found.retraced
     text = f"{r.placed:,} of {counted(r.allocations, 'allocation')} at their recorded address"
+    if unknown := found.history.unknown:
+        passed = ", ".join(f"{counted(number, 'record')} of {brief(repr(action))}" for action, number in unknown)
+        text = f"{text}; passed over, an action not known here: {passed}"
     if r.partings:
         return f"{text}; first parted at event {r.partings[0].event:,}: {r.partings[0].why}"
     return f"{text}; segments and blocks at the end {'as recorded' if r.layout else 'differ from the record'}"

@@ -51,7 +51,8 @@ class Entry(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """One device's record: ``segments`` by address as they stood after the last of ``entries``; ``stacks`` are frames, innermost first, the
-    first of them empty. ``lanes`` are counted; without ``recorded`` no event was kept at all."""
+    first of them empty. ``lanes`` are counted; without ``recorded`` no event was kept at all. ``unknown``: actions that are not known here,
+    and how many records of each were passed over."""
 
     device: int
     segments: tuple[Segment, ...]
@@ -61,6 +62,7 @@ class History:
     settings: Settings
     settings_text: str
     recorded: bool
+    unknown: tuple[tuple[str, int], ...] = ()
 
     @property
     def reserved(self) -> int:

@@ -8,6 +8,7 @@ Format: torch/csrc/cuda/Module.cpp (``THCPModule_memorySnapshot``) and torch/cud
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -21,6 +22,7 @@ from memest.memory.allocators.settings import CLASSES, DEFAULT, UNLIMITED, Setti
 from memest.sources.snapshots.unpickling import MAX_BYTES, unpickled
 
 ACTIONS = ("alloc", "free_requested", "free_completed", "segment_alloc", "segment_free", "segment_map", "segment_unmap", "oom")
+SILENT = ("snapshot", "user_defined")  # marks: nothing is taken or given back
 STATES = {"active_allocated": USED, "active_awaiting_free": AWAITING, "active_pending_free": AWAITING, "inactive": FREE}
 MAX_ADDRESS = 1 << 64
 MAX_DEVICES = 1024
@@ -133,6 +135,7 @@ class _Device:
         self._by_id: dict[int, int] = {}
         self._by_frames: dict[tuple[Frame, ...], int] = {(): 0}
         self._lanes: dict[tuple[Any, Any], int] = {}
+        self._unknown: Counter[str] = Counter()
 
     def history(self, segments: list[tuple[int, dict[Any, Any]]], trace: list[Any]) -> History:
         """Everything in its order."""
@@ -158,6 +161,7 @@ class _Device:
             settings=settings,
             settings_text=self._text,
             recorded=bool(entries),
+            unknown=tuple(self._unknown.items()),
         )
 
     def _segment(self, row: dict[Any, Any], place: str) -> Segment:
@@ -200,7 +204,9 @@ class _Device:
         action = row.get("action")
         if action not in ACTIONS:
             if isinstance(action, str):
-                return None  # annotations, and what a later torch adds
+                if action not in SILENT:  # what a later torch adds
+                    self._unknown[action] += 1
+                return None
             self._reader._refuse(f"{place}.action: a text is expected, got {kind_of(action)}")
         where = "device_free" if action == "oom" else "addr"
         address = self._reader._whole(row.get(where), f"{place}.{where}")
