@@ -12,7 +12,7 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.activations import log_sigmoid_forward
 from memest.ops.aten.copies import scatter_into
-from memest.ops.aten.iterator import elementwise, empty_like, with_number, with_number_
+from memest.ops.aten.iterator import elementwise, elementwise_, empty_like, with_number, with_number_
 from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
 from memest.ops.composite import Caller, Composite
@@ -188,8 +188,12 @@ def _with_logits(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, 
     if pos_weight is not None:
         less_one = with_number(k, pos_weight, 1)
         log_weight = with_number_(k, elementwise(k, less_one, target), 1)
+        elementwise_(k, log_sigmoid, log_weight)
         k.free(less_one, log_weight)
     loss = empty_like(k, target)
+    for factor in (input, log_sigmoid, weight):
+        if factor is not None:
+            elementwise_(k, loss, factor)
     if reduction == "none":
         return loss
     out = k.empty((), loss.dtype)
@@ -202,11 +206,15 @@ def _with_logits_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str
     _no_target_gradient("binary_cross_entropy_with_logits", wanted(k, saved))
     if "pos_weight" in saved:
         weighted = elementwise(k, saved["pos_weight"], saved["target"])
-        out = with_number(k, weighted, 1)
+        out = elementwise_(k, with_number(k, weighted, 1), saved["target"])
         sigmoid = elementwise(k, saved["input"])
+        elementwise_(k, elementwise_(k, out, sigmoid), weighted)
         k.free(sigmoid, weighted)
     else:
-        out = elementwise(k, saved["input"])
+        out = elementwise_(k, elementwise(k, saved["input"]), saved["target"])
+    elementwise_(k, out, _only_grad(grads))
+    if "weight" in saved:
+        elementwise_(k, out, saved["weight"])
     if reduction == "mean":
         with_number_(k, out, 1)
     return in_order(saved, input=out)
