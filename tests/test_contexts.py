@@ -300,11 +300,6 @@ def test_a_described_network_has_the_contexts_too(cpu: Cpu) -> None:
 # what is refused ----------------------------------------------------------------------------------------------------------
 
 
-def autocast(self: Any, x: Any) -> Any:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return self.head(self.first(x)).float()
-
-
 def nested(self: Any, x: Any) -> Any:
     return self.head(checkpoint(lambda a: checkpoint(self.second, a, use_reentrant=False), self.first(x), use_reentrant=False))
 
@@ -399,7 +394,6 @@ def own_error(self: Any, x: Any) -> Any:
 
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
-    (autocast, "both", "torch.autocast in forward"),
     (reentrant, "train", "use_reentrant=True"),
     (custom, "train", "custom autograd function Swish"),
     (nested, "both", "a checkpoint inside a checkpoint"),

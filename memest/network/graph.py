@@ -44,9 +44,22 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Casting:
+    """What the ``torch.autocast`` contexts in a network's own code say on one kind of ``device``: the ``dtype`` they cast to (None: they
+    are off), and whether casts of parameters are kept, which is until the outermost context ends. That has the name of the ``scope``,
+    which dies like a value: by standing in the ``drops`` of a layer."""
+
+    device: str
+    dtype: str | None
+    cache: bool
+    scope: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
-    for a call under ``torch.no_grad()``; calls in a row with one ``checkpoint`` are what a call of ``torch.utils.checkpoint`` wraps."""
+    for a call under ``torch.no_grad()``; calls in a row with one ``checkpoint`` are what a call of ``torch.utils.checkpoint`` wraps;
+    ``autocast`` has the contexts of ``torch.autocast`` that the network itself puts around it."""
 
     name: str
     op: str
@@ -56,6 +69,7 @@ class Layer:
     drops: tuple[str, ...] = ()
     grad: bool = True
     checkpoint: str | None = None
+    autocast: tuple[Casting, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -130,7 +144,7 @@ def default_drops(
     layers = tuple(layers)
     last: dict[str, int] = {}
     for i, layer in enumerate(layers):
-        for name in (*layer.outputs, *layer.reads):
+        for name in (*layer.outputs, *layer.reads, *(c.scope for c in layer.autocast)):
             last[name] = i
     for name, i in held:
         last[name] = max(last.get(name, i), i)

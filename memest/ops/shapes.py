@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from memest.machines.target import Target
+from memest.network.dtypes import FLOATING
 from memest.network.tensor import Shape, Spec
 from memest.ops import reading
 from memest.ops.composite import Composite
+from memest.ops.facts import FALLS_THROUGH, FLOAT32_RESULT, LOWER, PROMOTE, Policy
 from memest.ops.operator import Operator
 from memest.ops.reading import Items
 from memest.ops.table import operator_named
@@ -34,7 +36,7 @@ class Seen:
 
 class Shapes:
     """Runs rows and composites forward (:class:`memest.ops.composite.Caller`). With ``remember=False`` every row is read anew: traces of
-    symbolic sizes must not be shared with those of plain ones."""
+    symbolic sizes must not be shared with those of plain ones. ``casts_to`` is the type of an autocast context around the calls."""
 
     grad_mode = False
 
@@ -42,6 +44,7 @@ class Shapes:
         self.target = target
         self.training = training
         self._forward = reading.forward if remember else reading.forward.__wrapped__
+        self.casts_to: str | None = None
 
     def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
         """A call from inside a composite."""
@@ -54,6 +57,17 @@ class Shapes:
 
     def run(self, entry: Row, tensors: Any, attributes: Items) -> list[Seen | None]:
         """The outputs of one call. What works in place changes the tensor that it is given."""
+        outer = self.casts_to
+        policy = FALLS_THROUGH if outer is None else entry.facts.policy(attributes)
+        if policy in (FALLS_THROUGH, FLOAT32_RESULT):
+            return self._run(entry, tensors, attributes)
+        self.casts_to = None
+        try:
+            return self._run(entry, _cast(tensors, _wanted(policy, str(outer), tensors)), attributes)
+        finally:
+            self.casts_to = outer
+
+    def _run(self, entry: Row, tensors: Any, attributes: Items) -> list[Seen | None]:
         if isinstance(entry, Composite):
             result = entry.compose(self, *tensors, **dict(attributes))
             return list(result) if isinstance(result, tuple) else [result]
@@ -78,3 +92,26 @@ class Shapes:
             else:
                 outputs.append(Seen(out.spec, storages.setdefault(out.slot, object())))
         return outputs
+
+
+def _wanted(policy: Policy, lower: str, tensors: Any) -> str:
+    """The type autocast casts to by ``policy``."""
+    if policy is not PROMOTE:
+        return lower if policy is LOWER else "float32"
+    found = [t.spec.dtype for t in reading.flattened(tensors)[0] if _is_eligible(t)]
+    return "float32" if "float32" in found else lower
+
+
+def _cast(tensors: Any, dtype: str) -> list[Any]:
+    def cast(t: Any) -> Any:
+        if isinstance(t, list | tuple):
+            return [cast(u) for u in t]
+        if t is None or not _is_eligible(t) or t.spec.dtype == dtype:
+            return t
+        return Seen(t.spec._replace(dtype=dtype), object())
+
+    return [cast(t) for t in tensors]
+
+
+def _is_eligible(t: Seen) -> bool:
+    return t.spec.dtype in FLOATING and t.spec.dtype != "float64"

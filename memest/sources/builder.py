@@ -19,7 +19,8 @@ from typing import Any
 
 from memest.errors import GraphError, MemestError, ShapeError, did_you_mean, unforeseen
 from memest.machines.target import Target
-from memest.network.graph import Graph, Input, Layer, Parameter, attribute_items, default_drops
+from memest.network.castings import DEVICES, Contexts, cast_to
+from memest.network.graph import Casting, Graph, Input, Layer, Parameter, attribute_items, default_drops
 from memest.network.tensor import Shape, Spec, spec
 from memest.ops.modules import MODULES
 from memest.ops.operator import canonical_attributes
@@ -60,6 +61,8 @@ class Builder:
         self._registers = False
         self._grad = True
         self._checkpoint: str | None = None
+        self._contexts = Contexts()
+        self.castings: Mapping[str, tuple[Casting, ...]] = {}
         self._shapes_of = Shapes(Target(), True, remember=False)
 
     def input(self, name: str, shape: Sequence[int | str | Expr], dtype: str = "float32", layout: str = "contiguous") -> Node:
@@ -140,11 +143,20 @@ class Builder:
         written = {k: v for k, v in attribute_items({k: _written(v) for k, v in attributes.items()})}
         canonical = row.canonical({k: _concrete(v) for k, v in attributes.items()})
         flags = tuple((k, True if k == "training" and v is None else v) for k, v in canonical.items())
+        castings = self.castings.get(full, self._contexts.castings)
+        self._shapes_of.casts_to = cast_to(castings)
         values = self._shapes_of.run(row, [_values(t) for t in tensors], flags)
-        return self._finish(op, full, tensors, written, outputs, values)
+        return self._finish(op, full, tensors, written, outputs, values, castings)
 
     def _finish(
-        self, op: str, full: str, tensors: list[Any], written: dict[str, Any], outputs: tuple[str, ...], values: Sequence[Seen | None]
+        self,
+        op: str,
+        full: str,
+        tensors: list[Any],
+        written: dict[str, Any],
+        outputs: tuple[str, ...],
+        values: Sequence[Seen | None],
+        castings: tuple[Casting, ...],
     ) -> Any:
         names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
         if len(names) > len(values):
@@ -163,6 +175,7 @@ class Builder:
                 outputs=tuple(names),
                 grad=self._grad,
                 checkpoint=self._checkpoint,
+                autocast=castings,
             )
         )
         return nodes[0] if len(nodes) == 1 else nodes
@@ -232,6 +245,21 @@ class Builder:
             yield
         finally:
             self._grad = outer
+
+    @contextmanager
+    def autocast(self, device: str, dtype: str | None, *, cache: bool = True) -> Iterator[None]:
+        """Layers made inside stand in a ``torch.autocast`` of the network's own, for ``cpu`` or ``cuda``; off without a ``dtype``."""
+        if device not in DEVICES:
+            raise GraphError(f"autocast is for {' or '.join(DEVICES)}, got {device!r}{did_you_mean(device, DEVICES)}")
+        self._contexts.begin(device, dtype, cache, self._next_scope)
+        try:
+            yield
+        finally:
+            self._contexts.end()
+
+    def _next_scope(self) -> str:
+        taken = {c.scope for layer in self._layers for c in layer.autocast}
+        return f"{self._checkpoint or '.'.join(self._scope) or self.name}.autocast_{len(taken) + 1}"
 
     @contextmanager
     def checkpoint(self, name: str) -> Iterator[None]:

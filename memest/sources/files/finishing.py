@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
-from memest.network.graph import Graph, Layer
+from memest.network.castings import DEVICES
+from memest.network.graph import Casting, Graph, Layer
 from memest.sizes.dims import Expr, Guard, parse_guard, symbols_of
+from memest.sources.files.model import AutocastModel
 
 
 def ordered(graph: Graph, order: Sequence[str]) -> Graph:
@@ -43,6 +45,7 @@ def with_drops(graph: Graph, drops: Mapping[str, Sequence[str]]) -> Graph:
     """The values that die after the layers named; every value must still die once, after its last reader."""
     layers = {layer.name: layer for layer in graph.layers}
     made = {p.name for p in graph.parameters} | {name for layer in graph.layers for name in layer.outputs}
+    made |= {c.scope for layer in graph.layers for c in layer.autocast}
     for name, values in drops.items():
         if name not in layers:
             raise GraphError(f"drops: no layer {name!r}{did_you_mean(name, layers)}")
@@ -59,6 +62,7 @@ def _check_deaths(layers: Sequence[Layer], graph: Graph) -> None:
     made: dict[str, int] = {p.name: -1 for p in graph.parameters}
     for i, layer in enumerate(layers):
         made.update(dict.fromkeys(layer.outputs, i))
+        made.update(dict.fromkeys((c.scope for c in layer.autocast), i))
     dead: set[str] = set()
     for i, layer in enumerate(layers):
         gone = next((n for n in layer.reads if n in dead), None)
@@ -68,6 +72,24 @@ def _check_deaths(layers: Sequence[Layer], graph: Graph) -> None:
             if name in dead or name not in made or made[name] > i or name in graph.outputs:
                 raise GraphError(f"drops: {name!r} cannot die after layer {layer.name!r}")
             dead.add(name)
+
+
+def castings_of(autocast: Mapping[str, Sequence[AutocastModel]]) -> dict[str, tuple[Casting, ...]]:
+    """What contexts of autocast say, by layer."""
+    found: dict[str, dict[str, Casting]] = {}
+    for scope, said in autocast.items():
+        for c in said:
+            for name in c.layers:
+                if c.device in found.setdefault(name, {}):
+                    raise GraphError(f"autocast: {scope!r}: layer {name!r} stands in two contexts for {c.device}")
+                found[name][c.device] = Casting(device=c.device, dtype=c.dtype, cache=c.cache, scope=scope)
+    return {name: tuple(by_device[d] for d in DEVICES if d in by_device) for name, by_device in found.items()}
+
+
+def check_castings(graph: Graph, autocast: Mapping[str, Sequence[AutocastModel]]) -> Graph:
+    """Each layer that a context names is there."""
+    _numbers(graph, [name for said in autocast.values() for c in said for name in c.layers], "autocast")
+    return graph
 
 
 def without_gradients(graph: Graph, names: Sequence[str]) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
@@ -98,6 +98,15 @@ class BlockModel(_Strict):
     holds: list[str] = Field(default_factory=list)
 
 
+class AutocastModel(_Strict):
+    """What contexts of autocast say on some layers: off without a ``dtype``; ``cache`` keeps the casts of parameters."""
+
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    cache: bool = True
+    layers: list[str]
+
+
 class GraphModel(_Strict):
     """A whole file.
 
@@ -106,7 +115,8 @@ class GraphModel(_Strict):
     forward ends; ``drops`` says for single layers which values die after them, where it is not each one's last reader. ``guards``
     are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
-    first and the last layer it wraps; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
+    first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside say
+    on which layers; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
     reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
     """
 
@@ -124,6 +134,7 @@ class GraphModel(_Strict):
     guards: list[str] | None = None
     no_grad: list[str] | None = None
     checkpoints: dict[str, list[str]] | None = None
+    autocast: dict[str, list[AutocastModel]] | None = None
     refused: dict[str, str] | None = None
     notes: list[str] | None = None
     torch: Release | None = None
@@ -174,7 +185,8 @@ def first_problem(error: ValidationError, data: Any) -> tuple[tuple[str | int, .
         return path, f"{place}: {problem['ctx']['error']}"
     if kind == "too_short":
         return path, f"{place} is empty"
-    return path, f"{place}: expected {_EXPECTED.get(kind, 'something else')}, got {_shown(given)}"
+    expected = problem["ctx"]["expected"] if kind == "literal_error" else _EXPECTED.get(kind, "something else")
+    return path, f"{place}: expected {expected}, got {_shown(given)}"
 
 
 def _within(data: Any, location: Iterable[str | int]) -> tuple[str | int, ...]:

@@ -17,7 +17,17 @@ from memest.ops.operator import canonical_attributes
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sizes.dims import Expr, parse
 from memest.sources.builder import Builder, Node
-from memest.sources.files.finishing import check_sizes, checkpointed, guarded, ordered, refused, with_drops, without_gradients
+from memest.sources.files.finishing import (
+    castings_of,
+    check_castings,
+    check_sizes,
+    checkpointed,
+    guarded,
+    ordered,
+    refused,
+    with_drops,
+    without_gradients,
+)
 from memest.sources.files.model import VERSION, BlockModel, GraphModel, Settings, first_problem
 from memest.sources.files.settings import (
     BLOCK_WORDS,
@@ -152,6 +162,7 @@ class _Reader:
         self.root = root
         self.place: Place = root
         self.builder = Builder(model.name, sizes)
+        self.builder.castings = castings_of(model.autocast or {})
         self.names: Names = {}
         self.count = 0
         self.uses: dict[str, int] = {}
@@ -401,6 +412,7 @@ class _Reader:
     def _finished(self, graph: Graph) -> Graph:
         """What the file says about the whole graph."""
         finishes: tuple[tuple[str, Any, Callable[[Graph, Any], Graph]], ...] = (
+            ("autocast", self.model.autocast, check_castings),
             ("drops", self.model.drops, with_drops),
             ("order", self.model.order, ordered),
             ("guards", self.model.guards, guarded),

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from memest.errors import UsageError, kind_of
-from memest.network.graph import Graph, Input, Layer, Parameter, as_graph, default_drops
+from memest.network.graph import Casting, Graph, Input, Layer, Parameter, as_graph, default_drops
 from memest.ops.table import operator_named
 from memest.shown import visible
 from memest.sizes.dims import Expr
@@ -55,6 +55,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["no_grad"] = plain
     if graph.segments:
         data["checkpoints"] = {s.name: [graph.layers[s.start].name, graph.layers[s.end - 1].name] for s in graph.segments}
+    if any(layer.autocast for layer in graph.layers):
+        data["autocast"] = _autocast(graph)
     if graph.refused:
         data["refused"] = dict(graph.refused)
     if graph.notes:
@@ -64,6 +66,20 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     if graph.inference is not None:
         data["inference"] = to_dict(graph.inference, examples=examples)
     return data
+
+
+def _autocast(graph: Graph) -> dict[str, list[Any]]:
+    """What contexts of autocast say on which layers, by the outermost of them."""
+    found: dict[str, dict[Casting, list[str]]] = {}
+    for layer in graph.layers:
+        for c in layer.autocast:
+            found.setdefault(c.scope, {}).setdefault(c, []).append(layer.name)
+    return {scope: [_casting(c, layers) for c, layers in said.items()] for scope, said in found.items()}
+
+
+def _casting(c: Casting, layers: list[str]) -> Any:
+    off = {} if c.dtype is None else {"dtype": c.dtype}
+    return _Settings({"device": c.device, **off, **({} if c.cache else {"cache": False}), "layers": layers})
 
 
 class _Settings(dict[str, Any]):

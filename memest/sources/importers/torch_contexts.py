@@ -18,10 +18,11 @@ from torch import nn
 from torch.autograd.function import FunctionCtx
 
 from memest.errors import UnsupportedError
+from memest.sources.importers import torch_autocast
 from memest.sources.importers.torch_state import Owned
 
 
-class Listener(Protocol):
+class Listener(torch_autocast.Listener, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -62,11 +63,12 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
     _here.hooks = _saved_tensors_hooks()
     try:
         with ExitStack() as stack:
-            if outer is None:
-                stack.enter_context(_replaced())
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.autocast("cpu", enabled=False))
             stack.enter_context(torch.set_grad_enabled(gradients))
+            if outer is None:
+                stack.enter_context(_replaced())
+                stack.enter_context(torch_autocast.telling(_listener))
             yield
     finally:
         _here.listener = outer
@@ -202,10 +204,10 @@ def check_hooks(owned: Owned) -> None:
             raise UnsupportedError(f"module {path or type(m).__name__!r}: no rule for a backward hook (register_full_backward_hook)")
 
 
-def check_autograd(listener: Listener, gradients: bool) -> None:
-    """Refuse a call that stands in a context that is not modelled."""
-    if torch.is_autocast_enabled("cpu"):
-        raise listener.refusal("torch.autocast in forward (around the whole step it is modelled: lever autocast)")
+def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:
+    """Refuse a call that stands in a context that is not modelled. ``casts``: a context of ``torch.autocast`` is known to be on."""
+    if torch.is_autocast_enabled("cpu") != casts:
+        raise listener.refusal("torch.set_autocast_enabled in forward (torch.autocast is modelled)")
     if torch.is_inference_mode_enabled() and gradients:
         raise listener.refusal("torch.inference_mode() in the forward of a training step (torch.no_grad() is modelled)")
     if gradients and _saved_tensors_hooks() != _here.hooks:

@@ -26,6 +26,7 @@ import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.machines.versions import nearest, release
+from memest.network.castings import Contexts
 from memest.network.dtypes import FLOATING
 from memest.network.graph import Graph, Input, Items, Layer, Reference
 from memest.ops.composite import Composite
@@ -104,6 +105,7 @@ class Recorder(TorchFunctionMode):
         self.asked_dtype: weakref.ref[torch.Tensor] | None = None
         self.machine = Machine(Ledger(), module.training, Target(version=nearest(torch.__version__)), remember=False)
         self.caller = Caller(self.machine, False)
+        self.contexts = Contexts()
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.failure: UnsupportedError | None = None
@@ -203,6 +205,16 @@ class Recorder(TorchFunctionMode):
             raise self.refusal("torch.utils.checkpoint with an argument that the function does not use: it is kept all the same")
         self.checkpoint, self.checkpointed = None, (0, [])
 
+    def begin_autocast(self, device: str, dtype: str | None, cache: bool) -> None:
+        """The calls from here on stand in another context."""
+        self.contexts.begin(device, dtype, cache, lambda: self.live.take(f"{self.checkpoint or self._path() or self.name}.autocast"))
+
+    def end_autocast(self) -> None:
+        """Until here; with the outermost one what it cached dies."""
+        scope = self.contexts.end()
+        if scope is not None and self.live.drops:
+            self.live.drops[-1].append(scope)
+
     def apply(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A custom autograd function: its forward as it runs when no gradient flows through it, else it is refused."""
         self.asked_for_gradients = True
@@ -296,18 +308,19 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        form = self.repeats.form(self.live, func, binding, args, kwargs, asked)
+        besides = asked if self.contexts.casts_to is None else (asked, self.contexts.casts_to)
+        form = self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
             self.guards.update(known.guards)
-            check_autograd(self, self.gradients)
+            check_autograd(self, self.gradients, self.contexts.casts_to is not None)
             return self._repeated(known, form)
         guards: dict[Guard, None] = {}
         request = self._request(name, binding, args, kwargs, guards)
         if request is None:
             return func(*args, **kwargs)
-        check_autograd(self, self.gradients)
+        check_autograd(self, self.gradients, self.contexts.casts_to is not None)
         return self._layer(request, form, guards, func, args, kwargs)
 
     def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
@@ -378,6 +391,7 @@ class Recorder(TorchFunctionMode):
                 outputs=outputs,
                 grad=layer.grad,
                 checkpoint=self.checkpoint,
+                autocast=self.contexts.castings,
             )
         )
 
@@ -388,7 +402,8 @@ class Recorder(TorchFunctionMode):
         try:
             attributes = row.canonical(request.attributes)
             flags = {k: self.module.training if k == "training" and v is None else v for k, v in attributes.items()}
-            return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
+            with self.caller.inside(self.contexts.castings):
+                return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -403,7 +418,7 @@ class Recorder(TorchFunctionMode):
         return produced
 
     def _on_meta(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None]) -> Any:
-        if not request.own_result:
+        if not request.own_result and self.contexts.casts_to is None:  # on meta tensors torch casts nothing
             try:
                 return self._on_its_own(self._with_twins(func, args, on_meta(func, kwargs)))
             except NotImplementedError:

@@ -4,7 +4,10 @@ Promises the casts that torch's wrappers make around a call, as calls of ``_to_c
 cached. Says nothing of what the kernels do with the types they get: that is in their rows.
 
 A wrapped call casts its arguments by its policy and runs with autocast off; any other call falls through, and what it is made of is looked
-at call by call. Sources: aten/src/ATen/autocast_mode.h (WrapFunction_, is_eligible, promote_type), autocast_mode.cpp (cached_cast, the
+at call by call. A context stands around the step (:class:`Autocast`, a lever), or around calls of the network's own code
+(:class:`memest.network.graph.Casting`).
+
+Sources: aten/src/ATen/autocast_mode.h (WrapFunction_, is_eligible, promote_type), autocast_mode.cpp (cached_cast, the
 AutocastCPU lists), torch/amp/autocast_mode.py (the cache is cleared when the context ends).
 """
 
@@ -46,46 +49,48 @@ def asked_for_float32(row: Operator | Composite, tensors: list[Any], attributes:
 
 
 class Casts:
-    """The casts of one context. ``cast`` makes one: it gets a value and a dtype and gives the unheld result."""
+    """The casts that the contexts around a call remember until the outermost of them ends."""
 
-    def __init__(self, context: Autocast, ledger: Ledger) -> None:
-        self.context = context
-        self.active = True
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._cached: dict[int, tuple[Value, Value]] = {}
 
-    def applied(self, policy: Policy, tensors: list[Any], cast: Callable[[Value, str], Value]) -> list[Any]:
-        """``tensors`` as the wrapper hands them on; the last is cast first, as compilers order the arguments of a call."""
-        wanted = self._wanted(policy, tensors)
+    def applied(self, context: Autocast, policy: Policy, tensors: list[Any], cast: Callable[[Value, str], Value]) -> list[Any]:
+        """``tensors`` as the wrapper hands them on; the last is cast first, as compilers order the arguments of a call. ``cast`` makes one:
+        it gets a value and a dtype and gives the unheld result."""
+        wanted = _wanted(context, policy, tensors)
         handed: list[Any] = [None] * len(tensors)
         for i in reversed(range(len(tensors))):
             t = tensors[i]
-            handed[i] = [self._as(v, wanted, cast) for v in t] if isinstance(t, list) else self._as(t, wanted, cast)
+            if isinstance(t, list):
+                handed[i] = [self._as(context, v, wanted, cast) for v in t]
+            else:
+                handed[i] = self._as(context, t, wanted, cast)
         return handed
 
-    def leave(self) -> None:
-        """The context ends: what is cached goes."""
-        self.active = False
+    def forget(self) -> None:
+        """The outermost context ends: what is cached goes."""
         for _, kept in self._cached.values():
             self._ledger.let_go(kept)
         self._cached.clear()
 
-    def _wanted(self, policy: Policy, tensors: list[Any]) -> str:
-        if policy != PROMOTE:
-            return self.context.dtype if policy == LOWER else "float32"
-        found = {v.spec.dtype for t in tensors for v in (t if isinstance(t, list) else [t]) if _is_eligible(v)}
-        if not found <= {self.context.dtype, "float32"}:
-            raise UnsupportedError(f"autocast to {self.context.dtype} cannot promote {' and '.join(sorted(found))} tensors")
-        return "float32" if "float32" in found else self.context.dtype
-
-    def _as(self, value: Value | None, dtype: str, cast: Callable[[Value, str], Value]) -> Value | None:
+    def _as(self, context: Autocast, value: Value | None, dtype: str, cast: Callable[[Value, str], Value]) -> Value | None:
         if value is None or not _is_eligible(value) or value.spec.dtype == dtype:
             return value
-        if not (self.context.cache and dtype == self.context.dtype and _is_trained_leaf(value)):
+        if not (context.cache and dtype == context.dtype and _is_trained_leaf(value)):
             return cast(value, dtype)
         if id(value) not in self._cached:
             self._cached[id(value)] = value, self._ledger.hold(cast(value, dtype))
         return self._cached[id(value)][1]
+
+
+def _wanted(context: Autocast, policy: Policy, tensors: list[Any]) -> str:
+    if policy != PROMOTE:
+        return context.dtype if policy == LOWER else "float32"
+    found = {v.spec.dtype for t in tensors for v in (t if isinstance(t, list) else [t]) if _is_eligible(v)}
+    if not found <= {context.dtype, "float32"}:
+        raise UnsupportedError(f"autocast to {context.dtype} cannot promote {' and '.join(sorted(found))} tensors")
+    return "float32" if "float32" in found else context.dtype
 
 
 def _is_eligible(value: Value | None) -> bool:

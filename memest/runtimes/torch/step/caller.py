@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from memest.network.graph import Casting
 from memest.ops.composite import Composite
 from memest.ops.facts import FALLS_THROUGH, FLOAT32_RESULT, Policy
 from memest.ops.operator import Operator
@@ -16,7 +18,7 @@ from memest.runtimes.torch.step.autocast import Autocast, Casts, asked_for_float
 
 class Caller:
     """Runs rows and composites by name on the machine; composites call back into it (see :class:`memest.ops.composite.Caller`).
-    ``autocast`` is the context the calls stand in, until :meth:`leave_autocast`."""
+    ``autocast`` is the context the calls stand in, until :meth:`leave_autocast`; :meth:`inside` adds those of the network's own code."""
 
     def __init__(self, machine: Machine, grad: bool, autocast: Autocast | None = None, rows: Rows = AS_DESCRIBED) -> None:
         self._machine = machine
@@ -25,7 +27,12 @@ class Caller:
         self.grad_mode = grad
         self.training = machine.training
         self.target = machine.target
-        self._casts = None if autocast is None else Casts(autocast, machine.ledger)
+        self._device = "cuda" if machine.target.on_cuda else "cpu"
+        self._autocast = autocast
+        self._context = autocast
+        self._around = None if autocast is None else Casts(machine.ledger)
+        self._casts = self._around
+        self._scopes: dict[str, Casts] = {}
 
     def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
         """Run ``op`` from inside a composite; the composite's frame holds the result."""
@@ -47,44 +54,75 @@ class Caller:
 
     def run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         """Outputs of one call, unheld by this method."""
-        casts = self._casts
-        if casts is not None and casts.active:
+        context, casts = self._context, self._casts
+        if context is not None and casts is not None:
             policy = self._rows.policy(entry, attributes)
             if policy is FLOAT32_RESULT:
-                return self._run_without(casts, entry, tensors, asked_for_float32(entry, tensors, attributes))
+                attributes = asked_for_float32(entry, tensors, attributes)
             if policy is not FALLS_THROUGH:
-                return self._cast_and_run(casts, policy, entry, tensors, attributes)
+                return self._wrapped(context, casts, policy, entry, tensors, attributes)
         return self._run(entry, tensors, attributes)
 
     def enter_autocast(self) -> None:
-        """The autocast context begins, if there is one."""
-        if self._casts is not None:
-            self._casts.active = True
+        """The context around the calls begins, if there is one."""
+        if self._autocast is not None:
+            self._context = self._autocast
+            self._around = self._casts = Casts(self._machine.ledger)
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Calls that run again stand in contexts of their own, as they did the first time."""
+        outer = self._context, self._around, self._casts
+        self._context = self._autocast
+        self._around = self._casts = Casts(self._machine.ledger)
+        try:
+            yield
+        finally:
+            self._around.forget()
+            self._context, self._around, self._casts = outer
 
     def leave_autocast(self) -> None:
-        """The autocast context ends, if there is one: its cached casts go."""
-        if self._casts is not None:
-            self._casts.leave()
+        """It ends: what it cached goes."""
+        if self._around is not None:
+            self._around.forget()
+        self._context = self._around = self._casts = None
 
-    def _cast_and_run(
-        self, casts: Casts, policy: Policy, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
-    ) -> list[Value | None]:
-        """A call autocast wraps: its arguments are cast, and what is not cached dies after it."""
-        casts.active = False
+    @contextmanager
+    def inside(self, castings: Sequence[Casting]) -> Iterator[None]:
+        """Calls stand in contexts of the network's own code. What is cached lives until the outermost one ends: the one around all calls,
+        or that which :meth:`end_scope` tells of."""
+        outer = self._context, self._casts
+        for c in castings:
+            if c.device == self._device:
+                self._context = None if c.dtype is None else Autocast(dtype=c.dtype, cache=c.cache)
+                self._casts = self._around or self._scopes.setdefault(c.scope, Casts(self._machine.ledger))
         try:
-            return self._framed(lambda: self._run(entry, casts.applied(policy, tensors, self._cast), attributes))
+            yield
         finally:
-            casts.active = True
+            self._context, self._casts = outer
 
-    def _run_without(
-        self, casts: Casts, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
+    def end_scope(self, name: str) -> None:
+        """The outermost context of that name ends (within another one around all calls nothing ends)."""
+        if self._around is None and name in self._scopes:
+            self._scopes.pop(name).forget()
+
+    def _wrapped(
+        self,
+        context: Autocast,
+        casts: Casts,
+        policy: Policy,
+        entry: Operator | Composite,
+        tensors: list[Any],
+        attributes: tuple[tuple[str, Any], ...],
     ) -> list[Value | None]:
-        """A call that autocast wraps and does not cast for."""
-        casts.active = False
+        """A call autocast wraps: its arguments are cast, and what is not cached dies after it. Nothing in it is looked at."""
+        self._context = None
         try:
-            return self._run(entry, tensors, attributes)
+            if policy is FLOAT32_RESULT:
+                return self._run(entry, tensors, attributes)
+            return self._framed(lambda: self._run(entry, casts.applied(context, policy, tensors, self._cast), attributes))
         finally:
-            casts.active = True
+            self._context = context
 
     def _cast(self, value: Value, dtype: str) -> Value:
         cast: Value = self.call("_to_copy", value, dtype=dtype)

@@ -46,9 +46,9 @@ class Frame(Keeping):
         run, ledger = self._run, self._run.ledger
         machine, outer = run.machine, run.machine.keeping
         env = self._environment()
-        machine.keeping = self
+        machine.keeping, run.ending = self, self._bounds.scopes
         run.play_layers(self._segment.start, self._segment.end, env)
-        machine.keeping = outer
+        machine.keeping, run.ending = outer, None
         self._promised.clear()
         run.env.update((name, env.pop(name)) for name in self._bounds.results)
         for v in reversed(env.values()):
@@ -57,6 +57,8 @@ class Frame(Keeping):
             for name in layer.drops:
                 if name in run.env:
                     ledger.let_go(run.env.pop(name))
+                else:
+                    run.caller.end_scope(name)
         self.forget()
 
     def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
@@ -84,15 +86,14 @@ class Frame(Keeping):
         env = self._environment()
         machine.keeping = Recomputation(self._holders)
         sizes, run.sizes = run.sizes, self._sizes
-        run.caller.enter_autocast()
-        try:
-            run.play_layers(self._segment.start, self._segment.end, env)
-        except EndOfRecomputation as end:
-            if end.ran:
-                run.ran_again.append(ledger.layer)
-        finally:
-            machine.keeping, ledger.layer, ledger.op, run.sizes = outer, layer, op, sizes
-        run.caller.leave_autocast()
+        with run.caller.anew():
+            try:
+                run.play_layers(self._segment.start, self._segment.end, env)
+            except EndOfRecomputation as end:
+                if end.ran:
+                    run.ran_again.append(ledger.layer)
+            finally:
+                machine.keeping, ledger.layer, ledger.op, run.sizes = outer, layer, op, sizes
         for v in reversed(env.values()):
             ledger.let_go(v)
         ledger.release(forked)

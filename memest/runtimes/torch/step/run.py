@@ -85,6 +85,7 @@ class Run:
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
+        self.ending: frozenset[str] | None = None
         self.ran_again: list[str] = []
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)
@@ -136,7 +137,12 @@ class Run:
             if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
                 attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
                 self.overwriting[layer.name] = None
-            outputs = self.caller.run(entry, [_bound(t, env) for t in layer.tensors], attributes)
+            tensors = [_bound(t, env) for t in layer.tensors]
+            if layer.autocast:
+                with self.caller.inside(layer.autocast):
+                    outputs = self.caller.run(entry, tensors, attributes)
+            else:
+                outputs = self.caller.run(entry, tensors, attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -158,6 +164,8 @@ class Run:
                 self.ledger.let_go(value)
                 if name in self.owned:
                     self.ledger.let_go_storage(value.storage)
+            elif self.ending is None or name in self.ending:
+                self.caller.end_scope(name)
 
     def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
         """What runs again overwrites what it overwrote in forward."""

@@ -17,11 +17,13 @@ MOST_BOUNDS = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What crosses a segment's borders: values that come in, the network's own tensors it reads, values that stay alive after it."""
+    """What crosses a segment's borders: values that come in, the network's own tensors it reads, values that stay alive after it; and the
+    outermost contexts of autocast that begin and end inside."""
 
     arguments: tuple[str, ...]
     owned: tuple[str, ...]
     results: tuple[str, ...]
+    scopes: frozenset[str]
 
 
 def check_segments(graph: Graph, segments: Sequence[Segment]) -> None:
@@ -53,4 +55,15 @@ def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
         arguments=tuple(n for n in read if n not in own),
         owned=tuple(n for n in read if n in own),
         results=tuple(n for n in made if n not in gone),
+        scopes=_scopes_inside(graph, segment),
     )
+
+
+def _scopes_inside(graph: Graph, segment: Segment) -> frozenset[str]:
+    """A network's own checkpoint begins the names of those inside it with its own; of one put around layers it is all that are whole."""
+    inside = {c.scope for layer in graph.layers[segment.start : segment.end] for c in layer.autocast}
+    own = graph.layers[segment.start].checkpoint
+    if own is not None:
+        return frozenset(s for s in inside if s.startswith(f"{own}."))
+    others = (*graph.layers[: segment.start], *graph.layers[segment.end :])
+    return frozenset(inside - {c.scope for layer in others for c in layer.autocast})
