@@ -56,10 +56,28 @@ class Casting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backward:
+    """What a custom autograd function (``torch.autograd.Function``) keeps and does in backward. ``saved`` are values that
+    ``save_for_backward`` keeps until the function has run backward, ``kept`` those that its context holds besides, until nothing leads to
+    it any more. Its ``layers`` read them, the ``gradients`` of its outputs by these names, and the network's own parameters; ``results``
+    has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
+    zeros where it is ``materialized``."""
+
+    saved: tuple[str, ...]
+    kept: tuple[str, ...]
+    gradients: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    results: tuple[str | None, ...]
+    differentiable: tuple[bool, ...]
+    materialized: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
     for a call under ``torch.no_grad()``; calls in a row with one ``checkpoint`` are what a call of ``torch.utils.checkpoint`` wraps;
-    ``autocast`` has the contexts of ``torch.autocast`` that the network itself puts around it."""
+    ``autocast`` has the contexts of ``torch.autocast`` that the network itself puts around it; ``backward`` is that of a custom function,
+    which the layer ``autograd_function`` ends."""
 
     name: str
     op: str
@@ -70,6 +88,7 @@ class Layer:
     grad: bool = True
     checkpoint: str | None = None
     autocast: tuple[Casting, ...] = ()
+    backward: Backward | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch.utils.checkpoint
 from torch import nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import _SingleLevelFunction
 
 from memest.errors import UnsupportedError
 from memest.sources.importers import torch_autocast
@@ -37,11 +37,8 @@ class Listener(torch_autocast.Listener, Protocol):
     def end_checkpoint(self) -> None:
         """It returns."""
 
-    def apply(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The result of ``function.apply(...)``, a subclass of ``torch.autograd.Function``."""
-
-    def applied_unseen(self, function: Any) -> None:
-        """``function.apply``, kept in a variable since before the recording, begins."""
+    def apply(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        """The result of ``function.apply(*arguments)``, a subclass of ``torch.autograd.Function``."""
 
     def refusal(self, what: str) -> UnsupportedError:
         """The error that says that ``what`` has no rule, with the place."""
@@ -76,16 +73,14 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
 
 @contextmanager
 def _replaced() -> Iterator[None]:
-    """torch's functions with ours in their place: module hooks, the fast paths' question, ``Function.apply``, checkpoints."""
+    """torch's functions with ours in their place: module hooks, the fast paths' question, contexts of functions, checkpoints."""
     hooks = [
         nn.modules.module.register_module_forward_pre_hook(_enter),
         nn.modules.module.register_module_forward_hook(_leave),
     ]
-    honest, functions, contexts = torch.overrides.has_torch_function, torch.autograd.Function, torch.autograd.function.BackwardCFunction
-    apply = functions.__dict__["apply"]
+    honest, contexts = torch.overrides.has_torch_function, torch.autograd.function.BackwardCFunction
     generators = {name: getattr(torch.utils.checkpoint, name) for name in GENERATORS if hasattr(torch.utils.checkpoint, name)}
     torch.overrides.has_torch_function = lambda values: _listener() is None and honest(values)
-    functions.apply = classmethod(_applying(apply))
     contexts.__init__ = _begin_function
     for name, original in generators.items():
         setattr(torch.utils.checkpoint, name, _checkpointing(original))
@@ -95,7 +90,6 @@ def _replaced() -> Iterator[None]:
         for name, original in generators.items():
             setattr(torch.utils.checkpoint, name, original)
         del contexts.__init__
-        functions.apply = apply
         torch.overrides.has_torch_function = honest
         for hook in hooks:
             hook.remove()
@@ -155,33 +149,34 @@ def _check_checkpoint(listener: Listener, given: dict[str, Any]) -> None:
 # custom functions ---------------------------------------------------------------------------------------------------------
 
 
-def _applying(original: Any) -> Callable[..., Any]:
-    def apply(function: Any, *arguments: Any, **keywords: Any) -> Any:
-        listener = _listener()
-        if listener is None:
-            return original.__get__(None, function)(*arguments, **keywords)
-        return listener.apply(function, arguments, keywords)
-
-    return apply
-
-
 def _begin_function(context: Any, *_: Any) -> None:
-    """torch makes the context of every function that it applies itself: one whose ``apply`` somebody took before it was replaced."""
+    """torch makes the context of every function that it applies (``apply`` may be one that somebody took before the recording began), and
+    then calls ``forward``: for this once, ours."""
     listener = _listener()
-    if listener is not None:
-        listener.applied_unseen(type(context)._forward_cls)
+    if listener is None:
+        return
+    function, gradients = type(context)._forward_cls, torch.is_grad_enabled()
+    apart = function.setup_context is not _SingleLevelFunction.setup_context
+    own = {name: function.__dict__.get(name) for name in ("forward", "setup_context")}
 
+    def put_back(name: str) -> None:
+        if own[name] is None:
+            delattr(function, name)
+        else:
+            setattr(function, name, own[name])
 
-def run_forward(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """The forward of a custom function that no gradient flows through: its own calls without gradients, and nothing kept."""
-    context: Any = FunctionCtx()
-    context.needs_input_grad = (False,) * len(arguments)
-    with torch.no_grad():
-        if function.setup_context is torch.autograd.function._SingleLevelFunction.setup_context:
-            return function.forward(context, *arguments, **keywords)
-        result = function.forward(*arguments, **keywords)
-        function.setup_context(context, arguments, result)
+    def forward(*given: Any) -> Any:
+        put_back("forward")
+        arguments = given if apart else given[1:]
+        with torch.set_grad_enabled(gradients):
+            result = listener.apply(function, arguments)
+        if apart:
+            function.setup_context = staticmethod(lambda *_: put_back("setup_context"))  # it has run
+        returned = result if isinstance(result, tuple) else (result,)
+        context.mark_dirty(*[t for t in returned if isinstance(t, torch.Tensor) and any(t is a for a in arguments)])
         return result
+
+    function.forward = staticmethod(forward)
 
 
 # what is asked before the call, and at every call ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
-from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
+from memest.sources.importers.torch_contexts import check_autograd, check_hooks, watching
+from memest.sources.importers.torch_custom import end_function, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
@@ -192,7 +194,7 @@ class Recorder(TorchFunctionMode):
         self.asked_for_gradients = True
         if self.checkpoint is not None:
             raise self.refusal("a checkpoint inside a checkpoint")
-        self.checkpoint = self.live.take(f"{self._path() or self.name}.checkpoint")
+        self.checkpoint = self.live.take(f"{self.path() or self.name}.checkpoint")
         self.checkpointed = len(self.layers), [t for t in leaves(arguments) if self.live.found(t) is not None]
 
     def end_checkpoint(self) -> None:
@@ -207,7 +209,7 @@ class Recorder(TorchFunctionMode):
 
     def begin_autocast(self, device: str, dtype: str | None, cache: bool) -> None:
         """The calls from here on stand in another context."""
-        self.contexts.begin(device, dtype, cache, lambda: self.live.take(f"{self.checkpoint or self._path() or self.name}.autocast"))
+        self.contexts.begin(device, dtype, cache, lambda: self.live.take(f"{self.checkpoint or self.path() or self.name}.autocast"))
 
     def end_autocast(self) -> None:
         """Until here; with the outermost one what it cached dies."""
@@ -215,24 +217,34 @@ class Recorder(TorchFunctionMode):
         if scope is not None and self.live.drops:
             self.live.drops[-1].append(scope)
 
-    def apply(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """A custom autograd function: its forward as it runs when no gradient flows through it, else it is refused."""
+    def apply(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        """A custom autograd function: its forward as it runs, and what it does in backward where a gradient flows through it."""
         self.asked_for_gradients = True
-        flows = torch.is_grad_enabled() and any(self.live.known(t).grad for t in leaves(arguments))
-        if flows:
-            raise self.refusal(function_refused(function))
-        if function is not torch.utils.checkpoint.CheckpointFunction:
-            return run_forward(function, arguments, keywords)
-        self.begin_checkpoint(arguments[2:])
-        result = arguments[0](*arguments[2:])
-        self.end_checkpoint()
-        return result
+        inputs = [t for t in arguments if isinstance(t, torch.Tensor)]
+        enabled = torch.is_grad_enabled()
+        needs = tuple(enabled and isinstance(t, torch.Tensor) and self.live.known(t).grad for t in arguments)
+        if function is torch.utils.checkpoint.CheckpointFunction:
+            if any(needs):
+                raise self.refusal(function_refused(function))
+            self.begin_checkpoint(arguments[2:])
+            result = arguments[0](*arguments[2:])
+            self.end_checkpoint()
+            return result
+        applied = run_forward(function, arguments, needs)
+        if any(needs):
+            end_function(self, function, applied, inputs)
+        return applied.result
 
-    def applied_unseen(self, function: Any) -> None:
-        """The same, with torch at work: what it reads is not known, so gradients flow wherever they are on."""
-        self.asked_for_gradients = True
-        if torch.is_grad_enabled():
-            raise self.refusal(function_refused(function))
+    @contextmanager
+    def apart(self) -> Iterator[list[Layer]]:
+        """Calls that run at another time: their layers, and in ``live.drops`` what dies after each."""
+        live, outer = self.live, (self.layers, self.live.drops, self.live.early, self.checkpoint)
+        self.layers, live.drops, live.early, self.checkpoint = [], [], [], None
+        try:
+            with self.contexts.apart():
+                yield self.layers
+        finally:
+            self.layers, live.drops, live.early, self.checkpoint = outer
 
     def refusal(self, what: str) -> UnsupportedError:
         """``what`` has no rule, and where it stands."""
@@ -491,7 +503,7 @@ class Recorder(TorchFunctionMode):
 
     def _layer_name(self, op: str, first: Any) -> str:
         """The module's path when the module is that operator, else the path with the operator's name."""
-        path = self._path()
+        path = self.path()
         if not path:
             return op
         if isinstance(first, Tracked) and first.names[0].endswith("num_batches_tracked"):
@@ -537,13 +549,13 @@ class Recorder(TorchFunctionMode):
         said = text_of(error)
         return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
 
-    def _path(self) -> str:
+    def path(self) -> str:
         """That of the innermost module that has one."""
         return self.stack[-1].path if self.stack else ""
 
     def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""
-        path = self._path() or self.name
+        path = self.path() or self.name
         frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
         for f in reversed(frames):
             if not f.filename.startswith(_NOT_THE_USERS):

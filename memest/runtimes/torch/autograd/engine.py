@@ -77,7 +77,9 @@ class Machine(Recorder):
         outputs: list[Value | None]
         for run in node.before:
             run()
-        if any(g is not None for g in grads):
+        if node.body is not None:
+            outputs = node.body(node, grads)
+        elif any(g is not None for g in grads):
             ledger.layer, ledger.op = node.layer, node.op
             outputs = self._apply(node, grads) if node.row is not None else self._apply_engine_node(node, grads)
         else:

@@ -10,7 +10,7 @@ from memest.ops.reading import Items as Items
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.ledger import Ledger, Value
 
-AS_STRIDED, COPY_SLICES, PASS = "AsStridedBackward", "CopySlices", "Pass"  # names no row has
+AS_STRIDED, COPY_SLICES, PASS, FUNCTION = "AsStridedBackward", "CopySlices", "Pass", "Function"  # names no row has
 
 
 class AccumulateGrad:
@@ -34,7 +34,9 @@ class Node:
     __slots__ = (
         "attributes",
         "before",
+        "body",
         "buffer",
+        "context",
         "edges",
         "inner",
         "layer",
@@ -67,6 +69,8 @@ class Node:
         self.refs = 0
         self.inner: Node | None = None
         self.before: list[Callable[[], None]] = []
+        self.body: Callable[[Node, list[Value | None]], list[Value | None]] | None = None
+        self.context: list[Value] = []
 
     def drop(self, ledger: Ledger) -> None:
         """One holder (a value, or a node that leads here) less; without any the node dies, and all that only it leads to."""
@@ -77,4 +81,6 @@ class Node:
             if node.refs:
                 continue
             node.saved.release(ledger)
+            for value in node.context:
+                ledger.let_go(value)
             stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))

@@ -5,7 +5,7 @@ Source: torch/csrc/autograd/variable.cpp (gradient_edge, rebase_history).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from memest.machines.target import Target
@@ -13,10 +13,11 @@ from memest.memory.stream import Storage
 from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
-from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS, AccumulateGrad, Items, Node
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, Items, Node
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, kernel_ran, last_save, numbers_of
 from memest.runtimes.torch.ledger import Ledger, Value
 
+Body = Callable[[Node, list[Value | None]], list[Value | None]]
 _DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
 
 
@@ -159,6 +160,36 @@ class Recorder:
             self._hang(view, node)
             view.output_nr = nr
         return views
+
+    def function(
+        self,
+        outputs: list[Value],
+        inputs: list[Value],
+        saved: list[Value],
+        context: list[Value],
+        body: Body,
+        differentiable: Sequence[bool],
+    ) -> None:
+        """A custom function has run forward: ``outputs`` (those that are ``differentiable``) hang behind a node of its own, which keeps
+        ``saved`` until it has run backward and ``context`` until it dies; ``body`` is its backward."""
+        if self.keeping.ends() and saved:
+            self.keeping.pack([v.storage for v in saved], [False] * len(saved)).release(self.ledger)
+            raise EndOfRecomputation(ran=True)
+        node = Node(next(self._sequence), FUNCTION, self.ledger.layer, (), tuple(v.requires_grad for v in inputs))
+        node.edges = [self._edge(v) if v.requires_grad else None for v in inputs]
+        for edge in node.edges:
+            if edge is not None and isinstance(edge[0], Node):
+                edge[0].refs += 1
+        node.body = body
+        node.context = [self.ledger.hold(v) for v in context]
+        node.saved_specs = tuple(("", v.spec) for v in saved)
+        if saved:
+            node.saved = self.keeping.pack([v.storage for v in saved], [False] * len(saved))
+        for nr, (value, hangs) in enumerate(zip(outputs, differentiable, strict=True)):
+            node.out_specs.append(value.spec)
+            if hangs:
+                self._hang(value, node)
+                value.output_nr = nr
 
     def passes(self, value: Value) -> bool:
         """Whether ``value`` comes from ``pass_through`` and nothing was written into it since."""

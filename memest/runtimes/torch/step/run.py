@@ -19,6 +19,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
+from memest.runtimes.torch.step.functions import hang
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.segments import check_segments
@@ -123,11 +124,12 @@ class Run:
         again = self.ledger.phase == "backward"
         for index in range(start, end):
             layer = self.graph.layers[index]
-            self._layer(layer, env)
+            self.play_layer(layer, env)
             if again:
                 self.ran_again.append(layer.name)
 
-    def _layer(self, layer: Layer, env: dict[str, Value]) -> None:
+    def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
+        """One layer, on the values in ``env``."""
         self.ledger.layer = layer.name
         if not layer.grad:
             self.caller.grad_mode = False
@@ -155,6 +157,8 @@ class Run:
             if value is not None:
                 env[name] = self.ledger.hold(value)
                 self.specs[name] = value.spec
+        if layer.backward is not None:
+            hang(self, layer, layer.backward, env)
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))

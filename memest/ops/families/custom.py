@@ -1,0 +1,30 @@
+"""Custom autograd functions: the place where one ends, and its outputs get its node."""
+
+from __future__ import annotations
+
+from memest.ops.composite import Composite
+from memest.ops.facts import POINTWISE_FACTS
+from memest.ops.operator import Example, Operator
+from memest.ops.tape import Tape, Tensor
+
+
+def _returned(k: Tape, outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(k.noop(t) for t in outputs)
+
+
+ROWS = (
+    Operator(
+        name="autograd_function",
+        torch="",
+        oracle="returned",
+        roles=("outputs*", "inputs*"),
+        attributes=(),
+        forward=_returned,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=([(2, 3), (4,)], [(2, 3)]), attributes={}),),
+        facts=POINTWISE_FACTS,
+        source="torch/csrc/autograd/python_function.cpp (process_outputs); what it does in backward is the layer's (graph.Backward)",
+    ),
+)
+COMPOSITE_ROWS: tuple[Composite, ...] = ()

@@ -1,0 +1,66 @@
+"""Custom autograd functions: their backward, played where the engine runs it.
+
+The context's Python objects live as torch has it: what ``save_for_backward`` keeps goes when the function has run backward, attributes of
+the context when the node dies, gradients that come when the call returns.
+
+Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _save_variables).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memest.errors import UnsupportedError
+from memest.network.graph import Backward, Layer
+from memest.network.tensor import Spec, contiguous_strides, nbytes
+from memest.runtimes.torch.autograd import Node
+from memest.runtimes.torch.ledger import Value
+
+if TYPE_CHECKING:
+    from memest.runtimes.torch.step.run import Run
+
+
+def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:
+    """The layer ``autograd_function`` has run: its outputs get the node of the function where a gradient reaches it."""
+    results, arguments = layer.tensors
+    inputs = [env[name] for name in arguments or ()]
+    if not (run.caller.grad_mode and any(v.requires_grad for v in inputs)):
+        return
+    run.machine.function(
+        [env[name] for name in results or ()],
+        inputs,
+        [env[name] for name in backward.saved],
+        [env[name] for name in backward.kept],
+        lambda node, grads: _play(run, backward, node, grads),
+        backward.differentiable,
+    )
+
+
+def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -> list[Value | None]:
+    """The function's backward; gradients of its inputs."""
+    ledger = run.ledger
+    ledger.layer, ledger.op = node.layer, node.op
+    env: dict[str, Value] = {}
+    for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
+        env[name] = ledger.hold(Value(spec, storage))
+    env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
+    node.context = []
+    for name, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
+        env[name] = ledger.hold(_zeros(run, backward, spec) if grad is None else grad)
+    for layer in backward.layers:
+        env.update((name, ledger.hold(run.env[name])) for name in layer.reads if name in run.owned and name not in env)
+    for layer in backward.layers:
+        run.play_layer(layer, env)
+    node.saved.leave(ledger)
+    outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
+    node.context = [env.pop(name) for name in backward.kept if name in env]
+    for value in env.values():
+        ledger.let_go(value)
+    return outputs
+
+
+def _zeros(run: Run, backward: Backward, spec: Spec) -> Value:
+    """A gradient that did not come (``set_materialize_grads``)."""
+    if not backward.materialized:
+        raise UnsupportedError(f"{run.ledger.layer}: a gradient of a custom function is None where it was recorded with all of them")
+    return Value(Spec(spec.shape, contiguous_strides(spec.shape), spec.dtype), run.ledger.allocate(nbytes(spec.shape, spec.dtype)))

@@ -1,0 +1,181 @@
+"""Custom autograd functions (``torch.autograd.Function``), recorded: forward as it runs, and the backward of what a gradient flows through.
+
+The forward's calls are written down as they are made, without gradients. Then backward is called with meta gradients, and what it does is
+written down apart: it is played where the engine runs it. What the context holds between the two is part of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch.autograd.function import FunctionCtx, _SingleLevelFunction
+
+from memest.errors import UnsupportedError
+from memest.network.castings import Contexts
+from memest.network.graph import Backward, Layer
+from memest.runtimes.torch.autograd import Machine
+from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_tensors import leaves, twin
+
+
+class Recorder(Protocol):
+    """What is asked of the recorder."""
+
+    live: LiveTensors
+    machine: Machine
+    layers: list[Layer]
+    checkpoint: str | None
+    contexts: Contexts
+
+    def apart(self) -> AbstractContextManager[list[Layer]]:
+        """Calls that run at another time: their layers, and in ``live.drops`` what dies after each."""
+
+    def path(self) -> str:
+        """That of the module that runs."""
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """The error that says that ``what`` has no rule, with the place."""
+
+
+class Context(FunctionCtx):
+    """What a function gets as ``ctx``."""
+
+    to_save: Sequence[Any] = ()
+    dirty_tensors: Sequence[Any] = ()
+    non_differentiable: Sequence[Any] = ()
+    materialize_grads = True
+
+    def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
+        self.needs_input_grad = needs_input_grad
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What ``save_for_backward`` was given."""
+        return tuple(self.to_save)
+
+    def saved(self) -> list[torch.Tensor]:
+        """The tensors among that."""
+        return [t for t in self.to_save if t is not None]
+
+    def held(self) -> list[torch.Tensor]:
+        """The tensors among its attributes, each once."""
+        own = {k: v for k, v in vars(self).items() if k not in _TORCHS}
+        return list({id(t): t for t in leaves(own)}.values())
+
+
+_TORCHS = frozenset({"to_save", "saved_for_forward", "dirty_tensors", "non_differentiable", "materialize_grads", "needs_input_grad"})
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A forward that has run: its context, what it returned, the tensors in that, and which arguments are tensors."""
+
+    context: Context
+    result: Any
+    outputs: list[torch.Tensor]
+    tensors: list[bool]
+
+    @property
+    def differentiable(self) -> tuple[bool, ...]:
+        """Which outputs get the function's node."""
+        without = {id(t) for t in self.context.non_differentiable}
+        return tuple([t.is_floating_point() and id(t) not in without for t in self.outputs])
+
+
+def run_forward(function: Any, arguments: tuple[Any, ...], needs: tuple[bool, ...]) -> Applied:
+    """``function`` with the gradients that it ``needs``, one flag an argument: its own calls are made without them. An argument that it
+    returns as it is, without having written into it, becomes a view."""
+    context = Context(needs)
+    with torch.no_grad():
+        if function.setup_context is _SingleLevelFunction.setup_context:
+            result = function.forward(context, *arguments)
+        else:
+            result = function.forward(*arguments)
+            function.setup_context(context, arguments, result)
+        given = result if isinstance(result, tuple) else (result,)
+        written = {id(t) for t in context.dirty_tensors}
+        own = {id(t) for t in arguments if isinstance(t, torch.Tensor)} - written
+        if any(id(t) in own for t in given):
+            given = tuple([t.detach() if id(t) in own else t for t in given])
+            result = given if isinstance(result, tuple) else given[0]
+    tensors = [isinstance(t, torch.Tensor) for t in arguments]
+    return Applied(context, result, [t for t in given if isinstance(t, torch.Tensor)], tensors)
+
+
+def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Sequence[torch.Tensor]) -> None:
+    """The layer that ends a custom function, with its backward, for the tensors among its arguments."""
+    live, title = recorder.live, f"the custom autograd function {function.__name__}"
+    if any(live.known(t).value.base is not None for t in applied.context.dirty_tensors):
+        raise recorder.refusal(f"{title}, which writes into a view")
+    name = live.take(f"{recorder.path()}.{function.__name__}".lstrip("."))
+    outputs, arguments = [live.known(t) for t in applied.outputs], [live.known(t) for t in inputs]
+    backward = _backward(recorder, name, function, applied, outputs)
+    stranger = _stranger(backward, [p.name for p in live.parameters])
+    if stranger is not None:
+        raise recorder.refusal(f"{title}, whose backward reads {stranger!r} past its context: keep that by save_for_backward")
+    live.drops.append([])
+    names = tuple([f"{name}.{i}" for i in range(len(outputs))])
+    recorder.layers.append(
+        Layer(
+            name=name,
+            op="autograd_function",
+            tensors=(tuple([e.names[-1] for e in outputs]), tuple([e.names[-1] for e in arguments])),
+            outputs=names,
+            checkpoint=recorder.checkpoint,
+            autocast=recorder.contexts.castings,
+            backward=backward,
+        )
+    )
+    for entry, output, differentiable in zip(outputs, names, backward.differentiable, strict=True):
+        live.again(entry, output, entry.value, differentiable)
+
+
+def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> Backward:
+    """What the function does in backward, called with gradients that lie as its outputs do."""
+    live, context = recorder.live, applied.context
+    saved, kept = ([live.known(t).names[-1] for t in held] for held in (context.saved(), context.held()))
+    gradients, names = [twin(t) for t in applied.outputs], tuple([f"{name}.gradient{i or ''}" for i in range(len(outputs))])
+    with recorder.apart() as layers:
+        for t, n, output in zip(gradients, names, outputs, strict=True):
+            live.follow(t, n, Value(output.value.spec, recorder.machine.ledger.resident(0, "", n)), grad=False)
+        found = _run_backward(function, applied, gradients)
+        results = [r for r, is_tensor in zip(found, applied.tensors, strict=True) if is_tensor]
+        given = tuple([None if r is None else live.known(r).names[-1] for r in results])
+        played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
+        del found, gradients, results, t
+    return Backward(
+        saved=tuple(saved),
+        kept=tuple(kept),
+        gradients=names,
+        layers=played,
+        results=given,
+        differentiable=applied.differentiable,
+        materialized=context.materialize_grads,
+    )
+
+
+def _stranger(backward: Backward, own: Sequence[str]) -> str | None:
+    """A value that backward reads, and that neither its context nor the network keeps for it."""
+    known = {*backward.saved, *backward.kept, *backward.gradients, *own, *(n for layer in backward.layers for n in layer.outputs)}
+    read = (*(n for layer in backward.layers for n in layer.reads), *backward.results)
+    return next((n for n in read if n is not None and n not in known), None)
+
+
+def _run_backward(function: Any, applied: Applied, gradients: list[torch.Tensor]) -> list[Any]:
+    """What ``function.backward`` gives for the arguments, tensors or None; UnsupportedError where torch would raise."""
+    left, count = iter(gradients), len(applied.tensors)
+    returned = applied.result if isinstance(applied.result, tuple) else (applied.result,)
+    given = [next(left) if isinstance(t, torch.Tensor) else None for t in returned]
+    with torch.no_grad():
+        found = function.backward(applied.context, *given)
+    results = list(found) if isinstance(found, tuple | list) else [found]
+    if len(results) > count and all(r is None for r in results[count:]):
+        results = results[:count]
+    if len(results) != count:
+        raise UnsupportedError(f"{function.__name__}.backward returned {len(results)} gradients for the {count} arguments of apply")
+    return results
