@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memest.errors import UsageError as UsageError
     from memest.estimate.estimate import Estimate as Estimate
     from memest.estimate.estimate import estimate as estimate
+    from memest.estimate.steps import step as step
     from memest.machines.cpu import Cpu as Cpu
     from memest.machines.entry import Hardware as Hardware
     from memest.machines.gpu import Gpu as Gpu
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
     from memest.sources.files import loads as loads
+    from memest.sources.opening import from_step as from_step
     from memest.sources.opening import from_torch as from_torch
     from memest.sources.opening import load as load
     from memest.sources.opening import model as model
@@ -88,6 +90,7 @@ _HOMES = {
     "estimate": "memest.estimate.estimate",
     "fit": "memest.planning.fit",
     "fit_patch": "memest.planning.patches",
+    "from_step": "memest.sources.opening",
     "from_torch": "memest.sources.opening",
     "hardware": "memest.machines.reading",
     "hardware_named": "memest.machines.reading",
@@ -96,6 +99,7 @@ _HOMES = {
     "loads": "memest.sources.files",
     "model": "memest.sources.opening",
     "save": "memest.sources.opening",
+    "step": "memest.estimate.steps",
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",

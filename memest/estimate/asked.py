@@ -16,8 +16,7 @@ from memest.machines.gpu import Gpu
 from memest.network.dtypes import dtype_name
 from memest.network.graph import Graph
 from memest.runtimes.torch.losses import LOSSES, loss_named
-from memest.runtimes.torch.optimizers import OPTIMIZERS
-from memest.sizes.asked import is_tensor
+from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 
 
 def dtype(value: Any) -> str | None:
@@ -136,23 +135,11 @@ def optimizer(value: Any, graph: Graph | None) -> str:
         )
     if name not in OPTIMIZERS:
         raise UsageError(f"optimizer {made.__name__} is not modelled; there are {', '.join(OPTIMIZERS)}")
-    row = OPTIMIZERS[name]
     if made is not value:
-        given = _group_settings(made.__name__, value.param_groups, row.options)
+        given = _group_settings(made.__name__, value.param_groups, OPTIMIZERS[name].options)
         if graph is not None:
             _check_parameters(made.__name__, value.param_groups, graph)
-    for key in ("capturable", "differentiable"):
-        if given.get(key):
-            raise UsageError(f"optimizer {made.__name__}: {key} is not modelled; leave it out")
-    if is_tensor(given.get("lr")):
-        raise UsageError(f"optimizer {made.__name__}: a tensor as lr is not modelled; give a number")
-    options = {}
-    for key, default in row.options.items():
-        setting = given.get(key, default)
-        chosen_by_torch = default is None and setting is None
-        options[key] = None if chosen_by_torch else float(setting or 0) if isinstance(default, float) else bool(setting)
-    tail = ",".join(f"{k}={str(v).lower()}" for k, v in options.items() if v != row.options[k])
-    return f"{name}:{tail}" if tail else name
+    return described(made.__name__, given)
 
 
 def _group_settings(name: str, groups: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Estimate(Restated, Shown):
     summary: Summary
 
     def __repr__(self) -> str:
-        first, *others = ["x".join(map(str, shape)) for shape in self.input_shapes.values()]
+        first, *others = ["x".join(map(str, shape)) for shape in self.input_shapes.values()] or ["no input"]
         shape = f"{first} and {counted(len(others), 'other input')}" if others else first
         return f"<Estimate {short(self.graph)}, {self.mode}, {shape}: {self.peak_bytes:,} bytes>"
 
@@ -104,13 +104,20 @@ class Estimate(Restated, Shown):
 
     @property
     def optimizer(self) -> str | None:
-        """The optimizer as it was asked for; None in inference."""
-        return self.question.optimizer if self.question.training else None
+        """The optimizer as it was asked for; None in inference, and of a whole step, which has its own."""
+        return self.question.optimizer if self.question.training and not self.played.step else None
 
     @property
     def loss(self) -> str | None:
-        """The loss as it was asked for; None in inference."""
-        return self.question.loss if self.question.training else None
+        """The loss as it was asked for; None in inference, and of a whole step, which has its own."""
+        return self.question.loss if self.question.training and not self.played.step else None
+
+    @property
+    def how(self) -> str:
+        """What is done with the network, for a line in a report: ``training, adam, cross_entropy``."""
+        if self.played.step:
+            return "training step"
+        return f"training, {self.optimizer}, {self.loss}" if self.mode == "train" else "inference"
 
     @property
     def levers(self) -> tuple[str, ...]:

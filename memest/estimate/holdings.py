@@ -106,7 +106,7 @@ def reason_of(holding: Holding, estimate: Estimate) -> str:
         "parameter": "the network owns it",
         "buffer": "the network owns it",
         "input": "the caller holds it",
-        "optimizer_state": f"state of {estimate.optimizer}",
+        "optimizer_state": f"state of {estimate.optimizer or 'the optimizer'}",
         "gradient": "gradient on its way back",
         "workspace": f"scratch inside {holding.op}",
     }

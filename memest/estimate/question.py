@@ -130,6 +130,8 @@ class Question:
 
     def _job(self, graph: Graph) -> Job:
         names = resolved(self)
+        if graph.step:
+            self._check_step(graph)
         reason = dict(graph.refused).get(self.mode)
         if reason is not None:
             raise UnsupportedError(reason)
@@ -138,8 +140,8 @@ class Question:
             played = converted(played, self.dtype)
         recipe = Recipe(
             training=self.training,
-            optimizer=names.optimizer,
-            loss=names.loss,
+            optimizer=None if graph.step else names.optimizer,
+            loss=None if graph.step else names.loss,
             hold_output=self.hold_output,
             step=1 if self.first_step else None,
             keep_grads=self.keep_grads,
@@ -151,6 +153,14 @@ class Question:
         from memest.levers.table import pull
 
         return Job(*pull(played, recipe, names.levers), names.levers)
+
+    def _check_step(self, graph: Graph) -> None:
+        """UsageError for settings that a whole step has in its own code."""
+        if not self.training:
+            raise UsageError(f"{graph.name} is a whole training step; leave mode out, or import the module alone")
+        for name in ("optimizer", "loss", "dtype", "hold_output", "keep_grads", "levers"):
+            if name in self.asked():
+                raise UsageError(f"{graph.name} is a whole training step, whose code says it all: leave {name} out, and change the code")
 
     def asked(self) -> dict[str, Any]:
         """The settings that are not left as they are, as keywords."""

@@ -33,7 +33,8 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A tensor the network owns. A buffer is one that is never trained."""
+    """A tensor the network owns. A buffer is one that is never trained; ``gradient_of`` names the parameter whose gradient it is, from the
+    step before."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,6 +42,7 @@ class Parameter:
     trainable: bool = True
     buffer: bool = False
     layout: str = "contiguous"
+    gradient_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,8 @@ class Graph:
     differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
     pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
     is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
-    ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that)."""
+    ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
+    its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -131,6 +134,8 @@ class Graph:
     torch: str | None = None
     examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     usual: Usual | None = field(default=None, compare=False, repr=False)
+    step: bool = False
+    beginning: Graph | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
 
     def __repr__(self) -> str:

@@ -110,10 +110,9 @@ def growth(
     if not points:
         side, error = next(iter(refused.items()))
         raise error.at(f"{graph.name} at side {side}") from error.__cause__
-    kind = f"training, {found.optimizer}, {found.loss}" if found.mode == "train" else "inference"
     return Growth(
         graph=graph.name,
-        how=f"{kind}, {found.dtype}, {found.where}",
+        how=f"{found.how}, {found.dtype}, {found.where}",
         torch=found.torch,
         source=runtime_named(found.runtime).source,
         points=tuple(points),

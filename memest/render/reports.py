@@ -173,9 +173,8 @@ def listing_report(
 def heading(estimate: Estimate) -> str:
     """What was asked, on one line that can be shown."""
     inputs = ", ".join(f"{name} {shapes([shape])}" for name, shape in estimate.input_shapes.items())
-    how = f"training, {estimate.optimizer}, {estimate.loss}" if estimate.mode == "train" else "inference"
-    how += "".join(f", {lever}" for lever in estimate.levers)
-    return visible(f"{estimate.graph}: {how}, {inputs}, {estimate.dtype}, {estimate.where}")
+    how = "".join((estimate.how, *(f", {lever}" for lever in estimate.levers), *(f", {inputs}" if inputs else "")))
+    return visible(f"{estimate.graph}: {how}, {estimate.dtype}, {estimate.where}")
 
 
 def moment(estimate: Estimate) -> str:

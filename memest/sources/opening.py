@@ -65,6 +65,20 @@ def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str 
         raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
 
 
+def from_step(function: Any, *examples: Any, name: str | None = None) -> Graph:
+    """The graph of a user's own training step: ``function(*examples)`` runs on meta tensors, as it stands. Its modules and optimizers are
+    found where the function finds them (closure, globals, arguments, ``self``), and left as they were. An example is a tensor, a shape, or
+    a sequence or mapping of them; anything else is given as it is.
+
+    Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError when no step is like
+    the next, or when torch is not installed."""
+    try:
+        from memest.sources.importers import torch_steps as importer
+    except ModuleNotFoundError as e:
+        raise UsageError(f"a training step needs torch ({e}); {GET_TORCH}") from None
+    return importer.from_step(function, examples, name=name)
+
+
 def _about_shape(module: Any, example: Any) -> str | None:
     """What may be wrong with the shape a module failed at, by its first convolution: the batch is missing, or channels come last."""
     shape = _shape_of(example)

@@ -127,10 +127,9 @@ class Form(Restated):
     def title(self) -> str:
         """What was asked, on one line."""
         e = self.estimate
-        how = f"training, {e.optimizer}, {e.loss}" if e.mode == "train" else "inference"
         levers = "".join(f", {lever}" for lever in e.levers)
         requested = ": bytes requested, before the allocator rounds them into blocks" if e.replays else ""
-        return visible(f"{e.graph}: {how}{levers}, {e.dtype}, {e.where}{requested}")
+        return visible(f"{e.graph}: {e.how}{levers}, {e.dtype}, {e.where}{requested}")
 
     def holds(self, **sizes: int) -> bool:
         """True where the conditions do; sizes left out are the estimate's."""

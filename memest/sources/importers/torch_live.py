@@ -29,7 +29,8 @@ class Tracked:
 
 class LiveTensors:
     """Tensors by identity. ``drops`` has a list a layer: the names of what died after it; ``early`` those that died before the first.
-    ``parameters`` are what the network owns, in the order they were met."""
+    ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known.
+    """
 
     def __init__(self, ledger: Ledger, *, on_meta: bool, refusal: Callable[[str], UnsupportedError]) -> None:
         """``on_meta``: the module's own tensors are meta tensors, so that others may be."""
@@ -39,6 +40,7 @@ class LiveTensors:
         self.early: list[str] = []
         self._ledger = ledger
         self._used: set[str] = set()
+        self.twins: dict[int, torch.Tensor] = {}
         self._on_meta = on_meta
         self._refusal = refusal
 
@@ -66,8 +68,11 @@ class LiveTensors:
         self.tracked[key] = Tracked(name, self._ledger.hold(value), weakref.ref(t, died), grad)
 
     def found(self, t: torch.Tensor) -> Tracked | None:
-        """What is known of ``t``, if anything."""
+        """What is known of ``t``, if anything; of a tensor that has a twin in its place, what is known of that (``twins``)."""
         entry = self.tracked.get(id(t))
+        if entry is None and self.twins:
+            t = self.twins.get(id(t), t)
+            entry = self.tracked.get(id(t))
         return entry if entry is not None and entry.ref() is t else None
 
     def known(self, t: torch.Tensor) -> Tracked:

@@ -14,7 +14,7 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +111,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.failure: UnsupportedError | None = None
+        self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {}  # calls of torch that are no rows: what is done instead
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         for t in standing:
             self.live.own(t, self.live.unique("kept"))
@@ -265,6 +266,10 @@ class Recorder(TorchFunctionMode):
         if sys._getframe(2).f_globals.get("__name__", "").startswith(UNSEEN):
             raise self.refusal("a compiled function: give its Python code")  # torch takes its operators apart on meta
         name = name_of(func)
+        if name in self.watched:
+            answer = self.watched[name](func, args, kwargs)
+            if answer is not NotImplemented:
+                return answer
         if name in PASSIVE:
             return self._passive(name, func, args, kwargs)
         if name not in CALLS:

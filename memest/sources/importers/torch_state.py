@@ -39,29 +39,39 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     attributes = [(m.__dict__, dict(m.__dict__)) for m in module.modules()]
     inside = [(v, v.copy()) for _, before in attributes for v in before.values() if type(v) in (dict, list)]
     try:
-        yield lambda: any(_plainly_changed(live, before) for live, before in (*attributes, *inside))
+        yield lambda: any(plainly_changed(live, before) for live, before in (*attributes, *inside))
     finally:
         for live, before in (*attributes, *inside):
-            if not _same(live, before):
-                live.clear()
-                live.extend(before) if isinstance(live, list) else live.update(before)
+            if not same(live, before):
+                put_back(live, before)
 
 
-def _same(live: Any, before: Any) -> bool:
+def put_back(live: Any, before: Any) -> None:
+    """The contents of ``before`` in ``live``: both dicts, or both lists (or sets, or deques)."""
+    live.clear()
+    if isinstance(live, dict | set):
+        live.update(before)
+    else:
+        live.extend(before)
+
+
+def same(live: Any, before: Any) -> bool:
     """Whether both hold the same objects in the same places, and in the same order."""
     if not before:
         return not live
+    if isinstance(live, set):
+        return bool(live == before)
     if len(live) != len(before) or not all(map(is_, live, before)):
         return False
-    return isinstance(live, list) or all(map(is_, live.values(), before.values()))
+    return not isinstance(live, dict) or all(map(is_, live.values(), before.values()))
 
 
-def _plainly_changed(live: Any, before: Any) -> bool:
+def plainly_changed(live: Any, before: Any) -> bool:
     """Whether a number, a flag, a text or None stands where something else stood or nothing did."""
-    if _same(live, before):
+    if same(live, before):
         return False
-    if isinstance(live, list):
-        return len(live) != len(before) or any(_is_other(a, b) for a, b in zip(live, before, strict=True))
+    if not isinstance(live, dict):
+        return len(live) != len(before) or isinstance(live, set) or any(_is_other(a, b) for a, b in zip(live, before, strict=True))
     return any(_is_other(value, before.get(key, ...)) for key, value in live.items())
 
 

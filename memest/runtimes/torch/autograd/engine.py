@@ -6,10 +6,11 @@ input_buffer.cpp (accumulation), functions/accumulate_grad.h (stealing or copyin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
+from memest.errors import GraphError, UnsupportedError
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous, is_non_overlapping_and_dense, nbytes, same_shape
 from memest.ops import reading
@@ -17,6 +18,7 @@ from memest.ops.aten.copies import transposed_block, transposes
 from memest.ops.aten.iterator import iterator_strides, preserved_strides
 from memest.ops.aten.reductions import sum_to
 from memest.ops.tape import Tape, Tensor
+from memest.runtimes.torch.autograd.asked import Asked
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
 from memest.runtimes.torch.autograd.recording import Recorder
 from memest.runtimes.torch.autograd.saving import Holder
@@ -33,53 +35,101 @@ class Machine(Recorder):
         self.gradients: dict[str, Value] = {}
         self.gradients_stand = False  # from the steps before, zeroed in place
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
+        self._asked = Asked()
 
     def backward(self, root: Value, gradient: Value) -> None:
         """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
+        self.backward_of([(root, gradient)])
+
+    def backward_of(self, roots: Sequence[tuple[Value, Value]], *, keep: bool = False, wanted: Sequence[Value] = ()) -> list[Value | None]:
+        """``torch.autograd.backward`` of several roots, each with its gradient; ``keep`` is ``retain_graph``. With values that are ``wanted``
+        it is ``torch.autograd.grad``: only nodes on the way to them run, and their gradients (held; None where nothing leads there) are given
+        back instead of going into the leaves. GraphError for a node whose saved tensors are gone."""
         ledger = self.ledger
-        start = root.node
-        if isinstance(start, AccumulateGrad):
-            start.buffer = ledger.hold(gradient)
-            self._accumulate_grad(start)
-        if not isinstance(start, Node):
-            return
-        self._count_dependencies(start)
-        start.buffer = [None] * len(start.out_specs)
-        start.buffer[root.output_nr] = ledger.hold(gradient)
-        queue: list[tuple[int, int, Node]] = [(-start.sequence, 0, start)]
-        while queue:
-            _, _, node = heappop(queue)
-            ledger.layer, ledger.op = node.layer, node.op
-            for target in self._run(node):
+        starts = [_edge_of(root) for root, _ in roots]
+        self._asked = Asked(keep, [_edge_of(value) for value in wanted])
+        if wanted:
+            self._asked.mark([target for target, _ in starts])
+        reached = self._count_dependencies([target for target, _ in starts])
+        for (target, nr), (_, gradient) in zip(starts, roots, strict=True):
+            self._add_to_buffer(target, nr, ledger.hold(gradient))
+        ready: list[Node | AccumulateGrad] = []
+        for target, _ in starts:
+            target.waiting -= 1
+            if target.waiting == 0:
+                ready.append(target)
+        queue: list[tuple[int, int, Node]] = []
+        while True:
+            for target in ready:
                 if isinstance(target, AccumulateGrad):
-                    self._accumulate_grad(target)
+                    self._reach(target)
                 else:
                     heappush(queue, (-target.sequence, next(self._order), target))
+            if not queue:
+                break
+            _, _, node = heappop(queue)
+            ledger.layer, ledger.op = node.layer, node.op
+            ready = self._run(node)
+        for other in reached if wanted else ():  # those that did not run, or did not hand on
+            other.waiting, other.buffer = 0, []
+        found, self._asked = self._asked.captured, Asked()
+        return found
 
-    def _count_dependencies(self, start: Node) -> None:
-        seen: set[int] = {id(start)}
-        stack: list[Node] = [start]
+    def _count_dependencies(self, starts: Sequence[Node | AccumulateGrad]) -> list[Node]:
+        """How often each node is led to; the nodes."""
+        seen: dict[int, Node] = {}
+        stack: list[Node] = []
+
+        def lead_to(target: Node | AccumulateGrad) -> None:
+            target.waiting += 1
+            if isinstance(target, Node) and id(target) not in seen:
+                seen[id(target)] = target
+                stack.append(target)
+
+        for start in starts:
+            lead_to(start)
         while stack:
             for edge in stack.pop().edges:
-                if edge is None:
-                    continue
-                target = edge[0]
-                target.waiting += 1
-                if isinstance(target, Node) and id(target) not in seen:
-                    seen.add(id(target))
-                    stack.append(target)
+                if edge is not None:
+                    lead_to(edge[0])
+        return list(seen.values())
+
+    def _reach(self, leaf: AccumulateGrad) -> None:
+        """A leaf's turn: its gradient is given back where it is wanted, else it stays with the leaf."""
+        if not self._asked.selects:
+            self._accumulate_grad(leaf)
+            return
+        gradient, leaf.buffer = leaf.buffer, None
+        if gradient is not None:
+            self._asked.capture(self.ledger, leaf, [gradient])
+            self.ledger.let_go(gradient)
 
     def _run(self, node: Node) -> list[Node | AccumulateGrad]:
         """One node: its kernel, the release of its inputs and saved tensors, the handing on of its gradients."""
-        ledger = self.ledger
+        ledger, asked = self.ledger, self._asked
         grads = node.buffer
         node.buffer = []
         outputs: list[Value | None]
+        if asked.selects:
+            asked.capture(ledger, node, grads)
+            if not asked.runs(node):
+                for g in grads:
+                    if g is not None:
+                        ledger.let_go(g)
+                return []
         for run in node.before:
             run()
+        freed, present = node.saved.freed, any(g is not None for g in grads)
+        if freed and (present or node.body is not None):
+            raise GraphError(
+                f"backward a second time through {node.op} ({node.layer}), whose saved tensors were freed by the first:"
+                " give the first retain_graph=True"
+            )
+        if present and asked.keep and node.saved.waits:
+            raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
         if node.body is not None:
             outputs = node.body(node, grads)
-        elif any(g is not None for g in grads):
+        elif present:
             ledger.layer, ledger.op = node.layer, node.op
             outputs = self._apply(node, grads) if node.row is not None else self._apply_engine_node(node, grads)
         else:
@@ -90,7 +140,8 @@ class Machine(Recorder):
         for g in grads:
             if g is not None:
                 ledger.let_go(g)
-        node.saved.release(ledger)
+        if not asked.keep:
+            node.saved.release(ledger)
         ready: list[Node | AccumulateGrad] = []
         for gradient, edge in zip(outputs, node.edges, strict=True):
             if edge is None:
@@ -99,11 +150,13 @@ class Machine(Recorder):
                 continue
             target, nr = edge
             target.waiting -= 1
-            if gradient is not None:
+            if gradient is not None and not asked.leads_on(target):
+                ledger.let_go(gradient)
+            elif gradient is not None:
                 self._add_to_buffer(target, nr, gradient)
             elif isinstance(target, Node) and not target.buffer:
                 target.buffer = [None] * len(target.out_specs)
-            if target.waiting == 0:
+            if target.waiting == 0 and asked.leads_on(target):
                 ready.append(target)
         return ready
 
@@ -118,7 +171,7 @@ class Machine(Recorder):
             node.notes,
             tuple(None if g is None else g.spec for g in grads),
             node.attributes,
-            node.needs,
+            self._asked.needs(node),
             self.training,
             self.target,
             reading.kinds_of(node.attributes),
@@ -229,6 +282,9 @@ class Machine(Recorder):
         if gradient is None:
             return
         ledger = self.ledger
+        if not leaf.value.requires_grad:  # turned off since
+            ledger.let_go(gradient)
+            return
         if self.gradients_stand and leaf.name not in self.gradients:
             spec = _kept_spec(gradient.spec, leaf.value.spec)
             standing = ledger.resident(nbytes(spec.shape, spec.dtype), "gradient", leaf.name)
@@ -256,6 +312,14 @@ class Machine(Recorder):
         """The post hooks of a leaf: its gradient is there, or grew."""
         if self.on_gradient is not None:
             self.on_gradient(leaf)
+
+
+def _edge_of(value: Value) -> tuple[Node | AccumulateGrad, int]:
+    """Where the gradient of a tensor goes (gradient_edge); GraphError for one that requires none."""
+    if not value.requires_grad or value.node is None:
+        raise GraphError("backward of a tensor that does not require a gradient and was not computed from one that does")
+    assert isinstance(value.node, Node | AccumulateGrad)
+    return value.node, value.output_nr
 
 
 def _kept_spec(gradient: Spec, parameter: Spec) -> Spec:

@@ -14,18 +14,38 @@ AS_STRIDED, COPY_SLICES, PASS, FUNCTION = "AsStridedBackward", "CopySlices", "Pa
 
 
 class AccumulateGrad:
-    """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way."""
+    """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way. A ``mortal`` leaf was made in the
+    step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone."""
 
-    __slots__ = ("buffer", "name", "value", "waiting")
+    __slots__ = ("buffer", "died", "mortal", "name", "refs", "value", "waiting")
 
-    def __init__(self, value: Value, name: str) -> None:
+    def __init__(self, value: Value, name: str, *, mortal: bool = False, died: Callable[[], None] | None = None) -> None:
         self.value = value
         self.name = name
         self.waiting = 0
         self.buffer: Value | None = None
+        self.mortal = mortal
+        self.died = died
+        self.refs = 0
+
+    def join(self, ledger: Ledger) -> None:
+        """A node leads here."""
+        if self.mortal:
+            self.refs += 1
+            if self.refs == 1:
+                ledger.hold(self.value)
+
+    def leave(self, ledger: Ledger) -> None:
+        """A node that led here is gone."""
+        if self.mortal:
+            self.refs -= 1
+            if self.refs == 0:
+                ledger.let_go(self.value)
 
     def drop(self, ledger: Ledger) -> None:
-        """A leaf saves nothing."""
+        """The tensor is gone; a leaf saves nothing."""
+        if self.died is not None:
+            self.died()
 
 
 class Node:
@@ -72,6 +92,14 @@ class Node:
         self.body: Callable[[Node, list[Value | None]], list[Value | None]] | None = None
         self.context: list[Value] = []
 
+    def join(self, ledger: Ledger) -> None:
+        """A node leads here."""
+        self.refs += 1
+
+    def leave(self, ledger: Ledger) -> None:
+        """A node that led here is gone."""
+        self.drop(ledger)
+
     def drop(self, ledger: Ledger) -> None:
         """One holder (a value, or a node that leads here) less; without any the node dies, and all that only it leads to."""
         stack = [self]
@@ -83,4 +111,10 @@ class Node:
             node.saved.release(ledger)
             for value in node.context:
                 ledger.let_go(value)
-            stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))
+            for edge in node.edges:
+                if edge is None:
+                    continue
+                if isinstance(edge[0], Node):
+                    stack.append(edge[0])
+                else:
+                    edge[0].leave(ledger)

@@ -47,8 +47,8 @@ class Recorder:
             node = Node(next(self._sequence), row.name, self.ledger.layer, attributes, needs, row)
             node.edges = [self._edge(v) if n else None for v, n in zip(flat, needs, strict=True)]
             for edge in node.edges:
-                if edge is not None and isinstance(edge[0], Node):
-                    edge[0].refs += 1
+                if edge is not None:
+                    edge[0].join(self.ledger)
             node.notes = trace.notes
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
             if trace.saved:
@@ -125,10 +125,10 @@ class Recorder:
         slices.notes = (("view", view.spec),)
         old = inner.edges[0]
         inner.edges = []
-        if slices.edges[0] is not None and isinstance(slices.edges[0][0], Node):
-            slices.edges[0][0].refs += 1
+        if slices.edges[0] is not None:
+            slices.edges[0][0].join(self.ledger)
         if old is not None:
-            old[0].drop(self.ledger)
+            old[0].leave(self.ledger)
         self._hang(base, slices)
         strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
         strided.edges = [(slices, 0)]
@@ -150,8 +150,8 @@ class Recorder:
         node = Node(next(self._sequence), PASS, self.ledger.layer, (), (True,) * len(values))
         node.edges = [self._edge(v) for v in values]
         for edge in node.edges:
-            if edge is not None and isinstance(edge[0], Node):
-                edge[0].refs += 1
+            if edge is not None:
+                edge[0].join(self.ledger)
         node.before = [run]
         node.out_specs = [v.spec for v in values]
         views = [Value(v.spec, v.storage) for v in values]
@@ -178,8 +178,8 @@ class Recorder:
         node = Node(next(self._sequence), FUNCTION, self.ledger.layer, (), tuple(v.requires_grad for v in inputs))
         node.edges = [self._edge(v) if v.requires_grad else None for v in inputs]
         for edge in node.edges:
-            if edge is not None and isinstance(edge[0], Node):
-                edge[0].refs += 1
+            if edge is not None:
+                edge[0].join(self.ledger)
         node.body = body
         node.context = [self.ledger.hold(v) for v in context]
         node.saved_specs = tuple(("", v.spec) for v in saved)

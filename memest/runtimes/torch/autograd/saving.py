@@ -27,10 +27,11 @@ class Promise(Protocol):
 class Holder:
     """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them."""
 
-    __slots__ = ("_gaps", "_promise", "storages")
+    __slots__ = ("_gaps", "_promise", "freed", "storages")
 
     def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
         self.storages = storages
+        self.freed = False
         self._promise = promise
         self._gaps = [i for i, s in enumerate(storages) if s is None]
         for s in storages:
@@ -62,7 +63,8 @@ class Holder:
             self.storages[i] = None
 
     def release(self, ledger: Ledger) -> None:
-        """The node has run, or is dead (release_variables)."""
+        """The node has run, or is dead (release_variables). ``freed`` tells that there was something to let go of."""
+        self.freed = self.freed or bool(self.storages)
         for s in self.storages:
             _let_go(ledger, s)
         self.storages, self._gaps = [], []

@@ -5,7 +5,8 @@ Python locals matter: a loop's ``denom`` lives until the next parameter's replac
 takes the for-loop unless ``foreach`` or ``fused`` is asked for. States are torch's; scalars (``step``) are real 4-byte tensors.
 """
 
+from memest.runtimes.torch.optimizers.describing import described
 from memest.runtimes.torch.optimizers.step import play_step, resident_states
 from memest.runtimes.torch.optimizers.table import OPTIMIZERS, Optimizer, optimizer_named
 
-__all__ = ["OPTIMIZERS", "Optimizer", "optimizer_named", "play_step", "resident_states"]
+__all__ = ["OPTIMIZERS", "Optimizer", "described", "optimizer_named", "play_step", "resident_states"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import HALVES, ITEMSIZE
+from memest.network.tensor import Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.recipe import Clip
 from memest.sizes.choices import greatest
@@ -26,10 +27,19 @@ def play_clipping(
     """The events of one call whose result nobody keeps; gradients share one dtype. ``norm`` calls ``torch.linalg.vector_norm`` (None: it
     allocates the number alone)."""
     ledger.phase, ledger.layer, ledger.op = "optimizer_step", NAME, NAME
+    total = ledger.hold(play_norm(ledger, gradients, clip.foreach, target, norm))
+    play_scaling(ledger, total, target)
+    ledger.let_go(total)
+
+
+def play_norm(
+    ledger: Ledger, gradients: Sequence[Value], foreach: bool | None, target: Target, norm: Callable[[Value], Storage] | None
+) -> Value:
+    """The norm of all gradients, unheld."""
     on_cuda = target.on_cuda
     dtype = gradients[0].spec.dtype
     size = ITEMSIZE[dtype]
-    if on_cuda and clip.foreach is False and norm is not None:
+    if on_cuda and foreach is False and norm is not None:
         norms = [norm(value) for value in gradients]
     else:
         sums = _sums_of_chunks(ledger, gradients, 4 if dtype in HALVES else size) if on_cuda else None
@@ -37,16 +47,22 @@ def play_clipping(
         if sums is not None:
             ledger.release(sums)
     stacked = ledger.allocate(size * len(norms))
-    total = ledger.allocate(size)
+    total = Value(Spec((), (), dtype), ledger.allocate(size))
     for s in (stacked, *norms):
         ledger.release(s)
+    return total
+
+
+def play_scaling(ledger: Ledger, total: Value, target: Target) -> None:
+    """The factor by which the gradients are scaled in place."""
+    on_cuda, size = target.on_cuda, ITEMSIZE[total.spec.dtype]
     raised = _with_number(ledger, size, on_cuda)  # total_norm + 1e-6
     inverse = ledger.allocate(size)
     coefficient = _with_number(ledger, size, on_cuda)  # inverse * max_norm
     for s in (inverse, raised):
         ledger.release(s)
     clamped = ledger.allocate(size)
-    for s in (clamped, coefficient, total):
+    for s in (clamped, coefficient):
         ledger.release(s)
 
 

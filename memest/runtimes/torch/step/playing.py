@@ -8,6 +8,7 @@ from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.runtimes.runtime import Rows
+from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.batches import whole
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.parallel import Alone, Parallel, Replicate
@@ -23,12 +24,18 @@ def play(
 ) -> Stream:
     """The stream of one step of ``graph`` with concrete ``input_shapes`` (``sizes`` are the symbols they bind). Symbolic shapes
     (``Dim``s) need ``remember=False``: their traces are not shared. ``rows`` say how each operator runs."""
+    if recipe.step == 1 and graph.beginning is not None:
+        graph = graph.beginning
     return finish(Run(graph, input_shapes, sizes, recipe, rows, hooks_of(recipe.parallel), remember=remember))
 
 
 def finish(run: Run) -> Stream:
     """The step of a run that has just begun, and what it left."""
-    if run.recipe.training:
+    if run.graph.step:
+        run.actions = Acting(run)
+        forward(run, whole(run))
+        run.caller.leave_autocast()
+    elif run.recipe.training:
         train(run)
     elif run.recipe.tiles is not None:
         play_tiles(run, run.recipe.tiles)

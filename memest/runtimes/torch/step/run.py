@@ -57,10 +57,21 @@ class Hooks(Protocol):
         """The parameters this process's optimizer updates, in its order, as the tensors it sees."""
 
 
+class Actions(Protocol):
+    """The layers of a whole step that are no calls of an operator."""
+
+    def __contains__(self, op: object) -> bool:
+        """Whether ``op`` names one."""
+
+    def act(self, layer: Layer, env: dict[str, Value]) -> None:
+        """Do what ``layer`` says, and bind its outputs in ``env``."""
+
+
 class Run:
-    """One step under way: the ledger, the machine and the values alive, by name."""
+    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step."""
 
     kind_of_machine: type[Machine] = Machine
+    actions: Actions | None = None
 
     def __init__(
         self,
@@ -96,14 +107,7 @@ class Run:
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
         for p in self.graph.parameters:
-            value = Value(spec(p.shape, p.dtype, p.layout), self.hooks.place(p))
-            if p.trainable and not p.buffer:
-                value.requires_grad = True
-                if self.recipe.training:
-                    leaf = AccumulateGrad(value, p.name)
-                    value.node = leaf
-                    self.leaves.append(leaf)
-            self.env[p.name] = self.ledger.hold(value)
+            self.own(p)
         sliding, on_cuda = self.recipe.sliding, self.recipe.target.on_cuda
         here = sliding is None or sliding.results_here(on_cuda)
         for i in self.graph.inputs:
@@ -114,6 +118,20 @@ class Run:
         if self.recipe.average is not None:
             hold_average(self.ledger, self.graph, self.recipe.target)
         self.hooks.hold_residents()
+
+    def own(self, p: Parameter) -> None:
+        """A tensor of the network, there before the step."""
+        value = Value(spec(p.shape, p.dtype, p.layout), self.hooks.place(p))
+        if p.trainable and not p.buffer:
+            value.requires_grad = True
+            if self.recipe.training:
+                leaf = AccumulateGrad(value, p.name)
+                value.node = leaf
+                self.leaves.append(leaf)
+        if p.gradient_of is not None:
+            value.storage.reason = f"gradient of {p.gradient_of}, from the step before"
+            self.machine.gradients[p.gradient_of] = self.ledger.hold(value)
+        self.env[p.name] = self.ledger.hold(value)
 
     def begin_pass(self) -> None:
         """The network is called: the autocast context begins, if there is one."""
@@ -134,25 +152,40 @@ class Run:
         if not layer.grad:
             self.caller.grad_mode = False
         try:
-            entry = self.rows[layer.op]
-            attributes = self._mode(self._attributes(layer, entry))
-            if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
-                attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
-                self.overwriting[layer.name] = None
-            tensors = [_bound(t, env) for t in layer.tensors]
-            if layer.autocast:
-                with self.caller.inside(layer.autocast):
-                    outputs = self.caller.run(entry, tensors, attributes)
+            if self.actions is not None and layer.op in self.actions:
+                self.actions.act(layer, env)
             else:
-                outputs = self.caller.run(entry, tensors, attributes)
+                self._call(layer, env)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
         finally:
             self.caller.grad_mode = self.recipe.training
+        for name in layer.drops:
+            if name in env:  # a segment's caller drops what is the caller's
+                value = env.pop(name)
+                self.ledger.let_go(value)
+                if name in self.owned:
+                    self.ledger.let_go_storage(value.storage)
+            elif self.ending is None or name in self.ending:
+                self.caller.end_scope(name)
+
+    def _call(self, layer: Layer, env: dict[str, Value]) -> None:
+        """The layer's operator; its outputs are held by their names."""
+        entry = self.rows[layer.op]
+        attributes = self._mode(self._attributes(layer, entry))
+        if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
+            attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
+            self.overwriting[layer.name] = None
+        tensors = [_bound(t, env) for t in layer.tensors]
+        if layer.autocast:
+            with self.caller.inside(layer.autocast):
+                outputs = self.caller.run(entry, tensors, attributes)
+        else:
+            outputs = self.caller.run(entry, tensors, attributes)
         if len(layer.outputs) > len(outputs):
-            raise GraphError(f"layer {layer.name!r} ({layer.op}): gives {len(outputs)} outputs, {len(layer.outputs)} are named")
+            raise GraphError(f"gives {len(outputs)} outputs, {len(layer.outputs)} are named")
         for name, value in zip(layer.outputs, outputs, strict=False):
             if value is not None:
                 env[name] = self.ledger.hold(value)
@@ -162,14 +195,13 @@ class Run:
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))
-        for name in layer.drops:
-            if name in env:  # a segment's caller drops what is the caller's
-                value = env.pop(name)
-                self.ledger.let_go(value)
-                if name in self.owned:
-                    self.ledger.let_go_storage(value.storage)
-            elif self.ending is None or name in self.ending:
-                self.caller.end_scope(name)
+
+    def vector_norm(self, value: Value) -> Storage:
+        """``torch.linalg.vector_norm`` of a tensor."""
+        row = self.rows["vector_norm"]
+        (norm,) = self.caller.run(row, [Value(value.spec, value.storage)], tuple(row.canonical({}).items()))
+        assert norm is not None
+        return norm.storage
 
     def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
         """What runs again overwrites what it overwrote in forward."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 from memest.errors import GraphError, UsageError
-from memest.memory.stream import Storage
 from memest.network.tensor import Shape, Spec, nbytes
 from memest.runtimes.torch import optimizers
 from memest.runtimes.torch.ledger import Value
@@ -49,7 +47,7 @@ def train(run: Run) -> None:
             scaler.unscale()
         gradients = run.machine.gradients
         given = [gradients[leaf.name] for leaf in run.leaves if leaf.name in gradients]
-        play_clipping(ledger, given, recipe.clip, recipe.target, partial(_norm, run))
+        play_clipping(ledger, given, recipe.clip, recipe.target, run.vector_norm)
     if scaler is not None:
         scaler.before_step()
     _optimize(run, recipe.optimizer, run.hooks.updated(run.leaves))
@@ -157,14 +155,6 @@ def _divided(run: Run, loss: Value, divisor: int) -> Value:
     divided = with_number(run, "div", loss, divisor)
     run.ledger.let_go(loss)
     return divided
-
-
-def _norm(run: Run, gradient: Value) -> Storage:
-    """``torch.linalg.vector_norm`` of a gradient."""
-    row = run.rows["vector_norm"]
-    (norm,) = run.caller.run(row, [Value(gradient.spec, gradient.storage)], tuple(row.canonical({}).items()))
-    assert norm is not None
-    return norm.storage
 
 
 def _optimize(run: Run, optimizer: optimizers.Optimizer, trained: list[tuple[str, Value]]) -> None:

@@ -25,7 +25,8 @@ class Alone:
 
     def place(self, p: Parameter) -> Storage:
         """The storage the layers see for a parameter or buffer; what is resident of it is written on the ledger."""
-        return self.ledger.resident(nbytes(p.shape, p.dtype), "buffer" if p.buffer else "parameter", p.name)
+        kind = "gradient" if p.gradient_of is not None else "buffer" if p.buffer else "parameter"
+        return self.ledger.resident(nbytes(p.shape, p.dtype), kind, p.name)
 
     def hold_residents(self) -> None:
         """Called once, when all other residents are there."""

@@ -1,0 +1,186 @@
+"""A user's own training step as a graph: the function runs on meta tensors, as it stands, until one step is like the next.
+
+Modules, optimizers and tensors are found where the function finds them (:mod:`torch_surroundings`). Nothing is computed, and everything is
+left as it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from memest.errors import UnsupportedError, UsageError, kind_of
+from memest.network.graph import Graph
+from memest.sizes import asked
+from memest.sources.importers.torch import _ONE_AT_A_TIME
+from memest.sources.importers.torch_repeats import Repeats
+from memest.sources.importers.torch_stepping import State, StepRecorder, instead
+from memest.sources.importers.torch_surroundings import Surroundings
+
+
+def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None) -> Graph:
+    """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An example
+    is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is.
+
+    Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError for what is no function
+    or where no step is like the next; each names the line."""
+    if not callable(function) or isinstance(function, type | nn.Module):
+        raise UsageError(f"step takes a function that trains one step, got {kind_of(function)}")
+    call = _Call(function, examples)
+    called = name or _name_of(function)
+    with _ONE_AT_A_TIME:
+        found = Surroundings(function, call.others)
+        call.settle(found)
+        return _steady(called, call, found)
+
+
+def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
+    """Steps are recorded until one leaves what it found; the last is the step, and the first its beginning."""
+    repeats = Repeats()
+    texts: dict[tuple[str, int], str] = {}
+    with found.as_they_were() as changed:
+        recorders: list[StepRecorder] = []
+        before: State | None = None
+        kept: list[torch.Tensor] = []
+        graphs: list[Graph] = []
+        while True:
+            root = _Root(call, found)
+            recorder = StepRecorder(root, name, repeats, found, before, kept)
+            recorder.texts = texts
+            root.recorder = recorder
+            for only in root.only:
+                recorder.paths[id(only)] = ""
+            kept = []
+            recorder.record([], call.inputs)
+            graphs.append(recorder.graph)
+            recorders.append(recorder)
+            steady = recorder.state == (before or State())
+            if steady and (not changed() or (len(graphs) > 1 and graphs[-1] == graphs[-2])):
+                break
+            if len(graphs) > 3 or (steady and len(graphs) > 2):
+                raise UnsupportedError(
+                    f"{name}: every call leaves something else for the next (gradients that come and go, a counter that decides, a list that"
+                    " grows): no step is like the next; let the function be a whole round of them"
+                )
+            before = recorder.state
+            kept = recorder.survivors.given_up()
+    first, last = graphs[0], graphs[-1]
+    return last if first == last else last.with_(beginning=first)
+
+
+class _Root(nn.Module):
+    """The modules of a step as one, and the call of the function as its forward. Of one module alone the names are as they are."""
+
+    recorder: StepRecorder
+
+    def __init__(self, call: _Call, found: Surroundings) -> None:
+        super().__init__()
+        self._call = call
+        self.only: tuple[nn.Module, ...] = ()
+        if len(found.modules) == 1:
+            (module,) = found.modules.values()
+            self.__dict__["only"] = (module,)
+            self.__dict__.update(_modules=module._modules, _parameters=module._parameters, _buffers=module._buffers)
+            return
+        for name, module in found.modules.items():
+            self._modules[name.replace(".", "_")] = module
+
+    def forward(self, **inputs: torch.Tensor) -> Any:
+        """One call of the function."""
+        with instead(self.recorder):
+            self.recorder.begin(inputs, self._call.wanting)
+            result = self._call.call(inputs)
+            self.recorder.end()
+        return result
+
+
+class _Call:
+    """The function with its examples: the tensors among them are ``inputs`` by name (``wanting`` those that require a gradient), the
+    ``others`` are given as they are."""
+
+    def __init__(self, function: Any, examples: Sequence[Any]) -> None:
+        self._function = function
+        self._shapes: list[str] = []
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.others: dict[str, Any] = {}
+        self.wanting: list[str] = []
+        self._arguments = [self._taken(n, e) for n, e in zip(_argument_names(function, len(examples)), examples, strict=True)]
+
+    def settle(self, found: Surroundings) -> None:
+        """Inputs given as shapes have the floating dtype of the modules."""
+        dtypes = {p.dtype for m in found.modules.values() for p in m.parameters() if p.is_floating_point()}
+        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+        for name in self._shapes:
+            self.inputs[name] = self.inputs[name].to(dtype)
+
+    def call(self, inputs: Mapping[str, torch.Tensor]) -> Any:
+        """The function called with these in the place of its examples."""
+        return self._function(*(_filled(a, inputs) for a in self._arguments))
+
+    def _taken(self, name: str, example: Any) -> Any:
+        if isinstance(example, torch.Tensor):
+            if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
+                raise UnsupportedError(f"{name} is a {type(example).__name__}; give a plain tensor or a shape")
+            return self._input(name, torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta"), example)
+        if isinstance(example, Mapping) and type(example) is dict:
+            return {key: self._taken(f"{name}.{key}", e) for key, e in example.items()}
+        if type(example) in (list, tuple, torch.Size) and example and all(asked.whole(n) is not None for n in example):
+            self._shapes.append(name)
+            return self._input(name, torch.empty(asked.shape(example, name), device="meta"), None)
+        if type(example) in (list, tuple):
+            return type(example)([self._taken(f"{name}.{i}", e) for i, e in enumerate(example)])
+        self.others[name] = example
+        return example
+
+    def _input(self, name: str, t: torch.Tensor, example: torch.Tensor | None) -> _Place:
+        self.inputs[name] = t
+        if example is not None and example.requires_grad:
+            self.wanting.append(name)
+        return _Place(name)
+
+
+class _Place:
+    """Where an input goes among the arguments."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _filled(argument: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(argument, _Place):
+        return inputs[argument.name]
+    if type(argument) is dict:
+        return {key: _filled(a, inputs) for key, a in argument.items()}
+    if type(argument) in (list, tuple):
+        return type(argument)([_filled(a, inputs) for a in argument])
+    return argument
+
+
+def _argument_names(function: Any, count: int) -> list[str]:
+    """The names of the function's first arguments; UsageError where it does not take so many."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return [f"input{i or ''}" for i in range(count)]
+    names: list[str] = []
+    for p in parameters:
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            names.append(p.name)
+        elif p.kind is p.VAR_POSITIONAL:
+            names += [f"{p.name}{i}" for i in range(count - len(names))]
+    needed = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if not needed <= count <= len(names):
+        takes = str(needed) if needed == len(names) else f"{needed} to {len(names)}"
+        raise UsageError(f"{_name_of(function)} takes {takes} arguments ({', '.join(names) or 'none'}), {count} examples are given")
+    return names[:count]
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__name__", None) or type(function).__name__)

@@ -1,0 +1,221 @@
+"""What a function works with and was not given: the modules, optimizers and tensors that it reaches through its closure, the globals it names,
+its defaults, what it is bound to, and the functions of the user's that it calls.
+
+Whatever the function changes there while it is recorded is taken back (:meth:`Surroundings.as_they_were`).
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from memest.sources.importers.torch_state import plainly_changed, put_back, same
+
+_MOST = 20_000  # objects looked at
+_LIBRARIES = frozenset({*sys.stdlib_module_names, "torch", "numpy", "memest", "_pytest", "pytest", "tqdm", "PIL", "matplotlib", "wandb"})
+_CONTAINERS = (dict, list, set, deque)
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, type)
+
+
+class Surroundings:
+    """Found by walking from ``function`` and ``given`` (its arguments by name): each module, optimizer and tensor with the name it is found
+    by. ``trained`` are the parameters of each optimizer, group by group."""
+
+    def __init__(self, function: Any, given: Mapping[str, Any]) -> None:
+        self.modules: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
+        self._seen: dict[int, Any] = {}
+        self._holders: list[Any] = []
+        self._cells: list[types.CellType] = []
+        self._globals: list[tuple[dict[str, Any], tuple[str, ...]]] = []
+        for name, value in given.items():
+            self._visit(name, value)
+        self._function(function, "")
+        self._leave_inner()
+        self.trained = {name: [list(g["params"]) for g in o.param_groups] for name, o in self.optimizers.items()}
+
+    # the walk ------------------------------------------------------------------------------------------------------------
+
+    def _visit(self, name: str, value: Any) -> None:
+        if isinstance(value, _PLAIN) or id(value) in self._seen or len(self._seen) >= _MOST:
+            return
+        self._seen[id(value)] = value  # kept, so that no other object gets its id
+        if isinstance(value, torch.Tensor):
+            self.tensors[id(value)] = (name, value)
+        elif isinstance(value, nn.Module):
+            self.modules[_free(name or "model", self.modules)] = value
+            for path, module in list(value.named_modules()) if _is_users(type(value)) else ():
+                for key, item in list(vars(module).items()):
+                    if not key.startswith("_"):
+                        self._visit(_joined(path, key), item)
+        elif isinstance(value, torch.optim.Optimizer):
+            self.optimizers[_free(name or "optimizer", self.optimizers)] = value
+        elif isinstance(value, types.FunctionType | types.MethodType | partial):
+            self._function(value, name)
+        elif isinstance(value, Mapping):
+            self._hold(value)
+            for key, item in list(value.items()):
+                self._visit(_joined(name, key), item)
+        elif isinstance(value, list | tuple | set | frozenset | deque):
+            self._hold(value)
+            for i, item in enumerate(list(value)):
+                self._visit(_joined(name, i), item)
+        elif isinstance(value, types.ModuleType):
+            pass
+        elif _is_users(type(value)) or isinstance(value, torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler):
+            self._instance(name, value)
+
+    def _instance(self, name: str, value: Any) -> None:
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict):
+            self._holders.append(attributes)
+            for key, item in list(attributes.items()):
+                self._visit(_joined(name, key), item)
+
+    def _hold(self, value: Any) -> None:
+        if isinstance(value, _CONTAINERS):
+            self._holders.append(value)
+
+    def _function(self, function: Any, name: str) -> None:
+        if isinstance(function, partial):
+            for i, value in enumerate(function.args):
+                self._visit(_joined(name, i), value)
+            for key, value in function.keywords.items():
+                self._visit(key, value)
+            self._function(function.func, name)
+        elif isinstance(function, types.MethodType):
+            self._visit("" if isinstance(function.__self__, nn.Module) else name, function.__self__)
+            self._function(function.__func__, name)
+        elif not isinstance(function, types.FunctionType):
+            self._instance(name, function)
+            call = getattr(type(function), "__call__", None)
+            if isinstance(call, types.FunctionType):
+                self._function(call, name)
+        elif _is_users(function):
+            self._body(function)
+
+    def _body(self, function: types.FunctionType) -> None:
+        code = function.__code__
+        for free, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            self._cells.append(cell)
+            try:
+                held = cell.cell_contents
+            except ValueError:  # not bound yet
+                continue
+            self._visit(free, held)
+        defaults = function.__defaults__ or ()
+        for name, value in zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=False):
+            self._visit(name, value)
+        for name, value in (function.__kwdefaults__ or {}).items():
+            self._visit(name, value)
+        names = tuple(_names(code))
+        space = function.__globals__
+        self._globals.append((space, names))
+        for name in names:
+            if name in space:
+                self._named(name, space[name], names)
+
+    def _named(self, name: str, value: Any, names: Iterable[str]) -> None:
+        """A global; of a module of the user's, what the code names of it."""
+        if not isinstance(value, types.ModuleType):
+            self._visit(name, value)
+        elif value.__name__.partition(".")[0] not in _LIBRARIES:
+            for inner in names:
+                if inner in vars(value):
+                    self._visit(inner, vars(value)[inner])
+
+    def _leave_inner(self) -> None:
+        """Modules that are part of others go by those; tensors that are a module's are no tensors of their own."""
+        inner = {id(m) for whole in self.modules.values() for m in whole.modules() if m is not whole}
+        self.modules = {name: m for name, m in self.modules.items() if id(m) not in inner}
+        for whole in self.modules.values():
+            for t in (*whole.parameters(), *whole.buffers()):
+                self.tensors.pop(id(t), None)
+
+    # what is taken back --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def as_they_were(self) -> Iterator[Callable[[], bool]]:
+        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts changed."""
+        live: list[Any] = [m.__dict__ for whole in self.modules.values() for m in whole.modules()]
+        live += [o.__dict__ for o in self.optimizers.values()]
+        live += self._holders
+        for o in self.optimizers.values():
+            live += [o.param_groups, *o.param_groups, *(group["params"] for group in o.param_groups), o.state]
+        inside = [v for table in live if isinstance(table, dict) for v in table.values() if type(v) in _CONTAINERS]
+        before = [(table, table.copy()) for table in {id(t): t for t in (*live, *inside)}.values()]
+        cells = [(cell, _content(cell)) for cell in self._cells]
+        names = [(space, {n: space[n] for n in names if n in space}, names) for space, names in self._globals]
+
+        def changed() -> bool:
+            if any(plainly_changed(table, copy) for table, copy in before):
+                return True
+            now: list[tuple[dict[str, Any], dict[str, Any]]] = [({n: s[n] for n in ns if n in s}, copy) for s, copy, ns in names]
+            now += [({"": _content(cell)}, {"": held}) for cell, held in cells]
+            return any(plainly_changed(*pair) for pair in now)
+
+        try:
+            yield changed
+        finally:
+            for table, copy in before:
+                if not same(table, copy):
+                    put_back(table, copy)
+            for cell, held in cells:
+                if _content(cell) is not held and held is not _EMPTY:
+                    cell.cell_contents = held
+            for space, copy, ns in names:
+                for n in ns:
+                    if n in copy and space.get(n) is not copy[n]:
+                        space[n] = copy[n]
+                    elif n in space and n not in copy:
+                        del space[n]
+
+
+_EMPTY = object()
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The names that a function's code and the functions in it look up."""
+    yield from dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def names_of(function: types.FunctionType) -> frozenset[str]:
+    """The names that a function's code looks up."""
+    return frozenset(_names(function.__code__))
+
+
+def _is_users(value: Any) -> bool:
+    module = getattr(value, "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] not in _LIBRARIES
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    found, n = name, 2
+    while found in taken:
+        found, n = f"{name}_{n}", n + 1
+    return found
+
+
+def _joined(name: str, key: Any) -> str:
+    text = key if isinstance(key, str) else str(key)
+    text = "".join(c if c.isalnum() or c in "_." else "_" for c in text)[:40]
+    return f"{name}.{text}" if name else text
