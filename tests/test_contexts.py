@@ -214,13 +214,6 @@ def test_an_inference_with_contexts_is_that_of_torch(forward: Forward, cpu: Cpu)
     infers_as_torch(forward, cpu)
 
 
-def test_a_function_recorded_in_eval_mode_is_still_refused_in_training(cpu: Cpu) -> None:
-    graph = from_torch(Net(lambda self, x: self.head(apply_swish(self.first(x)))).eval(), SHAPE)
-    assert memest.estimate(graph, input_shape=SHAPE, mode="infer", machine=cpu).peak_bytes > 0
-    with pytest.raises(UnsupportedError, match="custom autograd function Swish"):
-        memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", machine=cpu)
-
-
 def test_a_custom_function_that_no_gradient_reaches_is_played(cpu: Cpu) -> None:
     trains_as_torch(lambda self, x: self.head(self.first(Swish.apply(x))), cpu)
 
@@ -310,10 +303,6 @@ def selective(self: Any, x: Any) -> Any:
     return self.head(checkpoint(self.first, x, use_reentrant=False, context_fn=lambda: (nullcontext(), nullcontext())))
 
 
-def without_state(self: Any, x: Any) -> Any:
-    return self.head(checkpoint(self.first, x, use_reentrant=False, preserve_rng_state=False))
-
-
 def unused_argument(self: Any, x: Any) -> Any:
     return self.head(checkpoint(lambda a, b: self.second(a), self.first(x), x * 2, use_reentrant=False))
 
@@ -394,11 +383,8 @@ def own_error(self: Any, x: Any) -> Any:
 
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
-    (reentrant, "train", "use_reentrant=True"),
-    (custom, "train", "custom autograd function Swish"),
     (nested, "both", "a checkpoint inside a checkpoint"),
     (selective, "both", "context_fn"),
-    (without_state, "both", "preserve_rng_state=False"),
     (unused_argument, "both", "argument that the function does not use"),
     (offloaded, "train", "save_on_cpu"),
     (packed, "train", "saved_tensors_hooks"),

@@ -6,16 +6,12 @@ from typing import Any
 
 import pytest
 
-import memest
 from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
 
-from test_contexts import SHAPE, Forward, Net, infers_as_torch, same, trains_as_torch  # noqa: E402
+from test_contexts import Forward, infers_as_torch, trains_as_torch  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
-
-from memest.sources.importers.torch import from_torch  # noqa: E402
-from validation.protocol import inputs_for, measure_training  # noqa: E402
 
 
 class Swish(torch.autograd.Function):
@@ -144,7 +140,8 @@ class WithIndices(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Any, _: Any) -> Any:
         (where,) = ctx.saved_tensors
-        return torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device).scatter_(1, where[:, None], grad[:, None])
+        channels = torch.arange(ctx.shape[1], device=grad.device).view(1, -1, 1, 1)
+        return grad[:, None] * (where[:, None] == channels)
 
 
 class Apart(torch.autograd.Function):

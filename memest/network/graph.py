@@ -105,12 +105,26 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class Checkpoint:
+    """How a call of ``torch.utils.checkpoint.checkpoint`` is made: its keywords, and the tensors that a reentrant one is given."""
+
+    reentrant: bool = False
+    preserve_rng_state: bool = True
+    early_stop: bool = True
+    arguments: tuple[str, ...] = ()
+
+
+USUAL = Checkpoint()
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Segment:
     """The layers number ``start`` up to ``end`` (not included) of a graph: a call of ``torch.utils.checkpoint.checkpoint`` wraps them."""
 
     start: int
     end: int
     name: str = ""
+    call: Checkpoint = USUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +134,8 @@ class Graph:
     pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
     is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
     ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
-    its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another."""
+    its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
+    ``checkpoints`` names those of the network's own that are not called in the usual way."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -134,6 +149,7 @@ class Graph:
     torch: str | None = None
     examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     usual: Usual | None = field(default=None, compare=False, repr=False)
+    checkpoints: tuple[tuple[str, Checkpoint], ...] = ()
     step: bool = False
     beginning: Graph | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
@@ -146,13 +162,14 @@ class Graph:
     def segments(self) -> tuple[Segment, ...]:
         """The runs of layers that the network itself checkpoints, in order."""
         found: list[Segment] = []
+        calls = dict(self.checkpoints)
         for i, layer in enumerate(self.layers):
             if layer.checkpoint is None:
                 continue
             if found and found[-1].end == i and found[-1].name == layer.checkpoint:
                 found[-1] = replace(found[-1], end=i + 1)
             else:
-                found.append(Segment(i, i + 1, layer.checkpoint))
+                found.append(Segment(i, i + 1, layer.checkpoint, calls.get(layer.checkpoint, USUAL)))
         return tuple(found)
 
     def with_(self, **changes: Any) -> Graph:

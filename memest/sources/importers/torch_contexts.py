@@ -18,6 +18,7 @@ from torch import nn
 from torch.autograd.function import _SingleLevelFunction
 
 from memest.errors import UnsupportedError
+from memest.network.graph import Checkpoint
 from memest.sources.importers import torch_autocast
 from memest.sources.importers.torch_state import Owned
 
@@ -31,7 +32,7 @@ class Listener(torch_autocast.Listener, Protocol):
     def leave_module(self, module: nn.Module) -> None:
         """``module`` returns."""
 
-    def begin_checkpoint(self, arguments: Any) -> None:
+    def begin_checkpoint(self, arguments: Any, call: Checkpoint) -> None:
         """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments."""
 
     def end_checkpoint(self) -> None:
@@ -124,26 +125,23 @@ def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
             return
         given = signature.bind(*positional, **named)
         given.apply_defaults()
-        _check_checkpoint(listener, given.arguments)
-        listener.begin_checkpoint((given.arguments["args"], given.arguments["kwargs"]))
+        listener.begin_checkpoint((given.arguments["args"], given.arguments["kwargs"]), _checkpoint(listener, given.arguments))
         yield
         listener.end_checkpoint()
 
     return around
 
 
-def _check_checkpoint(listener: Listener, given: dict[str, Any]) -> None:
-    """Refuse the options of a checkpoint that change what is kept."""
+def _checkpoint(listener: Listener, given: dict[str, Any]) -> Checkpoint:
+    """How a checkpoint is called; options are refused that change what is kept in a way that is not modelled."""
     checkpoint = "torch.utils.checkpoint with"
     if given.get("context_fn") is not torch.utils.checkpoint.noop_context_fn:
         raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing)")
     switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
-    if not (given.get("early_stop", True) if switched is None else switched):
-        raise listener.refusal(f"{checkpoint} early_stop=False")
-    if not given.get("preserve_rng_state", True):
-        raise listener.refusal(f"{checkpoint} preserve_rng_state=False")
     if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
         raise listener.refusal(f"{checkpoint} debug=True")
+    early_stop = given.get("early_stop", True) if switched is None else switched
+    return Checkpoint(preserve_rng_state=bool(given.get("preserve_rng_state", True)), early_stop=bool(early_stop))
 
 
 # custom functions ---------------------------------------------------------------------------------------------------------

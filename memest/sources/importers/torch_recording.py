@@ -29,7 +29,7 @@ from memest.machines.target import Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import FLOATING
-from memest.network.graph import Graph, Input, Items, Layer, Reference
+from memest.network.graph import USUAL, Checkpoint, Graph, Input, Items, Layer, Reference
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import operator_named
@@ -44,7 +44,7 @@ from memest.sources.importers.torch_functions import full_name, name_of, on_meta
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
+from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
@@ -110,6 +110,7 @@ class Recorder(TorchFunctionMode):
         self.contexts = Contexts()
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
+        self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
         self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {}  # calls of torch that are no rows: what is done instead
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
@@ -190,13 +191,15 @@ class Recorder(TorchFunctionMode):
         while self.stack and self.stack.pop().module is not module:
             pass
 
-    def begin_checkpoint(self, arguments: Any) -> None:
+    def begin_checkpoint(self, arguments: Any, call: Checkpoint) -> None:
         """The layers from here on run again in backward."""
         self.asked_for_gradients = True
         if self.checkpoint is not None:
             raise self.refusal("a checkpoint inside a checkpoint")
         self.checkpoint = self.live.take(f"{self.path() or self.name}.checkpoint")
         self.checkpointed = len(self.layers), [t for t in leaves(arguments) if self.live.found(t) is not None]
+        if call != USUAL:
+            self.calls[self.checkpoint] = call
 
     def end_checkpoint(self) -> None:
         """Until here."""
@@ -225,16 +228,31 @@ class Recorder(TorchFunctionMode):
         enabled = torch.is_grad_enabled()
         needs = tuple(enabled and isinstance(t, torch.Tensor) and self.live.known(t).grad for t in arguments)
         if function is torch.utils.checkpoint.CheckpointFunction:
-            if any(needs):
-                raise self.refusal(function_refused(function))
-            self.begin_checkpoint(arguments[2:])
-            result = arguments[0](*arguments[2:])
-            self.end_checkpoint()
-            return result
+            return self._reentrant(*arguments, needs=needs[2:])
         applied = run_forward(function, arguments, needs)
         if any(needs):
             end_function(self, function, applied, inputs)
         return applied.result
+
+    def _reentrant(self, function: Any, preserve: bool, *arguments: Any, needs: Sequence[bool]) -> Any:
+        """``torch.utils.checkpoint`` with ``use_reentrant=True``: where no argument requires a gradient, nothing in it does."""
+        given = [t for t in arguments if isinstance(t, torch.Tensor)]
+        names = tuple([self.live.known(t).names[-1] for t in given])
+        self.begin_checkpoint(given, Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(needs)):
+            result = function(*arguments)
+        self._check_captured(names)
+        self.end_checkpoint()
+        return result
+
+    def _check_captured(self, given: Sequence[str]) -> None:
+        """Refuse a reentrant checkpoint whose function reads a tensor that requires a gradient and is no argument: its backward would run
+        through what made that, too."""
+        layers = self.layers[self.checkpointed[0] :]
+        fine = {*given, *(n for layer in layers for n in layer.outputs), *(p.name for p in self.live.parameters)}
+        others = {n for e in self.live.tracked.values() if e.grad for n in e.names} - fine
+        if any(n in others for layer in layers for n in layer.reads):
+            raise self.refusal("torch.utils.checkpoint (reentrant) around a function that captures a tensor: make it an argument")
 
     @contextmanager
     def apart(self) -> Iterator[list[Layer]]:
@@ -543,6 +561,7 @@ class Recorder(TorchFunctionMode):
             guards=tuple(self.guards),
             torch=release(torch.__version__),
             examples=tuple(self.sizes.items()),
+            checkpoints=tuple(self.calls.items()),
             notes=(DREW,) if self.drew else (),
         )
 

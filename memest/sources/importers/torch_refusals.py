@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.utils.checkpoint
-from torch.nn.modules._functions import BackwardHookFunction
-
 from memest.shown import visible
 from memest.sources.importers.torch_functions import full_name, name_of
 
@@ -45,15 +42,6 @@ def reason_against(func: Any) -> str | None:
         written, does = _READS[name]
         return f"{written} {does}; {_ADVICE}"
     return _GRADIENTS.get(full_name(func)) or _GRADIENTS.get(name)
-
-
-def function_refused(function: Any) -> str:
-    """What a custom autograd function that would take part in backward is called."""
-    if function is torch.utils.checkpoint.CheckpointFunction:
-        return "torch.utils.checkpoint with use_reentrant=True (use_reentrant=False is modelled)"
-    if function is BackwardHookFunction:
-        return "a module's full backward hook"
-    return f"the custom autograd function {function.__name__}: what it keeps and what its backward allocates is not modelled"
 
 
 def text_of(error: BaseException) -> str:

@@ -35,7 +35,7 @@ class Machine(Recorder):
         self.gradients: dict[str, Value] = {}
         self.gradients_stand = False  # from the steps before, zeroed in place
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
-        self._asked = Asked()
+        self._asked: Asked | None = None
 
     def backward(self, root: Value, gradient: Value) -> None:
         """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
@@ -47,10 +47,12 @@ class Machine(Recorder):
         back instead of going into the leaves. GraphError for a node whose saved tensors are gone."""
         ledger = self.ledger
         starts = [_edge_of(root) for root, _ in roots]
-        self._asked = Asked(keep, [_edge_of(value) for value in wanted])
+        outer, asked = self._asked, Asked(keep, [_edge_of(value) for value in wanted])
         if wanted:
-            self._asked.mark([target for target, _ in starts])
-        reached = self._count_dependencies([target for target, _ in starts])
+            asked.mark([target for target, _ in starts])
+        self._asked = asked
+        waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None = None if outer is None else {}
+        reached = self._count_dependencies([target for target, _ in starts], waits)
         for (target, nr), (_, gradient) in zip(starts, roots, strict=True):
             self._add_to_buffer(target, nr, ledger.hold(gradient))
         ready: list[Node | AccumulateGrad] = []
@@ -72,15 +74,23 @@ class Machine(Recorder):
             ready = self._run(node)
         for other in reached if wanted else ():  # those that did not run, or did not hand on
             other.waiting, other.buffer = 0, []
-        found, self._asked = self._asked.captured, Asked()
-        return found
+        for leaf, waiting, buffer in () if waits is None else waits.values():
+            leaf.waiting, leaf.buffer = waiting, buffer
+        self._asked = outer
+        return asked.captured
 
-    def _count_dependencies(self, starts: Sequence[Node | AccumulateGrad]) -> list[Node]:
-        """How often each node is led to; the nodes."""
+    def _count_dependencies(
+        self, starts: Sequence[Node | AccumulateGrad], waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None
+    ) -> list[Node]:
+        """How often each node is led to; the nodes. Inside another backward, what leaves have of that is put into ``waits``: each run of
+        the engine counts for itself."""
         seen: dict[int, Node] = {}
         stack: list[Node] = []
 
         def lead_to(target: Node | AccumulateGrad) -> None:
+            if waits is not None and isinstance(target, AccumulateGrad) and id(target) not in waits:
+                waits[id(target)] = target, target.waiting, target.buffer
+                target.waiting, target.buffer = 0, None
             target.waiting += 1
             if isinstance(target, Node) and id(target) not in seen:
                 seen[id(target)] = target
@@ -96,6 +106,7 @@ class Machine(Recorder):
 
     def _reach(self, leaf: AccumulateGrad) -> None:
         """A leaf's turn: its gradient is given back where it is wanted, else it stays with the leaf."""
+        assert self._asked is not None
         if not self._asked.selects:
             self._accumulate_grad(leaf)
             return
@@ -107,6 +118,7 @@ class Machine(Recorder):
     def _run(self, node: Node) -> list[Node | AccumulateGrad]:
         """One node: its kernel, the release of its inputs and saved tensors, the handing on of its gradients."""
         ledger, asked = self.ledger, self._asked
+        assert asked is not None
         grads = node.buffer
         node.buffer = []
         outputs: list[Value | None]
@@ -171,7 +183,7 @@ class Machine(Recorder):
             node.notes,
             tuple(None if g is None else g.spec for g in grads),
             node.attributes,
-            self._asked.needs(node),
+            node.needs if self._asked is None else self._asked.needs(node),
             self.training,
             self.target,
             reading.kinds_of(node.attributes),
@@ -285,7 +297,7 @@ class Machine(Recorder):
         if not leaf.value.requires_grad:  # turned off since
             ledger.let_go(gradient)
             return
-        if self.gradients_stand and leaf.name not in self.gradients:
+        if self.gradients_stand and leaf.name not in self.gradients and not leaf.mortal:
             spec = _kept_spec(gradient.spec, leaf.value.spec)
             standing = ledger.resident(nbytes(spec.shape, spec.dtype), "gradient", leaf.name)
             standing.reason = f"gradient of {leaf.name}"
@@ -310,7 +322,7 @@ class Machine(Recorder):
 
     def _tell(self, leaf: AccumulateGrad) -> None:
         """The post hooks of a leaf: its gradient is there, or grew."""
-        if self.on_gradient is not None:
+        if self.on_gradient is not None and not leaf.mortal:
             self.on_gradient(leaf)
 
 

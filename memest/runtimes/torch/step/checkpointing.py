@@ -23,6 +23,12 @@ from memest.runtimes.torch.step.segments import bounds_of
 GENERATOR_STATE_BYTES = 5056  # CPUGeneratorImplState: the Mersenne twister's words and the cached normals
 
 
+def generator_state(run: Run, segment: Segment) -> Storage:
+    """The state of the random generator before a segment, for its recomputation (nothing where it is not preserved)."""
+    size = 0 if run.recipe.target.on_cuda or not segment.call.preserve_rng_state else GENERATOR_STATE_BYTES
+    return run.ledger.allocate(size, "temporary", "state of the random generator, for the recomputation")
+
+
 class Frame(Keeping):
     """One checkpointed call: made before its forward, alive until the last node of it has run."""
 
@@ -84,7 +90,7 @@ class Frame(Keeping):
         machine, outer, layer, op = run.machine, run.machine.keeping, ledger.layer, ledger.op
         forked = self._generator_state()
         env = self._environment()
-        machine.keeping = Recomputation(self._holders)
+        machine.keeping = Recomputation(self._holders, self._segment.call.early_stop)
         sizes, run.sizes = run.sizes, self._sizes
         with run.caller.anew():
             try:
@@ -113,8 +119,7 @@ class Frame(Keeping):
         return {name: run.ledger.hold(v) for name, v in (self._arguments | own).items()}
 
     def _generator_state(self) -> Storage:
-        size = 0 if self._run.recipe.target.on_cuda else GENERATOR_STATE_BYTES
-        return self._run.ledger.allocate(size, "temporary", "state of the random generator, for the recomputation")
+        return generator_state(self._run, self._segment)
 
     def _check_versions(self) -> None:
         for name, v in self._arguments.items():
@@ -128,13 +133,14 @@ class Frame(Keeping):
 class Recomputation(Keeping):
     """What saved tensors go to while a segment runs again: the nodes of forward that still wait for them."""
 
-    def __init__(self, holders: list[Holder]) -> None:
+    def __init__(self, holders: list[Holder], early_stop: bool) -> None:
         self._holders = holders
+        self._early_stop = early_stop
         self._next = 0
 
     def ends(self) -> bool:
         """True before the last call that saved something in forward."""
-        return self._next == len(self._holders) - 1
+        return self._early_stop and self._next == len(self._holders) - 1
 
     def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
         """To the node of forward; the node of the recomputation keeps them, too."""

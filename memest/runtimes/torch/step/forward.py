@@ -5,6 +5,7 @@ from __future__ import annotations
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import Batch
 from memest.runtimes.torch.step.checkpointing import Frame
+from memest.runtimes.torch.step.reentrant import play_reentrant
 from memest.runtimes.torch.step.run import Run
 
 
@@ -20,7 +21,10 @@ def forward(run: Run, batch: Batch) -> list[Value]:
         _one_by_one(run, done, segment.start)
         run.hooks.enter(segment.start, segment.end - 1)
         run.ledger.layer, run.ledger.op = run.graph.layers[segment.start].name, "checkpoint"
-        Frame(run, segment).run()
+        if segment.call.reentrant:
+            play_reentrant(run, segment)
+        else:
+            Frame(run, segment).run()
         run.hooks.leave(segment.end - 1)
         done = segment.end
     _one_by_one(run, done, len(run.graph.layers))

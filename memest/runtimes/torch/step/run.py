@@ -98,6 +98,7 @@ class Run:
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
         self.ending: frozenset[str] | None = None
+        self.grads = recipe.training
         self.ran_again: list[str] = []
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)
@@ -161,7 +162,7 @@ class Run:
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
         finally:
-            self.caller.grad_mode = self.recipe.training
+            self.caller.grad_mode = self.grads
         for name in layer.drops:
             if name in env:  # a segment's caller drops what is the caller's
                 value = env.pop(name)

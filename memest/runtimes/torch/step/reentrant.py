@@ -1,0 +1,106 @@
+"""Activation checkpointing as ``torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=True)`` does it.
+
+A custom autograd function: forward runs without gradients, and its arguments and the state of the random generator are kept. Its backward
+runs forward again on detached arguments, with gradients, then a backward of its own over that, inside the one that is under way.
+
+Source: torch/utils/checkpoint.py (CheckpointFunction, detach_variable), torch/random.py (fork_rng).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from memest.memory.stream import Storage
+from memest.network.graph import Segment
+from memest.network.tensor import Spec
+from memest.runtimes.torch.autograd import AccumulateGrad, Node
+from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.step.checkpointing import generator_state
+from memest.runtimes.torch.step.run import Run
+from memest.runtimes.torch.step.segments import Bounds, bounds_of
+
+
+def play_reentrant(run: Run, segment: Segment) -> None:
+    """One such call: its results are in the run's values then."""
+    ledger, bounds = run.ledger, bounds_of(run.graph, segment)
+    state = ledger.hold(_bytes(generator_state(run, segment)))
+    arguments = [run.env[name] for name in segment.call.arguments]
+    needs = [v.requires_grad for v in arguments]
+    env = {name: ledger.hold(run.env[name]) for name in (*bounds.arguments, *bounds.owned)}
+    wanted, run.grads, run.ending = run.grads, False, bounds.scopes
+    run.caller.grad_mode = False
+    run.play_layers(segment.start, segment.end, env)
+    run.caller.grad_mode = run.grads = wanted
+    run.ending = None
+    outputs = [env[name] for name in bounds.results]
+    if wanted and any(needs):
+        captured = {name: run.env[name] for name in bounds.arguments if name not in segment.call.arguments}
+        sizes = run.sizes
+
+        def body(node: Node, grads: list[Value | None]) -> list[Value | None]:
+            return _Again(run, segment, bounds, captured, sizes).play(node, grads, needs)
+
+        run.machine.function(outputs, arguments, arguments, [state], body, [v.spec.dtype.startswith(("float", "bfloat")) for v in outputs])
+    ledger.let_go(state)
+    run.env.update((name, env.pop(name)) for name in bounds.results)
+    for v in reversed(env.values()):
+        ledger.let_go(v)
+    for layer in run.graph.layers[segment.start : segment.end]:
+        for name in layer.drops:
+            if name in run.env:
+                ledger.let_go(run.env.pop(name))
+            else:
+                run.caller.end_scope(name)
+
+
+class _Again:
+    """The backward of one such call."""
+
+    def __init__(self, run: Run, segment: Segment, bounds: Bounds, captured: dict[str, Value], sizes: Mapping[str, int]) -> None:
+        self._run, self._segment, self._bounds, self._captured, self._sizes = run, segment, bounds, captured, sizes
+
+    def play(self, node: Node, grads: list[Value | None], needs: list[bool]) -> list[Value | None]:
+        """Forward and backward of the segment; the gradients of its arguments."""
+        run, ledger, machine, names = self._run, self._run.ledger, self._run.machine, self._segment.call.arguments
+        ledger.layer, ledger.op = node.layer, "checkpoint"
+        forked = generator_state(run, self._segment)
+        given = zip(names, node.saved_specs, node.saved.unpack(), needs, strict=True)
+        leaves = [self._detached(name, Value(spec, storage), need) for name, (_, spec), storage, need in given]
+        outputs = self._outputs(dict(zip(names, leaves, strict=True)))
+        ledger.release(forked)
+        roots = [(v, g) for v, g in zip(outputs, grads, strict=True) if v.requires_grad and g is not None]
+        machine.backward_of(roots)
+        found = [machine.gradients.pop(_leaf_name(name), None) for name in names]
+        for v in (*outputs, *leaves):
+            ledger.let_go(v)
+        node.saved.leave(ledger)
+        return found
+
+    def _detached(self, name: str, value: Value, needs: bool) -> Value:
+        if needs:
+            value.requires_grad, value.node = True, AccumulateGrad(value, _leaf_name(name), mortal=True)
+        return self._run.ledger.hold(value)
+
+    def _outputs(self, arguments: dict[str, Value]) -> list[Value]:
+        """What the segment gives for detached arguments, held."""
+        run, ledger = self._run, self._run.ledger
+        own = {name: run.env[name] for name in self._bounds.owned}
+        env = {name: ledger.hold(v) for name, v in (arguments | self._captured | own).items()}
+        sizes, run.sizes = run.sizes, self._sizes
+        layer, op = ledger.layer, ledger.op
+        with run.caller.anew():
+            run.play_layers(self._segment.start, self._segment.end, env)
+        ledger.layer, ledger.op, run.sizes = layer, op, sizes
+        outputs = [env.pop(name) for name in self._bounds.results]
+        for v in reversed(env.values()):
+            ledger.let_go(v)
+        return outputs
+
+
+def _leaf_name(argument: str) -> str:
+    """What the gradient of a detached argument is filed under while backward runs."""
+    return f"{argument} (detached)"
+
+
+def _bytes(storage: Storage) -> Value:
+    return Value(Spec((storage.nbytes,), (1,), "uint8"), storage)

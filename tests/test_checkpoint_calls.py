@@ -1,0 +1,91 @@
+"""The ways ``torch.utils.checkpoint`` is called inside a forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memest.machines.cpu import Cpu
+
+torch = pytest.importorskip("torch")
+
+from test_contexts import Forward, infers_as_torch, trains_as_torch  # noqa: E402
+from test_custom_functions import Swish  # noqa: E402
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E402
+
+
+def reentrant(self: Any, x: Any) -> Any:
+    return self.head(checkpoint(self.second, self.first(x), use_reentrant=True))
+
+
+def reentrant_twice(self: Any, x: Any) -> Any:
+    y = checkpoint(self.second, self.first(x), use_reentrant=True)
+    return self.head(checkpoint(self.second, y, use_reentrant=True))
+
+
+def reentrant_first(self: Any, x: Any) -> Any:
+    """No argument requires a gradient: the block is not trained."""
+    return self.head(self.second(checkpoint(self.first, x, use_reentrant=True)))
+
+
+def reentrant_function(self: Any, x: Any) -> Any:
+    y = self.first(x)
+
+    def body(a: Any, b: Any, c: float) -> Any:
+        return self.drop(self.second(a)) * c + b, a.mean((2, 3), keepdim=True)
+
+    z, m = checkpoint(body, y, y * 2, 3.0, use_reentrant=True)
+    return self.head(z * m)
+
+
+def reentrant_sharing(self: Any, x: Any) -> Any:
+    """A block used inside and outside: its gradients come from two runs of the engine."""
+    y = self.second(self.first(x))
+    return self.head(checkpoint(self.second, y, use_reentrant=True) + self.second(y))
+
+
+def reentrant_with_swish(self: Any, x: Any) -> Any:
+    return self.head(checkpoint(lambda a: self.second(Swish.apply(a)), self.first(x), use_reentrant=True))
+
+
+def reentrant_in_autocast(self: Any, x: Any) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return self.head(checkpoint(self.second, self.first(x), use_reentrant=True)).float()
+
+
+def reentrant_without_state(self: Any, x: Any) -> Any:
+    return self.head(checkpoint(self.second, self.first(x), use_reentrant=True, preserve_rng_state=False))
+
+
+def reentrant_sequential(self: Any, x: Any) -> Any:
+    return checkpoint_sequential([self.first, self.second, self.head], 2, x, use_reentrant=True)
+
+
+def without_state(self: Any, x: Any) -> Any:
+    return self.head(checkpoint(self.first, x, use_reentrant=False, preserve_rng_state=False))
+
+
+def to_the_end(self: Any, x: Any) -> Any:
+    with torch.utils.checkpoint.set_checkpoint_early_stop(False):
+        return self.head(checkpoint(self.second, self.first(x), use_reentrant=False))
+
+
+PLAYED = (
+    reentrant, reentrant_twice, reentrant_first, reentrant_function, reentrant_sharing, reentrant_with_swish, reentrant_in_autocast,
+    reentrant_without_state, reentrant_sequential, without_state, to_the_end,
+)  # fmt: skip
+by_name = pytest.mark.parametrize("forward", PLAYED, ids=lambda f: f.__name__)
+
+
+@by_name
+@pytest.mark.parametrize("recipe", [{}, {"hold_output": True, "optimizer": "sgd"}], ids=["plain", "held"])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_training_step_is_that_of_torch(forward: Forward, recipe: dict[str, Any], cpu: Cpu) -> None:
+    trains_as_torch(forward, cpu, **recipe)
+
+
+@by_name
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_an_inference_is_that_of_torch(forward: Forward, cpu: Cpu) -> None:
+    infers_as_torch(forward, cpu)
