@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+import memest
 from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
 
-from test_contexts import Forward, infers_as_torch, trains_as_torch  # noqa: E402
+from test_contexts import SHAPE, Forward, Net, infers_as_torch, trains_as_torch  # noqa: E402
 from test_custom_functions import Swish  # noqa: E402
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E402
+
+from memest.sources.importers.torch import from_torch  # noqa: E402
 
 
 def reentrant(self: Any, x: Any) -> Any:
@@ -89,3 +92,12 @@ def test_a_training_step_is_that_of_torch(forward: Forward, recipe: dict[str, An
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_an_inference_is_that_of_torch(forward: Forward, cpu: Cpu) -> None:
     infers_as_torch(forward, cpu)
+
+
+def test_a_graph_with_them_reads_back_equal_and_is_played_the_same(cpu: Cpu) -> None:
+    for forward in PLAYED:
+        graph = from_torch(Net(forward), SHAPE)
+        again = memest.loads(memest.dumps(graph))
+        assert again == graph
+        first, second = (memest.estimate(g, input_shape=SHAPE, machine=cpu, loss="mse_loss") for g in (graph, again))
+        assert [e.delta for e in first.events] == [e.delta for e in second.events]

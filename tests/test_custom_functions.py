@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+import memest
 from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
 
-from test_contexts import Forward, infers_as_torch, trains_as_torch  # noqa: E402
+from test_contexts import SHAPE, Forward, Net, infers_as_torch, same, trains_as_torch  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from memest.sources.importers.torch import from_torch  # noqa: E402
+from validation.protocol import inputs_for, measure_training  # noqa: E402
 
 
 class Swish(torch.autograd.Function):
@@ -320,3 +324,56 @@ def test_a_training_step_is_that_of_torch(forward: Forward, recipe: dict[str, An
 @by_name
 def test_an_inference_is_that_of_torch(forward: Forward, cpu: Cpu) -> None:
     infers_as_torch(forward, cpu)
+
+
+def test_a_graph_with_functions_reads_back_equal_and_is_played_the_same(cpu: Cpu) -> None:
+    for forward in PLAYED:
+        if forward is decorated:
+            continue
+        graph = from_torch(Net(forward), SHAPE)
+        again = memest.loads(memest.dumps(graph))
+        assert again == graph, forward.__name__
+        first, second = (memest.estimate(g, input_shape=SHAPE, machine=cpu, loss="mse_loss") for g in (graph, again))
+        assert [e.delta for e in first.events] == [e.delta for e in second.events]
+
+
+def test_other_sizes_follow(cpu: Cpu) -> None:
+    """What backward does is symbolic, too."""
+    for forward in (swish, attributes, both, newer, by_hand):
+        module, shape = Net(forward), (3, 3, 9, 14)
+        recipe: dict[str, Any] = {"optimizer": "adam", "loss": "mse_loss"}
+        predicted = memest.estimate(from_torch(module, SHAPE), input_shape=shape, machine=cpu, **recipe)
+        same(predicted, measure_training(module, inputs_for([shape]), **recipe))
+
+
+def test_a_function_that_keeps_nothing_for_what_its_backward_reads_is_refused() -> None:
+    def captured(self: Any, x: Any) -> Any:
+        y = self.first(x)
+
+        class Reads(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, a: Any) -> Any:
+                return a * 2
+
+            @staticmethod
+            def backward(ctx: Any, grad: Any) -> Any:
+                return grad * y
+
+        return self.head(Reads.apply(y + 1))
+
+    with pytest.raises(memest.UnsupportedError, match=r"backward reads .* past its context: keep that by save_for_backward"):
+        memest.estimate(from_torch(Net(captured), SHAPE, mode="train"), input_shape=SHAPE, loss="mse_loss")
+
+
+def test_gradients_for_another_number_of_arguments_are_torchs_error() -> None:
+    class Short(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, a: Any, factor: float) -> Any:
+            return a * factor
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad
+
+    with pytest.raises(memest.UnsupportedError, match=r"Short\.backward returned 1 gradients for the 2 arguments of apply"):
+        from_torch(Net(lambda self, x: self.head(Short.apply(self.first(x), 2.0))), SHAPE, mode="train")

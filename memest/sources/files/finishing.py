@@ -11,9 +11,9 @@ from typing import Any
 
 from memest.errors import GraphError, did_you_mean
 from memest.network.castings import DEVICES
-from memest.network.graph import Casting, Graph, Layer
+from memest.network.graph import Casting, Checkpoint, Graph, Layer
 from memest.sizes.dims import Expr, Guard, parse_guard, symbols_of
-from memest.sources.files.model import AutocastModel
+from memest.sources.files.model import AutocastModel, CheckpointModel
 
 
 def ordered(graph: Graph, order: Sequence[str]) -> Graph:
@@ -98,10 +98,12 @@ def without_gradients(graph: Graph, names: Sequence[str]) -> Graph:
     return graph.with_(layers=tuple(replace(layer, grad=False) if i in numbers else layer for i, layer in enumerate(graph.layers)))
 
 
-def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str]]) -> Graph:
+def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str] | CheckpointModel]) -> Graph:
     """Each name is a checkpointed call, which wraps the layers from the first to the last."""
     owner: dict[int, str] = {}
-    for name, ends in checkpoints.items():
+    calls: list[tuple[str, Checkpoint]] = []
+    for name, said in checkpoints.items():
+        ends = said.layers if isinstance(said, CheckpointModel) else said
         if len(ends) != 2:
             raise GraphError(f"checkpoints: {name!r} has the first and the last layer it wraps, got {len(ends)}")
         first, last = (next(iter(_numbers(graph, [end], "checkpoints"))) for end in ends)
@@ -112,7 +114,18 @@ def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str]]) -> Grap
         if taken is not None:
             raise GraphError(f"checkpoints: {name!r} overlaps {taken!r}; checkpoints do not nest")
         owner.update(dict.fromkeys(wrapped, name))
-    return graph.with_(layers=tuple(replace(layer, checkpoint=owner.get(i)) for i, layer in enumerate(graph.layers)))
+        if isinstance(said, CheckpointModel):
+            calls.append((name, _call(graph, name, said)))
+    layers = tuple(replace(layer, checkpoint=owner.get(i)) for i, layer in enumerate(graph.layers))
+    return graph.with_(layers=layers, checkpoints=tuple(calls))
+
+
+def _call(graph: Graph, name: str, said: CheckpointModel) -> Checkpoint:
+    made = {i.name for i in graph.inputs} | {p.name for p in graph.parameters} | {n for layer in graph.layers for n in layer.outputs}
+    unknown = next((n for n in said.arguments if n not in made), None)
+    if unknown is not None:
+        raise GraphError(f"checkpoints: {name!r}: argument {unknown!r} does not exist{did_you_mean(unknown, made)}")
+    return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments))
 
 
 def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:

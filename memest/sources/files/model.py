@@ -107,6 +107,41 @@ class AutocastModel(_Strict):
     layers: list[str]
 
 
+class CheckpointModel(_Strict):
+    """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, and the tensors that a
+    reentrant one is given."""
+
+    layers: list[str]
+    reentrant: bool = False
+    preserve_rng_state: bool = True
+    early_stop: bool = True
+    arguments: list[str] = Field(default_factory=list)
+
+
+class CallModel(_Strict):
+    """A layer of a custom function's backward: what it reads by role (null where nothing), and what it lets go of."""
+
+    op: str
+    name: str
+    tensors: list[str | list[str] | None]
+    out: list[str]
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    drops: list[str] = Field(default_factory=list)
+    grad: bool = True
+
+
+class FunctionModel(_Strict):
+    """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given."""
+
+    saved: list[str] = Field(default_factory=list)
+    kept: list[str] = Field(default_factory=list)
+    gradients: list[str]
+    layers: list[CallModel] = Field(default_factory=list)
+    results: list[str | None]
+    differentiable: list[bool]
+    materialized: bool = True
+
+
 class GraphModel(_Strict):
     """A whole file.
 
@@ -115,9 +150,10 @@ class GraphModel(_Strict):
     forward ends; ``drops`` says for single layers which values die after them, where it is not each one's last reader. ``guards``
     are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
-    first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside say
-    on which layers; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
-    reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
+    first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
+    say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each; ``refused`` says for a
+    mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the reader of an answer something about the network;
+    ``torch`` is the release of torch it was recorded with.
     """
 
     memest: int = VERSION
@@ -133,8 +169,9 @@ class GraphModel(_Strict):
     drops: dict[str, list[str]] | None = None
     guards: list[str] | None = None
     no_grad: list[str] | None = None
-    checkpoints: dict[str, list[str]] | None = None
+    checkpoints: dict[str, list[str] | CheckpointModel] | None = None
     autocast: dict[str, list[AutocastModel]] | None = None
+    functions: dict[str, FunctionModel] | None = None
     refused: dict[str, str] | None = None
     notes: list[str] | None = None
     torch: Release | None = None

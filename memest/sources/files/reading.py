@@ -28,6 +28,7 @@ from memest.sources.files.finishing import (
     with_drops,
     without_gradients,
 )
+from memest.sources.files.functions import with_functions
 from memest.sources.files.model import VERSION, BlockModel, GraphModel, Settings, first_problem
 from memest.sources.files.settings import (
     BLOCK_WORDS,
@@ -246,7 +247,7 @@ class _Reader:
         inputs = self._bound(op, settings.pop("tensors")) if "tensors" in settings else self._inputs(settings, shown, names, previous)
         inputs = self._resolved(inputs, names, shown)
         full = ".".join((*path, label)) if label else None
-        owning = self._owning(settings, full, path, shown)
+        owning = self._owning(op, settings, full, path, shown)
         outputs = () if not out or out == [label] else tuple(".".join((*path, o)) for o in out)
         keywords = {k: self._value(v) for k, v in settings.items()}
         if full is not None:
@@ -259,7 +260,7 @@ class _Reader:
             names[node.name.removeprefix(".".join(path) + ".") if path else node.name] = node
         return found[0] if found else previous
 
-    def _owning(self, settings: Settings, full: str | None, path: tuple[str, ...], shown: str) -> Settings:
+    def _owning(self, op: str, settings: Settings, full: str | None, path: tuple[str, ...], shown: str) -> Settings:
         """Who owns the parameters: this layer, or another one that shares them."""
         trainable, shares, owner = settings.pop("trainable", True), settings.pop("shares", None), settings.pop("owner", None)
         if not isinstance(trainable, bool):
@@ -274,6 +275,9 @@ class _Reader:
             self._early(shares)
         elif (owner or full) in self.early:
             shares, owner = owner or full, None
+            for option in MODULES[op].options:  # they made the parameters already
+                if option.name not in MODULES[op].passes:
+                    settings.pop(option.name, None)
         elif full is not None:
             self.owners.add(owner or full)
         return {"trainable": trainable, "shares": shares, "owner": owner}
@@ -418,6 +422,7 @@ class _Reader:
             ("guards", self.model.guards, guarded),
             ("no_grad", self.model.no_grad, without_gradients),
             ("checkpoints", self.model.checkpoints, checkpointed),
+            ("functions", self.model.functions, with_functions),
             ("refused", self.model.refused, refused),
             ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),
             ("torch", self.model.torch, lambda graph, release: graph.with_(torch=release)),

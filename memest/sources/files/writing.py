@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import yaml
 
 from memest.errors import UsageError, kind_of
-from memest.network.graph import Casting, Graph, Input, Layer, Parameter, as_graph, default_drops
+from memest.network.graph import Casting, Graph, Input, Layer, Parameter, Segment, as_graph, default_drops
 from memest.ops.table import operator_named
 from memest.shown import visible
 from memest.sizes.dims import Expr
 from memest.sources.files.finishing import sorted_by
+from memest.sources.files.functions import function_written
 from memest.sources.files.layers import Shorthand, shorthand
 from memest.sources.files.model import VERSION
 
@@ -54,9 +56,12 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     if plain:
         data["no_grad"] = plain
     if graph.segments:
-        data["checkpoints"] = {s.name: [graph.layers[s.start].name, graph.layers[s.end - 1].name] for s in graph.segments}
+        data["checkpoints"] = {s.name: _checkpoint(graph, s) for s in graph.segments}
     if any(layer.autocast for layer in graph.layers):
         data["autocast"] = _autocast(graph)
+    functions = {layer.name: function_written(layer.backward, _plain) for layer in graph.layers if layer.backward is not None}
+    if functions:
+        data["functions"] = functions
     if graph.refused:
         data["refused"] = dict(graph.refused)
     if graph.notes:
@@ -66,6 +71,13 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     if graph.inference is not None:
         data["inference"] = to_dict(graph.inference, examples=examples)
     return data
+
+
+def _checkpoint(graph: Graph, s: Segment) -> Any:
+    """The first and the last layer, and how it is called where that is not the usual way."""
+    ends = [graph.layers[s.start].name, graph.layers[s.end - 1].name]
+    said = {f.name: getattr(s.call, f.name) for f in fields(s.call) if getattr(s.call, f.name) != f.default}
+    return _Settings({"layers": ends, **{k: _plain(v) for k, v in said.items()}}) if said else ends
 
 
 def _autocast(graph: Graph) -> dict[str, list[Any]]:

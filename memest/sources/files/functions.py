@@ -1,0 +1,98 @@
+"""The backward of custom autograd functions, in a file and out of it.
+
+Its layers are written as they are, role by role: what they give follows from the layers that they are played behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from memest.errors import GraphError, did_you_mean
+from memest.network.graph import Backward, Graph, Layer
+from memest.ops.table import operator_named
+from memest.sizes.dims import parse
+from memest.sources.files.model import CallModel, FunctionModel
+
+ENDS = "autograd_function"
+
+
+def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]:
+    """A function's backward as plain data; ``plain`` turns sizes and tuples into text and lists."""
+    data: dict[str, Any] = {"saved": list(b.saved), "kept": list(b.kept), "gradients": list(b.gradients)}
+    data = {key: value for key, value in data.items() if value}
+    data["layers"] = [_call_written(layer, plain) for layer in b.layers]
+    data["results"], data["differentiable"] = list(b.results), list(b.differentiable)
+    return data if b.materialized else {**data, "materialized": False}
+
+
+def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
+    if layer.autocast:
+        raise GraphError(f"functions: layer {layer.name!r} stands in autocast inside a custom function's backward, which no file holds yet")
+    data: dict[str, Any] = {"op": layer.op, "name": layer.name, "tensors": plain(layer.tensors), "out": list(layer.outputs)}
+    if layer.attributes:
+        data["attributes"] = {key: plain(value) for key, value in layer.attributes}
+    if layer.drops:
+        data["drops"] = list(layer.drops)
+    return data if layer.grad else {**data, "grad": False}
+
+
+def with_functions(graph: Graph, functions: Mapping[str, FunctionModel]) -> Graph:
+    """Each layer named ends a custom function with that backward. GraphError for what does not fit."""
+    ends = {layer.name: layer for layer in graph.layers if layer.op == ENDS}
+    for name, function in functions.items():
+        if name not in ends:
+            raise GraphError(f"functions: no layer {name!r} of the operator {ENDS}{did_you_mean(name, ends)}")
+        _check(name, ends[name], function)
+    return graph.with_(
+        layers=tuple(replace(la, backward=_backward(functions[la.name])) if la.name in functions else la for la in graph.layers)
+    )
+
+
+def _check(name: str, layer: Layer, f: FunctionModel) -> None:
+    outputs, inputs = (len(names or ()) for names in layer.tensors)
+    for key, count, wanted in (("gradients", len(f.gradients), outputs), ("differentiable", len(f.differentiable), outputs)):
+        if count != wanted:
+            raise GraphError(f"functions: {name!r} has {wanted} outputs and {count} {key}")
+    if len(f.results) != inputs:
+        raise GraphError(f"functions: {name!r} is given {inputs} tensors and has {len(f.results)} results")
+    known = {*f.saved, *f.kept, *f.gradients}
+    for call in f.layers:
+        if len(call.tensors) != len(operator_named(call.op).roles):
+            raise GraphError(f"functions: layer {call.name!r} ({call.op}) has {len(operator_named(call.op).roles)} roles")
+        known.update(call.out)
+    unknown = next((r for r in f.results if r is not None and r not in known), None)
+    if unknown is not None:
+        raise GraphError(f"functions: {name!r} gives {unknown!r}, which does not exist{did_you_mean(unknown, known)}")
+
+
+def _backward(f: FunctionModel) -> Backward:
+    return Backward(
+        saved=tuple(f.saved),
+        kept=tuple(f.kept),
+        gradients=tuple(f.gradients),
+        layers=tuple(map(_layer, f.layers)),
+        results=tuple(f.results),
+        differentiable=tuple(f.differentiable),
+        materialized=f.materialized,
+    )
+
+
+def _layer(c: CallModel) -> Layer:
+    return Layer(
+        name=c.name,
+        op=c.op,
+        tensors=tuple(tuple(t) if isinstance(t, list) else t for t in c.tensors),
+        attributes=tuple((key, _value(value)) for key, value in c.attributes.items()),
+        outputs=tuple(c.out),
+        drops=tuple(c.drops),
+        grad=c.grad,
+    )
+
+
+def _value(value: Any) -> Any:
+    """Lists as tuples, ``=H//2`` as a size."""
+    if isinstance(value, list):
+        return tuple(map(_value, value))
+    return parse(value[1:]) if isinstance(value, str) and value.startswith("=") else value
