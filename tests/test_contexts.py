@@ -317,12 +317,6 @@ def packed(self: Any, x: Any) -> Any:
         return self.head(self.first(x))
 
 
-def inference_mode(self: Any, x: Any) -> Any:
-    with torch.inference_mode():
-        y = self.first(x)
-    return self.head(y)
-
-
 def gradient_inside(self: Any, x: Any) -> Any:
     y = self.head(self.first(x))
     return y + torch.autograd.grad(y.sum(), self.head.weight)[0].sum()
@@ -332,12 +326,6 @@ def backward_inside(self: Any, x: Any) -> Any:
     y = self.head(self.first(x))
     y.sum().backward()
     return y
-
-
-def tensor_hook(self: Any, x: Any) -> Any:
-    y = self.first(x)
-    y.register_hook(lambda g: g * 2)
-    return self.head(y)
 
 
 def made_leaf(self: Any, x: Any) -> Any:
@@ -388,10 +376,8 @@ REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (unused_argument, "both", "argument that the function does not use"),
     (offloaded, "train", "save_on_cpu"),
     (packed, "train", "saved_tensors_hooks"),
-    (inference_mode, "train", "inference_mode"),
     (gradient_inside, "both", "torch.autograd.grad: gradients taken inside forward"),
     (backward_inside, "both", "backward: a backward pass inside forward"),
-    (tensor_hook, "both", "register_hook: a tensor's hook"),
     (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),
     (made_leaf, "train", "requires_grad_(True)"),
     (kept_graph, "train", "its autograd graph with it"),

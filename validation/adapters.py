@@ -190,6 +190,11 @@ def returned(outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> tuple[t
     return tuple(outputs)
 
 
+def hooked(input: torch.Tensor) -> torch.Tensor:
+    """What a hook is registered on."""
+    return input
+
+
 def batch_norm(input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, **keywords: Any) -> torch.Tensor:
     """torch.nn.BatchNorm's forward: the counter, then the operator."""
     if num_batches_tracked is not None and keywords.get("training"):

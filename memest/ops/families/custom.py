@@ -12,6 +12,10 @@ def _returned(k: Tape, outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Ten
     return tuple(k.noop(t) for t in outputs)
 
 
+def _hooked(k: Tape, input: Tensor) -> Tensor:
+    return k.noop(input)
+
+
 ROWS = (
     Operator(
         name="autograd_function",
@@ -25,6 +29,19 @@ ROWS = (
         examples=(Example(shapes=([(2, 3), (4,)], [(2, 3)]), attributes={}),),
         facts=POINTWISE_FACTS,
         source="torch/csrc/autograd/python_function.cpp (process_outputs); what it does in backward is the layer's (graph.Backward)",
+    ),
+    Operator(
+        name="register_hook",
+        torch="",
+        oracle="hooked",
+        roles=("input",),
+        attributes=(),
+        forward=_hooked,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=((2, 3),), attributes={}),),
+        facts=POINTWISE_FACTS,
+        source="torch/csrc/autograd/python_hook.cpp (PyFunctionTensorPreHook); what it does in backward is the layer's (graph.Backward)",
     ),
 )
 COMPOSITE_ROWS: tuple[Composite, ...] = ()

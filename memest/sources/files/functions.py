@@ -15,7 +15,7 @@ from memest.ops.table import operator_named
 from memest.sizes.dims import parse
 from memest.sources.files.model import CallModel, FunctionModel
 
-ENDS = "autograd_function"
+ENDS = ("autograd_function", "register_hook")
 
 
 def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]:
@@ -40,10 +40,10 @@ def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
 
 def with_functions(graph: Graph, functions: Mapping[str, FunctionModel]) -> Graph:
     """Each layer named ends a custom function with that backward. GraphError for what does not fit."""
-    ends = {layer.name: layer for layer in graph.layers if layer.op == ENDS}
+    ends = {layer.name: layer for layer in graph.layers if layer.op in ENDS}
     for name, function in functions.items():
         if name not in ends:
-            raise GraphError(f"functions: no layer {name!r} of the operator {ENDS}{did_you_mean(name, ends)}")
+            raise GraphError(f"functions: no layer {name!r} of the operator {' or '.join(ENDS)}{did_you_mean(name, ends)}")
         _check(name, ends[name], function)
     return graph.with_(
         layers=tuple(replace(la, backward=_backward(functions[la.name])) if la.name in functions else la for la in graph.layers)
@@ -51,7 +51,7 @@ def with_functions(graph: Graph, functions: Mapping[str, FunctionModel]) -> Grap
 
 
 def _check(name: str, layer: Layer, f: FunctionModel) -> None:
-    outputs, inputs = (len(names or ()) for names in layer.tensors)
+    outputs, inputs = (1, 1) if layer.op == "register_hook" else (len(names or ()) for names in layer.tensors)
     for key, count, wanted in (("gradients", len(f.gradients), outputs), ("differentiable", len(f.differentiable), outputs)):
         if count != wanted:
             raise GraphError(f"functions: {name!r} has {wanted} outputs and {count} {key}")

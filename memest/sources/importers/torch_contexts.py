@@ -201,8 +201,6 @@ def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:
     """Refuse a call that stands in a context that is not modelled. ``casts``: a context of ``torch.autocast`` is known to be on."""
     if torch.is_autocast_enabled("cpu") != casts:
         raise listener.refusal("torch.set_autocast_enabled in forward (torch.autocast is modelled)")
-    if torch.is_inference_mode_enabled() and gradients:
-        raise listener.refusal("torch.inference_mode() in the forward of a training step (torch.no_grad() is modelled)")
     if gradients and _saved_tensors_hooks() != _here.hooks:
         raise listener.refusal("saved_tensors_hooks (save_on_cpu and the like) in forward")
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch.autograd.function import FunctionCtx, _SingleLevelFunction
 
-from memest.errors import UnsupportedError
+from memest.errors import GraphError, UnsupportedError
 from memest.network.castings import Contexts
 from memest.network.graph import Backward, Layer
 from memest.runtimes.torch.autograd import Machine
@@ -157,6 +157,43 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
         differentiable=applied.differentiable,
         materialized=context.materialize_grads,
     )
+
+
+def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
+    """The layer of ``t.register_hook(function)``: what it does with a gradient when backward comes by. Tensors that the function captures
+    live as long as the hook, which is as long as what made ``t`` can run backward."""
+    live, entry = recorder.live, recorder.live.known(t)
+    if not entry.grad:
+        raise GraphError("cannot register a hook on a tensor that doesn't require gradient")
+    if entry.value.base is None and any(p.name == entry.names[0] for p in live.parameters):
+        raise recorder.refusal("Tensor.register_hook on a parameter inside forward: it stays from step to step; register it once, outside")
+    name, given = live.take(f"{recorder.path()}.register_hook".lstrip(".")), twin(t)
+    gradient = f"{name}.gradient"
+    with recorder.apart() as layers:
+        live.follow(given, gradient, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", gradient)), grad=False)
+        with torch.no_grad():
+            found = function(given)
+        result = None if found is None else live.known(found).names[-1]
+        played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
+        del found, given
+    made = {gradient, *(p.name for p in live.parameters), *(n for layer in played for n in layer.outputs)}
+    captured = dict.fromkeys(n for n in (*(n for layer in played for n in layer.reads), result) if n is not None and n not in made)
+    live.drops.append([])
+    backward = Backward(
+        saved=(), kept=tuple(captured), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False
+    )
+    recorder.layers.append(
+        Layer(
+            name=name,
+            op="register_hook",
+            tensors=(entry.names[-1],),
+            outputs=(name,),
+            checkpoint=recorder.checkpoint,
+            autocast=recorder.contexts.castings,
+            backward=backward,
+        )
+    )
+    live.again(entry, name, entry.value, False)
 
 
 def _stranger(backward: Backward, own: Sequence[str]) -> str | None:

@@ -15,16 +15,17 @@ from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
 
 
 class Tracked:
-    """What is known of a live tensor: its names in the graph, its metadata with symbolic dims, and whether a step that trains would have
-    it require a gradient."""
+    """What is known of a live tensor: its names in the graph, its metadata with symbolic dims, whether a step that trains would have it
+    require a gradient, and whether it was made in inference mode."""
 
-    __slots__ = ("grad", "names", "ref", "value")
+    __slots__ = ("grad", "inference", "names", "ref", "value")
 
-    def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor], grad: bool) -> None:
+    def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor], grad: bool, inference: bool) -> None:
         self.names = [name]
         self.value = value
         self.ref = ref
         self.grad = grad
+        self.inference = inference
 
 
 class LiveTensors:
@@ -55,7 +56,7 @@ class LiveTensors:
         self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
         self.given(t, name, spec_of(t), grad=trainable)
 
-    def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool) -> None:
+    def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool, *, inference: bool = False) -> None:
         """From now on ``t`` is called ``name``, until Python lets it die."""
         key = id(t)
         self._used.add(name)
@@ -65,7 +66,7 @@ class LiveTensors:
             if gone is not None:
                 (self.drops[-1] if self.drops else self.early).extend(gone.names)
 
-        self.tracked[key] = Tracked(name, self._ledger.hold(value), weakref.ref(t, died), grad)
+        self.tracked[key] = Tracked(name, self._ledger.hold(value), weakref.ref(t, died), grad, inference)
 
     def found(self, t: torch.Tensor) -> Tracked | None:
         """What is known of ``t``, if anything; of a tensor that has a twin in its place, what is known of that (``twins``)."""

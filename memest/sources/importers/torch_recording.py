@@ -39,7 +39,7 @@ from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, watching
-from memest.sources.importers.torch_custom import end_function, run_forward
+from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
@@ -112,7 +112,10 @@ class Recorder(TorchFunctionMode):
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
-        self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {}  # calls of torch that are no rows: what is done instead
+        self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {  # calls of torch that are no rows: what is done instead
+            "register_hook": self._hooked,
+            "__set__:data": self._set_data,
+        }
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         for t in standing:
             self.live.own(t, self.live.unique("kept"))
@@ -301,6 +304,20 @@ class Recorder(TorchFunctionMode):
             return self._call(name, binding, func, args, kwargs)
         raise self.refusal(full_name(func))
 
+    def _hooked(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``t.register_hook(function)``."""
+        self.asked_for_gradients = True
+        with self:
+            hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
+        return _Handle()
+
+    def _set_data(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``t.data = other``, where that has the memory of ``t`` (what ``t.data *= 2`` ends with)."""
+        old, new = (self.live.found(t) for t in args)
+        if old is None or new is None or old.value.storage is not new.value.storage or old.value.spec != new.value.spec:
+            return NotImplemented
+        return None
+
     def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
         """Run a Python-level torch function so that the calls in it are seen (should it meet itself, that is the compiled one)."""
         self.entered.append(func)
@@ -410,6 +427,8 @@ class Recorder(TorchFunctionMode):
         flows = grad_enabled and any(e.grad for e in _flat(reads))
         if flows and not self.gradients:
             raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
+        if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():
+            raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
         return Begun(name, op, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
 
     def _written(
@@ -514,7 +533,7 @@ class Recorder(TorchFunctionMode):
             if entry is not None:
                 self.live.again(entry, out, value, flows)
             else:
-                self.live.follow(t, out, value, flows and value.spec.dtype in FLOATING)
+                self.live.follow(t, out, value, flows and value.spec.dtype in FLOATING, inference=torch.is_inference_mode_enabled())
         return names
 
     def _bound(self, t: Any) -> Any:
@@ -585,6 +604,14 @@ class Recorder(TorchFunctionMode):
             if not f.filename.startswith(_NOT_THE_USERS):
                 return f"{path} ({f.filename.rpartition('/')[2]}:{f.lineno})"
         return path
+
+
+class _Handle:
+    """What a hook's registration gives."""
+
+    def remove(self) -> None:
+        """A hook that is taken off again is not modelled."""
+        raise UnsupportedError("no rule for taking a tensor's hook off inside forward")
 
 
 # helpers -----------------------------------------------------------------------------------------------------------------

@@ -26,12 +26,11 @@ _ADVICE = "decide by shapes or by a constructor argument, and keep logging out o
 _GRADIENTS = {
     "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
-    "register_hook": "Tensor.register_hook: a tensor's hook is not modelled",
     "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",
     "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled",
     "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
     "__set__:grad": "tensor.grad = …: writing a gradient inside forward is not modelled",
-    "__set__:data": "tensor.data = …: exchanging a tensor's data is not modelled: write in place (copy_, mul_) under torch.no_grad()",
+    "__set__:data": "tensor.data = …: giving a tensor other memory is not modelled: write in place (copy_, mul_) under torch.no_grad()",
 }
 
 

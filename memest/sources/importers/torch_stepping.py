@@ -91,6 +91,7 @@ class StepRecorder(Recorder):
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
         self.watched = {
+            **self.watched,
             "backward": self._backward,
             "grad": self._grad,
             "requires_grad_": lambda f, a, k: self._require(a[0], bool(a[1] if len(a) > 1 else k.get("requires_grad", True))),

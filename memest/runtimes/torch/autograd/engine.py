@@ -131,6 +131,8 @@ class Machine(Recorder):
                 return []
         for run in node.before:
             run()
+        for nr, changes in node.on_gradient.items():
+            grads[nr] = self._changed(grads[nr], changes)
         freed, present = node.saved.freed, any(g is not None for g in grads)
         if freed and (present or node.body is not None):
             raise GraphError(
@@ -171,6 +173,16 @@ class Machine(Recorder):
             if target.waiting == 0 and asked.leads_on(target):
                 ready.append(target)
         return ready
+
+    def _changed(self, gradient: Value | None, changes: Sequence[Callable[[Value], Value]]) -> Value | None:
+        """What the hooks of a tensor make of its gradient, which stays until the last has run (python_hook.cpp, _call_hooks)."""
+        if gradient is None:
+            return None
+        found = self.ledger.hold(gradient)
+        for change in changes:
+            found = change(found)
+        self.ledger.let_go(gradient)
+        return found
 
     def _apply(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
         ledger = self.ledger

@@ -56,12 +56,14 @@ class Node:
         "before",
         "body",
         "buffer",
+        "captured",
         "context",
         "edges",
         "inner",
         "layer",
         "needs",
         "notes",
+        "on_gradient",
         "op",
         "out_specs",
         "refs",
@@ -91,6 +93,8 @@ class Node:
         self.before: list[Callable[[], None]] = []
         self.body: Callable[[Node, list[Value | None]], list[Value | None]] | None = None
         self.context: list[Value] = []
+        self.captured: list[Value] = []
+        self.on_gradient: dict[int, list[Callable[[Value], Value]]] = {}
 
     def join(self, ledger: Ledger) -> None:
         """A node leads here."""
@@ -109,7 +113,7 @@ class Node:
             if node.refs:
                 continue
             node.saved.release(ledger)
-            for value in node.context:
+            for value in (*node.context, *node.captured):
                 ledger.let_go(value)
             for edge in node.edges:
                 if edge is None:

@@ -19,6 +19,8 @@ from memest.runtimes.torch.ledger import Value
 if TYPE_CHECKING:
     from memest.runtimes.torch.step.run import Run
 
+HOOK = "register_hook"
+
 
 def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:
     """The layer ``autograd_function`` has run: its outputs get the node of the function where a gradient reaches it."""
@@ -36,6 +38,42 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
     )
 
 
+def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:
+    """The layer ``register_hook``: what it does with the gradient of its tensor. What it captures lives as long as the tensor's node."""
+    (name,) = layer.tensors
+    value = env[str(name)]
+    if not (run.caller.grad_mode and isinstance(value.node, Node)):
+        return
+    node, nr = value.node, value.output_nr
+    captured = {name: run.ledger.hold(env[name]) for name in backward.kept}
+    node.captured.extend(captured.values())
+    node.on_gradient.setdefault(nr, []).append(lambda gradient: _change(run, backward, node, captured, gradient))
+
+
+def _change(run: Run, backward: Backward, node: Node, captured: dict[str, Value], given: Value) -> Value:
+    """The hook: its result takes the gradient's place."""
+    ledger = run.ledger
+    ledger.layer, ledger.op = node.layer, HOOK
+    ((gradient,), (result,)) = backward.gradients, backward.results
+    env = {name: ledger.hold(value) for name, value in captured.items()}
+    env[gradient] = ledger.hold(given)
+    _bind_own(run, backward, env)
+    for layer in backward.layers:
+        run.play_layer(layer, env)
+    found = given if result is None else ledger.hold(env[result])
+    if result is not None:
+        ledger.let_go(given)
+    for value in env.values():
+        ledger.let_go(value)
+    return found
+
+
+def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
+    """The network's own tensors that backward reads."""
+    for layer in backward.layers:
+        env.update((name, run.ledger.hold(run.env[name])) for name in layer.reads if name in run.owned and name not in env)
+
+
 def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -> list[Value | None]:
     """The function's backward; gradients of its inputs."""
     ledger = run.ledger
@@ -47,8 +85,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     node.context = []
     for name, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
         env[name] = ledger.hold(_zeros(run, backward, spec) if grad is None else grad)
-    for layer in backward.layers:
-        env.update((name, ledger.hold(run.env[name])) for name in layer.reads if name in run.owned and name not in env)
+    _bind_own(run, backward, env)
     for layer in backward.layers:
         run.play_layer(layer, env)
     node.saved.leave(ledger)

@@ -19,7 +19,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
-from memest.runtimes.torch.step.functions import hang
+from memest.runtimes.torch.step.functions import HOOK, hang, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.segments import check_segments
@@ -192,7 +192,7 @@ class Run:
                 env[name] = self.ledger.hold(value)
                 self.specs[name] = value.spec
         if layer.backward is not None:
-            hang(self, layer, layer.backward, env)
+            (register if layer.op == HOOK else hang)(self, layer, layer.backward, env)
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))
