@@ -35,6 +35,8 @@ class Surroundings:
         self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self._seen: dict[int, Any] = {}
         self._holders: list[Any] = []
+        self._torchs: set[int] = set()
+        self._tables: list[_Table] = []
         self._cells: list[types.CellType] = []
         self._globals: list[tuple[dict[str, Any], tuple[str, ...]]] = []
         for name, value in given.items():
@@ -71,7 +73,10 @@ class Surroundings:
                 self._visit(_joined(name, i), item)
         elif isinstance(value, types.ModuleType):
             pass
-        elif _is_users(type(value)) or isinstance(value, torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler):
+        elif isinstance(value, torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler):
+            self._torchs |= {id(value.__dict__), *map(id, value.__dict__.values())}
+            self._instance(name, value)
+        elif _is_users(type(value)):
             self._instance(name, value)
 
     def _instance(self, name: str, value: Any) -> None:
@@ -145,19 +150,14 @@ class Surroundings:
 
     @contextmanager
     def as_they_were(self) -> Iterator[Callable[[], bool]]:
-        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts changed."""
-        live: list[Any] = [m.__dict__ for whole in self.modules.values() for m in whole.modules()]
-        live += [o.__dict__ for o in self.optimizers.values()]
-        live += self._holders
-        for o in self.optimizers.values():
-            live += [o.param_groups, *o.param_groups, *(group["params"] for group in o.param_groups), o.state]
-        inside = [v for table in live if isinstance(table, dict) for v in table.values() if type(v) in _CONTAINERS]
-        before = [(table, table.copy()) for table in {id(t): t for t in (*live, *inside)}.values()]
+        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts of the user's
+        changed (those of torch's own optimizers and schedulers decide nothing)."""
+        self._remember()
         cells = [(cell, _content(cell)) for cell in self._cells]
         names = [(space, {n: space[n] for n in names if n in space}, names) for space, names in self._globals]
 
         def changed() -> bool:
-            if any(plainly_changed(table, copy) for table, copy in before):
+            if any(plainly_changed(table.live, table.copy) for table in self._tables if id(table.live) not in self._torchs):
                 return True
             now: list[tuple[dict[str, Any], dict[str, Any]]] = [({n: s[n] for n in ns if n in s}, copy) for s, copy, ns in names]
             now += [({"": _content(cell)}, {"": held}) for cell, held in cells]
@@ -166,9 +166,8 @@ class Surroundings:
         try:
             yield changed
         finally:
-            for table, copy in before:
-                if not same(table, copy):
-                    put_back(table, copy)
+            for table in self._tables:
+                table.put_back()
             for cell, held in cells:
                 if _content(cell) is not held and held is not _EMPTY:
                     cell.cell_contents = held
@@ -178,6 +177,46 @@ class Surroundings:
                         space[n] = copy[n]
                     elif n in space and n not in copy:
                         del space[n]
+
+    def _remember(self) -> None:
+        """A copy of every table that code can write to."""
+        live: list[Any] = [m.__dict__ for whole in self.modules.values() for m in whole.modules()]
+        live += self._holders
+        for o in self.optimizers.values():
+            groups = (*o.param_groups, *(group["params"] for group in o.param_groups))
+            live += [o.__dict__, o.param_groups, *groups, o.state]
+            self._torchs |= {id(o.__dict__), *map(id, groups), *map(id, o.__dict__.values())}
+        live += [v for table in live if isinstance(table, dict) for v in table.values() if type(v) in _CONTAINERS]
+        self._tables = [_Table(table) for table in {id(t): t for t in live}.values()]
+        self._seen.clear()
+        self._holders.clear()
+        known = {id(table.live): table for table in self._tables}
+        for table in self._tables:
+            for value in table.copy.values() if isinstance(table.copy, dict) else table.copy:
+                if id(value) in known:
+                    known[id(value)].copies += 1
+
+    def forget_abandoned(self) -> None:
+        """Tables that the code has replaced by others, and that only our copies know, hold nothing alive any more."""
+        for table in self._tables:
+            if sys.getrefcount(table.live) <= table.copies + 2:  # the table's own, and the argument
+                table.put_back()
+
+
+class _Table:
+    """A dict, list, set or deque, and what was in it; ``copies`` of others hold it."""
+
+    __slots__ = ("copies", "copy", "live")
+
+    def __init__(self, live: Any) -> None:
+        self.live = live
+        self.copy = live.copy()
+        self.copies = 0
+
+    def put_back(self) -> None:
+        """What was in it is in it again."""
+        if not same(self.live, self.copy):
+            put_back(self.live, self.copy)
 
 
 _EMPTY = object()

@@ -70,21 +70,24 @@ class Machine(Recorder):
             _, _, node = heappop(queue)
             ledger.layer, ledger.op = node.layer, node.op
             ready = self._run(node)
-        for other in reached if wanted else ():  # those that did not run, or did not hand on
-            other.waiting, other.buffer = 0, []
+        for other in reached if wanted else ():  # those that did not run, or that nothing was handed to
+            other.waiting = 0
+            if isinstance(other, Node):
+                other.buffer = []
         found, self._asked = self._asked.captured, Asked()
         return found
 
-    def _count_dependencies(self, starts: Sequence[Node | AccumulateGrad]) -> list[Node]:
+    def _count_dependencies(self, starts: Sequence[Node | AccumulateGrad]) -> list[Node | AccumulateGrad]:
         """How often each node is led to; the nodes."""
-        seen: dict[int, Node] = {}
+        seen: dict[int, Node | AccumulateGrad] = {}
         stack: list[Node] = []
 
         def lead_to(target: Node | AccumulateGrad) -> None:
             target.waiting += 1
-            if isinstance(target, Node) and id(target) not in seen:
+            if id(target) not in seen:
                 seen[id(target)] = target
-                stack.append(target)
+                if isinstance(target, Node):
+                    stack.append(target)
 
         for start in starts:
             lead_to(start)
