@@ -190,7 +190,7 @@ def _argument_names(function: Any, count: int) -> list[str]:
     needed = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     if not needed <= count <= len(names):
         takes = str(needed) if needed == len(names) else f"{needed} to {len(names)}"
-        raise UsageError(f"{_name_of(function)} takes {takes} arguments ({', '.join(names) or 'none'}), {count} examples are given")
+        raise UsageError(f"{_name_of(function)} takes {takes} arguments ({', '.join(names) or 'none'}), {count} given")
     return names[:count]
 
 

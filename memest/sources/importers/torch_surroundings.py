@@ -6,7 +6,9 @@ Whatever the function changes there while it is recorded is taken back (:meth:`S
 
 from __future__ import annotations
 
+import inspect
 import sys
+import sysconfig
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +22,8 @@ from torch import nn
 from memest.sources.importers.torch_state import plainly_changed, put_back, same
 
 _MOST = 20_000  # objects looked at
-_LIBRARIES = frozenset({*sys.stdlib_module_names, "torch", "numpy", "memest", "_pytest", "pytest", "tqdm", "PIL", "matplotlib", "wandb"})
+_LIBRARIES = frozenset({"torch", "numpy", "memest", "_pytest", "pytest", "tqdm", "PIL", "matplotlib", "wandb"})
+_STANDARD = sysconfig.get_paths()["stdlib"]
 _CONTAINERS = (dict, list, set, deque)
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, type)
 
@@ -133,7 +136,7 @@ class Surroundings:
         """A global; of a module of the user's, what the code names of it."""
         if not isinstance(value, types.ModuleType):
             self._visit(name, value)
-        elif value.__name__.partition(".")[0] not in _LIBRARIES:
+        elif not _is_library(value.__name__):
             for inner in names:
                 if inner in vars(value):
                     self._visit(inner, vars(value)[inner])
@@ -237,14 +240,42 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def names_of(function: types.FunctionType) -> frozenset[str]:
-    """The names that a function's code looks up."""
-    return frozenset(_names(function.__code__))
+def is_step(value: Any) -> bool:
+    """Whether ``value`` is a function that trains a step, or calls a module it finds: it speaks of ``backward`` or an ``autograd``, or it
+    takes arguments and uses modules. (A function that makes a module does neither.)"""
+    if not isinstance(value, types.FunctionType | types.MethodType):
+        return False
+    if _speaks_of_gradients(value, 3):
+        return True
+    given = inspect.signature(value).parameters.values()
+    needs = any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
+    return needs and bool(Surroundings(value, {}).modules)
+
+
+def _speaks_of_gradients(function: Any, depth: int) -> bool:
+    """The function, a function of the user's that it names, or one that it wraps."""
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType) or not _is_users(function):
+        return False
+    names = tuple(_names(function.__code__))
+    if {"backward", "autograd"} & set(names):
+        return True
+    others = [function.__globals__.get(n) for n in names] + [_content(c) for c in function.__closure__ or ()]
+    return depth > 0 and any(_speaks_of_gradients(other, depth - 1) for other in others)
 
 
 def _is_users(value: Any) -> bool:
-    module = getattr(value, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] not in _LIBRARIES
+    """Whether a function or a class is of the user's code: of no library that has no modules of his."""
+    name = getattr(value, "__module__", None)
+    return isinstance(name, str) and not _is_library(name)
+
+
+def _is_library(name: str) -> bool:
+    root = name.partition(".")[0]
+    if root not in sys.stdlib_module_names:
+        return root in _LIBRARIES
+    file = getattr(sys.modules.get(name), "__file__", None)  # a file of the user's may be called test.py
+    return root != "__main__" and (file is None or file.startswith(_STANDARD))
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
