@@ -107,6 +107,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.failure: UnsupportedError | None = None
+        self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {}  # calls of torch that are no rows: what is done instead
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         for t in standing:
@@ -157,7 +158,7 @@ class Recorder(TorchFunctionMode):
             raise self.failure
         outputs = self._outputs(result)
         del result
-        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs}, places, self.gradients)
+        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs} | self.lasting, places, self.gradients)
         self.graph = self._finished(outputs)
         swap_back(places)
 
@@ -506,7 +507,7 @@ class Recorder(TorchFunctionMode):
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
             raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
-        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names
+        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting
         return Graph(
             name=self.name,
             inputs=tuple(self.inputs),

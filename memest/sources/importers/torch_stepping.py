@@ -160,6 +160,7 @@ class StepRecorder(Recorder):
         own = {p.name for p in self.live.parameters}
         for leaf in [n for n in self._grads if n not in own]:
             del self._grads[leaf]
+        self.lasting = {self.live.known(t).names[0] for t in self._grads.values()}
         self.numbers.over = True
         self.found.forget_abandoned()
         self._found_infinite.clear()
@@ -202,9 +203,8 @@ class StepRecorder(Recorder):
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph; gradients that stand outlive the step like the parameters they belong to."""
         graph = super()._finished(outputs)
-        standing = {id(t) for t in self._grads.values()}
         before = [t for e in self.live.tracked.values() if e.names[0] in self.standing and (t := e.ref()) is not None]
-        self.survivors.tensors = [*before, *(t for t in self.survivors.tensors if id(t) not in standing)]
+        self.survivors.tensors[:0] = before
         del before
         flags = {p.name: e.grad for e in self.live.tracked.values() for p in self.live.parameters if e.names[0] == p.name}
         turned = tuple((p.name, flags[p.name]) for p in graph.parameters if p.name in flags and flags[p.name] != p.trainable)
