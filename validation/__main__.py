@@ -51,6 +51,8 @@ def main() -> int:
     fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
     fuzzing.add_argument("--cases", type=int, default=100)
     fuzzing.add_argument("--seed", type=int, default=0)
+    fuzzing.add_argument("--contexts", action="store_true", help="random contexts in the forward's own code (torch-cpu)")
+    fuzzing.add_argument("--steps", action="store_true", help="random training steps, recorded from their own code (torch-cpu)")
     _cuda_options(fuzzing)
     fuzzing.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
     fuzz_here = commands.add_parser("fuzz-cuda-here", help="random networks on torch-cuda in this process")
@@ -237,6 +239,14 @@ def _fuzz_cuda_here(arguments: argparse.Namespace) -> int:
 
 
 def _fuzz(arguments: argparse.Namespace) -> int:
+    if arguments.contexts:
+        from validation.fuzz_contexts import fuzz as fuzz_contexts
+
+        return 1 if fuzz_contexts(arguments.cases, arguments.seed) else 0
+    if arguments.steps:
+        from validation.fuzz_steps import fuzz as fuzz_steps
+
+        return 1 if fuzz_steps(arguments.cases, arguments.seed) else 0
     if arguments.runtime == "torch-cuda":
         from validation.cuda.fuzz import fuzz as fuzz_cuda
         from validation.cuda.run import interpreter

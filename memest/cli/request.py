@@ -16,11 +16,12 @@ from memest.estimate.question import MODES, NAMES, Question, question, resolved
 from memest.machines.cpu import Cpu
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
+from memest.network.dtypes import ITEMSIZE
 from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
 from memest.planning.progress import tell
 from memest.sizes.dims import Expr
-from memest.sources.opening import configured, is_torch, open_model
+from memest.sources.opening import TypedShape, configured, is_torch, open_model
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
@@ -308,6 +309,9 @@ def open_with_inputs(
     if is_torch(model):
         return _open_torch(model, given, batch, mode)
     graph = open_model(model)
+    for name, shape in given.items():
+        if isinstance(shape, TypedShape):
+            raise UsageError(f"--input {name}=…{shape.dtype}: the network has dtypes of its own; give the sizes alone")
     if not given and batch is None and all(isinstance(d, int) for i in graph.inputs for d in i.shape):
         return graph, None
     usual = usual_shapes(graph, mode or "train", runtime)
@@ -326,7 +330,7 @@ def _usual_batch(inputs: Sequence[Input], given: Given, usual: Mapping[str, tupl
 def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -> tuple[Graph, Given]:
     """A torch model is called with the shapes, so they must be whole; unnamed ones are positional. It is recorded for one mode alone where
     only that is asked: what cannot be recorded in the other does not matter."""
-    whole = {name: shape if batch is None else (batch, *shape) for name, shape in given.items()}
+    whole = {name: shape if batch is None else _with_batch(batch, shape) for name, shape in given.items()}
     positional = [shape for name, shape in whole.items() if name.startswith("#")]
     if positional and len(positional) < len(whole):
         raise UsageError("name every --input or none")
@@ -336,8 +340,12 @@ def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -
     return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
 
 
+def _with_batch(batch: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return TypedShape((batch, *shape), shape.dtype) if isinstance(shape, TypedShape) else (batch, *shape)
+
+
 def parse_inputs(texts: Iterable[str]) -> Given:
-    """``3x224x224`` or ``name=3x224x224``, several; unnamed ones are numbered ``#0``, ``#1``, …"""
+    """``3x224x224`` or ``name=3x224x224``, several; unnamed ones are numbered ``#0``, ``#1``, …; ``y=8xint64`` says a dtype, too."""
     found: Given = {}
     for text in texts:
         name, equals, shape = text.rpartition("=")
@@ -349,6 +357,10 @@ def parse_inputs(texts: Iterable[str]) -> Given:
 
 
 def _shape(text: str, whole: str) -> tuple[int, ...]:
+    dtype = next((name for name in ITEMSIZE if text == name or text.endswith(f"x{name}")), None)
+    if dtype is not None:
+        sizes = text[: -len(dtype)].removesuffix("x")
+        return TypedShape(_shape(sizes, whole) if sizes else (), dtype)
     if not _SHAPE.fullmatch(text):
         raise UsageError(f"--input {whole!r}: a shape is positive sizes joined by x, such as 3x224x224")
     parts = re.split(r"[xX\u00d7,]", text)

@@ -10,6 +10,7 @@ from itertools import accumulate
 
 from memest.estimate.estimate import Estimate, Holding
 from memest.network.tensor import Shape, nbytes, numel
+from memest.runtimes.torch.step.acting import ACTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,8 @@ def layer_table(estimate: Estimate) -> LayerTable:
     owned = {p.name: p for p in played.parameters}
     rows: list[LayerRow] = []
     for layer in played.layers:
-        own = [owned.pop(n) for n in dict.fromkeys(layer.reads) if n in owned and not owned[n].buffer]
+        reads = () if layer.op in ACTIONS else dict.fromkeys(layer.reads)
+        own = [owned.pop(n) for n in reads if n in owned and not owned[n].buffer]
         specs = [estimate.timeline.values[n] for n in layer.outputs if n in estimate.timeline.values]
         rows.append(
             LayerRow(
@@ -169,7 +171,7 @@ def layer_table(estimate: Estimate) -> LayerTable:
         parameters=sum(numel(p.shape) for p in weights),
         trainable=sum(numel(p.shape) for p in weights if p.trainable),
         parameter_bytes=sum(nbytes(p.shape, p.dtype) for p in weights),
-        buffer_bytes=sum(nbytes(p.shape, p.dtype) for p in played.parameters if p.buffer),
+        buffer_bytes=sum(nbytes(p.shape, p.dtype) for p in played.parameters if p.buffer and p.gradient_of is None),
         activation_bytes=sum(r.activation_bytes for r in rows),
     )
 

@@ -206,9 +206,15 @@ def attribute_items(attributes: Mapping[str, Any]) -> Items:
     return tuple((name, frozen(value)) for name, value in attributes.items())
 
 
+OF_A_NETWORK = frozenset({"advise", "plan_checkpoints", "plan_inference", "save", "dumps"})
+"""What cannot be asked of a whole step, which says itself what is done with its networks."""
+
+
 def as_graph(value: Any, who: str) -> Graph:
-    """``value`` itself when it is a graph; UsageError says how to come by one."""
+    """``value`` itself when it is a graph; UsageError says how to come by one, or that ``who`` does not take a whole step."""
     if isinstance(value, Graph):
+        if value.step and who in OF_A_NETWORK:
+            raise UsageError(f"{who} takes a network, and {value.name} is a whole training step: import the module alone")
         return value
     kind = kind_of(value)
     if kind.startswith("a torch module"):

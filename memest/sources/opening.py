@@ -34,6 +34,19 @@ UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
 _UNEQUAL = re.compile(r"sizes? of tensors? .*must match|do not (concatenate|broadcast)", re.IGNORECASE)
 _WAY = "package.module:callable or path/file.py:callable"
 
+
+class TypedShape(tuple[int, ...]):
+    """A shape whose tensor has a dtype of its own (``8xint64``), which is not that of the network's parameters."""
+
+    dtype: str
+
+    def __new__(cls, shape: Sequence[int], dtype: str) -> TypedShape:
+        """``dtype`` is torch's name."""
+        made = super().__new__(cls, shape)
+        made.dtype = dtype
+        return made
+
+
 Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 
@@ -285,10 +298,45 @@ def _standard_input() -> Graph:
 
 
 def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
-    if example is None:
-        raise UsageError(f"{text} needs --input, the shape of its example with the batch, such as --input 3x224x224 --batch 8")
+    needs = UsageError(f"{text} needs --input, the shape of its example with the batch, such as --input 3x224x224 --batch 8")
+    if example is None and "(" in text:
+        raise needs
     try:
-        from memest.sources.importers.torch_loading import build
+        from memest.sources.importers import torch_loading as loading
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
-    return from_torch(build(text), example, mode=mode)
+    found = loading.load(text)
+    if loading.is_step(found):
+        if mode == "infer":
+            raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
+        return from_step(found, *_arguments(found, text, _tensors(example or ())))
+    if example is None:
+        raise needs
+    return from_torch(loading.checked(found, text), _tensors(example), mode=mode)
+
+
+def _tensors(example: Any) -> Any:
+    """The example with a tensor for each shape that says its dtype."""
+    if isinstance(example, Mapping):
+        return {name: _tensors(e) for name, e in example.items()}
+    if isinstance(example, TypedShape):
+        import torch
+
+        return torch.empty(tuple(example), dtype=getattr(torch, example.dtype), device="meta")
+    return [_tensors(e) for e in example] if isinstance(example, list) else example
+
+
+def _arguments(function: Any, text: str, example: Any) -> list[Any]:
+    """Examples by position; those given by name in the order of the function's arguments."""
+    if not isinstance(example, Mapping):
+        return list(example)
+    from inspect import signature
+
+    names = list(signature(function).parameters)
+    for name in example:
+        if name not in names:
+            raise UsageError(f"{text} has no argument {name!r}{did_you_mean(name, names) or '; it has ' + ', '.join(names)}")
+    missing = next((n for n in names[: max(map(names.index, example), default=0)] if n not in example), None)
+    if missing is not None:
+        raise UsageError(f"{text} needs --input {missing}=SHAPE, too")
+    return [example[n] for n in names if n in example]

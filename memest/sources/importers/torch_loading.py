@@ -23,6 +23,7 @@ from torch import nn
 
 from memest.errors import UsageError, did_you_mean
 from memest.sources.importers.absent_operators import with_absent_operators
+from memest.sources.importers.torch_surroundings import is_step as is_step
 
 FORM = "write package.module:callable or path/file.py:callable, with arguments as (1, key='literal', other=torch.nn.ReLU)"
 _NOT_THEIRS = tuple(os.path.join(os.path.dirname(os.path.abspath(f)), "") for f in (__file__, torch.__file__, importlib.__file__))
@@ -38,6 +39,18 @@ class _FailureError(Exception):
 
 def build(text: str) -> nn.Module:
     """The module that ``text`` names or the call in it gives; UsageError says what is wrong, and where."""
+    return checked(load(text), text)
+
+
+def checked(made: Any, text: str) -> nn.Module:
+    """``made``, which ``text`` gives, as the module it has to be."""
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"{text}: gives a {type(made).__name__}, not a torch.nn.Module")
+    return made
+
+
+def load(text: str) -> Any:
+    """What ``text`` names, where that is a module or a function that trains a step; else what the call in it gives."""
     origin, call = _halves(text)
     name, arguments, keywords = _parsed(call, text)
     try:
@@ -45,8 +58,6 @@ def build(text: str) -> nn.Module:
     except _FailureError as e:
         place = _place(e.error)
         raise UsageError(f"{e.what}: {_told(e.error)}{f' ({place})' if place else ''}") from e.error
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"{text}: gives a {type(made).__name__}, not a torch.nn.Module")
     return made
 
 
@@ -105,7 +116,7 @@ def _made(origin: str, name: str, arguments: Sequence[ast.expr], keywords: dict[
     target: Any = module
     for part in name.split("."):
         target = _attribute(target, part, origin)
-    if isinstance(target, nn.Module):
+    if isinstance(target, nn.Module) or (not arguments and not keywords and is_step(target)):
         return target
     positional = [_value(a, module, text) for a in arguments]
     named = {k: _value(v, module, text) for k, v in keywords.items()}

@@ -112,6 +112,7 @@ class Recorder(TorchFunctionMode):
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
+        self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {  # calls of torch that are no rows: what is done instead
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
@@ -165,7 +166,7 @@ class Recorder(TorchFunctionMode):
             raise self.failure
         outputs = self._outputs(result)
         del result
-        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs}, places, self.gradients)
+        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs} | self.lasting, places, self.gradients)
         self.graph = self._finished(outputs)
         swap_back(places)
 
@@ -570,7 +571,7 @@ class Recorder(TorchFunctionMode):
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
             raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
-        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names
+        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting
         return Graph(
             name=self.name,
             inputs=tuple(self.inputs),

@@ -32,7 +32,7 @@ from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import resolve
 from memest.sources.importers.torch_functions import full_name
 from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_numbers import Unknown
+from memest.sources.importers.torch_numbers import Numbers, plain_float
 from memest.sources.importers.torch_recording import Begun, Recorder
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_surroundings import Surroundings
@@ -69,20 +69,30 @@ class StepRecorder(Recorder):
     state: State
 
     def __init__(
-        self, root: nn.Module, name: str, repeats: Repeats, found: Surroundings, before: State | None, kept: Sequence[torch.Tensor] = ()
+        self,
+        root: nn.Module,
+        name: str,
+        repeats: Repeats,
+        found: Surroundings,
+        before: State | None,
+        kept: Sequence[torch.Tensor] = (),
+        stand_in: float = 1.0,
     ) -> None:
         super().__init__(root, name, True, repeats)
         self.found = found
         self.flags = dict(before.flags) if before is not None else {}
         self.texts: dict[tuple[str, int], str] = {}
         self._before = before or State()
+        self._is_first = before is None
         self._grads: dict[str, torch.Tensor] = {}
         self._gradient_of: dict[str, str] = {}
         self._leaves: dict[str, weakref.ref[torch.Tensor]] = {}
         self._leaf_names: dict[int, str] = {}
         self._stray: list[torch.Tensor] = []
         self._shadow: Run | None = None
-        self._numbers: list[Unknown] = []
+        self.numbers = Numbers(self.refusal, stand_in)
+        self._found_infinite: list[torch.Tensor] = []
+        self._averaged: dict[str, bool] = {}
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
         for t in kept:
@@ -95,14 +105,19 @@ class StepRecorder(Recorder):
             "backward": self._backward,
             "grad": self._grad,
             "requires_grad_": lambda f, a, k: self._require(a[0], bool(a[1] if len(a) > 1 else k.get("requires_grad", True))),
-            "__set__:requires_grad": lambda f, a, k: self._require(a[0], bool(a[1])) and None,
+            "__set__:requires_grad": lambda f, a, k: self._require(a[0], bool(a[1])),
             "__get__:is_leaf": lambda f, a, k: self._is_leaf(self.live.known(a[0])),
             "__get__:grad": lambda f, a, k: self._grads.get(self._leaf_name(self.live.known(a[0]))),
             "__set__:grad": lambda f, a, k: self._set_gradient(a[0], a[1]),
-            **dict.fromkeys(("item", "__float__"), self._read),
+            "item": self._read,
+            "__float__": lambda f, a, k: plain_float(self._read(f, a, k)),
             "tolist": self._read_all,
-            "__format__": lambda f, a, k: format(1.0, a[1]) if a[0].dim() == 0 else NotImplemented,
+            "__format__": lambda f, a, k: format(self._read(f, a, k), a[1]) if a[0].dim() == 0 else NotImplemented,
+            "__bool__": self._decide,
+            "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self._found_infinite.append(a[1]),
+            "_amp_update_scale_": lambda f, a, k: a[0],
             "detach_": self._detached,
+            "broadcast_tensors": self._broadcast,
             "cpu": lambda f, a, k: a[0],
             **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
         }
@@ -143,8 +158,10 @@ class StepRecorder(Recorder):
         own = {p.name for p in self.live.parameters}
         for leaf in [n for n in self._grads if n not in own]:
             del self._grads[leaf]
-        for number in self._numbers:
-            number._refuse = None
+        self.lasting = {self.live.known(t).names[0] for t in self._grads.values()}
+        self.numbers.over = True
+        self.found.forget_abandoned()
+        self._found_infinite.clear()
 
     def _in_place_of(self, p: torch.Tensor, name: str) -> torch.Tensor:
         """The twin of an optimizer's parameter; of one that no module has, a new one."""
@@ -184,8 +201,9 @@ class StepRecorder(Recorder):
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph; gradients that stand outlive the step like the parameters they belong to."""
         graph = super()._finished(outputs)
-        standing = {id(t) for t in self._grads.values()}
-        self.survivors.tensors = [t for t in self.survivors.tensors if id(t) not in standing]
+        before = [t for e in self.live.tracked.values() if e.names[0] in self.standing and (t := e.ref()) is not None]
+        self.survivors.tensors[:0] = before
+        del before
         flags = {p.name: e.grad for e in self.live.tracked.values() for p in self.live.parameters if e.names[0] == p.name}
         turned = tuple((p.name, flags[p.name]) for p in graph.parameters if p.name in flags and flags[p.name] != p.trainable)
         kept = tuple(sorted((dtype_of(t), tuple(t.shape)) for t in self.survivors.tensors))
@@ -207,6 +225,8 @@ class StepRecorder(Recorder):
         for t, out in zip(tensors, written.outputs, strict=True):
             entry = self.live.known(t)
             entry.grad = shadow.env[out].requires_grad
+            if written.op in ("eq", "gt") and written.reads[0].rpartition(".")[2].startswith("n_averaged"):
+                self._averaged[out] = self._is_first == (written.op == "eq")
 
     @property
     def _played(self) -> Run:
@@ -277,7 +297,7 @@ class StepRecorder(Recorder):
         gradients = [None] * len(roots) if a["grad_outputs"] is None else _listed(a["grad_outputs"])
         with self:
             found = self.engine(roots, gradients, a["retain_graph"], a["create_graph"], inputs, accumulate=False)
-            if None in found and not (a["allow_unused"] or a["materialize_grads"]):
+            if any(g is None for g in found) and not (a["allow_unused"] or a["materialize_grads"]):
                 raise RuntimeError("one of the tensors to differentiate by was not used in the graph (allow_unused=True gives None for it)")
             if a["materialize_grads"]:
                 found = tuple(torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True))
@@ -402,8 +422,14 @@ class StepRecorder(Recorder):
     def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
         if args[0].numel() != 1:
             raise RuntimeError(f"a tensor with {int(args[0].numel())} elements cannot be converted to one number")
-        self._numbers.append(Unknown(self.refusal))
-        return self._numbers[-1]
+        if any(args[0] is t for t in self._found_infinite):
+            return 0.0
+        return self.numbers.one()
+
+    def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A decision that every step but the first takes alike: whether an AveragedModel was updated before."""
+        entry = self.live.found(args[0])
+        return NotImplemented if entry is None else self._averaged.get(entry.names[-1], NotImplemented)
 
     def _read_all(self, func: Any, args: Any, kwargs: Any) -> Any:
         def read(shape: Sequence[int]) -> Any:
@@ -411,6 +437,13 @@ class StepRecorder(Recorder):
 
         with torch._C.DisableTorchFunction():
             return read(tuple(args[0].shape))
+
+    def _broadcast(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``torch.broadcast_tensors``: a tensor that is large enough is given back as it is."""
+        tensors = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
+        with self:
+            shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+            return tuple(t if t.shape == shape else t.expand(shape) for t in tensors)
 
     def _each(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``torch._foreach_*``: tensor by tensor, as its slow path does on a CPU."""
@@ -466,12 +499,14 @@ class StepRecorder(Recorder):
                     gradient.zero_()
 
     def total_norm(self, original: Any, tensors: Any, norm_type: Any, error_if_nonfinite: bool, foreach: Any) -> torch.Tensor:
-        """``torch.nn.utils.get_total_norm``; others than the 2-norm of gradients of one dtype go call by call."""
+        """``torch.nn.utils.get_total_norm``; of gradients in several dtypes it goes call by call."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-        if not tensors or float(norm_type) != 2.0 or error_if_nonfinite or len({t.dtype for t in tensors}) > 1:
+        if not tensors or error_if_nonfinite or len({t.dtype for t in tensors}) > 1:
             found: torch.Tensor = original(tensors, norm_type, error_if_nonfinite, foreach)
             return found
-        options = {} if foreach is None else {"foreach": bool(foreach)}
+        options: dict[str, Any] = {} if foreach is None else {"foreach": bool(foreach)}
+        if float(norm_type) != 2.0:
+            options["norm_type"] = float(norm_type)
         layer, ((_, value),) = self._act("total_norm", (tuple(self._names_of(tensors)),), **options)
         with torch._C.DisableTorchFunction():
             handle = torch.empty((), dtype=tensors[0].dtype, device="meta")

@@ -18,9 +18,16 @@ from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
 from memest.sizes import asked
 from memest.sources.importers.torch import _ONE_AT_A_TIME
+from memest.sources.importers.torch_numbers import DECIDES
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_stepping import State, StepRecorder, instead
 from memest.sources.importers.torch_surroundings import Surroundings
+
+STAND_INS = (1e6, 1e-6)
+"""What numbers read from tensors are, in one recording and in the next."""
+ROUNDS = 8
+"""Where the user's own numbers change from call to call, so many calls in a row have to be alike after the first."""
+MOST = ROUNDS + 4
 
 
 def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None) -> Graph:
@@ -40,37 +47,44 @@ def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None =
 
 
 def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
-    """Steps are recorded until one leaves what it found; the last is the step, and the first its beginning."""
+    """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning."""
     repeats = Repeats()
     texts: dict[tuple[str, int], str] = {}
+    graphs: list[Graph] = []
+    before: State | None = None
+    kept: list[torch.Tensor] = []
     with found.as_they_were() as changed:
-        recorders: list[StepRecorder] = []
-        before: State | None = None
-        kept: list[torch.Tensor] = []
-        graphs: list[Graph] = []
-        while True:
-            root = _Root(call, found)
-            recorder = StepRecorder(root, name, repeats, found, before, kept)
+        alike = 0
+        for number in range(MOST):
+            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % 2])
             recorder.texts = texts
-            root.recorder = recorder
-            for only in root.only:
-                recorder.paths[id(only)] = ""
             kept = []
-            recorder.record([], call.inputs)
+            _recorded(recorder, call)
             graphs.append(recorder.graph)
-            recorders.append(recorder)
-            steady = recorder.state == (before or State())
-            if steady and (not changed() or (len(graphs) > 1 and graphs[-1] == graphs[-2])):
+            settled = recorder.state == (before or State())
+            alike = alike + 1 if len(graphs) > 1 and graphs[-1] == graphs[-2] else 0
+            if settled and alike >= (ROUNDS if changed() else 1 if recorder.numbers.read or len(graphs) > 1 else 0):
+                first, last = graphs[0], graphs[-1]
+                return last if first == last else last.with_(beginning=first)
+            if number > 2 and not alike:
                 break
-            if len(graphs) > 3 or (steady and len(graphs) > 2):
-                raise UnsupportedError(
-                    f"{name}: every call leaves something else for the next (gradients that come and go, a counter that decides, a list that"
-                    " grows): no step is like the next; let the function be a whole round of them"
-                )
             before = recorder.state
             kept = recorder.survivors.given_up()
-    first, last = graphs[0], graphs[-1]
-    return last if first == last else last.with_(beginning=first)
+    if settled and recorder.numbers.read:
+        raise UnsupportedError(f"{name}: no rule for {DECIDES}; decide by something else")
+    raise UnsupportedError(
+        f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows); let the"
+        " function be a whole round of them, such as all the batches whose gradients are added up"
+    )
+
+
+def _recorded(recorder: StepRecorder, call: _Call) -> None:
+    root = recorder.module
+    assert isinstance(root, _Root)
+    root.recorder = recorder
+    for only in root.only:
+        recorder.paths[id(only)] = ""
+    recorder.record([], call.inputs)
 
 
 class _Root(nn.Module):
@@ -176,7 +190,7 @@ def _argument_names(function: Any, count: int) -> list[str]:
     needed = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     if not needed <= count <= len(names):
         takes = str(needed) if needed == len(names) else f"{needed} to {len(names)}"
-        raise UsageError(f"{_name_of(function)} takes {takes} arguments ({', '.join(names) or 'none'}), {count} examples are given")
+        raise UsageError(f"{_name_of(function)} takes {takes} arguments ({', '.join(names) or 'none'}), {count} given")
     return names[:count]
 
 

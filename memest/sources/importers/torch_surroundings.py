@@ -6,7 +6,9 @@ Whatever the function changes there while it is recorded is taken back (:meth:`S
 
 from __future__ import annotations
 
+import inspect
 import sys
+import sysconfig
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +22,8 @@ from torch import nn
 from memest.sources.importers.torch_state import plainly_changed, put_back, same
 
 _MOST = 20_000  # objects looked at
-_LIBRARIES = frozenset({*sys.stdlib_module_names, "torch", "numpy", "memest", "_pytest", "pytest", "tqdm", "PIL", "matplotlib", "wandb"})
+_LIBRARIES = frozenset({"torch", "numpy", "memest", "_pytest", "pytest", "tqdm", "PIL", "matplotlib", "wandb"})
+_STANDARD = sysconfig.get_paths()["stdlib"]
 _CONTAINERS = (dict, list, set, deque)
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, type)
 
@@ -35,6 +38,8 @@ class Surroundings:
         self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self._seen: dict[int, Any] = {}
         self._holders: list[Any] = []
+        self._torchs: set[int] = set()
+        self._tables: list[_Table] = []
         self._cells: list[types.CellType] = []
         self._globals: list[tuple[dict[str, Any], tuple[str, ...]]] = []
         for name, value in given.items():
@@ -71,7 +76,10 @@ class Surroundings:
                 self._visit(_joined(name, i), item)
         elif isinstance(value, types.ModuleType):
             pass
-        elif _is_users(type(value)) or isinstance(value, torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler):
+        elif isinstance(value, torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler):
+            self._torchs |= {id(value.__dict__), *map(id, value.__dict__.values())}
+            self._instance(name, value)
+        elif _is_users(type(value)):
             self._instance(name, value)
 
     def _instance(self, name: str, value: Any) -> None:
@@ -128,7 +136,7 @@ class Surroundings:
         """A global; of a module of the user's, what the code names of it."""
         if not isinstance(value, types.ModuleType):
             self._visit(name, value)
-        elif value.__name__.partition(".")[0] not in _LIBRARIES:
+        elif not _is_library(value.__name__):
             for inner in names:
                 if inner in vars(value):
                     self._visit(inner, vars(value)[inner])
@@ -145,19 +153,14 @@ class Surroundings:
 
     @contextmanager
     def as_they_were(self) -> Iterator[Callable[[], bool]]:
-        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts changed."""
-        live: list[Any] = [m.__dict__ for whole in self.modules.values() for m in whole.modules()]
-        live += [o.__dict__ for o in self.optimizers.values()]
-        live += self._holders
-        for o in self.optimizers.values():
-            live += [o.param_groups, *o.param_groups, *(group["params"] for group in o.param_groups), o.state]
-        inside = [v for table in live if isinstance(table, dict) for v in table.values() if type(v) in _CONTAINERS]
-        before = [(table, table.copy()) for table in {id(t): t for t in (*live, *inside)}.values()]
+        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts of the user's
+        changed (those of torch's own optimizers and schedulers decide nothing)."""
+        self._remember()
         cells = [(cell, _content(cell)) for cell in self._cells]
         names = [(space, {n: space[n] for n in names if n in space}, names) for space, names in self._globals]
 
         def changed() -> bool:
-            if any(plainly_changed(table, copy) for table, copy in before):
+            if any(plainly_changed(table.live, table.copy) for table in self._tables if id(table.live) not in self._torchs):
                 return True
             now: list[tuple[dict[str, Any], dict[str, Any]]] = [({n: s[n] for n in ns if n in s}, copy) for s, copy, ns in names]
             now += [({"": _content(cell)}, {"": held}) for cell, held in cells]
@@ -166,9 +169,8 @@ class Surroundings:
         try:
             yield changed
         finally:
-            for table, copy in before:
-                if not same(table, copy):
-                    put_back(table, copy)
+            for table in self._tables:
+                table.put_back()
             for cell, held in cells:
                 if _content(cell) is not held and held is not _EMPTY:
                     cell.cell_contents = held
@@ -178,6 +180,46 @@ class Surroundings:
                         space[n] = copy[n]
                     elif n in space and n not in copy:
                         del space[n]
+
+    def _remember(self) -> None:
+        """A copy of every table that code can write to."""
+        live: list[Any] = [m.__dict__ for whole in self.modules.values() for m in whole.modules()]
+        live += self._holders
+        for o in self.optimizers.values():
+            groups = (*o.param_groups, *(group["params"] for group in o.param_groups))
+            live += [o.__dict__, o.param_groups, *groups, o.state]
+            self._torchs |= {id(o.__dict__), *map(id, groups), *map(id, o.__dict__.values())}
+        live += [v for table in live if isinstance(table, dict) for v in table.values() if type(v) in _CONTAINERS]
+        self._tables = [_Table(table) for table in {id(t): t for t in live}.values()]
+        self._seen.clear()
+        self._holders.clear()
+        known = {id(table.live): table for table in self._tables}
+        for table in self._tables:
+            for value in table.copy.values() if isinstance(table.copy, dict) else table.copy:
+                if id(value) in known:
+                    known[id(value)].copies += 1
+
+    def forget_abandoned(self) -> None:
+        """Tables that the code has replaced by others, and that only our copies know, hold nothing alive any more."""
+        for table in self._tables:
+            if sys.getrefcount(table.live) <= table.copies + 2:  # the table's own, and the argument
+                table.put_back()
+
+
+class _Table:
+    """A dict, list, set or deque, and what was in it; ``copies`` of others hold it."""
+
+    __slots__ = ("copies", "copy", "live")
+
+    def __init__(self, live: Any) -> None:
+        self.live = live
+        self.copy = live.copy()
+        self.copies = 0
+
+    def put_back(self) -> None:
+        """What was in it is in it again."""
+        if not same(self.live, self.copy):
+            put_back(self.live, self.copy)
 
 
 _EMPTY = object()
@@ -198,14 +240,42 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def names_of(function: types.FunctionType) -> frozenset[str]:
-    """The names that a function's code looks up."""
-    return frozenset(_names(function.__code__))
+def is_step(value: Any) -> bool:
+    """Whether ``value`` is a function that trains a step, or calls a module it finds: it speaks of ``backward`` or an ``autograd``, or it
+    takes arguments and uses modules. (A function that makes a module does neither.)"""
+    if not isinstance(value, types.FunctionType | types.MethodType):
+        return False
+    if _speaks_of_gradients(value, 3):
+        return True
+    given = inspect.signature(value).parameters.values()
+    needs = any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
+    return needs and bool(Surroundings(value, {}).modules)
+
+
+def _speaks_of_gradients(function: Any, depth: int) -> bool:
+    """The function, a function of the user's that it names, or one that it wraps."""
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType) or not _is_users(function):
+        return False
+    names = tuple(_names(function.__code__))
+    if {"backward", "autograd"} & set(names):
+        return True
+    others = [function.__globals__.get(n) for n in names] + [_content(c) for c in function.__closure__ or ()]
+    return depth > 0 and any(_speaks_of_gradients(other, depth - 1) for other in others)
 
 
 def _is_users(value: Any) -> bool:
-    module = getattr(value, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] not in _LIBRARIES
+    """Whether a function or a class is of the user's code: of no library that has no modules of his."""
+    name = getattr(value, "__module__", None)
+    return isinstance(name, str) and not _is_library(name)
+
+
+def _is_library(name: str) -> bool:
+    root = name.partition(".")[0]
+    if root not in sys.stdlib_module_names:
+        return root in _LIBRARIES
+    file = getattr(sys.modules.get(name), "__file__", None)  # a file of the user's may be called test.py
+    return root != "__main__" and (file is None or file.startswith(_STANDARD))
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

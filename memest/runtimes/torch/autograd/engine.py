@@ -72,8 +72,10 @@ class Machine(Recorder):
             _, _, node = heappop(queue)
             ledger.layer, ledger.op = node.layer, node.op
             ready = self._run(node)
-        for other in reached if wanted else ():  # those that did not run, or did not hand on
-            other.waiting, other.buffer = 0, []
+        for other in reached if wanted else ():  # those that did not run, or that nothing was handed to
+            other.waiting = 0
+            if isinstance(other, Node):
+                other.buffer = []
         for leaf, waiting, buffer in () if waits is None else waits.values():
             leaf.waiting, leaf.buffer = waiting, buffer
         self._asked = outer
@@ -81,10 +83,10 @@ class Machine(Recorder):
 
     def _count_dependencies(
         self, starts: Sequence[Node | AccumulateGrad], waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None
-    ) -> list[Node]:
+    ) -> list[Node | AccumulateGrad]:
         """How often each node is led to; the nodes. Inside another backward, what leaves have of that is put into ``waits``: each run of
         the engine counts for itself."""
-        seen: dict[int, Node] = {}
+        seen: dict[int, Node | AccumulateGrad] = {}
         stack: list[Node] = []
 
         def lead_to(target: Node | AccumulateGrad) -> None:
@@ -92,9 +94,10 @@ class Machine(Recorder):
                 waits[id(target)] = target, target.waiting, target.buffer
                 target.waiting, target.buffer = 0, None
             target.waiting += 1
-            if isinstance(target, Node) and id(target) not in seen:
+            if id(target) not in seen:
                 seen[id(target)] = target
-                stack.append(target)
+                if isinstance(target, Node):
+                    stack.append(target)
 
         for start in starts:
             lead_to(start)

@@ -137,8 +137,11 @@ class Acting:
 
     def norm(self, layer: Layer, env: Env) -> Found:
         """``torch.nn.utils.get_total_norm``."""
-        run, foreach = self._run, dict(layer.attributes).get("foreach")
-        total = play_norm(run.ledger, [env[n] for n in _names(layer, 0)], foreach, run.recipe.target, run.vector_norm)
+        run, attributes = self._run, dict(layer.attributes)
+        if "norm_type" in attributes and run.recipe.target.on_cuda:
+            raise UnsupportedError(f"a norm of order {attributes['norm_type']} over all gradients on CUDA; the order 2 is modelled")
+        given = [env[n] for n in _names(layer, 0)]
+        total = play_norm(run.ledger, given, attributes.get("foreach"), run.recipe.target, run.vector_norm)
         return [("total", run.ledger.hold(total))]
 
     def scale(self, layer: Layer, env: Env) -> Found:

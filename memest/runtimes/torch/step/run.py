@@ -132,6 +132,8 @@ class Run:
         if p.gradient_of is not None:
             value.storage.reason = f"gradient of {p.gradient_of}, from the step before"
             self.machine.gradients[p.gradient_of] = self.ledger.hold(value)
+            owner = self.env[p.gradient_of]
+            owner.node = owner.node or AccumulateGrad(owner, p.gradient_of)
         self.env[p.name] = self.ledger.hold(value)
 
     def begin_pass(self) -> None:

@@ -1,0 +1,353 @@
+"""Random networks whose own code puts contexts around its calls, each measured and predicted; a failing one is shrunk and printed.
+
+A forward is a tree of statements on one value of eight channels: blocks and custom functions, and around them ``no_grad``,
+``inference_mode``, ``set_grad_enabled``, ``autocast`` on and off, checkpoints of both kinds, hooks, detached and residual branches, modules
+that are called twice. The streams must be equal, event by event; what torch itself refuses is skipped, what memest refuses is counted.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from memest.errors import UnsupportedError
+from memest.estimate.estimate import estimate
+from memest.machines.cpu import Cpu
+from memest.sources.importers.torch import from_torch
+from validation.profiling import settle
+from validation.protocol import Measurement, inputs_for, measure_inference, measure_training
+from validation.streams import Difference, first_difference
+
+CHANNELS = 8
+OPTIMIZERS = ("sgd", "sgd:momentum=0.9", "adam", "adamw:foreach=true")
+Statement = tuple[Any, ...]
+"""A kind, then numbers and inner statements."""
+
+
+class Swish(torch.autograd.Function):
+    """Keeps its input and computes the gate again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        """``x * sigmoid(x)``."""
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """Its derivative."""
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return grad * (s * (1 + x * (1 - s)))
+
+
+class Masked(torch.autograd.Function):
+    """A relu that keeps a mask on its context."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        """``relu(x)``."""
+        ctx.mask = x > 0
+        return x * ctx.mask
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """Where it was above zero."""
+        return grad * ctx.mask
+
+
+class Straight(torch.autograd.Function):
+    """Straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        """``sign(x)``."""
+        return torch.sign(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """The gradient itself."""
+        return grad
+
+
+class Scaled(torch.autograd.Function):
+    """In the newer style, with its output kept."""
+
+    @staticmethod
+    def forward(x: Any, by: float) -> Any:
+        """``tanh(by * x)``."""
+        return torch.tanh(x * by)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keeps the output and the factor."""
+        ctx.by = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """Its derivative."""
+        (y,) = ctx.saved_tensors
+        return grad * (1 - y * y) * ctx.by, None
+
+
+FUNCTIONS = (Swish.apply, Masked.apply, Straight.apply, lambda x: Scaled.apply(x, 0.5))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A forward with what is done to it."""
+
+    program: Statement
+    shape: tuple[int, ...]
+    mode: str
+    optimizer: str
+    hold_output: bool
+
+
+class Net(nn.Module):
+    """Runs a program between a stem and a head; ``blocks`` are shared by number."""
+
+    def __init__(self, program: Statement) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.program = program
+        self.stem, self.head = nn.Conv2d(3, CHANNELS, 3, padding=1), nn.Conv2d(CHANNELS, 4, 1)
+        self.blocks = nn.ModuleDict({str(n): _block(n) for n in sorted(set(_numbers(program)))})
+
+    def forward(self, x: Any) -> Any:
+        """The program."""
+        return self.head(self.play(self.program, self.stem(x)).float())
+
+    def play(self, s: Statement, x: Any) -> Any:
+        """One statement."""
+        return getattr(self, f"_{s[0]}")(x, *s[1:])
+
+    def _block(self, x: Any, number: int) -> Any:
+        block = self.blocks[str(number)]
+        return block(x if torch.is_autocast_enabled("cpu") else x.float())
+
+    def _seq(self, x: Any, *parts: Statement) -> Any:
+        for part in parts:
+            x = self.play(part, x)
+        return x
+
+    def _function(self, x: Any, number: int) -> Any:
+        return FUNCTIONS[number](x)
+
+    def _residual(self, x: Any, inner: Statement) -> Any:
+        return x + self.play(inner, x)
+
+    def _detached(self, x: Any, inner: Statement) -> Any:
+        return x + self.play(inner, x.detach())
+
+    def _no_grad(self, x: Any, inner: Statement) -> Any:
+        with torch.no_grad():
+            y = self.play(inner, x)
+        return x + y
+
+    def _frozen(self, x: Any, inner: Statement) -> Any:
+        with torch.no_grad():
+            return self.play(inner, x)
+
+    def _inference(self, x: Any, inner: Statement) -> Any:
+        with torch.inference_mode():
+            y = self.play(inner, x)
+        return x * y.clone()
+
+    def _switched(self, x: Any, on: bool, inner: Statement) -> Any:
+        with torch.set_grad_enabled(on and torch.is_grad_enabled()):
+            return self.play(inner, x)
+
+    def _autocast(self, x: Any, cache: bool, inner: Statement) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=cache):
+            return self.play(inner, x)
+
+    def _off(self, x: Any, inner: Statement) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return self.play(inner, x.float())
+
+    def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, inner: Statement) -> Any:
+        return checkpoint(lambda a: self.play(inner, a), x, use_reentrant=reentrant, preserve_rng_state=preserve)
+
+    def _hook(self, x: Any, changes: bool, inner: Statement) -> Any:
+        y = self.play(inner, x)
+        if y.requires_grad and y is not x:
+            y.register_hook((lambda g: g * 2) if changes else (lambda g: _look(g)))
+        return y
+
+    def _twice(self, x: Any, inner: Statement) -> Any:
+        return self.play(inner, self.play(inner, x))
+
+
+def _look(gradient: Any) -> None:
+    gradient.abs().sum()
+
+
+def _block(number: int) -> nn.Module:
+    kind = number % 6
+    conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=2 if kind == 3 else 1, bias=kind != 1)
+    if kind == 0:
+        return nn.Sequential(conv, nn.BatchNorm2d(CHANNELS), nn.ReLU(inplace=True))
+    if kind == 1:
+        return nn.Sequential(conv, nn.GroupNorm(2, CHANNELS), nn.SiLU())
+    if kind == 2:
+        return nn.Sequential(conv, nn.Dropout(0.2))
+    if kind == 3:
+        return nn.Sequential(conv, nn.LeakyReLU(0.1))
+    if kind == 4:
+        return nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.GELU())
+    return nn.Sequential(nn.BatchNorm2d(CHANNELS), nn.Sigmoid())
+
+
+def _numbers(s: Statement) -> Iterator[int]:
+    if s[0] == "block":
+        yield s[1]
+    for part in _inner(s):
+        yield from _numbers(part)
+
+
+def _inner(s: Statement) -> list[Statement]:
+    return [p for p in s[1:] if isinstance(p, tuple)]
+
+
+# growing ------------------------------------------------------------------------------------------------------------------
+
+
+def grow(rng: random.Random) -> Trial:
+    """A random forward."""
+    size = rng.randint(6, 17)
+    return Trial(
+        program=_sequence(rng, 3, False),
+        shape=(rng.choice((1, 2, 3)), 3, size, rng.randint(6, 17)),
+        mode=rng.choice(("train", "train", "train", "infer")),
+        optimizer=rng.choice(OPTIMIZERS),
+        hold_output=rng.random() < 0.2,
+    )
+
+
+def _sequence(rng: random.Random, depth: int, checkpointed: bool) -> Statement:
+    return ("seq", *(_statement(rng, depth, checkpointed) for _ in range(rng.randint(1, 3))))
+
+
+def _statement(rng: random.Random, depth: int, checkpointed: bool) -> Statement:
+    kinds = [(4, "block"), (2, "function")]
+    if depth:
+        kinds += [(1, "residual"), (1, "detached"), (1, "no_grad"), (1, "frozen"), (1, "inference"), (1, "switched"), (2, "autocast")]
+        kinds += [(1, "off"), (1, "hook"), (1, "twice"), (0 if checkpointed else 4, "checkpoint")]
+    weights, names = zip(*kinds, strict=True)
+    kind = rng.choices(names, weights)[0]
+    if kind == "block":
+        return kind, rng.randint(0, 11)
+    if kind == "function":
+        return kind, rng.randrange(len(FUNCTIONS))
+    inner = _sequence(rng, depth - 1, checkpointed or kind == "checkpoint")
+    flags = {"switched": 1, "autocast": 1, "checkpoint": 2, "hook": 1}.get(kind, 0)
+    return (kind, *(rng.random() < 0.5 for _ in range(flags)), inner)
+
+
+# running ------------------------------------------------------------------------------------------------------------------
+
+
+def run(trial: Trial, cpu: Cpu) -> Difference | str | None:
+    """None where the streams are equal; "torch" or "memest" where one of them refuses."""
+    try:
+        if trial.mode == "train":
+            recipe: dict[str, Any] = {"optimizer": trial.optimizer, "loss": "mse_loss", "hold_output": trial.hold_output}
+            measured = measure_training(Net(trial.program), inputs_for([trial.shape]), **recipe)
+        else:
+            recipe = {"mode": "infer"}
+            measured = measure_inference(Net(trial.program), inputs_for([trial.shape]))
+    except RuntimeError:
+        return "torch"
+    try:
+        predicted = estimate(from_torch(Net(trial.program), trial.shape), input_shape=trial.shape, machine=cpu, **recipe)
+    except UnsupportedError as e:
+        return f"memest: {e}"
+    return compared(predicted, measured)
+
+
+def compared(predicted: Any, measured: Measurement) -> Difference | None:
+    """The first difference, releases of residents left out of both: torch's profiler reports that of a tensor made before it began only
+    where it once saw another at that address, and then with the other's size."""
+    residents = {s.id for s in predicted.timeline.residents}
+    seen = [e for e in predicted.events if e.storage.id not in residents]
+    alive: Counter[int] = Counter()
+    events, stale = [], len(measured.events) - len(seen)
+    for e in measured.events:
+        alive[abs(e.delta)] += 1 if e.delta > 0 else -1
+        if stale > 0 and alive[abs(e.delta)] < 0:
+            alive[abs(e.delta)], stale = 0, stale - 1
+        else:
+            events.append(e)
+    difference = first_difference(seen, events)
+    if difference is None or first_difference(predicted.events, measured.events) is None:
+        return None
+    peaks = [max(accumulate((e.delta for e in some), initial=0)) for some in (seen, events)]
+    print(f"peaks above what stands: predicted {peaks[0]:,}, measured {peaks[1]:,}")
+    return difference
+
+
+def shrink(trial: Trial, cpu: Cpu) -> Trial:
+    """A smaller trial that still differs."""
+    progress = True
+    while progress:
+        progress = False
+        for program in _smaller(trial.program):
+            candidate = replace(trial, program=program)
+            if isinstance(run(candidate, cpu), Difference):
+                trial, progress = candidate, True
+                break
+    return trial
+
+
+def _smaller(s: Statement) -> Iterator[Statement]:
+    """The statement with something less in it."""
+    inner = _inner(s)
+    yield from inner if s[0] != "seq" else ()
+    if s[0] == "seq":
+        for i in range(1, len(s)):
+            if len(s) > 2:
+                yield (*s[:i], *s[i + 1 :])
+    for i, part in enumerate(s):
+        if isinstance(part, tuple):
+            for less in _smaller(part):
+                yield (*s[:i], less, *s[i + 1 :])
+
+
+def fuzz(cases: int, seed: int = 0) -> int:
+    """Run ``cases`` random forwards on this processor; the number of differences. Each is printed with its seed, shrunk."""
+    cpu = Cpu.detect().with_(threads=torch.get_num_threads())
+    settle()
+    differences = done = 0
+    refused: Counter[str] = Counter()
+    start, number = time.time(), seed
+    while done < cases:
+        number += 1
+        trial = grow(random.Random(number))
+        found = run(trial, cpu)
+        if isinstance(found, str):
+            refused[found] += 1
+            assert sum(refused.values()) <= 10 * cases, refused
+            continue
+        done += 1
+        if found is not None:
+            differences += 1
+            small = shrink(trial, cpu)
+            print(f"--- seed {number}: {small}\n{run(small, cpu)}", flush=True)
+        if done % 50 == 0:
+            print(f"{done} forwards, {differences} differences, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
+    print(f"{cases} forwards, {differences} differences")
+    for reason, times in refused.most_common():
+        print(f"  {times} more refused by {reason}")
+    return differences
