@@ -1,14 +1,18 @@
-"""What tests share: the processor as torch uses it, and cheap garbage collections around every measurement."""
+"""What tests share: the processor as torch uses it, threads that sleep while they wait, and cheap garbage collections before every
+measurement."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
 from importlib.util import find_spec
 
 import pytest
 
 from memest.machines.cpu import Cpu
+
+# Torch's threads spin while they wait for one another; two workers with two threads each on two cores then wait for those that spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,13 +24,10 @@ def _imports() -> None:
         torch.optim.SGD([torch.zeros(1)])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _frozen(_imports: None) -> Iterator[None]:
-    """Measuring collects garbage first; what is there for good (modules, what is remembered) need not be walked each time."""
+def pytest_runtest_setup() -> None:
+    """Measuring collects garbage first: what is there before a test need not be walked each time."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
