@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -293,8 +292,6 @@ def compared(predicted: Any, measured: Measurement) -> Difference | None:
     difference = first_difference(seen, events)
     if difference is None or first_difference(predicted.events, measured.events) is None:
         return None
-    peaks = [max(accumulate((e.delta for e in some), initial=0)) for some in (seen, events)]
-    print(f"peaks above what stands: predicted {peaks[0]:,}, measured {peaks[1]:,}")
     return difference
 
 

@@ -84,7 +84,9 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []
     for name, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
-        env[name] = ledger.hold(_zeros(run, backward, spec) if grad is None else grad)
+        if grad is None and not backward.materialized:
+            raise UnsupportedError(f"a gradient of the custom function {node.layer} is None where it was recorded with all of them")
+        env[name] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
     for layer in backward.layers:
         run.play_layer(layer, env)
@@ -96,8 +98,6 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     return outputs
 
 
-def _zeros(run: Run, backward: Backward, spec: Spec) -> Value:
-    """A gradient that did not come (``set_materialize_grads``)."""
-    if not backward.materialized:
-        raise UnsupportedError(f"{run.ledger.layer}: a gradient of a custom function is None where it was recorded with all of them")
+def zeros(run: Run, spec: Spec) -> Value:
+    """A gradient that did not come (``set_materialize_grads``), unheld."""
     return Value(Spec(spec.shape, contiguous_strides(spec.shape), spec.dtype), run.ledger.allocate(nbytes(spec.shape, spec.dtype)))

@@ -8,7 +8,7 @@ Source: torch/utils/checkpoint.py (CheckpointFunction, detach_variable), torch/r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from memest.memory.stream import Storage
 from memest.network.graph import Segment
@@ -16,6 +16,7 @@ from memest.network.tensor import Spec
 from memest.runtimes.torch.autograd import AccumulateGrad, Node
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.checkpointing import generator_state
+from memest.runtimes.torch.step.functions import zeros
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
 
@@ -32,13 +33,14 @@ def play_reentrant(run: Run, segment: Segment) -> None:
     run.play_layers(segment.start, segment.end, env)
     run.caller.grad_mode = run.grads = wanted
     run.ending = None
-    outputs = [env[name] for name in bounds.results]
+    results = tuple({id(env[name]): name for name in bounds.results}.values())  # what works in place has two names
+    outputs = [env[name] for name in results]
     if wanted and any(needs):
         captured = {name: run.env[name] for name in bounds.arguments if name not in segment.call.arguments}
         sizes = run.sizes
 
         def body(node: Node, grads: list[Value | None]) -> list[Value | None]:
-            return _Again(run, segment, bounds, captured, sizes).play(node, grads, needs)
+            return _Again(run, segment, bounds, results, captured, sizes).play(node, grads, needs)
 
         run.machine.function(outputs, arguments, arguments, [state], body, [v.spec.dtype.startswith(("float", "bfloat")) for v in outputs])
     ledger.let_go(state)
@@ -56,22 +58,28 @@ def play_reentrant(run: Run, segment: Segment) -> None:
 class _Again:
     """The backward of one such call."""
 
-    def __init__(self, run: Run, segment: Segment, bounds: Bounds, captured: dict[str, Value], sizes: Mapping[str, int]) -> None:
-        self._run, self._segment, self._bounds, self._captured, self._sizes = run, segment, bounds, captured, sizes
+    def __init__(
+        self, run: Run, segment: Segment, bounds: Bounds, results: Sequence[str], captured: dict[str, Value], sizes: Mapping[str, int]
+    ) -> None:
+        self._run, self._segment, self._bounds, self._results = run, segment, bounds, results
+        self._captured, self._sizes = captured, sizes
 
     def play(self, node: Node, grads: list[Value | None], needs: list[bool]) -> list[Value | None]:
         """Forward and backward of the segment; the gradients of its arguments."""
         run, ledger, machine, names = self._run, self._run.ledger, self._run.machine, self._segment.call.arguments
         ledger.layer, ledger.op = node.layer, "checkpoint"
+        came = [zeros(run, spec) if g is None else g for g, spec in zip(grads, node.out_specs, strict=True)]
+        for g in came:
+            ledger.hold(g)
         forked = generator_state(run, self._segment)
         given = zip(names, node.saved_specs, node.saved.unpack(), needs, strict=True)
         leaves = [self._detached(name, Value(spec, storage), need) for name, (_, spec), storage, need in given]
         outputs = self._outputs(dict(zip(names, leaves, strict=True)))
         ledger.release(forked)
-        roots = [(v, g) for v, g in zip(outputs, grads, strict=True) if v.requires_grad and g is not None]
+        roots = [(v, g) for v, g in zip(outputs, came, strict=True) if v.requires_grad]
         machine.backward_of(roots)
         found = [machine.gradients.pop(_leaf_name(name), None) for name in names]
-        for v in (*outputs, *leaves):
+        for v in (*outputs, *leaves, *came):
             ledger.let_go(v)
         node.saved.leave(ledger)
         return found
@@ -91,7 +99,7 @@ class _Again:
         with run.caller.anew():
             run.play_layers(self._segment.start, self._segment.end, env)
         ledger.layer, ledger.op, run.sizes = layer, op, sizes
-        outputs = [env.pop(name) for name in self._bounds.results]
+        outputs = [ledger.hold(env[name]) for name in self._results]
         for v in reversed(env.values()):
             ledger.let_go(v)
         return outputs
