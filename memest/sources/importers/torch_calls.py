@@ -276,6 +276,8 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "prod": ("prod", "input dim keepdim dtype"),
     "argmax": ("argmax", "input dim keepdim"),
     "topk": ("topk", "input k dim largest sorted"),
+    **{n: (n, "input dim descending stable") for n in ("sort", "argsort")},
+    "embedding": ("embedding", "weight indices padding_idx scale_grad_by_freq sparse"),
     "argmin": ("argmin", "input dim keepdim"),
     "cumsum": ("cumsum", "input dim dtype"),
     "logsumexp": ("logsumexp", "input dim keepdim"),
