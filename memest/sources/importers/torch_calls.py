@@ -15,6 +15,7 @@ import torch
 from memest.errors import UnsupportedError
 from memest.network.tensor import Spec, is_contiguous
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.sources.importers.torch_contexts import attention_backends
 
 
 class Request:
@@ -201,7 +202,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "avg_pool1d": ("avg_pool1d", f"{POOL} ceil_mode count_include_pad"),
     "avg_pool2d": ("avg_pool2d", f"{POOL} ceil_mode count_include_pad divisor_override"),
     "avg_pool3d": ("avg_pool3d", f"{POOL} ceil_mode count_include_pad divisor_override"),
-    **{f"adaptive_{k}_pool{d}d": (f"adaptive_{k}_pool{d}d", "input output_size") for k in ("avg", "max") for d in (1, 2, 3)},
+    **{f"adaptive_avg_pool{d}d": (f"adaptive_avg_pool{d}d", "input output_size") for d in (1, 2, 3)},
     "interpolate": ("interpolate", "input size scale_factor mode align_corners recompute_scale_factor antialias"),
     "pixel_shuffle": ("pixel_shuffle", "input upscale_factor"),
     "pixel_unshuffle": ("pixel_unshuffle", "input downscale_factor"),
@@ -250,7 +251,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "mm": ("mm", "input mat2"),
     "bmm": ("bmm", "input mat2"),
     "baddbmm": ("baddbmm", "input batch1 batch2"),
-    "scaled_dot_product_attention": ("scaled_dot_product_attention", "query key value attn_mask dropout_p is_causal scale enable_gqa"),
     **{
         n: (n, "input")
         for n in (
@@ -461,6 +461,11 @@ def _pool_with_indices(name: str, args: Any, kwargs: Any, recorder: Any) -> Requ
     return request(name.removesuffix("_with_indices"), given, {"return_indices": True})
 
 
+def _adaptive_max_pool(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """ATen's own, which always gives the places, too."""
+    return request(name, bound(("input", "output_size"), args, kwargs), {"return_indices": True})
+
+
 def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
     return Request("einsum", [list(operands)], {"equation": args[0]})
@@ -529,7 +534,15 @@ def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("setitem", [args[0], None], {"index": entries, "value": value})
 
 
+def _attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """With the kernels that are left to choose from."""
+    names = "query key value attn_mask dropout_p is_causal scale enable_gqa"
+    return request(name, bound(names.split(), args, kwargs), {"backends": attention_backends()})
+
+
 def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    if attention_backends() is not None:
+        raise UnsupportedError("no rule for the fast path of nn.MultiheadAttention under sdpa_kernel: it is taken in eval mode alone")
     names = "query key value embed_dim num_head qkv_weight qkv_bias proj_weight proj_bias mask need_weights average_attn_weights mask_type"
     given = bound(names.split(), args, kwargs)
     for dropped in ("mask_type",):
@@ -581,6 +594,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     "__get__:data": ("detach", _data),
     **dict.fromkeys(("max", "min"), ("amax", _max)),
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
+    **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d", _adaptive_max_pool) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
     "meshgrid": ("meshgrid", _meshgrid),
     "new_full": ("new_full", _new_full),
@@ -589,6 +603,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
     **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
     "__setitem__": ("setitem", _setitem),
+    "scaled_dot_product_attention": ("scaled_dot_product_attention", _attention),
     "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
 }
 

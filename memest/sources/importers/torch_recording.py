@@ -36,7 +36,7 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
-from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
+from memest.sources.importers.torch_contexts import attention_switches, check_autograd, check_hooks, run_forward, watching
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
@@ -296,7 +296,8 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        form = self.repeats.form(self.live, func, binding, args, kwargs, asked)
+        besides = (asked, attention_switches()) if "attention" in name else asked
+        form = self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None

@@ -6,7 +6,7 @@ input_buffer.cpp (accumulation), functions/accumulate_grad.h (stealing or copyin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import count
 
@@ -34,31 +34,35 @@ class Machine(Recorder):
         self.gradients_stand = False  # from the steps before, zeroed in place
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
 
-    def backward(self, root: Value, gradient: Value) -> None:
-        """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
+    def backward(self, root: Value, gradient: Value, *others: tuple[Value, Value]) -> None:
+        """``torch.autograd.backward`` from a root and its gradient, and from ``others`` at once: every node that a root depends on runs,
+        highest sequence number first."""
         ledger = self.ledger
-        start = root.node
-        if isinstance(start, AccumulateGrad):
-            start.buffer = ledger.hold(gradient)
-            self._accumulate_grad(start)
-        if not isinstance(start, Node):
-            return
-        self._count_dependencies(start)
-        start.buffer = [None] * len(start.out_specs)
-        start.buffer[root.output_nr] = ledger.hold(gradient)
-        queue: list[tuple[int, int, Node]] = [(-start.sequence, 0, start)]
+        starts = {id(v.node): v.node for v, _ in ((root, gradient), *others) if isinstance(v.node, Node)}
+        self._count_dependencies(starts.values())
+        queue: list[tuple[int, int, Node]] = []
+        for value, given in ((root, gradient), *others):
+            target = value.node
+            if not isinstance(target, Node | AccumulateGrad):
+                continue
+            self._add_to_buffer(target, value.output_nr, ledger.hold(given))
+            if isinstance(target, AccumulateGrad) and not target.waiting:
+                self._accumulate_grad(target)
+        for node in starts.values():
+            if not node.waiting:
+                heappush(queue, (-node.sequence, next(self._order), node))
         while queue:
             _, _, node = heappop(queue)
             ledger.layer, ledger.op = node.layer, node.op
-            for target in self._run(node):
-                if isinstance(target, AccumulateGrad):
-                    self._accumulate_grad(target)
+            for ready in self._run(node):
+                if isinstance(ready, AccumulateGrad):
+                    self._accumulate_grad(ready)
                 else:
-                    heappush(queue, (-target.sequence, next(self._order), target))
+                    heappush(queue, (-ready.sequence, next(self._order), ready))
 
-    def _count_dependencies(self, start: Node) -> None:
-        seen: set[int] = {id(start)}
-        stack: list[Node] = [start]
+    def _count_dependencies(self, starts: Iterable[Node]) -> None:
+        stack = list(starts)
+        seen = {id(node) for node in stack}
         while stack:
             for edge in stack.pop().edges:
                 if edge is None:
