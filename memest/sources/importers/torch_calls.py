@@ -16,6 +16,7 @@ from memest.errors import UnsupportedError
 from memest.network.tensor import Spec, is_contiguous
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch_contexts import attention_backends
+from memest.sources.importers.torch_refusals import BY_MASK, PLACES, WRITTEN_BY_MASK
 
 
 class Request:
@@ -358,6 +359,11 @@ def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("getitem", [args[0], tensors], {"index": entries})
 
 
+def is_mask(entry: Any) -> bool:
+    """Whether an entry of an index picks what it is true for."""
+    return isinstance(entry, torch.Tensor) and entry.dtype in (torch.bool, torch.uint8)
+
+
 def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Tensor]]:
     """The graph's words for an index: integers, (start, end, step), None, "..." and "tensor"."""
     entries: list[Any] = []
@@ -374,6 +380,8 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
             tensors.append(i)
         else:
             kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
+            if is_mask(i):
+                raise UnsupportedError(BY_MASK)
             raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
     return tuple(entries), tensors
 
@@ -432,6 +440,8 @@ def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 
 def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("condition", "input", "other"), args, kwargs)
+    if "input" not in given:
+        raise UnsupportedError(PLACES)
     attributes = {f"{k}_value": given[k] for k in ("input", "other") if not isinstance(given[k], torch.Tensor)}
     tensors = [given["condition"], *(given[k] if isinstance(given[k], torch.Tensor) else None for k in ("input", "other"))]
     return Request("where", tensors, attributes)
@@ -525,6 +535,8 @@ def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
 def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x[...] = value``."""
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(map(is_mask, index)):
+        raise UnsupportedError(WRITTEN_BY_MASK)
     entries, tensors = index_entries(index)
     if tensors:
         raise UnsupportedError("assignment at index tensors has no rule")
