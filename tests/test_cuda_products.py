@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memest.errors import UnsupportedError
-from memest.libraries import cub
+from memest.libraries import cub_sorting
 from memest.machines.cuda import CudaSettings
 from memest.machines.devices import device_named
 from memest.machines.gpu import Gpu
@@ -182,9 +182,9 @@ def test_keys_are_split_until_multiprocessors_are_busy() -> None:
 def test_cub_sorts_a_tile_for_nothing_and_more_with_copies() -> None:
     device = device_named("h100-80gb")
     assert device is not None
-    asked = [cub.sorting_bytes(device, *n) for n in ((2304, 5), (60000, 5), (200000, 5), (100000, 15), (1000000, 15), (50000, 25))]
+    asked = [cub_sorting.sorting_bytes(device, *n) for n in ((2304, 5), (60000, 5), (200000, 5), (100000, 15), (1000000, 15), (50000, 25))]
     assert asked == [1, 16895, 47615, 1627135, 16227839, 820223]
-    assert all(cub.most_bytes_of_sorting(n) >= cub.sorting_bytes(device, n, 63) for n in (1, 2305, 10**5, 10**8))
+    assert all(cub_sorting.most_bytes_of_sorting(n) >= cub_sorting.sorting_bytes(device, n, 63) for n in (1, 2305, 10**5, 10**8))
 
 
 def test_columns_by_rows_need_no_workspace_where_triton_multiplies_them() -> None:

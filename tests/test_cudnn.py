@@ -11,6 +11,7 @@ from shutil import copytree
 
 import pytest
 
+from memest.errors import UnsupportedError
 from memest.libraries.cudnn import Convolution, Workspace, candidates, library, rule, suggests_channels_last, table, torch_calls, workspace
 from memest.libraries.cudnn.question import DIRECTIONS, DTYPES, Direction
 from memest.libraries.cudnn.workspace import filled_bytes, kind_of
@@ -127,6 +128,31 @@ def card_of(column: str) -> Device:
         "9.0": "h100-80gb",
     }
     return card(kinds[column.partition("/")[0]])
+
+
+class TestNoPlan:
+    @pytest.mark.parametrize("name", ["t4", "titan-rtx", "v100-32gb", "p40"])
+    @pytest.mark.parametrize("benchmark", [False, True])
+    def test_bfloat16_below_8_0_is_refused_with_and_without_the_library(self, name: str, benchmark: bool) -> None:
+        for question in of_resnet50(8, dtype="bfloat16"):
+            with pytest.raises(UnsupportedError, match=r"no plan for this convolution of bfloat16 on .*: take float16 or float32"):
+                workspace(card(name), NEWEST, question, benchmark=benchmark)
+            with library.absent(), pytest.raises(UnsupportedError, match="take float16 or float32"):
+                workspace(card(name), NEWEST, question, benchmark=benchmark)
+
+    @pytest.mark.skipif(library.installed() != NEWEST, reason="needs that cuDNN")
+    def test_the_library_has_none_for_it(self) -> None:
+        for name in ("t4", "v100-32gb", "p40"):
+            assert library.knows(card(name), NEWEST)
+            assert [library.plans(card(name), NEWEST, q) for q in of_resnet50(8, dtype="bfloat16")] == [()] * 6
+        assert all(library.plans(A100, NEWEST, q) for q in of_resnet50(8, dtype="bfloat16"))
+
+    def test_an_empty_answer_is_refused_where_the_library_knows_the_card(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(library, "plans", lambda *asked, **more: ())
+        assert workspace(A100, NEWEST, a_question()).source == "table"  # of a card that it does not support it says nothing
+        monkeypatch.setattr(library, "knows", lambda *asked: True)
+        with pytest.raises(UnsupportedError, match="take another dtype"):
+            workspace(A100, NEWEST, a_question())
 
 
 class TestTable:

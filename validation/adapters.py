@@ -220,6 +220,16 @@ def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...
     return input[tuple(entries)]
 
 
+def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask: torch.Tensor, **keywords: Any) -> torch.Tensor:
+    """``scaled_dot_product_attention`` with ``backends`` as rows name them."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    named = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "math": "MATH", "cudnn": "CUDNN_ATTENTION"}
+    chosen = [getattr(SDPBackend, named[name]) for name in keywords.pop("backends", None) or named]
+    with sdpa_kernel(chosen):
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, *mask, **keywords)
+
+
 def flash_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, scale: float | None = None
 ) -> torch.Tensor:

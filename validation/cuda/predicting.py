@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from memest.errors import UnsupportedError
 from memest.machines.target import Target
 from memest.memory.stream import Event
 from memest.network.binding import bind
@@ -58,7 +58,7 @@ def _loss(call: Call, target: Target) -> list[Event]:
         if out is not prediction:
             ledger.let_go(out)
         out = result
-    _backward(machine, out)
+    _backward(machine, [out])
     for value in (*machine.gradients.values(), out):
         ledger.let_go(value)
     return list(ledger.events)
@@ -69,12 +69,15 @@ def _resident(ledger: Ledger, t: Any) -> Value:
     return ledger.hold(Value(s, ledger.resident(nbytes(s.shape, s.dtype), "input", "x")))
 
 
-def _backward(machine: Machine, root: Value) -> None:
+def _backward(machine: Machine, roots: Sequence[Value]) -> None:
+    """From ones, made for all before the first is read."""
     ledger = machine.ledger
     ledger.phase, ledger.layer, ledger.op = "backward", "", "ones_like"
-    gradient = ledger.hold(Value(root.spec, ledger.allocate(nbytes(root.shape, root.spec.dtype), "gradient")))
-    machine.backward(root, gradient)
-    ledger.let_go(gradient)
+    ones = [ledger.hold(Value(r.spec, ledger.allocate(nbytes(r.shape, r.spec.dtype), "gradient"))) for r in roots]
+    first, *others = zip(roots, ones, strict=True)
+    machine.backward_of([first, *others])
+    for gradient in ones:
+        ledger.let_go(gradient)
 
 
 def _played(run: Run, call: Call) -> list[Event]:
@@ -83,10 +86,8 @@ def _played(run: Run, call: Call) -> list[Event]:
     outputs = forward(run, whole(run))
     run.caller.leave_autocast()
     roots = [v for v in dict.fromkeys(outputs) if v.requires_grad]
-    if call.train and len(roots) > 1:
-        raise UnsupportedError("gradients from several results at once are not played")
     if call.train and roots:
-        _backward(run.machine, roots[0])
+        _backward(run.machine, roots)
     for value in run.machine.gradients.values():
         ledger.let_go(value)
     for value in dict.fromkeys(outputs):

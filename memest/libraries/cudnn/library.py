@@ -38,6 +38,9 @@ _CROSS_CORRELATION = 1
 _INSTANT, _FALLBACK = 0, 2
 _TENSOR_CORE, _DOWN_CONVERTS, _NONDETERMINISTIC = 0, 1, 4
 _MOST_NOTES = 32
+_SIMPLEST = Convolution(
+    direction="fwd", x=(1, 8, 8, 8), w=(8, 8, 1, 1), y=(1, 8, 8, 8), stride=(1, 1), padding=(0, 0), dilation=(1, 1)
+)  # fmt: skip
 
 
 @contextmanager
@@ -62,6 +65,11 @@ def plans(card: Card, release: Release, question: Convolution, *, every: bool = 
     if installed() != release:
         return None
     return _plans(card, question, every)
+
+
+def knows(card: Card, release: Release) -> bool:
+    """Whether the library at hand, of that release, has any plan for a card: one that it does not support gets none."""
+    return bool(plans(card, release, _SIMPLEST))
 
 
 @kept(50_000)

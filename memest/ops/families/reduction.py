@@ -9,10 +9,11 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.copies import contiguous
 from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
 from memest.ops.aten.reductions import deviation_into, judge_into, locate_into, mean_into, product_into, reduce_into, sum_into
+from memest.ops.aten.selecting import scattered_back
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -177,31 +178,6 @@ def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tenso
     return values, indices
 
 
-def _selected_backward(k: Tape, saved: Saved, grads: Grads, /, **attributes: Any) -> list[Tensor | None]:
-    """value_selecting_reduction_backward: contiguous zeros, the gradient scattered into them."""
-    grad = grads[0]
-    assert grad is not None
-    out = k.empty(saved["sizes"], grad.dtype)
-    scatter_into(k, out)
-    return [out]
-
-
-def largest_places(k: Tape, input: Tensor, number: int, dim: int) -> tuple[Tensor, Tensor]:
-    """The tensors for the values and the places of so many elements along a dim."""
-    k.note(sizes=input.shape)
-    at = wrapped(dim, input.ndim)
-    if number > (input.shape[at] if input.ndim else 1):
-        raise ShapeError(f"topk of {number} elements along a dim of {input.shape[at] if input.ndim else 1}")
-    shape = (*input.shape[:at], number, *input.shape[at + 1 :]) if input.ndim else ()
-    return k.empty(shape, input.dtype), k.empty(shape, "int64")
-
-
-def _topk(tape: Tape, input: Tensor, *, k: int, dim: int, largest: bool, sorted: bool) -> tuple[Tensor, Tensor]:
-    values, indices = largest_places(tape, input, k, dim)
-    tape.save(indices=indices)
-    return values, indices
-
-
 def _arg_extremum(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> Tensor:
     out = k.empty(reduction_shape(input, dim, keepdim and dim is not None), "int64")
     if dim is None:
@@ -344,7 +320,7 @@ ROWS = (
         _row(
             name,
             _selected,
-            _selected_backward,
+            scattered_back,
             (DIM, KEEP),
             _examples({"dim": 1}, {"dim": -1, "keepdim": True}),
             source=f"{DERIVED}/TensorCompare.cpp",
@@ -352,20 +328,6 @@ ROWS = (
             torch=f"torch.{name[1:4]}",
         )
         for name in ("_max_dim", "_min_dim")
-    ),
-    _row(
-        "topk",
-        _topk,
-        _selected_backward,
-        (
-            Attribute(name="k", default=REQUIRED, check=integer),
-            Attribute(name="dim", default=-1, check=integer),
-            Attribute(name="largest", default=True, check=flag),
-            Attribute(name="sorted", default=True, check=flag),
-        ),
-        _examples({"k": 1, "dim": 1}, {"k": 2}),
-        source=f"{DERIVED}/cpu/SortingKernel.cpp",
-        saves=("indices",),
     ),
     *(
         _row(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from memest.errors import UsageError
+from memest.errors import UnsupportedError, UsageError
 from memest.machines.claims import TORCH_ON_CPU
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, refuse_settings
@@ -15,8 +17,23 @@ from memest.memory.figure import Figures, exact, unknown
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
-from memest.runtimes.runtime import AS_DESCRIBED, Steps
+from memest.ops.composite import Caller
+from memest.ops.families.attention.rows import FLASH, MATH, allowed, can_fuse
+from memest.ops.table import COMPOSITES
+from memest.runtimes.runtime import EVERY, Rows, Steps
 from memest.runtimes.torch.step import Recipe, play
+
+ATTENTION = COMPOSITES["scaled_dot_product_attention"]
+
+
+def _attention(c: Caller, query: Any, key: Any, value: Any, mask: Any, *, backends: tuple[str, ...] | None, **asked: Any) -> Any:
+    """As described; UnsupportedError where torch has no kernel of those that are left to choose from."""
+    fits = can_fuse(query, key, value, mask, asked["dropout_p"], asked["enable_gqa"])
+    if not allowed(MATH, backends) and not (fits and allowed(FLASH, backends)):
+        raise UnsupportedError(
+            f"attention by {' or '.join(backends or ())} alone: torch has no such kernel for this call on CPU; allow math"
+        )
+    return ATTENTION.compose(c, query, key, value, mask, backends=backends, **asked)
 
 
 class TorchCpu:
@@ -26,7 +43,7 @@ class TorchCpu:
     title = "torch on CPU"
     source = TORCH_ON_CPU
     modes = ("train", "infer")
-    rows = AS_DESCRIBED
+    rows = Rows(TORCH_CPU, own={ATTENTION.name: replace(ATTENTION, compose=_attention)}, same=EVERY)
     replays = False
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:

@@ -15,6 +15,8 @@ import torch
 from memest.errors import UnsupportedError
 from memest.network.tensor import Spec, is_contiguous
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.sources.importers.torch_contexts import attention_backends
+from memest.sources.importers.torch_refusals import BY_MASK, PLACES, WRITTEN_BY_MASK
 
 
 class Request:
@@ -201,7 +203,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "avg_pool1d": ("avg_pool1d", f"{POOL} ceil_mode count_include_pad"),
     "avg_pool2d": ("avg_pool2d", f"{POOL} ceil_mode count_include_pad divisor_override"),
     "avg_pool3d": ("avg_pool3d", f"{POOL} ceil_mode count_include_pad divisor_override"),
-    **{f"adaptive_{k}_pool{d}d": (f"adaptive_{k}_pool{d}d", "input output_size") for k in ("avg", "max") for d in (1, 2, 3)},
+    **{f"adaptive_avg_pool{d}d": (f"adaptive_avg_pool{d}d", "input output_size") for d in (1, 2, 3)},
     "interpolate": ("interpolate", "input size scale_factor mode align_corners recompute_scale_factor antialias"),
     "pixel_shuffle": ("pixel_shuffle", "input upscale_factor"),
     "pixel_unshuffle": ("pixel_unshuffle", "input downscale_factor"),
@@ -250,7 +252,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "mm": ("mm", "input mat2"),
     "bmm": ("bmm", "input mat2"),
     "baddbmm": ("baddbmm", "input batch1 batch2"),
-    "scaled_dot_product_attention": ("scaled_dot_product_attention", "query key value attn_mask dropout_p is_causal scale enable_gqa"),
     **{
         n: (n, "input")
         for n in (
@@ -276,6 +277,8 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "prod": ("prod", "input dim keepdim dtype"),
     "argmax": ("argmax", "input dim keepdim"),
     "topk": ("topk", "input k dim largest sorted"),
+    **{n: (n, "input dim descending stable") for n in ("sort", "argsort")},
+    "embedding": ("embedding", "weight indices padding_idx scale_grad_by_freq sparse"),
     "argmin": ("argmin", "input dim keepdim"),
     "cumsum": ("cumsum", "input dim dtype"),
     "logsumexp": ("logsumexp", "input dim keepdim"),
@@ -356,6 +359,11 @@ def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("getitem", [args[0], tensors], {"index": entries})
 
 
+def is_mask(entry: Any) -> bool:
+    """Whether an entry of an index picks what it is true for."""
+    return isinstance(entry, torch.Tensor) and entry.dtype in (torch.bool, torch.uint8)
+
+
 def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Tensor]]:
     """The graph's words for an index: integers, (start, end, step), None, "..." and "tensor"."""
     entries: list[Any] = []
@@ -372,6 +380,8 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
             tensors.append(i)
         else:
             kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
+            if is_mask(i):
+                raise UnsupportedError(BY_MASK)
             raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
     return tuple(entries), tensors
 
@@ -430,6 +440,8 @@ def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 
 def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("condition", "input", "other"), args, kwargs)
+    if "input" not in given:
+        raise UnsupportedError(PLACES)
     attributes = {f"{k}_value": given[k] for k in ("input", "other") if not isinstance(given[k], torch.Tensor)}
     tensors = [given["condition"], *(given[k] if isinstance(given[k], torch.Tensor) else None for k in ("input", "other"))]
     return Request("where", tensors, attributes)
@@ -457,6 +469,11 @@ def _max(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 def _pool_with_indices(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"), args, kwargs)
     return request(name.removesuffix("_with_indices"), given, {"return_indices": True})
+
+
+def _adaptive_max_pool(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """ATen's own, which always gives the places, too."""
+    return request(name, bound(("input", "output_size"), args, kwargs), {"return_indices": True})
 
 
 def _einsum(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -518,6 +535,8 @@ def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
 def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x[...] = value``."""
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(map(is_mask, index)):
+        raise UnsupportedError(WRITTEN_BY_MASK)
     entries, tensors = index_entries(index)
     if tensors:
         raise UnsupportedError("assignment at index tensors has no rule")
@@ -527,7 +546,15 @@ def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("setitem", [args[0], None], {"index": entries, "value": value})
 
 
+def _attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """With the kernels that are left to choose from."""
+    names = "query key value attn_mask dropout_p is_causal scale enable_gqa"
+    return request(name, bound(names.split(), args, kwargs), {"backends": attention_backends()})
+
+
 def _native_attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    if attention_backends() is not None:
+        raise UnsupportedError("no rule for the fast path of nn.MultiheadAttention under sdpa_kernel: it is taken in eval mode alone")
     names = "query key value embed_dim num_head qkv_weight qkv_bias proj_weight proj_bias mask need_weights average_attn_weights mask_type"
     given = bound(names.split(), args, kwargs)
     for dropped in ("mask_type",):
@@ -579,6 +606,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     "__get__:data": ("detach", _data),
     **dict.fromkeys(("max", "min"), ("amax", _max)),
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
+    **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d", _adaptive_max_pool) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
     "meshgrid": ("meshgrid", _meshgrid),
     "new_full": ("new_full", _new_full),
@@ -587,6 +615,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
     **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
     "__setitem__": ("setitem", _setitem),
+    "scaled_dot_product_attention": ("scaled_dot_product_attention", _attention),
     "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
 }
 

@@ -177,6 +177,29 @@ def _begin_function(context: Any, *_: Any) -> None:
     function.forward = staticmethod(forward)
 
 
+# attention ----------------------------------------------------------------------------------------------------------------
+
+BACKENDS = {"flash": "flash", "efficient": "mem_efficient", "math": "math", "cudnn": "cudnn"}
+"""Kernels of scaled dot product attention as rows name them, and as torch's switches (``torch.backends.cuda``) do."""
+USUAL_ORDERS = ([1, 2, 0, 3, 4], [3, 1, 2, 0, 4])
+"""torch's own orders of preference (``SDPBackend``'s numbers), here and where cuDNN is preferred."""
+
+
+def attention_switches() -> tuple[tuple[str, ...], list[int]]:
+    """The kernels that are switched on, and the order in which torch prefers them."""
+    allowed = tuple(name for name, switch in BACKENDS.items() if getattr(torch.backends.cuda, f"{switch}_sdp_enabled", lambda: True)())
+    return allowed, torch._C._get_sdp_priority_order() if hasattr(torch._C, "_get_sdp_priority_order") else USUAL_ORDERS[0]
+
+
+def attention_backends() -> tuple[str, ...] | None:
+    """The kernels that ``torch.nn.attention.sdpa_kernel`` or switches of ``torch.backends.cuda`` leave to choose from; None where all are
+    there. UnsupportedError for an order of preference among several."""
+    allowed, order = attention_switches()
+    if order not in USUAL_ORDERS and len(allowed) > 1:
+        raise UnsupportedError("no rule for sdpa_kernel(..., set_priority=True) with several backends: name the one that shall run")
+    return None if len(allowed) == len(BACKENDS) else allowed
+
+
 # what is asked before the call, and at every call ----------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
-from memest.sources.importers.torch_contexts import check_autograd, check_hooks, watching
+from memest.sources.importers.torch_contexts import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
@@ -361,7 +361,9 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        besides = asked if self.contexts.casts_to is None else (asked, self.contexts.casts_to)
+        besides: Any = (asked, attention_switches()) if "attention" in name else asked
+        if self.contexts.casts_to is not None:
+            besides = (besides, self.contexts.casts_to)
         form = self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:

@@ -23,6 +23,16 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
 }
 _ADVICE = "decide by shapes or by a constructor argument, and keep logging out of forward"
+_KEEP = "keep the shape and use the mask itself: torch.where(mask, x, 0), or a product with it"
+_ADVICE_FOR = {
+    "nonzero": _KEEP,
+    "argwhere": _KEEP,
+    **dict.fromkeys(("unique", "unique_consecutive"), "find them before the step, and give them to forward as an input"),
+    "bincount": "count before the step, and give the counts to forward as an input",
+}
+PLACES = f"torch.where(mask) {_SIZE}; {_KEEP}"
+WRITTEN_BY_MASK = "x[mask] = value has no rule: x = x.masked_fill(mask, value), or torch.where(mask, value, x), is modelled"
+BY_MASK = f"x[mask] {_SIZE}; {_KEEP}; or torch.masked_select(x, mask), of which all elements are counted"
 _GRADIENTS = {
     "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
@@ -39,7 +49,7 @@ def reason_against(func: Any) -> str | None:
     name = name_of(func)
     if name in _READS:
         written, does = _READS[name]
-        return f"{written} {does}; {_ADVICE}"
+        return f"{written} {does}; {_ADVICE_FOR.get(name, _ADVICE)}"
     return _GRADIENTS.get(full_name(func)) or _GRADIENTS.get(name)
 
 

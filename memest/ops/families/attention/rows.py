@@ -29,6 +29,8 @@ from memest.ops.tape import Tape, Tensor
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 KEYS_IN_BLOCK = 512
+FLASH, EFFICIENT, MATH, CUDNN = BACKENDS = ("flash", "efficient", "math", "cudnn")
+"""Kernels to choose from, as ``torch.nn.attention.SDPBackend`` has them."""
 FUSED_DTYPES = FLOATING
 
 
@@ -111,7 +113,7 @@ def _most_of_gradients(cpu: Cpu, grad: Spec, query: Spec, key: Spec, value: Spec
     return (2 * given + scores + buffers + most_of_products(cpu, query.shape[3]),)
 
 
-def _can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, enable_gqa: bool) -> bool:
+def can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, enable_gqa: bool) -> bool:
     """``use_flash_attention_cpp``."""
     q, k, v = query.shape, key.shape, value.shape
     if dropout_p > 0 or not len(q) == len(k) == len(v) == 4 or query.spec.dtype not in FUSED_DTYPES:
@@ -123,6 +125,19 @@ def _can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, ena
     if q[3] != 1 and any(t.spec.strides[-1] != 1 for t in (query, key, value)):
         return False
     return mask is None or mask_fits(mask, (q[0], q[1], q[2], k[2]))
+
+
+def allowed(kernel: str, backends: tuple[str, ...] | None) -> bool:
+    """Whether a kernel is among those that are left to choose from (None: all are)."""
+    return backends is None or kernel in backends
+
+
+def backend_names(value: Any) -> tuple[str, ...]:
+    """Names of kernels, each once, in the usual order."""
+    given = (value,) if isinstance(value, str) else tuple(value)
+    if not given or not set(given) <= set(BACKENDS):
+        raise ValueError(f"expected some of {', '.join(BACKENDS)}")
+    return tuple(name for name in BACKENDS if name in given)
 
 
 def heads_fit(query: int, key: int, value: int, enable_gqa: bool) -> bool:
@@ -194,9 +209,10 @@ def _attention(
     is_causal: bool,
     scale: float | None,
     enable_gqa: bool,
+    backends: tuple[str, ...] | None,
 ) -> Any:
     check_operands(query, key, value, attn_mask, is_causal)
-    fused = _can_fuse(query, key, value, attn_mask, dropout_p, enable_gqa)
+    fused = allowed(FLASH, backends) and can_fuse(query, key, value, attn_mask, dropout_p, enable_gqa)
     if attn_mask is not None and attn_mask.spec.dtype == "bool":
         attn_mask = c.call("_additive_mask", attn_mask, dtype=query.spec.dtype)
     if fused:
@@ -321,6 +337,7 @@ COMPOSITE_ROWS = (
             Attribute(name="is_causal", default=False, check=flag),
             SCALE,
             Attribute(name="enable_gqa", default=False, check=flag),
+            Attribute(name="backends", default=None, check=optional(backend_names)),
         ),
         compose=_attention,
         examples=(
@@ -330,8 +347,11 @@ COMPOSITE_ROWS = (
             Example(shapes=(*HEADS, (10, 12)), attributes={}),
             Example(shapes=(*HEADS, None), attributes={"dropout_p": 0.1}),
             Example(shapes=((2, 3, 10, 16),) * 3 + (None,), attributes={"is_causal": True, "dropout_p": 0.1}),
+            Example(shapes=(*HEADS, None), attributes={"backends": ("math",)}),
+            Example(shapes=(*HEADS, None), attributes={"backends": ("flash", "efficient")}),
         ),
         facts=EVERYWHERE_CALLS.but(autocast=LOWER),
         source=f"{SOURCE}, sdp_utils_cpp.h",
+        oracle="attention",
     ),
 )

@@ -8,10 +8,10 @@ from typing import Any
 
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_FACTS
-from memest.ops.families.attention.rows import COMPOSITE_ROWS, by_single_operators, check_operands, flash_flops
+from memest.ops.families.attention.rows import COMPOSITE_ROWS, CUDNN, FLASH, MATH, by_single_operators, check_operands, flash_flops
 from memest.ops.operator import Attribute, Example, Operator, flag, number, optional
 from memest.runtimes.torch.cuda import attention_cudnn, attention_efficient, attention_flash
-from memest.runtimes.torch.cuda.attention_choice import CUDNN, FLASH, GROUPED_EFFICIENT, MATH, Call, chosen
+from memest.runtimes.torch.cuda.attention_choice import GROUPED_EFFICIENT, Call, chosen
 
 HEAD_UNIT = 8
 MASK_UNIT = 8
@@ -28,6 +28,7 @@ def _attention(
     is_causal: bool,
     scale: float | None,
     enable_gqa: bool,
+    backends: tuple[str, ...] | None,
 ) -> Any:
     check_operands(query, key, value, attn_mask, is_causal)
     alone = c.target.version >= GROUPED_EFFICIENT and len(query.shape) == len(key.shape) == len(value.shape) == 3
@@ -45,6 +46,7 @@ def _attention(
         is_causal=is_causal,
         enable_gqa=enable_gqa,
         trained=trained,
+        backends=backends,
     )
     kernel = chosen(c.target, call)
     converted = attn_mask is not None and attn_mask.spec.dtype == "bool"

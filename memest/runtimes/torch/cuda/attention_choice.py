@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from memest.errors import UnsupportedError
 from memest.machines.target import Target
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape
-from memest.ops.families.attention.rows import heads_fit, mask_fits
+from memest.ops.families.attention.rows import BACKENDS, CUDNN, EFFICIENT, FLASH, MATH, allowed, heads_fit, mask_fits
 
-CUDNN, FLASH, EFFICIENT, MATH = "cudnn", "flash", "efficient", "math"
 GROUPED_EFFICIENT = (2, 14)
 """The first torch whose memory-efficient kernel takes fewer heads of keys than of queries, and that makes three dims a batch of one."""
 WIDE_CUDNN = (9, 23)
@@ -22,7 +22,8 @@ PREFERRED_CUDNN = (9, 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call: its tensors (anything with ``shape`` and ``spec``), what it asks for, and whether a gradient will be wanted."""
+    """One call: its tensors (anything with ``shape`` and ``spec``), what it asks for, whether a gradient will be wanted, and the kernels
+    that it may choose from (None: all)."""
 
     query: Any
     key: Any
@@ -32,6 +33,7 @@ class Call:
     is_causal: bool
     enable_gqa: bool
     trained: bool
+    backends: tuple[str, ...] | None = None
 
     @property
     def dtype(self) -> str:
@@ -46,15 +48,26 @@ class Call:
 
 
 def chosen(target: Target, call: Call) -> str:
-    """The first kernel, by torch's order of preference, that can take the call."""
+    """The first kernel, by torch's order of preference, that can take the call; UnsupportedError where none that it may choose can."""
+    can = {FLASH: _flash_can, EFFICIENT: _efficient_can, MATH: _math_can, CUDNN: _cudnn_can}
+    order = (CUDNN, FLASH, EFFICIENT, MATH) if _prefers_cudnn(target) else BACKENDS
+    found = next((kernel for kernel in order if allowed(kernel, call.backends) and can[kernel](target, call)), None)
+    if found is None:
+        raise UnsupportedError(
+            f"attention by {' or '.join(call.backends or ())} alone: torch has no kernel for {call.dtype} queries of shape "
+            f"{list(call.shapes[0])} on {target.device}; allow math as well"
+        )
+    return found
+
+
+def _math_can(target: Target, call: Call) -> bool:
+    return True
+
+
+def _fuses(call: Call) -> bool:
+    """What every fused kernel asks for."""
     q, k, v = call.shapes
-    if not len(q) == len(k) == len(v) == 4 or not q[0] == k[0] == v[0] or 0 in (q[2], k[2]):
-        return MATH
-    if _prefers_cudnn(target) and _cudnn_can(target, call):
-        return CUDNN
-    if _flash_can(target, call):
-        return FLASH
-    return EFFICIENT if _efficient_can(target, call) else MATH
+    return len(q) == len(k) == len(v) == 4 and q[0] == k[0] == v[0] and 0 not in (q[2], k[2])
 
 
 def _prefers_cudnn(target: Target) -> bool:
@@ -63,6 +76,8 @@ def _prefers_cudnn(target: Target) -> bool:
 
 
 def _cudnn_can(target: Target, call: Call) -> bool:
+    if not _fuses(call) or target.device.capability < (8, 0):
+        return False
     q, k, _ = call.shapes
     if call.dtype not in HALVES or k[2] == 1 or (call.dropout_p and q[2] == 1):
         return False
@@ -89,6 +104,8 @@ def _cudnn_takes_sizes(target: Target, call: Call) -> bool:
 
 
 def _flash_can(target: Target, call: Call) -> bool:
+    if not _fuses(call):
+        return False
     q, k, v = call.shapes
     if call.mask is not None or call.dtype not in HALVES or target.device.capability < (8, 0):
         return False
@@ -106,6 +123,8 @@ def _flash_trains(capability: tuple[int, int], size: int, dropout_p: float) -> b
 
 
 def _efficient_can(target: Target, call: Call) -> bool:
+    if not _fuses(call):
+        return False
     q, k, v = call.shapes
     if call.dtype not in ("float16", "float32", *(("bfloat16",) if target.device.capability >= (8, 0) else ())):
         return False

@@ -14,7 +14,7 @@ from math import prod
 from typing import Any, Literal
 
 from memest.errors import UnsupportedError
-from memest.libraries.cudnn import Convolution, torch_calls, workspace
+from memest.libraries.cudnn import BFLOAT16_SINCE, Convolution, torch_calls, workspace
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.network.dtypes import ITEMSIZE
@@ -34,7 +34,6 @@ Backend = Literal["cudnn", "depthwise2d", "depthwise3d"] | convolution_slow.Back
 Mask = tuple[bool, bool, bool]
 LARGEST_INDEX = (1 << 31) - 1
 FEWEST_CHANNELS = 32
-BFLOAT16_SINCE = (8, 0)
 MOST_WORKSPACES = 32
 MOST_FIXED_BYTES = 64 << 20
 

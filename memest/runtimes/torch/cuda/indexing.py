@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from memest.libraries import cub
+from memest.libraries.cub_sorting import bits_of, most_bytes_of_sorting, sorting_bytes
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.network.tensor import Shape, Spec, contiguous_strides, is_contiguous
@@ -64,14 +64,14 @@ def _lies_in_front(sizes: Shape, at: Sequence[int]) -> bool:
 
 def _sort(k: Tape, flat: Tensor, *, largest: int) -> list[Tensor]:
     def held(count: int, number: int) -> int:
-        return cub.sorting_bytes(k.target.device, count, cub.bits_of(number))
+        return sorting_bytes(k.target.device, count, bits_of(number))
 
     k.free(k.scratch(each(held, flat.numel, largest)))
     return []
 
 
 def _most(machine: Cpu | Gpu, flat: Spec, *, largest: Any) -> tuple[Any, ...]:
-    return (cub.most_bytes_of_sorting(prod(flat.shape)),)
+    return (most_bytes_of_sorting(prod(flat.shape)),)
 
 
 ROWS: tuple[Operator, ...] = tuple(

@@ -11,7 +11,8 @@ from typing import Any
 
 from memest.ops.composite import Caller, Composite
 from memest.ops.families.attention.multi_head import COMPOSITE_ROWS
-from memest.runtimes.torch.cuda.attention_choice import MATH, Call, chosen
+from memest.ops.families.attention.rows import MATH
+from memest.runtimes.torch.cuda.attention_choice import Call, chosen
 
 SOURCE = "aten/src/ATen/native/transformers/cuda/attention.cu"
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.errors import UnsupportedError
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import elementwise, elementwise_, empty_like, incoming, with_number
 from memest.ops.aten.masks import nonzero, scanned
@@ -76,32 +75,10 @@ def _prod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int | None, **at
     return reduction.prod_backward(k, saved, grads, dim=dim, **attributes)
 
 
-SMALL_SORT = 4096
-SHARED = ((20, 20_000), (40, 10_000), (80, 8_000), (199, 5_000), (799, 3_000), (4_000, 800), (None, 400))
-"""Up to so many slices of at least so many elements are each searched by several blocks."""
-
-
-def _topk(tape: Tape, input: Tensor, *, k: int, dim: int, largest: bool, sorted: bool) -> tuple[Tensor, Tensor]:
-    """A block a slice, which reads a contiguous tensor and sorts what it found in place. UnsupportedError where it takes more."""
-    values, indices = reduction.largest_places(tape, input, k, dim)
-    length = input.shape[wrapped(dim, input.ndim)] if input.ndim else 1
-    slices = input.numel // length if length else 0
-    if sorted and k > SMALL_SORT:
-        raise UnsupportedError(f"topk of {k:,} sorted elements is not modelled on CUDA; up to {SMALL_SORT:,} are")
-    if length >= next(least for most, least in SHARED if most is None or slices <= most):
-        raise UnsupportedError(f"topk along {length:,} elements of {slices:,} slices is not modelled on CUDA: several blocks share a slice")
-    dense = contiguous(tape, input)
-    tape.free(None if dense is input else dense)
-    tape.save(indices=indices)
-    return values, indices
-
-
-TOPK = "aten/src/ATen/native/cuda/TensorTopK.cpp, TensorTopK.cu (should_use_multiblock)"
 SCAN = "aten/src/ATen/native/cuda/ScanKernels.cpp, ScanUtils.cuh (scan_dim)"
 EVENLY = "torch/csrc/autograd/FunctionsManual.cpp (evenly_distribute_backward)"
 ROWS: tuple[Operator, ...] = (
     *(replace(FAMILY[name], backward=_extremum_backward, source=EVENLY) for name in ("_max", "_min")),
-    replace(FAMILY["topk"], forward=_topk, source=TOPK),
     replace(FAMILY["prod"], backward=_prod_backward, source="torch/csrc/autograd/FunctionsManual.cpp (prod_backward)"),
     replace(FAMILY["cumsum"], forward=_cumsum, backward=_cumsum_backward, source=SCAN),
 )
