@@ -232,7 +232,21 @@ def replacing(self: Any, x: Any) -> Any:
     return self.head(self.second(y))
 
 
-@pytest.mark.parametrize("forward", [remembering, replacing], ids=lambda f: f.__name__)
+def kept_map(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    self.cache = y.detach() * 2
+    return self.head(y)
+
+
+def following(self: Any, x: Any) -> Any:
+    """A table as large as the input asks, made where it is not (anchors)."""
+    y = self.first(x)
+    if self.cache is None or self.cache.shape[-1] != y.shape[-1]:
+        self.cache = torch.arange(y.shape[-1]).float().view(1, 1, 1, -1)
+    return self.head(y + self.cache)
+
+
+@pytest.mark.parametrize("forward", [remembering, replacing, kept_map, following], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_what_a_module_keeps_from_call_to_call_stands_in_memory(forward: Forward, mode: str, cpu: Cpu) -> None:
     module = Net(forward)
@@ -244,6 +258,16 @@ def test_what_a_module_keeps_from_call_to_call_stands_in_memory(forward: Forward
     kept = storage_bytes([module.cache])
     assert kept > 0
     same(predicted, Measurement(measured.standing_bytes + kept, measured.events))
+
+
+def test_what_is_kept_follows_the_size(cpu: Cpu) -> None:
+    for forward in (kept_map, following):
+        module, shape = Net(forward), (3, 3, 9, 14)
+        graph = from_torch(module, SHAPE, mode="infer")
+        predicted = memest.estimate(graph, input_shape=shape, mode="infer", machine=cpu)
+        measured = measure_inference(module, inputs_for([shape]))
+        same(predicted, Measurement(measured.standing_bytes + storage_bytes([module.cache]), measured.events))
+        assert memest.loads(memest.dumps(graph)) == graph
 
 
 def test_the_value_that_a_replaced_attribute_had_goes_in_the_next_call() -> None:
@@ -338,12 +362,6 @@ def kept_graph(self: Any, x: Any) -> Any:
     return self.head(y)
 
 
-def kept_map(self: Any, x: Any) -> Any:
-    y = self.first(x)
-    self.cache = y.detach() * 2
-    return self.head(y)
-
-
 def growing(self: Any, x: Any) -> Any:
     y = self.first(x)
     self.cache = [*(self.cache or ()), y.detach().mean((0, 2, 3))]
@@ -381,7 +399,6 @@ REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),
     (made_leaf, "train", "requires_grad_(True)"),
     (kept_graph, "train", "its autograd graph with it"),
-    (kept_map, "both", "its size depends on the input's"),
     (growing, "both", "every forward keeps more tensors"),
     (written_out, "both", "argument out=a tensor has no rule"),
     (branching, "both", "branches on a tensor's value"),

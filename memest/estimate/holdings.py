@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from memest.estimate.estimate import Estimate, Holding
+from memest.network.graph import at_sizes
 from memest.network.tensor import Shape, nbytes, numel
 from memest.runtimes.torch.step.acting import ACTIONS
 
@@ -166,12 +167,13 @@ def layer_table(estimate: Estimate) -> LayerTable:
         )
     rows += [LayerRow(name=n, op=n, output_shapes=(), parameters=0, parameter_bytes=0, activation_bytes=b) for n, b in kept.items()]
     weights = [p for p in played.parameters if not p.buffer]
+    buffers = [p for p in played.parameters if p.buffer and p.gradient_of is None]
     return LayerTable(
         rows=tuple(rows),
         parameters=sum(numel(p.shape) for p in weights),
         trainable=sum(numel(p.shape) for p in weights if p.trainable),
         parameter_bytes=sum(nbytes(p.shape, p.dtype) for p in weights),
-        buffer_bytes=sum(nbytes(p.shape, p.dtype) for p in played.parameters if p.buffer and p.gradient_of is None),
+        buffer_bytes=sum(nbytes(at_sizes(p, estimate.sizes).shape, p.dtype) for p in buffers),
         activation_bytes=sum(r.activation_bytes for r in rows),
     )
 

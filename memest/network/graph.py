@@ -14,7 +14,7 @@ from typing import Any
 from memest.errors import UsageError, kind_of
 from memest.network.usual import Usual
 from memest.shown import counted, short
-from memest.sizes.dims import Expr, Guard
+from memest.sizes.dims import Expr, Guard, has_expr, resolve
 from memest.sizes.remembering import Memo
 
 Items = tuple[tuple[str, Any], ...]
@@ -33,16 +33,21 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A tensor the network owns. A buffer is one that is never trained; ``gradient_of`` names the parameter whose gradient it is, from the
-    step before."""
+    """A tensor the network owns. A buffer is one that is never trained; of a buffer alone the sizes may be those of an input.
+    ``gradient_of`` names the parameter whose gradient it is, from the step before."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     dtype: str = "float32"
     trainable: bool = True
     buffer: bool = False
     layout: str = "contiguous"
     gradient_of: str | None = None
+
+
+def at_sizes(p: Parameter, sizes: Mapping[str, int]) -> Parameter:
+    """The tensor with its sizes as numbers."""
+    return replace(p, shape=resolve(p.shape, sizes)) if has_expr(p.shape) else p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

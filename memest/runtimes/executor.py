@@ -12,7 +12,7 @@ from typing import Any
 from memest.errors import GraphError, MemestError, unforeseen
 from memest.machines.target import Target
 from memest.memory.stream import Event, Storage, Stream
-from memest.network.graph import Graph, Layer
+from memest.network.graph import Graph, Layer, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.reading import Items
@@ -27,7 +27,7 @@ def play(
     """One call of the network. Parameters and inputs stand before it; its outputs stay after it."""
     run = Execution(target, rows, remember=remember)
     env: dict[str, Seen] = {}
-    for p in graph.parameters:
+    for p in (at_sizes(p, sizes) for p in graph.parameters):
         env[p.name] = run.stand(p.name, spec(p.shape, p.dtype, p.layout), "buffer" if p.buffer else "parameter")
     for i in graph.inputs:
         env[i.name] = run.stand(i.name, spec(input_shapes[i.name], i.dtype, i.layout), "input")

@@ -75,20 +75,21 @@ class Builder:
     def parameter(
         self,
         name: str,
-        shape: Sequence[int],
+        shape: Sequence[int | str | Expr],
         *,
         dtype: str = "float32",
         trainable: bool = True,
         buffer: bool = False,
         layout: str = "contiguous",
     ) -> Node:
-        """A parameter or buffer of its own, to be bound to roles by name."""
+        """A parameter or buffer of its own, to be bound to roles by name. The dims of a buffer may be those of an input."""
         self._fresh(name)
         self._mentioned[name] = None
+        dims = tuple(parse(d) if isinstance(d, str) else d for d in shape)
         self._parameters[name] = Parameter(
-            name=name, shape=tuple(shape), dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout
+            name=name, shape=dims, dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout
         )
-        return self._node(name, Seen(spec(tuple(shape), dtype, layout), object()))
+        return self._node(name, Seen(spec(tuple(self._example(d) for d in dims), dtype, layout), object()))
 
     def layer(
         self,

@@ -74,8 +74,7 @@ def _backward(machine: Machine, roots: Sequence[Value]) -> None:
     ledger = machine.ledger
     ledger.phase, ledger.layer, ledger.op = "backward", "", "ones_like"
     ones = [ledger.hold(Value(r.spec, ledger.allocate(nbytes(r.shape, r.spec.dtype), "gradient"))) for r in roots]
-    first, *others = zip(roots, ones, strict=True)
-    machine.backward_of([first, *others])
+    machine.backward_of(list(zip(roots, ones, strict=True)))
     for gradient in ones:
         ledger.let_go(gradient)
 

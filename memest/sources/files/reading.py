@@ -203,8 +203,8 @@ class _Reader:
         for name, p in self.model.parameters.items():
             self.at("parameters", name)
             check_tensor(f"parameter {name!r}", p)
-            if not all(isinstance(d, int) for d in p.shape):
-                raise FileError(f"parameter {name!r}: its sizes are numbers, got {p.shape}")
+            if not p.buffer and not all(isinstance(d, int) for d in p.shape):
+                raise FileError(f"parameter {name!r}: its sizes are numbers, got {p.shape}; a buffer's may be those of an input")
             self.names[name] = self.builder.parameter(name, p.shape, dtype=p.dtype, trainable=p.trainable, buffer=p.buffer, layout=p.layout)
 
     def _check_blocks(self) -> None:

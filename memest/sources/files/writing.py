@@ -130,7 +130,7 @@ def _plain_dim(d: int | Expr) -> int | str:
 
 
 def _parameter(p: Parameter) -> Any:
-    entry = _Settings({"shape": list(p.shape)})
+    entry = _Settings({"shape": [_plain_dim(d) for d in p.shape]})
     if p.dtype != "float32":
         entry["dtype"] = p.dtype
     if p.layout != "contiguous":

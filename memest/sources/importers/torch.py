@@ -16,6 +16,7 @@ from torch import nn
 
 from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph, Layer
+from memest.network.tensor import Shape
 from memest.ops.table import operator_named
 from memest.sizes import asked
 from memest.sizes.interpreter import Lock
@@ -123,7 +124,7 @@ class _Recordings:
             recorder = self._one(gradients)
             if recorder.survivors.tensors:
                 recorder = self._one(gradients, recorder.survivors.given_up())
-                recorder.survivors.check_steady(recorder.standing)
+                recorder.survivors.check_steady(recorder.standing, recorder.forms)
             elif remembers():
                 recorder, first = self._one(gradients), recorder
                 if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
@@ -133,7 +134,7 @@ class _Recordings:
                     )
         return recorder
 
-    def _one(self, gradients: bool, standing: Sequence[torch.Tensor] = ()) -> Recorder:
+    def _one(self, gradients: bool, standing: Sequence[tuple[torch.Tensor, Shape]] = ()) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing)
         del standing  # they die when the module lets go of them
         recorder.record(self._positional, self._keywords)

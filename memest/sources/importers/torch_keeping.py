@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from memest.errors import UnsupportedError
-from memest.network.tensor import Spec, nbytes
-from memest.sizes.dims import contains_dim
+from memest.network.tensor import Shape, nbytes
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_state import Owned
-from memest.sources.importers.torch_tensors import spec_of, twin
+from memest.sources.importers.torch_tensors import dtype_of, twin
+
+Form = tuple[str, tuple[int, ...]]
 
 
 class Place(NamedTuple):
@@ -52,7 +53,7 @@ def swap_back(places: Sequence[Place]) -> None:
 
 class Survivors:
     """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph.
-    UnsupportedError for one that is kept in a way no step is steady under, or whose size is not known between steps."""
+    UnsupportedError for one that is kept in a way no step is steady under."""
 
     def __init__(self, name: str, live: LiveTensors, inputs: set[str], places: Sequence[Place], gradients: bool) -> None:
         self._name, self._live = name, live
@@ -76,17 +77,16 @@ class Survivors:
         """What they are called."""
         return {n for t in self.tensors for n in self._live.known(t).names}
 
-    def given_up(self) -> list[torch.Tensor]:
-        """What the next call will find: those that do not stand in the place of a registered tensor. Held here no longer, so that they die
-        when the module lets go of them."""
-        found, self.tensors = self._kept(), []
+    def given_up(self) -> list[tuple[torch.Tensor, Shape]]:
+        """What the next call will find, with its sizes: tensors that do not stand in the place of a registered one. Held here no longer, so
+        that they die when the module lets go of them."""
+        found, self.tensors = [(t, self._live.known(t).value.spec.shape) for t in self._kept()], []
         return found
 
-    def check_steady(self, standing: Sequence[str]) -> None:
-        """UnsupportedError when this call kept other tensors than the one before, which left those that are ``standing``."""
-        alive = [e.value.spec for e in self._live.tracked.values() if e.names[0] in standing]
-        found = sorted(map(_form, [*alive, *map(spec_of, self._kept())]))
-        if found != sorted(_form(Spec(p.shape, (), p.dtype)) for p in self._live.parameters if p.name in standing):
+    def check_steady(self, standing: Sequence[str], forms: Sequence[Form]) -> None:
+        """UnsupportedError when this call kept other tensors than the one before, which left those that are ``standing``, of these forms."""
+        alive = [t for e in self._live.tracked.values() if e.names[0] in standing and (t := e.ref()) is not None]
+        if sorted(map(form_of, [*alive, *self._kept()])) != sorted(forms):
             raise UnsupportedError(
                 f"{self._name}: every forward keeps more tensors (a list that grows, a hook that collects them): no step is like the next;"
                 " empty it between calls, or keep numbers instead"
@@ -107,12 +107,11 @@ class Survivors:
         what = f"{self._name}: the result of {entry.names[0]!r} is kept after the forward (by an attribute, a hook or a list)"
         if entry.grad and gradients:
             raise UnsupportedError(f"{what}, and its autograd graph with it; keep a detached one, or nothing")
-        if contains_dim(tuple(spec.shape)):
-            raise UnsupportedError(f"{what}, and its size depends on the input's: not modelled; do not keep it")
         others = (e for e in self._live.tracked.values() if e is not entry)
         if storage.nbytes != nbytes(spec.shape, spec.dtype) or any(e.value.storage is storage for e in others):
             raise UnsupportedError(f"{what}, and it shares its memory with another tensor: not modelled; keep a copy")
 
 
-def _form(spec: Spec) -> tuple[str, tuple[int, ...]]:
-    return spec.dtype, tuple(spec.shape)
+def form_of(t: torch.Tensor) -> Form:
+    """Its dtype and sizes."""
+    return dtype_of(t), tuple(t.shape)

@@ -9,8 +9,9 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Parameter
-from memest.network.tensor import Spec
+from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
+from memest.sizes.dims import expression
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
 
 
@@ -49,12 +50,12 @@ class LiveTensors:
         """A tensor that is there before the first layer."""
         self.follow(t, name, Value(spec, self._ledger.resident(0, "", name)), grad)
 
-    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True) -> None:
-        """A tensor that the network owns."""
+    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True, sizes: Shape | None = None) -> None:
+        """A tensor that the network owns; of a buffer that it made in a call before the ``sizes`` may be symbolic."""
         layout = layout_of(t)
-        shape = tuple(t.shape)
+        shape = tuple(t.shape) if sizes is None else tuple(map(expression, sizes))
         self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
-        self.given(t, name, spec_of(t), grad=trainable)
+        self.given(t, name, spec_of(t, sizes), grad=trainable)
 
     def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool, *, inference: bool = False) -> None:
         """From now on ``t`` is called ``name``, until Python lets it die."""

@@ -30,6 +30,7 @@ from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import FLOATING
 from memest.network.graph import USUAL, Checkpoint, Graph, Input, Items, Layer, Reference
+from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import operator_named
@@ -41,7 +42,7 @@ from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Re
 from memest.sources.importers.torch_contexts import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
-from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
+from memest.sources.importers.torch_keeping import Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
@@ -84,12 +85,14 @@ class Recorder(TorchFunctionMode):
     """Records one forward of ``module``; ``graph`` is there when :meth:`record` has returned.
 
     ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``repeats`` is what is known of the
-    module's calls at this size. ``standing`` are tensors that the module kept from its call before."""
+    module's calls at this size. ``standing`` are tensors that the module kept from its call before, with their sizes."""
 
     graph: Graph
     survivors: Survivors
 
-    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(
+        self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[tuple[torch.Tensor, Shape]] = ()
+    ) -> None:
         super().__init__()
         self.module = module
         self.name = name
@@ -118,8 +121,9 @@ class Recorder(TorchFunctionMode):
             "__set__:data": self._set_data,
         }
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
-        for t in standing:
-            self.live.own(t, self.live.unique("kept"))
+        self.forms = [form_of(t) for t, _ in standing]
+        for t, sizes in standing:
+            self.live.own(t, self.live.unique("kept"), sizes=sizes)
         self.standing = [p.name for p in self.live.parameters]
 
     # what is there before the call ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
 from memest.memory.stream import Storage
-from memest.network.graph import Graph, Layer, Parameter
+from memest.network.graph import Graph, Layer, Parameter, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -122,6 +122,7 @@ class Run:
 
     def own(self, p: Parameter) -> None:
         """A tensor of the network, there before the step."""
+        p = at_sizes(p, self.sizes)
         value = Value(spec(p.shape, p.dtype, p.layout), self.hooks.place(p))
         if p.trainable and not p.buffer:
             value.requires_grad = True
