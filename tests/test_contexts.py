@@ -434,7 +434,7 @@ def test_a_full_backward_hook_is_refused_in_training_alone() -> None:
 def test_a_forward_hook_that_collects_is_refused() -> None:
     module, seen = Net(wrapped), []
     module.first.register_forward_hook(lambda m, i, o: seen.append(o))
-    with pytest.raises(UnsupportedError, match="is kept after the forward"):
+    with pytest.raises(UnsupportedError, match="every forward keeps more tensors"):
         from_torch(module, SHAPE, mode="infer")
 
 

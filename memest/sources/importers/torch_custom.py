@@ -15,8 +15,7 @@ import torch
 from torch.autograd.function import FunctionCtx, _SingleLevelFunction
 
 from memest.errors import GraphError, UnsupportedError
-from memest.network.castings import Contexts
-from memest.network.graph import Backward, Layer
+from memest.network.graph import Backward, Casting, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch_live import LiveTensors, Tracked
@@ -30,7 +29,10 @@ class Recorder(Protocol):
     machine: Machine
     layers: list[Layer]
     checkpoint: str | None
-    contexts: Contexts
+
+    @property
+    def castings(self) -> tuple[Casting, ...]:
+        """What contexts of autocast say here."""
 
     def apart(self) -> AbstractContextManager[list[Layer]]:
         """Calls that run at another time: their layers, and in ``live.drops`` what dies after each."""
@@ -127,7 +129,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             tensors=(tuple([e.names[-1] for e in outputs]), tuple([e.names[-1] for e in arguments])),
             outputs=names,
             checkpoint=recorder.checkpoint,
-            autocast=recorder.contexts.castings,
+            autocast=recorder.castings,
             backward=backward,
         )
     )
@@ -189,7 +191,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
             tensors=(entry.names[-1],),
             outputs=(name,),
             checkpoint=recorder.checkpoint,
-            autocast=recorder.contexts.castings,
+            autocast=recorder.castings,
             backward=backward,
         )
     )

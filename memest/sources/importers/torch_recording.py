@@ -16,6 +16,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from memest.machines.target import Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import FLOATING
-from memest.network.graph import USUAL, Checkpoint, Graph, Input, Items, Layer, Reference
+from memest.network.graph import USUAL, Casting, Checkpoint, Graph, Input, Items, Layer, Reference
 from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -218,6 +219,12 @@ class Recorder(TorchFunctionMode):
         if not all(read & set(self.live.known(t).names) for t in arguments):
             raise self.refusal("torch.utils.checkpoint with an argument that the function does not use: it is kept all the same")
         self.checkpoint, self.checkpointed = None, (0, [])
+
+    @property
+    def castings(self) -> tuple[Casting, ...]:
+        """What contexts of autocast say here. In inference mode no cast is remembered."""
+        found = self.contexts.castings
+        return tuple([replace(c, cache=False) for c in found]) if torch.is_inference_mode_enabled() else found
 
     def begin_autocast(self, device: str, dtype: str | None, cache: bool) -> None:
         """The calls from here on stand in another context."""
@@ -452,7 +459,7 @@ class Recorder(TorchFunctionMode):
                 outputs=outputs,
                 grad=layer.grad,
                 checkpoint=self.checkpoint,
-                autocast=self.contexts.castings,
+                autocast=self.castings,
             )
         )
 
@@ -463,7 +470,7 @@ class Recorder(TorchFunctionMode):
         try:
             attributes = row.canonical(request.attributes)
             flags = {k: self.module.training if k == "training" and v is None else v for k, v in attributes.items()}
-            with self.caller.inside(self.contexts.castings):
+            with self.caller.inside(self.castings):
                 return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             raise e.at(f"{self._place()}: {request.op}") from None
