@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from memest.errors import OutOfMemoryError
+from memest.libraries.cudnn.rule import of_steps
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.wheels import unsupported
@@ -37,6 +38,7 @@ NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 OTHER_RANKS = "what collectives take was seen without NCCL and without other ranks, whose pace decides when tensors go"
 COLLECTIVES = frozenset({"all_gather", "reduce_scatter", "broadcast"})
+CONVOLUTIONS = frozenset({"convolution", "convolution_backward"})
 PAGE = 2 << 20
 NO_KERNELS = "the wheel has no kernels for this card: so it would allocate if it had"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
@@ -237,6 +239,8 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     plays = (low, expected, high)
     late = _late(asked) if steps.distributed else 0
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
+    if not target.settings.benchmark and any(s.op in CONVOLUTIONS for s in spread):
+        reasons.append(of_steps())
     if steps.distributed:
         reasons.append(OTHER_RANKS)
     if unsupported(target.device, target.version, target.settings.cudnn):
