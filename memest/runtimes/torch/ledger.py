@@ -39,7 +39,8 @@ class Value:
 
 
 class Ledger:
-    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already."""
+    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already. While ``on_host`` is set the
+    processor beside a card works: nothing of what is asked for is the card's."""
 
     def __init__(self, begun: bool = True) -> None:
         self.begun = begun
@@ -50,10 +51,12 @@ class Ledger:
         self.phase = "forward"
         self.layer = ""
         self.op = ""
+        self.on_host = False
         self._next = 0
 
     def allocate(self, nbytes: int, category: str = "temporary", reason: str = "") -> Storage:
         """A new storage; an empty one takes nothing and leaves no step (torch's allocator does not report it)."""
+        nbytes = 0 if self.on_host else nbytes
         storage = Storage(self._next, nbytes, category, self.layer, self.op, reason)
         self._next += 1
         if nbytes:
@@ -81,6 +84,8 @@ class Ledger:
     def keep(self, name: str, nbytes: int) -> Storage:
         """What a library's handle keeps, of which each thread has one (autograd's engine runs backward in a thread of its own): allocated
         at the first use, there from then on."""
+        if self.on_host:
+            return self.allocate(0)
         thread = "backward" if self.phase == "backward" else "main"
         found = self._kept.get((name, thread))
         if found is None:

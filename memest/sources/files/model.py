@@ -106,7 +106,8 @@ class GraphModel(_Strict):
     forward ends; ``drops`` says for single layers which values die after them, where it is not each one's last reader. ``guards``
     are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
-    first and the last layer it wraps; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the
+    first and the last layer it wraps; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it, or for
+    ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell the
     reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
     """
 
@@ -125,6 +126,7 @@ class GraphModel(_Strict):
     no_grad: list[str] | None = None
     checkpoints: dict[str, list[str]] | None = None
     refused: dict[str, str] | None = None
+    on_host: list[str] | None = None
     notes: list[str] | None = None
     torch: Release | None = None
     inference: GraphModel | None = None

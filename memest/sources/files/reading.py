@@ -17,7 +17,7 @@ from memest.ops.operator import canonical_attributes
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sizes.dims import Expr, parse
 from memest.sources.builder import Builder, Node
-from memest.sources.files.finishing import check_sizes, checkpointed, guarded, ordered, refused, with_drops, without_gradients
+from memest.sources.files.finishing import check_sizes, checkpointed, guarded, on_the_host, ordered, refused, with_drops, without_gradients
 from memest.sources.files.model import VERSION, BlockModel, GraphModel, Settings, first_problem
 from memest.sources.files.settings import (
     BLOCK_WORDS,
@@ -407,6 +407,7 @@ class _Reader:
             ("no_grad", self.model.no_grad, without_gradients),
             ("checkpoints", self.model.checkpoints, checkpointed),
             ("refused", self.model.refused, refused),
+            ("on_host", self.model.on_host, on_the_host),
             ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),
             ("torch", self.model.torch, lambda graph, release: graph.with_(torch=release)),
         )

@@ -57,6 +57,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["checkpoints"] = {s.name: [graph.layers[s.start].name, graph.layers[s.end - 1].name] for s in graph.segments}
     if graph.refused:
         data["refused"] = dict(graph.refused)
+    if graph.on_host:
+        data["on_host"] = list(graph.on_host)
     if graph.notes:
         data["notes"] = list(graph.notes)
     if graph.torch is not None:

@@ -50,6 +50,13 @@ def swap_back(places: Sequence[Place]) -> None:
         place.table[place.key] = place.original
 
 
+class Kept(NamedTuple):
+    """A tensor that a call left, and whether it lies on the host when the network runs on a card."""
+
+    tensor: torch.Tensor
+    host: bool
+
+
 class Survivors:
     """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph.
     UnsupportedError for one that is kept in a way no step is steady under, or whose size is not known between steps."""
@@ -76,10 +83,10 @@ class Survivors:
         """What they are called."""
         return {n for t in self.tensors for n in self._live.known(t).names}
 
-    def given_up(self) -> list[torch.Tensor]:
+    def given_up(self) -> list[Kept]:
         """What the next call will find: those that do not stand in the place of a registered tensor. Held here no longer, so that they die
         when the module lets go of them."""
-        found, self.tensors = self._kept(), []
+        found, self.tensors = [Kept(t, self._live.known(t).host) for t in self._kept()], []
         return found
 
     def check_steady(self, standing: Sequence[str]) -> None:

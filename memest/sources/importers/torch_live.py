@@ -11,20 +11,22 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Parameter
 from memest.network.tensor import Spec
 from memest.runtimes.torch.ledger import Ledger, Value
+from memest.sources.importers.torch_places import Places
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
 
 
 class Tracked:
     """What is known of a live tensor: its names in the graph, its metadata with symbolic dims, and whether a step that trains would have
-    it require a gradient."""
+    it require a gradient. ``host``: where the network runs on a card, it lies on the host."""
 
-    __slots__ = ("grad", "names", "ref", "value")
+    __slots__ = ("grad", "host", "names", "ref", "value")
 
     def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor], grad: bool) -> None:
         self.names = [name]
         self.value = value
         self.ref = ref
         self.grad = grad
+        self.host = False
 
 
 class LiveTensors:
@@ -41,17 +43,20 @@ class LiveTensors:
         self._used: set[str] = set()
         self._on_meta = on_meta
         self._refusal = refusal
+        self.places = Places()
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
         self.follow(t, name, Value(spec, self._ledger.resident(0, "", name)), grad)
 
-    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True) -> None:
-        """A tensor that the network owns."""
+    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True, host: bool = False) -> None:
+        """A tensor that the network owns; ``host``: no ``module.to`` moves it from there."""
         layout = layout_of(t)
         shape = tuple(t.shape)
         self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
         self.given(t, name, spec_of(t), grad=trainable)
+        if host:
+            self.places.put(self.tracked[id(t)], True)
 
     def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool) -> None:
         """From now on ``t`` is called ``name``, until Python lets it die."""
@@ -80,7 +85,7 @@ class LiveTensors:
                 "a tensor that was made where memest cannot see it (inside a compiled or scripted function, vmap, or an operator of an"
                 " extension)"
             )
-        self.own(t, self.unique("constant"))
+        self.own(t, self.unique("constant"), host=t.device.type == "cpu")
         return self.tracked[id(t)]
 
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:

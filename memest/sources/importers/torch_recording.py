@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
-from memest.machines.target import Target
+from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
 from memest.network.dtypes import FLOATING
 from memest.network.graph import Graph, Input, Items, Layer, Reference
@@ -38,9 +38,10 @@ from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
-from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
+from memest.sources.importers.torch_keeping import Kept, Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_places import CARD, Placed, asked_host
 from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
@@ -56,7 +57,7 @@ GRADIENTS = (
 )  # calls that a training step answers otherwise
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
-MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
+MAY_COPY = ("to", "to_device", "contiguous")  # calls that give back their input where it is already as they make it
 
 
 class Frame(NamedTuple):
@@ -86,7 +87,7 @@ class Recorder(TorchFunctionMode):
     graph: Graph
     survivors: Survivors
 
-    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[Kept] = ()) -> None:
         super().__init__()
         self.module = module
         self.name = name
@@ -109,7 +110,7 @@ class Recorder(TorchFunctionMode):
         self.failure: UnsupportedError | None = None
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         for t in standing:
-            self.live.own(t, self.live.unique("kept"))
+            self.live.own(t.tensor, self.live.unique("kept"), host=t.host)
         self.standing = [p.name for p in self.live.parameters]
 
     # what is there before the call ---------------------------------------------------------------------------------------
@@ -265,6 +266,8 @@ class Recorder(TorchFunctionMode):
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]
+        if name == "__get__:device" and not self.live.known(args[0]).host:
+            return CARD
         if name == "__get__:dtype":
             self.asked_dtype = weakref.ref(args[0])
         if name in GRADIENTS:
@@ -296,7 +299,8 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        form = self.repeats.form(self.live, func, binding, args, kwargs, asked)
+        apart = self.live.places.counts(name, args, kwargs, self.live)
+        form = None if apart else self.repeats.form(self.live, func, binding, args, kwargs, asked)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
@@ -308,7 +312,40 @@ class Recorder(TorchFunctionMode):
         if request is None:
             return func(*args, **kwargs)
         check_autograd(self, self.gradients)
-        return self._layer(request, form, guards, func, args, kwargs)
+        placed = self._placed(name, request, args, kwargs) if apart else Placed()
+        return self._layer(request, form, guards, func, args, kwargs, placed)
+
+    def _placed(self, name: str, request: Request, args: Any, kwargs: Any) -> Placed:
+        """Where the results of a call lie when the network runs on a card; what it moves there first is moved."""
+        places = self.live.places
+        given = [t for t in leaves(request.tensors)]
+        reads = [self.live.known(t) for t in given]
+        flows = torch.is_grad_enabled() and bool(reads) and reads[0].grad
+        if request.op == "getitem" and not reads[0].host and any(e.host for e in reads[1:]):
+            if flows:
+                places.refuse(self._place(), "an index tensor on the host, with a gradient")
+            request.tensors = [given[0], [self._on_card(t) for t in given[1:]]]
+            return Placed(moved=tuple(request.tensors[1]))
+        with recording(None):
+            placed = places.result(name, request.op, reads, asked_host(name, args, kwargs, self.live))
+        if placed.refused:
+            places.refuse(self._place(), placed.refused)
+        if placed.moves:
+            if flows:
+                places.refuse(self._place(), "a gradient that flows through the host")
+            request.op, request.tensors = "to_device", [*request.tensors, None][:2]
+            device = "host" if placed.host else "card"
+            request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
+        return placed
+
+    def _on_card(self, t: torch.Tensor) -> torch.Tensor:
+        """An index tensor as a kernel of the card reads it."""
+        if not self.live.known(t).host:
+            return t
+        moved: torch.Tensor = self._layer(
+            Request("to_device", [t, None], {"device": "card"}, own_result=True), None, {}, None, (), {}, Placed()
+        )
+        return moved
 
     def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
@@ -326,7 +363,9 @@ class Recorder(TorchFunctionMode):
         asked = self.asked_dtype() if self.asked_dtype is not None else None
         return asked if asked is not None and asked.dtype == dtype and self.live.found(asked) is not None else None
 
-    def _layer(self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any) -> Any:
+    def _layer(
+        self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any, placed: Placed
+    ) -> Any:
         """Run the row on the symbolic values and the call itself on meta, compare, write the layer."""
         op = request.op
         reads = [self._bound(t) for t in request.tensors]
@@ -345,6 +384,8 @@ class Recorder(TorchFunctionMode):
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
+        for t in tensors:
+            self.live.places.put(self.live.known(t), placed.host)
         return produced
 
     def _repeated(self, known: Known, form: Form) -> Any:
@@ -510,6 +551,8 @@ class Recorder(TorchFunctionMode):
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
+            on_host=tuple(live.places.names),
+            refused=((TORCH_CUDA, live.places.reason),) if live.places.reason else (),
             examples=tuple(self.sizes.items()),
             notes=(DREW,) if self.drew else (),
         )

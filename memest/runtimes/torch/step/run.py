@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
 from memest.memory.stream import Storage
-from memest.network.graph import Graph, Layer, Parameter
+from memest.network.graph import Graph, Items, Layer, Parameter
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -86,6 +86,7 @@ class Run:
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
         self.ran_again: list[str] = []
+        self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)
         self.hooks = hooks
@@ -94,7 +95,8 @@ class Run:
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
         for p in self.graph.parameters:
-            value = Value(spec(p.shape, p.dtype, p.layout), self.hooks.place(p))
+            storage = self.ledger.resident(0, "buffer", p.name) if p.name in self.on_host else self.hooks.place(p)
+            value = Value(spec(p.shape, p.dtype, p.layout), storage)
             if p.trainable and not p.buffer:
                 value.requires_grad = True
                 if self.recipe.training:
@@ -136,7 +138,7 @@ class Run:
             if self.recipe.inplace and self._may_overwrite(layer, attributes, env):
                 attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
                 self.overwriting[layer.name] = None
-            outputs = self.caller.run(entry, [_bound(t, env) for t in layer.tensors], attributes)
+            outputs = self._run(layer, entry, [_bound(t, env) for t in layer.tensors], attributes)
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -158,6 +160,17 @@ class Run:
                 self.ledger.let_go(value)
                 if name in self.owned:
                     self.ledger.let_go_storage(value.storage)
+
+    def _run(self, layer: Layer, entry: Operator | Composite, tensors: list[Any], attributes: Items) -> list[Value | None]:
+        """A layer whose results lie on the host runs there, unless it brings them there."""
+        found = layer.outputs or layer.reads  # what writes into a tensor of the host gives nothing
+        if layer.op == "to_device" or not found or not self.on_host.issuperset(found):
+            return self.caller.run(entry, tensors, attributes)
+        self.ledger.on_host = True
+        try:
+            return self.caller.run_outside_autocast(entry, tensors, attributes)
+        finally:
+            self.ledger.on_host = False
 
     def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
         """What runs again overwrites what it overwrote in forward."""
