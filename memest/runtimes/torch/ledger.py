@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from memest.memory.stream import Event, Repeat, Storage
@@ -45,6 +46,7 @@ class Ledger:
     def __init__(self, begun: bool = True) -> None:
         self.begun = begun
         self._kept: dict[tuple[str, str], Storage] = {}
+        self._tried: set[tuple[Hashable, str]] = set()
         self.events: list[Event] = []
         self.residents: list[Storage] = []
         self.repeats: list[Repeat] = []
@@ -86,7 +88,7 @@ class Ledger:
         at the first use, there from then on."""
         if self.on_host:
             return self.allocate(0)
-        thread = "backward" if self.phase == "backward" else "main"
+        thread = self._thread
         found = self._kept.get((name, thread))
         if found is None:
             reason = f"kept by {name} for the {thread} thread"
@@ -98,6 +100,22 @@ class Ledger:
                 found.refs = 1
             self._kept[name, thread] = found
         return found
+
+    def attempt(self, question: Hashable, nbytes: int, spread: tuple[int, int] | None) -> Storage:
+        """What a library takes to try its ways, where this thread asks it for the first time; nothing where steps ran before."""
+        asked = question, self._thread
+        if self.begun or self.on_host or asked in self._tried:
+            return Storage(self._next, 0, "workspace", self.layer, self.op, "")
+        self._tried.add(asked)
+        storage = self.allocate(nbytes, "workspace", "to try plans in")
+        storage.spread, storage.empties = spread, True
+        self.release(storage)
+        return storage
+
+    @property
+    def _thread(self) -> str:
+        """Autograd's engine runs backward in a thread of its own."""
+        return "backward" if self.phase == "backward" else "main"
 
     def release(self, storage: Storage) -> None:
         """The storage goes back to the allocator."""

@@ -54,12 +54,10 @@ def _is_device(value: Any) -> bool:
 
 
 class Placed(NamedTuple):
-    """Where the results of a call lie, whether it moves what it reads, what was moved for it, and why a card refuses it ('': it takes
-    it)."""
+    """Where the results of a call lie, whether it moves what it reads, and why a card refuses it ('': it takes it)."""
 
     host: bool = False
     moves: bool = False
-    moved: tuple[torch.Tensor, ...] = ()
     refused: str = ""
 
 

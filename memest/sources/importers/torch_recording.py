@@ -316,16 +316,15 @@ class Recorder(TorchFunctionMode):
         return self._layer(request, form, guards, func, args, kwargs, placed)
 
     def _placed(self, name: str, request: Request, args: Any, kwargs: Any) -> Placed:
-        """Where the results of a call lie when the network runs on a card; what it moves there first is moved."""
+        """Where the results of a call lie when the network runs on a card; what it moves is written into the request."""
         places = self.live.places
-        given = [t for t in leaves(request.tensors)]
-        reads = [self.live.known(t) for t in given]
+        reads = [self.live.known(t) for t in leaves(request.tensors)]
         flows = torch.is_grad_enabled() and bool(reads) and reads[0].grad
         if request.op == "getitem" and not reads[0].host and any(e.host for e in reads[1:]):
-            if flows:
-                places.refuse(self._place(), "an index tensor on the host, with a gradient")
-            request.tensors = [given[0], [self._on_card(t) for t in given[1:]]]
-            return Placed(moved=tuple(request.tensors[1]))
+            if not all(e.host for e in reads[1:]):
+                places.refuse(self._place(), "index tensors on the card and on the host")
+            request.attributes["host"] = True
+            return Placed()
         with recording(None):
             placed = places.result(name, request.op, reads, asked_host(name, args, kwargs, self.live))
         if placed.refused:
@@ -337,15 +336,6 @@ class Recorder(TorchFunctionMode):
             device = "host" if placed.host else "card"
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
         return placed
-
-    def _on_card(self, t: torch.Tensor) -> torch.Tensor:
-        """An index tensor as a kernel of the card reads it."""
-        if not self.live.known(t).host:
-            return t
-        moved: torch.Tensor = self._layer(
-            Request("to_device", [t, None], {"device": "card"}, own_result=True), None, {}, None, (), {}, Placed()
-        )
-        return moved
 
     def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
