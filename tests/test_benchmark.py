@@ -80,8 +80,6 @@ def test_a_trial_is_halved_until_there_is_room_and_empties_the_cache() -> None:
 def test_peaks_of_first_steps_hold_the_trial_at_every_size() -> None:
     asked = {k: v for k, v in ASKED.items() if k != "input_shape"}
     found = memest.sweep(_graph(), batch=[1, 2, 3, 4], H=32, W=32, first_step=True, **asked)
-        _graph(), batch=[1, 2, 3, 4], H=32, W=32, **{k: v for k, v in ASKED.items() if k != "input_shape"}, first_step=True
-    )
     for batch, peak in zip((1, 2, 3, 4), found["peak_bytes"].tolist(), strict=True):
         alone = memest.estimate(_graph(), first_step=True, **{**ASKED, "input_shape": (batch, 8, 32, 32)})
         assert peak == alone.peak_bytes > TRIAL
