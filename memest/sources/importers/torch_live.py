@@ -11,7 +11,6 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Parameter
 from memest.network.tensor import Spec
 from memest.runtimes.torch.ledger import Ledger, Value
-from memest.sources.importers.torch_places import Places
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
 
 
@@ -43,7 +42,7 @@ class LiveTensors:
         self._used: set[str] = set()
         self._on_meta = on_meta
         self._refusal = refusal
-        self.places = Places()
+        self.on_host: dict[str, None] = {}
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
@@ -56,7 +55,13 @@ class LiveTensors:
         self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
         self.given(t, name, spec_of(t), grad=trainable)
         if host:
-            self.places.put(self.tracked[id(t)], True)
+            self.place(self.tracked[id(t)], True)
+
+    def place(self, entry: Tracked, host: bool) -> None:
+        """A tensor has got its newest name; where the network runs on a card, it lies there, or on the ``host``."""
+        entry.host = host
+        if host:
+            self.on_host[entry.names[-1]] = None
 
     def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool) -> None:
         """From now on ``t`` is called ``name``, until Python lets it die."""

@@ -12,14 +12,12 @@ TensorIndexing.h (``typeConvertIndices``, ``copy_to``); each row of ELEMENTWISE 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_tensors import leaves
-
-if TYPE_CHECKING:
-    from memest.sources.importers.torch_live import LiveTensors, Tracked
 
 CARD = torch.device("cpu")
 """What ``x.device`` is while a forward is recorded: torch's CPU to the code around, and told from any other by identity."""
@@ -61,45 +59,30 @@ class Placed(NamedTuple):
     refused: str = ""
 
 
-class Places:
-    """Which values lie on the host (``names``), and the first reason why the network cannot run on a card (''). ``used`` says that the
-    place of a tensor counts for something at all."""
+def counts(name: str, args: Any, kwargs: Any, live: LiveTensors) -> bool:
+    """Whether the result of a call of torch's ``name`` may lie on the host, or move."""
+    if name in FACTORIES or name in MOVES or kwargs.get("device") is not None:
+        return True
+    return bool(live.on_host) and any(found.host for found in map(live.found, leaves((args, kwargs))) if found is not None)
 
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-        self.reason = ""
-        self.used = False
 
-    def put(self, entry: Tracked, host: bool) -> None:
-        """A tensor has got its newest name; from now on it lies there."""
-        entry.host = host
-        if host:
-            self.used = True
-            self.names[entry.names[-1]] = None
+def place_of(name: str, op: str, reads: Sequence[Tracked], asked: bool | None) -> Placed:
+    """Where the results of a call of torch's ``name`` lie, which the row ``op`` describes; ``asked`` is the device it names."""
+    if name in FACTORIES:
+        return Placed(host=asked is not False)
+    if name in MOVES:
+        host = reads[0].host if asked is None else asked
+        return Placed(host=host, moves=host != reads[0].host)
+    if asked is not None:
+        return Placed(host=asked)  # in the likeness of a tensor, elsewhere
+    if len({e.host for e in reads}) < 2:
+        return Placed(host=bool(reads) and reads[0].host)
+    return _mixed(name, op, reads)
 
-    def counts(self, name: str, args: Any, kwargs: Any, live: LiveTensors) -> bool:
-        """Whether the result of a call of torch's ``name`` may lie on the host, or move."""
-        if name in FACTORIES or name in MOVES or kwargs.get("device") is not None:
-            return True
-        return self.used and any(found.host for found in map(live.found, leaves((args, kwargs))) if found is not None)
 
-    def result(self, name: str, op: str, reads: Sequence[Tracked], asked: bool | None) -> Placed:
-        """Where the results of a call of torch's ``name`` lie, which the row ``op`` describes; ``asked`` is the device it names."""
-        if name in FACTORIES:
-            return Placed(host=asked is not False)
-        if name in MOVES:
-            host = reads[0].host if asked is None else asked
-            return Placed(host=host, moves=host != reads[0].host)
-        if asked is not None:
-            return Placed(host=asked)  # in the likeness of a tensor, elsewhere
-        if len({e.host for e in reads}) < 2:
-            return Placed(host=bool(reads) and reads[0].host)
-        return _mixed(name, op, reads)
-
-    def refuse(self, place: str, what: str) -> None:
-        """On a card the network stops there."""
-        if not self.reason:
-            self.reason = f"{place}: {what}: torch raises there on a card, or memest has no rule for it; make tensors on x.device"
+def refusal(place: str, what: str) -> str:
+    """Why a card stops there."""
+    return f"{place}: {what}: torch raises there on a card, or memest has no rule for it; make tensors on x.device"
 
 
 def _mixed(name: str, op: str, reads: Sequence[Tracked]) -> Placed:

@@ -41,7 +41,7 @@ from memest.sources.importers.torch_functions import full_name, name_of, on_meta
 from memest.sources.importers.torch_keeping import Kept, Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_places import CARD, Placed, asked_host
+from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
@@ -108,6 +108,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.failure: UnsupportedError | None = None
+        self.stops_a_card = ""
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         for t in standing:
             self.live.own(t.tensor, self.live.unique("kept"), host=t.host)
@@ -299,7 +300,7 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         asked = None if self.asked_dtype is None else self.asked_dtype()
-        apart = self.live.places.counts(name, args, kwargs, self.live)
+        apart = counts(name, args, kwargs, self.live)
         form = None if apart else self.repeats.form(self.live, func, binding, args, kwargs, asked)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
@@ -312,30 +313,33 @@ class Recorder(TorchFunctionMode):
         if request is None:
             return func(*args, **kwargs)
         check_autograd(self, self.gradients)
-        placed = self._placed(name, request, args, kwargs) if apart else Placed()
-        return self._layer(request, form, guards, func, args, kwargs, placed)
+        host = apart and self._on_host(name, request, args, kwargs)
+        return self._layer(request, form, guards, func, args, kwargs, host)
 
-    def _placed(self, name: str, request: Request, args: Any, kwargs: Any) -> Placed:
-        """Where the results of a call lie when the network runs on a card; what it moves is written into the request."""
-        places = self.live.places
+    def _on_host(self, name: str, request: Request, args: Any, kwargs: Any) -> bool:
+        """Whether the results of a call lie on the host when the network runs on a card; what it moves is written into the request."""
         reads = [self.live.known(t) for t in leaves(request.tensors)]
         flows = torch.is_grad_enabled() and bool(reads) and reads[0].grad
         if request.op == "getitem" and not reads[0].host and any(e.host for e in reads[1:]):
             if not all(e.host for e in reads[1:]):
-                places.refuse(self._place(), "index tensors on the card and on the host")
+                self._refuse_card("index tensors on the card and on the host")
             request.attributes["host"] = True
-            return Placed()
+            return False
         with recording(None):
-            placed = places.result(name, request.op, reads, asked_host(name, args, kwargs, self.live))
-        if placed.refused:
-            places.refuse(self._place(), placed.refused)
-        if placed.moves:
+            found = place_of(name, request.op, reads, asked_host(name, args, kwargs, self.live))
+        if found.refused:
+            self._refuse_card(found.refused)
+        if found.moves:
             if flows:
-                places.refuse(self._place(), "a gradient that flows through the host")
+                self._refuse_card("a gradient that flows through the host")
             request.op, request.tensors = "to_device", [*request.tensors, None][:2]
-            device = "host" if placed.host else "card"
+            device = "host" if found.host else "card"
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
-        return placed
+        return found.host
+
+    def _refuse_card(self, what: str) -> None:
+        """On a card the network stops here."""
+        self.stops_a_card = self.stops_a_card or refusal(self._place(), what)
 
     def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
@@ -353,9 +357,7 @@ class Recorder(TorchFunctionMode):
         asked = self.asked_dtype() if self.asked_dtype is not None else None
         return asked if asked is not None and asked.dtype == dtype and self.live.found(asked) is not None else None
 
-    def _layer(
-        self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any, placed: Placed
-    ) -> Any:
+    def _layer(self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any, host: bool) -> Any:
         """Run the row on the symbolic values and the call itself on meta, compare, write the layer."""
         op = request.op
         reads = [self._bound(t) for t in request.tensors]
@@ -375,7 +377,7 @@ class Recorder(TorchFunctionMode):
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
         for t in tensors:
-            self.live.places.put(self.live.known(t), placed.host)
+            self.live.place(self.live.known(t), host)
         return produced
 
     def _repeated(self, known: Known, form: Form) -> Any:
@@ -541,8 +543,8 @@ class Recorder(TorchFunctionMode):
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
-            on_host=tuple(live.places.names),
-            refused=((TORCH_CUDA, live.places.reason),) if live.places.reason else (),
+            on_host=tuple(live.on_host),
+            refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             notes=(DREW,) if self.drew else (),
         )
