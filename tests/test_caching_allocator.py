@@ -266,7 +266,7 @@ def test_settings_are_written_as_they_are_read() -> None:
         ("max_split_size_mb:1e3", "whole number, got '1e3'"),
         ("large_segment_size_mb:10", "at least 11, got 10"),
         ("roundup_power2_divisions:3", "powers of two, got 3"),
-        ("roundup_power2_divisions:[64:8,256", "not name:value"),
+        ("roundup_power2_divisions:[64:8,256", "a bracket has no other one"),
         ("roundup_power2_divisions:[64]", "'64' is not MiB:number"),
         ("garbage_collection_threshold:1", "between 0 and 1, got '1'"),
         ("per_process_memory_fraction:nan", "from 0 to 1, got 'nan'"),

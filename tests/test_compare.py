@@ -17,6 +17,7 @@ from memest.cli.request import SETTINGS, Request, changed
 from memest.errors import UsageError
 from memest.estimate.estimate import Estimate
 from memest.estimate.question import Question
+from memest.sizes.units import format_bytes
 
 CPU = memest.Cpu.detect().with_(isa="avx2", threads=1)
 RUN = ["--input", "3x64x64", "--batch", "2", "--isa", "avx2", "--threads", "1"]
@@ -144,9 +145,8 @@ def test_inputs_of_the_other_side_replace_all(capsys: pytest.CaptureFixture[str]
 def test_every_setting_is_a_field_of_a_question_or_a_request() -> None:
     before = Request(model="m", settings={"mode": "infer"})
     words = {"batch": "3", "mode": "train", "device": "cpu", "threads": "7", "isa": "avx2"}
-    assert {f.name.replace("_", "-") for f in fields(Question)} - {"levers", "machine"} | {"batch", "device", "threads", "isa"} == set(
-        SETTINGS
-    )
+    of_a_question = {f.name.replace("_", "-") for f in fields(Question)} - {"levers", "machine"}
+    assert of_a_question | {"batch", "device", "on", "threads", "isa"} == set(SETTINGS)
     for name in SETTINGS:
         after = changed(before, [f"{name}={words.get(name, 'true')}"])
         assert after != before and changed(before, []) == before
@@ -221,8 +221,62 @@ def test_a_torch_given_once_is_that_of_both_sides(capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert found["a"]["torch"]["modelled"] == found["b"]["torch"]["modelled"] == "2.11"
     assert main(asked) == 2
-    assert "--torch twice" in capsys.readouterr().err
+    assert "--torch or --on twice" in capsys.readouterr().err
     assert main([*asked, "--torch", "2.13", "--torch", "2.14"]) == 2
     assert "at most twice" in capsys.readouterr().err
     assert main([*asked, "--torch", "2.13", "--versus", "torch=2.14"]) == 2
     assert "given twice" in capsys.readouterr().err
+
+
+CARDS = ["compare", "vgg11", "--input", "3x64x64", "--batch", "4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["--on", "t4", "--on", "h100-80gb"], ("t4", "h100-80gb")),
+        (["--on", "t4", "--versus", "on=h100-80gb"], ("t4", "h100-80gb")),
+        (["--on", "t4", "--versus", "device=cpu"], ("t4", None)),
+        (["--versus", "on=t4"], (None, "t4")),
+    ],
+)
+def test_one_network_on_two_cards_each_figure_with_its_range(
+    arguments: list[str], where: tuple[str | None, str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*CARDS, *arguments, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    sides = [memest.estimate(memest.model("vgg11"), input_shape=(4, 3, 64, 64), machine=card) for card in where]
+    assert [found[side].get("card") for side in "ab"] == list(where)
+    assert [found[side]["peak_bytes"] for side in "ab"] == [e.peak_bytes for e in sides]
+    for name in ("allocated", "reserved"):
+        figures = [getattr(e, name) for e in sides]
+        assert [found[side][name] for side in "ab"] == [f.to_dict() for f in figures]
+        assert found[f"{name}_difference_bytes"] == figures[1].bytes - figures[0].bytes
+
+
+def test_modelled_figures_have_their_ranges_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    on = [*CARDS, "--on", "t4", "--on", "h100-80gb"]
+    a, b = (memest.estimate(memest.model("vgg11"), input_shape=(4, 3, 64, 64), machine=card) for card in ("t4", "h100-80gb"))
+    assert main(on) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    low, high = (format_bytes(n) for n in (b.process.low, b.process.high))
+    assert a.process.low != a.process.high and f"(modelled: {low} to {high})" in text
+    assert main([*on, "--format", "csv"]) == 0
+    rows = {(r["what"], r["name"]): r for r in csv.DictReader(StringIO(capsys.readouterr().out))}
+    assert [int(rows["low", "process"][f"{side}_bytes"]) for side in "ab"] == [a.process.low, b.process.low]
+    assert [int(rows["high", "process"][f"{side}_bytes"]) for side in "ab"] == [a.process.high, b.process.high]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--on", "t4"], "--torch or --on twice"),
+        (["--on", "t4", "--on", "t4", "--on", "t4"], "--on is given at most twice"),
+        (["--on", "t4", "--on", "t4x"], "did you mean 't4'"),
+        (["--on", "t4", "--on", "mi300x"], "mi300x"),
+        (["--on", "t4", "--on", "h100-80gb", "--versus", "on=t4"], "on is given twice"),
+    ],
+)
+def test_cards_that_cannot_be_compared(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CARDS, *arguments]) == 2
+    assert words in capsys.readouterr().err

@@ -218,7 +218,11 @@ def test_threads_and_instruction_set_count() -> None:
         ("unet2d:base_filters=2", (1, 3, 64, 95), "; use multiples of 16: W=80 or 96"),
         ("unet2d:base_filters=2,levels=3", (1, 3, 30, 41), "; use multiples of 4: H=28 or 32, W=40 or 44"),
         ("vnet:base_filters=2", (1, 1, 40, 40, 40), "; use multiples of 16: 32 or 48"),
-        ("resnet18", (1, 3, 1, 1), "; use multiples of 64: 64"),
+        ("resnet18", (1, 3, 1, 1), "; use a batch of 2 or more"),
+        ("unet2d:base_filters=2", (1, 3, 16, 16), "; use a batch of 2 or more"),
+        ("vgg11", (2, 3, 8, 8), "; use H = 32, W = 32 or more"),
+        ("densenet121", (1, 3, 4, 4), "; use H = 61, W = 61 or more"),
+        ("unet2d:base_filters=2", (2, 3, 8, 8), "; use multiples of 16: 16"),
         ("plain_conv_unet:features_per_stage=4-8-8,strides=1-2-1x2x2", (1, 1, 7, 10, 12), "; use multiples of 4: D=4 or 8, H=8 or 12"),
     ],
 )

@@ -286,3 +286,16 @@ def test_on_a_card_the_formula_says_what_it_is_with_the_figures_beside(capsys: p
     assert "before an allocator rounds them" in est.formula().python()
     assert "requested bytes" in est.formula().latex()
     assert "by replay" in est.formula().text()
+
+
+def test_on_a_card_it_says_at_which_batches_cudnn_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    formula = memest.estimate(memest.model("vgg11"), input_shape=(8, 3, 64, 64), machine="t4").formula()
+    said = " ".join(formula.text().split())
+    found = re.search(r"asked at N = ([\d, ]+) \(H = 64, W = 64\) they are(?:, at ([\d, and]+) they are not)?; elsewhere ask anew", said)
+    assert found is not None and "cuDNN's workspace" in said
+    same, otherwise = (re.findall(r"\d+", text or "") for text in found.groups())
+    sizes = formula.estimate.sizes
+    assert "8" in same and len(same) > 1
+    assert all(formula.regime.chooses({**sizes, "N": int(n)}) for n in same)
+    assert not any(formula.regime.chooses({**sizes, "N": int(n)}) for n in otherwise)
+    assert "asked at" not in memest.estimate(memest.model("vgg11"), input_shape=(8, 3, 64, 64)).formula().text()

@@ -212,7 +212,7 @@ def test_a_rank_among_others_holds_nccls_buffers_besides() -> None:
     ("words", "said"),
     [
         (("--on", "a100-40gb", "--threads", "4"), "--threads and --isa describe a processor, and --on a100-40gb is a card"),
-        (("--on", "mi300x", "--device", "cuda"), "runtime torch-cuda cannot run on mi300x"),
+        (("--on", "mi300x", "--device", "cuda"), "a described CUDA card, and --on mi300x is none"),
         (("--on", "a100-40gb", "--cudnn", "8.9"), "cudnn '8.9' is not modelled"),
         (("--on", "a100-40gb", "--cudnn", "0.0"), "cudnn '0.0' is not modelled"),
     ],

@@ -95,6 +95,14 @@ def to(
     return input.to(kind, memory_format=_format(memory_format), copy=copy)
 
 
+def to_device(input: torch.Tensor, other: torch.Tensor | None = None, device: str = "card", **asked: Any) -> torch.Tensor:
+    """``to`` with a device: the one there is. From one to another networks show it, whose inputs can lie elsewhere."""
+    if input.is_cuda:
+        raise NotImplementedError("an input on the host beside those on the card")
+    asked.pop("non_blocking", None)
+    return to(input, other, **asked)
+
+
 def to_copy(input: torch.Tensor, dtype: str | None = None, memory_format: str = "preserve_format") -> torch.Tensor:
     """``_to_copy``: a copy whatever the dtype."""
     return torch.ops.aten._to_copy(input, dtype=None if dtype is None else getattr(torch, dtype), memory_format=_format(memory_format))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memest.cli.request import Request
 
 
-@o.asking(without=("torch",))
+@o.asking(without=("torch", "cards"))
 def run(
     request: Request,
     other: Annotated[
@@ -25,6 +25,15 @@ def run(
         Optional[list[str]],  # noqa: UP045 - it is read at run time
         option("--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14; given twice, the first is a's and the second b's."),
     ] = None,
+    on: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        option(
+            "--on",
+            metavar="CARD",
+            autocompletion=complete.machines,
+            help="The card it runs on, such as h100-80gb; given twice, the first is a's and the second b's.",
+        ),
+    ] = None,
     top: Annotated[int, option("--top", min=0, metavar="N", help="How many of the layers that moved most the table lists.")] = 15,
     form: o.FormatOption = None,
     output: o.Output = None,
@@ -32,7 +41,8 @@ def run(
     """Compare two estimates, category by category and layer by layer.
 
     The options hold for both sides, a and b; what is different in b is OTHER, --versus SETTING=VALUE, or both.
-    Of --torch given twice the second is b's: what an upgrade does, on a card with the cuDNN that each torch ships.
+    Of --torch given twice the second is b's: what an upgrade does, on a card with the cuDNN that each torch ships. So it is with --on: one
+    network on two cards. Figures that are modelled have their ranges; differences are those of what is expected.
 
     \b
     Examples:
@@ -40,6 +50,7 @@ def run(
       memest compare unet3d --input 1x64x64x64 --batch 1 --versus optimizer=adam --versus batch=2 --loss binary_cross_entropy
       memest compare resnet18 --input 3x224x224 --batch 8 --versus mode=infer --format csv
       memest compare resnet50 --input 3x224x224 --batch 64 --on a100-40gb --torch 2.11 --torch 2.14
+      memest compare resnet50 --input 3x224x224 --batch 64 --on rtx-4090 --on h100-80gb
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
@@ -51,15 +62,18 @@ def run(
     from memest.render.comparison import comparison_report
 
     form = agreed(form, output)
-    if torch is not None and len(torch) > 2:
-        raise UsageError("--torch is given at most twice: once for both sides, or for a and then for b")
+    for name, given in (("--torch", torch), ("--on", on)):
+        if given is not None and len(given) > 2:
+            raise UsageError(f"{name} is given at most twice: once for both sides, or for a and then for b")
     if torch:
         request = replace(request, settings={**request.settings, "torch": torch[0]})
-        versus = [*(versus or ()), *(f"torch={text}" for text in torch[1:])]
+    if on:
+        request = replace(request, card=on[0])
+    versus = [*(versus or ()), *(f"torch={text}" for text in (torch or ())[1:]), *(f"on={text}" for text in (on or ())[1:])]
     if other is None and not versus:
         raise UsageError(
-            "nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam, or --torch twice"
+            "nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam, or --torch or --on twice"
         )
     _, first = answered(request)
-    _, second = answered(changed(request, versus or (), model=other), said=first.notes)
+    _, second = answered(changed(request, versus, model=other), said=first.notes)
     show(comparison_report(compare(first, second), top), form, output)

@@ -25,8 +25,9 @@ def run(
 
     A training step is zero_grad, forward, loss, backward and the optimizer; an inference call runs under no_grad.
     With --on or --budget the report says whether the peak fits, spills into a slower memory, or does not fit. --on a CUDA card plays the
-    step for that card and holds the whole process on it against its memory, with the range it is known to: it may depend. On other
-    accelerators, and with --device cpu, it says whether torch CPU's bytes fit.
+    step for that card and holds the whole process on it against its memory, with the range it is known to: it may depend. Of several
+    cards each is played, and has its own verdict; the tables are of the first. On other accelerators, and with --device cpu, it says
+    whether torch CPU's bytes fit.
 
     \b
     Examples:
@@ -45,18 +46,20 @@ def run(
     of --on and --budget, 2 usage, 3 invalid model.
     """
     from memest.cli.output import DOES_NOT_FIT, agreed, show
-    from memest.cli.request import answered, limits
+    from memest.cli.request import answered, elsewhere, limits
     from memest.render.reports import estimate_report
 
     form = agreed(form, output)
     places = limits(on, budget, hardware)
-    _, estimate = answered(request.run_on(on or ()))
+    request = request.run_on(on or ())
+    graph, estimate = answered(request)
     report = estimate_report(estimate, top)
     if not places:
         show(report, form, output)
         return None
     from memest.render.hardware import with_verdicts
 
-    verdicts = [estimate.on(place) for place in places]
-    show(with_verdicts(report, verdicts), form, output)
+    played = [elsewhere(request, graph, estimate, place) for place in places]
+    verdicts = [found.on(place) for found, place in zip(played, places, strict=True)]
+    show(with_verdicts(report, verdicts, [estimate_report(found, 0) for found in played]), form, output)
     return None if all(v.bytes_fit for v in verdicts) else DOES_NOT_FIT

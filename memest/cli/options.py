@@ -43,7 +43,7 @@ Threads = Annotated[Optional[int], option("--threads", min=1, metavar="N", help=
 IsaOption = Annotated[Optional[Isa], option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 Device = Annotated[Optional[str], option("--device", metavar="cpu|cuda", help="Short for --runtime torch-cpu or torch-cuda.")]  # noqa: UP045
 Card = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[list[str]],  # noqa: UP045
     option("--on", metavar="CARD", autocompletion=complete.machines, help="The card it runs on, such as h100-80gb: torch-cuda runs it."),
 ]
 FormatOption = Annotated[
@@ -88,7 +88,7 @@ def asking(*, without: Collection[str] = (), optional: bool = False) -> Callable
         left_out: dict[str, Any] = {}
         for name in parameters(run):
             if name == "request":
-                for option_name, kind, word, default in _options({*without, *(("card",) if "on" in parameters(run) else ())}, optional):
+                for option_name, kind, word, default in _options({*without, *(("cards",) if "on" in parameters(run) else ())}, optional):
                     words[option_name] = kind, word
                     left_out.update({} if default is REQUIRED else {option_name: default})
             else:
@@ -120,7 +120,7 @@ def _options(without: Collection[str], optional: bool) -> Iterator[tuple[str, An
         if f.name in without:
             continue
         if f.name == "machine":
-            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption), ("card", Card)):
+            for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption), ("cards", Card)):
                 if name not in without:
                     yield name, *get_args(hint), None
             continue

@@ -31,7 +31,8 @@ def place_of(on: Sequence[str] | None, budget: str | None, file: Path | None, ca
     if budget is not None and card is not None and len(places) == 2:
         return places[-1]
     if len(places) != 1:
-        raise UsageError("give one limit: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
+        several = f", not {len(places)} (memest estimate says of several whether one size fits)" if len(places) > 1 else ""
+        raise UsageError(f"give one limit{several}: --budget 24GiB, or --on a100-40gb (see: memest hardware)")
     return places[0]
 
 

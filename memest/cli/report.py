@@ -36,7 +36,7 @@ def run(
         option("--sizes", metavar="[SYMBOL=]N,N,...", help="Where the other sliders stop, all or one by its symbol; repeat."),
     ] = None,
     on: Annotated[
-        Optional[str],  # noqa: UP045
+        Optional[list[str]],  # noqa: UP045
         option("--on", metavar="HARDWARE", autocompletion=complete.machines, help="The hardware it opens with."),
     ] = None,
     budget: Annotated[str | None, option("--budget", metavar="SIZE", help="The budget it opens with, such as 24GiB.")] = None,
@@ -71,8 +71,10 @@ def run(
         by_suffix(output, {".html": "html", ".htm": "html"}, "a page is")
     if output.is_dir() or not output.parent.is_dir():  # said before the work, not after it
         raise UsageError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
-    limits([on] if on else None, budget, hardware)
-    request = request.run_on([on] if on else [])
+    if on is not None and len(on) > 1:
+        raise UsageError(f"--on is given {len(on)} times, and a page opens with one; its reader chooses among all")
+    limits(on, budget, hardware)
+    request = request.run_on(on or ())
     stops = read_sizes([batches] if batches else [], "--batches").get("", ())
     data = report_model(
         request,
@@ -83,7 +85,6 @@ def run(
         say=tell,
     )
     own = () if hardware is None else load_hardware(hardware)
-    page = render(
-        data, title="" if request.model == "-" else request.model, hardware=(*own, *catalogue()), on=on or "", budget=budget or ""
-    )
+    title, place = "" if request.model == "-" else request.model, on[0] if on else ""
+    page = render(data, title=title, hardware=(*own, *catalogue()), on=place, budget=budget or "")
     write(page, output)

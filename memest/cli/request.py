@@ -14,6 +14,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.estimate.estimate import Estimate, answer, usual_shapes
 from memest.estimate.question import MODES, NAMES, Question, question, resolved
 from memest.machines.cpu import Cpu
+from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
 from memest.network.dtypes import ITEMSIZE
@@ -53,8 +54,11 @@ class Request:
             given["model"] = configured(given["model"], given.pop("configuration"))
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
-        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa", "card") if name in given}
-        return Request(settings=given, **own)
+        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa") if name in given}
+        cards = given.pop("cards", [])
+        if len(cards) > 1:
+            raise UsageError(f"--on is given {len(cards)} times, and this plays one card; memest estimate plays several, compare two")
+        return Request(settings=given, card=cards[0] if cards else None, **own)
 
     @staticmethod
     def perhaps(typed: Mapping[str, Any], left_out: Mapping[str, Any]) -> Request | None:
@@ -63,7 +67,8 @@ class Request:
             return Request.of(typed)
         alone = sorted(name for name, value in typed.items() if value != left_out[name])
         if alone:
-            raise UsageError(f"{', '.join(alone)}: settings of a prediction; say of what by --model")
+            named = ", ".join("on" if name == "cards" else name for name in alone)
+            raise UsageError(f"{named}: settings of a prediction; say of what by --model")
         return None
 
     @property
@@ -76,7 +81,9 @@ class Request:
         cuda = _cuda_words(self.settings)
         if self.settings.keys() & {"runtime", "device"} - cuda:
             return self
-        cards = list(names) if cuda else [name for name in names if is_cuda_card(name)]
+        cards = [name for name in names if is_cuda_card(name)]
+        if cuda and names and not cards:
+            raise UsageError(f"torch-cuda runs on a described CUDA card, and --on {names[0]} is none (see: memest hardware)")
         return replace(self, card=cards[0]) if cards else self
 
     @property
@@ -121,7 +128,7 @@ def is_cuda_card(name: str) -> bool:
 
 def _cuda_words(settings: Mapping[str, Any]) -> set[str]:
     """Which of ``runtime`` and ``device`` say that torch's CUDA build runs it."""
-    return {name for name in ("runtime", "device") if settings.get(name) in (TORCH_CUDA, "cuda")}
+    return {name for name in ("runtime", "device") if str(settings.get(name)).partition(":")[0] in (TORCH_CUDA, "cuda")}
 
 
 def _count(text: str) -> int:
@@ -149,7 +156,7 @@ def _readers() -> dict[str, Callable[[str], Any]]:
     for f in fields(Question):
         if f.name not in ("mode", "machine", "levers"):
             found[f.name.replace("_", "-")] = _FLAG if isinstance(f.default, bool) else str
-    return {**found, "device": str, "threads": _count, "isa": _choice({i.value: i for i in Isa})}
+    return {**found, "device": str, "on": str, "threads": _count, "isa": _choice({i.value: i for i in Isa})}
 
 
 SETTINGS = _readers()
@@ -181,6 +188,10 @@ def changed(request: Request, settings: Iterable[str], *, model: str | None = No
         except ValueError as e:
             raise UsageError(f"--versus {text[:80]!r}: {name} is {e}, got {value[:60]!r}") from None
     own = {name: found.pop(name) for name in OF_THE_REQUEST if name in found}
+    if "on" in found:
+        own["card"] = found.pop("on")
+    elif found.get("device") == "cpu" or found.get("runtime") == TORCH_CPU:
+        own["card"] = None
     if model is not None:
         own["model"] = model
     return replace(request, settings={**request.settings, **found}, **own)
@@ -208,6 +219,14 @@ def answered(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estim
         return graph, answer(graph, asking, shapes)
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
+
+
+def elsewhere(request: Request, graph: Graph, estimate: Estimate, place: Hardware) -> Estimate:
+    """The estimate that says whether the step fits at ``place``: played for it where it is another card than the one of ``estimate``."""
+    played = estimate.machine
+    if not isinstance(played, Gpu) or played.name == place.name or not is_cuda_card(place.name):
+        return estimate
+    return answer(graph, replace(request, card=place.name).question_of(graph), dict(estimate.input_shapes))
 
 
 def planned(request: Request, alignment: int) -> InferencePlan:

@@ -456,7 +456,11 @@ def _summary(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
 
 
 def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets | None:
-    """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says."""
+    """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says, and
+    for a first step that tries plans, whose buffers are no formula."""
+    cuda = recipe.target.cuda
+    if cuda is not None and cuda.benchmark and recipe.step == 1:
+        return None
     programs = programs_of(graph, recipe)
     with graph.memo.busy:
         for program in programs.known:

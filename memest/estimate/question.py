@@ -136,6 +136,9 @@ class Question:
         if reason is not None:
             raise UnsupportedError(reason)
         played = graph if self.training or graph.inference is None else graph.inference
+        reason = dict(played.refused).get(self.runtime)
+        if reason is not None:
+            raise UnsupportedError(reason)
         if self.dtype is not None:
             played = converted(played, self.dtype)
         recipe = Recipe(

@@ -1,15 +1,19 @@
 """What torch's CUDA kernels are told besides the card: the cuDNN release, the switches of ``torch.backends``, the allocator's settings.
 
-Sources: torch/backends/cudnn/__init__.py and torch/backends/cuda/__init__.py (the switches and their defaults).
+Sources: torch/backends/cudnn/__init__.py and torch/backends/cuda/__init__.py (the switches and their defaults),
+aten/src/ATen/cuda/CublasHandlePool.cpp (``parseChosenWorkspaceSize``).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 
 from memest.errors import UsageError, did_you_mean
 from memest.machines.versions import MODELLED, Version, text_of
 from memest.machines.wheels import wheels
+from memest.sizes.remembering import kept
+from memest.sizes.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,19 @@ class CudaSettings:
 
 LEAST_CUDNN: Version = (9, 8)
 """The first release that chooses plans for a card that is only described."""
+MOST_WORKSPACE = 1 << 40
+_PAIRS = re.compile(r":(\d{1,9}):(\d{1,9})", re.ASCII)
+ASKED = {
+    "cudnn": "cudnn",
+    "enabled": "cudnn_enabled",
+    "benchmark": "cudnn_benchmark",
+    "deterministic": "cudnn_deterministic",
+    "cudnn_tf32": "tf32",
+    "matmul_tf32": "tf32",
+    "alloc_conf": "alloc_conf",
+    "cublas_workspace": "cublas_workspace",
+}
+"""The setting of a question behind each field."""
 TF32 = {"conv": (True, False), "all": (True, True), "none": (False, False)}
 """Where TF32 is allowed: in cuDNN, in cuBLAS."""
 
@@ -48,6 +65,8 @@ def settings_from(
     if tf32 is not None and tf32 not in TF32:
         raise UsageError(f"tf32 {tf32!r} is not one of {', '.join(TF32)}{did_you_mean(tf32, TF32)}")
     in_cudnn, in_cublas = TF32[tf32 or "conv"]
+    if cublas_workspace:
+        configured_bytes(cublas_workspace)
     return CudaSettings(
         cudnn=None if cudnn is None else release_named(cudnn),
         enabled=enabled,
@@ -58,6 +77,18 @@ def settings_from(
         alloc_conf=alloc_conf or "",
         cublas_workspace=cublas_workspace or "",
     )
+
+
+@kept(16)
+def configured_bytes(text: str) -> int:
+    """Bytes of one cuBLAS workspace by ``:4096:2:16:8``: KiB and how many, in pairs. UsageError for a text of another form (of which torch
+    would take the pairs that it finds, or its default), and for more than any card has."""
+    if not re.fullmatch(f"(?:{_PAIRS.pattern})+", text):
+        raise UsageError(f"cublas_workspace {text!r} is not of the form :KIB:COUNT, repeated, such as :4096:2:16:8, or :0:0 for none")
+    asked = sum(int(size) * int(count) for size, count in _PAIRS.findall(text)) * 1024
+    if asked > MOST_WORKSPACE:
+        raise UsageError(f"cublas_workspace {text!r} asks for {format_bytes(asked)}: a size is in KiB, such as :4096:8 for 32 MiB")
+    return asked
 
 
 def shipped_with(version: Version) -> Version:
@@ -82,5 +113,5 @@ def release_named(text: str) -> Version:
 def refuse_settings(runtime: str, settings: CudaSettings | None) -> None:
     """UsageError where a runtime that has no CUDA kernels is given settings of theirs."""
     if settings is not None:
-        given = [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
+        given = list(dict.fromkeys(ASKED[f.name] for f in fields(settings) if getattr(settings, f.name) != f.default))
         raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is torch-cuda's; give runtime='torch-cuda' and a card")

@@ -136,7 +136,8 @@ class Segment:
 class Graph:
     """A network. ``outputs`` are the values the model returns; ``inference`` is the graph to use in infer mode when control flow
     differs there (None: this one). ``guards`` are the comparisons of sizes under which the network runs as described. ``refused`` are
-    pairs of a mode and the reason why the network cannot be played in it; ``notes`` tell what a reader of an answer should know. ``torch``
+    pairs of a mode, or of a runtime, and the reason why the network cannot be played in it; ``on_host`` names values that lie on the host
+    where the network runs on a card; ``notes`` tell what a reader of an answer should know. ``torch``
     is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
     ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
     its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
@@ -150,6 +151,7 @@ class Graph:
     inference: Graph | None = None
     guards: tuple[Guard, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
+    on_host: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     torch: str | None = None
     examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)

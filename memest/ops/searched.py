@@ -58,8 +58,8 @@ class InnerPeak:
         """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""
         alive: dict[int, Any] = {}
         running = highest = 0
-        for slot, nbytes, _, keep, _ in self.trace(sizes).events:
-            if keep:  # stands beside the call, which has said so itself
+        for slot, nbytes, _, keep, _, tried in self.trace(sizes).events:
+            if keep or tried is not None:  # stands beside the call, which has said so itself; is of a first step, which is played
                 continue
             if isinstance(nbytes, int) and nbytes < 0:
                 running = running - alive.pop(slot)
@@ -111,7 +111,7 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
         tape, tensors = Tape(len(operands), k.needs, k.training, k.target), _on_tape(specs)
         result = kernel(tape, *tensors, **attributes)
         storages: dict[int, int] = {}
-        for slot, nbytes, _, keep, _ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
+        for slot, nbytes, _, keep, *_ in tape.finish(tensors, result if isinstance(result, list) else [result]).events:
             storages.setdefault(slot, nbytes)
             if keep:
                 k.keep(keep, plain(nbytes))

@@ -9,7 +9,7 @@ A tape knows metadata only; the result is a :class:`Trace`, free of identity, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -67,13 +67,15 @@ class Tensor:
 
 class Event(NamedTuple):
     """One step of a trace: ``slot`` is allocated with ``nbytes`` (``scratch`` when a library asked for it) or, with -1, dropped. ``keep``
-    names what a library allocates once a thread and keeps; ``spread`` is the range of a size that is modelled."""
+    names what a library allocates once a thread and keeps; ``spread`` is the range of a size that is modelled. ``tried`` is the question
+    for which a library tries what it could do, once a thread: the bytes are dropped at once, and what is cached is given back."""
 
     slot: int
     nbytes: int
     scratch: bool
     keep: str = ""
     spread: tuple[int, int] | None = None
+    tried: Hashable = None
 
 
 class Out(NamedTuple):
@@ -150,6 +152,12 @@ class Tape:
         if nbytes:
             self._events.append(Event(self._next, nbytes, True, name))
             self._next += 1
+
+    def attempt(self, question: Hashable, nbytes: int, spread: tuple[int, int] | None = None) -> None:
+        """What a library takes to try its ways when a thread asks it a question for the first time, and gives back with all that is
+        cached. It leaves an event where it takes nothing, too."""
+        self._events.append(Event(self._next, nbytes or 1, True, "", spread if nbytes else (0, 0), question))
+        self._next += 1
 
     def view(self, base: Tensor, shape: Sequence[int], strides: Sequence[int] | None = None, dtype: str | None = None) -> Tensor:
         """Another tensor on the storage of ``base``."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from memest.errors import UsageError, kind_of
 from memest.estimate.estimate import CATEGORIES, Estimate
+from memest.memory.figure import Figure
 from memest.shown import short
 
 Side = Literal["both", "a", "b"]
@@ -35,6 +36,20 @@ class ComparedRow:
         return self.b_bytes - self.a_bytes
 
 
+class ComparedFigure(NamedTuple):
+    """A figure of either side, both known, each with its range."""
+
+    name: str
+    a: Figure
+    b: Figure
+
+    @property
+    def difference_bytes(self) -> int:
+        """b's expected bytes less a's."""
+        assert self.a.bytes is not None and self.b.bytes is not None
+        return self.b.bytes - self.a.bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Two estimates and their rows, the largest difference first."""
@@ -53,12 +68,12 @@ class Comparison:
         return self.b.peak_bytes - self.a.peak_bytes
 
     @property
-    def figures(self) -> tuple[tuple[str, int, int], ...]:
-        """Name, a's bytes and b's of each figure that both know, where an allocator is played; else none."""
+    def figures(self) -> tuple[ComparedFigure, ...]:
+        """Each figure that both know, where an allocator is played; else none."""
         if not (self.a.figures.event is not None or self.b.figures.event is not None):
             return ()
-        pairs = [(name, getattr(self.a, name).bytes, getattr(self.b, name).bytes) for name in ("allocated", "reserved", "process")]
-        return tuple((name, a, b) for name, a, b in pairs if a is not None and b is not None)
+        pairs = [ComparedFigure(name, getattr(self.a, name), getattr(self.b, name)) for name in ("allocated", "reserved", "process")]
+        return tuple(found for found in pairs if found.a.bytes is not None and found.b.bytes is not None)
 
     @property
     def standing_difference(self) -> int:

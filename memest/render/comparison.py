@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from memest.estimate.estimate import Estimate
+from memest.memory.figure import Figure
 from memest.planning.compare import ComparedRow, Comparison
 from memest.render.report import Kind, Report, Table, stamped
-from memest.render.reports import heading, moment, notes
+from memest.render.reports import heading, moment, notes, range_text
 from memest.sizes.units import format_bytes
 
 DROPS = ("in", "a", "b")
@@ -32,7 +33,7 @@ def comparison_report(c: Comparison, top: int) -> Report:
         facts=(
             ("a", heading(c.a)),
             ("b", heading(c.b)),
-            *[(name, _moved(a, b)) for name, a, b in c.figures or (("peak", c.a.peak_bytes, c.b.peak_bytes),)],
+            *_figures(c),
             ("standing", _moved(c.a.standing_bytes, c.b.standing_bytes)),
             ("moment of a", moment(c.a)),
             ("moment of b", moment(c.b)),
@@ -47,14 +48,22 @@ def comparison_report(c: Comparison, top: int) -> Report:
             "a": _side(c.a),
             "b": _side(c.b),
             "peak_difference_bytes": c.peak_difference,
-            **{f"{name}_difference_bytes": b - a for name, a, b in c.figures},
+            **{f"{found.name}_difference_bytes": found.difference_bytes for found in c.figures},
             "standing_difference_bytes": c.standing_difference,
             "categories": [_data(r) for r in c.categories],
             "layers": [_data(r) for r in c.layers],
         },
         sheet=_sheet(c),
-        notes=tuple(dict.fromkeys(f"{side}: {note}" for side, e in (("a", c.a), ("b", c.b)) for note in notes(e)[:-1])) + notes(c.a)[-1:],
+        notes=_notes(c),
     )
+
+
+def _notes(c: Comparison) -> tuple[str, ...]:
+    """What either side's numbers promise; what both say alike is said once."""
+    of_a, of_b = notes(c.a), notes(c.b)
+    both = [note for note in of_a[-1:] if note in of_b]
+    sides = (("a", of_a), ("b", of_b))
+    return tuple(dict.fromkeys(f"{side}: {note}" for side, said in sides for note in said if note not in both)) + tuple(both)
 
 
 def _columns(first: str) -> tuple[tuple[str, Kind], ...]:
@@ -75,12 +84,24 @@ def _title(moved: int, shown: int, of: int) -> str:
     return f"By layer: {moved:,} of {of:,} moved" + ("" if shown == moved else f", the {shown:,} that moved most")
 
 
-def _moved(a: int, b: int) -> str:
-    """``1.00 GiB → 1.50 GiB: +536,870,912 bytes (+512.00 MiB, +50.0 %)``."""
+def _figures(c: Comparison) -> list[tuple[str, str]]:
+    """What each figure comes to on either side, those that are modelled with their ranges; the peak where there is no allocator."""
+    if not c.figures:
+        return [("peak", _moved(c.a.peak_bytes, c.b.peak_bytes))]
+    return [(f.name, _moved(f.a.bytes or 0, f.b.bytes or 0, _range(f.a), _range(f.b))) for f in c.figures]
+
+
+def _range(figure: Figure) -> str:
+    """Beside the bytes of a figure: that it is modelled, and from where to where."""
+    return f" (modelled{range_text(figure, ': ')})" if figure.claim == "modelled" else ""
+
+
+def _moved(a: int, b: int, of_a: str = "", of_b: str = "") -> str:
+    """``1.00 GiB → 1.50 GiB: +536,870,912 bytes (+512.00 MiB, +50.0 %)``, the difference that of what is expected."""
     d = b - a
     sign = "+" if d > 0 else ""
     share = f", {sign}{100 * d / a:.1f} %" if a and d else ""
-    return f"{format_bytes(a)} → {format_bytes(b)}: {sign}{d:,} bytes ({sign}{format_bytes(d)}{share})"
+    return f"{format_bytes(a)}{of_a} → {format_bytes(b)}{of_b}: {sign}{d:,} bytes ({sign}{format_bytes(d)}{share})"
 
 
 def _side(e: Estimate) -> dict[str, Any]:
@@ -94,7 +115,9 @@ def _data(r: ComparedRow) -> dict[str, Any]:
 def _sheet(c: Comparison) -> Table:
     rows: list[tuple[Any, ...]] = [
         ("total", "peak", c.a.peak_bytes, c.b.peak_bytes, c.peak_difference, "both"),
-        *[("total", name, a, b, b - a, "both") for name, a, b in c.figures],
+        *[("total", f.name, f.a.bytes, f.b.bytes, f.difference_bytes, "both") for f in c.figures],
+        *[("low", f.name, f.a.low, f.b.low, None, "both") for f in c.figures],
+        *[("high", f.name, f.a.high, f.b.high, None, "both") for f in c.figures],
         ("total", "standing", c.a.standing_bytes, c.b.standing_bytes, c.standing_difference, "both"),
     ]
     for what, found in (("category", c.categories), ("layer", c.layers)):

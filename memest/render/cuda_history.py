@@ -86,6 +86,9 @@ def cuda_snapshot(
                 for action in ("free_requested", "free_completed"):
                     trace.add(action, found.address, found.asked, frames, time)
                 allocator.free(found)
+                if event.storage.empties:
+                    driver.why = (frames, time)
+                    allocator.empty_cache()
     except OutOfMemoryError:
         shortage = allocator.shortage
         assert shortage is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,8 +72,10 @@ def entry_report(entry: Hardware) -> Report:
     )
 
 
-def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
-    """An estimate's report with the verdicts in: facts and a table for people, ``verdicts`` in the data, a row each in the sheet."""
+def with_verdicts(report: Report, verdicts: Sequence[Verdict], played: Sequence[Report]) -> Report:
+    """An estimate's report with the verdicts in: facts and a table for people, ``verdicts`` in the data, a row each in the sheet.
+    ``played`` are the reports of what each verdict rests on, mostly ``report`` itself; what was played for other cards has its figures
+    beside its verdict."""
     if not verdicts:
         return report
     rows = [
@@ -82,12 +84,14 @@ def with_verdicts(report: Report, verdicts: Sequence[Verdict]) -> Report:
         for u in v.tiers
     ]
     compared = dict.fromkeys(v.claim.compared for v in verdicts)
+    others = {v.hardware.name: o for v, o in zip(verdicts, played, strict=True) if o.title != report.title}
     return replace(
         report,
         facts=(*report.facts, *((v.hardware.name, str(v)) for v in verdicts), *(("compared", c) for c in compared)),
+        notes=(*report.notes, *(f"{name}: {note}" for name, o in others.items() for note in o.notes if note not in report.notes)),
         tables=(Table(title="Does it fit", columns=VERDICT_COLUMNS, rows=tuple(rows), drops=VERDICT_DROPS), *report.tables),
-        data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts]},
-        sheet=_sheet(report.sheet, verdicts),
+        data={**report.data, "verdicts": [_verdict_data(v) for v in verdicts], **_of_others(others)},
+        sheet=_sheet([other.sheet for other in played], verdicts),
     )
 
 
@@ -101,7 +105,12 @@ def claim_data(claim: Claim) -> dict[str, Any]:
     return {"bytes_of": claim.bytes_of, "missing": list(claim.missing)}
 
 
-def _sheet(sheet: Table, verdicts: Sequence[Verdict]) -> Table:
+def _of_others(others: Mapping[str, Report]) -> dict[str, Any]:
+    """What was played for other cards than the first, as plain data."""
+    return {"others": [{k: v for k, v in o.data.items() if k != "holdings"} for o in others.values()]} if others else {}
+
+
+def _sheet(sheets: Sequence[Table], verdicts: Sequence[Verdict]) -> Table:
     cells = [
         (
             v.hardware.name,
@@ -117,7 +126,8 @@ def _sheet(sheet: Table, verdicts: Sequence[Verdict]) -> Table:
         )
         for v in verdicts
     ]
-    return Table(title="", columns=(*sheet.columns, *SHEET_COLUMNS), rows=tuple((*row, *c) for row in sheet.rows for c in cells))
+    rows = tuple((*row, *c) for sheet, c in zip(sheets, cells, strict=True) for row in sheet.rows)
+    return Table(title="", columns=(*sheets[0].columns, *SHEET_COLUMNS), rows=rows)
 
 
 def _entry_data(e: Hardware) -> dict[str, Any]:

@@ -113,8 +113,18 @@ def figure_text(figure: Figure) -> str:
     if figure.claim == "exact":
         return _both(figure.bytes)
     assert figure.low is not None and figure.high is not None
+    return f"{_both(figure.bytes)}, modelled{range_text(figure, ': ')}"
+
+
+def range_text(figure: Figure, before: str = "", after: str = "") -> str:
+    """From the low to the high one, in units, or to the byte where units do not tell them apart."""
+    if figure.low is None or figure.high is None:
+        return ""
+    if figure.low == figure.high:
+        return f"{before}the same throughout its range{after}"
     low, high = format_bytes(figure.low), format_bytes(figure.high)
-    return f"{_both(figure.bytes)}, modelled{'' if low == high else f': {low} to {high}'}"
+    found = f"{figure.low:,} to {figure.high:,} bytes" if low == high else f"{low} to {high}"
+    return f"{before}{found}{after}"
 
 
 def timeline_report(estimate: Estimate, phases: Sequence[EventRow], events: Sequence[EventRow], title: str) -> Report:

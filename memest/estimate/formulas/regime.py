@@ -81,8 +81,10 @@ class Regime:
         size = Polynomial({self.scale: number(1).constant}).evaluate(sizes)
         if (low is not None and size < low) or (high is not None and size > high):
             return False
-        if any(c.evaluate(sizes) < 0 for c in self.comparisons):
-            return False
+        return all(c.evaluate(sizes) >= 0 for c in self.comparisons) and self.chooses(sizes)
+
+    def chooses(self, sizes: Mapping[str, int]) -> bool:
+        """True where the kernels, asked, hold what their formulas say."""
         if self.own and self.own.inner.evaluate(sizes) != self.own.held.evaluate(sizes):
             return False
         return all(w.inner.evaluate(sizes) <= w.held.evaluate(sizes) for w in self.watched)

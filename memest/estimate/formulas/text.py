@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MANY = 4  # long conditions and kernels shown before the rest is counted
 LABEL = 16
+ASKED = 4  # batches to either side, each twice or half the one before
+ELSEWHERE = "kernels elsewhere hold no more than as chosen"
 SHORT = 40  # characters of a condition that shares its line
 
 
@@ -81,10 +83,14 @@ def _where(formula: Form, many: int) -> Iterator[str]:
         yield ", ".join(plain)
     yield from _some([line for line in lines if len(line) > SHORT], many, "comparisons")
     if r.own:
-        yield f"{_own(formula, r.own)} there, as at these sizes"
+        yield _own(formula, r.own) if formula.estimate.replays else f"{_own(formula, r.own)} there, as at these sizes"
     if r.watched:
         layers = list(dict.fromkeys(w.instant.layer for w in r.watched))
-        yield f"kernels elsewhere hold no more than as chosen here: {', '.join(_some(layers, many, 'layers'))}"
+        what = "cuDNN's workspaces elsewhere are no more than by the formula" if formula.estimate.replays else ELSEWHERE
+        yield f"{what} here: {', '.join(_some(layers, many, 'layers'))}"
+    confirmed = asked_at(formula)
+    if confirmed:
+        yield confirmed
 
 
 def _some(items: Sequence[str], many: int, what: str) -> Iterator[str]:
@@ -94,7 +100,33 @@ def _some(items: Sequence[str], many: int, what: str) -> Iterator[str]:
 
 
 def _own(formula: Form, kernel: Watched) -> str:
-    return "cuDNN takes the same workspace" if formula.estimate.replays else chooses(kernel)
+    """What a library must choose at other sizes."""
+    if not formula.estimate.replays:
+        return chooses(kernel)
+    took = kernel.inner.evaluate(formula.estimate.sizes)
+    return f"cuDNN's workspace in {kernel.instant.layer} is by the same formula ({took:,} bytes here)"
+
+
+def asked_at(formula: Form) -> str:
+    """At which batches cuDNN was asked whether its workspaces are by these formulas, the other sizes as they are; '' where nothing is."""
+    regime, sizes = formula.regime, formula.estimate.sizes
+    if not (formula.estimate.replays and regime.kernels and sizes):
+        return ""
+    batch = next(iter(formula.program.symbols))
+    same, otherwise = [sizes[batch]], list[int]()
+    for factor in (0.5, 2):
+        n = sizes[batch]
+        for _ in range(ASKED):
+            n = int(n * factor)
+            there = {**sizes, batch: n}
+            if n < 1 or not regime.domain.holds(there):
+                break
+            (same if regime.chooses(there) else otherwise).append(n)
+            if otherwise and otherwise[-1] == n:
+                break
+    rest = ", ".join(f"{s} = {n:,}" for s, n in sizes.items() if s != batch)
+    found = f"asked at {batch} = {', '.join(f'{n:,}' for n in sorted(same))}{f' ({rest})' if rest else ''} they are"
+    return found + (f", at {' and '.join(f'{n:,}' for n in sorted(otherwise))} they are not" if otherwise else "") + "; elsewhere ask anew"
 
 
 def chooses(kernel: Watched) -> str:

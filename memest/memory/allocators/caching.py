@@ -103,7 +103,7 @@ class CachingAllocator:
         memory = total if total is not None else self.driver.capacity
         fraction = settings.per_process_memory_fraction
         if fraction < 1 and memory is None:
-            raise UsageError("allocator settings: per_process_memory_fraction is a part of a card, and no card is given")
+            raise UsageError("alloc_conf: per_process_memory_fraction is a part of a card, and no card is given")
         self._memory = SPACE if memory is None else memory
         self._allowed = int(fraction * self._memory) if fraction < 1 else UNLIMITED
         # of the two refusals before the driver is asked, the fraction's comes first, and leads to retries

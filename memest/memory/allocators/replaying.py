@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,12 +56,17 @@ def replay(
 
 
 def replay_stretches(
-    stretches: Iterable[Stretch], player: CachingAllocator, held: dict[int, Block], streams: Mapping[int, int] | None = None
+    stretches: Iterable[Stretch],
+    player: CachingAllocator,
+    held: dict[int, Block],
+    streams: Mapping[int, int] | None = None,
+    trials: Container[int] = (),
 ) -> Replayed:
-    """:func:`replay` of one stretch after the other; ``streams`` are those of the names that are not on stream 0. Of equal passes only
+    """:func:`replay` of one stretch after the other; ``streams`` are those of the names that are not on stream 0. Of ``trials`` as many
+    halves are taken as there is room, and with them all that is cached is given back. Of equal passes only
     those are played that could still differ: once the allocator stands as it did some passes before, what came between comes again."""
     player.reset_peaks()
-    play = _Play(player, held, streams or {})
+    play = _Play(player, held, streams or {}, trials)
     for stretch in stretches:
         if not _passes(play, stretch):
             break
@@ -82,8 +87,8 @@ def replay_stretches(
 class _Play:
     """An allocator, what is held of it, and when its peaks were first reached."""
 
-    def __init__(self, player: CachingAllocator, held: dict[int, Block], streams: Mapping[int, int]) -> None:
-        self.player, self.held, self.streams = player, held, streams
+    def __init__(self, player: CachingAllocator, held: dict[int, Block], streams: Mapping[int, int], trials: Container[int]) -> None:
+        self.player, self.held, self.streams, self.trials = player, held, streams, trials
         self.allocated, self.reserved = player.allocated, player.reserved
         self.allocated_at = self.reserved_at = -1
         self.failed_at: int | None = None
@@ -91,8 +96,11 @@ class _Play:
     def run(self, events: Iterable[tuple[int, int]], start: int) -> bool:
         """The events, the first of them number ``start``; False where the card had no room."""
         player, held, malloc, free, streams = self.player, self.held, self.player.malloc, self.player.free, self.streams
+        trials = self.trials
         for at, (delta, name) in enumerate(events, start):
-            if delta < 0:
+            if trials and name in trials:
+                self._try(delta, name, at)
+            elif delta < 0:
                 free(held.pop(name))
             elif delta > 0:
                 try:
@@ -107,6 +115,29 @@ class _Play:
                 if player.reserved > self.reserved:
                     self.reserved, self.reserved_at = player.reserved, at
         return True
+
+    def _try(self, delta: int, name: int, at: int) -> None:
+        """A buffer to try plans in, halved until there is room for it (``generate_and_filter_plans``); when it goes, the cache does."""
+        player = self.player
+        if delta < 0:
+            block = self.held.pop(name, None)
+            if block is not None:
+                player.free(block)
+            player.empty_cache()
+            return
+        while delta:
+            try:
+                block = player.malloc(delta)
+            except OutOfMemoryError:
+                delta //= 2
+                continue
+            assert block is not None
+            self.held[name] = block
+            break
+        if player.allocated > self.allocated:
+            self.allocated, self.allocated_at = player.allocated, at
+        if player.reserved > self.reserved:
+            self.reserved, self.reserved_at = player.reserved, at
 
 
 def _passes(play: _Play, stretch: Stretch) -> bool:

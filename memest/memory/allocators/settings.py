@@ -78,10 +78,10 @@ def read_settings(text: str, version: Version = NEWEST) -> Settings:
         if key in ELSEWHERE:
             continue
         if key not in SINCE:
-            raise UsageError(f"allocator settings: unknown {key!r}{did_you_mean(key, (*SINCE, *ELSEWHERE))}")
+            raise UsageError(f"alloc_conf: unknown {key!r}{did_you_mean(key, (*SINCE, *ELSEWHERE))}")
         if version < SINCE[key]:
             asked, since = (".".join(map(str, v)) for v in (version, SINCE[key]))
-            raise UsageError(f"allocator settings: torch {asked} has no {key}, which came with {since}")
+            raise UsageError(f"alloc_conf: torch {asked} has no {key}, which came with {since}")
         field, read = _READERS[key]
         found[field] = read(key, pairs[key], found.get("large_segment_size", DEFAULT.large_segment_size))
     if "large_segment_size" in found:
@@ -107,38 +107,43 @@ def written(settings: Settings) -> str:
 def _pairs(text: str) -> dict[str, str]:
     """Names and values; a list in brackets is one value."""
     bare = "".join(text.split())
+    variable = re.match(r"PYTORCH_(?:CUDA_)?ALLOC_CONF=", bare)
+    if variable:
+        raise UsageError(f"alloc_conf: give the value alone, {bare[variable.end() :]!r}, without {variable[0]!r}")
+    if bare.count("[") != bare.count("]"):
+        raise UsageError(f"alloc_conf: a bracket has no other one in {bare!r}; a list is written [64:8,256:4,>:1]")
     pairs: dict[str, str] = {}
     for part in re.findall(r"(?:\[[^\]]*\]|[^,\[])+|[\[]", bare):
         key, colon, value = part.partition(":")
-        if not key or not colon or not value or value.count("[") != value.count("]"):
-            raise UsageError(f"allocator settings: {part!r} is not name:value, as in 'expandable_segments:True,max_split_size_mb:128'")
+        if not key or not colon or not value:
+            raise UsageError(f"alloc_conf: {part!r} is not name:value, as in 'expandable_segments:True,max_split_size_mb:128'")
         pairs[key] = value
     return pairs
 
 
 def _backend(value: str) -> None:
     if value == "cudaMallocAsync":
-        raise UsageError("allocator settings: backend:cudaMallocAsync is CUDA's own allocator, which is not described; use backend:native")
+        raise UsageError("alloc_conf: backend:cudaMallocAsync is CUDA's own allocator, which is not described; use backend:native")
     if value != "native":
-        raise UsageError(f"allocator settings: backend is native or cudaMallocAsync, got {value!r}{did_you_mean(value, ['native'])}")
+        raise UsageError(f"alloc_conf: backend is native or cudaMallocAsync, got {value!r}{did_you_mean(value, ['native'])}")
 
 
 def _whole(key: str, value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII):
-        raise UsageError(f"allocator settings: {key} is a whole number, got {value!r}")
+        raise UsageError(f"alloc_conf: {key} is a whole number, got {value!r}")
     return int(value)
 
 
 def _mebibytes(key: str, value: str, large: int, *, least: int | None = None) -> int:
     number, bound = _whole(key, value), large // MIB if least is None else least
     if number < bound:
-        raise UsageError(f"allocator settings: {key} is at least {bound}, got {number}")
+        raise UsageError(f"alloc_conf: {key} is at least {bound}, got {number}")
     return min(number * MIB, UNLIMITED)
 
 
 def _switch(key: str, value: str, large: int) -> bool:
     if value not in ("True", "False"):
-        raise UsageError(f"allocator settings: {key} is True or False, got {value!r}{did_you_mean(value, ['True', 'False'])}")
+        raise UsageError(f"alloc_conf: {key} is True or False, got {value!r}{did_you_mean(value, ['True', 'False'])}")
     return value == "True"
 
 
@@ -148,7 +153,7 @@ def _fraction(key: str, value: str, large: int, *, inclusive: bool) -> float:
     except ValueError:
         number = math.nan
     if not (0 <= number <= 1 if inclusive else 0 < number < 1):
-        raise UsageError(f"allocator settings: {key} lies {'from 0 to 1' if inclusive else 'between 0 and 1'}, got {value!r}")
+        raise UsageError(f"alloc_conf: {key} lies {'from 0 to 1' if inclusive else 'between 0 and 1'}, got {value!r}")
     return number
 
 
@@ -161,7 +166,7 @@ def _divisions(key: str, value: str, large: int) -> tuple[int, ...]:
     for pair in filter(None, value.strip("[]").split(",")):
         size, colon, number = pair.partition(":")
         if not colon:
-            raise UsageError(f"allocator settings: {key}: {pair!r} is not MiB:number, as in [64:8,256:4,>:1]")
+            raise UsageError(f"alloc_conf: {key}: {pair!r} is not MiB:number, as in [64:8,256:4,>:1]")
         count = _power_of_two(key, number, least=0)
         if size == ">":
             steps[last + 1 :] = [count] * (CLASSES - last - 1)
@@ -176,7 +181,7 @@ def _divisions(key: str, value: str, large: int) -> tuple[int, ...]:
 def _power_of_two(key: str, value: str, *, least: int) -> int:
     number = _whole(key, value)
     if number < least or number & (number - 1):
-        raise UsageError(f"allocator settings: {key} takes powers of two{' or 0' if not least else ''}, got {value}")
+        raise UsageError(f"alloc_conf: {key} takes powers of two{' or 0' if not least else ''}, got {value}")
     return number
 
 

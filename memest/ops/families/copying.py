@@ -33,7 +33,8 @@ Grads = Sequence[Tensor | None]
 FORMATS = ("preserve_format", "contiguous_format", "channels_last", "channels_last_3d")
 
 
-def _formatted_strides(t: Tensor, memory_format: str) -> Shape:
+def formatted_strides(t: Tensor, memory_format: str) -> Shape:
+    """Those of a copy of ``t`` in that format."""
     if memory_format == "preserve_format":
         return preserved_strides(t)
     if memory_format == "contiguous_format":
@@ -51,7 +52,7 @@ def _lies(spec: Spec, memory_format: str) -> bool:
 
 
 def _clone(k: Tape, input: Tensor, *, memory_format: str) -> Tensor:
-    out = k.empty(input.shape, input.dtype, _formatted_strides(input, memory_format))
+    out = k.empty(input.shape, input.dtype, formatted_strides(input, memory_format))
     copy_into(k, input, out)
     return out
 
@@ -66,7 +67,7 @@ def _contiguous(c: Caller, input: Any, *, memory_format: str) -> Any:
 
 def _to_copy(k: Tape, input: Tensor, *, dtype: str | None, memory_format: str) -> Tensor:
     k.note(dtype=input.dtype)
-    return k.empty(input.shape, dtype or input.dtype, _formatted_strides(input, memory_format))
+    return k.empty(input.shape, dtype or input.dtype, formatted_strides(input, memory_format))
 
 
 def _to_copy_backward(k: Tape, saved: Saved, grads: Grads, *, dtype: str | None, memory_format: str) -> list[Tensor | None]:
@@ -82,6 +83,13 @@ def _to(c: Caller, input: Any, other: Any = None, *, dtype: str | None, memory_f
     if not copy and as_wanted and dtype in (None, spec.dtype):
         return input
     return c.call("_to_copy", input, dtype=dtype, memory_format=memory_format)
+
+
+def _to_device(
+    c: Caller, input: Any, other: Any = None, *, device: str, dtype: str | None, memory_format: str, copy: bool, non_blocking: bool
+) -> Any:
+    """Where there is one device: what else is asked for."""
+    return _to(c, input, other, dtype=dtype, memory_format=memory_format, copy=copy)
 
 
 def _suggested(spec: Spec) -> str:
@@ -347,6 +355,26 @@ ROWS = (
         facts=POINTWISE_FACTS.but(reach=along("dims")),
     ),
 )
+TO_DEVICE = composite(
+    "to_device",
+    _to_device,
+    (
+        Attribute(name="device", default=REQUIRED, check=choice("card", "host")),
+        DTYPE,
+        FORMAT,
+        Attribute(name="copy", default=False, check=flag),
+        Attribute(name="non_blocking", default=False, check=flag),
+    ),
+    (
+        *(Example(shapes=(BCHW, None), attributes={"device": "card", **a}) for a in ({}, {"dtype": "float16"}, {"copy": True})),
+        Example(shapes=(BCHW, (2, 3)), attributes={"device": "host"}, dtypes=("float32", "float64")),
+    ),
+    f"{NATIVE}/TensorConversions.cpp (to, type_as), cuda/Copy.cu (copy_requires_temporaries, copy_kernel_cuda)",
+    facts=POINTWISE_CALLS,
+    roles=("input", "other?"),
+    torch="torch.Tensor.to",
+    oracle="to_device",
+)
 COMPOSITE_ROWS = (
     composite(
         "contiguous",
@@ -383,6 +411,7 @@ COMPOSITE_ROWS = (
         f"{NATIVE}/TensorShape.cpp (tile)",
         facts=EVERYWHERE_CALLS,
     ),
+    TO_DEVICE,
     composite(
         "repeat_interleave",
         _repeat_interleave,

@@ -57,8 +57,9 @@ def _index_select(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
     return out
 
 
-def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape) -> Tensor:
-    """Advanced indexing: ``indices`` stand at ``dims``; their common shape comes where they stand together, else in front."""
+def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape, host: bool) -> Tensor:
+    """Advanced indexing: ``indices`` stand at ``dims``; their common shape comes where they stand together, else in front. Those that lie
+    on the ``host`` beside an input of a card's are copied to it for the call."""
     if len(indices) != len(dims):
         raise ShapeError(f"{len(indices)} indices at {len(dims)} dims")
     at = [wrapped(d, input.ndim) for d in dims]
@@ -69,6 +70,8 @@ def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape) -> Ten
             )
     k.save(**{f"index{i}": t for i, t in enumerate(indices)})
     k.note(sizes=input.shape)
+    moved = [k.empty(t.shape, t.dtype) for t in indices] if host and k.target.on_cuda else []
+    indices = moved or indices
     common = broadcast_shape(*indices)
     rest = [n for d, n in enumerate(input.shape) if d not in at]
     together = at == list(range(at[0], at[0] + len(at)))
@@ -81,6 +84,7 @@ def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape) -> Ten
     placed = [k.view(t, (*t.shape, *[1] * tail), (*t.strides, *[0] * tail)) for t in spread]
     if k.target.on_cuda and any(t.strides != placed[0].strides for t in placed):
         placed = [contiguous(k, t) for t in placed]  # one kernel steps through all of them alike
+        k.free(*(t for t in moved if t.slot not in {p.slot for p in placed}))
     return k.empty(shape, input.dtype, iterator_strides(shape, (source, *placed)))
 
 
@@ -178,7 +182,7 @@ ROWS = (
         torch="torch.Tensor.__getitem__",
         oracle="index",
         roles=("input", "indices*"),
-        attributes=(Attribute(name="dims", default=REQUIRED, check=integers),),
+        attributes=(Attribute(name="dims", default=REQUIRED, check=integers), Attribute(name="host", default=False, check=flag)),
         forward=_index,
         saves=("index0", "index1", "index2", "index3"),
         backward=_zeros_of,

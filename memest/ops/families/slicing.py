@@ -21,7 +21,7 @@ from memest.ops.aten.views import (
 )
 from memest.ops.composite import Caller
 from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS, EVERYWHERE_CALLS, EVERYWHERE_FACTS
-from memest.ops.operator import Example, integer, optional
+from memest.ops.operator import Example, flag, integer, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
 from memest.sizes.dims import plain
@@ -156,8 +156,9 @@ def _unfold_backward(k: Tape, saved: Saved, grads: Grads, *, dimension: int, siz
     return [out]
 
 
-def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...]) -> Any:
-    """Basic indexing: integers select, (start, end, step) slice, None inserts a dim, "..." skips dims, "tensor" takes the next index."""
+def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...], host: bool) -> Any:
+    """Basic indexing: integers select, (start, end, step) slice, None inserts a dim, "..." skips dims, "tensor" takes the next index; where
+    the input is a card's, they may lie on the ``host``."""
     taken = sum(1 for i in index if i is not None and i != "...")
     at, result, places = 0, input, []
     for entry in index:
@@ -177,7 +178,7 @@ def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...]) -> 
         else:
             result = c.call("select", result, dim=at, index=entry)
     if places:
-        return c.call("index", result, indices, dims=tuple(places))
+        return c.call("index", result, indices, dims=tuple(places), host=host)
     return c.call("alias", result) if result is input else result
 
 
@@ -247,7 +248,7 @@ COMPOSITE_ROWS = (
     _composite(
         "getitem",
         _getitem,
-        (attribute("index", check=index_entries),),
+        (attribute("index", check=index_entries), attribute("host", False, flag)),
         (
             Example(shapes=(BCHW, []), attributes={"index": (0, "...", (1, None, 2))}),
             Example(shapes=(BCHW, []), attributes={"index": ((None, None, 1), None, (0, 2, 1))}),

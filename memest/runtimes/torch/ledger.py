@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from memest.memory.stream import Event, Repeat, Storage
@@ -39,21 +40,25 @@ class Value:
 
 
 class Ledger:
-    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already."""
+    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already. While ``on_host`` is set the
+    processor beside a card works: nothing of what is asked for is the card's."""
 
     def __init__(self, begun: bool = True) -> None:
         self.begun = begun
         self._kept: dict[tuple[str, str], Storage] = {}
+        self._tried: set[tuple[Hashable, str]] = set()
         self.events: list[Event] = []
         self.residents: list[Storage] = []
         self.repeats: list[Repeat] = []
         self.phase = "forward"
         self.layer = ""
         self.op = ""
+        self.on_host = False
         self._next = 0
 
     def allocate(self, nbytes: int, category: str = "temporary", reason: str = "") -> Storage:
         """A new storage; an empty one takes nothing and leaves no step (torch's allocator does not report it)."""
+        nbytes = 0 if self.on_host else nbytes
         storage = Storage(self._next, nbytes, category, self.layer, self.op, reason)
         self._next += 1
         if nbytes:
@@ -81,7 +86,9 @@ class Ledger:
     def keep(self, name: str, nbytes: int) -> Storage:
         """What a library's handle keeps, of which each thread has one (autograd's engine runs backward in a thread of its own): allocated
         at the first use, there from then on."""
-        thread = "backward" if self.phase == "backward" else "main"
+        if self.on_host:
+            return self.allocate(0)
+        thread = self._thread
         found = self._kept.get((name, thread))
         if found is None:
             reason = f"kept by {name} for the {thread} thread"
@@ -93,6 +100,22 @@ class Ledger:
                 found.refs = 1
             self._kept[name, thread] = found
         return found
+
+    def attempt(self, question: Hashable, nbytes: int, spread: tuple[int, int] | None) -> Storage:
+        """What a library takes to try its ways, where this thread asks it for the first time; nothing where steps ran before."""
+        asked = question, self._thread
+        if self.begun or self.on_host or asked in self._tried:
+            return Storage(self._next, 0, "workspace", self.layer, self.op, "")
+        self._tried.add(asked)
+        storage = self.allocate(nbytes, "workspace", "to try plans in")
+        storage.spread, storage.empties = spread, True
+        self.release(storage)
+        return storage
+
+    @property
+    def _thread(self) -> str:
+        """Autograd's engine runs backward in a thread of its own."""
+        return "backward" if self.phase == "backward" else "main"
 
     def release(self, storage: Storage) -> None:
         """The storage goes back to the allocator."""

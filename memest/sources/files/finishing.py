@@ -10,10 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
+from memest.machines.target import TORCH_CUDA
 from memest.network.castings import DEVICES
 from memest.network.graph import Casting, Checkpoint, Graph, Layer
 from memest.sizes.dims import Expr, Guard, parse_guard, symbols_of
 from memest.sources.files.model import AutocastModel, CheckpointModel
+
+REFUSABLE = ("train", "infer", TORCH_CUDA)
 
 
 def ordered(graph: Graph, order: Sequence[str]) -> Graph:
@@ -137,11 +140,20 @@ def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:
 
 
 def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:
-    """The modes that the network cannot be played in, and why."""
-    unknown = next((m for m in reasons if m not in ("train", "infer")), None)
+    """The modes, or the runtime, that the network cannot be played in, and why."""
+    unknown = next((m for m in reasons if m not in REFUSABLE), None)
     if unknown is not None:
-        raise GraphError(f"refused: the modes are train and infer, got {unknown!r}")
+        raise GraphError(f"refused: the modes are train and infer, the runtime is torch-cuda, got {unknown!r}")
     return graph.with_(refused=tuple(reasons.items()))
+
+
+def on_the_host(graph: Graph, names: Sequence[str]) -> Graph:
+    """The values named lie on the host where the network runs on a card."""
+    made = {p.name for p in graph.parameters} | {name for layer in graph.layers for name in layer.outputs}
+    unknown = next((n for n in names if n not in made), None)
+    if unknown is not None:
+        raise GraphError(f"on_host: {unknown!r} does not exist{did_you_mean(unknown, made)}")
+    return graph.with_(on_host=tuple(names))
 
 
 def guarded(graph: Graph, texts: Sequence[str]) -> Graph:

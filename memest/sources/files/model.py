@@ -152,8 +152,9 @@ class GraphModel(_Strict):
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
     first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
     say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each; ``refused`` says for a
-    mode (``train``, ``infer``) why there is no graph for it; ``notes`` tell the reader of an answer something about the network;
-    ``torch`` is the release of torch it was recorded with.
+    mode (``train``, ``infer``) why there is no graph for it, or for ``torch-cuda`` why it does not run on a card, where the values
+    ``on_host`` are not the card's; ``notes`` tell the reader of an answer something about the network; ``torch`` is the release of torch
+    it was recorded with.
     """
 
     memest: int = VERSION
@@ -173,6 +174,7 @@ class GraphModel(_Strict):
     autocast: dict[str, list[AutocastModel]] | None = None
     functions: dict[str, FunctionModel] | None = None
     refused: dict[str, str] | None = None
+    on_host: list[str] | None = None
     notes: list[str] | None = None
     torch: Release | None = None
     inference: GraphModel | None = None

@@ -23,6 +23,7 @@ from memest.sources.files.finishing import (
     check_sizes,
     checkpointed,
     guarded,
+    on_the_host,
     ordered,
     refused,
     with_drops,
@@ -424,6 +425,7 @@ class _Reader:
             ("checkpoints", self.model.checkpoints, checkpointed),
             ("functions", self.model.functions, with_functions),
             ("refused", self.model.refused, refused),
+            ("on_host", self.model.on_host, on_the_host),
             ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),
             ("torch", self.model.torch, lambda graph, release: graph.with_(torch=release)),
         )

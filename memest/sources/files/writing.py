@@ -64,6 +64,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["functions"] = functions
     if graph.refused:
         data["refused"] = dict(graph.refused)
+    if graph.on_host:
+        data["on_host"] = list(graph.on_host)
     if graph.notes:
         data["notes"] = list(graph.notes)
     if graph.torch is not None:

@@ -16,10 +16,10 @@ from torch import nn
 
 from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph, Layer
-from memest.network.tensor import Shape
 from memest.ops.table import operator_named
 from memest.sizes import asked
 from memest.sizes.interpreter import Lock
+from memest.sources.importers.torch_keeping import Kept
 from memest.sources.importers.torch_recording import Recorder
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
@@ -60,15 +60,20 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
 
     with _ONE_AT_A_TIME:
         if mode == "train":
-            graph = training().graph.with_(refused=(("infer", ALONE.format("training", "train")),))
+            graph = _refusing(training().graph, "infer", ALONE.format("training", "train"))
         elif mode == "infer":
-            graph = inference().graph.with_(refused=(("train", ALONE.format("inference", "infer")),))
+            graph = _refusing(inference().graph, "train", ALONE.format("inference", "infer"))
         elif module.training:
             graph = _both(training, inference)
         else:
             alone = inference()
             graph = _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
     return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
+
+
+def _refusing(graph: Graph, what: str, reason: str) -> Graph:
+    """The graph, with one more thing that it cannot be played in."""
+    return graph.with_(refused=(*graph.refused, (what, reason)))
 
 
 def _both(training: Callable[[], Recorder], inference: Callable[[], Recorder]) -> Graph:
@@ -80,13 +85,15 @@ def _both(training: Callable[[], Recorder], inference: Callable[[], Recorder]) -
             alone = inference().graph
         except MemestError:
             raise e from None
-        return alone.with_(refused=(("train", str(e)),))
+        return _refusing(alone, "train", str(e))
     try:
         other = inference().graph
     except MemestError as e:
-        return graph.with_(refused=(("infer", str(e)),))
+        return _refusing(graph, "infer", str(e))
     following = tuple(_follows_mode(layer) for layer in graph.layers)
-    same = other.layers == following and other.outputs == graph.outputs and other.parameters == graph.parameters
+    same = other.layers == following and all(
+        getattr(other, f) == getattr(graph, f) for f in ("outputs", "parameters", "on_host", "refused")
+    )
     return graph if same else graph.with_(inference=other)
 
 
@@ -134,7 +141,7 @@ class _Recordings:
                     )
         return recorder
 
-    def _one(self, gradients: bool, standing: Sequence[tuple[torch.Tensor, Shape]] = ()) -> Recorder:
+    def _one(self, gradients: bool, standing: Sequence[Kept] = ()) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing)
         del standing  # they die when the module lets go of them
         recorder.record(self._positional, self._keywords)

@@ -600,7 +600,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **dict.fromkeys(("pow", "pow_", "__pow__", "__ipow__"), ("pow", _pow)),
     **dict.fromkeys(("feature_dropout", "feature_dropout_"), ("dropout2d", _feature_dropout)),
     **dict.fromkeys(_CASTS, ("to", _cast)),
-    **dict.fromkeys(("to", "type_as", "type"), ("to", _to)),
+    **dict.fromkeys(("to", "type_as", "type", "cuda", "cpu"), ("to", _to)),
     "where": ("where", _where),
     **dict.fromkeys(("__get__:T", "__get__:mT"), ("permute", _transposed)),
     "__get__:data": ("detach", _data),

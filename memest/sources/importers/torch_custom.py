@@ -27,7 +27,6 @@ class Recorder(Protocol):
 
     live: LiveTensors
     machine: Machine
-    layers: list[Layer]
     checkpoint: str | None
 
     @property
@@ -36,6 +35,9 @@ class Recorder(Protocol):
 
     def apart(self) -> AbstractContextManager[list[Layer]]:
         """Calls that run at another time: their layers, and in ``live.drops`` what dies after each."""
+
+    def add(self, layer: Layer) -> None:
+        """Write a layer down."""
 
     def path(self) -> str:
         """That of the module that runs."""
@@ -120,9 +122,8 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
     stranger = _stranger(backward, [p.name for p in live.parameters])
     if stranger is not None:
         raise recorder.refusal(f"{title}, whose backward reads {stranger!r} past its context: keep that by save_for_backward")
-    live.drops.append([])
     names = tuple([f"{name}.{i}" for i in range(len(outputs))])
-    recorder.layers.append(
+    recorder.add(
         Layer(
             name=name,
             op="autograd_function",
@@ -180,11 +181,10 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
         del found, given
     made = {gradient, *(p.name for p in live.parameters), *(n for layer in played for n in layer.outputs)}
     captured = dict.fromkeys(n for n in (*(n for layer in played for n in layer.reads), result) if n is not None and n not in made)
-    live.drops.append([])
     backward = Backward(
         saved=(), kept=tuple(captured), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False
     )
-    recorder.layers.append(
+    recorder.add(
         Layer(
             name=name,
             op="register_hook",

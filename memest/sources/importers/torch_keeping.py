@@ -51,6 +51,14 @@ def swap_back(places: Sequence[Place]) -> None:
         place.table[place.key] = place.original
 
 
+class Kept(NamedTuple):
+    """A tensor that a call left, its sizes, and whether it lies on the host when the network runs on a card."""
+
+    tensor: torch.Tensor
+    sizes: Shape
+    host: bool
+
+
 class Survivors:
     """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph.
     UnsupportedError for one that is kept in a way no step is steady under."""
@@ -77,10 +85,11 @@ class Survivors:
         """What they are called."""
         return {n for t in self.tensors for n in self._live.known(t).names}
 
-    def given_up(self) -> list[tuple[torch.Tensor, Shape]]:
-        """What the next call will find, with its sizes: tensors that do not stand in the place of a registered one. Held here no longer, so
-        that they die when the module lets go of them."""
-        found, self.tensors = [(t, self._live.known(t).value.spec.shape) for t in self._kept()], []
+    def given_up(self) -> list[Kept]:
+        """What the next call will find: tensors that do not stand in the place of a registered one. Held here no longer, so that they die
+        when the module lets go of them."""
+        known = [(t, self._live.known(t)) for t in self._kept()]
+        found, self.tensors = [Kept(t, e.value.spec.shape, e.host) for t, e in known], []
         return found
 
     def check_steady(self, standing: Sequence[str], forms: Sequence[Form]) -> None:

@@ -17,9 +17,9 @@ from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
 
 class Tracked:
     """What is known of a live tensor: its names in the graph, its metadata with symbolic dims, whether a step that trains would have it
-    require a gradient, and whether it was made in inference mode."""
+    require a gradient, and whether it was made in inference mode. ``host``: where the network runs on a card, it lies on the host."""
 
-    __slots__ = ("grad", "inference", "names", "ref", "value")
+    __slots__ = ("grad", "host", "inference", "names", "ref", "value")
 
     def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor], grad: bool, inference: bool) -> None:
         self.names = [name]
@@ -27,6 +27,7 @@ class Tracked:
         self.ref = ref
         self.grad = grad
         self.inference = inference
+        self.host = False
 
 
 class LiveTensors:
@@ -45,17 +46,36 @@ class LiveTensors:
         self.twins: dict[int, torch.Tensor] = {}
         self._on_meta = on_meta
         self._refusal = refusal
+        self.on_host: dict[str, None] = {}
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
         self.follow(t, name, Value(spec, self._ledger.resident(0, "", name)), grad)
 
-    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True, sizes: Shape | None = None) -> None:
-        """A tensor that the network owns; of a buffer that it made in a call before the ``sizes`` may be symbolic."""
+    def own(
+        self,
+        t: torch.Tensor,
+        name: str,
+        *,
+        trainable: bool = False,
+        buffer: bool = True,
+        sizes: Shape | None = None,
+        host: bool = False,
+    ) -> None:
+        """A tensor that the network owns; of a buffer that it made in a call before the ``sizes`` may be symbolic. ``host``: no
+        ``module.to`` moves it from there."""
         layout = layout_of(t)
         shape = tuple(t.shape) if sizes is None else tuple(map(expression, sizes))
         self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
         self.given(t, name, spec_of(t, sizes), grad=trainable)
+        if host:
+            self.place(self.tracked[id(t)], True)
+
+    def place(self, entry: Tracked, host: bool) -> None:
+        """A tensor has got its newest name; where the network runs on a card, it lies there, or on the ``host``."""
+        entry.host = host
+        if host:
+            self.on_host[entry.names[-1]] = None
 
     def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool, *, inference: bool = False) -> None:
         """From now on ``t`` is called ``name``, until Python lets it die."""
@@ -87,7 +107,7 @@ class LiveTensors:
                 "a tensor that was made where memest cannot see it (inside a compiled or scripted function, vmap, or an operator of an"
                 " extension)"
             )
-        self.own(t, self.unique("constant"))
+        self.own(t, self.unique("constant"), host=t.device.type == "cpu")
         return self.tracked[id(t)]
 
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:

@@ -26,12 +26,11 @@ from torch.overrides import TorchFunctionMode
 
 import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
-from memest.machines.target import Target
+from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import FLOATING
 from memest.network.graph import USUAL, Casting, Checkpoint, Graph, Input, Items, Layer, Reference
-from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import operator_named
@@ -43,9 +42,10 @@ from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Re
 from memest.sources.importers.torch_contexts import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
-from memest.sources.importers.torch_keeping import Survivors, form_of, swap, swap_back
+from memest.sources.importers.torch_keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
@@ -61,7 +61,7 @@ GRADIENTS = (
 )  # calls that a training step answers otherwise
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
-MAY_COPY = ("to", "contiguous")  # calls that give back their input where it is already as they make it
+MAY_COPY = ("to", "to_device", "contiguous")  # calls that give back their input where it is already as they make it
 
 
 class Frame(NamedTuple):
@@ -91,9 +91,7 @@ class Recorder(TorchFunctionMode):
     graph: Graph
     survivors: Survivors
 
-    def __init__(
-        self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[tuple[torch.Tensor, Shape]] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[Kept] = ()) -> None:
         super().__init__()
         self.module = module
         self.name = name
@@ -116,15 +114,16 @@ class Recorder(TorchFunctionMode):
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
+        self.stops_a_card = ""
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {  # calls of torch that are no rows: what is done instead
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
-        self.forms = [form_of(t) for t, _ in standing]
-        for t, sizes in standing:
-            self.live.own(t, self.live.unique("kept"), sizes=sizes)
+        self.forms = [form_of(t.tensor) for t in standing]
+        for t in standing:
+            self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host)
         self.standing = [p.name for p in self.live.parameters]
 
     # what is there before the call ---------------------------------------------------------------------------------------
@@ -341,6 +340,8 @@ class Recorder(TorchFunctionMode):
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]
+        if name == "__get__:device" and not self.live.known(args[0]).host:
+            return CARD
         if name == "__get__:dtype":
             self.asked_dtype = weakref.ref(args[0])
         if name in GRADIENTS:
@@ -375,7 +376,8 @@ class Recorder(TorchFunctionMode):
         besides: Any = (asked, attention_switches()) if "attention" in name else asked
         if self.contexts.casts_to is not None:
             besides = (besides, self.contexts.casts_to)
-        form = self.repeats.form(self.live, func, binding, args, kwargs, besides)
+        apart = counts(name, args, kwargs, self.live)
+        form = None if apart else self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
@@ -387,7 +389,33 @@ class Recorder(TorchFunctionMode):
         if request is None:
             return func(*args, **kwargs)
         check_autograd(self, self.gradients, self.contexts.casts_to is not None)
-        return self._layer(request, form, guards, func, args, kwargs)
+        host = apart and self._on_host(name, request, args, kwargs)
+        return self._layer(request, form, guards, func, args, kwargs, host)
+
+    def _on_host(self, name: str, request: Request, args: Any, kwargs: Any) -> bool:
+        """Whether the results of a call lie on the host when the network runs on a card; what it moves is written into the request."""
+        reads = [self.live.known(t) for t in leaves(request.tensors)]
+        flows = torch.is_grad_enabled() and bool(reads) and reads[0].grad
+        if request.op == "getitem" and not reads[0].host and any(e.host for e in reads[1:]):
+            if not all(e.host for e in reads[1:]):
+                self._refuse_card("index tensors on the card and on the host")
+            request.attributes["host"] = True
+            return False
+        with recording(None):
+            found = place_of(name, request.op, reads, asked_host(name, args, kwargs, self.live))
+        if found.refused:
+            self._refuse_card(found.refused)
+        if found.moves:
+            if flows:
+                self._refuse_card("a gradient that flows through the host")
+            request.op, request.tensors = "to_device", [*request.tensors, None][:2]
+            device = "host" if found.host else "card"
+            request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
+        return found.host
+
+    def _refuse_card(self, what: str) -> None:
+        """On a card the network stops here."""
+        self.stops_a_card = self.stops_a_card or refusal(self._place(), what)
 
     def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
@@ -405,7 +433,7 @@ class Recorder(TorchFunctionMode):
         asked = self.asked_dtype() if self.asked_dtype is not None else None
         return asked if asked is not None and asked.dtype == dtype and self.live.found(asked) is not None else None
 
-    def _layer(self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any) -> Any:
+    def _layer(self, request: Request, form: Form | None, guards: dict[Guard, None], func: Any, args: Any, kwargs: Any, host: bool) -> Any:
         """Run the row on the symbolic values and the call itself on meta, compare, write the layer."""
         op = request.op
         reads = [self._bound(t) for t in request.tensors]
@@ -424,6 +452,8 @@ class Recorder(TorchFunctionMode):
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
+        for t in tensors:
+            self.live.place(self.live.known(t), host)
         return produced
 
     def _repeated(self, known: Known, form: Form) -> Any:
@@ -539,6 +569,11 @@ class Recorder(TorchFunctionMode):
             agreed.append(value)
         return agreed
 
+    def add(self, layer: Layer) -> None:
+        """Write a layer down that no call of torch stands for."""
+        self.live.drops.append([])
+        self.layers.append(layer)
+
     def _adopt(self, name: str, tensors: Sequence[torch.Tensor], values: Sequence[Value], flows: bool) -> tuple[str, ...]:
         """Names for the outputs. ``flows``: a gradient reaches them."""
         names = (name,) if len(tensors) == 1 else tuple([f"{name}.{i}" for i in range(len(tensors))])
@@ -593,6 +628,8 @@ class Recorder(TorchFunctionMode):
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
+            on_host=tuple(live.on_host),
+            refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.calls.items()),
             notes=(DREW,) if self.drew else (),

@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from memest.errors import MemestError, UnsupportedError
 from memest.machines.versions import release
 from memest.network.graph import Graph, Layer, Parameter
-from memest.network.tensor import Spec, channels_last_strides, contiguous_strides, nbytes
+from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
 from memest.runtimes.runtime import AS_DESCRIBED
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.optimizers import described
@@ -53,13 +53,22 @@ class StepTensors(LiveTensors):
 
     recorder: StepRecorder
 
-    def own(self, t: torch.Tensor, name: str, *, trainable: bool = False, buffer: bool = True) -> None:
+    def own(
+        self,
+        t: torch.Tensor,
+        name: str,
+        *,
+        trainable: bool = False,
+        buffer: bool = True,
+        sizes: Shape | None = None,
+        host: bool = False,
+    ) -> None:
         """A tensor that is there before the step; a real one is checked to be what its metadata says."""
         recorder = self.recorder
         if name.startswith("constant") and not t.is_meta:
             name, trainable, buffer = recorder.outside(t)
         trainable = recorder.flags.get(name, trainable)
-        super().own(t, name, trainable=trainable, buffer=buffer)
+        super().own(t, name, trainable=trainable, buffer=buffer, sizes=sizes, host=host)
         recorder.owned_now(t, self.parameters[-1])
 
 
@@ -219,7 +228,7 @@ class StepRecorder(Recorder):
         shadow = self._played
         written = self.layers[-1]
         try:
-            shadow._layer(written, shadow.env)
+            shadow.play_layer(written, shadow.env)
         except MemestError as e:
             raise e.at(self._place()) from None
         for t, out in zip(tensors, written.outputs, strict=True):

@@ -1,7 +1,8 @@
 """Convolutions on CUDA: cuDNN's, and ATen's own depthwise kernels.
 
 What cuDNN chooses, and so the workspace it asks for, is asked of :mod:`memest.libraries.cudnn`; torch takes it from its caching allocator
-for the time of the call. With ``benchmark`` the range spans the plans that are tried.
+for the time of the call. With ``benchmark`` the range spans the plans that are tried, which the first call of a thread does in one buffer,
+the largest of all plans' workspaces; then it gives back what is cached, and takes the workspace of the plan that won.
 
 Sources: aten/src/ATen/native/Convolution.cpp (``_select_conv_backend``, ``use_cudnn_depthwise``, ``convolution_backward``),
 cudnn/ConvShared.cpp, cudnn/Conv_v8.cpp, cuda/DepthwiseConv2d.cu, cuda/DepthwiseConv3d.cu.
@@ -279,7 +280,10 @@ def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
 def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     settings = k.target.settings
     assert settings.cudnn is not None
-    found = workspace(k.target.device, settings.cudnn, replace(question, channels_last=last), benchmark=settings.benchmark)
+    question = replace(question, channels_last=last)
+    found = workspace(k.target.device, settings.cudnn, question, benchmark=settings.benchmark)
+    if settings.benchmark:
+        k.attempt(question, found.trial, None if found.source == "cudnn" else (found.bytes, found.trial))
     spread = None if found.low == found.high else (found.low, found.high)
     if found.bytes or spread:
         k.free(k.scratch(found.bytes, spread))

@@ -23,15 +23,15 @@ from memest.sizes.choices import each
 SOURCE = "aten/src/ATen/native/cuda/Indexing.cu (index_put_with_sort_kernel, makeLinearIndex)"
 
 
-def _index_backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, dims: Shape) -> list[Tensor | None]:
+def _index_backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, dims: Shape, host: bool) -> list[Tensor | None]:
     """``_index_put_impl_`` into zeros: every index wrapped and scaled, their sum sorted together with the places it came from. Indices that
-    do not stand together are brought to the front of a copy."""
+    do not stand together are brought to the front of a copy. Of those on the ``host`` the sum is made there."""
     grad = incoming(grads)
     sizes: Shape = saved["sizes"]
     at = [wrapped(d, len(sizes)) for d in dims]
     out = k.empty(sizes, grad.dtype)
     common = broadcast_shape(*(saved[f"index{i}"] for i in range(len(at))))
-    flat = _flat_index(k, common, len(at))
+    flat = _moved_index(k, common, len(at)) if host else _flat_index(k, common, len(at))
     contiguous(k, grad)
     together = at == list(range(at[0], at[0] + len(at)))
     behind = sizes[at[-1] + 1 :] if together else tuple(n for d, n in enumerate(sizes) if d not in at)
@@ -53,6 +53,14 @@ def _flat_index(k: Tape, common: Shape, count: int) -> Tensor:
         k.free(within, None if total is None else scaled)
         total = total or scaled
     assert total is not None
+    return total
+
+
+def _moved_index(k: Tape, common: Shape, count: int) -> Tensor:
+    """Each index is wrapped and scaled on the host, and added to the sum on the card."""
+    total = k.empty(common, "int64")
+    for _ in range(count - 1):
+        k.free(k.empty(common, "int64"))
     return total
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from memest.errors import OutOfMemoryError
+from memest.libraries.cudnn.rule import of_steps
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.wheels import unsupported
@@ -37,6 +38,8 @@ NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 OTHER_RANKS = "what collectives take was seen without NCCL and without other ranks, whose pace decides when tensors go"
 COLLECTIVES = frozenset({"all_gather", "reduce_scatter", "broadcast"})
+FASTEST = "cudnn.benchmark takes the fastest of the plans it tries, which only a card knows: the range is that of their workspaces"
+CONVOLUTIONS = frozenset({"convolution", "convolution_backward"})
 PAGE = 2 << 20
 NO_KERNELS = "the wheel has no kernels for this card: so it would allocate if it had"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
@@ -69,7 +72,7 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         held.extend(_placed(first.residents, allocator, size, steps.converted))
     except OutOfMemoryError:
         return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
-    found = replay_stretches(_stretches(first, size), allocator, live, _streams(first))
+    found = replay_stretches(_stretches(first, size), allocator, live, _streams(first), _trials(first))
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
     stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
@@ -187,6 +190,11 @@ def _streams(stream: Stream) -> dict[int, int]:
     return {e.storage.id: e.storage.stream for _, e in stream.once() if e.storage.stream}
 
 
+def _trials(stream: Stream) -> frozenset[int]:
+    """The buffers in which plans are tried."""
+    return frozenset(e.storage.id for _, e in stream.once() if e.storage.empties)
+
+
 def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
     at = 0
     for repeat in (*stream.repeats, Repeat(len(stream.events), 0, 0)):
@@ -199,7 +207,7 @@ def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
 def _moves(events: Sequence[Event], size: Size) -> Iterator[tuple[int, int]]:
     if size is _exact:
         return ((e.delta, e.storage.id) for e in events)
-    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events if size(e.storage))
+    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events if size(e.storage) or e.storage.empties)
 
 
 def _exact(storage: Storage) -> int:
@@ -229,7 +237,7 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     libraries = ("nccl",) if steps.distributed else ()
     context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
-    expected = _on_the_card(steps, target, _expected if spread else _exact, context.bytes, None)
+    expected = _on_the_card(steps, target, _expected if spread or target.settings.benchmark else _exact, context.bytes, None)
     low, high = (
         _on_the_card(steps, target, size, besides, None if spread else expected.free)
         for size, besides in ((_low, context.low), (_high, context.high))
@@ -237,6 +245,8 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     plays = (low, expected, high)
     late = _late(asked) if steps.distributed else 0
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
+    if any(s.op in CONVOLUTIONS for s in spread):
+        reasons.append(FASTEST if target.settings.benchmark else of_steps())
     if steps.distributed:
         reasons.append(OTHER_RANKS)
     if unsupported(target.device, target.version, target.settings.cudnn):

@@ -13,6 +13,7 @@ from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import text_of, version_for
 from memest.machines.wheels import unsupported
+from memest.memory.allocators.settings import read_settings
 from memest.memory.figure import Figures
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
@@ -34,7 +35,8 @@ class TorchCuda:
     replays = True
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
-        """A described accelerator, which has to be named; cuDNN is the release that this torch's wheel ships unless another is set."""
+        """A described accelerator, which has to be named; cuDNN is the release that this torch's wheel ships unless another is set.
+        UsageError for settings of the allocator that this torch does not take, or that are not played."""
         if not isinstance(machine, Gpu):
             raise UsageError(f"runtime {self.name} runs on an accelerator: name one, such as machine='h100-80gb' (--on h100-80gb)")
         if machine.device is None:
@@ -43,6 +45,8 @@ class TorchCuda:
         settings = cuda or CudaSettings()
         if settings.cudnn is None:
             settings = replace(settings, cudnn=shipped_with(modelled))
+        if read_settings(settings.alloc_conf, modelled).per_process_memory_fraction < 1:
+            raise UsageError("alloc_conf: per_process_memory_fraction is not played; leave it out, and give what it leaves as a budget")
         return Target(runtime=self.name, version=modelled, machine=machine, cuda=settings)
 
     def describe(self, target: Target) -> str:
@@ -55,8 +59,10 @@ class TorchCuda:
 
     def notes(self, target: Target) -> tuple[str, ...]:
         """Where this torch, or this cuDNN, has no kernels for the card: what is played is then what they would choose, not what runs."""
-        said = unsupported(target.device, target.version, target.settings.cudnn)
-        return (said,) if said else ()
+        settings, said = target.settings, unsupported(target.device, target.version, target.settings.cudnn)
+        idle = [name for name, on in (("benchmark", settings.benchmark), ("deterministic", settings.deterministic)) if on]
+        without = f"cudnn_{' and cudnn_'.join(idle)} without cudnn_enabled: nothing changes, cuDNN is off" if idle else ""
+        return (*([said] if said else []), *([without] if without and not settings.enabled else []))
 
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
@@ -72,7 +78,8 @@ class TorchCuda:
 def _card(target: Target) -> str:
     assert isinstance(target.machine, Gpu)
     release = target.settings.cudnn
-    return f"{target.machine.name}, cuDNN {'' if release is None else text_of(release)}"
+    off = "" if target.settings.enabled else " off"
+    return f"{target.machine.name}, cuDNN {'' if release is None else text_of(release)}{off}"
 
 
 RUNTIME = TorchCuda()

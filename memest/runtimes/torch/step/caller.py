@@ -63,6 +63,14 @@ class Caller:
                 return self._wrapped(context, casts, policy, entry, tensors, attributes)
         return self._run(entry, tensors, attributes)
 
+    def run_outside_autocast(
+        self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
+    ) -> list[Value | None]:
+        """The same for a call that autocast leaves alone: it is another device's."""
+        if self._casts is None or not self._casts.active:
+            return self._run(entry, tensors, attributes)
+        return self._run_without(self._casts, entry, tensors, attributes)
+
     def enter_autocast(self) -> None:
         """The context around the calls begins, if there is one."""
         if self._autocast is not None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
 from memest.memory.stream import Storage
-from memest.network.graph import Graph, Layer, Parameter, at_sizes
+from memest.network.graph import Graph, Items, Layer, Parameter, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -100,6 +100,7 @@ class Run:
         self.ending: frozenset[str] | None = None
         self.grads = recipe.training
         self.ran_again: list[str] = []
+        self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)
         self.hooks = hooks
@@ -123,7 +124,8 @@ class Run:
     def own(self, p: Parameter) -> None:
         """A tensor of the network, there before the step."""
         p = at_sizes(p, self.sizes)
-        value = Value(spec(p.shape, p.dtype, p.layout), self.hooks.place(p))
+        storage = self.ledger.resident(0, "buffer", p.name) if p.name in self.on_host else self.hooks.place(p)
+        value = Value(spec(p.shape, p.dtype, p.layout), storage)
         if p.trainable and not p.buffer:
             value.requires_grad = True
             if self.recipe.training:
@@ -185,9 +187,9 @@ class Run:
         tensors = [_bound(t, env) for t in layer.tensors]
         if layer.autocast:
             with self.caller.inside(layer.autocast):
-                outputs = self.caller.run(entry, tensors, attributes)
+                outputs = self._run(layer, entry, tensors, attributes)
         else:
-            outputs = self.caller.run(entry, tensors, attributes)
+            outputs = self._run(layer, entry, tensors, attributes)
         if len(layer.outputs) > len(outputs):
             raise GraphError(f"gives {len(outputs)} outputs, {len(layer.outputs)} are named")
         for name, value in zip(layer.outputs, outputs, strict=False):
@@ -206,6 +208,17 @@ class Run:
         (norm,) = self.caller.run(row, [Value(value.spec, value.storage)], tuple(row.canonical({}).items()))
         assert norm is not None
         return norm.storage
+
+    def _run(self, layer: Layer, entry: Operator | Composite, tensors: list[Any], attributes: Items) -> list[Value | None]:
+        """A layer whose results lie on the host runs there, unless it brings them there."""
+        found = layer.outputs or layer.reads  # what writes into a tensor of the host gives nothing
+        if layer.op == "to_device" or not found or not self.on_host.issuperset(found):
+            return self.caller.run(entry, tensors, attributes)
+        self.ledger.on_host = True
+        try:
+            return self.caller.run_outside_autocast(entry, tensors, attributes)
+        finally:
+            self.ledger.on_host = False
 
     def _may_overwrite(self, layer: Layer, attributes: tuple[tuple[str, Any], ...], env: Mapping[str, Value]) -> bool:
         """What runs again overwrites what it overwrote in forward."""
