@@ -185,8 +185,12 @@ def dc_and_bce_loss(input: torch.Tensor, target: torch.Tensor, *, batch_dice: bo
     return nnunet_losses.dice_and_binary_cross_entropy(input, target, batch_dice=batch_dice)
 
 
-def batch_norm(input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, **keywords: Any) -> torch.Tensor:
+def batch_norm(
+    input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, ranks: int | None = 1, **keywords: Any
+) -> torch.Tensor:
     """torch.nn.BatchNorm's forward: the counter, then the operator."""
+    if ranks != 1:
+        raise ValueError("a described batch norm of several ranks has no function in torch: measure nn.SyncBatchNorm")
     if num_batches_tracked is not None and keywords.get("training"):
         num_batches_tracked.add_(1)
     return torch.nn.functional.batch_norm(input, **keywords)

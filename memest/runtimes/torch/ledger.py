@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
-from memest.memory.stream import Event, Repeat, Storage
+from memest.memory.stream import Event, Move, Repeat, Storage
 from memest.network.tensor import Shape, Spec
 
 
@@ -39,9 +40,10 @@ class Value:
 
 
 class Ledger:
-    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already."""
+    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already. Storages are numbered from
+    ``number`` on."""
 
-    def __init__(self, begun: bool = True) -> None:
+    def __init__(self, begun: bool = True, number: int = 0) -> None:
         self.begun = begun
         self._kept: dict[tuple[str, str], Storage] = {}
         self.events: list[Event] = []
@@ -50,7 +52,15 @@ class Ledger:
         self.phase = "forward"
         self.layer = ""
         self.op = ""
-        self._next = 0
+        self._next = number
+
+    def aside(self) -> Ledger:
+        """Books of what comes and goes outside of the step, whose storages have numbers of their own."""
+        return Ledger(number=self._next)
+
+    def moves(self) -> Iterator[Move]:
+        """The events as moves."""
+        return (Move(e.storage, e.delta > 0) for e in self.events)
 
     def allocate(self, nbytes: int, category: str = "temporary", reason: str = "") -> Storage:
         """A new storage; an empty one takes nothing and leaves no step (torch's allocator does not report it)."""

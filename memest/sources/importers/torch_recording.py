@@ -39,7 +39,7 @@ from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Re
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
+from memest.sources.importers.torch_layers import COUNT, settled, with_counters, with_ranks, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
@@ -506,13 +506,17 @@ class Recorder(TorchFunctionMode):
             name=self.name,
             inputs=tuple(self.inputs),
             parameters=tuple(p for p in live.parameters if p.name not in live.early),
-            layers=tuple(settled(with_counters(self.layers, live.drops, own), outputs, permanent, mortal)),
+            layers=tuple(settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal)),
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
             examples=tuple(self.sizes.items()),
             notes=(DREW,) if self.drew else (),
         )
+
+    def _synced(self) -> list[str]:
+        """The paths of batch norms whose statistics are those of all ranks."""
+        return [path for path, m in self.module.named_modules(remove_duplicate=False) if isinstance(m, torch.nn.SyncBatchNorm)]
 
     def _explained(self, error: BaseException) -> MemestError:
         """An exception of the module's code as ours: data-dependent control flow is named as such."""
