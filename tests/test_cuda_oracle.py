@@ -79,9 +79,11 @@ def test_every_network_has_all_precisions_and_every_pairing_is_common() -> None:
 
 def test_names_of_cases_are_their_own() -> None:
     pytest.importorskip("torch")
+    from validation.cuda import parallel
     from validation.cuda.operators import calls
 
-    every = [*(c.name for c in calls()), *(u.name for u in updates()), *(c.name for c in cases()), *(name for name, _, _ in examples())]
+    steps = [*cases(), *parallel.cases()]
+    every = [*(c.name for c in calls()), *(u.name for u in updates()), *(c.name for c in steps), *(name for name, _, _ in examples())]
     assert len(set(every)) == len(every)
     assert len(calls()) + len(list(updates())) >= 231
 

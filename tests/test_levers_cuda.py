@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from memest.estimate.estimate import Estimate
 from memest.machines.devices import device_named
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.settings import DEFAULT
-from memest.memory.stream import Storage
+from memest.memory.stream import Storage, Stream
 from memest.network.graph import Graph
-from memest.runtimes.torch.cuda.replay import _placed
+from memest.runtimes.torch.cuda.replay import Held, place
+from memest.runtimes.torch.cuda.script import exchanged, moves_before
 from memest.runtimes.torch.step.parallel.collectives import copy_in_numbers, copy_out_numbers
 
 CARD = "h100-80gb"
@@ -22,8 +24,8 @@ EMA_COUNTER = 8
 
 
 def on_card(graph: Graph, *levers: str, **step: Any) -> Estimate:
-    settings = {"optimizer": "sgd:momentum=0.9", "loss": "cross_entropy", "input_shape": SHAPE, **step}
-    return memest.estimate(graph, levers=levers, runtime="torch-cuda", machine=CARD, torch="2.14", **settings)
+    settings = {"optimizer": "sgd:momentum=0.9", "loss": "cross_entropy", "input_shape": SHAPE, "torch": "2.14", **step}
+    return memest.estimate(graph, levers=levers, runtime="torch-cuda", machine=CARD, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +76,19 @@ def test_a_gradient_of_one_channel_is_copied_for_channels_last() -> None:
     assert head[:2] == [2 * 32**3 * 4, 2 * 8 * 32**3 * 4]
 
 
+def placed(weights: list[Storage], allocator: CachingAllocator, converted: frozenset[str]) -> Held:
+    held: Held = {}
+    place(moves_before(Stream(residents=tuple(weights), events=(), values={}), converted), allocator, held, lambda s: s.nbytes)
+    allocator.empty_cache()
+    return held
+
+
 def test_tensors_in_channels_last_are_copies_of_what_was_there() -> None:
     """Two weights of 8 MiB share a segment of 20; the copy of the first takes another one, that of the second the place of the first."""
     weights = [Storage(i, 8 << 20, "parameter", name, "", "") for i, name in enumerate(("first", "second"))]
     for converted, reserved in ((frozenset(), 20 << 20), (frozenset({"first"}), 40 << 20), (frozenset({"first", "second"}), 40 << 20)):
         allocator = CachingAllocator(DEFAULT)
-        held = _placed(weights, allocator, lambda s: s.nbytes, converted)
-        assert len(held) == 2
+        assert len(placed(weights, allocator, converted)) == 2
         assert allocator.allocated == 16 << 20
         assert allocator.reserved == reserved
 
@@ -88,7 +96,7 @@ def test_tensors_in_channels_last_are_copies_of_what_was_there() -> None:
 def test_what_only_conversions_needed_is_given_back() -> None:
     """A weight of 12 MiB lies in a segment of its own, which goes when its copy is there."""
     allocator = CachingAllocator(DEFAULT)
-    _placed([Storage(0, 12 << 20, "parameter", "only", "", "")], allocator, lambda s: s.nbytes, frozenset({"only"}))
+    placed([Storage(0, 12 << 20, "parameter", "only", "", "")], allocator, frozenset({"only"}))
     assert allocator.reserved == 12 << 20
 
 
@@ -119,13 +127,80 @@ def test_a_reduced_gradient_takes_no_number_on_the_device(resnet: Graph) -> None
     assert rank == sorted([*alone, *sent, *(-n for n in sent)])
 
 
+def test_a_size_that_is_asked_for_holds_for_the_first_bucket_too(resnet: Graph) -> None:
+    """As seen at the start of the second step with ``bucket_cap_mb=25``, and without it."""
+    assert buckets(on_card(resnet, "ddp:bucket_cap_mb=25")) == [30_904_224, 15_853_824]
+
+
+def perceptron() -> Graph:
+    """Without a convolution, whose plan only cuDNN knows."""
+    b = memest.Builder("perceptron")
+    hidden = b.layer("relu", b.layer("linear", b.input("x", ("N", 64)), name="inner", out_features=128))
+    return b.build(b.layer("linear", hidden, name="outer", out_features=10))
+
+
 @pytest.mark.parametrize("lever", ["ddp", "zero:stage=1", "zero:stage=2", "fsdp"])
-def test_figures_of_one_of_several_ranks_are_modelled(resnet: Graph, lever: str) -> None:
-    for figure in (on_card(resnet, lever).allocated, on_card(resnet, lever).reserved):
-        assert figure is not None and figure.bytes is not None and figure.low is not None and figure.high is not None
-        assert figure.claim == "modelled"
-        assert "NCCL" in figure.reason
-        assert figure.low <= figure.bytes < figure.high
+def test_figures_of_one_of_several_ranks_are_exact_for_the_torch_they_were_measured_with(lever: str) -> None:
+    step: dict[str, Any] = {"input_shape": (4, 64), "optimizer": "adam"}
+    for figure in (on_card(perceptron(), lever, **step).allocated, on_card(perceptron(), lever, **step).reserved):
+        assert (figure.claim, figure.low, figure.high) == ("exact", figure.bytes, figure.bytes)
+        assert "NCCL asks it for nothing" in figure.reason
+    before = on_card(perceptron(), lever, **step, torch="2.13").allocated
+    assert before.claim == "modelled" and "torch 2.14 alone" in before.reason
+    assert before.low is not None and before.bytes is not None and before.high is not None and before.low <= before.bytes <= before.high
+
+
+def test_gradients_that_stay_are_modelled_among_ranks_and_are_no_second_tensors_beside_their_buckets() -> None:
+    step: dict[str, Any] = {"input_shape": (4, 64), "keep_grads": True}
+    found = on_card(perceptron(), "ddp", **step)
+    assert found.allocated.claim == "modelled" and "stay" in found.allocated.reason
+    beside, views = (on_card(perceptron(), f"ddp:gradient_as_bucket_view={text}", **step) for text in ("false", "true"))
+    assert beside.standing_bytes - views.standing_bytes == sum(buckets(views))
+
+
+def test_buckets_of_several_dtypes_are_modelled() -> None:
+    b = memest.Builder("mixed")
+    inner = b.layer("linear", b.input("x", ("N", 64)), name="inner", out_features=128)
+    graph = b.build(b.layer("linear", inner, name="outer", out_features=10))
+    other = [replace(p, dtype="float64") if p.name.startswith("outer") else p for p in graph.parameters]
+    found = on_card(graph.with_(parameters=tuple(other)), "ddp", input_shape=(4, 64)).allocated
+    assert found.claim == "modelled" and "whose order torch leaves open" in found.reason
+
+
+def test_ranks_compare_and_send_round_the_network_before_buckets_are_made(resnet: Graph) -> None:
+    """As recorded on the stand-in (two ranks): the number of parameters, once of each rank, twice gathered; their sizes and strides; all
+    floating tensors as one, the counters as another; one bucket."""
+    first = on_card(resnet, "ddp").steps.first()
+    passing = [m.storage.nbytes if m.made else -m.storage.nbytes for m in first.made[len(first.residents) - 1 :]]
+    assert passing == [8, 8, 8, 16, -16, 1968, -1968, -8, -8, -8, 46_796_448, 160, -46_796_448, -160, 46_758_048]
+
+
+@pytest.mark.parametrize(("lever", "step"), [("ddp", 2), ("ddp:static_graph=true", 3), ("ddp:find_unused_parameters=true", 0)])
+def test_buckets_are_exchanged_when_a_step_begins(resnet: Graph, lever: str, step: int) -> None:
+    """Rank 0 tells the order of 62 parameters (and how many buckets there are) and the size of each bucket."""
+    found = on_card(resnet, lever).steps
+    moves = [m.storage.nbytes if m.made else -m.storage.nbytes for m in exchanged(found.first(), found.asked())]
+    assert found.asked().remade_at == step
+    assert moves == ([252, 12, -12, -252, -46_758_048, 2_052_000, 28_852_224, 15_853_824] if step else [])
+
+
+def test_buckets_are_exchanged_in_the_midst_of_a_step_of_several_passes(resnet: Graph) -> None:
+    """Gradients that are views hold the old bucket until the last of them has a place in a new one."""
+    for view, old_last in (("false", False), ("true", True)):
+        steps = on_card(resnet, f"ddp:gradient_as_bucket_view={view}", "accumulate:steps=3").steps
+        first = [e.delta for e in steps.first().events if e.op == "rebuild_buckets"]
+        new = [2_052_000, 28_852_224, 15_853_824]
+        assert first == [252, 12, -12, -252, *([*new, -46_758_048] if old_last else [-46_758_048, *new])]
+        assert steps.asked().remade_at == 0
+
+
+def test_a_module_goes_to_the_device_children_first() -> None:
+    """Of a module its own tensors come after those of its children, the target right after the inputs."""
+    b = memest.Builder("deep")
+    x = b.layer("linear", b.input("x", ("N", 8)), name="block.inner", out_features=8)
+    graph = b.build(b.layer("linear", x, name="block", out_features=4))
+    made = [m.storage.layer for m in on_card(graph, input_shape=(4, 8)).steps.first().made]
+    assert made == ["block.inner.weight", "block.inner.bias", "block.weight", "block.bias", "x", "target"]
 
 
 def test_shards_are_copied_in_and_out_by_kernels_that_are_told_their_tensors() -> None:

@@ -203,8 +203,12 @@ def hooked(input: torch.Tensor) -> torch.Tensor:
     return input
 
 
-def batch_norm(input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, **keywords: Any) -> torch.Tensor:
+def batch_norm(
+    input: torch.Tensor, num_batches_tracked: torch.Tensor | None = None, ranks: int | None = 1, **keywords: Any
+) -> torch.Tensor:
     """torch.nn.BatchNorm's forward: the counter, then the operator."""
+    if ranks != 1:
+        raise ValueError("a described batch norm of several ranks has no function in torch: measure nn.SyncBatchNorm")
     if num_batches_tracked is not None and keywords.get("training"):
         num_batches_tracked.add_(1)
     return torch.nn.functional.batch_norm(input, **keywords)

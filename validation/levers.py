@@ -6,6 +6,7 @@ and may change everything. Levers are applied in the order of memest's table, ea
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -268,6 +269,7 @@ def _shard(setup: Setup, options: Options) -> None:
     from torch.distributed.fsdp import fully_shard
 
     setup.graph = _graph(setup)
+    gc.collect()  # what recorded the graph holds whole parameters in a circle
     reshard = {"auto": None, "true": True, "false": False}[options["reshard_after_forward"]]
     for block in sorted(options["blocks"], key=len, reverse=True):  # inner ones first, as torch wants it
         fully_shard(setup.module.get_submodule(block), reshard_after_forward=reshard)
@@ -275,7 +277,9 @@ def _shard(setup: Setup, options: Options) -> None:
 
 
 def _replicate(setup: Setup, options: Options) -> None:
-    given = {k: v for k, v in options.items() if k not in ("world", "rank")}
+    given = {k: v for k, v in options.items() if k not in ("world", "rank", "sync_batch_norm")}
+    if options.get("sync_batch_norm"):
+        setup.module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(setup.module)
     setup.module = torch.nn.parallel.DistributedDataParallel(setup.module, **given)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from memest.errors import UnsupportedError, UsageError
 from memest.levers.checks import choice, flag, positive, words
 from memest.levers.lever import Lever, Option, Options
-from memest.network.graph import Graph
+from memest.network.graph import Graph, Layer
 from memest.runtimes.torch.step.parallel import Parallel, Replicate, Shard
 from memest.runtimes.torch.step.recipe import Recipe
 
@@ -37,7 +37,7 @@ def _number(text: str) -> int:
 
 WORLD = Option(default=2, check=_ranks, summary="number of ranks (processes)")
 RANK = Option(default=0, check=_number, summary="the rank asked about; parts of uneven size differ between ranks")
-BUCKET_CAP = Option(default=25, check=positive, summary="MiB of gradients that are reduced together; the first bucket has 1 MiB")
+BUCKET_CAP = Option(default=None, check=positive, summary="MiB of gradients that are reduced together (default: 1, then 25 each)")
 BROADCAST = Option(default=True, check=flag, summary="send buffers round at each forward")
 AS_VIEW = Option(default=False, check=flag, summary="gradients are views of the buckets")
 UNUSED = Option(default=False, check=flag, summary="some parameters may get no gradient")
@@ -53,11 +53,24 @@ def _with(graph: Graph, recipe: Recipe, plan: Parallel) -> tuple[Graph, Recipe]:
     return graph, replace(recipe, parallel=plan)
 
 
+def _synced(graph: Graph) -> Graph:
+    """The network with nn.SyncBatchNorm in the place of its batch norms (``convert_sync_batchnorm``)."""
+
+    def of_all(layer: Layer) -> Layer:
+        kept = tuple((k, v) for k, v in layer.attributes if k != "ranks")
+        return replace(layer, attributes=(*kept, ("ranks", None))) if layer.op == "batch_norm" else layer
+
+    return graph.with_(layers=tuple(of_all(layer) for layer in graph.layers))
+
+
 def _replicated(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
-    if options["static_graph"] and recipe.step == 1:
-        raise UnsupportedError("ddp: the first step of a static graph runs differently and is not modelled")
-    given = {k: v for k, v in options.items() if k != "bucket_cap_mb"}
-    return _with(graph, recipe, Replicate(bucket_bytes=options["bucket_cap_mb"] * 1024**2, **given))
+    if options["static_graph"] and recipe.step == 1 and not recipe.target.on_cuda:
+        raise UnsupportedError("ddp: the first step of a static graph runs differently and is not modelled on a CPU")
+    given = {k: v for k, v in options.items() if k not in ("bucket_cap_mb", "sync_batch_norm")}
+    if options["sync_batch_norm"]:
+        graph = _synced(graph)
+    cap = options["bucket_cap_mb"]
+    return _with(graph, recipe, Replicate(bucket_bytes=None if cap is None else cap * 1024**2, **given))
 
 
 def _sharded(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
@@ -74,7 +87,7 @@ def _staged(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Reci
             world=world,
             rank=rank,
             gradient_as_bucket_view=options["gradient_as_bucket_view"],
-            bucket_bytes=25 * 1024**2,
+            bucket_bytes=None,
             broadcast_buffers=True,
             find_unused_parameters=options["find_unused_parameters"],
             static_graph=False,
@@ -98,6 +111,7 @@ DDP = Lever(
         "broadcast_buffers": BROADCAST,
         "find_unused_parameters": UNUSED,
         "static_graph": Option(default=False, check=flag, summary="the same parameters are used in every step"),
+        "sync_batch_norm": Option(default=False, check=flag, summary="batch norms take the statistics of all ranks (on a GPU)"),
     },
     modes=("train",),
     excludes=("fsdp", "zero"),

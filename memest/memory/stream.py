@@ -42,6 +42,13 @@ class Event(NamedTuple):
     op: str
 
 
+class Move(NamedTuple):
+    """A storage comes (``made``) or goes before a step begins."""
+
+    storage: Storage
+    made: bool
+
+
 class Repeat(NamedTuple):
     """From event ``start`` on, the ``length`` events before it come ``times`` times again. Each time they give back what they ask for."""
 
@@ -59,7 +66,8 @@ class Repeat(NamedTuple):
 class Stream:
     """What is there before a step, and what is asked for and given back during it, in order. ``values`` are the named tensors;
     ``overwriting`` names the layers that the recipe made write over their input, ``ran_again`` those that ran once more in backward;
-    ``repeats``, in order, which of the events are those before once more."""
+    ``repeats``, in order, which of the events are those before once more. ``made`` is the way to what is there before the first step
+    (nothing: the residents one after the other); ``remade`` what is exchanged when step ``remade_at`` begins."""
 
     residents: tuple[Storage, ...]
     events: tuple[Event, ...]
@@ -67,6 +75,9 @@ class Stream:
     overwriting: tuple[str, ...] = ()
     ran_again: tuple[str, ...] = ()
     repeats: tuple[Repeat, ...] = ()
+    made: tuple[Move, ...] = ()
+    remade: tuple[Move, ...] = ()
+    remade_at: int = 0
 
     def once(self) -> Iterator[tuple[int, Event]]:
         """The events, with their numbers, without those that are others once more."""

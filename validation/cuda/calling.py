@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from validation.cuda.calls import Call, built
+from validation.cuda.ranks import as_rank
 from validation.cuda.recording import Recorded, clean, record_cuda, start
 
 
@@ -42,7 +43,8 @@ def recorded(call: Call) -> Recorded:
     clean()
     module, inputs = built(call, "cuda"), call.inputs("cuda")
     clean()
-    with torch.backends.cudnn.flags(enabled=call.cudnn, benchmark=call.benchmark, allow_tf32=True):
+    flags = torch.backends.cudnn.flags(enabled=call.cudnn, benchmark=call.benchmark, allow_tf32=True)
+    with flags, as_rank(0, call.ranks) if call.ranks else nullcontext():
         once(call, module, inputs)
         once(call, module, inputs)
         return record_cuda(lambda: once(call, module, inputs))

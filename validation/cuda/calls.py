@@ -22,8 +22,9 @@ HALF, BFLOAT = "float16", "bfloat16"
 class Call:
     """``make()`` gives the module; ``shapes`` and ``dtype`` are those of its inputs. ``train``: gradients flow back, from ones; with
     ``target`` ("classes", "numbers") the module takes a target, too, and gives the loss they flow from. ``input_grad``: the inputs get
-    one. ``autocast`` is a dtype; ``benchmark`` and ``cudnn`` are ``torch.backends.cudnn``'s ``benchmark`` and ``enabled``. A loss, which
-    no importer meets inside a module, is predicted by ``rows`` of the table and their attributes, one after the other."""
+    one. ``autocast`` is a dtype; ``benchmark`` and ``cudnn`` are ``torch.backends.cudnn``'s ``benchmark`` and ``enabled``. ``ranks``: this
+    process is the first of so many. A loss, which no importer meets inside a module, is predicted by ``rows`` of the table and their
+    attributes, one after the other."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -36,14 +37,16 @@ class Call:
     autocast: str = ""
     benchmark: bool = False
     cudnn: bool = True
+    ranks: int = 0
     rows: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     @property
     def settings(self) -> list[Any]:
         """All that is done with the module, for telling whether a result is of this case."""
-        return [
+        found = [
             self.shapes, self.dtype, self.channels_last, self.train, self.input_grad, self.target, self.autocast, self.benchmark, self.cudnn
         ]  # fmt: skip
+        return [*found, self.ranks] if self.ranks else found
 
     def inputs(self, device: str) -> list[torch.Tensor]:
         """The inputs on a device, and the target."""

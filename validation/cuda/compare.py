@@ -47,7 +47,10 @@ class Compared:
 
 def compare(only: str = "") -> list[Compared]:
     """Every stored result that is wanted (a group, or part of a case's name) and still current."""
-    found = [*_rows(only), *_operators(only), *_optimizers(only), *_networks(only)]
+    from validation.cuda import networks, parallel
+
+    steps = (c for group, cases in (("networks", networks.cases()), ("parallel", parallel.cases())) for c in _steps(group, cases, only))
+    found = [*_rows(only), *_operators(only), *_optimizers(only), *steps]
     return sorted(found, key=lambda c: (c.where, c.group, c.case))
 
 
@@ -115,19 +118,17 @@ def _optimizers(only: str) -> Iterator[Compared]:
                 yield _compared("optimizers", head, r, partial(predict_update, update, target_of(head)))
 
 
-def _networks(only: str) -> Iterator[Compared]:
-    from validation.cuda.networks import cases
-
-    results = [(head, {r["case"]: r for r in records}) for head, records in stored("networks")]
-    for case in cases():  # a network's graph is recorded once for all cards
+def _steps(group: str, cases: Iterable[Network], only: str) -> Iterator[Compared]:
+    results = [(head, {r["case"]: r for r in records}) for head, records in stored(group)]
+    for case in cases:  # a network's graph is recorded once for all cards
         for head, records in results:
             record = records.get(case.name)
-            if record is not None and current(case, record) and _wanted("networks", case.name, only):
-                yield _network(head, case, record)
+            if record is not None and current(case, record) and _wanted(group, case.name, only):
+                yield _step(group, head, case, record)
 
 
-def _network(head: dict[str, Any], case: Network, record: dict[str, Any]) -> Compared:
-    given: dict[str, Any] = {"group": "networks", "case": case.name, "where": where(head)}
+def _step(group: str, head: dict[str, Any], case: Network, record: dict[str, Any]) -> Compared:
+    given: dict[str, Any] = {"group": group, "case": case.name, "where": where(head)}
     try:
         found = predict_network(case, target_of(head))
     except MemestError as error:
@@ -161,6 +162,7 @@ def _graph(model: str, shape: tuple[int, ...], mode: str) -> Graph:
     return from_torch(build(model).train(mode == "train"), shape, mode=mode)
 
 
+STEPS = ("networks", "parallel")  # groups of whole steps
 EXACT, WORST = 0.95, 0.005  # of allocated
 RESERVED_EXACT, RESERVED_WORST = 0.90, 0.03
 
@@ -168,7 +170,7 @@ RESERVED_EXACT, RESERVED_WORST = 0.90, 0.03
 def failures(found: list[Compared]) -> list[str]:
     """Claims about whole steps that do not hold, one line each. Where cuDNN cannot be asked, that is of steps that are claimed to be exact:
     the others are modelled, and say so."""
-    steps = [c for c in found if c.group == "networks" and (c.sure or library.installed() is not None)]
+    steps = [c for c in found if c.group in STEPS and (c.sure or library.installed() is not None)]
     if not steps:
         return ["no results are stored; run: python -m validation measure --runtime torch-cuda"]
     problems: list[str] = []

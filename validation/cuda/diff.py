@@ -109,8 +109,9 @@ def _optimizers() -> list[tuple[str, Measuring, Predicting]]:
 
 
 def _networks() -> list[tuple[str, Measuring, Predicting]]:
+    from validation.cuda import networks, parallel
     from validation.cuda.compare import predict_network
-    from validation.cuda.networks import Network, cases
+    from validation.cuda.networks import Network
 
     def measured(case: Network) -> dict[str, Any]:
         from validation.cuda.stepping import recorded
@@ -123,7 +124,7 @@ def _networks() -> list[tuple[str, Measuring, Predicting]]:
         print(f"predicted: allocated {found.allocated}, reserved {found.reserved}, requested before the step {found.standing_bytes:,}")
         return found.events
 
-    return [(c.name, lambda c=c: measured(c), lambda t, c=c: predicted(c, t)) for c in cases()]
+    return [(c.name, lambda c=c: measured(c), lambda t, c=c: predicted(c, t)) for c in (*networks.cases(), *parallel.cases())]
 
 
 def _print(name: str, measured: dict[str, Any]) -> int:

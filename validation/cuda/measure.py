@@ -18,6 +18,7 @@ Measuring = Callable[[Callable[[str], bool]], Iterator[dict[str, Any]]]
 
 def groups() -> dict[str, Measuring]:
     """What is measured, by group: a function of which names are wanted, that gives a record for each case."""
+    from validation.cuda import parallel
     from validation.cuda.calling import measure_calls
     from validation.cuda.networks import cases
     from validation.cuda.operators import calls
@@ -30,6 +31,7 @@ def groups() -> dict[str, Measuring]:
         "operators": partial(measure_calls, calls()),
         "optimizers": measure_optimizers,
         "networks": partial(measure_networks, cases()),
+        "parallel": partial(measure_networks, parallel.cases()),
     }
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from validation.cuda.calls import BFLOAT, HALF, Call, Embedding, Function, HalfInput, InEval, SelfAttention, Shape, Twice, attention_by
+from validation.cuda.parallel import synced
 
 IMAGE = (32, 64, 56, 56)
 VOLUME = (2, 32, 64, 64, 64)
@@ -32,7 +33,7 @@ def calls() -> tuple[Call, ...]:
     """All cases."""
     return (
         *_images(), *_single_images(), *_depthwise(), *_volumes(), *_normalization(), *_pointwise(), *_pooling(), *_moving(),
-        *_reductions(), *_products(), *_losses(), *_attention(),
+        *_reductions(), *_products(), *_losses(), *_attention(), *synced(),
     )  # fmt: skip
 
 

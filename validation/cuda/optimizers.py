@@ -146,7 +146,7 @@ def _resident(ledger: Ledger, shape: tuple[int, ...]) -> Value:
 
 def _scaler(ledger: Ledger, optimizer: Optimizer, target: Target) -> Scaler:
     """A scaler that has scaled a loss before."""
-    scaler = Scaler(ledger, fused=bool(dict(optimizer.options)["fused"]))
+    scaler = Scaler(ledger, sharded=False, fused=bool(dict(optimizer.options)["fused"]))
     scaled = scaler.scaled(Caller(Machine(ledger, False, target), False, None, ROWS), _resident(ledger, ()))
     ledger.let_go(scaled)
     return scaler

@@ -32,6 +32,7 @@ def predict_call(call: Call, target: Target) -> list[Event]:
     autocast = Autocast(dtype=call.autocast, loss_inside=False) if call.autocast else None
     recipe = Recipe(training=call.train, target=target, autocast=autocast)
     run = Run(graph, shapes, bind(graph.inputs, shapes), recipe, ROWS, Alone(), remember=True)
+    run.ranks = call.ranks or 1
     if call.train and call.input_grad:
         for name in [i.name for i in graph.inputs][: len(call.shapes)]:
             value = run.env[name]

@@ -10,7 +10,7 @@ afterwards. Inference: three calls in eval mode without gradients, of which the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -22,6 +22,7 @@ from memest.sources import models
 from memest.sources.importers.torch_loading import build
 from validation.cuda.calling import summary
 from validation.cuda.networks import Network, Shape
+from validation.cuda.ranks import among
 from validation.cuda.recording import Recorded, clean, peaks_of, record_cuda, start
 from validation.execute import GraphModule
 from validation.levers import FORMATS, chosen, prepare, wrap
@@ -88,6 +89,11 @@ def third_step(work: Work) -> tuple[tuple[int, int], Recorded]:
         return _inference(work)
     target = target_of(work) if work.target is None else work.target
     clean()
+    with among(work.levers):
+        return _training(work, target)
+
+
+def _training(work: Work, target: torch.Tensor) -> tuple[tuple[int, int], Recorded]:
     module, inputs = work.module(), work.inputs()
     setup = prepare_training(
         module,
@@ -101,9 +107,16 @@ def third_step(work: Work) -> tuple[tuple[int, int], Recorded]:
     del module, inputs
     clean()
     first = peaks_of(setup.step)
-    setup.step()
+    for _ in range(2, steady(work.levers)):
+        setup.step()
     setup.optimizer.zero_grad(set_to_none=True)
     return first, record_cuda(setup.step)
+
+
+def steady(levers: Sequence[str]) -> int:
+    """The number of the step that is recorded: the third, or the one after a reducer's buckets of a static graph have been rebuilt."""
+    pulled = {s.name: dict(s.options) for s in chosen(levers, training=True)}
+    return 4 if pulled.get("ddp", {}).get("static_graph") else 3
 
 
 def target_of(work: Work) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from memest.errors import GraphError, ShapeError
+from memest.errors import GraphError, ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import channels_last_strides, is_channels_last, is_channels_last_strides, is_contiguous
 from memest.ops.aten.copies import contiguous, suggests_channels_last
@@ -53,13 +53,13 @@ def _by_columns(t: Tensor) -> bool:
     return not t.is_contiguous or t.numel == t.shape[0] * t.shape[1]
 
 
-def check_batch_norm(input: Tensor, training: bool, **per_channel: Tensor | None) -> None:
+def check_batch_norm(input: Tensor, training: bool, ranks: int = 1, **per_channel: Tensor | None) -> None:
     """Refuse what torch refuses."""
     if input.ndim < 2:
         raise ShapeError(f"batch_norm needs at least 2 dims (batch, channels), got shape {list(input.shape)}")
     for role, t in per_channel.items():
         _check_length("batch_norm", role, t, input.shape[1])
-    if training and input.numel == input.shape[1]:
+    if training and ranks < 2 and input.numel == input.shape[1]:
         raise ShapeError(f"batch_norm in training needs more than 1 value per channel, got shape {list(input.shape)}")
     if not training and (per_channel["running_mean"] is None or per_channel["running_var"] is None):
         raise GraphError("batch_norm outside training needs running_mean and running_var")
@@ -77,7 +77,10 @@ def _batch_norm(
     training: bool,
     momentum: float,
     eps: float,
+    ranks: int | None,
 ) -> Tensor:
+    if training and k.training and ranks is not None and ranks > 1:
+        raise UnsupportedError("batch_norm of several ranks (nn.SyncBatchNorm) trains on a GPU alone, as torch says; name a card")
     if training and num_batches_tracked is not None:
         k.free(scalar(k, 1))  # torch.nn.BatchNorm: num_batches_tracked.add_(1)
     check_batch_norm(input, training, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
@@ -134,7 +137,7 @@ def _transform_strided(k: Tape, running_var: Tensor | None, weight: Tensor | Non
 
 
 def _batch_norm_backward(
-    k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, training: bool, momentum: float, eps: float
+    k: Tape, saved: dict[str, Any], grads: list[Tensor | None], *, training: bool, momentum: float, eps: float, ranks: int | None
 ) -> list[Tensor | None]:
     (grad,) = grads
     assert grad is not None
@@ -382,6 +385,8 @@ def _local_response_norm(c: Caller, input: Any, *, size: int, alpha: float, beta
 
 _EPS = Attribute(name="eps", default=1e-5, check=number)
 _MOMENTUM = Attribute(name="momentum", default=0.1, check=number)
+_RANKS = Attribute(name="ranks", default=1, check=optional(integer))
+"""Whose statistics are taken: this process's, or those of so many; None: of all ranks of the run (nn.SyncBatchNorm)."""
 _TRAIN = {"training": True}
 _EVAL = {"training": False}
 
@@ -401,7 +406,7 @@ ROWS = (
         torch="torch.nn.functional.batch_norm",
         oracle="batch_norm",
         roles=("input", "running_mean?", "running_var?", "weight?", "bias?", "num_batches_tracked?"),
-        attributes=(Attribute(name="training", default=None, check=optional(flag)), _MOMENTUM, _EPS),
+        attributes=(Attribute(name="training", default=None, check=optional(flag)), _MOMENTUM, _EPS, _RANKS),
         forward=_batch_norm,
         saves=("input", "running_mean", "running_var", "weight", "save_mean", "save_invstd"),
         backward=_batch_norm_backward,

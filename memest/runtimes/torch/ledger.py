@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Protocol
 
-from memest.memory.stream import Event, Repeat, Storage
+from memest.memory.stream import Event, Move, Repeat, Storage
 from memest.network.tensor import Shape, Spec
 
 
@@ -40,10 +40,10 @@ class Value:
 
 
 class Ledger:
-    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already. While ``on_host`` is set the
-    processor beside a card works: nothing of what is asked for is the card's."""
+    """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already. Storages are numbered from
+    ``number`` on. While ``on_host`` is set the processor beside a card works: nothing of what is asked for is the card's."""
 
-    def __init__(self, begun: bool = True) -> None:
+    def __init__(self, begun: bool = True, number: int = 0) -> None:
         self.begun = begun
         self._kept: dict[tuple[str, str], Storage] = {}
         self._tried: set[tuple[Hashable, str]] = set()
@@ -54,7 +54,15 @@ class Ledger:
         self.layer = ""
         self.op = ""
         self.on_host = False
-        self._next = 0
+        self._next = number
+
+    def aside(self) -> Ledger:
+        """Books of what comes and goes outside of the step, whose storages have numbers of their own."""
+        return Ledger(number=self._next)
+
+    def moves(self) -> Iterator[Move]:
+        """The events as moves."""
+        return (Move(e.storage, e.delta > 0) for e in self.events)
 
     def allocate(self, nbytes: int, category: str = "temporary", reason: str = "") -> Storage:
         """A new storage; an empty one takes nothing and leaves no step (torch's allocator does not report it)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +63,20 @@ def with_counters(layers: Sequence[Layer], drops: Sequence[Sequence[str]], param
             layer = replace(layer, tensors=(*layer.tensors[:5], counter))
         kept.append((layer, [n for n in gone if n not in aliases]))
     return kept
+
+
+def with_ranks(layers: Sequence[Layer], synced: Collection[str]) -> list[Layer]:
+    """The layers, each batch norm of the modules at these paths (nn.SyncBatchNorm) with the statistics of all ranks. Which module a call
+    is of is told by what it reads, or by its name."""
+
+    def of_all(layer: Layer) -> Layer:
+        if layer.op != "batch_norm":
+            return layer
+        names = (layer.name, *(name for name in layer.tensors[1:] if isinstance(name, str)))
+        paths = {layer.name, *(name.rpartition(".")[0] for name in names)}
+        return replace(layer, attributes=(*layer.attributes, ("ranks", None))) if paths & set(synced) else layer
+
+    return [of_all(layer) for layer in layers] if synced else list(layers)
 
 
 def _renamed(reference: Reference, names: Mapping[str, str]) -> Reference:

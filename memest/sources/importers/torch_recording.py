@@ -43,7 +43,7 @@ from memest.sources.importers.torch_contexts import attention_switches, check_au
 from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Kept, Survivors, form_of, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
+from memest.sources.importers.torch_layers import COUNT, settled, with_counters, with_ranks, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
@@ -624,7 +624,7 @@ class Recorder(TorchFunctionMode):
             name=self.name,
             inputs=tuple(self.inputs),
             parameters=tuple(p for p in live.parameters if p.name not in live.early),
-            layers=tuple(settled(with_counters(self.layers, live.drops, own), outputs, permanent, mortal)),
+            layers=tuple(settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal)),
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
@@ -634,6 +634,10 @@ class Recorder(TorchFunctionMode):
             checkpoints=tuple(self.calls.items()),
             notes=(DREW,) if self.drew else (),
         )
+
+    def _synced(self) -> list[str]:
+        """The paths of batch norms whose statistics are those of all ranks."""
+        return [path for path, m in self.module.named_modules(remove_duplicate=False) if isinstance(m, torch.nn.SyncBatchNorm)]
 
     def _explained(self, error: BaseException) -> MemestError:
         """An exception of the module's code as ours: data-dependent control flow is named as such."""

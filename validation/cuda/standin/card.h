@@ -38,6 +38,9 @@ void* driver_entry(const std::string& name);
 void* memory_entry(const std::string& name);
 void* device_entry(const std::string& name);
 
+// A kernel runs, which may write anywhere.
+void something_runs();
+
 bool on_device(const void* address);
 int device_of(const void* address);
 

@@ -53,6 +53,11 @@ CUresult device_attribute(int* value, CUdevice_attribute which, CUdevice) {
 
 int succeed() { return 0; }
 
+int launched() {
+    something_runs();
+    return 0;
+}
+
 }  // namespace
 
 int current_device() { return device; }
@@ -103,6 +108,7 @@ void* device_entry(const std::string& name) {
 void* driver_entry(const std::string& name) {
     if (void* found = memory_entry(name)) return found;
     if (void* found = device_entry(name)) return found;
+    if (name.rfind("cuLaunch", 0) == 0 || name.rfind("cuMemset", 0) == 0) return reinterpret_cast<void*>(launched);
     return reinterpret_cast<void*>(succeed);
 }
 
@@ -302,6 +308,17 @@ ANSWER cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* s
     *static_cast<cudaStream_t*>(stream) = launch.stream;
     return cudaSuccess;
 }
+
+// Calls that let a kernel run: what it is given does not matter.
+#define RUNS(name) \
+    extern "C" __attribute__((visibility("default"))) int standin_##name() __asm__(#name); \
+    int standin_##name() { return launched(); }
+
+RUNS(cudaLaunchKernel)
+RUNS(cudaLaunchKernelExC)
+RUNS(cudaLaunchCooperativeKernel)
+RUNS(cudaMemset)
+RUNS(cudaMemsetAsync)
 
 ANSWER cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* function) {
     *kernel = reinterpret_cast<cudaKernel_t>(const_cast<void*>(function));

@@ -34,6 +34,7 @@ class Machine(Recorder):
         self._order = count()
         self.gradients: dict[str, Value] = {}
         self.gradients_stand = False  # from the steps before, zeroed in place
+        self.gradients_are_views = False  # of what stands for itself, once a step is done
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
         self._asked: Asked | None = None
 
@@ -314,7 +315,7 @@ class Machine(Recorder):
             return
         if self.gradients_stand and leaf.name not in self.gradients and not leaf.mortal:
             spec = _kept_spec(gradient.spec, leaf.value.spec)
-            standing = ledger.resident(nbytes(spec.shape, spec.dtype), "gradient", leaf.name)
+            standing = ledger.resident(0 if self.gradients_are_views else nbytes(spec.shape, spec.dtype), "gradient", leaf.name)
             standing.reason = f"gradient of {leaf.name}"
             self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:

@@ -1,18 +1,11 @@
-"""The caching allocator played over the steps that lead to the one asked about.
-
-A script is: the network's tensors, the inputs and the target are made, what lies in channels_last as a copy of what was contiguous
-(``module.to("cuda").to(memory_format=torch.channels_last)``), and what is cached is given back; the first step, in which the optimizer's
-state appears and libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs)
-is given back (``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is
-played.
+"""The caching allocator played over the :mod:`steps <memest.runtimes.torch.cuda.script>` that lead to the one asked about: where blocks
+lie follows from all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from memest.errors import OutOfMemoryError
 from memest.libraries.cudnn.rule import of_steps
@@ -25,18 +18,15 @@ from memest.memory.allocators.replaying import Replayed, Stretch, replay_stretch
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.process import cuda_context, cuda_process
-from memest.memory.stream import Event, Repeat, Storage, Stream
+from memest.memory.stream import Event, Move, Repeat, Storage, Stream
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.step.parallel.replicas import is_bucket
+from memest.runtimes.torch.cuda.script import exchanged, gives_back, moves_before, number_of, staying
 
-STEPS = 3
-"""The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
-of a step like itself."""
-MADE, BETWEEN = "before the steps", "between steps"
-STAYS = frozenset({"optimizer_state", "workspace"})
-NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
-OTHER_RANKS = "what collectives take was seen without NCCL and without other ranks, whose pace decides when tensors go"
+RANKS_SINCE = (2, 14)
+OTHER_RELEASES = "what several ranks add to a step was held against torch 2.14 alone"
+KEPT_AMONG_RANKS = "gradients that stay from step to step among several ranks were not held against torch"
+NCCL = "; NCCL asks it for nothing"
 COLLECTIVES = frozenset({"all_gather", "reduce_scatter", "broadcast"})
 FASTEST = "cudnn.benchmark takes the fastest of the plans it tries, which only a card knows: the range is that of their workspaces"
 CONVOLUTIONS = frozenset({"convolution", "convolution_backward"})
@@ -66,124 +56,53 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     first = steps.first()
     allocator = CachingAllocator(settings_for(target), capacity=capacity, total=None if capacity is None else target.device.memory_bytes)
     live: dict[int, Block] = {}
-    held: list[Block | None] = []
+    held: Held = {}
     size = size or _expected
     try:
-        held.extend(_placed(first.residents, allocator, size, steps.converted))
+        place(moves_before(first, steps.converted), allocator, held, size)
     except OutOfMemoryError:
         return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
+    if gives_back(steps):
+        allocator.empty_cache()
+    live.update({s.id: held.pop(s.id) for s in _released(first)})
     found = replay_stretches(_stretches(first, size), allocator, live, _streams(first), _trials(first))
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
-    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
-    staying = {e.storage.id for _, e in first.once() if e.storage.category in stays and e.storage.refs}
+    stay = staying(steps)
     asked = steps.asked()
     streams = _streams(asked)
-    for number in range(2, STEPS + 1):
-        for name in [n for n in live if number > 2 or n not in staying]:
+    last = number_of(asked)
+    for number in range(2, last + 1):
+        for name in [n for n in live if number > 2 or n not in stay]:
             allocator.free(live.pop(name))
-        held.extend(live.values())
         live.clear()
         try:
-            if number == 2:
-                _rebuild_buckets(first, asked, allocator, held, size)
+            if number == asked.remade_at:
+                place(exchanged(first, asked), allocator, held, size)
         except OutOfMemoryError:
             return Outcome(last=replay_stretches((), allocator, live), step=number, shortage=allocator.shortage)
         found = replay_stretches(_stretches(asked, size), allocator, live, streams)
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
-    return Outcome(last=found, step=STEPS, shortage=None)
+    return Outcome(last=found, step=last, shortage=None)
 
 
-def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
-    """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
-    each step begins."""
-    first = steps.first()
-    numbers = count(1 + max((s.id for s in first.residents), default=0))
-    events = [
-        Event(s.nbytes if made else -s.nbytes, s, MADE, s.layer, MADE) for s, made in _made(first.residents, steps.converted, numbers)
-    ]
-    if steps.converted:
-        events.append(Event(0, Storage(next(numbers), 0, "", "", "", ""), MADE, "", "empty_cache"))
-    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
-    begins: list[int] = []
-    last = 1 if steps.is_first else STEPS
-    for number in range(1, last + 1):
-        begins.append(len(events))
-        stream = first if number == 1 else steps.asked()
-        live: dict[int, Storage] = {}
-        for e in stream.events:
-            if e.delta > 0:
-                live[e.storage.id] = _numbered(e.storage, next(numbers))
-            own = live[e.storage.id] if e.delta > 0 else live.pop(e.storage.id)
-            events.append(e._replace(storage=own))
-        if number < last:
-            left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
-            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
-    return events, tuple(begins)
+Held = dict[int, Block]
 
 
-def _made(residents: Sequence[Storage], converted: frozenset[str], numbers: Iterator[int]) -> Iterator[tuple[Storage, bool]]:
-    """What :func:`_placed` does, as storages that are made (True) and given back."""
-    waiting: list[Storage] = []
-
-    def convert() -> Iterator[tuple[Storage, bool]]:
-        for before in waiting:
-            yield from ((_numbered(before, next(numbers)), True), (before, False))
-        waiting.clear()
-
-    for storage in residents:
-        if storage.category not in NETWORK:
-            yield from convert()
-        if storage.nbytes:
-            yield storage, True
-            if storage.layer in converted:
-                waiting.append(storage)
-                if storage.category not in NETWORK:
-                    yield from convert()
-    yield from convert()
+def _released(first: Stream) -> list[Storage]:
+    """Residents that the first step gives back."""
+    gone = {e.storage.id for e in first.events if e.delta < 0}
+    return [s for s in first.residents if s.id in gone]
 
 
-def _numbered(storage: Storage, number: int) -> Storage:
-    own = copy(storage)
-    own.id = number
-    return own
-
-
-def _placed(residents: Sequence[Storage], allocator: CachingAllocator, size: Size, converted: frozenset[str]) -> list[Block | None]:
-    """What is there before the first step: the network, whose tensors are then ``converted`` one by one; the inputs, each converted at
-    once; the rest."""
-    held: list[Block | None] = []
-    waiting: list[int] = []
-
-    def convert() -> None:
-        for at in waiting:
-            before, held[at] = held[at], allocator.malloc(size(residents[at]))
-            allocator.free(before)
-        waiting.clear()
-
-    for at, storage in enumerate(residents):
-        if storage.category not in NETWORK:
-            convert()
-        held.append(allocator.malloc(size(storage)))
-        if storage.layer in converted:
-            waiting.append(at)
-    convert()
-    if converted:
-        allocator.empty_cache()
-    return held
-
-
-def _rebuild_buckets(first: Stream, asked: Stream, allocator: CachingAllocator, held: list[Block | None], size: Size) -> None:
-    """DistributedDataParallel's first buckets go, and those of later steps come (``Reducer::rebuild_buckets``)."""
-    old = [at for at, s in enumerate(first.residents) if is_bucket(s)]
-    new = [s for s in asked.residents if is_bucket(s)]
-    if [first.residents[at].nbytes for at in old] == [s.nbytes for s in new]:
-        return
-    for at in old:
-        allocator.free(held[at])
-        held[at] = None
-    held.extend(allocator.malloc(size(s)) for s in new)
+def place(moves: Iterable[Move], allocator: CachingAllocator, held: Held, size: Size) -> None:
+    """What comes is asked for, what goes is given back; ``held`` are the blocks by their storages' numbers."""
+    for storage, made in moves:
+        if not made:
+            allocator.free(held.pop(storage.id, None))
+        elif (block := allocator.malloc(size(storage))) is not None:
+            held[storage.id] = block
 
 
 def _streams(stream: Stream) -> dict[int, int]:
@@ -243,12 +162,13 @@ def figures_of(steps: Steps, target: Target) -> Figures:
         for size, besides in ((_low, context.low), (_high, context.high))
     )
     plays = (low, expected, high)
-    late = _late(asked) if steps.distributed else 0
+    unseen = _unseen(steps, target)
+    late = _late(asked) if unseen else 0
+    ranks = NCCL if steps.distributed else ""
     reasons = [f"modelled are: {', '.join(dict.fromkeys(s.reason or s.op for s in spread))}"] if spread else []
     if any(s.op in CONVOLUTIONS for s in spread):
         reasons.append(FASTEST if target.settings.benchmark else of_steps())
-    if steps.distributed:
-        reasons.append(OTHER_RANKS)
+    reasons += unseen
     if unsupported(target.device, target.version, target.settings.cudnn):
         reasons.append(NO_KERNELS)
     reasons += dict.fromkeys(p.tight for p in (expected, low, high) if p.tight)
@@ -256,7 +176,7 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     reserved = _figure(
         [*(p.reserved for p in plays), high.reserved + -(-late // PAGE) * PAGE],
         reason,
-        "every segment that torch's caching allocator took up to the end of this step",
+        f"every segment that torch's caching allocator took up to the end of this step{ranks}",
     )
     shown = [
         n + p
@@ -266,7 +186,7 @@ def figures_of(steps: Steps, target: Target) -> Figures:
         allocated=_figure(
             [*(p.last.allocated for p in plays), high.last.allocated + late],
             reason,
-            "every block that torch's caching allocator hands out in this step",
+            f"every block that torch's caching allocator hands out in this step{ranks}",
         ),
         reserved=reserved,
         process=modelled(shown[1], min(shown), max(shown), cuda_process(reserved, target.device, libraries=libraries).reason),
@@ -274,8 +194,16 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     )
 
 
+def _unseen(steps: Steps, target: Target) -> list[str]:
+    """Why the step of one of several ranks may run differently from what was measured."""
+    if not steps.distributed:
+        return []
+    kept = [KEPT_AMONG_RANKS] if steps.keeps_gradients else []
+    return [*kept, *([OTHER_RELEASES] if target.version < RANKS_SINCE else [])]
+
+
 def _late(stream: Stream) -> int:
-    """Bytes of the two largest tensors that collectives work on, which other ranks may keep alive for longer."""
+    """Bytes of the two largest tensors that collectives work on, which may stay alive for longer."""
     sizes = [e.storage.nbytes for _, e in stream.once() if e.delta > 0 and e.op in COLLECTIVES and e.storage.category != "parameter"]
     return sum(sorted(sizes)[-2:])
 

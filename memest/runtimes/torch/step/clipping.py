@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import HALVES, ITEMSIZE
-from memest.network.tensor import Spec
+from memest.network.tensor import Spec, numel
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.recipe import Clip
 from memest.sizes.choices import greatest
@@ -70,8 +70,7 @@ def _sums_of_chunks(ledger: Ledger, gradients: Sequence[Value], itemsize: int) -
     """The buffer that norms of chunks are written to."""
     most = 0
     for value in gradients:
-        elements = value.storage.nbytes // ITEMSIZE[value.spec.dtype]
-        most = greatest(most, -(-elements // CHUNK))
+        most = greatest(most, -(-numel(value.shape) // CHUNK))  # a bucket's view has a storage of no bytes
     return ledger.allocate(len(gradients) * most * itemsize)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
-    """DistributedDataParallel: every rank holds the whole network, gradients are averaged in buckets. ``shard_optimizer`` puts
-    ZeroRedundancyOptimizer in the place of the plain one."""
+    """DistributedDataParallel: every rank holds the whole network, gradients are averaged in buckets (of ``bucket_bytes``; None: torch's
+    own choice). ``shard_optimizer`` puts ZeroRedundancyOptimizer in the place of the plain one."""
 
     world: int
     rank: int
     gradient_as_bucket_view: bool
-    bucket_bytes: int
+    bucket_bytes: int | None
     broadcast_buffers: bool
     find_unused_parameters: bool
     static_graph: bool

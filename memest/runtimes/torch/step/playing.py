@@ -44,6 +44,8 @@ def finish(run: Run) -> Stream:
     else:
         forward(run, whole(run))
         run.caller.leave_autocast()
+    first = run.recipe.step == 1
+    remade_at, remade = (0, ()) if first else run.hooks.remade()
     return Stream(
         residents=tuple(run.ledger.residents),
         events=tuple(run.ledger.events),
@@ -51,6 +53,9 @@ def finish(run: Run) -> Stream:
         overwriting=tuple(run.overwriting),
         ran_again=tuple(run.ran_again),
         repeats=tuple(run.ledger.repeats),
+        made=tuple(run.hooks.made()) if first else (),
+        remade=tuple(remade),
+        remade_at=remade_at,
     )
 
 

@@ -5,11 +5,11 @@ allocator would see, on top of what is resident. How often the network is called
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
-from memest.memory.stream import Storage
+from memest.memory.stream import Move, Storage
 from memest.network.graph import Graph, Items, Layer, Parameter, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
@@ -27,7 +27,10 @@ from memest.sizes.dims import has_expr, resolve
 
 
 class Hooks(Protocol):
-    """The places in a step where parallel runs do something. ``begin`` is called once, before all others."""
+    """The places in a step where parallel runs do something. ``begin`` is called once, before all others. ``alike_from`` is the first pass
+    of a step whose like all later ones are, where they are called with the same shapes."""
+
+    alike_from: int
 
     def begin(self, run: Run) -> None:
         """``run`` is the step that is played; nothing is resident yet."""
@@ -55,6 +58,12 @@ class Hooks(Protocol):
 
     def updated(self, leaves: Sequence[AccumulateGrad]) -> list[tuple[str, Value]]:
         """The parameters this process's optimizer updates, in its order, as the tensors it sees."""
+
+    def made(self) -> Iterable[Move]:
+        """Called when the first step has been played: the way to what was there before it."""
+
+    def remade(self) -> tuple[int, Iterable[Move]]:
+        """Called when a later step has been played: what of the residents is exchanged, and at the beginning of which step (0: nothing)."""
 
 
 class Actions(Protocol):
@@ -93,6 +102,7 @@ class Run:
         self.machine.gradients_stand = recipe.keep_grads and self.ledger.begun
         self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
         self.env: dict[str, Value] = {}
+        self.ranks = 1 if recipe.parallel is None else recipe.parallel.world
         self.owned = {p.name for p in graph.parameters}
         self.specs: dict[str, Spec] = {}
         self.leaves: list[AccumulateGrad] = []
@@ -238,10 +248,11 @@ class Run:
         return known
 
     def _mode(self, attributes: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
-        """``training: None`` follows the mode of the step."""
-        if ("training", None) not in attributes:
-            return attributes
-        return tuple((k, self.recipe.training if k == "training" and v is None else v) for k, v in attributes)
+        """``training: None`` follows the mode of the step, ``ranks: None`` the run."""
+        for name, value in (("training", self.recipe.training), ("ranks", self.ranks)):
+            if (name, None) in attributes:
+                attributes = tuple((k, value if k == name else v) for k, v in attributes)
+        return attributes
 
 
 def _bound(reference: Any, env: Mapping[str, Value]) -> Any:

@@ -22,11 +22,12 @@ _FLOAT32, _FLOAT64, _INT32 = 4, 8, 4
 
 
 class Scaler:
-    """The scaler of one step; ``fused`` optimizers unscale by themselves."""
+    """The scaler of one step; ``fused`` optimizers unscale by themselves, ``sharded`` gradients are looked through by all ranks (DTensor's
+    ``found_inf_reduce_handler``)."""
 
-    def __init__(self, ledger: Ledger, *, fused: bool) -> None:
+    def __init__(self, ledger: Ledger, *, fused: bool, sharded: bool) -> None:
         self._ledger = ledger
-        self._fused = fused
+        self._fused, self._sharded = fused, sharded
         self._scale: Value | None = None
         self._found: Storage | None = None
         self._given: list[Storage] = []
@@ -72,6 +73,8 @@ class Scaler:
         found = ledger.allocate(_FLOAT32)
         self._found = ledger.allocate(_FLOAT32)
         copied = ledger.allocate(_FLOAT32)
+        if self._sharded:  # what the ranks have found, put together
+            ledger.release(ledger.allocate(_FLOAT32))
         for storage in (copied, found, factor):
             ledger.release(storage)
 

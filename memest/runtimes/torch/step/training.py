@@ -13,6 +13,7 @@ from memest.runtimes.torch.step.averaging import play_average
 from memest.runtimes.torch.step.batches import Batch, slices, whole
 from memest.runtimes.torch.step.clipping import play_clipping
 from memest.runtimes.torch.step.forward import forward
+from memest.runtimes.torch.step.plan import Shard
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.scaling import Scaler
@@ -39,7 +40,7 @@ def train(run: Run) -> None:
     parts = [whole(run)] if recipe.micro_batch is None else list(slices(run, recipe.micro_batch.size))
     scaler = None
     if recipe.autocast is not None and recipe.autocast.scaler:
-        scaler = Scaler(ledger, fused=bool(dict(recipe.optimizer.options)["fused"]))
+        scaler = Scaler(ledger, fused=bool(dict(recipe.optimizer.options)["fused"]), sharded=isinstance(recipe.parallel, Shard))
     step = Step(recipe.loss, parts, scaler)
     _play_passes(run, step)
     if recipe.clip is not None:
@@ -62,7 +63,7 @@ def train(run: Run) -> None:
 
 def _play_passes(run: Run, step: Step) -> None:
     """Every batch through forward, loss and backward, as often as gradients accumulate. From the second pass on, gradients are there to
-    be added to, and equal passes leave equal events: those after the third are written down again instead of being played (unless the
+    be added to, and equal passes leave equal events: those after the second are written down again instead of being played (unless the
     caller's variables reach from pass to pass)."""
     recipe, steps = run.recipe, run.ledger.events
     rounds = recipe.accumulate.steps if recipe.accumulate is not None else 1
@@ -70,7 +71,7 @@ def _play_passes(run: Run, step: Step) -> None:
     start = end = 0
     for number, batch in list(enumerate(step.batches)) * rounds:
         shapes.append(tuple(v.shape for v in batch.inputs.values()))
-        if len(shapes) > 2 and shapes[-3] == shapes[-2] == shapes[-1] and not recipe.hold_output:
+        if len(shapes) > run.hooks.alike_from and shapes[-3] == shapes[-2] == shapes[-1] and not recipe.hold_output:
             _targets(run, step, number, None)
             run.ledger.again(end - start)
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from memest.memory.stream import Storage
+from memest.memory.stream import Move, Storage
 from memest.network.graph import Parameter
 from memest.network.tensor import nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad
 from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.parallel.making import in_script_order
 from memest.runtimes.torch.step.run import Run
 
 
@@ -17,6 +18,7 @@ class Alone:
 
     run: Run
     ledger: Ledger
+    alike_from = 2
 
     def begin(self, run: Run) -> None:
         """``run`` is the step that is played; nothing is resident yet."""
@@ -49,3 +51,11 @@ class Alone:
     def updated(self, leaves: Sequence[AccumulateGrad]) -> list[tuple[str, Value]]:
         """The parameters this process's optimizer updates, in its order, as the tensors it sees."""
         return [(leaf.name, leaf.value) for leaf in leaves if leaf.name in self.run.machine.gradients]
+
+    def made(self) -> Iterable[Move]:
+        """The residents one after the other, as a script makes them."""
+        return (Move(s, True) for s in in_script_order(self.run.graph, self.ledger.residents))
+
+    def remade(self) -> tuple[int, Iterable[Move]]:
+        """What of the residents is exchanged when a step begins."""
+        return 0, ()

@@ -11,10 +11,10 @@ both copies tell their kernel the tensors in a buffer (cuda/TensorShape.cu).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from memest.errors import UnsupportedError
-from memest.memory.stream import Storage
+from memest.memory.stream import Move, Storage
 from memest.network.graph import Parameter
 from memest.network.tensor import nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad
@@ -22,6 +22,7 @@ from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.parallel.alone import Alone
 from memest.runtimes.torch.step.parallel.collectives import all_gather, copy_in_numbers, copy_out_numbers, reduce_scatter
 from memest.runtimes.torch.step.parallel.groups import ROOT, Group, Sharded, Stretch, check_readers, find_groups, find_runs, gathered_bytes
+from memest.runtimes.torch.step.parallel.making import in_script_order
 from memest.runtimes.torch.step.plan import Shard
 from memest.runtimes.torch.step.run import Run
 
@@ -44,6 +45,7 @@ class Shards(Alone):
         self.groups = find_groups(run.graph.parameters, self.runs, plan.reshard_after_forward)
         check_readers(run.graph, self.groups)
         self._members: dict[str, Sharded] = {m.name: m for g in self.groups.values() for m in g.members}
+        self._parts: dict[str, Storage] = {}
         self._order: list[Group] = []
         self._last_gathered: Storage | None = None
         self._scattered: list[Storage] = []
@@ -54,7 +56,7 @@ class Shards(Alone):
         """A rank keeps its padded part; layers see a parameter whose bytes come and go with its group."""
         if p.buffer:
             return super().place(p)
-        self.ledger.resident(self._members[p.name].padded(self.world), "parameter", p.name)
+        self._parts[p.name] = self.ledger.resident(self._members[p.name].padded(self.world), "parameter", p.name)
         seen = self.ledger.allocate(0)
         seen.refs = 1
         return seen
@@ -232,6 +234,25 @@ class Shards(Alone):
         nothing = self.ledger.allocate(0)
         shards = [(leaf.name, self._members[leaf.name].local(self.world, self.rank)) for leaf in leaves if leaf.name in self._reduced]
         return [(name, Value(shard, nothing)) for name, shard in shards]
+
+    def made(self) -> Iterable[Move]:
+        """Whole parameters are there until their group has all its parts; inner blocks come first, the root last, as torch wants it."""
+        if not self.on_cuda:
+            return
+        aside = self.ledger.aside()
+        parts = {part.id: self._members[name] for name, part in self._parts.items()}
+        whole: dict[str, Storage] = {}
+        for resident in in_script_order(self.run.graph, self.ledger.residents):
+            member = parts.get(resident.id)
+            if member is None:
+                yield Move(resident, True)
+            else:
+                whole[member.name] = aside.allocate(nbytes(member.shape, member.dtype), resident.category)
+                yield Move(whole[member.name], True)
+        for block in (*sorted(self.plan.blocks, key=len, reverse=True), ROOT):
+            members = self.groups[block].members if block in self.groups else []
+            yield from (Move(self._parts[m.name], True) for m in members)
+            yield from (Move(whole[m.name], False) for m in members)
 
     # a group -----------------------------------------------------------------------------------------------------------
 
