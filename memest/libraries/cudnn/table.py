@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+from memest.libraries.cudnn.errata import passed_over, torch_with
 from memest.libraries.cudnn.question import DIRECTIONS, Convolution
 from memest.libraries.cudnn.workspace import Card, Formula, Release, column_name, filled_bytes, kind_of
 from memest.network.tensor import Shape
@@ -27,9 +28,9 @@ CLOCKED = frozenset({(9, 0)})
 
 
 def stored(card: Card, release: Release, question: Convolution) -> int | None:
-    """The stored answer; None where there is none."""
+    """The stored answer; None where there is none, or one for a torch that takes other engines."""
     found = _row(card, release, question)
-    if found is None:
+    if found is None or question.without != passed_over(torch_with(release), release, card, question):
         return None
     batches, formulas, clocks = found
     if question.x[0] not in batches or (card.capability in CLOCKED and clocks != clocks_of(card)):

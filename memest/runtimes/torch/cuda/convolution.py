@@ -14,7 +14,7 @@ from math import prod
 from typing import Any, Literal
 
 from memest.errors import UnsupportedError
-from memest.libraries.cudnn import Convolution, torch_calls, workspace
+from memest.libraries.cudnn import Convolution, passed_over, torch_calls, workspace
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.network.dtypes import ITEMSIZE
@@ -280,7 +280,9 @@ def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
 def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     settings = k.target.settings
     assert settings.cudnn is not None
-    found = workspace(k.target.device, settings.cudnn, replace(question, channels_last=last), benchmark=settings.benchmark)
+    device = k.target.device
+    question = replace(question, channels_last=last, without=passed_over(k.target.version, settings.cudnn, device, question))
+    found = workspace(device, settings.cudnn, question, benchmark=settings.benchmark)
     spread = None if found.low == found.high else (found.low, found.high)
     if found.bytes or spread:
         k.free(k.scratch(found.bytes, spread))
