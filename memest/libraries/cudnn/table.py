@@ -1,9 +1,10 @@
 """Answers of cuDNN's that are stored: for the convolutions of the built-in and of torchvision's networks at their usual inputs.
 
 ``stored/geometries.json`` names the convolutions and the batches they were asked at; an archive for each release holds a column for each
-kind of card, dtype and layout, or the release that has the same one. All questions of a column were asked but of 9.19's half types on 8.0
-and 9.0: there 5,301 to 5,857 of each, one in four (of float16 contiguous on 8.0 all), and no answer was another than 9.20's. An answer is
-a formula: i copies of x, j of w and k of y, the channels of each group filled up to multiples of m, and r bytes. At another batch than
+kind of card, dtype and layout, or the release that has the same one. All questions of a column were asked but of most of 9.19's: of its
+half types, and in float32 of 7.5's and of 8.9's in channels_last, 5,301 to 5,857 each, one in four (of float16 contiguous on 8.0 all), and
+no answer was another than 9.20's. They are answers to the torch that brings the release (:mod:`memest.libraries.cudnn.errata`). An answer
+is a formula: i copies of x, j of w and k of y, the channels of each group filled up to multiples of m, and r bytes. At another batch than
 those stored the formula of its neighbours is likely, no more. Written by ``python -m validation.cuda.plans``.
 """
 
