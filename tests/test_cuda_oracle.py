@@ -11,7 +11,7 @@ from memest.memory.stream import Event, Storage
 from validation.cuda.compare import Compared, compare, failures, table
 from validation.cuda.labels import CARD, STAND_IN
 from validation.cuda.measure import card_named
-from validation.cuda.networks import OPTIMIZERS, PRECISIONS, Network, cases, networks
+from validation.cuda.networks import OPTIMIZERS, PRECISIONS, Network, cases, networks, sample
 from validation.cuda.optimizers import updates
 from validation.cuda.rows import described, examples
 from validation.cuda.storing import RESULTS, folder_of, load, store
@@ -109,11 +109,12 @@ def test_a_card_goes_by_the_beginning_of_its_name_where_that_is_enough() -> None
             card_named(text)
 
 
-def step(measured: tuple[int, int], predicted: tuple[int, int], *, refused: str = "") -> Compared:
+def step(measured: tuple[int, int], predicted: tuple[int, int], *, refused: str = "", sure: bool = True, asked: bool = False) -> Compared:
     """A compared step, from its (allocated, reserved) bytes."""
     allocated, reserved = (None, None) if refused else tuple(zip(predicted, measured, strict=True))
     where = "stand-in t4, torch 2.14.1"
-    return Compared(group="networks", case="a step", where=where, equal=True, allocated=allocated, reserved=reserved, refused=refused)
+    peaks: dict[str, Any] = {"allocated": allocated, "reserved": reserved}
+    return Compared(group="networks", case="a step", where=where, equal=True, **peaks, refused=refused, sure=sure, asked=asked)
 
 
 def test_a_claim_that_does_not_hold_is_named() -> None:
@@ -129,6 +130,21 @@ def test_a_claim_that_does_not_hold_is_named() -> None:
         "allocated: 87.0 % of 23 steps are equal, 95 % are claimed", "reserved: 87.0 % of 23 steps are equal, 90 % are claimed"
     ]  # fmt: skip
     assert failures([])
+
+
+def test_a_modelled_step_is_held_to_the_claims_where_its_own_cudnn_was_asked() -> None:
+    exact = [step((1000, 2000), (1000, 2000))] * 20
+    assert failures([*exact, step((1000, 2000), (1300, 2000), sure=False)]) == []
+    assert len(failures([*exact, step((1000, 2000), (1300, 2000), sure=False, asked=True)])) == 1
+
+
+def test_releases_before_the_newest_are_measured_on_a_third_that_holds_every_network_and_way() -> None:
+    taken, every = list(sample()), list(cases())
+    assert abs(3 * len(taken) - len(every)) < 3
+    assert {(c.model, c.shape) for c in taken} == {(c.model, c.shape) for c in every}
+    pairs = [(c.levers, c.optimizer) for c in taken if c.mode == "train"]
+    counts = [pairs.count((p, o)) for p in PRECISIONS for o in OPTIMIZERS]
+    assert min(counts) >= 5 and max(counts) <= 7
 
 
 def test_the_table_counts_what_is_refused_and_gives_the_worst() -> None:

@@ -194,6 +194,36 @@ def test_columns_by_rows_need_no_workspace_where_triton_multiplies_them() -> Non
         assert (8519680 in played.run("bmm", operands, {})) is kept
 
 
+@pytest.mark.parametrize(
+    ("bias", "matrix", "attributes", "by_lt"),
+    [
+        ((100,), (8, 512), {}, True),
+        ((1, 100), (8, 512), {"alpha": 2}, True),
+        ((100,), (1, 512), {}, True),
+        ((8, 100), (8, 512), {}, False),
+        ((1,), (8, 512), {}, False),
+        ((100,), (8, 1), {}, False),
+        ((100,), (8, 512), {"beta": 2}, False),
+    ],
+)
+def test_up_to_2_11_what_adds_a_bias_has_a_workspace_of_its_own(
+    bias: Shape, matrix: Shape, attributes: dict[str, float], by_lt: bool
+) -> None:
+    """As torch 2.11.0, 2.12.1 and 2.13.0 took on the stand-in."""
+    for version, own in (("2.11", [1 << 20]), ("2.12", [])):
+        played = Played(on("a100-40gb", version), training=False)
+        operands = [played.value(shape, grad=False) for shape in (bias, matrix, (matrix[1], 100))]
+        found = played.run("addmm", operands, attributes)
+        assert [n for n in found[1:] if n > 0] == [8519680, *(own if by_lt else [])]
+
+
+def test_that_workspace_is_no_larger_than_cublass() -> None:
+    for config, workspaces in ((":16:8", [131072, 131072]), (":0:0", []), (":4096:8", [33554432, 1 << 20])):
+        played = Played(on("h100-80gb", "2.11", cublas_workspace=config), training=False)
+        operands = [played.value(shape, grad=False) for shape in ((100,), (8, 512), (512, 100))]
+        assert [n for n in played.run("addmm", operands, {})[1:] if n > 0] == workspaces
+
+
 def test_integers_are_not_multiplied_on_cuda() -> None:
     played = Played(on("a100-40gb"))
     with pytest.raises(UnsupportedError, match="on CUDA"):

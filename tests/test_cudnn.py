@@ -12,11 +12,25 @@ from shutil import copytree
 import pytest
 
 from memest.errors import UnsupportedError
-from memest.libraries.cudnn import Convolution, Workspace, candidates, library, rule, suggests_channels_last, table, torch_calls, workspace
+from memest.libraries.cudnn import (
+    Convolution,
+    Workspace,
+    candidates,
+    library,
+    passed_over,
+    rule,
+    suggests_channels_last,
+    table,
+    torch_calls,
+    workspace,
+)
+from memest.libraries.cudnn.errata import torch_with
 from memest.libraries.cudnn.question import DIRECTIONS, DTYPES, Direction
-from memest.libraries.cudnn.workspace import filled_bytes, kind_of
+from memest.libraries.cudnn.workspace import Release, filled_bytes, kind_of
 from memest.machines.devices import device_named
 from memest.machines.gpu import Device
+from memest.machines.versions import NEWEST as NEWEST_TORCH
+from memest.machines.versions import Version
 from memest.network.tensor import spec
 from validation.cuda import plans, trees
 
@@ -409,6 +423,51 @@ class TestLibrary:
             assert library.plans(A100, NEWEST, question) == library.plans(other, NEWEST, question)
 
 
+class TestErrata:
+    volume = torch_calls((2, 256, 4, 4, 4), (256, 256, 3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1), dilation=(1, 1, 1), dtype="float16")
+
+    @pytest.mark.parametrize(
+        ("torch", "release", "on", "engines"),
+        [
+            ((2, 9), (9, 10), A100, [(), (), ()]),
+            ((2, 11), (9, 10), A100, [(23,), (23,), ()]),
+            ((2, 11), (9, 19), A100, [(), (23,), ()]),
+            ((2, 13), (9, 20), H100, [(), (23,), ()]),
+            ((2, 14), (9, 24), T4, [(), (), ()]),
+            ((2, 14), (9, 24), card("rtx-5090"), [(58,), (23, 63), (63,)]),
+        ],
+    )
+    def test_torch_passes_over_engines_by_its_version(
+        self, torch: Version, release: Release, on: Device, engines: list[tuple[int, ...]]
+    ) -> None:
+        assert [passed_over(torch, release, on, q) for q in self.volume] == engines
+
+    def test_of_images_torch_takes_every_engine_of_older_cards(self) -> None:
+        assert not any(passed_over((2, 14), NEWEST, A100, a_question(d)) for d in DIRECTIONS)
+
+    @with_library
+    def test_what_torch_passes_over_is_no_answer(self) -> None:
+        # seen in torch 2.14.1's own allocations on a stand-in for the CUDA runtime
+        question = replace(self.volume.grad_input, without=(23,))
+        assert workspace(A100, NEWEST, question).bytes == 5112175
+        assert workspace(A100, NEWEST, self.volume.grad_input).bytes != 5112175
+        every = candidates(A100, NEWEST, self.volume.grad_input)
+        assert len(candidates(A100, NEWEST, question)) < len(every)
+
+    def test_an_answer_is_stored_for_the_torch_that_the_release_comes_with(self) -> None:
+        asked = torch_calls(
+            (1, 256, 9, 9, 9), (256, 256, 3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1), dilation=(1, 1, 1), dtype="float16"
+        )
+        assert table.stored(A100, NEWEST, replace(asked.grad_input, without=(23,))) == 6645295
+        assert table.stored(A100, NEWEST, asked.grad_input) is None
+
+    @pytest.mark.parametrize(
+        ("release", "torch"), [((9, 10), (2, 9)), ((9, 19), (2, 11)), ((9, 20), (2, 12)), ((9, 23), (2, 14)), ((9, 99), NEWEST_TORCH)]
+    )
+    def test_a_release_is_asked_for_the_torch_that_brings_it_or_a_later_one(self, release: Release, torch: Version) -> None:
+        assert torch_with(release) == torch
+
+
 def forget_what_is_stored() -> None:
     """So that the archives are read anew."""
     for remembered in (table.releases, table.names, table.column):
@@ -432,7 +491,7 @@ class TestWriting:
     ) -> None:
         name, release = "8.0/float16/channels_last", (9, 23)
         column = table.column(NEWEST, name)
-        last = [q for row in plans._rows("float16", True) for q in row][::997][-1]
+        last = [q for row in plans._rows(A100, NEWEST, "float16", True) for q in row][::997][-1]
 
         def answer(_: object, question: Convolution) -> int | None:
             return -1 if differing and question == last else table.stored(A100, NEWEST, question)

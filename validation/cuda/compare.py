@@ -27,7 +27,8 @@ from validation.rows import normalized
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """One case: whether the streams are equal, and the peaks (predicted, measured) where a whole step was measured; why there is no
-    prediction, where there is none; whether the prediction is ``sure``, that is, claimed to be exact."""
+    prediction, where there is none; whether the prediction is ``sure``, that is, claimed to be exact, and whether the cuDNN it was measured
+    with was there to be ``asked``."""
 
     group: str
     case: str
@@ -37,6 +38,7 @@ class Compared:
     reserved: tuple[int, int] | None = None
     refused: str = ""
     sure: bool = True
+    asked: bool = False
 
     def __str__(self) -> str:
         said = "equal" if self.equal else "refused" if self.refused else "differs"
@@ -128,9 +130,11 @@ def _steps(group: str, cases: Iterable[Network], only: str) -> Iterator[Compared
 
 
 def _step(group: str, head: dict[str, Any], case: Network, record: dict[str, Any]) -> Compared:
-    given: dict[str, Any] = {"group": group, "case": case.name, "where": where(head)}
+    target = target_of(head)
+    asked = library.installed() == target.settings.cudnn
+    given: dict[str, Any] = {"group": group, "case": case.name, "where": where(head), "asked": asked}
     try:
-        found = predict_network(case, target_of(head))
+        found = predict_network(case, target)
     except MemestError as error:
         return Compared(**given, equal=False, refused=str(error))
     allocated, reserved = found.allocated, found.reserved
@@ -170,7 +174,7 @@ RESERVED_EXACT, RESERVED_WORST = 0.90, 0.03
 def failures(found: list[Compared]) -> list[str]:
     """Claims about whole steps that do not hold, one line each. Where cuDNN cannot be asked, that is of steps that are claimed to be exact:
     the others are modelled, and say so."""
-    steps = [c for c in found if c.group in STEPS and (c.sure or library.installed() is not None)]
+    steps = [c for c in found if c.group in STEPS and (c.sure or c.asked)]
     if not steps:
         return ["no results are stored; run: python -m validation measure --runtime torch-cuda"]
     problems: list[str] = []

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from memest.machines.devices import devices
+from memest.machines.versions import NEWEST, Version, version_of
 from validation.cuda.labels import labels
 from validation.cuda.run import ROOT, environment
 from validation.cuda.storing import folder_of, load, store
@@ -16,11 +17,11 @@ from validation.cuda.storing import folder_of, load, store
 Measuring = Callable[[Callable[[str], bool]], Iterator[dict[str, Any]]]
 
 
-def groups() -> dict[str, Measuring]:
-    """What is measured, by group: a function of which names are wanted, that gives a record for each case."""
+def groups(version: Version | None) -> dict[str, Measuring]:
+    """What is measured of a version of torch, by group: a function of which names are wanted, that gives a record for each case."""
     from validation.cuda import parallel
     from validation.cuda.calling import measure_calls
-    from validation.cuda.networks import cases
+    from validation.cuda.networks import cases, sample
     from validation.cuda.operators import calls
     from validation.cuda.optimizers import measure_optimizers
     from validation.cuda.rows import measure_rows
@@ -30,7 +31,7 @@ def groups() -> dict[str, Measuring]:
         "rows": measure_rows,
         "operators": partial(measure_calls, calls()),
         "optimizers": measure_optimizers,
-        "networks": partial(measure_networks, cases()),
+        "networks": partial(measure_networks, cases() if version == NEWEST else sample()),
         "parallel": partial(measure_networks, parallel.cases()),
     }
 
@@ -62,7 +63,7 @@ def measure(card: str, python: str, only: str = "", *, on_card: bool = False, ag
 def measure_here(card: str, only: str = "", *, again: bool = False) -> int:
     """Measure in this process, group by group, what has no result yet (or all that is wanted); the number of cases that torch refused."""
     head, refused = labels(card), 0
-    for group, measuring in groups().items():
+    for group, measuring in groups(version_of(head["torch"])).items():
         path = folder_of(head) / f"{group}.jsonl.xz"
         kept = {r["case"]: r for r in load(path)[1]} if path.exists() else {}
         fine = frozenset(name for name, r in kept.items() if "error" not in r)

@@ -16,11 +16,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from memest.libraries.cudnn import library, table
+from memest.libraries.cudnn.errata import passed_over, torch_with
 from memest.libraries.cudnn.question import DIRECTIONS, Convolution, torch_calls
 from memest.libraries.cudnn.table import Geometry, geometry_of
 from memest.libraries.cudnn.workspace import Card, Formula, Release, column_name, filled_bytes
@@ -196,7 +198,9 @@ def _write(release: Release, name: str, column: dict[str, Any] | Release) -> int
 def _column(card: Card, dtype: str, channels_last: bool) -> dict[str, Any]:
     formulas: dict[Formula, int] = {}
     rows: list[Any] = []
-    for questions in _rows(dtype, channels_last):
+    release = library.installed()
+    assert release is not None
+    for questions in _rows(card, release, dtype, channels_last):
         answers = []
         for question in questions:
             answers.append(_answer(card, question))
@@ -211,27 +215,28 @@ def _column(card: Card, dtype: str, channels_last: bool) -> dict[str, Any]:
     return {"clocks": table.clocks_of(card), "formulas": [list(f) for f in formulas], "answers": rows}
 
 
-def _rows(dtype: str, channels_last: bool) -> Iterator[list[Convolution]]:
-    """For each stored convolution and direction the questions, one a batch; none where torch does not ask cuDNN."""
+def _rows(card: Card, release: Release, dtype: str, channels_last: bool) -> Iterator[list[Convolution]]:
+    """For each stored convolution and direction the questions, one a batch, as the torch asks that a release comes with; none where torch
+    does not ask cuDNN."""
+    torch = torch_with(release)
     for (x, w, stride, padding, dilation), (_, batches) in table.places().items():
         native = w[1] == 1 and x[0] > 1 and not channels_last and dtype != "float16" and w[0] % x[0] == 0
         spatial = zip(x[1:], w[2:], stride, padding, dilation, strict=True)
         y = (w[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spatial))
         for direction in DIRECTIONS:
-            yield [
-                Convolution(
-                    direction=direction,
-                    x=(batch, *x),
-                    w=w,
-                    y=(batch, *y),
-                    stride=stride,
-                    padding=padding,
-                    dilation=dilation,
-                    dtype=dtype,
-                    channels_last=channels_last,
-                )
-                for batch in ([] if native else batches)
-            ]
+            question = Convolution(
+                direction=direction,
+                x=(1, *x),
+                w=w,
+                y=(1, *y),
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                dtype=dtype,
+                channels_last=channels_last,
+            )
+            question = replace(question, without=passed_over(torch, release, card, question))
+            yield [question.at_batch(batch) for batch in ([] if native else batches)]
 
 
 def _answer(card: Card, question: Convolution) -> int | None:
@@ -277,7 +282,9 @@ def _check(kinds: Iterable[str], every: int, stored: str | None) -> int:
 
 def _agreement(card: Card, dtype: str, channels_last: bool, stored: Release, every: int) -> Counter[bool]:
     """Of one in ``every`` of a column's stored answers, how many the installed release gives, too, and how many not."""
-    questions = [q for row in _rows(dtype, channels_last) for q in row][::every]
+    release = library.installed()
+    assert release is not None
+    questions = [q for row in _rows(card, release, dtype, channels_last) for q in row][::every]
     have = ((q, table.stored(card, stored, q)) for q in questions)
     return Counter(answer == _answer(card, q) for q, answer in have if answer is not None)
 

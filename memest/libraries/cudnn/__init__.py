@@ -6,7 +6,18 @@
 """
 
 from memest.libraries.cudnn.asked import BFLOAT16_SINCE, candidates, workspace
+from memest.libraries.cudnn.errata import passed_over
 from memest.libraries.cudnn.question import Calls, Convolution, suggests_channels_last, torch_calls
 from memest.libraries.cudnn.workspace import Workspace
 
-__all__ = ["BFLOAT16_SINCE", "Calls", "Convolution", "Workspace", "candidates", "suggests_channels_last", "torch_calls", "workspace"]
+__all__ = [
+    "BFLOAT16_SINCE",
+    "Calls",
+    "Convolution",
+    "Workspace",
+    "candidates",
+    "passed_over",
+    "suggests_channels_last",
+    "torch_calls",
+    "workspace",
+]

@@ -174,7 +174,12 @@ class _Descriptors:
                         return
 
     def _left_out(self, engine: ctypes.c_void_p, question: Convolution) -> bool:
-        """torch's ``filterEngineConfigs``."""
+        """torch's ``filterEngineConfigs``, and its ``plan_errata_exception``."""
+        if question.without:
+            number = ctypes.c_int64()
+            self._get(engine, 1301, _INT64, 1, ctypes.byref(number))
+            if number.value in question.without:
+                return True
         notes = (ctypes.c_int * _MOST_NOTES)()
         held = set(notes[: self._get(engine, 1303, _NOTE, _MOST_NOTES, notes)])
         return (

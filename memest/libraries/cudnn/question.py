@@ -25,7 +25,8 @@ class Convolution:
     x and y are (N, channels, 2 or 3 sizes), w is (y's channels, x's channels / groups, kernel). ``channels_last`` is one flag for all
     three: torch brings them into the one format it suggests. ``tf32`` is ``torch.backends.cudnn.allow_tf32`` and counts for float32
     alone. ``alignment`` (bytes, at most 32) is what the addresses of x, w and y are multiples of: 32 for what torch allocates, less for
-    a part of a larger tensor that lies contiguous as it is.
+    a part of a larger tensor that lies contiguous as it is. ``without`` are engines that torch does not take
+    (:mod:`memest.libraries.cudnn.errata`).
     """
 
     direction: Direction
@@ -40,6 +41,7 @@ class Convolution:
     tf32: bool = True
     deterministic: bool = False
     alignment: tuple[int, int, int] = (32, 32, 32)
+    without: tuple[int, ...] = ()
 
     @property
     def groups(self) -> int:

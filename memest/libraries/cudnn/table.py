@@ -1,9 +1,10 @@
 """Answers of cuDNN's that are stored: for the convolutions of the built-in and of torchvision's networks at their usual inputs.
 
 ``stored/geometries.json`` names the convolutions and the batches they were asked at; an archive for each release holds a column for each
-kind of card, dtype and layout, or the release that has the same one. All questions of a column were asked but of 9.19's half types on 8.0
-and 9.0: there 5,301 to 5,857 of each, one in four (of float16 contiguous on 8.0 all), and no answer was another than 9.20's. An answer is
-a formula: i copies of x, j of w and k of y, the channels of each group filled up to multiples of m, and r bytes. At another batch than
+kind of card, dtype and layout, or the release that has the same one. All questions of a column were asked but of most of 9.19's: of its
+half types, and in float32 of 7.5's and of 8.9's in channels_last, 5,301 to 5,857 each, one in four (of float16 contiguous on 8.0 all), and
+no answer was another than 9.20's. They are answers to the torch that brings the release (:mod:`memest.libraries.cudnn.errata`). An answer
+is a formula: i copies of x, j of w and k of y, the channels of each group filled up to multiples of m, and r bytes. At another batch than
 those stored the formula of its neighbours is likely, no more. Written by ``python -m validation.cuda.plans``.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+from memest.libraries.cudnn.errata import passed_over, torch_with
 from memest.libraries.cudnn.question import DIRECTIONS, Convolution
 from memest.libraries.cudnn.workspace import Card, Formula, Release, column_name, filled_bytes, kind_of
 from memest.network.tensor import Shape
@@ -27,9 +29,9 @@ CLOCKED = frozenset({(9, 0)})
 
 
 def stored(card: Card, release: Release, question: Convolution) -> int | None:
-    """The stored answer; None where there is none."""
+    """The stored answer; None where there is none, or one for a torch that takes other engines."""
     found = _row(card, release, question)
-    if found is None:
+    if found is None or question.without != passed_over(torch_with(release), release, card, question):
         return None
     batches, formulas, clocks = found
     if question.x[0] not in batches or (card.capability in CLOCKED and clocks != clocks_of(card)):

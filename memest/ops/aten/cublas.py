@@ -1,8 +1,9 @@
-"""Products of matrices by cuBLAS and cuBLASLt: which operands are copied first, and the workspace the libraries share, one a thread and
-stream, from torch's caching allocator.
+"""Products of matrices by cuBLAS and cuBLASLt: which operands are copied first, and the workspace that the libraries share (up to 2.11 the
+second has one of its own), one a thread and stream, from torch's caching allocator.
 
 Sources: aten/src/ATen/native/cuda/Blas.cpp (``prepare_matrix_for_cublas``, ``prepare_batch_matrix_for_cublas``, ``addmv_out_cuda``),
-aten/src/ATen/cuda/CUDABlas.cpp, CublasHandlePool.cpp (``getChosenWorkspaceSize``).
+aten/src/ATen/cuda/CUDABlas.cpp, CublasHandlePool.cpp (``getChosenWorkspaceSize``, ``parseChosenWorkspaceSize``,
+``getCUDABlasLtWorkspace``).
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from memest.ops.tape import Tape, Tensor
 KIB = 1024
 HOPPER = 32 * 1024 * KIB
 ELSEWHERE = 4096 * KIB * 2 + 16 * KIB * 8
+LT, SHARED_SINCE = 1024 * KIB, (2, 12)
 
 
-def product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
+def product(k: Tape, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """``addmm_out_cuda_impl``: a new row-major tensor. cuBLAS counts by columns, so it is asked for the transposed product and sees ``b``
-    first; operands that lie neither by rows nor by columns are copied."""
+    first; operands that lie neither by rows nor by columns are copied. A ``bias`` is added by cuBLASLt where it can, else beforehand."""
     _refuse(a)
     out = k.empty((a.shape[0], b.shape[1]), a.dtype)
     if out.numel and a.numel:
         copies = [k.empty(t.shape, t.dtype) for t in (b, a) if not _is_matrix(t)]
         cublas(k)
+        if bias is not None and _is_added_by_lt(bias, b):
+            cublas_lt(k)
         k.free(*reversed(copies))
     return out
 
@@ -84,6 +88,12 @@ def _is_matrix(t: Tensor) -> bool:
     return bool((by_row == 1 and by_col >= max(1, rows)) or (by_col == 1 and by_row >= max(1, cols)))
 
 
+def _is_added_by_lt(bias: Tensor, b: Tensor) -> bool:
+    """``isInputCompliesAddmmCudaLt``: one row for all, of a matrix that is neither a row nor a column."""
+    row = bias.is_contiguous and bias.ndim > 0 and bias.numel == bias.shape[-1] == b.shape[1]
+    return bool(row and b.shape[0] != 1 and b.shape[1] != 1 and b.dtype in FLOATING)
+
+
 def _is_vector_ready(t: Tensor) -> bool:
     (rows, cols), (by_row, by_col) = t.shape, t.strides
     return bool((by_row == 1 and by_col >= max(1, rows)) or (by_col == 1 and by_row >= max(1, cols)) or t.is_contiguous)
@@ -99,8 +109,14 @@ def _is_batch(t: Tensor, by_rows: bool, lead: int, other: int) -> bool:
 
 
 def cublas(k: Tape) -> None:
-    """A product by cuBLAS (or cuBLASLt, which shares the workspace) is about to run: its thread's handle has a workspace from now on."""
+    """A product by cuBLAS or cuBLASLt is about to run: its thread's handle has a workspace from now on."""
     k.keep("cuBLAS", workspace_bytes(k.target))
+
+
+def cublas_lt(k: Tape) -> None:
+    """The product is cuBLASLt's: up to 2.11 its handle has a workspace of its own besides, no larger than cuBLAS's."""
+    if k.target.version < SHARED_SINCE:
+        k.keep("cuBLASLt", min(LT, workspace_bytes(k.target)))
 
 
 def workspace_bytes(target: Target) -> int:

@@ -20,12 +20,12 @@ def transpose(k: Tape, t: Tensor, a: int, b: int) -> Tensor:
     return k.view(t, shape, strides)
 
 
-def mm(k: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """A matrix product of 2-dim operands."""
+def mm(k: Tape, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A matrix product of 2-dim operands, to which ``bias`` is added in the same call."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ShapeError(f"matrices of shapes {list(a.shape)} and {list(b.shape)} cannot be multiplied")
     if k.target.on_cuda:
-        return cublas.product(k, a, b)
+        return cublas.product(k, a, b, bias)
     if is_onednn_product(k.target.cpu, a, b):
         return onednn_product(k, a, b)
     out = k.empty((a.shape[0], b.shape[1]), a.dtype)

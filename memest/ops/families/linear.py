@@ -90,7 +90,7 @@ def _transposed(k: Tape, t: Tensor) -> Tensor:
 def _addmm(k: Tape, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float, alpha: float) -> Tensor:
     _keep(k, "mat1", mat1, k.needs[2])
     _keep(k, "mat2", mat2, k.needs[1])
-    out = mm(k, mat1, mat2)
+    out = mm(k, mat1, mat2, input if beta == 1 else None)
     _check_added(input, out)
     return out
 

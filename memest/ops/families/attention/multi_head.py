@@ -46,7 +46,7 @@ def _multi_head(
     if not need_weights:
         k.free(scores)
     turned = k.empty((batch, length, embed_dim), query.dtype) if num_head > 1 and length > 1 else None
-    result = mm(k, k.alias(turned or packed, (batch * length, embed_dim)), transpose(k, proj_weight, 0, 1))
+    result = mm(k, k.alias(turned or packed, (batch * length, embed_dim)), transpose(k, proj_weight, 0, 1), proj_bias)
     k.free(turned)
     weights = _averaged(k, scores, batch, num_head, average_attn_weights) if need_weights else None
     k.free(packed)

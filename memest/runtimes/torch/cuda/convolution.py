@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, Literal
 
 from memest.errors import UnsupportedError
-from memest.libraries.cudnn import BFLOAT16_SINCE, Convolution, torch_calls, workspace
+from memest.libraries.cudnn import BFLOAT16_SINCE, Convolution, passed_over, torch_calls, workspace
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.network.dtypes import ITEMSIZE
@@ -280,8 +280,9 @@ def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
 def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     settings = k.target.settings
     assert settings.cudnn is not None
-    question = replace(question, channels_last=last)
-    found = workspace(k.target.device, settings.cudnn, question, benchmark=settings.benchmark)
+    device = k.target.device
+    question = replace(question, channels_last=last, without=passed_over(k.target.version, settings.cudnn, device, question))
+    found = workspace(device, settings.cudnn, question, benchmark=settings.benchmark)
     if settings.benchmark:
         k.attempt(question, found.trial, None if found.source == "cudnn" else (found.bytes, found.trial))
     spread = None if found.low == found.high else (found.low, found.high)

@@ -67,9 +67,11 @@ class Caller:
         self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]
     ) -> list[Value | None]:
         """The same for a call that autocast leaves alone: it is another device's."""
-        if self._casts is None or not self._casts.active:
+        context, self._context = self._context, None
+        try:
             return self._run(entry, tensors, attributes)
-        return self._run_without(self._casts, entry, tensors, attributes)
+        finally:
+            self._context = context
 
     def enter_autocast(self) -> None:
         """The context around the calls begins, if there is one."""
