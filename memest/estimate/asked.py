@@ -17,7 +17,6 @@ from memest.network.dtypes import dtype_name
 from memest.network.graph import Graph
 from memest.runtimes.torch.losses import LOSSES, loss_named
 from memest.runtimes.torch.optimizers import OPTIMIZERS, described
-from memest.sizes.asked import is_tensor
 
 
 def dtype(value: Any) -> str | None:

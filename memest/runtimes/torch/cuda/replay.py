@@ -3,18 +3,18 @@
 A script is: the network's tensors, the inputs and the target are made, what lies in channels_last as a copy of what was contiguous
 (``module.to("cuda").to(memory_format=torch.channels_last)``), and what is cached is given back; the first step, in which the optimizer's
 state appears and libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs)
-is given back (``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is
-played.
+is given back (``zero_grad(set_to_none=True)``), what appeared for good stays; a whole step of a user's finds what the one before left.
+Where blocks lie follows from all of it, so all of it is played.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
 
-from memest.errors import OutOfMemoryError
+from memest.errors import OutOfMemoryError, UnsupportedError
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.wheels import unsupported
@@ -69,6 +69,11 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         held.extend(_placed(first.residents, allocator, size, steps.converted))
     except OutOfMemoryError:
         return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
+    mortal = {s.id for s in _mortal(first)} if steps.whole else ()
+    for at, storage in enumerate(first.residents):
+        block = held[at]
+        if block is not None and storage.id in mortal:
+            live[storage.id], held[at] = block, None
     found = replay_stretches(_stretches(first, size), allocator, live, _streams(first))
     if found.failed_at is not None or steps.is_first:
         return Outcome(last=found, step=1, shortage=found.shortage)
@@ -77,10 +82,16 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     asked = steps.asked()
     streams = _streams(asked)
     for number in range(2, STEPS + 1):
-        for name in [n for n in live if number > 2 or n not in staying]:
-            allocator.free(live.pop(name))
+        taken: dict[int, Block] = {}
+        if steps.whole:
+            left = {n: s for n, s in _made_in(first if number == 2 else asked).items() if n in live}
+            taken = {name: live.pop(before) for name, before in taken_over(left, asked)}
+        else:
+            for name in [n for n in live if number > 2 or n not in staying]:
+                allocator.free(live.pop(name))
         held.extend(live.values())
         live.clear()
+        live.update(taken)
         try:
             if number == 2:
                 _rebuild_buckets(first, asked, allocator, held, size)
@@ -90,6 +101,32 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         if found.failed_at is not None:
             return Outcome(last=found, step=number, shortage=found.shortage)
     return Outcome(last=found, step=STEPS, shortage=None)
+
+
+def _made_in(stream: Stream) -> dict[int, Storage]:
+    return {e.storage.id: e.storage for _, e in stream.once() if e.delta > 0}
+
+
+def _mortal(stream: Stream) -> list[Storage]:
+    """What stands before a step and is given back in it."""
+    gone = {e.storage.id for _, e in stream.once() if e.delta < 0}
+    return [s for s in stream.residents if s.id in gone]
+
+
+def taken_over(left: Mapping[int, Storage], asked: Stream) -> Iterator[tuple[int, int]]:
+    """What a step gives back of what stands before it, by number, and the number that it has among what the step before ``left``: the
+    gradient of the same tensor, or else what is as large."""
+    rest = dict(left)
+    for storage in _mortal(asked):
+        alike = [n for n, s in rest.items() if s.nbytes == storage.nbytes]
+        same = [n for n in alike if (rest[n].category, rest[n].reason) == (storage.category, storage.reason)]
+        if not alike:
+            raise UnsupportedError(
+                f"{storage.layer} stands before the step, and the first step did not leave it: give its first step first"
+            )
+        before = (same or alike)[0]
+        del rest[before]
+        yield storage.id, before
 
 
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
@@ -104,19 +141,23 @@ def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
         events.append(Event(0, Storage(next(numbers), 0, "", "", "", ""), MADE, "", "empty_cache"))
     stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
     begins: list[int] = []
+    live = {s.id: s for s in _mortal(first)} if steps.whole else {}
     last = 1 if steps.is_first else STEPS
     for number in range(1, last + 1):
         begins.append(len(events))
         stream = first if number == 1 else steps.asked()
-        live: dict[int, Storage] = {}
         for e in stream.events:
             if e.delta > 0:
                 live[e.storage.id] = _numbered(e.storage, next(numbers))
             own = live[e.storage.id] if e.delta > 0 else live.pop(e.storage.id)
             events.append(e._replace(storage=own))
-        if number < last:
+        if number < last and steps.whole:
+            before = {n: s for n, s in _made_in(stream).items() if n in live}
+            live = {name: live[n] for name, n in taken_over(before, steps.asked())}
+        elif number < last:
             left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
             events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
+            live = {}
     return events, tuple(begins)
 
 
