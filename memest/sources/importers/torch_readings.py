@@ -11,6 +11,9 @@ from memest.network.graph import Layer
 from memest.sources.importers.torch_numbers import Numbers, plain_float
 from memest.sources.importers.torch_stage import Answer, Stage, several
 
+MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_function_exit._RecordFunction")
+"""What torch.profiler.record_function calls, which moves nothing."""
+
 
 class Readings:
     """What is read in one recording. ``first`` says that no step was before it."""
@@ -30,6 +33,7 @@ class Readings:
             "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self._found_infinite.append(a[1]),
             "_amp_update_scale_": lambda f, a, k: a[0],
             "broadcast_tensors": self._broadcast,
+            **dict.fromkeys(MARKS, lambda f, a, k: f(*a, **k)),
             "cpu": lambda f, a, k: a[0],
             **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
         }

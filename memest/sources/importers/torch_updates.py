@@ -12,9 +12,11 @@ import torch.nn.utils.clip_grad as clipping
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from memest.errors import MemestError, UnsupportedError
-from memest.runtimes.torch.optimizers import described
+from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 from memest.sources.importers.torch_backward import Gradients
 from memest.sources.importers.torch_stage import Stage
+
+BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
 
 
 class Updates:
@@ -50,7 +52,7 @@ class Updates:
                 tuple(self._stage.live.known(p).names[0] for p in group["params"] if (self._gradients.of(p) is not None) == there)
                 for there in (True, False)
             )
-            if given:
+            if given or BUILT_WITH_STATE & {kind.__name__.lower()}:
                 of = name if len(groups) == 1 else f"{name}.{i}"
                 self._stage.act("optimizer_step", (given, others), optimizer=text, of=of)
 

@@ -123,7 +123,7 @@ class Acting:
             raise UnsupportedError(
                 "parameters that get their first gradient after the optimizer's first step: not modelled in a first step"
             )
-        number = None if not first else 1 if fresh else max(self._stated[key, n] for n in names) + 1
+        number = None if not first else 1 if fresh else 1 + max((self._stated[key, n] for n in names), default=0)
         built = optimizer.row.created == "constructor"
         for name in [*fresh, *(n for n in others if built and (key, n) not in self._stated)]:
             for state in optimizers.resident_states(optimizer, env[name].spec, 1 if first else None, run.recipe.target):
