@@ -37,7 +37,7 @@ class Once:
     converted: frozenset[str] = frozenset()
     is_first = True
     distributed = False
-    keeps_gradients = False
+    keeps_gradients = whole = False
     converted: frozenset[str] = frozenset()
 
     def __init__(self, *sizes: int | tuple[int, int, int], kept: tuple[int, ...] = ()) -> None:

@@ -110,7 +110,7 @@ class _Writer:
     # optimizers ----------------------------------------------------------------------------------------------------------
 
     def _optimizers(self) -> None:
-        self.optimizers = []
+        self.optimizers: list[str] = []
         if len(self.names) > 1 and self._maybe(0.6):
             for name in self.names:
                 self._optimizer(f"opt_{name}", f"{name}.parameters()")
@@ -231,7 +231,7 @@ class _Writer:
         self._update(say, self.optimizers)
 
     def _roots(self, say: Any, when: str) -> None:
-        parts = self._losses(self._outputs(say)) + ["a.mean()"]
+        parts = [*self._losses(self._outputs(say)), "a.mean()"]
         if when == "before":
             self._zero(say)
         say(f"torch.autograd.backward([{', '.join(parts)}])")
@@ -242,7 +242,10 @@ class _Writer:
             self._zero(say)
         count = self.rng.choice((2, 3))
         say(f"for i in range({count}):")
-        inner = lambda line: say(f"    {line}")  # noqa: E731
+
+        def inner(line: str) -> None:
+            say(f"    {line}")
+
         parts = self._losses(self._outputs(inner))
         inner(f"loss = ({' + '.join(parts)}) / {count}")
         inner("loss.backward()")

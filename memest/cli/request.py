@@ -21,8 +21,9 @@ from memest.network.dtypes import ITEMSIZE
 from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
 from memest.planning.progress import tell
+from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
-from memest.sources.opening import TypedShape, configured, is_torch, open_model
+from memest.sources.opening import configured, is_torch, open_model
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
@@ -378,8 +379,8 @@ def parse_inputs(texts: Iterable[str]) -> Given:
 def _shape(text: str, whole: str) -> tuple[int, ...]:
     dtype = next((name for name in ITEMSIZE if text == name or text.endswith(f"x{name}")), None)
     if dtype is not None:
-        sizes = text[: -len(dtype)].removesuffix("x")
-        return TypedShape(_shape(sizes, whole) if sizes else (), dtype)
+        before = text[: -len(dtype)].removesuffix("x")
+        return TypedShape(_shape(before, whole) if before else (), dtype)
     if not _SHAPE.fullmatch(text):
         raise UsageError(f"--input {whole!r}: a shape is positive sizes joined by x, such as 3x224x224")
     parts = re.split(r"[xX\u00d7,]", text)

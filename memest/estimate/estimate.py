@@ -495,6 +495,10 @@ class _Steps:
         return frozenset(found | {i.name for i in played.inputs if i.layout == "channels_last"})
 
     @property
+    def whole(self) -> bool:
+        return self._estimate.played.step
+
+    @property
     def distributed(self) -> bool:
         return self._estimate.recipe.parallel is not None
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def step(function: Any, *examples: Any, **settings: Unpack[Settings]) -> Estimate:
-    """The memory of one call ``function(*examples)`` in the midst of training: the user's own step, with its models, losses, optimizers and
-    loops, recorded as it stands (:func:`memest.from_step`). ``settings`` are those of :func:`memest.estimate.estimate.estimate` that say who
-    runs it and on what, and ``first_step``; what the code says itself (``optimizer``, ``loss``, ``levers``) is refused.
+    """The memory of one call ``function(*examples)`` in the midst of training: the user's own step, with its models, losses, optimizers
+    and loops, recorded as it stands (:func:`memest.from_step`). ``settings`` are those of :func:`memest.estimate` that say who runs it
+    and on what, and ``first_step``; what the code says itself (``optimizer``, ``loss``, ``levers``) is refused.
 
     The graph is ``played``: it can be estimated at other sizes, swept and fitted. Raises as :func:`memest.from_step` does."""
     from memest.sources.opening import from_step

@@ -34,19 +34,6 @@ UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
 _UNEQUAL = re.compile(r"sizes? of tensors? .*must match|do not (concatenate|broadcast)", re.IGNORECASE)
 _WAY = "package.module:callable or path/file.py:callable"
 
-
-class TypedShape(tuple[int, ...]):
-    """A shape whose tensor has a dtype of its own (``8xint64``), which is not that of the network's parameters."""
-
-    dtype: str
-
-    def __new__(cls, shape: Sequence[int], dtype: str) -> TypedShape:
-        """``dtype`` is torch's name."""
-        made = super().__new__(cls, shape)
-        made.dtype = dtype
-        return made
-
-
 Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 
@@ -306,24 +293,14 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
     found = loading.load(text)
+    example = None if example is None else loading.example_tensors(example)
     if loading.is_step(found):
         if mode == "infer":
             raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
-        return from_step(found, *_arguments(found, text, _tensors(example or ())))
+        return from_step(found, *_arguments(found, text, example or ()))
     if example is None:
         raise needs
-    return from_torch(loading.checked(found, text), _tensors(example), mode=mode)
-
-
-def _tensors(example: Any) -> Any:
-    """The example with a tensor for each shape that says its dtype."""
-    if isinstance(example, Mapping):
-        return {name: _tensors(e) for name, e in example.items()}
-    if isinstance(example, TypedShape):
-        import torch
-
-        return torch.empty(tuple(example), dtype=getattr(torch, example.dtype), device="meta")
-    return [_tensors(e) for e in example] if isinstance(example, list) else example
+    return from_torch(loading.checked(found, text), example, mode=mode)
 
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:

@@ -93,7 +93,7 @@ class Survivors:
         return found
 
     def check_steady(self, standing: Sequence[str], forms: Sequence[Form]) -> None:
-        """UnsupportedError when this call kept other tensors than the one before, which left those that are ``standing``, of these forms."""
+        """UnsupportedError when this call kept other tensors than the one before, which left those ``standing``, of these forms."""
         alive = [t for e in self._live.tracked.values() if e.names[0] in standing and (t := e.ref()) is not None]
         if sorted(map(form_of, [*alive, *self._kept()])) != sorted(forms):
             raise UnsupportedError(

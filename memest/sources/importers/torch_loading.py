@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from memest.errors import UsageError, did_you_mean
+from memest.sizes.asked import TypedShape
 from memest.sources.importers.absent_operators import with_absent_operators
 from memest.sources.importers.torch_surroundings import is_step as is_step
 
@@ -47,6 +48,15 @@ def checked(made: Any, text: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise UsageError(f"{text}: gives a {type(made).__name__}, not a torch.nn.Module")
     return made
+
+
+def example_tensors(example: Any) -> Any:
+    """The example with a tensor for each shape that says its dtype."""
+    if isinstance(example, TypedShape):
+        return torch.empty(tuple(example), dtype=getattr(torch, example.dtype), device="meta")
+    if isinstance(example, Mapping):
+        return {name: example_tensors(e) for name, e in example.items()}
+    return [example_tensors(e) for e in example] if isinstance(example, list) else example
 
 
 def load(text: str) -> Any:

@@ -12,8 +12,8 @@ DECIDES = "a decision by a number read from a tensor (.item(), float()), which n
 
 
 class Unknown(float):
-    """What ``loss.item()`` gives. It counts, formats and prints as the number that ``numbers`` stands for; whoever compares it is refused, while
-    the recording that it comes from goes on."""
+    """What ``loss.item()`` gives. It counts, formats and prints as the number that ``numbers`` stands for; whoever compares it is refused,
+    while the recording that it comes from goes on."""
 
     _numbers: Numbers | None
 

@@ -111,6 +111,7 @@ class Recorder(TorchFunctionMode):
         self.caller = Caller(self.machine, False)
         self.contexts = Contexts()
         self.checkpoint: str | None = None
+        self.elsewhere = False
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
@@ -273,11 +274,13 @@ class Recorder(TorchFunctionMode):
         """Calls that run at another time: their layers, and in ``live.drops`` what dies after each."""
         live, outer = self.live, (self.layers, self.live.drops, self.live.early, self.checkpoint)
         self.layers, live.drops, live.early, self.checkpoint = [], [], [], None
+        inside, self.elsewhere = self.elsewhere, True
         try:
             with self.contexts.apart():
                 yield self.layers
         finally:
             self.layers, live.drops, live.early, self.checkpoint = outer
+            self.elsewhere = inside
 
     def refusal(self, what: str) -> UnsupportedError:
         """``what`` has no rule, and where it stands."""

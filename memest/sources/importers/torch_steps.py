@@ -20,8 +20,9 @@ from memest.sizes import asked
 from memest.sources.importers.torch import _ONE_AT_A_TIME
 from memest.sources.importers.torch_numbers import DECIDES
 from memest.sources.importers.torch_repeats import Repeats
-from memest.sources.importers.torch_stepping import State, StepRecorder, instead
+from memest.sources.importers.torch_stepping import State, StepRecorder
 from memest.sources.importers.torch_surroundings import Surroundings
+from memest.sources.importers.torch_updates import instead
 
 STAND_INS = (1e6, 1e-6)
 """What numbers read from tensors are, in one recording and in the next."""
@@ -31,8 +32,8 @@ MOST = ROUNDS + 4
 
 
 def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None) -> Graph:
-    """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An example
-    is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is.
+    """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An
+    example is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError for what is no function
     or where no step is like the next; each names the line."""
@@ -56,25 +57,24 @@ def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
     with found.as_they_were() as changed:
         alike = 0
         for number in range(MOST):
-            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % 2])
-            recorder.texts = texts
+            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % 2], texts)
             kept = []
             _recorded(recorder, call)
             graphs.append(recorder.graph)
             settled = recorder.state == (before or State())
             alike = alike + 1 if len(graphs) > 1 and graphs[-1] == graphs[-2] else 0
-            if settled and alike >= (ROUNDS if changed() else 1 if recorder.numbers.read or len(graphs) > 1 else 0):
+            if settled and alike >= (ROUNDS if changed() else 1 if recorder.readings.numbers.read or len(graphs) > 1 else 0):
                 first, last = graphs[0], graphs[-1]
                 return last if first == last else last.with_(beginning=first)
             if number > 2 and not alike:
                 break
             before = recorder.state
             kept = recorder.survivors.given_up()
-    if settled and recorder.numbers.read:
+    if settled and recorder.readings.numbers.read:
         raise UnsupportedError(f"{name}: no rule for {DECIDES}; decide by something else")
     raise UnsupportedError(
-        f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows); let the"
-        " function be a whole round of them, such as all the batches whose gradients are added up"
+        f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
+        " let the function be a whole round of them, such as all the batches whose gradients are added up"
     )
 
 
@@ -106,7 +106,7 @@ class _Root(nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> Any:
         """One call of the function."""
-        with instead(self.recorder):
+        with instead(self.recorder.updates, self.recorder.grads.engine):
             self.recorder.begin(inputs, self._call.wanting)
             result = self._call.call(inputs)
             self.recorder.end()

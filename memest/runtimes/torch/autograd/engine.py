@@ -43,9 +43,9 @@ class Machine(Recorder):
         self.backward_of([(root, gradient)])
 
     def backward_of(self, roots: Sequence[tuple[Value, Value]], *, keep: bool = False, wanted: Sequence[Value] = ()) -> list[Value | None]:
-        """``torch.autograd.backward`` of several roots, each with its gradient; ``keep`` is ``retain_graph``. With values that are ``wanted``
-        it is ``torch.autograd.grad``: only nodes on the way to them run, and their gradients (held; None where nothing leads there) are given
-        back instead of going into the leaves. GraphError for a node whose saved tensors are gone."""
+        """``torch.autograd.backward`` of several roots, each with its gradient; ``keep`` is ``retain_graph``. With values that are
+        ``wanted`` it is ``torch.autograd.grad``: only nodes on the way to them run, and their gradients (held; None where nothing leads
+        there) are given back instead of going into the leaves. GraphError for a node whose saved tensors are gone."""
         ledger = self.ledger
         starts = [_edge_of(root) for root, _ in roots]
         outer, asked = self._asked, Asked(keep, [_edge_of(value) for value in wanted])

@@ -14,8 +14,8 @@ AS_STRIDED, COPY_SLICES, PASS, FUNCTION = "AsStridedBackward", "CopySlices", "Pa
 
 
 class AccumulateGrad:
-    """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way. A ``mortal`` leaf was made in the
-    step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone."""
+    """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way. A ``mortal`` leaf was made in
+    the step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone."""
 
     __slots__ = ("buffer", "died", "mortal", "name", "refs", "value", "waiting")
 

@@ -20,7 +20,7 @@ from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.process import cuda_context, cuda_process
 from memest.memory.stream import Event, Move, Repeat, Storage, Stream
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.cuda.script import exchanged, gives_back, moves_before, number_of, staying
+from memest.runtimes.torch.cuda.script import exchanged, gives_back, made_in, moves_before, number_of, staying, taken_over
 
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 RANKS_SINCE = (2, 14)
@@ -73,9 +73,15 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
     streams = _streams(asked)
     last = number_of(asked)
     for number in range(2, last + 1):
-        for name in [n for n in live if number > 2 or n not in stay]:
-            allocator.free(live.pop(name))
+        taken: dict[int, Block] = {}
+        if steps.whole:
+            left = {n: s for n, s in made_in(first if number == 2 else asked).items() if n in live}
+            taken = {name: live.pop(before) for name, before in taken_over(left, asked)}
+        else:
+            for name in [n for n in live if number > 2 or n not in stay]:
+                allocator.free(live.pop(name))
         live.clear()
+        live.update(taken)
         try:
             if number == asked.remade_at:
                 place(exchanged(first, asked), allocator, held, size)

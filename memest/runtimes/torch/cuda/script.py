@@ -4,15 +4,16 @@ A script is: the network's tensors, the inputs and the target are made, what lie
 (``module.to("cuda").to(memory_format=torch.channels_last)``); what wraps the network takes its own (a reducer's buckets, shards in the
 place of whole parameters); what is cached is given back; the first step, in which the optimizer's state appears and libraries take their
 workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs) is given back
-(``zero_grad(set_to_none=True)``), what appeared for good stays.
+(``zero_grad(set_to_none=True)``), what appeared for good stays; a whole step of a user's finds what the one before left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from itertools import count
 
+from memest.errors import UnsupportedError
 from memest.memory.stream import Event, Move, Storage, Stream
 from memest.runtimes.runtime import Steps
 from memest.runtimes.torch.step.parallel.replicas import is_bucket
@@ -78,6 +79,26 @@ def exchanged(first: Stream, asked: Stream) -> Iterator[Move]:
         yield move
 
 
+def made_in(stream: Stream) -> dict[int, Storage]:
+    """What a step asks for, by number."""
+    return {e.storage.id: e.storage for _, e in stream.once() if e.delta > 0}
+
+
+def taken_over(left: Mapping[int, Storage], asked: Stream) -> Iterator[tuple[int, int]]:
+    """What a step gives back of what stands before it, by number, and the number that it has among what the step before ``left``: the
+    gradient of the same tensor, or else what is as large."""
+    rest = dict(left)
+    gone = {e.storage.id for _, e in asked.once() if e.delta < 0}
+    for storage in (s for s in asked.residents if s.id in gone):
+        alike = [n for n, s in rest.items() if s.nbytes == storage.nbytes]
+        same = [n for n in alike if (rest[n].category, rest[n].reason) == (storage.category, storage.reason)]
+        if not alike:
+            raise UnsupportedError(f"{storage.layer} stands before the step, and the first step did not leave it: play that step first")
+        before = (same or alike)[0]
+        del rest[before]
+        yield storage.id, before
+
+
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
     """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
     each step begins."""
@@ -88,17 +109,21 @@ def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
         events.append(Event(0, Storage(next(numbers), 0, "", "", "", ""), MADE, "", "empty_cache"))
     stay = staying(steps)
     begins: list[int] = []
+    live: dict[int, Storage] = {}
     last = 1 if steps.is_first else number_of(steps.asked())
     for number in range(1, last + 1):
         begins.append(len(events))
         stream = first if number == 1 else steps.asked()
         if number == stream.remade_at:
             events += _renumbered((_event(move) for move in exchanged(first, stream)), {}, numbers)
-        live: dict[int, Storage] = {}
         events += _renumbered(stream.events, live, numbers)
-        if number < last:
+        if number < last and steps.whole:
+            before = {n: s for n, s in made_in(stream).items() if n in live}
+            live = {name: live[n] for name, n in taken_over(before, steps.asked())}
+        elif number < last:
             left = [s for n, s in live.items() if number > 1 or n not in stay]
             events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
+            live = {}
     return events, tuple(begins)
 
 

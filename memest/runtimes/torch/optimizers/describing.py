@@ -11,8 +11,8 @@ from memest.sizes.asked import is_tensor
 
 
 def described(kind: str, given: Mapping[str, Any]) -> str:
-    """An optimizer of torch's class ``kind`` with the settings ``given`` (those of a parameter group) as text: ``sgd:momentum=0.9``. UsageError
-    for what is not modelled."""
+    """An optimizer of torch's class ``kind`` with the settings ``given`` (those of a parameter group) as text: ``sgd:momentum=0.9``.
+    UsageError for what is not modelled."""
     name = kind.lower()
     if name not in OPTIMIZERS:
         raise UsageError(f"optimizer {kind} is not modelled; there are {', '.join(OPTIMIZERS)}")

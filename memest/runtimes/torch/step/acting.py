@@ -3,8 +3,8 @@
 Each action is a layer whose operator is one of ``ACTIONS``. A gradient that stands has a name like any tensor, bound by the backward that
 made it: ``forget_gradients`` is ``p.grad = None``, after which it lives as long as its name does.
 
-Sources: torch/csrc/autograd/engine.cpp, torch/csrc/autograd/functions/accumulate_grad.cpp (a leaf whose gradients were turned off since takes
-none), torch/optim/optimizer.py (group by group), torch/nn/utils/clip_grad.py.
+Sources: torch/csrc/autograd/engine.cpp, torch/csrc/autograd/functions/accumulate_grad.cpp (a leaf whose gradients were turned off since
+takes none), torch/optim/optimizer.py (group by group), torch/nn/utils/clip_grad.py.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Acting:
         ledger = self._run.ledger
         before = ledger.phase, ledger.layer, ledger.op
         try:
-            return ACTIONS[layer.op](self, layer, env)
+            found: Found = ACTIONS[layer.op](self, layer, env)
+            return found
         finally:
             ledger.phase, ledger.layer, ledger.op = before
 
@@ -122,7 +123,7 @@ class Acting:
             raise UnsupportedError(
                 "parameters that get their first gradient after the optimizer's first step: not modelled in a first step"
             )
-        number = None if not first else 1 if fresh else max(self._stated[key, n] for n in names) + 1
+        number = None if not first else 1 if fresh else 1 + max((self._stated[key, n] for n in names), default=0)
         built = optimizer.row.created == "constructor"
         for name in [*fresh, *(n for n in others if built and (key, n) not in self._stated)]:
             for state in optimizers.resident_states(optimizer, env[name].spec, 1 if first else None, run.recipe.target):

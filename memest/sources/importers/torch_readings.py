@@ -1,0 +1,88 @@
+"""Calls of a step that read tensors as numbers, or that work on many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from memest.network.graph import Layer
+from memest.sources.importers.torch_numbers import Numbers, plain_float
+from memest.sources.importers.torch_stage import Answer, Stage, several
+
+MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_function_exit._RecordFunction")
+"""What torch.profiler.record_function calls, which moves nothing."""
+
+
+class Readings:
+    """What is read in one recording. ``first`` says that no step was before it."""
+
+    def __init__(self, stage: Stage, stand_in: float, *, first: bool) -> None:
+        self._stage = stage
+        self._first = first
+        self.numbers = Numbers(stage.refusal, stand_in)
+        self._found_infinite: list[torch.Tensor] = []
+        self._averaged: dict[str, bool] = {}
+        self.watched: dict[str, Callable[[Any, Any, Any], Answer]] = {
+            "item": self._read,
+            "__float__": lambda f, a, k: plain_float(self._read(f, a, k)),
+            "tolist": self._read_all,
+            "__format__": lambda f, a, k: format(self._read(f, a, k), a[1]) if a[0].dim() == 0 else NotImplemented,
+            "__bool__": self._decide,
+            "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self._found_infinite.append(a[1]),
+            "_amp_update_scale_": lambda f, a, k: a[0],
+            "broadcast_tensors": self._broadcast,
+            **dict.fromkeys(MARKS, lambda f, a, k: f(*a, **k)),
+            "cpu": lambda f, a, k: a[0],
+            **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
+        }
+
+    def end(self) -> None:
+        """The step is over: numbers are numbers."""
+        self.numbers.over = True
+        self._found_infinite.clear()
+
+    def noticed(self, layer: Layer) -> None:
+        """A layer was recorded: perhaps the question of an AveragedModel whether it was updated before."""
+        if layer.op in ("eq", "gt") and layer.reads[0].rpartition(".")[2].startswith("n_averaged"):
+            self._averaged[layer.outputs[0]] = self._first == (layer.op == "eq")
+
+    def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if args[0].numel() != 1:
+            raise RuntimeError(f"a tensor with {int(args[0].numel())} elements cannot be converted to one number")
+        if any(args[0] is t for t in self._found_infinite):
+            return 0.0
+        return self.numbers.one()
+
+    def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A decision that every step but the first takes alike: whether an AveragedModel was updated before."""
+        entry = self._stage.live.found(args[0])
+        return NotImplemented if entry is None else self._averaged.get(entry.names[-1], NotImplemented)
+
+    def _read_all(self, func: Any, args: Any, kwargs: Any) -> Any:
+        def read(shape: Sequence[int]) -> Any:
+            return self._read(func, [torch.empty((), device="meta")], {}) if not shape else [read(shape[1:]) for _ in range(shape[0])]
+
+        with torch._C.DisableTorchFunction():
+            return read(tuple(args[0].shape))
+
+    def _broadcast(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``torch.broadcast_tensors``: a tensor that is large enough is given back as it is."""
+        tensors = several(args)
+        with self._stage:
+            shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+            return tuple(t if t.shape == shape else t.expand(shape) for t in tensors)
+
+    def _each(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``torch._foreach_*``: tensor by tensor, as its slow path does on a CPU."""
+        name = str(func.__name__).removeprefix("_foreach_")
+        call = torch.linalg.vector_norm if name == "norm" else getattr(torch.Tensor, name)
+        rows = range(len(args[0]))
+
+        def part(value: Any, i: int) -> Any:
+            return value[i] if isinstance(value, list | tuple) else value
+
+        with self._stage:
+            made = [call(*(part(a, i) for a in args), **{k: part(v, i) for k, v in kwargs.items()}) for i in rows]
+        return None if name.endswith("_") else tuple(made)

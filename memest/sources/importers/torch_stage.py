@@ -1,0 +1,56 @@
+"""What those who watch a step being recorded ask of its recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.network.graph import Layer
+from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch_live import LiveTensors, Tracked
+
+Answer = Any
+"""What a call of torch gives; NotImplemented where it is recorded like any other."""
+
+
+class Stage(Protocol):
+    """A step under way. ``layers`` are what it did so far, ``live`` its tensors; inside ``with stage:`` calls of torch are recorded."""
+
+    live: LiveTensors
+    layers: list[Layer]
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def act(self, op: str, tensors: Any, **attributes: Any) -> tuple[Layer, list[tuple[str, Value]]]:
+        """An action written down and done: its layer, and what it gave."""
+
+    def act_on_one(self, op: str, name: str, **attributes: Any) -> None:
+        """An action on one more tensor: together with those before, where they come in a row."""
+
+    def called(self, t: torch.Tensor) -> str:
+        """The name that a tensor goes by now."""
+
+    def made(self, out: str, like: Tracked | None, value: Value) -> torch.Tensor:
+        """A tensor for what an action gave, called ``out``: of the sizes of ``like`` (None: those it has)."""
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """The error that says that ``what`` has no rule, with the place."""
+
+    def place(self) -> str:
+        """Module path and line of user code."""
+
+
+def listed(value: Any) -> list[Any]:
+    """One tensor or several, as a list."""
+    return [value] if isinstance(value, torch.Tensor) or value is None else list(value)
+
+
+def several(values: Sequence[Any]) -> Sequence[Any]:
+    """The tensors of a call that takes them one by one or in a list."""
+    found: Sequence[Any] = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
+    return found

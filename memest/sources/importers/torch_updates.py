@@ -1,0 +1,157 @@
+"""Optimizers in a step that is recorded, and what stands between backward and them: steps, zeroed gradients, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.utils.clip_grad as clipping
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from memest.errors import MemestError, UnsupportedError
+from memest.runtimes.torch.optimizers import OPTIMIZERS, described
+from memest.sources.importers.torch_backward import Gradients
+from memest.sources.importers.torch_stage import Stage
+
+BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
+
+
+class Updates:
+    """The ``optimizers`` of one recording. ``texts`` are their descriptions, which a schedule of numbers does not change."""
+
+    def __init__(
+        self, stage: Stage, gradients: Gradients, optimizers: Mapping[str, torch.optim.Optimizer], texts: dict[tuple[str, int], str]
+    ) -> None:
+        self._stage = stage
+        self._gradients = gradients
+        self._texts = texts
+        self.optimizers = optimizers
+        self.refusal = stage.refusal
+
+    def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> None:
+        """``optimizer.step()``, group by group."""
+        kind = type(optimizer)
+        if closure is not None:
+            raise self._stage.refusal(f"{kind.__name__}.step(closure)")
+        if not kind.__module__.startswith("torch.optim"):
+            raise self._stage.refusal(f"the optimizer {kind.__name__}, which is not one of torch.optim")
+        hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+        if any(getattr(optimizer, h, None) for h in hooks):
+            raise self._stage.refusal(f"a hook on the step of {name}")
+        optimizer._opt_called = True
+        groups = optimizer.param_groups
+        for i, group in enumerate(groups):
+            try:
+                text = self._texts.setdefault((name, i), described(kind.__name__, group))
+            except MemestError as e:
+                raise UnsupportedError(str(e)).at(self._stage.place()) from None
+            given, others = (
+                tuple(self._stage.live.known(p).names[0] for p in group["params"] if (self._gradients.of(p) is not None) == there)
+                for there in (True, False)
+            )
+            if given or BUILT_WITH_STATE & {kind.__name__.lower()}:
+                of = name if len(groups) == 1 else f"{name}.{i}"
+                self._stage.act("optimizer_step", (given, others), optimizer=text, of=of)
+
+    def zero_grad(self, optimizer: torch.optim.Optimizer, set_to_none: bool) -> None:
+        """``optimizer.zero_grad()``."""
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if set_to_none:
+                    self._gradients.put(p, None)
+                elif (gradient := self._gradients.of(p)) is not None:
+                    gradient.zero_()
+
+    def total_norm(self, original: Any, tensors: Any, norm_type: Any, error_if_nonfinite: bool, foreach: Any) -> torch.Tensor:
+        """``torch.nn.utils.get_total_norm``; of gradients in several dtypes it goes call by call."""
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        if not tensors or error_if_nonfinite or len({t.dtype for t in tensors}) > 1:
+            found: torch.Tensor = original(tensors, norm_type, error_if_nonfinite, foreach)
+            return found
+        options: dict[str, Any] = {} if foreach is None else {"foreach": bool(foreach)}
+        if float(norm_type) != 2.0:
+            options["norm_type"] = float(norm_type)
+        layer, ((_, value),) = self._stage.act("total_norm", (tuple(map(self._stage.called, tensors)),), **options)
+        self._stage.layers[-1] = replace(layer, outputs=(layer.name,))
+        return self._stage.made(layer.name, None, value)
+
+    def scale_gradients(self, original: Any, parameters: Any, max_norm: Any, total_norm: torch.Tensor, foreach: Any) -> None:
+        """``torch.nn.utils.clip_grads_with_norm_``."""
+        parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+        dtypes = {g.dtype for g in (p.grad for p in parameters) if g is not None}
+        if dtypes == {total_norm.dtype}:
+            self._stage.act("scale_gradients", ((self._stage.called(total_norm),),))
+        else:
+            original(parameters, max_norm, total_norm, foreach)
+
+
+@contextmanager
+def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
+    """The methods of the optimizers that were found, and the functions of torch that its calls do not tell of, tell of themselves;
+    ``engine`` runs in the place of autograd's."""
+    with ExitStack() as stack:
+        for name, optimizer in updates.optimizers.items():
+            optimizer.__dict__["step"] = _stepping(updates, name, optimizer)
+            optimizer.__dict__["zero_grad"] = _zeroing(updates, optimizer)
+        stack.enter_context(_replaced(torch.autograd, "_engine_run_backward", lambda original: _engine(engine)))
+        for name, method in (("_get_total_norm", _norm), ("_clip_grads_with_norm_", _scaling)):
+            if hasattr(clipping, name):
+                stack.enter_context(_replaced(clipping, name, lambda original, method=method: method(updates, original)))
+
+        def unseen(optimizer: Any, *_: Any) -> None:
+            raise updates.refusal(
+                f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: give it as an argument"
+            )
+
+        hook = register_optimizer_step_pre_hook(unseen)
+        stack.callback(hook.remove)
+        yield
+
+
+@contextmanager
+def _replaced(home: Any, name: str, made: Any) -> Iterator[None]:
+    original = getattr(home, name)
+    setattr(home, name, made(original))
+    try:
+        yield
+    finally:
+        setattr(home, name, original)
+
+
+def _stepping(updates: Updates, name: str, optimizer: torch.optim.Optimizer) -> Any:
+    def step(closure: Any = None) -> None:
+        updates.optimizer_step(name, optimizer, closure)
+
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # what a scheduler looks for
+    return step
+
+
+def _zeroing(updates: Updates, optimizer: torch.optim.Optimizer) -> Any:
+    def zero_grad(set_to_none: bool = True) -> None:
+        updates.zero_grad(optimizer, set_to_none)
+
+    return zero_grad
+
+
+def _engine(engine: Callable[..., Any]) -> Any:
+    def run(roots: Any, gradients: Any, keep: Any, create: Any, inputs: Any = (), *_: Any, accumulate_grad: bool = True, **__: Any) -> Any:
+        return engine(roots, gradients, keep, create, inputs, accumulate=accumulate_grad)
+
+    return run
+
+
+def _norm(updates: Updates, original: Any) -> Any:
+    def get_total_norm(tensors: Any, norm_type: Any = 2.0, error_if_nonfinite: bool = False, foreach: Any = None) -> torch.Tensor:
+        return updates.total_norm(original, tensors, norm_type, error_if_nonfinite, foreach)
+
+    return get_total_norm
+
+
+def _scaling(updates: Updates, original: Any) -> Any:
+    def clip_grads_with_norm_(parameters: Any, max_norm: Any, total_norm: torch.Tensor, foreach: Any = None) -> None:
+        updates.scale_gradients(original, parameters, max_norm, total_norm, foreach)
+
+    return clip_grads_with_norm_
