@@ -285,6 +285,11 @@ def decorated(self: Any, x: Any) -> Any:
     return z.float()
 
 
+def in_autocast(self: Any, x: Any) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return self.head(self.second(Swish.apply(self.first(x)))).float()
+
+
 def in_a_checkpoint(self: Any, x: Any) -> Any:
     return self.head(checkpoint(lambda a: self.second(Swish.apply(a)), self.first(x), use_reentrant=False))
 
@@ -310,7 +315,7 @@ def nested(self: Any, x: Any) -> Any:
 
 PLAYED = (
     swish, mask, straight, reversal, returned, attributes, forgetful, both, one_of_two, indices, newer, in_place, by_hand,
-    by_hand_on_the_input, decorated, in_a_checkpoint, last_in_a_checkpoint, nested,
+    by_hand_on_the_input, decorated, in_autocast, in_a_checkpoint, last_in_a_checkpoint, nested,
 )  # fmt: skip
 by_name = pytest.mark.parametrize("forward", PLAYED, ids=lambda f: f.__name__)
 

@@ -275,12 +275,15 @@ class Recorder(TorchFunctionMode):
         live, outer = self.live, (self.layers, self.live.drops, self.live.early, self.checkpoint)
         self.layers, live.drops, live.early, self.checkpoint = [], [], [], None
         inside, self.elsewhere = self.elsewhere, True
+        casts = torch.is_autocast_enabled("cpu")
+        torch.set_autocast_enabled("cpu", False)
         try:
             with self.contexts.apart():
                 yield self.layers
         finally:
             self.layers, live.drops, live.early, self.checkpoint = outer
             self.elsewhere = inside
+            torch.set_autocast_enabled("cpu", casts)
 
     def refusal(self, what: str) -> UnsupportedError:
         """``what`` has no rule, and where it stands."""
