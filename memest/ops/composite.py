@@ -28,6 +28,9 @@ class Value(Protocol):
     @property
     def requires_grad(self) -> bool: ...
 
+    @property
+    def storage(self) -> Any: ...
+
 
 class Caller(Protocol):
     """What a composite may do."""

@@ -11,9 +11,11 @@ from memest.ops.families import (
     comparison,
     copying,
     creation,
+    distances,
     dropout,
     einsum,
     elementwise,
+    embedding,
     filling,
     indexing,
     likelihood,
@@ -21,11 +23,13 @@ from memest.ops.families import (
     loss,
     normalization,
     norms,
+    ordering,
     overlap,
     padding,
     pooling,
     rearranging,
     reduction,
+    reparametrizing,
     resampling,
     sampling,
     scalar,
@@ -38,6 +42,7 @@ from memest.ops.families import (
 from memest.ops.families.attention import multi_head
 from memest.ops.families.attention import rows as attention
 from memest.ops.families.convolution import rows as convolution
+from memest.ops.families.recurrent import rows as recurrent
 from memest.ops.operator import Operator
 
 FAMILIES = (
@@ -47,9 +52,11 @@ FAMILIES = (
     convolution,
     copying,
     creation,
+    distances,
     dropout,
     einsum,
     elementwise,
+    embedding,
     filling,
     indexing,
     likelihood,
@@ -58,11 +65,14 @@ FAMILIES = (
     multi_head,
     normalization,
     norms,
+    ordering,
     overlap,
     padding,
     pooling,
     rearranging,
+    recurrent,
     reduction,
+    reparametrizing,
     resampling,
     sampling,
     scalar,

@@ -9,10 +9,11 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.copies import contiguous, scatter_into
+from memest.ops.aten.copies import contiguous
 from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
 from memest.ops.aten.reductions import deviation_into, judge_into, locate_into, mean_into, product_into, reduce_into, sum_into
+from memest.ops.aten.selecting import put_back, shared_out
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -155,19 +156,6 @@ def _extremum(k: Tape, input: Tensor) -> Tensor:
     return out
 
 
-def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
-    """evenly_distribute_backward: zeros, with grad / count filled in where the input equals the result."""
-    input: Tensor = saved["input"]
-    nan = elementwise(k, saved["result"], dtype="bool")
-    mask = elementwise(k, input, saved["result"], dtype="bool")
-    k.free(nan)
-    out = k.empty(input.shape, input.dtype)
-    count = k.empty((), "int64")
-    sum_into(k, mask, count)
-    elementwise(k, incoming(grads), count)
-    return [out]
-
-
 def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
     k.note(sizes=input.shape)
     shape = reduction_shape(input, dim, keepdim)
@@ -175,15 +163,6 @@ def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tenso
     locate_into(k, input, indices, (dim,))
     k.save(indices=indices)
     return values, indices
-
-
-def _selected_backward(k: Tape, saved: Saved, grads: Grads, /, **attributes: Any) -> list[Tensor | None]:
-    """value_selecting_reduction_backward: contiguous zeros, the gradient scattered into them."""
-    grad = grads[0]
-    assert grad is not None
-    out = k.empty(saved["sizes"], grad.dtype)
-    scatter_into(k, out)
-    return [out]
 
 
 def largest_places(k: Tape, input: Tensor, number: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -330,7 +309,7 @@ ROWS = (
         _row(
             name,
             _extremum,
-            _extremum_backward,
+            shared_out,
             (),
             _examples({}),
             source=f"{DERIVED}/ReduceAllOps.cpp",
@@ -344,7 +323,7 @@ ROWS = (
         _row(
             name,
             _selected,
-            _selected_backward,
+            put_back,
             (DIM, KEEP),
             _examples({"dim": 1}, {"dim": -1, "keepdim": True}),
             source=f"{DERIVED}/TensorCompare.cpp",
@@ -356,7 +335,7 @@ ROWS = (
     _row(
         "topk",
         _topk,
-        _selected_backward,
+        put_back,
         (
             Attribute(name="k", default=REQUIRED, check=integer),
             Attribute(name="dim", default=-1, check=integer),

@@ -35,15 +35,16 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
-from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
+from memest.sources.importers.torch_calls import PASSIVE, WHOLE, Call, Request
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
+from memest.sources.importers.torch_layers import COUNT, passed_by_backward, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_refusals import explanation, function_refused, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
+from memest.sources.importers.torch_table import CALLS
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -156,7 +157,9 @@ class Recorder(TorchFunctionMode):
             raise self.failure
         outputs = self._outputs(result)
         del result
-        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs}, places, self.gradients)
+        self.survivors = Survivors(
+            self.name, self.live, {i.name for i in self.inputs}, places, self.gradients, lambda: passed_by_backward(self.layers, outputs[0])
+        )
         self.graph = self._finished(outputs)
         swap_back(places)
 
