@@ -350,3 +350,34 @@ def div_into(out: torch.Tensor, input: torch.Tensor, other: torch.Tensor) -> tor
 def weight_norm_interface(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
     """The weight that ``torch._weight_norm_interface`` gives."""
     return torch._weight_norm_interface(v, g, dim)[0]
+
+
+def to_complex(input: torch.Tensor) -> torch.Tensor:
+    """A real tensor as a complex one of its precision."""
+    return input.to(input.dtype.to_complex())
+
+
+def fft_r2c(input: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """``torch._fft_r2c``, of which half is kept."""
+    return torch._fft_r2c(input, dims, 0, True)
+
+
+def fft_c2c(input: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """``torch._fft_c2c`` forward."""
+    return torch._fft_c2c(input, dims, 0, True)
+
+
+def fft_c2r(input: torch.Tensor, dims: tuple[int, ...], length: int) -> torch.Tensor:
+    """``torch._fft_c2r``."""
+    return torch._fft_c2r(input, dims, 0, length)
+
+
+def transformer_encoder_layer(src: torch.Tensor, *weights: torch.Tensor, **given: Any) -> torch.Tensor:
+    """``torch._transformer_encoder_layer_fwd`` with the numbers by name."""
+    numbers = [given[name] for name in ("use_gelu", "norm_first", "eps")]
+    return torch._transformer_encoder_layer_fwd(src, given["embed_dim"], given["num_heads"], *weights[:4], *numbers, *weights[4:])
+
+
+def broadcast_tensors(tensors: list[torch.Tensor]) -> Any:
+    """``torch.broadcast_tensors`` of a list."""
+    return torch.broadcast_tensors(*tensors)

@@ -9,6 +9,7 @@ from memest.ops.composite import Composite
 from memest.ops.families import (
     activation,
     comparison,
+    complex,
     copying,
     creation,
     distances,
@@ -17,6 +18,7 @@ from memest.ops.families import (
     elementwise,
     embedding,
     filling,
+    fourier,
     indexing,
     likelihood,
     linear,
@@ -39,7 +41,7 @@ from memest.ops.families import (
     unary,
     unpooling,
 )
-from memest.ops.families.attention import multi_head
+from memest.ops.families.attention import encoder_layer, multi_head
 from memest.ops.families.attention import rows as attention
 from memest.ops.families.convolution import rows as convolution
 from memest.ops.families.recurrent import rows as recurrent
@@ -49,6 +51,7 @@ FAMILIES = (
     activation,
     attention,
     comparison,
+    complex,
     convolution,
     copying,
     creation,
@@ -57,7 +60,9 @@ FAMILIES = (
     einsum,
     elementwise,
     embedding,
+    encoder_layer,
     filling,
+    fourier,
     indexing,
     likelihood,
     linear,

@@ -161,7 +161,7 @@ ROWS = (
         (attribute("p", check=number),),
         (*calls(*((s, {"p": p}) for s in SOME for p in (2.0, 1.0))), *calls((SOME[0], {"p": 3.0}), layout="transposed")),
         SOURCE,
-        facts=EVERYWHERE_FACTS.but(autocast=FLOAT32),
+        facts=EVERYWHERE_FACTS,
         roles=("x1", "x2"),
         saves=("x1", "x2", "result"),
         torch="torch.cdist",

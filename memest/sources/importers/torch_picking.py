@@ -1,4 +1,4 @@
-"""Calls that order, pick and look up: sorts, medians, distances, tables of vectors, reparametrized weights."""
+"""Calls that order, pick and look up: sorts, medians, distances, tables of vectors, reparametrized weights; and an encoder's layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.sources.importers.torch_calls import CALLS as PLAIN_CALLS
-from memest.sources.importers.torch_calls import Call, Request, bound, request, signature
+from memest.sources.importers.torch_calls import Call, Request, bound, plain, request, signature
 
 PLAIN = {
     "msort": "input",
@@ -67,6 +67,34 @@ def _embedding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | No
 MODES = ("use_mm_for_euclid_dist_if_necessary", "use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist")
 
 
+def _new_tensor(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``x.new_tensor([1.0, 2.0])``: a small tensor of the data's shape, in the dtype of ``x`` if none is said."""
+    if isinstance(args[1], torch.Tensor):
+        raise UnsupportedError("new_tensor of a tensor has no rule; use clone().detach()")
+    with torch._C.DisableTorchFunction():
+        shape = tuple(torch.tensor(args[1]).shape)
+    return Request("empty", [], {"shape": shape, "dtype": plain(kwargs.get("dtype") or args[0].dtype)}, own_result=True)
+
+
+def _broadcast(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``broadcast_tensors(a, b)`` and ``broadcast_tensors([a, b])``."""
+    return Request(name, [list(args[0]) if len(args) == 1 and isinstance(args[0], list | tuple) else list(args)], {})
+
+
+def _encoder_layer(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    given = bound(ENCODER_LAYER.split(), args, kwargs)
+    given.pop("mask_type", None)
+    made = request(name, given, {})
+    made.own_result = True
+    return made
+
+
+ENCODER_LAYER = (
+    "src embed_dim num_heads qkv_weight qkv_bias proj_weight proj_bias use_gelu norm_first eps norm_weight_1 norm_bias_1 norm_weight_2"
+    " norm_bias_2 ffn_weight_1 ffn_bias_1 ffn_weight_2 ffn_bias_2 mask mask_type"
+)
+
+
 def _divided(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``torch.div(x, y, out=z)`` writes into ``z``."""
     if kwargs.get("out") is None:
@@ -92,6 +120,9 @@ CALLS: dict[str, Call] = {
     "cdist": _cdist,
     "div": _divided,
     **dict.fromkeys(("__get__:H", "__get__:mH", "adjoint"), _adjoint),
+    "new_tensor": _new_tensor,
+    "broadcast_tensors": _broadcast,
+    "_transformer_encoder_layer_fwd": _encoder_layer,
     "searchsorted": _searchsorted,
     "embedding": _embedding,
 }

@@ -26,7 +26,7 @@ import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.machines.versions import nearest, release
-from memest.network.dtypes import FLOATING
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import Graph, Input, Items, Layer, Reference
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -36,6 +36,7 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.importers.torch_calls import PASSIVE, WHOLE, Call, Request
+from memest.sources.importers.torch_complex import check_complex
 from memest.sources.importers.torch_contexts import check_autograd, check_hooks, run_forward, watching
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
@@ -317,7 +318,9 @@ class Recorder(TorchFunctionMode):
         """The row to record; the sizes that are compared for that go to ``guards``."""
         try:
             with recording(guards):
-                return binding(name, args, kwargs, self)
+                made = binding(name, args, kwargs, self)
+            check_complex(made)
+            return made
         except MemestError as e:
             raise e.at(self._place()) from None
         finally:
@@ -467,7 +470,7 @@ class Recorder(TorchFunctionMode):
             if entry is not None:
                 self.live.again(entry, out, value, flows)
             else:
-                self.live.follow(t, out, value, flows and value.spec.dtype in FLOATING)
+                self.live.follow(t, out, value, flows and value.spec.dtype in DIFFERENTIABLE)
         return names
 
     def _bound(self, t: Any) -> Any:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from memest.sources.importers import torch_calls, torch_picking, torch_recurrent
+from memest.sources.importers import torch_calls, torch_complex, torch_picking, torch_recurrent
 
-CALLS: dict[str, torch_calls.Call] = {**torch_calls.CALLS, **torch_picking.CALLS, **torch_recurrent.CALLS}
+CALLS: dict[str, torch_calls.Call] = {**torch_calls.CALLS, **torch_complex.CALLS, **torch_picking.CALLS, **torch_recurrent.CALLS}
