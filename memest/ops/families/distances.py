@@ -9,10 +9,11 @@ from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
+from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape, broadcast
 from memest.ops.aten.copies import cat, contiguous
 from memest.ops.aten.gemm import batched_product, mm, transpose
-from memest.ops.aten.iterator import elementwise, incoming, with_number
+from memest.ops.aten.iterator import elementwise, incoming, refuse_dtypes, with_number
 from memest.ops.aten.reductions import sum_into
 from memest.ops.aten.views import expanded, reshaped, unsqueezed
 from memest.ops.composite import Caller
@@ -54,6 +55,7 @@ def _cdist(c: Caller, x1: Any, x2: Any, *, p: float, compute_mode: str) -> Any:
 
 
 def _forward(k: Tape, x1: Tensor, x2: Tensor, *, p: float) -> Tensor:
+    refuse_dtypes("cdist", x1, HALVES)
     batch = _batch(x1, x2)
     copies = _spread(k, x1, x2)
     out = k.empty((*batch, x1.shape[-2], x2.shape[-2]), x1.dtype)
