@@ -20,6 +20,7 @@ DTYPES = ("float64", "bfloat16", "float16")
 SAMPLED = 13
 NOT_MODELLED = {  # refused by name: oneDNN's LSTM in other dtypes, complex numbers of half precision
     ("lstm", "bfloat16"),
+    ("_to_complex", "bfloat16"),
     *(("mkldnn_rnn_layer", dtype) for dtype in DTYPES),
     *((name, "float16") for name in ("view_as_complex", "complex", "_to_complex", "fft2")),
 }

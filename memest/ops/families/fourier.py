@@ -17,7 +17,7 @@ from memest.network.dtypes import COMPLEX
 from memest.network.tensor import Shape
 from memest.ops.aten.iterator import incoming, on_host
 from memest.ops.aten.views import permuted, reshaped, wrapped
-from memest.ops.composite import Caller
+from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FLOAT32, Facts, called
 from memest.ops.operator import Example, choice, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
@@ -175,6 +175,7 @@ def _many(name: str) -> Any:
 
 def _shifted(sign: int) -> Any:
     def compose(c: Caller, input: Any, *, dim: Any) -> Any:
+        refuse_on_cuda(c, "fftshift")
         ndim = len(input.shape)
         dims = tuple(range(ndim)) if dim is None else tuple(wrapped(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim))
         shifts = tuple(input.shape[d] // 2 if sign > 0 else (input.shape[d] + 1) // 2 for d in dims)

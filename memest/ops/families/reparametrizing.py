@@ -11,7 +11,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import incoming
-from memest.ops.composite import Caller
+from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import attribute, calls, composite, row
@@ -43,6 +43,7 @@ def _fused_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
 
 
 def _weight_norm(c: Caller, v: Any, g: Any, *, dim: int) -> Any:
+    refuse_on_cuda(c, "weight norm")
     ndim = len(v.shape)
     if not -1 <= dim < ndim:
         raise ShapeError(f"weight_norm along dim {dim} of a weight of {ndim}")

@@ -25,7 +25,7 @@ from memest.ops.aten.views import (
     viewed_strides,
     wrapped,
 )
-from memest.ops.composite import Caller
+from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, POINTWISE_FACTS
 from memest.ops.operator import Example, integers
 from memest.ops.tape import Tape, Tensor
@@ -96,6 +96,7 @@ def _reshape_as(c: Caller, input: Any, other: Any) -> Any:
 
 
 def _broadcast_tensors(c: Caller, tensors: list[Any]) -> Any:
+    refuse_on_cuda(c, "broadcast_tensors")
     shape = broadcast(*(t.shape for t in tensors))
     return tuple(c.call("expand", t, size=shape) for t in tensors)
 

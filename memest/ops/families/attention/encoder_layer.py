@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller, Composite, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, REFUSED
 from memest.ops.operator import REQUIRED, Attribute, Example, flag, integer, number
 
@@ -40,6 +40,8 @@ def _layer(
     norm_first: bool,
     eps: float,
 ) -> Any:
+    refuse_on_cuda(c, "torch's own encoder layer in inference")
+
     def first_norm(t: Any) -> Any:
         return c.call("layer_norm", t, norm_weight_1, norm_bias_1, normalized_shape=(embed_dim,), eps=eps)
 

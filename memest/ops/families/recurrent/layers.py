@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
-from memest.ops.composite import Caller
+from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.families.recurrent.cells import STEPS, Hidden, Step, Weights, gathered, parts
 
 
@@ -79,7 +79,8 @@ def layered(
     return current, finals
 
 
-def _checked(input: Any, states: Sequence[Any], num_layers: int, directions: int) -> None:
+def _checked(c: Caller, input: Any, states: Sequence[Any], num_layers: int, directions: int) -> None:
+    refuse_on_cuda(c, "a recurrent layer")
     if len(input.shape) != 3 or any(len(s.shape) != 3 for s in states):
         raise ShapeError(f"a recurrent layer takes an input of three dims and hidden states of three, got {list(input.shape)}")
     if any(s.shape[0] != num_layers * directions for s in states):
@@ -105,7 +106,7 @@ def one_hidden(cell: str) -> Any:
         batch_first: bool,
     ) -> Any:
         directions = 2 if bidirectional else 1
-        _checked(input, (hx,), num_layers, directions)
+        _checked(c, input, (hx,), num_layers, directions)
         sequence = c.call("transpose", input, dim0=0, dim1=1) if batch_first else input
         weights = gathered(params, has_biases, False, num_layers * directions)
         hiddens: list[Hidden] = [(h,) for h in parts(c.call("unbind", hx, dim=0))]
@@ -136,7 +137,7 @@ def lstm(
 ) -> Any:
     """``lstm``: oneDNN's where it can, else step by step."""
     directions = 2 if bidirectional else 1
-    _checked(input, (hx, cx), num_layers, directions)
+    _checked(c, input, (hx, cx), num_layers, directions)
     projected = hx.shape[2] != cx.shape[2]
     weights = gathered(params, has_biases, projected, num_layers * directions)
     trains = _trains(c, training)

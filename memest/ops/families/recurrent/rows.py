@@ -8,7 +8,7 @@ from typing import Any
 
 from memest.network.tensor import Shape
 from memest.ops.aten.views import stacked
-from memest.ops.composite import Caller, Composite
+from memest.ops.composite import Caller, Composite, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER
 from memest.ops.families.recurrent import by_onednn, layers
 from memest.ops.families.recurrent.cells import STEPS, Weights
@@ -92,11 +92,13 @@ def _network(cell: str, compose: Any, source: str) -> Composite:
 
 
 def _lstm_cell(c: Caller, input: Any, hx: Any, cx: Any, *weights: Any) -> Any:
+    refuse_on_cuda(c, "a recurrent cell")
     return STEPS["lstm"](c, input, (hx, cx), Weights(*weights), False)
 
 
 def _one_cell(cell: str) -> Any:
     def compose(c: Caller, input: Any, hx: Any, *weights: Any) -> Any:
+        refuse_on_cuda(c, "a recurrent cell")
         return STEPS[cell](c, input, (hx,), Weights(*weights), False)
 
     return compose
