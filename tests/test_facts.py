@@ -354,12 +354,20 @@ def products_of_grids(theta: Any, size: Sequence[int], **_: Any) -> Any:
     return theta.new_ones(size[0], prod(size[2:]), theta.shape[2]) @ theta.transpose(1, 2)
 
 
+def products_of_steps(input: Any, weight_ih: Any, weight_hh: Any, bias: Any, other: Any, state: Any, cell: Any, **_: Any) -> None:
+    """The input and the state of every step by their weights."""
+    for step in input:
+        step @ weight_ih.T, state @ weight_hh.T
+
+
 BY_PRODUCTS: dict[str, Callable[..., Any]] = {
+    "mkldnn_rnn_layer": products_of_steps,
+    "_euclidean_dist": lambda x1, x2: x1.new_zeros(*x1.shape[:-1], x1.shape[-1] + 2) @ x2.new_zeros(*x2.shape[:-1], x1.shape[-1] + 2).mT,
     "_flash_attention": products_of_attention,
     "_multi_head": products_of_heads,
     "affine_grid": products_of_grids,
     "mv": lambda input, vec: input.float() @ vec.float()[:, None],
-    "dot": lambda input, tensor: input[None] @ tensor[:, None],
+    **dict.fromkeys(("dot", "vdot"), lambda input, tensor: input[None] @ tensor[:, None]),
 }
 
 

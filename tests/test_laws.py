@@ -18,7 +18,7 @@ from memest.errors import GraphError, UnknownNameError, UnsupportedError
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
 from memest.machines.versions import installed, nearest
-from memest.network.dtypes import FLOATING
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
 from memest.ops import reading
 from memest.ops.composite import Composite
@@ -124,7 +124,7 @@ def read(row: Row, example: Example, specs: list[Any], cpu: Cpu | None = None, t
 
     def value(s: Spec, position: int) -> Value:
         v = ledger.hold(Value(s, ledger.resident(nbytes(s.shape, s.dtype), "input", "x")))
-        if s.dtype in FLOATING and position not in example.frozen:
+        if s.dtype in DIFFERENTIABLE and position not in example.frozen:
             v.node, v.requires_grad = AccumulateGrad(v, "x"), True
         inputs.append(v)
         return v
@@ -139,14 +139,14 @@ def traces(row: Operator, example: Example, specs: list[Any]) -> tuple[Trace, Tr
     """The row's own forward and backward traces (None where no gradient is wanted)."""
     arguments = tuple(tuple(s) if isinstance(s, list) else s for s in specs)
     flat = [(s, i) for i, group in enumerate(specs) if group is not None for s in (group if isinstance(group, list) else [group])]
-    needs = tuple(s.dtype in FLOATING and i not in example.frozen for s, i in flat)
+    needs = tuple(s.dtype in DIFFERENTIABLE and i not in example.frozen for s, i in flat)
     attributes = tuple(row.canonical(example.attributes).items())
     kinds, target = reading.kinds_of(attributes), Target(version=VERSION)
     forward = reading.forward.__wrapped__(row, arguments, attributes, needs, True, target, kinds)
     if row.backward is None or not any(needs):
         return forward, None
     saved = tuple((s.role, s.spec) for s in forward.saved)
-    first = next((i for i, o in enumerate(forward.outputs) if o is not None and o.spec.dtype in FLOATING), None)
+    first = next((i for i, o in enumerate(forward.outputs) if o is not None and o.spec.dtype in DIFFERENTIABLE), None)
     if first is None:
         return forward, None
     grads = tuple(o.spec if i == first and o is not None else None for i, o in enumerate(forward.outputs))

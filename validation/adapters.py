@@ -294,3 +294,122 @@ def unsafe_view(input: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 def upsample(input: torch.Tensor, output_size: tuple[int, ...], mode: str = "nearest") -> torch.Tensor:
     """``interpolate`` to a size."""
     return torch.nn.functional.interpolate(input, size=output_size, mode=mode)
+
+
+def lstm(input: torch.Tensor, hx: torch.Tensor, cx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
+    """``torch.lstm`` with its hidden states apart."""
+    return torch.lstm(input, [hx, cx], params, *_recurrent(given))
+
+
+def one_hidden_gru(input: torch.Tensor, hx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
+    """``torch.gru`` with its settings by name."""
+    return torch.gru(input, hx, params, *_recurrent(given))
+
+
+def one_hidden_rnn_tanh(input: torch.Tensor, hx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
+    """``torch.rnn_tanh`` with its settings by name."""
+    return torch.rnn_tanh(input, hx, params, *_recurrent(given))
+
+
+def one_hidden_rnn_relu(input: torch.Tensor, hx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
+    """``torch.rnn_relu`` with its settings by name."""
+    return torch.rnn_relu(input, hx, params, *_recurrent(given))
+
+
+def _recurrent(given: dict[str, Any]) -> tuple[Any, ...]:
+    settings = {"dropout": 0.0, "training": False, "batch_first": False, **given}
+    return tuple(settings[name] for name in ("has_biases", "num_layers", "dropout", "training", "bidirectional", "batch_first"))
+
+
+def lstm_cell(input: torch.Tensor, hx: torch.Tensor, cx: torch.Tensor, *weights: torch.Tensor) -> Any:
+    """``torch.lstm_cell`` with its hidden states apart."""
+    return torch.lstm_cell(input, [hx, cx], *weights)
+
+
+def mkldnn_rnn_layer(*tensors: torch.Tensor, reverse: bool = False, keeps_workspace: bool = True, **given: Any) -> Any:
+    """``torch.mkldnn_rnn_layer`` of an LSTM of one layer; without gradients where no workspace is kept."""
+    with torch.set_grad_enabled(keeps_workspace):
+        hidden = tensors[5].shape[-1]
+        return torch.mkldnn_rnn_layer(*tensors, reverse, [], 2, hidden, 1, given.get("has_biases", True), False, False, True)
+
+
+def stack_steps(tensors: list[torch.Tensor], steps: int) -> torch.Tensor:
+    """``torch.stack``, of as many tensors as there are steps."""
+    assert len(tensors) == steps
+    return torch.stack(tensors)
+
+
+def sort(input: torch.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    """``torch.sort`` with its settings by name."""
+    return torch.sort(input, dim=dim, descending=descending, stable=stable)
+
+
+def argsort(input: torch.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> torch.Tensor:
+    """``torch.argsort`` with its settings by name."""
+    return torch.argsort(input, dim=dim, descending=descending, stable=stable)
+
+
+def median_dim(input: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    """``torch.median`` along a dim."""
+    return torch.median(input, dim, keepdim)
+
+
+def nanmedian_dim(input: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    """``torch.nanmedian`` along a dim."""
+    return torch.nanmedian(input, dim, keepdim)
+
+
+def cdist_forward(x1: torch.Tensor, x2: torch.Tensor, p: float) -> torch.Tensor:
+    """``torch._cdist_forward``, element by element."""
+    return torch.ops.aten._cdist_forward(x1, x2, p, 2)
+
+
+def euclidean_dist(x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
+    """``torch._euclidean_dist``."""
+    return torch.ops.aten._euclidean_dist(x1, x2)
+
+
+def embedding(weight: torch.Tensor, indices: torch.Tensor, **given: Any) -> torch.Tensor:
+    """``torch.nn.functional.embedding``, the table first."""
+    return torch.nn.functional.embedding(indices, weight, **given)
+
+
+def div_into(out: torch.Tensor, input: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``torch.div`` into a tensor that is there."""
+    return torch.div(input, other, out=out)
+
+
+def weight_norm_interface(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """The weight that ``torch._weight_norm_interface`` gives."""
+    return torch._weight_norm_interface(v, g, dim)[0]
+
+
+def to_complex(input: torch.Tensor) -> torch.Tensor:
+    """A real tensor as a complex one of its precision."""
+    return input.to(input.dtype.to_complex())
+
+
+def fft_r2c(input: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """``torch._fft_r2c``, of which half is kept."""
+    return torch._fft_r2c(input, dims, 0, True)
+
+
+def fft_c2c(input: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """``torch._fft_c2c`` forward."""
+    return torch._fft_c2c(input, dims, 0, True)
+
+
+def fft_c2r(input: torch.Tensor, dims: tuple[int, ...], length: int) -> torch.Tensor:
+    """``torch._fft_c2r``."""
+    return torch._fft_c2r(input, dims, 0, length)
+
+
+def transformer_encoder_layer(src: torch.Tensor, *weights: torch.Tensor, **given: Any) -> torch.Tensor:
+    """``torch._transformer_encoder_layer_fwd`` with the numbers by name."""
+    numbers = [given[name] for name in ("use_gelu", "norm_first", "eps")]
+    return torch._transformer_encoder_layer_fwd(src, given["embed_dim"], given["num_heads"], *weights[:4], *numbers, *weights[4:])
+
+
+def broadcast_tensors(tensors: list[torch.Tensor]) -> Any:
+    """``torch.broadcast_tensors`` of a list."""
+    return torch.broadcast_tensors(*tensors)

@@ -38,17 +38,18 @@ def torch_callable(row: Operator | Composite) -> Any:
 
 
 def example_tensors(example: Example, grad: bool = True, device: str = "cpu") -> list[Any]:
-    """The example's tensors in torch: floats require grad, integers are zeros."""
+    """The example's tensors in torch: floats and complex numbers require grad, integers are zeros."""
 
     def make(shape: Sequence[int], dtype: str, first: bool, position: int) -> torch.Tensor:
         kind = getattr(torch, dtype)
-        t = torch.rand(tuple(shape)).to(kind) if kind.is_floating_point else torch.zeros(tuple(shape), dtype=kind)
+        smooth = kind.is_floating_point or kind.is_complex
+        t = torch.rand(tuple(shape)).to(kind) if smooth else torch.zeros(tuple(shape), dtype=kind)
         t = t.to(device)
         if first and example.layout == "channels_last":
             t = t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.channels_last_3d)
         if first and example.layout == "transposed":
             t = t.transpose(0, -1).contiguous().transpose(0, -1)
-        return t.requires_grad_(grad and kind.is_floating_point and position not in example.frozen)
+        return t.requires_grad_(grad and smooth and position not in example.frozen)
 
     dtypes = iter([*example.dtypes, *["float32"] * 64])
     made: list[Any] = []

@@ -21,6 +21,7 @@ ITEMSIZE: dict[str, int] = {
 FLOATING = frozenset({"float64", "float32", "bfloat16", "float16"})
 HALVES = frozenset({"bfloat16", "float16"})  # ATen's reduced floating types, which many kernels accumulate in float32
 COMPLEX = frozenset({"complex64", "complex128"})
+DIFFERENTIABLE = FLOATING | COMPLEX
 INTEGRAL_RANK = ("bool", "uint8", "int8", "int16", "int32", "int64")
 FLOATING_RANK = ("float16", "bfloat16", "float32", "float64")
 ALIASES = {  # what people write, and torch's names for it

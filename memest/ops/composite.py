@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from memest.errors import UnsupportedError
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec
 from memest.ops.facts import Facts
@@ -28,6 +29,9 @@ class Value(Protocol):
     @property
     def requires_grad(self) -> bool: ...
 
+    @property
+    def storage(self) -> Any: ...
+
 
 class Caller(Protocol):
     """What a composite may do."""
@@ -44,6 +48,12 @@ class Caller(Protocol):
 
     def drop(self, *values: Any) -> None:
         """Release intermediates before the composite returns."""
+
+
+def refuse_on_cuda(c: Caller, what: str) -> None:
+    """UnsupportedError on CUDA, whose own way of ``what`` was not held against anything yet."""
+    if c.target.on_cuda:
+        raise UnsupportedError(f"{what} is not modelled on torch-cuda yet; ask for torch-cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

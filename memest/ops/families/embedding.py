@@ -1,4 +1,5 @@
-"""Rows of a table by their numbers. What is kept is the numbers (8 bytes each); the gradient is as large as the table."""
+"""Tables of vectors: rows picked by number, and numbers as rows of zeros and a one. What is kept is the numbers (8 bytes each); the
+gradient is as large as the table."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from memest.ops.aten.iterator import incoming
 from memest.ops.aten.views import reshaped
 from memest.ops.composite import Composite
 from memest.ops.facts import EVERYWHERE_FACTS
-from memest.ops.operator import Example, Operator, flag
+from memest.ops.operator import Example, flag
 from memest.ops.tape import Tape, Tensor
-from memest.ops.writing import attribute, row
+from memest.ops.writing import FUNCTIONAL, attribute, row
 
 
 def _embedding(k: Tape, weight: Tensor, indices: Tensor, *, padding_idx: int, scale_grad_by_freq: bool, sparse: bool) -> Tensor:
@@ -42,8 +43,19 @@ def _embedding_backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor |
     return [out, None]
 
 
+def _one_hot(k: Tape, input: Tensor, *, num_classes: int) -> Tensor:
+    """Torch looks at the least and the greatest number first."""
+    if num_classes <= 0:
+        raise UnsupportedError("one_hot without num_classes has a size that depends on values; say num_classes=")
+    if input.dtype != "int64":
+        raise ShapeError(f"one_hot needs int64 numbers, got {input.dtype}")
+    if input.numel:
+        k.free(k.empty((), "int64"), k.empty((), "int64"))
+    return k.empty((*input.shape, num_classes), "int64")
+
+
 NUMBERS = ("float32", "int64")
-ROWS: tuple[Operator, ...] = (
+ROWS = (
     row(
         "embedding",
         _embedding,
@@ -63,6 +75,16 @@ ROWS: tuple[Operator, ...] = (
         roles=("weight", "indices"),
         saves=("indices",),
         facts=EVERYWHERE_FACTS,
+    ),
+    row(
+        "one_hot",
+        _one_hot,
+        None,
+        (attribute("num_classes", -1),),
+        (Example(shapes=((4, 5),), attributes={"num_classes": 7}, dtypes=("int64",)),),
+        "aten/src/ATen/native/Onehot.cpp",
+        facts=EVERYWHERE_FACTS,
+        torch=FUNCTIONAL,
     ),
 )
 COMPOSITE_ROWS: tuple[Composite, ...] = ()

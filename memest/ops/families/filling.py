@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming
+from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming, result_dtype
 from memest.ops.facts import POINTWISE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
 from memest.ops.tape import Tape, Tensor
@@ -37,6 +37,13 @@ def _copy_backward(k: Tape, saved: dict[str, Any], grads: Grads) -> list[Tensor 
     return [first, grad if grad.dtype == saved["dtype"] else empty_like(k, grad, saved["dtype"])]
 
 
+def _div_into(k: Tape, out: Tensor, input: Tensor, other: Tensor) -> Tensor:
+    """``torch.div(input, other, out=out)``, which torch runs without autograd alone."""
+    if broadcast_shape(input, other) != out.shape or result_dtype(input, other) != out.dtype:
+        raise ShapeError(f"out= of shape {list(out.shape)} and {out.dtype} is not what the division gives: torch would make another tensor")
+    return out
+
+
 FILLS: dict[str, tuple[tuple[str, Any], ...]] = {
     "fill_": (("value", REQUIRED),),
     "zero_": (),
@@ -64,6 +71,19 @@ def _row(name: str, attributes: tuple[tuple[str, Any], ...]) -> Operator:
 
 ROWS = (
     *(_row(name, attributes) for name, attributes in FILLS.items()),
+    Operator(
+        name="div_into_",
+        torch="torch.div",
+        oracle="div_into",
+        roles=("out", "input", "other"),
+        attributes=(),
+        forward=_div_into,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=((6,), (6,), (6,)), attributes={}, frozen=(0, 1, 2)),),
+        facts=POINTWISE_FACTS,
+        source="aten/src/ATen/native/BinaryOps.cpp",
+    ),
     Operator(
         name="copy_",
         torch="torch.Tensor.copy_",

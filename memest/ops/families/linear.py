@@ -380,17 +380,20 @@ ROWS = (
         facts=EVERYWHERE_FACTS.but(flops=product_of(0)),
         source="derivatives.yaml: mv; aten/src/ATen/native/Blas.cpp",
     ),
-    Operator(
-        name="dot",
-        torch="torch.dot",
-        roles=("input", "tensor"),
-        attributes=(),
-        forward=_dot,
-        saves=("input", "tensor"),
-        backward=_dot_backward,
-        examples=(Example(shapes=((5,), (5,)), attributes={}),),
-        facts=EVERYWHERE_FACTS.but(flops=product_of(0)),
-        source="derivatives.yaml: dot; aten/src/ATen/native/Blas.cpp",
+    *(
+        Operator(
+            name=name,
+            torch=f"torch.{name}",
+            roles=("input", "tensor"),
+            attributes=(),
+            forward=_dot,
+            saves=("input", "tensor"),
+            backward=_dot_backward,
+            examples=(Example(shapes=((5,), (5,)), attributes={}),),
+            facts=EVERYWHERE_FACTS.but(flops=product_of(0)),
+            source=f"derivatives.yaml: {name}; aten/src/ATen/native/Blas.cpp",
+        )
+        for name in ("dot", "vdot")
     ),
 )
 

@@ -13,7 +13,7 @@ from memest.ops.aten.copies import contiguous
 from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
 from memest.ops.aten.reductions import deviation_into, judge_into, locate_into, mean_into, product_into, reduce_into, sum_into
-from memest.ops.aten.selecting import scattered_back
+from memest.ops.aten.selecting import scattered_back, shared_out
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -156,19 +156,6 @@ def _extremum(k: Tape, input: Tensor) -> Tensor:
     return out
 
 
-def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
-    """evenly_distribute_backward: zeros, with grad / count filled in where the input equals the result."""
-    input: Tensor = saved["input"]
-    nan = elementwise(k, saved["result"], dtype="bool")
-    mask = elementwise(k, input, saved["result"], dtype="bool")
-    k.free(nan)
-    out = k.empty(input.shape, input.dtype)
-    count = k.empty((), "int64")
-    sum_into(k, mask, count)
-    elementwise(k, incoming(grads), count)
-    return [out]
-
-
 def _selected(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
     k.note(sizes=input.shape)
     shape = reduction_shape(input, dim, keepdim)
@@ -306,7 +293,7 @@ ROWS = (
         _row(
             name,
             _extremum,
-            _extremum_backward,
+            shared_out,
             (),
             _examples({}),
             source=f"{DERIVED}/ReduceAllOps.cpp",

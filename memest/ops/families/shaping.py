@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
-from memest.network.tensor import Shape
+from memest.network.tensor import Shape, broadcast
 from memest.ops.aten.gemm import transpose
 from memest.ops.aten.iterator import incoming
 from memest.ops.aten.reductions import sum_to
@@ -25,9 +25,9 @@ from memest.ops.aten.views import (
     viewed_strides,
     wrapped,
 )
-from memest.ops.composite import Caller
+from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, POINTWISE_FACTS
-from memest.ops.operator import integers
+from memest.ops.operator import Example, integers
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
 
@@ -93,6 +93,12 @@ def _view_as(c: Caller, input: Any, other: Any) -> Any:
 
 def _reshape_as(c: Caller, input: Any, other: Any) -> Any:
     return c.call("reshape", input, shape=other.shape)
+
+
+def _broadcast_tensors(c: Caller, tensors: list[Any]) -> Any:
+    refuse_on_cuda(c, "broadcast_tensors")
+    shape = broadcast(*(t.shape for t in tensors))
+    return tuple(c.call("expand", t, size=shape) for t in tensors)
 
 
 # order of dims ---------------------------------------------------------------------------------------------------------
@@ -283,6 +289,16 @@ ROWS = (
     _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.ops.aten.alias"),
 )
 COMPOSITE_ROWS = (
+    composite(
+        "broadcast_tensors",
+        _broadcast_tensors,
+        (),
+        (Example(shapes=([(2, 3, 4), (3, 1), (2, 3, 4)],), attributes={}),),
+        "aten/src/ATen/native/TensorShape.cpp",
+        facts=EVERYWHERE_CALLS,
+        roles=("tensors*",),
+        oracle="broadcast_tensors",
+    ),
     _composite(
         "reshape", _reshape, (SHAPE,), (*calls((BCHW, {"shape": (6, 20)})), *calls((BCHW, {"shape": (-1, 12)}), layout="channels_last"))
     ),

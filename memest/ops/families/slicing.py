@@ -86,6 +86,18 @@ def _split(k: Tape, input: Tensor, *, split_size_or_sections: Any, dim: int) -> 
     return tuple(k.view(input, (*input.shape[:d], n, *input.shape[d + 1 :]), input.strides) for n in sizes)
 
 
+def _unsafe_split(k: Tape, input: Tensor, *, split_size: int, dim: int) -> tuple[Tensor, ...]:
+    """Parts that autograd does not count as views: they may be written into one by one."""
+    d = wrapped(dim, input.ndim)
+    k.note(sizes=input.shape)
+    sizes = _split_sizes(input.shape[d], split_size)
+    return tuple(k.alias(input, (*input.shape[:d], n, *input.shape[d + 1 :]), input.strides) for n in sizes)
+
+
+def _unsafe_split_backward(k: Tape, saved: Saved, grads: Grads, *, split_size: int, dim: int) -> list[Tensor | None]:
+    return _split_backward(k, saved, grads, split_size_or_sections=split_size, dim=dim)
+
+
 def _split_backward(k: Tape, saved: Saved, grads: Grads, *, split_size_or_sections: Any, dim: int) -> list[Tensor | None]:
     sizes: Shape = saved["sizes"]
     d = wrapped(dim, len(sizes))
@@ -208,6 +220,14 @@ ROWS = (
         _split_backward,
         (attribute("split_size_or_sections", check=dim_or_dims), attribute("dim", 0)),
         calls((BCHW, {"split_size_or_sections": 2, "dim": 1}), (BCHW, {"split_size_or_sections": (1, 3), "dim": 2})),
+        facts=ALONG_DIM_FACTS,
+    ),
+    _row(
+        "unsafe_split",
+        _unsafe_split,
+        _unsafe_split_backward,
+        (attribute("split_size"), attribute("dim", 0)),
+        calls((BCHW, {"split_size": 2, "dim": 1}), (BCHW, {"split_size": 3, "dim": 3})),
         facts=ALONG_DIM_FACTS,
     ),
     _row("unbind", _unbind, _unbind_backward, (attribute("dim", 0),), calls((BCHW, {"dim": 1}), ((1, 3), {})), facts=EVERYWHERE_FACTS),

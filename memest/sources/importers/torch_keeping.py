@@ -7,7 +7,7 @@ A tensor that outlives the forward (a cache, a hook's collection) is there befor
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,9 +61,12 @@ class Kept(NamedTuple):
 
 class Survivors:
     """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph.
-    UnsupportedError for one that is kept in a way no step is steady under."""
+    UnsupportedError for one that is kept in a way no step is steady under. ``passed`` are the names that backward passes on its way: what
+    autograd kept for those is gone when the step ends."""
 
-    def __init__(self, name: str, live: LiveTensors, inputs: set[str], places: Sequence[Place], gradients: bool) -> None:
+    def __init__(
+        self, name: str, live: LiveTensors, inputs: set[str], places: Sequence[Place], gradients: bool, passed: Callable[[], set[str]]
+    ) -> None:
         self._name, self._live = name, live
         self.tensors: list[torch.Tensor] = []
         self._registered: set[int] = set()
@@ -77,7 +80,7 @@ class Survivors:
         for entry in list(live.tracked.values()):
             t = entry.ref()
             if t is not None and entry.names[0] not in own:
-                self._check(entry, gradients)
+                self._check(entry, gradients, passed)
                 self.tensors.append(t)
 
     @property
@@ -111,10 +114,10 @@ class Survivors:
                 f"{self._name}: forward exchanges {place.name!r} for something of another shape or dtype, so that no step is like the next"
             )
 
-    def _check(self, entry: Tracked, gradients: bool) -> None:
+    def _check(self, entry: Tracked, gradients: bool, passed: Callable[[], set[str]]) -> None:
         spec, storage = entry.value.spec, entry.value.storage
         what = f"{self._name}: the result of {entry.names[0]!r} is kept after the forward (by an attribute, a hook or a list)"
-        if entry.grad and gradients:
+        if entry.grad and gradients and not passed().intersection(entry.names):
             raise UnsupportedError(f"{what}, and its autograd graph with it; keep a detached one, or nothing")
         others = (e for e in self._live.tracked.values() if e is not entry)
         if storage.nbytes != nbytes(spec.shape, spec.dtype) or any(e.value.storage is storage for e in others):

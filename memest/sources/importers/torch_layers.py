@@ -9,6 +9,7 @@ from typing import Any
 from memest.network.graph import Items, Layer, Reference
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator, per_dim
+from memest.ops.table import operator_named
 from memest.sizes.dims import Dim
 
 COUNT = "count"  # what the recorder calls nn.BatchNorm's counter increments until they are folded
@@ -102,3 +103,14 @@ def settled(layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str
     if found and leftover:
         found[-1] = replace(found[-1], drops=(*found[-1].drops, *leftover))
     return found
+
+
+def passed_by_backward(layers: Sequence[Layer], outputs: Sequence[str]) -> set[str]:
+    """The names whose gradients are made on the way back from ``outputs``."""
+    passed = set(outputs)
+    for layer in reversed(layers):
+        row = operator_named(layer.op)
+        differentiable = isinstance(row, Composite) or row.backward is not None or layer.backward is not None
+        if layer.grad and differentiable and passed.intersection(layer.outputs):
+            passed.update(layer.reads)
+    return passed

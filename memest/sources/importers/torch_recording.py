@@ -29,7 +29,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
-from memest.network.dtypes import FLOATING
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import USUAL, Casting, Checkpoint, Graph, Input, Items, Layer, Reference
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -38,17 +38,19 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
-from memest.sources.importers.torch_calls import CALLS, PASSIVE, WHOLE, Call, Request
+from memest.sources.importers.torch_calls import PASSIVE, WHOLE, Call, Request
+from memest.sources.importers.torch_complex import check_complex
 from memest.sources.importers.torch_contexts import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Kept, Survivors, form_of, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, settled, with_counters, with_ranks, written
+from memest.sources.importers.torch_layers import COUNT, passed_by_backward, settled, with_counters, with_ranks, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
+from memest.sources.importers.torch_table import CALLS
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -171,7 +173,14 @@ class Recorder(TorchFunctionMode):
             raise self.failure
         outputs = self._outputs(result)
         del result
-        self.survivors = Survivors(self.name, self.live, {i.name for i in self.inputs} | self.lasting, places, self.gradients)
+        self.survivors = Survivors(
+            self.name,
+            self.live,
+            {i.name for i in self.inputs} | self.lasting,
+            places,
+            self.gradients,
+            lambda: passed_by_backward(self.layers, outputs[:1]),
+        )
         self.graph = self._finished(outputs)
         swap_back(places)
 
@@ -427,7 +436,9 @@ class Recorder(TorchFunctionMode):
         """The row to record; the sizes that are compared for that go to ``guards``."""
         try:
             with recording(guards):
-                return binding(name, args, kwargs, self)
+                made = binding(name, args, kwargs, self)
+            check_complex(made)
+            return made
         except MemestError as e:
             raise e.at(self._place()) from None
         finally:
@@ -588,7 +599,8 @@ class Recorder(TorchFunctionMode):
             if entry is not None:
                 self.live.again(entry, out, value, flows)
             else:
-                self.live.follow(t, out, value, flows and value.spec.dtype in FLOATING, inference=torch.is_inference_mode_enabled())
+                known = torch.is_inference_mode_enabled()
+                self.live.follow(t, out, value, flows and value.spec.dtype in DIFFERENTIABLE, inference=known)
         return names
 
     def _bound(self, t: Any) -> Any:

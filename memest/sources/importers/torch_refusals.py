@@ -21,6 +21,7 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     "__contains__": ("x in tensor", _BRANCH),
     **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
     **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
+    "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
 _ADVICE = "decide by shapes or by a constructor argument, and keep logging out of forward"
 _KEEP = "keep the shape and use the mask itself: torch.where(mask, x, 0), or a product with it"

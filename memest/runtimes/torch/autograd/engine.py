@@ -54,8 +54,11 @@ class Machine(Recorder):
         self._asked = asked
         waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None = None if outer is None else {}
         reached = self._count_dependencies([target for target, _ in starts], waits)
+        added: list[Value] = []
         for (target, nr), (_, gradient) in zip(starts, roots, strict=True):
-            self._add_to_buffer(target, nr, ledger.hold(gradient))
+            self._add_to_buffer(target, nr, ledger.hold(gradient), added)
+        for gradient in added:
+            ledger.let_go(gradient)
         ready: list[Node | AccumulateGrad] = []
         for target, _ in starts:
             target.waiting -= 1
@@ -161,6 +164,7 @@ class Machine(Recorder):
         if not asked.keep:
             node.saved.release(ledger)
         ready: list[Node | AccumulateGrad] = []
+        added: list[Value] = []
         for gradient, edge in zip(outputs, node.edges, strict=True):
             if edge is None:
                 if gradient is not None:
@@ -171,11 +175,13 @@ class Machine(Recorder):
             if gradient is not None and not asked.leads_on(target):
                 ledger.let_go(gradient)
             elif gradient is not None:
-                self._add_to_buffer(target, nr, gradient)
+                self._add_to_buffer(target, nr, gradient, added)
             elif isinstance(target, Node) and not target.buffer:
                 target.buffer = [None] * len(target.out_specs)
             if target.waiting == 0 and asked.leads_on(target):
                 ready.append(target)
+        for gradient in added:
+            ledger.let_go(gradient)
         return ready
 
     def _changed(self, gradient: Value | None, changes: Sequence[Callable[[Value], Value]]) -> Value | None:
@@ -279,27 +285,27 @@ class Machine(Recorder):
         ledger.let_go(old)
         return new
 
-    def _add_to_buffer(self, target: Node | AccumulateGrad, nr: int, gradient: Value) -> None:
+    def _add_to_buffer(self, target: Node | AccumulateGrad, nr: int, gradient: Value, added: list[Value]) -> None:
         if isinstance(target, AccumulateGrad):
-            target.buffer = self._accumulated(target.buffer, gradient)
+            target.buffer = self._accumulated(target.buffer, gradient, added)
             return
         if not target.buffer:
             target.buffer = [None] * len(target.out_specs)
-        target.buffer[nr] = self._accumulated(target.buffer[nr], gradient)
+        target.buffer[nr] = self._accumulated(target.buffer[nr], gradient, added)
 
-    def _accumulated(self, old: Value | None, new: Value) -> Value:
-        """InputBuffer::accumulate: in place when the buffer alone holds a dense tensor, else into a new one."""
+    def _accumulated(self, old: Value | None, new: Value, added: list[Value]) -> Value:
+        """InputBuffer::accumulate: in place when the buffer alone holds a dense tensor, else into a new one. What was ``added`` to another
+        is let go of when all gradients of its node have been handed on."""
         if old is None:
             return new
         ledger = self.ledger
+        added.append(new)
         if old.storage.refs == 1 and is_non_overlapping_and_dense(old.spec.shape, old.spec.strides):
-            ledger.let_go(new)
             return old
         operands = [Tensor(v.spec.shape, v.spec.strides, v.spec.dtype, i) for i, v in enumerate((old, new))]
         spec = Spec(old.spec.shape, iterator_strides(old.spec.shape, operands), old.spec.dtype)
         total = ledger.hold(Value(spec, ledger.allocate(nbytes(spec.shape, spec.dtype))))
         ledger.let_go(old)
-        ledger.let_go(new)
         return total
 
     def _accumulate_grad(self, leaf: AccumulateGrad) -> None:

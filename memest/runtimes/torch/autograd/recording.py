@@ -10,6 +10,7 @@ from itertools import count
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
@@ -18,7 +19,6 @@ from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Ke
 from memest.runtimes.torch.ledger import Ledger, Value
 
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
-_DIFFERENTIABLE = frozenset({"float64", "float32", "bfloat16", "float16"})
 
 
 class Recorder:
@@ -68,7 +68,7 @@ class Recorder:
                     self._hold_base(value, flat[out.slot])
             if node is not None and out.same_as >= 0 and value.base is not None:
                 self._rebase(value, node)
-            elif node is not None and out.spec.dtype in _DIFFERENTIABLE:
+            elif node is not None and out.spec.dtype in DIFFERENTIABLE:
                 self._hang(value, node)
                 value.output_nr = nr
             elif out.same_as < 0:

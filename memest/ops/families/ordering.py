@@ -1,0 +1,207 @@
+"""Elements in order: the k-th, medians, the commonest, running extrema and products, places in a sorted sequence.
+
+What is kept is where each value came from (8 bytes an element).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from memest.errors import ShapeError, UnsupportedError
+from memest.ops.aten.copies import clone, contiguous
+from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
+from memest.ops.aten.selecting import scattered_back, shared_out
+from memest.ops.aten.views import reduction_shape, wrapped
+from memest.ops.composite import Caller
+from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS, EVERYWHERE_FACTS, POINTWISE_FACTS
+from memest.ops.operator import flag
+from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
+
+Saved = dict[str, Any]
+Grads = list[Tensor | None]
+
+
+def _length(input: Tensor, dim: int) -> int:
+    return input.shape[wrapped(dim, input.ndim)] if input.ndim else 1
+
+
+def _msort(c: Caller, input: Any) -> Any:
+    values, indices = c.call("sort", input, dim=0)
+    c.drop(indices)
+    return values
+
+
+def _pick(k: Tape, input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    k.note(sizes=input.shape)
+    shape = reduction_shape(input, dim, keepdim)
+    return k.empty(shape, input.dtype), k.empty(shape, "int64")
+
+
+def _kthvalue(tape: Tape, input: Tensor, *, k: int, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """Partitioned in a copy, and the places with it."""
+    length = _length(input, dim)
+    if not 0 < k <= length:
+        raise ShapeError(f"kthvalue of element {k} along a dim of {length}")
+    values, indices = _pick(tape, input, dim, keepdim)
+    if input.ndim:
+        tape.free(tape.empty(input.shape, input.dtype), tape.empty(input.shape, "int64"))
+    tape.save(indices=indices)
+    return values, indices
+
+
+def _median_dim(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """What does not lie side by side along the dim is copied."""
+    values, indices = _pick(k, input, dim, keepdim)
+    if input.ndim and input.strides[wrapped(dim, input.ndim)] != 1:
+        k.free(k.empty(input.shape, input.dtype))
+    k.save(indices=indices)
+    return values, indices
+
+
+def _median(k: Tape, input: Tensor) -> Tensor:
+    """Partitioned in a copy."""
+    copy = clone(k, input)
+    out = k.empty((), input.dtype)
+    k.free(copy)
+    k.save(input=input, result=out)
+    return out
+
+
+def _mode(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    values, indices = _pick(k, input, dim, keepdim)
+    k.save(indices=indices)
+    return values, indices
+
+
+def _running(k: Tape, input: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
+    k.note(sizes=input.shape)
+    values, indices = k.empty(input.shape, input.dtype), k.empty(input.shape, "int64")
+    k.save(input=input, indices=indices)
+    return values, indices
+
+
+def _running_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
+    """cummaxmin_backward: zeros, added to at the places."""
+    return scattered_back(k, saved, grads)
+
+
+def _searchsorted(k: Tape, sorted_sequence: Tensor, input: Tensor, *, out_int32: bool, right: bool) -> Tensor:
+    return _places(k, input, sorted_sequence, out_int32)
+
+
+def _bucketize(k: Tape, input: Tensor, boundaries: Tensor, *, out_int32: bool, right: bool) -> Tensor:
+    return _places(k, input, boundaries, out_int32)
+
+
+def _places(k: Tape, input: Tensor, sequence: Tensor, out_int32: bool) -> Tensor:
+    """What does not lie row by row is copied first."""
+    if input.dtype != sequence.dtype:
+        raise UnsupportedError(f"places of {input.dtype} in a sequence of {sequence.dtype} are not modelled; give both one dtype")
+    if sequence.ndim != 1 and sequence.shape[:-1] != input.shape[:-1]:
+        raise ShapeError(f"sequences of shape {list(sequence.shape)} are not searched for values of shape {list(input.shape)}")
+    out = k.empty(input.shape, "int32" if out_int32 else "int64")
+    k.free(*[t for t in (contiguous(k, input), contiguous(k, sequence)) if t not in (input, sequence)])
+    return out
+
+
+def _cumprod(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+    out = empty_like(k, input)
+    k.save(input=input, result=out)
+    return out
+
+
+def _cumprod_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
+    """cumprod_backward where no element is zero: what follows is summed from the end, and divided by the element."""
+    input: Tensor = saved["input"]
+    if input.numel <= 1 or _length(input, dim) == 1:
+        return [incoming(grads)]
+    weighted = elementwise(k, saved["result"], incoming(grads))
+    mask = with_number(k, input, 0, dtype="bool")
+    k.free(k.empty((), "bool"))
+    turned = empty_like(k, weighted)
+    summed = empty_like(k, turned)
+    back = empty_like(k, summed)
+    k.free(summed, turned)
+    out = elementwise(k, back, input)
+    k.free(back, mask, weighted)
+    return [out]
+
+
+BCHW = (2, 3, 4, 5)
+DIM, KEEP = attribute("dim", -1), attribute("keepdim", False, flag)
+BY_DIM: tuple[Any, ...] = (
+    *calls((BCHW, {"dim": 1}), (BCHW, {"keepdim": True}), (BCHW, {"dim": 2})),
+    *calls((BCHW, {"dim": 1}), layout="channels_last"),
+)
+_along = partial(row, facts=ALONG_DIM_FACTS, saves=("indices",))
+SORTING = f"{DERIVED}/Sorting.cpp"
+ROWS = (
+    _along(
+        "kthvalue",
+        _kthvalue,
+        scattered_back,
+        (attribute("k"), DIM, KEEP),
+        calls((BCHW, {"k": 1, "dim": 1}), (BCHW, {"k": 2, "keepdim": True})),
+        SORTING,
+    ),
+    *(
+        _along(f"{name}_dim", _median_dim, scattered_back, (DIM, KEEP), BY_DIM, SORTING, torch=f"torch.{name}", oracle=f"{name}_dim")
+        for name in ("median", "nanmedian")
+    ),
+    *(
+        row(name, _median, shared_out, (), calls((BCHW, {}), ((7,), {})), SORTING, facts=EVERYWHERE_FACTS, saves=("input", "result"))
+        for name in ("median", "nanmedian")
+    ),
+    _along("mode", _mode, scattered_back, (DIM, KEEP), BY_DIM, f"{DERIVED}/TensorCompare.cpp"),
+    *(
+        row(
+            name,
+            _running,
+            _running_backward,
+            (attribute("dim"),),
+            calls((BCHW, {"dim": 1}), (BCHW, {"dim": -1})),
+            f"{DERIVED}/ReduceOps.cpp",
+            facts=ALONG_DIM_FACTS,
+            saves=("input", "indices"),
+        )
+        for name in ("cummax", "cummin")
+    ),
+    row(
+        "cumprod",
+        _cumprod,
+        _cumprod_backward,
+        (attribute("dim"),),
+        calls((BCHW, {"dim": 1}), (BCHW, {"dim": -1}), ((2, 1, 3), {"dim": 1})),
+        f"{DERIVED}/ReduceOps.cpp",
+        facts=ALONG_DIM_FACTS,
+        saves=("input", "result"),
+    ),
+    row(
+        "searchsorted",
+        _searchsorted,
+        None,
+        (attribute("out_int32", False, flag), attribute("right", False, flag)),
+        (
+            *calls((((9,), (3, 4)), {}), (((3, 9), (3, 4)), {"out_int32": True}), (((5, 9), (5, 4)), {"right": True}), layout="transposed"),
+            *calls((((9,), (3, 4)), {})),
+        ),
+        f"{NATIVE}/Bucketization.cpp",
+        facts=EVERYWHERE_FACTS,
+        roles=("sorted_sequence", "input"),
+    ),
+    row(
+        "bucketize",
+        _bucketize,
+        None,
+        (attribute("out_int32", False, flag), attribute("right", False, flag)),
+        (*calls((((3, 4), (9,)), {"out_int32": True})), *calls((((3, 4), (9,)), {}), layout="transposed")),
+        f"{NATIVE}/Bucketization.cpp",
+        facts=POINTWISE_FACTS,
+        roles=("input", "boundaries"),
+    ),
+)
+COMPOSITE_ROWS = (
+    composite("msort", _msort, (), calls((BCHW, {})), f"{NATIVE}/Sorting.cpp", facts=ALONG_DIM_CALLS.but(reach=EVERYWHERE_FACTS.reach)),
+)

@@ -1,0 +1,1 @@
+"""Recurrent networks: their cells, and layers of them."""

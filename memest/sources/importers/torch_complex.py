@@ -1,0 +1,104 @@
+"""Calls with complex tensors: transforms, views, and the arithmetic that has rules of its own; anything else is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.sources.importers.torch_calls import CALLS as PLAIN_CALLS
+from memest.sources.importers.torch_calls import Call, Request, bound, request, signature
+
+MOVED = frozenset(  # rows that only move or look at elements, whatever those are
+    {
+        *(
+            "view",
+            "reshape",
+            "permute",
+            "transpose",
+            "t",
+            "movedim",
+            "squeeze",
+            "unsqueeze",
+            "expand",
+            "flatten",
+            "unflatten",
+            "contiguous",
+        ),
+        *("clone", "detach", "slice", "narrow", "select", "getitem", "split", "chunk", "unbind", "cat", "stack", "roll", "flip", "repeat"),
+        *("zeros", "empty", "new_zeros", "new_empty", "zeros_like", "empty_like", "view_as", "reshape_as"),
+    }
+)
+OWN = frozenset(
+    {
+        *("view_as_real", "view_as_complex", "complex", "real", "imag", "complex_add", "complex_sub", "complex_mul", "complex_abs"),
+        *("rfft", "irfft", "fft", "ifft", "rfft2", "irfft2", "fft2", "ifft2", "rfftn", "irfftn", "fftn", "ifftn", "fftshift", "ifftshift"),
+    }
+)
+ARITHMETIC = {
+    **dict.fromkeys(("add", "__add__", "__radd__"), "complex_add"),
+    **dict.fromkeys(("sub", "__sub__", "subtract"), "complex_sub"),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__", "multiply"), "complex_mul"),
+    **dict.fromkeys(("abs", "__abs__", "absolute"), "complex_abs"),
+}
+ONE = {f"fft_{name}": name for name in ("fft", "ifft", "rfft", "irfft")}
+MANY = {f"fft_{name}": name for name in ("fft2", "ifft2", "rfft2", "irfft2", "fftn", "ifftn", "rfftn", "irfftn")}
+SHIFTS = {f"fft_{name}": name for name in ("fftshift", "ifftshift")}
+
+
+def _is_complex(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_complex()
+
+
+def _tensors(made: Request) -> Iterator[Any]:
+    for t in made.tensors:
+        yield from t if isinstance(t, list) else (t,)
+
+
+def check_complex(made: Request | None) -> None:
+    """UnsupportedError where a complex tensor goes to a row that has real numbers in mind."""
+    if made is not None and made.op not in OWN and made.op not in MOVED and any(map(_is_complex, _tensors(made))):
+        raise UnsupportedError(f"{made.op} of a complex tensor has no rule; take abs, real and imag, or view_as_real before")
+
+
+def _arithmetic(name: str, plain: Call) -> Call:
+    def binding(called: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+        given = bound(("input", "other"), args, kwargs)
+        if not any(map(_is_complex, given.values())):
+            return plain(called, args, kwargs, recorder)
+        first, second = given["input"], given.get("other")
+        if not isinstance(first, torch.Tensor):
+            first, second = second, first
+        if isinstance(second, complex) or given.get("alpha", 1) != 1 or (second is None and name != "complex_abs"):
+            raise UnsupportedError(f"{called} of a complex tensor with these arguments has no rule")
+        if name == "complex_abs":
+            return Request(name, [first], {})
+        other = isinstance(second, torch.Tensor)
+        return Request(name, [first, second if other else None], {} if other else {"value": second})
+
+    return binding
+
+
+def _view(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``x.real``, ``x.imag``, and their functions."""
+    return Request(name.removeprefix("__get__:"), [args[0]], {}, own_result=True)
+
+
+def _transform(names: str, table: dict[str, str]) -> Call:
+    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+        given = {n: v for n, v in bound(names.split(), args, kwargs).items() if v is not None or n in ("dim", "s")}
+        return request(table[name], {n: (v,) if n == "dim" and names[6] == "s" and isinstance(v, int) else v for n, v in given.items()}, {})
+
+    return binding
+
+
+CALLS: dict[str, Call] = {
+    **{name: _arithmetic(op, PLAIN_CALLS[name]) for name, op in ARITHMETIC.items() if name in PLAIN_CALLS},
+    **{name: signature(name, names) for name, names in (("view_as_real", "input"), ("view_as_complex", "input"), ("complex", "real imag"))},
+    **dict.fromkeys(("real", "imag", "__get__:real", "__get__:imag"), _view),
+    **dict.fromkeys(ONE, _transform("input n dim norm", ONE)),
+    **dict.fromkeys(MANY, _transform("input s dim norm", MANY)),
+    **dict.fromkeys(SHIFTS, _transform("input dim", SHIFTS)),
+}
