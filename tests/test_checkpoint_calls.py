@@ -65,6 +65,25 @@ def reentrant_sequential(self: Any, x: Any) -> Any:
     return checkpoint_sequential([self.first, self.second, self.head], 2, x, use_reentrant=True)
 
 
+def reentrant_frozen(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    with torch.no_grad():
+        z = checkpoint(self.second, y, use_reentrant=True)
+    return self.head(y + z)
+
+
+def reentrant_behind_frozen(self: Any, x: Any) -> Any:
+    """No gradient comes to the first of them: zeros are made for it."""
+    y = checkpoint(self.first, self.drop(x) * self.head.weight.mean(), use_reentrant=True)
+
+    def body(a: Any) -> Any:
+        with torch.no_grad():
+            b = self.second(a)
+        return self.second(b)
+
+    return self.head(checkpoint(body, y, use_reentrant=True))
+
+
 def without_state(self: Any, x: Any) -> Any:
     return self.head(checkpoint(self.first, x, use_reentrant=False, preserve_rng_state=False))
 
@@ -76,7 +95,7 @@ def to_the_end(self: Any, x: Any) -> Any:
 
 PLAYED = (
     reentrant, reentrant_twice, reentrant_first, reentrant_function, reentrant_sharing, reentrant_with_swish, reentrant_in_autocast,
-    reentrant_without_state, reentrant_sequential, without_state, to_the_end,
+    reentrant_without_state, reentrant_sequential, reentrant_frozen, reentrant_behind_frozen, without_state, to_the_end,
 )  # fmt: skip
 by_name = pytest.mark.parametrize("forward", PLAYED, ids=lambda f: f.__name__)
 

@@ -26,7 +26,8 @@ def play_reentrant(run: Run, segment: Segment) -> None:
     ledger, bounds = run.ledger, bounds_of(run.graph, segment)
     state = ledger.hold(_bytes(generator_state(run, segment)))
     arguments = [run.env[name] for name in segment.call.arguments]
-    needs = [v.requires_grad for v in arguments]
+    enabled = run.grads and any(layer.grad for layer in run.graph.layers[segment.start : segment.end])
+    needs = [enabled and v.requires_grad for v in arguments]
     env = {name: ledger.hold(run.env[name]) for name in (*bounds.arguments, *bounds.owned)}
     wanted, run.grads, run.ending = run.grads, False, bounds.scopes
     run.caller.grad_mode = False
@@ -35,7 +36,7 @@ def play_reentrant(run: Run, segment: Segment) -> None:
     run.ending = None
     results = tuple({id(env[name]): name for name in bounds.results}.values())  # what works in place has two names
     outputs = [env[name] for name in results]
-    if wanted and any(needs):
+    if any(needs):
         captured = {name: run.env[name] for name in bounds.arguments if name not in segment.call.arguments}
         sizes = run.sizes
 
