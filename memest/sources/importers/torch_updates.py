@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.utils.clip_grad as clipping
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.swa_utils import AveragedModel
 
 from memest.errors import MemestError, UnsupportedError
 from memest.runtimes.torch.optimizers import OPTIMIZERS, described
@@ -65,6 +66,11 @@ class Updates:
                 elif (gradient := self._gradients.of(p)) is not None:
                     gradient.zero_()
 
+    def average(self, update: Callable[[], None]) -> None:
+        """``AveragedModel.update_parameters``, call by call as on a CPU."""
+        self._stage.act("averaged_model", ())
+        update()
+
     def total_norm(self, original: Any, tensors: Any, norm_type: Any, error_if_nonfinite: bool, foreach: Any) -> torch.Tensor:
         """``torch.nn.utils.get_total_norm``; of gradients in several dtypes it goes call by call."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
@@ -100,6 +106,7 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         for name, method in (("_get_total_norm", _norm), ("_clip_grads_with_norm_", _scaling)):
             if hasattr(clipping, name):
                 stack.enter_context(_replaced(clipping, name, lambda original, method=method: method(updates, original)))
+        stack.enter_context(_replaced(AveragedModel, "update_parameters", lambda original: _averaging(updates, original)))
 
         def unseen(optimizer: Any, *_: Any) -> None:
             raise updates.refusal(
@@ -119,6 +126,13 @@ def _replaced(home: Any, name: str, made: Any) -> Iterator[None]:
         yield
     finally:
         setattr(home, name, original)
+
+
+def _averaging(updates: Updates, original: Any) -> Any:
+    def update_parameters(average: AveragedModel, model: Any) -> None:
+        updates.average(lambda: original(average, model))
+
+    return update_parameters
 
 
 def _stepping(updates: Updates, name: str, optimizer: torch.optim.Optimizer) -> Any:

@@ -151,6 +151,12 @@ class Acting:
         play_scaling(self._run.ledger, env[total], self._run.recipe.target)
         return []
 
+    def average(self, layer: Layer, env: Env) -> Found:
+        """``torch.optim.swa_utils.AveragedModel.update_parameters`` begins, whose calls follow one by one: so it is on a CPU alone."""
+        if self._run.recipe.target.on_cuda:
+            raise UnsupportedError("AveragedModel.update_parameters on CUDA, in a whole step; an average by hand (mul_, add_) is modelled")
+        return []
+
 
 def _names(layer: Layer, role: int) -> tuple[str, ...]:
     found = layer.tensors[role]
@@ -182,4 +188,5 @@ ACTIONS: dict[str, Action] = {
     "optimizer_step": Acting.optimize,
     "total_norm": Acting.norm,
     "scale_gradients": Acting.scale,
+    "averaged_model": Acting.average,
 }
