@@ -444,6 +444,25 @@ def test_the_first_step_makes_the_state_and_finds_no_gradients(cpu: Cpu) -> None
     assert not any(e.storage.category == "optimizer_state" for e in later.events)
 
 
+def test_gradients_that_stand_are_counted_unless_they_are_cleared(cpu: Cpu) -> None:
+    case = gan()
+    step, (g, d, og, od, *_) = case.function, case.objects
+    found = memest.step(step, *case.arguments, machine=cpu)
+    cleared = memest.step(step, *case.arguments, machine=cpu, cleared=True)
+
+    def after_clearing(*inputs: Any) -> None:
+        og.zero_grad()
+        od.zero_grad()
+        step(*inputs)
+
+    again = compare(Case(after_clearing, case.arguments, case.objects), cpu)
+    assert not again.failed and cleared.peak_bytes == again.peak_bytes
+    weights = sum(p.nbytes for m in (g, d) for p in m.parameters())
+    assert found.standing_bytes - cleared.standing_bytes == weights
+    assert f"{weights:,} bytes) stand when the step begins" in " ".join(found.notes) and not cleared.notes
+    assert memest.step(step, *case.arguments, machine="t4", cleared=True).reserved.bytes
+
+
 def test_a_step_is_estimated_at_other_sizes(cpu: Cpu) -> None:
     m = net()
     o = torch.optim.Adam(m.parameters())

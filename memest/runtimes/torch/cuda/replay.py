@@ -86,6 +86,8 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         if steps.whole:
             left = {n: s for n, s in _made_in(first if number == 2 else asked).items() if n in live}
             taken = {name: live.pop(before) for name, before in taken_over(left, asked)}
+            for name in cleared(left, asked):
+                allocator.free(live.pop(name))
         else:
             for name in [n for n in live if number > 2 or n not in staying]:
                 allocator.free(live.pop(name))
@@ -129,6 +131,12 @@ def taken_over(left: Mapping[int, Storage], asked: Stream) -> Iterator[tuple[int
         yield storage.id, before
 
 
+def cleared(left: Mapping[int, Storage], asked: Stream) -> list[int]:
+    """The gradients that a step ``left``, where the next finds none."""
+    found = [] if any(s.category == "gradient" for s in asked.residents) else [n for n, s in left.items() if s.category == "gradient"]
+    return found
+
+
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
     """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
     each step begins."""
@@ -153,6 +161,9 @@ def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
             events.append(e._replace(storage=own))
         if number < last and steps.whole:
             before = {n: s for n, s in _made_in(stream).items() if n in live}
+            events += [
+                Event(-s.nbytes, live[n], BETWEEN, "", "zero_grad") for n, s in before.items() if n in cleared(before, steps.asked())
+            ]
             live = {name: live[n] for name, n in taken_over(before, steps.asked())}
         elif number < last:
             left = [s for s in live.values() if number > 1 or not (s.category in stays and s.refs)]
