@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -484,6 +485,29 @@ def test_everything_is_left_as_it_was() -> None:
     assert t.calls == 0 and t.last is last and not t.optimizer.state
     assert [list(map(id, g["params"])) for g in t.optimizer.param_groups] == [list(map(id, g)) for g in groups]
     assert "step" not in vars(t.optimizer)
+
+
+def test_other_threads_train_meanwhile() -> None:
+    m, other = net(), net()
+    o, own = torch.optim.Adam(m.parameters()), torch.optim.SGD(other.parameters(), 0.1)
+
+    class Elsewhere:
+        done = 0
+
+        @staticmethod
+        def train() -> None:
+            train(other, own, image(), labels())
+            nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+            Elsewhere.done += 1
+
+    def step(x: Any, y: Any) -> None:
+        thread = Thread(target=Elsewhere.train)
+        thread.start()
+        thread.join()
+        train(m, o, x, y)
+
+    memest.step(step, image(), labels())
+    assert Elsewhere.done >= 2 and all(p.grad is not None and not p.grad.is_meta for p in other.parameters())
 
 
 def test_a_card_is_played_with_what_the_step_before_left() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ class Updates:
 @contextmanager
 def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
     """The methods of the optimizers that were found, and the functions of torch that its calls do not tell of, tell of themselves;
-    ``engine`` runs in the place of autograd's."""
+    ``engine`` runs in the place of autograd's. In other threads torch's functions are as they were."""
+    here = get_ident()
     with ExitStack() as stack:
         for name, optimizer in updates.optimizers.items():
             optimizer.__dict__["step"] = _stepping(updates, name, optimizer)
@@ -109,6 +111,8 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         stack.enter_context(_replaced(AveragedModel, "update_parameters", lambda original: _averaging(updates, original)))
 
         def unseen(optimizer: Any, *_: Any) -> None:
+            if get_ident() != here:
+                return
             raise updates.refusal(
                 f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: give it as an argument"
             )
@@ -120,8 +124,13 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _replaced(home: Any, name: str, made: Any) -> Iterator[None]:
-    original = getattr(home, name)
-    setattr(home, name, made(original))
+    original, here = getattr(home, name), get_ident()
+    ours = made(original)
+
+    def either(*positional: Any, **named: Any) -> Any:
+        return (ours if get_ident() == here else original)(*positional, **named)
+
+    setattr(home, name, either)
     try:
         yield
     finally:
