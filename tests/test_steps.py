@@ -197,6 +197,24 @@ def averaged_by_hand() -> Case:
 
 
 @step_case
+def data_exchanged() -> Case:
+    m = net()
+    t, o, mask = copy.deepcopy(m), torch.optim.Adam(m.parameters()), torch.ones(4, 3, 3, 3)
+
+    def step(x: Any) -> None:
+        m[0].weight.data *= mask
+        with torch.no_grad():
+            aim = t(x)
+        o.zero_grad()
+        F.mse_loss(m(x), aim).backward()
+        o.step()
+        for p, q in zip(t.parameters(), m.parameters(), strict=True):
+            p.data = p.data * 0.9 + q.data * 0.1
+
+    return Case(step, [image()], [m, t, o, mask])
+
+
+@step_case
 def averaged_model() -> Case:
     m = net()
     e, o = torch.optim.swa_utils.AveragedModel(m), torch.optim.SGD(m.parameters(), 0.1)
@@ -511,7 +529,7 @@ def test_other_threads_train_meanwhile() -> None:
 
 
 def test_a_card_is_played_with_what_the_step_before_left() -> None:
-    for name in ("plain", "gan", "accumulated", "scaled", "never_zeroed"):
+    for name in ("plain", "gan", "accumulated", "scaled", "never_zeroed", "data_exchanged"):
         case = MAKERS[name]()
         found = memest.step(case.function, *case.arguments, machine="h100-80gb")
         assert found.reserved.bytes is not None and found.reserved.bytes >= found.peak_bytes > found.standing_bytes

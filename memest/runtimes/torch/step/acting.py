@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.errors import GraphError, UnsupportedError
+from memest.memory.stream import Storage
 from memest.network.graph import Layer
 from memest.network.tensor import nbytes
 from memest.runtimes.torch import optimizers
@@ -31,6 +32,7 @@ class Acting:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._stated: dict[tuple[str, str], int] = {}
+        self._exchanged: list[Storage] = []
 
     def __contains__(self, op: object) -> bool:
         return op in ACTIONS
@@ -96,6 +98,22 @@ class Acting:
         self._run.ledger.hold(env[given])
         self._forget(leaf)
         self._run.machine.gradients[leaf] = env[given]
+        return []
+
+    def exchange(self, layer: Layer, env: Env) -> Found:
+        """``tensor.data = value``: what held the tensor holds the other's memory from now on, and the network owns that."""
+        name, given = layer.reads
+        value, ledger = env[name], self._run.ledger
+        old, new = value.storage, env[given].storage
+        own = old in ledger.residents or old in self._exchanged
+        holders = value.refs + own
+        value.spec, value.storage = env[given].spec, new
+        new.refs += holders
+        if own:
+            new.category, new.reason = old.category, f"in the place of {name}"
+            self._exchanged.append(new)
+        for _ in range(holders):
+            ledger.let_go_storage(old)
         return []
 
     def require(self, layer: Layer, env: Env) -> Found:
@@ -185,6 +203,7 @@ ACTIONS: dict[str, Action] = {
     "forget_gradients": Acting.forget,
     "set_gradient": Acting.put,
     "requires_grad": Acting.require,
+    "set_data": Acting.exchange,
     "optimizer_step": Acting.optimize,
     "total_norm": Acting.norm,
     "scale_gradients": Acting.scale,
