@@ -54,6 +54,7 @@ class Readings:
             raise RuntimeError(f"a tensor with {int(args[0].numel())} elements cannot be converted to one number")
         if any(args[0] is t for t in self._found_infinite):
             return 0.0
+        self.numbers.where = self._stage.place()
         return self.numbers.one()
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -73,7 +73,7 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool) -> Graph
             before = left
             kept = recorder.survivors.given_up()
     if settled and recorder.readings.numbers.read:
-        raise UnsupportedError(f"{name}: no rule for {DECIDES}; decide by something else")
+        raise UnsupportedError(f"{recorder.readings.numbers.where}: no rule for {DECIDES}; decide by something else")
     raise UnsupportedError(
         f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
         " let the function be a whole round of them, such as all the batches whose gradients are added up"
