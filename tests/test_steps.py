@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -193,6 +194,24 @@ def averaged_by_hand() -> Case:
                 p.mul_(0.9).add_(q, alpha=0.1)
 
     return Case(step, [image(), labels()], [m, e, o])
+
+
+@step_case
+def data_exchanged() -> Case:
+    m = net()
+    t, o, mask = copy.deepcopy(m), torch.optim.Adam(m.parameters()), torch.ones(4, 3, 3, 3)
+
+    def step(x: Any) -> None:
+        m[0].weight.data *= mask
+        with torch.no_grad():
+            aim = t(x)
+        o.zero_grad()
+        F.mse_loss(m(x), aim).backward()
+        o.step()
+        for p, q in zip(t.parameters(), m.parameters(), strict=True):
+            p.data = p.data * 0.9 + q.data * 0.1
+
+    return Case(step, [image()], [m, t, o, mask])
 
 
 @step_case
@@ -444,6 +463,25 @@ def test_the_first_step_makes_the_state_and_finds_no_gradients(cpu: Cpu) -> None
     assert not any(e.storage.category == "optimizer_state" for e in later.events)
 
 
+def test_gradients_that_stand_are_counted_unless_they_are_cleared(cpu: Cpu) -> None:
+    case = gan()
+    step, (g, d, og, od, *_) = case.function, case.objects
+    found = memest.step(step, *case.arguments, machine=cpu)
+    cleared = memest.step(step, *case.arguments, machine=cpu, cleared=True)
+
+    def after_clearing(*inputs: Any) -> None:
+        og.zero_grad()
+        od.zero_grad()
+        step(*inputs)
+
+    again = compare(Case(after_clearing, case.arguments, case.objects), cpu)
+    assert not again.failed and cleared.peak_bytes == again.peak_bytes
+    weights = sum(p.nbytes for m in (g, d) for p in m.parameters())
+    assert found.standing_bytes - cleared.standing_bytes == weights
+    assert f"{weights:,} bytes) stand when the step begins" in " ".join(found.notes) and not cleared.notes
+    assert memest.step(step, *case.arguments, machine="t4", cleared=True).reserved.bytes
+
+
 def test_a_step_is_estimated_at_other_sizes(cpu: Cpu) -> None:
     m = net()
     o = torch.optim.Adam(m.parameters())
@@ -467,8 +505,31 @@ def test_everything_is_left_as_it_was() -> None:
     assert "step" not in vars(t.optimizer)
 
 
+def test_other_threads_train_meanwhile() -> None:
+    m, other = net(), net()
+    o, own = torch.optim.Adam(m.parameters()), torch.optim.SGD(other.parameters(), 0.1)
+
+    class Elsewhere:
+        done = 0
+
+        @staticmethod
+        def train() -> None:
+            train(other, own, image(), labels())
+            nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+            Elsewhere.done += 1
+
+    def step(x: Any, y: Any) -> None:
+        thread = Thread(target=Elsewhere.train)
+        thread.start()
+        thread.join()
+        train(m, o, x, y)
+
+    memest.step(step, image(), labels())
+    assert Elsewhere.done >= 2 and all(p.grad is not None and not p.grad.is_meta for p in other.parameters())
+
+
 def test_a_card_is_played_with_what_the_step_before_left() -> None:
-    for name in ("plain", "gan", "accumulated", "scaled", "never_zeroed"):
+    for name in ("plain", "gan", "accumulated", "scaled", "never_zeroed", "data_exchanged"):
         case = MAKERS[name]()
         found = memest.step(case.function, *case.arguments, machine="h100-80gb")
         assert found.reserved.bytes is not None and found.reserved.bytes >= found.peak_bytes > found.standing_bytes

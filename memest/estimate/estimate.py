@@ -23,7 +23,7 @@ from memest.memory.stream import Event, Storage, Stream
 from memest.network.binding import bind
 from memest.network.conversion import dtype_of
 from memest.network.graph import Graph, as_graph
-from memest.network.tensor import Shape
+from memest.network.tensor import Shape, nbytes
 from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
@@ -286,7 +286,16 @@ class Estimate(Restated, Shown):
         chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if one and len(outputs) > 1 else ()
         prediction = None if loss is None else self.timeline.values.get(outputs[0])
         doubts = () if loss is None or prediction is None else loss.notes(prediction)
-        return (*self.played.notes, *chosen, *doubts, *self._runtime.notes(self.recipe.target), *self.torch.notes)
+        standing = [nbytes(p.shape, p.dtype) for p in self.played.parameters if p.gradient_of is not None]
+        left = (f"{counted(len(standing), 'gradient')} ({sum(standing):,} bytes) stand when the step begins, as its code leaves them",)
+        return (
+            *self.played.notes,
+            *(left if standing else ()),
+            *chosen,
+            *doubts,
+            *self._runtime.notes(self.recipe.target),
+            *self.torch.notes,
+        )
 
     @property
     def loss_output(self) -> str | None:

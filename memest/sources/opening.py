@@ -65,10 +65,11 @@ def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str 
         raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
 
 
-def from_step(function: Any, *examples: Any, name: str | None = None) -> Graph:
+def from_step(function: Any, *examples: Any, name: str | None = None, cleared: bool = False) -> Graph:
     """The graph of a user's own training step: ``function(*examples)`` runs on meta tensors, as it stands. Its modules and optimizers are
     found where the function finds them (closure, globals, arguments, ``self``), and left as they were. An example is a tensor, a shape, or
-    a sequence or mapping of them; anything else is given as it is.
+    a sequence or mapping of them; anything else is given as it is. Gradients that the code leaves stand when the next call begins, unless
+    they are ``cleared`` (set to None) before each.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError when no step is like
     the next, or when torch is not installed."""
@@ -76,7 +77,7 @@ def from_step(function: Any, *examples: Any, name: str | None = None) -> Graph:
         from memest.sources.importers import torch_steps as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a training step needs torch ({e}); {GET_TORCH}") from None
-    return importer.from_step(function, examples, name=name)
+    return importer.from_step(function, examples, name=name, cleared=cleared)
 
 
 def _about_shape(module: Any, example: Any) -> str | None:

@@ -18,7 +18,7 @@ from memest.estimate.formulas.javascript import SAFE, magnitude
 from memest.estimate.question import Settings, question
 from memest.levers.table import meant
 from memest.memory.stream import Event, Storage
-from memest.network.graph import Graph
+from memest.network.graph import Graph, as_graph
 from memest.network.tensor import nbytes, numel
 from memest.planning.page.grid import Axis, axes_of, points_of, start_of
 from memest.planning.page.kernels import kernel_table
@@ -63,6 +63,7 @@ def page_model(
     :func:`memest.estimate`: training with each of ``optimizers``, and inference.
 
     ``dtypes`` None: float32, and bfloat16 where the network has it. Raises what ``estimate`` raises for the sizes it opens with."""
+    graph = as_graph(graph, "a report")
     if not optimizers:
         raise UsageError("a page needs at least one optimizer")
     asking = question(graph, settings, "page_model")

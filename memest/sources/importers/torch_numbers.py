@@ -28,12 +28,13 @@ class Unknown(float):
 
 
 class Numbers:
-    """The numbers read in one recording. ``stand_in`` is what they all are: another recording with another one shows whether they decided
-    anything unseen (in C code, or as plain floats)."""
+    """The numbers read in one recording, the last of them ``where``. ``stand_in`` is what they all are: another recording with another one
+    shows whether they decided anything unseen (in C code, or as plain floats)."""
 
     def __init__(self, refuse: Refusal, stand_in: float) -> None:
         self.stand_in = stand_in
         self.read = 0
+        self.where = ""
         self.over = False
         self._refuse = refuse
 

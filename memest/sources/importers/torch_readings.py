@@ -33,6 +33,7 @@ class Readings:
             "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self._found_infinite.append(a[1]),
             "_amp_update_scale_": lambda f, a, k: a[0],
             "broadcast_tensors": self._broadcast,
+            "__set__:data": self._exchange,
             **dict.fromkeys(MARKS, lambda f, a, k: f(*a, **k)),
             "cpu": lambda f, a, k: a[0],
             **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
@@ -53,6 +54,7 @@ class Readings:
             raise RuntimeError(f"a tensor with {int(args[0].numel())} elements cannot be converted to one number")
         if any(args[0] is t for t in self._found_infinite):
             return 0.0
+        self.numbers.where = self._stage.place()
         return self.numbers.one()
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -66,6 +68,15 @@ class Readings:
 
         with torch._C.DisableTorchFunction():
             return read(tuple(args[0].shape))
+
+    def _exchange(self, func: Any, args: Any, kwargs: Any) -> None:
+        """``t.data = value``: another memory under the same tensor (``t.data *= value`` ends with the one it has)."""
+        old, new = (self._stage.live.known(t).value for t in args)
+        if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
+            raise self._stage.refusal("tensor.data = … of another shape or dtype")
+        if old.storage is not new.storage:
+            self._stage.act("set_data", (self._stage.called(args[0]), self._stage.called(args[1])))
+            old.storage = new.storage
 
     def _broadcast(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``torch.broadcast_tensors``: a tensor that is large enough is given back as it is."""

@@ -31,9 +31,10 @@ ROUNDS = 8
 MOST = ROUNDS + 4
 
 
-def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None) -> Graph:
+def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None, cleared: bool = False) -> Graph:
     """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An
-    example is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is.
+    example is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is. ``cleared``: somebody sets
+    all gradients to None before each call.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError for what is no function
     or where no step is like the next; each names the line."""
@@ -44,10 +45,10 @@ def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None =
     with _ONE_AT_A_TIME:
         found = Surroundings(function, call.others)
         call.settle(found)
-        return _steady(called, call, found)
+        return _steady(called, call, found, cleared)
 
 
-def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
+def _steady(name: str, call: _Call, found: Surroundings, cleared: bool) -> Graph:
     """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning."""
     repeats = Repeats()
     texts: dict[tuple[str, int], str] = {}
@@ -61,17 +62,18 @@ def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
             kept = []
             _recorded(recorder, call)
             graphs.append(recorder.graph)
-            settled = recorder.state == (before or State())
+            left = recorder.state._replace(gradients=()) if cleared else recorder.state
+            settled = left == (before or State())
             alike = alike + 1 if len(graphs) > 1 and graphs[-1] == graphs[-2] else 0
             if settled and alike >= (ROUNDS if changed() else 1 if recorder.readings.numbers.read or len(graphs) > 1 else 0):
                 first, last = graphs[0], graphs[-1]
                 return last if first == last else last.with_(beginning=first)
             if number > 2 and not alike:
                 break
-            before = recorder.state
+            before = left
             kept = recorder.survivors.given_up()
     if settled and recorder.readings.numbers.read:
-        raise UnsupportedError(f"{name}: no rule for {DECIDES}; decide by something else")
+        raise UnsupportedError(f"{recorder.readings.numbers.where}: no rule for {DECIDES}; decide by something else")
     raise UnsupportedError(
         f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
         " let the function be a whole round of them, such as all the batches whose gradients are added up"

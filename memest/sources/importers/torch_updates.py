@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import torch
 import torch.nn.utils.clip_grad as clipping
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.swa_utils import AveragedModel
 
 from memest.errors import MemestError, UnsupportedError
 from memest.runtimes.torch.optimizers import OPTIMIZERS, described
@@ -65,6 +67,11 @@ class Updates:
                 elif (gradient := self._gradients.of(p)) is not None:
                     gradient.zero_()
 
+    def average(self, update: Callable[[], None]) -> None:
+        """``AveragedModel.update_parameters``, call by call as on a CPU."""
+        self._stage.act("averaged_model", ())
+        update()
+
     def total_norm(self, original: Any, tensors: Any, norm_type: Any, error_if_nonfinite: bool, foreach: Any) -> torch.Tensor:
         """``torch.nn.utils.get_total_norm``; of gradients in several dtypes it goes call by call."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
@@ -91,7 +98,8 @@ class Updates:
 @contextmanager
 def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
     """The methods of the optimizers that were found, and the functions of torch that its calls do not tell of, tell of themselves;
-    ``engine`` runs in the place of autograd's."""
+    ``engine`` runs in the place of autograd's. In other threads torch's functions are as they were."""
+    here = get_ident()
     with ExitStack() as stack:
         for name, optimizer in updates.optimizers.items():
             optimizer.__dict__["step"] = _stepping(updates, name, optimizer)
@@ -100,8 +108,11 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         for name, method in (("_get_total_norm", _norm), ("_clip_grads_with_norm_", _scaling)):
             if hasattr(clipping, name):
                 stack.enter_context(_replaced(clipping, name, lambda original, method=method: method(updates, original)))
+        stack.enter_context(_replaced(AveragedModel, "update_parameters", lambda original: _averaging(updates, original)))
 
         def unseen(optimizer: Any, *_: Any) -> None:
+            if get_ident() != here:
+                return
             raise updates.refusal(
                 f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: give it as an argument"
             )
@@ -113,12 +124,24 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _replaced(home: Any, name: str, made: Any) -> Iterator[None]:
-    original = getattr(home, name)
-    setattr(home, name, made(original))
+    original, here = getattr(home, name), get_ident()
+    ours = made(original)
+
+    def either(*positional: Any, **named: Any) -> Any:
+        return (ours if get_ident() == here else original)(*positional, **named)
+
+    setattr(home, name, either)
     try:
         yield
     finally:
         setattr(home, name, original)
+
+
+def _averaging(updates: Updates, original: Any) -> Any:
+    def update_parameters(average: AveragedModel, model: Any) -> None:
+        updates.average(lambda: original(average, model))
+
+    return update_parameters
 
 
 def _stepping(updates: Updates, name: str, optimizer: torch.optim.Optimizer) -> Any:

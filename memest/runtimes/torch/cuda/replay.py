@@ -20,7 +20,7 @@ from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.process import cuda_context, cuda_process
 from memest.memory.stream import Event, Move, Repeat, Storage, Stream
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.cuda.script import exchanged, gives_back, made_in, moves_before, number_of, staying, taken_over
+from memest.runtimes.torch.cuda.script import cleared, exchanged, gives_back, made_in, moves_before, number_of, staying, taken_over
 
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 RANKS_SINCE = (2, 14)
@@ -77,6 +77,8 @@ def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capaci
         if steps.whole:
             left = {n: s for n, s in made_in(first if number == 2 else asked).items() if n in live}
             taken = {name: live.pop(before) for name, before in taken_over(left, asked)}
+            for name in cleared(left, asked):
+                allocator.free(live.pop(name))
         else:
             for name in [n for n in live if number > 2 or n not in stay]:
                 allocator.free(live.pop(name))

@@ -99,6 +99,11 @@ def taken_over(left: Mapping[int, Storage], asked: Stream) -> Iterator[tuple[int
         yield storage.id, before
 
 
+def cleared(left: Mapping[int, Storage], asked: Stream) -> list[int]:
+    """The gradients that a step ``left``, where the next finds none."""
+    return [] if any(s.category == "gradient" for s in asked.residents) else [n for n, s in left.items() if s.category == "gradient"]
+
+
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
     """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
     each step begins."""
@@ -119,6 +124,8 @@ def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
         events += _renumbered(stream.events, live, numbers)
         if number < last and steps.whole:
             before = {n: s for n, s in made_in(stream).items() if n in live}
+            gone = cleared(before, steps.asked())
+            events += [Event(-live[n].nbytes, live[n], BETWEEN, "", "zero_grad") for n in gone]
             live = {name: live[n] for name, n in taken_over(before, steps.asked())}
         elif number < last:
             left = [s for n, s in live.items() if number > 1 or n not in stay]

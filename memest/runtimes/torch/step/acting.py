@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memest.errors import GraphError, UnsupportedError
+from memest.memory.stream import Storage
 from memest.network.graph import Layer
 from memest.network.tensor import nbytes
 from memest.runtimes.torch import optimizers
@@ -31,6 +32,7 @@ class Acting:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._stated: dict[tuple[str, str], int] = {}
+        self._exchanged: list[Storage] = []
 
     def __contains__(self, op: object) -> bool:
         return op in ACTIONS
@@ -98,6 +100,22 @@ class Acting:
         self._run.machine.gradients[leaf] = env[given]
         return []
 
+    def exchange(self, layer: Layer, env: Env) -> Found:
+        """``tensor.data = value``: what held the tensor holds the other's memory from now on, and the network owns that."""
+        name, given = layer.reads
+        value, ledger = env[name], self._run.ledger
+        old, new = value.storage, env[given].storage
+        own = old in ledger.residents or old in self._exchanged
+        holders = value.refs + own
+        value.spec, value.storage = env[given].spec, new
+        new.refs += holders
+        if own:
+            new.category, new.reason = old.category, f"in the place of {name}"
+            self._exchanged.append(new)
+        for _ in range(holders):
+            ledger.let_go_storage(old)
+        return []
+
     def require(self, layer: Layer, env: Env) -> Found:
         """``requires_grad_(value)``, for each of the tensors."""
         wanted = bool(dict(layer.attributes)["value"])
@@ -151,6 +169,12 @@ class Acting:
         play_scaling(self._run.ledger, env[total], self._run.recipe.target)
         return []
 
+    def average(self, layer: Layer, env: Env) -> Found:
+        """``torch.optim.swa_utils.AveragedModel.update_parameters`` begins, whose calls follow one by one: so it is on a CPU alone."""
+        if self._run.recipe.target.on_cuda:
+            raise UnsupportedError("AveragedModel.update_parameters on CUDA, in a whole step; an average by hand (mul_, add_) is modelled")
+        return []
+
 
 def _names(layer: Layer, role: int) -> tuple[str, ...]:
     found = layer.tensors[role]
@@ -179,7 +203,9 @@ ACTIONS: dict[str, Action] = {
     "forget_gradients": Acting.forget,
     "set_gradient": Acting.put,
     "requires_grad": Acting.require,
+    "set_data": Acting.exchange,
     "optimizer_step": Acting.optimize,
     "total_norm": Acting.norm,
     "scale_gradients": Acting.scale,
+    "averaged_model": Acting.average,
 }
