@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memest.ops.composite import Composite
-from memest.ops.facts import POINTWISE_FACTS
+from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS
 from memest.ops.operator import Example, Operator
 from memest.ops.tape import Tape, Tensor
 
@@ -27,7 +27,7 @@ ROWS = (
         saves=(),
         backward=None,
         examples=(Example(shapes=([(2, 3), (4,)], [(2, 3)]), attributes={}),),
-        facts=POINTWISE_FACTS,
+        facts=EVERYWHERE_FACTS,
         source="torch/csrc/autograd/python_function.cpp (process_outputs); what it does in backward is the layer's (graph.Backward)",
     ),
     Operator(

@@ -44,12 +44,12 @@ def _embedding_backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor |
 
 
 def _one_hot(k: Tape, input: Tensor, *, num_classes: int) -> Tensor:
-    """Torch looks at the least and the greatest number first."""
+    """On the CPU torch looks at the least and the greatest number first."""
     if num_classes <= 0:
         raise UnsupportedError("one_hot without num_classes has a size that depends on values; say num_classes=")
     if input.dtype != "int64":
         raise ShapeError(f"one_hot needs int64 numbers, got {input.dtype}")
-    if input.numel:
+    if input.numel and not k.target.on_cuda:
         k.free(k.empty((), "int64"), k.empty((), "int64"))
     return k.empty((*input.shape, num_classes), "int64")
 

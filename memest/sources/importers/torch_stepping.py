@@ -26,6 +26,7 @@ from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import resolve
 from memest.sources.importers.torch_backward import Gradients
+from memest.sources.importers.torch_keeping import Kept
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_readings import Readings
 from memest.sources.importers.torch_recording import Begun, Recorder
@@ -63,6 +64,7 @@ class StepTensors(LiveTensors):
         recorder = self.recorder
         if name.startswith("constant") and not t.is_meta:
             name, trainable, buffer = recorder.outside(t)
+            host = False  # who trains on a card brings his variables there
         trainable = recorder.flags.get(name, trainable)
         super().own(t, name, trainable=trainable, buffer=buffer, sizes=sizes, host=host)
         recorder.owned_now(t, self.parameters[-1])
@@ -80,7 +82,7 @@ class StepRecorder(Recorder):
         repeats: Repeats,
         found: Surroundings,
         before: State | None,
-        kept: Sequence[torch.Tensor],
+        kept: Sequence[Kept],
         stand_in: float,
         texts: dict[tuple[str, int], str],
     ) -> None:
@@ -97,7 +99,7 @@ class StepRecorder(Recorder):
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
         for t in kept:
-            self.live.own(t, self.live.unique("kept"))
+            self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host)
         del kept
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]

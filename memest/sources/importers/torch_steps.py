@@ -18,6 +18,7 @@ from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
 from memest.sizes import asked
 from memest.sources.importers.torch import _ONE_AT_A_TIME
+from memest.sources.importers.torch_keeping import Kept
 from memest.sources.importers.torch_numbers import DECIDES
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_stepping import State, StepRecorder
@@ -54,7 +55,7 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool) -> Graph
     texts: dict[tuple[str, int], str] = {}
     graphs: list[Graph] = []
     before: State | None = None
-    kept: list[torch.Tensor] = []
+    kept: list[Kept] = []
     with found.as_they_were() as changed:
         alike = 0
         for number in range(MOST):

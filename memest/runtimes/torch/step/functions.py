@@ -8,16 +8,28 @@ Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Backward, Layer
 from memest.network.tensor import Spec, contiguous_strides, nbytes
-from memest.runtimes.torch.autograd import Node
-from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.autograd import Machine, Node
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.caller import Caller
 
-if TYPE_CHECKING:
-    from memest.runtimes.torch.step.run import Run
+
+class Run(Protocol):
+    """What plays layers (:class:`memest.runtimes.torch.step.run.Run`)."""
+
+    ledger: Ledger
+    machine: Machine
+    caller: Caller
+    env: dict[str, Value]
+    owned: set[str]
+
+    def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
+        """One layer, on the values in ``env``."""
+
 
 HOOK = "register_hook"
 
