@@ -77,6 +77,10 @@ def test_calls_in_the_context_are_those_of_torch(row: Row, example: Example, cpu
     pytest.importorskip("torch")
     from validation.rows import measure, normalized, predict
 
+    if row.name == "mkldnn_rnn_layer":  # oneDNN's LSTM in bfloat16
+        with pytest.raises(UnsupportedError, match="LSTM is modelled in float32"):
+            predict(row, example, cpu, autocast=Autocast())
+        return
     measured = measure(row, example, autocast=Autocast())
     predicted = predict(row, example, cpu, autocast=Autocast())
     assert normalized(predicted) == normalized([e.delta for e in measured]), "\n".join(f"{e.delta:>12} {e.where}" for e in measured)

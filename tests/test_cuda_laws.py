@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 
 from memest.runtimes.torch.cuda.rows import ROWS
 from validation.cuda.agreement import agrees
-from validation.cuda.rows import Row, described, examples
+from validation.cuda.rows import ELSEWHERE, Row, described, examples
 from validation.cuda.storing import RESULTS, load
 from validation.cuda.targets import target_of
 from validation.rows import predict_events
@@ -139,7 +139,7 @@ def test_a_row_allocates_as_torch_was_recorded_to_on_other_cards_and_releases(ro
 
 
 def test_every_row_has_an_example_and_every_card_a_file() -> None:
-    assert {case.partition("/")[0] for case in every()} == set(NAMES)
+    assert {case.partition("/")[0] for case in every()} == set(NAMES) - ELSEWHERE
     assert {p.parent.name.split("-")[2] for p in FILES if p.parent.name.endswith(NEWEST)} >= {"h100", "a100", "v100", "t4"}
 
 

@@ -146,9 +146,9 @@ def _mul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None) -
 
 def _abs(k: Tape, input: Tensor) -> Tensor:
     """The kernel gives complex numbers, whose real parts are copied."""
+    k.save(input=input)
     out = empty_like(k, input, REAL_OF[input.dtype])
     k.free(elementwise(k, input))
-    k.save(input=input)
     return out
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from memest.errors import ShapeError, UnsupportedError
-from memest.network.dtypes import FLOATING
+from memest.errors import ShapeError
 from memest.ops.aten.iterator import empty_like
 from memest.ops.aten.selecting import scattered_back
 from memest.ops.aten.views import wrapped
@@ -27,9 +26,6 @@ def places_like(k: Tape, input: Tensor) -> tuple[Tensor, Tensor]:
 def _sort(k: Tape, input: Tensor, *, dim: int, descending: bool, stable: bool | None) -> tuple[Tensor, Tensor]:
     """Places begin as a range along the dim that is copied into them."""
     at = wrapped(dim, input.ndim)
-    whole = input.ndim == 1 and input.dtype not in FLOATING and input.dtype != "bool"
-    if whole and not descending and input.numel >= GRAIN_SIZE and not k.target.on_cuda:
-        raise UnsupportedError(f"a sort of {GRAIN_SIZE} integers or more in one dim is another algorithm on CPU: not modelled; sort floats")
     k.note(sizes=input.shape)
     values, indices = places_like(k, input)
     if input.ndim:
@@ -58,7 +54,6 @@ def _argsort(c: Caller, input: Any, *, dim: int, descending: bool, stable: bool 
     return c.call("sort", input, dim=dim, descending=descending, stable=stable)[1]
 
 
-GRAIN_SIZE = 32_768  # at::internal::GRAIN_SIZE
 BCHW = (2, 3, 4, 5)
 ORDER = (attribute("dim", -1), attribute("descending", False, flag), attribute("stable", None, optional(flag)))
 _row = partial(row, facts=ALONG_DIM_FACTS, saves=("indices",))
