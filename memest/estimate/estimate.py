@@ -18,6 +18,7 @@ from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.versions import Torch, torch_of
 from memest.memory.figure import Figure, Figures
+from memest.memory.listing import Listing, listed
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
 from memest.network.binding import bind
@@ -489,6 +490,9 @@ class _Steps:
 
     def asked(self) -> Stream:
         return self._estimate.timeline
+
+    def listed(self) -> tuple[Listing, Listing]:
+        return listed(self.first()), listed(self.asked())
 
     def first(self) -> Stream:
         if self._first is None:

@@ -1,95 +1,42 @@
-"""The caching allocator played over the steps that lead to the one asked about.
-
-A script is: the network's tensors, the inputs and the target are made, what lies in channels_last as a copy of what was contiguous
-(``module.to("cuda").to(memory_format=torch.channels_last)``), and what is cached is given back; the first step, in which the optimizer's
-state appears and libraries take their workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs)
-is given back (``zero_grad(set_to_none=True)``), what appeared for good stays. Where blocks lie follows from all of it, so all of it is
-played.
+"""The caching allocator played over the steps that lead to the one asked about (:mod:`memest.runtimes.torch.cuda.course`): where blocks
+lie follows from all of it, so all of it is played.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
 
-from memest.errors import OutOfMemoryError
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.wheels import unsupported
-from memest.memory.allocators.blocks import Block
-from memest.memory.allocators.caching import CachingAllocator, Shortage
-from memest.memory.allocators.replaying import Replayed, Stretch, replay_stretches
+from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.figure import Figure, Figures, exact, modelled
+from memest.memory.listing import Listing
 from memest.memory.process import cuda_context, cuda_process
-from memest.memory.stream import Event, Repeat, Storage, Stream
+from memest.memory.stream import Event, Storage
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.step.parallel.replicas import is_bucket
+from memest.runtimes.torch.cuda.course import NETWORK, STAYS, course
+from memest.runtimes.torch.cuda.playing import Taken, is_plain, play_pools, play_whole
 
 STEPS = 3
 """The step that is asked about, counted from 1, where it is not the first: the second finds the blocks that the first left, the third those
 of a step like itself."""
 MADE, BETWEEN = "before the steps", "between steps"
-STAYS = frozenset({"optimizer_state", "workspace"})
-NETWORK = frozenset({"parameter", "buffer"})
 GIVEN_BACK = "what is cached and unused is given back, so that the step fits what the context leaves of the card"
 OTHER_RANKS = "what collectives take was seen without NCCL and without other ranks, whose pace decides when tensors go"
 COLLECTIVES = frozenset({"all_gather", "reduce_scatter", "broadcast"})
 PAGE = 2 << 20
 NO_KERNELS = "the wheel has no kernels for this card: so it would allocate if it had"
 RUN_OUT = "the card runs out: at least so much would have to be reserved"
-Size = Callable[[Storage], int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What the allocator made of the step asked about, and where the card ran out, if it did: in which step (from 1; 0: before the first),
-    at which of its events."""
-
-    last: Replayed
-    step: int
-    shortage: Shortage | None
 
 
 def settings_for(target: Target) -> Settings:
     """The allocator's settings. UsageError for a text that torch's parser would not take."""
     return read_settings(target.settings.alloc_conf, target.version)
-
-
-def play_steps(steps: Steps, target: Target, *, size: Size | None = None, capacity: int | None = None) -> Outcome:
-    """The steps on an allocator that starts empty, on a card that can give ``capacity`` bytes (None: any number)."""
-    first = steps.first()
-    allocator = CachingAllocator(settings_for(target), capacity=capacity, total=None if capacity is None else target.device.memory_bytes)
-    live: dict[int, Block] = {}
-    held: list[Block | None] = []
-    size = size or _expected
-    try:
-        held.extend(_placed(first.residents, allocator, size, steps.converted))
-    except OutOfMemoryError:
-        return Outcome(last=replay_stretches((), allocator, live), step=0, shortage=allocator.shortage)
-    found = replay_stretches(_stretches(first, size), allocator, live, _streams(first))
-    if found.failed_at is not None or steps.is_first:
-        return Outcome(last=found, step=1, shortage=found.shortage)
-    stays = STAYS | {"gradient"} if steps.keeps_gradients else STAYS
-    staying = {e.storage.id for _, e in first.once() if e.storage.category in stays and e.storage.refs}
-    asked = steps.asked()
-    streams = _streams(asked)
-    for number in range(2, STEPS + 1):
-        for name in [n for n in live if number > 2 or n not in staying]:
-            allocator.free(live.pop(name))
-        held.extend(live.values())
-        live.clear()
-        try:
-            if number == 2:
-                _rebuild_buckets(first, asked, allocator, held, size)
-        except OutOfMemoryError:
-            return Outcome(last=replay_stretches((), allocator, live), step=number, shortage=allocator.shortage)
-        found = replay_stretches(_stretches(asked, size), allocator, live, streams)
-        if found.failed_at is not None:
-            return Outcome(last=found, step=number, shortage=found.shortage)
-    return Outcome(last=found, step=STEPS, shortage=None)
 
 
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
@@ -147,92 +94,33 @@ def _numbered(storage: Storage, number: int) -> Storage:
     return own
 
 
-def _placed(residents: Sequence[Storage], allocator: CachingAllocator, size: Size, converted: frozenset[str]) -> list[Block | None]:
-    """What is there before the first step: the network, whose tensors are then ``converted`` one by one; the inputs, each converted at
-    once; the rest."""
-    held: list[Block | None] = []
-    waiting: list[int] = []
-
-    def convert() -> None:
-        for at in waiting:
-            before, held[at] = held[at], allocator.malloc(size(residents[at]))
-            allocator.free(before)
-        waiting.clear()
-
-    for at, storage in enumerate(residents):
-        if storage.category not in NETWORK:
-            convert()
-        held.append(allocator.malloc(size(storage)))
-        if storage.layer in converted:
-            waiting.append(at)
-    convert()
-    if converted:
-        allocator.empty_cache()
-    return held
-
-
-def _rebuild_buckets(first: Stream, asked: Stream, allocator: CachingAllocator, held: list[Block | None], size: Size) -> None:
-    """DistributedDataParallel's first buckets go, and those of later steps come (``Reducer::rebuild_buckets``)."""
-    old = [at for at, s in enumerate(first.residents) if is_bucket(s)]
-    new = [s for s in asked.residents if is_bucket(s)]
-    if [first.residents[at].nbytes for at in old] == [s.nbytes for s in new]:
-        return
-    for at in old:
-        allocator.free(held[at])
-        held[at] = None
-    held.extend(allocator.malloc(size(s)) for s in new)
-
-
-def _streams(stream: Stream) -> dict[int, int]:
-    return {e.storage.id: e.storage.stream for _, e in stream.once() if e.storage.stream}
-
-
-def _stretches(stream: Stream, size: Size) -> Iterator[Stretch]:
-    at = 0
-    for repeat in (*stream.repeats, Repeat(len(stream.events), 0, 0)):
-        yield Stretch(_moves(stream.events[at : repeat.start], size), at)
-        if repeat.times:
-            yield Stretch(_moves(stream.events[repeat.start : repeat.start + repeat.length], size), repeat.start, repeat.times)
-        at = repeat.stop
-
-
-def _moves(events: Sequence[Event], size: Size) -> Iterator[tuple[int, int]]:
-    if size is _exact:
-        return ((e.delta, e.storage.id) for e in events)
-    return ((size(e.storage) if e.delta > 0 else -1, e.storage.id) for e in events if size(e.storage))
-
-
-def _exact(storage: Storage) -> int:
-    return storage.nbytes
-
-
-def _expected(storage: Storage) -> int:
-    """Bytes; none for what may be there and is not expected, whose one byte stands for its event."""
-    return 0 if storage.nbytes == 1 and storage.spread is not None else storage.nbytes
-
-
-def _low(storage: Storage) -> int:
-    return storage.nbytes if storage.spread is None else storage.spread[0]
-
-
-def _high(storage: Storage) -> int:
-    return storage.nbytes if storage.spread is None else storage.spread[1]
+def _sizes(listing: Listing, end: int | None) -> Sequence[int]:
+    """Bytes by number: the low (0) or the high (1) end of those that are modelled, or what is expected (None): none for what may be there
+    and is not expected, whose one byte stands for its event."""
+    if not listing.spreads:
+        return listing.sizes
+    found = list(listing.sizes)
+    for n, spread in listing.spreads.items():
+        if end is not None:
+            found[n] = spread[end]
+        elif found[n] == 1:
+            found[n] = 0
+    return found
 
 
 def figures_of(steps: Steps, target: Target) -> Figures:
     """What the allocator hands out and takes, and what the driver shows. Where sizes are modelled the steps are played with the lowest and
     the highest, too; where the card cannot give what the allocator would take, once more with what the context leaves of it, which makes
     the allocator give back what it holds unused. Of a step that runs out even so it is said what would have to be reserved at least."""
-    asked = steps.asked()
-    made = {e.storage.id: e.storage for _, e in asked.once() if e.delta > 0}
-    spread = [s for s in (*asked.residents, *made.values()) if s.spread is not None]
+    game = _Game(steps, target)
+    asked = game.asked
+    spread = [asked.storages[n] for n in sorted(asked.spreads)]
     libraries = ("nccl",) if steps.distributed else ()
     context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
-    expected = _on_the_card(steps, target, _expected if spread else _exact, context.bytes, None)
+    expected = game.on_the_card(None, context.bytes, None)
     low, high = (
-        _on_the_card(steps, target, size, besides, None if spread else expected.free)
-        for size, besides in ((_low, context.low), (_high, context.high))
+        game.on_the_card(end, besides, None if spread else expected.free) for end, besides in ((0, context.low), (1, context.high))
     )
     plays = (low, expected, high)
     late = _late(asked) if steps.distributed else 0
@@ -264,9 +152,10 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     )
 
 
-def _late(stream: Stream) -> int:
+def _late(asked: Listing) -> int:
     """Bytes of the two largest tensors that collectives work on, which other ranks may keep alive for longer."""
-    sizes = [e.storage.nbytes for _, e in stream.once() if e.delta > 0 and e.op in COLLECTIVES and e.storage.category != "parameter"]
+    made = {n for n in asked.once() if n >= 0}
+    sizes = [asked.sizes[n] for n in made if asked.storages[n].op in COLLECTIVES and asked.storages[n].category != "parameter"]
     return sum(sorted(sizes)[-2:])
 
 
@@ -275,24 +164,51 @@ class _Play:
     """What the allocator made of the step, ``free`` of any limit and ``last`` on the card, with the bytes ``reserved`` there, and how it
     got by where it was ``tight``."""
 
-    free: Replayed
-    last: Replayed
+    free: Taken
+    last: Taken
     reserved: int
     tight: str = ""
 
 
-def _on_the_card(steps: Steps, target: Target, size: Size, besides: int, known: Replayed | None) -> _Play:
-    """The steps where so many bytes of the card are taken ``besides``; ``known`` is a play of the same sizes without a limit."""
-    free = play_steps(steps, target, size=size).last if known is None else known
-    assert isinstance(target.machine, Gpu)
-    room = max(0, target.machine.memory_bytes - besides)
-    if free.reserved <= room:
-        return _Play(free=free, last=free, reserved=free.reserved)
-    tight = play_steps(steps, target, size=size, capacity=room)
-    if tight.shortage is None:
-        return _Play(free=free, last=tight.last, reserved=tight.last.reserved, tight=GIVEN_BACK)
-    least = max(free.allocated, room + max(1, tight.shortage.segment - tight.shortage.free))
-    return _Play(free=free, last=free, reserved=min(least, free.reserved), tight=RUN_OUT)
+class _Game:
+    """The steps as they are played on a target, with sizes of either end."""
+
+    def __init__(self, steps: Steps, target: Target) -> None:
+        self.first, self.asked = steps.listed()
+        self._target = target
+        self._settings = settings_for(target)
+        self._course = course(
+            self.first,
+            self.asked,
+            converted=steps.converted,
+            is_first=steps.is_first,
+            keeps_gradients=steps.keeps_gradients,
+        )
+        streams = [[s.stream if n >= of.residents else 0 for n, s in enumerate(of.storages)] for of in (self.first, self.asked)]
+        self._streams = self._course.of_all(*streams) if any(map(any, streams)) else ()
+
+    def on_the_card(self, end: int | None, besides: int, known: Taken | None) -> _Play:
+        """With sizes of an ``end``, where so many bytes of the card are taken ``besides``; ``known`` is a play of the same sizes without a
+        limit."""
+        sizes = self._course.of_all(_sizes(self.first, end), _sizes(self.asked, end))
+        free = self._play(sizes, None) if known is None else known
+        assert isinstance(self._target.machine, Gpu)
+        room = max(0, self._target.machine.memory_bytes - besides)
+        if free.reserved <= room:
+            return _Play(free=free, last=free, reserved=free.reserved)
+        tight = self._play(sizes, room)
+        if tight.shortage is None:
+            return _Play(free=free, last=tight, reserved=tight.reserved, tight=GIVEN_BACK)
+        least = max(free.allocated, room + max(1, tight.shortage.segment - tight.shortage.free))
+        return _Play(free=free, last=free, reserved=min(least, free.reserved), tight=RUN_OUT)
+
+    def _play(self, sizes: Sequence[int], capacity: int | None) -> Taken:
+        """On a card that can give ``capacity`` bytes (None: any number)."""
+        if capacity is None and is_plain(self._settings, self._course):
+            return play_pools(self._course, sizes, self._streams, self._settings)
+        total = None if capacity is None else self._target.device.memory_bytes
+        allocator = CachingAllocator(self._settings, capacity=capacity, total=total)
+        return play_whole(self._course, sizes, self._streams, allocator)
 
 
 def _figure(found: Sequence[int], reason: str, said: str) -> Figure:
