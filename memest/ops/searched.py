@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
@@ -71,15 +71,59 @@ class InnerPeak:
 
     def trace(self, sizes: Sequence[Any]) -> Trace:
         """The call at these sizes, event by event."""
+        tape, tensors, result = self._played(sizes)
+        return tape.finish(tensors, result)
+
+    def events(self, sizes: Sequence[int]) -> InnerEvents | None:
+        """The call by numbers; None where it leaves tensors behind that go when the row around it ends, or gives one twice."""
+        tape, tensors, result = self._played(sizes)
+        given = [-1 if t is None else t.slot for t in result]
+        if tape.alive != {slot for slot in given if slot >= 0} or len(tape.alive) < sum(slot >= 0 for slot in given):
+            return None
+        return _numbered(tape.finish(tensors, result), given)
+
+    def _played(self, sizes: Sequence[Any]) -> tuple[Tape, list[Tensor | None], list[Tensor | None]]:
         operands, attributes = self._filled(sizes)
         tensors = _on_tape(operands)
         tape = Tape(len(tensors), self.needs, self.training, self.target)
         result = self.kernel(tape, *tensors, **attributes)
-        return tape.finish(tensors, result if isinstance(result, list) else [result])
+        return tape, tensors, result if isinstance(result, list) else [result]
 
     def _filled(self, sizes: Sequence[Any]) -> tuple[list[tuple[Any, ...] | None], dict[str, Any]]:
         operands, attributes = (fill(sizes) for fill in (_filler(self.operands), _filler(self.attributes)))
         return list(operands), dict(attributes)
+
+
+class InnerEvents(NamedTuple):
+    """What a sealed kernel asks for and gives back: ``n`` and ``~n``, numbered through its ``outputs``, what libraries ``kept`` (by name),
+    and its ``scratch``, each with its bytes (0: there is none). ``spreads`` are ranges of scratch by number."""
+
+    events: tuple[int, ...]
+    outputs: tuple[int, ...]
+    kept: tuple[tuple[str, int], ...]
+    scratch: tuple[int, ...]
+    spreads: tuple[tuple[int, tuple[int, int]], ...]
+
+
+def _numbered(trace: Trace, given: Sequence[int]) -> InnerEvents:
+    sizes = {e.slot: e.nbytes for e in trace.events if e.nbytes > 0}
+    held = [e for e in trace.events if e.nbytes > 0 and e.keep]
+    scratch = [e for e in trace.events if e.nbytes > 0 and not e.keep and e.slot not in given]
+    places = {slot: n for n, slot in enumerate(given) if slot in sizes}
+    places.update({e.slot: len(given) + n for n, e in enumerate((*held, *scratch))})
+    return InnerEvents(
+        events=tuple([places[e.slot] if e.nbytes > 0 else ~places[e.slot] for e in trace.events if e.slot in places]),
+        outputs=tuple([sizes.get(slot, 0) for slot in given]),
+        kept=tuple([(e.keep, e.nbytes) for e in held]),
+        scratch=tuple([e.nbytes for e in scratch]),
+        spreads=tuple([(n, e.spread) for n, e in enumerate(scratch) if e.spread is not None]),
+    )
+
+
+@kept(REMEMBERED)
+def inner_events(peak: InnerPeak, sizes: tuple[int, ...]) -> InnerEvents | None:
+    """:meth:`InnerPeak.events`, remembered."""
+    return peak.events(sizes)
 
 
 @kept(REMEMBERED)

@@ -1,0 +1,240 @@
+"""A step compiled to lists of numbers, for an allocator: the order of events is found once, at other sizes only sizes are computed.
+
+The order of events does not depend on sizes while the comparisons made on the way come out the same
+(:mod:`memest.runtimes.compiling`). What a sealed kernel asks for (:mod:`memest.ops.searched`) is another matter: it is played where it is
+asked for, and its events stand where the compiled step has one number for it. So a listing is that of the step as it is played at these
+sizes, event for event; where anything about a kernel is not as it was when the step was compiled, there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from memest.memory.listing import Listing, Numbers, Part, listed
+from memest.memory.stream import Storage, Stream
+from memest.network.graph import Graph
+from memest.network.tensor import Shape
+from memest.ops.searched import InnerEvents, InnerPeak, inner_events
+from memest.runtimes.compiling import play_symbols
+from memest.runtimes.table import play
+from memest.runtimes.torch.ledger import is_kept
+from memest.runtimes.torch.step import Recipe
+from memest.sizes.conditions import Conditions, reduced
+from memest.sizes.dims import Expr, Guard, Opaque, expression, plain, resolved
+from memest.sizes.functions import compile_sizes
+from memest.sizes.remembering import Shelf
+
+MOST_LAYOUTS = 16
+
+
+class Call(NamedTuple):
+    """A sealed kernel and what it is called with: the numbers of its outputs (None for absent ones), of what libraries keep from then on
+    (None: they had it before), and ``owner``, whose scratch it holds."""
+
+    peak: InnerPeak
+    arguments: tuple[Expr | int, ...]
+    outputs: tuple[int | None, ...]
+    kept: tuple[int | None, ...]
+    owner: Storage
+
+    def fits(self, found: InnerEvents, sizes: Sequence[int]) -> bool:
+        """Whether what outlives the kernel is as large as the compiled step says, and no more is kept."""
+        kept = tuple([nbytes for _, nbytes in found.kept])
+        if len(found.outputs) != len(self.outputs) or len(kept) != len(self.kept):
+            return False
+        outputs = tuple([0 if n is None else sizes[n] for n in self.outputs])
+        return outputs == found.outputs and all([n is None or sizes[n] == b for n, b in zip(self.kept, kept, strict=True)])
+
+
+class Layout(NamedTuple):
+    """The events with those of all kernels: who each number is, its place among the sizes of named storages and of kernels' scratch."""
+
+    storages: tuple[Storage, ...]
+    parts: tuple[Part, ...]
+    places: Numbers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lowered:
+    """A compiled step. ``storages`` are those that are named, ``residents`` first; ``events`` are runs of numbers, with a :class:`Call`
+    between two of them. ``spreads`` are ranges by number. It holds where the ``conditions`` do."""
+
+    symbols: tuple[str, ...]
+    conditions: Conditions
+    residents: int
+    storages: tuple[Storage, ...]
+    events: tuple[Numbers | Call, ...]
+    spreads: tuple[tuple[int, Expr | int, Expr | int], ...]
+
+    def at(self, sizes: Mapping[str, int]) -> Listing | None:
+        """The step at these sizes; None where it could run differently."""
+        if not self.conditions.hold(sizes):
+            return None
+        values, ends, arguments = self._values(*[sizes[s] for s in self.symbols])
+        known = list(map(values.__getitem__, self._places))
+        inner: list[InnerEvents] = []
+        for call, given in zip(self._calls, arguments, strict=True):
+            found = inner_events(call.peak, given)
+            if found is None or not call.fits(found, known):
+                return None
+            inner.append(found)
+        shape = tuple([found.events for found in inner])
+        layout = self._layouts.get(shape) or self._layouts.keep(shape, self._layout(inner))
+        spreads = {number: end for (number, *_), end in zip(self.spreads, ends, strict=True)}
+        for found in inner:
+            spreads.update({len(known) + n: spread for n, spread in found.spreads})
+            known += found.scratch
+        if spreads:
+            spreads = {n: spreads[place] for n, place in enumerate(layout.places) if place in spreads}
+        return Listing(
+            residents=self.residents,
+            storages=layout.storages,
+            sizes=list(map(known.__getitem__, layout.places)),
+            parts=layout.parts,
+            spreads=spreads,
+        )
+
+    @cached_property
+    def _calls(self) -> tuple[Call, ...]:
+        return tuple([e for e in self.events if isinstance(e, Call)])
+
+    @cached_property
+    def _formulas(self) -> dict[Expr | int, int]:
+        """The distinct sizes of storages, and their places."""
+        return {size: n for n, size in enumerate(dict.fromkeys(expression(s.nbytes) for s in self.storages))}
+
+    @cached_property
+    def _places(self) -> Numbers:
+        return tuple([self._formulas[expression(s.nbytes)] for s in self.storages])
+
+    @cached_property
+    def _values(self) -> Any:
+        """A function of the symbols: sizes by place, ranges, and what each kernel is called with."""
+        ends = tuple([ends for _, *ends in self.spreads])
+        arguments = tuple([call.arguments for call in self._calls])
+        return compile_sizes((tuple(self._formulas), ends, arguments), self.symbols)
+
+    @cached_property
+    def _layouts(self) -> Shelf[Layout]:
+        return Shelf(MOST_LAYOUTS)
+
+    def _layout(self, inner: Sequence[InnerEvents]) -> Layout:
+        """The events in a row, numbered as :func:`memest.memory.listing.listed` numbers them."""
+        storages = list(self.storages)
+        numbers = {n: n for n in range(self.residents)}
+        found: list[int] = []
+        kernels = iter(inner)
+        for run in self.events:
+            if isinstance(run, Call):
+                kernel = next(kernels)
+                named = [*run.outputs, *run.kept, *range(len(storages), len(storages) + len(kernel.scratch))]
+                storages += [run.owner] * len(kernel.scratch)
+                run = tuple([n if c >= 0 else ~n for c in kernel.events if (n := named[max(c, ~c)]) is not None])
+            found += [numbers.setdefault(n, len(numbers)) if n >= 0 else ~numbers[~n] for n in run]
+        return Layout(tuple([storages[n] for n in numbers]), (Part(tuple(found)),), tuple(numbers))
+
+
+def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Lowered | None:
+    """The step compiled at these sizes; None where its listing would not be that of the step as it is played."""
+    guards: dict[Guard, None] = {}
+    stream = play_symbols(graph, input_shapes, sizes, recipe, guards)
+    made = None if stream.repeats else _read(stream, tuple(sizes), reduced(guards, sizes), sizes)
+    played = listed(play(graph, input_shapes, sizes, recipe))
+    return made if made is not None and _same(made.at(sizes), played) else None
+
+
+def _same(found: Listing | None, played: Listing) -> bool:
+    if found is None or (found.residents, found.parts, list(found.sizes)) != (played.residents, played.parts, list(played.sizes)):
+        return False
+    return found.spreads == played.spreads and list(map(_who, found.storages)) == list(map(_who, played.storages))
+
+
+def _who(storage: Storage) -> tuple[str, str, str, int, bool]:
+    """What is asked of a storage besides its bytes; of what comes and goes nobody asks whether a library or a kernel took it."""
+    held = storage.refs > 0
+    category = "" if storage.category in ("workspace", "temporary") and not held else storage.category
+    return category, storage.layer, storage.op, storage.stream, held
+
+
+class _OtherwiseError(Exception):
+    """A sealed kernel stands in a stream otherwise than :func:`memest.ops.searched.sealed` leaves it."""
+
+
+def _read(stream: Stream, symbols: tuple[str, ...], conditions: Conditions, sizes: Mapping[str, int]) -> Lowered | None:
+    """A symbolic stream by numbers; None where that does not say all."""
+    reader = _Reader(stream, sizes)
+    try:
+        reader.read()
+    except _OtherwiseError:
+        return None
+    ranges = ((n, s.spread) for n, s in enumerate(reader.storages) if s.spread is not None)
+    return Lowered(
+        symbols=symbols,
+        conditions=conditions,
+        residents=len(stream.residents),
+        storages=tuple(reader.storages),
+        events=tuple(reader.events),
+        spreads=tuple([(n, expression(low), expression(high)) for n, (low, high) in ranges]),
+    )
+
+
+class _Reader:
+    """Goes through the events of a symbolic stream."""
+
+    def __init__(self, stream: Stream, sizes: Mapping[str, int]) -> None:
+        self.storages = list(stream.residents)
+        self.events: list[Numbers | Call] = []
+        self._numbers = {s.id: n for n, s in enumerate(self.storages)}
+        self._stream, self._sizes = stream.events, sizes
+        self._at = 0
+
+    def read(self) -> None:
+        run: list[int] = []
+        while self._at < len(self._stream):
+            event = self._stream[self._at]
+            if _is_sealed(event.storage):
+                self.events += [tuple(run), self._call(event.storage)]
+                run = []
+            else:
+                self._at += 1
+                run.append(self._number(event.storage) if plain(event.delta) > 0 else ~self._numbers[event.storage.id])
+        self.events.append(tuple(run))
+
+    def _call(self, owner: Storage) -> Call:
+        """What stands for a kernel is asked for and given back; then comes what libraries keep, then the outputs."""
+        inner = expression(owner.nbytes)
+        assert isinstance(inner, Opaque)
+        back = self._stream[self._at + 1 : self._at + 2]
+        if not isinstance(inner.function, InnerPeak) or not back or back[0].storage is not owner:
+            raise _OtherwiseError
+        self._at += 2
+        found = inner_events(inner.function, resolved(inner.args, self._sizes))
+        if found is None:
+            raise _OtherwiseError
+        kept = [self._made() if self._keeps(name) else None for name, _ in found.kept]
+        outputs = [self._made() if nbytes else None for nbytes in found.outputs]
+        return Call(inner.function, inner.args, tuple(outputs), tuple(kept), owner)
+
+    def _keeps(self, name: str) -> bool:
+        """Whether the next event is that of a library that takes what it keeps."""
+        return self._at < len(self._stream) and is_kept(self._stream[self._at].storage, name)
+
+    def _made(self) -> int:
+        """The number of what is asked for next."""
+        if self._at == len(self._stream) or plain(self._stream[self._at].delta) < 0 or _is_sealed(self._stream[self._at].storage):
+            raise _OtherwiseError
+        self._at += 1
+        return self._number(self._stream[self._at - 1].storage)
+
+    def _number(self, storage: Storage) -> int:
+        if storage.id not in self._numbers:
+            self._numbers[storage.id] = len(self.storages)
+            self.storages.append(storage)
+        return self._numbers[storage.id]
+
+
+def _is_sealed(storage: Storage) -> bool:
+    return isinstance(expression(storage.nbytes), Opaque)
