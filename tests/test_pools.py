@@ -13,11 +13,11 @@ from memest.memory.allocators.blocks import Block
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.replaying import replay
 from memest.memory.allocators.settings import read_settings
-from memest.memory.listing import Listing, Part
+from memest.memory.listing import Form, Listing, Part
 from memest.memory.stream import Storage
-from memest.runtimes.torch.cuda.course import Course, course
+from memest.runtimes.torch.cuda.course import course_of
 from memest.runtimes.torch.cuda.playing import is_plain, play_pools, play_whole
-from memest.runtimes.torch.cuda.replay import script, settings_for
+from memest.runtimes.torch.cuda.replay import script, settings_for, streams_of
 
 KIB, MIB = 1 << 10, 1 << 20
 ROUNDED = ["", "large_segment_size_mb:64", "roundup_power2_divisions:4", "roundup_power2_divisions:[1:2,8:8,>:1]"]
@@ -56,11 +56,7 @@ def a_listing(rnd: random.Random, residents: int) -> Listing:
         events.append(len(storages) - 1)
         alive.append(len(storages) - 1)
     sizes = [a_size(rnd) for _ in storages]
-    return Listing(residents=residents, storages=storages, sizes=sizes, parts=(Part(tuple(events)),))
-
-
-def streams_of(of: Listing) -> list[int]:
-    return [s.stream if n >= of.residents else 0 for n, s in enumerate(of.storages)]
+    return Listing(form=Form(residents, tuple(storages), (Part(tuple(events)),)), sizes=sizes)
 
 
 @pytest.mark.parametrize("text", ROUNDED)
@@ -68,20 +64,13 @@ def test_random_steps_take_pool_by_pool_what_they_take_together(text: str) -> No
     settings, rnd = read_settings(text, (2, 14)), random.Random(text)
     for number in range(150):
         first, asked = a_listing(rnd, rnd.randrange(12)), a_listing(rnd, 0)
-        names = frozenset(s.layer for s in first.storages if rnd.random() < 0.2)
+        names = frozenset(s.layer for s in first.form.storages if rnd.random() < 0.2)
         keeps = rnd.random() < 0.3
-        steps = course(first, asked, converted=names, is_first=number % 5 == 0, keeps_gradients=keeps)
+        steps = course_of(first, asked, converted=names, is_first=number % 5 == 0, keeps_gradients=keeps)
         sizes = steps.of_all(first.sizes, asked.sizes)
-        streams = steps.of_all(streams_of(first), streams_of(asked)) if number % 3 else ()
+        streams = steps.of_all(streams_of(first.form), streams_of(asked.form)) if number % 3 else ()
         assert is_plain(settings, steps)
         assert play_pools(steps, sizes, streams, settings) == play_whole(steps, sizes, streams, CachingAllocator(settings))
-
-
-def course_of(found: memest.Estimate) -> tuple[Course, Listing, Listing]:
-    steps = found.steps
-    first, asked = steps.listed()
-    made = course(first, asked, converted=steps.converted, is_first=steps.is_first, keeps_gradients=steps.keeps_gradients)
-    return made, first, asked
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['name']}, {', '.join(c.get('levers', ())) or c['machine']}")
@@ -89,9 +78,11 @@ def test_networks_take_pool_by_pool_what_they_take_together(case: dict[str, Any]
     how = {key: value for key, value in case.items() if key not in ("name", "shape")}
     found = memest.estimate(memest.model(case["name"]), input_shape=case["shape"], **HOW, **how)
     settings = settings_for(found.recipe.target)
-    made, first, asked = course_of(found)
+    steps = found.steps
+    first, asked = steps.listed()
+    made = course_of(first, asked, converted=steps.converted, is_first=steps.is_first, keeps_gradients=steps.keeps_gradients)
     sizes = made.of_all(first.sizes, asked.sizes)
-    streams = made.of_all(streams_of(first), streams_of(asked))
+    streams = made.of_all(streams_of(first.form), streams_of(asked.form))
     taken = play_pools(made, sizes, streams, settings)
     assert taken == play_whole(made, sizes, streams, CachingAllocator(settings))
     if found.recipe.parallel is None:  # else streams, and buckets that are made anew, which a picture does without

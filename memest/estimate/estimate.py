@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
-from memest.estimate.steps import TheSteps
 from memest.estimate.question import Question, Settings, question
+from memest.estimate.steps import TheSteps
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu

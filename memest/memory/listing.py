@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, chain
+from operator import neg
 from typing import NamedTuple
 
 from memest.memory.stream import Event, Repeat, Storage, Stream
+from memest.sizes.remembering import Memo
 
 Numbers = tuple[int, ...]
 
@@ -19,42 +23,27 @@ class Part(NamedTuple):
     times: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What is there before a step, and what comes and goes in it, by number: number ``n`` is of ``storages[n]`` (who made it; its bytes are
-    those in ``sizes``, their range, where they are modelled, in ``spreads``). The first ``residents`` numbers are there before; an event
-    is the number of what is asked for, or ``~n`` where it is given back."""
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What of a step does not depend on sizes: who each number is, of which the first ``residents`` are there before; an event is the
+    number of what is asked for, or ``~n`` where it is given back. ``memo`` is for what follows from it."""
 
     residents: int
-    storages: Sequence[Storage]
-    sizes: Sequence[int]
+    storages: tuple[Storage, ...]
     parts: tuple[Part, ...]
-    spreads: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def standing_bytes(self) -> int:
-        """What is there before the step."""
-        return sum(self.sizes[: self.residents])
-
-    @property
-    def above_bytes(self) -> int:
-        """The most on top of that."""
-        best = total = 0
-        sizes = self.sizes
-        for n in self.once():
-            if n >= 0:
-                total += sizes[n]
-                if total > best:
-                    best = total
-            else:
-                total -= sizes[~n]
-        return best
+    memo: Memo = field(default_factory=Memo, repr=False)
 
     def once(self) -> Iterator[int]:
         """The events, those that come again once."""
-        return (n for part in self.parts for n in part.events)
+        return chain.from_iterable([part.events for part in self.parts])
 
-    def left(self) -> list[int]:
+    @cached_property
+    def made(self) -> tuple[int, ...]:
+        """What is asked for, in order."""
+        return tuple(dict.fromkeys(n for n in self.once() if n >= 0))
+
+    @cached_property
+    def left(self) -> tuple[int, ...]:
         """What is asked for and not given back, in order."""
         alive: dict[int, None] = {}
         for n in self.once():
@@ -62,7 +51,32 @@ class Listing:
                 alive[n] = None
             else:
                 del alive[~n]
-        return list(alive)
+        return tuple(alive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What is there before a step, and what comes and goes in it: the bytes of each number of a ``form``, and their range, where they are
+    modelled, in ``spreads``."""
+
+    form: Form
+    sizes: Sequence[int]
+    spreads: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def standing_bytes(self) -> int:
+        """What is there before the step."""
+        return sum(self.sizes[: self.form.residents])
+
+    @property
+    def above_bytes(self) -> int:
+        """The most on top of that."""
+        return max(0, max(accumulate(map(signed(self.sizes).__getitem__, self.form.once())), default=0))
+
+
+def signed(sizes: Sequence[int]) -> list[int]:
+    """``sizes`` by number, and by ``~n`` less than nothing."""
+    return [*sizes, *map(neg, reversed(sizes))]
 
 
 def listed(stream: Stream) -> Listing:
@@ -88,9 +102,7 @@ def listed(stream: Stream) -> Listing:
             parts.append(Part(tuple(numbered(stream.events[repeat.start : repeat.start + repeat.length])), repeat.start, repeat.times))
         at = repeat.stop
     return Listing(
-        residents=len(stream.residents),
-        storages=storages,
+        form=Form(len(stream.residents), tuple(storages), tuple(parts)),
         sizes=[s.nbytes for s in storages],
-        parts=tuple(parts),
         spreads={n: s.spread for n, s in enumerate(storages) if s.spread is not None},
     )

@@ -121,8 +121,10 @@ def _numbered(trace: Trace, given: Sequence[int]) -> InnerEvents:
 
 
 @kept(REMEMBERED)
-def inner_events(peak: InnerPeak, sizes: tuple[int, ...]) -> InnerEvents | None:
-    """:meth:`InnerPeak.events`, remembered."""
+def inner_events(inner: Opaque, sizes: tuple[int, ...]) -> InnerEvents | None:
+    """:meth:`InnerPeak.events` of what stands for a kernel, remembered: equal ones are one object, which is told at once."""
+    peak = inner.function
+    assert isinstance(peak, InnerPeak)
     return peak.events(sizes)
 
 

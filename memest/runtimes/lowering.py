@@ -8,12 +8,12 @@ sizes, event for event; where anything about a kernel is not as it was when the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from memest.memory.listing import Listing, Numbers, Part, listed
+from memest.memory.listing import Form, Listing, Numbers, Part, listed
 from memest.memory.stream import Storage, Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
@@ -30,42 +30,51 @@ from memest.sizes.remembering import Shelf
 MOST_LAYOUTS = 16
 
 
-class Call(NamedTuple):
-    """A sealed kernel and what it is called with: the numbers of its outputs (None for absent ones), of what libraries keep from then on
-    (None: they had it before), and ``owner``, whose scratch it holds."""
+class Kernel(NamedTuple):
+    """A sealed kernel with what it is called with, and the formulas, by number, of the bytes of its outputs and of what libraries keep from
+    then on (None: it has no such output, they had it before)."""
 
-    peak: InnerPeak
-    arguments: tuple[Expr | int, ...]
+    inner: Opaque
     outputs: tuple[int | None, ...]
     kept: tuple[int | None, ...]
-    owner: Storage
 
     def fits(self, found: InnerEvents, sizes: Sequence[int]) -> bool:
         """Whether what outlives the kernel is as large as the compiled step says, and no more is kept."""
-        kept = tuple([nbytes for _, nbytes in found.kept])
-        if len(found.outputs) != len(self.outputs) or len(kept) != len(self.kept):
+        if len(found.outputs) != len(self.outputs) or len(found.kept) != len(self.kept):
             return False
         outputs = tuple([0 if n is None else sizes[n] for n in self.outputs])
-        return outputs == found.outputs and all([n is None or sizes[n] == b for n, b in zip(self.kept, kept, strict=True)])
+        return outputs == found.outputs and all([n is None or sizes[n] == b for n, (_, b) in zip(self.kept, found.kept, strict=True)])
+
+
+class Call(NamedTuple):
+    """A kernel runs: which of them, the numbers of its outputs and of what is kept, and ``owner``, whose scratch it holds."""
+
+    kernel: int
+    named: tuple[int | None, ...]
+    owner: Storage
 
 
 class Layout(NamedTuple):
-    """The events with those of all kernels: who each number is, its place among the sizes of named storages and of kernels' scratch."""
+    """The events with those of all kernels, and the ``numbers`` in them by place among the sizes of named storages and of kernels' scratch,
+    in order."""
 
-    storages: tuple[Storage, ...]
-    parts: tuple[Part, ...]
-    places: Numbers
+    form: Form
+    numbers: Mapping[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lowered:
-    """A compiled step. ``storages`` are those that are named, ``residents`` first; ``events`` are runs of numbers, with a :class:`Call`
-    between two of them. ``spreads`` are ranges by number. It holds where the ``conditions`` do."""
+    """A compiled step. ``storages`` are those that are named, ``residents`` first, their bytes the ``formulas`` at ``places``; ``events``
+    are runs of numbers, with a :class:`Call` of one of the ``kernels`` between two of them. ``spreads`` are ranges by number. It holds
+    where the ``conditions`` do."""
 
     symbols: tuple[str, ...]
     conditions: Conditions
     residents: int
     storages: tuple[Storage, ...]
+    formulas: tuple[Expr | int, ...]
+    places: Numbers
+    kernels: tuple[Kernel, ...]
     events: tuple[Numbers | Call, ...]
     spreads: tuple[tuple[int, Expr | int, Expr | int], ...]
 
@@ -74,48 +83,32 @@ class Lowered:
         if not self.conditions.hold(sizes):
             return None
         values, ends, arguments = self._values(*[sizes[s] for s in self.symbols])
-        known = list(map(values.__getitem__, self._places))
         inner: list[InnerEvents] = []
-        for call, given in zip(self._calls, arguments, strict=True):
-            found = inner_events(call.peak, given)
-            if found is None or not call.fits(found, known):
+        for kernel, given in zip(self.kernels, arguments, strict=True):
+            found = inner_events(kernel.inner, given)
+            if found is None or not kernel.fits(found, values):
                 return None
             inner.append(found)
         shape = tuple([found.events for found in inner])
-        layout = self._layouts.get(shape) or self._layouts.keep(shape, self._layout(inner))
-        spreads = {number: end for (number, *_), end in zip(self.spreads, ends, strict=True)}
-        for found in inner:
-            spreads.update({len(known) + n: spread for n, spread in found.spreads})
+        form, numbers = self._layouts.get(shape) or self._layouts.keep(shape, self._layout(inner))
+        known = list(map(values.__getitem__, self.places))
+        spreads = {numbers[n]: end for (n, *_), end in zip(self.spreads, ends, strict=True)}
+        for call in self._calls:
+            found = inner[call.kernel]
+            if found.spreads:
+                spreads.update({numbers[len(known) + n]: spread for n, spread in found.spreads})
             known += found.scratch
-        if spreads:
-            spreads = {n: spreads[place] for n, place in enumerate(layout.places) if place in spreads}
-        return Listing(
-            residents=self.residents,
-            storages=layout.storages,
-            sizes=list(map(known.__getitem__, layout.places)),
-            parts=layout.parts,
-            spreads=spreads,
-        )
+        return Listing(form=form, sizes=list(map(known.__getitem__, numbers)), spreads=spreads)
 
     @cached_property
     def _calls(self) -> tuple[Call, ...]:
         return tuple([e for e in self.events if isinstance(e, Call)])
 
     @cached_property
-    def _formulas(self) -> dict[Expr | int, int]:
-        """The distinct sizes of storages, and their places."""
-        return {size: n for n, size in enumerate(dict.fromkeys(expression(s.nbytes) for s in self.storages))}
-
-    @cached_property
-    def _places(self) -> Numbers:
-        return tuple([self._formulas[expression(s.nbytes)] for s in self.storages])
-
-    @cached_property
-    def _values(self) -> Any:
-        """A function of the symbols: sizes by place, ranges, and what each kernel is called with."""
-        ends = tuple([ends for _, *ends in self.spreads])
-        arguments = tuple([call.arguments for call in self._calls])
-        return compile_sizes((tuple(self._formulas), ends, arguments), self.symbols)
+    def _values(self) -> Callable[..., tuple[Any, ...]]:
+        """A function of the symbols: bytes by formula, ranges, and what each kernel is called with."""
+        ends = tuple([(low, high) for _, low, high in self.spreads])
+        return compile_sizes((self.formulas, ends, tuple([k.inner.args for k in self.kernels])), self.symbols)
 
     @cached_property
     def _layouts(self) -> Shelf[Layout]:
@@ -126,15 +119,14 @@ class Lowered:
         storages = list(self.storages)
         numbers = {n: n for n in range(self.residents)}
         found: list[int] = []
-        kernels = iter(inner)
         for run in self.events:
             if isinstance(run, Call):
-                kernel = next(kernels)
-                named = [*run.outputs, *run.kept, *range(len(storages), len(storages) + len(kernel.scratch))]
-                storages += [run.owner] * len(kernel.scratch)
-                run = tuple([n if c >= 0 else ~n for c in kernel.events if (n := named[max(c, ~c)]) is not None])
+                scratch = inner[run.kernel].scratch
+                named = [*run.named, *range(len(storages), len(storages) + len(scratch))]
+                storages += [run.owner] * len(scratch)
+                run = tuple([n if c >= 0 else ~n for c in inner[run.kernel].events if (n := named[max(c, ~c)]) is not None])
             found += [numbers.setdefault(n, len(numbers)) if n >= 0 else ~numbers[~n] for n in run]
-        return Layout(tuple([storages[n] for n in numbers]), (Part(tuple(found)),), tuple(numbers))
+        return Layout(Form(self.residents, tuple([storages[n] for n in numbers]), (Part(tuple(found)),)), numbers)
 
 
 def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Lowered | None:
@@ -147,9 +139,10 @@ def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str,
 
 
 def _same(found: Listing | None, played: Listing) -> bool:
-    if found is None or (found.residents, found.parts, list(found.sizes)) != (played.residents, played.parts, list(played.sizes)):
+    if found is None or (found.sizes, found.spreads) != (played.sizes, played.spreads):
         return False
-    return found.spreads == played.spreads and list(map(_who, found.storages)) == list(map(_who, played.storages))
+    ours, theirs = ((f.residents, f.parts, [_who(s) for s in f.storages]) for f in (found.form, played.form))
+    return ours == theirs
 
 
 def _who(storage: Storage) -> tuple[str, str, str, int, bool]:
@@ -176,6 +169,9 @@ def _read(stream: Stream, symbols: tuple[str, ...], conditions: Conditions, size
         conditions=conditions,
         residents=len(stream.residents),
         storages=tuple(reader.storages),
+        formulas=tuple(reader.formulas),
+        places=tuple([reader.formulas[expression(s.nbytes)] for s in reader.storages]),
+        kernels=tuple(reader.kernels),
         events=tuple(reader.events),
         spreads=tuple([(n, expression(low), expression(high)) for n, (low, high) in ranges]),
     )
@@ -187,7 +183,11 @@ class _Reader:
     def __init__(self, stream: Stream, sizes: Mapping[str, int]) -> None:
         self.storages = list(stream.residents)
         self.events: list[Numbers | Call] = []
+        self.formulas: dict[Expr | int, int] = {}
+        self.kernels: dict[Kernel, int] = {}
         self._numbers = {s.id: n for n, s in enumerate(self.storages)}
+        for storage in self.storages:
+            self._formula(storage)
         self._stream, self._sizes = stream.events, sizes
         self._at = 0
 
@@ -211,12 +211,14 @@ class _Reader:
         if not isinstance(inner.function, InnerPeak) or not back or back[0].storage is not owner:
             raise _OtherwiseError
         self._at += 2
-        found = inner_events(inner.function, resolved(inner.args, self._sizes))
+        found = inner_events(inner, resolved(inner.args, self._sizes))
         if found is None:
             raise _OtherwiseError
         kept = [self._made() if self._keeps(name) else None for name, _ in found.kept]
         outputs = [self._made() if nbytes else None for nbytes in found.outputs]
-        return Call(inner.function, inner.args, tuple(outputs), tuple(kept), owner)
+        formulas = [tuple([None if n is None else self._formula(self.storages[n]) for n in named]) for named in (outputs, kept)]
+        kernel = self.kernels.setdefault(Kernel(inner, *formulas), len(self.kernels))
+        return Call(kernel, (*outputs, *kept), owner)
 
     def _keeps(self, name: str) -> bool:
         """Whether the next event is that of a library that takes what it keeps."""
@@ -233,7 +235,11 @@ class _Reader:
         if storage.id not in self._numbers:
             self._numbers[storage.id] = len(self.storages)
             self.storages.append(storage)
+            self._formula(storage)
         return self._numbers[storage.id]
+
+    def _formula(self, storage: Storage) -> int:
+        return self.formulas.setdefault(expression(storage.nbytes), len(self.formulas))
 
 
 def _is_sealed(storage: Storage) -> bool:

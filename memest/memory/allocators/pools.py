@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from memest.memory.allocators.blocks import GRANULE, LARGE_FROM, SMALL, SMALL_SEGMENT, SMALLEST
 
 UNIT = SMALLEST
+UNIT_BITS = 9
 LARGE = SMALL // UNIT  # of a large request there are more
 BELOW = 40  # bits of a key for where a block begins
 ADDRESS = (1 << BELOW) - 1

@@ -7,7 +7,6 @@ from typing import Protocol
 from memest.memory.stream import Event, Repeat, Storage
 from memest.network.tensor import Shape, Spec
 
-
 _KEPT_BY = "kept by"
 
 

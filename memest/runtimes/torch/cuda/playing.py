@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 from memest.memory.allocators.blocks import Block
 from memest.memory.allocators.caching import CachingAllocator, Shortage
-from memest.memory.allocators.pools import BRIEF, LARGE, UNIT, LonePool
+from memest.memory.allocators.pools import BRIEF, LARGE, UNIT, UNIT_BITS, LonePool
 from memest.memory.allocators.replaying import Replayed, Stretch, replay_stretches
 from memest.memory.allocators.settings import UNLIMITED, Settings
-from memest.memory.listing import Numbers, Part
+from memest.memory.listing import Numbers, Part, signed
 from memest.runtimes.torch.cuda.course import Course
 
+NOTHING = 0xFF  # the pool of what takes no bytes
+MOST_SPLITS, MOST_SMALL = 8, 64  # ways into which requests fall, and answers of small pools, that are remembered of a course
 AGAIN = 2
 """How often the step asked about comes, where it is not the first: the first time it finds the blocks that the first step left, the second
 time those of a step like itself."""
@@ -72,30 +74,54 @@ def _moves(events: Numbers, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 # pool by pool ------------------------------------------------------------------------------------------------------------
 
 
+class Requests(NamedTuple):
+    """What one pool is asked: before the first step, up to the one asked about, in that, and after it; and the numbers that stand there."""
+
+    placing: Numbers
+    begun: Numbers
+    asked: Numbers
+    between: Numbers
+    numbers: Numbers
+
+
 def play_pools(course: Course, sizes: Sequence[int], streams: Sequence[int], settings: Settings) -> Taken:
-    """The same, of a course and settings that are plain."""
+    """The same, of a course and settings that are plain. Small blocks are split to the unit, so that what they have is what is asked for;
+    how many segments of theirs there are is remembered, since from one batch to the next few of their sizes change."""
     units = _units(sizes, settings)
-    has = list(units)  # what blocks of a small pool have, and what they have in a large one where it is split
+    has = list(units)
     reserved = 0
-    for kind, lists in _by_pool(course, units, streams).items():
-        pool = LonePool(small=not kind & 1, large_segment=settings.large_segment_size, has=has)
-        pool.play(lists[0], units)
-        if course.converts:
-            pool.empty()
-        pool.play(lists[1], units)
-        before = pool.segments
-        pool.play(lists[2], units)
-        if course.offset and pool.segments != before:  # else what comes again finds what it found before
-            pool.play(lists[3], units)
-            pool.play(lists[2], units)
-        reserved += pool.segments
+    kinds = _kinds(units, streams)
+    for kind, requests in course.memo.find("pools", kinds, MOST_SPLITS, lambda: _by_pool(course, kinds)).items():
+
+        def play(small: bool, requests: Requests = requests) -> int:
+            return _play_pool(course, requests, LonePool(small=small, large_segment=settings.large_segment_size, has=has), units)
+
+        if kind % 2:
+            reserved += play(False)
+        else:
+            at = kinds, kind, tuple(map(units.__getitem__, requests.numbers))
+            reserved += course.memo.find("small", at, MOST_SMALL, lambda: play(True))
     return _peak(course, has, reserved)
 
 
+def _play_pool(course: Course, requests: Requests, pool: LonePool, units: list[int]) -> int:
+    """The segments that are there in the end, in units."""
+    pool.play(requests.placing, units)
+    if course.converts:
+        pool.empty()
+    pool.play(requests.begun, units)
+    before = pool.segments
+    pool.play(requests.asked, units)
+    if course.offset and pool.segments != before:  # else what comes again finds what it found before
+        pool.play(requests.between, units)
+        pool.play(requests.asked, units)
+    return pool.segments
+
+
 def _peak(course: Course, has: list[int], reserved: int) -> Taken:
-    changes = [*has, *[-n for n in reversed(has)]]  # that of ~n stands at ~n
-    standing = sum([has[n] for n in course.held])
-    totals = list(accumulate(map(changes.__getitem__, course.asked[0].events)))
+    standing = sum(map(has.__getitem__, course.held))
+    changes = signed(has[course.offset :] if course.offset else has[: len(course.form.storages)])
+    totals = list(accumulate(map(changes.__getitem__, course.form.parts[0].events)))
     most = max(totals, default=0)
     if most <= 0:
         return Taken(standing * UNIT, -1, reserved * UNIT)
@@ -105,31 +131,30 @@ def _peak(course: Course, has: list[int], reserved: int) -> Taken:
 def _units(sizes: Sequence[int], settings: Settings) -> list[int]:
     """What each number asks for, rounded, in units; 0 for nothing."""
     if not settings.padding and not any(settings.divisions):
-        return [n + UNIT - 1 >> 9 for n in sizes]
+        return [n + UNIT - 1 >> UNIT_BITS for n in sizes]
     rounded = CachingAllocator(settings).rounded
     return [rounded(n) // UNIT if n else 0 for n in sizes]
 
 
-def _by_pool(course: Course, units: Sequence[int], streams: Sequence[int]) -> dict[int, list[list[int]]]:
-    """The requests of each pool (twice its stream, and one where it is large): before the first step, up to the one asked about, in that,
-    and after it."""
-    if streams:
-        kinds = [-1 if not u else 2 * stream + (u > LARGE) for u, stream in zip(units, streams, strict=True)]
-    else:
-        kinds = [-1 if not u else u > LARGE for u in units]
-    kinds += kinds[::-1]  # that of ~n stands at ~n
-    found: dict[int, list[list[int]]] = {}
-    for kind in {*kinds} - {-1}:
-        found[kind] = [[n for n in part if kinds[n] == kind] for part in _four(course)]
-    return {kind: [_brief(part) for part in parts] for kind, parts in found.items()}
+def _kinds(units: Sequence[int], streams: Sequence[int]) -> bytes:
+    """The pool of each number: twice its stream, and one more where it is large."""
+    if not streams and 0 not in units:
+        return bytes(map(LARGE.__lt__, units))
+    return bytes([2 * s + (u > LARGE) if u else NOTHING for u, s in zip(units, streams or repeat(0), strict=bool(streams))])
 
 
-def _four(course: Course) -> tuple[Numbers, ...]:
+def _by_pool(course: Course, kinds: bytes) -> dict[int, Requests]:
     begun = (*(course.first[0].events if course.first else ()), *course.after)
-    return course.placing, begun, course.asked[0].events, course.between
+    found: dict[int, Requests] = {}
+    for kind in sorted({*kinds} - {NOTHING}):
+        parts = (course.placing, begun, course.asked[0].events, course.between)
+        lists = [[n for n in part if kinds[max(n, ~n)] == kind] for part in parts]
+        placing, before, asked, between = map(_brief, lists)
+        found[kind] = Requests(placing, before, asked, between, tuple(dict.fromkeys(n for part in lists for n in part if n >= 0)))
+    return found
 
 
-def _brief(events: list[int]) -> list[int]:
+def _brief(events: list[int]) -> Numbers:
     """With ``n + BRIEF`` for ``n`` right before ``~n``."""
     found: list[int] = []
     back = 0  # what would give back the one before
@@ -140,4 +165,4 @@ def _brief(events: list[int]) -> list[int]:
         else:
             found.append(n)
             back = ~n
-    return found
+    return tuple(found)

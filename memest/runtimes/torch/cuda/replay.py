@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from memest.machines.gpu import Gpu
@@ -15,11 +16,11 @@ from memest.machines.wheels import unsupported
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.settings import Settings, read_settings
 from memest.memory.figure import Figure, Figures, exact, modelled
-from memest.memory.listing import Listing
+from memest.memory.listing import Form, Listing
 from memest.memory.process import cuda_context, cuda_process
 from memest.memory.stream import Event, Storage
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.cuda.course import NETWORK, STAYS, course
+from memest.runtimes.torch.cuda.course import NETWORK, STAYS, course_of
 from memest.runtimes.torch.cuda.playing import Taken, is_plain, play_pools, play_whole
 
 STEPS = 3
@@ -114,7 +115,7 @@ def figures_of(steps: Steps, target: Target) -> Figures:
     the allocator give back what it holds unused. Of a step that runs out even so it is said what would have to be reserved at least."""
     game = _Game(steps, target)
     asked = game.asked
-    spread = [asked.storages[n] for n in sorted(asked.spreads)]
+    spread = [asked.form.storages[n] for n in sorted(asked.spreads)]
     libraries = ("nccl",) if steps.distributed else ()
     context = cuda_context(target.device, libraries=libraries)
     assert context.bytes is not None and context.low is not None and context.high is not None
@@ -154,8 +155,8 @@ def figures_of(steps: Steps, target: Target) -> Figures:
 
 def _late(asked: Listing) -> int:
     """Bytes of the two largest tensors that collectives work on, which other ranks may keep alive for longer."""
-    made = {n for n in asked.once() if n >= 0}
-    sizes = [asked.sizes[n] for n in made if asked.storages[n].op in COLLECTIVES and asked.storages[n].category != "parameter"]
+    storages = asked.form.storages
+    sizes = [asked.sizes[n] for n in asked.form.made if storages[n].op in COLLECTIVES and storages[n].category != "parameter"]
     return sum(sorted(sizes)[-2:])
 
 
@@ -170,6 +171,11 @@ class _Play:
     tight: str = ""
 
 
+def streams_of(form: Form) -> list[int]:
+    """Of each number; what is there before the steps is made on the current one."""
+    return [s.stream if n >= form.residents else 0 for n, s in enumerate(form.storages)]
+
+
 class _Game:
     """The steps as they are played on a target, with sizes of either end."""
 
@@ -177,14 +183,14 @@ class _Game:
         self.first, self.asked = steps.listed()
         self._target = target
         self._settings = settings_for(target)
-        self._course = course(
+        self._course = course_of(
             self.first,
             self.asked,
             converted=steps.converted,
             is_first=steps.is_first,
             keeps_gradients=steps.keeps_gradients,
         )
-        streams = [[s.stream if n >= of.residents else 0 for n, s in enumerate(of.storages)] for of in (self.first, self.asked)]
+        streams = [of.form.memo.find("streams", None, 1, partial(streams_of, of.form)) for of in (self.first, self.asked)]
         self._streams = self._course.of_all(*streams) if any(map(any, streams)) else ()
 
     def on_the_card(self, end: int | None, besides: int, known: Taken | None) -> _Play:
