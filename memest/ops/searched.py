@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
+from memest.ops.tape import Event as TapeEvent
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.sizes.choices import greatest
 from memest.sizes.dims import Dim, Expr, Opaque, contains_dim, expression, plain, recording
@@ -106,13 +107,19 @@ class InnerEvents(NamedTuple):
 
 
 def _numbered(trace: Trace, given: Sequence[int]) -> InnerEvents:
-    sizes = {e.slot: e.nbytes for e in trace.events if e.nbytes > 0}
-    held = [e for e in trace.events if e.nbytes > 0 and e.keep]
-    scratch = [e for e in trace.events if e.nbytes > 0 and not e.keep and e.slot not in given]
-    places = {slot: n for n, slot in enumerate(given) if slot in sizes}
-    places.update({e.slot: len(given) + n for n, e in enumerate((*held, *scratch))})
+    sizes: dict[int, int] = {}
+    held: list[TapeEvent] = []
+    scratch: list[TapeEvent] = []
+    for event in trace.events:
+        if event.nbytes > 0:
+            sizes[event.slot] = event.nbytes
+            if event.keep:
+                held.append(event)
+            elif event.slot not in given:
+                scratch.append(event)
+    places = {slot: n for n, slot in enumerate([*given, *[e.slot for e in held], *[e.slot for e in scratch]]) if slot in sizes}
     return InnerEvents(
-        events=tuple([places[e.slot] if e.nbytes > 0 else ~places[e.slot] for e in trace.events if e.slot in places]),
+        events=tuple([places[slot] if nbytes > 0 else ~places[slot] for slot, nbytes, *_ in trace.events if slot in places]),
         outputs=tuple([sizes.get(slot, 0) for slot in given]),
         kept=tuple([(e.keep, e.nbytes) for e in held]),
         scratch=tuple([e.nbytes for e in scratch]),

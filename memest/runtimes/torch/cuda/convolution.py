@@ -280,7 +280,9 @@ def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
 def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     settings = k.target.settings
     assert settings.cudnn is not None
-    found = workspace(k.target.device, settings.cudnn, replace(question, channels_last=last), benchmark=settings.benchmark)
+    if question.channels_last != last:
+        question = replace(question, channels_last=last)
+    found = workspace(k.target.device, settings.cudnn, question, benchmark=settings.benchmark)
     spread = None if found.low == found.high else (found.low, found.high)
     if found.bytes or spread:
         k.free(k.scratch(found.bytes, spread))
