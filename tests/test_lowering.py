@@ -15,6 +15,7 @@ from memest.estimate.question import question
 from memest.memory.listing import Listing, listed
 from memest.network.binding import bind
 from memest.network.graph import Graph
+from memest.ops import kernels
 from memest.runtimes.lowering import Lowered, lowered
 from memest.runtimes.table import play
 from memest.runtimes.torch.step import Recipe
@@ -79,6 +80,14 @@ def requested(stream: Any) -> tuple[int, int]:
     return sum(s.nbytes for s in stream.residents), highest
 
 
+@pytest.fixture
+def kernels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are compiled at the first sizes they are asked at."""
+    memest.clear_caches()
+    monkeypatch.setattr(kernels, "SOON", 0)
+
+
+@pytest.mark.usefixtures("kernels_at_once")
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n[0]}, {', '.join(n[2].get('levers', ['plain']))}")
 @pytest.mark.parametrize("first", [False, True], ids=["a later step", "the first step"])
 def test_networks_at_other_sizes(network: tuple[str, dict[str, int], dict[str, Any]], first: bool) -> None:
@@ -134,12 +143,14 @@ def compare_random_networks(seeds: range) -> tuple[int, int, int]:
     return compiled, refused, said
 
 
+@pytest.mark.usefixtures("kernels_at_once")
 def test_random_networks_at_other_sizes() -> None:
     compiled, refused, said = compare_random_networks(range(40))
     assert compiled >= 30 and not refused and said >= 60
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("kernels_at_once")
 def test_many_random_networks_at_other_sizes() -> None:
     compiled, refused, said = compare_random_networks(range(1_000, 1_400))
     assert compiled >= 300 and not refused and said >= 600

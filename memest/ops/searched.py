@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from memest.machines.target import Target
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, is_channels_last, is_contiguous
-from memest.ops.tape import Event as TapeEvent
 from memest.ops.tape import Tape, Tensor, Trace
 from memest.sizes.choices import greatest
 from memest.sizes.dims import Dim, Expr, Opaque, contains_dim, expression, plain, recording
@@ -75,13 +74,14 @@ class InnerPeak:
         tape, tensors, result = self._played(sizes)
         return tape.finish(tensors, result)
 
-    def events(self, sizes: Sequence[int]) -> InnerEvents | None:
-        """The call by numbers; None where it leaves tensors behind that go when the row around it ends, or gives one twice."""
+    def closed(self, sizes: Sequence[Any]) -> tuple[Trace, list[int]] | None:
+        """The same, and the slots of what it returns (-1: None); None where it leaves tensors behind that go when the row around it ends,
+        or gives one twice."""
         tape, tensors, result = self._played(sizes)
         given = [-1 if t is None else t.slot for t in result]
         if tape.alive != {slot for slot in given if slot >= 0} or len(tape.alive) < sum(slot >= 0 for slot in given):
             return None
-        return _numbered(tape.finish(tensors, result), given)
+        return tape.finish(tensors, result), given
 
     def _played(self, sizes: Sequence[Any]) -> tuple[Tape, list[Tensor | None], list[Tensor | None]]:
         operands, attributes = self._filled(sizes)
@@ -91,48 +91,8 @@ class InnerPeak:
         return tape, tensors, result if isinstance(result, list) else [result]
 
     def _filled(self, sizes: Sequence[Any]) -> tuple[list[tuple[Any, ...] | None], dict[str, Any]]:
-        operands, attributes = (fill(sizes) for fill in (_filler(self.operands), _filler(self.attributes)))
+        operands, attributes = (fill(sizes) for fill in (filler(self.operands), filler(self.attributes)))
         return list(operands), dict(attributes)
-
-
-class InnerEvents(NamedTuple):
-    """What a sealed kernel asks for and gives back: ``n`` and ``~n``, numbered through its ``outputs``, what libraries ``kept`` (by name),
-    and its ``scratch``, each with its bytes (0: there is none). ``spreads`` are ranges of scratch by number."""
-
-    events: tuple[int, ...]
-    outputs: tuple[int, ...]
-    kept: tuple[tuple[str, int], ...]
-    scratch: tuple[int, ...]
-    spreads: tuple[tuple[int, tuple[int, int]], ...]
-
-
-def _numbered(trace: Trace, given: Sequence[int]) -> InnerEvents:
-    sizes: dict[int, int] = {}
-    held: list[TapeEvent] = []
-    scratch: list[TapeEvent] = []
-    for event in trace.events:
-        if event.nbytes > 0:
-            sizes[event.slot] = event.nbytes
-            if event.keep:
-                held.append(event)
-            elif event.slot not in given:
-                scratch.append(event)
-    places = {slot: n for n, slot in enumerate([*given, *[e.slot for e in held], *[e.slot for e in scratch]]) if slot in sizes}
-    return InnerEvents(
-        events=tuple([places[slot] if nbytes > 0 else ~places[slot] for slot, nbytes, *_ in trace.events if slot in places]),
-        outputs=tuple([sizes.get(slot, 0) for slot in given]),
-        kept=tuple([(e.keep, e.nbytes) for e in held]),
-        scratch=tuple([e.nbytes for e in scratch]),
-        spreads=tuple([(n, e.spread) for n, e in enumerate(scratch) if e.spread is not None]),
-    )
-
-
-@kept(REMEMBERED)
-def inner_events(inner: Opaque, sizes: tuple[int, ...]) -> InnerEvents | None:
-    """:meth:`InnerPeak.events` of what stands for a kernel, remembered: equal ones are one object, which is told at once."""
-    peak = inner.function
-    assert isinstance(peak, InnerPeak)
-    return peak.events(sizes)
 
 
 @kept(REMEMBERED)
@@ -153,8 +113,8 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
     peak = InnerPeak(
         kernel=kernel,
         bound=bound,
-        operands=_emptied(specs, sizes),
-        attributes=_emptied(given, sizes),
+        operands=emptied(specs, sizes),
+        attributes=emptied(given, sizes),
         needs=k.needs,
         training=k.training,
         target=k.target,
@@ -203,10 +163,10 @@ def _are(strides: Shape, others: Shape) -> bool:
     return all(expression(a) == expression(b) for a, b in zip(strides, others, strict=True))
 
 
-def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
+def emptied(value: Any, sizes: dict[Expr, int]) -> Any:
     """``value`` with a :class:`Size` for each symbolic size; ``sizes`` collects them with their numbers at hand."""
     if isinstance(value, tuple):
-        return tuple(_emptied(v, sizes) for v in value)
+        return tuple(emptied(v, sizes) for v in value)
     if isinstance(value, Dim):
         sizes.setdefault(value.expr, plain(value))
         return Size(list(sizes).index(value.expr))
@@ -214,14 +174,14 @@ def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
 
 
 @kept(REMEMBERED)
-def _filler(value: Any) -> Callable[[Sequence[Any]], Any]:
+def filler(value: Any) -> Callable[[Sequence[Any]], Any]:
     """Puts sizes where ``value`` has a :class:`Size`; what has none is left as it is."""
     if isinstance(value, Size):
         number = value.number
         return lambda sizes: sizes[number]
     if not _is_open(value):
         return lambda sizes: value
-    parts = [_filler(v) for v in value]
+    parts = [filler(v) for v in value]
     return lambda sizes: tuple([part(sizes) for part in parts])
 
 

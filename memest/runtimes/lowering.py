@@ -17,7 +17,8 @@ from memest.memory.listing import Form, Listing, Numbers, Part, listed
 from memest.memory.stream import Storage, Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
-from memest.ops.searched import InnerEvents, InnerPeak, inner_events
+from memest.ops.kernels import InnerEvents, inner_events
+from memest.ops.searched import InnerPeak
 from memest.runtimes.compiling import play_symbols
 from memest.runtimes.table import play
 from memest.runtimes.torch.ledger import is_kept

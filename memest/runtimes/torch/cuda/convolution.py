@@ -9,7 +9,7 @@ cudnn/ConvShared.cpp, cudnn/Conv_v8.cpp, cuda/DepthwiseConv2d.cu, cuda/Depthwise
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
 
@@ -25,10 +25,11 @@ from memest.ops.families.convolution.by_aten import shrinks
 from memest.ops.families.convolution.geometry import Geometry, PerDim, check_shapes, geometry, squeezed, unsqueezed
 from memest.ops.families.convolution.rows import ROWS as ON_CPU
 from memest.ops.operator import Operator
-from memest.ops.searched import sealed
+from memest.ops.searched import emptied, filler, sealed
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.cuda import convolution_slow
 from memest.runtimes.torch.cuda.copies import formatted, release
+from memest.sizes.dims import Dim, Expr, Opaque, contains_dim
 
 Backend = Literal["cudnn", "depthwise2d", "depthwise3d"] | convolution_slow.Backend
 Mask = tuple[bool, bool, bool]
@@ -277,15 +278,42 @@ def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
     )
 
 
-def _workspace(k: Tape, question: Convolution, last: bool) -> None:
-    settings = k.target.settings
+@dataclass(frozen=True, slots=True)
+class _Inquiry:
+    """A question to cuDNN whose shapes have a :class:`Size` where a size is symbolic (:class:`memest.ops.kernels.Inquiry`)."""
+
+    target: Target
+    question: Convolution
+    shapes: tuple[Any, ...]
+
+    def __call__(self, *sizes: int) -> int:
+        return self.scratch(*sizes)[0]
+
+    def scratch(self, *sizes: int) -> tuple[int, tuple[int, int] | None]:
+        x, w, y = filler(self.shapes)(sizes)
+        return _scratch(self.target, replace(self.question, x=x, w=w, y=y))
+
+
+def _scratch(target: Target, question: Convolution) -> tuple[int, tuple[int, int] | None]:
+    """The bytes of the workspace, and their range; what may be there leaves an event, so it counts one byte where none is expected."""
+    settings = target.settings
     assert settings.cudnn is not None
+    found = workspace(target.device, settings.cudnn, question, benchmark=settings.benchmark)
+    return (found.bytes, None) if found.low == found.high else (found.bytes or 1, (found.low, found.high))
+
+
+def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     if question.channels_last != last:
         question = replace(question, channels_last=last)
-    found = workspace(k.target.device, settings.cudnn, question, benchmark=settings.benchmark)
-    spread = None if found.low == found.high else (found.low, found.high)
-    if found.bytes or spread:
-        k.free(k.scratch(found.bytes, spread))
+    shapes = question.x, question.w, question.y
+    if contains_dim(shapes):
+        sizes: dict[Expr, int] = {}
+        inquiry = _Inquiry(k.target, replace(question, x=(), w=(), y=()), emptied(shapes, sizes))
+        k.free(k.scratch(Dim(inquiry(*sizes.values()), Opaque("cudnn", inquiry, tuple(sizes)))))
+        return
+    nbytes, spread = _scratch(k.target, question)
+    if nbytes:
+        k.free(k.scratch(nbytes, spread))
 
 
 # bounds for compiled steps -----------------------------------------------------------------------------------------------
