@@ -37,7 +37,7 @@ class Once:
 
     converted: frozenset[str] = frozenset()
     is_first = True
-    distributed = False
+    distributed = whole = False
     keeps_gradients = False
     converted: frozenset[str] = frozenset()
 

@@ -131,8 +131,51 @@ def course_and_sizes(found: memest.Estimate) -> tuple[Course, list[int], Sequenc
     """The course of steps that leads to an estimate's, what each number takes, and its stream."""
     steps = found.steps
     first, asked = steps.listed()
-    course = course_of(first, asked, converted=steps.converted, is_first=steps.is_first, keeps_gradients=steps.keeps_gradients)
+    course = course_of(
+        first,
+        asked,
+        converted=steps.converted,
+        is_first=steps.is_first,
+        keeps_gradients=steps.keeps_gradients,
+        whole=steps.whole,
+    )
     return course, course.of_all(first.sizes, asked.sizes), course.of_all(streams_of(first.form), streams_of(asked.form))
+
+
+@pytest.mark.parametrize("when", ["before", "late", "after", "in place"])
+def test_a_whole_step_finds_what_the_one_before_left(when: str) -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 700, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(700 * 36, 50))
+    optimizer = torch.optim.SGD(net.parameters(), momentum=0.9)
+
+    def step(x: Any, y: Any) -> None:
+        if when == "before":
+            optimizer.zero_grad()
+        found = net(x)
+        if when == "late":
+            optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(found, y).backward()
+        optimizer.step()
+        if when in ("after", "in place"):
+            optimizer.zero_grad(set_to_none=when == "after")
+
+    graph = memest.from_step(step, torch.rand(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))
+    weights = sum(p.numel() * 4 for p in net.parameters())
+    asked: dict[str, Any] = {"machine": "a100-40gb", "torch": "2.14"}
+    compiled = {n: memest.estimate(graph, input_shape=[(n, 3, 8, 8), (n,)], **asked) for n in (8, 9, 10, 11, 300)}
+    assert [found.figures for found in compiled.values()]
+    assert any(known.known for known in graph.memo.shelf("lowered", 1).values())
+    for batch, found in compiled.items():
+        settings = settings_for(found.recipe.target)
+        course, sizes, streams = course_and_sizes(found)
+        assert is_plain(settings, course) == (when in ("after", "in place"))
+        taken = play_whole(course, sizes, streams, CachingAllocator(settings))
+        assert taken[:3] == as_events(found, CachingAllocator(settings))
+        assert found.allocated.bytes == taken.allocated or found.allocated.claim == "modelled"
+        assert found.standing_bytes - 2 * weights > (0 if when == "after" else weights)
+        graph.memo.clear()
+        alone = memest.estimate(graph, input_shape=[(batch, 3, 8, 8), (batch,)], **asked)
+        assert (found.figures, found.summary) == (alone.figures, alone.summary)
 
 
 def as_events(found: memest.Estimate, player: CachingAllocator) -> tuple[int, int, int]:

@@ -83,7 +83,7 @@ def test_ages_are_a_past_that_decides() -> None:
 class Plain:
     """The steps of an estimate, with nothing said of what repeats."""
 
-    is_first = keeps_gradients = distributed = False
+    is_first = keeps_gradients = distributed = whole = False
     converted: frozenset[str] = frozenset()
 
     def __init__(self, estimate: memest.Estimate) -> None:

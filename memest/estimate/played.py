@@ -37,6 +37,10 @@ class TheSteps:
         return frozenset(found | {i.name for i in self.graph.inputs if i.layout == "channels_last"})
 
     @property
+    def whole(self) -> bool:
+        return self.graph.step
+
+    @property
     def distributed(self) -> bool:
         return self.recipe.parallel is not None
 

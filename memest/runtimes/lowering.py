@@ -160,11 +160,11 @@ def _told(form: Form) -> tuple[Any, ...]:
     return form.residents, form.before, form.remade, form.remade_at, form.parts, [_who(s) for s in form.storages]
 
 
-def _who(storage: Storage) -> tuple[str, str, str, int, bool]:
+def _who(storage: Storage) -> tuple[str, str, str, int, str | None]:
     """What is asked of a storage besides its bytes; of what comes and goes nobody asks whether a library or a kernel took it."""
     held = storage.refs > 0
     category = "" if storage.category in ("workspace", "temporary") and not held else storage.category
-    return category, storage.layer, storage.op, storage.stream, held
+    return category, storage.layer, storage.op, storage.stream, storage.reason if held else None
 
 
 class _OtherwiseError(Exception):

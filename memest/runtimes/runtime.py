@@ -116,6 +116,10 @@ class Steps(Protocol):
         """The names of parameters and inputs that lie in channels_last."""
 
     @property
+    def whole(self) -> bool:
+        """Whether a step is all that is done: what it leaves stands until the next takes it."""
+
+    @property
     def distributed(self) -> bool:
         """Whether it is the step of one of several ranks."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from memest.errors import UnsupportedError
 from memest.memory.listing import Form, Listing, Numbers, Part, standing
-from memest.runtimes.torch.cuda.script import NETWORK, STAYS
+from memest.runtimes.torch.cuda.script import NETWORK, STAYS, Found, handed
 from memest.runtimes.torch.step.parallel.replicas import is_bucket
 from memest.sizes.remembering import Memo
 
 MOST_COURSES = 4  # that begin with one form
 SECOND = 2
-GRADIENTS_STAY = "a step that gives back gradients of the step before: not played on a card; let it end with zero_grad instead"
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,9 @@ class Course:
     ``placing`` is what happens before the first step (the cache is emptied then where it ``gives_back``), ``before`` what leads from there
     to the step asked about (steps, and what is given back and made anew between them), ``asked`` that step, of a ``form``, ``between`` what
     is given back before it comes again. Where it is the first step, there is nothing before it, and ``offset`` is 0. ``held`` is what is
-    there as it begins, ``copied`` what the copies are of. ``trials`` are buffers in which plans are tried."""
+    there as it begins, ``copied`` what the copies are of. ``trials`` are buffers in which plans are tried. A whole step takes over tensors
+    that the first one left, and then its own: ``taken`` are their new numbers and those before; ``leaves`` says that it leaves more than
+    that."""
 
     form: Form
     placing: Numbers
@@ -36,6 +38,8 @@ class Course:
     copied: Numbers
     offset: int
     trials: frozenset[int] = frozenset()
+    taken: tuple[Pairs, Pairs] = ((), ())
+    leaves: bool = False
     memo: Memo = field(default_factory=Memo, repr=False)
 
     def of_all(self, first: Sequence[int], asked: Sequence[int]) -> list[int]:
@@ -43,13 +47,40 @@ class Course:
         return [*first, *[first[n] for n in self.copied], *(asked if self.offset else ())]
 
 
-def course_of(first: Listing, asked: Listing, *, converted: frozenset[str], is_first: bool, keeps_gradients: bool) -> Course:
+def course_of(
+    first: Listing, asked: Listing, *, converted: frozenset[str], is_first: bool, keeps_gradients: bool, whole: bool = False
+) -> Course:
     """The course of the steps; where the one asked about ``is_first``, ``asked`` does not count."""
-    at = asked.form, converted, is_first, keeps_gradients
+    memo = first.form.memo
     if is_first:
-        return first.form.memo.find("course", at, MOST_COURSES, lambda: _alone(first.form, converted))
+        return memo.find("course", (asked.form, converted), MOST_COURSES, lambda: _alone(first.form, converted))
+    between = _whole(first, asked) if whole else _alike(first.form, asked.form, keeps_gradients)
+    return memo.find("course", (asked.form, converted, between), MOST_COURSES, lambda: _after(first.form, asked.form, converted, between))
+
+
+class _Between(NamedTuple):
+    """What goes after the first step and after those that follow, what is ``taken`` over from either, and whether they leave more."""
+
+    first: Numbers
+    asked: Numbers
+    taken: tuple[Pairs, Pairs] = ((), ())
+    leaves: bool = False
+
+
+def _alike(first: Form, asked: Form, keeps_gradients: bool) -> _Between:
+    """All but what the first step makes for good."""
     stays = STAYS | {"gradient"} if keeps_gradients else STAYS
-    return first.form.memo.find("course", at, MOST_COURSES, lambda: _after_first(first.form, asked.form, converted, stays))
+    staying = {n for n in first.left if (s := first.storages[n]).refs and (s.category in stays or is_bucket(s))}
+    return _Between(tuple([n for n in first.left if n not in staying]), asked.left)
+
+
+def _whole(first: Listing, asked: Listing) -> _Between:
+    """What the code of a whole step says."""
+    found = {n: Found(asked.form.storages[n], asked.sizes[n]) for n in range(asked.form.residents)}
+    left = [{n: Found(of.form.storages[n], of.sizes[n]) for n in of.form.left} for of in (first, asked)]
+    after_first, after_asked = (handed(each, found, asked.form.released) for each in left)
+    leaves = len(left[1]) > len(after_asked.cleared) + len(after_asked.taken)
+    return _Between(after_first.cleared, after_asked.cleared, (after_first.taken, after_asked.taken), leaves)
 
 
 def _alone(first: Form, converted: frozenset[str]) -> Course:
@@ -57,21 +88,18 @@ def _alone(first: Form, converted: frozenset[str]) -> Course:
     return Course(first, placing, _gives_back(first, converted), (), first.parts, (), standing(placing), copied, 0, _trials(first))
 
 
-def _after_first(first: Form, asked: Form, converted: frozenset[str], stays: frozenset[str]) -> Course:
-    if asked.released:
-        raise UnsupportedError(GRADIENTS_STAY)
+def _after(first: Form, asked: Form, converted: frozenset[str], given_back: _Between) -> Course:
     placing, copied, places = _placed(first, converted)
     offset = len(first.storages) + len(copied)
-    staying = [n for n in first.left if first.storages[n].refs and (first.storages[n].category in stays or is_bucket(first.storages[n]))]
-    gone = set(first.left).difference(staying)
-    given_back = tuple([~n for n in first.left if n in gone])
     exchanged = tuple(_exchanged(first, asked, places, offset))
     parts = tuple([part._replace(events=_moved(part.events, offset)) for part in asked.parts])
-    between = tuple([~(n + offset) for n in asked.left])
-    before = [*first.parts, Part(given_back)]
+    between = tuple([~(n + offset) for n in given_back.asked])
+    gone = tuple([~n for n in given_back.first])
+    before = [*first.parts, Part(gone)]
     if asked.remade_at > SECOND:
         before += [*parts, Part(between)]
     released = [~n for n in first.released]
+    of_first, of_asked = given_back.taken
     return Course(
         form=asked,
         placing=placing,
@@ -79,10 +107,12 @@ def _after_first(first: Form, asked: Form, converted: frozenset[str], stays: fro
         before=(*before, Part(exchanged)),
         asked=parts,
         between=between,
-        held=standing((*placing, *released, *staying, *exchanged)),
+        held=standing((*placing, *released, *first.left, *gone, *exchanged)),
         copied=copied,
         offset=offset,
         trials=_trials(first),
+        taken=(tuple([(n + offset, m) for n, m in of_first]), tuple([(n + offset, m + offset) for n, m in of_asked])),
+        leaves=given_back.leaves,
     )
 
 

@@ -34,9 +34,10 @@ class Taken(NamedTuple):
 
 def is_plain(settings: Settings, course: Course) -> bool:
     """Whether pools do not know of one another, on a card without end: nothing empties the cache in the midst of a step. And whether no
-    pass comes again."""
+    pass comes again, and a step finds what it found before."""
     rules = not settings.expandable_segments and settings.max_split_size == UNLIMITED and settings.per_process_memory_fraction == 1
-    return rules and not course.trials and all(part.times == 1 for part in course.before) and len(course.asked) == 1
+    alike = not course.leaves and not any(course.taken)
+    return rules and alike and not course.trials and all(part.times == 1 for part in course.before) and len(course.asked) == 1
 
 
 # request by request ------------------------------------------------------------------------------------------------------
@@ -62,7 +63,9 @@ def play_whole(course: Course, sizes: Sequence[int], streams: Sequence[int], all
         for number in range(AGAIN):
             if number and not ran_out(found):
                 played(Part(course.between))
-            found = found if ran_out(found) else played(*course.asked)
+            if not ran_out(found):
+                live.update([(n, live.pop(before)) for n, before in course.taken[number]])
+                found = played(*course.asked)
     elif not ran_out(found):
         found = played(*course.asked)
     return Taken(found.allocated, found.allocated_at, found.reserved, found.shortage)

@@ -144,6 +144,7 @@ class _Game:
             converted=steps.converted,
             is_first=steps.is_first,
             keeps_gradients=steps.keeps_gradients,
+            whole=steps.whole,
         )
         streams = [of.form.memo.find("streams", None, 1, partial(streams_of, of.form)) for of in (self.first, self.asked)]
         self._streams = self._course.of_all(*streams) if any(map(any, streams)) else ()

@@ -4,15 +4,17 @@ A script is: the network's tensors, the inputs and the target are made, what lie
 (``module.to("cuda").to(memory_format=torch.channels_last)``); what wraps the network takes its own (a reducer's buckets, shards in the
 place of whole parameters); what is cached is given back; the first step, in which the optimizer's state appears and libraries take their
 workspaces; a second one; the one asked about. Between steps what a step leaves (gradients, outputs) is given back
-(``zero_grad(set_to_none=True)``), what appeared for good stays.
+(``zero_grad(set_to_none=True)``), what appeared for good stays; a whole step of a user's finds what the one before left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from copy import copy
 from itertools import count
+from typing import NamedTuple
 
+from memest.errors import UnsupportedError
 from memest.memory.stream import Event, Move, Storage, Stream
 from memest.runtimes.runtime import Steps
 from memest.runtimes.torch.step.parallel.replicas import is_bucket
@@ -78,6 +80,38 @@ def exchanged(first: Stream, asked: Stream) -> Iterator[Move]:
         yield move
 
 
+class Found(NamedTuple):
+    """A tensor between two steps, and its bytes."""
+
+    storage: Storage
+    nbytes: int
+
+
+class Handed(NamedTuple):
+    """What of a whole step goes before the next one (``cleared``), and what that one gives back, by its number there and its number in the
+    step before (``taken``). The rest stays."""
+
+    cleared: tuple[int, ...]
+    taken: tuple[tuple[int, int], ...]
+
+
+def handed(left: Mapping[int, Found], found: Mapping[int, Found], released: Container[int]) -> Handed:
+    """What a step ``left``, for one that has ``found`` as residents and gives back those that are ``released``: the gradient of the same
+    tensor, or else what is as large. Gradients go where it finds none. UnsupportedError where the step before left no such tensor."""
+    rest = dict(left)
+    taken: list[tuple[int, int]] = []
+    for n, (storage, nbytes) in found.items():
+        if n in released:
+            alike = [m for m, other in rest.items() if other.nbytes == nbytes]
+            same = [m for m in alike if (rest[m].storage.category, rest[m].storage.reason) == (storage.category, storage.reason)]
+            if not alike:
+                raise UnsupportedError(f"{storage.layer} stands before the step, and no step before left it: ask for the first step")
+            taken.append((n, (same or alike)[0]))
+            del rest[taken[-1][1]]
+    stand = any(storage.category == "gradient" for storage, _ in found.values())
+    return Handed(() if stand else tuple([n for n, f in rest.items() if f.storage.category == "gradient"]), tuple(taken))
+
+
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
     """All that is played as one list (storages of different steps have numbers of their own; one of 0 bytes empties the cache), and where
     each step begins."""
@@ -88,18 +122,27 @@ def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
         events.append(Event(0, Storage(next(numbers), 0, "", "", "", ""), MADE, "", "empty_cache"))
     stay = staying(steps)
     begins: list[int] = []
+    live: dict[int, Storage] = {}
     last = 1 if steps.is_first else number_of(steps.asked())
     for number in range(1, last + 1):
         begins.append(len(events))
         stream = first if number == 1 else steps.asked()
         if number == stream.remade_at:
             events += _renumbered((_event(move) for move in exchanged(first, stream)), {}, numbers)
-        live: dict[int, Storage] = {}
         events += _renumbered(stream.events, live, numbers)
         if number < last:
-            left = [s for n, s in live.items() if number > 1 or n not in stay]
-            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
+            gone, live = _between(steps, live) if steps.whole else ([s for n, s in live.items() if number > 1 or n not in stay], {})
+            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in gone]
     return events, tuple(begins)
+
+
+def _between(steps: Steps, live: Mapping[int, Storage]) -> tuple[list[Storage], dict[int, Storage]]:
+    """What goes between two whole steps, and what the second gives back, by its number there."""
+    asked = steps.asked()
+    residents = {s.id: Found(s, s.nbytes) for s in asked.residents}
+    released = {e.storage.id for _, e in asked.once() if e.delta < 0}
+    cleared, taken = handed({n: Found(s, s.nbytes) for n, s in live.items()}, residents, released)
+    return [live[n] for n in cleared], {n: live[before] for n, before in taken}
 
 
 def _event(move: Move) -> Event:

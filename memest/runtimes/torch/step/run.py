@@ -143,7 +143,7 @@ class Run:
                 value.node = leaf
                 self.leaves.append(leaf)
         if p.gradient_of is not None:
-            value.storage.reason = f"gradient of {p.gradient_of}, from the step before"
+            value.storage.reason = f"gradient of {p.gradient_of}"
             self.machine.gradients[p.gradient_of] = self.ledger.hold(value)
             owner = self.env[p.gradient_of]
             owner.node = owner.node or AccumulateGrad(owner, p.gradient_of)
