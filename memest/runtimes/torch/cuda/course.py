@@ -51,11 +51,14 @@ def course_of(
     first: Listing, asked: Listing, *, converted: frozenset[str], is_first: bool, keeps_gradients: bool, whole: bool = False
 ) -> Course:
     """The course of the steps; where the one asked about ``is_first``, ``asked`` does not count."""
-    memo = first.form.memo
-    if is_first:
-        return memo.find("course", (asked.form, converted), MOST_COURSES, lambda: _alone(first.form, converted))
-    between = _whole(first, asked) if whole else _alike(first.form, asked.form, keeps_gradients)
-    return memo.find("course", (asked.form, converted, between), MOST_COURSES, lambda: _after(first.form, asked.form, converted, between))
+    at = asked.form, converted, is_first, keeps_gradients, _whole(first, asked) if whole and not is_first else None
+
+    def made() -> Course:
+        if is_first:
+            return _alone(first.form, converted)
+        return _after(first.form, asked.form, converted, at[-1] or _alike(first.form, asked.form, keeps_gradients))
+
+    return first.form.memo.find("course", at, MOST_COURSES, made)
 
 
 class _Between(NamedTuple):
