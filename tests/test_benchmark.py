@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def _graph() -> memest.Graph:
 
 
 @pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
+def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cuDNN whose plans are known."""
 
     def answer(card: Any, release: Any, question: Convolution, *, benchmark: bool = False) -> Workspace:
@@ -33,6 +34,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     memest.clear_caches()
     monkeypatch.setattr(convolution, "workspace", answer)
+    yield
+    memest.clear_caches()
 
 
 def _trials(events: tuple[Event, ...]) -> list[tuple[str, str]]:

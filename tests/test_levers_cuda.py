@@ -12,10 +12,12 @@ from memest.estimate.estimate import Estimate
 from memest.machines.devices import device_named
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.settings import DEFAULT
-from memest.memory.stream import Storage, Stream
+from memest.memory.listing import Form, Listing, Part
+from memest.memory.stream import Storage
 from memest.network.graph import Graph
-from memest.runtimes.torch.cuda.replay import Held, place
-from memest.runtimes.torch.cuda.script import exchanged, moves_before
+from memest.runtimes.torch.cuda.course import course_of
+from memest.runtimes.torch.cuda.playing import Taken, play_pools, play_whole
+from memest.runtimes.torch.cuda.script import exchanged
 from memest.runtimes.torch.step.parallel.collectives import copy_in_numbers, copy_out_numbers
 
 CARD = "h100-80gb"
@@ -76,28 +78,26 @@ def test_a_gradient_of_one_channel_is_copied_for_channels_last() -> None:
     assert head[:2] == [2 * 32**3 * 4, 2 * 8 * 32**3 * 4]
 
 
-def placed(weights: list[Storage], allocator: CachingAllocator, converted: frozenset[str]) -> Held:
-    held: Held = {}
-    place(moves_before(Stream(residents=tuple(weights), events=(), values={}), converted), allocator, held, lambda s: s.nbytes)
-    allocator.empty_cache()
-    return held
+def placed(nbytes: int, names: tuple[str, ...], converted: frozenset[str]) -> list[Taken]:
+    """What weights take that are made and converted, pool by pool and request by request."""
+    weights = tuple(Storage(i, nbytes, "parameter", name, "", "") for i, name in enumerate(names))
+    nothing = Listing(form=Form(len(weights), weights, (Part(()),)), sizes=[nbytes] * len(weights))
+    course = course_of(nothing, nothing, converted=converted, is_first=True, keeps_gradients=False)
+    sizes = course.of_all(nothing.sizes, ())
+    return [play_pools(course, sizes, (), DEFAULT), play_whole(course, sizes, (), CachingAllocator(DEFAULT))]
 
 
 def test_tensors_in_channels_last_are_copies_of_what_was_there() -> None:
     """Two weights of 8 MiB share a segment of 20; the copy of the first takes another one, that of the second the place of the first."""
-    weights = [Storage(i, 8 << 20, "parameter", name, "", "") for i, name in enumerate(("first", "second"))]
     for converted, reserved in ((frozenset(), 20 << 20), (frozenset({"first"}), 40 << 20), (frozenset({"first", "second"}), 40 << 20)):
-        allocator = CachingAllocator(DEFAULT)
-        assert len(placed(weights, allocator, converted)) == 2
-        assert allocator.allocated == 16 << 20
-        assert allocator.reserved == reserved
+        for taken in placed(8 << 20, ("first", "second"), converted):
+            assert (taken.allocated, taken.reserved) == (16 << 20, reserved)
 
 
 def test_what_only_conversions_needed_is_given_back() -> None:
     """A weight of 12 MiB lies in a segment of its own, which goes when its copy is there."""
-    allocator = CachingAllocator(DEFAULT)
-    placed([Storage(0, 12 << 20, "parameter", "only", "", "")], allocator, frozenset({"only"}))
-    assert allocator.reserved == 12 << 20
+    for taken in placed(12 << 20, ("only",), frozenset({"only"})):
+        assert (taken.allocated, taken.reserved) == (12 << 20, 12 << 20)
 
 
 # ranks -------------------------------------------------------------------------------------------------------------------

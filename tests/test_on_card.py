@@ -19,6 +19,7 @@ from memest.machines.reading import hardware_named
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.verdicts import verdict
 from memest.memory.figure import Figures
+from memest.memory.listing import Listing, listed
 from memest.memory.process import cuda_context
 from memest.memory.stream import Event, Storage, Stream
 from memest.runtimes.torch.cuda.replay import figures_of
@@ -55,6 +56,9 @@ class Once:
 
     def asked(self) -> Stream:
         return self._stream
+
+    def listed(self) -> tuple[Listing, Listing]:
+        return listed(self.first()), listed(self.asked())
 
     def first(self) -> Stream:
         return self._stream

@@ -12,6 +12,7 @@ import memest
 from memest.memory.allocators.caching import CachingAllocator
 from memest.memory.allocators.replaying import Stretch, replay, replay_stretches
 from memest.memory.allocators.settings import read_settings
+from memest.memory.listing import Listing, listed
 from memest.memory.stream import Stream
 from memest.runtimes.table import play
 from memest.runtimes.torch.cuda.replay import figures_of
@@ -90,6 +91,9 @@ class Plain:
 
     def asked(self) -> Stream:
         return replace(self.estimate.timeline, repeats=())
+
+    def listed(self) -> tuple[Listing, Listing]:
+        return listed(self.first()), listed(self.asked())
 
     def first(self) -> Stream:
         e = self.estimate

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
+from memest.estimate.played import TheSteps
 from memest.estimate.question import Question, Settings, question
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
@@ -24,7 +25,7 @@ from memest.network.binding import bind
 from memest.network.conversion import dtype_of
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape, nbytes
-from memest.runtimes.compiling import MOST_PROGRAMS, compile_program, programs_of
+from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
 from memest.runtimes.table import play, runtime_named
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
 MOST_FIGURES = 1_024
-DIRECT_PLAYS = 2  # sizes played directly before a graph is compiled for a recipe: compiling costs some ten plays
 CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
 
 
@@ -95,7 +95,7 @@ class Estimate(Restated, Shown):
     @cached_property
     def timeline(self) -> Stream:
         """Every storage and every event of the step, in order."""
-        return play(self.played, self.input_shapes, self.sizes, self.recipe)
+        return self.steps.asked()
 
     @property
     def mode(self) -> str:
@@ -165,10 +165,10 @@ class Estimate(Restated, Shown):
     def _figures(self) -> Figures:
         return self._runtime.figures(self.requested_bytes, self.steps, self.recipe.target)
 
-    @property
+    @cached_property
     def steps(self) -> Steps:
         """The step asked about and the first one, each played when it is asked for."""
-        return _Steps(self)
+        return TheSteps(self.played, self.input_shapes, self.sizes, self.recipe)
 
     @property
     def replays(self) -> bool:
@@ -335,7 +335,7 @@ class Estimate(Restated, Shown):
         shapes: dict[str, Shape] = {i.name: resolve(i.shape, given) for i in self.played.inputs}
         bound = bind(self.played.inputs, shapes)
         check_guards(self.played, bound)
-        return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(self.played, shapes, bound, self.recipe))
+        return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(TheSteps(self.played, shapes, bound, self.recipe)))
 
     def _machine(self) -> dict[str, Any]:
         if isinstance(self.machine, Cpu):
@@ -398,12 +398,9 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
     sizes = bind(job.graph.inputs, shapes)
     check_guards(job.graph, sizes)
     recipe = job.at(shapes, sizes)
-    stream = None
+    steps = TheSteps(job.graph, shapes, sizes, recipe)
     try:
-        if runtime_named(recipe.target.runtime).replays:
-            stream, summary = played_out(job.graph, shapes, sizes, recipe)
-        else:
-            summary = summarize(job.graph, shapes, sizes, recipe)
+        summary = summarize(steps)
     except GraphError as e:
         better = sizes_that_run(job.graph, sizes, recipe)
         raise (e if better is None else type(e)(f"{e}; {better}")) from None
@@ -418,8 +415,7 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         recipe=recipe,
         summary=summary,
     )
-    if stream is not None:
-        found.__dict__["timeline"] = stream
+    found.__dict__["steps"] = steps
     return found
 
 
@@ -431,25 +427,19 @@ def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | No
     return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
 
 
-def played_out(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> tuple[Stream | None, Summary]:
-    """The summary of a step whose stream an allocator will be played on, with the stream (None: it is not needed any more)."""
-    known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
-    at = (recipe, tuple(sizes.values()))
-    found = known.get(at)
-    if found is not None and graph.memo.shelf("figures", MOST_FIGURES).get(at) is not None:
-        return None, found
-    stream = play(graph, shapes, sizes, recipe)
-    return stream, found or known.keep(at, read_peak(stream))
+def summarize(steps: TheSteps) -> Summary:
+    """The peak of the step asked about: played directly the first times, from the compiled step once a graph is estimated at several
+    sizes. Where an allocator is played it needs every event, and the peak is read off them."""
+    known: Shelf[Summary] = steps.graph.memo.shelf("summaries", MOST_SUMMARIES)
+    at = (steps.recipe, tuple(steps.sizes.values()))
+    return known.get(at) or known.keep(at, _summary(steps))
 
 
-def summarize(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
-    """The peak: played directly the first times, from the compiled program once a graph is estimated at several sizes."""
-    known: Shelf[Summary] = graph.memo.shelf("summaries", MOST_SUMMARIES)
-    at = (recipe, tuple(sizes.values()))
-    return known.get(at) or known.keep(at, _summary(graph, shapes, sizes, recipe))
-
-
-def _summary(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> Summary:
+def _summary(steps: TheSteps) -> Summary:
+    graph, shapes, sizes, recipe = steps.graph, steps.shapes, steps.sizes, steps.recipe
+    if runtime_named(recipe.target.runtime).replays:
+        listing = steps.listed_asked()
+        return Summary(listing.standing_bytes, listing.above_bytes)
     programs = programs_of(graph, recipe)
     for program in programs.known:
         found = program.at(sizes)
@@ -461,14 +451,13 @@ def _summary(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
         found = None if here is None else here.at(sizes)
         if found is not None:
             return found
-    return read_peak(play(graph, shapes, sizes, recipe))
+    return read_peak(steps.asked())
 
 
 def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets | None:
     """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says, and
-    for a first step that tries plans, whose buffers are no formula."""
-    cuda = recipe.target.cuda
-    if cuda is not None and cuda.benchmark and recipe.step == 1:
+    for a first step that tries plans."""
+    if tries_plans(recipe):
         return None
     programs = programs_of(graph, recipe)
     with graph.memo.busy:
@@ -480,45 +469,6 @@ def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]
             return None
         programs.known = (*programs.known, program)[-MOST_PROGRAMS:]
         return program
-
-
-class _Steps:
-    """The steps of an estimate (:class:`memest.runtimes.runtime.Steps`), each played once."""
-
-    def __init__(self, estimate: Estimate) -> None:
-        self._estimate = estimate
-        self._first = estimate.timeline if self.is_first else None
-
-    @property
-    def is_first(self) -> bool:
-        return self._estimate.recipe.step == 1
-
-    @property
-    def keeps_gradients(self) -> bool:
-        return self._estimate.recipe.keep_grads
-
-    @property
-    def converted(self) -> frozenset[str]:
-        played = self._estimate.played
-        found = {p.name for p in played.parameters if p.layout == "channels_last"}
-        return frozenset(found | {i.name for i in played.inputs if i.layout == "channels_last"})
-
-    @property
-    def whole(self) -> bool:
-        return self._estimate.played.step
-
-    @property
-    def distributed(self) -> bool:
-        return self._estimate.recipe.parallel is not None
-
-    def asked(self) -> Stream:
-        return self._estimate.timeline
-
-    def first(self) -> Stream:
-        if self._first is None:
-            e = self._estimate
-            self._first = play(e.played, e.input_shapes, e.sizes, replace(e.recipe, step=1))
-        return self._first
 
 
 def read_peak(timeline: Stream) -> Summary:

@@ -71,14 +71,27 @@ class InnerPeak:
 
     def trace(self, sizes: Sequence[Any]) -> Trace:
         """The call at these sizes, event by event."""
+        tape, tensors, result = self._played(sizes)
+        return tape.finish(tensors, result)
+
+    def closed(self, sizes: Sequence[Any]) -> tuple[Trace, list[int]] | None:
+        """The same, and the slots of what it returns (-1: None); None where it leaves tensors behind that go when the row around it ends,
+        or gives one twice."""
+        tape, tensors, result = self._played(sizes)
+        given = [-1 if t is None else t.slot for t in result]
+        if tape.alive != {slot for slot in given if slot >= 0} or len(tape.alive) < sum(slot >= 0 for slot in given):
+            return None
+        return tape.finish(tensors, result), given
+
+    def _played(self, sizes: Sequence[Any]) -> tuple[Tape, list[Tensor | None], list[Tensor | None]]:
         operands, attributes = self._filled(sizes)
         tensors = _on_tape(operands)
         tape = Tape(len(tensors), self.needs, self.training, self.target)
         result = self.kernel(tape, *tensors, **attributes)
-        return tape.finish(tensors, result if isinstance(result, list) else [result])
+        return tape, tensors, result if isinstance(result, list) else [result]
 
     def _filled(self, sizes: Sequence[Any]) -> tuple[list[tuple[Any, ...] | None], dict[str, Any]]:
-        operands, attributes = (fill(sizes) for fill in (_filler(self.operands), _filler(self.attributes)))
+        operands, attributes = (fill(sizes) for fill in (filler(self.operands), filler(self.attributes)))
         return list(operands), dict(attributes)
 
 
@@ -100,8 +113,8 @@ def sealed(k: Tape, name: str, kernel: Kernel, bound: Bound, operands: Sequence[
     peak = InnerPeak(
         kernel=kernel,
         bound=bound,
-        operands=_emptied(specs, sizes),
-        attributes=_emptied(given, sizes),
+        operands=emptied(specs, sizes),
+        attributes=emptied(given, sizes),
         needs=k.needs,
         training=k.training,
         target=k.target,
@@ -150,10 +163,10 @@ def _are(strides: Shape, others: Shape) -> bool:
     return all(expression(a) == expression(b) for a, b in zip(strides, others, strict=True))
 
 
-def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
+def emptied(value: Any, sizes: dict[Expr, int]) -> Any:
     """``value`` with a :class:`Size` for each symbolic size; ``sizes`` collects them with their numbers at hand."""
     if isinstance(value, tuple):
-        return tuple(_emptied(v, sizes) for v in value)
+        return tuple(emptied(v, sizes) for v in value)
     if isinstance(value, Dim):
         sizes.setdefault(value.expr, plain(value))
         return Size(list(sizes).index(value.expr))
@@ -161,14 +174,14 @@ def _emptied(value: Any, sizes: dict[Expr, int]) -> Any:
 
 
 @kept(REMEMBERED)
-def _filler(value: Any) -> Callable[[Sequence[Any]], Any]:
+def filler(value: Any) -> Callable[[Sequence[Any]], Any]:
     """Puts sizes where ``value`` has a :class:`Size`; what has none is left as it is."""
     if isinstance(value, Size):
         number = value.number
         return lambda sizes: sizes[number]
     if not _is_open(value):
         return lambda sizes: value
-    parts = [_filler(v) for v in value]
+    parts = [filler(v) for v in value]
     return lambda sizes: tuple([part(sizes) for part in parts])
 
 

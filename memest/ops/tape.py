@@ -134,6 +134,11 @@ class Tape:
         """True when this call makes an autograd node."""
         return any(self.needs)
 
+    @property
+    def alive(self) -> set[int]:
+        """The slots that this call allocated and did not drop."""
+        return set(self._alive)
+
     def empty(self, shape: Sequence[int], dtype: str = "float32", strides: Shape | None = None) -> Tensor:
         """A new dense tensor (contiguous unless ``strides`` are given)."""
         shape = tuple(shape)

@@ -1,8 +1,8 @@
 """The largest that fits: how far sizes can grow within a budget of bytes, or within a machine's memory.
 
 The bytes of the counted tensors never fall when a size grows, so they bound the search from above; below that bound every value is
-asked exactly, because what a library's kernel holds may fall again. Where an allocator is played, these are the bytes asked for, of which
-no fewer are held: from the largest that they allow the search goes down, and plays the allocator at each size it tries.
+asked exactly, because what a library's kernel holds may fall again. Where an allocator is played, no fewer bytes are held than are asked
+for: from the largest that the counted tensors allow the search goes down, and plays the allocator at each size it tries.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class _Search:
         main = piece.live or live
         for scale in range(1, FIRST_TRIED + 1):
             at = {s: scale * n for group, n in zip(self.groups, steps, strict=True) for s in group}
-            if piece_at(self.job, {**self.fixed, **at}).live is not None:
+            if self._runs({**self.fixed, **at}):
                 return at, steps, main
         raise error or UsageError("no size was found at which the network runs")
 
@@ -236,6 +236,10 @@ class _Search:
         rest = {**self.fixed, **{s: n for s, n in self.first.items() if s not in group}, **given}
         least = self.first[group[0]] // step
         end = self._too_much(rest, group, step, least)
+        if self.runtime.replays:
+            runs = (n for n in range(end - 1, least - 1, -1) if self._runs({**rest, **dict.fromkeys(group, n * step)}))
+            most = next(runs, None)
+            return None if most is None else self._replayed(rest, group, step, most, least)
         while end > least:
             start = max(least, end - WINDOW)
             values = np.arange(start, end, dtype=np.int64) * step
@@ -243,12 +247,13 @@ class _Search:
             answer = peaks(self.job, grid([{**others, **dict.fromkeys(group, values)}]))
             good = np.flatnonzero((answer.peak >= 0) & (answer.peak <= self.limit))
             if len(good):
-                value = int(values[good[-1]])
-                if self.runtime.replays:
-                    return self._replayed(rest, group, step, value // step, least)
-                return self._found(rest, group, step, value, int(answer.peak[good[-1]]))
+                return self._found(rest, group, step, int(values[good[-1]]), int(answer.peak[good[-1]]))
             end = start
         return None
+
+    def _runs(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the network runs at these sizes."""
+        return piece_at(self.job, sizes).live is not None
 
     def _too_much(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, least: int) -> int:
         """A multiple of the step from which on the counted tensors alone exceed the limit (or sizes end)."""
@@ -268,7 +273,7 @@ class _Search:
         return self.live.counted({**rest, **dict.fromkeys(group, value)})
 
     def _replayed(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, most: int, least: int) -> Fit | None:
-        """The largest multiple of ``step`` up to ``most``, what the bytes asked for allow, that fits by what the allocator makes of it;
+        """The largest multiple of ``step`` up to ``most``, what the counted tensors allow, that fits by what the allocator makes of it;
         None where none does. It fits and the next larger does not: that no larger one does follows where more is never less."""
 
         def at(n: int) -> Verdict | None:
@@ -306,6 +311,10 @@ class _Search:
     def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
         for larger in range(value + step, min(value + 64 * step, LARGEST), step):
             at = {**rest, **dict.fromkeys(group, larger)}
+            if self.runtime.replays:
+                if self._runs(at):
+                    return at, None
+                continue
             answer = peaks(self.job, grid([{s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols}]))
             if answer.peak[0] >= 0:
                 return at, int(answer.peak[0])

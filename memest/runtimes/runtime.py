@@ -18,6 +18,7 @@ from memest.machines.cuda import CudaSettings
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
 from memest.memory.figure import Figures
+from memest.memory.listing import Listing
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
@@ -98,6 +99,9 @@ class Steps(Protocol):
 
     def first(self) -> Stream:
         """The first step, in which state appears and libraries take what they keep; the step asked about where that is the first."""
+
+    def listed(self) -> tuple[Listing, Listing]:
+        """The first step and the one asked about by number, which takes less than playing them."""
 
     @property
     def is_first(self) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 from memest.sizes.dims import Expr, Opaque
 
 
-def compile_sizes(sizes: Sequence[int | Expr], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
-    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes. Shared subexpressions are computed once."""
+def compile_sizes(sizes: Sequence[Any], symbols: Sequence[str], *, arrays: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """One Python function of the symbols (ints, or ``arrays``) that gives all sizes (nested tuples of them, too).
+    Shared subexpressions are computed once."""
     writer = _Writer(symbols)
     result = "".join(f"{writer.term(s)}, " for s in sizes)
     source = "\n".join([f"def compute({', '.join(writer.arguments.values())}):", *writer.lines, f"  return ({result})"])

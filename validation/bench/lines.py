@@ -208,10 +208,16 @@ def _memory(grid: str) -> Iterator[Line]:
 
 
 def _card(title: str, name: str) -> Iterator[Line]:
+    """Where blocks lie has to be played: what an estimate costs beyond that is claimed, beside a processor's it is shown."""
     source = Probe("card", name)
-    floor = (source, "played")
-    what = f"on a card: estimate at a new batch / one step played for a processor, {title}"
-    yield Line(what=what, source=source, name="new batch", shown=milliseconds, floor=floor, most=5, in_floors=True)
+    beside = {
+        "one step played for a processor": ("played", 1.0),
+        "the allocator's play in it": ("allocator", 5.0),
+        "the same for a processor, graph compiled": ("compiled", None),
+    }
+    for floor, (number, most) in beside.items():
+        what = f"on a card: estimate at a new batch / {floor}, {title}"
+        yield Line(what=what, source=source, name="new batch", shown=milliseconds, floor=(source, number), most=most, in_floors=True)
     yield Line(what=f"on a card: first estimate, to steady state, {title}", source=source, name="steady", shown=in_seconds, most=1)
     yield Line(what=f"on a card: the allocator alone, events, {title}", source=source, name="event", shown=points, most=5e-6)
 

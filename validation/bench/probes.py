@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ SIZES_ASKED = 4
 NEW_BATCHES = 50
 FORWARDS, IMPORTS, PLAYS = 4, 3, 5
 LARGER = 8
-CARD, CARD_BATCHES = "a100-40gb", 10
+CARD, CARD_BATCHES = "a100-40gb", 50
 GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
     "multiples of 32": {"batch": range(1, 1025), "H": range(64, 1025, 32), "W": range(64, 1025, 32)},
@@ -135,12 +135,14 @@ def _columns(axes: dict[str, range]) -> list[Any]:
 
 def card(name: str) -> dict[str, float]:
     """``name`` in training on a card, where the build has cards: a first estimate to the steady state of the allocator; of new batches the
-    mean of an estimate, and of a step played for a processor; of the allocator alone an event."""
+    mean of an estimate, of the allocator's part in it, of an estimate for a processor, and of a step played for a processor; of the
+    allocator alone an event."""
     import memest
 
     if not hasattr(memest, "Gpu"):
         return {}
     from memest.memory.allocators.replaying import replay
+    from memest.runtimes.table import runtime_named
 
     graph, other, here = memest.model(name), memest.model(name), on_a_described_processor(memest)
 
@@ -148,19 +150,28 @@ def card(name: str) -> dict[str, float]:
         found = memest.estimate(graph, input_shape=(batch, 3, SIDE, SIDE), machine=CARD, **STEP)
         return found, found.reserved
 
-    def played(batch: int) -> Any:
-        return memest.estimate(other, input_shape=(batch, 3, SIDE, SIDE), **here, **STEP).timeline
+    def processed(batch: int) -> Any:
+        return memest.estimate(other, input_shape=(batch, 3, SIDE, SIDE), **here, **STEP)
 
     steady, (estimate, _) = settled(lambda: asked(BATCH))
-    for batch in range(BATCH + 1, BATCH + SIZES_ASKED):
+    for batch in range(BATCH, BATCH + SIZES_ASKED):
         asked(batch)
-        played(batch)
+        processed(batch)
     batches = range(BATCH + SIZES_ASKED, BATCH + SIZES_ASKED + CARD_BATCHES)
-    new = settled(lambda: [asked(n) for n in batches])[0] / CARD_BATCHES
-    alone = settled(lambda: [played(n) for n in batches])[0] / CARD_BATCHES
+
+    def mean(run: Callable[[Any], Any], over: Iterable[Any]) -> float:
+        return settled(lambda: [run(each) for each in over])[0] / CARD_BATCHES
+
+    seconds, found = settled(lambda: [asked(n)[0] for n in batches])
     events = [(e.delta, e.storage.id) for e in estimate.events]
-    event = min(settled(lambda: replay(events))[0] for _ in range(PLAYS)) / len(events)
-    return {"steady": steady, "new batch": new, "played": alone, "event": event}
+    return {
+        "steady": steady,
+        "new batch": seconds / CARD_BATCHES,
+        "allocator": mean(lambda e: runtime_named(e.runtime).figures(0, e.steps, e.recipe.target), found),
+        "compiled": mean(processed, batches),
+        "played": mean(lambda n: processed(n).timeline, batches),
+        "event": min(settled(lambda: replay(events))[0] for _ in range(PLAYS)) / len(events),
+    }
 
 
 def memory(grid: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Literal
 
@@ -134,8 +135,8 @@ def torch_calls(
     if n == 1:
         x, w, y = (*x[:2], 1, x[2]), (*w[:2], 1, w[2]), (*y[:2], 1, y[2])
         steps, pads, gaps = (1, *steps), (0, *pads), (1, *gaps)
-    question = Convolution(
-        direction="fwd",
+    ask = partial(
+        Convolution,
         x=x,
         w=w,
         y=y,
@@ -147,9 +148,9 @@ def torch_calls(
         tf32=tf32 or dtype != "float32",
         deterministic=deterministic,
     )
-    data = replace(question, direction="bwd_data")
+    plain, data = ask(direction="fwd"), ask(direction="bwd_data")
     return Calls(
-        forward=data if transposed else question,
-        grad_input=question if transposed else data,
-        grad_weight=replace(question, direction="bwd_filter"),
+        forward=data if transposed else plain,
+        grad_input=plain if transposed else data,
+        grad_weight=ask(direction="bwd_filter"),
     )

@@ -8,6 +8,13 @@ from typing import Protocol
 from memest.memory.stream import Event, Move, Repeat, Storage
 from memest.network.tensor import Shape, Spec
 
+_KEPT_BY = "kept by"
+
+
+def is_kept(storage: Storage, name: str) -> bool:
+    """Whether it is what the handle of the library ``name`` keeps."""
+    return storage.reason.startswith(f"{_KEPT_BY} {name} for ")
+
 
 class GradFn(Protocol):
     """The autograd node (or leaf) a value hangs on."""
@@ -99,7 +106,7 @@ class Ledger:
         thread = self._thread
         found = self._kept.get((name, thread))
         if found is None:
-            reason = f"kept by {name} for the {thread} thread"
+            reason = f"{_KEPT_BY} {name} for the {thread} thread"
             if self.begun:
                 found = self.resident(nbytes, "workspace", name)
                 found.reason = reason

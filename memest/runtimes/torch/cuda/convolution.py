@@ -10,12 +10,12 @@ cudnn/ConvShared.cpp, cudnn/Conv_v8.cpp, cuda/DepthwiseConv2d.cu, cuda/Depthwise
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
 
 from memest.errors import UnsupportedError
-from memest.libraries.cudnn import BFLOAT16_SINCE, Convolution, passed_over, torch_calls, workspace
+from memest.libraries.cudnn import BFLOAT16_SINCE, Convolution, Workspace, passed_over, torch_calls, workspace
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.network.dtypes import ITEMSIZE
@@ -26,10 +26,11 @@ from memest.ops.families.convolution.by_aten import shrinks
 from memest.ops.families.convolution.geometry import Geometry, PerDim, check_shapes, geometry, squeezed, unsqueezed
 from memest.ops.families.convolution.rows import ROWS as ON_CPU
 from memest.ops.operator import Operator
-from memest.ops.searched import sealed
+from memest.ops.searched import emptied, filler, sealed
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.cuda import convolution_slow
 from memest.runtimes.torch.cuda.copies import formatted, release
+from memest.sizes.dims import Dim, Expr, Opaque, contains_dim
 
 Backend = Literal["cudnn", "depthwise2d", "depthwise3d"] | convolution_slow.Backend
 Mask = tuple[bool, bool, bool]
@@ -277,17 +278,51 @@ def _asked(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Any:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Inquiry:
+    """A question to cuDNN whose shapes have a :class:`Size` where a size is symbolic (:class:`memest.ops.kernels.Inquiry`)."""
+
+    target: Target
+    question: Convolution
+    shapes: tuple[Any, ...]
+
+    def __call__(self, *sizes: int) -> int:
+        return self.scratch(*sizes)[0]
+
+    def scratch(self, *sizes: int) -> tuple[int, tuple[int, int] | None]:
+        x, w, y = filler(self.shapes)(sizes)
+        return _scratch(_answer(self.target, replace(self.question, x=x, w=w, y=y)))
+
+
+def _answer(target: Target, question: Convolution) -> Workspace:
+    settings = target.settings
+    assert settings.cudnn is not None
+    return workspace(target.device, settings.cudnn, question, benchmark=settings.benchmark)
+
+
+def _scratch(found: Workspace) -> tuple[int, tuple[int, int] | None]:
+    """The bytes of the workspace, and their range; what may be there leaves an event, so it counts one byte where none is expected."""
+    return (found.bytes, None) if found.low == found.high else (found.bytes or 1, (found.low, found.high))
+
+
 def _workspace(k: Tape, question: Convolution, last: bool) -> None:
     settings = k.target.settings
     assert settings.cudnn is not None
-    device = k.target.device
-    question = replace(question, channels_last=last, without=passed_over(k.target.version, settings.cudnn, device, question))
-    found = workspace(device, settings.cudnn, question, benchmark=settings.benchmark)
+    without = passed_over(k.target.version, settings.cudnn, k.target.device, question)
+    if (question.channels_last, question.without) != (last, without):
+        question = replace(question, channels_last=last, without=without)
+    shapes = question.x, question.w, question.y
+    if contains_dim(shapes):
+        sizes: dict[Expr, int] = {}
+        inquiry = _Inquiry(k.target, replace(question, x=(), w=(), y=()), emptied(shapes, sizes))
+        k.free(k.scratch(Dim(inquiry(*sizes.values()), Opaque("cudnn", inquiry, tuple(sizes)))))
+        return
+    found = _answer(k.target, question)
     if settings.benchmark:
         k.attempt(question, found.trial, None if found.source == "cudnn" else (found.bytes, found.trial))
-    spread = None if found.low == found.high else (found.low, found.high)
-    if found.bytes or spread:
-        k.free(k.scratch(found.bytes, spread))
+    nbytes, spread = _scratch(found)
+    if nbytes:
+        k.free(k.scratch(nbytes, spread))
 
 
 # bounds for compiled steps -----------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ workspaces; a second one; the one asked about. Between steps what a step leaves 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from copy import copy
 from itertools import count
+from typing import NamedTuple
 
 from memest.errors import UnsupportedError
 from memest.memory.stream import Event, Move, Storage, Stream
@@ -79,29 +80,36 @@ def exchanged(first: Stream, asked: Stream) -> Iterator[Move]:
         yield move
 
 
-def made_in(stream: Stream) -> dict[int, Storage]:
-    """What a step asks for, by number."""
-    return {e.storage.id: e.storage for _, e in stream.once() if e.delta > 0}
+class Found(NamedTuple):
+    """A tensor between two steps, and its bytes."""
+
+    storage: Storage
+    nbytes: int
 
 
-def taken_over(left: Mapping[int, Storage], asked: Stream) -> Iterator[tuple[int, int]]:
-    """What a step gives back of what stands before it, by number, and the number that it has among what the step before ``left``: the
-    gradient of the same tensor, or else what is as large."""
+class Handed(NamedTuple):
+    """What of a whole step goes before the next one (``cleared``), and what that one gives back, by its number there and its number in the
+    step before (``taken``). The rest stays."""
+
+    cleared: tuple[int, ...]
+    taken: tuple[tuple[int, int], ...]
+
+
+def handed(left: Mapping[int, Found], found: Mapping[int, Found], released: Container[int]) -> Handed:
+    """What a step ``left``, for one that has ``found`` as residents and gives back those that are ``released``: the gradient of the same
+    tensor, or else what is as large. Gradients go where it finds none. UnsupportedError where the step before left no such tensor."""
     rest = dict(left)
-    gone = {e.storage.id for _, e in asked.once() if e.delta < 0}
-    for storage in (s for s in asked.residents if s.id in gone):
-        alike = [n for n, s in rest.items() if s.nbytes == storage.nbytes]
-        same = [n for n in alike if (rest[n].category, rest[n].reason) == (storage.category, storage.reason)]
-        if not alike:
-            raise UnsupportedError(f"{storage.layer} stands before the step, and the first step did not leave it: play that step first")
-        before = (same or alike)[0]
-        del rest[before]
-        yield storage.id, before
-
-
-def cleared(left: Mapping[int, Storage], asked: Stream) -> list[int]:
-    """The gradients that a step ``left``, where the next finds none."""
-    return [] if any(s.category == "gradient" for s in asked.residents) else [n for n, s in left.items() if s.category == "gradient"]
+    taken: list[tuple[int, int]] = []
+    for n, (storage, nbytes) in found.items():
+        if n in released:
+            alike = [m for m, other in rest.items() if other.nbytes == nbytes]
+            same = [m for m in alike if (rest[m].storage.category, rest[m].storage.reason) == (storage.category, storage.reason)]
+            if not alike:
+                raise UnsupportedError(f"{storage.layer} stands before the step, and no step before left it: ask for the first step")
+            taken.append((n, (same or alike)[0]))
+            del rest[taken[-1][1]]
+    stand = any(storage.category == "gradient" for storage, _ in found.values())
+    return Handed(() if stand else tuple([n for n, f in rest.items() if f.storage.category == "gradient"]), tuple(taken))
 
 
 def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
@@ -122,16 +130,19 @@ def script(steps: Steps) -> tuple[list[Event], tuple[int, ...]]:
         if number == stream.remade_at:
             events += _renumbered((_event(move) for move in exchanged(first, stream)), {}, numbers)
         events += _renumbered(stream.events, live, numbers)
-        if number < last and steps.whole:
-            before = {n: s for n, s in made_in(stream).items() if n in live}
-            gone = cleared(before, steps.asked())
-            events += [Event(-live[n].nbytes, live[n], BETWEEN, "", "zero_grad") for n in gone]
-            live = {name: live[n] for name, n in taken_over(before, steps.asked())}
-        elif number < last:
-            left = [s for n, s in live.items() if number > 1 or n not in stay]
-            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in left]
-            live = {}
+        if number < last:
+            gone, live = _between(steps, live) if steps.whole else ([s for n, s in live.items() if number > 1 or n not in stay], {})
+            events += [Event(-s.nbytes, s, BETWEEN, "", "zero_grad") for s in gone]
     return events, tuple(begins)
+
+
+def _between(steps: Steps, live: Mapping[int, Storage]) -> tuple[list[Storage], dict[int, Storage]]:
+    """What goes between two whole steps, and what the second gives back, by its number there."""
+    asked = steps.asked()
+    residents = {s.id: Found(s, s.nbytes) for s in asked.residents}
+    released = {e.storage.id for _, e in asked.once() if e.delta < 0}
+    cleared, taken = handed({n: Found(s, s.nbytes) for n, s in live.items()}, residents, released)
+    return [live[n] for n in cleared], {n: live[before] for n, before in taken}
 
 
 def _event(move: Move) -> Event:
