@@ -360,12 +360,6 @@ def branching(self: Any, x: Any) -> Any:
     return self.head(y) if y.mean() > 0 else self.head(y * 2)
 
 
-def logging(self: Any, x: Any) -> Any:
-    y = self.first(x)
-    self.loss_value = y.mean().item()
-    return self.head(y)
-
-
 def own_error(self: Any, x: Any) -> Any:
     return self.head(self.first(x)).no_such_attribute
 
@@ -385,7 +379,6 @@ REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (growing, "both", "every forward keeps more tensors"),
     (written_out, "both", "argument out=a tensor has no rule"),
     (branching, "both", "branches on a tensor's value"),
-    (logging, "both", "reads a tensor's value"),
     (own_error, "both", "no_such_attribute"),
 )
 
@@ -434,11 +427,11 @@ def test_old_spectral_norm_is_never_wrong(cpu: Cpu) -> None:
 def test_a_refusal_that_the_module_catches_is_still_one() -> None:
     def forward(self: Any, x: Any) -> Any:
         try:
-            return self.head(self.first(x) * float(x.mean()))
+            return self.head(self.first(x) if x.mean() > 0 else x)
         except Exception:
             return self.head(self.first(x))
 
-    with pytest.raises(UnsupportedError, match="reads a tensor's value"):
+    with pytest.raises(UnsupportedError, match="branches on a tensor's value"):
         from_torch(Net(forward), SHAPE)
 
 

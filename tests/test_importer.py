@@ -259,7 +259,7 @@ def test_unsupported_call_names_call_module_and_line() -> None:
     [
         lambda x: x[x > 0],
         lambda x: x * 2 if x.sum() > 0 else x,
-        lambda x: x * x.max().item(),
+        lambda x: x * 2 if x.max().item() > 0 else x,
         lambda x: torch.nonzero(x),
         lambda x: x[:, : int(x.argmax())],
     ],

@@ -359,8 +359,8 @@ def parse_inputs(texts: Iterable[str]) -> Given:
 def _shape(text: str, whole: str) -> tuple[int, ...]:
     dtype = next((name for name in ITEMSIZE if text == name or text.endswith(f"x{name}")), None)
     if dtype is not None:
-        sizes = text[: -len(dtype)].removesuffix("x")
-        return TypedShape(_shape(sizes, whole) if sizes else (), dtype)
+        typed = text[: -len(dtype)].removesuffix("x")
+        return TypedShape(_shape(typed, whole) if typed else (), dtype)
     if not _SHAPE.fullmatch(text):
         raise UsageError(f"--input {whole!r}: a shape is positive sizes joined by x, such as 3x224x224")
     parts = re.split(r"[xX\u00d7,]", text)

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
+from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
 from memest.sizes import asked
 from memest.sizes.interpreter import Lock
+from memest.sources.importers.torch_layers import alike
+from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_recording import Recorder
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
@@ -118,7 +120,8 @@ class _Recordings:
 
     def steady(self, *, gradients: bool) -> Recorder:
         """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
-        go by (a flag, a counter), the call that counts is the next one, which finds them."""
+        go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
+        with other numbers must come to the same."""
         with as_it_was(self._module) as remembers:
             recorder = self._one(gradients)
             if recorder.survivors.tensors:
@@ -131,12 +134,23 @@ class _Recordings:
                         f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers):"
                         " no step is like the next"
                     )
+            for other in STAND_INS[1:] if recorder.numbers.read else ():
+                before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(), other)
+                graph = alike(recorder.graph, before.graph)
+                if graph is None:
+                    raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
+                recorder.graph = graph
         return recorder
 
-    def _one(self, gradients: bool, standing: Sequence[torch.Tensor] = ()) -> Recorder:
-        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing)
+    def _one(self, gradients: bool, standing: Sequence[torch.Tensor] = (), stand_in: float = STAND_INS[0]) -> Recorder:
+        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
         del standing  # they die when the module lets go of them
-        recorder.record(self._positional, self._keywords)
+        try:
+            recorder.record(self._positional, self._keywords)
+        except GraphError:
+            if stand_in == STAND_INS[0]:
+                raise
+            raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}") from None
         return recorder
 
 

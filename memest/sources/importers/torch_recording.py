@@ -14,7 +14,7 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ from memest.sources.importers.torch_functions import full_name, name_of, on_meta
 from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
 from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
@@ -84,12 +85,21 @@ class Recorder(TorchFunctionMode):
     """Records one forward of ``module``; ``graph`` is there when :meth:`record` has returned.
 
     ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``repeats`` is what is known of the
-    module's calls at this size. ``standing`` are tensors that the module kept from its call before."""
+    module's calls at this size. ``standing`` are tensors that the module kept from its call before, ``stand_in`` the numbers read from
+    tensors (``numbers``)."""
 
     graph: Graph
     survivors: Survivors
 
-    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        gradients: bool,
+        repeats: Repeats,
+        standing: Sequence[torch.Tensor] = (),
+        stand_in: float = STAND_INS[0],
+    ) -> None:
         super().__init__()
         self.module = module
         self.name = name
@@ -113,7 +123,9 @@ class Recorder(TorchFunctionMode):
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
-        self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {  # calls of torch that are no rows: what is done instead
+        self.numbers = Numbers(self.refusal, self._place, stand_in)
+        self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
+            **self.numbers.answers,
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
@@ -161,6 +173,8 @@ class Recorder(TorchFunctionMode):
             raise
         except (Exception, SystemExit, GeneratorExit) as e:
             raise (self.failure or self._explained(e)) from None
+        finally:
+            self.numbers.over = True
         self.drew = random.getstate() != drawn
         if self.failure is not None:  # somebody caught it, and took a way that torch would not have taken
             raise self.failure
@@ -460,6 +474,8 @@ class Recorder(TorchFunctionMode):
             with self.caller.inside(self.contexts.castings):
                 return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
+            if depends(request.attributes):
+                raise self.refusal(DECIDES) from None
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
@@ -582,7 +598,7 @@ class Recorder(TorchFunctionMode):
             torch=release(torch.__version__),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.calls.items()),
-            notes=(DREW,) if self.drew else (),
+            notes=(*[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
     def _explained(self, error: BaseException) -> MemestError:

@@ -11,10 +11,8 @@ _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _BRANCH = "branches on a tensor's value"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
-    **{name: (f"Tensor.{name}()", _VALUE) for name in ("item", "tolist", "numpy")},
+    "numpy": ("Tensor.numpy()", _VALUE),
     "__array__": ("numpy.asarray(tensor)", _VALUE),
-    "__int__": ("int(tensor)", _VALUE),
-    "__float__": ("float(tensor)", _VALUE),
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
     "__bool__": ("a tensor as a condition", _BRANCH),
@@ -22,7 +20,7 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
     **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
 }
-_ADVICE = "decide by shapes or by a constructor argument, and keep logging out of forward"
+_ADVICE = "decide by shapes or by a constructor argument"
 _GRADIENTS = {
     "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",

@@ -32,7 +32,7 @@ from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import resolve
 from memest.sources.importers.torch_functions import full_name
 from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_numbers import Numbers, plain_float
+from memest.sources.importers.torch_numbers import STAND_INS
 from memest.sources.importers.torch_recording import Begun, Recorder
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_surroundings import Surroundings
@@ -40,8 +40,8 @@ from memest.sources.importers.torch_tensors import dtype_of, twin
 
 
 class State(NamedTuple):
-    """What a step leaves for the next: the gradients that stand, by the name of their tensor; the tensors whose ``requires_grad`` it turned;
-    and other tensors that its code keeps."""
+    """What a step leaves for the next: the gradients that stand, by the name of their tensor; the tensors whose ``requires_grad`` it
+    turned; and other tensors that its code keeps."""
 
     gradients: tuple[str, ...] = ()
     flags: tuple[tuple[str, bool], ...] = ()
@@ -76,9 +76,9 @@ class StepRecorder(Recorder):
         found: Surroundings,
         before: State | None,
         kept: Sequence[torch.Tensor] = (),
-        stand_in: float = 1.0,
+        stand_in: float = STAND_INS[0],
     ) -> None:
-        super().__init__(root, name, True, repeats)
+        super().__init__(root, name, True, repeats, stand_in=stand_in)
         self.found = found
         self.flags = dict(before.flags) if before is not None else {}
         self.texts: dict[tuple[str, int], str] = {}
@@ -90,8 +90,6 @@ class StepRecorder(Recorder):
         self._leaf_names: dict[int, str] = {}
         self._stray: list[torch.Tensor] = []
         self._shadow: Run | None = None
-        self.numbers = Numbers(self.refusal, stand_in)
-        self._found_infinite: list[torch.Tensor] = []
         self._averaged: dict[str, bool] = {}
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
@@ -109,12 +107,8 @@ class StepRecorder(Recorder):
             "__get__:is_leaf": lambda f, a, k: self._is_leaf(self.live.known(a[0])),
             "__get__:grad": lambda f, a, k: self._grads.get(self._leaf_name(self.live.known(a[0]))),
             "__set__:grad": lambda f, a, k: self._set_gradient(a[0], a[1]),
-            "item": self._read,
-            "__float__": lambda f, a, k: plain_float(self._read(f, a, k)),
-            "tolist": self._read_all,
-            "__format__": lambda f, a, k: format(self._read(f, a, k), a[1]) if a[0].dim() == 0 else NotImplemented,
             "__bool__": self._decide,
-            "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self._found_infinite.append(a[1]),
+            "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self.numbers.zeros.append(a[1]),
             "_amp_update_scale_": lambda f, a, k: a[0],
             "detach_": self._detached,
             "broadcast_tensors": self._broadcast,
@@ -159,9 +153,8 @@ class StepRecorder(Recorder):
         for leaf in [n for n in self._grads if n not in own]:
             del self._grads[leaf]
         self.lasting = {self.live.known(t).names[0] for t in self._grads.values()}
-        self.numbers.over = True
+        self.numbers.zeros.clear()
         self.found.forget_abandoned()
-        self._found_infinite.clear()
 
     def _in_place_of(self, p: torch.Tensor, name: str) -> torch.Tensor:
         """The twin of an optimizer's parameter; of one that no module has, a new one."""
@@ -219,7 +212,7 @@ class StepRecorder(Recorder):
         shadow = self._played
         written = self.layers[-1]
         try:
-            shadow._layer(written, shadow.env)
+            shadow.play_layer(written, shadow.env)
         except MemestError as e:
             raise e.at(self._place()) from None
         for t, out in zip(tensors, written.outputs, strict=True):
@@ -417,26 +410,12 @@ class StepRecorder(Recorder):
             raise self.refusal("detach_() of a tensor that requires a gradient (detach() is modelled)")
         return args[0]
 
-    # numbers -------------------------------------------------------------------------------------------------------------
-
-    def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if args[0].numel() != 1:
-            raise RuntimeError(f"a tensor with {int(args[0].numel())} elements cannot be converted to one number")
-        if any(args[0] is t for t in self._found_infinite):
-            return 0.0
-        return self.numbers.one()
+    # decisions, and calls that are taken apart ---------------------------------------------------------------------------
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A decision that every step but the first takes alike: whether an AveragedModel was updated before."""
         entry = self.live.found(args[0])
         return NotImplemented if entry is None else self._averaged.get(entry.names[-1], NotImplemented)
-
-    def _read_all(self, func: Any, args: Any, kwargs: Any) -> Any:
-        def read(shape: Sequence[int]) -> Any:
-            return self._read(func, [torch.empty((), device="meta")], {}) if not shape else [read(shape[1:]) for _ in range(shape[0])]
-
-        with torch._C.DisableTorchFunction():
-            return read(tuple(args[0].shape))
 
     def _broadcast(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``torch.broadcast_tensors``: a tensor that is large enough is given back as it is."""
@@ -470,14 +449,15 @@ class StepRecorder(Recorder):
         hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
         if any(getattr(optimizer, h, None) for h in hooks):
             raise self.refusal(f"a hook on the step of {name}")
-        optimizer._opt_called = True  # type: ignore[attr-defined]
+        optimizer._opt_called = True
         groups = optimizer.param_groups
         for i, group in enumerate(groups):
             try:
                 text = self.texts.setdefault((name, i), described(kind.__name__, group))
             except MemestError as e:
                 raise UnsupportedError(str(e)).at(self._place()) from None
-            given, others = [], []
+            given: list[str] = []
+            others: list[str] = []
             for p in group["params"]:
                 entry = self.live.known(p)
                 (given if self._leaf_name(entry) in self._grads else others).append(entry.names[0])
@@ -535,8 +515,8 @@ def instead(recorder: StepRecorder) -> Iterator[None]:
     """The methods of the optimizers that were found, and the functions of torch that its calls do not tell of, tell the recorder."""
     with ExitStack() as stack:
         for name, optimizer in recorder.found.optimizers.items():
-            optimizer.step = _stepping(recorder, name, optimizer)  # type: ignore[method-assign]
-            optimizer.zero_grad = _zeroing(recorder, optimizer)  # type: ignore[method-assign]
+            optimizer.step = _stepping(recorder, name, optimizer)
+            optimizer.zero_grad = _zeroing(recorder, optimizer)
         stack.enter_context(_replaced(torch.autograd, "_engine_run_backward", lambda original: _engine(recorder)))
         for name, method in (("_get_total_norm", _norm), ("_clip_grads_with_norm_", _scaling)):
             if hasattr(clipping, name):

@@ -18,21 +18,19 @@ from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
 from memest.sizes import asked
 from memest.sources.importers.torch import _ONE_AT_A_TIME
-from memest.sources.importers.torch_numbers import DECIDES
+from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_stepping import State, StepRecorder, instead
 from memest.sources.importers.torch_surroundings import Surroundings
 
-STAND_INS = (1e6, 1e-6)
-"""What numbers read from tensors are, in one recording and in the next."""
 ROUNDS = 8
 """Where the user's own numbers change from call to call, so many calls in a row have to be alike after the first."""
 MOST = ROUNDS + 4
 
 
 def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None) -> Graph:
-    """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An example
-    is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is.
+    """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An
+    example is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError for what is no function
     or where no step is like the next; each names the line."""
@@ -56,7 +54,7 @@ def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
     with found.as_they_were() as changed:
         alike = 0
         for number in range(MOST):
-            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % 2])
+            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % len(STAND_INS)])
             recorder.texts = texts
             kept = []
             _recorded(recorder, call)
@@ -71,10 +69,10 @@ def _steady(name: str, call: _Call, found: Surroundings) -> Graph:
             before = recorder.state
             kept = recorder.survivors.given_up()
     if settled and recorder.numbers.read:
-        raise UnsupportedError(f"{name}: no rule for {DECIDES}; decide by something else")
+        raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
     raise UnsupportedError(
-        f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows); let the"
-        " function be a whole round of them, such as all the batches whose gradients are added up"
+        f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows); let"
+        " the function be a whole round of them, such as all the batches whose gradients are added up"
     )
 
 

@@ -1,5 +1,5 @@
-"""What a function works with and was not given: the modules, optimizers and tensors that it reaches through its closure, the globals it names,
-its defaults, what it is bound to, and the functions of the user's that it calls.
+"""What a function works with and was not given: the modules, optimizers and tensors that it reaches through its closure, the globals it
+names, its defaults, what it is bound to, and the functions of the user's that it calls.
 
 Whatever the function changes there while it is recorded is taken back (:meth:`Surroundings.as_they_were`).
 """
@@ -105,7 +105,7 @@ class Surroundings:
             self._function(function.__func__, name)
         elif not isinstance(function, types.FunctionType):
             self._instance(name, function)
-            call = getattr(type(function), "__call__", None)
+            call = inspect.getattr_static(type(function), "__call__", None)
             if isinstance(call, types.FunctionType):
                 self._function(call, name)
         elif _is_users(function):
@@ -153,8 +153,8 @@ class Surroundings:
 
     @contextmanager
     def as_they_were(self) -> Iterator[Callable[[], bool]]:
-        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts of the user's
-        changed (those of torch's own optimizers and schedulers decide nothing)."""
+        """What happens inside to all that was found is undone after. Gives a function that says whether numbers, flags or texts of the
+        user's changed (those of torch's own optimizers and schedulers decide nothing)."""
         self._remember()
         cells = [(cell, _content(cell)) for cell in self._cells]
         names = [(space, {n: space[n] for n in names if n in space}, names) for space, names in self._globals]
