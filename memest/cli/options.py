@@ -31,7 +31,8 @@ Inputs = Annotated[
         "--input",
         "-i",
         metavar="[NAME=]SHAPE",
-        help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs.",
+        help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs. Of torch code also ids=8xint64 "
+        "(a dtype) and images.0=3x64x64, images.1=… (a list).",
     ),
 ]
 Batch = Annotated[Optional[int], option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045

@@ -20,8 +20,9 @@ from memest.network.dtypes import ITEMSIZE
 from memest.network.graph import Graph, Input
 from memest.planning.growth import Growth, growth
 from memest.planning.progress import tell
+from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
-from memest.sources.opening import TypedShape, configured, is_torch, open_model
+from memest.sources.opening import configured, is_torch, open_model, structured
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
@@ -335,7 +336,7 @@ def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -
     if positional and len(positional) < len(whole):
         raise UsageError("name every --input or none")
     tell(f"importing {model}")
-    graph = open_model(model, (positional or whole) or None, mode)
+    graph = open_model(model, (positional or structured(whole)) or None, mode)
     tell("estimating")
     return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
 

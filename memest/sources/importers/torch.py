@@ -17,8 +17,8 @@ from torch import nn
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
-from memest.sizes import asked
 from memest.sizes.interpreter import Lock
+from memest.sources.importers.torch_inputs import ModuleCall
 from memest.sources.importers.torch_layers import alike
 from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_recording import Recorder
@@ -32,8 +32,9 @@ MODES = ("train", "infer")
 
 
 def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
-    """The graph of ``module`` as called with ``example``: a shape, a tensor, or a sequence (or mapping by argument name) of them. An input
-    given by its shape has the floating dtype of the module's parameters.
+    """The graph of ``module`` as called with ``example``: a shape, a tensor, a list of arguments, or a mapping of them by name. An argument
+    may be a structure of tensors and shapes (lists, tuples, dicts): each is an input, called by its way in (``images.1``); numbers, texts
+    and None are given as they are. An input given by its shape has the floating dtype of the module's parameters.
 
     The first dim of every example is the batch ``N``; dims from the third on are spatial and become symbols (``H``, ``W``), so the
     graph can be estimated at other sizes. ``mode="train"`` records the forward of a training step (gradients on, the modules in
@@ -49,8 +50,7 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     module, notes = _unwrapped(module)
-    positional, keywords = _examples(plain_example(example), _floating_dtype(module))
-    recordings = _Recordings(module, positional, keywords, name or type(module).__name__)
+    recordings = _Recordings(module, ModuleCall(module, example), name or type(module).__name__)
 
     def training() -> Recorder:
         return recordings.steady(gradients=True)
@@ -114,8 +114,8 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 class _Recordings:
     """Forwards of a module on these inputs, written down; each knows the calls of those before."""
 
-    def __init__(self, module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str) -> None:
-        self._module, self._positional, self._keywords, self._name = module, positional, keywords, name
+    def __init__(self, module: nn.Module, call: ModuleCall, name: str) -> None:
+        self._module, self._call, self._name = module, call, name
         self._repeats = Repeats()
 
     def steady(self, *, gradients: bool) -> Recorder:
@@ -146,7 +146,7 @@ class _Recordings:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
         del standing  # they die when the module lets go of them
         try:
-            recorder.record(self._positional, self._keywords)
+            recorder.record(self._call.inputs, self._call)
         except GraphError:
             if stand_in == STAND_INS[0]:
                 raise
@@ -186,44 +186,3 @@ def _hint(value: Any) -> str:
     if isinstance(value, type) and issubclass(value, nn.Module):
         return f"; make one first: {value.__name__}(…)"
     return "; a state_dict has weights and no code: give the module" if isinstance(value, Mapping) else ""
-
-
-def _floating_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of inputs that are given as shapes: that of the module's parameters where they have one (``module.half()``)."""
-    found = {p.dtype for p in module.parameters() if p.is_floating_point()}
-    return found.pop() if len(found) == 1 else torch.float32
-
-
-def plain_example(example: Any) -> Any:
-    """An example with its shapes as tuples of ints; tensors as they are. UsageError for what is neither."""
-    if isinstance(example, str):
-        return asked.shape(example, "example")
-    if isinstance(example, Mapping) and example:
-        return {str(key): plain_example(e) for key, e in example.items()}
-    if asked.is_sequence(example) and len(example):
-        if all(asked.whole(n) is not None for n in example):
-            return asked.shape(example, "example")
-        return [plain_example(e) for e in example]
-    if not asked.is_tensor(example):
-        raise UsageError(f"example is a shape, a tensor, or a sequence or mapping of them, got {kind_of(example)}")
-    return example
-
-
-def _examples(example: Any, dtype: torch.dtype) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Positional and named inputs of the forward; those given as shapes have ``dtype``."""
-    if isinstance(example, dict):
-        return [], {k: _meta(v, f"example[{k!r}]", dtype) for k, v in example.items()}
-    if isinstance(example, list):
-        return [_meta(e, f"example[{i}]", dtype) for i, e in enumerate(example)], {}
-    return [_meta(example, "example", dtype)], {}
-
-
-def _meta(example: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(example, list | dict):
-        kind = type(example).__name__
-        raise UsageError(f"{place} is a {kind}: nested inputs are not modelled; wrap the module in one that takes tensors")
-    if isinstance(example, tuple):
-        return torch.empty(example, dtype=dtype, device="meta")
-    if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
-        raise UnsupportedError(f"{place} is a {type(example).__name__}; give a plain tensor or a shape")
-    return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta")

@@ -14,7 +14,7 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,22 +153,19 @@ class Recorder(TorchFunctionMode):
 
     # the call ------------------------------------------------------------------------------------------------------------
 
-    def record(self, positional: Sequence[torch.Tensor], keywords: Mapping[str, torch.Tensor]) -> None:
-        """Call the module on these meta tensors and write down what it does. The module's own tensors are replaced: the caller puts them
-        back (``as_it_was``) where this ends by an error."""
-        inputs = [twin(t) for t in positional]
-        named = {k: twin(t) for k, t in keywords.items()}
-        for i, t in enumerate(inputs):
-            self._add_input(f"input{i}" if i else "input", t)
-        for k, t in named.items():
-            self._add_input(k, t)
+    def record(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> None:
+        """``call`` the module on meta tensors like these and write down what it does. The module's own tensors are replaced: the caller
+        puts them back (``as_it_was``) where this ends by an error."""
+        inputs = {name: twin(t) for name, t in inputs.items()}
+        for name, t in inputs.items():
+            self._add_input(name, t)
         if self.gradients:
             check_hooks(self.owned)
         places = swap(self.owned, self.live)
         drawn = random.getstate()
         try:
             with watching(self, self.gradients), self, recording(self.guards):
-                result = self.module(*inputs, **named)
+                result = call(inputs)
         except MemestError:
             raise
         except (Exception, SystemExit, GeneratorExit) as e:

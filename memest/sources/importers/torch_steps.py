@@ -16,8 +16,8 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
-from memest.sizes import asked
 from memest.sources.importers.torch import _ONE_AT_A_TIME
+from memest.sources.importers.torch_inputs import Examples, filled
 from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_stepping import State, StepRecorder, instead
@@ -39,8 +39,8 @@ def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None =
     call = _Call(function, examples)
     called = name or _name_of(function)
     with _ONE_AT_A_TIME:
-        found = Surroundings(function, call.others)
-        call.settle(found)
+        found = Surroundings(function, call.examples.others)
+        call.examples.settle(found.modules.values())
         return _steady(called, call, found)
 
 
@@ -82,7 +82,7 @@ def _recorded(recorder: StepRecorder, call: _Call) -> None:
     root.recorder = recorder
     for only in root.only:
         recorder.paths[id(only)] = ""
-    recorder.record([], call.inputs)
+    recorder.record(call.examples.inputs, lambda inputs: root(**inputs))
 
 
 class _Root(nn.Module):
@@ -105,72 +105,23 @@ class _Root(nn.Module):
     def forward(self, **inputs: torch.Tensor) -> Any:
         """One call of the function."""
         with instead(self.recorder):
-            self.recorder.begin(inputs, self._call.wanting)
-            result = self._call.call(inputs)
+            self.recorder.begin(inputs, self._call.examples.wanting)
+            result = self._call(inputs)
             self.recorder.end()
         return result
 
 
 class _Call:
-    """The function with its examples: the tensors among them are ``inputs`` by name (``wanting`` those that require a gradient), the
-    ``others`` are given as they are."""
+    """The function with its examples."""
 
     def __init__(self, function: Any, examples: Sequence[Any]) -> None:
+        self.examples = Examples()
         self._function = function
-        self._shapes: list[str] = []
-        self.inputs: dict[str, torch.Tensor] = {}
-        self.others: dict[str, Any] = {}
-        self.wanting: list[str] = []
-        self._arguments = [self._taken(n, e) for n, e in zip(_argument_names(function, len(examples)), examples, strict=True)]
+        self._arguments = [self.examples.taken(n, e) for n, e in zip(_argument_names(function, len(examples)), examples, strict=True)]
 
-    def settle(self, found: Surroundings) -> None:
-        """Inputs given as shapes have the floating dtype of the modules."""
-        dtypes = {p.dtype for m in found.modules.values() for p in m.parameters() if p.is_floating_point()}
-        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
-        for name in self._shapes:
-            self.inputs[name] = self.inputs[name].to(dtype)
-
-    def call(self, inputs: Mapping[str, torch.Tensor]) -> Any:
-        """The function called with these in the place of its examples."""
-        return self._function(*(_filled(a, inputs) for a in self._arguments))
-
-    def _taken(self, name: str, example: Any) -> Any:
-        if isinstance(example, torch.Tensor):
-            if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
-                raise UnsupportedError(f"{name} is a {type(example).__name__}; give a plain tensor or a shape")
-            return self._input(name, torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta"), example)
-        if isinstance(example, Mapping) and type(example) is dict:
-            return {key: self._taken(f"{name}.{key}", e) for key, e in example.items()}
-        if type(example) in (list, tuple, torch.Size) and example and all(asked.whole(n) is not None for n in example):
-            self._shapes.append(name)
-            return self._input(name, torch.empty(asked.shape(example, name), device="meta"), None)
-        if type(example) in (list, tuple):
-            return type(example)([self._taken(f"{name}.{i}", e) for i, e in enumerate(example)])
-        self.others[name] = example
-        return example
-
-    def _input(self, name: str, t: torch.Tensor, example: torch.Tensor | None) -> _Place:
-        self.inputs[name] = t
-        if example is not None and example.requires_grad:
-            self.wanting.append(name)
-        return _Place(name)
-
-
-class _Place:
-    """Where an input goes among the arguments."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _filled(argument: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
-    if isinstance(argument, _Place):
-        return inputs[argument.name]
-    if type(argument) is dict:
-        return {key: _filled(a, inputs) for key, a in argument.items()}
-    if type(argument) in (list, tuple):
-        return type(argument)([_filled(a, inputs) for a in argument])
-    return argument
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Any:
+        """The function called with these in the places of its examples' tensors."""
+        return self._function(*filled(self._arguments, inputs))
 
 
 def _argument_names(function: Any, count: int) -> list[str]:
