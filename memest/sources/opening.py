@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def model(name: str, **options: Any) -> Graph:
 
 
 def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
-    """The graph of a ``torch.nn.Module`` called with ``example``: a shape with the batch, a tensor, a list of arguments, or a mapping of them
-    by name. An argument may be a list, tuple or dict of tensors and shapes, nested at will (``[[image, image]]``), each of which is an input
-    (``input.0``); numbers, texts and None are given as they are.
+    """The graph of a ``torch.nn.Module`` called with ``example``: a shape with the batch, a tensor, a list of arguments, or a mapping of
+    them by name. An argument may be a list, tuple or dict of tensors and shapes, nested at will (``[[image, image]]``), each of which is
+    an input (``input.0``); numbers, texts and None are given as they are.
 
     The module runs once on meta tensors and is left as it was. ``mode`` is ``"train"`` or ``"infer"`` where only that will be asked; left
     out, a module in training mode is recorded for both. Raises UnsupportedError for what has no rule, GraphError for an exception of the
@@ -295,42 +296,15 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
         from memest.sources.importers import torch_loading as loading
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
-    found = loading.load(text)
-    if loading.is_step(found):
-        if mode == "infer":
-            raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
-        return from_step(found, *_arguments(found, text, example or ()))
-    if example is None:
-        raise needs
-    return from_torch(loading.checked(found, text), example, mode=mode)
-
-
-def structured(shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Shapes by the ways to them as the structure they describe: ``images.0`` and ``images.1`` are a list, other words a dict's keys.
-    UsageError where a list has a gap, or a way leads through a shape."""
-    found: dict[str, Any] = {}
-    for way, shape in shapes.items():
-        *outer, last = way.split(".")
-        at = found
-        for key in outer:
-            at = at.setdefault(key, {})
-            if not isinstance(at, dict):
-                raise UsageError(f"--input {way}=…: {key!r} is given as a shape, too")
-        if at.setdefault(last, shape) is not shape:
-            raise UsageError(f"--input {way}=…: given as a structure, too")
-    return {name: _lists(name, part) for name, part in found.items()}
-
-
-def _lists(name: str, part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    inner = {key: _lists(f"{name}.{key}", value) for key, value in part.items()}
-    if not all(key.isdigit() for key in inner):
-        return inner
-    gap = next((str(n) for n in range(len(inner)) if str(n) not in inner), None)
-    if gap is not None:
-        raise UsageError(f"--input {name}.{gap}=SHAPE is missing: items of a list are numbered from 0")
-    return [inner[str(n)] for n in range(len(inner))]
+    with redirect_stdout(sys.stderr):  # what their code prints is talk
+        found = loading.load(text)
+        if loading.is_step(found):
+            if mode == "infer":
+                raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
+            return from_step(found, *_arguments(found, text, example or ()))
+        if example is None:
+            raise needs
+        return from_torch(loading.checked(found, text), example, mode=mode)
 
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:
