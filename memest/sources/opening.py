@@ -65,7 +65,10 @@ def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str 
     try:
         return importer.from_torch(module, example, name=name, mode=mode)
     except MemestError as e:
-        hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, str(e))
+        try:
+            hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, str(e))
+        except Exception:  # of the module's own code, and only a hint
+            hint = None
         raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
 
 

@@ -22,6 +22,7 @@ from memest.sources.importers.torch_inputs import ModuleCall
 from memest.sources.importers.torch_layers import alike
 from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_recording import Recorder
+from memest.sources.importers.torch_refusals import of_their_code
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
 
@@ -50,7 +51,19 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     module, notes = _unwrapped(module)
-    recordings = _Recordings(module, ModuleCall(module, example), name or type(module).__name__)
+    try:
+        graph = _recorded(module, example, name or type(module).__name__, mode)
+    except Exception as e:
+        theirs = of_their_code(e, name or type(module).__name__)
+        if theirs is None:
+            raise
+        raise theirs from None
+    return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
+
+
+def _recorded(module: nn.Module, example: Any, name: str, mode: str | None) -> Graph:
+    """The graph of one mode or of both."""
+    recordings = _Recordings(module, ModuleCall(module, example), name)
 
     def training() -> Recorder:
         return recordings.steady(gradients=True)
@@ -61,15 +74,13 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
 
     with _ONE_AT_A_TIME:
         if mode == "train":
-            graph = training().graph.with_(refused=(("infer", ALONE.format("training", "train")),))
-        elif mode == "infer":
-            graph = inference().graph.with_(refused=(("train", ALONE.format("inference", "infer")),))
-        elif module.training:
-            graph = _both(training, inference)
-        else:
-            alone = inference()
-            graph = _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
-    return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
+            return training().graph.with_(refused=(("infer", ALONE.format("training", "train")),))
+        if mode == "infer":
+            return inference().graph.with_(refused=(("train", ALONE.format("inference", "infer")),))
+        if module.training:
+            return _both(training, inference)
+        alone = inference()
+        return _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
 
 
 def _both(training: Callable[[], Recorder], inference: Callable[[], Recorder]) -> Graph:

@@ -85,7 +85,7 @@ class ModuleCall:
         elif asked.is_sequence(example) and len(example) and any(asked.whole(n) is None for n in example):
             self._positional = [taking.taken(f"input{i or ''}", e) for i, e in enumerate(example)]
         else:
-            self._positional = [taking.taken("input", example)]
+            self._positional = [taking.taken("input", asked.shape(example, "example") if isinstance(example, str) else example)]
         if not taking.inputs:
             raise UsageError(f"example is a shape, a tensor, or lists, tuples and dicts of them, got {kind_of(example)}")
         taking.settle([module])

@@ -8,7 +8,6 @@ that is not modelled, is an :class:`UnsupportedError` that names it, the module 
 from __future__ import annotations
 
 import gc
-import os
 import random
 import sys
 import traceback
@@ -16,14 +15,12 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.machines.versions import nearest, release
@@ -45,7 +42,7 @@ from memest.sources.importers.torch_keeping import Survivors, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, settled, with_counters, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
-from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
+from memest.sources.importers.torch_refusals import explanation, reason_against, text_of, users_line
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
@@ -127,6 +124,8 @@ class Recorder(TorchFunctionMode):
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "register_hook": self._hooked,
+            "cpu": lambda f, a, k: a[0],  # every tensor is on the device that the network runs on
+            "cuda": lambda f, a, k: a[0],
             "__set__:data": self._set_data,
         }
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
@@ -381,19 +380,22 @@ class Recorder(TorchFunctionMode):
             check_autograd(self, self.gradients, self.contexts.casts_to is not None)
             return self._repeated(known, form)
         guards: dict[Guard, None] = {}
-        request = self._request(name, binding, args, kwargs, guards)
+        request = self._request(func, binding, args, kwargs, guards)
         if request is None:
             return func(*args, **kwargs)
         check_autograd(self, self.gradients, self.contexts.casts_to is not None)
         return self._layer(request, form, guards, func, args, kwargs)
 
-    def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
+    def _request(self, func: Any, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
         try:
             with recording(guards):
-                return binding(name, args, kwargs, self)
+                return binding(name_of(func), args, kwargs, self)
         except MemestError as e:
             raise e.at(self._place()) from None
+        except LookupError:  # an argument that the row needs, and this form of the call does without
+            reason = reason_against(func)
+            raise UnsupportedError(f"{self._place()}: {reason or f'no rule for this form of {full_name(func)}'}") from None
         finally:
             self.asked_dtype = None
             self.guards.update(guards)
@@ -614,10 +616,8 @@ class Recorder(TorchFunctionMode):
         """Module path and line of user code."""
         path = self.path() or self.name
         frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
-        for f in reversed(frames):
-            if not f.filename.startswith(_NOT_THE_USERS):
-                return f"{path} ({f.filename.rpartition('/')[2]}:{f.lineno})"
-        return path
+        line = users_line(frames)
+        return f"{path} ({line})" if line else path
 
 
 class _Handle:
@@ -646,9 +646,6 @@ def _tidy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         _CALLED.add(kind)
         gc.collect(1)
     return produced
-
-
-_NOT_THE_USERS = tuple(str(Path(m.__file__).parent) + os.sep for m in (memest, torch) if m.__file__)
 
 
 def _tensors(produced: Any) -> list[torch.Tensor]:

@@ -112,7 +112,6 @@ class StepRecorder(Recorder):
             "_amp_update_scale_": lambda f, a, k: a[0],
             "detach_": self._detached,
             "broadcast_tensors": self._broadcast,
-            "cpu": lambda f, a, k: a[0],
             **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
         }
 
