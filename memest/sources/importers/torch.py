@@ -6,7 +6,7 @@ graph runs with gradients on, that of an inference graph under ``no_grad``. Cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
+from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
 from memest.sizes.interpreter import Lock
@@ -25,6 +25,7 @@ from memest.sources.importers.torch_recording import Recorder
 from memest.sources.importers.torch_refusals import of_their_code
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
+from memest.sources.importers.torch_wrappers import unwrapped
 
 ALONE = "the network was recorded for {} alone; leave mode={!r} out of from_torch to record both"
 
@@ -50,7 +51,7 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     """
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
-    module, notes = _unwrapped(module)
+    module, notes = unwrapped(module)
     try:
         graph = _recorded(module, example, name or type(module).__name__, mode)
     except Exception as e:
@@ -163,37 +164,3 @@ class _Recordings:
                 raise
             raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}") from None
         return recorder
-
-
-# what is given ------------------------------------------------------------------------------------------------------------
-
-
-def _unwrapped(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module inside wrappers that do not change what a forward allocates, and a note for each that was taken off."""
-    notes: list[str] = []
-    while isinstance(module, nn.Module):
-        kind = type(module)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            notes.append(f"unwrapped from {kind.__name__}: one device's share of the batch is what the input shape says")
-            module = module.module
-        elif kind.__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
-            notes.append("unwrapped from torch.compile: the network as it runs eagerly")
-            module = module._orig_mod
-        elif isinstance(module, torch.jit.ScriptModule):
-            raise UnsupportedError(f"{kind.__name__}: a compiled ScriptModule hides its Python code; give the module it was made from")
-        elif kind.__name__ == "GraphModule" and _is_exported(module):
-            raise UnsupportedError("a module made by torch.export calls aten operators directly; give the module that was exported")
-        else:
-            return module, tuple(notes)
-    raise UsageError(f"from_torch needs a torch.nn.Module, got {kind_of(module)}{_hint(module)}")
-
-
-def _is_exported(module: nn.Module) -> bool:
-    nodes = getattr(getattr(module, "graph", None), "nodes", ())
-    return any(isinstance(n.target, torch._ops.OpOverload) for n in nodes)
-
-
-def _hint(value: Any) -> str:
-    if isinstance(value, type) and issubclass(value, nn.Module):
-        return f"; make one first: {value.__name__}(…)"
-    return "; a state_dict has weights and no code: give the module" if isinstance(value, Mapping) else ""

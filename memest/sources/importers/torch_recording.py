@@ -46,6 +46,7 @@ from memest.sources.importers.torch_refusals import explanation, reason_against,
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
+from memest.sources.importers.torch_wrappers import stepped_through
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 GRADIENTS = (
@@ -105,6 +106,7 @@ class Recorder(TorchFunctionMode):
         self.asked_for_gradients = False
         self.owned = Owned(module)
         self.paths = {id(m): path for path, m in self.owned.modules}
+        self.called = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
         self.inputs: list[Input] = []
         self.layers: list[Layer] = []
@@ -163,7 +165,8 @@ class Recorder(TorchFunctionMode):
         places = swap(self.owned, self.live)
         drawn = random.getstate()
         try:
-            with watching(self, self.gradients), self, recording(self.guards):
+            through = stepped_through(self.called)
+            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards):
                 result = call(inputs)
         except MemestError:
             raise
@@ -597,7 +600,7 @@ class Recorder(TorchFunctionMode):
             torch=release(torch.__version__),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.calls.items()),
-            notes=(*[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
+            notes=(*self.wrappers, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
     def _explained(self, error: BaseException) -> MemestError:

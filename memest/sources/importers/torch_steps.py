@@ -82,6 +82,7 @@ def _recorded(recorder: StepRecorder, call: _Call) -> None:
     root.recorder = recorder
     for only in root.only:
         recorder.paths[id(only)] = ""
+        recorder.called.append(only)
     recorder.record(call.examples.inputs, lambda inputs: root(**inputs))
 
 
