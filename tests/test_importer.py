@@ -259,11 +259,12 @@ def test_unsupported_call_names_call_module_and_line() -> None:
     [
         lambda x: x[x > 0],
         lambda x: x * 2 if x.sum() > 0 else x,
-        lambda x: x * x.max().item(),
+        lambda x: x * 2 if x.max().item() > 0 else x,
         lambda x: torch.nonzero(x),
+        lambda x: torch.where(x > 0)[0],
         lambda x: x[:, : int(x.argmax())],
     ],
-    ids=["mask", "branch", "item", "nonzero", "int"],
+    ids=["mask", "branch", "item", "nonzero", "where", "int"],
 )
 def test_data_dependent_networks_are_refused(forward: Any) -> None:
     message = refusal(forward, UnsupportedError)
@@ -275,6 +276,54 @@ def test_impossible_shapes_are_refused_with_their_place() -> None:
     message = refusal(lambda x: torch.cat([x, x[:, :, 1:]], 1), GraphError)
     assert "block" in message
     assert "test_importer.py:" in message
+
+
+class UnprintableError(Exception):
+    """An exception that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("no\nsuch"), KeyError("k"), IndexError(3), ZeroDivisionError(), StopIteration(), NotImplementedError(),
+        SystemExit(3), RecursionError(), MemoryError(), ImportError("apex"), AssertionError(), GeneratorExit(), UnprintableError(),
+    ],
+    ids=lambda e: type(e).__name__,
+)  # fmt: skip
+def test_an_exception_of_their_code_is_one_line_with_its_place(error: BaseException) -> None:
+    def forward(x: Any) -> Any:
+        raise error
+
+    message = refusal(forward, GraphError)
+    assert message.startswith(f"block (test_importer.py:{forward.__code__.co_firstlineno + 1}): {type(error).__name__}")
+
+
+@pytest.mark.parametrize("name", ["train", "parameters", "named_modules"])
+def test_an_exception_outside_of_forward_has_its_place_too(name: str) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise LookupError("not\nthis")
+
+    module = type("Net", (nn.ReLU,), {name: fails})()
+    for mode in ("infer", None):
+        with pytest.raises(GraphError, match=rf"^Net \(test_importer.py:{fails.__code__.co_firstlineno + 1}\): LookupError: not this$"):
+            from_torch(module, (2, 3, 4, 4), mode=mode)
+        with pytest.raises(GraphError, match="LookupError: not this"):
+            memest.from_torch(module, (2, 3, 4, 4), mode=mode)
+
+
+def test_moves_between_devices_are_none() -> None:
+    def kernels(forward: Any) -> list[int]:
+        class Moving(nn.Module):
+            def forward(self, x: Any) -> Any:
+                return forward(torch.sigmoid(x)).exp()
+
+        return stream(from_torch(Moving(), (2, 3, 4, 4)), (2, 3, 4, 4), "infer")
+
+    plain = kernels(lambda x: x)
+    assert kernels(lambda x: x.cuda()) == kernels(lambda x: x.cpu()) == kernels(lambda x: x.to("cuda:0")) == plain
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ torch = pytest.importorskip("torch")
 from memest.cli.app import main  # noqa: E402
 from memest.errors import UsageError  # noqa: E402
 from memest.sources.importers.torch_loading import build  # noqa: E402
+from memest.sources.typed import with_arguments  # noqa: E402
 
 NETS = textwrap.dedent(
     """
@@ -90,6 +93,69 @@ def test_arguments_are_literals_and_dotted_names(nets: Path) -> None:
     assert made.sizes == [1, -2, (3.5, "x", None), {"a": True, "b": torch.nn.ReLU}]
     assert build(f"{nets}:Net(act=torch.nn.Sequential(nn.ReLU(), torch.nn.Dropout(p=0.5)))").act[1].p == 0.5
     assert build(f"{nets}:Net(sizes=int)").sizes is int
+
+
+def test_arguments_are_typed_one_by_one_and_in_files(nets: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("width: 6\nsizes: {depths: [1, 2], act: nn.ReLU}\n")
+    (tmp_path / "net.json").write_text('{"width": 5}')
+
+    def made(text: str, *arguments: str, file: str | None = None) -> Any:
+        return build(with_arguments(text, arguments, file))
+
+    text = f"{nets}:Net"
+    assert type(made(text, "op=torch.nn.Conv3d", file="net.yaml").first) is torch.nn.Conv3d
+    assert made(text, file="net.yaml").sizes == {"depths": [1, 2], "act": "nn.ReLU"}
+    assert [
+        made(f"{text}(width=3,)", *a, file=f).first.out_channels for a, f in (((), None), ((), "net.json"), (("width=9",), "net.json"))
+    ] == [3, 5, 9]
+    given = {
+        "gelu": "gelu",
+        "[1, 'a b']": [1, "a b"],
+        "false": False,
+        "None": None,
+        "1x2": "1x2",
+        "-2.5": -2.5,
+        "'a.b'": "a.b",
+        "nn.ReLU()": ...,
+    }
+    for typed, value in given.items():
+        found = made(text, f"sizes={typed}").sizes
+        assert found == value or type(found) is torch.nn.ReLU, typed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--arg", "width"], "--arg 'width': write NAME=VALUE"),
+        (["--arg", "a b=3"], "write NAME=VALUE"),
+        (["--arg", "width=3", "--arg", "width=4"], "width is given twice"),
+        (["--arg", "width=1+1"], "'1 + 1' is neither a literal nor a dotted name"),
+        (["--arg", "op=torch.nn.Conv9d"], "did you mean 'Conv3d'"),
+        (["--arg", "depth=3"], "unexpected keyword argument 'depth'"),
+        (["--args", "nothing.yaml"], "arguments in nothing.yaml: No such file"),
+        (["--args", "list.yaml"], "arguments in list.yaml: a mapping of names"),
+        (["--args", "broken.yaml"], "broken.yaml: line 2"),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_line(options: list[str], words: str, nets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.yaml").write_text("[1]")
+    Path("broken.yaml").write_text("a: [")
+    assert main(["estimate", f"{nets}:Net", "--input", "3x8x8", "--batch", "2", *options]) == (3 if "broken.yaml" in options else 2)
+    said = capsys.readouterr().err.splitlines()
+    assert words in said[-1] and said[-1].startswith("memest: ")
+
+
+def test_arguments_are_for_torch_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "resnet18", "--input", "3x64x64", "--batch", "2", "--arg", "width=3"]) == 2
+    assert "are for torch code" in capsys.readouterr().err
+
+
+def test_what_their_code_prints_is_talk(nets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with nets.open("a") as f:
+        f.write("print('loud')\n")
+    assert main(["estimate", f"{nets}:Net", "--input", "3x8x8", "--batch", "2", "--format", "json", "--arg", "width=3"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["graph"] == "Net" and "loud" in err
 
 
 @pytest.mark.parametrize(

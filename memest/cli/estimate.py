@@ -36,6 +36,7 @@ def run(
       memest estimate resnet50 --input 3x224x224 --batch 8 --dtype bfloat16
       memest estimate net.yaml --input 3x224x224 --batch 8 --optimizer sgd:momentum=0.9 --format json
       memest estimate "torchvision.models:resnet50(num_classes=10)" --input 3x224x224 --batch 8
+      memest estimate nets/unet.py:UNet --arg conv=torch.nn.Conv3d --args unet.yaml --input 1x64x64x64 --batch 2
       memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB --loss binary_cross_entropy
       memest estimate resnet50 --input 3x224x224 --batch 8 --lever channels_last
       memest estimate train.py:step --input x=3x224x224 --input y=int64 --batch 8

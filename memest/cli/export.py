@@ -14,6 +14,8 @@ def run(
     model: o.Model,
     inputs: o.Inputs = None,
     batch: o.Batch = None,
+    arguments: o.Arguments = None,
+    arguments_file: o.ArgumentsFile = None,
     json: Annotated[bool, option("--json", help="JSON instead of YAML (a FILE that ends in .json is JSON too).")] = False,
     output: o.Output = None,
 ) -> None:
@@ -25,18 +27,20 @@ def run(
     Examples:
       memest import torchvision.models:resnet50 --input 3x224x224 --batch 2 --output resnet50.yaml
       memest import "my.nets:UNet(depth=4)" --input 1x1x256x256
+      memest import nets/unet.py:UNet --arg conv=torch.nn.Conv3d --args unet.yaml --input 1x1x64x64x64
       memest import unet3d:base_filters=32 --json
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
     from memest.cli.output import by_suffix, write
-    from memest.cli.request import open_with_inputs
+    from memest.cli.request import called, open_with_inputs
     from memest.errors import UsageError
     from memest.network.binding import bind
     from memest.sources import files as schema
     from memest.sources.opening import is_torch, open_model
 
+    model = called(model, arguments or (), arguments_file)
     form = "json" if json else "yaml"
     if output is not None and output.suffix:
         form = by_suffix(output, SUFFIXES, "a graph file is")

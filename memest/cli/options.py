@@ -31,13 +31,22 @@ Inputs = Annotated[
         "--input",
         "-i",
         metavar="[NAME=]SHAPE",
-        help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs.",
+        help="Shape such as 3x224x224 with --batch, or 8x3x224x224 without; repeat for several inputs. Of torch code also ids=8xint64 "
+        "(a dtype) and images.0=3x64x64, images.1=… (a list).",
     ),
 ]
 Batch = Annotated[Optional[int], option("--batch", "-b", min=1, metavar="N", help="Batch size, put in front of every --input.")]  # noqa: UP045
 Configuration = Annotated[
     Optional[str],  # noqa: UP045 - it is read at run time
     option("--configuration", metavar="NAME", help="The configuration of nnU-Net's plans, such as 3d_fullres."),
+]
+Arguments = Annotated[
+    Optional[list[str]],  # noqa: UP045 - it is read at run time
+    option("--arg", metavar="NAME=VALUE", help="An argument of the torch code called, such as width=32 or conv=torch.nn.Conv3d; repeat."),
+]
+ArgumentsFile = Annotated[
+    Optional[Path],  # noqa: UP045 - it is read at run time
+    option("--args", metavar="FILE", help="Arguments of the torch code called: a mapping in a .yaml or .json file."),
 ]
 Threads = Annotated[Optional[int], option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
@@ -114,7 +123,8 @@ def _options(without: Collection[str], optional: bool) -> Iterator[tuple[str, An
     from memest.estimate.question import Question
 
     model = ModelOption if optional else Model
-    for name, hint in (("model", model), ("configuration", Configuration), ("inputs", Inputs), ("batch", Batch)):
+    of_the_model = {"configuration": Configuration, "arguments": Arguments, "arguments_file": ArgumentsFile}
+    for name, hint in {"model": model, **of_the_model, "inputs": Inputs, "batch": Batch}.items():
         yield name, *get_args(hint), REQUIRED if hint is Model else None
     for f in fields(Question):
         if f.name in without:

@@ -24,6 +24,7 @@ from memest.planning.progress import tell
 from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
 from memest.sources.opening import configured, is_torch, open_model
+from memest.sources.typed import structured, with_arguments
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
@@ -53,6 +54,8 @@ class Request:
         given = {name: value for name, value in typed.items() if (value is not None and value is not (name in ON)) or name == "train"}
         if "configuration" in given:
             given["model"] = configured(given["model"], given.pop("configuration"))
+        if given.keys() & {"arguments", "arguments_file"}:
+            given["model"] = called(given["model"], given.pop("arguments", ()), given.pop("arguments_file", None))
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
         own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa") if name in given}
@@ -114,6 +117,11 @@ class Request:
         except MemestError as e:
             raise UsageError(str(e)) from None
         return found
+
+
+def called(model: str, arguments: Sequence[str], file: Path | None) -> str:
+    """The text of torch code with the arguments that --arg and --args give."""
+    return with_arguments(model, arguments, None if file is None else str(file)) if arguments or file is not None else model
 
 
 def is_cuda_card(name: str) -> bool:
@@ -355,7 +363,7 @@ def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -
     if positional and len(positional) < len(whole):
         raise UsageError("name every --input or none")
     tell(f"importing {model}")
-    graph = open_model(model, (positional or whole) or None, mode)
+    graph = open_model(model, (positional or structured(whole)) or None, mode)
     tell("estimating")
     return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
 

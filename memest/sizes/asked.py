@@ -13,6 +13,18 @@ from memest.sizes.units import parse_budget
 SEPARATORS = str.maketrans("X\u00d7,", "xxx")
 
 
+class TypedShape(tuple[int, ...]):
+    """A shape whose tensor has a dtype of its own (``8xint64``), which is not that of the network's parameters."""
+
+    dtype: str
+
+    def __new__(cls, shape: Sequence[int], dtype: str) -> TypedShape:
+        """``dtype`` is torch's name."""
+        made = super().__new__(cls, shape)
+        made.dtype = dtype
+        return made
+
+
 def shapes(value: Any) -> Any:
     """A shape, a list of shapes or a mapping of them, in plain tuples of ints; None stays None."""
     if value is None:
@@ -78,15 +90,3 @@ def budget(value: Any, what: str = "budget") -> int:
     if number is None or number < 1:
         raise UsageError(f"{what}: give bytes as a positive whole number, or text with a unit such as '24GiB', got {kind_of(value)}")
     return number
-
-
-class TypedShape(tuple[int, ...]):
-    """A shape whose tensor has a dtype of its own (``8xint64``), which is not that of the network's parameters."""
-
-    dtype: str
-
-    def __new__(cls, shape: Sequence[int], dtype: str) -> TypedShape:
-        """``dtype`` is torch's name."""
-        made = super().__new__(cls, shape)
-        made.dtype = dtype
-        return made

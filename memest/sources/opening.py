@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
 _UNEQUAL = re.compile(r"sizes? of tensors? .*must match|do not (concatenate|broadcast)", re.IGNORECASE)
 _WAY = "package.module:callable or path/file.py:callable"
 
-Example = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+
+Example = Sequence[Any] | Mapping[str, Any]
 
 
 def model(name: str, **options: Any) -> Graph:
@@ -49,7 +51,9 @@ def model(name: str, **options: Any) -> Graph:
 
 
 def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
-    """The graph of a ``torch.nn.Module`` called with ``example``: a shape with the batch, a tensor, or a sequence or mapping of them.
+    """The graph of a ``torch.nn.Module`` called with ``example``: a shape with the batch, a tensor, a list of arguments, or a mapping of
+    them by name. An argument may be a list, tuple or dict of tensors and shapes, nested at will (``[[image, image]]``), each of which is
+    an input (``input.0``); numbers, texts and None are given as they are.
 
     The module runs once on meta tensors and is left as it was. ``mode`` is ``"train"`` or ``"infer"`` where only that will be asked; left
     out, a module in training mode is recorded for both. Raises UnsupportedError for what has no rule, GraphError for an exception of the
@@ -61,7 +65,10 @@ def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str 
     try:
         return importer.from_torch(module, example, name=name, mode=mode)
     except MemestError as e:
-        hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, str(e))
+        try:
+            hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, str(e))
+        except Exception:  # of the module's own code, and only a hint
+            hint = None
         raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
 
 
@@ -293,15 +300,15 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
         from memest.sources.importers import torch_loading as loading
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
-    found = loading.load(text)
-    example = None if example is None else loading.example_tensors(example)
-    if loading.is_step(found):
-        if mode == "infer":
-            raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
-        return from_step(found, *_arguments(found, text, example or ()))
-    if example is None:
-        raise needs
-    return from_torch(loading.checked(found, text), example, mode=mode)
+    with redirect_stdout(sys.stderr):  # what their code prints is talk
+        found = loading.load(text)
+        if loading.is_step(found):
+            if mode == "infer":
+                raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
+            return from_step(found, *_arguments(found, text, example or ()))
+        if example is None:
+            raise needs
+        return from_torch(loading.checked(found, text), example, mode=mode)
 
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:

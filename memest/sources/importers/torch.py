@@ -6,23 +6,26 @@ graph runs with gradients on, that of an inference graph under ``no_grad``. Cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from memest.errors import MemestError, UnsupportedError, UsageError, did_you_mean, kind_of
+from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
-from memest.sizes import asked
 from memest.sizes.interpreter import Lock
+from memest.sources.importers.torch_inputs import ModuleCall
 from memest.sources.importers.torch_keeping import Kept
+from memest.sources.importers.torch_layers import alike
+from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_recording import Recorder
+from memest.sources.importers.torch_refusals import of_their_code
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_state import as_it_was
+from memest.sources.importers.torch_wrappers import unwrapped
 
 ALONE = "the network was recorded for {} alone; leave mode={!r} out of from_torch to record both"
 
@@ -31,8 +34,9 @@ MODES = ("train", "infer")
 
 
 def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
-    """The graph of ``module`` as called with ``example``: a shape, a tensor, or a sequence (or mapping by argument name) of them. An input
-    given by its shape has the floating dtype of the module's parameters.
+    """The graph of ``module`` as called with ``example``: a shape, a tensor, a list of arguments, or a mapping of them by name. An argument
+    may be a structure of tensors and shapes (lists, tuples, dicts): each is an input, called by its way in (``images.1``); numbers, texts
+    and None are given as they are. An input given by its shape has the floating dtype of the module's parameters.
 
     The first dim of every example is the batch ``N``; dims from the third on are spatial and become symbols (``H``, ``W``), so the
     graph can be estimated at other sizes. ``mode="train"`` records the forward of a training step (gradients on, the modules in
@@ -47,9 +51,20 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     """
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
-    module, notes = _unwrapped(module)
-    positional, keywords = _examples(plain_example(example), _floating_dtype(module))
-    recordings = _Recordings(module, positional, keywords, name or type(module).__name__)
+    module, notes = unwrapped(module)
+    try:
+        graph = _recorded(module, example, name or type(module).__name__, mode)
+    except Exception as e:
+        theirs = of_their_code(e, name or type(module).__name__)
+        if theirs is None:
+            raise
+        raise theirs from None
+    return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
+
+
+def _recorded(module: nn.Module, example: Any, name: str, mode: str | None) -> Graph:
+    """The graph of one mode or of both."""
+    recordings = _Recordings(module, ModuleCall(module, example), name)
 
     def training() -> Recorder:
         return recordings.steady(gradients=True)
@@ -60,15 +75,13 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
 
     with _ONE_AT_A_TIME:
         if mode == "train":
-            graph = _refusing(training().graph, "infer", ALONE.format("training", "train"))
-        elif mode == "infer":
-            graph = _refusing(inference().graph, "train", ALONE.format("inference", "infer"))
-        elif module.training:
-            graph = _both(training, inference)
-        else:
-            alone = inference()
-            graph = _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
-    return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
+            return _refusing(training().graph, "infer", ALONE.format("training", "train"))
+        if mode == "infer":
+            return _refusing(inference().graph, "train", ALONE.format("inference", "infer"))
+        if module.training:
+            return _both(training, inference)
+        alone = inference()
+        return _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
 
 
 def _refusing(graph: Graph, what: str, reason: str) -> Graph:
@@ -120,13 +133,14 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 class _Recordings:
     """Forwards of a module on these inputs, written down; each knows the calls of those before."""
 
-    def __init__(self, module: nn.Module, positional: list[Any], keywords: dict[str, Any], name: str) -> None:
-        self._module, self._positional, self._keywords, self._name = module, positional, keywords, name
+    def __init__(self, module: nn.Module, call: ModuleCall, name: str) -> None:
+        self._module, self._call, self._name = module, call, name
         self._repeats = Repeats()
 
     def steady(self, *, gradients: bool) -> Recorder:
         """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
-        go by (a flag, a counter), the call that counts is the next one, which finds them."""
+        go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
+        with other numbers must come to the same."""
         with as_it_was(self._module) as remembers:
             recorder = self._one(gradients)
             if recorder.survivors.tensors:
@@ -139,85 +153,21 @@ class _Recordings:
                         f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers):"
                         " no step is like the next"
                     )
+            for other in STAND_INS[1:] if recorder.numbers.read else ():
+                before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
+                graph = alike(recorder.graph, before.graph)
+                if graph is None:
+                    raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
+                recorder.graph = graph
         return recorder
 
-    def _one(self, gradients: bool, standing: Sequence[Kept] = ()) -> Recorder:
-        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing)
+    def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
+        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
         del standing  # they die when the module lets go of them
-        recorder.record(self._positional, self._keywords)
+        try:
+            recorder.record(self._call.inputs, self._call)
+        except GraphError:
+            if stand_in == STAND_INS[0]:
+                raise
+            raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}") from None
         return recorder
-
-
-# what is given ------------------------------------------------------------------------------------------------------------
-
-
-def _unwrapped(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module inside wrappers that do not change what a forward allocates, and a note for each that was taken off."""
-    notes: list[str] = []
-    while isinstance(module, nn.Module):
-        kind = type(module)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            notes.append(f"unwrapped from {kind.__name__}: one device's share of the batch is what the input shape says")
-            module = module.module
-        elif kind.__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
-            notes.append("unwrapped from torch.compile: the network as it runs eagerly")
-            module = module._orig_mod
-        elif isinstance(module, torch.jit.ScriptModule):
-            raise UnsupportedError(f"{kind.__name__}: a compiled ScriptModule hides its Python code; give the module it was made from")
-        elif kind.__name__ == "GraphModule" and _is_exported(module):
-            raise UnsupportedError("a module made by torch.export calls aten operators directly; give the module that was exported")
-        else:
-            return module, tuple(notes)
-    raise UsageError(f"from_torch needs a torch.nn.Module, got {kind_of(module)}{_hint(module)}")
-
-
-def _is_exported(module: nn.Module) -> bool:
-    nodes = getattr(getattr(module, "graph", None), "nodes", ())
-    return any(isinstance(n.target, torch._ops.OpOverload) for n in nodes)
-
-
-def _hint(value: Any) -> str:
-    if isinstance(value, type) and issubclass(value, nn.Module):
-        return f"; make one first: {value.__name__}(…)"
-    return "; a state_dict has weights and no code: give the module" if isinstance(value, Mapping) else ""
-
-
-def _floating_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of inputs that are given as shapes: that of the module's parameters where they have one (``module.half()``)."""
-    found = {p.dtype for p in module.parameters() if p.is_floating_point()}
-    return found.pop() if len(found) == 1 else torch.float32
-
-
-def plain_example(example: Any) -> Any:
-    """An example with its shapes as tuples of ints; tensors as they are. UsageError for what is neither."""
-    if isinstance(example, str):
-        return asked.shape(example, "example")
-    if isinstance(example, Mapping) and example:
-        return {str(key): plain_example(e) for key, e in example.items()}
-    if asked.is_sequence(example) and len(example):
-        if all(asked.whole(n) is not None for n in example):
-            return asked.shape(example, "example")
-        return [plain_example(e) for e in example]
-    if not asked.is_tensor(example):
-        raise UsageError(f"example is a shape, a tensor, or a sequence or mapping of them, got {kind_of(example)}")
-    return example
-
-
-def _examples(example: Any, dtype: torch.dtype) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Positional and named inputs of the forward; those given as shapes have ``dtype``."""
-    if isinstance(example, dict):
-        return [], {k: _meta(v, f"example[{k!r}]", dtype) for k, v in example.items()}
-    if isinstance(example, list):
-        return [_meta(e, f"example[{i}]", dtype) for i, e in enumerate(example)], {}
-    return [_meta(example, "example", dtype)], {}
-
-
-def _meta(example: Any, place: str, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(example, list | dict):
-        kind = type(example).__name__
-        raise UsageError(f"{place} is a {kind}: nested inputs are not modelled; wrap the module in one that takes tensors")
-    if isinstance(example, tuple):
-        return torch.empty(example, dtype=dtype, device="meta")
-    if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
-        raise UnsupportedError(f"{place} is a {type(example).__name__}; give a plain tensor or a shape")
-    return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta")

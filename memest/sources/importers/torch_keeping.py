@@ -88,21 +88,23 @@ class Survivors:
         """What they are called."""
         return {n for t in self.tensors for n in self._live.known(t).names}
 
-    def given_up(self) -> list[Kept]:
-        """What the next call will find: tensors that do not stand in the place of a registered one. Held here no longer, so that they die
-        when the module lets go of them."""
-        known = [(t, self._live.known(t)) for t in self._kept()]
+    def given_up(self, standing: Sequence[str] = ()) -> list[Kept]:
+        """What the next call will find: of those that were ``standing`` before this one the living, and tensors that do not stand in the
+        place of a registered one. Held here no longer, so that they die when the module lets go of them."""
+        known = [(t, self._live.known(t)) for t in (*self._alive(standing), *self._kept())]
         found, self.tensors = [Kept(t, e.value.spec.shape, e.host) for t, e in known], []
         return found
 
     def check_steady(self, standing: Sequence[str], forms: Sequence[Form]) -> None:
         """UnsupportedError when this call kept other tensors than the one before, which left those ``standing``, of these forms."""
-        alive = [t for e in self._live.tracked.values() if e.names[0] in standing and (t := e.ref()) is not None]
-        if sorted(map(form_of, [*alive, *self._kept()])) != sorted(forms):
+        if sorted(map(form_of, [*self._alive(standing), *self._kept()])) != sorted(forms):
             raise UnsupportedError(
                 f"{self._name}: every forward keeps more tensors (a list that grows, a hook that collects them): no step is like the next;"
                 " empty it between calls, or keep numbers instead"
             )
+
+    def _alive(self, standing: Sequence[str]) -> list[torch.Tensor]:
+        return [t for e in self._live.tracked.values() if e.names[0] in standing and (t := e.ref()) is not None]
 
     def _kept(self) -> list[torch.Tensor]:
         return [t for t in self.tensors if id(t) not in self._registered]

@@ -6,13 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.network.graph import Items, Layer, Reference
+from memest.network.graph import Graph, Items, Layer, Reference
 from memest.ops.composite import Composite
+from memest.ops.facts import POINTWISE
 from memest.ops.operator import Operator, per_dim
 from memest.ops.table import operator_named
 from memest.sizes.dims import Dim
+from memest.sources.importers.torch_numbers import Unknown, UnknownWhole
 
 COUNT = "count"  # what the recorder calls nn.BatchNorm's counter increments until they are folded
+SOME_NUMBER = 0.7071
+"""What stands in a graph for a number that was read from a tensor: one that no kernel treats apart."""
 
 
 def written(row: Operator | Composite, given: Mapping[str, Any], training: bool) -> Items:
@@ -24,6 +28,8 @@ def written(row: Operator | Composite, given: Mapping[str, Any], training: bool)
         a = known[name]
         if a.check is per_dim:
             value = _one_number(value)
+        if isinstance(value, Unknown | UnknownWhole):  # no row went by it
+            value = SOME_NUMBER
         if value != a.default and not (name == "training" and value is True and training):
             items[name] = _written(value)
     return tuple((name, items[name]) for name in known if name in items)
@@ -40,6 +46,22 @@ def _written(value: Any) -> Any:
     if isinstance(value, Dim):
         return value.expr
     return tuple([_written(v) for v in value]) if isinstance(value, list | tuple) else value
+
+
+def alike(one: Graph, other: Graph) -> Graph | None:
+    """The graph that both are when numbers are left open that no shape depends on: those of pointwise operators."""
+    if len(one.layers) != len(other.layers):
+        return None
+    merged = one.with_(layers=tuple(map(_alike, one.layers, other.layers)))
+    return merged if merged == other.with_(layers=tuple(map(_alike, other.layers, one.layers))) else None
+
+
+def _alike(layer: Layer, other: Layer) -> Layer:
+    given, others = dict(layer.attributes), dict(other.attributes)
+    open_ = {name for name, value in given.items() if type(value) is type(others.get(name)) is float and value != others[name]}
+    if not open_ or operator_named(layer.op).facts.reach is not POINTWISE:
+        return layer
+    return replace(layer, attributes=tuple((name, SOME_NUMBER if name in open_ else value) for name, value in layer.attributes))
 
 
 def with_counters(layers: Sequence[Layer], drops: Sequence[Sequence[str]], parameters: set[str]) -> list[tuple[Layer, Sequence[str]]]:

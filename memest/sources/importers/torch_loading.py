@@ -1,7 +1,8 @@
 """Modules by name: ``package.module:callable(arguments)`` or ``path/to/file.py:callable(arguments)``.
 
 Arguments are literals, dotted names (``conv_op=torch.nn.Conv3d``: of the module itself, built in, or imported) and calls of such names;
-nothing else is evaluated. Whatever fails is a UsageError of one line with the line of the user's code.
+nothing else is evaluated; ``**'net.yaml'`` stands for those in a file. Whatever fails is a UsageError of one line with the line of the
+user's code.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 from memest.errors import UsageError, did_you_mean
-from memest.sizes.asked import TypedShape
+from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
 from memest.sources.importers.torch_surroundings import is_step as is_step
 
@@ -48,15 +49,6 @@ def checked(made: Any, text: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise UsageError(f"{text}: gives a {type(made).__name__}, not a torch.nn.Module")
     return made
-
-
-def example_tensors(example: Any) -> Any:
-    """The example with a tensor for each shape that says its dtype."""
-    if isinstance(example, TypedShape):
-        return torch.empty(tuple(example), dtype=getattr(torch, example.dtype), device="meta")
-    if isinstance(example, Mapping):
-        return {name: example_tensors(e) for name, e in example.items()}
-    return [example_tensors(e) for e in example] if isinstance(example, list) else example
 
 
 def load(text: str) -> Any:
@@ -87,8 +79,10 @@ def _parsed(call: str, text: str) -> tuple[str, list[ast.expr], dict[str, ast.ex
         tree = None
     if isinstance(tree, ast.Name | ast.Attribute) and _dotted(tree):
         return ast.unparse(tree), [], {}
-    if isinstance(tree, ast.Call) and _dotted(tree.func) and all(k.arg for k in tree.keywords):
-        arguments, keywords = tree.args, {str(k.arg): k.value for k in tree.keywords}
+    if isinstance(tree, ast.Call) and _dotted(tree.func) and all(k.arg or _is_text(k.value) for k in tree.keywords):
+        arguments, keywords = tree.args, {}
+        for k in tree.keywords:
+            keywords.update({str(k.arg): k.value} if k.arg else _in_file(ast.literal_eval(k.value)))
         for value in (*arguments, *keywords.values()):
             _check(value, text)
         return ast.unparse(tree.func), arguments, keywords
@@ -113,6 +107,22 @@ def _check(tree: ast.expr, text: str) -> None:
         if part is None:
             raise UsageError(f"{text!r}: {ast.unparse(tree)!r} is more than a literal; {FORM}")
         _check(part, text)
+
+
+def _is_text(tree: ast.expr) -> bool:
+    return isinstance(tree, ast.Constant) and isinstance(tree.value, str)
+
+
+def _in_file(path: str) -> dict[str, ast.expr]:
+    """The arguments in a YAML or JSON file, by name."""
+    try:
+        raw = Path(path).expanduser().read_bytes()
+    except OSError as e:
+        raise UsageError(f"arguments in {path}: {e.strerror or e}") from None
+    found = parse(decode(raw, path), "json" if path.lower().endswith(".json") else "yaml", path)
+    if not isinstance(found, dict) or not all(isinstance(name, str) and name.isidentifier() for name in found):
+        raise UsageError(f"arguments in {path}: a mapping of names to values is needed")
+    return {name: ast.Constant(value) for name, value in found.items()}
 
 
 def _dotted(tree: ast.expr) -> bool:
@@ -203,6 +213,8 @@ def _value(tree: ast.expr | None, module: ModuleType, text: str) -> Any:
     if isinstance(tree, ast.Dict):
         return _run(text, lambda: {_value(k, module, text): _value(v, module, text) for k, v in zip(tree.keys, tree.values, strict=True)})
     assert tree is not None
+    if isinstance(tree, ast.Constant):
+        return tree.value
     return _run(text, lambda: ast.literal_eval(tree))
 
 

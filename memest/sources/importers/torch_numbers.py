@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
 
 from memest.errors import UnsupportedError
 
 Refusal = Callable[[str], UnsupportedError]
-DECIDES = "a decision by a number read from a tensor (.item(), float()), which nobody knows before anything runs"
+Answer = Callable[[Any, Any, Any], Any]
+DECIDES = (
+    "what depends on a number read from a tensor (.item(), float(), int(), tolist()), which nobody knows before anything runs:"
+    " let it depend on shapes or on an argument"
+)
+STAND_INS = (300.0, 1e-6, 3.0)
+"""What numbers read from tensors are, in one recording and in others: apart, and such that logarithms and exponentials of them exist."""
+PRINTED = "a tensor is printed in it: what torch makes while it writes the text (some KiB, gone at once) is not counted"
 
 
 class Unknown(float):
@@ -17,31 +26,89 @@ class Unknown(float):
 
     _numbers: Numbers | None
 
-    def __new__(cls, numbers: Numbers | None) -> Unknown:
+    def __new__(cls, number: float, numbers: Numbers | None) -> Unknown:
         """``numbers`` are those of the recording; None when it is over."""
-        made = super().__new__(cls, 1.0 if numbers is None else numbers.stand_in)
+        made = super().__new__(cls, number)
         made._numbers = numbers
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Unknown, (None,)
+        return float, (float.__add__(self, 0.0),)
+
+
+class UnknownWhole(int):
+    """The same of a tensor of integers or truths."""
+
+    _numbers: Numbers | None
+
+    def __new__(cls, number: float, numbers: Numbers | None) -> UnknownWhole:
+        """``numbers`` are those of the recording; None when it is over."""
+        made = super().__new__(cls, number)
+        made._numbers = numbers
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int.__add__(self, 0),)
+
+
+def depends(value: Any) -> bool:
+    """Whether a number that was read stands in ``value``: itself, or in a structure."""
+    if isinstance(value, Mapping):
+        return any(map(depends, value.values()))
+    return isinstance(value, Unknown | UnknownWhole) or (isinstance(value, list | tuple) and any(map(depends, value)))
 
 
 class Numbers:
-    """The numbers read in one recording, the last of them ``where``. ``stand_in`` is what they all are: another recording with another one
-    shows whether they decided anything unseen (in C code, or as plain floats)."""
+    """The numbers read in one recording. ``stand_in`` is what they all are: another recording with another one shows whether they decided
+    anything unseen (in C code, or as plain floats). ``place`` is the line that read the first, ``zeros`` are tensors whose number is known
+    to be 0, ``printed`` says that a tensor was written out."""
 
-    def __init__(self, refuse: Refusal, stand_in: float) -> None:
+    def __init__(self, refuse: Refusal, where: Callable[[], str], stand_in: float) -> None:
         self.stand_in = stand_in
         self.read = 0
         self.where = ""
         self.over = False
+        self.printed = False
+        self.place = ""
+        self.zeros: list[torch.Tensor] = []
         self._refuse = refuse
+        self._where = where
 
-    def one(self) -> Unknown:
-        """A number that was read."""
+    @property
+    def answers(self) -> dict[str, Answer]:
+        """What is done instead of the calls of torch that read numbers, by torch's names."""
+        return {
+            "item": lambda f, a, k: self._of(a[0]),
+            "__float__": lambda f, a, k: self._plain(a[0]),
+            "__int__": lambda f, a, k: int(self._plain(a[0])),
+            "tolist": lambda f, a, k: self._all(a[0]),
+            "__format__": lambda f, a, k: format(self._of(a[0]), a[1]) if a[0].dim() == 0 else self._shown(),
+            "__repr__": lambda f, a, k: self._shown(),
+        }
+
+    def _of(self, t: torch.Tensor) -> Unknown | UnknownWhole | float:
+        if t.numel() != 1:
+            raise RuntimeError(f"a tensor with {int(t.numel())} elements cannot be converted to one number")
+        return 0.0 if any(t is z for z in self.zeros) else self._one(t)
+
+    def _plain(self, t: torch.Tensor) -> float:
+        """Python's own float, which ``float(t)`` must give."""
+        found = self._of(t)
+        return self.stand_in if isinstance(found, Unknown | UnknownWhole) else found
+
+    def _all(self, t: torch.Tensor, dims: int = 0) -> Any:
+        """A list in a list for each dim."""
+        return [self._all(t, dims + 1) for _ in range(t.shape[dims])] if dims < t.dim() else self._one(t)
+
+    def _shown(self) -> Any:
+        self.printed = True
+        return NotImplemented
+
+    def _one(self, t: torch.Tensor) -> Unknown | UnknownWhole:
+        self.place = self.place or self._where()
         self.read += 1
-        return Unknown(self)
+        kind = Unknown if t.dtype.is_floating_point or t.dtype.is_complex else UnknownWhole
+        return kind(self.stand_in, self)
 
     def check(self) -> None:
         """UnsupportedError while the recording goes on: somebody decides by a number."""
@@ -49,30 +116,28 @@ class Numbers:
             raise self._refuse(DECIDES)
 
 
-def _counting(name: str) -> Callable[..., Any]:
-    def method(self: Unknown, *others: Any) -> Any:
-        result = getattr(float, name)(self, *others)
-        return Unknown(self._numbers) if isinstance(result, float) else result
+def _counting(base: type, name: str) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
+        result = getattr(base, name)(self, *others)
+        kind = {float: Unknown, int: UnknownWhole}.get(type(result))
+        return result if kind is None else kind(result, self._numbers)
 
     return method
 
 
-def _deciding(name: str) -> Callable[..., Any]:
-    def method(self: Unknown, *others: Any) -> Any:
+def _deciding(base: type, name: str) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
         if self._numbers is not None:
             self._numbers.check()
-        return getattr(float, name)(self, *others)
+        return getattr(base, name)(self, *others)
 
     return method
 
 
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "neg", "abs"):
-    setattr(Unknown, f"__{_name}__", _counting(f"__{_name}__"))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne", "bool", "int", "trunc", "floor", "ceil", "round"):
-    setattr(Unknown, f"__{_name}__", _deciding(f"__{_name}__"))
-Unknown.__hash__ = float.__hash__  # type: ignore[method-assign]
-
-
-def plain_float(number: float) -> float:
-    """The number as Python's own ``float``, which is what ``__float__`` must give."""
-    return float.__add__(number, 0.0)
+_COUNTING = "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs"
+_DECIDING = "lt le gt ge eq ne bool int index trunc floor ceil round and or xor lshift rshift"
+for _kind, _base in ((Unknown, float), (UnknownWhole, int)):
+    for _names, _method in ((_COUNTING, _counting), (_DECIDING, _deciding)):
+        for _name in (f"__{n}__" for n in _names.split() if hasattr(_base, f"__{n}__")):
+            setattr(_kind, _name, _method(_base, _name))
+    _kind.__hash__ = _base.__hash__  # type: ignore[method-assign]

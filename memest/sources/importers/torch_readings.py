@@ -1,14 +1,13 @@
-"""Calls of a step that read tensors as numbers, or that work on many at once."""
+"""Calls of a step that no row knows: those that GradScaler makes, decisions alike in every step, and those that work on many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from memest.network.graph import Layer
-from memest.sources.importers.torch_numbers import Numbers, plain_float
 from memest.sources.importers.torch_stage import Answer, Stage, several
 
 MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_function_exit._RecordFunction")
@@ -16,21 +15,16 @@ MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_functio
 
 
 class Readings:
-    """What is read in one recording. ``first`` says that no step was before it."""
+    """What is read in one recording. ``first`` says that no step was before it; ``zeros`` are told of the tensors that say whether a
+    gradient is infinite."""
 
-    def __init__(self, stage: Stage, stand_in: float, *, first: bool) -> None:
+    def __init__(self, stage: Stage, zeros: list[torch.Tensor], *, first: bool) -> None:
         self._stage = stage
         self._first = first
-        self.numbers = Numbers(stage.refusal, stand_in)
-        self._found_infinite: list[torch.Tensor] = []
         self._averaged: dict[str, bool] = {}
         self.watched: dict[str, Callable[[Any, Any, Any], Answer]] = {
-            "item": self._read,
-            "__float__": lambda f, a, k: plain_float(self._read(f, a, k)),
-            "tolist": self._read_all,
-            "__format__": lambda f, a, k: format(self._read(f, a, k), a[1]) if a[0].dim() == 0 else NotImplemented,
             "__bool__": self._decide,
-            "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: self._found_infinite.append(a[1]),
+            "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: zeros.append(a[1]),
             "_amp_update_scale_": lambda f, a, k: a[0],
             "broadcast_tensors": self._broadcast,
             "__set__:data": self._exchange,
@@ -39,35 +33,15 @@ class Readings:
             **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
         }
 
-    def end(self) -> None:
-        """The step is over: numbers are numbers."""
-        self.numbers.over = True
-        self._found_infinite.clear()
-
     def noticed(self, layer: Layer) -> None:
         """A layer was recorded: perhaps the question of an AveragedModel whether it was updated before."""
         if layer.op in ("eq", "gt") and layer.reads[0].rpartition(".")[2].startswith("n_averaged"):
             self._averaged[layer.outputs[0]] = self._first == (layer.op == "eq")
 
-    def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if args[0].numel() != 1:
-            raise RuntimeError(f"a tensor with {int(args[0].numel())} elements cannot be converted to one number")
-        if any(args[0] is t for t in self._found_infinite):
-            return 0.0
-        self.numbers.where = self._stage.place()
-        return self.numbers.one()
-
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A decision that every step but the first takes alike: whether an AveragedModel was updated before."""
         entry = self._stage.live.found(args[0])
         return NotImplemented if entry is None else self._averaged.get(entry.names[-1], NotImplemented)
-
-    def _read_all(self, func: Any, args: Any, kwargs: Any) -> Any:
-        def read(shape: Sequence[int]) -> Any:
-            return self._read(func, [torch.empty((), device="meta")], {}) if not shape else [read(shape[1:]) for _ in range(shape[0])]
-
-        with torch._C.DisableTorchFunction():
-            return read(tuple(args[0].shape))
 
     def _exchange(self, func: Any, args: Any, kwargs: Any) -> None:
         """``t.data = value``: another memory under the same tensor (``t.data *= value`` ends with the one it has)."""

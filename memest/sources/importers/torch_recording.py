@@ -8,7 +8,6 @@ that is not modelled, is an :class:`UnsupportedError` that names it, the module 
 from __future__ import annotations
 
 import gc
-import os
 import random
 import sys
 import traceback
@@ -17,14 +16,12 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-import memest
 from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
@@ -46,12 +43,14 @@ from memest.sources.importers.torch_functions import full_name, name_of, on_meta
 from memest.sources.importers.torch_keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch_layers import COUNT, passed_by_backward, settled, with_counters, with_ranks, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch_numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
 from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
-from memest.sources.importers.torch_refusals import explanation, reason_against, text_of
+from memest.sources.importers.torch_refusals import explanation, reason_against, text_of, users_line
 from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_table import CALLS
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
+from memest.sources.importers.torch_wrappers import stepped_through
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 GRADIENTS = (
@@ -88,12 +87,21 @@ class Recorder(TorchFunctionMode):
     """Records one forward of ``module``; ``graph`` is there when :meth:`record` has returned.
 
     ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``repeats`` is what is known of the
-    module's calls at this size. ``standing`` are tensors that the module kept from its call before, with their sizes."""
+    module's calls at this size. ``standing`` are tensors that the module kept from its call before, with their sizes; ``stand_in`` is what
+    numbers read from tensors are (``numbers``)."""
 
     graph: Graph
     survivors: Survivors
 
-    def __init__(self, module: nn.Module, name: str, gradients: bool, repeats: Repeats, standing: Sequence[Kept] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        gradients: bool,
+        repeats: Repeats,
+        standing: Sequence[Kept] = (),
+        stand_in: float = STAND_INS[0],
+    ) -> None:
         super().__init__()
         self.module = module
         self.name = name
@@ -102,6 +110,7 @@ class Recorder(TorchFunctionMode):
         self.asked_for_gradients = False
         self.owned = Owned(module)
         self.paths = {id(m): path for path, m in self.owned.modules}
+        self.modules = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
         self.inputs: list[Input] = []
         self.layers: list[Layer] = []
@@ -119,7 +128,9 @@ class Recorder(TorchFunctionMode):
         self.failure: UnsupportedError | None = None
         self.stops_a_card = ""
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
-        self.watched: Mapping[str, Callable[[Any, Any, Any], Any]] = {  # calls of torch that are no rows: what is done instead
+        self.numbers = Numbers(self.refusal, self._place, stand_in)
+        self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
+            **self.numbers.answers,
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
@@ -148,26 +159,26 @@ class Recorder(TorchFunctionMode):
 
     # the call ------------------------------------------------------------------------------------------------------------
 
-    def record(self, positional: Sequence[torch.Tensor], keywords: Mapping[str, torch.Tensor]) -> None:
-        """Call the module on these meta tensors and write down what it does. The module's own tensors are replaced: the caller puts them
-        back (``as_it_was``) where this ends by an error."""
-        inputs = [twin(t) for t in positional]
-        named = {k: twin(t) for k, t in keywords.items()}
-        for i, t in enumerate(inputs):
-            self._add_input(f"input{i}" if i else "input", t)
-        for k, t in named.items():
-            self._add_input(k, t)
+    def record(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> None:
+        """``call`` the module on meta tensors like these and write down what it does. The module's own tensors are replaced: the caller
+        puts them back (``as_it_was``) where this ends by an error."""
+        inputs = {name: twin(t) for name, t in inputs.items()}
+        for name, t in inputs.items():
+            self._add_input(name, t)
         if self.gradients:
             check_hooks(self.owned)
         places = swap(self.owned, self.live)
         drawn = random.getstate()
         try:
-            with watching(self, self.gradients), self, recording(self.guards):
-                result = self.module(*inputs, **named)
+            through = stepped_through(self.modules)
+            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards):
+                result = call(inputs)
         except MemestError:
             raise
         except (Exception, SystemExit, GeneratorExit) as e:
             raise (self.failure or self._explained(e)) from None
+        finally:
+            self.numbers.over = True
         self.drew = random.getstate() != drawn
         if self.failure is not None:  # somebody caught it, and took a way that torch would not have taken
             raise self.failure
@@ -400,7 +411,7 @@ class Recorder(TorchFunctionMode):
             check_autograd(self, self.gradients, self.contexts.casts_to is not None)
             return self._repeated(known, form)
         guards: dict[Guard, None] = {}
-        request = self._request(name, binding, args, kwargs, guards)
+        request = self._request(func, binding, args, kwargs, guards)
         if request is None:
             return func(*args, **kwargs)
         check_autograd(self, self.gradients, self.contexts.casts_to is not None)
@@ -432,15 +443,18 @@ class Recorder(TorchFunctionMode):
         """On a card the network stops here."""
         self.stops_a_card = self.stops_a_card or refusal(self._place(), what)
 
-    def _request(self, name: str, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
+    def _request(self, func: Any, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
         try:
             with recording(guards):
-                made = binding(name, args, kwargs, self)
+                made = binding(name_of(func), args, kwargs, self)
             check_complex(made)
             return made
         except MemestError as e:
             raise e.at(self._place()) from None
+        except LookupError:  # an argument that the row needs, and this form of the call does without
+            reason = reason_against(func)
+            raise UnsupportedError(f"{self._place()}: {reason or f'no rule for this form of {full_name(func)}'}") from None
         finally:
             self.asked_dtype = None
             self.guards.update(guards)
@@ -520,6 +534,8 @@ class Recorder(TorchFunctionMode):
             with self.caller.inside(self.castings):
                 return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
+            if depends(request.attributes):
+                raise self.refusal(DECIDES) from None
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
@@ -650,7 +666,7 @@ class Recorder(TorchFunctionMode):
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.calls.items()),
-            notes=(DREW,) if self.drew else (),
+            notes=(*self.wrappers, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
     def _synced(self) -> list[str]:
@@ -673,10 +689,8 @@ class Recorder(TorchFunctionMode):
         """Module path and line of user code."""
         path = self.path() or self.name
         frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
-        for f in reversed(frames):
-            if not f.filename.startswith(_NOT_THE_USERS):
-                return f"{path} ({f.filename.rpartition('/')[2]}:{f.lineno})"
-        return path
+        line = users_line(frames)
+        return f"{path} ({line})" if line else path
 
 
 class _Handle:
@@ -705,9 +719,6 @@ def _tidy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         _CALLED.add(kind)
         gc.collect(1)
     return produced
-
-
-_NOT_THE_USERS = tuple(str(Path(m.__file__).parent) + os.sep for m in (memest, torch) if m.__file__)
 
 
 def _tensors(produced: Any) -> list[torch.Tensor]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import torch
+
+import memest
+from memest.errors import GraphError, MemestError
 from memest.shown import visible
 from memest.sources.importers.torch_functions import full_name, name_of
 
+_MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
+_NOT_THE_USERS = (_MEMESTS, _TORCHS)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _BRANCH = "branches on a tensor's value"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
-    **{name: (f"Tensor.{name}()", _VALUE) for name in ("item", "tolist", "numpy")},
+    "numpy": ("Tensor.numpy()", _VALUE),
     "__array__": ("numpy.asarray(tensor)", _VALUE),
-    "__int__": ("int(tensor)", _VALUE),
-    "__float__": ("float(tensor)", _VALUE),
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
     "__bool__": ("a tensor as a condition", _BRANCH),
@@ -23,7 +31,7 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
     "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
-_ADVICE = "decide by shapes or by a constructor argument, and keep logging out of forward"
+_ADVICE = "decide by shapes or by a constructor argument"
 _KEEP = "keep the shape and use the mask itself: torch.where(mask, x, 0), or a product with it"
 _ADVICE_FOR = {
     "nonzero": _KEEP,
@@ -62,10 +70,26 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
+def users_line(frames: Iterable[traceback.FrameSummary]) -> str:
+    """``net.py:31``: the innermost line that is neither memest's nor torch's; nothing where there is none."""
+    users = (f for f in reversed(list(frames)) if not f.filename.startswith(_NOT_THE_USERS))
+    return next((f"{f.filename.rpartition('/')[2]}:{f.lineno}" for f in users), "")
+
+
+def of_their_code(error: BaseException, name: str) -> MemestError | None:
+    """An exception of the user's code outside of a forward (an overridden ``train``, a property), told with its line; None where the line
+    is not his."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_TORCHS)]
+    if isinstance(error, MemestError) or not frames or frames[-1].filename.startswith(_NOT_THE_USERS):
+        return None
+    said = text_of(error)
+    return GraphError(f"{name} ({users_line(frames)}): {type(error).__name__}{': ' if said else ''}{said}")
+
+
 def explanation(error: BaseException) -> str | None:
     """What torch means when a forward on meta tensors fails for want of values; None for any other error."""
     text = text_of(error)
-    signs = ("meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
-    if isinstance(error, NotImplementedError) or any(s in text for s in signs):
+    signs = ("Could not run 'aten::", "meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
+    if any(s in text for s in signs):
         return f"the network looks at values, not only at shapes ({text[:200]})"
     return None

@@ -86,7 +86,7 @@ class StepRecorder(Recorder):
         stand_in: float,
         texts: dict[tuple[str, int], str],
     ) -> None:
-        super().__init__(root, name, True, repeats)
+        super().__init__(root, name, True, repeats, stand_in=stand_in)
         self.found = found
         self.flags = dict(before.flags) if before is not None else {}
         self._before = before or State()
@@ -94,7 +94,7 @@ class StepRecorder(Recorder):
         self._stray: list[torch.Tensor] = []
         self._shadow: Run | None = None
         self.grads = Gradients(self)
-        self.readings = Readings(self, stand_in, first=before is None)
+        self.readings = Readings(self, self.numbers.zeros, first=before is None)
         self.updates = Updates(self, self.grads, found.optimizers, texts)
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
@@ -142,7 +142,7 @@ class StepRecorder(Recorder):
         for leaf in [n for n in self.grads.standing if n not in own]:
             del self.grads.standing[leaf]
         self.lasting = {self.live.known(t).names[0] for t in self.grads.standing.values()}
-        self.readings.end()
+        self.numbers.zeros.clear()
         self.found.forget_abandoned()
 
     def _in_place_of(self, p: torch.Tensor, name: str) -> torch.Tensor:

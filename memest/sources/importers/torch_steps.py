@@ -16,17 +16,15 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
-from memest.sizes import asked
 from memest.sources.importers.torch import _ONE_AT_A_TIME
+from memest.sources.importers.torch_inputs import Examples, filled
 from memest.sources.importers.torch_keeping import Kept
-from memest.sources.importers.torch_numbers import DECIDES
+from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
 from memest.sources.importers.torch_repeats import Repeats
 from memest.sources.importers.torch_stepping import State, StepRecorder
 from memest.sources.importers.torch_surroundings import Surroundings
 from memest.sources.importers.torch_updates import instead
 
-STAND_INS = (1e6, 1e-6)
-"""What numbers read from tensors are, in one recording and in the next."""
 ROUNDS = 8
 """Where the user's own numbers change from call to call, so many calls in a row have to be alike after the first."""
 MOST = ROUNDS + 4
@@ -44,8 +42,8 @@ def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None =
     call = _Call(function, examples)
     called = name or _name_of(function)
     with _ONE_AT_A_TIME:
-        found = Surroundings(function, call.others)
-        call.settle(found)
+        found = Surroundings(function, call.examples.others)
+        call.examples.settle(found.modules.values())
         return _steady(called, call, found, cleared)
 
 
@@ -59,22 +57,23 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool) -> Graph
     with found.as_they_were() as changed:
         alike = 0
         for number in range(MOST):
-            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % 2], texts)
+            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % len(STAND_INS)], texts)
             kept = []
             _recorded(recorder, call)
             graphs.append(recorder.graph)
             left = recorder.state._replace(gradients=()) if cleared else recorder.state
             settled = left == (before or State())
             alike = alike + 1 if len(graphs) > 1 and graphs[-1] == graphs[-2] else 0
-            if settled and alike >= (ROUNDS if changed() else 1 if recorder.readings.numbers.read or len(graphs) > 1 else 0):
+            needed = ROUNDS if changed() else len(STAND_INS) - 1 if recorder.numbers.read else min(number, 1)
+            if settled and alike >= needed:
                 first, last = graphs[0], graphs[-1]
                 return last if first == last else last.with_(beginning=first)
             if number > 2 and not alike:
                 break
             before = left
             kept = recorder.survivors.given_up()
-    if settled and recorder.readings.numbers.read:
-        raise UnsupportedError(f"{recorder.readings.numbers.where}: no rule for {DECIDES}; decide by something else")
+    if settled and recorder.numbers.read:
+        raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
     raise UnsupportedError(
         f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
         " let the function be a whole round of them, such as all the batches whose gradients are added up"
@@ -87,7 +86,8 @@ def _recorded(recorder: StepRecorder, call: _Call) -> None:
     root.recorder = recorder
     for only in root.only:
         recorder.paths[id(only)] = ""
-    recorder.record([], call.inputs)
+        recorder.modules.append(only)
+    recorder.record(call.examples.inputs, lambda inputs: root(**inputs))
 
 
 class _Root(nn.Module):
@@ -110,72 +110,23 @@ class _Root(nn.Module):
     def forward(self, **inputs: torch.Tensor) -> Any:
         """One call of the function."""
         with instead(self.recorder.updates, self.recorder.grads.engine):
-            self.recorder.begin(inputs, self._call.wanting)
-            result = self._call.call(inputs)
+            self.recorder.begin(inputs, self._call.examples.wanting)
+            result = self._call(inputs)
             self.recorder.end()
         return result
 
 
 class _Call:
-    """The function with its examples: the tensors among them are ``inputs`` by name (``wanting`` those that require a gradient), the
-    ``others`` are given as they are."""
+    """The function with its examples."""
 
     def __init__(self, function: Any, examples: Sequence[Any]) -> None:
+        self.examples = Examples()
         self._function = function
-        self._shapes: list[str] = []
-        self.inputs: dict[str, torch.Tensor] = {}
-        self.others: dict[str, Any] = {}
-        self.wanting: list[str] = []
-        self._arguments = [self._taken(n, e) for n, e in zip(_argument_names(function, len(examples)), examples, strict=True)]
+        self._arguments = [self.examples.taken(n, e) for n, e in zip(_argument_names(function, len(examples)), examples, strict=True)]
 
-    def settle(self, found: Surroundings) -> None:
-        """Inputs given as shapes have the floating dtype of the modules."""
-        dtypes = {p.dtype for m in found.modules.values() for p in m.parameters() if p.is_floating_point()}
-        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
-        for name in self._shapes:
-            self.inputs[name] = self.inputs[name].to(dtype)
-
-    def call(self, inputs: Mapping[str, torch.Tensor]) -> Any:
-        """The function called with these in the place of its examples."""
-        return self._function(*(_filled(a, inputs) for a in self._arguments))
-
-    def _taken(self, name: str, example: Any) -> Any:
-        if isinstance(example, torch.Tensor):
-            if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
-                raise UnsupportedError(f"{name} is a {type(example).__name__}; give a plain tensor or a shape")
-            return self._input(name, torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta"), example)
-        if isinstance(example, Mapping) and type(example) is dict:
-            return {key: self._taken(f"{name}.{key}", e) for key, e in example.items()}
-        if type(example) in (list, tuple, torch.Size) and example and all(asked.whole(n) is not None for n in example):
-            self._shapes.append(name)
-            return self._input(name, torch.empty(asked.shape(example, name), device="meta"), None)
-        if type(example) in (list, tuple):
-            return type(example)([self._taken(f"{name}.{i}", e) for i, e in enumerate(example)])
-        self.others[name] = example
-        return example
-
-    def _input(self, name: str, t: torch.Tensor, example: torch.Tensor | None) -> _Place:
-        self.inputs[name] = t
-        if example is not None and example.requires_grad:
-            self.wanting.append(name)
-        return _Place(name)
-
-
-class _Place:
-    """Where an input goes among the arguments."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _filled(argument: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
-    if isinstance(argument, _Place):
-        return inputs[argument.name]
-    if type(argument) is dict:
-        return {key: _filled(a, inputs) for key, a in argument.items()}
-    if type(argument) in (list, tuple):
-        return type(argument)([_filled(a, inputs) for a in argument])
-    return argument
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Any:
+        """The function called with these in the places of its examples' tensors."""
+        return self._function(*filled(self._arguments, inputs))
 
 
 def _argument_names(function: Any, count: int) -> list[str]:

@@ -105,7 +105,7 @@ class Surroundings:
             self._function(function.__func__, name)
         elif not isinstance(function, types.FunctionType):
             self._instance(name, function)
-            call = vars(type(function)).get("__call__")
+            call = inspect.getattr_static(type(function), "__call__", None)
             if isinstance(call, types.FunctionType):
                 self._function(call, name)
         elif _is_users(function):
