@@ -77,12 +77,16 @@ def test_calls_in_the_context_are_those_of_torch(row: Row, example: Example, cpu
     pytest.importorskip("torch")
     from validation.rows import measure, normalized, predict
 
-    if row.name == "mkldnn_rnn_layer":  # oneDNN's LSTM in bfloat16
-        with pytest.raises(UnsupportedError, match="LSTM is modelled in float32"):
-            predict(row, example, cpu, autocast=Autocast())
+    if row.name == "_euclidean_dist":  # what torch keeps is of two types, and its backward refuses them
+        with pytest.raises(RuntimeError, match="BFloat16"):
+            measure(row, example, autocast=Autocast())
+        return
+    try:
+        predicted = predict(row, example, cpu, autocast=Autocast())
+    except UnsupportedError as e:
+        assert row.name in ("lstm", "mkldnn_rnn_layer") and "LSTM is modelled in float32" in str(e)
         return
     measured = measure(row, example, autocast=Autocast())
-    predicted = predict(row, example, cpu, autocast=Autocast())
     assert normalized(predicted) == normalized([e.delta for e in measured]), "\n".join(f"{e.delta:>12} {e.where}" for e in measured)
 
 
