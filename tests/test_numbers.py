@@ -104,3 +104,24 @@ def test_numbers_outlive_their_recording() -> None:
     kept: list[float] = []
     from_torch(net, SHAPE)
     assert type(kept[0]) is not float and kept[0] > 0 and int(kept[0]) == int(float(kept[0])) and bool(kept[0])
+
+
+def test_a_place_that_a_number_gives_is_refused_with_what_read_it() -> None:
+    """A queue's pointer: how much is written where follows from it."""
+
+    class Queue(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.register_buffer("queue", torch.zeros(4, 6))
+            self.register_buffer("at", torch.zeros(1, dtype=torch.long))
+
+        def forward(self, x: Any) -> Any:
+            y = self.conv(x).mean((2, 3))
+            with torch.no_grad():
+                at = int(self.at)
+                self.queue[:, at : at + 2] = y.t()
+            return y
+
+    with pytest.raises(UnsupportedError, match="a number was read from a tensor"):
+        from_torch(Queue(), (2, 3, 8, 8), mode="train")

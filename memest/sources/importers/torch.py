@@ -166,8 +166,11 @@ class _Recordings:
         del standing  # they die when the module lets go of them
         try:
             recorder.record(self._call.inputs, self._call)
-        except GraphError:
-            if stand_in == STAND_INS[0]:
+        except GraphError as e:
+            if not recorder.numbers.read:
                 raise
+            if stand_in == STAND_INS[0]:
+                where = f"a number was read from a tensor ({recorder.numbers.place}), which nobody knows before anything runs"
+                raise UnsupportedError(f"{e}; {where}: let nothing depend on it") from None
             raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}") from None
         return recorder
