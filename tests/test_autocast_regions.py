@@ -79,6 +79,15 @@ def frozen_inside(self: Any, x: Any) -> Any:
         return self.head(self.second(y)).float()
 
 
+def frozen_then_trained(self: Any, x: Any) -> Any:
+    """The cast that is kept was made under no_grad, and has a history all the same."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = self.first(x)
+        with torch.no_grad():
+            goal = self.second(y)
+        return self.head(self.second(y) + goal).float()
+
+
 def checkpoint_inside(self: Any, x: Any) -> Any:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = checkpoint(self.second, self.first(x), use_reentrant=False)
@@ -113,8 +122,8 @@ def half(self: Any, x: Any) -> Any:
 
 
 PLAYED = (
-    around_all, around_a_part, off_in_the_middle, twice, without_cache, decorated, asked_inside, frozen_inside, checkpoint_inside,
-    inside_a_checkpoint, for_a_card, losses_inside, half,
+    around_all, around_a_part, off_in_the_middle, twice, without_cache, decorated, asked_inside, frozen_inside,
+    frozen_then_trained, checkpoint_inside, inside_a_checkpoint, for_a_card, losses_inside, half,
 )  # fmt: skip
 by_name = pytest.mark.parametrize("forward", PLAYED, ids=lambda f: f.__name__)
 

@@ -48,6 +48,9 @@ def asked_for_float32(row: Operator | Composite, tensors: list[Any], attributes:
     return tuple((name, "float32" if name == "dtype" else value) for name, value in attributes)
 
 
+Cast = Callable[[Value, str, bool], Value]
+
+
 class Casts:
     """The casts that the contexts around a call remember until the outermost of them ends."""
 
@@ -55,9 +58,9 @@ class Casts:
         self._ledger = ledger
         self._cached: dict[int, tuple[Value, Value]] = {}
 
-    def applied(self, context: Autocast, policy: Policy, tensors: list[Any], cast: Callable[[Value, str], Value]) -> list[Any]:
+    def applied(self, context: Autocast, policy: Policy, tensors: list[Any], cast: Cast) -> list[Any]:
         """``tensors`` as the wrapper hands them on; the last is cast first, as compilers order the arguments of a call. ``cast`` makes one:
-        it gets a value and a dtype and gives the unheld result."""
+        it gets a value, a dtype and whether it is kept, and gives the unheld result."""
         wanted = _wanted(context, policy, tensors)
         handed: list[Any] = [None] * len(tensors)
         for i in reversed(range(len(tensors))):
@@ -74,13 +77,13 @@ class Casts:
             self._ledger.let_go(kept)
         self._cached.clear()
 
-    def _as(self, context: Autocast, value: Value | None, dtype: str, cast: Callable[[Value, str], Value]) -> Value | None:
+    def _as(self, context: Autocast, value: Value | None, dtype: str, cast: Cast) -> Value | None:
         if value is None or not _is_eligible(value) or value.spec.dtype == dtype:
             return value
         if not (context.cache and dtype == context.dtype and _is_trained_leaf(value)):
-            return cast(value, dtype)
+            return cast(value, dtype, False)
         if id(value) not in self._cached:
-            self._cached[id(value)] = value, self._ledger.hold(cast(value, dtype))
+            self._cached[id(value)] = value, self._ledger.hold(cast(value, dtype, True))
         return self._cached[id(value)][1]
 
 

@@ -25,6 +25,7 @@ class Caller:
         self._rows = rows
         self._frames: list[list[Value]] = []
         self.grad_mode = grad
+        self._trains = grad
         self.training = machine.training
         self.target = machine.target
         self._device = "cuda" if machine.target.on_cuda else "cpu"
@@ -134,9 +135,15 @@ class Caller:
         finally:
             self._context = context
 
-    def _cast(self, value: Value, dtype: str) -> Value:
-        cast: Value = self.call("_to_copy", value, dtype=dtype)
-        return cast
+    def _cast(self, value: Value, dtype: str, kept: bool) -> Value:
+        """A cast; one that is kept has a history even under ``no_grad``, so that later calls can use it."""
+        outer = self.grad_mode
+        self.grad_mode = outer or (kept and self._trains)
+        try:
+            cast: Value = self.call("_to_copy", value, dtype=dtype)
+            return cast
+        finally:
+            self.grad_mode = outer
 
     def _run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         machine = self._machine
