@@ -91,7 +91,13 @@ def kernels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("kernels_at_once")
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n[0]}, {', '.join(n[2].get('levers', ['plain']))}")
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(n, id=f"{n[0]}, {', '.join(n[2].get('levers', ['plain']))}", marks=() if i % 4 == 0 else pytest.mark.slow)
+        for i, n in enumerate(NETWORKS)
+    ],
+)
 @pytest.mark.parametrize("first", [False, True], ids=["a later step", "the first step"])
 def test_networks_at_other_sizes(network: tuple[str, dict[str, int], dict[str, Any]], first: bool) -> None:
     name, sides, how = network
