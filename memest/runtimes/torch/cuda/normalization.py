@@ -17,6 +17,7 @@ from typing import Any
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, suggests_channels_last
+from memest.ops.aten.iterator import empty_like
 from memest.ops.aten.reductions import sum_into
 from memest.ops.composite import Caller, Composite
 from memest.ops.families import normalization as on_cpu
@@ -90,7 +91,7 @@ def _group_norm_backward(k: Tape, saved: Saved, grads: Grads, *, num_groups: int
     n, channels = x.shape[:2]
     dtype = accumulator(x.dtype)
     dense = [(contiguous(k, t), t) for t in (grad, x)]
-    for_input = k.empty(x.shape, x.dtype) if "input" in wants else None
+    for_input = empty_like(k, dense[1][0]) if "input" in wants else None  # one channel may lie in both orders, and keeps its strides
     for_weight = k.empty((channels,), x.dtype) if "weight" in wants else None
     for_bias = k.empty((channels,), x.dtype) if "bias" in wants else None
     flat = prod(x.shape[2:]) == 1
