@@ -382,3 +382,52 @@ def test_gradients_for_another_number_of_arguments_are_torchs_error() -> None:
 
     with pytest.raises(memest.UnsupportedError, match=r"Short\.backward returned 1 gradients for the 2 arguments of apply"):
         from_torch(Net(lambda self, x: self.head(Short.apply(self.first(x), 2.0))), SHAPE, mode="train")
+
+
+class Popped(torch.autograd.Function):
+    """Lets go of a tensor of a list on its context, while backward goes on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.held, ctx.other = [x.exp()], x.sin()
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        a = grad * ctx.held.pop()
+        return (a * ctx.other).exp()
+
+
+def test_what_backward_lets_go_of_dies_there_in_a_step_too(cpu: Cpu) -> None:
+    from validation.fuzz_contexts import compared
+    from validation.profiling import record
+    from validation.protocol import Measurement
+
+    conv = torch.nn.Conv2d(3, 8, 1)
+    opt = torch.optim.SGD(conv.parameters(), 0.1)
+
+    def step(x: Any) -> None:
+        opt.zero_grad()
+        Popped.apply(conv(x)).mean().backward()
+        opt.step()
+
+    x = torch.rand(2, 3, 14, 14)
+    predicted = memest.step(step, x, machine=cpu)
+    step(x)
+    events, _ = record(lambda: step(x))
+    assert compared(predicted, Measurement(0, events)) is None
+
+
+def test_a_tensor_that_backward_puts_on_its_context_is_refused() -> None:
+    class Puts(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, a: Any) -> Any:
+            return a * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            ctx.made = grad * 2
+            return ctx.made + 1
+
+    with pytest.raises(memest.UnsupportedError, match="whose backward puts a tensor on its context"):
+        from_torch(Net(lambda self, x: self.head(Puts.apply(self.first(x)))), SHAPE, mode="train")

@@ -118,7 +118,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
         raise recorder.refusal(f"{title}, which writes into a view")
     name = live.take(f"{recorder.path()}.{function.__name__}".lstrip("."))
     outputs, arguments = [live.known(t) for t in applied.outputs], [live.known(t) for t in inputs]
-    backward = _backward(recorder, name, function, applied, outputs)
+    backward, gone = _backward(recorder, name, function, applied, outputs)
     stranger = _stranger(backward, [p.name for p in live.parameters])
     if stranger is not None:
         raise recorder.refusal(f"{title}, whose backward reads {stranger!r} past its context: keep that by save_for_backward")
@@ -134,12 +134,13 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             backward=backward,
         )
     )
+    live.drops[-1].extend(gone)  # what the context let go of in backward: who called let go of it here
     for entry, output, differentiable in zip(outputs, names, backward.differentiable, strict=True):
         live.again(entry, output, entry.value, differentiable)
 
 
-def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> Backward:
-    """What the function does in backward, called with gradients that lie as its outputs do."""
+def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> tuple[Backward, list[str]]:
+    """What the function does in backward, called with gradients that lie as its outputs do; and what of before died in that."""
     live, context = recorder.live, applied.context
     saved, kept = ([live.known(t).names[-1] for t in held] for held in (context.saved(), context.held()))
     gradients, names = [twin(t) for t in applied.outputs], tuple([f"{name}.gradient{i or ''}" for i in range(len(outputs))])
@@ -150,8 +151,12 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
         results = [r for r, is_tensor in zip(found, applied.tensors, strict=True) if is_tensor]
         given = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
+        if any(live.known(t).names[-1] not in kept for t in context.held()):
+            raise recorder.refusal(f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context")
+        dead = [*live.early, *(n for layer in played for n in layer.drops)]
         del found, gradients, results, t
-    return Backward(
+    inner = {*names, *(n for layer in played for n in layer.outputs)}
+    backward = Backward(
         saved=tuple(saved),
         kept=tuple(kept),
         gradients=names,
@@ -160,6 +165,7 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
         differentiable=applied.differentiable,
         materialized=context.materialize_grads,
     )
+    return backward, [n for n in dead if n not in inner]
 
 
 def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
