@@ -62,14 +62,16 @@ class Context(FunctionCtx):
         """What ``save_for_backward`` was given."""
         return tuple(self.to_save)
 
-    def saved(self) -> list[torch.Tensor]:
-        """The tensors among that."""
-        return [t for t in self.to_save if t is not None]
 
-    def held(self) -> list[torch.Tensor]:
-        """The tensors among its attributes, each once."""
-        own = {k: v for k, v in vars(self).items() if k not in _TORCHS}
-        return list({id(t): t for t in leaves(own)}.values())
+def saved_by(context: Context) -> list[torch.Tensor]:
+    """The tensors that ``save_for_backward`` was given. (No method: its name could be an attribute of a user.)"""
+    return [t for t in context.to_save if t is not None]
+
+
+def held_by(context: Context) -> list[torch.Tensor]:
+    """The tensors among its attributes, each once."""
+    own = {k: v for k, v in vars(context).items() if k not in _TORCHS}
+    return list({id(t): t for t in leaves(own)}.values())
 
 
 _TORCHS = frozenset({"to_save", "saved_for_forward", "dirty_tensors", "non_differentiable", "materialize_grads", "needs_input_grad"})
@@ -142,7 +144,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
 def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> tuple[Backward, list[str]]:
     """What the function does in backward, called with gradients that lie as its outputs do; and what of before died in that."""
     live, context = recorder.live, applied.context
-    saved, kept = ([live.known(t).names[-1] for t in held] for held in (context.saved(), context.held()))
+    saved, kept = ([live.known(t).names[-1] for t in held] for held in (saved_by(context), held_by(context)))
     gradients, names = [twin(t) for t in applied.outputs], tuple([f"{name}.gradient{i or ''}" for i in range(len(outputs))])
     with recorder.apart() as layers:
         for t, n, output in zip(gradients, names, outputs, strict=True):
@@ -151,7 +153,7 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
         results = [r for r, is_tensor in zip(found, applied.tensors, strict=True) if is_tensor]
         given = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
-        if any(live.known(t).names[-1] not in kept for t in context.held()):
+        if any(live.known(t).names[-1] not in kept for t in held_by(context)):
             raise recorder.refusal(f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context")
         dead = [*live.early, *(n for layer in played for n in layer.drops)]
         del found, gradients, results, t
