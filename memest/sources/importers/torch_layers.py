@@ -35,6 +35,16 @@ def written(row: Operator | Composite, given: Mapping[str, Any], training: bool)
     return tuple((name, items[name]) for name in known if name in items)
 
 
+def count_parts(op: str, reads: Sequence[Any], attributes: Mapping[str, Any], parts: int) -> None:
+    """A tensor that falls into as many parts as its size says (``for row in x``) does so at such sizes alone: a condition."""
+    if op not in ("unbind", "split"):
+        return
+    shape, size = reads[0].value.spec.shape, attributes.get("split_size_or_sections", 1)
+    n = shape[attributes.get("dim", 0)]
+    if isinstance(size, int) and isinstance(n, Dim) and (n + size - 1) // size != parts:
+        raise AssertionError("torch counts the parts of a tensor otherwise")
+
+
 def _one_number(value: Any) -> Any:
     """One number where a value per dim repeats it."""
     repeated = isinstance(value, tuple) and len(value) > 0 and all(type(v) is int and v == value[0] for v in value)

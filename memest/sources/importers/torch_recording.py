@@ -28,6 +28,7 @@ from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import USUAL, Casting, Checkpoint, Graph, Input, Items, Layer, Reference
+from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import operator_named
@@ -41,7 +42,7 @@ from memest.sources.importers.torch_contexts import attention_switches, check_au
 from memest.sources.importers.torch_custom import end_function, hook, run_forward
 from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch_keeping import Kept, Survivors, form_of, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, passed_by_backward, settled, with_counters, with_ranks, written
+from memest.sources.importers.torch_layers import COUNT, count_parts, passed_by_backward, settled, with_counters, with_ranks, written
 from memest.sources.importers.torch_live import LiveTensors, Tracked
 from memest.sources.importers.torch_numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
 from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
@@ -50,6 +51,7 @@ from memest.sources.importers.torch_repeats import Form, Known, Repeats
 from memest.sources.importers.torch_state import Owned
 from memest.sources.importers.torch_table import CALLS
 from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
+from memest.sources.importers.torch_unrolled import PICKS, covered
 from memest.sources.importers.torch_wrappers import stepped_through
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -123,6 +125,7 @@ class Recorder(TorchFunctionMode):
         self.contexts = Contexts()
         self.checkpoint: str | None = None
         self.elsewhere = False
+        self.picked_from: dict[str, Shape] = {}
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
@@ -478,6 +481,7 @@ class Recorder(TorchFunctionMode):
             agreed = self._agreed(tensors, values, row)
         with recording(guards):
             attributes = written(row, request.attributes, self.module.training)
+            count_parts(op, reads, request.attributes, len(tensors))
         self.guards.update(guards)
         differentiable = isinstance(row, Composite) or row.backward is not None
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
@@ -504,6 +508,8 @@ class Recorder(TorchFunctionMode):
             raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
         if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():
             raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
+        if op in PICKS and isinstance(reads[0], Tracked):
+            self.picked_from[reads[0].names[-1]] = reads[0].value.spec.shape
         return Begun(name, op, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
 
     def _written(
@@ -649,6 +655,10 @@ class Recorder(TorchFunctionMode):
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph, now that only what survives the forward is alive."""
         live, own = self.live, {p.name for p in self.live.parameters}
+        with recording(self.guards):
+            for size, now in covered(self.layers, self.picked_from):
+                if size != now:
+                    raise AssertionError("a size is what it is")
         mortal = {n for names in live.drops for n in names if n in own}
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
