@@ -50,7 +50,7 @@ PLAIN = {
 def test_a_loop_over_a_size_is_described_at_that_size(name: str) -> None:
     graph = from_torch(Net(LOOPS[name]), SHAPE, mode="infer")
     assert memest.estimate(graph, input_shape=SHAPE, mode="infer").peak_bytes > 0
-    with pytest.raises(memest.UsageError, match="described for sizes where .* import it again at this input shape"):
+    with pytest.raises(memest.UsageError, match=r"described for sizes where .* import it again at this input shape"):
         memest.estimate(graph, input_shape=OTHER, mode="infer")
 
 

@@ -52,10 +52,13 @@ def _pieces(op: str, attributes: Items, ndim: int) -> Iterator[Piece]:
 
 
 def _indexed(index: Sequence[Any], ndim: int) -> Iterator[Piece]:
-    """Of ``x[index]``, as far as it says dim after dim."""
+    """Of ``x[index]``, as far as it says dim after dim; behind ``...`` they are counted from the end."""
     d = 0
-    for entry in index:
+    for i, entry in enumerate(index):
         if entry is None:
+            continue
+        if entry == "...":
+            d = ndim - sum(e is not None for e in index[i + 1 :])
             continue
         if d >= ndim or not isinstance(entry, int | tuple):
             return
