@@ -175,7 +175,7 @@ def step(name: str, lever: str) -> Any:
 @pytest.mark.parametrize(("name", "lever"), [step(name, lever) for name in NAMES for lever in LEVERS])
 def test_a_training_step_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> None:
     pytest.importorskip("torch")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
     from validation.protocol import inputs_for, measure_training
 
     module, shape = networks()[name]
@@ -187,7 +187,7 @@ def test_a_training_step_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> No
 @pytest.mark.parametrize(("name", "lever"), [step(name, lever) for name in NAMES for lever in LEVERS if "loss" not in lever])
 def test_an_inference_call_is_that_of_torch(name: str, lever: str, cpu: Cpu) -> None:
     pytest.importorskip("torch")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
     from validation.protocol import inputs_for, measure_inference
 
     module, shape = networks()[name]

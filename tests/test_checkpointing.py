@@ -26,8 +26,8 @@ torch = pytest.importorskip("torch")
 
 from tiny import NETWORKS, built  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
-from memest.sources.importers.torch_loading import build  # noqa: E402
+from memest.sources.importers.torch.loading import build  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.checkpointing import checkpoint_modules  # noqa: E402
 from validation.execute import GraphModule  # noqa: E402
 from validation.packing import measure_packing, predict_packing  # noqa: E402

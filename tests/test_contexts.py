@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training, storage_bytes  # noqa: E402
 from validation.streams import first_difference  # noqa: E402
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from test_contexts import SHAPE, Forward, Net, infers_as_torch, same, trains_as_torch  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import inputs_for, measure_training  # noqa: E402
 
 

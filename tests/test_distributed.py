@@ -114,7 +114,7 @@ def test_shards_are_those_of_fully_shard(rank: int, world: int, ranks: Callable[
     pytest.importorskip("torch")
     from torch.distributed.fsdp import fully_shard
 
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
 
     module, shape = _tiny("residual")
     module.extra = module.head.__class__(3, 1)  # one row: most ranks have none of it
@@ -189,7 +189,7 @@ def test_a_block_that_writes_into_its_argument_is_refused() -> None:
 
 def test_a_block_that_is_called_twice_is_refused() -> None:
     pytest.importorskip("torch")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
 
     module, shape = _tiny("residual")
     with pytest.raises(UnsupportedError, match="called"):

@@ -133,7 +133,7 @@ def test_every_form_is_the_estimate_of_every_built_in(model: str, mode: str) -> 
 def test_every_form_is_the_estimate_of_torchvision(model: str, mode: str) -> None:
     if find_spec("torchvision") is None:  # imported through the loader, which registers what a CPU build of torch lacks
         pytest.skip("torchvision is not installed")
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
 
     more = ", aux_logits=False, init_weights=False" if model in ("googlenet", "inception_v3") else ""
     side = 299 if model == "inception_v3" else 224 if model in ("vit_b_32", "maxvit_t") else 96

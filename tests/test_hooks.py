@@ -15,7 +15,7 @@ from test_contexts import SHAPE, Forward, Net, infers_as_torch, trains_as_torch 
 from test_custom_functions import Swish  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 
 
 def scaled(self: Any, x: Any) -> Any:

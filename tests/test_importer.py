@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from tiny import NETWORKS, OTHER_SIZES, built  # noqa: E402
 from torch import nn  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 CPU = Cpu()

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import inputs_for, measure_training  # noqa: E402
 from validation.streams import first_difference  # noqa: E402
 

@@ -19,7 +19,7 @@ from test_contexts import same  # noqa: E402
 from torch import nn  # noqa: E402
 
 from memest.cli.app import main  # noqa: E402
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import inputs_for, measure_inference, measure_training  # noqa: E402
 
 Pair = namedtuple("Pair", "left right")

@@ -30,7 +30,7 @@ def test_torchs_cpu_allocator_sees_the_same() -> None:
     import pytest
 
     torch = pytest.importorskip("torch")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
     from validation.profiling import record
     from validation.rows import normalized
 

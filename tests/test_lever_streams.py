@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from memest.sources import models  # noqa: E402
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation import levers as torch_levers  # noqa: E402
 from validation.execute import GraphModule  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training  # noqa: E402

@@ -303,8 +303,8 @@ def test_same_as_torchvision(name: str) -> None:
     torch = pytest.importorskip("torch")
     if find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    from memest.sources.importers.torch import from_torch
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
+    from memest.sources.importers.torch.network import from_torch
 
     with torch.device("meta"):
         module = build(f"torchvision.models:{name}()")
@@ -316,7 +316,7 @@ def test_same_as_torchvision(name: str) -> None:
 @pytest.mark.parametrize("variant", [*VARIANTS, *NNUNET], ids=str)
 def test_same_as_the_torch_twin(variant: Variant) -> None:
     torch = pytest.importorskip("torch")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
     from validation.networks import TWINS
 
     with torch.device("meta"):
@@ -328,7 +328,7 @@ def test_same_as_the_torch_twin(variant: Variant) -> None:
 def test_same_as_nnunets_own_package(variant: Variant) -> None:
     torch = pytest.importorskip("torch")
     package = pytest.importorskip("dynamic_network_architectures.architectures.unet")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
 
     with torch.device("meta"):
         module = _nnunet(package, variant)

@@ -19,7 +19,7 @@ from test_contexts import SHAPE, Net, infers_as_torch, trains_as_torch  # noqa: 
 from torch import nn  # noqa: E402
 
 from memest.machines.cpu import Cpu  # noqa: E402
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 
 Use = Callable[[Any, Any], Any]
 

@@ -120,7 +120,7 @@ def normalizing() -> Any:
 @pytest.mark.parametrize("recipe", RECIPES, ids=["sgd", "adam-first-step"])
 def test_training_step_is_that_of_torch(dtype: str, recipe: dict[str, Any], cpu: Cpu) -> None:
     torch = pytest.importorskip("torch")
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
     from validation.protocol import inputs_for, measure_training
     from validation.streams import first_difference
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from tiny import NETWORKS, built  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training  # noqa: E402
 from validation.streams import first_difference  # noqa: E402
 

@@ -20,8 +20,8 @@ from tiny import NETWORKS, built  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from memest.sources.importers import torch_repeats  # noqa: E402
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
+from memest.sources.importers.torch.recording import repeats  # noqa: E402
 
 SHAPE = (2, 4, 8, 8)
 
@@ -65,16 +65,16 @@ def agree(net: nn.Module, *shapes: Any) -> str:
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The operators that torch's own functions were called for."""
-    from memest.sources.importers.torch_recording import Recorder
+    from memest.sources.importers.torch.recording import recorder
 
     seen: list[str] = []
-    honest = Recorder._execute
+    honest = recorder.execute
 
-    def execute(self: Recorder, request: Any, *rest: Any) -> Any:
+    def execute(live: Any, request: Any, *rest: Any) -> Any:
         seen.append(request.op)
-        return honest(self, request, *rest)
+        return honest(live, request, *rest)
 
-    monkeypatch.setattr(Recorder, "_execute", execute)
+    monkeypatch.setattr(recorder, "execute", execute)
     clear_caches()
     yield seen
 
@@ -102,10 +102,10 @@ def test_what_was_forgotten_is_asked_again(executed: list[str]) -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clear_caches()
-    monkeypatch.setattr(torch_repeats, "_MOST", 3)
+    monkeypatch.setattr(repeats, "_MOST", 3)
     net = nn.Sequential(*[nn.Linear(n, n + 1) for n in range(4, 16)])
     graph = from_torch(net, (2, 4))
-    assert len(torch_repeats._CALLS.shelf("known", 3)) == len(torch_repeats._CALLS.shelf("answers", 3)) == 3
+    assert len(repeats._CALLS.shelf("known", 3)) == len(repeats._CALLS.shelf("answers", 3)) == 3
     clear_caches()
     assert graph == from_torch(net, (2, 4))
 
@@ -251,8 +251,8 @@ def test_tensors_in_plain_attributes_keep_their_names() -> None:
 
 
 def test_a_shape_that_torch_does_not_give_is_said_at_every_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    from memest.sources.importers.torch_calls import signature
-    from memest.sources.importers.torch_table import CALLS
+    from memest.sources.importers.torch.calls.plain import signature
+    from memest.sources.importers.torch.calls.table import CALLS
 
     clear_caches()
     monkeypatch.setitem(CALLS, "relu", signature("argmax", "input"))
@@ -274,8 +274,8 @@ def test_another_rule_for_a_call_is_asked_anew(monkeypatch: pytest.MonkeyPatch) 
     from dataclasses import replace
 
     from memest.ops.table import OPERATORS
-    from memest.sources.importers.torch_calls import signature
-    from memest.sources.importers.torch_table import CALLS
+    from memest.sources.importers.torch.calls.plain import signature
+    from memest.sources.importers.torch.calls.table import CALLS
 
     assert [layer.op for layer in from_torch(nn.ReLU(), SHAPE).layers] == ["relu"]
     with monkeypatch.context() as other:

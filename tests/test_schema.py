@@ -86,8 +86,8 @@ def test_imported_networks_survive_the_file(name: str) -> None:
     pytest.importorskip("torch")
     if find_spec("torchvision") is None:
         pytest.skip("no torchvision")
-    from memest.sources.importers.torch import from_torch
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
+    from memest.sources.importers.torch.network import from_torch
 
     options = "(init_weights=False)" if name == "googlenet" else ""
     graph = from_torch(build(f"torchvision.models:{name}{options}"), (2, 3, 96, 96))

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from memest.cli.app import main  # noqa: E402
-from memest.sources.importers.torch_surroundings import is_step  # noqa: E402
+from memest.sources.importers.torch.surroundings import is_step  # noqa: E402
 from validation.fuzz_steps import fuzz  # noqa: E402
 from validation.steps import Case, compare  # noqa: E402
 

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from memest.cli.app import main  # noqa: E402
 from memest.errors import UsageError  # noqa: E402
-from memest.sources.importers.torch_loading import build  # noqa: E402
+from memest.sources.importers.torch.loading import build  # noqa: E402
 from memest.sources.typed import with_arguments  # noqa: E402
 
 NETS = textwrap.dedent(
@@ -257,7 +257,7 @@ def lacking_ops(tmp_path: Path) -> Path:
 def test_operators_are_declared_only_after_their_import_has_failed_and_not_for_longer(name: str, lacking_ops: Path) -> None:
     code = f"""
 import torch
-from memest.sources.importers.torch_loading import build
+from memest.sources.importers.torch.loading import build
 made = build({name!r})
 assert isinstance(made, torch.nn.Module)
 assert not hasattr(torch.ops.lacking_ops, "select"), "declared for longer than the import"
@@ -277,7 +277,7 @@ defined = torch.library.Library("lacking_ops", "DEF")  # as an extension that lo
 defined.define("select(Tensor boxes, Tensor scores) -> Tensor")
 defined.define("pool(Tensor x) -> Tensor")
 from memest.sources.importers import absent_operators
-from memest.sources.importers.torch_loading import build
+from memest.sources.importers.torch.loading import build
 absent_operators._declare = None
 build("direct:net")
 assert str(torch.ops.lacking_ops.select.default._schema) == "lacking_ops::select(Tensor boxes, Tensor scores) -> Tensor"
@@ -292,7 +292,7 @@ def test_an_operator_that_stays_absent_is_one_line(lacking_ops: Path) -> None:
     )
     code = """
 from memest.errors import UsageError
-from memest.sources.importers.torch_loading import build
+from memest.sources.importers.torch.loading import build
 try:
     build("calls:net")
 except UsageError as e:

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 
 SHAPE, OTHER = (2, 3, 8, 12), (4, 3, 8, 20)
 

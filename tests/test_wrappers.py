@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from memest.sources.importers.torch import from_torch  # noqa: E402
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
 
 SHAPE = (2, 3, 8, 8)
 WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {"torch.compile": torch.compile, "DataParallel": nn.DataParallel}

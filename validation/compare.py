@@ -72,8 +72,8 @@ def _built_in(model: str) -> Graph:
 def _imported(case: Case) -> Graph:
     import torch
 
-    from memest.sources.importers.torch import from_torch
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
+    from memest.sources.importers.torch.network import from_torch
 
     module = build(case.model)
     module.train(case.mode == "train")

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from memest.errors import UnsupportedError
 from memest.estimate.estimate import estimate
 from memest.machines.cpu import Cpu
-from memest.sources.importers.torch import from_torch
+from memest.sources.importers.torch.network import from_torch
 from validation.profiling import settle
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training
 from validation.streams import Difference, first_difference

@@ -22,7 +22,7 @@ from memest.levers.table import Setting, pull, settings
 from memest.network.graph import Graph
 from memest.runtimes.torch.step import Recipe
 from memest.runtimes.torch.step.tiling import per_dim
-from memest.sources.importers.torch import from_torch
+from memest.sources.importers.torch.network import from_torch
 from validation.checkpointing import checkpoint_modules
 from validation.execute import GraphModule
 from validation.nnunet_prediction import Predictor

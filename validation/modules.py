@@ -12,7 +12,7 @@ def build_module(case: Case) -> Any:
     import torch
 
     from memest.sources import models
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
     from validation.execute import GraphModule
 
     external = ":" in case.model and "." in case.model.partition(":")[0]

@@ -59,7 +59,7 @@ def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str 
     out, a module in training mode is recorded for both. Raises UnsupportedError for what has no rule, GraphError for an exception of the
     module's own code, UsageError when torch is not installed."""
     try:
-        from memest.sources.importers import torch as importer
+        from memest.sources.importers.torch import network as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
     try:
@@ -81,7 +81,7 @@ def from_step(function: Any, *examples: Any, name: str | None = None, cleared: b
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError when no step is like
     the next, or when torch is not installed."""
     try:
-        from memest.sources.importers import torch_steps as importer
+        from memest.sources.importers.torch.steps import step as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a training step needs torch ({e}); {GET_TORCH}") from None
     return importer.from_step(function, examples, name=name, cleared=cleared)
@@ -297,7 +297,7 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
     if example is None and "(" in text:
         raise needs
     try:
-        from memest.sources.importers import torch_loading as loading
+        from memest.sources.importers.torch import loading
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
     with redirect_stdout(sys.stderr):  # what their code prints is talk

@@ -27,7 +27,7 @@ FASTER_WITH_IMPORT = 5
 def side_by_side(quick: bool, found: Found) -> Iterator[Claim]:
     """The table of estimators, with the estimates at a new batch that the speed table ``found``, and what is claimed of them. ``quick``
     takes a stored measurement for the truth where there is one."""
-    from memest.sources.importers.torch import from_torch
+    from memest.sources.importers.torch.network import from_torch
 
     module = _module()
     timed(lambda: from_torch(module, (2, 3, 64, 64)))  # libraries load once, for everyone
@@ -127,7 +127,7 @@ def _measured_truth(module: Any) -> int:
 
 
 def _module() -> Any:
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
 
     return build(NETWORK).train()
 

@@ -160,8 +160,8 @@ def predict_network(case: Network, target: Target) -> Estimate:
 
 @lru_cache(2)
 def _graph(model: str, shape: tuple[int, ...], mode: str) -> Graph:
-    from memest.sources.importers.torch import from_torch
-    from memest.sources.importers.torch_loading import build
+    from memest.sources.importers.torch.loading import build
+    from memest.sources.importers.torch.network import from_torch
 
     return from_torch(build(model).train(mode == "train"), shape, mode=mode)
 

@@ -17,7 +17,7 @@ from memest.runtimes.torch.step.batches import whole
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.parallel.alone import Alone
 from memest.runtimes.torch.step.run import Run
-from memest.sources.importers.torch import from_torch
+from memest.sources.importers.torch.network import from_torch
 from validation.cuda.calls import Call, built
 from validation.rows import spec_of
 

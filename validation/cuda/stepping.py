@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from memest.sources import models
-from memest.sources.importers.torch_loading import build
+from memest.sources.importers.torch.loading import build
 from validation.cuda.calling import summary
 from validation.cuda.networks import Network, Shape
 from validation.cuda.ranks import among

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
-from memest.sources.importers.torch_calls import CALLS as PLAIN_CALLS
-from memest.sources.importers.torch_calls import Call, Request, bound, plain, request, signature
+from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
+from memest.sources.importers.torch.calls.plain import Call, Request, bound, plain, request, signature
 
 PLAIN = {
     "msort": "input",

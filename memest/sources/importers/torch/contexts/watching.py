@@ -19,11 +19,11 @@ from torch.autograd.function import _SingleLevelFunction
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
-from memest.sources.importers import torch_autocast
-from memest.sources.importers.torch_state import Owned
+from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(torch_autocast.Listener, Protocol):
+class Listener(autocasting.Listener, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -66,7 +66,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
             stack.enter_context(torch.set_grad_enabled(gradients))
             if outer is None:
                 stack.enter_context(_replaced())
-                stack.enter_context(torch_autocast.telling(_listener))
+                stack.enter_context(autocasting.telling(_listener))
             yield
     finally:
         _here.listener = outer

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
-from memest.sources.importers.torch_calls import CALLS as PLAIN_CALLS
-from memest.sources.importers.torch_calls import Call, Request, bound, request, signature
+from memest.sources.importers.torch.calls import plain as plain_calls
+from memest.sources.importers.torch.calls import special
+from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
 
 MOVED = frozenset(  # rows that only move or look at elements, whatever those are
     {
@@ -94,8 +95,9 @@ def _transform(names: str, table: dict[str, str]) -> Call:
     return binding
 
 
+REAL = {**plain_calls.CALLS, **special.CALLS}
 CALLS: dict[str, Call] = {
-    **{name: _arithmetic(op, PLAIN_CALLS[name]) for name, op in ARITHMETIC.items() if name in PLAIN_CALLS},
+    **{name: _arithmetic(op, REAL[name]) for name, op in ARITHMETIC.items() if name in REAL},
     **{name: signature(name, names) for name, names in (("view_as_real", "input"), ("view_as_complex", "input"), ("complex", "real imag"))},
     **dict.fromkeys(("real", "imag", "__get__:real", "__get__:imag"), _view),
     **dict.fromkeys(ONE, _transform("input n dim norm", ONE)),

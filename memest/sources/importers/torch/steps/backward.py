@@ -12,9 +12,9 @@ import torch
 
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.importers.torch_functions import full_name
-from memest.sources.importers.torch_live import Tracked
-from memest.sources.importers.torch_stage import Answer, Stage, listed
+from memest.sources.importers.torch.functions import full_name
+from memest.sources.importers.torch.steps.stage import Answer, Stage, listed
+from memest.sources.importers.torch.tensors.live import Tracked
 
 
 class Gradients:

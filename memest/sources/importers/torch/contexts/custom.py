@@ -18,8 +18,8 @@ from memest.errors import GraphError, UnsupportedError
 from memest.network.graph import Backward, Casting, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
-from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_tensors import leaves, twin
+from memest.sources.importers.torch.tensors.described import leaves, twin
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 
 class Recorder(Protocol):

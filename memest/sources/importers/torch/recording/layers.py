@@ -12,7 +12,7 @@ from memest.ops.facts import POINTWISE
 from memest.ops.operator import Operator, per_dim
 from memest.ops.table import operator_named
 from memest.sizes.dims import Dim
-from memest.sources.importers.torch_numbers import Unknown, UnknownWhole
+from memest.sources.importers.torch.tensors.numbers import Unknown, UnknownWhole
 
 COUNT = "count"  # what the recorder calls nn.BatchNorm's counter increments until they are folded
 SOME_NUMBER = 0.7071

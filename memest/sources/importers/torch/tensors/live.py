@@ -12,7 +12,7 @@ from memest.network.graph import Parameter
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.sizes.dims import expression
-from memest.sources.importers.torch_tensors import dtype_of, layout_of, spec_of
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, spec_of
 
 
 class Tracked:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_tensors import leaves
+from memest.sources.importers.torch.tensors.described import leaves
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 CARD = torch.device("cpu")
 """What ``x.device`` is while a forward is recorded: torch's CPU to the code around, and told from any other by identity."""

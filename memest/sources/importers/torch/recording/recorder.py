@@ -7,7 +7,6 @@ that is not modelled, is an :class:`UnsupportedError` that names it, the module 
 
 from __future__ import annotations
 
-import gc
 import random
 import sys
 import traceback
@@ -36,23 +35,33 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
-from memest.sources.importers.torch_calls import PASSIVE, WHOLE, Call, Request
-from memest.sources.importers.torch_complex import check_complex
-from memest.sources.importers.torch_contexts import attention_switches, check_autograd, check_hooks, watching
-from memest.sources.importers.torch_custom import end_function, hook, run_forward
-from memest.sources.importers.torch_functions import full_name, name_of, on_meta, without_dispatch
-from memest.sources.importers.torch_keeping import Kept, Survivors, form_of, swap, swap_back
-from memest.sources.importers.torch_layers import COUNT, count_parts, passed_by_backward, settled, with_counters, with_ranks, written
-from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
-from memest.sources.importers.torch_places import CARD, asked_host, counts, place_of, refusal
-from memest.sources.importers.torch_refusals import explanation, reason_against, text_of, users_line
-from memest.sources.importers.torch_repeats import Form, Known, Repeats
-from memest.sources.importers.torch_state import Owned
-from memest.sources.importers.torch_table import CALLS
-from memest.sources.importers.torch_tensors import dtype_of, layout_of, leaves, spec_of, twin
-from memest.sources.importers.torch_unrolled import PICKS, covered
-from memest.sources.importers.torch_wrappers import stepped_through
+from memest.sources.importers.torch.calls.complex import check_complex
+from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
+from memest.sources.importers.torch.calls.queries import PASSIVE
+from memest.sources.importers.torch.calls.table import CALLS
+from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
+from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
+from memest.sources.importers.torch.recording.executing import execute
+from memest.sources.importers.torch.recording.layers import (
+    COUNT,
+    count_parts,
+    passed_by_backward,
+    settled,
+    with_counters,
+    with_ranks,
+    written,
+)
+from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
+from memest.sources.importers.torch.recording.unrolled import PICKS, covered
+from memest.sources.importers.torch.refusals import explanation, reason_against, text_of, users_line
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
+from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
+from memest.sources.importers.torch.tensors.places import CARD, asked_host, counts, place_of, refusal
+from memest.sources.importers.torch.tensors.state import Owned
+from memest.sources.importers.torch.wrappers import stepped_through
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 GRADIENTS = (
@@ -64,7 +73,6 @@ GRADIENTS = (
 )  # calls that a training step answers otherwise
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
-MAY_COPY = ("to", "to_device", "contiguous")  # calls that give back their input where it is already as they make it
 
 
 class Frame(NamedTuple):
@@ -476,7 +484,9 @@ class Recorder(TorchFunctionMode):
         with recording(None):
             values = self._by_rule(row, reads, request, func, args, kwargs)
             self.live.drops.append([])
-            produced, answer = self.repeats.answer(form, self.live, lambda: self._execute(request, func, args, kwargs, values))
+            produced, answer = self.repeats.answer(
+                form, self.live, lambda: execute(self.live, request, func, args, kwargs, values, self.contexts.casts_to is not None)
+            )
             tensors = _tensors(produced)
             agreed = self._agreed(tensors, values, row)
         with recording(guards):
@@ -546,55 +556,6 @@ class Recorder(TorchFunctionMode):
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
             raise unforeseen(e).at(f"{self._place()}: {request.op}") from e
-
-    def _execute(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None]) -> Any:
-        """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
-        produced = self._on_meta(request, func, args, kwargs, values)
-        if request.op in MAY_COPY and produced is request.tensors[0]:
-            return twin(produced)  # a name of its own: in other dtypes and layouts it is a copy, and the input dies first
-        return produced
-
-    def _on_meta(self, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None]) -> Any:
-        if not request.own_result and self.contexts.casts_to is None:  # on meta tensors torch casts nothing
-            try:
-                return self._on_its_own(self._with_twins(func, args, on_meta(func, kwargs)))
-            except NotImplementedError:
-                pass
-        made: list[Any] = []
-        given = [t for t in request.tensors if isinstance(t, torch.Tensor)]
-        for v in values:
-            same = None if v is None else next((t for t in given if self.live.known(t).value is v), None)
-            if same is not None or v is None:
-                made.append(same)
-                continue
-            shape, strides = tuple(int(n) for n in v.spec.shape), tuple(int(n) for n in v.spec.strides)
-            with torch._C.DisableTorchFunction():
-                made.append(torch.empty_strided(shape, strides, dtype=getattr(torch, v.spec.dtype), device="meta"))
-        return made[0] if len(made) == 1 else tuple(made)
-
-    def _with_twins(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The call with a meta twin for each tensor that is none (a constant of the module's own): nothing is computed or changed."""
-        twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-        def given(value: Any) -> Any:
-            if isinstance(value, torch.Tensor) and not value.is_meta:
-                return twins.setdefault(id(value), (twin(value), value))[0]
-            if type(value) in (tuple, list):
-                return type(value)(map(given, value))
-            return value
-
-        args, kwargs = given(tuple(args)), {k: given(v) for k, v in kwargs.items()}
-        produced = _tidy(func, args, kwargs)
-        return next((original for t, original in twins.values() if t is produced), produced)
-
-    def _on_its_own(self, produced: Any) -> Any:
-        """``produced`` with new views replaced by tensors that keep no base: a base dies when Python lets go of it, for the call may make
-        a copy in other layouts, which keeps nothing. (What a view keeps is in our own values.)"""
-        if isinstance(produced, tuple | list):
-            return type(produced)(self._on_its_own(t) for t in produced) if type(produced) in (tuple, list) else produced
-        if not isinstance(produced, torch.Tensor) or not produced._is_view() or self.live.found(produced) is not None:
-            return produced
-        return twin(produced)
 
     def _agreed(self, tensors: Sequence[torch.Tensor], values: Sequence[Value | None], row: Operator | Composite) -> list[Value]:
         """The values of the tensors that the call gives; each must have the shape our row says."""
@@ -712,23 +673,6 @@ class _Handle:
 
 
 # helpers -----------------------------------------------------------------------------------------------------------------
-
-
-_CALLED: set[Any] = set()
-_MOST_CALLED = 4_096
-
-
-def _tidy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """``func(*args, **kwargs)``. The first call of a function can load parts of torch whose frames end in a circle (an exception that was
-    caught with its traceback); until garbage is collected it would keep every frame below it, with the tensors in its locals."""
-    produced = func(*args, **kwargs)
-    kind = func, *(a for a in (*args, *kwargs.values()) if isinstance(a, bool))
-    if kind not in _CALLED:
-        if len(_CALLED) >= _MOST_CALLED:
-            _CALLED.clear()
-        _CALLED.add(kind)
-        gc.collect(1)
-    return produced
 
 
 def _tensors(produced: Any) -> list[torch.Tensor]:

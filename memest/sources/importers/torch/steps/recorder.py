@@ -25,15 +25,15 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import resolve
-from memest.sources.importers.torch_backward import Gradients
-from memest.sources.importers.torch_keeping import Kept
-from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_readings import Readings
-from memest.sources.importers.torch_recording import Begun, Recorder
-from memest.sources.importers.torch_repeats import Repeats
-from memest.sources.importers.torch_surroundings import Surroundings
-from memest.sources.importers.torch_tensors import dtype_of, twin
-from memest.sources.importers.torch_updates import Updates
+from memest.sources.importers.torch.recording.recorder import Begun, Recorder
+from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.steps.backward import Gradients
+from memest.sources.importers.torch.steps.readings import Readings
+from memest.sources.importers.torch.steps.updates import Updates
+from memest.sources.importers.torch.surroundings import Surroundings
+from memest.sources.importers.torch.tensors.described import dtype_of, twin
+from memest.sources.importers.torch.tensors.keeping import Kept
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 
 class State(NamedTuple):

@@ -15,9 +15,9 @@ from torch import nn
 
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape, nbytes
-from memest.sources.importers.torch_live import LiveTensors, Tracked
-from memest.sources.importers.torch_state import Owned
-from memest.sources.importers.torch_tensors import dtype_of, twin
+from memest.sources.importers.torch.tensors.described import dtype_of, twin
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.state import Owned
 
 Form = tuple[str, tuple[int, ...]]
 

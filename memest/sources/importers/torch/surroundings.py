@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memest.sources.importers.torch_state import plainly_changed, put_back, same
+from memest.sources.importers.torch.tensors.state import plainly_changed, put_back, same
 
 _MOST = 20_000  # objects looked at
 _LIBRARIES = frozenset({"torch", "numpy", "memest", "_pytest", "pytest", "tqdm", "PIL", "matplotlib", "wandb"})

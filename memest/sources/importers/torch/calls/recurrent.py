@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
-from memest.sources.importers.torch_calls import Call, Request, bound
+from memest.sources.importers.torch.calls.plain import Call, Request, bound
 
 SETTINGS = ("has_biases", "num_layers", "dropout", "training", "bidirectional", "batch_first")
 

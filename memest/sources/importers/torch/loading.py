@@ -25,7 +25,7 @@ from torch import nn
 from memest.errors import UsageError, did_you_mean
 from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
-from memest.sources.importers.torch_surroundings import is_step as is_step
+from memest.sources.importers.torch.surroundings import is_step as is_step
 
 FORM = "write package.module:callable or path/file.py:callable, with arguments as (1, key='literal', other=torch.nn.ReLU)"
 _NOT_THEIRS = tuple(os.path.join(os.path.dirname(os.path.abspath(f)), "") for f in (__file__, torch.__file__, importlib.__file__))

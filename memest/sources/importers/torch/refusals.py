@@ -13,7 +13,7 @@ import torch
 import memest
 from memest.errors import GraphError, MemestError
 from memest.shown import visible
-from memest.sources.importers.torch_functions import full_name, name_of
+from memest.sources.importers.torch.functions import full_name, name_of
 
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
 _NOT_THE_USERS = (_MEMESTS, _TORCHS)

@@ -17,15 +17,15 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
 from memest.sizes.interpreter import Lock
-from memest.sources.importers.torch_inputs import ModuleCall
-from memest.sources.importers.torch_keeping import Kept
-from memest.sources.importers.torch_layers import alike
-from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
-from memest.sources.importers.torch_recording import Recorder
-from memest.sources.importers.torch_refusals import of_their_code
-from memest.sources.importers.torch_repeats import Repeats
-from memest.sources.importers.torch_state import as_it_was
-from memest.sources.importers.torch_wrappers import unwrapped
+from memest.sources.importers.torch.inputs import ModuleCall
+from memest.sources.importers.torch.recording.layers import alike
+from memest.sources.importers.torch.recording.recorder import Recorder
+from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.refusals import of_their_code
+from memest.sources.importers.torch.tensors.keeping import Kept
+from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.state import as_it_was
+from memest.sources.importers.torch.wrappers import unwrapped
 
 ALONE = "the network was recorded for {} alone; leave mode={!r} out of from_torch to record both"
 

@@ -26,7 +26,7 @@ from memest.ops.table import operator_named
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import Dim, Guard
 from memest.sizes.remembering import Memo, Shelf
-from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 _TENSORS = frozenset({torch.Tensor, nn.Parameter})
 _EQUAL_IS_SAME = frozenset({int, bool, str, NoneType, EllipsisType, torch.dtype, torch.layout, torch.memory_format, torch.device})

@@ -10,7 +10,7 @@ import torch
 from memest.errors import UnsupportedError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.importers.torch_live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 Answer = Any
 """What a call of torch gives; NotImplemented where it is recorded like any other."""

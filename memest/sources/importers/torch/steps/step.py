@@ -1,7 +1,7 @@
 """A user's own training step as a graph: the function runs on meta tensors, as it stands, until one step is like the next.
 
-Modules, optimizers and tensors are found where the function finds them (:mod:`torch_surroundings`). Nothing is computed, and everything is
-left as it was.
+Modules, optimizers and tensors are found where the function finds them (``surroundings``). Nothing is computed, and everything is left as
+it was.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
-from memest.sources.importers.torch import _ONE_AT_A_TIME
-from memest.sources.importers.torch_inputs import Examples, filled
-from memest.sources.importers.torch_keeping import Kept
-from memest.sources.importers.torch_numbers import DECIDES, STAND_INS
-from memest.sources.importers.torch_repeats import Repeats
-from memest.sources.importers.torch_stepping import State, StepRecorder
-from memest.sources.importers.torch_surroundings import Surroundings
-from memest.sources.importers.torch_updates import instead
+from memest.sources.importers.torch.inputs import Examples, filled
+from memest.sources.importers.torch.network import _ONE_AT_A_TIME
+from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.steps.recorder import State, StepRecorder
+from memest.sources.importers.torch.steps.updates import instead
+from memest.sources.importers.torch.surroundings import Surroundings
+from memest.sources.importers.torch.tensors.keeping import Kept
+from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
 
 ROUNDS = 8
 """Where the user's own numbers change from call to call, so many calls in a row have to be alike after the first."""

@@ -1,0 +1,1 @@
+"""Which call of torch is which row, a file for each kind of call."""

@@ -1,0 +1,1 @@
+"""One forward, written down as layers."""

@@ -1,0 +1,1 @@
+"""A whole training step, written down as layers and actions."""
