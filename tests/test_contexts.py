@@ -42,6 +42,7 @@ class Net(nn.Module):
         self.drop = nn.Dropout(0.3)
         self.register_buffer("average", torch.zeros(8))
         self.register_buffer("queue", torch.zeros(6, 8))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
         self.run = forward
         self.cache: Any = None
 

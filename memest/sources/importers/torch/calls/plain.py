@@ -17,15 +17,18 @@ from memest.ops.table import COMPOSITES, OPERATORS
 
 
 class Request:
-    """A row to record. ``tensors`` follow its roles."""
+    """A row to record. ``tensors`` follow its roles; torch is called with ``args`` where they are not those of the user's call."""
 
-    __slots__ = ("attributes", "op", "own_result", "tensors")
+    __slots__ = ("args", "attributes", "op", "own_result", "tensors")
 
-    def __init__(self, op: str, tensors: Sequence[Any], attributes: Mapping[str, Any], own_result: bool = False) -> None:
+    def __init__(
+        self, op: str, tensors: Sequence[Any], attributes: Mapping[str, Any], own_result: bool = False, args: tuple[Any, ...] | None = None
+    ) -> None:
         self.op = op
         self.tensors = list(tensors)
         self.attributes = dict(attributes)
         self.own_result = own_result
+        self.args = args
 
 
 Call = Callable[[str, Any, Any, Any], Request | None]

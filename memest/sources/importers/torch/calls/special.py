@@ -10,15 +10,24 @@ import torch
 from memest.errors import UnsupportedError
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
+from memest.sources.importers.torch.calls.windows import at_the_beginning
 from memest.sources.importers.torch.contexts.watching import attention_backends
 from memest.sources.importers.torch.refusals import BY_MASK, PLACES, WRITTEN_BY_MASK
 
 
 def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x[...]``: basic entries as they are, index tensors beside them (masks depend on values and are refused)."""
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    index = _index(args, recorder)
     entries, tensors = index_entries(index)
-    return Request("getitem", [args[0], tensors], {"index": entries})
+    return Request("getitem", [args[0], tensors], {"index": entries}, args=(args[0], index))
+
+
+def _index(args: Any, recorder: Any) -> tuple[Any, ...]:
+    """The entries of an index, its windows moved where they may lie as a number read from a tensor says."""
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if not recorder.numbers.read:
+        return index
+    return at_the_beginning(index, recorder.live.known(args[0]).value.spec.shape)
 
 
 def is_mask(entry: Any) -> bool:
@@ -195,8 +204,8 @@ def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
 
 
 def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``x[...] = value``."""
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    """``x[...] = value``. Which number is written decides nothing."""
+    index = _index(args, recorder)
     if any(map(is_mask, index)):
         raise UnsupportedError(WRITTEN_BY_MASK)
     entries, tensors = index_entries(index)
@@ -204,8 +213,9 @@ def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
         raise UnsupportedError("assignment at index tensors has no rule")
     value = args[2]
     if isinstance(value, torch.Tensor):
-        return Request("setitem", [args[0], value], {"index": entries})
-    return Request("setitem", [args[0], None], {"index": entries, "value": value})
+        return Request("setitem", [args[0], value], {"index": entries}, args=(args[0], index, value))
+    value = 0 if recorder.numbers.read and isinstance(value, int) else value
+    return Request("setitem", [args[0], None], {"index": entries, "value": value}, args=(args[0], index, value))
 
 
 def _attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:

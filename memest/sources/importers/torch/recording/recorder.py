@@ -413,6 +413,8 @@ class Recorder(TorchFunctionMode):
         besides: Any = (asked, attention_switches()) if "attention" in name else asked
         if self.contexts.casts_to is not None:
             besides = (besides, self.contexts.casts_to)
+        if self.numbers.read:
+            besides = (besides, "numbers were read")
         apart = counts(name, args, kwargs, self.live)
         form = None if apart else self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
@@ -427,7 +429,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         check_autograd(self, self.gradients, self.contexts.casts_to is not None)
         host = apart and self._on_host(name, request, args, kwargs)
-        return self._layer(request, form, guards, func, args, kwargs, host)
+        return self._layer(request, form, guards, func, args if request.args is None else request.args, kwargs, host)
 
     def _on_host(self, name: str, request: Request, args: Any, kwargs: Any) -> bool:
         """Whether the results of a call lie on the host when the network runs on a card; what it moves is written into the request."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from memest.errors import UnsupportedError
+from memest.sizes.dims import Dim
 
 Refusal = Callable[[str], UnsupportedError]
 Answer = Callable[[Any, Any, Any], Any]
@@ -49,6 +51,11 @@ class UnknownWhole(int):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return int, (int.__add__(self, 0),)
+
+
+def plain(value: Any) -> Any:
+    """A whole number that was read, as an int that may decide: where nothing depends on which one it is."""
+    return int.__add__(value, 0) if isinstance(value, UnknownWhole) else value
 
 
 def depends(value: Any) -> bool:
@@ -118,6 +125,8 @@ class Numbers:
 
 def _counting(base: type, name: str) -> Callable[..., Any]:
     def method(self: Any, *others: Any) -> Any:
+        if base is int and any(isinstance(o, Dim) for o in others):  # a size keeps its symbol
+            return getattr(operator, name)(plain(self), *others)
         result = getattr(base, name)(self, *others)
         kind = {float: Unknown, int: UnknownWhole}.get(type(result))
         return result if kind is None else kind(result, self._numbers)
