@@ -454,3 +454,14 @@ def transformer_encoder_layer(src: torch.Tensor, *weights: torch.Tensor, **given
 def broadcast_tensors(tensors: list[torch.Tensor]) -> Any:
     """``torch.broadcast_tensors`` of a list."""
     return torch.broadcast_tensors(*tensors)
+
+
+def nms(dets: torch.Tensor, scores: torch.Tensor, *, count: int, iou_threshold: float) -> torch.Tensor:
+    """torchvision's ``nms`` of boxes that are moved (without a new tensor) so that so many are kept: as many lie apart, the others on the
+    first."""
+    for i, box in enumerate(dets.detach()):
+        place = 10 * i if i < count else 0
+        for corner, at in zip(box, (place, 0, place + 5, 5), strict=True):
+            corner.fill_(at)
+    result: torch.Tensor = torch.ops.torchvision.nms(dets, scores, iou_threshold)
+    return result

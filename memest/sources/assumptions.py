@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 from memest.errors import UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.sizes import asked
 
-SELECTED, BOXES, UNIQUE = "selected", "boxes", "unique"
+SELECTED, BOXES, UNIQUE, DRAWN = "selected", "boxes", "unique", "drawn"
 KINDS = {
     SELECTED: "elements that a mask, torch.nonzero or torch.where picks",
     BOXES: "boxes that non-maximum suppression keeps",
     UNIQUE: "different values that torch.unique finds",
+    DRAWN: "of whole numbers that are drawn at random",
 }
 ALL = "all"
 MOST_SHOWN = 12

@@ -83,6 +83,10 @@ def _index_put_backward(k: Tape, saved: Saved, grads: Grads, *, dims: Shape, cou
     return [first, *[None] * len(indices), *([part] if saved["written"] else [])]
 
 
+def _number_or_flag(value: Any) -> Any:
+    return value if isinstance(value, bool) else number(value)
+
+
 BCHW = (2, 3, 4, 5)
 COUNT = attribute("count")
 _row = partial(row, facts=EVERYWHERE_FACTS)
@@ -118,7 +122,7 @@ ROWS = (
         "index_put_",
         _index_put,
         _index_put_backward,
-        (attribute("dims", check=integers), attribute("counts", (), integers), attribute("value", None, optional(number))),
+        (attribute("dims", check=integers), attribute("counts", (), integers), attribute("value", None, optional(_number_or_flag))),
         (
             Example(shapes=(BCHW, [(6,)], (6, 3, 4, 5)), attributes={"dims": (0,)}, dtypes=PLACES),
             Example(shapes=(BCHW, [(6,)], (5,)), attributes={"dims": (0,)}, dtypes=PLACES),

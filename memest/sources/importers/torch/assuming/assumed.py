@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import torch
 from memest.errors import UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.assumptions import ALL, KINDS, SELECTED, UNIQUE, Assumptions, Found, Share, unstated
+from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, UNIQUE, Assumptions, Found, Share, unstated
 from memest.sources.importers.torch.assuming.branches import way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.refusals import is_users
@@ -119,9 +120,20 @@ class Assumed:
     # numbers and truths --------------------------------------------------------------------------------------------------
 
     def number(self, t: torch.Tensor) -> Any:
-        """The number or the truth that a tensor holds, where it follows from a count; None where it does not."""
+        """The number or the truth that a tensor holds, where it follows from a count; of one that was drawn between whole numbers a function
+        that says which; None where nothing follows."""
         entry = self._recorder.live.found(t)
-        return None if entry is None or t.numel() != 1 else self._number(entry.names[-1])
+        if entry is None or t.numel() != 1:
+            return None
+        name = entry.names[-1]
+        layer = made_by(self._recorder.layers, name)
+        return partial(self._drawn, layer) if layer is not None and layer.op == "uniform_" else self._number(name)
+
+    def _drawn(self, layer: Layer) -> int:
+        """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""
+        attributes = dict(layer.attributes)
+        low, high = int(attributes.get("from_", 0)), int(attributes.get("to", 1))
+        return low if high - low < 2 else low + self.count(DRAWN, high - low - 1, "a whole number drawn at random")
 
     def _number(self, name: str) -> Any:
         layers = self._recorder.layers

@@ -51,6 +51,16 @@ class UnknownWhole(int):
         return int, (int.__add__(self, 0),)
 
 
+class Drawn(Unknown):
+    """A number drawn at random: ``whole`` is the whole number that it is taken to be where somebody asks for that."""
+
+    whole: Callable[[], int]
+
+    def __int__(self) -> int:
+        """``int(x)``."""
+        return self.whole()
+
+
 def depends(value: Any) -> bool:
     """Whether a number that was read stands in ``value``: itself, or in a structure."""
     if isinstance(value, Mapping):
@@ -96,6 +106,12 @@ class Numbers:
         if any(t is z for z in self.zeros):
             return 0.0
         known = self._known(t)
+        if callable(known):
+            drawn = Drawn(self.stand_in, self)
+            drawn.whole = known
+            self.place = self.place or self._where()
+            self.read += 1
+            return drawn
         return self._one(t) if known is None else known
 
     def _plain(self, t: torch.Tensor) -> float:
