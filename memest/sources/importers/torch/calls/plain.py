@@ -251,7 +251,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "softshrink": ("softshrink", "input lambd"),
     "rrelu": ("rrelu", "input lower upper training"),
     "rrelu_with_noise": ("rrelu", "input lower upper training"),
-    "masked_select": ("masked_select", "input mask"),
     "zero_": ("zero_", "input"),
     "fill_": ("fill_", "input value"),
     "copy_": ("copy_", "input src"),

@@ -9,20 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from memest.sizes.dims import recording
 from memest.sources.importers.torch.tensors.numbers import UnknownWhole, plain
+
+MASKS = (torch.bool, torch.uint8)
 
 
 def at_the_beginning(index: Sequence[Any], shape: Sequence[int]) -> tuple[Any, ...]:
     """``index`` of a tensor of ``shape`` (Python's own entries), its windows of step 1 moved to 0."""
     entries = list(index)
-    taking = [i for i, e in enumerate(entries) if e is not None and e is not Ellipsis]
-    before = next((i for i, e in enumerate(entries) if e is Ellipsis), len(entries))
-    for n, i in enumerate(taking):
-        if isinstance(entries[i], slice):
-            entries[i] = _moved(entries[i], shape[n if i < before else n - len(taking)])
-        elif type(entries[i]) in (int, UnknownWhole) and plain(entries[i]) >= 0:
+    widths = [0 if e is None else getattr(e, "ndim", 1) if getattr(e, "dtype", None) in MASKS else 1 for e in index if e is not Ellipsis]
+    dim, rest = 0, iter(widths)
+    for i, entry in enumerate(index):
+        if entry is Ellipsis:
+            dim = len(shape) - sum(widths[i:])
+            continue
+        if isinstance(entry, slice):
+            entries[i] = _moved(entry, shape[dim])
+        elif type(entry) in (int, UnknownWhole) and plain(entry) >= 0:
             entries[i] = 0
+        dim += next(rest)
     return tuple(entries)
 
 

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -35,10 +36,13 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
+from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
+from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
 from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
@@ -111,6 +115,7 @@ class Recorder(TorchFunctionMode):
         repeats: Repeats,
         standing: Sequence[Kept] = (),
         stand_in: float = STAND_INS[0],
+        assumptions: Assumptions | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -139,9 +144,12 @@ class Recorder(TorchFunctionMode):
         self.failure: UnsupportedError | None = None
         self.stops_a_card = ""
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
-        self.numbers = Numbers(self.refusal, self._place, stand_in)
+        self.assumed = Assumed(assumptions or Assumptions(), self)
+        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
+            "__bool__": self.assumed.decide,
+            **{name: partial(answer, self) for name, answer in ANSWERS.items()},
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
@@ -416,7 +424,7 @@ class Recorder(TorchFunctionMode):
         if self.numbers.read:
             besides = (besides, "numbers were read")
         apart = counts(name, args, kwargs, self.live)
-        form = None if apart else self.repeats.form(self.live, func, binding, args, kwargs, besides)
+        form = None if apart or depends_on_values(name, args) else self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
@@ -529,6 +537,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         """Name the outputs, and write the layer down."""
         outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
+        self.assumed.noticed(outputs, values)
         self.layers.append(
             Layer(
                 name=layer.name,
@@ -639,7 +648,7 @@ class Recorder(TorchFunctionMode):
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.calls.items()),
-            notes=(*self.wrappers, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
+            notes=(*self.wrappers, *self.assumed.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
     def _synced(self) -> list[str]:
@@ -657,6 +666,10 @@ class Recorder(TorchFunctionMode):
     def path(self) -> str:
         """That of the innermost module that has one."""
         return self.stack[-1].path if self.stack else ""
+
+    def place(self) -> str:
+        """Module path and line of user code."""
+        return self._place()
 
     def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""
