@@ -11,10 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memest.errors import FileError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph
+
+if TYPE_CHECKING:
+    from memest.network.modules import Modules
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
@@ -85,6 +88,22 @@ def from_step(function: Any, *examples: Any, name: str | None = None, cleared: b
     except ModuleNotFoundError as e:
         raise UsageError(f"a training step needs torch ({e}); {GET_TORCH}") from None
     return importer.from_step(function, examples, name=name, cleared=cleared)
+
+
+def modules_of(text: str, example: Example, mode: str, optimizer: Any, loss: Any) -> tuple[Modules, Mapping[str, int] | str]:
+    """The module that ``text`` names as tools see it that walk modules, and what torch's MemTracker says of its step, or why it says
+    nothing. ``optimizer`` and ``loss`` are rows. Raises what :func:`from_torch` does."""
+    from memest.sources.importers.torch import loading
+    from memest.sources.importers.torch.others.tracked import tracked
+    from memest.sources.importers.torch.others.walked import modules_of as walked
+
+    with redirect_stdout(sys.stderr):
+        module = loading.checked(loading.load(text), text)
+        modules = walked(module, example)
+        try:
+            return modules, tracked(module, example, *((optimizer, loss) if mode == "train" else (None, None)))
+        except MemestError as e:
+            return modules, str(e)
 
 
 def _about_shape(module: Any, example: Any) -> str | None:
