@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from memest.network.modules import Modules
 
 SUFFIXES = (".yaml", ".yml", ".json")
-FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
+FORMS = (
+    "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable, path/file.py:callable "
+    "or a folder with a config.json"
+)
 GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
+CONFIGS = ("config.json", "model_index.json")
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
 _OF_PLANS = re.compile(r"(.+\.json):(\w+=[^:]*)", re.IGNORECASE | re.DOTALL)
 _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
@@ -154,7 +158,10 @@ def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, err
 
 
 def is_torch(text: str) -> bool:
-    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``."""
+    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``, or is a
+    folder with the configuration of a network (Hugging Face's ``config.json``)."""
+    if any((Path(text) / name).is_file() for name in CONFIGS):
+        return True
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 
 
@@ -235,7 +242,7 @@ def _unknown(text: str) -> str:
         example = f"such as {text}:Net" if text.lower().endswith(".py") else f"as {_WAY}"
         return f"{text} is {unread}, {example}"
     if path.is_dir():
-        return f"{text!r} is a directory; name a file in it: a model is {FORMS}"
+        return f"{text!r} is a directory without a config.json; name a file in it: a model is {FORMS}"
     if _HUB.fullmatch(text):
         return (
             f"unknown model {text!r}; memest loads nothing from a hub: give the code that builds the network as {_WAY}, "

@@ -25,6 +25,7 @@ from torch import nn
 from memest.errors import UsageError, did_you_mean
 from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
+from memest.sources.importers.torch.configured import of_folder
 from memest.sources.importers.torch.surroundings import is_step as is_step
 
 FORM = "write package.module:callable or path/file.py:callable, with arguments as (1, key='literal', other=torch.nn.ReLU)"
@@ -52,7 +53,10 @@ def checked(made: Any, text: str) -> nn.Module:
 
 
 def load(text: str) -> Any:
-    """What ``text`` names, where that is a module or a function that trains a step; else what the call in it gives."""
+    """What ``text`` names, where that is a module or a function that trains a step; else what the call in it gives, or what the
+    configuration in a folder describes."""
+    if Path(text).is_dir():
+        return with_absent_operators(lambda: of_folder(Path(text)))
     origin, call = _halves(text)
     name, arguments, keywords = _parsed(call, text)
     try:
