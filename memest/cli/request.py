@@ -363,7 +363,10 @@ def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -
     tell(f"importing {model}")
     graph = open_model(model, (positional or structured(whole)) or None, mode)
     tell("estimating")
-    return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
+    names = [i.name for i in graph.inputs]
+    if positional:
+        return graph, dict(zip(names, whole.values(), strict=True))
+    return graph, {name if name in names else f"batch.{name}": shape for name, shape in whole.items()}  # of a Lightning module's batch
 
 
 def torch_example(inputs: Sequence[str], batch: int | None) -> Any:

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memest.errors import FileError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
+from memest.errors import FileError, GraphError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def from_step(function: Any, *examples: Any, name: str | None = None, cleared: b
     """The graph of a user's own training step: ``function(*examples)`` runs on meta tensors, as it stands. Its modules and optimizers are
     found where the function finds them (closure, globals, arguments, ``self``), and left as they were. An example is a tensor, a shape, or
     a sequence or mapping of them; anything else is given as it is. Gradients that the code leaves stand when the next call begins, unless
-    they are ``cleared`` (set to None) before each.
+    they are ``cleared`` (set to None) before each. A LightningModule is a step, too: ``training_step`` and ``configure_optimizers`` as its
+    trainer calls them on one device, with the batch as the one example.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError when no step is like
     the next, or when torch is not installed."""
@@ -332,9 +333,24 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
             if mode == "infer":
                 raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
             return from_step(found, *_arguments(found, text, example or ()))
+        if mode == "train" and example is not None and loading.is_lightning(found):
+            return _trained(found, example)
         if example is None:
             raise needs
         return from_torch(loading.checked(found, text), example, mode=mode)
+
+
+def _trained(module: Any, example: Any) -> Graph:
+    """The training step of a LightningModule on a batch: one tensor, a list of several, or a structure of them by name."""
+    if isinstance(example, Mapping):
+        return from_step(module, example["batch"] if list(example) == ["batch"] else example)
+    try:
+        return from_step(module, example[0] if len(example) == 1 else list(example))
+    except GraphError as e:
+        if len(example) > 1:
+            raise
+        way = "such as --input 3x224x224 --input int64, or --input image=3x224x224 for a dict"
+        raise GraphError(f"{e}; the batch is one tensor here: give --input for each of its parts, {way}; or --infer") from None
 
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:

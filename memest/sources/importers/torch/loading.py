@@ -26,6 +26,7 @@ from memest.errors import UsageError, did_you_mean
 from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
 from memest.sources.importers.torch.configured import of_folder
+from memest.sources.importers.torch.steps.lightning import is_lightning as is_lightning
 from memest.sources.importers.torch.surroundings import is_step as is_step
 
 FORM = "write package.module:callable or path/file.py:callable, with arguments as (1, key='literal', other=torch.nn.ReLU)"
