@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FORMS = (
-    "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable, path/file.py:callable "
-    "or a folder with a config.json"
+    "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable, path/file.py:callable, "
+    "a folder with a config.json or a .pt2 of torch.export"
 )
 GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
+EXPORTED = ".pt2"
 CONFIGS = ("config.json", "model_index.json")
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
 _OF_PLANS = re.compile(r"(.+\.json):(\w+=[^:]*)", re.IGNORECASE | re.DOTALL)
@@ -32,7 +33,6 @@ _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
 UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
     **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
-    ".pt2": "an exported program: give the code of the module it was exported from",
     ".onnx": "an ONNX file, which memest does not read: give the torch code it was exported from",
     **dict.fromkeys((".keras", ".h5", ".hdf5"), "a Keras file, which memest does not read: give the network as torch code"),
     **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
@@ -160,8 +160,8 @@ def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, err
 
 def is_torch(text: str) -> bool:
     """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``, or is a
-    folder with the configuration of a network (Hugging Face's ``config.json``)."""
-    if any((Path(text) / name).is_file() for name in CONFIGS):
+    folder with the configuration of a network (Hugging Face's ``config.json``) or an exported program (``.pt2``)."""
+    if text.lower().endswith(EXPORTED) or any((Path(text) / name).is_file() for name in CONFIGS):
         return True
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 

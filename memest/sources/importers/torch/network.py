@@ -17,6 +17,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
 from memest.sizes.interpreter import Lock
+from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.layers import alike
 from memest.sources.importers.torch.recording.recorder import Recorder
@@ -52,6 +53,8 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     module, notes = unwrapped(module)
+    if isinstance(module, Exported):
+        example, name = module.example(example), name or module.program.name
     try:
         graph = _recorded(module, example, name or type(module).__name__, mode)
     except Exception as e:
@@ -73,6 +76,12 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None) -> G
         with _in_eval_mode(module):
             return recordings.steady(gradients=False)
 
+    if isinstance(module, Exported) and not module.program.trainable:
+        with _ONE_AT_A_TIME:
+            try:
+                return _refusing(inference().graph, "train", f"{module.path}: {NOT_TRAINING}")
+            except UnsupportedError as e:
+                raise UnsupportedError(f"{e}; {NOT_TRAINING}") from None
     with _ONE_AT_A_TIME:
         if mode == "train":
             return _refusing(training().graph, "infer", ALONE.format("training", "train"))
@@ -163,6 +172,8 @@ class _Recordings:
 
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
+        if isinstance(self._module, Exported):
+            recorder.fixed = self._module.fixed
         del standing  # they die when the module lets go of them
         try:
             recorder.record(self._call.inputs, self._call)
