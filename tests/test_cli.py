@@ -580,6 +580,7 @@ WRITERS = {
     "sweep": ["resnet18", "--axis", "batch=1,2", "--input", "3x64x64"],
     "advise": [NET, *SHAPES, "--budget", "1GiB"],
     "compare": [NET, *SHAPES, "--versus", "mode=infer"],
+    "explain": [NET, *SHAPES],
     "models": [],
     "ops": [],
     "levers": [],
@@ -650,7 +651,7 @@ def test_sizes_go_to_a_file_as_numbers_too(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "command", ["estimate", "timeline", "layers", "formula", "fit", "sweep", "advise", "compare", "report", "plot timeline"]
+    "command", ["estimate", "timeline", "layers", "formula", "fit", "sweep", "advise", "compare", "explain", "report", "plot timeline"]
 )
 @pytest.mark.parametrize(
     ("device", "said"),
@@ -714,7 +715,7 @@ def _offered(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("memest e", ["estimate"]),
+        ("memest e", ["estimate", "explain"]),
         ("memest plot t", ["timeline", "treemap"]),
         ("memest estimate resnet1", ["resnet18", "resnet101", "resnet152"]),
         ("memest compare resnet18 vgg11_", ["vgg11_bn"]),

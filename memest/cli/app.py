@@ -37,6 +37,7 @@ COMMANDS = {
     "sweep": "memest.cli.sweep",
     "advise": "memest.cli.advise",
     "compare": "memest.cli.compare",
+    "explain": "memest.cli.explain",
     "plan-inference": "memest.cli.plan_inference",
     "snapshot": "memest.cli.snapshot",
     "hardware": "memest.cli.hardware",

@@ -40,6 +40,8 @@ def run(
       memest estimate unet3d --input 1x240x240x144 --batch 16 --on server-1.5tb --budget 2TiB --loss binary_cross_entropy
       memest estimate resnet50 --input 3x224x224 --batch 8 --lever channels_last
       memest estimate train.py:step --input x=3x224x224 --input y=int64 --batch 8
+      memest estimate train.py:LitModel --input 3x224x224 --input int64 --batch 8
+      memest estimate path/to/vit --input pixel_values=3x224x224 --batch 8
       memest estimate nnUNetPlans.json --configuration 3d_fullres --on rtx-4090
       cat net.json | memest estimate - --input left=8x3x64x64 --input right=8x1x64x64
 

@@ -17,8 +17,8 @@ Model = Annotated[
     argument(
         metavar="MODEL",
         autocompletion=complete.models,
-        help="A file (.yaml, .json, or - for stdin), a built-in model with options, or package.module:callable(args): "
-        "memest imports and runs that code.",
+        help="A file (.yaml, .json, or - for stdin), a built-in model with options, a folder with Hugging "
+        "Face's config.json, an exported program (.pt2), or package.module:callable(args): memest imports and runs that code.",
     ),
 ]
 ModelOption = Annotated[

@@ -367,14 +367,33 @@ def _usual_batch(inputs: Sequence[Input], given: Given, usual: Mapping[str, tupl
 def _open_torch(model: str, given: Given, batch: int | None, mode: str | None, assume: Mapping[str, Any] | None) -> tuple[Graph, Given]:
     """A torch model is called with the shapes, so they must be whole; unnamed ones are positional. It is recorded for one mode alone where
     only that is asked: what cannot be recorded in the other does not matter."""
-    whole = {name: shape if batch is None else _with_batch(batch, shape) for name, shape in given.items()}
-    positional = [shape for name, shape in whole.items() if name.startswith("#")]
-    if positional and len(positional) < len(whole):
-        raise UsageError("name every --input or none")
+    whole = _whole_shapes(given, batch)
+    positional = _positional(whole)
     tell(f"importing {model}")
     graph = open_model(model, (positional or structured(whole)) or None, mode, assume)
     tell("estimating")
-    return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
+    names = [i.name for i in graph.inputs]
+    if positional:
+        return graph, dict(zip(names, whole.values(), strict=True))
+    return graph, {name if name in names else f"batch.{name}": shape for name, shape in whole.items()}  # of a Lightning module's batch
+
+
+def torch_example(inputs: Sequence[str], batch: int | None) -> Any:
+    """What torch code is called with: a list of shapes, or a structure of them by name."""
+    whole = _whole_shapes(parse_inputs(inputs), batch)
+    return _positional(whole) or structured(whole)
+
+
+def _whole_shapes(given: Given, batch: int | None) -> Given:
+    return {name: shape if batch is None else _with_batch(batch, shape) for name, shape in given.items()}
+
+
+def _positional(whole: Given) -> list[tuple[int, ...]]:
+    """The shapes without a name; UsageError where some have one."""
+    found = [shape for name, shape in whole.items() if name.startswith("#")]
+    if found and len(found) < len(whole):
+        raise UsageError("name every --input or none")
+    return found
 
 
 def _with_batch(batch: int, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,21 +11,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memest.errors import FileError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
+from memest.errors import FileError, GraphError, MemestError, UnknownNameError, UsageError, did_you_mean, kind_of
 from memest.network.graph import Graph
 
+if TYPE_CHECKING:
+    from memest.network.modules import Modules
+
 SUFFIXES = (".yaml", ".yml", ".json")
-FORMS = "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable or path/file.py:callable"
+FORMS = (
+    "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable, path/file.py:callable, "
+    "a folder with a config.json or a .pt2 of torch.export"
+)
 GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
+EXPORTED = ".pt2"
+CONFIGS = ("config.json", "model_index.json")
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
 _OF_PLANS = re.compile(r"(.+\.json):(\w+=[^:]*)", re.IGNORECASE | re.DOTALL)
 _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
 UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
     **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
-    ".pt2": "an exported program: give the code of the module it was exported from",
     ".onnx": "an ONNX file, which memest does not read: give the torch code it was exported from",
     **dict.fromkeys((".keras", ".h5", ".hdf5"), "a Keras file, which memest does not read: give the network as torch code"),
     **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
@@ -84,7 +91,8 @@ def from_step(
     """The graph of a user's own training step: ``function(*examples)`` runs on meta tensors, as it stands. Its modules and optimizers are
     found where the function finds them (closure, globals, arguments, ``self``), and left as they were. An example is a tensor, a shape, or
     a sequence or mapping of them; anything else is given as it is. Gradients that the code leaves stand when the next call begins, unless
-    they are ``cleared`` (set to None) before each. ``assume`` as in :func:`from_torch`.
+    they are ``cleared`` (set to None) before each. ``assume`` as in :func:`from_torch`. A LightningModule is a step, too: ``training_step``
+    and ``configure_optimizers`` as its trainer calls them on one device, with the batch as the one example.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError when no step is like
     the next, or when torch is not installed."""
@@ -93,6 +101,22 @@ def from_step(
     except ModuleNotFoundError as e:
         raise UsageError(f"a training step needs torch ({e}); {GET_TORCH}") from None
     return importer.from_step(function, examples, name=name, cleared=cleared, assume=assume)
+
+
+def modules_of(text: str, example: Example, mode: str, optimizer: Any, loss: Any) -> tuple[Modules, Mapping[str, int] | str]:
+    """The module that ``text`` names as tools see it that walk modules, and what torch's MemTracker says of its step, or why it says
+    nothing. ``optimizer`` and ``loss`` are rows. Raises what :func:`from_torch` does."""
+    from memest.sources.importers.torch import loading
+    from memest.sources.importers.torch.others.tracked import tracked
+    from memest.sources.importers.torch.others.walked import modules_of as walked
+
+    with redirect_stdout(sys.stderr):
+        module = loading.checked(loading.load(text), text)
+        modules = walked(module, example)
+        try:
+            return modules, tracked(module, example, *((optimizer, loss) if mode == "train" else (None, None)))
+        except MemestError as e:
+            return modules, str(e)
 
 
 def _about_shape(module: Any, example: Any) -> str | None:
@@ -143,7 +167,10 @@ def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, ass
 
 
 def is_torch(text: str) -> bool:
-    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``."""
+    """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``, or is a
+    folder with the configuration of a network (Hugging Face's ``config.json``) or an exported program (``.pt2``)."""
+    if text.lower().endswith(EXPORTED) or any((Path(text) / name).is_file() for name in CONFIGS):
+        return True
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 
 
@@ -225,7 +252,7 @@ def _unknown(text: str) -> str:
         example = f"such as {text}:Net" if text.lower().endswith(".py") else f"as {_WAY}"
         return f"{text} is {unread}, {example}"
     if path.is_dir():
-        return f"{text!r} is a directory; name a file in it: a model is {FORMS}"
+        return f"{text!r} is a directory without a config.json; name a file in it: a model is {FORMS}"
     if _HUB.fullmatch(text):
         return (
             f"unknown model {text!r}; memest loads nothing from a hub: give the code that builds the network as {_WAY}, "
@@ -315,9 +342,24 @@ def _torch(text: str, example: Example | None, mode: str | None, assume: Mapping
             if mode == "infer":
                 raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
             return from_step(found, *_arguments(found, text, example or ()), assume=assume)
+        if mode == "train" and example is not None and loading.is_lightning(found):
+            return _trained(found, example, assume)
         if example is None:
             raise needs
         return from_torch(loading.checked(found, text), example, mode=mode, assume=assume)
+
+
+def _trained(module: Any, example: Any, assume: Mapping[str, Any] | None) -> Graph:
+    """The training step of a LightningModule on a batch: one tensor, a list of several, or a structure of them by name."""
+    if isinstance(example, Mapping):
+        return from_step(module, example["batch"] if list(example) == ["batch"] else example, assume=assume)
+    try:
+        return from_step(module, example[0] if len(example) == 1 else list(example), assume=assume)
+    except GraphError as e:
+        if len(example) > 1:
+            raise
+        way = "such as --input 3x224x224 --input int64, or --input image=3x224x224 for a dict"
+        raise GraphError(f"{e}; the batch is one tensor here: give --input for each of its parts, {way}; or --infer") from None
 
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:

@@ -25,6 +25,9 @@ from torch import nn
 from memest.errors import UsageError, did_you_mean
 from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
+from memest.sources.importers.torch.configured import of_folder
+from memest.sources.importers.torch.exported import of_file
+from memest.sources.importers.torch.steps.lightning import is_lightning as is_lightning
 from memest.sources.importers.torch.surroundings import is_step as is_step
 
 FORM = "write package.module:callable or path/file.py:callable, with arguments as (1, key='literal', other=torch.nn.ReLU)"
@@ -52,7 +55,12 @@ def checked(made: Any, text: str) -> nn.Module:
 
 
 def load(text: str) -> Any:
-    """What ``text`` names, where that is a module or a function that trains a step; else what the call in it gives."""
+    """What ``text`` names, where that is a module or a function that trains a step; else what the call in it gives, or what a
+    folder's configuration or an exported program describes."""
+    if Path(text).is_dir():
+        return with_absent_operators(lambda: of_folder(Path(text)))
+    if text.lower().endswith(".pt2"):
+        return of_file(Path(text))
     origin, call = _halves(text)
     name, arguments, keywords = _parsed(call, text)
     try:

@@ -18,6 +18,7 @@ from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
 from memest.sizes.interpreter import Lock
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.layers import alike
 from memest.sources.importers.torch.recording.recorder import Recorder
@@ -57,6 +58,8 @@ def from_torch(
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
     assumptions = Assumptions(assume)
     module, notes = unwrapped(module)
+    if isinstance(module, Exported):
+        example, name = module.example(example), name or module.program.name
     try:
         graph = _recorded(module, example, name or type(module).__name__, mode, assumptions)
     except Exception as e:
@@ -79,6 +82,12 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None, assu
         with _in_eval_mode(module):
             return recordings.steady(gradients=False)
 
+    if isinstance(module, Exported) and not module.program.trainable:
+        with _ONE_AT_A_TIME:
+            try:
+                return _refusing(inference().graph, "train", f"{module.path}: {NOT_TRAINING}")
+            except UnsupportedError as e:
+                raise UnsupportedError(f"{e}; {NOT_TRAINING}") from None
     with _ONE_AT_A_TIME:
         if mode == "train":
             return _refusing(training().graph, "infer", ALONE.format("training", "train"))
@@ -169,6 +178,8 @@ class _Recordings:
 
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in, self._assumptions)
+        if isinstance(self._module, Exported):
+            recorder.fixed = self._module.fixed
         del standing  # they die when the module lets go of them
         try:
             recorder.record(self._call.inputs, self._call)

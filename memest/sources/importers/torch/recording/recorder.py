@@ -12,7 +12,7 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -142,6 +142,7 @@ class Recorder(TorchFunctionMode):
         self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
+        self.fixed: Mapping[str, Container[int]] = {}  # dims of inputs that no other size may be asked for
         self.stops_a_card = ""
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.assumed = Assumed(assumptions or Assumptions(), self)
@@ -162,7 +163,8 @@ class Recorder(TorchFunctionMode):
     # what is there before the call ---------------------------------------------------------------------------------------
 
     def _add_input(self, name: str, t: torch.Tensor) -> None:
-        dims = [self._symbolic(n, d, t.ndim, len(self.inputs)) for d, n in enumerate(t.shape)]
+        fixed = self.fixed.get(name, ())
+        dims = [n if d in fixed else self._symbolic(n, d, t.ndim, len(self.inputs)) for d, n in enumerate(t.shape)]
         self.inputs.append(Input(name=name, shape=tuple(expression(d) for d in dims), dtype=dtype_of(t), layout=layout_of(t)))
         self.live.given(t, name, spec_of(t, tuple(dims)))
 

@@ -20,6 +20,7 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.inputs import Examples, filled
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.steps.lightning import is_lightning, trained
 from memest.sources.importers.torch.steps.recorder import State, StepRecorder
 from memest.sources.importers.torch.steps.updates import instead
 from memest.sources.importers.torch.surroundings import Surroundings
@@ -41,12 +42,16 @@ def from_step(
 ) -> Graph:
     """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An
     example is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is. ``cleared``: somebody sets
-    all gradients to None before each call. ``assume`` states how many elements masks pick and the like (``memest.sources.assumptions``).
+    all gradients to None before each call. ``assume`` states how many elements masks pick and the like (``memest.sources.assumptions``). A
+    LightningModule is trained by its ``training_step`` on a batch, the one example.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError for what is no function
     or where no step is like the next; each names the line."""
+    if is_lightning(function):
+        called = name or type(function).__name__
+        return trained(function, lambda step: from_step(step, examples, name=called, cleared=cleared, assume=assume))
     if not callable(function) or isinstance(function, type | nn.Module):
-        raise UsageError(f"step takes a function that trains one step, got {kind_of(function)}")
+        raise UsageError(f"step takes a function that trains one step, or a LightningModule, got {kind_of(function)}")
     assumptions = Assumptions(assume)
     call = _Call(function, examples)
     called = name or _name_of(function)
