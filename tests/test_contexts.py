@@ -317,18 +317,10 @@ def test_a_described_network_has_the_contexts_too(cpu: Cpu) -> None:
 # what is refused ----------------------------------------------------------------------------------------------------------
 
 
-def nested(self: Any, x: Any) -> Any:
-    return self.head(checkpoint(lambda a: checkpoint(self.second, a, use_reentrant=False), self.first(x), use_reentrant=False))
-
-
 def selective(self: Any, x: Any) -> Any:
     from contextlib import nullcontext
 
     return self.head(checkpoint(self.first, x, use_reentrant=False, context_fn=lambda: (nullcontext(), nullcontext())))
-
-
-def unused_argument(self: Any, x: Any) -> Any:
-    return self.head(checkpoint(lambda a, b: self.second(a), self.first(x), x * 2, use_reentrant=False))
 
 
 def offloaded(self: Any, x: Any) -> Any:
@@ -383,9 +375,7 @@ def own_error(self: Any, x: Any) -> Any:
 
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
-    (nested, "both", "a checkpoint inside a checkpoint"),
     (selective, "both", "context_fn"),
-    (unused_argument, "both", "argument that the function does not use"),
     (offloaded, "train", "save_on_cpu"),
     (packed, "train", "saved_tensors_hooks"),
     (gradient_inside, "both", "torch.autograd.grad: gradients taken inside forward"),

@@ -176,8 +176,9 @@ class Net(nn.Module):
         with torch.autocast("cpu", enabled=False):
             return self.play(inner, x.float())
 
-    def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, inner: Statement) -> Any:
-        return checkpoint(lambda a: self.play(inner, a), x, use_reentrant=reentrant, preserve_rng_state=preserve)
+    def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, besides: bool, inner: Statement) -> Any:
+        given = (x, x * 2) if besides else (x,)
+        return checkpoint(lambda a, *_: self.play(inner, a), *given, use_reentrant=reentrant, preserve_rng_state=preserve)
 
     def _hook(self, x: Any, changes: bool, inner: Statement) -> Any:
         y = self.play(inner, x)
@@ -227,7 +228,7 @@ def grow(rng: random.Random) -> Trial:
     """A random forward."""
     size = rng.randint(6, 17)
     return Trial(
-        program=_sequence(rng, 3, False),
+        program=_sequence(rng, 3),
         shape=(rng.choice((1, 2, 3)), 3, size, rng.randint(6, 17)),
         mode=rng.choice(("train", "train", "train", "infer")),
         optimizer=rng.choice(OPTIMIZERS),
@@ -235,23 +236,23 @@ def grow(rng: random.Random) -> Trial:
     )
 
 
-def _sequence(rng: random.Random, depth: int, checkpointed: bool) -> Statement:
-    return ("seq", *(_statement(rng, depth, checkpointed) for _ in range(rng.randint(1, 3))))
+def _sequence(rng: random.Random, depth: int) -> Statement:
+    return ("seq", *(_statement(rng, depth) for _ in range(rng.randint(1, 3))))
 
 
-def _statement(rng: random.Random, depth: int, checkpointed: bool) -> Statement:
+def _statement(rng: random.Random, depth: int) -> Statement:
     kinds = [(4, "block"), (2, "function")]
     if depth:
         kinds += [(1, "residual"), (1, "detached"), (1, "no_grad"), (1, "frozen"), (1, "inference"), (1, "switched"), (2, "autocast")]
-        kinds += [(1, "off"), (1, "hook"), (1, "twice"), (0 if checkpointed else 4, "checkpoint")]
+        kinds += [(1, "off"), (1, "hook"), (1, "twice"), (4, "checkpoint")]
     weights, names = zip(*kinds, strict=True)
     kind = rng.choices(names, weights)[0]
     if kind == "block":
         return kind, rng.randint(0, 11)
     if kind == "function":
         return kind, rng.randrange(len(FUNCTIONS))
-    inner = _sequence(rng, depth - 1, checkpointed or kind == "checkpoint")
-    flags = {"switched": 1, "autocast": 1, "checkpoint": 2, "hook": 1}.get(kind, 0)
+    inner = _sequence(rng, depth - 1)
+    flags = {"switched": 1, "autocast": 1, "checkpoint": 3, "hook": 1}.get(kind, 0)
     return (kind, *(rng.random() < 0.5 for _ in range(flags)), inner)
 
 

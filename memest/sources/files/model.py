@@ -108,14 +108,15 @@ class AutocastModel(_Strict):
 
 
 class CheckpointModel(_Strict):
-    """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, and the tensors that a
-    reentrant one is given."""
+    """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, the tensors that it is
+    given, and the checkpoint that it stands inside of."""
 
     layers: list[str]
     reentrant: bool = False
     preserve_rng_state: bool = True
     early_stop: bool = True
     arguments: list[str] = Field(default_factory=list)
+    inside: str | None = None
 
 
 class CallModel(_Strict):

@@ -11,6 +11,7 @@ import yaml
 
 from memest.errors import UsageError, kind_of
 from memest.network.graph import Casting, Graph, Input, Layer, Parameter, Segment, as_graph, default_drops
+from memest.network.segments import flat
 from memest.ops.table import operator_named
 from memest.shown import visible
 from memest.sizes.dims import Expr
@@ -56,7 +57,7 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     if plain:
         data["no_grad"] = plain
     if graph.segments:
-        data["checkpoints"] = {s.name: _checkpoint(graph, s) for s in graph.segments}
+        data["checkpoints"] = {s.name: _checkpoint(graph, s) for s in flat(graph.segments)}
     if any(layer.autocast for layer in graph.layers):
         data["autocast"] = _autocast(graph)
     functions = {layer.name: function_written(layer.backward, _plain) for layer in graph.layers if layer.backward is not None}

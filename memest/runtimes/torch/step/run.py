@@ -5,12 +5,12 @@ allocator would see, on top of what is resident. How often the network is called
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
 from memest.memory.stream import Move, Storage
-from memest.network.graph import Graph, Items, Layer, Parameter, at_sizes
+from memest.network.graph import Graph, Items, Layer, Parameter, Segment, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -77,10 +77,12 @@ class Actions(Protocol):
 
 
 class Run:
-    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step."""
+    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step,
+    ``checkpoint`` plays a call of ``torch.utils.checkpoint``."""
 
     kind_of_machine: type[Machine] = Machine
     actions: Actions | None = None
+    checkpoint: Callable[[Segment, dict[str, Value]], None]
 
     def __init__(
         self,
@@ -161,6 +163,15 @@ class Run:
             self.play_layer(layer, env)
             if again:
                 self.ran_again.append(layer.name)
+
+    def play_segment(self, segment: Segment, env: dict[str, Value]) -> None:
+        """The layers that a checkpoint wraps, and the checkpoints in it, on the values in ``env``."""
+        done = segment.start
+        for inner in segment.inner:
+            self.play_layers(done, inner.start, env)
+            self.checkpoint(inner, env)
+            done = inner.end
+        self.play_layers(done, segment.end, env)
 
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""

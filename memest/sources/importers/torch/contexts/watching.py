@@ -32,8 +32,8 @@ class Listener(autocasting.Listener, Protocol):
     def leave_module(self, module: nn.Module) -> None:
         """``module`` returns."""
 
-    def begin_checkpoint(self, arguments: Any, call: Checkpoint) -> None:
-        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments."""
+    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint) -> None:
+        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments and others by name."""
 
     def end_checkpoint(self) -> None:
         """It returns."""
@@ -125,7 +125,8 @@ def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
             return
         given = signature.bind(*positional, **named)
         given.apply_defaults()
-        listener.begin_checkpoint((given.arguments["args"], given.arguments["kwargs"]), _checkpoint(listener, given.arguments))
+        called = _checkpoint(listener, given.arguments)
+        listener.begin_checkpoint(given.arguments["args"], given.arguments["kwargs"], called)
         yield
         listener.end_checkpoint()
 
