@@ -323,16 +323,6 @@ def selective(self: Any, x: Any) -> Any:
     return self.head(checkpoint(self.first, x, use_reentrant=False, context_fn=lambda: (nullcontext(), nullcontext())))
 
 
-def offloaded(self: Any, x: Any) -> Any:
-    with torch.autograd.graph.save_on_cpu():
-        return self.head(self.first(x))
-
-
-def packed(self: Any, x: Any) -> Any:
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
-        return self.head(self.first(x))
-
-
 def gradient_inside(self: Any, x: Any) -> Any:
     y = self.head(self.first(x))
     return y + torch.autograd.grad(y.sum(), self.head.weight)[0].sum()
@@ -376,8 +366,6 @@ def own_error(self: Any, x: Any) -> Any:
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (selective, "both", "context_fn"),
-    (offloaded, "train", "save_on_cpu"),
-    (packed, "train", "saved_tensors_hooks"),
     (gradient_inside, "both", "torch.autograd.grad: gradients taken inside forward"),
     (backward_inside, "both", "backward: a backward pass inside forward"),
     (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),

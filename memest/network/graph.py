@@ -72,15 +72,28 @@ class Backward:
     ``save_for_backward`` keeps until the function has run backward, ``kept`` those that its context holds besides, until nothing leads to
     it any more. Its ``layers`` read them, the ``gradients`` of its outputs by these names, and the network's own parameters; ``results``
     has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
-    zeros where it is ``materialized``."""
+    zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
-    gradients: tuple[str, ...]
+    gradients: tuple[str | None, ...]
     layers: tuple[Layer, ...]
     results: tuple[str | None, ...]
     differentiable: tuple[bool, ...]
     materialized: bool = True
+    others: tuple[Backward, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """What hooks of saved tensors (``torch.autograd.graph.saved_tensors_hooks``) do with one, ``given`` by that name: the layers that pack
+    it, what is ``kept`` of it then, and the layers that unpack that, of which one gives the ``result``."""
+
+    given: str
+    packed: tuple[Layer, ...]
+    kept: tuple[str, ...]
+    unpacked: tuple[Layer, ...]
+    result: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +101,7 @@ class Layer:
     """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
     for a call under ``torch.no_grad()``; ``checkpoint`` names the innermost call of ``torch.utils.checkpoint`` around it;
     ``autocast`` has the contexts of ``torch.autocast`` that the network itself puts around it; ``backward`` is that of a custom function,
-    which the layer ``autograd_function`` ends."""
+    which the layer ``autograd_function`` ends; ``packing`` is what hooks do with each tensor that it saves (without: it is kept)."""
 
     name: str
     op: str
@@ -100,6 +113,7 @@ class Layer:
     checkpoint: str | None = None
     autocast: tuple[Casting, ...] = ()
     backward: Backward | None = None
+    packing: tuple[Packing, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:

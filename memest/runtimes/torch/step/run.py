@@ -21,6 +21,7 @@ from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.functions import HOOK, hang, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
+from memest.runtimes.torch.step.packing import packing
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.segments import check_segments
 from memest.sizes.dims import has_expr, resolve
@@ -206,8 +207,8 @@ class Run:
             attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
             self.overwriting[layer.name] = None
         tensors = [_bound(t, env) for t in layer.tensors]
-        if layer.autocast:
-            with self.caller.inside(layer.autocast):
+        if layer.autocast or layer.packing:
+            with packing(self, layer), self.caller.inside(layer.autocast):
                 outputs = self._run(layer, entry, tensors, attributes)
         else:
             outputs = self._run(layer, entry, tensors, attributes)
@@ -218,7 +219,8 @@ class Run:
                 env[name] = self.ledger.hold(value)
                 self.specs[name] = value.spec
         if layer.backward is not None:
-            (register if layer.op == HOOK else hang)(self, layer, layer.backward, env)
+            with packing(self, layer):
+                (register if layer.op == HOOK else hang)(self, layer, layer.backward, env)
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))

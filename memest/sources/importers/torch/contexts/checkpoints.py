@@ -10,6 +10,7 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.network.graph import USUAL, Checkpoint, Layer
+from memest.sources.importers.torch.contexts.packing import Packings, only_kept
 from memest.sources.importers.torch.tensors.described import leaves
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
@@ -21,6 +22,7 @@ class Recorder(Protocol):
     live: LiveTensors
     layers: list[Layer]
     checkpoint: str | None
+    packings: Packings
 
     def path(self) -> str:
         """That of the module that runs."""
@@ -53,6 +55,10 @@ class Checkpoints:
         name = recorder.live.take(f"{outer or recorder.path() or recorder.name}.checkpoint")
         given = [a for a in arguments if isinstance(a, torch.Tensor)]
         held = [t for t in leaves((arguments, named)) if not any(t is g for g in given)]
+        packed = recorder.packings.of([e.value.spec for t in given if (e := recorder.live.found(t)) is not None])
+        if not all(map(only_kept, packed)):
+            raise recorder.refusal("torch.utils.checkpoint under saved_tensors_hooks that change what is saved: use the hooks inside of it")
+        recorder.packings.stack.append(None)
         self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held)))
         recorder.checkpoint = name
         made = replace(made, inside=outer)
@@ -65,6 +71,7 @@ class Checkpoints:
         """Until here."""
         recorder = self._recorder
         call = self._under_way.pop()
+        recorder.packings.stack.pop()
         if len(recorder.layers) == call.start:
             raise recorder.refusal("torch.utils.checkpoint around a function that calls nothing")
         made = self.found.get(call.name, USUAL)

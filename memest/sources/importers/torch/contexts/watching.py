@@ -20,10 +20,11 @@ from torch.autograd.function import _SingleLevelFunction
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, Protocol):
+class Listener(autocasting.Listener, packing.Listener, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -67,6 +68,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
             if outer is None:
                 stack.enter_context(_replaced())
                 stack.enter_context(autocasting.telling(_listener))
+                stack.enter_context(packing.telling(_listener))
             yield
     finally:
         _here.listener = outer
@@ -226,7 +228,7 @@ def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:
     if torch.is_autocast_enabled("cpu") != casts:
         raise listener.refusal("torch.set_autocast_enabled in forward (torch.autocast is modelled)")
     if gradients and _saved_tensors_hooks() != _here.hooks:
-        raise listener.refusal("saved_tensors_hooks (save_on_cpu and the like) in forward")
+        raise listener.refusal("hooks of saved tensors that are pushed past torch.autograd.graph.saved_tensors_hooks: use that context")
 
 
 def _saved_tensors_hooks() -> Any:

@@ -41,6 +41,7 @@ from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.packing import Packings, Pair
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch.recording.executing import execute
@@ -89,6 +90,7 @@ class Begun(NamedTuple):
 
     name: str
     op: str
+    reads: Sequence[Any]
     tensors: tuple[Reference, ...]
     grad: bool
     flows: bool
@@ -136,6 +138,7 @@ class Recorder(TorchFunctionMode):
         self.elsewhere = False
         self.picked_from: dict[str, Shape] = {}
         self.checkpoints = Checkpoints(self)
+        self.packings = Packings(self)
         self.failure: UnsupportedError | None = None
         self.stops_a_card = ""
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
@@ -255,6 +258,16 @@ class Recorder(TorchFunctionMode):
         scope = self.contexts.end()
         if scope is not None and self.live.drops:
             self.live.drops[-1].append(scope)
+
+    def begin_packing(self, pair: Pair) -> None:
+        """Hooks of saved tensors are in force."""
+        self.asked_for_gradients = True
+        self._refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
+        self.packings.stack.append(pair)
+
+    def end_packing(self) -> None:
+        """They are no more."""
+        self.packings.stack.pop()
 
     def apply(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """A custom autograd function: its forward as it runs, and what it does in backward where a gradient flows through it."""
@@ -489,12 +502,13 @@ class Recorder(TorchFunctionMode):
             raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
         if op in PICKS and isinstance(reads[0], Tracked):
             self.picked_from[reads[0].names[-1]] = reads[0].value.spec.shape
-        return Begun(name, op, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
+        return Begun(name, op, reads, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
 
     def _written(
         self, layer: Begun, attributes: Items, tensors: Sequence[torch.Tensor], values: Sequence[Value], differentiable: bool
     ) -> None:
         """Name the outputs, and write the layer down."""
+        packed = self.packings.of_call(operator_named(layer.op), layer.reads, attributes, self.module.training) if layer.flows else ()
         outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
         self.layers.append(
             Layer(
@@ -506,6 +520,7 @@ class Recorder(TorchFunctionMode):
                 grad=layer.grad,
                 checkpoint=self.checkpoint,
                 autocast=self.castings,
+                packing=packed,
             )
         )
 
