@@ -318,28 +318,10 @@ def test_a_described_network_has_the_contexts_too(cpu: Cpu) -> None:
 # what is refused ----------------------------------------------------------------------------------------------------------
 
 
-def nested(self: Any, x: Any) -> Any:
-    return self.head(checkpoint(lambda a: checkpoint(self.second, a, use_reentrant=False), self.first(x), use_reentrant=False))
-
-
 def selective(self: Any, x: Any) -> Any:
     from contextlib import nullcontext
 
     return self.head(checkpoint(self.first, x, use_reentrant=False, context_fn=lambda: (nullcontext(), nullcontext())))
-
-
-def unused_argument(self: Any, x: Any) -> Any:
-    return self.head(checkpoint(lambda a, b: self.second(a), self.first(x), x * 2, use_reentrant=False))
-
-
-def offloaded(self: Any, x: Any) -> Any:
-    with torch.autograd.graph.save_on_cpu():
-        return self.head(self.first(x))
-
-
-def packed(self: Any, x: Any) -> Any:
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
-        return self.head(self.first(x))
 
 
 def gradient_inside(self: Any, x: Any) -> Any:
@@ -384,11 +366,7 @@ def own_error(self: Any, x: Any) -> Any:
 
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
-    (nested, "both", "a checkpoint inside a checkpoint"),
     (selective, "both", "context_fn"),
-    (unused_argument, "both", "argument that the function does not use"),
-    (offloaded, "train", "save_on_cpu"),
-    (packed, "train", "saved_tensors_hooks"),
     (gradient_inside, "both", "torch.autograd.grad: gradients taken inside forward"),
     (backward_inside, "both", "backward: a backward pass inside forward"),
     (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),

@@ -1,8 +1,9 @@
 """Random networks whose own code puts contexts around its calls, each measured and predicted; a failing one is shrunk and printed.
 
 A forward is a tree of statements on one value of eight channels: blocks and custom functions, and around them ``no_grad``,
-``inference_mode``, ``set_grad_enabled``, ``autocast`` on and off, checkpoints of both kinds, hooks, detached and residual branches, modules
-that are called twice. The streams must be equal, event by event; what torch itself refuses is skipped, what memest refuses is counted.
+``inference_mode``, ``set_grad_enabled``, ``autocast`` on and off, checkpoints of both kinds in one another, hooks of gradients and of saved
+tensors, detached and residual branches, modules that are called twice. The streams must be equal, event by event; what torch
+itself refuses is skipped, what memest refuses is counted.
 """
 
 from __future__ import annotations
@@ -101,7 +102,41 @@ class Scaled(torch.autograd.Function):
         return grad * (1 - y * y) * ctx.by, None
 
 
-FUNCTIONS = (Swish.apply, Masked.apply, Straight.apply, lambda x: Scaled.apply(x, 0.5))
+class Optional(torch.autograd.Function):
+    """Two outputs, whose gradients come or do not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        """``2 * x`` and the means of ``x``."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+        return x * 2, x.mean((2, 3), keepdim=True)
+
+    @staticmethod
+    def backward(ctx: Any, first: Any, second: Any) -> Any:
+        """Of those that came."""
+        (x,) = ctx.saved_tensors
+        if second is None:
+            return None if first is None else first * 2
+        even = second.expand_as(x) / (x.shape[2] * x.shape[3])
+        return even if first is None else even + first * 2
+
+
+def _both(x: Any) -> Any:
+    first, second = Optional.apply(x)
+    return first * second
+
+
+FUNCTIONS = (
+    Swish.apply, Masked.apply, Straight.apply, lambda x: Scaled.apply(x, 0.5), _both, lambda x: Optional.apply(x)[0],
+    lambda x: x * Optional.apply(x)[1],
+)  # fmt: skip
+PACKINGS = (
+    torch.autograd.graph.save_on_cpu,
+    lambda: torch.autograd.graph.save_on_cpu(pin_memory=True),
+    lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: (t.dtype, t.double()), lambda p: p[1].to(p[0])),
+    lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t.half() if t.dtype == torch.float32 else t, lambda p: p.float()),
+)
 
 
 @dataclass(frozen=True)
@@ -177,8 +212,13 @@ class Net(nn.Module):
         with torch.autocast(self.device, enabled=False):
             return self.play(inner, x.float())
 
-    def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, inner: Statement) -> Any:
-        return checkpoint(lambda a: self.play(inner, a), x, use_reentrant=reentrant, preserve_rng_state=preserve)
+    def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, besides: bool, inner: Statement) -> Any:
+        given = (x, x * 2) if besides else (x,)
+        return checkpoint(lambda a, *_: self.play(inner, a), *given, use_reentrant=reentrant, preserve_rng_state=preserve)
+
+    def _packed(self, x: Any, how: int, inner: Statement) -> Any:
+        with PACKINGS[how]():
+            return self.play(inner, x)
 
     def _hook(self, x: Any, changes: bool, inner: Statement) -> Any:
         y = self.play(inner, x)
@@ -228,7 +268,7 @@ def grow(rng: random.Random) -> Trial:
     """A random forward."""
     size = rng.randint(6, 17)
     return Trial(
-        program=_sequence(rng, 3, False),
+        program=_sequence(rng, 3),
         shape=(rng.choice((1, 2, 3)), 3, size, rng.randint(6, 17)),
         mode=rng.choice(("train", "train", "train", "infer")),
         optimizer=rng.choice(OPTIMIZERS),
@@ -236,23 +276,25 @@ def grow(rng: random.Random) -> Trial:
     )
 
 
-def _sequence(rng: random.Random, depth: int, checkpointed: bool) -> Statement:
-    return ("seq", *(_statement(rng, depth, checkpointed) for _ in range(rng.randint(1, 3))))
+def _sequence(rng: random.Random, depth: int) -> Statement:
+    return ("seq", *(_statement(rng, depth) for _ in range(rng.randint(1, 3))))
 
 
-def _statement(rng: random.Random, depth: int, checkpointed: bool) -> Statement:
+def _statement(rng: random.Random, depth: int) -> Statement:
     kinds = [(4, "block"), (2, "function")]
     if depth:
         kinds += [(1, "residual"), (1, "detached"), (1, "no_grad"), (1, "frozen"), (1, "inference"), (1, "switched"), (2, "autocast")]
-        kinds += [(1, "off"), (1, "hook"), (1, "twice"), (0 if checkpointed else 4, "checkpoint")]
+        kinds += [(1, "off"), (1, "hook"), (1, "twice"), (4, "checkpoint"), (1, "packed")]
     weights, names = zip(*kinds, strict=True)
     kind = rng.choices(names, weights)[0]
     if kind == "block":
         return kind, rng.randint(0, 11)
     if kind == "function":
         return kind, rng.randrange(len(FUNCTIONS))
-    inner = _sequence(rng, depth - 1, checkpointed or kind == "checkpoint")
-    flags = {"switched": 1, "autocast": 1, "checkpoint": 2, "hook": 1}.get(kind, 0)
+    inner = _sequence(rng, depth - 1)
+    if kind == "packed":
+        return kind, rng.randrange(len(PACKINGS)), inner
+    flags = {"switched": 1, "autocast": 1, "checkpoint": 3, "hook": 1}.get(kind, 0)
     return (kind, *(rng.random() < 0.5 for _ in range(flags)), inner)
 
 

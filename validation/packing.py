@@ -1,10 +1,11 @@
-"""When a row's tensors are saved: how many allocations a call makes before torch packs the last of them, and before ours does.
+"""When a row's tensors are saved: how many allocations a call makes before torch packs each of them, and before ours does.
 
-A recomputation ends with the last tensor packed, so the place of a save among the allocations is memory.
+A recomputation ends with the last tensor packed, and hooks work where each is, so the place of a save among the allocations is memory.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from memest.memory.stream import Storage
 from memest.ops.composite import Composite
 from memest.ops.operator import Example, Operator
 from memest.ops.tape import Trace
-from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, numbers_of
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, Part, numbers_of
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from validation.profiling import record
@@ -25,11 +26,17 @@ from validation.rows import _fresh, call_torch, example_tensors, spec_of
 MARK = 7777  # bytes that no row asks for
 
 
-def measure_packing(row: Operator | Composite, example: Example) -> int | None:
-    """Torch's allocations before the last tensor is packed; None when nothing is."""
+Saves = list[tuple[int, int]]
+"""The elements of what is saved, and the allocations before each."""
+
+
+def measure_packing(row: Operator | Composite, example: Example) -> Saves:
+    """Torch's."""
     tensors, attributes = example_tensors(example), dict(example.attributes)
+    sizes: list[int] = []
 
     def marked(t: torch.Tensor) -> torch.Tensor:
+        sizes.append(t.numel())
         torch.empty(MARK, dtype=torch.uint8)
         return t
 
@@ -40,29 +47,29 @@ def measure_packing(row: Operator | Composite, example: Example) -> int | None:
     once(lambda t: t)
     events, _ = record(lambda: once(marked))
     allocated = [e.delta for e in events if e.delta > 0]
-    if MARK not in allocated:
-        return None
-    last = len(allocated) - 1 - allocated[::-1].index(MARK)
-    return last - allocated[:last].count(MARK)
+    at = [i for i, delta in enumerate(allocated) if delta == MARK]
+    return [(size, i - nth) for nth, (size, i) in enumerate(zip(sizes, at, strict=True))]
 
 
 class _Noting(Machine):
-    """A machine that knows how many allocations precede the last save."""
+    """A machine that knows how many allocations precede each save."""
 
-    last: int | None = None
+    def __init__(self, ledger: Ledger, target: Target) -> None:
+        super().__init__(ledger, True, target)
+        self.saves: Saves = []
 
-    def save(self, node: Node, trace: Trace, storages: list[Storage]) -> None:
-        packed = [s.at for s, number in zip(trace.saved, numbers_of(trace), strict=True) if not number]
-        if packed:
-            made = sum(s.delta > 0 for s in self.ledger.events)
-            self.last = made - sum(e.nbytes > 0 for e in trace.events[max(packed) :])
-        super().save(node, trace, storages)
+    def save(self, node: Node, trace: Trace, storages: list[Storage], parts: list[Part]) -> None:
+        made = sum(s.delta > 0 for s in self.ledger.events)
+        for s, number in zip(trace.saved, numbers_of(trace), strict=True):
+            if not number:
+                self.saves.append((prod(s.spec.shape), made - sum(e.nbytes > 0 for e in trace.events[s.at :])))
+        super().save(node, trace, storages, parts)
 
 
-def predict_packing(row: Operator | Composite, example: Example, cpu: Cpu) -> int | None:
-    """Our allocations before the last tensor is saved."""
+def predict_packing(row: Operator | Composite, example: Example, cpu: Cpu) -> Saves:
+    """Ours."""
     ledger = Ledger()
-    machine = _Noting(ledger, True, Target(version=nearest(torch.__version__), machine=cpu))
+    machine = _Noting(ledger, Target(version=nearest(torch.__version__), machine=cpu))
 
     def value(t: torch.Tensor) -> Value:
         v = ledger.hold(Value(spec_of(t), ledger.resident(0, "input", "x")))
@@ -72,4 +79,4 @@ def predict_packing(row: Operator | Composite, example: Example, cpu: Cpu) -> in
 
     arguments = [None if t is None else [value(u) for u in t] if isinstance(t, list) else value(t) for t in example_tensors(example)]
     Caller(machine, True).run(row, arguments, tuple(row.canonical(example.attributes).items()))
-    return machine.last
+    return machine.saves

@@ -20,6 +20,8 @@ WAYS = ("modules", "every", "budget")
 def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Recipe]:
     if recipe.segments:
         raise UsageError("lever 'checkpoint': the network checkpoints itself already, and checkpoints in checkpoints are not modelled")
+    if any(layer.packing for layer in graph.layers):
+        raise UsageError("lever 'checkpoint': the network has hooks of saved tensors (saved_tensors_hooks); no checkpoints beside them")
     given = [way for way in WAYS if options[way] is not None]
     if len(given) != 1:
         said = "contradict each other" if given else "are all missing"

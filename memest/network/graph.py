@@ -12,6 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memest.errors import UsageError, kind_of
+from memest.network.segments import USUAL as USUAL
+from memest.network.segments import Checkpoint as Checkpoint
+from memest.network.segments import Segment as Segment
+from memest.network.segments import nested
 from memest.network.usual import Usual
 from memest.shown import counted, short
 from memest.sizes.dims import Expr, Guard, has_expr, resolve
@@ -68,23 +72,36 @@ class Backward:
     ``save_for_backward`` keeps until the function has run backward, ``kept`` those that its context holds besides, until nothing leads to
     it any more. Its ``layers`` read them, the ``gradients`` of its outputs by these names, and the network's own parameters; ``results``
     has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
-    zeros where it is ``materialized``."""
+    zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
-    gradients: tuple[str, ...]
+    gradients: tuple[str | None, ...]
     layers: tuple[Layer, ...]
     results: tuple[str | None, ...]
     differentiable: tuple[bool, ...]
     materialized: bool = True
+    others: tuple[Backward, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """What hooks of saved tensors (``torch.autograd.graph.saved_tensors_hooks``) do with one, ``given`` by that name: the layers that pack
+    it, what is ``kept`` of it then, and the layers that unpack that, of which one gives the ``result``."""
+
+    given: str
+    packed: tuple[Layer, ...]
+    kept: tuple[str, ...]
+    unpacked: tuple[Layer, ...]
+    result: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
-    for a call under ``torch.no_grad()``; calls in a row with one ``checkpoint`` are what a call of ``torch.utils.checkpoint`` wraps;
+    for a call under ``torch.no_grad()``; ``checkpoint`` names the innermost call of ``torch.utils.checkpoint`` around it;
     ``autocast`` has the contexts of ``torch.autocast`` that the network itself puts around it; ``backward`` is that of a custom function,
-    which the layer ``autograd_function`` ends."""
+    which the layer ``autograd_function`` ends; ``packing`` is what hooks do with each tensor that it saves (without: it is kept)."""
 
     name: str
     op: str
@@ -96,6 +113,7 @@ class Layer:
     checkpoint: str | None = None
     autocast: tuple[Casting, ...] = ()
     backward: Backward | None = None
+    packing: tuple[Packing, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -107,29 +125,6 @@ class Layer:
             elif t is not None:
                 names.extend(t)
         return tuple(names)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Checkpoint:
-    """How a call of ``torch.utils.checkpoint.checkpoint`` is made: its keywords, and the tensors that a reentrant one is given."""
-
-    reentrant: bool = False
-    preserve_rng_state: bool = True
-    early_stop: bool = True
-    arguments: tuple[str, ...] = ()
-
-
-USUAL = Checkpoint()
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Segment:
-    """The layers number ``start`` up to ``end`` (not included) of a graph: a call of ``torch.utils.checkpoint.checkpoint`` wraps them."""
-
-    start: int
-    end: int
-    name: str = ""
-    call: Checkpoint = USUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,17 +162,8 @@ class Graph:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The runs of layers that the network itself checkpoints, in order."""
-        found: list[Segment] = []
-        calls = dict(self.checkpoints)
-        for i, layer in enumerate(self.layers):
-            if layer.checkpoint is None:
-                continue
-            if found and found[-1].end == i and found[-1].name == layer.checkpoint:
-                found[-1] = replace(found[-1], end=i + 1)
-            else:
-                found.append(Segment(i, i + 1, layer.checkpoint, calls.get(layer.checkpoint, USUAL)))
-        return tuple(found)
+        """The runs of layers that the network itself checkpoints, in order: the outermost, with those inside them."""
+        return nested([layer.checkpoint for layer in self.layers], dict(self.checkpoints))
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""

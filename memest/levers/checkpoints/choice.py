@@ -54,6 +54,8 @@ def choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], 
 def _choose(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, budget: int | None) -> Choice:
     if recipe.segments:
         raise UnsupportedError("the step has checkpointed segments already; plan a step without")
+    if any(layer.packing for layer in graph.layers):
+        raise UnsupportedError("hooks of saved tensors (saved_tensors_hooks) in the network: checkpoints are planned without them")
     if isinstance(recipe.parallel, Shard):
         raise UnsupportedError("checkpoints are planned where parameters are whole, not beside fsdp; name the modules to checkpoint")
     stage = _Stage(graph, shapes, sizes, recipe)

@@ -17,7 +17,7 @@ from memest.network.tensor import Shape
 from memest.ops.operator import Operator
 from memest.ops.tape import Trace
 from memest.runtimes.table import runtime_named
-from memest.runtimes.torch.autograd import Items, Machine, Node, kernel_ran, last_save
+from memest.runtimes.torch.autograd import Items, Machine, Node, Part, kernel_ran, last_save
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.playing import finish, hooks_of
 from memest.runtimes.torch.step.recipe import Recipe
@@ -125,9 +125,9 @@ class _Counter(Machine):
             self.until_saved = self.operations
         return outputs
 
-    def save(self, node: Node, trace: Trace, storages: list[Storage]) -> None:
+    def save(self, node: Node, trace: Trace, storages: list[Storage], parts: list[Part]) -> None:
         """What a call keeps, written down."""
-        super().save(node, trace, storages)
+        super().save(node, trace, storages, parts)
         cut = last_save(trace)
         if cut is not None:
             self.until_saved = self.operations

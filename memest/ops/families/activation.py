@@ -181,9 +181,10 @@ def _drop_copy(k: Tape, t: Tensor) -> None:
 
 
 def _logsigmoid(k: Tape, input: Tensor) -> Tensor:
+    k.save(input=input)
     out, buffer = k.empty(input.shape, input.dtype), k.empty(input.shape, input.dtype)
     _drop_copy(k, input)
-    k.save(input=input, buffer=buffer)
+    k.save(buffer=buffer)
     return out
 
 

@@ -133,7 +133,7 @@ def _clamp_max_backward(k: Tape, saved: Saved, grads: Grads, *, max: float, inpl
 
 
 def _extremum(k: Tape, input: Tensor, other: Tensor) -> Tensor:
-    k.save(input=input, other=other)
+    k.save(other=other, input=input)
     return elementwise(k, input, other)
 
 

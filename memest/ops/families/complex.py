@@ -67,7 +67,7 @@ def _view_as_complex_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
 def _complex(k: Tape, real: Tensor, imag: Tensor) -> Tensor:
     if real.dtype != imag.dtype:
         raise ShapeError(f"complex numbers of {real.dtype} and {imag.dtype}")
-    k.save(real=real, imag=imag)
+    k.save(imag=imag, real=real)
     return elementwise(k, real, imag, dtype=complex_of(real))
 
 

@@ -57,10 +57,11 @@ def _cdist(c: Caller, x1: Any, x2: Any, *, p: float, compute_mode: str) -> Any:
 def _forward(k: Tape, x1: Tensor, x2: Tensor, *, p: float) -> Tensor:
     refuse_dtypes("cdist", x1, HALVES)
     batch = _batch(x1, x2)
+    k.save(x1=x1, x2=x2)
     copies = _spread(k, x1, x2)
     out = k.empty((*batch, x1.shape[-2], x2.shape[-2]), x1.dtype)
     k.free(*copies)
-    k.save(x1=x1, x2=x2, result=out)
+    k.save(result=out)
     return out
 
 
@@ -116,6 +117,7 @@ def _product(k: Tape, a: Tensor, b: Tensor) -> Tensor:
 
 def _euclidean(k: Tape, x1: Tensor, x2: Tensor) -> Tensor:
     """``_euclidean_dist``: rows with their norms beside them are multiplied, and the root is taken in place."""
+    k.save(x1=x1, x2=x2)
     norms1, ones1 = _with_norms(k, x1)
     norms2, ones2 = _with_norms(k, x2)
     twice = with_number(k, x1, -2)
@@ -125,7 +127,7 @@ def _euclidean(k: Tape, x1: Tensor, x2: Tensor) -> Tensor:
     k.free(norms2, ones2)
     out = _product(k, left, transpose(k, right, right.ndim - 2, right.ndim - 1))
     k.free(right, left)
-    k.save(x1=x1, x2=x2, result=out)
+    k.save(result=out)
     return out
 
 

@@ -151,7 +151,7 @@ def _pow(k: Tape, input: Tensor, other: Tensor | None, *, exponent: float | None
             raise ShapeError("needs a second tensor or an exponent")
         k.save(input=original(k, input, inplace))
         return input if inplace else _power_of_number(k, input, exponent)
-    k.save(input=original(k, input, inplace), exponent=other)
+    k.save(exponent=other, input=original(k, input, inplace))
     out = binary(k, input, other, inplace)
     k.save(result=out)
     return out

@@ -45,8 +45,8 @@ def _multiplied(k: Tape, t: Tensor, factor: float) -> Tensor:
 
 
 def _mm(k: Tape, input: Tensor, mat2: Tensor) -> Tensor:
-    _keep(k, "input", input, k.needs[1])
     _keep(k, "mat2", mat2, k.needs[0])
+    _keep(k, "input", input, k.needs[1])
     return mm(k, input, mat2)
 
 
@@ -112,10 +112,10 @@ def _addmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha: 
 
 
 def _bmm(k: Tape, input: Tensor, mat2: Tensor) -> Tensor:
-    if k.needs[1]:
-        k.save(input=input)
     if k.needs[0]:
         k.save(mat2=mat2)
+    if k.needs[1]:
+        k.save(input=input)
     return batched_product(k, input, mat2)
 
 
@@ -127,10 +127,10 @@ def _bmm_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
 
 
 def _baddbmm(k: Tape, input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float, alpha: float) -> Tensor:
-    if k.needs[1]:
-        k.save(batch2=batch2)
     if k.needs[2]:
         k.save(batch1=batch1)
+    if k.needs[1]:
+        k.save(batch2=batch2)
     out = batched_product(k, batch1, batch2, added=True)
     _check_added(input, out)
     return out
@@ -163,10 +163,10 @@ def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _mv(k: Tape, input: Tensor, vec: Tensor) -> Tensor:
-    if k.needs[0]:
-        k.save(vec=vec)
     if k.needs[1]:
         k.save(input=input)
+    if k.needs[0]:
+        k.save(vec=vec)
     return _matrix_vector(k, input, vec)
 
 

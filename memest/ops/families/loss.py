@@ -15,6 +15,7 @@ from memest.ops.aten.copies import scatter_into
 from memest.ops.aten.iterator import elementwise, elementwise_, empty_like, with_number, with_number_
 from memest.ops.aten.reductions import mean_into, sum_into
 from memest.ops.aten.targets import REDUCTION, check_class_indices
+from memest.ops.aten.views import expanded
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FLOAT32, POINTWISE_FACTS
 from memest.ops.operator import Attribute, Example, Operator, choice, flag, number
@@ -128,7 +129,7 @@ def _kl_div(c: Caller, input: Any, target: Any, *, reduction: str, log_target: b
 
 
 def _xlogy(k: Tape, input: Tensor, other: Tensor) -> Tensor:
-    k.save(input=input, other=other)
+    k.save(other=other, input=input)
     return elementwise(k, input, other)
 
 
@@ -161,7 +162,7 @@ def _no_target_gradient(op: str, wants: frozenset[str]) -> None:
 def _binary_cross_entropy(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
     _same_shape("binary_cross_entropy", input, target)
     note_given(k, input=input, target=target, weight=weight)
-    k.save(input=input, target=target, weight=weight)
+    k.save(input=input, target=target, weight=None if weight is None else expanded(k, weight, target.shape))
     loss = empty_like(k, input)
     if reduction == "none":
         return loss

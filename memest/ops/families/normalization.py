@@ -96,6 +96,7 @@ def _batch_norm(
     dtype = _statistics_dtype(input, weight, bias, running_mean, running_var)
     channels = input.shape[1]
     last = not input.is_contiguous if _dense(input) else suggests_channels_last(input)
+    k.save(input=input, running_mean=running_mean, running_var=running_var, weight=weight)
     out = k.empty(input.shape, input.dtype, channels_last_strides(input.shape) if last else None)
     save_mean, save_invstd = _statistics(k, input, dtype) if training else (k.empty((0,), dtype), k.empty((0,), dtype))
     if _dense(input) and _dense(out):
@@ -103,7 +104,7 @@ def _batch_norm(
         k.free(k.empty((channels,), terms), k.empty((channels,), terms))
     else:
         _transform_strided(k, running_var, weight, bias, training, dtype)
-    k.save(input=input, running_mean=running_mean, running_var=running_var, weight=weight, save_mean=save_mean, save_invstd=save_invstd)
+    k.save(save_mean=save_mean, save_invstd=save_invstd)
     return out
 
 
@@ -202,6 +203,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     last = suggests_channels_last(input)
     keeps_input = k.target.version >= (2, 14)  # native_group_norm makes the contiguous copy itself, after its results, and drops it
     x = input if keeps_input else contiguous(k, input, channels_last=last)
+    k.save(input=x, weight=weight)
     out = k.empty(x.shape, x.dtype, channels_last_strides(x.shape) if last else None)
     mean, rstd = k.empty((n, num_groups), dtype), k.empty((n, num_groups), dtype)
     read = contiguous(k, x, channels_last=last)
@@ -210,7 +212,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
         k.free(*reversed(scratch or [k.empty((n, 2 * channels), _accumulator(x.dtype))]))
     if read is not x:
         k.free(read)
-    k.save(input=x, weight=weight, mean=mean, rstd=rstd)
+    k.save(mean=mean, rstd=rstd)
     return out
 
 
@@ -270,11 +272,12 @@ def _layer_norm(
     note_given(k, input=input, weight=weight, bias=bias)
     outer = input.shape[: input.ndim - len(normalized_shape)] + (1,) * len(normalized_shape)
     dtype = _statistics_dtype(input, weight, bias)
+    k.save(bias=bias, input=input, weight=weight)
     x = contiguous(k, input)
     out = k.empty(input.shape, input.dtype)
     mean, rstd = k.empty(outer, dtype), k.empty(outer, dtype)
     k.free(None if x is input else x)
-    k.save(bias=bias, input=input, weight=weight, mean=mean, rstd=rstd)
+    k.save(mean=mean, rstd=rstd)
     return out
 
 

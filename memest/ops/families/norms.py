@@ -33,9 +33,10 @@ def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool,
         raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
     if dtype not in (None, input.dtype) and not (k.target.on_cuda and input.dtype in HALVES and dtype == "float32"):
         raise UnsupportedError(f"vector_norm of {input.dtype} in {dtype} is not modelled; convert the input first")
+    k.save(input=input)
     out = k.empty(reduction_shape(input, dim, keepdim), dtype or input.dtype)
     norm_into(k, input, out, reduced_dims(dim, input.ndim))
-    k.save(input=input, result=out)
+    k.save(result=out)
     return out
 
 

@@ -62,10 +62,11 @@ def _median_dim(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Ten
 
 def _median(k: Tape, input: Tensor) -> Tensor:
     """Partitioned in a copy."""
+    k.save(input=input)
     copy = clone(k, input)
     out = k.empty((), input.dtype)
     k.free(copy)
-    k.save(input=input, result=out)
+    k.save(result=out)
     return out
 
 
@@ -77,8 +78,9 @@ def _mode(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, T
 
 def _running(k: Tape, input: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
     k.note(sizes=input.shape)
+    k.save(input=input)
     values, indices = k.empty(input.shape, input.dtype), k.empty(input.shape, "int64")
-    k.save(input=input, indices=indices)
+    k.save(indices=indices)
     return values, indices
 
 
@@ -107,8 +109,9 @@ def _places(k: Tape, input: Tensor, sequence: Tensor, out_int32: bool) -> Tensor
 
 
 def _cumprod(k: Tape, input: Tensor, *, dim: int) -> Tensor:
+    k.save(input=input)
     out = empty_like(k, input)
-    k.save(input=input, result=out)
+    k.save(result=out)
     return out
 
 

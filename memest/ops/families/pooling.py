@@ -76,10 +76,11 @@ def _like(k: Tape, model: Tensor, shape: Shape, dtype: str) -> Tensor:
 
 
 def _max_pool(k: Tape, input: Tensor, shape: Shape, return_indices: bool) -> Any:
+    k.save(input=input)
     last = suggests_channels_last(input)
     out, indices = _like(k, input, shape, input.dtype), _like(k, input, shape, "int64")
     k.free(contiguous(k, input, last))
-    k.save(input=input, indices=indices)
+    k.save(indices=indices)
     return (out, indices) if return_indices else out
 
 
@@ -273,8 +274,9 @@ def _adaptive_max_pool(k: Tape, input: Tensor, *, output_size: Any, return_indic
     shape = adaptive_shape(input, adaptive_sizes(input.shape, spatial, output_size))
     if spatial == 2:
         return _max_pool(k, input, shape, return_indices)
+    k.save(input=input)
     out, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
-    k.save(input=input, indices=indices)
+    k.save(indices=indices)
     return (out, indices) if return_indices else out
 
 

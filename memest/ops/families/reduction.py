@@ -131,9 +131,10 @@ def _var_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correct
 
 
 def _extremum_along(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
+    k.save(input=input)
     out = k.empty(reduction_shape(input, dim, keepdim), input.dtype)
     reduce_into(k, input, out, reduced_dims(dim, input.ndim), unchanged)
-    k.save(input=input, result=out)
+    k.save(result=out)
     return out
 
 
@@ -150,9 +151,10 @@ def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, k
 
 
 def _extremum(k: Tape, input: Tensor) -> Tensor:
+    k.save(input=input)
     out = k.empty((), input.dtype)
     locate_into(k, contiguous(k, input), out, None, unchanged)
-    k.save(input=input, result=out)
+    k.save(result=out)
     return out
 
 

@@ -22,11 +22,12 @@ Grads = list[Tensor | None]
 
 def _fused(k: Tape, v: Tensor, g: Tensor, *, dim: int) -> Tensor:
     """The norms are for backward alone, float32 at least. Along the last dim every thread sums apart."""
+    k.save(g=g, v=v)
     out = k.empty(v.shape, v.dtype)
     norms = k.empty(g.shape, "float32" if v.dtype in ("bfloat16", "float16") else g.dtype, g.strides)
     if dim:
         k.free(k.empty((k.target.cpu.threads, v.shape[-1]), norms.dtype))
-    k.save(v=v, g=g, norms=norms)
+    k.save(norms=norms)
     return out
 
 

@@ -33,7 +33,7 @@ def _grid_sample(k: Tape, input: Tensor, grid: Tensor, *, mode: str, padding_mod
         raise ShapeError("grid_sample in mode 'bicubic' takes 4 dimensions")
     if any(n <= 0 for n in input.shape[2:]):
         raise ShapeError(f"grid_sample of nothing: shape {list(input.shape)}")
-    k.save(input=input, grid=grid)
+    k.save(grid=grid, input=input)
     return k.empty((*input.shape[:2], *grid.shape[1:-1]), input.dtype)
 
 

@@ -107,15 +107,21 @@ def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str] | Checkpo
     calls: list[tuple[str, Checkpoint]] = []
     for name, said in checkpoints.items():
         ends = said.layers if isinstance(said, CheckpointModel) else said
+        inside = said.inside if isinstance(said, CheckpointModel) else None
         if len(ends) != 2:
             raise GraphError(f"checkpoints: {name!r} has the first and the last layer it wraps, got {len(ends)}")
         first, last = (next(iter(_numbers(graph, [end], "checkpoints"))) for end in ends)
         wrapped = range(first, last + 1)
         if not wrapped:
             raise GraphError(f"checkpoints: {name!r}: {ends[1]!r} runs before {ends[0]!r}")
-        taken = next((owner[i] for i in wrapped if i in owner), None)
-        if taken is not None:
-            raise GraphError(f"checkpoints: {name!r} overlaps {taken!r}; checkpoints do not nest")
+        if inside is not None and inside not in checkpoints:
+            raise GraphError(f"checkpoints: {name!r}: no checkpoint {inside!r} to be inside of{did_you_mean(inside, checkpoints)}")
+        around = {owner.get(i) for i in wrapped}
+        if inside is None and around != {None}:
+            taken = next(owner[i] for i in wrapped if i in owner)
+            raise GraphError(f"checkpoints: {name!r} overlaps {taken!r}; one that stands in another says inside: {taken}")
+        if inside is not None and around != {inside}:
+            raise GraphError(f"checkpoints: {name!r} has layers that are not inside of {inside!r} alone, which is written before it")
         owner.update(dict.fromkeys(wrapped, name))
         if isinstance(said, CheckpointModel):
             calls.append((name, _call(graph, name, said)))
@@ -128,7 +134,7 @@ def _call(graph: Graph, name: str, said: CheckpointModel) -> Checkpoint:
     unknown = next((n for n in said.arguments if n not in made), None)
     if unknown is not None:
         raise GraphError(f"checkpoints: {name!r}: argument {unknown!r} does not exist{did_you_mean(unknown, made)}")
-    return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments))
+    return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments), said.inside)
 
 
 def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:

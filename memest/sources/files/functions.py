@@ -1,19 +1,19 @@
-"""The backward of custom autograd functions, in a file and out of it.
+"""The backward of custom autograd functions, and what hooks do with saved tensors, in a file and out of it.
 
 Its layers are written as they are, role by role: what they give follows from the layers that they are played behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
-from memest.network.graph import Backward, Graph, Layer
+from memest.network.graph import Backward, Graph, Layer, Packing
 from memest.ops.table import operator_named
 from memest.sizes.dims import parse
-from memest.sources.files.model import CallModel, FunctionModel
+from memest.sources.files.model import CallModel, FunctionModel, PackingModel
 
 ENDS = ("autograd_function", "register_hook")
 
@@ -24,7 +24,15 @@ def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]
     data = {key: value for key, value in data.items() if value}
     data["layers"] = [_call_written(layer, plain) for layer in b.layers]
     data["results"], data["differentiable"] = list(b.results), list(b.differentiable)
-    return data if b.materialized else {**data, "materialized": False}
+    data |= {} if b.materialized else {"materialized": False}
+    return {**data, "others": [function_written(other, plain) for other in b.others]} if b.others else data
+
+
+def packing_written(p: Packing, plain: Callable[[Any], Any]) -> dict[str, Any]:
+    """What hooks do with one saved tensor, as plain data."""
+    layers = {"packed": p.packed, "unpacked": p.unpacked}
+    calls = {key: [_call_written(layer, plain) for layer in found] for key, found in layers.items() if found}
+    return {"given": p.given, "kept": list(p.kept), "result": p.result, **calls}
 
 
 def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
@@ -50,6 +58,28 @@ def with_functions(graph: Graph, functions: Mapping[str, FunctionModel]) -> Grap
     )
 
 
+def with_packing(graph: Graph, packing: Mapping[str, Sequence[PackingModel]]) -> Graph:
+    """What hooks do with the tensors that each layer named saves. GraphError for what does not fit."""
+    names = [layer.name for layer in graph.layers]
+    for name, found in packing.items():
+        if name not in names:
+            raise GraphError(f"packing: no layer {name!r}{did_you_mean(name, names)}")
+        for p in found:
+            known = {p.given, *(n for call in p.packed for n in call.out)}
+            lost = next((n for n in p.kept if n not in known), None)
+            if lost is None and p.result not in {*p.kept, *(n for call in p.unpacked for n in call.out)}:
+                lost = p.result
+            if lost is not None:
+                raise GraphError(f"packing: {name!r}: {lost!r} does not exist{did_you_mean(lost, known)}")
+    packed = {name: tuple(map(_packing, found)) for name, found in packing.items()}
+    return graph.with_(layers=tuple(replace(la, packing=packed.get(la.name, ())) for la in graph.layers))
+
+
+def _packing(p: PackingModel) -> Packing:
+    packed, unpacked = (tuple(map(_layer, found)) for found in (p.packed, p.unpacked))
+    return Packing(given=p.given, packed=packed, kept=tuple(p.kept), unpacked=unpacked, result=p.result)
+
+
 def _check(name: str, layer: Layer, f: FunctionModel) -> None:
     outputs, inputs = (1, 1) if layer.op == "register_hook" else (len(names or ()) for names in layer.tensors)
     for key, count, wanted in (("gradients", len(f.gradients), outputs), ("differentiable", len(f.differentiable), outputs)):
@@ -57,7 +87,7 @@ def _check(name: str, layer: Layer, f: FunctionModel) -> None:
             raise GraphError(f"functions: {name!r} has {wanted} outputs and {count} {key}")
     if len(f.results) != inputs:
         raise GraphError(f"functions: {name!r} is given {inputs} tensors and has {len(f.results)} results")
-    known = {*f.saved, *f.kept, *f.gradients}
+    known = {*f.saved, *f.kept, *(g for g in f.gradients if g is not None)}
     for call in f.layers:
         if len(call.tensors) != len(operator_named(call.op).roles):
             raise GraphError(f"functions: layer {call.name!r} ({call.op}) has {len(operator_named(call.op).roles)} roles")
@@ -65,6 +95,8 @@ def _check(name: str, layer: Layer, f: FunctionModel) -> None:
     unknown = next((r for r in f.results if r is not None and r not in known), None)
     if unknown is not None:
         raise GraphError(f"functions: {name!r} gives {unknown!r}, which does not exist{did_you_mean(unknown, known)}")
+    for other in f.others:
+        _check(name, layer, other)
 
 
 def _backward(f: FunctionModel) -> Backward:
@@ -76,6 +108,7 @@ def _backward(f: FunctionModel) -> Backward:
         results=tuple(f.results),
         differentiable=tuple(f.differentiable),
         materialized=f.materialized,
+        others=tuple(map(_backward, f.others)),
     )
 
 

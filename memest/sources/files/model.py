@@ -108,14 +108,15 @@ class AutocastModel(_Strict):
 
 
 class CheckpointModel(_Strict):
-    """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, and the tensors that a
-    reentrant one is given."""
+    """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, the tensors that it is
+    given, and the checkpoint that it stands inside of."""
 
     layers: list[str]
     reentrant: bool = False
     preserve_rng_state: bool = True
     early_stop: bool = True
     arguments: list[str] = Field(default_factory=list)
+    inside: str | None = None
 
 
 class CallModel(_Strict):
@@ -131,15 +132,27 @@ class CallModel(_Strict):
 
 
 class FunctionModel(_Strict):
-    """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given."""
+    """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given. ``others`` are
+    what it does where some gradients do not come (null among its ``gradients``)."""
 
     saved: list[str] = Field(default_factory=list)
     kept: list[str] = Field(default_factory=list)
-    gradients: list[str]
+    gradients: list[str | None]
     layers: list[CallModel] = Field(default_factory=list)
     results: list[str | None]
     differentiable: list[bool]
     materialized: bool = True
+    others: list[FunctionModel] = Field(default_factory=list)
+
+
+class PackingModel(_Strict):
+    """What hooks of saved tensors do with one, ``given`` by that name: layers that pack it, what is kept, layers that unpack that."""
+
+    given: str
+    packed: list[CallModel] = Field(default_factory=list)
+    kept: list[str]
+    unpacked: list[CallModel] = Field(default_factory=list)
+    result: str
 
 
 class GraphModel(_Strict):
@@ -151,10 +164,10 @@ class GraphModel(_Strict):
     are the comparisons of sizes under which the network runs as described; ``inference`` is the graph of ``eval()`` where it differs.
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
     first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
-    say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each; ``refused`` says for a
-    mode (``train``, ``infer``) why there is no graph for it, or for ``torch-cuda`` why it does not run on a card, where the values
-    ``on_host`` are not the card's; ``notes`` tell the reader of an answer something about the network; ``torch`` is the release of torch
-    it was recorded with.
+    say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each, ``packing`` what hooks do
+    with the tensors that a layer saves; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it, or for
+    ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell the reader of an answer
+    something about the network; ``torch`` is the release of torch it was recorded with.
     """
 
     memest: int = VERSION
@@ -173,6 +186,7 @@ class GraphModel(_Strict):
     checkpoints: dict[str, list[str] | CheckpointModel] | None = None
     autocast: dict[str, list[AutocastModel]] | None = None
     functions: dict[str, FunctionModel] | None = None
+    packing: dict[str, list[PackingModel]] | None = None
     refused: dict[str, str] | None = None
     on_host: list[str] | None = None
     notes: list[str] | None = None

@@ -11,11 +11,12 @@ import yaml
 
 from memest.errors import UsageError, kind_of
 from memest.network.graph import Casting, Graph, Input, Layer, Parameter, Segment, as_graph, default_drops
+from memest.network.segments import flat
 from memest.ops.table import operator_named
 from memest.shown import visible
 from memest.sizes.dims import Expr
 from memest.sources.files.finishing import sorted_by
-from memest.sources.files.functions import function_written
+from memest.sources.files.functions import function_written, packing_written
 from memest.sources.files.layers import Shorthand, shorthand
 from memest.sources.files.model import VERSION
 
@@ -56,12 +57,15 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     if plain:
         data["no_grad"] = plain
     if graph.segments:
-        data["checkpoints"] = {s.name: _checkpoint(graph, s) for s in graph.segments}
+        data["checkpoints"] = {s.name: _checkpoint(graph, s) for s in flat(graph.segments)}
     if any(layer.autocast for layer in graph.layers):
         data["autocast"] = _autocast(graph)
     functions = {layer.name: function_written(layer.backward, _plain) for layer in graph.layers if layer.backward is not None}
     if functions:
         data["functions"] = functions
+    packing = {layer.name: [packing_written(p, _plain) for p in layer.packing] for layer in graph.layers if layer.packing}
+    if packing:
+        data["packing"] = packing
     if graph.refused:
         data["refused"] = dict(graph.refused)
     if graph.on_host:

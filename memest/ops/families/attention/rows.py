@@ -49,6 +49,7 @@ def _block(queries: int, keys: int) -> tuple[int, int]:
 
 def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, scale: float | None) -> Tensor:
     batch, heads, queries, size = query.shape
+    k.save(attn_mask=attn_mask, key=key, query=query, value=value)
     accumulate = _accumulate_dtype(query.dtype)
     out = empty_like(k, query)
     logsumexp = k.empty((batch, queries, heads), accumulate)
@@ -59,7 +60,7 @@ def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
     reduced = k.empty((k.target.cpu.threads, rows, cols), query.dtype) if query.dtype in HALVES else None
     k.free(reduced, buffer, mask, *reversed(copies))
     k.note(has_mask=attn_mask is not None)
-    k.save(query=query, key=key, value=value, attn_mask=attn_mask, output=out, logsumexp=logsumexp)
+    k.save(logsumexp=logsumexp, output=out)
     return out
 
 

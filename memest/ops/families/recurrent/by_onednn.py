@@ -58,6 +58,7 @@ def forward(
     one_state: bool,
 ) -> tuple[Tensor | None, ...]:
     """``mkldnn_rnn_layer``: with gradients on, whoever wants them, the kernel of training runs."""
+    k.save(cx=cx, hx=hx, input=input, weight0=weight0, weight1=weight1, weight2=weight2, weight3=weight3)
     layer = _layer(input, weight0, weight1)
     output = k.empty((layer.steps, layer.batch, layer.hidden))
     hy, cy = k.empty(hx.shape), k.empty(cx.shape)
@@ -65,7 +66,6 @@ def forward(
     _bias(k, layer, weight2, weight3, has_biases)
     workspace = k.empty((layer.workspace_bytes(),), "uint8") if keeps_workspace else None
     _run(k, layer.training() if keeps_workspace else layer.inference(k.target.cpu))
-    k.save(input=input, weight0=weight0, weight1=weight1, weight2=weight2, weight3=weight3, hx=hx, cx=cx)
     k.save(output=output, hy=hy, cy=cy, workspace=workspace)
     return output, hy, cy, workspace
 

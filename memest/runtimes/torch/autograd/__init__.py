@@ -7,6 +7,7 @@ from memest.runtimes.torch.autograd.nodes import Node as Node
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation as EndOfRecomputation
 from memest.runtimes.torch.autograd.saving import Holder as Holder
 from memest.runtimes.torch.autograd.saving import Keeping as Keeping
+from memest.runtimes.torch.autograd.saving import Part as Part
 from memest.runtimes.torch.autograd.saving import kernel_ran as kernel_ran
 from memest.runtimes.torch.autograd.saving import last_save as last_save
 from memest.runtimes.torch.autograd.saving import numbers_of as numbers_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from memest.errors import UnsupportedError
 from memest.network.tensor import Spec
 from memest.ops.operator import Operator
 from memest.ops.reading import Items as Items
@@ -112,6 +113,11 @@ class Node:
             node.refs -= 1
             if node.refs:
                 continue
+            if node.saved.circle:
+                raise UnsupportedError(
+                    f"hooks of saved tensors that keep the output of {node.op} ({node.layer}) itself, where its backward never runs: torch"
+                    " never lets go of it then; let them keep a copy, and run no checkpoint around them"
+                )
             node.saved.release(ledger)
             for value in (*node.context, *node.captured):
                 ledger.let_go(value)

@@ -15,7 +15,7 @@ from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, Items, Node
-from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, kernel_ran, last_save, numbers_of
+from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, PackedHolder, Part, kernel_ran, last_save, numbers_of
 from memest.runtimes.torch.ledger import Ledger, Value
 
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
@@ -47,7 +47,11 @@ class Recorder:
         wants = row.backward is not None and any(needs) and not trace.is_noop
         if wants and self.keeping.ends() and last_save(trace) is not None:
             self._end(trace, [v.storage for v in flat])
-        storages = self._replay(trace.events, [v.storage for v in flat])
+        parts: list[Part] = []
+        if wants and self.keeping.one_by_one:
+            storages = self._replay_keeping(trace, [v.storage for v in flat], parts)
+        else:
+            storages = self._replay(trace.events, [v.storage for v in flat])
         node = None
         if wants:
             node = Node(next(self._sequence), row.name, self.ledger.layer, attributes, needs, row)
@@ -58,7 +62,7 @@ class Recorder:
             node.notes = trace.notes
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
             if trace.saved:
-                self.save(node, trace, storages)
+                self.save(node, trace, storages, parts)
         outputs: list[Value | None] = []
         for nr, out in enumerate(trace.outputs):
             if out is None:
@@ -84,9 +88,24 @@ class Recorder:
                 node.out_specs.append(out.spec)
         return outputs
 
-    def save(self, node: Node, trace: Trace, storages: list[Storage]) -> None:
-        """What the call saves goes to whoever keeps it now; what nobody keeps and nobody is given dies."""
-        node.saved = self.keeping.pack([storages[s.slot] for s in trace.saved], numbers_of(trace))
+    def _replay_keeping(self, trace: Trace, inputs: list[Storage], parts: list[Part]) -> list[Storage]:
+        """The call's events, and each tensor that it saves kept at its time."""
+        storages, done = inputs, 0
+        for s, number in zip(trace.saved, numbers_of(trace), strict=True):
+            storages = self._replay(trace.events[done : s.at], storages)
+            done = s.at
+            storages[s.slot].refs += 1
+            parts.append(self.keeping.keep(s.spec, storages[s.slot], number))
+            storages[s.slot].refs -= 1
+        return self._replay(trace.events[done:], storages)
+
+    def save(self, node: Node, trace: Trace, storages: list[Storage], parts: list[Part]) -> None:
+        """What the call saves goes to whoever keeps it now (``parts``: it has gone there one by one); what nobody keeps and nobody is given
+        dies."""
+        if parts:
+            node.saved = PackedHolder(parts, _own_output(trace, parts))
+        else:
+            node.saved = self.keeping.pack([storages[s.slot] for s in trace.saved], numbers_of(trace))
         given = {o.slot for o in trace.outputs if o is not None}
         for s in trace.saved:
             storage = storages[s.slot]
@@ -189,7 +208,11 @@ class Recorder:
         node.body = body
         node.context = [self.ledger.hold(v) for v in context]
         node.saved_specs = tuple(("", v.spec) for v in saved)
-        if saved:
+        if saved and self.keeping.one_by_one:
+            parts = [self.keeping.keep(v.spec, v.storage, False) for v in saved]
+            own = any(p.is_itself and any(v is o for o in outputs) for p, v in zip(parts, saved, strict=True))
+            node.saved = PackedHolder(parts, own)
+        elif saved:
             node.saved = self.keeping.pack([v.storage for v in saved], [False] * len(saved))
         for nr, (value, hangs) in enumerate(zip(outputs, differentiable, strict=True)):
             node.out_specs.append(value.spec)
@@ -227,3 +250,9 @@ class Recorder:
             else:
                 ledger.release(storages[slot])
         return storages
+
+
+def _own_output(trace: Trace, parts: list[Part]) -> bool:
+    """Whether a call keeps a tensor that it gives."""
+    given = {o.slot for o in trace.outputs if o is not None}
+    return any(p.is_itself and s.slot in given for p, s in zip(parts, trace.saved, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from memest.memory.stream import Storage
+from memest.network.tensor import Spec
 from memest.ops.tape import Trace
 from memest.runtimes.torch.ledger import Ledger
 
@@ -27,11 +28,11 @@ class Promise(Protocol):
 class Holder:
     """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them."""
 
-    __slots__ = ("_gaps", "_promise", "freed", "storages")
+    __slots__ = ("_gaps", "_promise", "circle", "freed", "storages")
 
     def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
         self.storages = storages
-        self.freed = False
+        self.freed = self.circle = False
         self._promise = promise
         self._gaps = [i for i, s in enumerate(storages) if s is None]
         for s in storages:
@@ -78,8 +79,58 @@ def _let_go(ledger: Ledger, storage: Storage | None) -> None:
         ledger.let_go_storage(storage)
 
 
+class Part(Protocol):
+    """One saved tensor that hooks have packed. ``is_itself``: what they keep is the tensor, not something made of it."""
+
+    is_itself: bool
+
+    def unpack(self) -> Storage:
+        """The tensor again, with one more holder."""
+
+    def release(self) -> None:
+        """What is packed goes."""
+
+
+class PackedHolder(Holder):
+    """The saved tensors of a node as hooks have packed them: unpacked for its kernel alone. ``circle``: the node keeps one of its own
+    outputs, which keeps the node (hooks get it as it is), until it has run."""
+
+    __slots__ = ("_made", "_parts")
+
+    def __init__(self, parts: list[Part], circle: bool) -> None:
+        super().__init__([])
+        self._parts = parts
+        self.circle = circle
+        self._made: list[Storage] = []
+
+    def unpack(self) -> list[Storage]:
+        """What the hooks make of what they packed, one after the other."""
+        self._made = [part.unpack() for part in self._parts]
+        return self._made
+
+    def leave(self, ledger: Ledger) -> None:
+        """The kernel has run: what was unpacked dies."""
+        for s in self._made:
+            _let_go(ledger, s)
+        self._made = []
+
+    def release(self, ledger: Ledger) -> None:
+        """The node has run, or is dead."""
+        self.freed = self.freed or bool(self._parts)
+        self.circle = False
+        for part in self._parts:
+            part.release()
+        self._parts = []
+
+
 class Keeping:
     """What is done with the tensors a call saves: they are kept. Others do otherwise (torch.autograd.graph.saved_tensors_hooks)."""
+
+    one_by_one = False  # each tensor is kept at its time, amid the call: ``keep`` is asked
+
+    def keep(self, spec: Spec, storage: Storage, number: bool) -> Part:
+        """One saved tensor."""
+        raise NotImplementedError
 
     def ends(self) -> bool:
         """True when the call ends with the next tensors that are saved."""

@@ -4,7 +4,7 @@ In forward a segment's nodes keep promises instead of tensors; kept are the argu
 node of the segment that wants its tensors runs the segment's forward again (in an autocast context of its own, where there was one):
 tensors go to the nodes that still wait for them, and the run ends as soon as the last tensor is there that forward saved. A node's
 tensors die with its kernel; arguments and generator state when the last node has run. A CUDA generator's state is read into the host's
-memory, and nothing of it lies on the device. Nested checkpoints are not modelled.
+memory, and nothing of it lies on the device. Inside another checkpoint a call's arguments are saved tensors of that one, too.
 
 Source: torch/utils/checkpoint.py (_CheckpointFrame, _checkpoint_hook, _recomputation_hook, get_device_states), torch/random.py (fork_rng),
 aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state), aten/src/ATen/cuda/CUDAGeneratorImpl.cpp (get_state).
@@ -15,8 +15,8 @@ from __future__ import annotations
 from memest.errors import GraphError
 from memest.memory.stream import Storage
 from memest.network.graph import Segment
-from memest.runtimes.torch.autograd import EndOfRecomputation, Holder, Keeping
-from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Holder, Keeping, Node
+from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import bounds_of
 
@@ -30,41 +30,50 @@ def generator_state(run: Run, segment: Segment) -> Storage:
 
 
 class Frame(Keeping):
-    """One checkpointed call: made before its forward, alive until the last node of it has run."""
+    """One checkpointed call: made before its forward, alive until the last node of it has run. ``env`` has the values of who calls."""
 
-    def __init__(self, run: Run, segment: Segment) -> None:
+    def __init__(self, run: Run, segment: Segment, env: dict[str, Value]) -> None:
         ledger = run.ledger
         self._run = run
         self._segment = segment
+        self._env = env
         self._bounds = bounds_of(run.graph, segment)
         self._sizes = run.sizes
         self._state = self._generator_state()
-        self._arguments = {name: ledger.hold(run.env[name]) for name in self._bounds.arguments}
+        self._given = self._packed_arguments()
+        self._arguments = {name: ledger.hold(env[name]) for name in self._bounds.arguments if name not in self._given}
         self._versions = {name: v.storage.version for name, v in self._arguments.items()}
         self._holders: list[Holder] = []
         self._promised: set[Storage | None] = set()
         self._waiting = 1  # the call itself
         self._fulfilled = False
 
+    def _packed_arguments(self) -> Packed:
+        """Inside another checkpoint the arguments are saved as a call's tensors are: that one promises to make them again."""
+        run, segment = self._run, self._segment
+        saving = run.grads and any(layer.grad for layer in run.graph.layers[segment.start : segment.end])
+        names = segment.call.arguments if segment.call.inside is not None and saving else ()
+        values = [self._env[name] for name in names]
+        if values and run.machine.keeping.ends():
+            run.machine.keeping.pack([v.storage for v in values], [False] * len(values)).release(run.ledger)
+            run.ledger.release(self._state)
+            raise EndOfRecomputation(ran=True)
+        return Packed(run.ledger, run.machine.keeping, dict(zip(names, values, strict=True)))
+
     def run(self) -> None:
         """The segment's forward: promises in place of saved tensors. The function holds its arguments until it returns; then the caller
         lets go of what the segment's layers drop."""
-        run, ledger = self._run, self._run.ledger
-        machine, outer = run.machine, run.machine.keeping
-        env = self._environment()
+        run, ledger, caller = self._run, self._run.ledger, self._env
+        machine, outer, ending = run.machine, run.machine.keeping, run.ending
+        env = {name: ledger.hold(caller[name]) for name in (*self._bounds.arguments, *self._bounds.owned)}
         machine.keeping, run.ending = self, self._bounds.scopes
-        run.play_layers(self._segment.start, self._segment.end, env)
-        machine.keeping, run.ending = outer, None
+        run.play_segment(self._segment, env)
+        machine.keeping, run.ending = outer, ending
         self._promised.clear()
-        run.env.update((name, env.pop(name)) for name in self._bounds.results)
+        caller.update((name, env.pop(name)) for name in self._bounds.results)
         for v in reversed(env.values()):
             ledger.let_go(v)
-        for layer in run.graph.layers[self._segment.start : self._segment.end]:
-            for name in layer.drops:
-                if name in run.env:
-                    ledger.let_go(run.env.pop(name))
-                else:
-                    run.caller.end_scope(name)
+        drop_in(run, self._segment, caller)
         self.forget()
 
     def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
@@ -88,13 +97,13 @@ class Frame(Keeping):
         self._check_versions()
         run, ledger = self._run, self._run.ledger
         machine, outer, layer, op = run.machine, run.machine.keeping, ledger.layer, ledger.op
-        forked = self._generator_state()
         env = self._environment()
+        forked = self._generator_state()
         machine.keeping = Recomputation(self._holders, self._segment.call.early_stop)
         sizes, run.sizes = run.sizes, self._sizes
         with run.caller.anew():
             try:
-                run.play_layers(self._segment.start, self._segment.end, env)
+                run.play_segment(self._segment, env)
             except EndOfRecomputation as end:
                 if end.ran:
                     run.ran_again.append(ledger.layer)
@@ -103,6 +112,7 @@ class Frame(Keeping):
         for v in reversed(env.values()):
             ledger.let_go(v)
         ledger.release(forked)
+        self._given.leave()
 
     def forget(self) -> None:
         """One holder less waits; without any the arguments and the generator's state go."""
@@ -110,13 +120,14 @@ class Frame(Keeping):
         if not self._waiting:
             for v in self._arguments.values():
                 self._run.ledger.let_go(v)
+            self._given.release()
             self._run.ledger.release(self._state)
 
     def _environment(self) -> dict[str, Value]:
         """What the segment's function sees: its arguments and the network's own tensors."""
         run = self._run
         own = {name: run.env[name] for name in self._bounds.owned}
-        return {name: run.ledger.hold(v) for name, v in (self._arguments | own).items()}
+        return {name: run.ledger.hold(v) for name, v in (self._given.unpacked() | self._arguments | own).items()}
 
     def _generator_state(self) -> Storage:
         return generator_state(self._run, self._segment)
@@ -128,6 +139,51 @@ class Frame(Keeping):
                     f"checkpointed segment {self._segment.name!r}: its input {name!r} is changed in place, which torch refuses; let the"
                     " segment begin after the layer that does so, or make that layer not work in place"
                 )
+
+
+class Packed:
+    """Arguments that are saved as a call's tensors are (``_CheckpointFrame.save_inputs``), by name. The node of each lives as long."""
+
+    def __init__(self, ledger: Ledger, keeping: Keeping, values: dict[str, Value]) -> None:
+        self._ledger = ledger
+        self._seen = {name: (v.spec, v.requires_grad) for name, v in values.items()}
+        self._nodes = [v.node for v in values.values() if isinstance(v.node, Node)]
+        for node in self._nodes:
+            node.join(ledger)
+        self._holder = keeping.pack([v.storage for v in values.values()], [False] * len(values)) if values else Holder([])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._seen
+
+    def unpacked(self) -> dict[str, Value]:
+        """The arguments, made again where that was promised. No backward goes beyond them."""
+        found: dict[str, Value] = {}
+        for (name, (spec, grad)), storage in zip(self._seen.items(), self._holder.unpack(), strict=True):
+            value = found[name] = Value(spec, storage)
+            if grad:
+                value.requires_grad, value.node = True, AccumulateGrad(value, name)
+        return found
+
+    def leave(self) -> None:
+        """The recomputation is over."""
+        self._holder.leave(self._ledger)
+
+    def release(self) -> None:
+        """The call is forgotten."""
+        self._holder.release(self._ledger)
+        for node in self._nodes:
+            node.leave(self._ledger)
+        self._nodes = []
+
+
+def drop_in(run: Run, segment: Segment, env: dict[str, Value]) -> None:
+    """A segment has returned: its caller lets go of what its layers drop."""
+    for layer in run.graph.layers[segment.start : segment.end]:
+        for name in layer.drops:
+            if name in env:
+                run.ledger.let_go(env.pop(name))
+            elif run.ending is None or name in run.ending:
+                run.caller.end_scope(name)
 
 
 class Recomputation(Keeping):

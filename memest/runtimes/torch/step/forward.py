@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from memest.errors import UnsupportedError
+from memest.network.graph import Segment
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import Batch
 from memest.runtimes.torch.step.checkpointing import Frame
@@ -11,6 +15,7 @@ from memest.runtimes.torch.step.run import Run
 
 def forward(run: Run, batch: Batch) -> list[Value]:
     """The network's outputs, held by their names. Begins the autocast context, if there is one."""
+    run.checkpoint = partial(_checkpoint, run)
     run.begin_pass()
     given, run.sizes = run.sizes, batch.sizes
     held = {name: run.env[name] for name in batch.inputs}
@@ -20,11 +25,7 @@ def forward(run: Run, batch: Batch) -> list[Value]:
     for segment in run.recipe.segments:
         _one_by_one(run, done, segment.start)
         run.hooks.enter(segment.start, segment.end - 1)
-        run.ledger.layer, run.ledger.op = run.graph.layers[segment.start].name, "checkpoint"
-        if segment.call.reentrant:
-            play_reentrant(run, segment)
-        else:
-            Frame(run, segment).run()
+        run.checkpoint(segment, run.env)
         run.hooks.leave(segment.end - 1)
         done = segment.end
     _one_by_one(run, done, len(run.graph.layers))
@@ -33,6 +34,17 @@ def forward(run: Run, batch: Batch) -> list[Value]:
     outputs = [run.env[name] for name in run.graph.outputs]
     run.env.update(held)
     return outputs
+
+
+def _checkpoint(run: Run, segment: Segment, env: dict[str, Value]) -> None:
+    """A checkpointed segment, on the values in ``env``, where its results are then."""
+    if segment.inner and run.recipe.target.on_cuda:
+        raise UnsupportedError(f"a checkpoint inside a checkpoint ({segment.inner[0].name}) on CUDA; it is modelled on a CPU")
+    run.ledger.layer, run.ledger.op = run.graph.layers[segment.start].name, "checkpoint"
+    if segment.call.reentrant:
+        play_reentrant(run, segment, env)
+    else:
+        Frame(run, segment, env).run()
 
 
 def _one_by_one(run: Run, start: int, end: int) -> None:

@@ -68,6 +68,7 @@ def _change(run: Run, backward: Backward, node: Node, captured: dict[str, Value]
     ledger.layer, ledger.op = node.layer, HOOK
     ((gradient,), (result,)) = backward.gradients, backward.results
     env = {name: ledger.hold(value) for name, value in captured.items()}
+    assert gradient is not None
     env[gradient] = ledger.hold(given)
     _bind_own(run, backward, env)
     for layer in backward.layers:
@@ -90,15 +91,15 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     """The function's backward; gradients of its inputs."""
     ledger = run.ledger
     ledger.layer, ledger.op = node.layer, node.op
+    backward = _as_they_came(node, backward, grads)
     env: dict[str, Value] = {}
     for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
         env[name] = ledger.hold(Value(spec, storage))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []
-    for name, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
-        if grad is None and not backward.materialized:
-            raise UnsupportedError(f"a gradient of the custom function {node.layer} is None where it was recorded with all of them")
-        env[name] = ledger.hold(zeros(run, spec) if grad is None else grad)
+    for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
+        if gradient is not None:
+            env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
     for layer in backward.layers:
         run.play_layer(layer, env)
@@ -108,6 +109,20 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     for value in env.values():
         ledger.let_go(value)
     return outputs
+
+
+def _as_they_came(node: Node, backward: Backward, grads: list[Value | None]) -> Backward:
+    """What the function does with the gradients that came, where it asked not to be given zeros for the others."""
+    if backward.materialized:
+        return backward
+    for one in (backward, *backward.others):
+        if all((name is None) == (grad is None) for name, grad in zip(one.gradients, grads, strict=True)):
+            return one
+    missing = [i for i, grad in enumerate(grads) if grad is None]
+    raise UnsupportedError(
+        f"the custom function {node.layer}, whose backward cannot be recorded without the gradient of its output {missing[0]}, which does"
+        " not come: use that output, or leave set_materialize_grads(False) out"
+    )
 
 
 def zeros(run: Run, spec: Spec) -> Value:

@@ -13,47 +13,49 @@ from collections.abc import Mapping, Sequence
 from memest.memory.stream import Storage
 from memest.network.graph import Segment
 from memest.network.tensor import Spec
-from memest.runtimes.torch.autograd import AccumulateGrad, Node
+from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Node
 from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step.checkpointing import generator_state
+from memest.runtimes.torch.step.checkpointing import drop_in, generator_state
 from memest.runtimes.torch.step.functions import zeros
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
 
 
-def play_reentrant(run: Run, segment: Segment) -> None:
-    """One such call: its results are in the run's values then."""
+def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None:
+    """One such call: its results are among the values of its caller then."""
     ledger, bounds = run.ledger, bounds_of(run.graph, segment)
     state = ledger.hold(_bytes(generator_state(run, segment)))
-    arguments = [run.env[name] for name in segment.call.arguments]
+    arguments = [caller[name] for name in segment.call.arguments]
     enabled = run.grads and any(layer.grad for layer in run.graph.layers[segment.start : segment.end])
     needs = [enabled and v.requires_grad for v in arguments]
-    env = {name: ledger.hold(run.env[name]) for name in (*bounds.arguments, *bounds.owned)}
-    wanted, run.grads, run.ending = run.grads, False, bounds.scopes
+    env = {name: ledger.hold(caller[name]) for name in (*bounds.arguments, *bounds.owned)}
+    wanted, ending, run.grads, run.ending = run.grads, run.ending, False, bounds.scopes
     run.caller.grad_mode = False
-    run.play_layers(segment.start, segment.end, env)
+    run.play_segment(segment, env)
     run.caller.grad_mode = run.grads = wanted
-    run.ending = None
+    run.ending = ending
     results = tuple({id(env[name]): name for name in bounds.results}.values())  # what works in place has two names
     outputs = [env[name] for name in results]
-    if any(needs):
-        captured = {name: run.env[name] for name in bounds.arguments if name not in segment.call.arguments}
-        sizes = run.sizes
+    try:
+        if any(needs):
+            captured = {name: caller[name] for name in bounds.arguments if name not in segment.call.arguments}
+            sizes = run.sizes
 
-        def body(node: Node, grads: list[Value | None]) -> list[Value | None]:
-            return _Again(run, segment, bounds, results, captured, sizes).play(node, grads, needs)
+            def body(node: Node, grads: list[Value | None]) -> list[Value | None]:
+                return _Again(run, segment, bounds, results, captured, sizes).play(node, grads, needs)
 
-        run.machine.function(outputs, arguments, arguments, [state], body, [v.spec.dtype.startswith(("float", "bfloat")) for v in outputs])
-    ledger.let_go(state)
-    run.env.update((name, env.pop(name)) for name in bounds.results)
+            hangs = [v.spec.dtype.startswith(("float", "bfloat")) for v in outputs]
+            run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs)
+    except EndOfRecomputation:
+        for v in env.values():
+            ledger.let_go(v)
+        raise
+    finally:
+        ledger.let_go(state)
+    caller.update((name, env.pop(name)) for name in bounds.results)
     for v in reversed(env.values()):
         ledger.let_go(v)
-    for layer in run.graph.layers[segment.start : segment.end]:
-        for name in layer.drops:
-            if name in run.env:
-                ledger.let_go(run.env.pop(name))
-            else:
-                run.caller.end_scope(name)
+    drop_in(run, segment, caller)
 
 
 class _Again:
@@ -72,8 +74,8 @@ class _Again:
         came = [zeros(run, spec) if g is None else g for g, spec in zip(grads, node.out_specs, strict=True)]
         for g in came:
             ledger.hold(g)
-        forked = generator_state(run, self._segment)
         given = zip(names, node.saved_specs, node.saved.unpack(), needs, strict=True)
+        forked = generator_state(run, self._segment)
         leaves = [self._detached(name, Value(spec, storage), need) for name, (_, spec), storage, need in given]
         outputs = self._outputs(dict(zip(names, leaves, strict=True)))
         ledger.release(forked)
@@ -98,7 +100,7 @@ class _Again:
         sizes, run.sizes = run.sizes, self._sizes
         layer, op = ledger.layer, ledger.op
         with run.caller.anew():
-            run.play_layers(self._segment.start, self._segment.end, env)
+            run.play_segment(self._segment, env)
         ledger.layer, ledger.op, run.sizes = layer, op, sizes
         outputs = [ledger.hold(env[name]) for name in self._results]
         for v in reversed(env.values()):

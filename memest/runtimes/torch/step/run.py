@@ -5,12 +5,12 @@ allocator would see, on top of what is resident. How often the network is called
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
 from memest.memory.stream import Move, Storage
-from memest.network.graph import Graph, Items, Layer, Parameter, at_sizes
+from memest.network.graph import Graph, Items, Layer, Parameter, Segment, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -21,6 +21,7 @@ from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.functions import HOOK, hang, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
+from memest.runtimes.torch.step.packing import packing
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.segments import check_segments
 from memest.sizes.dims import has_expr, resolve
@@ -77,10 +78,12 @@ class Actions(Protocol):
 
 
 class Run:
-    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step."""
+    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step,
+    ``checkpoint`` plays a call of ``torch.utils.checkpoint``."""
 
     kind_of_machine: type[Machine] = Machine
     actions: Actions | None = None
+    checkpoint: Callable[[Segment, dict[str, Value]], None]
 
     def __init__(
         self,
@@ -162,6 +165,15 @@ class Run:
             if again:
                 self.ran_again.append(layer.name)
 
+    def play_segment(self, segment: Segment, env: dict[str, Value]) -> None:
+        """The layers that a checkpoint wraps, and the checkpoints in it, on the values in ``env``."""
+        done = segment.start
+        for inner in segment.inner:
+            self.play_layers(done, inner.start, env)
+            self.checkpoint(inner, env)
+            done = inner.end
+        self.play_layers(done, segment.end, env)
+
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""
         self.ledger.layer = layer.name
@@ -195,8 +207,8 @@ class Run:
             attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
             self.overwriting[layer.name] = None
         tensors = [_bound(t, env) for t in layer.tensors]
-        if layer.autocast:
-            with self.caller.inside(layer.autocast):
+        if layer.autocast or layer.packing:
+            with packing(self, layer), self.caller.inside(layer.autocast):
                 outputs = self._run(layer, entry, tensors, attributes)
         else:
             outputs = self._run(layer, entry, tensors, attributes)
@@ -207,7 +219,8 @@ class Run:
                 env[name] = self.ledger.hold(value)
                 self.specs[name] = value.spec
         if layer.backward is not None:
-            (register if layer.op == HOOK else hang)(self, layer, layer.backward, env)
+            with packing(self, layer):
+                (register if layer.op == HOOK else hang)(self, layer, layer.backward, env)
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))

@@ -1,7 +1,7 @@
 """Segments: runs of layers whose activations are not kept but computed again in backward.
 
 A segment is what one call of ``torch.utils.checkpoint.checkpoint`` wraps. Its arguments are the values that its layers read and layers
-before it made; what it returns are its values that outlive it.
+before it made, and those that it is given without reading them; what it returns are its values that outlive it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from memest.errors import UsageError
 from memest.network.graph import Graph, Segment
+from memest.network.segments import flat
 
 MOST_BOUNDS = 1_024
 
@@ -39,7 +40,7 @@ def check_segments(graph: Graph, segments: Sequence[Segment]) -> None:
 
 def bounds_of(graph: Graph, segment: Segment) -> Bounds:
     """What crosses the borders of ``segment``; remembered on the graph."""
-    return graph.memo.find("bounds", (segment.start, segment.end), MOST_BOUNDS, lambda: _find_bounds(graph, segment))
+    return graph.memo.find("bounds", segment, MOST_BOUNDS, lambda: _find_bounds(graph, segment))
 
 
 def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
@@ -47,8 +48,11 @@ def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
     layers = graph.layers[segment.start : segment.end]
     made: dict[str, None] = {}
     read: dict[str, None] = {}
-    for layer in layers:
-        read.update((name, None) for name in layer.reads if name not in made)
+    given: dict[int, tuple[str, ...]] = {}
+    for s in flat([segment]):
+        given[s.start] = (*given.get(s.start, ()), *s.call.arguments)
+    for i, layer in enumerate(layers, segment.start):
+        read.update((name, None) for name in (*given.get(i, ()), *layer.reads) if name not in made)
         made.update((name, None) for name in layer.outputs)
     gone = {name for layer in layers for name in layer.drops}
     return Bounds(
@@ -62,8 +66,7 @@ def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
 def _scopes_inside(graph: Graph, segment: Segment) -> frozenset[str]:
     """A network's own checkpoint begins the names of those inside it with its own; of one put around layers it is all that are whole."""
     inside = {c.scope for layer in graph.layers[segment.start : segment.end] for c in layer.autocast}
-    own = graph.layers[segment.start].checkpoint
-    if own is not None:
-        return frozenset(s for s in inside if s.startswith(f"{own}."))
+    if graph.layers[segment.start].checkpoint is not None:
+        return frozenset(s for s in inside if s.startswith(f"{segment.name}."))
     others = (*graph.layers[: segment.start], *graph.layers[segment.end :])
     return frozenset(inside - {c.scope for layer in others for c in layer.autocast})

@@ -6,9 +6,11 @@ written down apart: it is played where the engine runs it. What the context hold
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +20,7 @@ from memest.errors import GraphError, UnsupportedError
 from memest.network.graph import Backward, Casting, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
@@ -28,6 +31,7 @@ class Recorder(Protocol):
     live: LiveTensors
     machine: Machine
     checkpoint: str | None
+    packings: Packings
 
     @property
     def castings(self) -> tuple[Casting, ...]:
@@ -121,7 +125,8 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
     name = live.take(f"{recorder.path()}.{function.__name__}".lstrip("."))
     outputs, arguments = [live.known(t) for t in applied.outputs], [live.known(t) for t in inputs]
     backward, gone = _backward(recorder, name, function, applied, outputs)
-    stranger = _stranger(backward, [p.name for p in live.parameters])
+    strangers = [_stranger(b, [p.name for p in live.parameters]) for b in (backward, *backward.others)]
+    stranger = next((n for n in strangers if n is not None), None)
     if stranger is not None:
         raise recorder.refusal(f"{title}, whose backward reads {stranger!r} past its context: keep that by save_for_backward")
     names = tuple([f"{name}.{i}" for i in range(len(outputs))])
@@ -134,6 +139,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             checkpoint=recorder.checkpoint,
             autocast=recorder.castings,
             backward=backward,
+            packing=recorder.packings.of([live.known(t).value.spec for t in saved_by(applied.context)]),
         )
     )
     live.drops[-1].extend(gone)  # what the context let go of in backward: who called let go of it here
@@ -142,13 +148,49 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
 
 
 def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> tuple[Backward, list[str]]:
-    """What the function does in backward, called with gradients that lie as its outputs do; and what of before died in that."""
+    """What the function does in backward, called with gradients that lie as its outputs do; and what of before died in that. Where it asks
+    for gradients as they come, what it does without some of them, too."""
+    others: list[Backward] = []
+    hanging = [i for i, hangs in enumerate(applied.differentiable) if hangs]
+    if not applied.context.materialize_grads and len(hanging) <= _MOST_APART:
+        never = frozenset(range(len(outputs))) - frozenset(hanging)
+        for count in range(1, len(hanging) + 1):
+            for missing in combinations(hanging, count):
+                with suppress(*_ITS_OWN):  # a backward that cannot be without them is not asked to
+                    others.append(_one_backward(recorder, name, function, _again(applied), outputs, never | frozenset(missing))[0])
+        usual, gone = _one_backward(recorder, name, function, applied, outputs, never)
+    else:
+        usual, gone = _one_backward(recorder, name, function, applied, outputs, frozenset())
+    if gone:  # what it lets go of in the usual case the others would keep
+        others = []
+    return replace(usual, others=tuple(others)), gone
+
+
+_MOST_APART = 3
+_ITS_OWN = (AttributeError, TypeError, ValueError, RuntimeError, AssertionError)
+
+
+def _again(applied: Applied) -> Applied:
+    """The same for one more run of backward: what that does to the context and to lists on it is nobody else's."""
+    context = copy.copy(applied.context)
+    for key, value in vars(context).items():
+        if type(value) in (list, dict, set):
+            setattr(context, key, value.copy())
+    return replace(applied, context=context)
+
+
+def _one_backward(
+    recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked], missing: frozenset[int]
+) -> tuple[Backward, list[str]]:
+    """Backward without the gradients that are ``missing``; and what of before died in it."""
     live, context = recorder.live, applied.context
     saved, kept = ([live.known(t).names[-1] for t in held] for held in (saved_by(context), held_by(context)))
-    gradients, names = [twin(t) for t in applied.outputs], tuple([f"{name}.gradient{i or ''}" for i in range(len(outputs))])
+    gradients = [None if i in missing else twin(t) for i, t in enumerate(applied.outputs)]
+    names = tuple([None if i in missing else live.take(f"{name}.gradient{i or ''}") for i in range(len(outputs))])
     with recorder.apart() as layers:
         for t, n, output in zip(gradients, names, outputs, strict=True):
-            live.follow(t, n, Value(output.value.spec, recorder.machine.ledger.resident(0, "", n)), grad=False)
+            if t is not None and n is not None:
+                live.follow(t, n, Value(output.value.spec, recorder.machine.ledger.resident(0, "", n)), grad=False)
         found = _run_backward(function, applied, gradients)
         results = [r for r, is_tensor in zip(found, applied.tensors, strict=True) if is_tensor]
         given = tuple([None if r is None else live.known(r).names[-1] for r in results])
@@ -213,7 +255,7 @@ def _stranger(backward: Backward, own: Sequence[str]) -> str | None:
     return next((n for n in read if n is not None and n not in known), None)
 
 
-def _run_backward(function: Any, applied: Applied, gradients: list[torch.Tensor]) -> list[Any]:
+def _run_backward(function: Any, applied: Applied, gradients: Sequence[torch.Tensor | None]) -> list[Any]:
     """What ``function.backward`` gives for the arguments, tensors or None; UnsupportedError where torch would raise."""
     left, count = iter(gradients), len(applied.tensors)
     returned = applied.result if isinstance(applied.result, tuple) else (applied.result,)

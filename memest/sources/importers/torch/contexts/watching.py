@@ -20,10 +20,11 @@ from torch.autograd.function import _SingleLevelFunction
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, Protocol):
+class Listener(autocasting.Listener, packing.Listener, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -32,8 +33,8 @@ class Listener(autocasting.Listener, Protocol):
     def leave_module(self, module: nn.Module) -> None:
         """``module`` returns."""
 
-    def begin_checkpoint(self, arguments: Any, call: Checkpoint) -> None:
-        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments."""
+    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint) -> None:
+        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments and others by name."""
 
     def end_checkpoint(self) -> None:
         """It returns."""
@@ -67,6 +68,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
             if outer is None:
                 stack.enter_context(_replaced())
                 stack.enter_context(autocasting.telling(_listener))
+                stack.enter_context(packing.telling(_listener))
             yield
     finally:
         _here.listener = outer
@@ -125,7 +127,8 @@ def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
             return
         given = signature.bind(*positional, **named)
         given.apply_defaults()
-        listener.begin_checkpoint((given.arguments["args"], given.arguments["kwargs"]), _checkpoint(listener, given.arguments))
+        called = _checkpoint(listener, given.arguments)
+        listener.begin_checkpoint(given.arguments["args"], given.arguments["kwargs"], called)
         yield
         listener.end_checkpoint()
 
@@ -225,7 +228,7 @@ def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:
     if torch.is_autocast_enabled("cpu") != casts:
         raise listener.refusal("torch.set_autocast_enabled in forward (torch.autocast is modelled)")
     if gradients and _saved_tensors_hooks() != _here.hooks:
-        raise listener.refusal("saved_tensors_hooks (save_on_cpu and the like) in forward")
+        raise listener.refusal("hooks of saved tensors that are pushed past torch.autograd.graph.saved_tensors_hooks: use that context")
 
 
 def _saved_tensors_hooks() -> Any:

@@ -27,7 +27,7 @@ from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import DIFFERENTIABLE
-from memest.network.graph import USUAL, Casting, Checkpoint, Graph, Input, Items, Layer, Reference
+from memest.network.graph import Casting, Checkpoint, Graph, Input, Items, Layer, Reference
 from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -43,7 +43,9 @@ from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
+from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.packing import Packings, Pair
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch.recording.executing import execute
@@ -92,6 +94,7 @@ class Begun(NamedTuple):
 
     name: str
     op: str
+    reads: Sequence[Any]
     tensors: tuple[Reference, ...]
     grad: bool
     flows: bool
@@ -139,8 +142,8 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.elsewhere = False
         self.picked_from: dict[str, Shape] = {}
-        self.checkpointed: tuple[int, list[torch.Tensor]] = (0, [])
-        self.calls: dict[str, Checkpoint] = {}
+        self.checkpoints = Checkpoints(self)
+        self.packings = Packings(self)
         self.failure: UnsupportedError | None = None
         self.fixed: Mapping[str, Container[int]] = {}  # dims of inputs that no other size may be asked for
         self.stops_a_card = ""
@@ -241,25 +244,14 @@ class Recorder(TorchFunctionMode):
         while self.stack and self.stack.pop().module is not module:
             pass
 
-    def begin_checkpoint(self, arguments: Any, call: Checkpoint) -> None:
+    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint) -> None:
         """The layers from here on run again in backward."""
         self.asked_for_gradients = True
-        if self.checkpoint is not None:
-            raise self.refusal("a checkpoint inside a checkpoint")
-        self.checkpoint = self.live.take(f"{self.path() or self.name}.checkpoint")
-        self.checkpointed = len(self.layers), [t for t in leaves(arguments) if self.live.found(t) is not None]
-        if call != USUAL:
-            self.calls[self.checkpoint] = call
+        self.checkpoints.begin(arguments, named, call)
 
     def end_checkpoint(self) -> None:
         """Until here."""
-        start, arguments = self.checkpointed
-        read = {name for layer in self.layers[start:] for name in layer.reads}
-        if len(self.layers) == start:
-            raise self.refusal("torch.utils.checkpoint around a function that calls nothing")
-        if not all(read & set(self.live.known(t).names) for t in arguments):
-            raise self.refusal("torch.utils.checkpoint with an argument that the function does not use: it is kept all the same")
-        self.checkpoint, self.checkpointed = None, (0, [])
+        self.checkpoints.end()
 
     @property
     def castings(self) -> tuple[Casting, ...]:
@@ -277,6 +269,16 @@ class Recorder(TorchFunctionMode):
         if scope is not None and self.live.drops:
             self.live.drops[-1].append(scope)
 
+    def begin_packing(self, pair: Pair) -> None:
+        """Hooks of saved tensors are in force."""
+        self.asked_for_gradients = True
+        self._refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
+        self.packings.stack.append(pair)
+
+    def end_packing(self) -> None:
+        """They are no more."""
+        self.packings.stack.pop()
+
     def apply(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """A custom autograd function: its forward as it runs, and what it does in backward where a gradient flows through it."""
         self.asked_for_gradients = True
@@ -284,31 +286,11 @@ class Recorder(TorchFunctionMode):
         enabled = torch.is_grad_enabled()
         needs = tuple(enabled and isinstance(t, torch.Tensor) and self.live.known(t).grad for t in arguments)
         if function is torch.utils.checkpoint.CheckpointFunction:
-            return self._reentrant(*arguments, needs=needs[2:])
+            return self.checkpoints.reentrant(arguments[0], arguments[1], arguments[2:], needs[2:])
         applied = run_forward(function, arguments, needs)
         if any(needs):
             end_function(self, function, applied, inputs)
         return applied.result
-
-    def _reentrant(self, function: Any, preserve: bool, *arguments: Any, needs: Sequence[bool]) -> Any:
-        """``torch.utils.checkpoint`` with ``use_reentrant=True``: where no argument requires a gradient, nothing in it does."""
-        given = [t for t in arguments if isinstance(t, torch.Tensor)]
-        names = tuple([self.live.known(t).names[-1] for t in given])
-        self.begin_checkpoint(given, Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and any(needs)):
-            result = function(*arguments)
-        self._check_captured(names)
-        self.end_checkpoint()
-        return result
-
-    def _check_captured(self, given: Sequence[str]) -> None:
-        """Refuse a reentrant checkpoint whose function reads a tensor that requires a gradient and is no argument: its backward would run
-        through what made that, too."""
-        layers = self.layers[self.checkpointed[0] :]
-        fine = {*given, *(n for layer in layers for n in layer.outputs), *(p.name for p in self.live.parameters)}
-        others = {n for e in self.live.tracked.values() if e.grad for n in e.names} - fine
-        if any(n in others for layer in layers for n in layer.reads):
-            raise self.refusal("torch.utils.checkpoint (reentrant) around a function that captures a tensor: make it an argument")
 
     @contextmanager
     def apart(self) -> Iterator[list[Layer]]:
@@ -532,12 +514,13 @@ class Recorder(TorchFunctionMode):
             raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
         if op in PICKS and isinstance(reads[0], Tracked):
             self.picked_from[reads[0].names[-1]] = reads[0].value.spec.shape
-        return Begun(name, op, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
+        return Begun(name, op, reads, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
 
     def _written(
         self, layer: Begun, attributes: Items, tensors: Sequence[torch.Tensor], values: Sequence[Value], differentiable: bool
     ) -> None:
         """Name the outputs, and write the layer down."""
+        packed = self.packings.of_call(operator_named(layer.op), layer.reads, attributes, self.module.training) if layer.flows else ()
         outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
         self.assumed.noticed(outputs, values)
         self.layers.append(
@@ -550,6 +533,7 @@ class Recorder(TorchFunctionMode):
                 grad=layer.grad,
                 checkpoint=self.checkpoint,
                 autocast=self.castings,
+                packing=packed,
             )
         )
 
@@ -649,7 +633,7 @@ class Recorder(TorchFunctionMode):
             on_host=tuple(live.on_host),
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
-            checkpoints=tuple(self.calls.items()),
+            checkpoints=tuple(self.checkpoints.found.items()),
             notes=(*self.wrappers, *self.assumed.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 

@@ -1,0 +1,127 @@
+"""Hooks of saved tensors (``torch.autograd.graph.saved_tensors_hooks``, ``save_on_cpu``), played where autograd packs and unpacks.
+
+A tensor is packed at the moment the call saves it: what it reads before its kernel, what it gives after that. Packing and unpacking run
+without gradients; what was packed stays until the node has run, what was unpacked dies with the node's kernel.
+
+Source: torch/csrc/autograd/saved_variable.cpp (set_hooks_and_pack_data, unpack).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from memest.errors import GraphError, UnsupportedError
+from memest.memory.stream import Storage
+from memest.network.graph import Layer, Packing
+from memest.network.tensor import Spec
+from memest.runtimes.torch.autograd import Keeping, Machine, Part
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.caller import Caller
+
+
+class Run(Protocol):
+    """What plays layers (:class:`memest.runtimes.torch.step.run.Run`)."""
+
+    ledger: Ledger
+    machine: Machine
+    caller: Caller
+
+    def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
+        """One layer, on the values in ``env``."""
+
+
+@contextmanager
+def packing(run: Run, layer: Layer) -> Iterator[None]:
+    """What ``layer`` saves goes through its hooks."""
+    if not layer.packing:
+        yield
+        return
+    machine, outer = run.machine, run.machine.keeping
+    if machine.target.on_cuda:
+        raise UnsupportedError("saved_tensors_hooks (save_on_cpu and the like) on CUDA; on a CPU they are modelled")
+    machine.keeping = hooks = Hooked(run, layer.packing)
+    try:
+        yield
+    finally:
+        machine.keeping = outer
+    hooks.check()
+
+
+class Hooked(Keeping):
+    """The hooks around one layer; ``packings`` are those of the tensors that it saves, in order."""
+
+    one_by_one = True
+
+    def __init__(self, run: Run, packings: Sequence[Packing]) -> None:
+        self._run, self._packings, self._next = run, packings, 0
+
+    def keep(self, spec: Spec, storage: Storage, number: bool) -> Part:
+        """Numbers are kept as they are: no hook sees them."""
+        if number:
+            return _Plain(self._run.ledger, storage)
+        if self._next == len(self._packings):
+            raise GraphError("saves more tensors than its packing says")
+        self._next += 1
+        return _Packed(self._run, self._packings[self._next - 1], spec, storage)
+
+    def check(self) -> None:
+        """GraphError where the layer saved fewer tensors than are described, and some."""
+        if 0 < self._next < len(self._packings):
+            raise GraphError(f"saves {self._next} tensors, its packing is described for {len(self._packings)}")
+
+
+class _Plain:
+    is_itself = False  # it is a number
+
+    def __init__(self, ledger: Ledger, storage: Storage) -> None:
+        self._ledger, self._storage = ledger, storage
+        storage.refs += 1
+
+    def unpack(self) -> Storage:
+        """The tensor itself."""
+        self._storage.refs += 1
+        return self._storage
+
+    def release(self) -> None:
+        """It goes."""
+        self._ledger.let_go_storage(self._storage)
+
+
+class _Packed:
+    def __init__(self, run: Run, how: Packing, spec: Spec, storage: Storage) -> None:
+        self._run, self._how = run, how
+        env = _played(run, how.packed, {how.given: run.ledger.hold(Value(spec, storage))})
+        self._kept = {name: run.ledger.hold(env[name]) for name in how.kept}
+        self.is_itself = any(value is env[how.given] for value in self._kept.values())
+        for value in env.values():
+            run.ledger.let_go(value)
+
+    def unpack(self) -> Storage:
+        """What the other hook makes of what is kept."""
+        ledger = self._run.ledger
+        env = _played(self._run, self._how.unpacked, {name: ledger.hold(value) for name, value in self._kept.items()})
+        storage = env[self._how.result].storage
+        storage.refs += 1
+        for value in env.values():
+            ledger.let_go(value)
+        return storage
+
+    def release(self) -> None:
+        """What is kept goes."""
+        for value in self._kept.values():
+            self._run.ledger.let_go(value)
+
+
+def _played(run: Run, layers: Sequence[Layer], env: dict[str, Value]) -> dict[str, Value]:
+    """``env`` with what the layers give, which run without gradients and amid another call."""
+    ledger, machine, caller = run.ledger, run.machine, run.caller
+    at, keeping, grad = (ledger.layer, ledger.op), machine.keeping, caller.grad_mode
+    machine.keeping, caller.grad_mode = Keeping(), False
+    try:
+        for layer in layers:
+            run.play_layer(layer, env)
+    finally:
+        (ledger.layer, ledger.op), machine.keeping, caller.grad_mode = at, keeping, grad
+    return env

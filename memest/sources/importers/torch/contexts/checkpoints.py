@@ -1,0 +1,112 @@
+"""Calls of ``torch.utils.checkpoint`` while a forward is recorded: which layers each wraps, what it is given, and what stands in what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.network.graph import USUAL, Checkpoint, Layer
+from memest.sources.importers.torch.contexts.packing import Packings, only_kept
+from memest.sources.importers.torch.tensors.described import leaves
+from memest.sources.importers.torch.tensors.live import LiveTensors
+
+
+class Recorder(Protocol):
+    """What is asked of the recorder."""
+
+    name: str
+    live: LiveTensors
+    layers: list[Layer]
+    checkpoint: str | None
+    packings: Packings
+
+    def path(self) -> str:
+        """That of the module that runs."""
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """The error that says that ``what`` has no rule, with the place."""
+
+
+class Call(NamedTuple):
+    """A call under way: its first layer, and the names of the tensors that it was given, plainly and inside of other arguments."""
+
+    name: str
+    start: int
+    given: tuple[str, ...]
+    held: tuple[str, ...]
+
+
+class Checkpoints:
+    """The calls of one recording. ``found`` are those that are not made in the usual way, by name."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._under_way: list[Call] = []
+        self.found: dict[str, Checkpoint] = {}
+
+    def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint) -> None:
+        """The layers from here on run again in backward."""
+        recorder = self._recorder
+        outer = recorder.checkpoint
+        name = recorder.live.take(f"{outer or recorder.path() or recorder.name}.checkpoint")
+        given = [a for a in arguments if isinstance(a, torch.Tensor)]
+        held = [t for t in leaves((arguments, named)) if not any(t is g for g in given)]
+        packed = recorder.packings.of([e.value.spec for t in given if (e := recorder.live.found(t)) is not None])
+        if not all(map(only_kept, packed)):
+            raise recorder.refusal("torch.utils.checkpoint under saved_tensors_hooks that change what is saved: use the hooks inside of it")
+        recorder.packings.stack.append(None)
+        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held)))
+        recorder.checkpoint = name
+        made = replace(made, inside=outer)
+        if outer is not None and not made.reentrant:
+            made = replace(made, arguments=self._under_way[-1].given)
+        if made != USUAL:
+            self.found[name] = made
+
+    def end(self) -> None:
+        """Until here."""
+        recorder = self._recorder
+        call = self._under_way.pop()
+        recorder.packings.stack.pop()
+        if len(recorder.layers) == call.start:
+            raise recorder.refusal("torch.utils.checkpoint around a function that calls nothing")
+        made = self.found.get(call.name, USUAL)
+        read = {name for layer in recorder.layers[call.start :] for name in layer.reads}
+        besides = tuple([n for n in (*call.given, *call.held) if n not in read and n not in made.arguments])
+        if besides and made.inside is not None:
+            raise recorder.refusal("torch.utils.checkpoint inside another, given a list with a tensor that it does not use")
+        if besides:
+            self.found[call.name] = replace(made, arguments=(*made.arguments, *besides))
+        recorder.checkpoint = made.inside
+
+    def reentrant(self, function: Any, preserve: bool, arguments: Sequence[Any], needs: Sequence[bool]) -> Any:
+        """``torch.utils.checkpoint`` with ``use_reentrant=True``: where no argument requires a gradient, nothing in it does."""
+        given = [t for t in arguments if isinstance(t, torch.Tensor)]
+        names = tuple([self._recorder.live.known(t).names[-1] for t in given])
+        self.begin(given, (), Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(needs)):
+            result = function(*arguments)
+        self._check_captured(names)
+        self.end()
+        return result
+
+    def _check_captured(self, given: Sequence[str]) -> None:
+        """Refuse a reentrant checkpoint whose function reads a tensor that requires a gradient and is no argument: its backward would run
+        through what made that, too."""
+        recorder = self._recorder
+        layers = recorder.layers[self._under_way[-1].start :]
+        fine = {*given, *(n for layer in layers for n in layer.outputs), *(p.name for p in recorder.live.parameters)}
+        others = {n for e in recorder.live.tracked.values() if e.grad for n in e.names} - fine
+        if any(n in others for layer in layers for n in layer.reads):
+            raise recorder.refusal("torch.utils.checkpoint (reentrant) around a function that captures a tensor: make it an argument")
+
+    def _names(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+        """What they go by; of the network's own nothing is said."""
+        live = self._recorder.live
+        own = {p.name for p in live.parameters}
+        entries = [live.found(t) for t in tensors]
+        return tuple(dict.fromkeys([e.names[-1] for e in entries if e is not None and e.names[0] not in own]))
