@@ -49,7 +49,7 @@ class Recorder:
             for edge in node.edges:
                 if edge is not None:
                     edge[0].join(self.ledger)
-            node.notes = trace.notes
+            node.notes, node.trace = trace.notes, trace
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
             if trace.saved:
                 self.save(node, trace, storages)

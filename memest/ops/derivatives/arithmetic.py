@@ -1,0 +1,153 @@
+"""Arithmetic and functions of one tensor: their gradients as products and quotients. Source: derivatives.yaml, FunctionsManual.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from memest.ops.aten.iterator import Number, elementwise, incoming, wants
+from memest.ops.derivatives.formula import Derived, Formula, Grads, Saved, only
+from memest.ops.facts import POINTWISE_FACTS
+from memest.ops.operator import Operator
+from memest.ops.tape import Tape, Tensor
+
+
+def _number(k: Tape, input: Tensor, other: Tensor) -> Tensor:
+    if wants(k, 0):
+        k.save(other=other)
+    return elementwise(k, input, Number((), (), other.dtype, other.slot))
+
+
+def _number_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]:
+    other: Tensor = saved["other"]
+    return [elementwise(k, incoming(grads), Number((), (), other.dtype, other.slot)), None]
+
+
+def _by_number(name: str) -> Operator:
+    """A product or quotient with a number that a call before wrapped: it is kept again, and stays a number in promotion."""
+    return Operator(
+        name=f"{name} by number",
+        torch="",
+        roles=("input", "other"),
+        attributes=(),
+        forward=_number,
+        saves=("other",),
+        backward=_number_backward,
+        examples=(),
+        facts=POINTWISE_FACTS,
+        source=f"derivatives.yaml: {name}.Tensor",
+    )
+
+
+BY_NUMBER = {name: _by_number(name) for name in ("mul", "div")}
+
+
+def _with_number(name: str) -> Callable[..., Derived]:
+    return lambda f, saved, grads: [f.call(BY_NUMBER[name], only(grads), saved["other"]), None]
+
+
+def pair(f: Formula, of_input: Callable[[], Any], of_other: Callable[[], Any]) -> Derived:
+    """Gradients of both operands, ``other`` before ``self``."""
+    second = of_other() if f.wants(1) else None
+    first = of_input() if f.wants(0) else None
+    return [first, second][: len(f.needs)]
+
+
+def _add(f: Formula, saved: Saved, grads: Grads, *, alpha: float, **_: Any) -> Derived:
+    return pair(f, lambda: only(grads), lambda: f.maybe_multiply(only(grads), alpha))
+
+
+def _sub(f: Formula, saved: Saved, grads: Grads, *, alpha: float, **_: Any) -> Derived:
+    return pair(f, lambda: only(grads), lambda: f.maybe_multiply(f.neg(only(grads)), alpha))
+
+
+def _rsub(f: Formula, saved: Saved, grads: Grads, *, alpha: float, **_: Any) -> Derived:
+    return pair(f, lambda: f.maybe_multiply(f.neg(only(grads)), alpha), lambda: only(grads))
+
+
+def _combined(f: Formula, op: str, grad: Any, other: Any, value: float | None) -> Any:
+    return f.call(op if value is None else BY_NUMBER[op], grad, other)
+
+
+def _mul(f: Formula, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> Derived:
+    grad = only(grads)
+    return pair(f, lambda: _combined(f, "mul", grad, saved["other"], value), lambda: f.mul(grad, saved["input"]))
+
+
+def _div(f: Formula, saved: Saved, grads: Grads, *, value: float | None, rounding_mode: str | None, inplace: bool) -> Derived:
+    grad = only(grads)
+    if rounding_mode is not None:
+        return pair(f, lambda: f.zeros_like(grad), lambda: f.zeros_like(grad))
+
+    def of_other() -> Any:
+        return f.mul(f.neg(grad), f.div(f.div(saved["input"], saved["other"]), saved["other"]))
+
+    return pair(f, lambda: _combined(f, "div", grad, saved["other"], value), of_other)
+
+
+def _pow(f: Formula, saved: Saved, grads: Grads, *, exponent: float | None, inplace: bool) -> Derived:
+    grad = only(grads)
+    if exponent is None:
+        raise f.unknown("pow with a tensor as exponent")
+    if exponent == 0:
+        return [f.call("zeros_like", saved["input"])]
+    return [f.mul(grad, f.times(f.pow(saved["input"], float(exponent) - 1), float(exponent)))]
+
+
+def _scalar(name: str) -> Callable[..., Derived]:
+    return lambda f, saved, grads, *, value: [f.call(name, only(grads), value=value)]
+
+
+def _unary(gradient: Callable[[Formula, Any, Any], Any], keeps: str = "") -> Callable[..., Derived]:
+    return lambda f, saved, grads, **_: [gradient(f, only(grads), saved.get(keeps))]
+
+
+def _extreme(name: str) -> Callable[..., Derived]:
+    """``masked_fill_(where(self == other, grad / 2, grad), self < other, 0)``."""
+
+    def formula(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
+        grad = only(grads)
+
+        def of(less: str) -> Any:
+            mask = f.call("eq", saved["input"], saved["other"])
+            shared = f.call("where", mask, f.over(grad, 2), grad)
+            return f.call("masked_fill", shared, f.call(less, saved["input"], saved["other"]), value=0, inplace=True)
+
+        mine, theirs = ("lt", "gt") if name == "maximum" else ("gt", "lt")
+        return pair(f, lambda: of(mine), lambda: of(theirs))
+
+    return formula
+
+
+def _where(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
+    raise f.unknown("where")
+
+
+FORMULAS: dict[str, Any] = {
+    "add": _add,
+    "sub": _sub,
+    "rsub": _rsub,
+    "mul": _mul,
+    "div": _div,
+    "pow": _pow,
+    "mul.Scalar": _scalar("mul.Scalar"),
+    "div.Scalar": _scalar("div.Scalar"),
+    "mul by number": _with_number("mul"),
+    "div by number": _with_number("div"),
+    "neg": _unary(lambda f, grad, kept: f.neg(grad)),
+    "exp": _unary(lambda f, grad, kept: f.mul(grad, kept), "result"),
+    "log": _unary(lambda f, grad, kept: f.div(grad, kept), "input"),
+    "log1p": _unary(lambda f, grad, kept: f.div(grad, f.plus(kept, 1)), "input"),
+    "sqrt": _unary(lambda f, grad, kept: f.div(grad, f.times(kept, 2)), "result"),
+    "rsqrt": _unary(lambda f, grad, kept: f.mul(f.times(grad, -0.5), f.pow(kept, 3)), "result"),
+    "reciprocal": _unary(lambda f, grad, kept: f.mul(f.neg(grad), f.mul(kept, kept)), "result"),
+    "sin": _unary(lambda f, grad, kept: f.mul(grad, f.call("cos", kept)), "input"),
+    "cos": _unary(lambda f, grad, kept: f.mul(grad, f.neg(f.call("sin", kept))), "input"),
+    **dict.fromkeys(("floor", "ceil", "round", "trunc", "sign"), _unary(lambda f, grad, kept: f.zeros_like(grad))),
+    **{name: _extreme(name) for name in ("maximum", "minimum")},
+    **dict.fromkeys(
+        ("dropout", "dropout1d", "dropout2d", "dropout3d"),
+        lambda f, saved, grads, **_: [f.mul(only(grads), saved["mask"]) if "mask" in saved else only(grads)],
+    ),
+}

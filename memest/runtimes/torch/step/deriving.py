@@ -1,0 +1,167 @@
+"""Backward under ``create_graph=True``: formulas played call by call, so that what they compute has a history.
+
+Sources: torch/csrc/autograd/engine.cpp (``evaluate_function`` in grad mode), input_buffer.cpp (gradients are added out of place),
+functions/accumulate_grad.h (``clone_obey_contract``), saved_variable.cpp (what is unpacked has the history it was saved with).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from memest.errors import UnsupportedError
+from memest.memory.stream import Storage
+from memest.network.tensor import Shape, Spec, same_shape
+from memest.ops.derivatives.formula import Derived, Formula, Kernel, by_derivative, doubled, formula_of, gradient_of
+from memest.ops.derivatives.table import FORMULAS
+from memest.ops.operator import Operator
+from memest.ops.tape import Saved
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
+from memest.runtimes.torch.autograd.nodes import PASS
+from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.step.caller import Caller
+
+
+class Deriving:
+    """Plays formulas with the calls of ``caller``."""
+
+    def __init__(self, machine: Machine, caller: Caller) -> None:
+        self._machine = machine
+        self._caller = caller
+
+    # what formulas call ---------------------------------------------------------------------------------------------------
+
+    def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:
+        """Run an operator on values."""
+        return self._caller.call(op, *tensors, **attributes)
+
+    def drop(self, *values: Any) -> None:
+        """Release intermediates."""
+        self._caller.drop(*values)
+
+    def gradient(self, op: str) -> tuple[Operator, Operator]:
+        """The row of that name, and its backward as an operator."""
+        row, kernel = self._caller.row(op), FORMULAS[op]
+        assert isinstance(row, Operator) and isinstance(kernel, Kernel)
+        return row, gradient_of(row, kernel)
+
+    # what the engine asks for ---------------------------------------------------------------------------------------------
+
+    def backward_of(self, node: Node, grads: Sequence[Value | None], needs: Sequence[bool], create: bool) -> list[Value | None]:
+        """The gradients of a node's inputs (held). UnsupportedError for a node without a formula."""
+        ledger = self._machine.ledger
+        if node.op == PASS and not node.before:
+            return [None if g is None else ledger.hold(g) for g in grads]
+        formula = self._formula(node)
+        if formula is None or node.before or node.on_gradient or node.body is not None or node.saved.waits:
+            raise UnsupportedError(
+                f"create_graph=True through {node.op} ({node.layer}): what a backward of its backward keeps is not modelled for it"
+            )
+        saved = self._unpacked(node)
+        named = {**dict(node.notes), **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
+        with self._recording(create):
+            found = self._caller.framed(lambda: list(formula(Formula(self, needs), named, grads, **dict(node.attributes))))
+        outputs = [None if v is None or not need else ledger.hold(v) for v, need in zip(found, needs, strict=True)]
+        for value in saved:
+            ledger.let_go(value)
+        node.saved.leave(ledger)
+        return outputs
+
+    def fitted(self, gradient: Value, wanted: Spec) -> Value:
+        """The gradient summed to the shape it was broadcast from, and in its dtype."""
+        if not same_shape(gradient.spec.shape, wanted.shape):
+            gradient = self._replaced(gradient, partial(self._summed, gradient, wanted.shape))
+        if gradient.spec.dtype != wanted.dtype:
+            gradient = self._replaced(gradient, lambda: self.call("_to_copy", gradient, dtype=wanted.dtype))
+        return gradient
+
+    def total(self, old: Value, new: Value) -> Value:
+        """Their sum, a new tensor; ``old`` is let go of."""
+        return self._replaced(old, lambda: self.call("add", old, new))
+
+    def copy(self, gradient: Value, spec: Spec) -> Value:
+        """A copy that lies as ``spec`` says."""
+        ledger = self._machine.ledger
+        with self._recording(True):
+            (copied,) = self._caller.framed(lambda: [self.call("clone", gradient)])
+        if copied.spec.strides != spec.strides:
+            raise UnsupportedError("backward(create_graph=True) into a tensor that lies otherwise than its gradient")
+        return ledger.hold(copied)
+
+    # how --------------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _recording(self, create: bool) -> Iterator[None]:
+        caller, ledger = self._caller, self._machine.ledger
+        outer, layer, op = caller.grad_mode, ledger.layer, ledger.op
+        caller.grad_mode = create
+        try:
+            yield
+        finally:
+            caller.grad_mode, ledger.layer, ledger.op = outer, layer, op
+
+    def _replaced(self, old: Value, by: Callable[[], Value]) -> Value:
+        ledger = self._machine.ledger
+        with self._recording(True):
+            (new,) = self._caller.framed(lambda: [by()])
+        ledger.hold(new)
+        ledger.let_go(old)
+        return new
+
+    def _summed(self, gradient: Value, shape: Shape) -> Value:
+        """``at::sum_to``."""
+        if not shape:
+            return self.call("sum", gradient)  # type: ignore[no-any-return]
+        lead = len(gradient.spec.shape) - len(shape)
+        dims = tuple(d for d, n in enumerate(gradient.spec.shape) if d < lead or (shape[d - lead] == 1 and n != 1))
+        summed = self.call("sum", gradient, dim=dims, keepdim=True)
+        return self.call("view", summed, shape=shape) if lead else summed  # type: ignore[no-any-return]
+
+    def _formula(self, node: Node) -> Callable[..., Derived] | None:
+        row = node.row
+        if row is None:
+            return None
+        if row.backward is by_derivative:
+            kernel = FORMULAS[row.name.removesuffix(" backward")]
+            assert isinstance(kernel, Kernel)
+            attributes = dict(node.attributes)
+            return lambda f, saved, grads, **_: doubled(kernel, f, saved, grads, attributes)
+        found = FORMULAS.get(row.name)
+        return formula_of(found, row, dict(node.attributes)) if isinstance(found, Kernel) else found
+
+    def _unpacked(self, node: Node) -> list[Value]:
+        """What the node kept, as tensors with their histories: that of the input, or of the result, that was kept. They are held."""
+        ledger, trace = self._machine.ledger, node.trace
+        assert trace is not None
+        written = {o.slot: nr for nr, o in enumerate(trace.outputs) if o is not None and (o.same_as >= 0 or o.slot >= trace.n_inputs)}
+        found: list[Value] = []
+        for kept, storage in zip(trace.saved, node.saved.unpack(), strict=True):
+            found.append(ledger.hold(self._with_history(node, _source(node, kept), kept.spec, storage, written.get(kept.slot))))
+        return found
+
+    def _with_history(self, node: Node, slot: int, spec: Spec, storage: Storage, output: int | None) -> Value:
+        if output is not None:
+            return _hung(Value(spec, storage), node, output)
+        edge = node.edges[slot] if slot < len(node.edges) else None
+        if edge is None:
+            return Value(spec, storage)
+        target, nr = edge
+        if isinstance(target, AccumulateGrad):
+            return target.value if target.value.spec == spec else _hung(Value(spec, storage), target, nr)
+        return _hung(Value(spec, storage), target, nr)
+
+
+def _source(node: Node, kept: Saved) -> int:
+    """The input whose history a kept tensor has: itself, or what it is a copy of (what is written over is copied before)."""
+    assert node.trace is not None and node.row is not None
+    copied = kept.slot >= node.trace.n_inputs and kept.role == node.row.roles[0]
+    return 0 if copied else kept.slot
+
+
+def _hung(value: Value, node: Any, output: int) -> Value:
+    if isinstance(node, Node):
+        node.refs += 1
+    value.node, value.output_nr, value.requires_grad = node, output, True
+    return value
