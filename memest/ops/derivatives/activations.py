@@ -35,7 +35,8 @@ def _curved(name: str, role: str, of_kept: Callable[..., Any], keeps_grad: bool 
 
 def _sigmoid(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
     """grad * grad_output * (-2 * output + 1)."""
-    return f.mul(f.mul(grad, given), f.plus(f.times(kept, -2), 1))
+    slope = f.plus(f.times(kept, -2), 1)
+    return f.mul(f.mul(grad, given), slope)
 
 
 def _tanh(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
@@ -48,8 +49,8 @@ def _softplus(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> 
     x = self * beta."""
     both = f.mul(grad, given)
     x = f.times(kept, attributes["beta"])
-    slope = f.kernel("sigmoid", [both], {"result": f.call("sigmoid", x)}, (True,))[0]
     inside = f.call("_to_copy", f.call("lt", x, None, value=attributes["threshold"]), dtype=grad.spec.dtype)
+    slope = f.kernel("sigmoid", [both], {"result": f.call("sigmoid", x)}, (True,))[0]
     return f.times(f.mul(slope, inside), attributes["beta"])
 
 
@@ -62,8 +63,8 @@ def _silu(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
     """infinitely_differentiable_silu_backward: grad * sigmoid * (1 + input * (1 - sigmoid))."""
     input = saved["input"]
     sigmoid = f.call("sigmoid", input)
-    outer = f.mul(only(grads), sigmoid)
-    return [f.mul(outer, f.plus(f.mul(input, f.one_minus(sigmoid)), 1.0))]
+    slope = f.plus(f.mul(input, f.one_minus(sigmoid)), 1.0)
+    return [f.mul(f.mul(only(grads), sigmoid), slope)]
 
 
 def _mish(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
@@ -71,7 +72,8 @@ def _mish(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
     input = saved["input"]
     sigmoid = f.call("sigmoid", input)
     t = f.call("tanh", f.call("log1p", f.call("exp", input)))
-    inner = f.mul(f.mul(input, sigmoid), f.one_minus(f.mul(t, t)))
+    rest = f.one_minus(f.mul(t, t))
+    inner = f.mul(f.mul(input, sigmoid), rest)
     return [f.mul(only(grads), f.add(t, inner))]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from memest.ops.aten.iterator import Number, elementwise, incoming, wants
@@ -81,7 +80,8 @@ def _div(f: Formula, saved: Saved, grads: Grads, *, value: float | None, roundin
         return pair(f, lambda: f.zeros_like(grad), lambda: f.zeros_like(grad))
 
     def of_other() -> Any:
-        return f.mul(f.neg(grad), f.div(f.div(saved["input"], saved["other"]), saved["other"]))
+        ratio = f.div(f.div(saved["input"], saved["other"]), saved["other"])
+        return f.mul(f.neg(grad), ratio)
 
     return pair(f, lambda: _combined(f, "div", grad, saved["other"], value), of_other)
 
@@ -110,8 +110,8 @@ def _extreme(name: str) -> Callable[..., Derived]:
         grad = only(grads)
 
         def of(less: str) -> Any:
-            mask = f.call("eq", saved["input"], saved["other"])
-            shared = f.call("where", mask, f.over(grad, 2), grad)
+            half = f.over(grad, 2)
+            shared = f.call("where", f.call("eq", saved["input"], saved["other"]), half, grad)
             return f.call("masked_fill", shared, f.call(less, saved["input"], saved["other"]), value=0, inplace=True)
 
         mine, theirs = ("lt", "gt") if name == "maximum" else ("gt", "lt")
@@ -120,8 +120,16 @@ def _extreme(name: str) -> Callable[..., Derived]:
     return formula
 
 
-def _where(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
-    raise f.unknown("where")
+def _rsqrt(f: Formula, grad: Any, kept: Any) -> Any:
+    """-0.5 * grad * result.pow(3)."""
+    cube = f.pow(kept, 3)
+    return f.mul(f.times(grad, -0.5), cube)
+
+
+def _reciprocal(f: Formula, grad: Any, kept: Any) -> Any:
+    """-grad * (result * result)."""
+    square = f.mul(kept, kept)
+    return f.mul(f.neg(grad), square)
 
 
 FORMULAS: dict[str, Any] = {
@@ -140,8 +148,8 @@ FORMULAS: dict[str, Any] = {
     "log": _unary(lambda f, grad, kept: f.div(grad, kept), "input"),
     "log1p": _unary(lambda f, grad, kept: f.div(grad, f.plus(kept, 1)), "input"),
     "sqrt": _unary(lambda f, grad, kept: f.div(grad, f.times(kept, 2)), "result"),
-    "rsqrt": _unary(lambda f, grad, kept: f.mul(f.times(grad, -0.5), f.pow(kept, 3)), "result"),
-    "reciprocal": _unary(lambda f, grad, kept: f.mul(f.neg(grad), f.mul(kept, kept)), "result"),
+    "rsqrt": _unary(_rsqrt, "result"),
+    "reciprocal": _unary(_reciprocal, "result"),
     "sin": _unary(lambda f, grad, kept: f.mul(grad, f.call("cos", kept)), "input"),
     "cos": _unary(lambda f, grad, kept: f.mul(grad, f.neg(f.call("sin", kept))), "input"),
     **dict.fromkeys(("floor", "ceil", "round", "trunc", "sign"), _unary(lambda f, grad, kept: f.zeros_like(grad))),

@@ -76,6 +76,7 @@ def _weight(f: Formula, grad: Any, of_input: Any, shape: Shape, given: dict[str,
             for g in range(groups)
         ]
         made = f.call("cat", parts, dim=1)
+        f.drop(*parts)
     return _fitted(f, f.transpose(made, 0, 1), shape)
 
 

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape
-from memest.ops.composite import Value
 from memest.ops.operator import REQUIRED, Attribute, Operator
 from memest.ops.reading import Items
 from memest.ops.tape import Tape, Tensor
@@ -45,6 +44,9 @@ class Caller(Protocol):
 
     def drop(self, *values: Any) -> None:
         """Release intermediates before the formula ends."""
+
+    def statement(self, body: Callable[[], Any]) -> Any:
+        """What ``body`` gives, without what else it made."""
 
     def gradient(self, op: str) -> tuple[Operator, Operator]:
         """The row of that name, and its backward as an operator."""
@@ -72,6 +74,10 @@ class Formula:
     def drop(self, *values: Any) -> None:
         """Release intermediates: temporaries of an expression, before the next."""
         self._caller.drop(*values)
+
+    def statement(self, body: Callable[[], Any]) -> Any:
+        """What ``body`` gives; everything else it called for dies with the statement."""
+        return self._caller.statement(body)
 
     def wants(self, which: int) -> bool:
         """True when the gradient of that input is wanted (an absent one's never is)."""
@@ -144,6 +150,22 @@ class Formula:
     def maybe_multiply(self, a: Any, number: float) -> Any:
         """``a * number``, or ``a`` itself."""
         return a if number == 1 else self.times(a, number)
+
+    def iadd(self, a: Any, b: Any) -> Any:
+        """``a.add_(b)``."""
+        return self.call("add", a, b, inplace=True)
+
+    def isub(self, a: Any, b: Any) -> Any:
+        """``a.sub_(b)``."""
+        return self.call("sub", a, b, inplace=True)
+
+    def imul(self, a: Any, number: float) -> Any:
+        """``a.mul_(number)``."""
+        return self.call("mul", a, None, value=number, inplace=True)
+
+    def idiv(self, a: Any, number: float) -> Any:
+        """``a.div_(number)``."""
+        return self.call("div", a, None, value=number, inplace=True)
 
     # shapes ---------------------------------------------------------------------------------------------------------------
 

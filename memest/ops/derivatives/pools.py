@@ -8,6 +8,7 @@ from typing import Any
 
 from memest.ops.aten.copies import suggests_channels_last
 from memest.ops.derivatives.formula import GRAD, ByRole, Formula, Grads, Kernel, Saved, only
+from memest.ops.derivatives.shapes import nothing
 from memest.ops.tape import Tensor
 
 
@@ -15,26 +16,27 @@ def _average(name: str) -> Kernel:
     def double(f: Formula, saved: Saved, grads: Grads, **given: Any) -> ByRole:
         return {
             GRAD: f.call(name, only(grads), **given) if f.wants(0) else None,
-            "input": f.zeros_like(saved["input"]) if f.wants(1) else None,
+            "input": nothing(f, saved),
         }
 
-    return Kernel(("input",), double)
+    return Kernel((), double)
 
 
 def _maximum(dims: int) -> Kernel:
     def double(f: Formula, saved: Saved, grads: Grads, **given: Any) -> ByRole:
         return {
             GRAD: _gathered(f, only(grads), saved["indices"], dims) if f.wants(0) else None,
-            "input": f.zeros_like(saved["input"]) if f.wants(1) else None,
+            "input": nothing(f, saved),
         }
 
-    return Kernel(("input", "indices"), double)
+    return Kernel(("indices",), double)
 
 
 def _gathered(f: Formula, grad: Any, indices: Any, dims: int) -> Any:
     lead = indices.shape[: len(indices.shape) - dims]
     places = f.view(indices, (*lead, prod(indices.shape[-dims:])))
-    last = suggests_channels_last(Tensor(*indices.spec, 0))
+    shape, strides, dtype = indices.spec
+    last = suggests_channels_last(Tensor(shape, strides, dtype, 0))
     dense = f.contiguous(grad, ("channels_last" if dims == 2 else "channels_last_3d") if last else "contiguous_format")
     flat = f.view(dense, (*lead, prod(grad.shape[-dims:])))
     return f.view(f.call("gather", flat, places, dim=-1), indices.shape)

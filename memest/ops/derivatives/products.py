@@ -21,16 +21,24 @@ def _mm(f: Formula, a: Any, b: Any) -> Any:
     return f.call("mm", a, b)
 
 
+def _scaled(f: Formula, product: Any, number: float) -> Any:
+    """``maybe_multiply`` of a product that nobody else has."""
+    scaled = f.maybe_multiply(product, number)
+    if scaled is not product:
+        f.drop(product)
+    return scaled
+
+
 def _first(f: Formula, grad: Any, mat2: Any, like: tuple[Shape, Shape], alpha: float) -> Any:
     if _column_major(like):
-        return f.maybe_multiply(_t(f, _mm(f, mat2, _t(f, grad))), alpha)
-    return f.maybe_multiply(_mm(f, grad, _t(f, mat2)), alpha)
+        return _scaled(f, _t(f, _mm(f, mat2, _t(f, grad))), alpha)
+    return _scaled(f, _mm(f, grad, _t(f, mat2)), alpha)
 
 
 def _second(f: Formula, grad: Any, mat1: Any, like: tuple[Shape, Shape], alpha: float) -> Any:
     if _column_major(like):
-        return f.maybe_multiply(_t(f, _mm(f, _t(f, grad), mat1)), alpha)
-    return f.maybe_multiply(_mm(f, _t(f, mat1), grad), alpha)
+        return _scaled(f, _t(f, _mm(f, _t(f, grad), mat1)), alpha)
+    return _scaled(f, _mm(f, _t(f, mat1), grad), alpha)
 
 
 def _mm_gradients(f: Formula, saved: Saved, grads: Grads) -> Derived:
@@ -58,8 +66,8 @@ def _bmm(f: Formula, saved: Saved, grads: Grads) -> Derived:
 
 def _baddbmm(f: Formula, saved: Saved, grads: Grads, *, beta: float, alpha: float) -> Derived:
     grad = only(grads)
-    first = f.maybe_multiply(f.call("bmm", grad, _flipped(f, saved["batch2"])), alpha) if f.wants(1) else None
-    second = f.maybe_multiply(f.call("bmm", _flipped(f, saved["batch1"]), grad), alpha) if f.wants(2) else None
+    first = _scaled(f, f.call("bmm", grad, _flipped(f, saved["batch2"])), alpha) if f.wants(1) else None
+    second = _scaled(f, f.call("bmm", _flipped(f, saved["batch1"]), grad), alpha) if f.wants(2) else None
     return [f.maybe_multiply(grad, beta) if f.wants(0) else None, first, second]
 
 

@@ -25,11 +25,11 @@ def _mean(f: Formula, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool, dt
 def _var_of(f: Formula, grad: Any, input: Any, dim: Any, keepdim: bool) -> Any:
     """2 / (n - correction) * grad * (self - self.mean(dim, keepdim=True))."""
     if dim is None or not input.shape:
-        scaled = f.times(grad, 2.0)
-        return f.mul(scaled, f.sub(input, f.call("mean", input)))
-    grad = restored(f, grad, dim, keepdim or len(input.shape) == 1, len(input.shape))
-    scaled = f.times(grad, 2.0)
-    return f.mul(scaled, f.sub(input, f.call("mean", input, dim=dim, keepdim=True)))
+        centred = f.sub(input, f.call("mean", input))
+    else:
+        grad = restored(f, grad, dim, keepdim or len(input.shape) == 1, len(input.shape))
+        centred = f.sub(input, f.call("mean", input, dim=dim, keepdim=True))
+    return f.mul(f.times(grad, 2.0), centred)
 
 
 def _var(f: Formula, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> Derived:

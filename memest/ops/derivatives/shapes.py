@@ -69,7 +69,7 @@ def _joined(f: Formula, grads: Grads, sizes: Sequence[Shape], dim: int) -> Any:
 
 def _split(f: Formula, saved: Saved, grads: Grads, *, dim: int, **given: Any) -> Derived:
     sizes: Shape = saved["sizes"]
-    d, size = wrapped(dim, len(sizes)), given.get("split_size_or_sections", given.get("split_size"))
+    d, size = wrapped(dim, len(sizes)), given["split_size" if "split_size" in given else "split_size_or_sections"]
     parts = size if isinstance(size, tuple) else [min(size, sizes[d] - at) for at in range(0, sizes[d], size)]
     return [_joined(f, grads, [(*sizes[:d], n, *sizes[d + 1 :]) for n in parts], d)]
 
@@ -92,8 +92,7 @@ def _cat(f: Formula, saved: Saved, grads: Grads, *, dim: int) -> Derived:
 
 def _stack(f: Formula, saved: Saved, grads: Grads, *, dim: int) -> Derived:
     grad = only(grads)
-    d = wrapped(dim, len(grad.shape))
-    return list(f.call("unbind", grad, dim=d)) if len(f.needs) > 1 else [f.call("unbind", grad, dim=d)]
+    return [f.call("select", grad, dim=dim, index=i) if need else None for i, need in enumerate(f.needs)]
 
 
 def _repeat(f: Formula, saved: Saved, grads: Grads, *, repeats: Shape) -> Derived:
@@ -121,20 +120,18 @@ def _constant_pad(f: Formula, saved: Saved, grads: Grads, *, pad: Shape, value: 
 
 
 def _border_pad(f: Formula, saved: Saved, grads: Grads, **given: Any) -> ByRole:
-    """reflection_pad2d_backward: padded again; zeros that lie as the input does."""
-    return {
-        GRAD: f.call("_border_pad", only(grads), **given) if f.wants(0) else None,
-        "input": f.zeros_like(saved["input"]) if f.wants(1) else None,
-    }
+    """reflection_pad2d_backward: padded again."""
+    return {GRAD: f.call("_border_pad", only(grads), **given) if f.wants(0) else None, "input": nothing(f, saved)}
+
+
+def nothing(f: Formula, saved: Saved) -> Any:
+    """``zeros_like(self)`` of an input whose sizes alone are kept: contiguous."""
+    spec = saved["like"]["input"]
+    return f.zeros(spec.shape, spec.dtype) if f.wants(1) else None
 
 
 def _upsample(f: Formula, saved: Saved, grads: Grads, **given: Any) -> ByRole:
     return {GRAD: f.call("_upsample", only(grads), **given)}
-
-
-def expanded_to(f: Formula, grad: Any, sizes: Shape) -> Any:
-    """``grad.expand(sizes)``."""
-    return f.expand(grad, sizes)
 
 
 def _expand(f: Formula, saved: Saved, grads: Grads, *, size: Shape) -> Derived:
@@ -168,6 +165,6 @@ FORMULAS: dict[str, Any] = {
     "stack": _stack,
     "repeat": _repeat,
     "_constant_pad": _constant_pad,
-    "_border_pad": Kernel(("input",), _border_pad),
+    "_border_pad": Kernel((), _border_pad),
     "_upsample": Kernel((), _upsample),
 }

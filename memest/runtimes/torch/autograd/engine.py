@@ -295,7 +295,7 @@ class Machine(Recorder):
         out = sum_to(tape, Tensor(*old.spec, 0), shape)
         storages = self._replay(tape.finish((), (out,)).events, [old.storage])
         new = self.ledger.hold(Value(out.spec, storages[out.slot]))
-        if len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
+        if shape and len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
             self._hold_base(new, None)
         self.ledger.let_go(old)
         return new
@@ -349,7 +349,9 @@ class Machine(Recorder):
             self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:
             if self._creates:
-                raise UnsupportedError(f"backward(create_graph=True) into {leaf.name}, whose gradient stands already: set it to None before")
+                raise UnsupportedError(
+                    f"backward(create_graph=True) into {leaf.name}, whose gradient stands already: set it to None before"
+                )
             self._tell(leaf)
             ledger.let_go(gradient)
             return

@@ -57,6 +57,20 @@ class Caller:
                 _remove(self._frames[-1], v)
                 self._machine.ledger.let_go(v)
 
+    def statement(self, body: Callable[[], Any]) -> Any:
+        """What ``body`` gives; the rest of what it called for is released, as temporaries are at the end of a statement."""
+        frame = self._frames[-1]
+        start = len(frame)
+        result = body()
+        made = frame[start:]
+        del frame[start:]
+        for v in reversed(made):
+            if v is result and result not in frame:
+                frame.append(v)
+            else:
+                self._machine.ledger.let_go(v)
+        return result
+
     def run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         """Outputs of one call, unheld by this method."""
         context, casts = self._context, self._casts

@@ -41,6 +41,10 @@ class Deriving:
         """Release intermediates."""
         self._caller.drop(*values)
 
+    def statement(self, body: Callable[[], Any]) -> Any:
+        """What ``body`` gives, without what else it made."""
+        return self._caller.statement(body)
+
     def gradient(self, op: str) -> tuple[Operator, Operator]:
         """The row of that name, and its backward as an operator."""
         row, kernel = self._caller.row(op), FORMULAS[op]
@@ -61,9 +65,13 @@ class Deriving:
             )
         saved = self._unpacked(node)
         named = {**dict(node.notes), **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
+
+        def wanted() -> list[Value | None]:
+            found = formula(Formula(self, needs), named, grads, **dict(node.attributes))
+            return [v if need else None for v, need in zip(found, needs, strict=True)]
+
         with self._recording(create):
-            found = self._caller.framed(lambda: list(formula(Formula(self, needs), named, grads, **dict(node.attributes))))
-        outputs = [None if v is None or not need else ledger.hold(v) for v, need in zip(found, needs, strict=True)]
+            outputs = [None if v is None else ledger.hold(v) for v in self._caller.framed(wanted)]
         for value in saved:
             ledger.let_go(value)
         node.saved.leave(ledger)
@@ -83,12 +91,10 @@ class Deriving:
 
     def copy(self, gradient: Value, spec: Spec) -> Value:
         """A copy that lies as ``spec`` says."""
-        ledger = self._machine.ledger
-        with self._recording(True):
-            (copied,) = self._caller.framed(lambda: [self.call("clone", gradient)])
+        copied = self._made(lambda: self.call("clone", gradient))
         if copied.spec.strides != spec.strides:
             raise UnsupportedError("backward(create_graph=True) into a tensor that lies otherwise than its gradient")
-        return ledger.hold(copied)
+        return copied
 
     # how --------------------------------------------------------------------------------------------------------------------
 
@@ -103,12 +109,15 @@ class Deriving:
             caller.grad_mode, ledger.layer, ledger.op = outer, layer, op
 
     def _replaced(self, old: Value, by: Callable[[], Value]) -> Value:
-        ledger = self._machine.ledger
+        new = self._made(by)
+        self._machine.ledger.let_go(old)
+        return new
+
+    def _made(self, by: Callable[[], Value]) -> Value:
         with self._recording(True):
             (new,) = self._caller.framed(lambda: [by()])
-        ledger.hold(new)
-        ledger.let_go(old)
-        return new
+        assert new is not None
+        return self._machine.ledger.hold(new)
 
     def _summed(self, gradient: Value, shape: Shape) -> Value:
         """``at::sum_to``."""
@@ -148,8 +157,8 @@ class Deriving:
         if edge is None:
             return Value(spec, storage)
         target, nr = edge
-        if isinstance(target, AccumulateGrad):
-            return target.value if target.value.spec == spec else _hung(Value(spec, storage), target, nr)
+        if isinstance(target, AccumulateGrad) and target.value.spec == spec and target.value.storage is storage:
+            return target.value
         return _hung(Value(spec, storage), target, nr)
 
 
