@@ -22,7 +22,7 @@ def _flat(name: str, role: str = "") -> Kernel:
     return Kernel((role,) if role else ("input", "result"), double)
 
 
-def _curved(name: str, role: str, of_kept: Callable[..., Any], keeps_grad: bool = True) -> Kernel:
+def _curved(name: str, role: str, of_kept: Callable[..., Any]) -> Kernel:
     """The kernel again for the gradient, ``of_kept(f, grad, given gradient, kept, attributes)`` for what was kept."""
 
     def double(f: Formula, saved: Saved, grads: Grads, **given: Any) -> ByRole:
@@ -30,7 +30,7 @@ def _curved(name: str, role: str, of_kept: Callable[..., Any], keeps_grad: bool 
         again = f.kernel(name, [grad], {kept: saved[kept]}, (True,), **given)[0] if f.wants(0) else None
         return {GRAD: again, kept: of_kept(f, grad, saved.get(GRAD), saved[kept], given) if f.wants(1) else None}
 
-    return Kernel((GRAD, role) if keeps_grad else (role,), double)
+    return Kernel((GRAD, role) if role else (GRAD, "input", "result"), double)
 
 
 def _sigmoid(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
@@ -55,8 +55,31 @@ def _softplus(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> 
 
 
 def _gelu(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
-    """gelu_double_backward without approximation: ggI * gO * d/dx (cdf + x * pdf)."""
-    raise f.unknown("gelu")
+    """gelu_double_backward without approximation: ggI * gO * (2 * pdf - x * x * pdf)."""
+    if attributes["approximate"] != "none":
+        raise f.unknown("gelu(approximate='tanh')")
+    square = f.mul(kept, kept)
+    pdf = f.statement(lambda: f.times(f.call("exp", f.times(square, -0.5)), 0.4))
+
+    def slope() -> Any:
+        right = f.mul(square, pdf)
+        return f.sub(f.times(pdf, 2), right)
+
+    change = f.statement(slope)
+    return f.mul(f.mul(grad, given), change)
+
+
+def _elu(name: str) -> Kernel:
+    """elu_double_backward: of a result grad * grad_output * input_scale * (x < 0), else elu_backward of the product, times that."""
+
+    def double(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
+        mask = f.call("_to_copy", f.call("lt", kept, None, value=0), dtype=grad.spec.dtype)
+        product = f.times(f.mul(grad, given), 1.0)
+        if attributes["inplace"]:
+            return f.mul(product, mask)
+        return f.mul(f.kernel(name, [product], {"input": kept}, (True,), **attributes)[0], mask)
+
+    return _curved(name, "", double)
 
 
 def _silu(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
@@ -86,6 +109,8 @@ FORMULAS: dict[str, Any] = {
     "sigmoid": _curved("sigmoid", "result", _sigmoid),
     "tanh": _curved("tanh", "result", _tanh),
     "softplus": _curved("softplus", "input", _softplus),
+    "gelu": _curved("gelu", "input", _gelu),
+    **{name: _elu(name) for name in ("elu", "selu", "celu")},
     "silu": _silu,
     "mish": _mish,
 }

@@ -5,41 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memest.ops.aten.iterator import Number, elementwise, incoming, wants
 from memest.ops.derivatives.formula import Derived, Formula, Grads, Saved, only
-from memest.ops.facts import POINTWISE_FACTS
-from memest.ops.operator import Operator
-from memest.ops.tape import Tape, Tensor
-
-
-def _number(k: Tape, input: Tensor, other: Tensor) -> Tensor:
-    if wants(k, 0):
-        k.save(other=other)
-    return elementwise(k, input, Number((), (), other.dtype, other.slot))
-
-
-def _number_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]:
-    other: Tensor = saved["other"]
-    return [elementwise(k, incoming(grads), Number((), (), other.dtype, other.slot)), None]
-
-
-def _by_number(name: str) -> Operator:
-    """A product or quotient with a number that a call before wrapped: it is kept again, and stays a number in promotion."""
-    return Operator(
-        name=f"{name} by number",
-        torch="",
-        roles=("input", "other"),
-        attributes=(),
-        forward=_number,
-        saves=("other",),
-        backward=_number_backward,
-        examples=(),
-        facts=POINTWISE_FACTS,
-        source=f"derivatives.yaml: {name}.Tensor",
-    )
-
-
-BY_NUMBER = {name: _by_number(name) for name in ("mul", "div")}
+from memest.ops.derivatives.numbers import BY_NUMBER
 
 
 def _with_number(name: str) -> Callable[..., Derived]:
@@ -141,6 +108,8 @@ FORMULAS: dict[str, Any] = {
     "pow": _pow,
     "mul.Scalar": _scalar("mul.Scalar"),
     "div.Scalar": _scalar("div.Scalar"),
+    "mul in place": _scalar("mul.Scalar"),
+    "div in place": _scalar("div.Scalar"),
     "mul by number": _with_number("mul"),
     "div by number": _with_number("div"),
     "neg": _unary(lambda f, grad, kept: f.neg(grad)),

@@ -5,9 +5,9 @@ calls, so that it has a backward of its own: then the row's *formula* is played 
 call operators with, what was kept for backward by role (with what was noted), the gradients of the outputs and the attributes; it returns
 one gradient or None per flattened tensor input.
 
-Most backwards are one kernel that autograd knows (``threshold_backward``, ``convolution_backward``). Such a :class:`Kernel` is the row's own
-``backward`` seen as an operator: its inputs are the gradients and what was kept, it keeps what ``saves`` names of them, and ``double`` is
-its formula.
+Most backwards are one kernel that autograd knows (``threshold_backward``, ``convolution_backward``). Such a :class:`Kernel` is the row's
+own ``backward`` seen as an operator: its inputs are the gradients and what was kept, it keeps what ``saves`` names of them, and ``double``
+is its formula.
 
 Sources: tools/autograd/derivatives.yaml, gen_variable_type.py (a backward keeps what its formulas read, whoever wants it).
 """
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape
+from memest.ops.derivatives.numbers import IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Operator
 from memest.ops.reading import Items
 from memest.ops.tape import Tape, Tensor
@@ -102,7 +103,7 @@ class Formula:
     @staticmethod
     def unknown(what: str) -> UnsupportedError:
         """The error that says that no formula is known of ``what``."""
-        return UnsupportedError(f"create_graph=True through {what}: what a backward of its backward keeps is not modelled")
+        return UnsupportedError(f"create_graph=True through {what}: what its backward's own graph keeps has no rule")
 
     # arithmetic -----------------------------------------------------------------------------------------------------------
 
@@ -161,11 +162,11 @@ class Formula:
 
     def imul(self, a: Any, number: float) -> Any:
         """``a.mul_(number)``."""
-        return self.call("mul", a, None, value=number, inplace=True)
+        return self.call(IN_PLACE["mul"], a, value=number)
 
     def idiv(self, a: Any, number: float) -> Any:
         """``a.div_(number)``."""
-        return self.call("div", a, None, value=number, inplace=True)
+        return self.call(IN_PLACE["div"], a, value=number)
 
     # shapes ---------------------------------------------------------------------------------------------------------------
 

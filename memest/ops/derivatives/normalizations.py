@@ -114,9 +114,7 @@ def _batch_norm(f: Formula, saved: Saved, grads: Grads, *, training: bool, eps: 
         found["weight"] = _weight(f, terms, grad, of_input, training)
     made = None
     if of_input is not None:
-        made = f.statement(
-            lambda: terms.first_backward(of_input, scale) if training else f.mul(f.mul(of_input, terms.inverse), scale)
-        )
+        made = f.statement(lambda: terms.first_backward(of_input, scale) if training else f.mul(f.mul(of_input, terms.inverse), scale))
     if scale_grad is not None:
         made = _joined(f, made, f.statement(lambda: f.mul(f.mul(scale_grad, terms.centred), terms.inverse)))
     if bias_grad is not None:

@@ -19,7 +19,7 @@ from memest.ops.derivatives.table import FORMULAS
 from memest.ops.operator import Operator
 from memest.ops.tape import Saved
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
-from memest.runtimes.torch.autograd.nodes import PASS
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.caller import Caller
 
@@ -61,7 +61,7 @@ class Deriving:
         formula = self._formula(node)
         if formula is None or node.before or node.on_gradient or node.body is not None or node.saved.waits:
             raise UnsupportedError(
-                f"create_graph=True through {node.op} ({node.layer}): what a backward of its backward keeps is not modelled for it"
+                f"create_graph=True through {_called(node)} ({node.layer}): what its backward's own graph keeps has no rule"
             )
         saved = self._unpacked(node)
         named = {**dict(node.notes), **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
@@ -160,6 +160,16 @@ class Deriving:
         if isinstance(target, AccumulateGrad) and target.value.spec == spec and target.value.storage is storage:
             return target.value
         return _hung(Value(spec, storage), target, nr)
+
+
+def _called(node: Node) -> str:
+    """What stands in the way of a backward of a backward, and what to do."""
+    if node.saved.waits:
+        return "a checkpoint"
+    if node.before or node.on_gradient:
+        return f"{node.op}, whose gradient a hook sees"
+    in_place = node.op in (AS_STRIDED, COPY_SLICES)
+    return "what is written in place into a view; write it out of place (inplace=False)" if in_place else node.op
 
 
 def _source(node: Node, kept: Saved) -> int:
