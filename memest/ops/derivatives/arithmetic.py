@@ -70,23 +70,6 @@ def _unary(gradient: Callable[[Formula, Any, Any], Any], keeps: str = "") -> Cal
     return lambda f, saved, grads, **_: [gradient(f, only(grads), saved.get(keeps))]
 
 
-def _extreme(name: str) -> Callable[..., Derived]:
-    """``masked_fill_(where(self == other, grad / 2, grad), self < other, 0)``."""
-
-    def formula(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
-        grad = only(grads)
-
-        def of(less: str) -> Any:
-            half = f.over(grad, 2)
-            shared = f.call("where", f.call("eq", saved["input"], saved["other"]), half, grad)
-            return f.call("masked_fill", shared, f.call(less, saved["input"], saved["other"]), value=0, inplace=True)
-
-        mine, theirs = ("lt", "gt") if name == "maximum" else ("gt", "lt")
-        return pair(f, lambda: of(mine), lambda: of(theirs))
-
-    return formula
-
-
 def _rsqrt(f: Formula, grad: Any, kept: Any) -> Any:
     """-0.5 * grad * result.pow(3)."""
     cube = f.pow(kept, 3)
@@ -122,7 +105,6 @@ FORMULAS: dict[str, Any] = {
     "sin": _unary(lambda f, grad, kept: f.mul(grad, f.call("cos", kept)), "input"),
     "cos": _unary(lambda f, grad, kept: f.mul(grad, f.neg(f.call("sin", kept))), "input"),
     **dict.fromkeys(("floor", "ceil", "round", "trunc", "sign"), _unary(lambda f, grad, kept: f.zeros_like(grad))),
-    **{name: _extreme(name) for name in ("maximum", "minimum")},
     **dict.fromkeys(
         ("dropout", "dropout1d", "dropout2d", "dropout3d"),
         lambda f, saved, grads, **_: [f.mul(only(grads), saved["mask"]) if "mask" in saved else only(grads)],

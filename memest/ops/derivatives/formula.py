@@ -62,11 +62,13 @@ class Kernel(NamedTuple):
 
 
 class Formula:
-    """Calls of operators, under names that read like ATen. ``needs`` says which gradients are wanted."""
+    """Calls of operators, under names that read like ATen. ``needs`` says which gradients are wanted, ``version`` of which torch
+    they are."""
 
-    def __init__(self, caller: Caller, needs: Sequence[bool]) -> None:
+    def __init__(self, caller: Caller, needs: Sequence[bool], version: tuple[int, int]) -> None:
         self._caller = caller
         self.needs = needs
+        self.version = version
 
     def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:
         """Run an operator."""

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from memest.ops.derivatives.formula import GRAD, ByRole, Derived, Formula, Grads, Kernel, Saved, only
 
+INVERSE_FIRST_SINCE = (2, 14)
+
 
 class _Terms:
     """What both double backwards are made of: the centred input, the inverse deviation and its powers; ``sums`` sums over what is
@@ -21,8 +23,9 @@ class _Terms:
         self._f = f
         self.count = count
         self.sums = sums
+        early = inverse() if f.version >= INVERSE_FIRST_SINCE else None
         self.centred = f.sub(input, mean)
-        self.inverse = inverse()
+        self.inverse = early or inverse()
         self.square = f.pow(self.inverse, 2)
         self.cube = f.pow(self.inverse, 3)
         self.centred_cube = f.mul(self.centred, self.cube)
@@ -99,7 +102,10 @@ def _batch_norm(f: Formula, saved: Saved, grads: Grads, *, training: bool, eps: 
     def inverse() -> Any:
         if training:
             return _widened(f, f.call("to", saved["save_invstd"], dtype=input.spec.dtype), input, True)
-        return _widened(f, f.pow(f.plus(saved["running_var"], eps), -0.5), input, True)
+        variance = f.plus(saved["running_var"], eps)
+        if f.version >= INVERSE_FIRST_SINCE:
+            return _widened(f, f.call("rsqrt", variance, inplace=True), input, True)
+        return _widened(f, f.pow(variance, -0.5), input, True)
 
     count = prod(input.shape) // input.shape[1]
     terms = _Terms(f, input, mean, lambda: f.statement(inverse), count, lambda t: _all_but_channels(f, t))

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from memest.ops.derivatives import activations, arithmetic, convolutions, losses, normalizations, pools, products, reductions, shapes
+from memest.ops.derivatives import (
+    activations,
+    arithmetic,
+    choices,
+    convolutions,
+    losses,
+    normalizations,
+    pools,
+    products,
+    reductions,
+    shapes,
+)
 
-FAMILIES = (activations, arithmetic, convolutions, losses, normalizations, pools, products, reductions, shapes)
+FAMILIES = (activations, arithmetic, choices, convolutions, losses, normalizations, pools, products, reductions, shapes)
 FORMULAS: dict[str, Any] = {name: formula for family in FAMILIES for name, formula in family.FORMULAS.items()}

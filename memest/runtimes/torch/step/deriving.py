@@ -67,7 +67,7 @@ class Deriving:
         named = {**dict(node.notes), **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
 
         def wanted() -> list[Value | None]:
-            found = formula(Formula(self, needs), named, grads, **dict(node.attributes))
+            found = formula(Formula(self, needs, self._machine.target.version), named, grads, **dict(node.attributes))
             return [v if need else None for v, need in zip(found, needs, strict=True)]
 
         with self._recording(create):
