@@ -218,6 +218,11 @@ def _as_strided_in_place(k: Tape, input: Tensor, *, size: Shape, stride: Shape) 
 
 
 def _detach(k: Tape, input: Tensor) -> Tensor:
+    """No view to autograd: the tensor itself, and the graph behind it, may die."""
+    return k.alias(input, input.shape, input.strides)
+
+
+def _alias(k: Tape, input: Tensor) -> Tensor:
     return k.view(input, input.shape, input.strides)
 
 
@@ -286,7 +291,7 @@ ROWS = (
     _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
     _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),
     _row("detach", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS),
-    _row("alias", _detach, _alias_backward, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.ops.aten.alias"),
+    _row("alias", _alias, _alias_backward, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.ops.aten.alias"),
 )
 COMPOSITE_ROWS = (
     composite(

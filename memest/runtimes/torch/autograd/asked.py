@@ -14,10 +14,12 @@ Edge = tuple[Node | AccumulateGrad, int]
 
 
 class Asked:
-    """``keep``: saved tensors stay (``retain_graph``). ``wanted``: where the tensors hang whose gradients are to be ``captured``."""
+    """``keep``: saved tensors stay (``retain_graph``). ``create``: what backward computes has a backward of its own (``create_graph``).
+    ``wanted``: where the tensors hang whose gradients are to be ``captured``."""
 
-    def __init__(self, keep: bool = False, wanted: Sequence[Edge] = ()) -> None:
+    def __init__(self, keep: bool = False, create: bool = False, wanted: Sequence[Edge] = ()) -> None:
         self.keep = keep
+        self.create = create
         self.selects = bool(wanted)
         self.captured: list[Value | None] = [None] * len(wanted)
         self._wanted = wanted

@@ -17,8 +17,10 @@ from memest.ops import reading
 from memest.ops.aten.copies import transposed_block, transposes
 from memest.ops.aten.iterator import iterator_strides, preserved_strides
 from memest.ops.aten.reductions import sum_to
+from memest.ops.derivatives.formula import by_derivative
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.autograd.asked import Asked
+from memest.runtimes.torch.autograd.created import Created
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
 from memest.runtimes.torch.autograd.recording import Recorder
 from memest.runtimes.torch.autograd.saving import Holder
@@ -37,18 +39,22 @@ class Machine(Recorder):
         self.gradients_are_views = False  # of what stands for itself, once a step is done
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
         self._asked: Asked | None = None
+        self.created: Created | None = None
 
     def backward(self, root: Value, gradient: Value) -> None:
         """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
         self.backward_of([(root, gradient)])
 
-    def backward_of(self, roots: Sequence[tuple[Value, Value]], *, keep: bool = False, wanted: Sequence[Value] = ()) -> list[Value | None]:
-        """``torch.autograd.backward`` of several roots, each with its gradient; ``keep`` is ``retain_graph``. With values that are
-        ``wanted`` it is ``torch.autograd.grad``: only nodes on the way to them run, and their gradients (held; None where nothing leads
-        there) are given back instead of going into the leaves. GraphError for a node whose saved tensors are gone."""
+    def backward_of(
+        self, roots: Sequence[tuple[Value, Value]], *, keep: bool = False, create: bool = False, wanted: Sequence[Value] = ()
+    ) -> list[Value | None]:
+        """``torch.autograd.backward`` of several roots, each with its gradient; ``keep`` is ``retain_graph``, ``create`` is
+        ``create_graph``. With values that are ``wanted`` it is ``torch.autograd.grad``: only nodes on the way to them run, and their
+        gradients (held; None where nothing leads there) are given back instead of going into the leaves. GraphError for a node whose saved
+        tensors are gone, UnsupportedError for one without a rule for what its backward's own graph keeps."""
         ledger = self.ledger
         starts = [_edge_of(root) for root, _ in roots]
-        outer, asked = self._asked, Asked(keep, [_edge_of(value) for value in wanted])
+        outer, asked = self._asked, Asked(keep, create, [_edge_of(value) for value in wanted])
         if wanted:
             asked.mark([target for target, _ in starts])
         self._asked = asked
@@ -157,7 +163,10 @@ class Machine(Recorder):
             outputs = node.body(node, grads)
         elif present:
             ledger.layer, ledger.op = node.layer, node.op
-            outputs = self._apply(node, grads) if node.row is not None else self._apply_engine_node(node, grads)
+            if asked.create or (node.row is not None and node.row.backward is by_derivative):
+                outputs = self._recorded.backward_of(node, grads, asked.needs(node), asked.create)
+            else:
+                outputs = self._apply(node, grads) if node.row is not None else self._apply_engine_node(node, grads)
         else:
             node.saved.unpack()
             node.saved.leave(ledger)
@@ -261,12 +270,24 @@ class Machine(Recorder):
             ledger.let_go(outputs[0])
         return [result, *outputs[1:]]
 
+    @property
+    def _recorded(self) -> Created:
+        assert self.created is not None
+        return self.created
+
+    @property
+    def _creates(self) -> bool:
+        """Whether what backward computes has a backward of its own (``create_graph``)."""
+        return self._asked is not None and self._asked.create
+
     def _validated(self, gradient: Value | None, edge: tuple[Node | AccumulateGrad, int] | None) -> Value | None:
         """validate_outputs: a gradient of a broadcast shape is summed to the shape its input had."""
         if gradient is None or edge is None:
             return gradient
         target, nr = edge
         wanted = target.value.spec if isinstance(target, AccumulateGrad) else target.out_specs[nr]
+        if self._creates:
+            return self._recorded.fitted(gradient, wanted)
         if not same_shape(gradient.spec.shape, wanted.shape):
             gradient = self._summed(gradient, wanted.shape)
         if gradient.spec.dtype != wanted.dtype:
@@ -279,7 +300,7 @@ class Machine(Recorder):
         out = sum_to(tape, Tensor(*old.spec, 0), shape)
         storages = self._replay(tape.finish((), (out,)).events, [old.storage])
         new = self.ledger.hold(Value(out.spec, storages[out.slot]))
-        if len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
+        if shape and len(old.spec.shape) > len(shape):  # sum_to: a sum with dims of one, and a view without them, which keeps it
             self._hold_base(new, None)
         self.ledger.let_go(old)
         return new
@@ -305,6 +326,8 @@ class Machine(Recorder):
             return new
         ledger = self.ledger
         added.append(new)
+        if self._creates:
+            return self._recorded.total(old, new)
         if old.storage.refs == 1 and is_non_overlapping_and_dense(old.spec.shape, old.spec.strides):
             return old
         operands = [Tensor(v.spec.shape, v.spec.strides, v.spec.dtype, i) for i, v in enumerate((old, new))]
@@ -330,10 +353,17 @@ class Machine(Recorder):
             standing.reason = f"gradient of {leaf.name}"
             self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:
+            if self._creates:
+                raise UnsupportedError(
+                    f"backward(create_graph=True) into {leaf.name}, whose gradient stands already: set it to None before"
+                )
             self._tell(leaf)
             ledger.let_go(gradient)
             return
-        if gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
+        if self._creates:
+            kept = self._recorded.copy(gradient, _kept_spec(gradient.spec, leaf.value.spec))
+            ledger.let_go(gradient)
+        elif gradient.refs == 1 and _obeys_layout(gradient.spec, leaf.value.spec):
             kept = gradient
         else:
             spec = _kept_spec(gradient.spec, leaf.value.spec)

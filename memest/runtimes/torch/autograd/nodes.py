@@ -8,6 +8,7 @@ from memest.errors import UnsupportedError
 from memest.network.tensor import Spec
 from memest.ops.operator import Operator
 from memest.ops.reading import Items as Items
+from memest.ops.tape import Trace
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.ledger import Ledger, Value
 
@@ -72,6 +73,7 @@ class Node:
         "saved",
         "saved_specs",
         "sequence",
+        "trace",
         "waiting",
     )
 
@@ -85,6 +87,7 @@ class Node:
         self.saved = Holder([])
         self.saved_specs: tuple[tuple[str, Spec], ...] = ()
         self.notes: Items = ()
+        self.trace: Trace | None = None
         self.edges: list[tuple[Node | AccumulateGrad, int] | None] = []
         self.out_specs: list[Spec] = []
         self.waiting = 0

@@ -11,6 +11,7 @@ from itertools import count
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import DIFFERENTIABLE
+from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
@@ -18,6 +19,7 @@ from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTI
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, PackedHolder, Part, kernel_ran, last_save, numbers_of
 from memest.runtimes.torch.ledger import Ledger, Value
 
+_NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
 
 
@@ -59,7 +61,7 @@ class Recorder:
             for edge in node.edges:
                 if edge is not None:
                     edge[0].join(self.ledger)
-            node.notes = trace.notes
+            node.notes, node.trace = trace.notes, trace
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
             if trace.saved:
                 self.save(node, trace, storages, parts)
@@ -67,6 +69,8 @@ class Recorder:
         for nr, out in enumerate(trace.outputs):
             if out is None:
                 outputs.append(None)
+                if node is not None:
+                    node.out_specs.append(_NONE)
                 continue
             if out.same_as >= 0:
                 value = flat[out.same_as]

@@ -46,7 +46,7 @@ class Acting:
             raise GraphError(f"gives gradients to {len(found)} tensors, described for {len(expected)}; please report it")
         values = dict(found)
         order = [name for name, _ in found] if expected is None else expected
-        for name, out in zip(order, layer.outputs, strict=True):
+        for name, out in zip(order, layer.outputs, strict=False):  # leaves without a name of their own come last
             env[out] = ledger.hold(values[name])
             self._run.specs[out] = values[name].spec
         for _, value in found if expected is None else ():
@@ -67,18 +67,26 @@ class Acting:
         machine = self._run.machine
         self._run.ledger.phase = "backward"
         before = set(machine.gradients)
-        machine.backward_of(_roots(layer, env), keep=_keeps(layer))
+        machine.backward_of(_roots(layer, env), keep=_said(layer, "retain_graph"), create=self._creates(layer))
         return [(name, value) for name, value in machine.gradients.items() if name not in before]
 
     def gradients(self, layer: Layer, env: Env) -> Found:
         """``torch.autograd.grad``: the gradients asked for, as far as there are any."""
         self._run.ledger.phase = "backward"
         inputs = _names(layer, 2)
-        found = self._run.machine.backward_of(_roots(layer, env), keep=_keeps(layer), wanted=[env[n] for n in inputs])
+        keep, create = _said(layer, "retain_graph"), self._creates(layer)
+        found = self._run.machine.backward_of(_roots(layer, env), keep=keep, create=create, wanted=[env[n] for n in inputs])
         given = [(str(i), value) for i, value in enumerate(found) if value is not None]
         for _, value in given:
             value.storage.category = "gradient"
         return given
+
+    def _creates(self, layer: Layer) -> bool:
+        """``create_graph``. UnsupportedError on CUDA, whose kernels for it were not held against anything."""
+        create = _said(layer, "create_graph")
+        if create and self._run.recipe.target.on_cuda:
+            raise UnsupportedError("create_graph=True is not modelled on torch-cuda yet; ask for torch-cpu")
+        return create
 
     def forget(self, layer: Layer, env: Env) -> Found:
         """``p.grad = None``, for each of the tensors."""
@@ -183,8 +191,8 @@ def _names(layer: Layer, role: int) -> tuple[str, ...]:
     return found
 
 
-def _keeps(layer: Layer) -> bool:
-    return bool(dict(layer.attributes).get("retain_graph"))
+def _said(layer: Layer, flag: str) -> bool:
+    return bool(dict(layer.attributes).get(flag))
 
 
 def _roots(layer: Layer, env: Env) -> list[tuple[Value, Value]]:

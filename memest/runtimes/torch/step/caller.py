@@ -35,9 +35,13 @@ class Caller:
         self._casts = self._around
         self._scopes: dict[str, Casts] = {}
 
-    def call(self, op: str, *tensors: Any, **attributes: Any) -> Any:
+    def row(self, op: str) -> Operator | Composite:
+        """How that operator runs here."""
+        return self._rows[op]
+
+    def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:
         """Run ``op`` from inside a composite; the composite's frame holds the result."""
-        entry = self._rows[op]
+        entry = self._rows[op] if isinstance(op, str) else op
         outputs = self.run(entry, list(tensors), tuple(entry.canonical(attributes).items()))
         ledger = self._machine.ledger
         for v in outputs:
@@ -52,6 +56,20 @@ class Caller:
             if v is not None:
                 _remove(self._frames[-1], v)
                 self._machine.ledger.let_go(v)
+
+    def statement(self, body: Callable[[], Any]) -> Any:
+        """What ``body`` gives; the rest of what it called for is released, as temporaries are at the end of a statement."""
+        frame = self._frames[-1]
+        start = len(frame)
+        result = body()
+        made = frame[start:]
+        del frame[start:]
+        for v in reversed(made):
+            if v is result and result not in frame:
+                frame.append(v)
+            else:
+                self._machine.ledger.let_go(v)
+        return result
 
     def run(self, entry: Operator | Composite, tensors: list[Any], attributes: tuple[tuple[str, Any], ...]) -> list[Value | None]:
         """Outputs of one call, unheld by this method."""
@@ -131,7 +149,7 @@ class Caller:
         try:
             if policy is FLOAT32_RESULT:
                 return self._run(entry, tensors, attributes)
-            return self._framed(lambda: self._run(entry, casts.applied(context, policy, tensors, self._cast), attributes))
+            return self.framed(lambda: self._run(entry, casts.applied(context, policy, tensors, self._cast), attributes))
         finally:
             self._context = context
 
@@ -151,11 +169,11 @@ class Caller:
         try:
             if isinstance(entry, Operator):
                 return machine.call(entry, tensors, attributes, self.grad_mode)
-            return self._framed(lambda: _listed(entry.compose(self, *tensors, **dict(attributes))))
+            return self.framed(lambda: _listed(entry.compose(self, *tensors, **dict(attributes))))
         finally:
             machine.ledger.op = outer
 
-    def _framed(self, body: Callable[[], list[Value | None]]) -> list[Value | None]:
+    def framed(self, body: Callable[[], list[Value | None]]) -> list[Value | None]:
         """The outputs of ``body``, run in a frame of its own."""
         self._frames.append([])
         outputs: list[Value | None] = []

@@ -19,6 +19,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
+from memest.runtimes.torch.step.deriving import Deriving
 from memest.runtimes.torch.step.functions import HOOK, hang, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.packing import packing
@@ -104,6 +105,7 @@ class Run:
         self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.target, remember=remember)
         self.machine.gradients_stand = recipe.keep_grads and self.ledger.begun
         self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
+        self.machine.created = Deriving(self.machine, self.caller)
         self.env: dict[str, Value] = {}
         self.ranks = 1 if recipe.parallel is None else recipe.parallel.world
         self.owned = {p.name for p in graph.parameters}

@@ -72,8 +72,8 @@ class Gradients:
         self, roots: Sequence[Any], gradients: Sequence[Any], retain: Any, create: Any, inputs: Any, *, accumulate: bool
     ) -> tuple[torch.Tensor | None, ...]:
         """The engine's run. Roots without a gradient of their own get ones."""
-        if create:
-            raise self._stage.refusal("create_graph=True (a gradient of gradients): what backward's own graph keeps is not modelled")
+        if create and self._stage.castings:
+            raise self._stage.refusal("create_graph=True inside autocast, whose backward would be cast, too: leave the context before it")
         if accumulate and inputs:
             raise self._stage.refusal("backward(inputs=…), which fills some gradients only; torch.autograd.grad is modelled")
         for i, root in enumerate(roots):
@@ -84,7 +84,8 @@ class Gradients:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs")
         made = [torch.ones_like(root) if g is None else g for root, g in zip(roots, gradients, strict=True)]
         names = tuple(map(self._stage.called, roots)), tuple(map(self._stage.called, made))
-        keep = {"retain_graph": True} if retain else {}
+        keep = {"retain_graph": True} if (create if retain is None else retain) else {}
+        keep |= {"create_graph": True} if create else {}
         if accumulate:
             self._after_backward(*self._stage.act("backward", names, **keep))
             return ()

@@ -278,7 +278,8 @@ class StepRecorder(Recorder):
         with torch._C.DisableTorchFunction():
             handle = torch.empty_strided(shape, strides, dtype=getattr(torch, value.spec.dtype), device="meta")
         spec = value.spec if like is None else _lying(like.value.spec, strides, value.spec.dtype)
-        self.live.follow(handle, out, Value(spec, self.machine.ledger.allocate(nbytes(spec.shape, spec.dtype))), False)
+        kept = Value(spec, self.machine.ledger.allocate(nbytes(spec.shape, spec.dtype)))
+        self.live.follow(handle, out, kept, value.requires_grad)
         self.played.env[out] = self.played.ledger.hold(value)
         return handle
 

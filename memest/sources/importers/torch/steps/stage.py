@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from memest.errors import UnsupportedError
-from memest.network.graph import Layer
+from memest.network.graph import Casting, Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
@@ -21,6 +21,10 @@ class Stage(Protocol):
 
     live: LiveTensors
     layers: list[Layer]
+
+    @property
+    def castings(self) -> tuple[Casting, ...]:
+        """What contexts of autocast say here."""
 
     def __enter__(self) -> Any: ...
 

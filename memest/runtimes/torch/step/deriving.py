@@ -1,0 +1,186 @@
+"""Backward under ``create_graph=True``: formulas played call by call, so that what they compute has a history.
+
+Sources: torch/csrc/autograd/engine.cpp (``evaluate_function`` in grad mode), input_buffer.cpp (gradients are added out of place),
+functions/accumulate_grad.h (``clone_obey_contract``), saved_variable.cpp (what is unpacked has the history it was saved with).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from memest.errors import UnsupportedError
+from memest.memory.stream import Storage
+from memest.network.tensor import Shape, Spec, same_shape
+from memest.ops.derivatives.formula import Derived, Formula, Kernel, by_derivative, doubled, formula_of, gradient_of
+from memest.ops.derivatives.table import FORMULAS
+from memest.ops.operator import Operator
+from memest.ops.tape import Saved
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS
+from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.step.caller import Caller
+
+
+class Deriving:
+    """Plays formulas with the calls of ``caller``."""
+
+    def __init__(self, machine: Machine, caller: Caller) -> None:
+        self._machine = machine
+        self._caller = caller
+
+    # what formulas call ---------------------------------------------------------------------------------------------------
+
+    def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:
+        """Run an operator on values."""
+        return self._caller.call(op, *tensors, **attributes)
+
+    def drop(self, *values: Any) -> None:
+        """Release intermediates."""
+        self._caller.drop(*values)
+
+    def statement(self, body: Callable[[], Any]) -> Any:
+        """What ``body`` gives, without what else it made."""
+        return self._caller.statement(body)
+
+    def gradient(self, op: str) -> tuple[Operator, Operator]:
+        """The row of that name, and its backward as an operator."""
+        row, kernel = self._caller.row(op), FORMULAS[op]
+        assert isinstance(row, Operator) and isinstance(kernel, Kernel)
+        return row, gradient_of(row, kernel)
+
+    # what the engine asks for ---------------------------------------------------------------------------------------------
+
+    def backward_of(self, node: Node, grads: Sequence[Value | None], needs: Sequence[bool], create: bool) -> list[Value | None]:
+        """The gradients of a node's inputs (held). UnsupportedError for a node without a formula."""
+        ledger = self._machine.ledger
+        if node.op == PASS and not node.before:
+            return [None if g is None else ledger.hold(g) for g in grads]
+        formula = self._formula(node)
+        if formula is None or node.before or node.on_gradient or node.body is not None or node.saved.waits:
+            raise UnsupportedError(
+                f"create_graph=True through {_called(node)} ({node.layer}): what its backward's own graph keeps has no rule"
+            )
+        saved = self._unpacked(node)
+        named = {**dict(node.notes), **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
+
+        def wanted() -> list[Value | None]:
+            found = formula(Formula(self, needs, self._machine.target.version), named, grads, **dict(node.attributes))
+            return [v if need else None for v, need in zip(found, needs, strict=True)]
+
+        with self._recording(create):
+            outputs = [None if v is None else ledger.hold(v) for v in self._caller.framed(wanted)]
+        for value in saved:
+            ledger.let_go(value)
+        node.saved.leave(ledger)
+        return outputs
+
+    def fitted(self, gradient: Value, wanted: Spec) -> Value:
+        """The gradient summed to the shape it was broadcast from, and in its dtype."""
+        if not same_shape(gradient.spec.shape, wanted.shape):
+            gradient = self._replaced(gradient, partial(self._summed, gradient, wanted.shape))
+        if gradient.spec.dtype != wanted.dtype:
+            gradient = self._replaced(gradient, lambda: self.call("_to_copy", gradient, dtype=wanted.dtype))
+        return gradient
+
+    def total(self, old: Value, new: Value) -> Value:
+        """Their sum, a new tensor; ``old`` is let go of."""
+        return self._replaced(old, lambda: self.call("add", old, new))
+
+    def copy(self, gradient: Value, spec: Spec) -> Value:
+        """A copy that lies as ``spec`` says."""
+        copied = self._made(lambda: self.call("clone", gradient))
+        if copied.spec.strides != spec.strides:
+            raise UnsupportedError("backward(create_graph=True) into a tensor that lies otherwise than its gradient")
+        return copied
+
+    # how --------------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _recording(self, create: bool) -> Iterator[None]:
+        caller, ledger = self._caller, self._machine.ledger
+        outer, layer, op = caller.grad_mode, ledger.layer, ledger.op
+        caller.grad_mode = create
+        try:
+            yield
+        finally:
+            caller.grad_mode, ledger.layer, ledger.op = outer, layer, op
+
+    def _replaced(self, old: Value, by: Callable[[], Value]) -> Value:
+        new = self._made(by)
+        self._machine.ledger.let_go(old)
+        return new
+
+    def _made(self, by: Callable[[], Value]) -> Value:
+        with self._recording(True):
+            (new,) = self._caller.framed(lambda: [by()])
+        assert new is not None
+        return self._machine.ledger.hold(new)
+
+    def _summed(self, gradient: Value, shape: Shape) -> Value:
+        """``at::sum_to``."""
+        if not shape:
+            return self.call("sum", gradient)  # type: ignore[no-any-return]
+        lead = len(gradient.spec.shape) - len(shape)
+        dims = tuple(d for d, n in enumerate(gradient.spec.shape) if d < lead or (shape[d - lead] == 1 and n != 1))
+        summed = self.call("sum", gradient, dim=dims, keepdim=True)
+        return self.call("view", summed, shape=shape) if lead else summed  # type: ignore[no-any-return]
+
+    def _formula(self, node: Node) -> Callable[..., Derived] | None:
+        row = node.row
+        if row is None:
+            return None
+        if row.backward is by_derivative:
+            kernel = FORMULAS[row.name.removesuffix(" backward")]
+            assert isinstance(kernel, Kernel)
+            attributes = dict(node.attributes)
+            return lambda f, saved, grads, **_: doubled(kernel, f, saved, grads, attributes)
+        found = FORMULAS.get(row.name)
+        return formula_of(found, row, dict(node.attributes)) if isinstance(found, Kernel) else found
+
+    def _unpacked(self, node: Node) -> list[Value]:
+        """What the node kept, as tensors with their histories: that of the input, or of the result, that was kept. They are held."""
+        ledger, trace = self._machine.ledger, node.trace
+        assert trace is not None
+        written = {o.slot: nr for nr, o in enumerate(trace.outputs) if o is not None and (o.same_as >= 0 or o.slot >= trace.n_inputs)}
+        found: list[Value] = []
+        for kept, storage in zip(trace.saved, node.saved.unpack(), strict=True):
+            found.append(ledger.hold(self._with_history(node, _source(node, kept), kept.spec, storage, written.get(kept.slot))))
+        return found
+
+    def _with_history(self, node: Node, slot: int, spec: Spec, storage: Storage, output: int | None) -> Value:
+        if output is not None:
+            return _hung(Value(spec, storage), node, output)
+        edge = node.edges[slot] if slot < len(node.edges) else None
+        if edge is None:
+            return Value(spec, storage)
+        target, nr = edge
+        if isinstance(target, AccumulateGrad) and target.value.spec == spec and target.value.storage is storage:
+            return target.value
+        return _hung(Value(spec, storage), target, nr)
+
+
+def _called(node: Node) -> str:
+    """What stands in the way of a backward of a backward, and what to do."""
+    if node.saved.waits:
+        return "a checkpoint"
+    if node.before or node.on_gradient:
+        return f"{node.op}, whose gradient a hook sees"
+    in_place = node.op in (AS_STRIDED, COPY_SLICES)
+    return "what is written in place into a view; write it out of place (inplace=False)" if in_place else node.op
+
+
+def _source(node: Node, kept: Saved) -> int:
+    """The input whose history a kept tensor has: itself, or what it is a copy of (what is written over is copied before)."""
+    assert node.trace is not None and node.row is not None
+    copied = kept.slot >= node.trace.n_inputs and kept.role == node.row.roles[0]
+    return 0 if copied else kept.slot
+
+
+def _hung(value: Value, node: Any, output: int) -> Value:
+    if isinstance(node, Node):
+        node.refs += 1
+    value.node, value.output_nr, value.requires_grad = node, output, True
+    return value
