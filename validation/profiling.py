@@ -25,6 +25,12 @@ def settle() -> None:
     gc.freeze()
 
 
+def watched(run: Callable[[], Any]) -> None:
+    """``run()`` under the profiler, which tells later of the releases of what it saw: a module may let go of what its last call kept."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True):
+        run()
+
+
 def record(run: Callable[[], Any]) -> tuple[list[Measured], Any]:
     """The event stream of ``run()``, and its result (kept alive until the profile has ended)."""
     gc.collect()

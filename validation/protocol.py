@@ -21,7 +21,7 @@ from memest.runtimes.torch.losses import loss_named
 from memest.runtimes.torch.optimizers import optimizer_named
 from validation.levers import chosen, prepare, wrap
 from validation.losses import torch_loss
-from validation.profiling import Measured, record
+from validation.profiling import Measured, record, watched
 from validation.setup import Setup, prediction_of
 
 
@@ -97,7 +97,7 @@ def measure_training(
     """One training step of ``module`` as it stands (its train/eval flags are kept), with ``levers`` pulled."""
     setup = prepare_training(module, inputs, optimizer, loss, hold_output=hold_output, levers=levers)
     if not first_step:
-        setup.step()
+        watched(setup.step)
     setup.optimizer.zero_grad(set_to_none=True)
     gc.collect()
     resident = storage_bytes(setup.resident())
@@ -143,7 +143,7 @@ def measure_inference(module: nn.Module, inputs: Sequence[torch.Tensor], *, leve
     prepare(setup, pulled)
     wrap(setup, pulled)
     with torch.no_grad():
-        setup.forward(setup, setup.inputs)
+        watched(lambda: setup.forward(setup, setup.inputs))
         gc.collect()
         resident = storage_bytes(setup.resident())
         events, _ = record(lambda: setup.forward(setup, setup.inputs))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from memest.memory.stream import Event
 from validation.profiling import Measured
+from validation.rows import normalized
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ def differing(predicted: Sequence[int], measured: Sequence[int]) -> int:
     a, b = allocations(predicted), allocations(measured)
     same = sum(block.size for block in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks())
     return max(len(a), len(b)) - same
+
+
+def stream_digest(deltas: Iterable[int]) -> str:
+    """Sixteen characters that tell streams apart, releases between two allocations in any order."""
+    return hashlib.sha256(repr(normalized(list(deltas))).encode()).hexdigest()[:16]
 
 
 def _moments(deltas: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:

@@ -201,7 +201,7 @@ def _combine(op: str, a: Expr | int, b: Expr | int) -> Expr | int:
             raise GraphError("division by zero in an expression")
         return _BINARY[op](a, b)
     if op in ("+", "-"):
-        return from_linear(*_added(linear(a), linear(b), 1 if op == "+" else -1))
+        return _filled_up(*_added(linear(a), linear(b), 1 if op == "+" else -1))
     if op == "*":
         return product((a, b))
     if op in ("//", "%") and isinstance(b, int):
@@ -251,6 +251,17 @@ def from_linear(terms: dict[Expr, int], constant: int) -> Expr | int:
     if not isinstance(result, Expr):
         return constant
     return result if constant == 0 else Expr("+", (result, constant)) if constant > 0 else Expr("-", (result, -constant))
+
+
+def _filled_up(terms: dict[Expr, int], constant: int) -> Expr | int:
+    """The same sum; ``x + -x % k``, which fills ``x`` up to a multiple of ``k``, is ``(x + k - 1) // k * k``."""
+    for atom, coefficient in terms.items():
+        if coefficient == 1 and atom.op == "%" and isinstance(atom.args[1], int) and atom.args[1] > 0:
+            lacking, k = atom.args
+            rest = {t: c for t, c in terms.items() if t is not atom}
+            if _divided("%", from_linear(*_added((rest, constant), linear(lacking), 1)), k) == 0:
+                return product((_divided("//", from_linear(rest, constant + k - 1), k), k))
+    return from_linear(terms, constant)
 
 
 def product(parts: Iterable[Expr | int]) -> Expr | int:
@@ -309,6 +320,8 @@ def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
     if b < 0:
         return Expr(op, (a, b))
     terms, constant = linear(a)
+    if op == "%":
+        terms, constant = _without_remainders(terms, constant, b)
     whole = {atom: c // b for atom, c in terms.items() if c % b == 0}
     rest = {atom: c for atom, c in terms.items() if c % b}
     outside, inside = divmod(constant, b)
@@ -316,6 +329,16 @@ def _divided(op: str, a: Expr | int, b: int) -> Expr | int:
         remainder = from_linear(rest, inside)
         return remainder % b if isinstance(remainder, int) else Expr("%", (remainder, b))
     return from_linear(*_added((whole, outside), linear(_floor(rest, inside, b)), 1))
+
+
+def _without_remainders(terms: dict[Expr, int], constant: int, b: int) -> Linear:
+    """What leaves the same remainder by ``b``: ``x % m`` leaves that of ``x`` where ``b`` divides ``m``."""
+    found: Linear = {}, constant
+    for atom, coefficient in terms.items():
+        by = atom.args[1] if atom.op == "%" else None
+        inner = linear(atom.args[0]) if isinstance(by, int) and by > 0 and by % b == 0 else ({atom: 1}, 0)
+        found = _added(found, inner, coefficient)
+    return found
 
 
 def _floor(terms: dict[Expr, int], constant: int, b: int) -> Expr | int:

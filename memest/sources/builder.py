@@ -96,7 +96,7 @@ class Builder:
         op: str,
         *inputs: Node | Sequence[Node] | None,
         name: str | None = None,
-        outputs: Sequence[str] = (),
+        outputs: Sequence[str] | None = None,
         trainable: bool = True,
         shares: str | None = None,
         owner: str | None = None,
@@ -109,8 +109,9 @@ class Builder:
         them. Fewer ``outputs`` than the row gives may be named: the others die at once.
         """
         full = self._layer_name(op, name)
+        named = None if outputs is None else tuple(outputs)
         try:
-            return self._append(op, full, list(inputs), tuple(outputs), (trainable, shares, owner or full), attributes)
+            return self._append(op, full, list(inputs), named, (trainable, shares, owner or full), attributes)
         except MemestError as e:
             self._forget(full)
             raise e.at(f"layer {full!r} ({op})") from None
@@ -122,7 +123,7 @@ class Builder:
         op: str,
         full: str,
         inputs: list[Any],
-        outputs: tuple[str, ...],
+        outputs: tuple[str, ...] | None,
         owning: tuple[bool, str | None, str],
         attributes: dict[str, Any],
     ) -> Any:
@@ -155,11 +156,12 @@ class Builder:
         full: str,
         tensors: list[Any],
         written: dict[str, Any],
-        outputs: tuple[str, ...],
+        outputs: tuple[str, ...] | None,
         values: Sequence[Seen | None],
         castings: tuple[Casting, ...],
     ) -> Any:
-        names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
+        usual = (full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values)))
+        names = usual if outputs is None else outputs
         if len(names) > len(values):
             raise GraphError(f"gives {len(values)} outputs, {len(names)} are named")
         if full not in names and full in self._nodes:

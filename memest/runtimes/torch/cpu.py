@@ -28,7 +28,7 @@ ATTENTION = COMPOSITES["scaled_dot_product_attention"]
 
 def _attention(c: Caller, query: Any, key: Any, value: Any, mask: Any, *, backends: tuple[str, ...] | None, **asked: Any) -> Any:
     """As described; UnsupportedError where torch has no kernel of those that are left to choose from."""
-    fits = can_fuse(query, key, value, mask, asked["dropout_p"], asked["enable_gqa"])
+    fits = can_fuse(c.target, query, key, value, mask, asked["dropout_p"], asked["enable_gqa"])
     if not allowed(MATH, backends) and not (fits and allowed(FLASH, backends)):
         raise UnsupportedError(
             f"attention by {' or '.join(backends or ())} alone: torch has no such kernel for this call on CPU; allow math"

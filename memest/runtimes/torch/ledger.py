@@ -29,7 +29,7 @@ class Value:
     ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``.
     """
 
-    __slots__ = ("base", "node", "output_nr", "refs", "requires_grad", "spec", "storage")
+    __slots__ = ("base", "looks_at_trained", "node", "output_nr", "refs", "requires_grad", "spec", "storage")
 
     def __init__(self, spec: Spec, storage: Storage) -> None:
         self.spec = spec
@@ -39,6 +39,12 @@ class Value:
         self.node: GradFn | None = None
         self.output_nr = 0
         self.requires_grad = False
+        self.looks_at_trained = False
+
+    @property
+    def says_grad(self) -> bool:
+        """What ``requires_grad`` says: a view of a tensor that requires grad says so, too, when it was made under ``no_grad``."""
+        return self.requires_grad or self.looks_at_trained
 
     @property
     def shape(self) -> Shape:

@@ -14,6 +14,7 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.machines.cpu import Cpu
+from memest.machines.target import Target
 from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE
 from memest.network.tensor import Shape, Spec
 from memest.ops.aten.copies import contiguous
@@ -32,6 +33,8 @@ KEYS_IN_BLOCK = 512
 FLASH, EFFICIENT, MATH, CUDNN = BACKENDS = ("flash", "efficient", "math", "cudnn")
 """Kernels to choose from, as ``torch.nn.attention.SDPBackend`` has them."""
 FUSED_DTYPES = FLOATING
+NEWER_CHOICE = (2, 14)
+"""The first torch that makes three dims a batch of one, and whose fused kernel shares one head of keys and values without being asked."""
 
 
 # the fused kernel ------------------------------------------------------------------------------------------------------
@@ -114,18 +117,29 @@ def _most_of_gradients(cpu: Cpu, grad: Spec, query: Spec, key: Spec, value: Spec
     return (2 * given + scores + buffers + most_of_products(cpu, query.shape[3]),)
 
 
-def can_fuse(query: Any, key: Any, value: Any, mask: Any, dropout_p: float, enable_gqa: bool) -> bool:
+def can_fuse(target: Target, query: Any, key: Any, value: Any, mask: Any, dropout_p: float, enable_gqa: bool) -> bool:
     """``use_flash_attention_cpp``."""
-    q, k, v = query.shape, key.shape, value.shape
+    lifted = lifts(target, query, key, value, mask)
+    q, k, v = ((1, *t.shape) if lifted else t.shape for t in (query, key, value))
     if dropout_p > 0 or not len(q) == len(k) == len(v) == 4 or query.spec.dtype not in FUSED_DTYPES:
         return False
     if not (q[0] == k[0] == v[0] and q[3] == k[3] == v[3]) or 0 in (q[2], k[2], q[3]):
         return False
-    if not heads_fit(q[1], k[1], v[1], enable_gqa):
+    shared = target.version >= NEWER_CHOICE and k[1] == v[1] == 1
+    if not shared and not heads_fit(q[1], k[1], v[1], enable_gqa):
         return False
     if q[3] != 1 and any(t.spec.strides[-1] != 1 for t in (query, key, value)):
         return False
-    return mask is None or mask_fits(mask, (q[0], q[1], q[2], k[2]))
+    if mask is None:
+        return True
+    shape = (1, *mask.shape) if lifted and len(mask.shape) == 3 else mask.shape
+    return not mask.says_grad and mask_fits(shape, (q[0], q[1], q[2], k[2]))
+
+
+def lifts(target: Target, query: Any, key: Any, value: Any, mask: Any) -> bool:
+    """Whether torch puts a batch of one in front of everything, and takes it from the result: the batch becomes heads."""
+    three = all(len(t.shape) == 3 for t in (query, key, value))
+    return target.version >= NEWER_CHOICE and three and (mask is None or len(mask.shape) <= 3)
 
 
 def allowed(kernel: str, backends: tuple[str, ...] | None) -> bool:
@@ -145,10 +159,8 @@ def heads_fit(query: int, key: int, value: int, enable_gqa: bool) -> bool:
     return key == value and (query % key == 0 if enable_gqa else query == key)
 
 
-def mask_fits(mask: Any, wanted: Shape) -> bool:
-    if mask.requires_grad or len(mask.shape) not in (2, 4):
-        return False
-    return all(n in (1, w) for n, w in zip(mask.shape, wanted[-len(mask.shape) :], strict=True))
+def mask_fits(shape: Shape, wanted: Shape) -> bool:
+    return len(shape) in (2, 4) and all(n in (1, w) for n, w in zip(shape, wanted[-len(shape) :], strict=True))
 
 
 # the same in single operators ------------------------------------------------------------------------------------------
@@ -213,12 +225,18 @@ def _attention(
     backends: tuple[str, ...] | None,
 ) -> Any:
     check_operands(query, key, value, attn_mask, is_causal)
-    fused = allowed(FLASH, backends) and can_fuse(query, key, value, attn_mask, dropout_p, enable_gqa)
+    fused = allowed(FLASH, backends) and can_fuse(c.target, query, key, value, attn_mask, dropout_p, enable_gqa)
+    lifted = lifts(c.target, query, key, value, attn_mask)
+    if lifted:
+        query, key, value = (c.call("unsqueeze", t, dim=0) for t in (query, key, value))
+        attn_mask = c.call("unsqueeze", attn_mask, dim=0) if attn_mask is not None and len(attn_mask.shape) == 3 else attn_mask
     if attn_mask is not None and attn_mask.spec.dtype == "bool":
         attn_mask = c.call("_additive_mask", attn_mask, dtype=query.spec.dtype)
     if fused:
-        return c.call("_flash_attention", query, key, value, attn_mask, scale=scale)
-    return by_single_operators(c, query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+        made = c.call("_flash_attention", query, key, value, attn_mask, scale=scale)
+    else:
+        made = by_single_operators(c, query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    return c.call("squeeze", made, dim=0) if lifted else made
 
 
 def check_operands(query: Any, key: Any, value: Any, mask: Any, is_causal: bool) -> None:
@@ -350,6 +368,12 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 3, 10, 16),) * 3 + (None,), attributes={"is_causal": True, "dropout_p": 0.1}),
             Example(shapes=(*HEADS, None), attributes={"backends": ("math",)}),
             Example(shapes=(*HEADS, None), attributes={"backends": ("flash", "efficient")}),
+            Example(shapes=((4, 10, 16), (4, 12, 16), (4, 12, 16), None), attributes={}),
+            Example(shapes=((4, 10, 16), (4, 12, 16), (4, 12, 16), (4, 10, 12)), attributes={}),
+            Example(shapes=((4, 10, 16), (4, 12, 16), (4, 12, 16), (10, 12)), attributes={}, frozen=(3,)),
+            Example(shapes=((4, 10, 16), (1, 12, 16), (1, 12, 16), (4, 10, 12)), attributes={}, frozen=(3,)),
+            Example(shapes=((2, 4, 10, 16), (2, 1, 12, 16), (2, 1, 12, 16), None), attributes={}),
+            Example(shapes=((2, 4, 10, 16), (2, 1, 12, 16), (2, 1, 12, 16), (10, 12)), attributes={"dropout_p": 0.1}),
         ),
         facts=EVERYWHERE_CALLS.but(autocast=LOWER),
         source=f"{SOURCE}, sdp_utils_cpp.h",

@@ -87,6 +87,8 @@ class Recorder:
                 value.output_nr = nr
             elif out.same_as < 0:
                 value.requires_grad = False
+                looks = row.backward is not None and out.is_view and out.slot < len(flat)
+                value.looks_at_trained = looks and not grad and flat[out.slot].says_grad
             outputs.append(value)
             if node is not None:
                 node.out_specs.append(out.spec)

@@ -83,7 +83,7 @@ def _cudnn_can(target: Target, call: Call) -> bool:
         return False
     if (call.dropout_p * 16) % 1 and target.version > (2, 11):  # later versions refuse what cuDNN rounds to sixteenths
         return False
-    if call.mask is not None and not mask_fits(call.mask, (q[0], q[1], q[2], k[2])):
+    if call.mask is not None and (call.mask.requires_grad or not mask_fits(call.mask.shape, (q[0], q[1], q[2], k[2]))):
         return False
     if not _last_dim_lies_dense(call, but_one=True) or not _groups_fit(target, call, same=False):
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from memest.errors import UnsupportedError
@@ -32,21 +33,22 @@ class Request:
 
 
 Call = Callable[[str, Any, Any, Any], Request | None]
+NUMPYS = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 IGNORED = frozenset({"device", "generator", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"})
 AS_USUAL = {"pin_memory": False, "requires_grad": False, "layout": torch.strided}  # arguments that change nothing at this value alone
 
 
 def plain(value: Any) -> Any:
-    """Attribute values in the graph's own words: dtypes and memory formats by name, sizes as tuples."""
+    """Attribute values in the graph's own words: dtypes and memory formats by name, sizes as tuples, numpy's numbers as Python's."""
     if isinstance(value, torch.dtype | torch.memory_format):
         return str(value).removeprefix("torch.")
     if isinstance(value, torch.Size | list | tuple):
         return tuple(plain(v) for v in value)
-    return value
+    return value.item() if isinstance(value, np.number) else value
 
 
 def bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by torch's names; a last name with ``*`` takes the rest, or one sequence."""
+    """Arguments by torch's names (or by numpy's, which torch knows, too); a last name with ``*`` takes the rest, or one sequence."""
     given: dict[str, Any] = {}
     for i, n in enumerate(names):
         if n.startswith("*"):
@@ -55,7 +57,7 @@ def bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) 
                 given[n[1:]] = rest[0] if len(rest) == 1 and isinstance(rest[0], Sequence | torch.Size) else tuple(rest)
         elif i < len(args):
             given[n] = args[i]
-    given.update(kwargs)
+    given.update({NUMPYS.get(key, key) if NUMPYS.get(key) in names else key: value for key, value in kwargs.items()})
     return given
 
 
@@ -180,7 +182,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "narrow": ("narrow", "input dim start length"),
     "select": ("select", "input dim index"),
     "roll": ("roll", "input shifts dims"),
-    "flip": ("flip", "input dims"),
+    "flip": ("flip", "input *dims"),
     "contiguous": ("contiguous", "input memory_format"),
     "clone": ("clone", "input memory_format"),
     "detach": ("detach", "input"),

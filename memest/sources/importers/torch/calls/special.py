@@ -163,7 +163,7 @@ def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
 def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``torch.empty(size, dtype=x.dtype)`` follows ``x``, whatever its dtype comes to be (autocast)."""
     op, names = SIGNATURES[name]
-    given = bound(names.split(), args, kwargs)
+    given = bound(names.split(), args, {"shape" if key == "size" else key: value for key, value in kwargs.items()})
     if given.get("dtype", ...) is None:
         del given["dtype"]
     like = recorder.source_of(given.get("dtype"))
