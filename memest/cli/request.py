@@ -361,7 +361,12 @@ def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -
     whole = _whole_shapes(given, batch)
     positional = _positional(whole)
     tell(f"importing {model}")
-    graph = open_model(model, (positional or structured(whole)) or None, mode)
+    try:
+        graph = open_model(model, (positional or structured(whole)) or None, mode)
+    except GraphError as e:
+        if batch is not None or not whole:
+            raise
+        raise GraphError(f"{e}; no --batch is given, so the first size of each --input is the batch: add --batch 8 if it is not") from None
     tell("estimating")
     names = [i.name for i in graph.inputs]
     if positional:

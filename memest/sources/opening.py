@@ -355,11 +355,14 @@ def _trained(module: Any, example: Any) -> Graph:
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:
     """Examples by position; those given by name in the order of the function's arguments."""
-    if not isinstance(example, Mapping):
-        return list(example)
     from inspect import signature
 
-    names = list(signature(function).parameters)
+    parameters = signature(function).parameters.values()
+    names = [p.name for p in parameters]
+    if not example and any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+        raise UsageError(f"{text} needs --input for {', '.join(names)}, such as --input {names[0]}=3x224x224 --batch 8")
+    if not isinstance(example, Mapping):
+        return list(example)
     for name in example:
         if name not in names:
             raise UsageError(f"{text} has no argument {name!r}{did_you_mean(name, names) or '; it has ' + ', '.join(names)}")
