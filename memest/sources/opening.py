@@ -335,6 +335,7 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
             return from_step(found, *_arguments(found, text, example or ()))
         if mode == "train" and example is not None and loading.is_lightning(found):
             return _trained(found, example)
+        example = loading.own_example(found) if example is None else example
         if example is None:
             raise needs
         return from_torch(loading.checked(found, text), example, mode=mode)
