@@ -183,6 +183,34 @@ def never_zeroed() -> Case:
 
 
 @step_case
+def by_a_closure() -> Case:
+    m = net()
+    o = torch.optim.Adam(m.parameters())
+
+    def step(x: Any, y: Any) -> Any:
+        def closure() -> Any:
+            o.zero_grad()
+            loss = F.cross_entropy(m(x), y)
+            loss.backward()
+            return loss
+
+        return o.step(closure)
+
+    return Case(step, [image(), labels()], [m, o])
+
+
+@step_case
+def last_loss_kept() -> Case:
+    m, last = net(), {}
+    o = torch.optim.SGD(m.parameters(), 0.1)
+
+    def step(x: Any, y: Any) -> None:
+        last["loss"] = train(m, o, x, y)
+
+    return Case(step, [image(), labels()], [m, o, last])
+
+
+@step_case
 def averaged_by_hand() -> Case:
     m = net()
     e, o = copy.deepcopy(m), torch.optim.SGD(m.parameters(), 0.1)
@@ -623,6 +651,23 @@ def test_what_is_not_modelled_is_refused_by_name() -> None:
         F.cross_entropy(m(x), y).backward()
         Hidden.optimizer.step()
 
+    losses: list[Any] = []
+
+    def grows(x: Any, y: Any) -> None:
+        loss = F.cross_entropy(m(x), y)
+        losses.append(loss)
+        loss.backward()
+        m.zero_grad()
+
+    def leaks(x: Any, y: Any) -> None:
+        losses[:] = [F.cross_entropy(m(x), y)]
+
+    def copied(x: Any, y: Any) -> None:
+        F.cross_entropy(copy.deepcopy(m)(x), y).backward()
+
+    assert "keep numbers in lists (loss.item())" in refused(grows)
+    assert "its autograd graph with it; keep a detached one" in refused(leaks)
+    assert "make the copy before the step" in refused(copied)
     assert "LBFGS.step(closure)" in refused(closure)
     assert "an optimizer (Adam) that the step reaches in a way memest does not follow" in refused(hidden)
 

@@ -50,6 +50,10 @@ def run(
     examples = None
     if is_torch(model):
         graph, shapes = open_with_inputs(model, inputs, batch, assume=assume or ())
+        if graph.step:
+            raise UsageError(
+                f"{model} is a whole training step, which no file holds: name the network alone; memest estimate takes the step"
+            )
         examples = bind(graph.inputs, shapes or {})
     else:
         graph = open_model(model)

@@ -364,15 +364,24 @@ def _usual_batch(inputs: Sequence[Input], given: Given, usual: Mapping[str, tupl
     return None if whole else next(iter(usual.values()))[0]
 
 
-def _open_torch(model: str, given: Given, batch: int | None, mode: str | None, assume: Mapping[str, Any] | None) -> tuple[Graph, Given]:
+def _open_torch(
+    model: str, given: Given, batch: int | None, mode: str | None, assume: Mapping[str, Any] | None
+) -> tuple[Graph, Given | None]:
     """A torch model is called with the shapes, so they must be whole; unnamed ones are positional. It is recorded for one mode alone where
     only that is asked: what cannot be recorded in the other does not matter."""
     whole = _whole_shapes(given, batch)
     positional = _positional(whole)
     tell(f"importing {model}")
-    graph = open_model(model, (positional or structured(whole)) or None, mode, assume)
+    try:
+        graph = open_model(model, (positional or structured(whole)) or None, mode, assume)
+    except GraphError as e:
+        if batch is not None or not whole:
+            raise
+        raise GraphError(f"{e}; no --batch is given, so the first size of each --input is the batch: add --batch 8 if it is not") from None
     tell("estimating")
     names = [i.name for i in graph.inputs]
+    if not whole and names:  # an exported program, whose sizes are numbers
+        return graph, None
     if positional:
         return graph, dict(zip(names, whole.values(), strict=True))
     return graph, {name if name in names else f"batch.{name}": shape for name, shape in whole.items()}  # of a Lightning module's batch

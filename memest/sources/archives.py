@@ -71,6 +71,8 @@ def _graph_of(path: Path) -> Mapping[str, Any]:
             found = [i for i in archive.infolist() if _GRAPH.fullmatch(i.filename)]
             if len(found) > 1:
                 raise FileError(f"{path} holds {len(found)} programs ({', '.join(i.filename for i in found)}): save each alone")
+            if not found and any("aotinductor" in i.filename for i in archive.infolist()):
+                raise FileError(f"{path} is compiled (AOTInductor), and has no graph: give the program that torch.export.save writes")
             if not found:
                 raise FileError(f"{path} {_FOREIGN}: there is no graph in it, as in a file of weights or a TorchScript archive")
             if found[0].file_size > MAX_BYTES:

@@ -344,6 +344,7 @@ def _torch(text: str, example: Example | None, mode: str | None, assume: Mapping
             return from_step(found, *_arguments(found, text, example or ()), assume=assume)
         if mode == "train" and example is not None and loading.is_lightning(found):
             return _trained(found, example, assume)
+        example = loading.own_example(found) if example is None else example
         if example is None:
             raise needs
         return from_torch(loading.checked(found, text), example, mode=mode, assume=assume)
@@ -364,11 +365,14 @@ def _trained(module: Any, example: Any, assume: Mapping[str, Any] | None) -> Gra
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:
     """Examples by position; those given by name in the order of the function's arguments."""
-    if not isinstance(example, Mapping):
-        return list(example)
     from inspect import signature
 
-    names = list(signature(function).parameters)
+    parameters = signature(function).parameters.values()
+    names = [p.name for p in parameters]
+    if not example and any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+        raise UsageError(f"{text} needs --input for {', '.join(names)}, such as --input {names[0]}=3x224x224 --batch 8")
+    if not isinstance(example, Mapping):
+        return list(example)
     for name in example:
         if name not in names:
             raise UsageError(f"{text} has no argument {name!r}{did_you_mean(name, names) or '; it has ' + ', '.join(names)}")

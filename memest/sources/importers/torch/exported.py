@@ -96,6 +96,12 @@ class Exported(nn.Module):
         return TypedShape(shape, i.dtype)
 
     @property
+    def own_shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """The shapes of its inputs, where the program fixes all."""
+        sizes = {i.name: tuple(n for n in i.sizes if isinstance(n, int)) for i in self.program.inputs}
+        return sizes if all(len(sizes[i.name]) == len(i.sizes) for i in self.program.inputs) else None
+
+    @property
     def fixed(self) -> dict[str, frozenset[int]]:
         """The dims of each input that are numbers."""
         return {i.name: frozenset(d for d, n in enumerate(i.sizes) if isinstance(n, int)) for i in self.program.inputs}
@@ -138,7 +144,9 @@ class Exported(nn.Module):
             return getattr(torch, FORMATS[given])
         if kind in ("as_layout", "as_device"):
             return None
-        if kind in ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_strings"):
+        if kind in ("as_float", "as_floats"):  # what JSON has no number for is a text: -Infinity
+            return float(given) if kind == "as_float" else [float(n) for n in given]
+        if kind in ("as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_strings"):
             return given
         raise UnsupportedError(f"{self.path}: no rule for an argument {kind.removeprefix('as_')!r} of a call")
 
@@ -181,7 +189,7 @@ class _Call:
         result = self._run(given)
         if len(self._outputs) == 1 and "as_tensors" not in self._node["outputs"][0]:
             return {self.gives[0]: result} if self.gives else {}
-        return dict(zip(self.gives, result, strict=True))
+        return dict(zip(self.gives, result, strict=False))
 
 
 def of_file(path: Path) -> Exported:
@@ -232,8 +240,7 @@ def _function(node: Mapping[str, Any], path: Path) -> Callable[[Sequence[tuple[s
     overload = getattr(getattr(torch.ops.aten, name, None), target.rpartition(".")[2], None) if name else None
     if overload is None:
         raise UnsupportedError(f"{path}: no rule for {target.removeprefix('torch.ops.')} in the exported program")
-    own = OWN.get(name)
-    function = own or _of_torch(name)
+    function = OWN.get(name) or DECOMPOSED.get(name) or _of_torch(name)
     if function is None:
         raise UnsupportedError(f"{path}: no rule for aten.{name} in the exported program")
     schema = [(a.name, a.kwarg_only, a.default_value) for a in overload._schema.arguments]
@@ -275,6 +282,47 @@ def _upsampled(mode: str) -> Callable[..., Any]:
     return run
 
 
+def _convolved(
+    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int
+) -> Any:
+    d = weight.ndim - 2
+    if transposed:
+        return getattr(torch, f"conv_transpose{d}d")(x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return getattr(torch, f"conv{d}d")(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _with_unread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that drops what else the operator gives as soon as it has it, as the program does: nobody reads that in inference."""
+    return lambda *args, **kwargs: (function(*args, **kwargs), None, None)
+
+
+def _batch_normed(x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
+    return torch.batch_norm(x, weight, bias, mean, var, False, momentum, eps, True)
+
+
+def _group_normed(x: Any, weight: Any, bias: Any, n: int, c: int, inner: int, groups: int, eps: float) -> Any:
+    return torch.group_norm(x, groups, weight, bias, eps)
+
+
+def _attended(q: Any, k: Any, v: Any, dropout: float = 0.0, causal: bool = False, *, attn_mask: Any = None, scale: Any = None) -> Any:
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask, dropout, causal, scale=scale)
+
+
+DECOMPOSED: dict[str, Callable[..., Any]] = {  # operators that run_decompositions() puts in the places of those that users call
+    "convolution": _convolved,
+    "_native_batch_norm_legit_no_training": _with_unread(_batch_normed),
+    "native_layer_norm": _with_unread(torch.layer_norm),
+    "native_group_norm": _with_unread(_group_normed),
+    **{f"max_pool{d}d_with_indices": _with_unread(getattr(torch, f"max_pool{d}d")) for d in (2, 3)},
+    "_scaled_dot_product_flash_attention_for_cpu": _with_unread(_attended),
+    "_softmax": lambda x, dim, half: torch.softmax(x, dim),
+    "_log_softmax": lambda x, dim, half: torch.log_softmax(x, dim),
+    "_adaptive_avg_pool2d": functional.adaptive_avg_pool2d,
+    "_adaptive_avg_pool3d": functional.adaptive_avg_pool3d,
+    "constant_pad_nd": lambda x, pad, value=0: functional.pad(x, pad, value=value),
+    **{f"reflection_pad{d}d": lambda x, pad: functional.pad(x, pad, mode="reflect") for d in (1, 2, 3)},
+    **{f"replication_pad{d}d": lambda x, pad: functional.pad(x, pad, mode="replicate") for d in (1, 2, 3)},
+}
 OWN: dict[str, Callable[..., Any]] = {  # operators that a user writes otherwise
     "sym_size": lambda x, dim: x.shape[dim],
     "sym_numel": lambda x: x.numel(),

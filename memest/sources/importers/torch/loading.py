@@ -26,7 +26,7 @@ from memest.errors import UsageError, did_you_mean
 from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
 from memest.sources.importers.torch.configured import of_folder
-from memest.sources.importers.torch.exported import of_file
+from memest.sources.importers.torch.exported import Exported, of_file
 from memest.sources.importers.torch.steps.lightning import is_lightning as is_lightning
 from memest.sources.importers.torch.surroundings import is_step as is_step
 
@@ -69,6 +69,11 @@ def load(text: str) -> Any:
         place = _place(e.error)
         raise UsageError(f"{e.what}: {_told(e.error)}{f' ({place})' if place else ''}") from e.error
     return made
+
+
+def own_example(found: Any) -> Any:
+    """What a network says that it is called with: the sizes that an exported program fixes. None for any other."""
+    return found.own_shapes if isinstance(found, Exported) else None
 
 
 def _halves(text: str) -> tuple[str, str]:

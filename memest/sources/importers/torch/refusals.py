@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import traceback
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from memest.shown import visible
 from memest.sources.importers.torch.functions import full_name, name_of
 
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
-_NOT_THE_USERS = (_MEMESTS, _TORCHS)
+_NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _BRANCH = "branches on a tensor's value"
 _SIZE = "has a size that depends on values"
@@ -38,6 +39,7 @@ _ADVICE_FOR = {
     "bincount": "count before the step, and give the counts to forward as an input",
 }
 _GRADIENTS = {
+    "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",
     "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",

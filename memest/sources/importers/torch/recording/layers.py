@@ -11,6 +11,7 @@ from memest.ops.composite import Composite
 from memest.ops.facts import POINTWISE
 from memest.ops.operator import Operator, per_dim
 from memest.ops.table import operator_named
+from memest.runtimes.torch.step.acting import ACTIONS
 from memest.sizes.dims import Dim
 from memest.sources.importers.torch.tensors.numbers import Unknown, UnknownWhole
 
@@ -138,9 +139,13 @@ def settled(layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str
 
 
 def passed_by_backward(layers: Sequence[Layer], outputs: Sequence[str]) -> set[str]:
-    """The names whose gradients are made on the way back from ``outputs``."""
+    """The names whose gradients are made on the way back from ``outputs``, and in a step by its own backwards that keep no graph."""
     passed = set(outputs)
     for layer in reversed(layers):
+        if layer.op in ACTIONS:
+            if layer.op == "backward" and not dict(layer.attributes).get("retain_graph"):
+                passed.update(layer.reads)
+            continue
         row = operator_named(layer.op)
         differentiable = isinstance(row, Composite) or row.backward is not None or layer.backward is not None
         if layer.grad and differentiable and passed.intersection(layer.outputs):

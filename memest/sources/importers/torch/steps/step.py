@@ -93,7 +93,7 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, assumpti
         raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
     raise UnsupportedError(
         f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
-        " let the function be a whole round of them, such as all the batches whose gradients are added up"
+        " keep numbers in lists (loss.item()), and let the function be a whole round, such as all the batches whose gradients are added up"
     )
 
 

@@ -33,11 +33,15 @@ class Updates:
         self.optimizers = optimizers
         self.refusal = stage.refusal
 
-    def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> None:
-        """``optimizer.step()``, group by group."""
+    def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
+        """``optimizer.step()``, group by group, after what a ``closure`` does, whose result it gives."""
         kind = type(optimizer)
+        if kind.__name__ == "LBFGS":
+            raise self._stage.refusal("LBFGS.step(closure), which runs the closure until values say enough: take another optimizer")
+        result = None
         if closure is not None:
-            raise self._stage.refusal(f"{kind.__name__}.step(closure)")
+            with torch.enable_grad():
+                result = closure()
         if not kind.__module__.startswith("torch.optim"):
             raise self._stage.refusal(f"the optimizer {kind.__name__}, which is not one of torch.optim")
         hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -57,6 +61,7 @@ class Updates:
             if given or BUILT_WITH_STATE & {kind.__name__.lower()}:
                 of = name if len(groups) == 1 else f"{name}.{i}"
                 self._stage.act("optimizer_step", (given, others), optimizer=text, of=of)
+        return result
 
     def zero_grad(self, optimizer: torch.optim.Optimizer, set_to_none: bool) -> None:
         """``optimizer.zero_grad()``."""
@@ -145,8 +150,8 @@ def _averaging(updates: Updates, original: Any) -> Any:
 
 
 def _stepping(updates: Updates, name: str, optimizer: torch.optim.Optimizer) -> Any:
-    def step(closure: Any = None) -> None:
-        updates.optimizer_step(name, optimizer, closure)
+    def step(closure: Any = None) -> Any:
+        return updates.optimizer_step(name, optimizer, closure)
 
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # what a scheduler looks for
     return step
