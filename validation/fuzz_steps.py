@@ -2,7 +2,7 @@
 
 A step has one to three networks that share nothing or feed one another, one to three losses, one or two optimizers of random kinds, options
 and groups; it detaches or not, accumulates, keeps graphs, toggles gradients, clips, logs, evaluates in between, follows by averaging, takes
-gradients of inputs, in random order. What torch refuses memest has to refuse, too.
+gradients of inputs, in random order. What torch refuses memest has to refuse, too. One in four has a gradient penalty.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from memest.errors import MemestError
 from memest.machines.cpu import Cpu
+from validation.fuzz_penalties import penalized
 from validation.profiling import settle
 from validation.steps import Case, Outcome, compare
 
@@ -37,6 +38,7 @@ OPTIMIZERS = (
     "torch.optim.NAdam({})",
     "torch.optim.RAdam({})",
 )
+PENALIZED = 4  # every so many steps one has a gradient of gradients
 BEFORE = 6  # calls before the measured ones: RAdam changes its way after the fifth
 
 
@@ -341,7 +343,7 @@ def fuzz(cases: int, seed: int = 0) -> int:
     number = seed
     while done < cases:
         number += 1
-        text = _Writer(number).text()
+        text = penalized(number) if number % PENALIZED == 0 else _Writer(number).text()
         problem = ""
         try:
             outcome = run(text, cpu)
