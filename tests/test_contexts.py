@@ -388,7 +388,7 @@ REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (unused_argument, "both", "argument that the function does not use"),
     (offloaded, "train", "save_on_cpu"),
     (packed, "train", "saved_tensors_hooks"),
-    (gradient_inside, "both", "torch.autograd.grad: gradients taken inside forward"),
+    (gradient_inside, "both", "torch.autograd.grad inside forward is modelled in a whole training step"),
     (backward_inside, "both", "backward: a backward pass inside forward"),
     (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),
     (made_leaf, "train", "requires_grad_(True)"),
