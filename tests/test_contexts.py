@@ -367,7 +367,7 @@ def own_error(self: Any, x: Any) -> Any:
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (selective, "both", "context_fn"),
-    (gradient_inside, "both", "torch.autograd.grad: gradients taken inside forward"),
+    (gradient_inside, "both", "torch.autograd.grad inside forward is modelled in a whole training step"),
     (backward_inside, "both", "backward: a backward pass inside forward"),
     (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),
     (made_leaf, "train", "requires_grad_(True)"),

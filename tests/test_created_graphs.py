@@ -172,6 +172,32 @@ def inner_steps() -> Case:
     return Case(step, [torch.rand(4, 12), torch.zeros(4, dtype=torch.int64)], [w, b, o])
 
 
+class Field(nn.Module):
+    """A force: the gradient of an energy, taken in forward; its weights by spectral norm, which keeps what it made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = nn.utils.spectral_norm(nn.Conv2d(3, 4, 3, padding=1))
+        self.energy = nn.Sequential(first, nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
+
+    def forward(self, x: Any) -> Any:
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            return torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)[0]
+
+
+def in_forward() -> Case:
+    field = Field()
+    o = torch.optim.SGD(field.parameters(), 0.1)
+
+    def step(x: Any, y: Any) -> None:
+        o.zero_grad()
+        F.mse_loss(field(x), y).backward()
+        o.step()
+
+    return Case(step, [torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)], [field, o])
+
+
 def physics() -> Case:
     """u'' of a small network at points of a line, as a residual."""
     net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -197,6 +223,7 @@ MAKERS: dict[str, Callable[[], Case]] = {
     "hessian_times_vector": hessian_times_vector,
     "inner_steps": inner_steps,
     "physics": physics,
+    "in_forward": in_forward,
 }
 
 

@@ -2,7 +2,7 @@
 
 A step has one to three networks that share nothing or feed one another, one to three losses, one or two optimizers of random kinds, options
 and groups; it detaches or not, accumulates, keeps graphs, toggles gradients, clips, logs, evaluates in between, follows by averaging, takes
-gradients of inputs, in random order. What torch refuses memest has to refuse, too.
+gradients of inputs, in random order. What torch refuses memest has to refuse, too. One in four has a gradient penalty.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from memest.errors import MemestError
 from memest.estimate.steps import step
 from memest.machines.cpu import Cpu
+from validation.fuzz_penalties import penalized
 from validation.profiling import settle
 from validation.steps import Case, Outcome, compare
 
@@ -40,6 +41,7 @@ OPTIMIZERS = (
     "torch.optim.NAdam({})",
     "torch.optim.RAdam({})",
 )
+PENALIZED = 4  # every so many steps one has a gradient of gradients
 BEFORE = 6  # calls before the measured ones: RAdam changes its way after the fifth
 
 
@@ -315,6 +317,11 @@ class _Writer:
 
 def drawn(seed: int) -> str:
     """The source text of a random step."""
+    return penalized(seed) if seed % PENALIZED == 0 else plain(seed)
+
+
+def plain(seed: int) -> str:
+    """One without gradients of gradients."""
     return _Writer(seed).text()
 
 
@@ -348,14 +355,14 @@ def fuzz(cases: int, seed: int = 0) -> int:
     return fuzz_with(partial(run, cpu=Cpu.detect().with_(threads=torch.get_num_threads())), cases, seed)
 
 
-def fuzz_with(run: Callable[[str], Outcome | None], cases: int, seed: int) -> int:
-    """The same, wherever ``run`` runs them."""
+def fuzz_with(run: Callable[[str], Outcome | None], cases: int, seed: int, draw: Callable[[int], str] = drawn) -> int:
+    """The same of those that ``draw`` draws, wherever ``run`` runs them."""
     failures = done = skipped = 0
     start = time.time()
     number = seed
     while done < cases:
         number += 1
-        text = drawn(number)
+        text = draw(number)
         problem = ""
         try:
             outcome = run(text)

@@ -84,7 +84,8 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         if value.is_leaf and value.grad is not None:
             yield value.grad
     elif isinstance(value, nn.Module):
-        for t in (*value.parameters(), *value.buffers()):
+        attributes = [t for m in value.modules() for t in vars(m).values() if isinstance(t, torch.Tensor)]
+        for t in (*value.parameters(), *value.buffers(), *attributes):
             yield from _tensors(t)
     elif isinstance(value, torch.optim.Optimizer):
         yield from _tensors([list(state.values()) for state in value.state.values()])

@@ -12,7 +12,7 @@ from memest.machines.target import Target
 from validation.cuda.fuzz import asked_of, with_memest_beside
 from validation.cuda.recording import Recorded, clean, record_cuda
 from validation.cuda.sure import expected
-from validation.fuzz_steps import BEFORE, case_of, fuzz_with
+from validation.fuzz_steps import BEFORE, case_of, fuzz_with, plain
 from validation.steps import Outcome
 from validation.streams import first_difference
 
@@ -20,7 +20,7 @@ from validation.streams import first_difference
 def fuzz_here(cases: int, seed: int, card: str) -> int:
     """Run ``cases`` random steps in this process, whose torch is built for CUDA; the number of failures."""
     with with_memest_beside(card) as (target, beside):
-        return fuzz_with(partial(run, target=target, beside=beside), cases, seed)
+        return fuzz_with(partial(run, target=target, beside=beside), cases, seed, plain)
 
 
 def run(text: str, target: Target, beside: Executor) -> Outcome | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-from memest.ops.derivatives.formula import GRAD, ByRole, Derived, Formula, Grads, Kernel, Saved, only
+from memest.ops.derivatives.formula import GRAD, ByRole, Formula, Grads, Kernel, Saved
 
 INVERSE_FIRST_SINCE = (2, 14)
 
@@ -216,79 +216,8 @@ def _layer_weight(f: Formula, terms: _Terms, grad: Any, own: Any, shape: Any) ->
     return f.reshape(summed, shape)
 
 
-def _group_norm(f: Formula, saved: Saved, grads: Grads, *, num_groups: int, eps: float) -> Derived:
-    input, grad, weight = saved["input"], only(grads), saved.get("weight")
-    n, channels = input.shape[:2]
-    size = prod(input.shape[2:])
-    inside = channels // num_groups
-    x = f.reshape(input, (n, num_groups, inside, size))
-    mean = f.reshape(saved["mean"], (n, num_groups, 1, 1))
-    rstd = f.reshape(saved["rstd"], (n, num_groups, 1, 1))
-    dy = f.reshape(grad, (n, num_groups, inside, size))
-    ds = f.statement(lambda: f.unsqueeze(f.sum(f.mul(dy, x), 3), -1))
-    db = f.statement(lambda: f.unsqueeze(f.sum(dy, 3), -1))
-    found: dict[str, Any] = {}
-    wanted = {role for role, need in zip(saved["given"], f.needs, strict=True) if need}
-    if "input" in wanted:
-        parts = _Group(f, x, mean, rstd, dy, ds, db)
-        found["input"] = f.statement(lambda: f.reshape(parts.of_input(weight, eps), input.shape))
-    if "weight" in wanted:
-        found["weight"] = f.statement(lambda: f.reshape(f.sum(f.mul(f.sub(ds, f.mul(db, mean)), rstd), 0), (channels,)))
-    if "bias" in wanted:
-        found["bias"] = f.statement(lambda: f.reshape(f.sum(db, 0), (channels,)))
-    return [found.get(role) for role in saved["given"]]
-
-
-class _Group(NamedTuple):
-    """The tensors of a group norm's backward, group by group."""
-
-    f: Formula
-    x: Any
-    mean: Any
-    rstd: Any
-    dy: Any
-    ds: Any
-    db: Any
-
-    def of_input(self, weight: Any, eps: float) -> Any:
-        """a * dy + b * x + c."""
-        f, mean, rstd = self.f, self.mean, self.rstd
-        groups, inside = self.x.shape[1:3]
-        gamma = None if weight is None else f.reshape(weight, (1, groups, inside, 1))
-        f.statement(lambda: self._variance(eps))
-        cube = f.statement(lambda: f.mul(f.mul(rstd, rstd), rstd))
-        a = rstd if gamma is None else f.mul(rstd, gamma)
-
-        def scaled(t: Any) -> Any:
-            return f.unsqueeze(f.sum(t if gamma is None else f.mul(t, gamma), 2), -2)
-
-        first_b, first_c = f.statement(lambda: scaled(self.ds)), f.statement(lambda: scaled(self.db))
-        b = f.statement(lambda: f.times(f.mul(f.sub(f.mul(first_c, mean), first_b), cube), 1.0))
-        f.drop(first_b)
-
-        def last() -> Any:
-            right = f.times(f.mul(first_c, rstd), 1.0)
-            return f.sub(f.mul(f.neg(b), mean), right)
-
-        c = f.statement(last)
-        f.drop(first_c)
-
-        def total() -> Any:
-            right = f.mul(b, self.x)
-            return f.add(f.add(f.mul(a, self.dy), right), c)
-
-        return f.statement(total)
-
-    def _variance(self, eps: float) -> Any:
-        """(1 / rstd ** 2 - eps).clamp_min(0): computed for the gradients of the statistics, whoever wants them."""
-        f = self.f
-        inverted = f.call("reciprocal", f.mul(self.rstd, self.rstd), inplace=True)
-        return f.call("clamp_min", f.call("sub", inverted, None, value=eps), min=0)
-
-
 _BATCH = (GRAD, "input", "weight", "running_mean", "running_var", "save_mean", "save_invstd")
 FORMULAS: dict[str, Any] = {
     "batch_norm": Kernel(_BATCH, _batch_norm),
     "layer_norm": Kernel((GRAD, "input", "weight", "mean", "rstd"), _layer_norm),
-    "group_norm": _group_norm,
 }

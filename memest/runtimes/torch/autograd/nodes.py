@@ -131,3 +131,17 @@ class Node:
                     stack.append(edge[0])
                 else:
                     edge[0].leave(ledger)
+
+
+def keeps(value: Value) -> bool:
+    """Whether the graph behind a tensor keeps anything for a backward that did not come."""
+    seen: set[int] = set()
+    stack: list[object] = [value.node]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and id(node) not in seen:
+            seen.add(id(node))
+            if node.saved.storages or node.context or node.captured:
+                return True
+            stack.extend(edge[0] for edge in node.edges if edge is not None)
+    return False

@@ -214,10 +214,14 @@ class Recorder(TorchFunctionMode):
             {i.name for i in self.inputs} | self.lasting,
             places,
             self.gradients,
-            lambda: passed_by_backward(self.layers, outputs[:1]),
+            lambda: self._passed(outputs),
         )
         self.graph = self._finished(outputs)
         swap_back(places)
+
+    def _passed(self, outputs: Sequence[str]) -> set[str]:
+        """The names that a backward passes before what is kept here is looked at."""
+        return passed_by_backward(self.layers, outputs[:1])
 
     def _outputs(self, result: Any) -> tuple[str, ...]:
         tensors = list(leaves(result))

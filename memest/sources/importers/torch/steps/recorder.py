@@ -19,6 +19,7 @@ from memest.machines.versions import release
 from memest.network.graph import Graph, Layer, Parameter
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
 from memest.runtimes.runtime import AS_DESCRIBED
+from memest.runtimes.torch.autograd.nodes import keeps
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step import Recipe
 from memest.runtimes.torch.step.acting import Acting
@@ -183,6 +184,9 @@ class StepRecorder(Recorder):
         if self._shadow is not None:
             self._shadow.own(p)
             self._shadow.owned.add(p.name)
+
+    def _passed(self, outputs: Sequence[str]) -> set[str]:
+        return {name for name, value in self.played.env.items() if not keeps(value)}
 
     def _outputs(self, result: Any) -> tuple[str, ...]:
         return ()
