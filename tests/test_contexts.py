@@ -644,7 +644,7 @@ def test_the_other_way_round(cpu: Cpu) -> None:
 
     graph = from_torch(Net(forward), SHAPE)
     assert memest.estimate(graph, input_shape=SHAPE, loss="mse_loss", machine=cpu).peak_bytes > 0
-    with pytest.raises(UnsupportedError, match="nonzero.. depends on values"):
+    with pytest.raises(UnsupportedError, match="depends on values"):
         memest.estimate(graph, input_shape=SHAPE, mode="infer", machine=cpu)
 
 

@@ -120,8 +120,8 @@ class Assumed:
     # numbers and truths --------------------------------------------------------------------------------------------------
 
     def number(self, t: torch.Tensor) -> Any:
-        """The number or the truth that a tensor holds, where it follows from a count; of one that was drawn between whole numbers a function
-        that says which; None where nothing follows."""
+        """The number or the truth that a tensor holds, where it follows from a count; of one that was drawn between whole numbers a
+        function that says which; None where nothing follows."""
         entry = self._recorder.live.found(t)
         if entry is None or t.numel() != 1:
             return None
