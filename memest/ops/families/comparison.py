@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import broadcast_shape, elementwise, result_dtype, where, with_number
-from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
+from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE, Facts
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -29,12 +29,19 @@ def _comparison(k: Tape, input: Tensor, other: Tensor | None, *, value: float | 
     return with_number(k, input, value, "bool")
 
 
-def _logical(k: Tape, input: Tensor, other: Tensor) -> Tensor:
-    return elementwise(k, input, other, dtype="bool")
+def _logical(k: Tape, input: Tensor, other: Tensor, *, inplace: bool) -> Tensor:
+    return _written_over(input, other) if inplace else elementwise(k, input, other, dtype="bool")
 
 
-def _bitwise(k: Tape, input: Tensor, other: Tensor) -> Tensor:
-    return elementwise(k, input, other)
+def _bitwise(k: Tape, input: Tensor, other: Tensor, *, inplace: bool) -> Tensor:
+    return _written_over(input, other) if inplace else elementwise(k, input, other)
+
+
+def _written_over(input: Tensor, other: Tensor) -> Tensor:
+    """``mask &= other``."""
+    if broadcast_shape(input, other) != input.shape:
+        raise ShapeError(f"a tensor of shape {list(other.shape)} cannot be written over one of shape {list(input.shape)}")
+    return input
 
 
 def _logical_not(k: Tape, input: Tensor) -> Tensor:
@@ -160,7 +167,12 @@ def _extremum_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | Non
 
 
 def _mask_row(
-    name: str, forward: Any, roles: tuple[str, ...], examples: tuple[Example, ...], attributes: tuple[Attribute, ...] = ()
+    name: str,
+    forward: Any,
+    roles: tuple[str, ...],
+    examples: tuple[Example, ...],
+    attributes: tuple[Attribute, ...] = (),
+    facts: Facts = POINTWISE_FACTS,
 ) -> Operator:
     return Operator(
         name=name,
@@ -171,7 +183,7 @@ def _mask_row(
         saves=(),
         backward=None,
         examples=examples,
-        facts=POINTWISE_FACTS,
+        facts=facts,
         source="aten/src/ATen/native/BinaryOps.cpp, UnaryOps.cpp (not differentiable)",
     )
 
@@ -182,6 +194,7 @@ COMPARED = (
     Example(shapes=((3, 4), None), attributes={"value": 1}, dtypes=("int64",)),
 )
 MASKS = (Example(shapes=((3, 4), (4,)), attributes={}, dtypes=("bool", "bool")),)
+OVER = (*MASKS, Example(shapes=((3, 4), (1, 4)), attributes={"inplace": True}, dtypes=("bool", "bool")))
 MASK = (Example(shapes=((3, 4),), attributes={}, dtypes=("bool",)),)
 
 
@@ -219,8 +232,8 @@ def _extremum_row(name: str) -> Operator:
 
 ROWS = (
     *(_mask_row(name, _comparison, ("input", "other?"), COMPARED, (VALUE,)) for name in COMPARISONS),
-    *(_mask_row(name, _logical, ("input", "other"), MASKS) for name in LOGICAL),
-    *(_mask_row(name, _bitwise, ("input", "other"), MASKS) for name in BITWISE),
+    *(_mask_row(name, _logical, ("input", "other"), OVER, (INPLACE,), POINTWISE_IN_PLACE) for name in LOGICAL),
+    *(_mask_row(name, _bitwise, ("input", "other"), OVER, (INPLACE,), POINTWISE_IN_PLACE) for name in BITWISE),
     _mask_row("logical_not", _logical_not, ("input",), MASK),
     _mask_row("bitwise_not", _bitwise_not, ("input",), MASK),
     _limit_row("clamp", _clamp, _clamp_backward, {"min": 0, "max": 1.0}, False),

@@ -58,6 +58,13 @@ def _randint(k: Tape, *, low: int, high: int, shape: Shape, dtype: str) -> Tenso
     return _from_shape(k, shape=shape, dtype=dtype)
 
 
+def _randperm(k: Tape, *, n: int, dtype: str) -> Tensor:
+    """The count becomes a tensor, to see whether the dtype holds it."""
+    out = k.empty((n,), dtype)
+    k.free(k.empty((), dtype))
+    return out
+
+
 def _like(k: Tape, input: Tensor, *, dtype: str | None) -> Tensor:
     return k.empty(input.shape, dtype or input.dtype, preserved_strides(input))
 
@@ -155,6 +162,13 @@ ROWS = (
             Attribute(name="dtype", default="int64", check=check_dtype),
         ),
         _calls({"high": 5, "shape": (3, 4)}),
+    ),
+    _row(
+        "randperm",
+        _randperm,
+        (),
+        (Attribute(name="n", default=REQUIRED, check=integer), Attribute(name="dtype", default="int64", check=check_dtype)),
+        _calls({"n": 7}, {"n": 3, "dtype": "int32"}),
     ),
     *(_row(name, _like, ("input",), (DTYPE,), _of_input({}, {"dtype": "float64"}), facts=POINTWISE_FACTS) for name in LIKE),
     _row("full_like", _full_like, ("input",), (FILL, DTYPE), _of_input({"fill_value": 1.0}), facts=POINTWISE_FACTS),

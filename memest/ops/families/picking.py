@@ -59,10 +59,10 @@ def _index_put(
     fills = len(indices) == 1 and indices[0].dtype == "bool" and (other is None or other.numel == 1)
     k.save(**{f"index{i}": t for i, t in enumerate(indices)})
     k.note(given=given, fills=fills, written=other is not None)
-    if other is None:
-        k.free(k.empty((), input.dtype))
-    elif not fills:
+    number = k.empty((), input.dtype) if other is None else None
+    if not fills:
         free_places(k, indices, counts)
+    k.free(number)
     return input
 
 
@@ -134,6 +134,7 @@ ROWS = (
             Example(shapes=(BCHW, [BCHW], ()), attributes={"dims": (0,), "counts": (7,)}, dtypes=MASK),
             Example(shapes=(BCHW, [BCHW], None), attributes={"dims": (0,), "counts": (7,), "value": 0.0}, dtypes=MASK),
             Example(shapes=(BCHW, [(6,)], None), attributes={"dims": (0,), "value": 0.0}, dtypes=PLACES),
+            Example(shapes=(BCHW, [(2,), (1,)], None), attributes={"dims": (0, 1), "counts": (2,), "value": 0.0}, dtypes=(*MASK, "int64")),
         ),
         f"derivatives.yaml: index_put_; {INDEX}",
         roles=("input", "indices*", "other?"),

@@ -40,7 +40,8 @@ _ADVICE_FOR = {
 }
 _GRADIENTS = {
     "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",
-    "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step alone: give memest.step the function that trains",
+    "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step alone:"
+    " give memest.step the function that trains",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",
     "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled",

@@ -249,6 +249,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "full": ("full", "shape fill_value"),
     "linspace": ("linspace", "start end steps"),
     "eye": ("eye", "n m"),
+    "randperm": ("randperm", "n"),
     "hardshrink": ("hardshrink", "input lambd"),
     "softshrink": ("softshrink", "input lambd"),
     "rrelu": ("rrelu", "input lower upper training"),
@@ -288,7 +289,8 @@ DUNDERS = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__isub__": "sub",
     "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__truediv__": "div", "__itruediv__": "div", "__div__": "div",
     "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
-    "__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not", "__mod__": "remainder",
+    "__and__": "bitwise_and", "__or__": "bitwise_or", "__xor__": "bitwise_xor",
+    "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor", "__invert__": "bitwise_not", "__mod__": "remainder",
 }  # fmt: skip
 
 

@@ -127,8 +127,33 @@ def _places(recorder: Any, mask: torch.Tensor) -> Any:
         return torch.nonzero(mask if mask.ndim else mask.unsqueeze(0)).unbind(1)
 
 
+def _is_list(entry: Any) -> bool:
+    """Whether an entry of an index is a list of whole numbers."""
+    return isinstance(entry, list) and bool(entry) and all(isinstance(i, int) and not isinstance(i, bool) for i in entry)
+
+
+def _opened(recorder: Any, index: Any) -> Any:
+    """An index with a tensor for each list of whole numbers, as torch makes it for the call."""
+    recorder.refuse_card("a list as an index, which is copied to the card")
+    if _is_list(index):
+        return torch.tensor(index)
+    return tuple(torch.tensor(i) if _is_list(i) else i for i in index)
+
+
+def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``x[:, [0, 2]]``."""
+    if not (_is_list(args[1]) or any(map(_is_list, _entries(args[1])))):
+        return NotImplemented
+    with recorder:
+        return args[0][_opened(recorder, args[1])]
+
+
 def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
-    """``x[1, mask] = value``: the view that the numbers and slices make, then at the tensors."""
+    """``x[1, mask] = value``: the view that the numbers and slices make, then at the tensors; lists are tensors."""
+    if _is_list(args[1]) or any(map(_is_list, _entries(args[1]))):
+        with recorder:
+            args[0][_opened(recorder, args[1])] = args[2]
+        return None
     index = _entries(args[1])
     if not any(isinstance(i, torch.Tensor) and i.ndim for i in index):
         return NotImplemented
@@ -152,4 +177,4 @@ def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     return None
 
 
-ANSWERS: dict[str, Any] = {"where": _where, "nonzero": _nonzero_by_dim, "__setitem__": _put}
+ANSWERS: dict[str, Any] = {"where": _where, "nonzero": _nonzero_by_dim, "__getitem__": _listed, "__setitem__": _put}

@@ -433,22 +433,22 @@ class Recorder(TorchFunctionMode):
         flows = torch.is_grad_enabled() and bool(reads) and reads[0].grad
         if request.op == "getitem" and not reads[0].host and any(e.host for e in reads[1:]):
             if not all(e.host for e in reads[1:]):
-                self._refuse_card("index tensors on the card and on the host")
+                self.refuse_card("index tensors on the card and on the host")
             request.attributes["host"] = True
             return False
         with recording(None):
             found = place_of(name, request.op, reads, asked_host(name, args, kwargs, self.live))
         if found.refused:
-            self._refuse_card(found.refused)
+            self.refuse_card(found.refused)
         if found.moves:
             if flows:
-                self._refuse_card("a gradient that flows through the host")
+                self.refuse_card("a gradient that flows through the host")
             request.op, request.tensors = "to_device", [*request.tensors, None][:2]
             device = "host" if found.host else "card"
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
         return found.host
 
-    def _refuse_card(self, what: str) -> None:
+    def refuse_card(self, what: str) -> None:
         """On a card the network stops here."""
         self.stops_a_card = self.stops_a_card or refusal(self._place(), what)
 
