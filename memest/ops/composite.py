@@ -30,6 +30,9 @@ class Value(Protocol):
     def requires_grad(self) -> bool: ...
 
     @property
+    def trained(self) -> bool: ...
+
+    @property
     def storage(self) -> Any: ...
 
 

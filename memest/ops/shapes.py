@@ -22,7 +22,7 @@ class Seen:
     """A tensor: its metadata, and the storage it looks at (the same object: the same storage)."""
 
     __slots__ = ("spec", "storage")
-    requires_grad = False
+    requires_grad = trained = False
 
     def __init__(self, spec: Spec, storage: Any) -> None:
         self.spec = spec

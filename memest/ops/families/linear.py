@@ -199,9 +199,8 @@ def _dot_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
 # composites ------------------------------------------------------------------------------------------------------------
 
 
-def matmul(c: Caller, input: Any, other: Any, trained: bool = False) -> Any:
-    """``at::matmul`` of any dims. ``trained``: the operand of fewer dims is a view of a trainable tensor (which says that it requires
-    grad even under ``no_grad``, as views do)."""
+def matmul(c: Caller, input: Any, other: Any) -> Any:
+    """``at::matmul`` of any dims."""
     dims = (len(input.shape), len(other.shape))
     if 0 in dims:
         raise ShapeError("both operands need at least one dimension")
@@ -214,20 +213,20 @@ def matmul(c: Caller, input: Any, other: Any, trained: bool = False) -> Any:
         return c.call("_unsafe_view", product, shape=other.shape[1:])  # squeeze_, in place
     if dims == (2, 2):
         return c.call("mm", input, other)
-    return _folded(c, input, other) if _should_fold(input, other, trained) else _batched(c, input, other)
+    return _folded(c, input, other) if _should_fold(input, other) else _batched(c, input, other)
 
 
 def _matmul(c: Caller, input: Any, other: Any) -> Any:
     return matmul(c, input, other)
 
 
-def _should_fold(a: Any, b: Any, trained: bool) -> bool:
+def _should_fold(a: Any, b: Any) -> bool:
     """True when the larger operand is seen as one matrix: always where the smaller one needs a gradient, else only without a copy."""
     first_larger = len(a.shape) >= len(b.shape)
     large, small = (a, b) if first_larger else (b, a)
     if len(large.shape) < 3 or len(small.shape) > 2:
         return False
-    if small.requires_grad or trained:
+    if small.trained:
         return True
     if len(a.shape) == 2:
         return False
@@ -252,10 +251,10 @@ def _folded(c: Caller, a: Any, b: Any) -> Any:
 def _batched(c: Caller, a: Any, b: Any) -> Any:
     ndim_a, ndim_b = len(a.shape), len(b.shape)
     if ndim_a == 3 and ndim_b == 3 and a.shape[0] != b.shape[0]:
-        if a.shape[0] == 1 and a.requires_grad:
-            return matmul(c, c.call("squeeze", a, dim=0), b, True)
-        if b.shape[0] == 1 and b.requires_grad:
-            return matmul(c, a, c.call("squeeze", b, dim=0), True)
+        if a.shape[0] == 1 and a.trained:
+            return matmul(c, c.call("squeeze", a, dim=0), b)
+        if b.shape[0] == 1 and b.trained:
+            return matmul(c, a, c.call("squeeze", b, dim=0))
     rows, inner = (a.shape[-2] if ndim_a > 1 else 1), a.shape[-1]
     batch = _common_batch(a.shape[:-2], b.shape[:-2])
     left = _as_batch(c, a, (*batch, rows, inner), (prod(batch), rows, inner))
@@ -290,7 +289,7 @@ def _linear(c: Caller, input: Any, weight: Any, bias: Any) -> Any:
         flat = c.call("view", input, shape=(prod(input.shape[:-1]), input.shape[-1]))
         product = c.call("addmm", bias, flat, c.call("t", weight))
         return c.call("view", product, shape=(*input.shape[:-1], product.shape[1]))
-    out = matmul(c, input, c.call("t", weight), weight.requires_grad)
+    out = matmul(c, input, c.call("t", weight))
     return out if bias is None else c.call("add", out, bias, inplace=True)
 
 

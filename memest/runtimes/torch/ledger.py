@@ -45,6 +45,12 @@ class Value:
         """Its dims."""
         return self.spec.shape
 
+    @property
+    def trained(self) -> bool:
+        """What torch's ``requires_grad`` says: a view of a tensor that wants a gradient does so even where it was made without autograd
+        (torch/csrc/autograd/variable.h, ``DifferentiableViewMeta``)."""
+        return self.requires_grad or (self.base is not None and self.base.requires_grad)
+
 
 class Ledger:
     """Keeps the books of one step. ``begun`` says that steps ran before: what libraries keep is there already. Storages are numbered from

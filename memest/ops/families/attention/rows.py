@@ -145,7 +145,7 @@ def heads_fit(query: int, key: int, value: int, enable_gqa: bool) -> bool:
 
 
 def mask_fits(mask: Any, wanted: Shape) -> bool:
-    if mask.requires_grad or len(mask.shape) not in (2, 4):
+    if mask.trained or len(mask.shape) not in (2, 4):
         return False
     return all(n in (1, w) for n, w in zip(mask.shape, wanted[-len(mask.shape) :], strict=True))
 

@@ -23,7 +23,9 @@ from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept
+from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.releasing import release
 from memest.sources.importers.torch.tensors.state import as_it_was
 from memest.sources.importers.torch.wrappers import unwrapped
 
@@ -136,8 +138,17 @@ class _Recordings:
     def __init__(self, module: nn.Module, call: ModuleCall, name: str) -> None:
         self._module, self._call, self._name = module, call, name
         self._repeats = Repeats()
+        self._made: list[LiveTensors] = []
 
     def steady(self, *, gradients: bool) -> Recorder:
+        """One forward, after which nobody holds a tensor of it (see :meth:`_steady`)."""
+        try:
+            return self._steady(gradients=gradients)
+        finally:
+            release(self._made)
+            self._made.clear()
+
+    def _steady(self, *, gradients: bool) -> Recorder:
         """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
         go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
         with other numbers must come to the same."""
@@ -164,6 +175,7 @@ class _Recordings:
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
         del standing  # they die when the module lets go of them
+        self._made.append(recorder.live)
         try:
             recorder.record(self._call.inputs, self._call)
         except GraphError as e:

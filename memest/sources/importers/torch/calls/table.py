@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from memest.sources.importers.torch.calls import complex as complex_numbers
-from memest.sources.importers.torch.calls import picking, plain, recurrent, special
+from memest.sources.importers.torch.calls import dense, picking, plain, recurrent, special
 
-CALLS: dict[str, plain.Call] = {**plain.CALLS, **special.CALLS, **complex_numbers.CALLS, **picking.CALLS, **recurrent.CALLS}
+CALLS: dict[str, plain.Call] = {**plain.CALLS, **special.CALLS, **complex_numbers.CALLS, **picking.CALLS, **recurrent.CALLS, **dense.CALLS}

@@ -103,7 +103,12 @@ class StepRecorder(Recorder):
         del kept
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
-        self.watched = {**self.watched, **self.grads.watched, **self.readings.watched}
+        self.watched = {**self.watched, **self.grads.watched, **self.readings.watched, "__bool__": self._decide}
+
+    def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A decision that every step takes alike, or that follows from how the tensor was made."""
+        answer = self.readings.watched["__bool__"](func, args, kwargs)
+        return self.constants.decide(func, args, kwargs) if answer is NotImplemented else answer
 
     # before and after ----------------------------------------------------------------------------------------------------
 

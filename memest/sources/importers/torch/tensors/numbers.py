@@ -63,7 +63,10 @@ class Numbers:
     anything unseen (in C code, or as plain floats). ``place`` is the line that read the first, ``zeros`` are tensors whose number is known
     to be 0, ``printed`` says that a tensor was written out."""
 
-    def __init__(self, refuse: Refusal, where: Callable[[], str], stand_in: float) -> None:
+    def __init__(
+        self, refuse: Refusal, where: Callable[[], str], stand_in: float, known: Callable[[torch.Tensor], Any] = lambda t: None
+    ) -> None:
+        """``known`` gives the number of a tensor where it is none that nobody knows."""
         self.stand_in = stand_in
         self.read = 0
         self.where = ""
@@ -73,13 +76,14 @@ class Numbers:
         self.zeros: list[torch.Tensor] = []
         self._refuse = refuse
         self._where = where
+        self._known = known
 
     @property
     def answers(self) -> dict[str, Answer]:
         """What is done instead of the calls of torch that read numbers, by torch's names."""
         return {
             "item": lambda f, a, k: self._of(a[0]),
-            "__float__": lambda f, a, k: self._plain(a[0]),
+            "__float__": lambda f, a, k: float(self._plain(a[0])),
             "__int__": lambda f, a, k: int(self._plain(a[0])),
             "tolist": lambda f, a, k: self._all(a[0]),
             "__format__": lambda f, a, k: format(self._of(a[0]), a[1]) if a[0].dim() == 0 else self._shown(),
@@ -89,7 +93,10 @@ class Numbers:
     def _of(self, t: torch.Tensor) -> Unknown | UnknownWhole | float:
         if t.numel() != 1:
             raise RuntimeError(f"a tensor with {int(t.numel())} elements cannot be converted to one number")
-        return 0.0 if any(t is z for z in self.zeros) else self._one(t)
+        if any(t is z for z in self.zeros):
+            return 0.0
+        known = self._known(t)
+        return self._one(t) if known is None else known
 
     def _plain(self, t: torch.Tensor) -> float:
         """Python's own float, which ``float(t)`` must give."""
