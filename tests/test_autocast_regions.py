@@ -168,6 +168,18 @@ def test_a_context_of_cuda_counts_on_a_card_alone(cpu: Cpu) -> None:
     assert not any(e.op == "_to_copy" for e in memest.estimate(regions, input_shape=SHAPE, machine=cpu, loss="mse").events)
 
 
+def test_code_that_asks_for_a_context_of_cuda_finds_it() -> None:
+    def forward(self: Any, x: Any) -> Any:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            assert torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+            with torch.autocast("cuda", enabled=False):
+                assert not torch.is_autocast_enabled("cuda")
+        return self.head(self.second(self.first(x)))
+
+    from_torch(Net(forward), SHAPE)
+    assert not torch.is_autocast_enabled("cuda")
+
+
 def test_a_described_network_has_regions(cpu: Cpu) -> None:
     b = memest.Builder("described")
     x = b.input("input", ("N", 3, "H", "W"))

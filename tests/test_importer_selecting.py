@@ -58,12 +58,12 @@ def test_what_picks_is_recorded(function: Any, op: str, attributes: dict[str, An
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda x: x[x > 0], r"x\[mask\] has a size that depends on values; .* torch.where\(mask, x, 0\).* or torch.masked_select"),
-        (lambda x: torch.nonzero(x), r"torch.nonzero\(\) has a size that depends on values; keep the shape"),
-        (lambda x: torch.where(x > 0)[0], r"torch.where\(mask\) has a size that depends on values; keep the shape"),
-        (lambda x: torch.unique(x), r"torch.unique\(\) has a size that depends on values; find them before the step"),
+        (lambda x: x[x > 0], r"x\[mask\] depends on values; say how many of 512 .* or keep the shape: torch.where\(mask, x, 0\)"),
+        (lambda x: torch.nonzero(x), r"torch.nonzero\(\) depends on values; say how many of 512 there are: assume={'selected': N}"),
+        (lambda x: torch.where(x > 0)[0], r"torch.nonzero\(\) depends on values; say how many of 512"),
+        (lambda x: torch.masked_select(x, x > 0), r"torch.masked_select\(\) depends on values; say how many of 512"),
+        (lambda x: torch.unique(x), r"torch.unique\(\) depends on values; say how many of 512 there are .*assume={'unique': N}"),
         (lambda x: torch.bincount(x.long().flatten()), r"torch.bincount\(\) has a size .*; count before the step"),
-        (lambda x: x.clone().__setitem__(x > 0, 0), r"x\[mask\] = value has no rule: x = x.masked_fill\(mask, value\)"),
     ],
 )
 def test_what_depends_on_values_is_refused_with_what_to_do(function: Any, said: str) -> None:

@@ -51,7 +51,20 @@ PASSES: dict[str, Use] = {
     "scale": lambda self, y: y / y.max().item() + y * float(y.mean()) * (1.0 / float(y.std())),
     "exponent": lambda self, y: y ** y.mean().item(),
     "fill": lambda self, y: y + torch.full((1, 8, 1, 1), y.mean().item()),
+    "queue": lambda self, y: _enqueued(self, y, int(self.pointer)),
+    "queue at an item": lambda self, y: _enqueued(self, y, self.pointer.item()),
+    "row": lambda self, y: y + self.queue[int(self.pointer)].view(1, 8, 1, 1) + y[:, self.pointer.item()].unsqueeze(1),
 }
+
+
+def _enqueued(self: Any, y: Any, at: int) -> Any:
+    """A memory bank: so many of its rows are written from its pointer on, which moves on."""
+    many = y.shape[0]
+    assert len(self.queue) % many == 0
+    self.queue[at : at + many] = y.detach().mean((2, 3))
+    self.pointer[0] = (at + many) % len(self.queue)
+    return y + self.queue[at : at + many, :, None, None]
+
 
 REFUSED: dict[str, Use] = {
     "condition": lambda self, y: y * 2 if y.mean().item() > 0 else y,
@@ -104,24 +117,3 @@ def test_numbers_outlive_their_recording() -> None:
     kept: list[float] = []
     from_torch(net, SHAPE)
     assert type(kept[0]) is not float and kept[0] > 0 and int(kept[0]) == int(float(kept[0])) and bool(kept[0])
-
-
-def test_a_place_that_a_number_gives_is_refused_with_what_read_it() -> None:
-    """A queue's pointer: how much is written where follows from it."""
-
-    class Queue(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3)
-            self.register_buffer("queue", torch.zeros(4, 6))
-            self.register_buffer("at", torch.zeros(1, dtype=torch.long))
-
-        def forward(self, x: Any) -> Any:
-            y = self.conv(x).mean((2, 3))
-            with torch.no_grad():
-                at = int(self.at)
-                self.queue[:, at : at + 2] = y.t()
-            return y
-
-    with pytest.raises(UnsupportedError, match="a number was read from a tensor"):
-        from_torch(Queue(), (2, 3, 8, 8), mode="train")

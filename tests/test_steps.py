@@ -573,6 +573,22 @@ def test_a_second_backward_says_the_line_and_what_to_do() -> None:
     assert "retain_graph=True" in said and "test_steps.py" in said
 
 
+def test_a_backward_through_stepped_parameters_is_refused_as_torch_does() -> None:
+    m = net()
+    o = torch.optim.SGD(m.parameters(), 0.1)
+
+    def step(x: Any, y: Any) -> None:
+        out = m(x)
+        F.cross_entropy(out, y).backward(retain_graph=True)
+        o.step()
+        out.square().mean().backward()
+
+    said = refused(step, kind=GraphError)
+    assert "an optimizer's step() has changed" in said and "test_steps.py" in said
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        step(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64))
+
+
 def test_steps_that_are_not_alike_are_refused() -> None:
     m, kept, calls = net(), [], 0
     o = torch.optim.Adam(m.parameters())

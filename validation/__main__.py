@@ -51,14 +51,16 @@ def main() -> int:
     fuzzing = commands.add_parser("fuzz", help="random networks, measured and predicted")
     fuzzing.add_argument("--cases", type=int, default=100)
     fuzzing.add_argument("--seed", type=int, default=0)
-    fuzzing.add_argument("--contexts", action="store_true", help="random contexts in the forward's own code (torch-cpu)")
-    fuzzing.add_argument("--steps", action="store_true", help="random training steps, recorded from their own code (torch-cpu)")
+    fuzzing.add_argument("--contexts", action="store_true", help="random contexts in the forward's own code")
+    fuzzing.add_argument("--steps", action="store_true", help="random training steps, recorded from their own code")
     _cuda_options(fuzzing)
     fuzzing.add_argument("--on-card", action="store_true", help="of torch-cuda: on this machine's card, not on the stand-in for it")
     fuzz_here = commands.add_parser("fuzz-cuda-here", help="random networks on torch-cuda in this process")
     fuzz_here.add_argument("card")
     fuzz_here.add_argument("--cases", type=int, default=100)
     fuzz_here.add_argument("--seed", type=int, default=0)
+    fuzz_here.add_argument("--contexts", action="store_true")
+    fuzz_here.add_argument("--steps", action="store_true")
     benching = commands.add_parser("bench", help="speed beside an earlier build, the floor, torch's MemTracker and torchinfo, in one run")
     benching.add_argument("--quick", action="store_true", help="fewer repetitions")
     benching.add_argument("--only", metavar="PATTERN", default="", help="part of the name of a line or of a group of claims")
@@ -233,12 +235,27 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _fuzz_cuda_here(arguments: argparse.Namespace) -> int:
+    if arguments.contexts:
+        from validation.cuda.fuzz_contexts import fuzz_here as fuzz_contexts_here
+
+        return 1 if fuzz_contexts_here(arguments.cases, arguments.seed, arguments.card) else 0
+    if arguments.steps:
+        from validation.cuda.fuzz_steps import fuzz_here as fuzz_steps_here
+
+        return 1 if fuzz_steps_here(arguments.cases, arguments.seed, arguments.card) else 0
     from validation.cuda.fuzz import fuzz_here
 
     return 1 if fuzz_here(arguments.cases, arguments.seed, arguments.card) else 0
 
 
 def _fuzz(arguments: argparse.Namespace) -> int:
+    if arguments.runtime == "torch-cuda":
+        from validation.cuda.fuzz import fuzz as fuzz_cuda
+        from validation.cuda.run import interpreter
+
+        of = "contexts" if arguments.contexts else "steps" if arguments.steps else ""
+        python = interpreter(arguments.python)
+        return fuzz_cuda(arguments.cases, arguments.seed, arguments.card, python, on_card=arguments.on_card, of=of)
     if arguments.contexts:
         from validation.fuzz_contexts import fuzz as fuzz_contexts
 
@@ -247,11 +264,6 @@ def _fuzz(arguments: argparse.Namespace) -> int:
         from validation.fuzz_steps import fuzz as fuzz_steps
 
         return 1 if fuzz_steps(arguments.cases, arguments.seed) else 0
-    if arguments.runtime == "torch-cuda":
-        from validation.cuda.fuzz import fuzz as fuzz_cuda
-        from validation.cuda.run import interpreter
-
-        return fuzz_cuda(arguments.cases, arguments.seed, arguments.card, interpreter(arguments.python), on_card=arguments.on_card)
     from validation.fuzz import fuzz
 
     return 1 if fuzz(arguments.cases, arguments.seed) else 0

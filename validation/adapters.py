@@ -47,9 +47,30 @@ def expand(input: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return input.expand(size)
 
 
-def getitem(input: torch.Tensor, indices: list[torch.Tensor], index: tuple[Any, ...]) -> torch.Tensor:
+def getitem(input: torch.Tensor, indices: list[torch.Tensor], index: tuple[Any, ...], counts: tuple[int, ...] = ()) -> torch.Tensor:
     """``input[...]``: an index as rows write it, with "tensor" standing for the next of ``indices``."""
+    _pick(indices, counts)
     return input[_python_index(indices, index)]
+
+
+def _pick(tensors: list[torch.Tensor], counts: tuple[int, ...]) -> None:
+    """Makes the masks among the tensors true at so many places each."""
+    masks = (t for t in tensors if t.dtype == torch.bool)
+    for mask, count in zip(masks, counts, strict=True):
+        mask.zero_().view(-1)[:count].fill_(True)
+
+
+def nonzero(input: torch.Tensor, *, count: int) -> torch.Tensor:
+    """``torch.nonzero`` of a tensor that is made to have so many elements that are not 0."""
+    input.zero_().view(-1)[:count].fill_(1)
+    return torch.nonzero(input)
+
+
+def unique(input: torch.Tensor, *, count: int, **keywords: bool) -> tuple[torch.Tensor, ...]:
+    """``torch._unique2`` of equal elements."""
+    assert count == 1
+    made: tuple[torch.Tensor, ...] = torch._unique2(input, **keywords)
+    return made
 
 
 def setitem(input: torch.Tensor, *tensors: Any, index: tuple[Any, ...], value: Any = None) -> torch.Tensor:
@@ -132,7 +153,8 @@ def nll_loss2d_forward(
 
 
 def masked_select(input: torch.Tensor, mask: torch.Tensor, *, count: int | None = None) -> torch.Tensor:
-    """``torch.masked_select``; ``count`` only tells memest what the data will choose."""
+    """``torch.masked_select`` by a mask that is made to pick so many elements (left out: all)."""
+    _pick([mask], (mask.numel() if count is None else count,))
     return torch.masked_select(input, mask)
 
 
@@ -238,12 +260,31 @@ def tensor_split(input: torch.Tensor, indices_or_sections: int | tuple[int, ...]
     return torch.tensor_split(input, indices_or_sections, dim)
 
 
-def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...]) -> torch.Tensor:
+def index(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...], counts: tuple[int, ...] = ()) -> torch.Tensor:
     """``input[...]`` with ``indices`` at ``dims`` and ``:`` elsewhere."""
+    _pick(indices, counts)
+    return input[_at(input, indices, dims)]
+
+
+def index_put_(
+    input: torch.Tensor,
+    indices: list[torch.Tensor],
+    *other: torch.Tensor,
+    dims: tuple[int, ...],
+    counts: tuple[int, ...] = (),
+    **value: Any,
+) -> torch.Tensor:
+    """``input[...] = tensor`` or a number, with ``indices`` at ``dims`` and ``:`` elsewhere; gives ``input``."""
+    _pick(indices, counts)
+    input[_at(input, indices, dims)] = other[0] if other else value["value"]
+    return input
+
+
+def _at(input: torch.Tensor, indices: list[torch.Tensor], dims: tuple[int, ...]) -> tuple[Any, ...]:
     entries: list[Any] = [slice(None)] * input.ndim
     for d, i in zip(dims, indices, strict=True):
-        entries[d] = i
-    return input[tuple(entries)]
+        entries[d : d + (i.ndim if i.dtype == torch.bool else 1)] = [i]
+    return tuple(entries)
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *mask: torch.Tensor, **keywords: Any) -> torch.Tensor:
@@ -427,3 +468,14 @@ def transformer_encoder_layer(src: torch.Tensor, *weights: torch.Tensor, **given
 def broadcast_tensors(tensors: list[torch.Tensor]) -> Any:
     """``torch.broadcast_tensors`` of a list."""
     return torch.broadcast_tensors(*tensors)
+
+
+def nms(dets: torch.Tensor, scores: torch.Tensor, *, count: int, iou_threshold: float) -> torch.Tensor:
+    """torchvision's ``nms`` of boxes that are moved (without a new tensor) so that so many are kept: as many lie apart, the others on the
+    first."""
+    for i, box in enumerate(dets.detach()):
+        place = 10 * i if i < count else 0
+        for corner, at in zip(box, (place, 0, place + 5, 5), strict=True):
+            corner.fill_(at)
+    result: torch.Tensor = torch.ops.torchvision.nms(dets, scores, iou_threshold)
+    return result

@@ -11,8 +11,9 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,12 +116,12 @@ class Trial:
 
 
 class Net(nn.Module):
-    """Runs a program between a stem and a head; ``blocks`` are shared by number."""
+    """Runs a program between a stem and a head; ``blocks`` are shared by number, ``device`` is what autocast is told."""
 
-    def __init__(self, program: Statement) -> None:
+    def __init__(self, program: Statement, device: str = "cpu") -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.program = program
+        self.program, self.device = program, device
         self.stem, self.head = nn.Conv2d(3, CHANNELS, 3, padding=1), nn.Conv2d(CHANNELS, 4, 1)
         self.blocks = nn.ModuleDict({str(n): _block(n) for n in sorted(set(_numbers(program)))})
 
@@ -134,7 +135,7 @@ class Net(nn.Module):
 
     def _block(self, x: Any, number: int) -> Any:
         block = self.blocks[str(number)]
-        return block(x if torch.is_autocast_enabled("cpu") else x.float())
+        return block(x if torch.is_autocast_enabled(self.device) else x.float())
 
     def _seq(self, x: Any, *parts: Statement) -> Any:
         for part in parts:
@@ -169,11 +170,11 @@ class Net(nn.Module):
             return self.play(inner, x)
 
     def _autocast(self, x: Any, cache: bool, inner: Statement) -> Any:
-        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=cache):
+        with torch.autocast(self.device, dtype=torch.bfloat16, cache_enabled=cache):
             return self.play(inner, x)
 
     def _off(self, x: Any, inner: Statement) -> Any:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(self.device, enabled=False):
             return self.play(inner, x.float())
 
     def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, inner: Statement) -> Any:
@@ -295,14 +296,17 @@ def compared(predicted: Any, measured: Measurement) -> Difference | None:
     return difference
 
 
-def shrink(trial: Trial, cpu: Cpu) -> Trial:
+Running = Callable[[Trial], Difference | str | None]
+
+
+def shrink(trial: Trial, run: Running) -> Trial:
     """A smaller trial that still differs."""
     progress = True
     while progress:
         progress = False
         for program in _smaller(trial.program):
             candidate = replace(trial, program=program)
-            if isinstance(run(candidate, cpu), Difference):
+            if isinstance(run(candidate), Difference):
                 trial, progress = candidate, True
                 break
     return trial
@@ -324,15 +328,19 @@ def _smaller(s: Statement) -> Iterator[Statement]:
 
 def fuzz(cases: int, seed: int = 0) -> int:
     """Run ``cases`` random forwards on this processor; the number of differences. Each is printed with its seed, shrunk."""
-    cpu = Cpu.detect().with_(threads=torch.get_num_threads())
     settle()
+    return fuzz_with(partial(run, cpu=Cpu.detect().with_(threads=torch.get_num_threads())), cases, seed)
+
+
+def fuzz_with(run: Running, cases: int, seed: int) -> int:
+    """The same, wherever ``run`` runs them."""
     differences = done = 0
     refused: Counter[str] = Counter()
     start, number = time.time(), seed
     while done < cases:
         number += 1
         trial = grow(random.Random(number))
-        found = run(trial, cpu)
+        found = run(trial)
         if isinstance(found, str):
             refused[found] += 1
             assert sum(refused.values()) <= 10 * cases, refused
@@ -340,8 +348,8 @@ def fuzz(cases: int, seed: int = 0) -> int:
         done += 1
         if found is not None:
             differences += 1
-            small = shrink(trial, cpu)
-            print(f"--- seed {number}: {small}\n{run(small, cpu)}", flush=True)
+            small = shrink(trial, run)
+            print(f"--- seed {number}: {small}\n{run(small)}", flush=True)
         if done % 50 == 0:
             print(f"{done} forwards, {differences} differences, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
     print(f"{cases} forwards, {differences} differences")

@@ -10,16 +10,19 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from memest.errors import MemestError
+from memest.estimate.steps import step
 from memest.machines.cpu import Cpu
 from validation.profiling import settle
 from validation.steps import Case, Outcome, compare
 
-PREAMBLE = "import copy\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
+PREAMBLE = "import copy\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\nDEVICE = 'cpu'\n"
 ACTIVATIONS = ("nn.ReLU()", "nn.ReLU(True)", "nn.LeakyReLU(0.2, True)", "nn.SiLU()", "nn.Tanh()", "nn.GELU()")
 OPTIMIZERS = (
     "torch.optim.SGD({}, 0.01)",
@@ -51,7 +54,7 @@ class _Writer:
         self.objects: list[str] = []
 
     def text(self) -> str:
-        """The source of a module with ``function``, ``arguments`` and ``objects``."""
+        """The source of a module with ``function``, ``arguments`` and ``objects``, all on ``DEVICE``."""
         self._networks()
         self._optimizers()
         self._round()
@@ -59,7 +62,8 @@ class _Writer:
         size = f"{self.batch}, 3, {self.side}, {self.side}"
         return (
             f"{PREAMBLE}{''.join(line + chr(10) for line in self.setup)}\ndef function(x, y):\n{body}\n"
-            f"arguments = [torch.rand({size}), torch.zeros({self.batch}, dtype=torch.int64)]\nobjects = [{', '.join(self.objects)}]\n"
+            f"arguments = [torch.rand({size}).to(DEVICE), torch.zeros({self.batch}, dtype=torch.int64).to(DEVICE)]\n"
+            f"objects = [{', '.join(self.objects)}]\n"
         )
 
     def _maybe(self, chance: float) -> bool:
@@ -84,7 +88,7 @@ class _Writer:
             self.setup.append("next(net.parameters()).requires_grad_(False)")
 
     def _define(self, name: str, layers: list[str]) -> None:
-        self.setup.append(f"{name} = nn.Sequential({', '.join(layers)})")
+        self.setup.append(f"{name} = nn.Sequential({', '.join(layers)}).to(DEVICE)")
         self.objects.append(name)
 
     def _norm(self, n: int) -> list[str]:
@@ -309,8 +313,14 @@ class _Writer:
         )
 
 
-def case_of(text: str) -> Case:
+def drawn(seed: int) -> str:
+    """The source text of a random step."""
+    return _Writer(seed).text()
+
+
+def case_of(text: str, device: str = "cpu") -> Case:
     """The step of a source text."""
+    text = text.replace("DEVICE = 'cpu'", f"DEVICE = {device!r}", 1)
     space: dict[str, Any] = {"__name__": "drawn"}
     exec(compile(text, "<drawn>", "exec"), space)
     return Case(space["function"], space["arguments"], space["objects"])
@@ -325,8 +335,8 @@ def run(text: str, cpu: Cpu) -> Outcome | None:
     except RuntimeError as e:
         fresh = case_of(text)
         try:
-            compare(Case(fresh.function, fresh.arguments, fresh.objects), cpu)
-        except (MemestError, RuntimeError):
+            step(fresh.function, *fresh.arguments, machine=cpu, torch=torch.__version__)
+        except MemestError:
             return None
         raise AssertionError(f"torch refuses what memest answers: {e}") from None
     return compare(case_of(text), cpu, before=BEFORE)
@@ -334,17 +344,21 @@ def run(text: str, cpu: Cpu) -> Outcome | None:
 
 def fuzz(cases: int, seed: int = 0) -> int:
     """Run ``cases`` random steps on this processor; the number of failures."""
-    cpu = Cpu.detect().with_(threads=torch.get_num_threads())
     settle()
+    return fuzz_with(partial(run, cpu=Cpu.detect().with_(threads=torch.get_num_threads())), cases, seed)
+
+
+def fuzz_with(run: Callable[[str], Outcome | None], cases: int, seed: int) -> int:
+    """The same, wherever ``run`` runs them."""
     failures = done = skipped = 0
     start = time.time()
     number = seed
     while done < cases:
         number += 1
-        text = _Writer(number).text()
+        text = drawn(number)
         problem = ""
         try:
-            outcome = run(text, cpu)
+            outcome = run(text)
         except (MemestError, AssertionError) as e:
             outcome, problem = None, f"{type(e).__name__}: {e}"
         if outcome is None and not problem:

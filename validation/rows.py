@@ -32,8 +32,25 @@ def torch_named(dotted: str) -> Any:
     return reduce(getattr, rest, torch)
 
 
+OF_TORCHVISION = "torch.ops.torchvision."
+
+
+class NotInstalledError(Exception):
+    """What a row is checked against is not installed here."""
+
+
+def _need_torchvision() -> None:
+    """Its operators are there once it is imported, where it was built for the torch at hand."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as e:
+        raise NotInstalledError(f"no torchvision for this torch: {e}") from None
+
+
 def torch_callable(row: Operator | Composite) -> Any:
-    """What runs the row: one of ``adapters``, or torch's own callable."""
+    """What runs the row: one of ``adapters``, or torch's own callable; NotInstalledError where torchvision's is not there."""
+    if row.torch.startswith(OF_TORCHVISION):
+        _need_torchvision()
     return getattr(adapters, row.oracle) if row.oracle else torch_named(row.torch)
 
 

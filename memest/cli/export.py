@@ -16,6 +16,7 @@ def run(
     batch: o.Batch = None,
     arguments: o.Arguments = None,
     arguments_file: o.ArgumentsFile = None,
+    assume: o.Assumed = None,
     json: Annotated[bool, option("--json", help="JSON instead of YAML (a FILE that ends in .json is JSON too).")] = False,
     output: o.Output = None,
 ) -> None:
@@ -48,7 +49,7 @@ def run(
         raise UsageError(f"--output {output} says {form}, --json says json; change one of them")
     examples = None
     if is_torch(model):
-        graph, shapes = open_with_inputs(model, inputs, batch)
+        graph, shapes = open_with_inputs(model, inputs, batch, assume=assume or ())
         examples = bind(graph.inputs, shapes or {})
     else:
         graph = open_model(model)

@@ -48,6 +48,14 @@ ArgumentsFile = Annotated[
     Optional[Path],  # noqa: UP045 - it is read at run time
     option("--args", metavar="FILE", help="Arguments of the torch code called: a mapping in a .yaml or .json file."),
 ]
+Assumed = Annotated[
+    Optional[list[str]],  # noqa: UP045 - it is read at run time
+    option(
+        "--assume",
+        metavar="WHAT=COUNT",
+        help="Of torch code whose sizes depend on values: how many there are, such as boxes=300, selected=30% or net.py:31=5,7; repeat.",
+    ),
+]
 Threads = Annotated[Optional[int], option("--threads", min=1, metavar="N", help="Threads of the runtime (default: this machine's).")]  # noqa: UP045
 IsaOption = Annotated[Optional[Isa], option("--isa", help="Instruction set of the runtime (default: this machine's).")]  # noqa: UP045
 Device = Annotated[Optional[str], option("--device", metavar="cpu|cuda", help="Short for --runtime torch-cpu or torch-cuda.")]  # noqa: UP045
@@ -123,7 +131,7 @@ def _options(without: Collection[str], optional: bool) -> Iterator[tuple[str, An
     from memest.estimate.question import Question
 
     model = ModelOption if optional else Model
-    of_the_model = {"configuration": Configuration, "arguments": Arguments, "arguments_file": ArgumentsFile}
+    of_the_model = {"configuration": Configuration, "arguments": Arguments, "arguments_file": ArgumentsFile, "assume": Assumed}
     for name, hint in {"model": model, **of_the_model, "inputs": Inputs, "batch": Batch}.items():
         yield name, *get_args(hint), REQUIRED if hint is Model else None
     for f in fields(Question):

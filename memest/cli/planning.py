@@ -89,7 +89,7 @@ def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
 def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Graph, Advice]:
     """The graph, and what to change so that the step fits."""
     _ = request.question
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode, assume=request.assume)
     asking = request.question_of(graph)
     warn(asking, graph)
     try:
@@ -100,7 +100,7 @@ def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Gra
 
 def _opened(request: Request, mode: str | None) -> Graph:
     if is_torch(request.model):
-        return open_with_inputs(request.model, request.inputs, request.batch, mode)[0]
+        return open_with_inputs(request.model, request.inputs, request.batch, mode, assume=request.assume)[0]
     return open_model(request.model)
 
 

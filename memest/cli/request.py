@@ -23,6 +23,7 @@ from memest.planning.growth import Growth, growth
 from memest.planning.progress import tell
 from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
+from memest.sources.assumptions import from_texts
 from memest.sources.opening import configured, is_torch, open_model
 from memest.sources.typed import structured, with_arguments
 
@@ -43,6 +44,7 @@ class Request:
     model: str
     inputs: Sequence[str] | None = None
     batch: int | None = None
+    assume: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     isa: Isa | None = None
@@ -58,7 +60,7 @@ class Request:
             given["model"] = called(given["model"], given.pop("arguments", ()), given.pop("arguments_file", None))
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
-        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "threads", "isa") if name in given}
+        own = {name: given.pop(name) for name in ("model", "inputs", "batch", "assume", "threads", "isa") if name in given}
         cards = given.pop("cards", [])
         if len(cards) > 1:
             raise UsageError(f"--on is given {len(cards)} times, and this plays one card; memest estimate plays several, compare two")
@@ -221,7 +223,7 @@ def limits(on: Sequence[str] | None, budget: str | None, file: Path | None) -> t
 def answered(request: Request, said: Collection[str] = ()) -> tuple[Graph, Estimate]:
     """The graph and the estimate that ``request`` asks for; ``said`` are warnings not to be repeated."""
     _ = request.question
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, request.mode, assume=request.assume)
     asking = request.question_of(graph)
     warn(asking, graph, said)
     try:
@@ -245,7 +247,7 @@ def planned(request: Request, alignment: int) -> InferencePlan:
     given = {"runtime": "null"} if "device" not in request.settings and request.card is None else {}
     request = replace(request, settings={**given, **request.settings, "mode": "infer"})
     runtime = request.question.runtime
-    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", runtime)
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", runtime, request.assume)
     asking = request.question_of(graph)
     warn(asking, graph)
     try:
@@ -274,7 +276,7 @@ def grow(request: Request, sides: Sequence[int], batches: Sequence[int]) -> Grow
     """The peaks over ``sides`` and ``batches``. Only a torch model takes inputs: it is imported at them."""
     _ = request.question
     if is_torch(request.model):
-        graph, _ = open_with_inputs(request.model, request.inputs, request.batch, request.mode)
+        graph, _ = open_with_inputs(request.model, request.inputs, request.batch, request.mode, assume=request.assume)
     elif request.inputs:
         raise UsageError("--input is for torch models, which are imported at it; here --sides and --batches give the shape")
     else:
@@ -294,7 +296,7 @@ def report_model(request: Request, **how: Any) -> PageModel:
         _ = replace(request, settings={**request.settings, "optimizer": optimizer}).question
     model, batch = request.model, request.batch
     if is_torch(model) or request.inputs:
-        graph, shapes = open_with_inputs(model, request.inputs, batch, request.mode)
+        graph, shapes = open_with_inputs(model, request.inputs, batch, request.mode, assume=request.assume)
     else:
         graph = open_model(model)
         sizes = usual_sizes(graph)
@@ -330,12 +332,19 @@ def warn(asking: Question, graph: Graph, said: Collection[str] = ()) -> None:
 
 
 def open_with_inputs(
-    model: str, inputs: Sequence[str] | None, batch: int | None, mode: str | None = None, runtime: str = TORCH_CPU
+    model: str,
+    inputs: Sequence[str] | None,
+    batch: int | None,
+    mode: str | None = None,
+    runtime: str = TORCH_CPU,
+    assume: Sequence[str] = (),
 ) -> tuple[Graph, Given | None]:
     """The graph, and the shape of each of its inputs (None: the graph's own dims are numbers and nothing was given)."""
     given = parse_inputs(inputs or ())
     if is_torch(model):
-        return _open_torch(model, given, batch, mode)
+        return _open_torch(model, given, batch, mode, from_texts(assume))
+    if assume:
+        raise UsageError(f"--assume {assume[0]}: is for torch code; the counts of {model} stand in it")
     graph = open_model(model)
     for name, shape in given.items():
         if isinstance(shape, TypedShape):
@@ -355,7 +364,7 @@ def _usual_batch(inputs: Sequence[Input], given: Given, usual: Mapping[str, tupl
     return None if whole else next(iter(usual.values()))[0]
 
 
-def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -> tuple[Graph, Given]:
+def _open_torch(model: str, given: Given, batch: int | None, mode: str | None, assume: Mapping[str, Any] | None) -> tuple[Graph, Given]:
     """A torch model is called with the shapes, so they must be whole; unnamed ones are positional. It is recorded for one mode alone where
     only that is asked: what cannot be recorded in the other does not matter."""
     whole = {name: shape if batch is None else _with_batch(batch, shape) for name, shape in given.items()}
@@ -363,7 +372,7 @@ def _open_torch(model: str, given: Given, batch: int | None, mode: str | None) -
     if positional and len(positional) < len(whole):
         raise UsageError("name every --input or none")
     tell(f"importing {model}")
-    graph = open_model(model, (positional or structured(whole)) or None, mode)
+    graph = open_model(model, (positional or structured(whole)) or None, mode, assume)
     tell("estimating")
     return graph, dict(zip((i.name for i in graph.inputs), whole.values(), strict=True)) if positional else whole
 

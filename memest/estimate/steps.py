@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from memest.estimate.estimate import Estimate, answer
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from memest.network.graph import Graph
 
 
-def step(function: Any, *examples: Any, cleared: bool = False, **settings: Unpack[Settings]) -> Estimate:
+def step(
+    function: Any, *examples: Any, cleared: bool = False, assume: Mapping[str, Any] | None = None, **settings: Unpack[Settings]
+) -> Estimate:
     """The memory of one call ``function(*examples)`` in the midst of training: the user's own step, with its models, losses, optimizers
     and loops, recorded as it stands (:func:`memest.from_step`). ``settings`` are those of :func:`memest.estimate` that say who runs it
     and on what, and ``first_step``; what the code says itself (``optimizer``, ``loss``, ``levers``) is refused.
 
     Gradients that the code leaves stand when the next call begins, and are counted; ``cleared`` says that all are set to None before it.
+    ``assume`` says how many there are where sizes depend on values (:func:`memest.from_torch`).
     The graph is ``played``: it can be estimated at other sizes, swept and fitted. Raises as :func:`memest.from_step` does."""
     from memest.sources.opening import from_step
 
-    graph = from_step(function, *examples, cleared=cleared)
+    graph = from_step(function, *examples, cleared=cleared, assume=assume)
     return answer(graph, question(graph, dict(settings), "step"), example_shapes(graph))
 
 

@@ -50,33 +50,41 @@ def model(name: str, **options: Any) -> Graph:
     return models.build(name, **options)
 
 
-def from_torch(module: Any, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
+def from_torch(
+    module: Any, example: Any, *, name: str | None = None, mode: str | None = None, assume: Mapping[str, Any] | None = None
+) -> Graph:
     """The graph of a ``torch.nn.Module`` called with ``example``: a shape with the batch, a tensor, a list of arguments, or a mapping of
     them by name. An argument may be a list, tuple or dict of tensors and shapes, nested at will (``[[image, image]]``), each of which is
     an input (``input.0``); numbers, texts and None are given as they are.
 
     The module runs once on meta tensors and is left as it was. ``mode`` is ``"train"`` or ``"infer"`` where only that will be asked; left
-    out, a module in training mode is recorded for both. Raises UnsupportedError for what has no rule, GraphError for an exception of the
-    module's own code, UsageError when torch is not installed."""
+    out, a module in training mode is recorded for both. Where sizes depend on values, ``assume`` says how many there are: ``{"boxes": 300,
+    "rpn.selected": "30%", "net.py:31": True}`` by kind, by module and kind, or by line (``memest.sources.assumptions``). Counts that it
+    does not state are then the most they can be, and the notes of the answer say all of it; without ``assume`` they are refused.
+
+    Raises UnsupportedError for what has no rule, GraphError for an exception of the module's own code, UsageError for a statement that
+    nothing depends on, or when torch is not installed."""
     try:
         from memest.sources.importers.torch import network as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a torch model needs torch ({e}); {GET_TORCH}") from None
     try:
-        return importer.from_torch(module, example, name=name, mode=mode)
+        return importer.from_torch(module, example, name=name, mode=mode, assume=assume)
     except MemestError as e:
         try:
-            hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, str(e))
+            hint = _about_shape(module, example) or _about_sizes(importer, module, example, mode, assume, str(e))
         except Exception:  # of the module's own code, and only a hint
             hint = None
         raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
 
 
-def from_step(function: Any, *examples: Any, name: str | None = None, cleared: bool = False) -> Graph:
+def from_step(
+    function: Any, *examples: Any, name: str | None = None, cleared: bool = False, assume: Mapping[str, Any] | None = None
+) -> Graph:
     """The graph of a user's own training step: ``function(*examples)`` runs on meta tensors, as it stands. Its modules and optimizers are
     found where the function finds them (closure, globals, arguments, ``self``), and left as they were. An example is a tensor, a shape, or
     a sequence or mapping of them; anything else is given as it is. Gradients that the code leaves stand when the next call begins, unless
-    they are ``cleared`` (set to None) before each.
+    they are ``cleared`` (set to None) before each. ``assume`` as in :func:`from_torch`.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError when no step is like
     the next, or when torch is not installed."""
@@ -84,7 +92,7 @@ def from_step(function: Any, *examples: Any, name: str | None = None, cleared: b
         from memest.sources.importers.torch.steps import step as importer
     except ModuleNotFoundError as e:
         raise UsageError(f"a training step needs torch ({e}); {GET_TORCH}") from None
-    return importer.from_step(function, examples, name=name, cleared=cleared)
+    return importer.from_step(function, examples, name=name, cleared=cleared, assume=assume)
 
 
 def _about_shape(module: Any, example: Any) -> str | None:
@@ -116,7 +124,7 @@ def _shape_of(example: Any) -> tuple[int, ...]:
         return ()
 
 
-def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, error: str) -> str | None:
+def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, assume: Any, error: str) -> str | None:
     """The nearest larger sizes at which a module runs whose tensors did not meet: multiples of the smallest power of two."""
     shape = _shape_of(example)
     if len(shape) < 3 or _UNEQUAL.search(error) is None:
@@ -127,7 +135,7 @@ def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, err
         larger = (*shape[:2], *(-(-n // m) * m for n in shape[2:]))
         if larger != shape:
             try:
-                importer.from_torch(module, larger, mode=mode)
+                importer.from_torch(module, larger, mode=mode, assume=assume)
             except MemestError:
                 continue
             return f"it runs at multiples of {m}: {larger}"
@@ -144,11 +152,12 @@ def is_file(text: str) -> bool:
     return text == "-" or text.lower().endswith(SUFFIXES) or _OF_PLANS.fullmatch(text) is not None
 
 
-def open_model(text: str, example: Example | None = None, mode: str | None = None) -> Graph:
+def open_model(text: str, example: Example | None = None, mode: str | None = None, assume: Mapping[str, Any] | None = None) -> Graph:
     """The graph that ``text`` names: a file, ``-`` (a file on standard input), a built-in model with options, or a torch callable, whose
     module is imported and which is called: never pass on a text that you do not trust.
 
-    ``example`` is the shape (with the batch) a torch model is called with, ``mode`` the one it is recorded for (left out: both). Raises
+    ``example`` is the shape (with the batch) a torch model is called with, ``mode`` the one it is recorded for (left out: both),
+    ``assume`` what is stated of values (see :func:`from_torch`). Raises
     UsageError when ``text`` leads nowhere, FileError, GraphError or UnsupportedError when what it leads to is not a network memest
     knows."""
     if text == "-":
@@ -156,7 +165,7 @@ def open_model(text: str, example: Example | None = None, mode: str | None = Non
     if is_file(text):
         return _file(text)
     if is_torch(text):
-        return _torch(text, example, mode)
+        return _torch(text, example, mode, assume)
     if _is_built_in(text):
         return _built_in(text)
     raise UsageError(_unknown(text))
@@ -292,7 +301,7 @@ def _standard_input() -> Graph:
     return schema.loads(raw, form=form, source="<stdin>")
 
 
-def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
+def _torch(text: str, example: Example | None, mode: str | None, assume: Mapping[str, Any] | None) -> Graph:
     needs = UsageError(f"{text} needs --input, the shape of its example with the batch, such as --input 3x224x224 --batch 8")
     if example is None and "(" in text:
         raise needs
@@ -305,10 +314,10 @@ def _torch(text: str, example: Example | None, mode: str | None) -> Graph:
         if loading.is_step(found):
             if mode == "infer":
                 raise UsageError(f"{text} is a whole step; leave out --infer, or name the module alone")
-            return from_step(found, *_arguments(found, text, example or ()))
+            return from_step(found, *_arguments(found, text, example or ()), assume=assume)
         if example is None:
             raise needs
-        return from_torch(loading.checked(found, text), example, mode=mode)
+        return from_torch(loading.checked(found, text), example, mode=mode, assume=assume)
 
 
 def _arguments(function: Any, text: str, example: Any) -> list[Any]:

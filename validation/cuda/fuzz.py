@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -32,14 +34,22 @@ NO_ENGINE = "unable to find an engine"
 """What torch says where cuDNN has no plan: of bfloat16 convolutions, say, before Ampere."""
 
 
-def fuzz(cases: int, seed: int, card: str, python: str, *, on_card: bool = False) -> int:
-    """Run ``cases`` random networks in a process of ``python``; its exit code."""
+def fuzz(cases: int, seed: int, card: str, python: str, *, on_card: bool = False, of: str = "") -> int:
+    """Run ``cases`` random networks (``of`` "contexts" or "steps": those) in a process of ``python``; its exit code."""
     command = [python, "-m", "validation", "fuzz-cuda-here", card_named(card), "--cases", str(cases), "--seed", str(seed)]
+    command += [f"--{of}"] * bool(of)
     return subprocess.run(command, env=None if on_card else environment(python, card_named(card)), cwd=ROOT, check=False).returncode
 
 
 def fuzz_here(cases: int, seed: int, card: str) -> int:
     """The same in this process; the number of failures."""
+    with with_memest_beside(card) as (target, beside):
+        return fuzz_with(partial(run, target=target, beside=beside), cases, seed, in_some_precision)
+
+
+@contextmanager
+def with_memest_beside(card: str) -> Iterator[tuple[Target, Executor]]:
+    """The card as a target, and a process for memest, without the stand-in."""
     from validation.cuda.labels import labels
     from validation.cuda.recording import start
     from validation.cuda.targets import target_of
@@ -48,7 +58,17 @@ def fuzz_here(cases: int, seed: int, card: str) -> int:
     for name in ("LD_PRELOAD", "LD_LIBRARY_PATH"):  # the stand-in, with a driver's library, is in this process and not in the one beside it
         os.environ.pop(name, None)
     with ProcessPoolExecutor(1, get_context("spawn")) as beside:
-        return fuzz_with(partial(run, target=target_of(labels(card)), beside=beside), cases, seed, in_some_precision)
+        yield target_of(labels(card)), beside
+
+
+def asked_of(target: Target) -> dict[str, Any]:
+    """What names the target in a question."""
+    return {
+        "runtime": target.runtime,
+        "machine": target.machine,
+        "torch": text_of(target.version),
+        "cudnn": None if target.settings.cudnn is None else text_of(target.settings.cudnn),
+    }
 
 
 def in_some_precision(trial: Trial, rng: random.Random) -> Trial:
@@ -87,10 +107,7 @@ def predict(trial: Trial, target: Target) -> tuple[list[Event], int]:
         input_shape=trial.shape,
         mode=trial.mode,
         levers=trial.levers,
-        runtime=target.runtime,
-        machine=target.machine,
-        torch=text_of(target.version),
-        cudnn=None if target.settings.cudnn is None else text_of(target.settings.cudnn),
+        **asked_of(target),
         **(training if trial.mode == "train" else {}),
     )
     allocated = found.allocated

@@ -87,6 +87,11 @@ def _single_images() -> Iterator[Call]:
     yield _conv2d("fp32 U-Net 64-64 @512x512", 2, 64, 64, 3, 512)
     yield _conv2d("fp32 U-Net 1024-512 @32", 4, 1024, 512, 3, 32)
     yield _module("conv1d fp32 64-128 k3 @4096", partial(nn.Conv1d, 64, 128, 3, padding=1), (8, 64, 4096))
+    for layout in (False, True):
+        last = partial(nn.Conv2d, 512, 1, 4, bias=False)
+        yield _module(f"conv2d fp32 to one pixel 512-1 4x4 {'channels_last' * layout}".rstrip(), last, (8, 512, 4, 4), channels_last=layout)
+    first = partial(nn.ConvTranspose2d, 1, 64, 4, bias=False)
+    yield _module("conv_transpose2d fp32 channels_last from one pixel 1-64 4x4", first, (8, 1, 1, 1), channels_last=True)
     transposed = partial(nn.ConvTranspose2d, 128, 64, 2, 2)
     yield _module("conv_transpose2d fp32 2x2s2 128-64 @128", transposed, (4, 128, 128, 128))
     transposed = partial(nn.ConvTranspose2d, 256, 128, 4, 2, 1)

@@ -11,8 +11,9 @@ from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import HALVES
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, scatter_into
-from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming, iterator_strides
-from memest.ops.aten.views import expanded, index_entries, slice_bounds, wrapped
+from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming
+from memest.ops.aten.places import free_places, picked
+from memest.ops.aten.views import index_entries, slice_bounds, wrapped
 from memest.ops.facts import ALONG_DIM_FACTS, EVERYWHERE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
@@ -20,11 +21,6 @@ from memest.ops.tape import Tape, Tensor
 SUMMED_ROW = 16  # elements: from there on can_use_expanded_index_path adds rows (TensorAdvancedIndexing.cpp)
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
-
-
-def _zeros_of(k: Tape, saved: Saved, grads: Grads, **attributes: Any) -> list[Tensor | None]:
-    """new_zeros of the input's sizes, then index_put_ in place."""
-    return [k.empty(saved["sizes"], incoming(grads).dtype), *[None] * (len(k.needs) - 1)]
 
 
 def _index_select_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[Tensor | None]:
@@ -57,35 +53,22 @@ def _index_select(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
     return out
 
 
-def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape, host: bool) -> Tensor:
+def _index(k: Tape, input: Tensor, indices: list[Tensor], *, dims: Shape, host: bool, counts: Shape) -> Tensor:
     """Advanced indexing: ``indices`` stand at ``dims``; their common shape comes where they stand together, else in front. Those that lie
-    on the ``host`` beside an input of a card's are copied to it for the call."""
+    on the ``host`` beside an input of a card's are copied to it for the call. A mask stands at as many dims as it has, and picks as many
+    elements as ``counts`` says, mask by mask."""
     if len(indices) != len(dims):
         raise ShapeError(f"{len(indices)} indices at {len(dims)} dims")
-    at = [wrapped(d, input.ndim) for d in dims]
-    for t in indices:
-        if t.dtype != "int64":
-            raise UnsupportedError(
-                f"an index of {t.dtype} selects as many elements as it has ones: only int64 indices have a size before running"
-            )
     k.save(**{f"index{i}": t for i, t in enumerate(indices)})
     k.note(sizes=input.shape)
-    moved = [k.empty(t.shape, t.dtype) for t in indices] if host and k.target.on_cuda else []
-    indices = moved or indices
-    common = broadcast_shape(*indices)
-    rest = [n for d, n in enumerate(input.shape) if d not in at]
-    together = at == list(range(at[0], at[0] + len(at)))
-    place = at[0] if together else 0
-    shape = (*rest[:place], *common, *rest[place:])
-    steps = [step for d, step in enumerate(input.strides) if d not in at]
-    source = k.view(input, shape, (*steps[:place], *[0] * len(common), *steps[place:]))
-    spread = [expanded(k, t, common) for t in indices]
-    tail = len(rest) - place
-    placed = [k.view(t, (*t.shape, *[1] * tail), (*t.strides, *[0] * tail)) for t in spread]
-    if k.target.on_cuda and any(t.strides != placed[0].strides for t in placed):
-        placed = [contiguous(k, t) for t in placed]  # one kernel steps through all of them alike
-        k.free(*(t for t in moved if t.slot not in {p.slot for p in placed}))
-    return k.empty(shape, input.dtype, iterator_strides(shape, (source, *placed)))
+    return picked(k, input, indices, dims, counts, host)
+
+
+def _index_backward(k: Tape, saved: Saved, grads: Grads, *, dims: Shape, host: bool, counts: Shape) -> list[Tensor | None]:
+    """new_zeros of the input's sizes, then index_put_ in place, which looks up again where masks are true."""
+    out = k.empty(saved["sizes"], incoming(grads).dtype)
+    free_places(k, [saved[f"index{i}"] for i in range(len(dims))], counts)
+    return [out, *[None] * (len(k.needs) - 1)]
 
 
 def _part(k: Tape, t: Tensor, index: tuple[Any, ...]) -> Tensor:
@@ -182,15 +165,23 @@ ROWS = (
         torch="torch.Tensor.__getitem__",
         oracle="index",
         roles=("input", "indices*"),
-        attributes=(Attribute(name="dims", default=REQUIRED, check=integers), Attribute(name="host", default=False, check=flag)),
+        attributes=(
+            Attribute(name="dims", default=REQUIRED, check=integers),
+            Attribute(name="host", default=False, check=flag),
+            Attribute(name="counts", default=(), check=integers),
+        ),
         forward=_index,
         saves=("index0", "index1", "index2", "index3"),
-        backward=_zeros_of,
+        backward=_index_backward,
         examples=(
             Example(shapes=(BCHW, [(6,)]), attributes={"dims": (0,)}, dtypes=LONG),
             Example(shapes=(BCHW, [(6,)]), attributes={"dims": (1,)}, dtypes=LONG),
             Example(shapes=(BCHW, [(6,), (2, 1)]), attributes={"dims": (0, 2)}, dtypes=(*LONG, "int64")),
             Example(shapes=(BCHW, [(6,)] * 4), attributes={"dims": (0, 1, 2, 3)}, dtypes=(*LONG, "int64", "int64", "int64")),
+            Example(shapes=(BCHW, [(3,)]), attributes={"dims": (1,), "counts": (2,)}, dtypes=("float32", "bool")),
+            Example(shapes=(BCHW, [(2, 3)]), attributes={"dims": (0,), "counts": (5,)}, dtypes=("float32", "bool")),
+            Example(shapes=(BCHW, [BCHW]), attributes={"dims": (0,), "counts": (7,)}, dtypes=("float32", "bool")),
+            Example(shapes=(BCHW, [(2,), (4,)]), attributes={"dims": (0, 2), "counts": (1, 3)}, dtypes=("float32", "bool", "bool")),
         ),
         facts=EVERYWHERE_FACTS,
         source=f"derivatives.yaml: index.Tensor; {INDEXING}",

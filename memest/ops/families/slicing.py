@@ -21,7 +21,7 @@ from memest.ops.aten.views import (
 )
 from memest.ops.composite import Caller
 from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS, EVERYWHERE_CALLS, EVERYWHERE_FACTS
-from memest.ops.operator import Example, flag, integer, optional
+from memest.ops.operator import Example, flag, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
 from memest.sizes.dims import plain
@@ -168,10 +168,11 @@ def _unfold_backward(k: Tape, saved: Saved, grads: Grads, *, dimension: int, siz
     return [out]
 
 
-def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...], host: bool) -> Any:
-    """Basic indexing: integers select, (start, end, step) slice, None inserts a dim, "..." skips dims, "tensor" takes the next index; where
-    the input is a card's, they may lie on the ``host``."""
-    taken = sum(1 for i in index if i is not None and i != "...")
+def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...], host: bool, counts: Shape) -> Any:
+    """Basic indexing: integers select, (start, end, step) slice, None inserts a dim, "..." skips dims, "tensor" takes the next index, which
+    may be a mask that picks so many elements as ``counts`` says; where the input is a card's, they may lie on the ``host``."""
+    widths = [len(i.shape) if i.spec.dtype == "bool" else 1 for i in indices]
+    taken = sum(1 for i in index if i is not None and i != "..." and i != "tensor") + sum(widths)
     at, result, places = 0, input, []
     for entry in index:
         if entry is None:
@@ -181,7 +182,7 @@ def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...], hos
             at += len(input.shape) - taken
         elif entry == "tensor":
             places.append(at)
-            at += 1
+            at += widths[len(places) - 1]
         elif isinstance(entry, tuple):
             start, end, step = entry
             if slice_bounds(result.shape[at], start, end, step) != (0, result.shape[at]) or step != 1:
@@ -190,7 +191,7 @@ def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...], hos
         else:
             result = c.call("select", result, dim=at, index=entry)
     if places:
-        return c.call("index", result, indices, dims=tuple(places), host=host)
+        return c.call("index", result, indices, dims=tuple(places), host=host, counts=counts)
     return c.call("alias", result) if result is input else result
 
 
@@ -268,11 +269,12 @@ COMPOSITE_ROWS = (
     _composite(
         "getitem",
         _getitem,
-        (attribute("index", check=index_entries), attribute("host", False, flag)),
+        (attribute("index", check=index_entries), attribute("host", False, flag), attribute("counts", (), integers)),
         (
             Example(shapes=(BCHW, []), attributes={"index": (0, "...", (1, None, 2))}),
             Example(shapes=(BCHW, []), attributes={"index": ((None, None, 1), None, (0, 2, 1))}),
             Example(shapes=(BCHW, [(3,)]), attributes={"index": ((None, None, 1), "tensor")}, dtypes=("float32", "int64")),
+            Example(shapes=(BCHW, [(3, 4)]), attributes={"index": (1, "tensor", (1, None, 2)), "counts": (5,)}, dtypes=("float32", "bool")),
         ),
         facts=EVERYWHERE_CALLS,
         roles=("input", "indices*"),

@@ -146,6 +146,11 @@ class Machine(Recorder):
                 f"backward a second time through {node.op} ({node.layer}), whose saved tensors were freed by the first:"
                 " give the first retain_graph=True"
             )
+        if present and any(s is not None and s.stepped > node.sequence for s in node.saved.storages):
+            raise GraphError(
+                f"torch refuses backward through {node.op} ({node.layer}): it needs a parameter as it was in forward, which an"
+                " optimizer's step() has changed since: step after the last backward, or run the forward again"
+            )
         if present and asked.keep and node.saved.waits:
             raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
         if node.body is not None:

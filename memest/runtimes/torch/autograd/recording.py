@@ -33,6 +33,12 @@ class Recorder:
         self._sequence = count()
         self.keeping = Keeping()
 
+    def stepped(self, values: Sequence[Value]) -> None:
+        """An optimizer has written into parameters: who saved them before this cannot run backward any more."""
+        now = next(self._sequence)
+        for value in values:
+            value.storage.stepped = now
+
     def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
         flat, specs = reading.flattened(arguments)

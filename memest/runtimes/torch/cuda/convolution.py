@@ -94,12 +94,15 @@ def _run(k: Tape, input: Tensor, weight: Tensor, *, g: Geometry, biased: bool) -
 
 
 def _by_cudnn(k: Tape, input: Tensor, weight: Tensor, g: Geometry) -> Tensor:
+    """``cudnn_convolution_forward_out`` takes the format that the output suggests: one channel of one pixel suggests none, so weight and
+    images are copied back out of channels_last. (A transposed one is a gradient of the input, which goes by its operands.)"""
     last = channels_last(input, weight)
     x = contiguous(k, input, last)
     out = formatted(k, g.output_shape(input, weight), input.dtype, last)
-    w = contiguous(k, weight, last)
-    _workspace(k, _asked(k, input, weight, g).forward, last)
-    release(k, (w, weight), (x, input))
+    within = last if g.transposed else suggests_channels_last(out)
+    w, images = contiguous(k, weight, within), contiguous(k, x, within)
+    _workspace(k, _asked(k, input, weight, g).forward, within)
+    release(k, (images, x), (w, weight), (x, input))
     return out
 
 
@@ -143,7 +146,7 @@ def _run_backward(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, *, g: Ge
 
 
 def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: Geometry, mask: Mask) -> list[Tensor | None]:
-    """Each gradient asks its own operands for the memory format."""
+    """Each gradient asks its own operands for the memory format; a transposed convolution's for its input is a plain forward."""
     x = contiguous(k, input, channels_last(input, weight)) if mask[1] else input
     last = suggests_channels_last(x)
     above = contiguous(k, grad, last) if g.transposed else _to(k, grad, last)
@@ -152,8 +155,9 @@ def _backward_by_cudnn(k: Tape, grad: Tensor, input: Tensor, weight: Tensor, g: 
     if mask[0]:
         last = channels_last(above, weight)
         for_input = formatted(k, input.shape, grad.dtype, last)
-        w, dense = contiguous(k, weight, last), contiguous(k, above, last)
-        _workspace(k, asked.grad_input, last)
+        within = suggests_channels_last(for_input) if g.transposed else last
+        w, dense = contiguous(k, weight, within), contiguous(k, above, within)
+        _workspace(k, asked.grad_input, within)
         release(k, (dense, above), (w, weight))
     if mask[1]:
         last = channels_last(x, above)

@@ -23,7 +23,9 @@ from memest.sizes.choices import each
 SOURCE = "aten/src/ATen/native/cuda/Indexing.cu (index_put_with_sort_kernel, makeLinearIndex)"
 
 
-def _index_backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, dims: Shape, host: bool) -> list[Tensor | None]:
+def _index_backward(
+    k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, dims: Shape, host: bool, counts: Shape
+) -> list[Tensor | None]:
     """``_index_put_impl_`` into zeros: every index wrapped and scaled, their sum sorted together with the places it came from. Indices that
     do not stand together are brought to the front of a copy. Of those on the ``host`` the sum is made there."""
     grad = incoming(grads)

@@ -18,4 +18,6 @@ SAME = (
     "as_strided_",
     "detach",
     "alias",
+    "autograd_function",
+    "register_hook",
 )

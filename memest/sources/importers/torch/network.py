@@ -6,7 +6,7 @@ graph runs with gradients on, that of an inference graph under ``no_grad``. Cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError, UsageError,
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
 from memest.sizes.interpreter import Lock
+from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.layers import alike
 from memest.sources.importers.torch.recording.recorder import Recorder
@@ -35,7 +36,9 @@ _ONE_AT_A_TIME = Lock()  # a recording has hooks on every module of the process,
 MODES = ("train", "infer")
 
 
-def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode: str | None = None) -> Graph:
+def from_torch(
+    module: nn.Module, example: Any, *, name: str | None = None, mode: str | None = None, assume: Mapping[str, Any] | None = None
+) -> Graph:
     """The graph of ``module`` as called with ``example``: a shape, a tensor, a list of arguments, or a mapping of them by name. An argument
     may be a structure of tensors and shapes (lists, tuples, dicts): each is an input, called by its way in (``images.1``); numbers, texts
     and None are given as they are. An input given by its shape has the floating dtype of the module's parameters.
@@ -44,7 +47,8 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     graph can be estimated at other sizes. ``mode="train"`` records the forward of a training step (gradients on, the modules in
     ``train()`` or ``eval()`` as they stand), ``mode="infer"`` that of ``eval()`` under ``no_grad``. Left out, a module in training mode
     gives both, and one in eval mode is recorded as it stands. Where only one of the two can be recorded, the other is refused when it
-    is asked for. DataParallel, DistributedDataParallel and compiled modules are unwrapped, which the graph's notes say.
+    is asked for. ``assume`` states how many elements masks pick and the like (``memest.sources.assumptions``).
+    DataParallel, DistributedDataParallel and compiled modules are unwrapped, which the graph's notes say.
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the module's own code, UsageError for a ``module`` or
     an ``example`` that is none; each names the module's path and the line of its code.
@@ -53,20 +57,22 @@ def from_torch(module: nn.Module, example: Any, *, name: str | None = None, mode
     """
     if mode is not None and mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use 'train' or 'infer'{did_you_mean(str(mode), MODES)}")
+    assumptions = Assumptions(assume)
     module, notes = unwrapped(module)
     try:
-        graph = _recorded(module, example, name or type(module).__name__, mode)
+        graph = _recorded(module, example, name or type(module).__name__, mode, assumptions)
     except Exception as e:
         theirs = of_their_code(e, name or type(module).__name__)
         if theirs is None:
             raise
         raise theirs from None
+    assumptions.check_used()
     return graph.with_(notes=(*notes, *graph.notes)) if notes else graph
 
 
-def _recorded(module: nn.Module, example: Any, name: str, mode: str | None) -> Graph:
+def _recorded(module: nn.Module, example: Any, name: str, mode: str | None, assumptions: Assumptions) -> Graph:
     """The graph of one mode or of both."""
-    recordings = _Recordings(module, ModuleCall(module, example), name)
+    recordings = _Recordings(module, ModuleCall(module, example), name, assumptions)
 
     def training() -> Recorder:
         return recordings.steady(gradients=True)
@@ -135,8 +141,8 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 class _Recordings:
     """Forwards of a module on these inputs, written down; each knows the calls of those before."""
 
-    def __init__(self, module: nn.Module, call: ModuleCall, name: str) -> None:
-        self._module, self._call, self._name = module, call, name
+    def __init__(self, module: nn.Module, call: ModuleCall, name: str, assumptions: Assumptions) -> None:
+        self._module, self._call, self._name, self._assumptions = module, call, name, assumptions
         self._repeats = Repeats()
         self._made: list[LiveTensors] = []
 
@@ -173,7 +179,7 @@ class _Recordings:
         return recorder
 
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
-        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
+        recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in, self._assumptions)
         del standing  # they die when the module lets go of them
         self._made.append(recorder.live)
         try:

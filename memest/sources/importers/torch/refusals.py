@@ -28,20 +28,15 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     "__bool__": ("a tensor as a condition", _BRANCH),
     "__contains__": ("x in tensor", _BRANCH),
     **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
-    **{name: (f"torch.{name}()", _SIZE) for name in ("nonzero", "argwhere", "unique", "unique_consecutive", "bincount")},
+    **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},
     "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
 _ADVICE = "decide by shapes or by a constructor argument"
-_KEEP = "keep the shape and use the mask itself: torch.where(mask, x, 0), or a product with it"
 _ADVICE_FOR = {
-    "nonzero": _KEEP,
-    "argwhere": _KEEP,
-    **dict.fromkeys(("unique", "unique_consecutive"), "find them before the step, and give them to forward as an input"),
+    "__bool__": f"{_ADVICE}, or state which way it goes: assume={{'FILE.py:LINE': True}}",
+    "unique_consecutive": "find them before the step, and give them to forward as an input",
     "bincount": "count before the step, and give the counts to forward as an input",
 }
-PLACES = f"torch.where(mask) {_SIZE}; {_KEEP}"
-WRITTEN_BY_MASK = "x[mask] = value has no rule: x = x.masked_fill(mask, value), or torch.where(mask, value, x), is modelled"
-BY_MASK = f"x[mask] {_SIZE}; {_KEEP}; or torch.masked_select(x, mask), of which all elements are counted"
 _GRADIENTS = {
     "torch.autograd.grad": "torch.autograd.grad: gradients taken inside forward are not modelled",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
@@ -68,6 +63,11 @@ def text_of(error: BaseException) -> str:
         return visible(" ".join(str(error).split())[:300])
     except Exception:
         return ""
+
+
+def is_users(file: str) -> bool:
+    """Whether a file of code is neither memest's nor torch's."""
+    return not file.startswith(_NOT_THE_USERS)
 
 
 def users_line(frames: Iterable[traceback.FrameSummary]) -> str:

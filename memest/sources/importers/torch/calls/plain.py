@@ -17,15 +17,18 @@ from memest.ops.table import COMPOSITES, OPERATORS
 
 
 class Request:
-    """A row to record. ``tensors`` follow its roles."""
+    """A row to record. ``tensors`` follow its roles; torch is called with ``args`` where they are not those of the user's call."""
 
-    __slots__ = ("attributes", "op", "own_result", "tensors")
+    __slots__ = ("args", "attributes", "op", "own_result", "tensors")
 
-    def __init__(self, op: str, tensors: Sequence[Any], attributes: Mapping[str, Any], own_result: bool = False) -> None:
+    def __init__(
+        self, op: str, tensors: Sequence[Any], attributes: Mapping[str, Any], own_result: bool = False, args: tuple[Any, ...] | None = None
+    ) -> None:
         self.op = op
         self.tensors = list(tensors)
         self.attributes = dict(attributes)
         self.own_result = own_result
+        self.args = args
 
 
 Call = Callable[[str, Any, Any, Any], Request | None]
@@ -248,7 +251,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "softshrink": ("softshrink", "input lambd"),
     "rrelu": ("rrelu", "input lower upper training"),
     "rrelu_with_noise": ("rrelu", "input lower upper training"),
-    "masked_select": ("masked_select", "input mask"),
     "zero_": ("zero_", "input"),
     "fill_": ("fill_", "input value"),
     "copy_": ("copy_", "input src"),

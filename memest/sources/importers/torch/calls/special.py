@@ -11,19 +11,11 @@ from memest.errors import UnsupportedError
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
 from memest.sources.importers.torch.contexts.watching import attention_backends
-from memest.sources.importers.torch.refusals import BY_MASK, PLACES, WRITTEN_BY_MASK
-
-
-def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``x[...]``: basic entries as they are, index tensors beside them (masks depend on values and are refused)."""
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)
-    entries, tensors = index_entries(index)
-    return Request("getitem", [args[0], tensors], {"index": entries})
 
 
 def is_mask(entry: Any) -> bool:
     """Whether an entry of an index picks what it is true for."""
-    return isinstance(entry, torch.Tensor) and entry.dtype in (torch.bool, torch.uint8)
+    return isinstance(entry, torch.Tensor) and entry.dtype == torch.bool
 
 
 def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Tensor]]:
@@ -37,13 +29,11 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
             entries.append("...")
         elif isinstance(i, slice):
             entries.append((i.start, i.stop, 1 if i.step is None else i.step))
-        elif isinstance(i, torch.Tensor) and i.dtype in (torch.int64, torch.int32):
+        elif isinstance(i, torch.Tensor) and i.dtype in (torch.int64, torch.int32, torch.bool):
             entries.append("tensor")
             tensors.append(i)
         else:
             kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
-            if is_mask(i):
-                raise UnsupportedError(BY_MASK)
             raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
     return tuple(entries), tensors
 
@@ -102,8 +92,6 @@ def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 
 def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     given = bound(("condition", "input", "other"), args, kwargs)
-    if "input" not in given:
-        raise UnsupportedError(PLACES)
     attributes = {f"{k}_value": given[k] for k in ("input", "other") if not isinstance(given[k], torch.Tensor)}
     tensors = [given["condition"], *(given[k] if isinstance(given[k], torch.Tensor) else None for k in ("input", "other"))]
     return Request("where", tensors, attributes)
@@ -194,20 +182,6 @@ def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
     return request(name, given, {})
 
 
-def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``x[...] = value``."""
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)
-    if any(map(is_mask, index)):
-        raise UnsupportedError(WRITTEN_BY_MASK)
-    entries, tensors = index_entries(index)
-    if tensors:
-        raise UnsupportedError("assignment at index tensors has no rule")
-    value = args[2]
-    if isinstance(value, torch.Tensor):
-        return Request("setitem", [args[0], value], {"index": entries})
-    return Request("setitem", [args[0], None], {"index": entries, "value": value})
-
-
 def _attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """With the kernels that are left to choose from."""
     names = "query key value attn_mask dropout_p is_causal scale enable_gqa"
@@ -258,7 +232,6 @@ def _loss(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 SPECIAL: dict[str, tuple[str, Call]] = {
     **{name: (op, _loss) for name, (op, _) in LOSSES.items()},
     "tensor_split": ("tensor_split", _tensor_split),
-    "__getitem__": ("getitem", _getitem),
     **dict.fromkeys(("pow", "pow_", "__pow__", "__ipow__"), ("pow", _pow)),
     **dict.fromkeys(("feature_dropout", "feature_dropout_"), ("dropout2d", _feature_dropout)),
     **dict.fromkeys(_CASTS, ("to", _cast)),
@@ -276,7 +249,6 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **{n: (n, _created) for n in ("zeros", "ones", "empty", "full")},
     **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
     **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
-    "__setitem__": ("setitem", _setitem),
     "scaled_dot_product_attention": ("scaled_dot_product_attention", _attention),
     "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memest.sources.importers.torch.calls import complex as complex_numbers
-from memest.sources.importers.torch.calls import dense, picking, plain, recurrent, special
+from memest.sources.importers.torch.calls import dense, picking, plain, recurrent, special, torchvision, values
 
-CALLS: dict[str, plain.Call] = {**plain.CALLS, **special.CALLS, **complex_numbers.CALLS, **picking.CALLS, **recurrent.CALLS, **dense.CALLS}
+FILES = (plain, special, complex_numbers, picking, recurrent, dense, values, torchvision)
+CALLS: dict[str, plain.Call] = {name: call for file in FILES for name, call in file.CALLS.items()}

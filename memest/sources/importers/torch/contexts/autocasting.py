@@ -34,14 +34,15 @@ def telling(listener: Callable[[], Listener | None]) -> Iterator[None]:
             return
         on_card = device_type == "cuda"
         init(self, device_type, dtype, enabled and not on_card, cache_enabled)  # torch would warn that there is no card
-        self._memest_casts = bool(enabled) if on_card else self._enabled
+        if on_card:
+            self._enabled = bool(enabled)
 
     def entered(self: Any) -> Any:
         told = listener()
         given = enter(self)
         if told is not None:
-            casts = getattr(self, "_memest_casts", self._enabled)
-            told.begin_autocast(self.device, str(self.fast_dtype).removeprefix("torch.") if casts else None, bool(self._cache_enabled))
+            dtype = str(self.fast_dtype).removeprefix("torch.") if self._enabled else None
+            told.begin_autocast(self.device, dtype, bool(self._cache_enabled))
         return given
 
     def left(self: Any, *error: Any) -> Any:

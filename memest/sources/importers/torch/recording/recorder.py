@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -35,10 +36,13 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol
+from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
+from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
 from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
@@ -112,6 +116,7 @@ class Recorder(TorchFunctionMode):
         repeats: Repeats,
         standing: Sequence[Kept] = (),
         stand_in: float = STAND_INS[0],
+        assumptions: Assumptions | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -142,11 +147,13 @@ class Recorder(TorchFunctionMode):
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(lambda: self.layers, self.live)
-        self.numbers = Numbers(self.refusal, self._place, stand_in, self.constants.number)
+        self.assumed = Assumed(assumptions or Assumptions(), self)
+        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
-            "__bool__": self.constants.decide,
+            "__bool__": self.assumed.decide,
             "_is_all_true": self._check,
+            **{name: partial(answer, self) for name, answer in ANSWERS.items()},
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
@@ -422,8 +429,10 @@ class Recorder(TorchFunctionMode):
         besides: Any = (asked, attention_switches()) if "attention" in name else asked
         if self.contexts.casts_to is not None:
             besides = (besides, self.contexts.casts_to)
+        if self.numbers.read:
+            besides = (besides, "numbers were read")
         apart = counts(name, args, kwargs, self.live)
-        form = None if apart else self.repeats.form(self.live, func, binding, args, kwargs, besides)
+        form = None if apart or depends_on_values(name, args) else self.repeats.form(self.live, func, binding, args, kwargs, besides)
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
@@ -436,7 +445,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         check_autograd(self, self.gradients, self.contexts.casts_to is not None)
         host = apart and self._on_host(name, request, args, kwargs)
-        return self._layer(request, form, guards, func, args, kwargs, host)
+        return self._layer(request, form, guards, func, args if request.args is None else request.args, kwargs, host)
 
     def _on_host(self, name: str, request: Request, args: Any, kwargs: Any) -> bool:
         """Whether the results of a call lie on the host when the network runs on a card; what it moves is written into the request."""
@@ -536,6 +545,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         """Name the outputs, and write the layer down."""
         outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
+        self.assumed.noticed(outputs, values)
         self.layers.append(
             Layer(
                 name=layer.name,
@@ -646,7 +656,7 @@ class Recorder(TorchFunctionMode):
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.calls.items()),
-            notes=(*self.wrappers, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
+            notes=(*self.wrappers, *self.assumed.notes, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
     def _synced(self) -> list[str]:
@@ -664,6 +674,10 @@ class Recorder(TorchFunctionMode):
     def path(self) -> str:
         """That of the innermost module that has one."""
         return self.stack[-1].path if self.stack else ""
+
+    def place(self) -> str:
+        """Module path and line of user code."""
+        return self._place()
 
     def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""

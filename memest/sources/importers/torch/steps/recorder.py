@@ -25,6 +25,7 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import resolve
+from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.recording.recorder import Begun, Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.steps.backward import Gradients
@@ -85,8 +86,9 @@ class StepRecorder(Recorder):
         kept: Sequence[Kept],
         stand_in: float,
         texts: dict[tuple[str, int], str],
+        assumptions: Assumptions,
     ) -> None:
-        super().__init__(root, name, True, repeats, stand_in=stand_in)
+        super().__init__(root, name, True, repeats, stand_in=stand_in, assumptions=assumptions)
         self.found = found
         self.flags = dict(before.flags) if before is not None else {}
         self._before = before or State()
@@ -106,9 +108,9 @@ class StepRecorder(Recorder):
         self.watched = {**self.watched, **self.grads.watched, **self.readings.watched, "__bool__": self._decide}
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A decision that every step takes alike, or that follows from how the tensor was made."""
+        """A decision that every step takes alike, or that is assumed."""
         answer = self.readings.watched["__bool__"](func, args, kwargs)
-        return self.constants.decide(func, args, kwargs) if answer is NotImplemented else answer
+        return self.assumed.decide(func, args, kwargs) if answer is NotImplemented else answer
 
     # before and after ----------------------------------------------------------------------------------------------------
 
@@ -265,10 +267,6 @@ class StepRecorder(Recorder):
     def _line(self) -> str:
         """``train.py:31``."""
         return self._place().rpartition(" (")[2].rstrip(")")
-
-    def place(self) -> str:
-        """Module path and line of user code."""
-        return self._place()
 
     def called(self, t: torch.Tensor) -> str:
         """The name that a tensor goes by now."""

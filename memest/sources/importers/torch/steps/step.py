@@ -16,6 +16,7 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
+from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.inputs import Examples, filled
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.repeats import Repeats
@@ -30,24 +31,34 @@ ROUNDS = 8
 MOST = ROUNDS + 4
 
 
-def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None = None, cleared: bool = False) -> Graph:
+def from_step(
+    function: Any,
+    examples: Sequence[Any] = (),
+    *,
+    name: str | None = None,
+    cleared: bool = False,
+    assume: Mapping[str, Any] | None = None,
+) -> Graph:
     """The graph of one call ``function(*examples)`` in the midst of training: what the steps before left stands at its beginning. An
     example is a shape, a tensor, or a sequence or mapping of them; whatever else stands there is given as it is. ``cleared``: somebody sets
-    all gradients to None before each call.
+    all gradients to None before each call. ``assume`` states how many elements masks pick and the like (``memest.sources.assumptions``).
 
     Raises UnsupportedError for what has no rule, GraphError for an exception of the function's own code, UsageError for what is no function
     or where no step is like the next; each names the line."""
     if not callable(function) or isinstance(function, type | nn.Module):
         raise UsageError(f"step takes a function that trains one step, got {kind_of(function)}")
+    assumptions = Assumptions(assume)
     call = _Call(function, examples)
     called = name or _name_of(function)
     with _ONE_AT_A_TIME:
         found = Surroundings(function, call.examples.others)
         call.examples.settle(found.modules.values())
-        return _steady(called, call, found, cleared)
+        graph = _steady(called, call, found, cleared, assumptions)
+    assumptions.check_used()
+    return graph
 
 
-def _steady(name: str, call: _Call, found: Surroundings, cleared: bool) -> Graph:
+def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, assumptions: Assumptions) -> Graph:
     """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning."""
     repeats = Repeats()
     texts: dict[tuple[str, int], str] = {}
@@ -57,7 +68,8 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool) -> Graph
     with found.as_they_were() as changed:
         alike = 0
         for number in range(MOST):
-            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, STAND_INS[number % len(STAND_INS)], texts)
+            stand_in = STAND_INS[number % len(STAND_INS)]
+            recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, stand_in, texts, assumptions)
             kept = []
             _recorded(recorder, call)
             graphs.append(recorder.graph)

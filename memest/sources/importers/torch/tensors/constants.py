@@ -65,11 +65,6 @@ class Constants:
         written = (_root(layer.reads[0], layers) for layer in recorded if _writes(layer) and layer.reads)
         return self._of(entry.names[-1], layers, frozenset(written))
 
-    def decide(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """``bool(t)``."""
-        number = self.number(args[0]) if args[0].numel() == 1 else None
-        return NotImplemented if number is None else bool(number)
-
     def _of(self, name: str, layers: Mapping[str, Layer], written: frozenset[str]) -> Any:
         """The number of a tensor by name; ``written`` are the first names of those that something was written into, or into a view of."""
         layer = layers.get(name)

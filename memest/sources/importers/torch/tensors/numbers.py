@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from memest.errors import UnsupportedError
+from memest.sizes.dims import Dim
 
 Refusal = Callable[[str], UnsupportedError]
 Answer = Callable[[Any, Any, Any], Any]
@@ -49,6 +51,21 @@ class UnknownWhole(int):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return int, (int.__add__(self, 0),)
+
+
+def plain(value: Any) -> Any:
+    """A whole number that was read, as an int that may decide: where nothing depends on which one it is."""
+    return int.__add__(value, 0) if isinstance(value, UnknownWhole) else value
+
+
+class Drawn(Unknown):
+    """A number drawn at random: ``whole`` is the whole number that it is taken to be where somebody asks for that."""
+
+    whole: Callable[[], int]
+
+    def __int__(self) -> int:
+        """``int(x)``."""
+        return self.whole()
 
 
 def depends(value: Any) -> bool:
@@ -96,6 +113,12 @@ class Numbers:
         if any(t is z for z in self.zeros):
             return 0.0
         known = self._known(t)
+        if callable(known):
+            drawn = Drawn(self.stand_in, self)
+            drawn.whole = known
+            self.place = self.place or self._where()
+            self.read += 1
+            return drawn
         return self._one(t) if known is None else known
 
     def _plain(self, t: torch.Tensor) -> float:
@@ -125,6 +148,8 @@ class Numbers:
 
 def _counting(base: type, name: str) -> Callable[..., Any]:
     def method(self: Any, *others: Any) -> Any:
+        if base is int and any(isinstance(o, Dim) for o in others):  # a size keeps its symbol
+            return getattr(operator, name)(plain(self), *others)
         result = getattr(base, name)(self, *others)
         kind = {float: Unknown, int: UnknownWhole}.get(type(result))
         return result if kind is None else kind(result, self._numbers)

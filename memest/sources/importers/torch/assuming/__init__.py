@@ -1,0 +1,1 @@
+"""What depends on values, as the user's statements have it: counts, numbers that follow from them, and branches."""

@@ -1,0 +1,224 @@
+"""The counts of one recording: asked for where a size depends on values, answered by the user's statements or by a default that is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from memest.errors import UsageError
+from memest.network.graph import Layer
+from memest.runtimes.torch.ledger import Value
+from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, UNIQUE, Assumptions, Found, Share, unstated
+from memest.sources.importers.torch.assuming.branches import way_that_runs
+from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
+from memest.sources.importers.torch.refusals import is_users
+from memest.sources.importers.torch.tensors.constants import Constants
+from memest.sources.importers.torch.tensors.live import LiveTensors
+
+MOST_FRAMES = 100
+MOST_PLACES = 4
+
+
+class Recording(Protocol):
+    """What is asked of the recorder."""
+
+    layers: list[Layer]
+    live: LiveTensors
+    constants: Constants
+
+    def path(self) -> str: ...
+
+    def place(self) -> str: ...
+
+
+class Assumed:
+    """Counts, and what was said of them. Where nothing is stated at all, whoever asks is refused."""
+
+    def __init__(self, stated: Assumptions, recorder: Recording) -> None:
+        self._stated = stated
+        self._recorder = recorder
+        self._counts: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
+        self._notes: dict[str, dict[str, None]] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, and where."""
+        self._stated.check_taken(self._taken)
+        return tuple(f"{what} ({_shortened(list(places))})" for what, places in self._notes.items())
+
+    def noticed(self, outputs: Sequence[str], values: Sequence[Value]) -> None:
+        """These were made; of masks the sizes are kept, as sums of them outlive them."""
+        for name, value in zip(outputs, values, strict=True):
+            if value.spec.dtype == "bool":
+                self._sizes[name] = elements_of(value)
+
+    # counts --------------------------------------------------------------------------------------------------------------
+
+    def of_mask(self, mask: torch.Tensor, written: str) -> int:
+        """How many elements a mask picks (or how many of a tensor are not 0): as many each time."""
+        return self._of(self._name(mask), written)
+
+    def _of(self, name: str, written: str) -> int:
+        found = self._known(name)
+        return self._picked(name, self.count(SELECTED, self._left(name), written)) if found is None else found
+
+    def _name(self, t: torch.Tensor) -> str:
+        entry = self._recorder.live.known(t)
+        self._sizes.setdefault(entry.names[-1], elements_of(entry.value))
+        return entry.names[-1]
+
+    def learn(self, mask: torch.Tensor, count: int) -> None:
+        """It follows from something else how many a mask picks."""
+        name = self._name(mask)
+        if self._known(name) is None:
+            self._picked(name, count)
+
+    def count(self, kind: str, most: int, written: str) -> int:
+        """How many of ``most`` there are of a ``kind``, where the code has ``written`` what depends on it. UnsupportedError where nobody
+        says so."""
+        found = self._found(kind)
+        if found is None:
+            if not self._stated.given or kind == UNIQUE:
+                default = kind != UNIQUE
+                raise unstated(self._recorder.place(), written, kind, most, default=default)
+            self._say(f"assumed, as nothing is stated: {kind}={ALL}, the most {KINDS[kind]}")
+            return most
+        if isinstance(found.value, bool):
+            raise UsageError(f"assume: {found.key!r} is {found.value}, and {self._recorder.place()} asks how many")
+        number = found.value
+        if isinstance(number, Share):
+            self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+            return most * number.numerator // number.denominator
+        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        return number if number < most else most
+
+    def _known(self, name: str) -> int | None:
+        root, others = root_of(self._recorder.layers, name)
+        count = self._counts.get(root)
+        return self._sizes[name] - count if others and count is not None else count
+
+    def _picked(self, name: str, count: int) -> int:
+        root, others = root_of(self._recorder.layers, name)
+        self._counts[root] = self._sizes[name] - count if others else count
+        return count
+
+    def _left(self, name: str) -> int:
+        """The most that a mask can pick: what others that share a tensor out have left."""
+        root, others = root_of(self._recorder.layers, name)
+        left = self._sizes[name]
+        if not others:
+            for other in siblings(self._recorder.layers, root):
+                left = left - self._counts.get(other, 0)
+        return left
+
+    # numbers and truths --------------------------------------------------------------------------------------------------
+
+    def number(self, t: torch.Tensor) -> Any:
+        """The number or the truth that a tensor holds, where it follows from a count or from how the tensor was made; of one drawn between
+        whole numbers a function that says which; None where nothing follows."""
+        entry = self._recorder.live.found(t)
+        if entry is None or t.numel() != 1:
+            return None
+        name = entry.names[-1]
+        layer = made_by(self._recorder.layers, name)
+        if layer is not None and layer.op == "uniform_":
+            return partial(self._drawn, layer)
+        number = self._number(name)
+        return self._recorder.constants.number(t) if number is None else number
+
+    def _drawn(self, layer: Layer) -> int:
+        """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""
+        attributes = dict(layer.attributes)
+        low, high = int(attributes.get("from_", 0)), int(attributes.get("to", 1))
+        return low if high - low < 2 else low + self.count(DRAWN, high - low - 1, "a whole number drawn at random")
+
+    def _number(self, name: str) -> Any:
+        layers = self._recorder.layers
+        layer = made_by(layers, name)
+        if layer is None or not layer.reads:
+            return None
+        if layer.op in ("sum", "any", "all") and dict(layer.attributes).get("dim") is None:
+            return self._of_all(layer)
+        return terms(layers, layer, self._number)
+
+    def _of_all(self, layer: Layer) -> Any:
+        """The sum of a mask, or whether any or every element of it is true."""
+        mask = layer.reads[0]
+        if mask not in self._sizes or not self._stated.given:
+            return None
+        count = self._known(mask)
+        if count is None and (layer.op == "sum" or self._stated.has(SELECTED, self._recorder.path(), self._lines())):
+            count = self._of(mask, "the sum of a mask, a number that was read,")
+        if count is None:
+            return None
+        return count if layer.op == "sum" else count > 0 if layer.op == "any" else count == self._sizes[mask]
+
+    def decide(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``bool(t)``: as is stated for the line, as follows from a count, or the way that does not raise."""
+        found = self._found(None)
+        if found is not None:
+            if not isinstance(found.value, bool):
+                raise UsageError(f"assume: {found.key!r} is {found.value}, and {self._recorder.place()} branches: state true or false")
+            self._say(f"assumed as stated: {found.key}={str(found.value).lower()}")
+            return found.value
+        frame = next(self._frames(), None)
+        way = None if frame is None else True if _in_torchs_assert() else way_that_runs(frame)
+        if way is None:
+            number = self.number(args[0])
+            return NotImplemented if number is None else bool(number)
+        self._say("assumed: checks of values pass, the branch that raises is not taken")
+        return way
+
+    # places --------------------------------------------------------------------------------------------------------------
+
+    def _found(self, kind: str | None) -> Found | None:
+        return self._stated.found(kind or "", self._recorder.path() if kind else "", self._lines(), self._taken)
+
+    def _lines(self) -> list[str]:
+        return list(dict.fromkeys(map(_line, self._frames())))
+
+    def _frames(self) -> Iterator[FrameType]:
+        """The frames of the user's code (or of a library that is neither torch nor memest), the innermost first."""
+        frame: FrameType | None = sys._getframe(1)
+        for _ in range(MOST_FRAMES):
+            if frame is None:
+                return
+            if is_users(frame.f_code.co_filename):
+                yield frame
+            frame = frame.f_back
+
+    def _say(self, what: str) -> None:
+        self._notes.setdefault(what, {})[self._recorder.place()] = None
+
+
+def _in_torchs_assert() -> bool:
+    """Whether ``torch._assert(condition, message)`` asks."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("memest."):
+        frame = frame.f_back
+    return frame is not None and frame.f_code is torch._assert.__code__
+
+
+def elements_of(value: Value) -> int:
+    """The number of elements of a value."""
+    total: Any = 1
+    for n in value.spec.shape:
+        total = n * total
+    return total
+
+
+def _shortened(places: list[str]) -> str:
+    more = len(places) - MOST_PLACES
+    return ", ".join(places[:MOST_PLACES]) + (f" and {more} more places" if more > 0 else "")
+
+
+def _line(frame: FrameType) -> str:
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

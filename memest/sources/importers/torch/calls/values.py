@@ -1,0 +1,155 @@
+"""Calls whose sizes depend on values: masks as an index, where a tensor is not 0, its different values. How many, the recorder's
+assumptions say (``assuming``); without any these calls are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.sources.assumptions import UNIQUE
+from memest.sources.importers.torch.calls.plain import Call, Request, bound
+from memest.sources.importers.torch.calls.special import index_entries, is_mask
+from memest.sources.importers.torch.calls.windows import at_the_beginning
+
+BY_MASK = "x[mask]"
+COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"})
+
+
+def depends_on_values(name: str, args: Any) -> bool:
+    """Whether a call comes to something else with other values."""
+    return name in COUNTED or (name in ("__getitem__", "__setitem__") and any(map(is_mask, _entries(args[1]))))
+
+
+def _entries(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def counts_of(tensors: list[torch.Tensor], recorder: Any, written: str = BY_MASK) -> tuple[int, ...]:
+    """How many elements each mask among the tensors picks."""
+    return tuple(recorder.assumed.of_mask(t, written) for t in tensors if is_mask(t))
+
+
+def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``x[...]``: basic entries as they are, index tensors and masks beside them."""
+    index = _index(args, recorder)
+    entries, tensors = index_entries(index)
+    counts = counts_of(tensors, recorder)
+    attributes = {"index": entries, **({"counts": counts} if counts else {})}
+    return Request("getitem", [args[0], tensors], attributes, own_result=bool(counts), args=(args[0], index))
+
+
+def _index(args: Any, recorder: Any) -> tuple[Any, ...]:
+    """The entries of an index, its windows moved where they may lie as a number read from a tensor says."""
+    index = _entries(args[1])
+    return at_the_beginning(index, recorder.live.known(args[0]).value.spec.shape) if recorder.numbers.read else index
+
+
+def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``x[...] = value``; at index tensors and masks with nothing beside them but whole dims (the rest is a view before, see ANSWERS).
+    Which number is written decides nothing."""
+    index = _index(args, recorder)
+    entries, tensors = index_entries(index)
+    value = args[2] if isinstance(args[2], torch.Tensor) else None
+    number = {"value": 0 if recorder.numbers.read and isinstance(args[2], int) else args[2]} if value is None else {}
+    if not tensors:
+        return Request("setitem", [args[0], value], {"index": entries, **number}, args=(args[0], index, args[2]))
+    written = isinstance(value, torch.Tensor) and value.numel() != 1
+    masks = [t for t in tensors if is_mask(t)]
+    if written and len(masks) == 1 and value is not None and value.ndim == args[0].ndim - masks[0].ndim + 1 and len(tensors) == 1:
+        recorder.assumed.learn(masks[0], value.shape[0])
+    counts = counts_of(tensors, recorder, "x[mask] = value") if written or len(tensors) > 1 else tuple(0 for _ in masks)
+    dims, at = [], 0
+    left = iter(tensors)
+    for entry in entries:
+        if entry == "tensor":
+            t = next(left)
+            dims.append(at)
+            at += t.ndim if is_mask(t) else 1
+        elif entry == "...":
+            at = args[0].ndim - sum(t.ndim if is_mask(t) else 1 for t in left)
+        else:
+            at += 1
+    return Request("index_put_", [args[0], tensors, value], {"dims": tuple(dims), "counts": counts, **number}, own_result=True)
+
+
+def _nonzero(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.nonzero(x)`` and ``torch.argwhere(x)``, one tensor."""
+    return Request("nonzero", [args[0]], {"count": recorder.assumed.of_mask(args[0], f"torch.{name}()")}, own_result=True)
+
+
+def _masked_select(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    given = bound(("input", "mask"), args, kwargs)
+    count = recorder.assumed.of_mask(given["mask"], "torch.masked_select()")
+    return Request("masked_select", [given["input"], given["mask"]], {"count": count}, own_result=True)
+
+
+def _unique(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """What ``torch.unique`` calls."""
+    given = bound(("input", "sorted", "return_inverse", "return_counts"), args, kwargs)
+    input = given.pop("input")
+    count = recorder.assumed.count(UNIQUE, _numel(input, recorder), "torch.unique()")
+    return Request("unique", [input], {"count": count, **given}, own_result=True)
+
+
+def _numel(t: torch.Tensor, recorder: Any) -> int:
+    total: Any = 1
+    for n in recorder.live.known(t).value.spec.shape:
+        total = n * total
+    return int(total) if type(total) is bool else total
+
+
+CALLS: dict[str, Call] = {
+    "__getitem__": _getitem,
+    "__setitem__": _setitem,
+    **dict.fromkeys(("nonzero", "argwhere"), _nonzero),
+    "masked_select": _masked_select,
+    "_unique2": _unique,
+}
+
+
+# what is taken apart before it is recorded -------------------------------------------------------------------------------
+
+
+def _where(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.where(mask)``: the places, dim by dim."""
+    return NotImplemented if len(args) + len(kwargs) > 1 else _places(recorder, args[0])
+
+
+def _nonzero_by_dim(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.nonzero(mask, as_tuple=True)``."""
+    return _places(recorder, args[0]) if kwargs.get("as_tuple") else NotImplemented
+
+
+def _places(recorder: Any, mask: torch.Tensor) -> Any:
+    with recorder:
+        return torch.nonzero(mask if mask.ndim else mask.unsqueeze(0)).unbind(1)
+
+
+def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``x[1, mask] = value``: the view that the numbers and slices make, then at the tensors."""
+    index = _entries(args[1])
+    if not any(isinstance(i, torch.Tensor) and i.ndim for i in index):
+        return NotImplemented
+    if all(isinstance(i, torch.Tensor) or i is Ellipsis or i == slice(None) for i in index):
+        return NotImplemented
+    if any(i is None or i is Ellipsis for i in index):
+        raise UnsupportedError("x[None, mask] = value has no rule; index without None and ...")
+    first: list[Any] = []
+    rest: list[Any] = []
+    for i in index:
+        if isinstance(i, torch.Tensor):
+            width = i.ndim if is_mask(i) else 1
+            first += [slice(None)] * width
+            rest.append(i)
+        else:
+            first.append(i)
+            rest += [] if isinstance(i, int) else [slice(None)]
+    with recorder:
+        part = args[0][tuple(first)]
+        part[tuple(rest)] = args[2]
+    return None
+
+
+ANSWERS: dict[str, Any] = {"where": _where, "nonzero": _nonzero_by_dim, "__setitem__": _put}

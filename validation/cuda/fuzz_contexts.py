@@ -1,0 +1,54 @@
+"""The random contexts of :mod:`validation.fuzz_contexts` on CUDA: streams and what is allocated must be equal."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+from memest.errors import UnsupportedError
+from memest.estimate.estimate import estimate
+from memest.machines.target import Target
+from memest.memory.stream import Event
+from validation.cuda.fuzz import asked_of, with_memest_beside
+from validation.cuda.sure import expected
+from validation.fuzz_contexts import Net, Trial, fuzz_with
+from validation.streams import Difference, first_difference
+
+DEVICE = "cuda"
+
+
+def fuzz_here(cases: int, seed: int, card: str) -> int:
+    """Run ``cases`` random forwards in this process, whose torch is built for CUDA; the number of differences."""
+    with with_memest_beside(card) as (target, beside):
+        return fuzz_with(partial(run, target=target, beside=beside), cases, seed)
+
+
+def run(trial: Trial, target: Target, beside: Executor) -> Difference | str | None:
+    """None where the streams are equal; "torch" or "memest" where one of them refuses."""
+    from validation.cuda.stepping import Work, third_step
+
+    make = partial(Net, trial.program, DEVICE)
+    work = Work(make=make, shape=trial.shape, mode=trial.mode, optimizer=trial.optimizer, loss="mse_loss", hold_output=trial.hold_output)
+    try:
+        _, measured = third_step(work)
+    except RuntimeError:
+        return "torch"
+    try:
+        events, peak = beside.submit(predict, trial, target).result()
+    except UnsupportedError as e:
+        return f"memest: {e}"
+    if peak != measured.peak:
+        return Difference(0, 0, (f"peak {peak:,}",), (f"peak {measured.peak:,}",))
+    return first_difference(events, measured.events)
+
+
+def predict(trial: Trial, target: Target) -> tuple[list[Event], int]:
+    """memest's answer: the events expected, and the peak of what is allocated."""
+    from memest.sources.importers.torch.network import from_torch
+
+    training: dict[str, Any] = {"optimizer": trial.optimizer, "loss": "mse_loss", "hold_output": trial.hold_output}
+    recipe = training if trial.mode == "train" else {}
+    graph = from_torch(Net(trial.program, DEVICE), trial.shape)
+    found = estimate(graph, input_shape=trial.shape, mode=trial.mode, **asked_of(target), **recipe)
+    return expected(found.events), found.allocated.bytes or 0
