@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -196,6 +197,19 @@ def dice_loss(
 def scatter_number(input: torch.Tensor, index: torch.Tensor, dim: int, value: float) -> torch.Tensor:
     """``input.scatter_(dim, index, value)``."""
     return input.scatter_(dim, index, value)
+
+
+def _placed(
+    name: str, input: torch.Tensor, *tensors: torch.Tensor | None, dim: int, value: Any = None, inplace: bool = False, **options: Any
+) -> torch.Tensor:
+    """A method that puts elements, or a number, at places along ``dim``: ``input.name(dim, index, elements)``."""
+    given = [t for t in (*tensors, value) if t is not None]
+    return getattr(input, f"{name}_" if inplace else name)(dim, *given, **options)
+
+
+scatter, scatter_add, index_copy, index_fill, index_add = (
+    partial(_placed, name) for name in ("scatter", "scatter_add", "index_copy", "index_fill", "index_add")
+)
 
 
 def soft_dice_loss(

@@ -78,7 +78,7 @@ class Recorder:
                 value.storage.version += not trace.is_noop
             else:
                 value = Value(out.spec, storages[out.slot])
-                if out.is_view and out.slot < len(flat):
+                if out.is_view and out.slot < len(flat) and row.name != "detach":  # which is no view for autograd
                     self._hold_base(value, flat[out.slot])
             if node is not None and out.same_as >= 0 and value.base is not None:
                 self._rebase(value, node)

@@ -24,10 +24,10 @@ from memest.sources.importers.torch.recording.layers import alike
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.refusals import of_their_code
-from memest.sources.importers.torch.tensors.caches import empty_caches
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.releasing import release
 from memest.sources.importers.torch.tensors.state import as_it_was
 from memest.sources.importers.torch.wrappers import unwrapped
 
@@ -153,13 +153,21 @@ class _Recordings:
     def __init__(self, module: nn.Module, call: ModuleCall, name: str, assumptions: Assumptions) -> None:
         self._module, self._call, self._name, self._assumptions = module, call, name, assumptions
         self._repeats = Repeats()
-        self._lives: list[LiveTensors] = []
+        self._made: list[LiveTensors] = []
 
     def steady(self, *, gradients: bool) -> Recorder:
+        """One forward, after which nobody holds a tensor of it (see :meth:`_steady`)."""
+        try:
+            return self._steady(gradients=gradients)
+        finally:
+            release(self._made)
+            self._made.clear()
+
+    def _steady(self, *, gradients: bool) -> Recorder:
         """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
         go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
         with other numbers must come to the same."""
-        with self._caches_emptied(), as_it_was(self._module) as remembers:
+        with as_it_was(self._module) as remembers:
             recorder = self._one(gradients)
             if recorder.survivors.tensors:
                 recorder = self._one(gradients, recorder.survivors.given_up())
@@ -179,21 +187,12 @@ class _Recordings:
                 recorder.graph = graph
         return recorder
 
-    @contextmanager
-    def _caches_emptied(self) -> Iterator[None]:
-        """What functions cached while they were recorded is forgotten."""
-        try:
-            yield
-        finally:
-            empty_caches(self._lives, self._call.inputs.values())
-            self._lives.clear()
-
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in, self._assumptions)
         if isinstance(self._module, Exported):
             recorder.fixed = self._module.fixed
         del standing  # they die when the module lets go of them
-        self._lives.append(recorder.live)
+        self._made.append(recorder.live)
         try:
             recorder.record(self._call.inputs, self._call)
         except GraphError as e:

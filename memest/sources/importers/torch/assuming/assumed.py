@@ -18,6 +18,7 @@ from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, UNIQUE, Assu
 from memest.sources.importers.torch.assuming.branches import way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.refusals import is_users
+from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
 MOST_FRAMES = 100
@@ -29,6 +30,7 @@ class Recording(Protocol):
 
     layers: list[Layer]
     live: LiveTensors
+    constants: Constants
 
     def path(self) -> str: ...
 
@@ -120,14 +122,17 @@ class Assumed:
     # numbers and truths --------------------------------------------------------------------------------------------------
 
     def number(self, t: torch.Tensor) -> Any:
-        """The number or the truth that a tensor holds, where it follows from a count; of one drawn between whole numbers a function that
-        says which; None where nothing follows."""
+        """The number or the truth that a tensor holds, where it follows from a count or from how the tensor was made; of one drawn between
+        whole numbers a function that says which; None where nothing follows."""
         entry = self._recorder.live.found(t)
         if entry is None or t.numel() != 1:
             return None
         name = entry.names[-1]
         layer = made_by(self._recorder.layers, name)
-        return partial(self._drawn, layer) if layer is not None and layer.op == "uniform_" else self._number(name)
+        if layer is not None and layer.op == "uniform_":
+            return partial(self._drawn, layer)
+        number = self._number(name)
+        return self._recorder.constants.number(t) if number is None else number
 
     def _drawn(self, layer: Layer) -> int:
         """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memest.sources.importers.torch.calls import complex as complex_numbers
-from memest.sources.importers.torch.calls import picking, plain, recurrent, special, torchvision, values
+from memest.sources.importers.torch.calls import dense, picking, plain, recurrent, special, torchvision, values
 
-FILES = (plain, special, complex_numbers, picking, recurrent, values, torchvision)
+FILES = (plain, special, complex_numbers, picking, recurrent, dense, values, torchvision)
 CALLS: dict[str, plain.Call] = {name: call for file in FILES for name, call in file.CALLS.items()}

@@ -61,6 +61,7 @@ from memest.sources.importers.torch.recording.layers import (
 from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
 from memest.sources.importers.torch.recording.unrolled import PICKS, covered
 from memest.sources.importers.torch.refusals import explanation, reason_against, text_of, users_line
+from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
@@ -148,16 +149,18 @@ class Recorder(TorchFunctionMode):
         self.fixed: Mapping[str, Container[int]] = {}  # dims of inputs that no other size may be asked for
         self.stops_a_card = ""
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
+        self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
+        self.constants = Constants(lambda: self.layers, self.live)
         self.assumed = Assumed(assumptions or Assumptions(), self)
         self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
+            "_is_all_true": self._check,
             **{name: partial(answer, self) for name, answer in ANSWERS.items()},
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
-        self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.forms = [form_of(t.tensor) for t in standing]
         for t in standing:
             self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host)
@@ -354,6 +357,11 @@ class Recorder(TorchFunctionMode):
         with self:
             hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
         return _Handle()
+
+    def _check(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+        """What ``torch._check_tensor_all`` asks."""
+        with self:
+            return self.constants.holds(args[0].all())
 
     def _set_data(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``t.data = other``, where that has the memory of ``t`` (what ``t.data *= 2`` ends with)."""
@@ -638,7 +646,7 @@ class Recorder(TorchFunctionMode):
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.checkpoints.found.items()),
-            notes=(*self.wrappers, *self.assumed.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
+            notes=(*self.wrappers, *self.assumed.notes, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
     def _synced(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import is_
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+CONTAINERS = (dict, list, set, OrderedDict, deque)
 
 
 class Owned:
@@ -38,7 +40,7 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     """What the forward sets on its modules (attributes, registered tensors, hooks, the contents of their lists and dicts) is taken back.
     Gives a function that says whether it has set numbers, flags or texts so far: what the next call may go by."""
     attributes = [(m.__dict__, dict(m.__dict__)) for m in module.modules()]
-    inside = [(v, v.copy()) for _, before in attributes for v in before.values() if type(v) in (dict, list, OrderedDict)]
+    inside = [(v, v.copy()) for _, before in attributes for v in before.values() if type(v) in CONTAINERS]
     try:
         yield lambda: any(plainly_changed(live, before) for live, before in (*attributes, *inside))
     finally:
