@@ -85,6 +85,16 @@ class Backward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeafHook:
+    """A hook on a ``parameter``: what it does with the gradient that comes (``Tensor.register_hook``), or ``after`` that is there
+    (``register_post_accumulate_grad_hook``)."""
+
+    parameter: str
+    after: bool
+    backward: Backward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
     """What hooks of saved tensors (``torch.autograd.graph.saved_tensors_hooks``) do with one, ``given`` by that name: the layers that pack
     it, what is ``kept`` of it then, and the layers that unpack that, of which one gives the ``result``."""
@@ -136,7 +146,7 @@ class Graph:
     is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
     ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
     its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
-    ``checkpoints`` names those of the network's own that are not called in the usual way."""
+    ``checkpoints`` names those of the network's own that are not called in the usual way; ``hooks`` are those on parameters."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -152,6 +162,7 @@ class Graph:
     examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     usual: Usual | None = field(default=None, compare=False, repr=False)
     checkpoints: tuple[tuple[str, Checkpoint], ...] = ()
+    hooks: tuple[LeafHook, ...] = ()
     step: bool = False
     beginning: Graph | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)

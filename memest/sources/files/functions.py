@@ -1,4 +1,4 @@
-"""The backward of custom autograd functions, and what hooks do with saved tensors, in a file and out of it.
+"""The backward of custom autograd functions, and what hooks do, in a file and out of it.
 
 Its layers are written as they are, role by role: what they give follows from the layers that they are played behind.
 """
@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
-from memest.network.graph import Backward, Graph, Layer, Packing
+from memest.network.graph import Backward, Graph, Layer, LeafHook, Packing
 from memest.ops.table import operator_named
 from memest.sizes.dims import parse
-from memest.sources.files.model import CallModel, FunctionModel, PackingModel
+from memest.sources.files.model import CallModel, FunctionModel, HookModel, PackingModel
 
 ENDS = ("autograd_function", "register_hook")
 
@@ -33,6 +33,11 @@ def packing_written(p: Packing, plain: Callable[[Any], Any]) -> dict[str, Any]:
     layers = {"packed": p.packed, "unpacked": p.unpacked}
     calls = {key: [_call_written(layer, plain) for layer in found] for key, found in layers.items() if found}
     return {"given": p.given, "kept": list(p.kept), "result": p.result, **calls}
+
+
+def hook_written(h: LeafHook, plain: Callable[[Any], Any]) -> dict[str, Any]:
+    """A hook on a parameter, as plain data."""
+    return {"parameter": h.parameter, **({"after": True} if h.after else {}), **function_written(h.backward, plain)}
 
 
 def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
@@ -73,6 +78,15 @@ def with_packing(graph: Graph, packing: Mapping[str, Sequence[PackingModel]]) ->
                 raise GraphError(f"packing: {name!r}: {lost!r} does not exist{did_you_mean(lost, known)}")
     packed = {name: tuple(map(_packing, found)) for name, found in packing.items()}
     return graph.with_(layers=tuple(replace(la, packing=packed.get(la.name, ())) for la in graph.layers))
+
+
+def with_hooks(graph: Graph, hooks: Sequence[HookModel]) -> Graph:
+    """The hooks on the graph's parameters. GraphError for one that is not there."""
+    names = [p.name for p in graph.parameters]
+    unknown = next((h.parameter for h in hooks if h.parameter not in names), None)
+    if unknown is not None:
+        raise GraphError(f"hooks: no parameter {unknown!r}{did_you_mean(unknown, names)}")
+    return graph.with_(hooks=tuple(LeafHook(parameter=h.parameter, after=h.after, backward=_backward(h)) for h in hooks))
 
 
 def _packing(p: PackingModel) -> Packing:

@@ -145,6 +145,13 @@ class FunctionModel(_Strict):
     others: list[FunctionModel] = Field(default_factory=list)
 
 
+class HookModel(FunctionModel):
+    """A hook on a parameter; ``after`` its gradient is there, or while it comes."""
+
+    parameter: str
+    after: bool = False
+
+
 class PackingModel(_Strict):
     """What hooks of saved tensors do with one, ``given`` by that name: layers that pack it, what is kept, layers that unpack that."""
 
@@ -165,9 +172,9 @@ class GraphModel(_Strict):
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
     first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
     say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each, ``packing`` what hooks do
-    with the tensors that a layer saves; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it, or for
-    ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell the reader of an answer
-    something about the network; ``torch`` is the release of torch it was recorded with.
+    with the tensors that a layer saves, ``hooks`` are those on parameters; ``refused`` says for a mode (``train``, ``infer``) why there is
+    no graph for it, or for ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell
+    the reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
     """
 
     memest: int = VERSION
@@ -187,6 +194,7 @@ class GraphModel(_Strict):
     autocast: dict[str, list[AutocastModel]] | None = None
     functions: dict[str, FunctionModel] | None = None
     packing: dict[str, list[PackingModel]] | None = None
+    hooks: list[HookModel] | None = None
     refused: dict[str, str] | None = None
     on_host: list[str] | None = None
     notes: list[str] | None = None

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from memest.errors import UnsupportedError
-from memest.network.graph import Backward, Layer
+from memest.network.graph import Backward, Layer, LeafHook
 from memest.network.tensor import Spec, contiguous_strides, nbytes
-from memest.runtimes.torch.autograd import Machine, Node
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
 
@@ -62,10 +62,48 @@ def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) 
     node.on_gradient.setdefault(nr, []).append(lambda gradient: _change(run, backward, node, captured, gradient))
 
 
+def hook_leaf(run: Run, hook: LeafHook) -> None:
+    """A hook on a parameter, for as long as the run lasts."""
+    value = run.env[hook.parameter]
+    leaf, backward = value.node, hook.backward
+    if not isinstance(leaf, AccumulateGrad):
+        return
+    if run.machine.target.on_cuda:
+        raise UnsupportedError(f"a hook on the parameter {hook.parameter!r} on CUDA; on a CPU it is modelled")
+
+    def changed(gradient: Value) -> Value:
+        return _changed(run, backward, leaf.name, {}, gradient)
+
+    def after() -> None:
+        before = ledger.phase, ledger.layer, ledger.op
+        ledger.layer, ledger.op = leaf.name, HOOK
+        (gradient,) = backward.gradients
+        env: dict[str, Value] = {}
+        if gradient is not None and any(gradient in layer.reads for layer in backward.layers):
+            env[gradient] = ledger.hold(run.machine.gradients[leaf.name])
+        _bind_own(run, backward, env)
+        for layer in backward.layers:
+            run.play_layer(layer, env)
+        for v in env.values():
+            ledger.let_go(v)
+        ledger.phase, ledger.layer, ledger.op = before
+
+    ledger = run.ledger
+    if hook.after:
+        leaf.after.append(after)
+    else:
+        leaf.changes.append(changed)
+
+
 def _change(run: Run, backward: Backward, node: Node, captured: dict[str, Value], given: Value) -> Value:
+    """The hook on a tensor that ``node`` made."""
+    return _changed(run, backward, node.layer, captured, given)
+
+
+def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, Value], given: Value) -> Value:
     """The hook: its result takes the gradient's place."""
     ledger = run.ledger
-    ledger.layer, ledger.op = node.layer, HOOK
+    ledger.layer, ledger.op = layer_name, HOOK
     ((gradient,), (result,)) = backward.gradients, backward.results
     env = {name: ledger.hold(value) for name, value in captured.items()}
     assert gradient is not None

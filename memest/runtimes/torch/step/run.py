@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
+from memest.errors import GraphError, MemestError, UnsupportedError, did_you_mean, unforeseen
 from memest.memory.stream import Move, Storage
 from memest.network.graph import Graph, Items, Layer, Parameter, Segment, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
@@ -19,7 +19,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
-from memest.runtimes.torch.step.functions import HOOK, hang, register
+from memest.runtimes.torch.step.functions import HOOK, hang, hook_leaf, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.packing import packing
 from memest.runtimes.torch.step.recipe import Recipe
@@ -119,6 +119,10 @@ class Run:
         self.hooks = hooks
         hooks.begin(self)
         self._make_residents(input_shapes)
+        if graph.hooks and recipe.training and recipe.parallel is not None:
+            raise UnsupportedError("hooks on parameters in a parallel run: modelled on one process alone")
+        for hook in graph.hooks if recipe.training else ():
+            hook_leaf(self, hook)
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
         for p in self.graph.parameters:

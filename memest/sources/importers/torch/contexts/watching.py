@@ -207,14 +207,7 @@ def attention_backends() -> tuple[str, ...] | None:
 
 
 def check_hooks(owned: Owned) -> None:
-    """Refuse hooks that stand on a module's parameters or modules and run in backward."""
-    for path, p in owned.tensors:
-        if not isinstance(p, nn.Parameter):
-            continue
-        if getattr(p, "_backward_hooks", None):
-            raise UnsupportedError(f"parameter {path!r}: no rule for a tensor's hook (register_hook); what it allocates is not modelled")
-        if getattr(p, "_post_accumulate_grad_hooks", None):
-            raise UnsupportedError(f"parameter {path!r}: no rule for register_post_accumulate_grad_hook (an optimizer in backward)")
+    """Refuse hooks that stand on modules and run in backward."""
     anywhere = nn.modules.module
     if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
         raise UnsupportedError("no rule for a backward hook of all modules (register_module_full_backward_hook)")

@@ -26,7 +26,7 @@ from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import DIFFERENTIABLE
-from memest.network.graph import Casting, Checkpoint, Graph, Input, Items, Layer, Reference
+from memest.network.graph import Casting, Checkpoint, Graph, Input, Items, Layer, LeafHook, Reference
 from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -41,6 +41,7 @@ from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.packing import Packings, Pair
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
@@ -137,6 +138,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.elsewhere = False
         self.picked_from: dict[str, Shape] = {}
+        self.hooks: tuple[LeafHook, ...] = ()
         self.checkpoints = Checkpoints(self)
         self.packings = Packings(self)
         self.failure: UnsupportedError | None = None
@@ -186,6 +188,7 @@ class Recorder(TorchFunctionMode):
         try:
             through = stepped_through(self.modules)
             with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards):
+                self._hook_parameters()
                 result = call(inputs)
         except MemestError:
             raise
@@ -208,6 +211,16 @@ class Recorder(TorchFunctionMode):
         )
         self.graph = self._finished(outputs)
         swap_back(places)
+
+    def _hook_parameters(self) -> None:
+        """The hooks of the network's parameters are recorded."""
+        found = hooks_on(self.owned) if self.gradients else []
+        for hooked in found:
+            own = next(e.ref() for e in self.live.tracked.values() if e.names[0] == hooked.path)
+            assert own is not None
+            self.live.twins[id(hooked.parameter)] = own
+            del own
+        self.hooks = tuple([recorded(self, hooked) for hooked in found])
 
     def _outputs(self, result: Any) -> tuple[str, ...]:
         tensors = list(leaves(result))
@@ -621,6 +634,7 @@ class Recorder(TorchFunctionMode):
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.checkpoints.found.items()),
+            hooks=self.hooks,
             notes=(*self.wrappers, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
