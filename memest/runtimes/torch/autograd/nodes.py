@@ -16,8 +16,8 @@ AS_STRIDED, COPY_SLICES, PASS, FUNCTION = "AsStridedBackward", "CopySlices", "Pa
 
 class AccumulateGrad:
     """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way. A ``mortal`` leaf was made in
-    the step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone. ``changes`` are hooks that get the gradient that
-    comes, ``after`` those that run when it is there."""
+    the step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone. ``changes`` are hooks that get the
+    gradient that comes, ``after`` those that run when it is there."""
 
     __slots__ = ("after", "buffer", "changes", "died", "mortal", "name", "refs", "value", "waiting")
 

@@ -82,6 +82,7 @@ def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor]
         result = None if found is None else live.known(found).names[-1]
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
         del given, found
+    live.check_gone(played, [gradient], f"a hook on the parameter {hook.path!r}")
     own = {p.name for p in live.parameters}
     known = {gradient, *own, *(n for layer in played for n in layer.outputs)}
     if any(n not in known for layer in played for n in layer.reads):

@@ -158,6 +158,7 @@ class Packings:
                 del back, whole, entry
         finally:
             self.stack = outer
+        live.check_gone((*first, *second), [name], "saved_tensors_hooks")
         for layer in (*first, *second):  # on a card none of it is played
             for made in layer.outputs:
                 live.on_host.pop(made, None)

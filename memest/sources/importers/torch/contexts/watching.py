@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -138,8 +138,9 @@ def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
 def _checkpoint(listener: Listener, given: dict[str, Any]) -> Checkpoint:
     """How a checkpoint is called; options are refused that change what is kept in a way that is not modelled."""
     checkpoint = "torch.utils.checkpoint with"
-    if given.get("context_fn") is not torch.utils.checkpoint.noop_context_fn:
-        raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing)")
+    around = given.get("context_fn", torch.utils.checkpoint.noop_context_fn)
+    if around is not torch.utils.checkpoint.noop_context_fn and any(type(c) is not nullcontext for c in around()):
+        raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing); a checkpoint without one is modelled")
     switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
     if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
         raise listener.refusal(f"{checkpoint} debug=True")

@@ -40,7 +40,7 @@ from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
-from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.custom import Handle, end_function, hook, run_forward
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.packing import Packings, Pair
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
@@ -75,6 +75,10 @@ GRADIENTS = (
     "requires_grad_",
 )  # calls that a training step answers otherwise
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
+GRAPH = (
+    "tensor.grad_fn in the forward of a training step (register_multi_grad_hook asks for it, too): autograd's graph is not there while it"
+    " is recorded; Tensor.register_hook is modelled"
+)
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
 
@@ -351,8 +355,8 @@ class Recorder(TorchFunctionMode):
         """``t.register_hook(function)``."""
         self.asked_for_gradients = True
         with self:
-            hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
-        return _Handle()
+            name = hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
+        return Handle(self, name)
 
     def _set_data(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``t.data = other``, where that has the memory of ``t`` (what ``t.data *= 2`` ends with)."""
@@ -395,7 +399,7 @@ class Recorder(TorchFunctionMode):
             if name == "__get__:is_leaf":
                 return not computed
             if computed and self.gradients:
-                raise self.refusal("tensor.grad_fn in the forward of a training step: autograd's graph is not there while it is recorded")
+                raise self.refusal(GRAPH)
             return None
         wanted = bool(args[1]) if len(args) > 1 else True
         if wanted != entry.grad and self.gradients:
@@ -660,14 +664,6 @@ class Recorder(TorchFunctionMode):
         frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
         line = users_line(frames)
         return f"{path} ({line})" if line else path
-
-
-class _Handle:
-    """What a hook's registration gives."""
-
-    def remove(self) -> None:
-        """A hook that is taken off again is not modelled."""
-        raise UnsupportedError("no rule for taking a tensor's hook off inside forward")
 
 
 # helpers -----------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,17 @@ OF_HOOKS = frozenset({"optimizer_step", "forget_gradients"})
 """What hooks of parameters may do of what a step does."""
 
 
+OUT_OF_PLACE = {
+    "requires_grad": "requires_grad_()",
+    "autograd_grad": "torch.autograd.grad",
+    "backward": "a backward pass",
+    "set_gradient": "tensor.grad = …",
+    "total_norm": "torch.nn.utils.get_total_norm",
+    "scale_gradients": "clipping gradients by their norm",
+}
+"""The rest, as a user writes it."""
+
+
 class State(NamedTuple):
     """What a step leaves for the next: the gradients that stand, by the name of their tensor; the tensors whose ``requires_grad`` it
     turned; and other tensors that its code keeps."""
@@ -246,7 +257,7 @@ class StepRecorder(Recorder):
 
     def _done(self, layer: Layer) -> list[tuple[str, Value]]:
         if self.elsewhere and layer.op not in OF_HOOKS:
-            raise self.refusal(f"{layer.op.replace('_', ' ')} inside a hook or a custom function")
+            raise self.refusal(f"{OUT_OF_PLACE.get(layer.op, layer.op)} inside a hook or a custom function's forward or backward")
         if self.elsewhere:
             return []
         shadow = self.played
