@@ -395,14 +395,6 @@ def test_what_is_not_modelled_is_refused_by_name(forward: Forward, modes: str, r
             from_torch(module, SHAPE, mode=mode)
 
 
-def test_a_full_backward_hook_is_refused_in_training_alone() -> None:
-    module = Net(wrapped)
-    module.head.register_full_backward_hook(lambda *_: None)
-    with pytest.raises(UnsupportedError, match="module 'head': no rule for a backward hook"):
-        from_torch(module, SHAPE, mode="train")
-    from_torch(module, SHAPE, mode="infer")
-
-
 def test_a_forward_hook_that_collects_is_refused() -> None:
     module, seen = Net(wrapped), []
     module.first.register_forward_hook(lambda m, i, o: seen.append(o))

@@ -66,13 +66,18 @@ class Casting:
     scope: str
 
 
+BACKWARD_HOOK = "BackwardHook"
+"""What the functions are called that torch puts around a module with full backward hooks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backward:
     """What a custom autograd function (``torch.autograd.Function``) keeps and does in backward. ``saved`` are values that
     ``save_for_backward`` keeps until the function has run backward, ``kept`` those that its context holds besides, until nothing leads to
     it any more. Its ``layers`` read them, the ``gradients`` of its outputs by these names, and the network's own parameters; ``results``
     has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
-    zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients."""
+    zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients. The results of a
+    ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -82,6 +87,8 @@ class Backward:
     differentiable: tuple[bool, ...]
     materialized: bool = True
     others: tuple[Backward, ...] = ()
+    lender: str | None = None
+    lent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]
     data["layers"] = [_call_written(layer, plain) for layer in b.layers]
     data["results"], data["differentiable"] = list(b.results), list(b.differentiable)
     data |= {} if b.materialized else {"materialized": False}
+    data |= {} if b.lender is None else {"lender": b.lender, "lent": list(b.lent)}
     return {**data, "others": [function_written(other, plain) for other in b.others]} if b.others else data
 
 
@@ -101,7 +102,7 @@ def _check(name: str, layer: Layer, f: FunctionModel) -> None:
             raise GraphError(f"functions: {name!r} has {wanted} outputs and {count} {key}")
     if len(f.results) != inputs:
         raise GraphError(f"functions: {name!r} is given {inputs} tensors and has {len(f.results)} results")
-    known = {*f.saved, *f.kept, *(g for g in f.gradients if g is not None)}
+    known = {*f.saved, *f.kept, *f.lent, *(g for g in f.gradients if g is not None)}
     for call in f.layers:
         if len(call.tensors) != len(operator_named(call.op).roles):
             raise GraphError(f"functions: layer {call.name!r} ({call.op}) has {len(operator_named(call.op).roles)} roles")
@@ -123,6 +124,8 @@ def _backward(f: FunctionModel) -> Backward:
         differentiable=tuple(f.differentiable),
         materialized=f.materialized,
         others=tuple(map(_backward, f.others)),
+        lender=f.lender,
+        lent=tuple(f.lent),
     )
 
 

@@ -133,7 +133,8 @@ class CallModel(_Strict):
 
 class FunctionModel(_Strict):
     """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given. ``others`` are
-    what it does where some gradients do not come (null among its ``gradients``)."""
+    what it does where some gradients do not come (null among its ``gradients``); the results of the ``lender`` (another function) are
+    read as what was ``lent``."""
 
     saved: list[str] = Field(default_factory=list)
     kept: list[str] = Field(default_factory=list)
@@ -143,6 +144,8 @@ class FunctionModel(_Strict):
     differentiable: list[bool]
     materialized: bool = True
     others: list[FunctionModel] = Field(default_factory=list)
+    lender: str | None = None
+    lent: list[str] = Field(default_factory=list)
 
 
 class HookModel(FunctionModel):

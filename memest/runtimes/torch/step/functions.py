@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from memest.errors import UnsupportedError
-from memest.network.graph import Backward, Layer, LeafHook
+from memest.network.graph import BACKWARD_HOOK, Backward, Layer, LeafHook
 from memest.network.tensor import Spec, contiguous_strides, nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
 from memest.runtimes.torch.ledger import Ledger, Value
@@ -26,6 +26,8 @@ class Run(Protocol):
     caller: Caller
     env: dict[str, Value]
     owned: set[str]
+    lending: frozenset[str]
+    lent: dict[str, list[Value]]
 
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""
@@ -131,6 +133,11 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     ledger.layer, ledger.op = node.layer, node.op
     backward = _as_they_came(node, backward, grads)
     env: dict[str, Value] = {}
+    if backward.lender is not None:
+        lent = run.lent.pop(backward.lender, None)
+        if lent is None:  # the gradient did not come through the module's outputs
+            return [None if g is None else ledger.hold(g) for g in grads]
+        env.update(zip(backward.lent, lent, strict=True))
     for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
         env[name] = ledger.hold(Value(spec, storage))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
@@ -143,6 +150,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
         run.play_layer(layer, env)
     node.saved.leave(ledger)
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
+    if node.layer in run.lending:
+        run.lent[node.layer] = [ledger.hold(v) for v in outputs if v is not None]
     node.context = [env.pop(name) for name in backward.kept if name in env]
     for value in env.values():
         ledger.let_go(value)
@@ -156,6 +165,10 @@ def _as_they_came(node: Node, backward: Backward, grads: list[Value | None]) -> 
     for one in (backward, *backward.others):
         if all((name is None) == (grad is None) for name, grad in zip(one.gradients, grads, strict=True)):
             return one
+    if BACKWARD_HOOK in node.layer:
+        raise UnsupportedError(
+            f"a full backward hook of a module of whose outputs one gets no gradient ({node.layer}): use them all, or take the hook off"
+        )
     missing = [i for i, grad in enumerate(grads) if grad is None]
     raise UnsupportedError(
         f"the custom function {node.layer}, whose backward cannot be recorded without the gradient of its output {missing[0]}, which does"

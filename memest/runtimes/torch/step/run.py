@@ -113,6 +113,9 @@ class Run:
         self.ending: frozenset[str] | None = None
         self.grads = recipe.training
         self.ran_again: list[str] = []
+        lenders = (la.backward.lender for la in graph.layers if la.backward is not None)
+        self.lending = frozenset(name for name in lenders if name is not None)
+        self.lent: dict[str, list[Value]] = {}
         self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)

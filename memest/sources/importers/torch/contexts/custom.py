@@ -153,9 +153,10 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
     for gradients as they come, what it does without some of them, too."""
     others: list[Backward] = []
     hanging = [i for i, hangs in enumerate(applied.differentiable) if hangs]
-    if not applied.context.materialize_grads and len(hanging) <= _MOST_APART:
+    if not applied.context.materialize_grads:
         never = frozenset(range(len(outputs))) - frozenset(hanging)
-        for count in range(1, len(hanging) + 1):
+        most = len(hanging) if len(hanging) <= _MOST_APART and not getattr(function, "all_come", False) else 0
+        for count in range(1, most + 1):
             for missing in combinations(hanging, count):
                 with suppress(*_ITS_OWN):  # a backward that cannot be without them is not asked to
                     others.append(_one_backward(recorder, name, function, _again(applied), outputs, never | frozenset(missing))[0])

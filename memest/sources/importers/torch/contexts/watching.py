@@ -20,11 +20,12 @@ from torch.autograd.function import _SingleLevelFunction
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, packing.Listener, Protocol):
+class Listener(autocasting.Listener, packing.Listener, module_hooks.Recorder, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -69,6 +70,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
                 stack.enter_context(_replaced())
                 stack.enter_context(autocasting.telling(_listener))
                 stack.enter_context(packing.telling(_listener))
+                stack.enter_context(module_hooks.telling(_listener))
             yield
     finally:
         _here.listener = outer
@@ -213,8 +215,11 @@ def check_hooks(owned: Owned) -> None:
     if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
         raise UnsupportedError("no rule for a backward hook of all modules (register_module_full_backward_hook)")
     for path, m in owned.modules:
-        if m._backward_hooks or m._backward_pre_hooks:
-            raise UnsupportedError(f"module {path or type(m).__name__!r}: no rule for a backward hook (register_full_backward_hook)")
+        if m._backward_hooks and not m._is_full_backward_hook:
+            raise UnsupportedError(
+                f"module {path or type(m).__name__!r}: no rule for the old kind of backward hook (register_backward_hook):"
+                " register_full_backward_hook is modelled"
+            )
 
 
 def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:
