@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -148,6 +149,10 @@ def unused_in_a_list(self: Any, x: Any) -> Any:
     return self.head(again(lambda a, b: self.second(a), self.first(x), [x * 2, 3]))
 
 
+def with_empty_contexts(self: Any, x: Any) -> Any:
+    return self.head(again(self.second, self.first(x), context_fn=lambda: (nullcontext(), nullcontext())))
+
+
 def unused_inside(self: Any, x: Any) -> Any:
     return self.head(again(lambda a: again(lambda b, c: self.second(b), a.exp(), a.tanh()).sin(), self.first(x)))
 
@@ -162,7 +167,7 @@ def masked_reentrant(self: Any, x: Any) -> Any:
 PLAYED = (
     whole, begins, ends, amid, two_inside, three_deep, captures, by_name, reentrant_inside, reentrant_at_the_end, inside_reentrant,
     reentrant_in_reentrant, mixed, dropping, to_the_end, in_autocast, around_autocast, frozen_inside, with_swish, sequential, unused,
-    unused_reentrant, unused_in_a_list, unused_inside, masked_reentrant,
+    unused_reentrant, unused_in_a_list, with_empty_contexts, unused_inside, masked_reentrant,
 )  # fmt: skip
 QUICK = (three_deep, mixed, captures, unused_inside, masked_reentrant)
 each = pytest.mark.parametrize(

@@ -91,8 +91,17 @@ def clamped(self: Any, x: Any) -> Any:
     return self.head(self.second(self.first(x)))
 
 
+def taken_off(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    if y.requires_grad:
+        mask = y.detach() * 3
+        y.register_hook(lambda g: g * mask).remove()
+        y.register_hook(lambda g: g + 1)
+    return self.head(y)
+
+
 PLAYED = (
-    scaled, clipped, captured, on_a_function, in_a_checkpoint, frozen_by_inference, added_from_inference, masked, clamped,
+    taken_off, scaled, clipped, captured, on_a_function, in_a_checkpoint, frozen_by_inference, added_from_inference, masked, clamped,
 )  # fmt: skip
 by_name = pytest.mark.parametrize("forward", PLAYED, ids=lambda f: f.__name__)
 
@@ -124,6 +133,44 @@ def test_data_that_is_exchanged_is_refused() -> None:
 
     with pytest.raises(memest.UnsupportedError, match="giving a tensor other memory"):
         from_torch(Net(forward), SHAPE, mode="train")
+
+
+class Keeps(torch.autograd.Function):
+    kept: Any = None
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        Keeps.kept = grad * 3
+        return grad
+
+
+def keeping(how: str) -> Forward:
+    def forward(self: Any, x: Any) -> Any:
+        def keep(g: Any) -> None:
+            self.cache = g if how == "itself" else g.clone() if how == "a copy" else g.norm().item()
+
+        y = self.first(x)
+        if how == "a function":
+            return self.head(Keeps.apply(y))
+        if y.requires_grad:
+            y.register_hook(keep)
+        return self.head(y)
+
+    return forward
+
+
+@pytest.mark.parametrize("how", ["itself", "a copy", "a function"])
+def test_what_is_kept_out_of_backward_is_refused(how: str) -> None:
+    with pytest.raises(memest.UnsupportedError, match=r"test_hooks.py:\d+.* that keeps a tensor for later"):
+        from_torch(Net(keeping(how)), SHAPE, mode="train")
+
+
+def test_numbers_may_be_kept(cpu: Cpu) -> None:
+    trains_as_torch(keeping("a number"), cpu)
 
 
 def test_a_graph_with_hooks_reads_back_equal(cpu: Cpu) -> None:

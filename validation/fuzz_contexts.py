@@ -158,7 +158,8 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.program, self.device = program, device
         self.stem, self.head = nn.Conv2d(3, CHANNELS, 3, padding=1), nn.Conv2d(CHANNELS, 4, 1)
-        self.blocks = nn.ModuleDict({str(n): _block(n) for n in sorted(set(_numbers(program)))})
+        self.blocks = nn.ModuleDict({str(n): _block(n) for n in sorted(set(_numbers(program, "block")))})
+        self.watched = nn.ModuleDict({str(n): _watched(n) for n in sorted(set(_numbers(program, "watched")))})
 
     def forward(self, x: Any) -> Any:
         """The program."""
@@ -171,6 +172,9 @@ class Net(nn.Module):
     def _block(self, x: Any, number: int) -> Any:
         block = self.blocks[str(number)]
         return block(x if torch.is_autocast_enabled(self.device) else x.float())
+
+    def _watched(self, x: Any, number: int) -> Any:
+        return self.watched[str(number)](x if torch.is_autocast_enabled("cpu") else x.float())
 
     def _seq(self, x: Any, *parts: Statement) -> Any:
         for part in parts:
@@ -250,11 +254,32 @@ def _block(number: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(CHANNELS), nn.Sigmoid())
 
 
-def _numbers(s: Statement) -> Iterator[int]:
-    if s[0] == "block":
+def _watched(number: int) -> nn.Module:
+    """A block with a hook of its module, or on its parameters."""
+    block = _block(number // 4)
+    if number % 4 == 0:
+        block.register_full_backward_hook(_look_at_all)
+    elif number % 4 == 1:
+        block.register_full_backward_hook(lambda _, given, came: tuple(None if g is None else g * 0.5 for g in given))
+    elif number % 4 == 2:
+        block.register_full_backward_pre_hook(lambda _, came: tuple(g * 2 for g in came))
+    else:
+        for p in block.parameters():
+            p.register_hook(lambda g: g.clamp(-1, 1))
+    return block
+
+
+def _look_at_all(_: Any, given: Any, came: Any) -> None:
+    for gradient in (*given, *came):
+        if gradient is not None:
+            _look(gradient)
+
+
+def _numbers(s: Statement, kind: str) -> Iterator[int]:
+    if s[0] == kind:
         yield s[1]
     for part in _inner(s):
-        yield from _numbers(part)
+        yield from _numbers(part, kind)
 
 
 def _inner(s: Statement) -> list[Statement]:
@@ -281,7 +306,7 @@ def _sequence(rng: random.Random, depth: int) -> Statement:
 
 
 def _statement(rng: random.Random, depth: int) -> Statement:
-    kinds = [(4, "block"), (2, "function")]
+    kinds = [(4, "block"), (2, "function"), (1, "watched")]
     if depth:
         kinds += [(1, "residual"), (1, "detached"), (1, "no_grad"), (1, "frozen"), (1, "inference"), (1, "switched"), (2, "autocast")]
         kinds += [(1, "off"), (1, "hook"), (1, "twice"), (4, "checkpoint"), (1, "packed")]
@@ -289,6 +314,8 @@ def _statement(rng: random.Random, depth: int) -> Statement:
     kind = rng.choices(names, weights)[0]
     if kind == "block":
         return kind, rng.randint(0, 11)
+    if kind == "watched":
+        return kind, rng.randrange(24)
     if kind == "function":
         return kind, rng.randrange(len(FUNCTIONS))
     inner = _sequence(rng, depth - 1)

@@ -66,13 +66,18 @@ class Casting:
     scope: str
 
 
+BACKWARD_HOOK = "BackwardHook"
+"""What the functions are called that torch puts around a module with full backward hooks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backward:
     """What a custom autograd function (``torch.autograd.Function``) keeps and does in backward. ``saved`` are values that
     ``save_for_backward`` keeps until the function has run backward, ``kept`` those that its context holds besides, until nothing leads to
     it any more. Its ``layers`` read them, the ``gradients`` of its outputs by these names, and the network's own parameters; ``results``
     has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
-    zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients."""
+    zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients. The results of a
+    ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -82,6 +87,18 @@ class Backward:
     differentiable: tuple[bool, ...]
     materialized: bool = True
     others: tuple[Backward, ...] = ()
+    lender: str | None = None
+    lent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafHook:
+    """A hook on a ``parameter``: what it does with the gradient that comes (``Tensor.register_hook``), or ``after`` that is there
+    (``register_post_accumulate_grad_hook``)."""
+
+    parameter: str
+    after: bool
+    backward: Backward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +153,7 @@ class Graph:
     is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
     ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
     its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
-    ``checkpoints`` names those of the network's own that are not called in the usual way."""
+    ``checkpoints`` names those of the network's own that are not called in the usual way; ``hooks`` are those on parameters."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -152,6 +169,7 @@ class Graph:
     examples: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     usual: Usual | None = field(default=None, compare=False, repr=False)
     checkpoints: tuple[tuple[str, Checkpoint], ...] = ()
+    hooks: tuple[LeafHook, ...] = ()
     step: bool = False
     beginning: Graph | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)

@@ -1,4 +1,4 @@
-"""The backward of custom autograd functions, and what hooks do with saved tensors, in a file and out of it.
+"""The backward of custom autograd functions, and what hooks do, in a file and out of it.
 
 Its layers are written as they are, role by role: what they give follows from the layers that they are played behind.
 """
@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
-from memest.network.graph import Backward, Graph, Layer, Packing
+from memest.network.graph import Backward, Graph, Layer, LeafHook, Packing
 from memest.ops.table import operator_named
 from memest.sizes.dims import parse
-from memest.sources.files.model import CallModel, FunctionModel, PackingModel
+from memest.sources.files.model import CallModel, FunctionModel, HookModel, PackingModel
 
 ENDS = ("autograd_function", "register_hook")
 
@@ -25,6 +25,7 @@ def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]
     data["layers"] = [_call_written(layer, plain) for layer in b.layers]
     data["results"], data["differentiable"] = list(b.results), list(b.differentiable)
     data |= {} if b.materialized else {"materialized": False}
+    data |= {} if b.lender is None else {"lender": b.lender, "lent": list(b.lent)}
     return {**data, "others": [function_written(other, plain) for other in b.others]} if b.others else data
 
 
@@ -33,6 +34,11 @@ def packing_written(p: Packing, plain: Callable[[Any], Any]) -> dict[str, Any]:
     layers = {"packed": p.packed, "unpacked": p.unpacked}
     calls = {key: [_call_written(layer, plain) for layer in found] for key, found in layers.items() if found}
     return {"given": p.given, "kept": list(p.kept), "result": p.result, **calls}
+
+
+def hook_written(h: LeafHook, plain: Callable[[Any], Any]) -> dict[str, Any]:
+    """A hook on a parameter, as plain data."""
+    return {"parameter": h.parameter, **({"after": True} if h.after else {}), **function_written(h.backward, plain)}
 
 
 def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
@@ -75,6 +81,15 @@ def with_packing(graph: Graph, packing: Mapping[str, Sequence[PackingModel]]) ->
     return graph.with_(layers=tuple(replace(la, packing=packed.get(la.name, ())) for la in graph.layers))
 
 
+def with_hooks(graph: Graph, hooks: Sequence[HookModel]) -> Graph:
+    """The hooks on the graph's parameters. GraphError for one that is not there."""
+    names = [p.name for p in graph.parameters]
+    unknown = next((h.parameter for h in hooks if h.parameter not in names), None)
+    if unknown is not None:
+        raise GraphError(f"hooks: no parameter {unknown!r}{did_you_mean(unknown, names)}")
+    return graph.with_(hooks=tuple(LeafHook(parameter=h.parameter, after=h.after, backward=_backward(h)) for h in hooks))
+
+
 def _packing(p: PackingModel) -> Packing:
     packed, unpacked = (tuple(map(_layer, found)) for found in (p.packed, p.unpacked))
     return Packing(given=p.given, packed=packed, kept=tuple(p.kept), unpacked=unpacked, result=p.result)
@@ -87,7 +102,7 @@ def _check(name: str, layer: Layer, f: FunctionModel) -> None:
             raise GraphError(f"functions: {name!r} has {wanted} outputs and {count} {key}")
     if len(f.results) != inputs:
         raise GraphError(f"functions: {name!r} is given {inputs} tensors and has {len(f.results)} results")
-    known = {*f.saved, *f.kept, *(g for g in f.gradients if g is not None)}
+    known = {*f.saved, *f.kept, *f.lent, *(g for g in f.gradients if g is not None)}
     for call in f.layers:
         if len(call.tensors) != len(operator_named(call.op).roles):
             raise GraphError(f"functions: layer {call.name!r} ({call.op}) has {len(operator_named(call.op).roles)} roles")
@@ -109,6 +124,8 @@ def _backward(f: FunctionModel) -> Backward:
         differentiable=tuple(f.differentiable),
         materialized=f.materialized,
         others=tuple(map(_backward, f.others)),
+        lender=f.lender,
+        lent=tuple(f.lent),
     )
 
 

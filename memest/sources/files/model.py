@@ -133,7 +133,8 @@ class CallModel(_Strict):
 
 class FunctionModel(_Strict):
     """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given. ``others`` are
-    what it does where some gradients do not come (null among its ``gradients``)."""
+    what it does where some gradients do not come (null among its ``gradients``); the results of the ``lender`` (another function) are
+    read as what was ``lent``."""
 
     saved: list[str] = Field(default_factory=list)
     kept: list[str] = Field(default_factory=list)
@@ -143,6 +144,15 @@ class FunctionModel(_Strict):
     differentiable: list[bool]
     materialized: bool = True
     others: list[FunctionModel] = Field(default_factory=list)
+    lender: str | None = None
+    lent: list[str] = Field(default_factory=list)
+
+
+class HookModel(FunctionModel):
+    """A hook on a parameter; ``after`` its gradient is there, or while it comes."""
+
+    parameter: str
+    after: bool = False
 
 
 class PackingModel(_Strict):
@@ -165,9 +175,9 @@ class GraphModel(_Strict):
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
     first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
     say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each, ``packing`` what hooks do
-    with the tensors that a layer saves; ``refused`` says for a mode (``train``, ``infer``) why there is no graph for it, or for
-    ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell the reader of an answer
-    something about the network; ``torch`` is the release of torch it was recorded with.
+    with the tensors that a layer saves, ``hooks`` are those on parameters; ``refused`` says for a mode (``train``, ``infer``) why there is
+    no graph for it, or for ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell
+    the reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
     """
 
     memest: int = VERSION
@@ -187,6 +197,7 @@ class GraphModel(_Strict):
     autocast: dict[str, list[AutocastModel]] | None = None
     functions: dict[str, FunctionModel] | None = None
     packing: dict[str, list[PackingModel]] | None = None
+    hooks: list[HookModel] | None = None
     refused: dict[str, str] | None = None
     on_host: list[str] | None = None
     notes: list[str] | None = None

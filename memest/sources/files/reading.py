@@ -29,7 +29,7 @@ from memest.sources.files.finishing import (
     with_drops,
     without_gradients,
 )
-from memest.sources.files.functions import with_functions, with_packing
+from memest.sources.files.functions import with_functions, with_hooks, with_packing
 from memest.sources.files.model import VERSION, BlockModel, GraphModel, Settings, first_problem
 from memest.sources.files.settings import (
     BLOCK_WORDS,
@@ -426,6 +426,7 @@ class _Reader:
             ("checkpoints", self.model.checkpoints, checkpointed),
             ("functions", self.model.functions, with_functions),
             ("packing", self.model.packing, with_packing),
+            ("hooks", self.model.hooks, with_hooks),
             ("refused", self.model.refused, refused),
             ("on_host", self.model.on_host, on_the_host),
             ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),

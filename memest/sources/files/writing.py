@@ -16,7 +16,7 @@ from memest.ops.table import operator_named
 from memest.shown import visible
 from memest.sizes.dims import Expr
 from memest.sources.files.finishing import sorted_by
-from memest.sources.files.functions import function_written, packing_written
+from memest.sources.files.functions import function_written, hook_written, packing_written
 from memest.sources.files.layers import Shorthand, shorthand
 from memest.sources.files.model import VERSION
 
@@ -66,6 +66,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
     packing = {layer.name: [packing_written(p, _plain) for p in layer.packing] for layer in graph.layers if layer.packing}
     if packing:
         data["packing"] = packing
+    if graph.hooks:
+        data["hooks"] = [hook_written(h, _plain) for h in graph.hooks]
     if graph.refused:
         data["refused"] = dict(graph.refused)
     if graph.on_host:

@@ -120,6 +120,7 @@ class Machine(Recorder):
     def _reach(self, leaf: AccumulateGrad) -> None:
         """A leaf's turn: its gradient is given back where it is wanted, else it stays with the leaf."""
         assert self._asked is not None
+        leaf.buffer = self._changed(leaf.buffer, leaf.changes)
         if not self._asked.selects:
             self._accumulate_grad(leaf)
             return
@@ -347,6 +348,18 @@ class Machine(Recorder):
         if not leaf.value.requires_grad:  # turned off since
             ledger.let_go(gradient)
             return
+        if not leaf.after:
+            self._keep_gradient(leaf, gradient)
+            return
+        came = gradient.storage  # the engine's own hold of it, until hooks have run
+        came.refs += 1
+        self._keep_gradient(leaf, gradient)
+        for run in leaf.after:
+            run()
+        ledger.let_go_storage(came)
+
+    def _keep_gradient(self, leaf: AccumulateGrad, gradient: Value) -> None:
+        ledger = self.ledger
         if self.gradients_stand and leaf.name not in self.gradients and not leaf.mortal:
             spec = _kept_spec(gradient.spec, leaf.value.spec)
             standing = ledger.resident(0 if self.gradients_are_views else nbytes(spec.shape, spec.dtype), "gradient", leaf.name)

@@ -17,9 +17,10 @@ AS_STRIDED, COPY_SLICES, PASS, FUNCTION = "AsStridedBackward", "CopySlices", "Pa
 
 class AccumulateGrad:
     """The leaf node of a parameter (or of an input whose gradient is wanted): the end of a gradient's way. A ``mortal`` leaf was made in
-    the step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone."""
+    the step: the nodes that lead to it keep its tensor alive, and ``died`` is called when it is gone. ``changes`` are hooks that get the
+    gradient that comes, ``after`` those that run when it is there."""
 
-    __slots__ = ("buffer", "died", "mortal", "name", "refs", "value", "waiting")
+    __slots__ = ("after", "buffer", "changes", "died", "mortal", "name", "refs", "value", "waiting")
 
     def __init__(self, value: Value, name: str, *, mortal: bool = False, died: Callable[[], None] | None = None) -> None:
         self.value = value
@@ -29,6 +30,8 @@ class AccumulateGrad:
         self.mortal = mortal
         self.died = died
         self.refs = 0
+        self.changes: list[Callable[[Value], Value]] = []
+        self.after: list[Callable[[], None]] = []
 
     def join(self, ledger: Ledger) -> None:
         """A node leads here."""

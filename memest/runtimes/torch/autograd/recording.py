@@ -259,6 +259,6 @@ class Recorder:
 
 
 def _own_output(trace: Trace, parts: list[Part]) -> bool:
-    """Whether a call keeps a tensor that it gives."""
+    """Whether a call keeps a tensor that it gives, or made and does not hand on (the statistics of a norm are outputs, too)."""
     given = {o.slot for o in trace.outputs if o is not None}
-    return any(p.is_itself and s.slot in given for p, s in zip(parts, trace.saved, strict=True))
+    return any(p.is_itself and (s.slot in given or s.slot >= trace.n_inputs) for p, s in zip(parts, trace.saved, strict=True))

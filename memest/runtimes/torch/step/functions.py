@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from memest.errors import UnsupportedError
-from memest.network.graph import Backward, Layer
+from memest.network.graph import BACKWARD_HOOK, Backward, Layer, LeafHook
 from memest.network.tensor import Spec, contiguous_strides, nbytes
-from memest.runtimes.torch.autograd import Machine, Node
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
 
@@ -26,6 +26,8 @@ class Run(Protocol):
     caller: Caller
     env: dict[str, Value]
     owned: set[str]
+    lending: frozenset[str]
+    lent: dict[str, list[Value]]
 
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""
@@ -62,10 +64,48 @@ def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) 
     node.on_gradient.setdefault(nr, []).append(lambda gradient: _change(run, backward, node, captured, gradient))
 
 
+def hook_leaf(run: Run, hook: LeafHook) -> None:
+    """A hook on a parameter, for as long as the run lasts."""
+    value = run.env[hook.parameter]
+    leaf, backward = value.node, hook.backward
+    if not isinstance(leaf, AccumulateGrad):
+        return
+    if run.machine.target.on_cuda:
+        raise UnsupportedError(f"a hook on the parameter {hook.parameter!r} on CUDA; on a CPU it is modelled")
+
+    def changed(gradient: Value) -> Value:
+        return _changed(run, backward, leaf.name, {}, gradient)
+
+    def after() -> None:
+        before = ledger.phase, ledger.layer, ledger.op
+        ledger.layer, ledger.op = leaf.name, HOOK
+        (gradient,) = backward.gradients
+        env: dict[str, Value] = {}
+        if gradient is not None and any(gradient in layer.reads for layer in backward.layers):
+            env[gradient] = ledger.hold(run.machine.gradients[leaf.name])
+        _bind_own(run, backward, env)
+        for layer in backward.layers:
+            run.play_layer(layer, env)
+        for v in env.values():
+            ledger.let_go(v)
+        ledger.phase, ledger.layer, ledger.op = before
+
+    ledger = run.ledger
+    if hook.after:
+        leaf.after.append(after)
+    else:
+        leaf.changes.append(changed)
+
+
 def _change(run: Run, backward: Backward, node: Node, captured: dict[str, Value], given: Value) -> Value:
+    """The hook on a tensor that ``node`` made."""
+    return _changed(run, backward, node.layer, captured, given)
+
+
+def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, Value], given: Value) -> Value:
     """The hook: its result takes the gradient's place."""
     ledger = run.ledger
-    ledger.layer, ledger.op = node.layer, HOOK
+    ledger.layer, ledger.op = layer_name, HOOK
     ((gradient,), (result,)) = backward.gradients, backward.results
     env = {name: ledger.hold(value) for name, value in captured.items()}
     assert gradient is not None
@@ -93,6 +133,11 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
     ledger.layer, ledger.op = node.layer, node.op
     backward = _as_they_came(node, backward, grads)
     env: dict[str, Value] = {}
+    if backward.lender is not None:
+        lent = run.lent.pop(backward.lender, None)
+        if lent is None:  # the gradient did not come through the module's outputs
+            return [None if g is None else ledger.hold(g) for g in grads]
+        env.update(zip(backward.lent, lent, strict=True))
     for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
         env[name] = ledger.hold(Value(spec, storage))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
@@ -105,6 +150,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
         run.play_layer(layer, env)
     node.saved.leave(ledger)
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
+    if node.layer in run.lending:
+        run.lent[node.layer] = [ledger.hold(v) for v in outputs if v is not None]
     node.context = [env.pop(name) for name in backward.kept if name in env]
     for value in env.values():
         ledger.let_go(value)
@@ -118,6 +165,10 @@ def _as_they_came(node: Node, backward: Backward, grads: list[Value | None]) -> 
     for one in (backward, *backward.others):
         if all((name is None) == (grad is None) for name, grad in zip(one.gradients, grads, strict=True)):
             return one
+    if BACKWARD_HOOK in node.layer:
+        raise UnsupportedError(
+            f"a full backward hook of a module of whose outputs one gets no gradient ({node.layer}): use them all, or take the hook off"
+        )
     missing = [i for i, grad in enumerate(grads) if grad is None]
     raise UnsupportedError(
         f"the custom function {node.layer}, whose backward cannot be recorded without the gradient of its output {missing[0]}, which does"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from memest.errors import GraphError, MemestError, did_you_mean, unforeseen
+from memest.errors import GraphError, MemestError, UnsupportedError, did_you_mean, unforeseen
 from memest.memory.stream import Move, Storage
 from memest.network.graph import Graph, Items, Layer, Parameter, Segment, at_sizes
 from memest.network.tensor import Shape, Spec, nbytes, spec
@@ -20,7 +20,7 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.deriving import Deriving
-from memest.runtimes.torch.step.functions import HOOK, hang, register
+from memest.runtimes.torch.step.functions import HOOK, hang, hook_leaf, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.packing import packing
 from memest.runtimes.torch.step.recipe import Recipe
@@ -115,12 +115,19 @@ class Run:
         self.ending: frozenset[str] | None = None
         self.grads = recipe.training
         self.ran_again: list[str] = []
+        lenders = (la.backward.lender for la in graph.layers if la.backward is not None)
+        self.lending = frozenset(name for name in lenders if name is not None)
+        self.lent: dict[str, list[Value]] = {}
         self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)
         self.hooks = hooks
         hooks.begin(self)
         self._make_residents(input_shapes)
+        if graph.hooks and recipe.training and recipe.parallel is not None:
+            raise UnsupportedError("hooks on parameters in a parallel run: modelled on one process alone")
+        for hook in graph.hooks if recipe.training else ():
+            hook_leaf(self, hook)
 
     def _make_residents(self, input_shapes: Mapping[str, Shape]) -> None:
         for p in self.graph.parameters:

@@ -43,8 +43,11 @@ _GRADIENTS = {
     "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step alone:"
     " give memest.step the function that trains",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
-    "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",
-    "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled",
+    "register_post_accumulate_grad_hook": (
+        "Tensor.register_post_accumulate_grad_hook inside forward is not modelled: register it once, outside, and give the whole step to"
+        " memest.step"
+    ),
+    "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled; torch.autograd.grad for that tensor is, in a memest.step",
     "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
     "__set__:grad": "tensor.grad = …: writing a gradient inside forward is not modelled",
     "__set__:data": "tensor.data = …: giving a tensor other memory is not modelled: write in place (copy_, mul_) under torch.no_grad()",
@@ -92,6 +95,8 @@ def of_their_code(error: BaseException, name: str) -> MemestError | None:
 def explanation(error: BaseException) -> str | None:
     """What torch means when a forward on meta tensors fails for want of values; None for any other error."""
     text = text_of(error)
+    if "hook to be called inside a backward call" in text:
+        return 'torch.autograd.graph.register_multi_grad_hook(mode="any") is not modelled; Tensor.register_hook is'
     signs = ("Could not run 'aten::", "meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
     if any(s in text for s in signs):
         return f"the network looks at values, not only at shapes ({text[:200]})"

@@ -58,6 +58,9 @@ class Surroundings:
             self.tensors[id(value)] = (name, value)
         elif isinstance(value, nn.Module):
             self.modules[_free(name or "model", self.modules)] = value
+            for path, p in value.named_parameters():
+                for hook in (*(p._backward_hooks or {}).values(), *(p._post_accumulate_grad_hooks or {}).values()):
+                    self._visit(_joined(path, "hook"), hook)
             for path, module in list(value.named_modules()) if _is_users(type(value)) else ():
                 for key, item in list(vars(module).items()):
                     if not key.startswith("_"):
@@ -68,8 +71,8 @@ class Surroundings:
             self._function(value, name)
         elif isinstance(value, Mapping):
             self._hold(value)
-            for key, item in list(value.items()):
-                self._visit(_joined(name, key), item)
+            for i, (key, item) in enumerate(list(value.items())):
+                self._visit(_joined(name, i if isinstance(key, torch.Tensor) else key), item)
         elif isinstance(value, list | tuple | set | frozenset | deque):
             self._hold(value)
             for i, item in enumerate(list(value)):

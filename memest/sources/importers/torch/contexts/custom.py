@@ -29,6 +29,7 @@ class Recorder(Protocol):
     """What is asked of the recorder."""
 
     live: LiveTensors
+    layers: list[Layer]
     machine: Machine
     checkpoint: str | None
     packings: Packings
@@ -152,9 +153,10 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
     for gradients as they come, what it does without some of them, too."""
     others: list[Backward] = []
     hanging = [i for i, hangs in enumerate(applied.differentiable) if hangs]
-    if not applied.context.materialize_grads and len(hanging) <= _MOST_APART:
+    if not applied.context.materialize_grads:
         never = frozenset(range(len(outputs))) - frozenset(hanging)
-        for count in range(1, len(hanging) + 1):
+        most = len(hanging) if len(hanging) <= _MOST_APART and not getattr(function, "all_come", False) else 0
+        for count in range(1, most + 1):
             for missing in combinations(hanging, count):
                 with suppress(*_ITS_OWN):  # a backward that cannot be without them is not asked to
                     others.append(_one_backward(recorder, name, function, _again(applied), outputs, never | frozenset(missing))[0])
@@ -199,6 +201,7 @@ def _one_backward(
             raise recorder.refusal(f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context")
         dead = [*live.early, *(n for layer in played for n in layer.drops)]
         del found, gradients, results, t
+    live.check_gone(played, names, f"the custom autograd function {function.__name__} with a backward")
     inner = {*names, *(n for layer in played for n in layer.outputs)}
     backward = Backward(
         saved=tuple(saved),
@@ -212,9 +215,33 @@ def _one_backward(
     return backward, [n for n in dead if n not in inner]
 
 
-def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
+class Handle:
+    """What the registration of a tensor's hook gives; ``name`` is that of its layer."""
+
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self._recorder, self._name = recorder, name
+        self.id = id(self)
+
+    def remove(self) -> None:
+        """The hook is taken off: it does nothing, unless a backward ran meanwhile."""
+        layers = self._recorder.layers
+        at = next((i for i, layer in enumerate(layers) if layer.name == self._name), None)
+        if at is None:
+            raise self._recorder.refusal("taking a tensor's hook off where it was not put on (another function's backward, a hook)")
+        found = layers[at].backward
+        if found is not None and not any(layer.op in ("backward", "autograd_grad") for layer in layers[at:]):
+            layers[at] = replace(layers[at], backward=replace(found, kept=(), layers=(), results=(None,)))
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
     """The layer of ``t.register_hook(function)``: what it does with a gradient when backward comes by. Tensors that the function captures
-    live as long as the hook, which is as long as what made ``t`` can run backward."""
+    live as long as the hook, which is as long as what made ``t`` can run backward. Gives the layer's name."""
     live, entry = recorder.live, recorder.live.known(t)
     if not entry.grad:
         raise GraphError("cannot register a hook on a tensor that doesn't require gradient")
@@ -229,6 +256,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
         result = None if found is None else live.known(found).names[-1]
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
         del found, given
+    live.check_gone(played, [gradient], "a tensor's hook")
     made = {gradient, *(p.name for p in live.parameters), *(n for layer in played for n in layer.outputs)}
     captured = dict.fromkeys(n for n in (*(n for layer in played for n in layer.reads), result) if n is not None and n not in made)
     backward = Backward(
@@ -246,6 +274,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> None:
         )
     )
     live.again(entry, name, entry.value, False)
+    return name
 
 
 def _stranger(backward: Backward, own: Sequence[str]) -> str | None:

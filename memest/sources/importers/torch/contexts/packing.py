@@ -25,7 +25,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Keeping, Machine, Par
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import recording
-from memest.sources.importers.torch.tensors.described import leaves
+from memest.sources.importers.torch.tensors.described import leaves, like
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
@@ -134,12 +134,10 @@ class Packings:
     def _recorded(self, pair: Pair, spec: Spec) -> Packing:
         recorder, live = self._recorder, self._recorder.live
         name = live.take("saved")
-        shape, strides = tuple(map(int, spec.shape)), tuple(map(int, spec.strides))
         outer, self.stack = self.stack, []
         try:
             with recorder.apart() as packed, torch.no_grad(), self._seen():
-                with torch._C.DisableTorchFunction():
-                    given = torch.empty_strided(shape, strides, dtype=getattr(torch, spec.dtype), device="meta")
+                given = like(spec)
                 live.follow(given, name, Value(spec, recorder.machine.ledger.resident(0, "", name)), grad=False)
                 whole = pair[0](given)
                 kept = tuple(dict.fromkeys([live.known(t).names[-1] for t in leaves(whole)]))
@@ -158,6 +156,7 @@ class Packings:
                 del back, whole, entry
         finally:
             self.stack = outer
+        live.check_gone((*first, *second), [name], "saved_tensors_hooks")
         for layer in (*first, *second):  # on a card none of it is played
             for made in layer.outputs:
                 live.on_host.pop(made, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -20,11 +20,12 @@ from torch.autograd.function import _SingleLevelFunction
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, packing.Listener, Protocol):
+class Listener(autocasting.Listener, packing.Listener, module_hooks.Recorder, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -69,6 +70,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
                 stack.enter_context(_replaced())
                 stack.enter_context(autocasting.telling(_listener))
                 stack.enter_context(packing.telling(_listener))
+                stack.enter_context(module_hooks.telling(_listener))
             yield
     finally:
         _here.listener = outer
@@ -138,8 +140,9 @@ def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
 def _checkpoint(listener: Listener, given: dict[str, Any]) -> Checkpoint:
     """How a checkpoint is called; options are refused that change what is kept in a way that is not modelled."""
     checkpoint = "torch.utils.checkpoint with"
-    if given.get("context_fn") is not torch.utils.checkpoint.noop_context_fn:
-        raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing)")
+    around = given.get("context_fn", torch.utils.checkpoint.noop_context_fn)
+    if around is not torch.utils.checkpoint.noop_context_fn and any(type(c) is not nullcontext for c in around()):
+        raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing); a checkpoint without one is modelled")
     switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
     if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
         raise listener.refusal(f"{checkpoint} debug=True")
@@ -207,20 +210,16 @@ def attention_backends() -> tuple[str, ...] | None:
 
 
 def check_hooks(owned: Owned) -> None:
-    """Refuse hooks that stand on a module's parameters or modules and run in backward."""
-    for path, p in owned.tensors:
-        if not isinstance(p, nn.Parameter):
-            continue
-        if getattr(p, "_backward_hooks", None):
-            raise UnsupportedError(f"parameter {path!r}: no rule for a tensor's hook (register_hook); what it allocates is not modelled")
-        if getattr(p, "_post_accumulate_grad_hooks", None):
-            raise UnsupportedError(f"parameter {path!r}: no rule for register_post_accumulate_grad_hook (an optimizer in backward)")
+    """Refuse hooks that stand on modules and run in backward."""
     anywhere = nn.modules.module
     if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
         raise UnsupportedError("no rule for a backward hook of all modules (register_module_full_backward_hook)")
     for path, m in owned.modules:
-        if m._backward_hooks or m._backward_pre_hooks:
-            raise UnsupportedError(f"module {path or type(m).__name__!r}: no rule for a backward hook (register_full_backward_hook)")
+        if m._backward_hooks and not m._is_full_backward_hook:
+            raise UnsupportedError(
+                f"module {path or type(m).__name__!r}: no rule for the old kind of backward hook (register_backward_hook):"
+                " register_full_backward_hook is modelled"
+            )
 
 
 def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:

@@ -27,7 +27,7 @@ from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import DIFFERENTIABLE
-from memest.network.graph import Casting, Checkpoint, Graph, Input, Items, Layer, Reference
+from memest.network.graph import Casting, Checkpoint, Graph, Input, Items, Layer, LeafHook, Reference
 from memest.network.tensor import Shape
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -44,7 +44,8 @@ from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
-from memest.sources.importers.torch.contexts.custom import end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.custom import Handle, end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.packing import Packings, Pair
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
@@ -79,6 +80,10 @@ GRADIENTS = (
     "requires_grad_",
 )  # calls that a training step answers otherwise
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
+GRAPH = (
+    "tensor.grad_fn in the forward of a training step (register_multi_grad_hook asks for it, too): autograd's graph is not there while it"
+    " is recorded; Tensor.register_hook is modelled"
+)
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
 
@@ -143,6 +148,7 @@ class Recorder(TorchFunctionMode):
         self.checkpoint: str | None = None
         self.elsewhere = False
         self.picked_from: dict[str, Shape] = {}
+        self.hooks: tuple[LeafHook, ...] = ()
         self.checkpoints = Checkpoints(self)
         self.packings = Packings(self)
         self.failure: UnsupportedError | None = None
@@ -199,6 +205,7 @@ class Recorder(TorchFunctionMode):
         try:
             through = stepped_through(self.modules)
             with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards):
+                self._hook_parameters()
                 result = call(inputs)
         except MemestError:
             raise
@@ -225,6 +232,16 @@ class Recorder(TorchFunctionMode):
     def _passed(self, outputs: Sequence[str]) -> set[str]:
         """The names that a backward passes before what is kept here is looked at."""
         return passed_by_backward(self.layers, outputs[:1])
+
+    def _hook_parameters(self) -> None:
+        """The hooks of the network's parameters are recorded."""
+        found = hooks_on(self.owned) if self.gradients else []
+        for hooked in found:
+            own = next(e.ref() for e in self.live.tracked.values() if e.names[0] == hooked.path)
+            assert own is not None
+            self.live.twins[id(hooked.parameter)] = own
+            del own
+        self.hooks = tuple([recorded(self, hooked) for hooked in found])
 
     def _outputs(self, result: Any) -> tuple[str, ...]:
         tensors = list(leaves(result))
@@ -355,8 +372,8 @@ class Recorder(TorchFunctionMode):
         """``t.register_hook(function)``."""
         self.asked_for_gradients = True
         with self:
-            hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
-        return _Handle()
+            name = hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
+        return Handle(self, name)
 
     def _check(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         """What ``torch._check_tensor_all`` asks."""
@@ -404,7 +421,7 @@ class Recorder(TorchFunctionMode):
             if name == "__get__:is_leaf":
                 return not computed
             if computed and self.gradients:
-                raise self.refusal("tensor.grad_fn in the forward of a training step: autograd's graph is not there while it is recorded")
+                raise self.refusal(GRAPH)
             return None
         wanted = bool(args[1]) if len(args) > 1 else True
         if wanted != entry.grad and self.gradients:
@@ -646,6 +663,7 @@ class Recorder(TorchFunctionMode):
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.checkpoints.found.items()),
+            hooks=self.hooks,
             notes=(*self.wrappers, *self.assumed.notes, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
@@ -675,14 +693,6 @@ class Recorder(TorchFunctionMode):
         frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
         line = users_line(frames)
         return f"{path} ({line})" if line else path
-
-
-class _Handle:
-    """What a hook's registration gives."""
-
-    def remove(self) -> None:
-        """A hook that is taken off again is not modelled."""
-        raise UnsupportedError("no rule for taking a tensor's hook off inside forward")
 
 
 # helpers -----------------------------------------------------------------------------------------------------------------

@@ -23,10 +23,12 @@ from memest.runtimes.torch.autograd.nodes import keeps
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step import Recipe
 from memest.runtimes.torch.step.acting import Acting
+from memest.runtimes.torch.step.functions import hook_leaf
 from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.recording.recorder import Begun, Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.steps.backward import Gradients
@@ -36,6 +38,20 @@ from memest.sources.importers.torch.surroundings import Surroundings
 from memest.sources.importers.torch.tensors.described import dtype_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
+
+OF_HOOKS = frozenset({"optimizer_step", "forget_gradients"})
+"""What hooks of parameters may do of what a step does."""
+
+
+OUT_OF_PLACE = {
+    "requires_grad": "requires_grad_()",
+    "autograd_grad": "torch.autograd.grad",
+    "backward": "a backward pass",
+    "set_gradient": "tensor.grad = …",
+    "total_norm": "torch.nn.utils.get_total_norm",
+    "scale_gradients": "clipping gradients by their norm",
+}
+"""The rest, as a user writes it."""
 
 
 class State(NamedTuple):
@@ -119,8 +135,14 @@ class StepRecorder(Recorder):
         """The step is about to run on these inputs, of which some require a gradient: the stage is set."""
         with torch._C.DisableTorchFunction():
             self._set_the_stage()
+        self.hooks = tuple([recorded(self, hook, self.grads.standing) for hook in hooks_on(self.owned)])
+        for found in self.hooks:
+            hook_leaf(self.played, found)
         for name in wanting:
             self.grads.require(inputs[name], True)
+
+    def _hook_parameters(self) -> None:
+        """Their hooks wait until the stage is set."""
 
     def _set_the_stage(self) -> None:
         for table, key, original in self._places:
@@ -245,6 +267,10 @@ class StepRecorder(Recorder):
         return layer, self._done(layer)
 
     def _done(self, layer: Layer) -> list[tuple[str, Value]]:
+        if self.elsewhere and layer.op not in OF_HOOKS:
+            raise self.refusal(f"{OUT_OF_PLACE.get(layer.op, layer.op)} inside a hook or a custom function's forward or backward")
+        if self.elsewhere:
+            return []
         shadow = self.played
         shadow.ledger.layer = layer.name
         try:

@@ -62,3 +62,10 @@ def leaves(value: Any, *, within: tuple[int, ...] = ()) -> Iterator[torch.Tensor
     if id(value) not in within:
         for part in parts:
             yield from leaves(part, within=(*within, id(value)))
+
+
+def like(spec: Spec) -> torch.Tensor:
+    """A meta tensor that lies as ``spec`` says."""
+    shape, strides = tuple(map(int, spec.shape)), tuple(map(int, spec.strides))
+    with torch._C.DisableTorchFunction():
+        return torch.empty_strided(shape, strides, dtype=getattr(torch, spec.dtype), device="meta")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
 from memest.errors import UnsupportedError
-from memest.network.graph import Parameter
+from memest.network.graph import Layer, Parameter
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.sizes.dims import expression
@@ -109,6 +110,15 @@ class LiveTensors:
             )
         self.own(t, self.unique("constant"), host=t.device.type == "cpu")
         return self.tracked[id(t)]
+
+    def check_gone(self, layers: Iterable[Layer], given: Iterable[str | None], who: str) -> None:
+        """What runs in backward has been recorded. UnsupportedError where ``who`` keeps past that what it was ``given`` or made."""
+        names = {*given, *(n for layer in layers for n in layer.outputs)}
+        if not any(e.names[0] in names for e in self.tracked.values()):
+            return
+        gc.collect()
+        if any(e.names[0] in names for e in self.tracked.values()):
+            raise self._refusal(f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or nothing")
 
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:
         """A tensor that was written into in place gets another name."""

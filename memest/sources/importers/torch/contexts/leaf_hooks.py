@@ -1,0 +1,102 @@
+"""Hooks on the network's parameters: what they do with a gradient, recorded before the forward runs.
+
+A hook of ``Tensor.register_hook`` gets the gradient that comes; one of ``register_post_accumulate_grad_hook`` the parameter when its
+gradient is there, and may step an optimizer and let go of the gradient: that needs a whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from memest.errors import UnsupportedError
+from memest.network.graph import Backward, Layer, LeafHook
+from memest.runtimes.torch.autograd import Machine
+from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.tensors.described import twin
+from memest.sources.importers.torch.tensors.live import LiveTensors
+from memest.sources.importers.torch.tensors.state import Owned
+
+
+class Recorder(Protocol):
+    """What is asked of the recorder."""
+
+    live: LiveTensors
+    machine: Machine
+
+    def apart(self) -> AbstractContextManager[list[Layer]]:
+        """Calls that run at another time."""
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """The error that says that ``what`` has no rule, with the place."""
+
+
+class Hooked(NamedTuple):
+    """A hook on a real parameter, by its path."""
+
+    path: str
+    parameter: torch.Tensor
+    after: bool
+    function: Callable[[Any], Any]
+
+
+def hooks_on(owned: Owned) -> list[Hooked]:
+    """The hooks of trained parameters, in the order in which they run."""
+    found: list[Hooked] = []
+    with torch._C.DisableTorchFunction():
+        for path, p in owned.tensors:
+            if isinstance(p, nn.Parameter) and p.requires_grad:
+                found += [Hooked(path, p, False, f) for f in (p._backward_hooks or {}).values()]
+                found += [Hooked(path, p, True, f) for f in (p._post_accumulate_grad_hooks or {}).values()]
+    return found
+
+
+def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor] | None = None) -> LeafHook:
+    """What ``hook`` does. ``standing`` are the gradients that can be read of their tensors, by name (None: that is of a step alone)."""
+    live = recorder.live
+    entry = live.known(hook.parameter)
+    leaf = entry.names[0]
+    name = live.take(f"{leaf}.hook")
+    gradient, given = f"{name}.gradient", twin(hook.parameter)
+    if hook.after and standing is None:
+        raise UnsupportedError(
+            f"parameter {hook.path!r}: no rule for register_post_accumulate_grad_hook (an optimizer in backward) in a module alone: give"
+            " the whole step to memest.step"
+        )
+    with _names_kept(live), recorder.apart() as layers, torch.set_grad_enabled(False):
+        live.follow(given, gradient, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", gradient)), grad=False)
+        if hook.after and standing is not None:
+            before = standing.get(leaf)
+            standing[leaf] = given
+            hook.function(hook.parameter)
+            standing.pop(leaf, None)
+            standing.update({} if before is None else {leaf: before})
+            found = None
+        else:
+            found = hook.function(given)
+        result = None if found is None else live.known(found).names[-1]
+        played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
+        del given, found
+    live.check_gone(played, [gradient], f"a hook on the parameter {hook.path!r}")
+    own = {p.name for p in live.parameters}
+    known = {gradient, *own, *(n for layer in played for n in layer.outputs)}
+    if any(n not in known for layer in played for n in layer.reads):
+        raise recorder.refusal(f"the hook on the parameter {hook.path!r}, which reads a tensor of elsewhere")
+    made = Backward(saved=(), kept=(), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False)
+    return LeafHook(parameter=leaf, after=hook.after, backward=made)
+
+
+@contextmanager
+def _names_kept(live: LiveTensors) -> Iterator[None]:
+    """What is written into while it lasts has its name of before again after it."""
+    before = [(e, list(e.names), e.value, e.grad) for e in live.tracked.values()]
+    try:
+        yield
+    finally:
+        for e, names, value, grad in before:
+            e.names[:], e.value, e.grad = names, value, grad
