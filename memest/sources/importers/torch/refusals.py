@@ -43,7 +43,7 @@ PLACES = f"torch.where(mask) {_SIZE}; {_KEEP}"
 WRITTEN_BY_MASK = "x[mask] = value has no rule: x = x.masked_fill(mask, value), or torch.where(mask, value, x), is modelled"
 BY_MASK = f"x[mask] {_SIZE}; {_KEEP}; or torch.masked_select(x, mask), of which all elements are counted"
 _GRADIENTS = {
-    "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step alone: give memest.step the function that trains",
+    "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": "Tensor.register_post_accumulate_grad_hook: a tensor's hook is not modelled",
     "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled",
