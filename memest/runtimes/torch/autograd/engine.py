@@ -39,6 +39,7 @@ class Machine(Recorder):
         self.gradients_are_views = False  # of what stands for itself, once a step is done
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
         self._asked: Asked | None = None
+        self._creates = False  # what backward computes has a backward of its own
         self.created: Created | None = None
 
     def backward(self, root: Value, gradient: Value) -> None:
@@ -57,7 +58,7 @@ class Machine(Recorder):
         outer, asked = self._asked, Asked(keep, create, [_edge_of(value) for value in wanted])
         if wanted:
             asked.mark([target for target, _ in starts])
-        self._asked = asked
+        self._asked, self._creates = asked, create
         waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None = None if outer is None else {}
         reached = self._count_dependencies([target for target, _ in starts], waits)
         added: list[Value] = []
@@ -88,7 +89,7 @@ class Machine(Recorder):
                 other.buffer = []
         for leaf, waiting, buffer in () if waits is None else waits.values():
             leaf.waiting, leaf.buffer = waiting, buffer
-        self._asked = outer
+        self._asked, self._creates = outer, outer is not None and outer.create
         return asked.captured
 
     def _count_dependencies(
@@ -275,11 +276,6 @@ class Machine(Recorder):
     def _recorded(self) -> Created:
         assert self.created is not None
         return self.created
-
-    @property
-    def _creates(self) -> bool:
-        """Whether what backward computes has a backward of its own (``create_graph``)."""
-        return self._asked is not None and self._asked.create
 
     def _validated(self, gradient: Value | None, edge: tuple[Node | AccumulateGrad, int] | None) -> Value | None:
         """validate_outputs: a gradient of a broadcast shape is summed to the shape its input had."""

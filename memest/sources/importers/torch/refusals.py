@@ -40,8 +40,7 @@ _ADVICE_FOR = {
 }
 _GRADIENTS = {
     "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",
-    "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step alone:"
-    " give memest.step the function that trains",
+    "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": (
         "Tensor.register_post_accumulate_grad_hook inside forward is not modelled: register it once, outside, and give the whole step to"
