@@ -127,6 +127,19 @@ def _places(recorder: Any, mask: torch.Tensor) -> Any:
         return torch.nonzero(mask if mask.ndim else mask.unsqueeze(0)).unbind(1)
 
 
+def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``x[[1, 0]]``, ``x[:, [1, 0]]``: a list becomes a tensor for the call."""
+    index = _entries(args[1])
+    if not any(map(_is_list, index)):
+        return NotImplemented
+    with recorder:
+        return args[0][tuple([torch.tensor(i) if _is_list(i) else i for i in index])]
+
+
+def _is_list(entry: Any) -> bool:
+    return isinstance(entry, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in entry)
+
+
 def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """``x[1, mask] = value``: the view that the numbers and slices make, then at the tensors."""
     index = _entries(args[1])
@@ -152,4 +165,4 @@ def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     return None
 
 
-ANSWERS: dict[str, Any] = {"where": _where, "nonzero": _nonzero_by_dim, "__setitem__": _put}
+ANSWERS: dict[str, Any] = {"__getitem__": _listed, "where": _where, "nonzero": _nonzero_by_dim, "__setitem__": _put}
