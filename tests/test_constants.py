@@ -18,7 +18,7 @@ from test_contexts import SHAPE, Net, infers_as_torch, same, trains_as_torch  # 
 from memest.machines.cpu import Cpu  # noqa: E402
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from memest.sources.importers.torch.tensors.constants import CHECKED, FINITE  # noqa: E402
-from validation.protocol import inputs_for, measure_inference  # noqa: E402
+from validation.protocol import inputs_for, measure_inference, measure_training  # noqa: E402
 
 Use = Callable[[Any, Any], Any]
 
@@ -172,3 +172,26 @@ def test_what_is_detached_does_not_hold_what_it_comes_from(cpu: Cpu) -> None:
         return self.head(y) + best.mean()
 
     trains_as_torch(forward, cpu)
+
+
+def targets(self: Any, x: Any) -> Any:
+    """As detection losses match targets: a size that a tensor holds, a list as an index, masks compared and joined in place."""
+    y = self.first(x)
+    whole = torch.zeros(2, dtype=torch.int64).scatter_add_(0, torch.tensor([0, 1, 1]), torch.ones(3, dtype=torch.int64))
+    padded = torch.zeros(2, whole.max(), 4)
+    padded = padded[..., [1, 0, 3, 2]].sum(2, keepdim=True).gt_(0.0)
+    mask = y.detach().mean(1) > 0
+    mask &= y.detach().amax(1) > 1
+    return self.head(y * mask.unsqueeze(1)) + padded.sum() + torch.outer(y.mean((1, 2, 3)), y.mean((0, 1, 2))).sum().atan()
+
+
+def test_targets_are_matched_as_torch_does(cpu: Cpu) -> None:
+    graph = from_torch(Net(targets), SHAPE, assume={"size": 2}, mode="train")
+    assert any("size=2" in note for note in graph.notes)
+    predicted = memest.estimate(graph, input_shape=SHAPE, optimizer="adam", loss="mse_loss", machine=cpu)
+    same(predicted, measure_training(Net(targets), inputs_for([SHAPE]), optimizer="adam", loss="mse_loss"))
+
+
+def test_a_size_that_a_tensor_holds_is_asked_for() -> None:
+    with pytest.raises(UnsupportedError, match=r"test_constants.py:\d+\): a tensor as a size depends on values; .*assume=\{'size': N\}"):
+        from_torch(Net(targets), SHAPE, mode="infer")

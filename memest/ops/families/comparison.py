@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.copies import original
-from memest.ops.aten.iterator import broadcast_shape, elementwise, result_dtype, where, with_number
-from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE, Facts
+from memest.ops.aten.iterator import broadcast_shape, elementwise, elementwise_, result_dtype, where, with_number, with_number_
+from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -21,35 +22,44 @@ LOGICAL = ("logical_and", "logical_or", "logical_xor")
 BITWISE = ("bitwise_and", "bitwise_or", "bitwise_xor")
 
 
-def _comparison(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None) -> Tensor:
+def _comparison(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    if other is None and value is None:
+        raise ShapeError("needs a second tensor or a value")
+    if inplace:
+        return _written(k, input, other, value)
     if other is not None:
         return elementwise(k, input, other, dtype="bool")
-    if value is None:
-        raise ShapeError("needs a second tensor or a value")
+    assert value is not None
     return with_number(k, input, value, "bool")
 
 
+def _written(k: Tape, input: Tensor, other: Tensor | None = None, value: float | None = None) -> Tensor:
+    """Over the input, whose gradient would be zeros from there on."""
+    if any(k.needs):
+        raise UnsupportedError("written over a tensor that wants a gradient, which becomes zeros: not modelled; write to another")
+    if k.target.on_cuda:
+        raise UnsupportedError("a comparison in place is not modelled on torch-cuda yet; ask for torch-cpu")
+    if other is None:
+        return input if value is None else with_number_(k, input, value)
+    if broadcast_shape(input, other) != input.shape:
+        raise ShapeError(f"{list(other.shape)} does not fit in place onto {list(input.shape)}")
+    return elementwise_(k, input, other)
+
+
 def _logical(k: Tape, input: Tensor, other: Tensor, *, inplace: bool) -> Tensor:
-    return _written_over(input, other) if inplace else elementwise(k, input, other, dtype="bool")
+    return _written(k, input, other) if inplace else elementwise(k, input, other, dtype="bool")
 
 
 def _bitwise(k: Tape, input: Tensor, other: Tensor, *, inplace: bool) -> Tensor:
-    return _written_over(input, other) if inplace else elementwise(k, input, other)
+    return _written(k, input, other) if inplace else elementwise(k, input, other)
 
 
-def _written_over(input: Tensor, other: Tensor) -> Tensor:
-    """``mask &= other``."""
-    if broadcast_shape(input, other) != input.shape:
-        raise ShapeError(f"a tensor of shape {list(other.shape)} cannot be written over one of shape {list(input.shape)}")
-    return input
+def _logical_not(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
+    return _written(k, input) if inplace else elementwise(k, input, dtype="bool")
 
 
-def _logical_not(k: Tape, input: Tensor) -> Tensor:
-    return elementwise(k, input, dtype="bool")
-
-
-def _bitwise_not(k: Tape, input: Tensor) -> Tensor:
-    return elementwise(k, input)
+def _bitwise_not(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
+    return _written(k, input) if inplace else elementwise(k, input)
 
 
 def _grad(grads: Grads) -> Tensor:
@@ -178,12 +188,12 @@ def _mask_row(
         name=name,
         torch=f"torch.{name}",
         roles=roles,
-        attributes=attributes,
+        attributes=(*attributes, INPLACE),
         forward=forward,
         saves=(),
         backward=None,
-        examples=examples,
-        facts=facts,
+        examples=(*examples, *(replace(e, attributes={**e.attributes, "inplace": True}, frozen=(0, 1)) for e in examples)),
+        facts=POINTWISE_IN_PLACE,
         source="aten/src/ATen/native/BinaryOps.cpp, UnaryOps.cpp (not differentiable)",
     )
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import torch
 
-from memest.errors import UsageError
+from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, UNIQUE, Assumptions, Found, Share, unstated
+from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, unstated
 from memest.sources.importers.torch.assuming.branches import way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.refusals import is_users
@@ -133,6 +133,22 @@ class Assumed:
             return partial(self._drawn, layer)
         number = self._number(name)
         return self._recorder.constants.number(t) if number is None else number
+
+    def size(self, t: torch.Tensor) -> int:
+        """The whole number of a tensor that stands where a size is wanted."""
+        number = self.number(t)
+        if type(number) is int:
+            return number
+        found, place = self._found(SIZE), self._recorder.place()
+        if found is None:
+            raise UnsupportedError(
+                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}},"
+                f" in a command --assume {SIZE}=N"
+            )
+        if type(found.value) is not int:
+            raise UsageError(f"assume: {found.key!r} is no whole number, and {place} asks for a size")
+        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        return found.value
 
     def _drawn(self, layer: Layer) -> int:
         """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""

@@ -8,7 +8,7 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
-from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
+from memest.sources.importers.torch.calls.plain import Call, Request, binary, bound, request, signature
 from memest.sources.importers.torch.calls.special import CALLS as SPECIAL_CALLS
 
 PLAIN = {
@@ -59,12 +59,44 @@ def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return SPECIAL_CALLS[name](name, args, {("shape" if k == "size" else k): v for k, v in kwargs.items()}, recorder)
 
 
+def _sized(call: Call, after: int) -> Call:
+    """A call whose arguments from ``after`` on are sizes: a tensor among them is the number that it holds."""
+
+    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+        sizes = args[after : after + 1] if name == "full" else args[after:]
+        if not any(map(_is_number, (*sizes, *(n for s in sizes if isinstance(s, list | tuple) for n in s)))):
+            return call(name, args, kwargs, recorder)
+        settled = tuple([_settled(s, recorder) for s in sizes])
+        args = (*args[:after], *settled, *args[after + len(settled) :])
+        made = call(name, args, kwargs, recorder)
+        if made is not None:
+            made.args = args
+        return made
+
+    return binding
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 0 and not value.is_floating_point()
+
+
+def _settled(sizes: Any, recorder: Any) -> Any:
+    if isinstance(sizes, list | tuple):
+        return tuple([_settled(n, recorder) for n in sizes])
+    return recorder.assumed.size(sizes) if _is_number(sizes) else sizes
+
+
+IN_PLACE = {"__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor", "__or__": "bitwise_or", "__xor__": "bitwise_xor"}
 CALLS: dict[str, Call] = {
+    **{name: binary(op) for name, op in IN_PLACE.items()},
     **{n: signature(op, PLAIN[op]) for op in PLAIN for n in (op, f"{op}_")},
     **{n: signature(op, PLAIN[op]) for name, op in ALIASES.items() for n in (name, f"{name}_")},
     **dict.fromkeys(("scatter", "scatter_"), _scatter),
     **dict.fromkeys(("index_fill", "index_fill_"), _index_fill),
     "linalg_norm": _linalg_norm,
     "repeat_interleave": _repeat_interleave,
-    **dict.fromkeys(("zeros", "ones", "empty", "full"), _created),
+    **dict.fromkeys(("zeros", "ones", "empty", "full"), _sized(_created, 0)),
+    "arange": _sized(SPECIAL_CALLS["arange"], 0),
+    **{n: _sized(PLAIN_CALLS[n], 0) for n in ("rand", "randn")},
+    **{n: _sized(PLAIN_CALLS[n], 1) for n in ("new_zeros", "new_ones", "new_empty", "view", "reshape", "expand", "repeat")},
 }
