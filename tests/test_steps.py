@@ -716,6 +716,14 @@ def test_a_step_is_named_on_the_command_line(tmp_path: Path, capsys: pytest.Capt
     assert "Conv2d: training, sgd" in capsys.readouterr().out
     assert main(["estimate", "resnet18", "--input", "2x3x64x64xint64"]) == 2
     assert "dtypes of its own" in capsys.readouterr().err
+    for command, said in (
+        (["estimate", f"{file}:step"], "needs --input for x, y, such as --input x=3x224x224 --batch 8"),
+        (["import", f"{file}:step", "--input", "x=2x3x9x9", "--input", "y=2xint64"], "whole training step, which no file holds"),
+        (["fit", f"{file}:step", "--budget", "1GiB", "--input", "x=9x9", "--input", "y=int64"], "no --batch is given"),
+    ):
+        assert main(command) in (2, 3)
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
 
 
 def test_a_function_that_makes_a_module_is_no_step() -> None:

@@ -273,6 +273,11 @@ def _indexed(x: Any, indices: Sequence[Any]) -> Any:
     return x[tuple(slice(None) if i is None else i for i in indices)]
 
 
+def _full_like(x: Any, value: Any, memory_format: Any = None, **how: Any) -> Any:
+    others = {} if memory_format in (None, torch.preserve_format) else {"memory_format": memory_format}
+    return torch.full_like(x, value, **how, **others)
+
+
 def _upsampled(mode: str) -> Callable[..., Any]:
     def run(x: Any, size: Any, *rest: Any) -> Any:
         corners = {"align_corners": rest[0]} if mode != "nearest" and mode != "nearest-exact" else {}
@@ -334,6 +339,8 @@ OWN: dict[str, Callable[..., Any]] = {  # operators that a user writes otherwise
     "view": torch.Tensor.view,
     "lift_fresh_copy": torch.clone,
     "alias": lambda x: x,
+    "fill_": lambda x, value: x.copy_(value) if isinstance(value, torch.Tensor) else x.fill_(value),  # aten/src/ATen/native/Fill.cpp
+    "full_like": _full_like,
     **{f"upsample_nearest{d}d": _upsampled("nearest") for d in (1, 2, 3)},
     "upsample_linear1d": _upsampled("linear"),
     "upsample_bilinear2d": _upsampled("bilinear"),
