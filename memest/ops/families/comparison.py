@@ -9,7 +9,7 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import broadcast_shape, elementwise, elementwise_, result_dtype, where, with_number, with_number_
-from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
+from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE, Facts
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
