@@ -63,7 +63,7 @@ def test_what_picks_is_recorded(function: Any, op: str, attributes: dict[str, An
         (lambda x: torch.where(x > 0)[0], r"torch.where\(mask\) has a size that depends on values; keep the shape"),
         (lambda x: torch.unique(x), r"torch.unique\(\) has a size that depends on values; find them before the step"),
         (lambda x: torch.bincount(x.long().flatten()), r"torch.bincount\(\) has a size .*; count before the step"),
-        (lambda x: x.clone().__setitem__(x > 0, 0), r"x\[mask\] = value has no rule: x = x.masked_fill\(mask, value\)"),
+        (lambda x: x.clone().__setitem__(x > 0, x[0]), r"x\[mask\] = value has no rule: x = x.masked_fill\(mask, value\)"),
     ],
 )
 def test_what_depends_on_values_is_refused_with_what_to_do(function: Any, said: str) -> None:

@@ -413,3 +413,55 @@ def transformer_encoder_layer(src: torch.Tensor, *weights: torch.Tensor, **given
 def broadcast_tensors(tensors: list[torch.Tensor]) -> Any:
     """``torch.broadcast_tensors`` of a list."""
     return torch.broadcast_tensors(*tensors)
+
+
+def scatter(input: torch.Tensor, index: torch.Tensor, *src: torch.Tensor, dim: int, value: Any = None, inplace: bool = False) -> Any:
+    """``scatter`` or ``scatter_`` of a source or a number."""
+    return getattr(input, "scatter_" if inplace else "scatter")(dim, index, *(src or (value,)))
+
+
+def scatter_add(input: torch.Tensor, index: torch.Tensor, src: torch.Tensor, *, dim: int, inplace: bool = False) -> torch.Tensor:
+    """``scatter_add`` with its dim by name."""
+    return input.scatter_add_(dim, index, src) if inplace else input.scatter_add(dim, index, src)
+
+
+def scatter_reduce(input: torch.Tensor, index: torch.Tensor, src: torch.Tensor, *, dim: int, **named: Any) -> torch.Tensor:
+    """``scatter_reduce`` with its dim by name."""
+    return input.scatter_reduce(dim, index, src, **named)
+
+
+def index_add(input: torch.Tensor, index: torch.Tensor, source: torch.Tensor, *, dim: int, alpha: float = 1) -> torch.Tensor:
+    """``index_add`` with its dim by name."""
+    return input.index_add(dim, index, source, alpha=alpha)
+
+
+def index_copy(input: torch.Tensor, index: torch.Tensor, source: torch.Tensor, *, dim: int) -> torch.Tensor:
+    """``index_copy`` with its dim by name."""
+    return input.index_copy(dim, index, source)
+
+
+def index_fill(input: torch.Tensor, index: torch.Tensor, *, dim: int, value: float) -> torch.Tensor:
+    """``index_fill`` with its dim by name."""
+    return input.index_fill(dim, index, value)
+
+
+def index_put_(input: torch.Tensor, *given: Any, dims: tuple[int, ...], value: Any = None, accumulate: bool = False) -> torch.Tensor:
+    """``input[…] = values`` or a number at ``dims``, or added to what is there; gives ``input``."""
+    *values, indices = given
+    places: list[Any] = [slice(None)] * (max(dims) + 1)
+    for d, t in zip(dims, indices, strict=True):
+        places[d] = t
+    if accumulate:
+        return input.index_put_([None if isinstance(p, slice) else p for p in places], values[0], True)
+    input[tuple(places)] = values[0] if values else value
+    return input
+
+
+def masked_scatter(input: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """``masked_scatter`` out of place."""
+    return input.masked_scatter(mask, source)
+
+
+def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tensor, ...]:
+    """The tensors as they are: there is no autocast around."""
+    return tuple(tensors)

@@ -101,7 +101,7 @@ def signature(op: str, names: str, **fixed: Any) -> Call:
 
 
 # Python-level functions that are one row; all others are entered, and the calls inside are recorded.
-WHOLE = frozenset({"interpolate", "grid_sample", "affine_grid", "max_unpool1d", "max_unpool2d", "max_unpool3d"})
+WHOLE = frozenset({"autocast_operands", "interpolate", "grid_sample", "affine_grid", "max_unpool1d", "max_unpool2d", "max_unpool3d"})
 
 POOL = "input kernel_size stride padding"
 SIGNATURES: dict[str, tuple[str, str]] = {
@@ -275,7 +275,8 @@ def binary(op: str) -> Call:
 
 BINARY = {
     "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div",
-    "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder",
+    "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder", "fmod": "fmod",
+    "bitwise_xor": "bitwise_xor", "xlogy": "xlogy", "special_xlogy": "xlogy",
     "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge",
     "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
     "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_not": "bitwise_not", "logical_not": "logical_not",
@@ -284,7 +285,7 @@ DUNDERS = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__isub__": "sub",
     "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__truediv__": "div", "__itruediv__": "div", "__div__": "div",
     "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
-    "__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not", "__mod__": "remainder",
+    "__and__": "bitwise_and", "__or__": "bitwise_or", "__xor__": "bitwise_xor", "__invert__": "bitwise_not", "__mod__": "remainder",
 }  # fmt: skip
 
 

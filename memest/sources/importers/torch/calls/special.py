@@ -74,11 +74,14 @@ _CASTS = {
     "int": "int32",
     "bool": "bool",
     "byte": "uint8",
+    "char": "int8",
+    "short": "int16",
 }
 
 
 def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    return Request("to", [args[0], None], {"dtype": _CASTS[name]})
+    kept = {"memory_format": plain(kwargs["memory_format"])} if kwargs.get("memory_format") is not None else {}
+    return Request("to", [args[0], None], {"dtype": _CASTS[name], **kept})
 
 
 def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -195,17 +198,29 @@ def _variance(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
 
 
 def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``x[...] = value``."""
+    """``x[...] = value``; at index tensors, or at a mask where one number goes, ATen puts."""
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
-    if any(map(is_mask, index)):
-        raise UnsupportedError(WRITTEN_BY_MASK)
-    entries, tensors = index_entries(index)
-    if tensors:
-        raise UnsupportedError("assignment at index tensors has no rule")
     value = args[2]
-    if isinstance(value, torch.Tensor):
-        return Request("setitem", [args[0], value], {"index": entries})
-    return Request("setitem", [args[0], None], {"index": entries, "value": value})
+    if any(map(is_mask, index)):
+        if len(index) > 1 or index[0].dtype != torch.bool or (isinstance(value, torch.Tensor) and value.numel() != 1):
+            raise UnsupportedError(WRITTEN_BY_MASK)
+        entries, tensors = ("tensor",), list(index)
+    else:
+        entries, tensors = index_entries(index)
+    values, number = (value, {}) if isinstance(value, torch.Tensor) else (None, {"value": value})
+    if tensors:
+        return Request("index_put_", [args[0], values, tensors], {"dims": _places(entries, args[0].dim()), **number})
+    return Request("setitem", [args[0], values], {"index": entries, **number})
+
+
+def _places(entries: Sequence[Any], ndim: int) -> tuple[int, ...]:
+    """The dims at which index tensors stand beside whole slices."""
+    if any(e not in ("tensor", "...", (None, None, 1)) for e in entries):
+        raise UnsupportedError("x[i, index] = value has no rule: take the part first (part = x[i]), then part[index] = value")
+    behind = entries[entries.index("...") + 1 :] if "..." in entries else ()
+    front = entries[: len(entries) - len(behind)]
+    first = ndim - len(behind)
+    return (*(d for d, e in enumerate(front) if e == "tensor"), *(first + d for d, e in enumerate(behind) if e == "tensor"))
 
 
 def _attention(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from memest.sources.importers.torch.calls import calculus, composed, picking, plain, recurrent, scattering, special
 from memest.sources.importers.torch.calls import complex as complex_numbers
-from memest.sources.importers.torch.calls import picking, plain, recurrent, special
 
-CALLS: dict[str, plain.Call] = {**plain.CALLS, **special.CALLS, **complex_numbers.CALLS, **picking.CALLS, **recurrent.CALLS}
+CALLS: dict[str, plain.Call] = {
+    **plain.CALLS,
+    **special.CALLS,
+    **complex_numbers.CALLS,
+    **calculus.CALLS,
+    **composed.CALLS,
+    **picking.CALLS,
+    **recurrent.CALLS,
+    **scattering.CALLS,
+}

@@ -1,0 +1,422 @@
+"""Calls that ATen makes of other calls (CompositeImplicitAutograd): written here with torch's own functions, in ATen's order, so that the
+recorder sees what is inside. What C++ keeps in a variable until its function returns is a variable here.
+
+Sources: aten/src/ATen/native/TensorShape.cpp, TensorTransformations.cpp, LinearAlgebra.cpp, Linear.cpp, ReduceOps.cpp, TensorCompare.cpp,
+Loss.cpp, Distance.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import handle_torch_function, has_torch_function
+
+from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.plain import Call, Request
+
+Body = Callable[..., Any]
+
+
+def autocast_operands(tensors: Sequence[Any], *, of: str) -> tuple[Any, ...]:
+    """Stands for what autocast does before the call ``of``; the recorder sees it as it sees torch's functions."""
+    return handle_torch_function(autocast_operands, tensors, tensors, of=of) if has_torch_function(tensors) else tuple(tensors)
+
+
+# joined and cut ---------------------------------------------------------------------------------------------------------
+
+
+def _several(tensors: tuple[Any, ...]) -> Sequence[Any]:
+    """``f(a, b)`` and ``f([a, b])``."""
+    return tensors[0] if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else tensors
+
+
+def _for_each(body: Body) -> Body:
+    def composed(*tensors: Any) -> Any:
+        if len(tensors) == 1 and isinstance(tensors[0], torch.Tensor):
+            return body(tensors[0])
+        return tuple(body(t) for t in _several(tensors))
+
+    return composed
+
+
+def _one_dim(t: Any) -> Any:
+    return t.reshape(1) if t.dim() == 0 else t
+
+
+def _two_dims(t: Any) -> Any:
+    return t.reshape(1, 1) if t.dim() == 0 else t.unsqueeze(0) if t.dim() == 1 else t
+
+
+def _three_dims(t: Any) -> Any:
+    if t.dim() == 0:
+        return t.reshape(1, 1, 1)
+    return t.unsqueeze(0).unsqueeze(-1) if t.dim() == 1 else t.unsqueeze(-1) if t.dim() == 2 else t
+
+
+def _hstack(tensors: Any) -> Any:
+    raised = [_one_dim(t) for t in tensors]
+    return torch.cat(raised, 0 if raised[0].dim() == 1 else 1)
+
+
+def _vstack(tensors: Any) -> Any:
+    raised = [_two_dims(t) for t in tensors]
+    return torch.cat(raised, 0)
+
+
+def _dstack(tensors: Any) -> Any:
+    raised = [_three_dims(t) for t in tensors]
+    return torch.cat(raised, 2)
+
+
+def _column_stack(tensors: Any) -> Any:
+    raised = [t.reshape(t.numel(), 1) if t.dim() <= 1 else t for t in tensors]
+    return _hstack(raised)
+
+
+def _cut_along(dim: Callable[[Any], int]) -> Body:
+    def composed(input: Any, indices_or_sections: Any = None, **named: Any) -> Any:
+        return torch.tensor_split(input, named.get("indices", named.get("sections", indices_or_sections)), dim(input))
+
+    return composed
+
+
+def _take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
+    if dim is None:
+        return input.view(-1).gather(0, indices.view(-1))
+    shape = [n if m == 1 else m for n, m in zip(indices.shape, input.shape, strict=True)]
+    at = dim % input.dim()
+    wide = [n if d != at else indices.shape[d] for d, n in enumerate(shape)]
+    source = [n if d != at else input.shape[d] for d, n in enumerate(shape)]
+    return input.expand(source).gather(dim, indices.expand(wide).remainder(input.shape[at]))
+
+
+def _ravel(input: Any) -> Any:
+    return input.contiguous().view(-1)
+
+
+# turned -----------------------------------------------------------------------------------------------------------------
+
+
+# diagonals --------------------------------------------------------------------------------------------------------------
+
+
+def _diag(input: Any, diagonal: int = 0) -> Any:
+    if input.dim() == 1:
+        return torch.diag_embed(input, diagonal)
+    return input.diagonal(diagonal).clone(memory_format=torch.contiguous_format)
+
+
+def _diagflat(input: Any, offset: int = 0) -> Any:
+    return _diag(input.contiguous().view(-1), offset)
+
+
+# products ---------------------------------------------------------------------------------------------------------------
+
+
+def _outer(input: Any, vec2: Any) -> Any:
+    return input.reshape(input.numel(), 1) * vec2
+
+
+def _inner(input: Any, other: Any) -> Any:
+    if input.dim() == 0 or other.dim() == 0:
+        return input * other
+    return _tensordot(input, other, [-1], [-1])
+
+
+def _tensordot(a: Any, b: Any, dims_a: Any, dims_b: Any) -> Any:
+    """``_VF.tensordot``: contracted dims of size 1 are summed away, the rest becomes a product of matrices."""
+    first, second = [d % a.dim() for d in dims_a], [d % b.dim() for d in dims_b]
+    if len(first) == a.dim() and len(second) == b.dim():
+        left, right = a.permute(first), b.permute(second)
+        if left.is_contiguous() and right.is_contiguous():
+            return torch.dot(left.reshape(-1), right.reshape(-1))
+        product = left * right
+        return product.sum()
+    one, two = a, b
+    depth: Any = 1
+    for i, j in zip(first, second, strict=True):
+        if b.shape[j] == 1:
+            one = one.sum(i, keepdim=True)
+        elif a.shape[i] == 1:
+            two = two.sum(j, keepdim=True)
+        else:
+            depth = depth * a.shape[i]
+    own, others = [d for d in range(a.dim()) if d not in first], [d for d in range(b.dim()) if d not in second]
+    rows: Any = math.prod(a.shape[d] for d in own)
+    columns: Any = math.prod(b.shape[d] for d in others)
+    left = one.permute(own + first).reshape(rows, depth)
+    right = two.permute(second + others).reshape(depth, columns)
+    return torch.mm(left, right).reshape([a.shape[d] for d in own] + [b.shape[d] for d in others])
+
+
+def _kron(input: Any, other: Any) -> Any:
+    dims = max(input.dim(), other.dim())
+    one, two = [1] * (dims - input.dim()) + list(input.shape), [1] * (dims - other.dim()) + list(other.shape)
+    left = input.reshape([n for size in one for n in (size, 1)])
+    right = other.reshape([n for size in two for n in (1, size)])
+    return (left * right).reshape([n * m for n, m in zip(one, two, strict=True)])
+
+
+def _getitem(input: Any, index: Any) -> Any:
+    """A list of places becomes a tensor of the input's device."""
+    entries = index if isinstance(index, tuple) else (index,)
+    if not any(map(_is_places, entries)):
+        return NotImplemented
+    return input[tuple(torch.tensor(list(e), device=input.device) if _is_places(e) else e for e in entries)]
+
+
+def _is_places(entry: Any) -> bool:
+    return isinstance(entry, list | range) and bool(entry) and all(type(i) is int for i in entry)
+
+
+def _masked_fill(input: Any, mask: Any, value: Any) -> Any:
+    """A tensor of no dims is read as its number."""
+    if not isinstance(value, torch.Tensor):
+        return NotImplemented
+    if value.requires_grad:
+        raise UnsupportedError("masked_fill with a value that requires a gradient has no rule: torch.where(mask, value, x) is modelled")
+    return input.masked_fill(mask, 0)
+
+
+def _masked_fill_(input: Any, mask: Any, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return NotImplemented
+    if value.requires_grad:
+        raise UnsupportedError("masked_fill_ with a value that requires a gradient has no rule: torch.where(mask, value, x) is modelled")
+    return input.masked_fill_(mask, 0)
+
+
+def _index_put(input: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    return input.clone().index_put_(indices, values, accumulate)
+
+
+# numbers ----------------------------------------------------------------------------------------------------------------
+
+
+def _softmax(input: Any, dim: int, dtype: Any = None) -> Any:
+    """In another dtype it is a conversion first."""
+    if dtype != torch.float64 or input.dtype != torch.float32:
+        return NotImplemented
+    return input.to(dtype).softmax(dim)
+
+
+def _log_softmax(input: Any, dim: int, dtype: Any = None) -> Any:
+    if dtype != torch.float64 or input.dtype != torch.float32:
+        return NotImplemented
+    return input.to(dtype).log_softmax(dim)
+
+
+def _positive(input: Any) -> Any:
+    return input
+
+
+def _isnan(input: Any) -> Any:
+    return input != input
+
+
+def _isinf(input: Any) -> Any:
+    if not input.is_floating_point():
+        return torch.zeros_like(input, dtype=torch.bool)
+    return input.abs() == math.inf
+
+
+def _isfinite(input: Any) -> Any:
+    if not input.is_floating_point():
+        return torch.ones_like(input, dtype=torch.bool)
+    size = input.abs()
+    bounded = size != math.inf
+    own = input == input
+    finite = own * bounded
+    del size
+    return finite
+
+
+def _diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    joined = [t for t in (prepend, input, append) if t is not None]
+    result = torch.cat(joined, dim) if len(joined) > 1 else input
+    for _ in range(n):
+        length = result.shape[dim] - 1
+        after, before = result.narrow(dim, 1, length), result.narrow(dim, 0, length)
+        result = torch.logical_xor(after, before) if result.dtype == torch.bool else after - before
+        del after, before
+    return result
+
+
+def _cast(of: str, *tensors: Any) -> Any:
+    """The tensors as autocast gives them to the call."""
+    return autocast_operands(tensors, of=of)
+
+
+# distances and losses ---------------------------------------------------------------------------------------------------
+
+
+def _reduced(loss: Any, reduction: Any) -> Any:
+    """``apply_loss_reduction``; torch.nn.functional gives it as a number."""
+    kind = ("none", "mean", "sum")[reduction] if isinstance(reduction, int) else reduction
+    return loss.mean() if kind == "mean" else loss.sum() if kind == "sum" else loss
+
+
+def _from(number: float, t: Any) -> Any:
+    """``number - t`` in C++: a tensor filled with the number, from which ``t`` is taken in place."""
+    return torch.empty_like(t).fill_(number).sub_(t)
+
+
+def _pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
+    apart = x1 - x2
+    shifted = apart + eps
+    return torch.linalg.vector_norm(shifted, p, max(x1.dim(), x2.dim()) - 1, keepdim)
+
+
+def _cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    x1, x2 = _cast("cosine_similarity", x1, x2)
+    if x1.shape != x2.shape:
+        x1, x2 = torch.broadcast_tensors(x1, x2)
+    first = torch.linalg.vector_norm(x1, 2, dim, True).clone()
+    second = torch.linalg.vector_norm(x2, 2, dim, True).clone()
+    least = torch.empty((), dtype=torch.float32)
+    with torch.no_grad():  # clamp_min_ by a tensor of no dims: one kernel in place, as a sum is
+        first.add_(least)
+        second.add_(least)
+    one, two = x1 / first, x2 / second
+    product = one * two
+    total = product.sum(dim)
+    del least
+    return total
+
+
+def _cosine_embedding_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: Any = 1) -> Any:
+    input1, input2, target = _cast("cosine_embedding_loss", input1, input2, target)
+    dim = target.dim()
+    together = (input1 * input2).sum(dim)
+    first = _raised_sum(input1, dim)
+    second = _raised_sum(input2, dim)
+    both = first * second
+    root = both.sqrt_()
+    del both
+    cosine = together / root
+    zeros = torch.zeros_like(cosine)
+    positive = _from(1, cosine)
+    negative = (cosine - margin).clamp_min_(0)
+    of_positive = torch.where(target == 1, positive, zeros)
+    of_negative = torch.where(target == -1, negative, zeros)
+    output = of_positive + of_negative
+    return _reduced(output, reduction)
+
+
+def _raised_sum(t: Any, dim: int) -> Any:
+    square = t * t
+    total = square.sum(dim)
+    return total + 1e-12
+
+
+def _margin_ranking_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: Any = 1) -> Any:
+    input1, input2, target = _cast("margin_ranking_loss", input1, input2, target)
+    apart = input1 - input2
+    turned = -target
+    product = turned * apart
+    output = product + margin
+    del turned, apart, product
+    output.clamp_min_(0)
+    return _reduced(output, reduction)
+
+
+def _hinge_embedding_loss(input: Any, target: Any, margin: float = 1.0, reduction: Any = 1) -> Any:
+    input, target = _cast("hinge_embedding_loss", input, target)
+    zeros = torch.zeros_like(input)
+    apart = _from(margin, input).clamp_min_(0)
+    output_margin = torch.where(target != 1, apart, zeros)
+    output_self = torch.where(target != -1, input, zeros)
+    output = output_margin + output_self
+    return _reduced(output, reduction)
+
+
+def _triplet_margin_loss(
+    anchor: Any,
+    positive: Any,
+    negative: Any,
+    margin: float = 1.0,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+    reduction: Any = 1,
+) -> Any:
+    anchor, positive, negative = _cast("triplet_margin_loss", anchor, positive, negative)
+    to_positive = _pairwise_distance(anchor, positive, p, eps)
+    to_negative = _pairwise_distance(anchor, negative, p, eps)
+    if swap:
+        between = _pairwise_distance(positive, negative, p, eps)
+        to_negative = torch.min(to_negative, between)
+        del between
+    wide = to_positive + margin
+    apart = wide - to_negative
+    output = torch.clamp_min(apart, 0)
+    del wide, apart
+    return _reduced(output, reduction)
+
+
+def _poisson_nll_loss(input: Any, target: Any, log_input: bool, full: bool, eps: float, reduction: Any) -> Any:
+    if full:
+        raise UnsupportedError("poisson_nll_loss with full=True has no rule: write the term out")
+    input, target = _cast("poisson_nll_loss", input, target)
+    if log_input:
+        rate, product = torch.exp(input), target * input
+        loss = rate - product
+        del rate, product
+    else:
+        raised = input + eps
+        logarithm = torch.log(raised)
+        product = target * logarithm
+        loss = input - product
+        del raised, logarithm, product
+    return _reduced(loss, reduction)
+
+
+def _operands(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request(name, [list(args[0])], {"of": kwargs["of"]})
+
+
+CALLS: dict[str, Call] = {"autocast_operands": _operands}
+BODIES: dict[str, Body] = {
+    "atleast_1d": _for_each(_one_dim),
+    "atleast_2d": _for_each(_two_dims),
+    "atleast_3d": _for_each(_three_dims),
+    "hstack": _hstack,
+    **dict.fromkeys(("vstack", "row_stack"), _vstack),
+    "dstack": _dstack,
+    "column_stack": _column_stack,
+    "hsplit": _cut_along(lambda t: 0 if t.dim() == 1 else 1),
+    "vsplit": _cut_along(lambda t: 0),
+    "dsplit": _cut_along(lambda t: 2),
+    "take_along_dim": _take_along_dim,
+    "ravel": _ravel,
+    "fliplr": lambda input: input.flip([1]),
+    "flipud": lambda input: input.flip([0]),
+    "diag": _diag,
+    "diagflat": _diagflat,
+    **dict.fromkeys(("outer", "ger"), _outer),
+    "inner": _inner,
+    "tensordot": _tensordot,
+    "kron": _kron,
+    "__getitem__": _getitem,
+    "masked_fill": _masked_fill,
+    "masked_fill_": _masked_fill_,
+    "index_put": _index_put,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "positive": _positive,
+    "isnan": _isnan,
+    "isinf": _isinf,
+    "isfinite": _isfinite,
+    "diff": _diff,
+    "pairwise_distance": _pairwise_distance,
+    "cosine_similarity": _cosine_similarity,
+    "cosine_embedding_loss": _cosine_embedding_loss,
+    "margin_ranking_loss": _margin_ranking_loss,
+    "hinge_embedding_loss": _hinge_embedding_loss,
+    "triplet_margin_loss": _triplet_margin_loss,
+    "poisson_nll_loss": _poisson_nll_loss,
+}
+"""By torch's own name; a body gets what the call gets, and NotImplemented leaves it to the rows."""
