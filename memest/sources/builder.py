@@ -96,7 +96,7 @@ class Builder:
         op: str,
         *inputs: Node | Sequence[Node] | None,
         name: str | None = None,
-        outputs: Sequence[str] = (),
+        outputs: Sequence[str] | None = None,
         trainable: bool = True,
         shares: str | None = None,
         owner: str | None = None,
@@ -106,11 +106,13 @@ class Builder:
 
         ``inputs`` bind the row's roles in order. When the row's further roles are those of a torch.nn module, its keywords make the
         parameters, named after the layer (or after ``owner``; or those of ``shares`` are used again). ``trainable=False`` freezes
-        them. Fewer ``outputs`` than the row gives may be named: the others die at once.
+        them. Fewer ``outputs`` than the row gives may be named (none, too): the others die at once.
         """
         full = self._layer_name(op, name)
         try:
-            return self._append(op, full, list(inputs), tuple(outputs), (trainable, shares, owner or full), attributes)
+            return self._append(
+                op, full, list(inputs), None if outputs is None else tuple(outputs), (trainable, shares, owner or full), attributes
+            )
         except MemestError as e:
             self._forget(full)
             raise e.at(f"layer {full!r} ({op})") from None
@@ -122,7 +124,7 @@ class Builder:
         op: str,
         full: str,
         inputs: list[Any],
-        outputs: tuple[str, ...],
+        outputs: tuple[str, ...] | None,
         owning: tuple[bool, str | None, str],
         attributes: dict[str, Any],
     ) -> Any:
@@ -155,11 +157,12 @@ class Builder:
         full: str,
         tensors: list[Any],
         written: dict[str, Any],
-        outputs: tuple[str, ...],
+        outputs: tuple[str, ...] | None,
         values: Sequence[Seen | None],
         castings: tuple[Casting, ...],
     ) -> Any:
-        names = outputs or ((full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values))))
+        usual = (full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values)))
+        names = usual if outputs is None else outputs
         if len(names) > len(values):
             raise GraphError(f"gives {len(values)} outputs, {len(names)} are named")
         if full not in names and full in self._nodes:

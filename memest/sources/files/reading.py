@@ -241,6 +241,7 @@ class _Reader:
     def _operator(self, op: str, settings: Settings, names: Names, previous: Node | None, path: tuple[str, ...]) -> Node | None:
         if op not in OPERATORS and op not in COMPOSITES:
             raise GraphError(f"unknown operator {op!r}{did_you_mean(op, [*OPERATORS, *COMPOSITES, *self.model.blocks])}")
+        unnamed = settings.get("out") is None
         name, out = label_of(op, settings.pop("name", None)), outputs_of(op, settings.pop("out", None))
         label = name or (out[0] if len(out) == 1 else None)
         shown = f"layer {label!r} ({op})" if label else f"layer of {op}"
@@ -249,7 +250,7 @@ class _Reader:
         inputs = self._resolved(inputs, names, shown)
         full = ".".join((*path, label)) if label else None
         owning = self._owning(op, settings, full, path, shown)
-        outputs = () if not out or out == [label] else tuple(".".join((*path, o)) for o in out)
+        outputs = None if unnamed or out == [label] else tuple(".".join((*path, o)) for o in out)
         keywords = {k: self._value(v) for k, v in settings.items()}
         if full is not None:
             made = self.builder.layer(op, *inputs, name=full, outputs=outputs, **owning, **keywords)
