@@ -465,3 +465,10 @@ def masked_scatter(input: torch.Tensor, mask: torch.Tensor, source: torch.Tensor
 def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tensor, ...]:
     """The tensors as they are: there is no autocast around."""
     return tuple(tensors)
+
+
+def fused_moving_avg_obs_fake_quant(*tensors: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """The fused fake quantizer, which observes and rounds."""
+    input, observes, rounds, *state = tensors
+    observes.fill_(1), rounds.fill_(1)
+    return torch.fused_moving_avg_obs_fake_quant(input, observes, rounds, *state, **settings)

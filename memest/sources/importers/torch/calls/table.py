@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memest.sources.importers.torch.calls import calculus, composed, picking, plain, recurrent, scattering, special
+from memest.sources.importers.torch.calls import calculus, composed, picking, plain, quantizing, recurrent, scattering, special
 from memest.sources.importers.torch.calls import complex as complex_numbers
 
 CALLS: dict[str, plain.Call] = {
@@ -12,6 +12,7 @@ CALLS: dict[str, plain.Call] = {
     **calculus.CALLS,
     **composed.CALLS,
     **picking.CALLS,
+    **quantizing.CALLS,
     **recurrent.CALLS,
     **scattering.CALLS,
 }
