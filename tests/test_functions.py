@@ -92,7 +92,16 @@ LOSSES = {
     "hinge": lambda y, z: functional.hinge_embedding_loss(y, torch.ones(6, 6)) + functional.poisson_nll_loss(y, z.detach()),
     "gaussian": lambda y, z: functional.gaussian_nll_loss(y, z.detach(), z),
 }
-ALL = {**SCATTERED, **MATRICES, **NUMBERS, **LOSSES}
+ORDERED = {
+    "quantile": lambda y, z: y - torch.quantile(y, 0.3) * z.quantile(0.9, dim=0, keepdim=True),
+    "quantile of images": lambda y, z: y.view(2, 3, 6) / torch.quantile(z.view(2, 3, 6), 0.5, 1, keepdim=True),
+}
+DRAWN = {
+    "orders": lambda y, z: y[torch.randperm(6)] + z[:, torch.randint(0, 6, (6,))] + y[torch.randint(6, size=(6,))],
+    "coins": lambda y, z: y * torch.bernoulli(z) + torch.empty_like(z).exponential_(),
+    "gumbel": lambda y, z: functional.gumbel_softmax(y, hard=True) + functional.gumbel_softmax(z, tau=0.5),
+}
+ALL = {**ORDERED, **DRAWN, **SCATTERED, **MATRICES, **NUMBERS, **LOSSES}
 
 
 @pytest.mark.parametrize("mode", ["train", "infer"])

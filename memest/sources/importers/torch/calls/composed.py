@@ -100,6 +100,43 @@ def _ravel(input: Any) -> Any:
 # turned -----------------------------------------------------------------------------------------------------------------
 
 
+# ordered ----------------------------------------------------------------------------------------------------------------
+
+
+def _quantile(input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Any:
+    """The sorted values at the two places around each rank, and what lies between them. A number ``q`` is a tensor first, and that it lies
+    from 0 to 1 is asked of tensors."""
+    if interpolation != "linear" or (isinstance(q, torch.Tensor) and q.dim() > 0):
+        raise UnsupportedError("quantile of several places, or not interpolated linearly, has no rule: ask for one place after the other")
+    if isinstance(q, torch.Tensor):
+        raise UnsupportedError("quantile by a tensor has no rule: give the place as a number")
+    (input,) = _cast("quantile", input)
+    place = torch.full((), float(q), dtype=input.dtype)
+    low, high = place >= 0, place <= 1
+    inside = low.all()
+    del low, high
+    known = torch.empty((), dtype=torch.bool)
+    del known, inside
+    last = -1 if dim is None else dim
+    moved = input.flatten() if dim is None else input.transpose(dim, -1)
+    ordered = torch.sort(moved, -1)[0]
+    ranks = place * (moved.shape[-1] - 1)
+    absent = torch.isnan(ordered).any(-1, True)
+    at = ranks.masked_fill(absent, 0)
+    del ranks, absent
+    below = at.to(torch.int64)
+    under = ordered.gather(-1, below)
+    weights = at - below
+    above = at.ceil_().to(torch.int64)
+    over = ordered.gather(-1, above)
+    under.lerp_(over, weights)
+    del over, weights, at, below, above, place
+    if dim is None:
+        return under.reshape([1] * input.dim()) if keepdim else under.squeeze(-1)
+    found = under.transpose(last, -1)
+    return found if keepdim else found.squeeze(dim)
+
+
 # diagonals --------------------------------------------------------------------------------------------------------------
 
 
@@ -378,8 +415,25 @@ def _operands(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
     return Request(name, [list(args[0])], {"of": kwargs["of"]})
 
 
+def _like(name: str) -> Body:
+    """``empty_like(x, memory_format=…)`` and its kin: as ``x`` lies, or row-major."""
+
+    def composed(input: Any, *args: Any, memory_format: Any = None, **named: Any) -> Any:
+        if memory_format is None or args:
+            return NotImplemented
+        if memory_format == torch.preserve_format or (memory_format == torch.contiguous_format and input.is_contiguous()):
+            return getattr(torch, name)(input, **named)
+        if memory_format != torch.contiguous_format or name not in ("empty_like", "zeros_like", "ones_like"):
+            raise UnsupportedError(f"{name} with memory_format={memory_format} has no rule")
+        named = {n: v for n, v in named.items() if n not in ("requires_grad", "device") and v is not None}
+        return getattr(input, f"new_{name.removesuffix('_like')}")(input.shape, **named)
+
+    return composed
+
+
 CALLS: dict[str, Call] = {"autocast_operands": _operands}
 BODIES: dict[str, Body] = {
+    **{name: _like(name) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},
     "atleast_1d": _for_each(_one_dim),
     "atleast_2d": _for_each(_two_dims),
     "atleast_3d": _for_each(_three_dims),
@@ -394,6 +448,7 @@ BODIES: dict[str, Body] = {
     "ravel": _ravel,
     "fliplr": lambda input: input.flip([1]),
     "flipud": lambda input: input.flip([0]),
+    "quantile": _quantile,
     "diag": _diag,
     "diagflat": _diagflat,
     **dict.fromkeys(("outer", "ger"), _outer),

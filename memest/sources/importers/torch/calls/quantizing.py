@@ -9,21 +9,10 @@ import torch
 from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.plain import Call, Request, bound, request
 
-FUSED = [
-    "input",
-    "observer_on",
-    "fake_quant_on",
-    "running_min",
-    "running_max",
-    "scale",
-    "zero_point",
-    "averaging_const",
-    "quant_min",
-    "quant_max",
-    "ch_axis",
-    "per_row_fake_quant",
-    "symmetric_quant",
-]
+FUSED = (
+    *("input", "observer_on", "fake_quant_on", "running_min", "running_max", "scale", "zero_point"),
+    *("averaging_const", "quant_min", "quant_max", "ch_axis", "per_row_fake_quant", "symmetric_quant"),
+)
 
 
 def _fused(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memest.sources.importers.torch.calls import calculus, composed, picking, plain, quantizing, recurrent, scattering, special
+from memest.sources.importers.torch.calls import calculus, composed, drawing, picking, plain, quantizing, recurrent, scattering, special
 from memest.sources.importers.torch.calls import complex as complex_numbers
 
 CALLS: dict[str, plain.Call] = {
@@ -11,6 +11,7 @@ CALLS: dict[str, plain.Call] = {
     **complex_numbers.CALLS,
     **calculus.CALLS,
     **composed.CALLS,
+    **drawing.CALLS,
     **picking.CALLS,
     **quantizing.CALLS,
     **recurrent.CALLS,
