@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from memest.sources.importers.torch.calls import calculus, composed, drawing, picking, plain, quantizing, recurrent, scattering, special
+from memest.sources.importers.torch.calls import (
+    calculus,
+    composed_losses,
+    drawing,
+    picking,
+    plain,
+    quantizing,
+    recurrent,
+    scattering,
+    special,
+)
 from memest.sources.importers.torch.calls import complex as complex_numbers
 
 CALLS: dict[str, plain.Call] = {
@@ -10,7 +20,7 @@ CALLS: dict[str, plain.Call] = {
     **special.CALLS,
     **complex_numbers.CALLS,
     **calculus.CALLS,
-    **composed.CALLS,
+    **composed_losses.CALLS,
     **drawing.CALLS,
     **picking.CALLS,
     **quantizing.CALLS,
