@@ -272,10 +272,13 @@ def index_put_(
     *other: torch.Tensor,
     dims: tuple[int, ...],
     counts: tuple[int, ...] = (),
+    accumulate: bool = False,
     **value: Any,
 ) -> torch.Tensor:
-    """``input[...] = tensor`` or a number, with ``indices`` at ``dims`` and ``:`` elsewhere; gives ``input``."""
+    """``input[...] = tensor`` or a number, or adding it, with ``indices`` at ``dims`` and ``:`` elsewhere; gives ``input``."""
     _pick(indices, counts)
+    if accumulate:
+        return input.index_put_([None if isinstance(i, slice) else i for i in _at(input, indices, dims)], other[0], True)
     input[_at(input, indices, dims)] = other[0] if other else value["value"]
     return input
 
@@ -479,3 +482,25 @@ def nms(dets: torch.Tensor, scores: torch.Tensor, *, count: int, iou_threshold: 
             corner.fill_(at)
     result: torch.Tensor = torch.ops.torchvision.nms(dets, scores, iou_threshold)
     return result
+
+
+def scatter_reduce(input: torch.Tensor, index: torch.Tensor, src: torch.Tensor, *, dim: int, **named: Any) -> torch.Tensor:
+    """``scatter_reduce`` with its dim by name."""
+    return input.scatter_reduce(dim, index, src, **named)
+
+
+def masked_scatter(input: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """``masked_scatter`` out of place."""
+    return input.masked_scatter(mask, source)
+
+
+def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tensor, ...]:
+    """The tensors as they are: there is no autocast around."""
+    return tuple(tensors)
+
+
+def fused_moving_avg_obs_fake_quant(*tensors: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """The fused fake quantizer, which observes and rounds."""
+    input, observes, rounds, *state = tensors
+    observes.fill_(1), rounds.fill_(1)
+    return torch.fused_moving_avg_obs_fake_quant(input, observes, rounds, *state, **settings)

@@ -106,7 +106,7 @@ class Builder:
 
         ``inputs`` bind the row's roles in order. When the row's further roles are those of a torch.nn module, its keywords make the
         parameters, named after the layer (or after ``owner``; or those of ``shares`` are used again). ``trainable=False`` freezes
-        them. Fewer ``outputs`` than the row gives may be named: the others die at once.
+        them. Fewer ``outputs`` than the row gives may be named (none, too): the others die at once.
         """
         full = self._layer_name(op, name)
         named = None if outputs is None else tuple(outputs)

@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape
-from memest.ops.aten.iterator import preserved_strides
+from memest.ops.aten.iterator import on_host, preserved_strides
 from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Facts
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
@@ -61,7 +61,7 @@ def _randint(k: Tape, *, low: int, high: int, shape: Shape, dtype: str) -> Tenso
 def _randperm(k: Tape, *, n: int, dtype: str) -> Tensor:
     """The count becomes a tensor, to see whether the dtype holds it."""
     out = k.empty((n,), dtype)
-    k.free(k.empty((), dtype))
+    k.free(on_host(k, (), dtype))
     return out
 
 

@@ -228,6 +228,25 @@ def _floor_divide(k: Tape, input: Tensor, other: Tensor | None, *, value: float 
     return binary(k, input, operand(k, other, value), inplace)
 
 
+def _remainder(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    second = operand(k, other, value)
+    if wants(k, 1):
+        k.save(input=original(k, input, inplace), other=second)
+    return binary(k, input, second, inplace)
+
+
+def _remainder_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+    """The gradient as it came; -grad * self.div(other, rounded)."""
+    grad = incoming(grads)
+
+    def of_other() -> Tensor:
+        quotient = elementwise(k, saved["input"], saved["other"])
+        negative = elementwise(k, grad)
+        return _consumed(k, elementwise(k, negative, quotient), quotient, negative)
+
+    return pair(k, lambda: grad, of_other)
+
+
 def _rdiv(c: Caller, input: Any, *, value: float) -> Any:
     return c.call("mul", c.call("reciprocal", input), None, value=value)
 
@@ -236,6 +255,11 @@ def _square(c: Caller, input: Any, *, inplace: bool) -> Any:
     return c.call("pow", input, None, exponent=2, inplace=inplace)
 
 
+BY_NUMBER_AND_TENSOR = (
+    Example(shapes=((4, 5), None), attributes={"value": 2.0}),
+    Example(shapes=((4, 5), (4, 1)), attributes={}),
+    Example(shapes=((4, 5), (4, 5)), attributes={}, frozen=(1,)),
+)
 SAME = Example(shapes=((4, 5), (4, 5)), attributes={})
 PLAIN = (
     SAME,
@@ -326,12 +350,19 @@ ROWS = (
         ),
         source=f"{BINARY} (no derivative)",
     ),
-    _row(
-        "remainder",
-        _floor_divide,
-        None,
-        examples=(Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),),
-        source=f"{BINARY} (no derivative here)",
+    *(
+        _row(
+            name,
+            _remainder,
+            _remainder_backward,
+            saves=("input", "other"),
+            source=f"derivatives.yaml: {name}.Tensor; {BINARY}",
+            examples=(
+                Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),
+                *(BY_NUMBER_AND_TENSOR if name == "fmod" else ()),
+            ),
+        )
+        for name in ("remainder", "fmod")
     ),
 )
 COMPOSITE_ROWS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from memest.errors import GraphError, ShapeError
+from memest.errors import GraphError, ShapeError, UnsupportedError
 from memest.ops.aten.copies import contiguous, scatter_into
 from memest.ops.aten.iterator import empty_like
 from memest.ops.aten.reductions import GRAIN_SIZE, sum_into
@@ -181,6 +181,10 @@ def _gather(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
         raise ShapeError(f"gather needs an index of as many dims as the input, got {list(index.shape)} for {list(input.shape)}")
     k.save(index=index, input=input)
     out = k.empty(index.shape, input.dtype)
+    if index.dtype != "int64":
+        if k.target.on_cuda:
+            raise UnsupportedError(f"gather at an index of {index.dtype} is not modelled on torch-cuda yet: make it int64")
+        k.free(empty_like(k, index, "int64"))
     if not _gathers_rows(input, index, wrapped(dim, input.ndim)):
         scatter_into(k, out)
     return out
@@ -195,6 +199,8 @@ def _gathers_rows(input: Tensor, index: Tensor, dim: int) -> bool:
 
 def _gather_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
     out = k.empty(saved["input"].shape, saved["input"].dtype)
+    if saved["index"].dtype != "int64":
+        k.free(empty_like(k, saved["index"], "int64"))
     scatter_into(k, out)
     return [out, None]
 
@@ -256,6 +262,7 @@ ROWS = (
         examples=(
             Example(shapes=((5,), (24,)), attributes={"dim": 0}, dtypes=_INDICES),
             Example(shapes=((3, 5, 4), (3, 2, 4)), attributes={"dim": 1}, dtypes=_INDICES),
+            Example(shapes=((3, 5, 4), (3, 2, 4)), attributes={"dim": 1}, dtypes=("float32", "int32")),
         ),
         facts=ALONG_DIM_FACTS,
         source="derivatives.yaml: gather; aten/src/ATen/native/TensorAdvancedIndexing.cpp",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
+from memest.network.tensor import is_contiguous
 from memest.ops.aten.copies import clone, contiguous
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
 from memest.ops.aten.selecting import scattered_back, shared_out
@@ -52,10 +53,12 @@ def _kthvalue(tape: Tape, input: Tensor, *, k: int, dim: int, keepdim: bool) -> 
 
 
 def _median_dim(k: Tape, input: Tensor, *, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    """What does not lie side by side along the dim is copied."""
+    """With the dim as the last one; what does not lie side by side is copied."""
     values, indices = _pick(k, input, dim, keepdim)
-    if input.ndim and input.strides[wrapped(dim, input.ndim)] != 1:
-        k.free(k.empty(input.shape, input.dtype))
+    if input.ndim and input.strides[wrapped(dim, input.ndim)] > 1:
+        order = [*(d for d in range(input.ndim) if d != wrapped(dim, input.ndim)), wrapped(dim, input.ndim)]
+        if not is_contiguous([input.shape[d] for d in order], [input.strides[d] for d in order]):
+            k.free(k.empty(input.shape, input.dtype))
     k.save(indices=indices)
     return values, indices
 
@@ -137,6 +140,7 @@ DIM, KEEP = attribute("dim", -1), attribute("keepdim", False, flag)
 BY_DIM: tuple[Any, ...] = (
     *calls((BCHW, {"dim": 1}), (BCHW, {"keepdim": True}), (BCHW, {"dim": 2})),
     *calls((BCHW, {"dim": 1}), layout="channels_last"),
+    *calls(((2, 3, 4, 1), {"dim": 2})),
 )
 _along = partial(row, facts=ALONG_DIM_FACTS, saves=("indices",))
 SORTING = f"{DERIVED}/Sorting.cpp"

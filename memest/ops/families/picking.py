@@ -46,10 +46,18 @@ def _unique(
 
 
 def _index_put(
-    k: Tape, input: Tensor, indices: list[Tensor], other: Tensor | None, *, dims: Shape, counts: Shape, value: float | None
+    k: Tape,
+    input: Tensor,
+    indices: list[Tensor],
+    other: Tensor | None,
+    *,
+    dims: Shape,
+    counts: Shape,
+    value: float | None,
+    accumulate: bool,
 ) -> Tensor:
-    """``input[indices] = other`` or a number, which becomes a tensor for the call. One number by one mask is filled in
-    (``canDispatchToMaskedFill``), for anything else it is looked up where masks are true."""
+    """``input[indices] = other`` (or ``+=``: ``accumulate``) or a number, which becomes a tensor for the call. One number by one mask is
+    filled in (``canDispatchToMaskedFill``), for anything else it is looked up where masks are true."""
     refuse_on_cuda(k)
     if other is None and value is None:
         raise ShapeError("needs a second tensor or a value")
@@ -66,12 +74,16 @@ def _index_put(
     return input
 
 
-def _index_put_backward(k: Tape, saved: Saved, grads: Grads, *, dims: Shape, counts: Shape, value: float | None) -> list[Tensor | None]:
-    """The gradient with zeros put in, and what of it stands at the indices."""
+def _index_put_backward(
+    k: Tape, saved: Saved, grads: Grads, *, dims: Shape, counts: Shape, value: float | None, accumulate: bool
+) -> list[Tensor | None]:
+    """The gradient with zeros put in (where something was added, itself), and what of it stands at the indices."""
     grad = incoming(grads)
     indices = [saved[f"index{i}"] for i in range(len(dims))]
     first = part = None
-    if k.needs[0]:
+    if k.needs[0] and accumulate:
+        first = grad
+    elif k.needs[0]:
         zeros = k.empty(saved["given"], grad.dtype)
         first = empty_like(k, grad)
         if not saved["fills"]:
@@ -122,10 +134,16 @@ ROWS = (
         "index_put_",
         _index_put,
         _index_put_backward,
-        (attribute("dims", check=integers), attribute("counts", (), integers), attribute("value", None, optional(_number_or_flag))),
+        (
+            attribute("dims", check=integers),
+            attribute("counts", (), integers),
+            attribute("value", None, optional(_number_or_flag)),
+            attribute("accumulate", False, flag),
+        ),
         (
             Example(shapes=(BCHW, [(6,)], (6, 3, 4, 5)), attributes={"dims": (0,)}, dtypes=PLACES),
             Example(shapes=(BCHW, [(6,)], (5,)), attributes={"dims": (0,)}, dtypes=PLACES),
+            Example(shapes=(BCHW, [(6,)], (6, 3, 4, 5)), attributes={"dims": (0,), "accumulate": True}, dtypes=PLACES),
             Example(shapes=(BCHW, [(6,)], (6, 3, 4, 5)), attributes={"dims": (0,)}, dtypes=PLACES, frozen=(0,)),
             Example(shapes=(BCHW, [(6,), (6,)], (6, 4, 5)), attributes={"dims": (0, 1)}, dtypes=(*PLACES, "int64"), frozen=(2,)),
             Example(shapes=(BCHW, [(6,)] * 4, (6,)), attributes={"dims": (0, 1, 2, 3)}, dtypes=("float32", *["int64"] * 4)),

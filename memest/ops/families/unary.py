@@ -74,29 +74,6 @@ def _plus_one(k: Tape, t: Tensor) -> Tensor:
     return with_number(k, t, 1)
 
 
-def _atan(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
-    """grad / (self * self + 1)."""
-    return elementwise(k, grad, _plus_one(k, elementwise(k, kept, kept)))
-
-
-def _tan(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
-    """grad * (1 + result ** 2)."""
-    return elementwise(k, grad, _plus_one(k, elementwise(k, kept)))
-
-
-def _arc(k: Tape, kept: Tensor) -> Tensor:
-    """(-self * self + 1).rsqrt()."""
-    return elementwise(k, _plus_one(k, elementwise(k, elementwise(k, kept), kept)))
-
-
-def _asin(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
-    return elementwise(k, grad, _arc(k, kept))
-
-
-def _acos(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
-    return elementwise(k, grad, elementwise(k, _arc(k, kept)))
-
-
 UNARY: dict[str, Unary] = {
     "exp": Unary("result", _one),
     "exp2": Unary("result", lambda k, grad, kept: with_number(k, elementwise(k, grad, kept), 0.693)),
@@ -112,14 +89,7 @@ UNARY: dict[str, Unary] = {
     "reciprocal": Unary("result", _reciprocal),
     "sin": Unary("input", _product_with),
     "cos": Unary("input", _product_with_negated),
-    "tan": Unary("result", _tan),
-    "sinh": Unary("input", _product_with),
-    "cosh": Unary("input", _product_with),
-    "asin": Unary("input", _asin),
-    "acos": Unary("input", _acos),
-    "atan": Unary("input", _atan),
     "erf": Unary("input", _erf),
-    "erfc": Unary("input", _erf),
     "floor": Unary("", _zeros, floats=False),
     "ceil": Unary("", _zeros, floats=False),
     "round": Unary("", _zeros, floats=False),

@@ -27,6 +27,7 @@ from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.observers import give_sizes
 from memest.sources.importers.torch.tensors.releasing import release
 from memest.sources.importers.torch.tensors.state import as_it_was
 from memest.sources.importers.torch.wrappers import unwrapped
@@ -168,6 +169,7 @@ class _Recordings:
         go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
         with other numbers must come to the same."""
         with as_it_was(self._module) as remembers:
+            give_sizes(self._module)
             recorder = self._one(gradients)
             if recorder.survivors.tensors:
                 recorder = self._one(gradients, recorder.survivors.given_up())

@@ -1,4 +1,4 @@
-"""Calls that dense networks make: elements put at places, triangles, norms, and forms of calls under other names of their arguments."""
+"""Calls that dense networks make: tests of numbers, norms, and forms of calls under other names of their arguments."""
 
 from __future__ import annotations
 
@@ -8,35 +8,11 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
-from memest.sources.importers.torch.calls.plain import Call, Request, binary, bound, request, signature
+from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
 from memest.sources.importers.torch.calls.special import CALLS as SPECIAL_CALLS
 
-PLAIN = {
-    **dict.fromkeys(("tan", "sinh", "cosh", "asin", "acos", "atan", "erfc", "isnan", "isinf", "isfinite"), "input"),
-    **dict.fromkeys(("tril", "triu"), "input diagonal"),
-    "outer": "input vec2",
-    "scatter_add": "input dim index src",
-    "index_copy": "input dim index source",
-    "index_add": "input dim index source alpha",
-}
-ALIASES = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ger": "outer"}
-
-
-def _scatter(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """Elements, or one number, which may be called ``src`` or ``value``."""
-    given = bound(("input", "dim", "index", "src"), args, {("src" if k == "value" else k): v for k, v in kwargs.items()})
-    if given.pop("reduce", None) is not None:
-        raise UnsupportedError("scatter with reduce= has no rule; scatter_add is modelled")
-    src = given.pop("src")
-    named = {"src": src} if isinstance(src, torch.Tensor) else {"value": src}
-    return request("scatter", {**given, **named}, {"inplace": True} if name.endswith("_") else {})
-
-
-def _index_fill(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    given = bound(("input", "dim", "index", "value"), args, kwargs)
-    if isinstance(given["value"], torch.Tensor):
-        raise UnsupportedError("index_fill with a tensor has no rule; give it a number")
-    return request("index_fill", given, {"inplace": True} if name.endswith("_") else {})
+PLAIN = {**dict.fromkeys(("isnan", "isinf", "isfinite"), "input"), "outer": "input vec2"}
+ALIASES = {"ger": "outer"}
 
 
 def _linalg_norm(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -86,13 +62,9 @@ def _settled(sizes: Any, recorder: Any) -> Any:
     return recorder.assumed.size(sizes) if _is_number(sizes) else sizes
 
 
-IN_PLACE = {"__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor", "__or__": "bitwise_or", "__xor__": "bitwise_xor"}
 CALLS: dict[str, Call] = {
-    **{name: binary(op) for name, op in IN_PLACE.items()},
     **{n: signature(op, PLAIN[op]) for op in PLAIN for n in (op, f"{op}_")},
     **{n: signature(op, PLAIN[op]) for name, op in ALIASES.items() for n in (name, f"{name}_")},
-    **dict.fromkeys(("scatter", "scatter_"), _scatter),
-    **dict.fromkeys(("index_fill", "index_fill_"), _index_fill),
     "linalg_norm": _linalg_norm,
     "repeat_interleave": _repeat_interleave,
     **dict.fromkeys(("zeros", "ones", "empty", "full"), _sized(_created, 0)),

@@ -106,7 +106,7 @@ def signature(op: str, names: str, **fixed: Any) -> Call:
 
 
 # Python-level functions that are one row; all others are entered, and the calls inside are recorded.
-WHOLE = frozenset({"interpolate", "grid_sample", "affine_grid", "max_unpool1d", "max_unpool2d", "max_unpool3d"})
+WHOLE = frozenset({"autocast_operands", "interpolate", "grid_sample", "affine_grid", "max_unpool1d", "max_unpool2d", "max_unpool3d"})
 
 POOL = "input kernel_size stride padding"
 SIGNATURES: dict[str, tuple[str, str]] = {
@@ -280,7 +280,8 @@ def binary(op: str) -> Call:
 
 BINARY = {
     "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div",
-    "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder",
+    "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder", "fmod": "fmod",
+    "bitwise_xor": "bitwise_xor", "xlogy": "xlogy", "special_xlogy": "xlogy",
     "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge",
     "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
     "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_not": "bitwise_not", "logical_not": "logical_not",

@@ -64,11 +64,14 @@ _CASTS = {
     "int": "int32",
     "bool": "bool",
     "byte": "uint8",
+    "char": "int8",
+    "short": "int16",
 }
 
 
 def _cast(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    return Request("to", [args[0], None], {"dtype": _CASTS[name]})
+    kept = {"memory_format": plain(kwargs["memory_format"])} if kwargs.get("memory_format") is not None else {}
+    return Request("to", [args[0], None], {"dtype": _CASTS[name], **kept})
 
 
 def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from memest.sources.importers.torch.calls import (
+    calculus,
+    composed_losses,
+    dense,
+    drawing,
+    picking,
+    plain,
+    quantizing,
+    recurrent,
+    scattering,
+    special,
+    torchvision,
+    values,
+)
 from memest.sources.importers.torch.calls import complex as complex_numbers
-from memest.sources.importers.torch.calls import dense, picking, plain, recurrent, special, torchvision, values
 
-FILES = (plain, special, complex_numbers, picking, recurrent, dense, values, torchvision)
+FILES = (
+    plain,
+    special,
+    complex_numbers,
+    calculus,
+    composed_losses,
+    dense,
+    drawing,
+    picking,
+    quantizing,
+    recurrent,
+    scattering,
+    values,
+    torchvision,
+)
 CALLS: dict[str, plain.Call] = {name: call for file in FILES for name, call in file.CALLS.items()}

@@ -20,6 +20,8 @@ MAY_COPY = ("to", "to_device", "contiguous")  # calls that give back their input
 def execute(live: LiveTensors, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], casting: bool) -> Any:
     """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
     produced = _on_meta(live, request, func, args, kwargs, values, casting)
+    if request.op == "autocast_operands" and not casting:
+        return tuple(map(twin, request.tensors[0]))
     if request.op in MAY_COPY and produced is request.tensors[0] and produced.is_meta:  # (a module that keeps the result keeps its own)
         return twin(produced)  # a name of its own: in other dtypes and layouts it is a copy, and the input dies first
     return produced

@@ -39,6 +39,7 @@ from memest.sizes.dims import Dim, Guard, expression, recording, symbol
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.calls.complex import check_complex
+from memest.sources.importers.torch.calls.composed import BODIES
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
@@ -363,6 +364,11 @@ class Recorder(TorchFunctionMode):
                 raise UnsupportedError(f"{self._place()}: {reason}")
         if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
             return self._enter(func, args, kwargs)
+        if name in BODIES:
+            with self:
+                composed = BODIES[name](*args, **kwargs)
+            if composed is not NotImplemented:
+                return composed
         binding = CALLS.get(name)
         if binding is not None:
             return self._call(name, binding, func, args, kwargs)

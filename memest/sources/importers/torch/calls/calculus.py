@@ -1,0 +1,27 @@
+"""Calls of functions of calculus, element by element, under torch's and torch.special's names."""
+
+from __future__ import annotations
+
+from memest.sources.importers.torch.calls.plain import Call, binary, signature
+
+ONE = (
+    *("acos", "acosh", "asin", "asinh", "atan", "atanh", "tan", "cosh", "sinh"),
+    *("erfc", "erfinv", "lgamma", "digamma", "sinc", "frac", "i0", "exp2"),
+)
+NAMED = {"arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan", "arctanh": "atanh"}
+SPECIAL = {"special_gammaln": "lgamma", "special_psi": "digamma"} | {
+    f"special_{n}": n for n in ("erfc", "erfinv", "digamma", "sinc", "i0", "exp2", "erf", "expm1", "log1p", "round")
+}
+TWO = {"atan2": "atan2", "arctan2": "atan2", "hypot": "hypot", "logaddexp": "logaddexp"}
+
+
+def _with_inplace(names: dict[str, Call]) -> dict[str, Call]:
+    return names | {f"{name}_": call for name, call in names.items() if not name.startswith("special_")}
+
+
+CALLS: dict[str, Call] = {
+    **_with_inplace({name: signature(op, "input") for name, op in ({n: n for n in ONE} | NAMED | SPECIAL).items()}),
+    **{name: binary(op) for name, op in TWO.items()},
+    **_with_inplace({"nan_to_num": signature("nan_to_num", "input nan posinf neginf")}),
+    **dict.fromkeys(("logit", "special_logit"), signature("logit", "input eps")),
+}

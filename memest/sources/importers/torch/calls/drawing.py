@@ -1,0 +1,44 @@
+"""Calls that draw numbers. What fills a tensor in place is one kernel, whatever it draws from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.plain import Call, Request, bound, request
+
+FILLS = ("exponential_", "cauchy_", "log_normal_", "geometric_")
+
+
+def _randint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``randint(high, size)`` and ``randint(low, high, size)``."""
+    sized = len(args) > 1 and isinstance(args[1], tuple | list | torch.Size)
+    names = ("high", "shape") if sized or ("size" in kwargs and len(args) < 2) else ("low", "high", "shape")
+    given = {("shape" if n == "size" else n): v for n, v in bound(names, args, kwargs).items()}
+    return request("randint", {n: v for n, v in given.items() if n != "dtype" or v is not None}, {})
+
+
+def _randperm(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return request("randperm", {n: v for n, v in bound(("n",), args, kwargs).items() if v is not None}, {})
+
+
+def _bernoulli(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """By the tensor's own probabilities."""
+    given = bound(("input", "p"), args, kwargs)
+    if given.pop("p", None) is not None:
+        raise UnsupportedError("torch.bernoulli(x, p) has no rule: torch.empty_like(x).bernoulli_(p) is modelled")
+    return request("bernoulli", given, {})
+
+
+def _filled(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request("uniform_", [args[0]], {})
+
+
+CALLS: dict[str, Call] = {
+    "randint": _randint,
+    "randperm": _randperm,
+    "bernoulli": _bernoulli,
+    **dict.fromkeys(FILLS, _filled),
+}

@@ -1,0 +1,45 @@
+"""Calls of quantization-aware training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.plain import Call, Request, bound, request
+
+FUSED = (
+    *("input", "observer_on", "fake_quant_on", "running_min", "running_max", "scale", "zero_point"),
+    *("averaging_const", "quant_min", "quant_max", "ch_axis", "per_row_fake_quant", "symmetric_quant"),
+)
+
+
+def _fused(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """Observing and rounding in one."""
+    given = bound(FUSED, args, kwargs)
+    given["input"] = given.pop("self", given.get("input"))
+    if given["per_row_fake_quant"] and given["running_min"].numel() == 0:
+        raise UnsupportedError("an observer by channel that has seen nothing yet has no size: call the module once before, on one example")
+    made = request(name, given, {})
+    made.own_result = True
+    return made
+
+
+def _per_tensor(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """By numbers."""
+    given = bound(("input", "scale", "zero_point", "quant_min", "quant_max"), args, kwargs)
+    if isinstance(given["scale"], torch.Tensor):
+        raise UnsupportedError("fake_quantize_per_tensor_affine with a tensor as its scale has no rule: give numbers")
+    return request(name, given, {})
+
+
+def _per_channel(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return request(name, bound(("input", "scale", "zero_point", "axis", "quant_min", "quant_max"), args, kwargs), {})
+
+
+CALLS: dict[str, Call] = {
+    "fused_moving_avg_obs_fake_quant": _fused,
+    "fake_quantize_per_tensor_affine": _per_tensor,
+    "fake_quantize_per_channel_affine": _per_channel,
+}
