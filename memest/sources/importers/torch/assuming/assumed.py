@@ -43,6 +43,8 @@ class Assumed:
         self._recorder = recorder
         self._counts: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
+        self._literals: dict[str, float] = {}
+        self.literal: float | None = None  # the number that the tensor being made holds
         self._taken: dict[str, int] = {}
         self._notes: dict[str, dict[str, None]] = {}
 
@@ -53,7 +55,10 @@ class Assumed:
         return tuple(f"{what} ({_shortened(list(places))})" for what, places in self._notes.items())
 
     def noticed(self, outputs: Sequence[str], values: Sequence[Value]) -> None:
-        """These were made; of masks the sizes are kept, as sums of them outlive them."""
+        """These were made; of masks the sizes are kept, as sums of them outlive them, and of literals the numbers."""
+        if self.literal is not None and len(outputs) == 1:
+            self._literals[outputs[0]] = self.literal
+        self.literal = None
         for name, value in zip(outputs, values, strict=True):
             if value.spec.dtype == "bool":
                 self._sizes[name] = elements_of(value)
@@ -136,6 +141,8 @@ class Assumed:
         return low if high - low < 2 else low + self.count(DRAWN, high - low - 1, "a whole number drawn at random")
 
     def _number(self, name: str) -> Any:
+        if name in self._literals:
+            return self._literals[name]
         layers = self._recorder.layers
         layer = made_by(layers, name)
         if layer is None or not layer.reads:
