@@ -132,7 +132,7 @@ class Assumed:
             return None
         name = entry.names[-1]
         layer = made_by(self._recorder.layers, name)
-        return partial(self._drawn, layer) if layer is not None and layer.op == "uniform_" else self._number(name)
+        return partial(self._drawn, layer) if layer is not None and layer.op == "uniform_" else self._number(name, {})
 
     def _drawn(self, layer: Layer) -> int:
         """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""
@@ -140,16 +140,20 @@ class Assumed:
         low, high = int(attributes.get("from_", 0)), int(attributes.get("to", 1))
         return low if high - low < 2 else low + self.count(DRAWN, high - low - 1, "a whole number drawn at random")
 
-    def _number(self, name: str) -> Any:
-        if name in self._literals:
-            return self._literals[name]
-        layers = self._recorder.layers
-        layer = made_by(layers, name)
-        if layer is None or not layer.reads:
-            return None
-        if layer.op in ("sum", "any", "all") and dict(layer.attributes).get("dim") is None:
-            return self._of_all(layer)
-        return terms(layers, layer, self._number)
+    def _number(self, name: str, asked: dict[str, Any]) -> Any:
+        """The number called ``name``; ``asked`` has those that were asked for on the way, each once."""
+        if name not in asked:
+            layers = self._recorder.layers
+            layer = made_by(layers, name)
+            if name in self._literals:
+                asked[name] = self._literals[name]
+            elif layer is None or not layer.reads:
+                asked[name] = None
+            elif layer.op in ("sum", "any", "all") and dict(layer.attributes).get("dim") is None:
+                asked[name] = self._of_all(layer)
+            else:
+                asked[name] = terms(layers, layer, lambda other: self._number(other, asked))
+        return asked[name]
 
     def _of_all(self, layer: Layer) -> Any:
         """The sum of a mask, or whether any or every element of it is true."""

@@ -77,7 +77,14 @@ def terms(layers: Sequence[Layer], layer: Layer, number: Callable[[str], Any]) -
     if layer.op in _OF_ONE and len(layer.reads) == 1 and not attributes.get("inplace"):
         known = number(layer.reads[0])
         return None if known is None else _OF_ONE[layer.op](known)
-    given = [number(name) for name in layer.reads]
+    if layer.op not in _COMPARED and layer.op not in _COUNTED:
+        return None
+    given: list[Any] = []
+    for name in layer.reads:
+        known = number(name)
+        if known is None:
+            return None
+        given.append(known)
     given += [attributes[key] for key in ("value", "min") if isinstance(attributes.get(key), int | float)]
     if len(given) == 2 and None not in given and not any(attributes.get(key) for key in ("alpha", "max")):
         if layer.op in _COMPARED:
