@@ -181,9 +181,14 @@ class _Recordings:
                         f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers):"
                         " no step is like the next"
                     )
+            first_call = True
             for other in STAND_INS[1:] if recorder.numbers.read else ():
                 before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
                 graph = alike(recorder.graph, before.graph)
+                if graph is None and first_call:  # what it sets, all others find
+                    before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing))
+                    graph = alike(recorder.graph, before.graph)
+                first_call = False
                 if graph is None:
                     raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
                 recorder.graph = graph

@@ -45,6 +45,8 @@ class Assumed:
         self._recorder = recorder
         self._counts: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
+        self._literals: dict[str, float] = {}
+        self.literal: float | None = None  # the number that the tensor being made holds
         self._taken: dict[str, int] = {}
         self._notes: dict[str, dict[str, None]] = {}
 
@@ -55,7 +57,10 @@ class Assumed:
         return tuple(f"{what} ({_shortened(list(places))})" for what, places in self._notes.items())
 
     def noticed(self, outputs: Sequence[str], values: Sequence[Value]) -> None:
-        """These were made; of masks the sizes are kept, as sums of them outlive them."""
+        """These were made; of masks the sizes are kept, as sums of them outlive them, and of literals the numbers."""
+        if self.literal is not None and len(outputs) == 1:
+            self._literals[outputs[0]] = self.literal
+        self.literal = None
         for name, value in zip(outputs, values, strict=True):
             if value.spec.dtype == "bool":
                 self._sizes[name] = elements_of(value)
@@ -131,7 +136,7 @@ class Assumed:
         layer = made_by(self._recorder.layers, name)
         if layer is not None and layer.op == "uniform_":
             return partial(self._drawn, layer)
-        number = self._number(name)
+        number = self._number(name, {})
         return self._recorder.constants.number(t) if number is None else number
 
     def size(self, t: torch.Tensor) -> int:
@@ -156,14 +161,20 @@ class Assumed:
         low, high = int(attributes.get("from_", 0)), int(attributes.get("to", 1))
         return low if high - low < 2 else low + self.count(DRAWN, high - low - 1, "a whole number drawn at random")
 
-    def _number(self, name: str) -> Any:
-        layers = self._recorder.layers
-        layer = made_by(layers, name)
-        if layer is None or not layer.reads:
-            return None
-        if layer.op in ("sum", "any", "all") and dict(layer.attributes).get("dim") is None:
-            return self._of_all(layer)
-        return terms(layers, layer, self._number)
+    def _number(self, name: str, asked: dict[str, Any]) -> Any:
+        """The number called ``name``; ``asked`` has those that were asked for on the way, each once."""
+        if name not in asked:
+            layers = self._recorder.layers
+            layer = made_by(layers, name)
+            if name in self._literals:
+                asked[name] = self._literals[name]
+            elif layer is None or not layer.reads:
+                asked[name] = None
+            elif layer.op in ("sum", "any", "all") and dict(layer.attributes).get("dim") is None:
+                asked[name] = self._of_all(layer)
+            else:
+                asked[name] = terms(layers, layer, lambda other: self._number(other, asked))
+        return asked[name]
 
     def _of_all(self, layer: Layer) -> Any:
         """The sum of a mask, or whether any or every element of it is true."""

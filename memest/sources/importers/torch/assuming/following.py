@@ -5,6 +5,7 @@ A mask is known by its root, the call that made it; what only views, copies or n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,12 @@ _COUNTED: dict[str, Callable[[Any, Any], Any]] = {
     "maximum": max,
     "minimum": min,
     "clamp_min": max,
+}
+
+
+_OF_ONE: dict[str, Callable[[Any], Any]] = {
+    **{"log2": math.log2, "log": math.log, "exp": math.exp, "sqrt": math.sqrt},
+    **{"round": round, "floor": math.floor, "ceil": math.ceil, "abs": abs, "neg": lambda a: -a},
 }
 
 
@@ -67,7 +74,17 @@ def terms(layers: Sequence[Layer], layer: Layer, number: Callable[[str], Any]) -
     attributes = dict(layer.attributes)
     if layer.op in SAME or layer.op == "to":
         return number(layer.reads[0])
-    given = [number(name) for name in layer.reads]
+    if layer.op in _OF_ONE and len(layer.reads) == 1 and not attributes.get("inplace"):
+        known = number(layer.reads[0])
+        return None if known is None else _OF_ONE[layer.op](known)
+    if layer.op not in _COMPARED and layer.op not in _COUNTED:
+        return None
+    given: list[Any] = []
+    for name in layer.reads:
+        known = number(name)
+        if known is None:
+            return None
+        given.append(known)
     given += [attributes[key] for key in ("value", "min") if isinstance(attributes.get(key), int | float)]
     if len(given) == 2 and None not in given and not any(attributes.get(key) for key in ("alpha", "max")):
         if layer.op in _COMPARED:

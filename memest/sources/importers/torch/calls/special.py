@@ -160,6 +160,8 @@ def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
         return None
     with torch._C.DisableTorchFunction():
         made = torch.tensor(args[0], dtype=kwargs.get("dtype"))
+    if isinstance(args[0], int | float) and not isinstance(args[0], bool):
+        recorder.assumed.literal = made.item()
     return Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)
 
 
