@@ -1,4 +1,5 @@
-"""``python -m validation``: measure, compare, versions, diff, bench, fuzz, list, presets, published, history."""
+"""``python -m validation``: measure, libraries, compare, versions, diff, bench, fuzz, list, presets, published,
+history."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
+LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
 def main() -> int:
@@ -30,6 +32,10 @@ def main() -> int:
     cuda_here.add_argument("card")
     cuda_here.add_argument("only", nargs="?", default="")
     cuda_here.add_argument("--again", action="store_true")
+    of_libraries = commands.add_parser("libraries", help="measure networks of libraries that are installed here (see validation/libraries)")
+    of_libraries.add_argument("library", help="timm, smp, monai or transformers")
+    of_libraries.add_argument("only", nargs="?", default="", help="part of a network's name")
+    of_libraries.add_argument("--again", action="store_true", help="measure also what has a result")
     one = commands.add_parser("measure-one", help="measure cases in this process, whose runtime is theirs")
     one.add_argument("names", nargs="+")
     printing = commands.add_parser("measure-print", help="measure cases in this process and print what was measured")
@@ -75,7 +81,7 @@ def main() -> int:
         "versions": _versions, "version-here": _version_here, "measure-print": _measure_print,
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
         "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
-        "published": _published, "history": _history,
+        "published": _published, "history": _history, "libraries": _libraries,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -113,6 +119,13 @@ def _measure(arguments: argparse.Namespace) -> int:
     from validation.measure import measure
 
     return 1 if measure(_selected(arguments.only), again=arguments.again) else 0  # type: ignore[arg-type]
+
+
+def _libraries(arguments: argparse.Namespace) -> int:
+    from validation.libraries.measuring import measure
+
+    measure(arguments.library, arguments.only, again=arguments.again)
+    return 0
 
 
 def _measure_cuda_here(arguments: argparse.Namespace) -> int:
@@ -202,6 +215,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     from validation.compare import compare, failures, missing, table
     from validation.versions import compare_versions, version_failures, versions_table
 
+    if arguments.only in LIBRARY_GROUPS:
+        return _compare_libraries(arguments)
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
@@ -218,6 +233,26 @@ def _compare(arguments: argparse.Namespace) -> int:
         readme = Path("README.md").read_text(encoding="utf-8")
         if any(text not in readme for text in (table(found), versions_table(checked))):
             problems.append("the README's accuracy tables are stale: put those above in their places")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    beside = 0 if arguments.only else _compare_libraries(arguments)
+    return 1 if problems or beside else 0
+
+
+def _compare_libraries(arguments: argparse.Namespace) -> int:
+    from validation.libraries.comparing import compare, failures, missing, table
+
+    found = compare(arguments.only)
+    for c in found:
+        if arguments.all or not c.equal:
+            print(c)
+    print(table(found))
+    problems = failures(found) if arguments.only in ("", "libraries") else []
+    absent = missing()
+    if absent:
+        print(f"{len(absent)} networks of libraries have no current result, e.g. {absent[0]}", file=sys.stderr)
+    if arguments.readme and table(found) not in Path("README.md").read_text(encoding="utf-8"):
+        problems.append("the README's table of libraries is stale: put the one above in its place")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

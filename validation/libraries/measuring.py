@@ -1,0 +1,133 @@
+"""Networks of a library, in an environment that has it: each recorded by memest, then measured in training and in inference."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+import memest
+from memest.cli.request import parse_inputs
+from memest.errors import MemestError
+from memest.machines.cpu import Cpu
+from memest.sizes.asked import TypedShape
+from memest.sources.importers.torch.inputs import ModuleCall
+from memest.sources.importers.torch.loading import build
+from memest.sources.importers.torch.network import from_torch
+from memest.sources.typed import structured
+from validation.libraries.storing import load, store
+from validation.libraries.subjects import LIBRARIES, Subject, subjects
+from validation.protocol import Measurement, measure_inference, measure_training
+from validation.streams import stream_digest
+
+MODES = ("train", "infer")
+_CACHE = type(lru_cache(lambda: None))
+AT_ONCE = 10
+
+
+def measure(library: str, only: str = "", *, again: bool = False) -> None:
+    """Measure the networks of a catalogue that have no current result under this torch, or all whose name contains ``only``; graphs are
+    recorded anew for all of these. What was stored of others stays, where it is of the same releases."""
+    torch.set_num_threads(2)
+    head = {
+        "release": version(LIBRARIES[library]),
+        "torch": torch.__version__,
+        "cpu": asdict(Cpu.detect().with_(threads=2)),
+    }
+    before, records = load(library)
+    kept = {r["digest"]: r for r in records if before == {"schema": before["schema"], **head}}
+    catalogue = list(subjects(library))
+    todo = [s for s in catalogue if only in s.name and (again or s.digest not in kept)]
+    for n, subject in enumerate(todo, 1):
+        kept[subject.digest] = record(subject)
+        print(f"{library}: {n} of {len(todo)}, {subject.name}", file=sys.stderr, flush=True)
+        gc.collect()
+        if n % AT_ONCE == 0 or n == len(todo):
+            store(library, head, [kept[s.digest] for s in catalogue if s.digest in kept])
+
+
+def record(subject: Subject) -> dict[str, Any]:
+    """All that is stored of a network."""
+    return {"name": subject.name, "digest": subject.digest, **recorded(subject), **{mode: measured(subject, mode)[0] for mode in MODES}}
+
+
+def recorded(subject: Subject) -> dict[str, Any]:
+    """``graph``: the network's, in both modes, or ``refused``: why there is none."""
+    torch.manual_seed(0)
+    try:
+        graph = from_torch(build(subject.model).train(), example(subject.inputs), name=subject.name)
+        return {"graph": json.loads(memest.dumps(graph, form="json"))}
+    except MemestError as e:
+        return {"refused": str(e)}
+
+
+def measured(subject: Subject, mode: str) -> tuple[dict[str, Any], Measurement]:
+    """What torch took in one step, in short, and all of it."""
+    torch.manual_seed(0)
+    _forget()
+    module, inputs = Called(build(subject.model), subject.inputs), tensors(subject.inputs)
+    if mode == "infer":
+        found = measure_inference(module, inputs)
+    else:
+        found = measure_training(module.train(), inputs, subject.optimizer, subject.loss)
+    short = {"standing": found.standing_bytes, "peak": found.peak_bytes, "events": len(found.events)}
+    return {**short, "stream": stream_digest(e.delta for e in found.events)}, found
+
+
+class Called(nn.Module):
+    """A module called with tensors in a row, by name and in structures where the inputs have names (``images.0=1x32x32``). Tensors that it
+    keeps elsewhere (attributes, what functions cache) count as buffers: they stand in memory, too."""
+
+    def __init__(self, module: nn.Module, inputs: Sequence[str]) -> None:
+        super().__init__()
+        self.module, self.call = module, ModuleCall(module, example(inputs))
+        own = {id(t) for m in module.modules() for t in _within(vars(m))}
+        self.others = [t for t in _alive() if id(t) not in own]
+
+    def forward(self, *given: torch.Tensor) -> Any:
+        """The module's result."""
+        return self.call(dict(zip(self.call.inputs, given, strict=True)))
+
+    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+        """All tensors on the CPU that are alive, but those that were there before and are not the module's."""
+        others = {id(t) for t in self.others}
+        yield from (t for t in _alive() if id(t) not in others)
+
+
+def _forget() -> None:
+    """Empty what functions cached of tensors: the next network makes its own."""
+    for cache in [o for o in gc.get_objects() if type(o) is _CACHE]:
+        if any(True for _ in _within(gc.get_referents(cache))):
+            cache.cache_clear()
+
+
+def _alive() -> list[torch.Tensor]:
+    return [t for t in gc.get_objects() if type(t) in (torch.Tensor, nn.Parameter) and t.device.type == "cpu"]
+
+
+def _within(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(part)
+
+
+def example(inputs: Sequence[str]) -> Any:
+    """The inputs as ``from_torch`` takes them."""
+    shapes = parse_inputs(inputs)
+    return structured(shapes) if "=" in inputs[0] else list(shapes.values())
+
+
+def tensors(inputs: Sequence[str]) -> list[torch.Tensor]:
+    """Random numbers, and zeros where whole numbers are asked for."""
+    shapes = parse_inputs(inputs).values()
+    return [torch.zeros(s, dtype=getattr(torch, s.dtype)) if isinstance(s, TypedShape) else torch.rand(s) for s in shapes]
