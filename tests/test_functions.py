@@ -80,9 +80,9 @@ MATRICES = {
 NUMBERS = {
     "angles": lambda y, z: torch.atan2(y, z) + torch.hypot(y, z) + y.tan() + torch.atan(z) + torch.asinh(y),
     "gamma": lambda y, z: torch.lgamma(z) + torch.erfinv(z * 0.5) + torch.special.erfc(y) + torch.sinc(y),
-    "sums of powers": lambda y, z: torch.logaddexp(y, z) + torch.logit(z, 1e-6) + y.nan_to_num(),
+    "sums of powers": lambda y, z: torch.logaddexp(y, z) + y.nan_to_num(),
     "finite": lambda y, z: torch.where(torch.isfinite(y), y, z) * torch.isnan(y) + torch.isinf(z),
-    "remainders": lambda y, z: torch.remainder(y, 2.0) + torch.fmod(y, z) + y % z,
+    "remainders": lambda y, z: torch.remainder(y, 2.0) + torch.fmod(y, z) + y % z.detach(),
     "differences": lambda y, z: torch.diff(y) + torch.diff(z, prepend=z[:, :1])[:, 1:],
 }
 LOSSES = {

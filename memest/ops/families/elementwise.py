@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import FLOATING
 from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import (
@@ -228,14 +228,14 @@ def _floor_divide(k: Tape, input: Tensor, other: Tensor | None, *, value: float 
     return binary(k, input, operand(k, other, value), inplace)
 
 
-def _remainder(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+def _fmod(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
     second = operand(k, other, value)
     if wants(k, 1):
         k.save(input=original(k, input, inplace), other=second)
     return binary(k, input, second, inplace)
 
 
-def _remainder_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+def _fmod_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
     """The gradient as it came; -grad * self.div(other, rounded)."""
     grad = incoming(grads)
 
@@ -245,6 +245,16 @@ def _remainder_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | N
         return _consumed(k, elementwise(k, negative, quotient), quotient, negative)
 
     return pair(k, lambda: grad, of_other)
+
+
+def _remainder(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
+    if wants(k, 1):
+        raise UnsupportedError("the gradient of a remainder's divisor has no rule: detach() it, or use torch.fmod")
+    return binary(k, input, operand(k, other, value), inplace)
+
+
+def _remainder_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None, inplace: bool) -> list[Tensor | None]:
+    return pair(k, lambda: incoming(grads), lambda: incoming(grads))
 
 
 def _rdiv(c: Caller, input: Any, *, value: float) -> Any:
@@ -350,19 +360,20 @@ ROWS = (
         ),
         source=f"{BINARY} (no derivative)",
     ),
-    *(
-        _row(
-            name,
-            _remainder,
-            _remainder_backward,
-            saves=("input", "other"),
-            source=f"derivatives.yaml: {name}.Tensor; {BINARY}",
-            examples=(
-                Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),
-                *(BY_NUMBER_AND_TENSOR if name == "fmod" else ()),
-            ),
-        )
-        for name in ("remainder", "fmod")
+    _row(
+        "remainder",
+        _remainder,
+        _remainder_backward,
+        examples=(Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)),),
+        source=f"derivatives.yaml: remainder.Scalar; {BINARY}",
+    ),
+    _row(
+        "fmod",
+        _fmod,
+        _fmod_backward,
+        saves=("input", "other"),
+        examples=(Example(shapes=((4, 5), None), attributes={"value": 2}, dtypes=("int64",)), *BY_NUMBER_AND_TENSOR),
+        source=f"derivatives.yaml: fmod.Tensor; {BINARY}",
     ),
 )
 COMPOSITE_ROWS = (

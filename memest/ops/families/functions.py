@@ -183,15 +183,6 @@ def _nan_to_num_backward(k: Tape, saved: Saved, grads: Grads, **attributes: Any)
     return [_finite(k, incoming(grads), saved["input"])]
 
 
-def _logit(k: Tape, input: Tensor, *, eps: float | None) -> Tensor:
-    k.save(input=input)
-    return elementwise(k, input)
-
-
-def _logit_backward(k: Tape, saved: Saved, grads: Grads, *, eps: float | None) -> list[Tensor | None]:
-    return [elementwise(k, incoming(grads), saved["input"])]
-
-
 # of two numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,16 +296,6 @@ ROWS = (
         "derivatives.yaml: {}; aten/src/ATen/native/UnaryOps.cpp",
         saves=("input",),
         facts=POINTWISE_IN_PLACE,
-    ),
-    row(
-        "logit",
-        _logit,
-        _logit_backward,
-        (attribute("eps", None, optional(number)),),
-        (Example(shapes=((3, 4),), attributes={}), Example(shapes=((3, 4),), attributes={"eps": 0.1})),
-        "derivatives.yaml: {}; aten/src/ATen/native/UnaryOps.cpp",
-        saves=("input",),
-        facts=POINTWISE_FACTS,
     ),
 )
 COMPOSITE_ROWS = ()

@@ -23,5 +23,4 @@ CALLS: dict[str, Call] = {
     **_with_inplace({name: signature(op, "input") for name, op in ({n: n for n in ONE} | NAMED | SPECIAL).items()}),
     **{name: binary(op) for name, op in TWO.items()},
     **_with_inplace({"nan_to_num": signature("nan_to_num", "input nan posinf neginf")}),
-    **dict.fromkeys(("logit", "special_logit"), signature("logit", "input eps")),
 }
