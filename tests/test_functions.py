@@ -134,8 +134,6 @@ def test_what_a_forward_calls_is_played_as_torch_does(name: str, mode: str) -> N
     ("function", "said"),
     [
         (lambda y, z: y.masked_scatter(z > 0.5, z.flatten()), r"masked_scatter's source has a size that depends on values"),
-        (lambda y, z: put(y, z > 0.5, y[0]), r"x\[mask\] = value has no rule"),
-        (lambda y, z: put(y, (0, torch.tensor([1])), 1.0), r"take the part first"),
         (lambda y, z: y.scatter_reduce(1, places(6, 6, 6), z, "prod"), r"scatter_reduce by 'prod' has no rule"),
         (lambda y, z: y.scatter(1, places(6, 6, 6).int(), z), r"make it int64"),
     ],

@@ -278,7 +278,7 @@ def index_put_(
     """``input[...] = tensor`` or a number, or adding it, with ``indices`` at ``dims`` and ``:`` elsewhere; gives ``input``."""
     _pick(indices, counts)
     if accumulate:
-        return input.index_put_([None if isinstance(i, slice) else i for i in _at(input, indices, dims)], other[0], True)
+        return input.index_put_(_at(input, indices, dims)[: max(dims) + 1], other[0], True)
     input[_at(input, indices, dims)] = other[0] if other else value["value"]
     return input
 

@@ -9,7 +9,7 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import broadcast_shape, elementwise, elementwise_, result_dtype, where, with_number, with_number_
-from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE, Facts
+from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 
@@ -182,7 +182,6 @@ def _mask_row(
     roles: tuple[str, ...],
     examples: tuple[Example, ...],
     attributes: tuple[Attribute, ...] = (),
-    facts: Facts = POINTWISE_FACTS,
 ) -> Operator:
     return Operator(
         name=name,
@@ -204,7 +203,6 @@ COMPARED = (
     Example(shapes=((3, 4), None), attributes={"value": 1}, dtypes=("int64",)),
 )
 MASKS = (Example(shapes=((3, 4), (4,)), attributes={}, dtypes=("bool", "bool")),)
-OVER = (*MASKS, Example(shapes=((3, 4), (1, 4)), attributes={"inplace": True}, dtypes=("bool", "bool")))
 MASK = (Example(shapes=((3, 4),), attributes={}, dtypes=("bool",)),)
 
 
@@ -242,8 +240,8 @@ def _extremum_row(name: str) -> Operator:
 
 ROWS = (
     *(_mask_row(name, _comparison, ("input", "other?"), COMPARED, (VALUE,)) for name in COMPARISONS),
-    *(_mask_row(name, _logical, ("input", "other"), OVER, (INPLACE,), POINTWISE_IN_PLACE) for name in LOGICAL),
-    *(_mask_row(name, _bitwise, ("input", "other"), OVER, (INPLACE,), POINTWISE_IN_PLACE) for name in BITWISE),
+    *(_mask_row(name, _logical, ("input", "other"), MASKS) for name in LOGICAL),
+    *(_mask_row(name, _bitwise, ("input", "other"), MASKS) for name in BITWISE),
     _mask_row("logical_not", _logical_not, ("input",), MASK),
     _mask_row("bitwise_not", _bitwise_not, ("input",), MASK),
     _limit_row("clamp", _clamp, _clamp_backward, {"min": 0, "max": 1.0}, False),

@@ -231,7 +231,7 @@ def _floor_divide(k: Tape, input: Tensor, other: Tensor | None, *, value: float 
 def _fmod(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
     second = operand(k, other, value)
     if wants(k, 1):
-        k.save(input=original(k, input, inplace), other=second)
+        k.save(other=second, input=original(k, input, inplace))
     return binary(k, input, second, inplace)
 
 

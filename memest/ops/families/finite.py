@@ -22,12 +22,14 @@ def _isnan(c: Caller, input: Any) -> Any:
 
 
 def _isinf(c: Caller, input: Any) -> Any:
+    """Below autograd, which sees ``isfinite``'s calls."""
     refuse_on_cuda(c, "isinf")
     if input.spec.dtype not in FLOATING:
         return c.call("zeros_like", input, dtype="bool")
-    size = c.call("abs", input)
+    plain = c.call("detach", input)
+    size = c.call("abs", plain)
     found = c.call("eq", size, None, value=INFINITY)
-    c.drop(size)
+    c.drop(size, plain)
     return found
 
 

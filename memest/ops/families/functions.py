@@ -255,7 +255,7 @@ TWO: dict[str, Two] = {
 def _of_two(name: str, two: Two) -> Operator:
     def forward(k: Tape, input: Tensor, other: Tensor) -> Tensor:
         keeps = (not two.apart or k.needs[0], not two.apart or wants(k, 1))
-        k.save(**{role: t for role, t, kept in zip(("input", "other"), (input, other), keeps, strict=True) if kept})
+        k.save(**{role: t for role, t, kept in zip(("other", "input"), (other, input), reversed(keeps), strict=True) if kept})
         common = result_dtype(input, other)
         out = elementwise(k, input, other, compute=common if common in FLOATING else "float32")
         if "result" in two.keeps:

@@ -65,9 +65,9 @@ def _index_put(
         raise UnsupportedError(f"torch writes no {other.dtype} into {input.dtype} at indices")
     given = () if other is None else other.shape
     fills = len(indices) == 1 and indices[0].dtype == "bool" and (other is None or other.numel == 1)
+    number = k.empty((), input.dtype) if other is None else None
     k.save(**{f"index{i}": t for i, t in enumerate(indices)})
     k.note(given=given, fills=fills, written=other is not None)
-    number = k.empty((), input.dtype) if other is None else None
     if not fills:
         free_places(k, indices, counts)
     k.free(number)

@@ -33,7 +33,7 @@ def _target(k: Tape, input: Tensor, inplace: bool) -> Tensor:
 
 def _checked(input: Tensor, index: Tensor, src: Tensor | None) -> None:
     if index.dtype != "int64":
-        raise UnsupportedError(f"scatter takes int64 places, got {index.dtype}")
+        raise UnsupportedError(f"scatter takes int64 places, got {index.dtype}: make it int64")
     if len(input.shape) != len(index.shape) or (src is not None and len(src.shape) != len(index.shape)):
         raise ShapeError(f"scatter into {len(input.shape)} dims needs places and elements of as many, got {list(index.shape)}")
     if src is not None and src.dtype != input.dtype:
@@ -44,10 +44,10 @@ def _scatter(k: Tape, input: Tensor, index: Tensor, src: Tensor | None, *, dim: 
     _checked(input, index, src)
     if src is None and value is None:
         raise ShapeError("needs elements or a value")
-    out = _target(k, input, inplace)
-    scatter_into(k, out)
     k.save(index=index)
     k.note(given=src is not None)
+    out = _target(k, input, inplace)
+    scatter_into(k, out)
     return out
 
 
@@ -73,10 +73,10 @@ def _scatter_add(k: Tape, input: Tensor, index: Tensor, src: Tensor, *, dim: int
     _checked(input, index, src)
     if input.dtype in HALVES and 0 in index.strides:
         raise UnsupportedError(f"scatter_add of {input.dtype} by an expanded index has no rule")
-    out = _target(k, input, inplace)
-    scatter_into(k, out)
     if k.needs[-1]:
         k.save(index=index)
+    out = _target(k, input, inplace)
+    scatter_into(k, out)
     return out
 
 

@@ -41,7 +41,7 @@ def _into(k: Tape, input: Tensor, inplace: bool) -> Tensor:
 def _scatter_reduce(k: Tape, input: Tensor, index: Tensor, src: Tensor, *, dim: int, reduce: str, include_self: bool) -> Tensor:
     """Means are sums divided in place by how many came together."""
     _checked("scatter_reduce", input, index)
-    k.save(input=input, index=index, src=src)
+    k.save(index=index, input=input, src=src)
     out = k.empty(input.shape, input.dtype)
     if reduce == "mean":
         ones, count = empty_like(k, src), empty_like(k, out)
@@ -127,7 +127,7 @@ def _masked_scatter_backward(k: Tape, saved: Saved, grads: Grads, *, inplace: bo
 
 def _take(k: Tape, input: Tensor, index: Tensor) -> Tensor:
     _checked("take", input, index)
-    k.save(input=input, index=index)
+    k.save(index=index, input=input)
     return k.empty(index.shape, input.dtype)
 
 
@@ -181,7 +181,7 @@ ROWS = (
         (Example(shapes=(TABLE, (3, 2)), attributes={}, dtypes=LONG),),
         SOURCE,
         roles=("input", "index"),
-        saves=("input", "index"),
+        saves=("index", "input"),
         facts=EVERYWHERE_FACTS,
     ),
 )

@@ -20,6 +20,7 @@ from memest.sources.importers.torch.assuming.following import made_by, root_of, 
 from memest.sources.importers.torch.refusals import is_users
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.live import LiveTensors
+from memest.sources.importers.torch.tensors.numbers import is_torchs_check
 
 MOST_FRAMES = 100
 MOST_PLACES = 4
@@ -190,6 +191,8 @@ class Assumed:
 
     def decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``bool(t)``: as is stated for the line, as follows from a count, or the way that does not raise."""
+        if is_torchs_check():
+            return False
         found = self._found(None)
         if found is not None:
             if not isinstance(found.value, bool):

@@ -71,9 +71,9 @@ class Drawn(Unknown):
         return self.whole()
 
 
-def _is_torchs_check() -> bool:
+def is_torchs_check() -> bool:
     """Whether a function of torch asks for a truth that would make it raise."""
-    frame: Any = sys._getframe(4)
+    frame: Any = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("memest."):
         frame = frame.f_back
     return frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) in CHECKS
@@ -116,7 +116,6 @@ class Numbers:
             "tolist": lambda f, a, k: self._all(a[0]),
             "__format__": lambda f, a, k: format(self._of(a[0]), a[1]) if a[0].dim() == 0 else self._shown(),
             "__repr__": lambda f, a, k: self._shown(),
-            "__bool__": lambda f, a, k: False if _is_torchs_check() else NotImplemented,
         }
 
     def _of(self, t: torch.Tensor) -> Unknown | UnknownWhole | float:
