@@ -297,7 +297,7 @@ class Recorder(TorchFunctionMode):
     def begin_packing(self, pair: Pair) -> None:
         """Hooks of saved tensors are in force."""
         self.asked_for_gradients = True
-        self._refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
+        self.refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
         self.packings.stack.append(pair)
 
     def end_packing(self) -> None:
