@@ -267,3 +267,18 @@ def test_what_has_no_rule_is_refused_by_name() -> None:
         torch.autograd.grad(F.prelu(x, torch.ones(1)).sum(), x, create_graph=True)
 
     assert "create_graph=True through prelu" in refused(pooled, torch.rand(3, 4))
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 2
+
+    def custom(x: Any) -> None:
+        x = x.clone().requires_grad_()
+        torch.autograd.grad(Twice.apply(x).square().sum(), x, create_graph=True)
+
+    assert "a custom autograd function or a checkpoint" in refused(custom, torch.rand(3))

@@ -45,6 +45,8 @@ def _need_torchvision() -> None:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError) as e:
         raise NotInstalledError(f"no torchvision for this torch: {e}") from None
+    if not hasattr(torch.ops.torchvision, "nms"):  # another one's, whose networks alone are of use
+        raise NotInstalledError("no torchvision for this torch: its operators did not load")
 
 
 def torch_callable(row: Operator | Composite) -> Any:

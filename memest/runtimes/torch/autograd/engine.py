@@ -161,6 +161,11 @@ class Machine(Recorder):
             )
         if present and asked.keep and node.saved.waits:
             raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
+        if node.body is not None and asked.create:
+            raise UnsupportedError(
+                f"create_graph=True through {node.op} ({node.layer}), a custom autograd function or a checkpoint: what its backward keeps for"
+                " a backward of its own is not modelled; write it in torch's own functions"
+            )
         if node.body is not None:
             outputs = node.body(node, grads)
         elif present:
