@@ -163,8 +163,8 @@ class Machine(Recorder):
             raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
         if node.body is not None and asked.create:
             raise UnsupportedError(
-                f"create_graph=True through {node.op} ({node.layer}), a custom autograd function or a checkpoint: what its backward keeps for"
-                " a backward of its own is not modelled; write it in torch's own functions"
+                f"create_graph=True through {node.op} ({node.layer}), a custom autograd function or a checkpoint: what its backward keeps"
+                " for a backward of its own is not modelled; write it in torch's own functions"
             )
         if node.body is not None:
             outputs = node.body(node, grads)
