@@ -337,7 +337,7 @@ def run(trial: Trial, cpu: Cpu) -> Difference | str | None:
         else:
             recipe = {"mode": "infer"}
             measured = measure_inference(Net(trial.program), inputs_for([trial.shape]))
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # torch refuses, or calls a parameter's hook with None
         return "torch"
     try:
         predicted = estimate(from_torch(Net(trial.program), trial.shape), input_shape=trial.shape, machine=cpu, **recipe)
