@@ -80,9 +80,9 @@ class Expr:
         left, right = (_wrapped(a, level, side) for side, a in enumerate(self.args))
         return f"{left}{self.op}{right}" if level == 2 else f"{left} {self.op} {right}"
 
-    def evaluate(self, sizes: Mapping[str, int]) -> int:
-        """Its value where symbols have ``sizes``."""
-        value: int = _evaluated(self, sizes, {})
+    def evaluate(self, sizes: Mapping[str, int], done: dict[Expr, int] | None = None) -> int:
+        """Its value where symbols have ``sizes``; ``done`` collects those of its parts."""
+        value: int = _evaluated(self, sizes, {} if done is None else done)
         return value
 
     def symbols(self) -> set[str]:

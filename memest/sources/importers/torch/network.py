@@ -6,7 +6,7 @@ graph runs with gradients on, that of an inference graph under ``no_grad``. Cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,11 +16,14 @@ from torch import nn
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
+from memest.sizes.dims import resolve
 from memest.sizes.interpreter import Lock
 from memest.sources.importers.torch.inputs import ModuleCall
+from memest.sources.importers.torch.recording.elsewhere import Elsewhere
 from memest.sources.importers.torch.recording.layers import alike
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.recording.sizes import described_where
 from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
@@ -142,23 +145,48 @@ class _Recordings:
         go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
         with other numbers must come to the same."""
         with as_it_was(self._module) as remembers:
-            recorder = self._one(gradients)
-            if recorder.survivors.tensors:
-                recorder = self._one(gradients, recorder.survivors.given_up())
-                recorder.survivors.check_steady(recorder.standing, recorder.forms)
-            elif remembers():
-                recorder, first = self._one(gradients), recorder
-                if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
-                    raise UnsupportedError(
-                        f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers):"
-                        " no step is like the next"
-                    )
-            for other in STAND_INS[1:] if recorder.numbers.read else ():
-                before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
-                graph = alike(recorder.graph, before.graph)
-                if graph is None:
-                    raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
-                recorder.graph = graph
+            recorder = self._steady(gradients, remembers)
+            graph = where = recorder.graph
+            sure = not recorder.standing and not recorder.survivors.tensors
+            if sure:
+                where = described_where(graph, lambda sizes: self._agrees(recorder, sizes))
+                sure = where is graph or not remembers()
+        recorder.graph = where if sure else described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes))
+        return recorder
+
+    def _agrees(self, recorder: Recorder, sizes: Mapping[str, int]) -> bool | None:
+        """Whether the forward makes the same calls at other sizes."""
+        arguments = self._module, self._name, recorder.gradients, self._repeats, (), recorder.numbers.stand_in
+        return Elsewhere(recorder, sizes, *arguments).agrees(self._call)
+
+    def _same_graph(self, graph: Graph, gradients: bool, sizes: Mapping[str, int]) -> bool | None:
+        """The same where the module remembers something: by recording its calls there."""
+        shapes = {i.name: resolve(i.shape, sizes) for i in graph.inputs}
+        try:
+            with as_it_was(self._module) as remembers:
+                other = _Recordings(self._module, self._call.at(shapes), self._name)._steady(gradients, remembers).graph
+        except MemestError:
+            return False
+        return other.with_(guards=()) == graph.with_(guards=())
+
+    def _steady(self, gradients: bool, remembers: Callable[[], bool]) -> Recorder:
+        """The call that counts, at one size."""
+        recorder = self._one(gradients)
+        if recorder.survivors.tensors:
+            recorder = self._one(gradients, recorder.survivors.given_up())
+            recorder.survivors.check_steady(recorder.standing, recorder.forms)
+        elif remembers():
+            recorder, first = self._one(gradients), recorder
+            if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
+                raise UnsupportedError(
+                    f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers): no step is like the next"
+                )
+        for other in STAND_INS[1:] if recorder.numbers.read else ():
+            before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
+            graph = alike(recorder.graph, before.graph)
+            if graph is None:
+                raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
+            recorder.graph = graph
         return recorder
 
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:

@@ -1,0 +1,75 @@
+"""Other sizes at which the conditions of a network hold: where else to look whether it stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from memest.sizes.conditions import Conditions
+
+TRIED = 64  # sizes looked at along one symbol
+FACTORS = (2, 3, 4, 6, 8)
+
+Sizes = dict[str, int]
+
+
+def varied(conditions: Conditions, sizes: Mapping[str, int], *, without: frozenset[str] = frozenset()) -> Sizes | None:
+    """Sizes of which as many as can be are others than in ``sizes``, and apart from one another; None where none can be. Those ``without``
+    stay."""
+    start = dict(sizes)
+    free = {s: numbers for s in sizes if s not in without and (numbers := _along(conditions, start, s))}
+    found = _together(conditions, start, {s: numbers[0] for s, numbers in _apart(free)})
+    if found is not None:
+        return found
+    for factor in FACTORS:
+        scaled = {s: n * factor for s, n in start.items() if s not in without}
+        for chosen in (scaled, {s: n for s, n in scaled.items() if s != "N"}):
+            found = _together(conditions, start, chosen)
+            if found is not None:
+                return found
+    single = next((s for s in free), None)
+    return None if single is None else {**start, single: free[single][0]}
+
+
+def one_by_one(conditions: Conditions, sizes: Mapping[str, int], other: Mapping[str, int]) -> Iterator[tuple[frozenset[str], Sizes]]:
+    """The symbols that are ``other``, each alone where conditions let it, and those together that are tied; with the sizes."""
+    left = [s for s in sizes if other[s] != sizes[s]]
+    tied = []
+    for s in left:
+        alone = {**sizes, s: other[s]}
+        if conditions.hold(alone):
+            yield frozenset({s}), alone
+        else:
+            tied.append(s)
+    if tied:
+        yield frozenset(tied), {**sizes, **{s: other[s] for s in tied}}
+
+
+def _along(conditions: Conditions, sizes: Sizes, s: str) -> list[int]:
+    """Other numbers for one symbol alone, those far away first."""
+    found = (n for n in _candidates(conditions, s, sizes[s]) if n != sizes[s] and conditions.hold({**sizes, s: n}))
+    return list(islice(found, 3))
+
+
+def _candidates(conditions: Conditions, s: str, now: int) -> Iterator[int]:
+    """Numbers that bounds and divisors allow: about twice as large, odd multiples first; then smaller ones; then all that are near."""
+    by, least, most = conditions.multiple.get(s, 1), conditions.least.get(s, 1), conditions.most.get(s)
+    start = (2 * now) // by + 1
+    tried = [by * k for k in range(start, start + 8)] + [now * f for f in FACTORS]
+    tried += [by * k for k in range(now // by - 1, max(now // by - 9, 0), -1)]
+    tried += [by * k for k in range(now // by + 1, now // by + 1 + TRIED)] + [least, most or least]
+    return (n for n in dict.fromkeys(tried) if n >= least and (most is None or n <= most))
+
+
+def _apart(free: Mapping[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
+    """The numbers of each symbol from one on that no other begins with."""
+    taken: set[int] = set()
+    for s, numbers in free.items():
+        i = next((i for i, n in enumerate(numbers) if n not in taken), 0)
+        taken.add(numbers[i])
+        yield s, numbers[i:]
+
+
+def _together(conditions: Conditions, sizes: Sizes, chosen: Mapping[str, int]) -> Sizes | None:
+    found = {**sizes, **chosen}
+    return found if found != sizes and conditions.hold(found) else None
