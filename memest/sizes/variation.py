@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from memest.sizes.conditions import Conditions
+from memest.sizes.conditions import Conditions, solved_for
+from memest.sizes.dims import Expr, substituted
 
 TRIED = 64  # sizes looked at along one symbol
 FACTORS = (2, 3, 4, 6, 8)
@@ -43,6 +44,23 @@ def one_by_one(conditions: Conditions, sizes: Mapping[str, int], other: Mapping[
             tied.append(s)
     if tied:
         yield frozenset(tied), {**sizes, **{s: other[s] for s in tied}}
+
+
+def where(conditions: Conditions, sizes: Mapping[str, int], e: Expr, number: int) -> Iterator[tuple[str, Sizes]]:
+    """Sizes of which one is another, such that ``e`` is ``number``: the symbol and the sizes, for each symbol that can be."""
+    for s in sorted(e.symbols()):
+        rest = substituted(e, {name: n for name, n in sizes.items() if name != s})
+        solved = solved_for(rest, number) if isinstance(rest, Expr) else None
+        at = None if solved is None else {**sizes, s: solved[1]}
+        if at is not None and at != sizes and e.evaluate(at) == number and conditions.hold(at):
+            yield s, at
+
+
+def least(conditions: Conditions, sizes: Mapping[str, int], s: str) -> Sizes | None:
+    """The same with ``s`` as small as it can be; None where it is."""
+    by = conditions.multiple.get(s, 1)
+    tried = range(max(by, -(-conditions.least.get(s, 1) // by) * by), sizes[s], by)
+    return next((at for n in islice(tried, TRIED) if conditions.hold(at := {**sizes, s: n})), None)
 
 
 def _along(conditions: Conditions, sizes: Sizes, s: str) -> list[int]:

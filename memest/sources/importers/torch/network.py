@@ -146,12 +146,13 @@ class _Recordings:
         with other numbers must come to the same."""
         with as_it_was(self._module) as remembers:
             recorder = self._steady(gradients, remembers)
-            graph = where = recorder.graph
+            graph, taken = recorder.graph, recorder.taken.numbers
+            where = graph
             sure = not recorder.standing and not recorder.survivors.tensors
             if sure:
-                where = described_where(graph, lambda sizes: self._agrees(recorder, sizes))
+                where = described_where(graph, lambda sizes: self._agrees(recorder, sizes), taken)
                 sure = where is graph or not remembers()
-        recorder.graph = where if sure else described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes))
+        recorder.graph = where if sure else described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken)
         return recorder
 
     def _agrees(self, recorder: Recorder, sizes: Mapping[str, int]) -> bool | None:

@@ -34,7 +34,7 @@ from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
-from memest.sizes.dims import Dim, Guard, expression, recording, symbol
+from memest.sizes.dims import Dim, Guard, expression, recording, symbol, telling
 from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
@@ -53,6 +53,7 @@ from memest.sources.importers.torch.recording.layers import (
     written,
 )
 from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
+from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
 from memest.sources.importers.torch.refusals import explanation, reason_against, text_of, users_line
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
@@ -123,6 +124,7 @@ class Recorder(TorchFunctionMode):
         self.modules = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
         self.trace: Trace = []
+        self.taken = Taken(lambda: self.stack[-1].module if self.stack else self.module)
         self.inputs: list[Input] = []
         self.given: dict[str, Spec] = {}
         self.layers: list[Layer] = []
@@ -201,7 +203,7 @@ class Recorder(TorchFunctionMode):
         """What the ``call`` returns, watched."""
         try:
             through = stepped_through(self.modules)
-            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards):
+            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards), telling(self.taken):
                 result = call(inputs)
         except MemestError:
             raise
@@ -403,7 +405,14 @@ class Recorder(TorchFunctionMode):
             return self._gradients(name, func, args)
         if answer is None:
             return func(*args, **kwargs)
-        return answer(self.live.known(args[0]).value.spec, args[1:], kwargs, func)
+        found = answer(self.live.known(args[0]).value.spec, args[1:], kwargs, func)
+        if name == "__len__" and isinstance(found, Dim):
+            self.taken(found)
+        elif name == "stride":
+            with recording(None):
+                theirs = func(*args, **kwargs)
+                return found if found == theirs else theirs
+        return found
 
     def _gradients(self, name: str, func: Any, args: Any) -> Any:
         """What is asked or said about gradients, as a step would answer."""

@@ -21,7 +21,7 @@ from memest.sizes.dims import resolve
 from memest.sources.importers.torch.inputs import Examples, filled, resized
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.repeats import Repeats
-from memest.sources.importers.torch.recording.sizes import described_where
+from memest.sources.importers.torch.recording.sizes import Taken, described_where
 from memest.sources.importers.torch.steps.elsewhere import StepElsewhere
 from memest.sources.importers.torch.steps.recorder import State, StepRecorder
 from memest.sources.importers.torch.steps.updates import instead
@@ -48,8 +48,8 @@ def from_step(function: Any, examples: Sequence[Any] = (), *, name: str | None =
     with _ONE_AT_A_TIME:
         found = call.surroundings()
         call.examples.settle(found.modules.values())
-        graph, sure = _steady(called, call, found, cleared)
-        return graph if sure else described_where(graph, lambda sizes: _same_graph(called, call, graph, cleared, sizes))
+        graph, taken = _steady(called, call, found, cleared)
+        return graph if taken is None else described_where(graph, lambda sizes: _same_graph(called, call, graph, cleared, sizes), taken)
 
 
 def _same_graph(name: str, call: _Call, graph: Graph, cleared: bool, sizes: Mapping[str, int]) -> bool | None:
@@ -67,9 +67,9 @@ def _freely(graph: Graph) -> Graph:
     return graph.with_(guards=(), beginning=None if graph.beginning is None else graph.beginning.with_(guards=()))
 
 
-def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, *, look: bool = True) -> tuple[Graph, bool]:
-    """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning. And
-    whether it is known at which sizes it is the same: that is looked for, but for steps that remember something from call to call."""
+def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, *, look: bool = True) -> tuple[Graph, Taken | None]:
+    """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning. At
+    which sizes it is the same is looked for, but for steps that remember something from call to call: they give the sizes they took."""
     repeats = Repeats()
     texts: dict[tuple[str, int], str] = {}
     graphs: list[Graph] = []
@@ -90,12 +90,13 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, *, look:
             if settled and alike >= needed:
                 first, last = graphs[0], graphs[-1]
                 graph = last if first == last else last.with_(beginning=first)
+                taken = recorder.taken.numbers
                 if not look:
-                    return graph, True
+                    return graph, None
                 if given:
-                    return graph, False
-                where = described_where(graph, partial(_agrees, recorder, call, before, texts))
-                return (graph, False) if where is not graph and changed() else (where, True)
+                    return graph, taken
+                where = described_where(graph, partial(_agrees, recorder, call, before, texts), taken)
+                return (graph, taken) if where is not graph and changed() else (where, None)
             if number > 2 and not alike:
                 break
             before = left
