@@ -14,22 +14,18 @@ FACTORS = (2, 3, 4, 6, 8)
 Sizes = dict[str, int]
 
 
-def varied(conditions: Conditions, sizes: Mapping[str, int], *, without: frozenset[str] = frozenset()) -> Sizes | None:
-    """Sizes of which as many as can be are others than in ``sizes``, and apart from one another; None where none can be. Those ``without``
-    stay."""
+def varied(conditions: Conditions, sizes: Mapping[str, int], *, without: frozenset[str] = frozenset()) -> Iterator[Sizes]:
+    """Sizes of which as many as can be are others than in ``sizes``, and apart from one another: at first all that are free; then all by
+    one factor, where they are tied; then one alone. Those ``without`` stay."""
     start = dict(sizes)
     free = {s: numbers for s in sizes if s not in without and (numbers := _along(conditions, start, s))}
-    found = _together(conditions, start, {s: numbers[0] for s, numbers in _apart(free)})
-    if found is not None:
-        return found
-    for factor in FACTORS:
-        scaled = {s: n * factor for s, n in start.items() if s not in without}
-        for chosen in (scaled, {s: n for s, n in scaled.items() if s != "N"}):
-            found = _together(conditions, start, chosen)
-            if found is not None:
-                return found
-    single = next((s for s in free), None)
-    return None if single is None else {**start, single: free[single][0]}
+    apart = {s: numbers[0] for s, numbers in _apart(free)}
+    scaled = [{s: n * factor for s, n in start.items() if s not in without} for factor in FACTORS]
+    spatial = [{s: n for s, n in chosen.items() if s != "N"} for chosen in scaled]
+    for chosen in (apart, *scaled, *spatial, *({s: numbers[0]} for s, numbers in free.items())):
+        found = {**start, **chosen}
+        if found != start and conditions.hold(found):
+            yield found
 
 
 def one_by_one(conditions: Conditions, sizes: Mapping[str, int], other: Mapping[str, int]) -> Iterator[tuple[frozenset[str], Sizes]]:
@@ -86,8 +82,3 @@ def _apart(free: Mapping[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
         i = next((i for i, n in enumerate(numbers) if n not in taken), 0)
         taken.add(numbers[i])
         yield s, numbers[i:]
-
-
-def _together(conditions: Conditions, sizes: Sizes, chosen: Mapping[str, int]) -> Sizes | None:
-    found = {**sizes, **chosen}
-    return found if found != sizes and conditions.hold(found) else None

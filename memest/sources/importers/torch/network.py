@@ -16,11 +16,13 @@ from torch import nn
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
-from memest.sizes.dims import resolve
+from memest.sizes.conditions import reduced
+from memest.sizes.dims import Guard, resolve
 from memest.sizes.interpreter import Lock
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.elsewhere import Elsewhere
 from memest.sources.importers.torch.recording.layers import alike
+from memest.sources.importers.torch.recording.modes import blind
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.sizes import described_where
@@ -72,9 +74,9 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None) -> G
     def training() -> Recorder:
         return recordings.steady(gradients=True)
 
-    def inference() -> Recorder:
+    def inference(like: Recorder | None = None) -> Recorder:
         with _in_eval_mode(module):
-            return recordings.steady(gradients=False)
+            return recordings.steady(gradients=False, like=like)
 
     with _ONE_AT_A_TIME:
         if mode == "train":
@@ -84,7 +86,7 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None) -> G
         if module.training:
             return _both(training, inference)
         alone = inference()
-        return _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
+        return _both(training, lambda _: alone) if alone.asked_for_gradients else alone.graph
 
 
 def _refusing(graph: Graph, what: str, reason: str) -> Graph:
@@ -92,25 +94,35 @@ def _refusing(graph: Graph, what: str, reason: str) -> Graph:
     return graph.with_(refused=(*graph.refused, (what, reason)))
 
 
-def _both(training: Callable[[], Recorder], inference: Callable[[], Recorder]) -> Graph:
+def _both(training: Callable[[], Recorder], inference: Callable[[Recorder | None], Recorder]) -> Graph:
     """The training graph with that of inference; where one cannot be recorded, the other with the reason."""
     try:
-        graph = training().graph
+        recorder = training()
     except MemestError as e:
         try:
-            alone = inference().graph
+            alone = inference(None).graph
         except MemestError:
             raise e from None
         return _refusing(alone, "train", str(e))
+    graph = recorder.graph
     try:
-        other = inference().graph
+        other = inference(recorder).graph
     except MemestError as e:
         return _refusing(graph, "infer", str(e))
-    following = tuple(_follows_mode(layer) for layer in graph.layers)
-    same = other.layers == following and all(
-        getattr(other, f) == getattr(graph, f) for f in ("outputs", "parameters", "on_host", "refused")
-    )
-    return graph if same else graph.with_(inference=other)
+    return graph if _are_one(graph, other) else graph.with_(inference=other)
+
+
+def _are_one(graph: Graph, other: Graph) -> bool:
+    """Whether a training graph says what that of inference does."""
+    if not all(getattr(other, f) == getattr(graph, f) for f in ("outputs", "parameters", "on_host", "refused")):
+        return False
+    return other.layers == tuple(map(_follows_mode, graph.layers)) and _implied(other.guards, graph)
+
+
+def _implied(guards: Sequence[Guard], graph: Graph) -> bool:
+    """Whether the conditions of the graph say as much."""
+    others, sizes = [g for g in guards if g not in graph.guards], dict(graph.examples)
+    return not others or reduced((*graph.guards, *others), sizes) == reduced(graph.guards, sizes)
 
 
 def _follows_mode(layer: Layer) -> Layer:
@@ -139,21 +151,29 @@ class _Recordings:
     def __init__(self, module: nn.Module, call: ModuleCall, name: str) -> None:
         self._module, self._call, self._name = module, call, name
         self._repeats = Repeats()
+        self._modules = list(module.modules())
+        self.impossible = False  # the last one ended where an operator cannot run at these sizes
 
-    def steady(self, *, gradients: bool) -> Recorder:
+    def steady(self, *, gradients: bool, like: Recorder | None = None) -> Recorder:
         """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
         go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
-        with other numbers must come to the same."""
+        with other numbers must come to the same. At other sizes it is looked whether it is the same there, unless one ``like`` it says."""
         with as_it_was(self._module) as remembers:
             recorder = self._steady(gradients, remembers)
             graph, taken = recorder.graph, recorder.taken.numbers
             where = graph
             sure = not recorder.standing and not recorder.survivors.tensors
-            if sure:
+            if sure and not (like is not None and self._goes_with(recorder, like)):
                 where = described_where(graph, lambda sizes: self._agrees(recorder, sizes), taken)
                 sure = where is graph or not remembers()
         recorder.graph = where if sure else described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken)
         return recorder
+
+    def _goes_with(self, recorder: Recorder, like: Recorder) -> bool:
+        """Whether the sizes at which a forward is the same are known by one in training: both are one, and nothing goes by the mode."""
+        return (
+            not (like.asked_for_gradients or recorder.asked_for_gradients) and _are_one(like.graph, recorder.graph) and blind(self._modules)
+        )
 
     def _agrees(self, recorder: Recorder, sizes: Mapping[str, int]) -> bool | None:
         """Whether the forward makes the same calls at other sizes."""
@@ -163,11 +183,12 @@ class _Recordings:
     def _same_graph(self, graph: Graph, gradients: bool, sizes: Mapping[str, int]) -> bool | None:
         """The same where the module remembers something: by recording its calls there."""
         shapes = {i.name: resolve(i.shape, sizes) for i in graph.inputs}
+        there = _Recordings(self._module, self._call.at(shapes), self._name)
         try:
             with as_it_was(self._module) as remembers:
-                other = _Recordings(self._module, self._call.at(shapes), self._name)._steady(gradients, remembers).graph
+                other = there._steady(gradients, remembers).graph
         except MemestError:
-            return False
+            return None if there.impossible else False
         return other.with_(guards=()) == graph.with_(guards=())
 
     def _steady(self, gradients: bool, remembers: Callable[[], bool]) -> Recorder:
@@ -192,10 +213,12 @@ class _Recordings:
 
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in)
+        self.impossible = False
         del standing  # they die when the module lets go of them
         try:
             recorder.record(self._call.inputs, self._call)
         except GraphError as e:
+            self.impossible = recorder.impossible
             if not recorder.numbers.read:
                 raise
             if stand_in == STAND_INS[0]:

@@ -141,7 +141,6 @@ class Elsewhere(Recorder):
 
     def _made(self, made: Made, out: str, names: Sequence[Name], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         spec = self.at(made.spec)
-        storage = self._storages.setdefault(id(made.storage), no_storage())
         if made.argument:
             t = tensors[names.index(made.argument)]
             entry = self.live.known(t)
@@ -150,8 +149,10 @@ class Elsewhere(Recorder):
             self.live.again(entry, out, value, made.grad)
         else:
             t = tensor_of(spec)
+            storage = self._storages.get(id(made.storage)) or self._storages.setdefault(id(made.storage), no_storage())
             self.live.follow(t, out, Value(spec, storage), made.grad, inference=made.inference)
-        self.live.place(self.live.known(t), made.host)
+        if made.host:
+            self.live.place(self.live.known(t), True)
         return t
 
     def _came_to(self, what: Asked, steps: Trace, result: Any) -> None:

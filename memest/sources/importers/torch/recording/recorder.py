@@ -141,6 +141,7 @@ class Recorder(TorchFunctionMode):
         self.calls: dict[str, Checkpoint] = {}
         self.failure: UnsupportedError | None = None
         self.stops_a_card = ""
+        self.impossible = False  # a row cannot be what it is asked for
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.numbers = Numbers(self.refusal, self._place, stand_in)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
@@ -589,6 +590,7 @@ class Recorder(TorchFunctionMode):
         except MemestError as e:
             if depends(request.attributes):
                 raise self.refusal(DECIDES) from None
+            self.impossible = True
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why

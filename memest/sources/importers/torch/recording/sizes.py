@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from memest.network.graph import Graph
 from memest.sizes.conditions import Conditions, reduced
@@ -24,9 +25,10 @@ def described_where(graph: Graph, agrees: Agrees, taken: Taken) -> Graph:
     fixed: frozenset[str] = frozenset()
     others: list[Sizes] = []
     while True:
-        other = varied(conditions, sizes, without=fixed)
-        if other is None or agrees(other) is not False:
-            others += [other] if other is not None else []
+        outcomes = ((other, agrees(other)) for other in islice(varied(conditions, sizes, without=fixed), 4))
+        other, same = next((found for found in outcomes if found[1] is not None), (sizes, True))
+        if same:
+            others.append(other)
             break
         parts = list(one_by_one(conditions, sizes, other))
         blamed = frozenset[str]().union(*(names for names, at in parts if agrees(at) is False))
