@@ -133,7 +133,10 @@ NUMBERS: dict[str, Use] = {
     "infer alone": lambda net, x: only(net, x, not net.training and len(x) == 2),
     "numbers of a closed form": lambda net, x: F.pad(net.conv(x), (0, (1 << (x.shape[-1] - 1).bit_length()) - x.shape[-1])),
 }
-BY_CHANCE = {"columns", "length of range", "list index", "list slice", "percent", "json", "elements of shape", "key of several", "f-string"}
+BY_CHANCE = {
+    *("columns", "length of range", "list index", "list slice", "percent", "json"),
+    *("elements of shape", "key of several", "f-string", "common divisor"),
+}
 """What is not right for every pair of sizes: the first returns numbers, which no loss here takes. The others hold a plain number that no
 method of a size has seen, or several at once, against certain others: that is found at a size far away, or not at all."""
 FREE: dict[str, Use] = {
