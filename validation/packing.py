@@ -21,7 +21,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, Part, 
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from validation.profiling import record
-from validation.rows import _fresh, call_torch, example_tensors, spec_of
+from validation.rows import _fresh, call_torch, example_tensors, spec_of, torch_callable
 
 MARK = 7777  # bytes that no row asks for
 
@@ -31,7 +31,8 @@ Saves = list[tuple[int, int]]
 
 
 def measure_packing(row: Operator | Composite, example: Example) -> Saves:
-    """Torch's."""
+    """Torch's; NotInstalledError where torchvision's operators are not there."""
+    torch_callable(row)
     tensors, attributes = example_tensors(example), dict(example.attributes)
     sizes: list[int] = []
 

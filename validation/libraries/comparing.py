@@ -15,7 +15,8 @@ from validation.libraries.subjects import LIBRARIES, Subject, subjects
 from validation.streams import stream_digest
 
 MODES = ("train", "infer")
-EQUAL = 0.95
+EQUAL = {"timm": 0.99, "smp": 0.99, "monai": 0.85, "transformers": 0.95}
+"""The share of steps that is claimed to be equal to the byte, event by event; what is refused counts as unequal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +98,17 @@ def _row(library: str, members: list[Compared]) -> str:
     worst = max((abs(c.predicted - c.measured) / c.measured for c in answered), default=0.0)
     label = f"{LIBRARIES[library]} {members[0].release}: {len({c.name for c in members})} networks"
     refused = f", {len(members) - len(answered)} refused" if len(answered) < len(members) else ""
-    claimed = f"{100 * EQUAL:g} % exact"
+    claimed = f"{100 * EQUAL[library]:g} % equal"
     share = f"{exact} ({100 * exact / len(members):.1f} %{refused})"
     return f"| {label} | {len(members)} | {share} | {100 * worst:.3f} % | {claimed} | {sum(c.equal for c in members)} of {len(members)} |"
 
 
 def failures(found: list[Compared]) -> list[str]:
-    """The claim, where it does not hold: of all steps so many are equal to the byte; and libraries without results."""
+    """The claims that do not hold, and libraries without results."""
     have = {c.library for c in found}
     problems = [f"{s} has no stored results; run: python -m validation libraries {s}" for s in LIBRARIES if s not in have]
-    equal = sum(c.equal for c in found)
-    if equal < EQUAL * len(found):
-        problems.append(f"libraries: {equal} of {len(found)} steps are equal to the byte, {100 * EQUAL:g} % are claimed")
+    for library in sorted(have):
+        steps = [c.equal for c in found if c.library == library]
+        if sum(steps) < EQUAL[library] * len(steps):
+            problems.append(f"{library}: {sum(steps)} of {len(steps)} steps are equal to the byte, {100 * EQUAL[library]:g} % are claimed")
     return problems

@@ -248,27 +248,6 @@ def _positive(input: Any) -> Any:
     return input
 
 
-def _isnan(input: Any) -> Any:
-    return input != input
-
-
-def _isinf(input: Any) -> Any:
-    if not input.is_floating_point():
-        return torch.zeros_like(input, dtype=torch.bool)
-    return input.abs() == math.inf
-
-
-def _isfinite(input: Any) -> Any:
-    if not input.is_floating_point():
-        return torch.ones_like(input, dtype=torch.bool)
-    size = input.abs()
-    bounded = size != math.inf
-    own = input == input
-    finite = own * bounded
-    del size
-    return finite
-
-
 def _diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
     joined = [t for t in (prepend, input, append) if t is not None]
     result = torch.cat(joined, dim) if len(joined) > 1 else input
@@ -327,9 +306,6 @@ BODIES: dict[str, Body] = {
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "positive": _positive,
-    "isnan": _isnan,
-    "isinf": _isinf,
-    "isfinite": _isfinite,
     "diff": _diff,
 }
 """By torch's own name; a body gets what the call gets, and NotImplemented leaves it to the rows."""
