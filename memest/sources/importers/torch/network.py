@@ -27,7 +27,7 @@ from memest.sources.importers.torch.recording.layers import alike
 from memest.sources.importers.torch.recording.modes import blind
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
-from memest.sources.importers.torch.recording.sizes import described_where
+from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -198,7 +198,7 @@ class _Recordings:
                 sure = where is graph or not remembers()
         if not sure:
             self._release()
-            where = described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken)
+            where = described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken, MOST_RECORDED)
         recorder.graph = where
         return recorder
 

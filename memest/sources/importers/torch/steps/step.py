@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy
 from functools import partial
 from typing import Any
@@ -22,14 +23,16 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.inputs import Examples, filled, resized
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.repeats import Repeats
-from memest.sources.importers.torch.recording.sizes import Taken, described_where
+from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, Taken, described_where
 from memest.sources.importers.torch.steps.elsewhere import StepElsewhere
 from memest.sources.importers.torch.steps.lightning import is_lightning, trained
 from memest.sources.importers.torch.steps.recorder import State, StepRecorder
 from memest.sources.importers.torch.steps.updates import instead
 from memest.sources.importers.torch.surroundings import Surroundings
 from memest.sources.importers.torch.tensors.keeping import Kept
+from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.releasing import release
 
 ROUNDS = 8
 """Where the user's own numbers change from call to call, so many calls in a row have to be alike after the first."""
@@ -64,7 +67,8 @@ def from_step(
         call.examples.settle(found.modules.values())
         graph, taken = _steady(called, call, found, cleared, assumptions)
         if taken is not None:
-            graph = described_where(graph, lambda sizes: _same_graph(called, call, graph, cleared, assumptions, sizes), taken)
+            same = partial(_same_graph, called, call, graph, cleared, assumptions)
+            graph = described_where(graph, same, taken, MOST_RECORDED)
     assumptions.check_used()
     return graph
 
@@ -97,13 +101,17 @@ def _steady(
     graphs: list[Graph] = []
     before: State | None = None
     kept: list[Kept] = []
-    with found.as_they_were() as changed:
+    keeping: list[LiveTensors] = []
+    with ExitStack() as over, found.as_they_were() as changed:
+        over.callback(release, keeping)
         alike = 0
         for number in range(MOST):
             given, stand_in = len(kept), STAND_INS[number % len(STAND_INS)]
             recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, stand_in, texts, assumptions)
             kept = []
             _recorded(recorder, call)
+            if recorder.survivors.tensors:
+                keeping.append(recorder.live)
             graphs.append(recorder.graph)
             left = recorder.state._replace(gradients=()) if cleared else recorder.state
             settled = left == (before or State())
