@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from memest.sources.importers.torch.steps.step import from_step  # noqa: E402
@@ -211,6 +212,85 @@ def test_a_number_that_decides_nothing_leaves_the_sizes_free(name: str) -> None:
     graph = from_torch(Net(FREE[name]), SHAPE)
     for shape in OTHERS[4:5]:
         held_against(FREE[name], shape, graph, free=True)
+
+
+# what stands around the calls -------------------------------------------------------------------------------------------
+
+
+class Squared(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradient
+
+
+def packed(net: Net, x: Any) -> Any:
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.half(), lambda t: t.float()):
+        return net.conv(x).sigmoid()
+
+
+def hooked(net: Net, x: Any) -> Any:
+    y = net.conv(x)
+    if y.requires_grad:
+        y.register_hook(lambda gradient: gradient * 2)
+    return y.sigmoid()
+
+
+def halved(net: Net, x: Any) -> Any:
+    net.conv.weight.data *= 0.5
+    return net.conv(x)
+
+
+AROUND: dict[str, Use] = {
+    "function": lambda net, x: Squared.apply(net.conv(x)),
+    "packed": packed,
+    "hooked": hooked,
+    "halved": halved,
+    "nested checkpoints": lambda net, x: checkpoint(lambda z: checkpoint(torch.sigmoid, net.conv(z).tanh(), **WITHOUT).exp(), x, **WITHOUT),
+    "number": lambda net, x: net.conv(x) * x.mean().item(),
+    "checked": lambda net, x: checked(net.conv(x)),
+}
+WITHOUT: dict[str, Any] = {"use_reentrant": False}
+
+
+def checked(y: Any) -> Any:
+    assert torch.isfinite(y).all()
+    return y * 2
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_stands_around_the_calls_leaves_the_sizes_free(name: str) -> None:
+    graph = from_torch(Net(AROUND[name]), SHAPE)
+    held_against(AROUND[name], OTHERS[4], graph, free=True)
+
+
+def held_as_a_step(use: Use) -> None:
+    function, shape = a_step(use), OTHERS[4]
+    graph, there = (from_step(function, [torch.empty(at)]) for at in (SHAPE, shape))
+    found, wanted = ([e.delta for e in memest.estimate(g, input_shape=shape, machine=CPU).events] for g in (graph, there))
+    assert found == wanted
+
+
+@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.slow
+def test_what_stands_around_the_calls_of_a_step_leaves_the_sizes_free(name: str) -> None:
+    held_as_a_step(AROUND[name])
+
+
+@pytest.mark.slow
+def test_a_tensor_that_somebody_keeps_who_is_no_module_leaves_the_sizes_free() -> None:
+    scale = lru_cache(maxsize=4)(lambda: torch.ones(4, 1, 1))
+
+    def use(net: Net, x: Any) -> Any:
+        return net.conv(x) * scale()
+
+    held_against(use, OTHERS[4], from_torch(Net(use), SHAPE), free=True)
+    held_as_a_step(use)
 
 
 # steps ------------------------------------------------------------------------------------------------------------------
