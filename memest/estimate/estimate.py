@@ -30,7 +30,7 @@ from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
 from memest.runtimes.table import play, runtime_named
 from memest.runtimes.torch.step import Recipe
-from memest.shown import Shown, counted, short
+from memest.shown import Shown, counted, middle, short
 from memest.sizes import asked
 from memest.sizes.conditions import Conditions, reduced
 from memest.sizes.dims import resolve
@@ -491,7 +491,7 @@ def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
     """UsageError where the network would take another path than the one described."""
     conditions: Conditions = graph.memo.find("conditions", None, 1, lambda: reduced(graph.guards, sizes))
     if not conditions.hold(sizes):
-        broken = next(g for g in graph.guards if not g.holds(sizes))
+        broken = middle(str(next(g for g in graph.guards if not g.holds(sizes))), 120)
         raise UsageError(
             f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape"
         )

@@ -172,11 +172,11 @@ class _Known:
                 return False
             op = ">"
         if op in (">", ">="):
-            found = _solved(left, right + (op == ">"))
+            found = solved_for(left, right + (op == ">"))
             if found is not None:
                 self._change(self.least, found[0], max(self.least[found[0]], found[1]))
         else:
-            found = _solved(left, right + (op == "<="))  # left < right: what reaches right is too much
+            found = solved_for(left, right + (op == "<="))  # left < right: what reaches right is too much
             if found is not None:
                 self._change(self.most, found[0], min(self.most.get(found[0], found[1] - 1), found[1] - 1))
         return found is not None
@@ -282,7 +282,7 @@ def _above(low: int | None, high: int | None, equal: bool = False) -> bool:
     return low is not None and high is not None and (low > high or (equal and low == high))
 
 
-def _solved(e: Expr, least: int) -> tuple[str, int] | None:
+def solved_for(e: Expr, least: int) -> tuple[str, int] | None:
     """``e >= least`` as (symbol, its least value), where ``e`` grows with one symbol alone."""
     while e.op != "symbol":
         if e.op not in ("+", "-", "*", "//") or not isinstance(e.args[0], Expr) or not isinstance(e.args[1], int):

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from hashlib import blake2b
+from math import prod
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -29,6 +30,7 @@ _BINARY: dict[str, Callable[[int, int], int]] = {
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2}
 _AST_OPS: dict[type, str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
 MAX_DEPTH = 200
+MOST_FACTORS = 4  # of a power that is written as a product
 MAX_LENGTH = 20_000
 LONG = 400
 
@@ -80,9 +82,9 @@ class Expr:
         left, right = (_wrapped(a, level, side) for side, a in enumerate(self.args))
         return f"{left}{self.op}{right}" if level == 2 else f"{left} {self.op} {right}"
 
-    def evaluate(self, sizes: Mapping[str, int]) -> int:
-        """Its value where symbols have ``sizes``."""
-        value: int = _evaluated(self, sizes, {})
+    def evaluate(self, sizes: Mapping[str, int], done: dict[Expr, int] | None = None) -> int:
+        """Its value where symbols have ``sizes``; ``done`` collects those of its parts."""
+        value: int = _evaluated(self, sizes, {} if done is None else done)
         return value
 
     def symbols(self) -> set[str]:
@@ -409,6 +411,7 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 _NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _SINK: ContextVar[dict[Guard, None] | None] = ContextVar("sink", default=None)
 _sink = _SINK.get
+_TELL: ContextVar[Callable[[Dim], None] | None] = ContextVar("tell", default=None)
 
 
 class recording:  # noqa: N801
@@ -449,7 +452,7 @@ def parse_guard(text: str) -> Guard:
 
 class Dim(int):
     """An int that remembers how it was computed. Integer arithmetic keeps the expression; a comparison is recorded as a :class:`Guard`
-    where somebody listens; leaving the integers (``/``, ``float``, ``int``) pins the size to its value."""
+    where somebody listens; leaving the integers (``/``, ``float``, ``int``) or their arithmetic (bits) pins the size to its value."""
 
     expr: Expr
 
@@ -491,10 +494,30 @@ class Dim(int):
         return self if self >= 0 else -self
 
     def __pow__(self, other: Any, modulo: Any = None) -> Any:
-        return self.pin() ** other
+        if type(other) is int and 0 < other <= MOST_FACTORS and modulo is None:
+            return prod([self] * other)
+        return pow(self.pin(), other, modulo)
 
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def __trunc__(self) -> Any:
+        return self
+
+    __floor__ = __ceil__ = conjugate = __trunc__
+
+    def __round__(self, digits: Any = None) -> Any:
+        return self if digits is None or digits >= 0 else round(self.pin(), digits)
+
+    @property
+    def real(self) -> Any:
+        """Itself."""
+        return self
+
+    numerator = real
 
     def __bool__(self) -> bool:
         outcome = int.__bool__(self)
@@ -505,7 +528,39 @@ class Dim(int):
                 sink[Guard(*found)] = None
         return outcome
 
-    __hash__ = int.__hash__
+    def __hash__(self) -> int:
+        return int.__hash__(_taken(self))
+
+    def __repr__(self) -> str:
+        return int.__repr__(_taken(self))
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return int.__format__(_taken(self), spec)
+
+
+def _taken(n: Dim) -> Dim:
+    """``n``, whose number is put into a text or a key, as is told to whoever wants to know."""
+    tell = _TELL.get()
+    if tell is not None:
+        tell(n)
+    return n
+
+
+class telling:  # noqa: N801
+    """``tell`` is called with every ``Dim`` whose plain number is taken where no comparison shows it: for a text, for a key."""
+
+    __slots__ = ("_before", "_tell")
+
+    def __init__(self, tell: Callable[[Dim], None] | None) -> None:
+        self._tell = tell
+
+    def __enter__(self) -> None:
+        self._before = _TELL.set(self._tell)
+
+    def __exit__(self, *exception: object) -> None:
+        _TELL.reset(self._before)
 
 
 def _plain_int(value: int) -> int:
@@ -552,7 +607,20 @@ def _comparison(op: str, name: str) -> Callable[[Any, Any], Any]:
     return method
 
 
+def _pinned(name: str) -> Callable[..., Any]:
+    compute = getattr(int, name)
+
+    def method(self: Dim, *others: Any) -> Any:
+        return compute(self.pin(), *[o.pin() if isinstance(o, Dim) else o for o in others])
+
+    return method
+
+
 _new = int.__new__
+for _name in ["rpow", "lshift", "rlshift", "rshift", "rrshift", "and", "rand", "or", "ror", "xor", "rxor", "invert"]:
+    setattr(Dim, f"__{_name}__", _pinned(f"__{_name}__"))
+for _name in ("bit_length", "bit_count", "as_integer_ratio", "to_bytes"):
+    setattr(Dim, _name, _pinned(_name))
 for _op, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
     setattr(Dim, f"__{_name}__", _arithmetic(_op, f"__{_name}__", False))
     setattr(Dim, f"__r{_name}__", _arithmetic(_op, f"__r{_name}__", True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.sizes import asked
+from memest.sources.importers.torch.tensors.described import layout_of
 
 _SHAPE = re.compile(r"\d+([xX\u00d7,]\d+)+", re.ASCII)
 
@@ -91,9 +93,30 @@ class ModuleCall:
         taking.settle([module])
         self.inputs = taking.inputs
 
+    def at(self, shapes: Mapping[str, tuple[int, ...]]) -> ModuleCall:
+        """The same call with inputs of these shapes."""
+        other = copy(self)
+        other.inputs = resized(self.inputs, shapes)
+        return other
+
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         """The module's result with these in the places of the examples' tensors."""
         return self._module(*filled(self._positional, inputs), **filled(self._keywords, inputs))
+
+
+def resized(inputs: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Inputs like these in other shapes."""
+    return {name: _resized(t, shapes[name]) for name, t in inputs.items()}
+
+
+def _resized(t: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor like ``t`` in another shape, which lies as ``t`` does."""
+    if layout_of(t) == "channels_last":
+        return torch.empty(shape, dtype=t.dtype, device="meta").to(memory_format=_CHANNELS_LAST[t.ndim])
+    return torch.empty(shape, dtype=t.dtype, device="meta")
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class _Place:

@@ -16,13 +16,18 @@ from torch import nn
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.network.graph import Graph, Layer
 from memest.ops.table import operator_named
+from memest.sizes.conditions import reduced
+from memest.sizes.dims import Guard, resolve
 from memest.sizes.interpreter import Lock
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
+from memest.sources.importers.torch.recording.elsewhere import Elsewhere
 from memest.sources.importers.torch.recording.layers import alike
+from memest.sources.importers.torch.recording.modes import blind
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -81,9 +86,9 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None, assu
     def training() -> Recorder:
         return recordings.steady(gradients=True)
 
-    def inference() -> Recorder:
+    def inference(like: Recorder | None = None) -> Recorder:
         with _in_eval_mode(module):
-            return recordings.steady(gradients=False)
+            return recordings.steady(gradients=False, like=like)
 
     if isinstance(module, Exported) and not module.program.trainable:
         with _ONE_AT_A_TIME:
@@ -99,7 +104,7 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None, assu
         if module.training:
             return _both(training, inference)
         alone = inference()
-        return _both(training, lambda: alone) if alone.asked_for_gradients else alone.graph
+        return _both(training, lambda _: alone) if alone.asked_for_gradients else alone.graph
 
 
 def _refusing(graph: Graph, what: str, reason: str) -> Graph:
@@ -107,25 +112,35 @@ def _refusing(graph: Graph, what: str, reason: str) -> Graph:
     return graph.with_(refused=(*graph.refused, (what, reason)))
 
 
-def _both(training: Callable[[], Recorder], inference: Callable[[], Recorder]) -> Graph:
+def _both(training: Callable[[], Recorder], inference: Callable[[Recorder | None], Recorder]) -> Graph:
     """The training graph with that of inference; where one cannot be recorded, the other with the reason."""
     try:
-        graph = training().graph
+        recorder = training()
     except MemestError as e:
         try:
-            alone = inference().graph
+            alone = inference(None).graph
         except MemestError:
             raise e from None
         return _refusing(alone, "train", str(e))
+    graph = recorder.graph
     try:
-        other = inference().graph
+        other = inference(recorder).graph
     except MemestError as e:
         return _refusing(graph, "infer", str(e))
-    following = tuple(_follows_mode(layer) for layer in graph.layers)
-    same = other.layers == following and all(
-        getattr(other, f) == getattr(graph, f) for f in ("outputs", "parameters", "on_host", "refused")
-    )
-    return graph if same else graph.with_(inference=other)
+    return graph if _are_one(graph, other) else graph.with_(inference=other)
+
+
+def _are_one(graph: Graph, other: Graph) -> bool:
+    """Whether a training graph says what that of inference does."""
+    if not all(getattr(other, f) == getattr(graph, f) for f in ("outputs", "parameters", "on_host", "refused")):
+        return False
+    return other.layers == tuple(map(_follows_mode, graph.layers)) and _implied(other.guards, graph)
+
+
+def _implied(guards: Sequence[Guard], graph: Graph) -> bool:
+    """Whether the conditions of the graph say as much."""
+    others, sizes = [g for g in guards if g not in graph.guards], dict(graph.examples)
+    return not others or reduced((*graph.guards, *others), sizes) == reduced(graph.guards, sizes)
 
 
 def _follows_mode(layer: Layer) -> Layer:
@@ -155,54 +170,103 @@ class _Recordings:
         self._module, self._call, self._name, self._assumptions = module, call, name, assumptions
         self._repeats = Repeats()
         self._made: list[LiveTensors] = []
+        self._modules = list(module.modules())
+        self.impossible = False  # the last one ended where an operator cannot run at these sizes
 
-    def steady(self, *, gradients: bool) -> Recorder:
-        """One forward, after which nobody holds a tensor of it (see :meth:`_steady`)."""
+    def steady(self, *, gradients: bool, like: Recorder | None = None) -> Recorder:
+        """One forward, after which nobody holds a tensor of it (see :meth:`_steady`). At other sizes it is looked whether it is the same
+        there, unless one ``like`` it says."""
         try:
-            return self._steady(gradients=gradients)
+            return self._described(gradients, like)
         finally:
-            release(self._made)
-            self._made.clear()
+            self._release()
 
-    def _steady(self, *, gradients: bool) -> Recorder:
-        """One forward. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers something else that it may
-        go by (a flag, a counter), the call that counts is the next one, which finds them. Where it reads numbers from tensors, more calls
-        with other numbers must come to the same."""
+    def _release(self) -> None:
+        release(self._made)
+        self._made.clear()
+
+    def _described(self, gradients: bool, like: Recorder | None) -> Recorder:
         with as_it_was(self._module) as remembers:
-            give_sizes(self._module)
-            recorder = self._one(gradients)
-            if recorder.survivors.tensors:
-                recorder = self._one(gradients, recorder.survivors.given_up())
-                recorder.survivors.check_steady(recorder.standing, recorder.forms)
-            elif remembers():
-                recorder, first = self._one(gradients), recorder
-                if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
-                    raise UnsupportedError(
-                        f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers):"
-                        " no step is like the next"
-                    )
-            first_call = True
-            for other in STAND_INS[1:] if recorder.numbers.read else ():
-                before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
+            recorder = self._steady(gradients, remembers)
+            graph, taken = recorder.graph, recorder.taken.numbers
+            where = graph
+            keeps = bool(recorder.standing or recorder.survivors.tensors)
+            known = not keeps and like is not None and self._goes_with(recorder, like)
+            sure = known or (not keeps and recorder.can_be_followed)
+            if sure and not known:
+                where = described_where(graph, lambda sizes: self._agrees(recorder, sizes), taken)
+                sure = where is graph or not remembers()
+        if not sure:
+            self._release()
+            where = described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken, MOST_RECORDED)
+        recorder.graph = where
+        return recorder
+
+    def _goes_with(self, recorder: Recorder, like: Recorder) -> bool:
+        """Whether the sizes at which a forward is the same are known by one in training: both are one, and nothing goes by the mode."""
+        return (
+            not (like.asked_for_gradients or recorder.asked_for_gradients) and _are_one(like.graph, recorder.graph) and blind(self._modules)
+        )
+
+    def _agrees(self, recorder: Recorder, sizes: Mapping[str, int]) -> bool | None:
+        """Whether the forward makes the same calls at other sizes."""
+        arguments = self._module, self._name, recorder.gradients, self._repeats, (), recorder.numbers.stand_in, self._assumptions
+        there = Elsewhere(recorder, sizes, *arguments)
+        self._made.append(there.live)
+        return there.agrees(self._call)
+
+    def _same_graph(self, graph: Graph, gradients: bool, sizes: Mapping[str, int]) -> bool | None:
+        """The same where the module remembers something: by recording its calls there."""
+        shapes = {i.name: resolve(i.shape, sizes) for i in graph.inputs}
+        there = _Recordings(self._module, self._call.at(shapes), self._name, self._assumptions)
+        try:
+            with as_it_was(self._module) as remembers:
+                other = there._steady(gradients, remembers).graph
+        except MemestError:
+            return None if there.impossible else False
+        finally:
+            there._release()
+        return other.with_(guards=()) == graph.with_(guards=())
+
+    def _steady(self, gradients: bool, remembers: Callable[[], bool]) -> Recorder:
+        """The call that counts, at one size. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers
+        something else that it may go by (a flag, a counter), it is the next one, which finds them. Where it reads numbers from tensors,
+        more calls with other numbers must come to the same."""
+        give_sizes(self._module)
+        recorder = self._one(gradients)
+        if recorder.survivors.tensors:
+            recorder = self._one(gradients, recorder.survivors.given_up())
+            recorder.survivors.check_steady(recorder.standing, recorder.forms)
+        elif remembers():
+            recorder, first = self._one(gradients), recorder
+            if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
+                raise UnsupportedError(
+                    f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers): no step is like the next"
+                )
+        first_call = True
+        for other in STAND_INS[1:] if recorder.numbers.read else ():
+            before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
+            graph = alike(recorder.graph, before.graph)
+            if graph is None and first_call:  # what it sets, all others find
+                before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing))
                 graph = alike(recorder.graph, before.graph)
-                if graph is None and first_call:  # what it sets, all others find
-                    before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing))
-                    graph = alike(recorder.graph, before.graph)
-                first_call = False
-                if graph is None:
-                    raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
-                recorder.graph = graph
+            first_call = False
+            if graph is None:
+                raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
+            recorder.graph = graph
         return recorder
 
     def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in, self._assumptions)
         if isinstance(self._module, Exported):
             recorder.fixed = self._module.fixed
+        self.impossible = False
         del standing  # they die when the module lets go of them
         self._made.append(recorder.live)
         try:
             recorder.record(self._call.inputs, self._call)
         except GraphError as e:
+            self.impossible = recorder.impossible
             if not recorder.numbers.read:
                 raise
             if stand_in == STAND_INS[0]:

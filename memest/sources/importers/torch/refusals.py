@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -79,6 +81,14 @@ def users_line(frames: Iterable[traceback.FrameSummary]) -> str:
     """``net.py:31``: the innermost line that is neither memest's nor torch's; nothing where there is none."""
     users = (f for f in reversed(list(frames)) if not f.filename.startswith(_NOT_THE_USERS))
     return next((f"{f.filename.rpartition('/')[2]}:{f.lineno}" for f in users), "")
+
+
+def users_frame() -> FrameType | None:
+    """The innermost frame that runs neither memest's code nor torch's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame = frame.f_back
+    return frame
 
 
 def of_their_code(error: BaseException, name: str) -> MemestError | None:

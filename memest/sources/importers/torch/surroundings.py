@@ -174,6 +174,7 @@ class Surroundings:
         finally:
             for table in self._tables:
                 table.put_back()
+            self._tables.clear()  # another look at the same things counts who holds them
             for cell, held in cells:
                 if _content(cell) is not held and held is not _EMPTY:
                     cell.cell_contents = held

@@ -50,6 +50,7 @@ class Assumed:
         self.literal: float | None = None  # the number that the tensor being made holds
         self._taken: dict[str, int] = {}
         self._notes: dict[str, dict[str, None]] = {}
+        self.asked = False  # something went by what is assumed, or follows
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -77,6 +78,7 @@ class Assumed:
         return self._picked(name, self.count(SELECTED, self._left(name), written)) if found is None else found
 
     def _name(self, t: torch.Tensor) -> str:
+        self.asked = True
         entry = self._recorder.live.known(t)
         self._sizes.setdefault(entry.names[-1], elements_of(entry.value))
         return entry.names[-1]
@@ -90,6 +92,7 @@ class Assumed:
     def count(self, kind: str, most: int, written: str) -> int:
         """How many of ``most`` there are of a ``kind``, where the code has ``written`` what depends on it. UnsupportedError where nobody
         says so."""
+        self.asked = True
         found = self._found(kind)
         if found is None:
             if not self._stated.given or kind == UNIQUE:
@@ -138,13 +141,17 @@ class Assumed:
         if layer is not None and layer.op == "uniform_":
             return partial(self._drawn, layer)
         number = self._number(name, {})
-        return self._recorder.constants.number(t) if number is None else number
+        if number is None:
+            number = self._recorder.constants.number(t)
+        self.asked = self.asked or number is not None
+        return number
 
     def size(self, t: torch.Tensor) -> int:
         """The whole number of a tensor that stands where a size is wanted."""
         number = self.number(t)
         if type(number) is int:
             return number
+        self.asked = True
         found, place = self._found(SIZE), self._recorder.place()
         if found is None:
             raise UnsupportedError(
@@ -193,6 +200,7 @@ class Assumed:
         """``bool(t)``: as is stated for the line, as follows from a count, or the way that does not raise."""
         if is_torchs_check():
             return False
+        self.asked = True
         found = self._found(None)
         if found is not None:
             if not isinstance(found.value, bool):

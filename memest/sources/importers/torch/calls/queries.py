@@ -29,6 +29,11 @@ def _length(spec: Spec, args: Any, kwargs: Any, func: Any) -> Any:
     return spec.shape[0]
 
 
+def _strides(spec: Spec, args: Any, kwargs: Any, func: Any) -> Any:
+    dim = args[0] if args else kwargs.get("dim")
+    return spec.strides if dim is None else spec.strides[dim]
+
+
 def _device(spec: Spec, args: Any, kwargs: Any, func: Any) -> Any:
     return torch.device("cpu")
 
@@ -47,6 +52,7 @@ PASSIVE: dict[str, Any] = {
     "numel": _numel,
     "nelement": _numel,
     "__len__": _length,
+    "stride": _strides,
     "__get__:device": _device,
     "__get__:is_meta": _false,
     "__get__:requires_grad": _false,
@@ -55,7 +61,7 @@ PASSIVE: dict[str, Any] = {
             "dim", "ndimension", "__get__:ndim", "__get__:dtype", "__get__:is_cuda", "__get__:layout", "__get__:is_sparse",
             "__get__:is_quantized", "__get__:is_nested", "__get__:is_mkldnn", "__get__:grad_fn", "__get__:is_leaf", "__get__:names",
             "__get__:grad", "__get__:data_ptr", "__get__:is_mps", "__get__:is_xpu", "__get__:itemsize", "__get__:is_cpu",
-            "stride", "is_contiguous", "is_floating_point", "is_complex", "element_size", "get_device", "storage_offset", "is_same_size",
+            "is_contiguous", "is_floating_point", "is_complex", "element_size", "get_device", "storage_offset", "is_same_size",
             "is_tensor", "is_nonzero", "has_names", "__hash__", "requires_grad_", "__format__", "__repr__", "_is_view", "is_inference",
             "_assert", "_assert_async", "_has_compatible_shallow_copy_type", "is_grad_enabled", "is_autocast_enabled",
             "_set_grad_enabled", "result_type", "device",

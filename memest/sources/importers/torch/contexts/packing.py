@@ -126,9 +126,12 @@ class Packings:
 
     def _one(self, pair: Pair, spec: Spec) -> Packing:
         key = (*map(id, pair), spec.shape, spec.strides, spec.dtype)
-        found = self._known.get(key)
+        with recording(None):
+            found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._recorded(pair, spec)
+            found = self._recorded(pair, spec)
+            with recording(None):
+                self._known[key] = found
         return found
 
     def _recorded(self, pair: Pair, spec: Spec) -> Packing:
@@ -137,7 +140,8 @@ class Packings:
         outer, self.stack = self.stack, []
         try:
             with recorder.apart() as packed, torch.no_grad(), self._seen():
-                given = like(spec)
+                with recording(None):
+                    given = like(spec)
                 live.follow(given, name, Value(spec, recorder.machine.ledger.resident(0, "", name)), grad=False)
                 whole = pair[0](given)
                 kept = tuple(dict.fromkeys([live.known(t).names[-1] for t in leaves(whole)]))

@@ -28,14 +28,14 @@ from memest.machines.versions import nearest, release
 from memest.network.castings import Contexts
 from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import Casting, Checkpoint, Graph, Input, Items, Layer, LeafHook, Reference
-from memest.network.tensor import Shape
+from memest.network.tensor import Spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
 from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
-from memest.sizes.dims import Dim, Guard, expression, recording, symbol
+from memest.sizes.dims import Dim, Guard, expression, recording, symbol, telling
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.calls.complex import check_complex
@@ -61,7 +61,8 @@ from memest.sources.importers.torch.recording.layers import (
     written,
 )
 from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
-from memest.sources.importers.torch.recording.unrolled import PICKS, covered
+from memest.sources.importers.torch.recording.taken import Taken
+from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
 from memest.sources.importers.torch.refusals import explanation, reason_against, text_of, users_line
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
@@ -137,7 +138,10 @@ class Recorder(TorchFunctionMode):
         self.paths = {id(m): path for path, m in self.owned.modules}
         self.modules = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
+        self.trace: Trace = []
+        self.taken = Taken(lambda: self.stack[-1].module if self.stack else self.module)
         self.inputs: list[Input] = []
+        self.given: dict[str, Spec] = {}
         self.layers: list[Layer] = []
         self.sizes: dict[str, int] = {}
         self.guards: dict[Guard, None] = {}
@@ -148,13 +152,14 @@ class Recorder(TorchFunctionMode):
         self.contexts = Contexts()
         self.checkpoint: str | None = None
         self.elsewhere = False
-        self.picked_from: dict[str, Shape] = {}
         self.hooks: tuple[LeafHook, ...] = ()
         self.checkpoints = Checkpoints(self)
         self.packings = Packings(self)
+        self._to_be_recorded_anew = False
         self.failure: UnsupportedError | None = None
         self.fixed: Mapping[str, Container[int]] = {}  # dims of inputs that no other size may be asked for
         self.stops_a_card = ""
+        self.impossible = False  # a row cannot be what it is asked for
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(lambda: self.layers, self.live)
@@ -179,7 +184,8 @@ class Recorder(TorchFunctionMode):
         fixed = self.fixed.get(name, ())
         dims = [n if d in fixed else self._symbolic(n, d, t.ndim, len(self.inputs)) for d, n in enumerate(t.shape)]
         self.inputs.append(Input(name=name, shape=tuple(expression(d) for d in dims), dtype=dtype_of(t), layout=layout_of(t)))
-        self.live.given(t, name, spec_of(t, tuple(dims)))
+        self.given[name] = spec_of(t, tuple(dims))
+        self.live.given(t, name, self.given[name])
 
     def _symbolic(self, size: int, d: int, ndim: int, nth: int) -> int:
         """The batch and the spatial dims get symbols; a later input shares a symbol of equal size at the same place."""
@@ -201,11 +207,29 @@ class Recorder(TorchFunctionMode):
             self._add_input(name, t)
         if self.gradients:
             check_hooks(self.owned)
-        places = swap(self.owned, self.live)
-        drawn = random.getstate()
+        self.places = swap(self.owned, self.live)
+        self.found_there = {e.names[0]: e.value.storage for e in self.live.tracked.values()}
+        self.drawn = random.getstate()
+        result = self._run(inputs, call)
+        self.drew = random.getstate() != self.drawn
+        self.outputs = outputs = self._outputs(result)
+        del result
+        self.survivors = Survivors(
+            self.name,
+            self.live,
+            {i.name for i in self.inputs} | self.lasting,
+            self.places,
+            self.gradients,
+            lambda: self._passed(outputs),
+        )
+        self.graph = self._finished(outputs)
+        swap_back(self.places)
+
+    def _run(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> Any:
+        """What the ``call`` returns, watched."""
         try:
             through = stepped_through(self.modules)
-            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards):
+            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards), telling(self.taken):
                 self._hook_parameters()
                 result = call(inputs)
         except MemestError:
@@ -214,21 +238,15 @@ class Recorder(TorchFunctionMode):
             raise (self.failure or self._explained(e)) from None
         finally:
             self.numbers.over = True
-        self.drew = random.getstate() != drawn
         if self.failure is not None:  # somebody caught it, and took a way that torch would not have taken
             raise self.failure
-        outputs = self._outputs(result)
-        del result
-        self.survivors = Survivors(
-            self.name,
-            self.live,
-            {i.name for i in self.inputs} | self.lasting,
-            places,
-            self.gradients,
-            lambda: self._passed(outputs),
-        )
-        self.graph = self._finished(outputs)
-        swap_back(places)
+        return result
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether another run can be held against this one call by call (``elsewhere``); a run that went by assumptions, in which saved
+        tensors are packed, or whose parameters have hooks is recorded once more instead."""
+        return not (self._to_be_recorded_anew or self.hooks or self.assumed.asked)
 
     def _passed(self, outputs: Sequence[str]) -> set[str]:
         """The names that a backward passes before what is kept here is looked at."""
@@ -299,6 +317,7 @@ class Recorder(TorchFunctionMode):
         self.asked_for_gradients = True
         self.refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
         self.packings.stack.append(pair)
+        self._to_be_recorded_anew = True
 
     def end_packing(self) -> None:
         """They are no more."""
@@ -395,12 +414,23 @@ class Recorder(TorchFunctionMode):
 
     def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
         """Run a Python-level torch function so that the calls in it are seen (should it meet itself, that is the compiled one)."""
+        what, start = asked(self.live, func, complete(args, kwargs, None))[0], len(self.trace)
         self.entered.append(func)
         try:
             with self:
-                return without_dispatch(func)(*args, **kwargs)
+                result = without_dispatch(func)(*args, **kwargs)
         finally:
             self.entered.remove(func)
+        self._came_to(what, self.trace[start:], result)
+        return result
+
+    def _came_to(self, what: Asked, steps: Trace, result: Any) -> None:
+        """A function of torch has run: where it came to one call and gives what that gave, the two are one."""
+        step = steps[0] if len(steps) == 1 else None
+        if isinstance(step, Step) and step.layer is not None and isinstance(result, torch.Tensor) and what.of_known:
+            entry = self.live.found(result)
+            if entry is not None and (entry.names[-1],) == step.layer.outputs:
+                self.trace[-1] = step._replace(outer=what)
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]
@@ -412,7 +442,14 @@ class Recorder(TorchFunctionMode):
             return self._gradients(name, func, args)
         if answer is None:
             return func(*args, **kwargs)
-        return answer(self.live.known(args[0]).value.spec, args[1:], kwargs, func)
+        found = answer(self.live.known(args[0]).value.spec, args[1:], kwargs, func)
+        if name == "__len__" and isinstance(found, Dim):
+            self.taken(found)
+        elif name == "stride":
+            with recording(None):
+                theirs = func(*args, **kwargs)
+                return found if found == theirs else theirs
+        return found
 
     def _gradients(self, name: str, func: Any, args: Any) -> Any:
         """What is asked or said about gradients, as a step would answer."""
@@ -435,15 +472,27 @@ class Recorder(TorchFunctionMode):
         entry.grad = wanted
         return args[0]
 
-    def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
+    def besides(self, name: str) -> Any:
+        """What a call of this name goes by, beside its arguments."""
         asked = None if self.asked_dtype is None else self.asked_dtype()
         besides: Any = (asked, attention_switches()) if "attention" in name else asked
         if self.contexts.casts_to is not None:
             besides = (besides, self.contexts.casts_to)
-        if self.numbers.read:
-            besides = (besides, "numbers were read")
+        return (besides, "numbers were read") if self.numbers.read else besides
+
+    def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         apart = counts(name, args, kwargs, self.live)
-        form = None if apart or depends_on_values(name, args) else self.repeats.form(self.live, func, binding, args, kwargs, besides)
+        whole = complete(args, kwargs, self.besides(name))
+        form = None if apart or depends_on_values(name, args) else self.repeats.form(self.live, func, binding, whole, len(args))
+        what, tensors = asked(self.live, func, whole, form)
+        written = len(self.layers)
+        produced = self._answered(name, binding, form, func, args, kwargs, apart)
+        layer = self.layers[-1] if len(self.layers) > written else None
+        self.trace.append(Step(what) if layer is None else answered(self.live, what, tensors, layer, produced))
+        return produced
+
+    def _answered(self, name: str, binding: Call, form: Form | None, func: Any, args: Any, kwargs: Any, apart: bool) -> Any:
+        """What the call gives; a layer is written down where it is one."""
         known = self.repeats.known(form, self.module.training)
         if form is not None and known is not None:
             self.asked_dtype = None
@@ -547,8 +596,6 @@ class Recorder(TorchFunctionMode):
             raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
         if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():
             raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
-        if op in PICKS and isinstance(reads[0], Tracked):
-            self.picked_from[reads[0].names[-1]] = reads[0].value.spec.shape
         return Begun(name, op, reads, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
 
     def _written(
@@ -584,6 +631,7 @@ class Recorder(TorchFunctionMode):
         except MemestError as e:
             if depends(request.attributes):
                 raise self.refusal(DECIDES) from None
+            self.impossible = True
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
@@ -605,6 +653,7 @@ class Recorder(TorchFunctionMode):
         """Write a layer down that no call of torch stands for."""
         self.live.drops.append([])
         self.layers.append(layer)
+        self.trace.append(layer)
 
     def _adopt(self, name: str, tensors: Sequence[torch.Tensor], values: Sequence[Value], flows: bool) -> tuple[str, ...]:
         """Names for the outputs. ``flows``: a gradient reaches them."""
@@ -648,10 +697,6 @@ class Recorder(TorchFunctionMode):
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph, now that only what survives the forward is alive."""
         live, own = self.live, {p.name for p in self.live.parameters}
-        with recording(self.guards):
-            for size, now in covered(self.layers, self.picked_from):
-                if size != now:
-                    raise AssertionError("a size is what it is")
         mortal = {n for names in live.drops for n in names if n in own}
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:

@@ -126,15 +126,13 @@ class Repeats:
         self._numbers: Shelf[int] = _CALLS.shelf("numbers", _MOST)
         self._specs: dict[int, tuple[int, Spec]] = {}
 
-    def form(
-        self, live: LiveTensors, function: Any, binding: Any, args: Sequence[Any], kwargs: dict[str, Any], besides: Any
-    ) -> Form | None:
-        """The form of a call that ``binding`` turns into a row (``besides``: what else it goes by); None where more may count."""
+    def form(self, live: LiveTensors, function: Any, binding: Any, call: Sequence[Any], positional: int) -> Form | None:
+        """The form of a ``call`` that ``binding`` turns into a row: its ``positional`` arguments, and what else it goes by; None where more
+        may count."""
         if torch._C._len_torch_dispatch_stack() or not _is_torchs(function):
             return None
-        call = (*args, kwargs, besides) if kwargs or besides is not None else args
         tensors: list[torch.Tensor] = []
-        given = _frozen(call, tensors)
+        given = frozen(call, tensors)
         if given is None:
             return None
         entries: list[Tracked] = []
@@ -144,7 +142,7 @@ class Repeats:
                 return None
             entries.append(entry)
         metadata = self._metadata(tensors, entries)
-        key = (given, len(args), metadata, _sharing(entries), function, binding, torch.get_default_dtype())
+        key = (given, positional, metadata, _sharing(entries), function, binding, torch.get_default_dtype())
         return Form(key, call, metadata, tensors, entries)
 
     def known(self, form: Form | None, mode: bool) -> Known | None:
@@ -210,7 +208,7 @@ class Repeats:
 
     def _numbered(self, spec: Spec) -> tuple[int, Spec]:
         """One number for specs that are equal, expressions and all (comparing sizes would be a condition of the network)."""
-        form = (_frozen(spec.shape, []), _frozen(spec.strides, []), spec.dtype)
+        form = (frozen(spec.shape, []), frozen(spec.strides, []), spec.dtype)
         number = self._numbers.get(form)
         if number is None:
             number = self._numbers.keep(form, next(_COUNT))
@@ -223,7 +221,7 @@ def _is_torchs(function: Any) -> bool:
     return kind in _BUILT_IN or (kind is FunctionType and str(function.__module__).startswith("torch."))
 
 
-def _frozen(values: Iterable[Any], tensors: list[torch.Tensor]) -> tuple[Any, ...] | None:
+def frozen(values: Iterable[Any], tensors: list[torch.Tensor]) -> tuple[Any, ...] | None:
     """``values`` as a key, with the type of each; the tensors among them are put into ``tensors``. None where equal keys would not mean the
     same."""
     parts: list[Any] = []
@@ -244,11 +242,11 @@ def _frozen(values: Iterable[Any], tensors: list[torch.Tensor]) -> tuple[Any, ..
             part = value.expr, _plain_int(value)
         elif kind not in _EQUAL_IS_SAME:
             if kind in _SEQUENCES:
-                part = _frozen(value, tensors)
+                part = frozen(value, tensors)
             elif kind is slice:
-                part = _frozen((value.start, value.stop, value.step), tensors)
+                part = frozen((value.start, value.stop, value.step), tensors)
             elif kind is dict:
-                part = _frozen((*value, *value.values()), tensors)
+                part = frozen((*value, *value.values()), tensors)
             else:
                 part = None
             if part is None:

@@ -31,6 +31,7 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.recording.recorder import Begun, Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.recording.trace import Done, Handle
 from memest.sources.importers.torch.steps.backward import Gradients
 from memest.sources.importers.torch.steps.readings import Readings
 from memest.sources.importers.torch.steps.updates import Updates
@@ -150,12 +151,7 @@ class StepRecorder(Recorder):
         for name, optimizer in self.found.optimizers.items():
             for group, trained in zip(optimizer.param_groups, self.found.trained[name], strict=True):
                 group["params"][:] = [self._in_place_of(p, f"{name}.parameter{i}") for i, p in enumerate(trained)]
-        sizes = dict(self.sizes)
-        shapes: dict[str, Any] = {i.name: resolve(i.shape, sizes) for i in self.inputs}
-        recipe = Recipe(training=True, target=self.machine.target)
-        empty = Graph(name=self.name, inputs=tuple(self.inputs), parameters=tuple(self.live.parameters), layers=(), outputs=(), step=True)
-        self._shadow = Run(empty, shapes, sizes, recipe, AS_DESCRIBED, Alone(), remember=True)
-        self._shadow.actions = Acting(self._shadow)
+        self._open_shadow()
         for leaf in self._before.gradients:
             of = next(p for p in self.live.parameters if p.name == leaf)
             t = self.grads.leaves[leaf]()
@@ -165,6 +161,15 @@ class StepRecorder(Recorder):
             self._gradient_of[name] = of.name
             self.grads.standing[leaf] = handle
             self.live.own(handle, name)
+
+    def _open_shadow(self) -> None:
+        """The run that plays every layer at once begins."""
+        sizes = dict(self.sizes)
+        shapes: dict[str, Any] = {i.name: resolve(i.shape, sizes) for i in self.inputs}
+        recipe = Recipe(training=True, target=self.machine.target)
+        empty = Graph(name=self.name, inputs=tuple(self.inputs), parameters=tuple(self.live.parameters), layers=(), outputs=(), step=True)
+        self._shadow = Run(empty, shapes, sizes, recipe, AS_DESCRIBED, Alone(), remember=True)
+        self._shadow.actions = Acting(self._shadow)
 
     def end(self) -> None:
         """The step is over: the gradients of tensors that are not the network's go with them."""
@@ -274,9 +279,11 @@ class StepRecorder(Recorder):
         shadow = self.played
         shadow.ledger.layer = layer.name
         try:
-            return Acting.done(shadow.actions, layer, shadow.env)  # type: ignore[arg-type]
+            found = Acting.done(shadow.actions, layer, shadow.env)  # type: ignore[arg-type]
         except MemestError as e:
             raise e.at(self._place()) from None
+        self.trace.append(Done(layer, found))
+        return found
 
     def act_on_one(self, op: str, name: str, **attributes: Any) -> None:
         """An action on one more tensor: together with those before, where they come in a row."""
@@ -308,6 +315,7 @@ class StepRecorder(Recorder):
         with torch._C.DisableTorchFunction():
             handle = torch.empty_strided(shape, strides, dtype=getattr(torch, value.spec.dtype), device="meta")
         spec = value.spec if like is None else _lying(like.value.spec, strides, value.spec.dtype)
+        self.trace.append(Handle(spec))
         kept = Value(spec, self.machine.ledger.allocate(nbytes(spec.shape, spec.dtype)))
         self.live.follow(handle, out, kept, value.requires_grad)
         self.played.env[out] = self.played.ledger.hold(value)

@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from copy import copy
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from memest.errors import UnsupportedError, UsageError, kind_of
+from memest.errors import MemestError, ShapeError, UnsupportedError, UsageError, kind_of
 from memest.network.graph import Graph
+from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
-from memest.sources.importers.torch.inputs import Examples, filled
+from memest.sources.importers.torch.inputs import Examples, filled, resized
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.repeats import Repeats
+from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, Taken, described_where
+from memest.sources.importers.torch.steps.elsewhere import StepElsewhere
 from memest.sources.importers.torch.steps.lightning import is_lightning, trained
 from memest.sources.importers.torch.steps.recorder import State, StepRecorder
 from memest.sources.importers.torch.steps.updates import instead
 from memest.sources.importers.torch.surroundings import Surroundings
 from memest.sources.importers.torch.tensors.keeping import Kept
+from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.releasing import release
 
 ROUNDS = 8
 """Where the user's own numbers change from call to call, so many calls in a row have to be alike after the first."""
@@ -56,27 +63,55 @@ def from_step(
     call = _Call(function, examples)
     called = name or _name_of(function)
     with _ONE_AT_A_TIME:
-        found = Surroundings(function, call.examples.others)
+        found = call.surroundings()
         call.examples.settle(found.modules.values())
-        graph = _steady(called, call, found, cleared, assumptions)
+        graph, taken = _steady(called, call, found, cleared, assumptions)
+        if taken is not None:
+            same = partial(_same_graph, called, call, graph, cleared, assumptions)
+            graph = described_where(graph, same, taken, MOST_RECORDED)
     assumptions.check_used()
     return graph
 
 
-def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, assumptions: Assumptions) -> Graph:
-    """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning."""
+def _same_graph(name: str, call: _Call, graph: Graph, cleared: bool, assumptions: Assumptions, sizes: Mapping[str, int]) -> bool | None:
+    """Whether the step is the same at other sizes, by recording its calls there; None where an operator cannot run there."""
+    there = call.at({i.name: resolve(i.shape, sizes) for i in graph.inputs})
+    try:
+        other, _ = _steady(name, there, there.surroundings(), cleared, assumptions, look=False)
+    except ShapeError:
+        return None
+    except MemestError:
+        return False
+    return _freely(other) == _freely(graph)
+
+
+def _freely(graph: Graph) -> Graph:
+    """The graph without its conditions."""
+    return graph.with_(guards=(), beginning=None if graph.beginning is None else graph.beginning.with_(guards=()))
+
+
+def _steady(
+    name: str, call: _Call, found: Surroundings, cleared: bool, assumptions: Assumptions, *, look: bool = True
+) -> tuple[Graph, Taken | None]:
+    """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning. At
+    which sizes it is the same is looked for, but for steps that remember something from call to call and those that no other run can be
+    held against: they give the sizes they took."""
     repeats = Repeats()
     texts: dict[tuple[str, int], str] = {}
     graphs: list[Graph] = []
     before: State | None = None
     kept: list[Kept] = []
-    with found.as_they_were() as changed:
+    keeping: list[LiveTensors] = []
+    with ExitStack() as over, found.as_they_were() as changed:
+        over.callback(release, keeping)
         alike = 0
         for number in range(MOST):
-            stand_in = STAND_INS[number % len(STAND_INS)]
+            given, stand_in = len(kept), STAND_INS[number % len(STAND_INS)]
             recorder = StepRecorder(_Root(call, found), name, repeats, found, before, kept, stand_in, texts, assumptions)
             kept = []
             _recorded(recorder, call)
+            if recorder.survivors.tensors:
+                keeping.append(recorder.live)
             graphs.append(recorder.graph)
             left = recorder.state._replace(gradients=()) if cleared else recorder.state
             settled = left == (before or State())
@@ -84,7 +119,14 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, assumpti
             needed = ROUNDS if changed() else len(STAND_INS) - 1 if recorder.numbers.read else min(number, 1)
             if settled and alike >= needed:
                 first, last = graphs[0], graphs[-1]
-                return last if first == last else last.with_(beginning=first)
+                graph = last if first == last else last.with_(beginning=first)
+                taken = recorder.taken.numbers
+                if not look:
+                    return graph, None
+                if given or not recorder.can_be_followed:
+                    return graph, taken
+                where = described_where(graph, partial(_agrees, recorder, call, before, texts, assumptions), taken)
+                return (graph, taken) if where is not graph and changed() else (where, None)
             if number > 2 and not alike:
                 break
             before = left
@@ -97,14 +139,30 @@ def _steady(name: str, call: _Call, found: Surroundings, cleared: bool, assumpti
     )
 
 
+def _agrees(
+    first: StepRecorder, call: _Call, before: State | None, texts: Any, assumptions: Assumptions, sizes: Mapping[str, int]
+) -> bool | None:
+    """Whether the step does the same at other sizes."""
+    root = _Root(call, first.found)
+    arguments = root, first.name, first.repeats, first.found, before, (), first.numbers.stand_in, texts, assumptions
+    elsewhere = StepElsewhere(first, sizes, *arguments)
+    _prepare(elsewhere)
+    return elsewhere.agrees(lambda inputs: root(**inputs))
+
+
 def _recorded(recorder: StepRecorder, call: _Call) -> None:
+    root = _prepare(recorder)
+    recorder.record(call.examples.inputs, lambda inputs: root(**inputs))
+
+
+def _prepare(recorder: StepRecorder) -> _Root:
     root = recorder.module
     assert isinstance(root, _Root)
     root.recorder = recorder
     for only in root.only:
         recorder.paths[id(only)] = ""
         recorder.modules.append(only)
-    recorder.record(call.examples.inputs, lambda inputs: root(**inputs))
+    return root
 
 
 class _Root(nn.Module):
@@ -140,6 +198,17 @@ class _Call:
         self.examples = Examples()
         self._function = function
         self._arguments = [self.examples.taken(n, e) for n, e in zip(_argument_names(function, len(examples)), examples, strict=True)]
+
+    def surroundings(self) -> Surroundings:
+        """What the function works with besides."""
+        return Surroundings(self._function, self.examples.others)
+
+    def at(self, shapes: Mapping[str, tuple[int, ...]]) -> _Call:
+        """The same call with inputs of these shapes."""
+        other = copy(self)
+        other.examples = copy(self.examples)
+        other.examples.inputs = resized(self.examples.inputs, shapes)
+        return other
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         """The function called with these in the places of its examples' tensors."""

@@ -1,0 +1,211 @@
+"""The same forward at other sizes: does it make the same calls there?
+
+Not every decision by a size is seen while one forward is recorded: Python takes lengths, texts, list indices, the ends of ranges and
+logarithms as plain numbers. So what was recorded runs once more, at other sizes, and every call is held against the one in its place. torch
+is not asked then and no rule computes: the recorded shapes, at these sizes, are the answers. That is cheap enough to be done always.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from memest.memory.stream import Storage
+from memest.network.graph import Layer
+from memest.network.tensor import Shape, Spec
+from memest.runtimes.torch.ledger import Value
+from memest.sizes.dims import Dim, Expr, recording
+from memest.sources.importers.torch.contexts.watching import check_autograd
+from memest.sources.importers.torch.recording.recorder import Recorder
+from memest.sources.importers.torch.recording.trace import Asked, Done, Handle, Item, Made, Name, Step, Trace, asked, complete
+from memest.sources.importers.torch.tensors.described import spec_of, twin
+from memest.sources.importers.torch.tensors.keeping import swap_back
+from memest.sources.importers.torch.tensors.live import Tracked
+
+
+class Otherwise(Exception):  # noqa: N818 - it ends a run, it is no error
+    """The forward does something else here."""
+
+
+class Impossible(Exception):  # noqa: N818
+    """A tensor would have no elements here."""
+
+
+class Elsewhere(Recorder):
+    """A forward at other ``sizes`` than the ``first``, which it is held against."""
+
+    def __init__(self, first: Recorder, sizes: Mapping[str, int], *arguments: Any) -> None:
+        """``arguments`` are those that the first recorder was made with."""
+        super().__init__(*arguments)
+        self.first = first
+        self.sizes = dict(sizes)
+        self.inputs = first.inputs
+        self.ended = ""
+        self._left, self._at_step = first.trace, 0
+        self._dims: dict[Expr, Dim] = {}
+        self._values: dict[Expr, int] = {}
+        self._specs: dict[int, Spec] = {}
+        self._storages: dict[int, Storage] = {}
+
+    def agrees(self, call: Callable[[Mapping[str, torch.Tensor]], Any]) -> bool | None:
+        """Whether it is the same here; None where it cannot run here."""
+        state = random.getstate()
+        random.setstate(self.first.drawn)
+        try:
+            with recording(None):
+                inputs = {i.name: self._given(i.name) for i in self.inputs}
+            self._lend()
+            same = self._outputs(self._run(inputs, call)) == self.first.outputs and self._ended()
+        except Exception:
+            same = False
+        finally:
+            swap_back(self.first.places)
+            random.setstate(state)
+        return None if self.ended == "impossible" else same and not self.ended
+
+    def _ended(self) -> bool:
+        first = self.first
+        return self._at_step == len(self._left) and self.layers == first.layers and self.checkpoints.found == first.checkpoints.found
+
+    def _given(self, name: str) -> torch.Tensor:
+        spec = self.at(self.first.given[name])
+        t = tensor_of(spec)
+        self.live.given(t, name, spec)
+        self._is_there(name, self.live.known(t))
+        return t
+
+    def _is_there(self, name: str, entry: Tracked) -> None:
+        """A tensor is there before the call: its memory stands for that of the one in its place."""
+        self._storages[id(self.first.found_there[name])] = entry.value.storage
+
+    def _lend(self) -> None:
+        """Tensors in the place of the module's own, as the first forward had them."""
+        own = {p.name: p for p in self.first.live.parameters}
+        made: dict[int, torch.Tensor] = {}
+        for place in self.first.places:
+            t = made.get(id(place.original))
+            if t is None:
+                t = made[id(place.original)] = twin(place.original)
+                self.live.parameters.append(own[place.name])
+                self.live.follow(t, place.name, Value(spec_of(t), no_storage()), own[place.name].trainable)
+                self._is_there(place.name, self.live.known(t))
+            place.table[place.key] = t
+
+    # calls ---------------------------------------------------------------------------------------------------------------
+
+    def _call(self, name: str, binding: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        what, tensors = asked(self.live, func, complete(args, kwargs, self.besides(name)))
+        step = self.next_item()
+        self.asked_dtype = None
+        if not isinstance(step, Step) or not what.like(step.asked):
+            raise self.stop("otherwise")
+        if step.layer is None:
+            return func(*args, **kwargs)
+        if not self._stands_as(step.layer):
+            raise self.stop("otherwise")
+        check_autograd(self, self.gradients, self.contexts.casts_to is not None)
+        return self._answer(step, step.layer, what, tensors)
+
+    def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
+        step = self._left[self._at_step] if self._at_step < len(self._left) else None
+        if isinstance(step, Step) and step.outer is not None and step.layer is not None and self._stands_as(step.layer):
+            what, tensors = asked(self.live, func, complete(args, kwargs, None))
+            if what.like(step.outer):
+                self._at_step += 1
+                self.asked_dtype = None
+                return self._answer(step, step.layer, what, tensors)
+        return super()._enter(func, args, kwargs)
+
+    def next_item(self) -> Step | Layer | Done | Handle | None:
+        """What came next there."""
+        self._at_step += 1
+        return self._left[self._at_step - 1] if self._at_step <= len(self._left) else None
+
+    def _stands_as(self, layer: Layer) -> bool:
+        """Whether what stands around a call is what stood there."""
+        grad = torch.is_grad_enabled() or not self.gradients
+        return grad == layer.grad and self.checkpoint == layer.checkpoint and self.castings == layer.autocast
+
+    def _answer(self, step: Step, layer: Layer, what: Asked, tensors: Sequence[torch.Tensor]) -> Any:
+        """The recorded answer, with the sizes that are here."""
+        if self.live.take(layer.name) != layer.name:
+            raise self.stop("otherwise")
+        met = iter(step.met)
+        for t, known in zip(tensors, what.names, strict=True):
+            if type(known) is tuple and self.live.known(t).names[0] != next(met, None):
+                raise self.stop("otherwise")
+        self.live.drops.append([])
+        self.layers.append(layer)
+        self.noticed(layer)
+        made = [self._made(m, out, what.names, tensors) for m, out in zip(step.made, layer.outputs, strict=True)]
+        items = [i.value if isinstance(i, Item) else made[i] for i in step.items]
+        if step.container is None:
+            return items[0]
+        return step.container._make(items) if hasattr(step.container, "_make") else step.container(items)
+
+    def _made(self, made: Made, out: str, names: Sequence[Name], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        spec = self.at(made.spec)
+        if made.argument:
+            t = tensors[names.index(made.argument)]
+            entry = self.live.known(t)
+            value = entry.value
+            value.spec = spec
+            self.live.again(entry, out, value, made.grad)
+        else:
+            t = tensor_of(spec)
+            storage = self._storages.get(id(made.storage)) or self._storages.setdefault(id(made.storage), no_storage())
+            self.live.follow(t, out, Value(spec, storage), made.grad, inference=made.inference)
+        if made.host:
+            self.live.place(self.live.known(t), True)
+        return t
+
+    def _came_to(self, what: Asked, steps: Trace, result: Any) -> None:
+        """Nothing is written down here."""
+
+    def noticed(self, layer: Layer) -> None:
+        """A layer stands where it stood."""
+
+    def add(self, layer: Layer) -> None:
+        """A layer that no call of torch stands for."""
+        if layer != self.next_item():
+            raise self.stop("otherwise")
+        super().add(layer)
+
+    def stop(self, how: str) -> Exception:
+        """The end of the run, also where somebody catches it."""
+        self.ended = self.ended or how
+        return Impossible() if how == "impossible" else Otherwise()
+
+    # sizes ---------------------------------------------------------------------------------------------------------------
+
+    def at(self, spec: Spec) -> Spec:
+        """``spec`` at the sizes that are here."""
+        found = self._specs.get(id(spec))
+        if found is None:
+            found = self._specs[id(spec)] = Spec(self._sizes(spec.shape), self._sizes(spec.strides), spec.dtype)
+            if any(type(n) is Dim and int.__le__(n, 0) for n in found.shape):
+                raise self.stop("impossible")
+        return found
+
+    def _sizes(self, sizes: Shape) -> Shape:
+        return tuple([self._size(n.expr) if type(n) is Dim else n for n in sizes])
+
+    def _size(self, e: Expr) -> Dim:
+        found = self._dims.get(e)
+        if found is None:
+            found = self._dims[e] = Dim(e.evaluate(self.sizes, self._values), e)
+        return found
+
+
+def tensor_of(spec: Spec) -> torch.Tensor:
+    """A meta tensor of these sizes."""
+    with torch._C.DisableTorchFunction():
+        return torch.empty_strided(spec.shape, spec.strides, dtype=getattr(torch, spec.dtype), device="meta")
+
+
+def no_storage() -> Storage:
+    """One whose bytes nobody asks for."""
+    return Storage(0, 0, "", "", "", "")
