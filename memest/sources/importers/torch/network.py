@@ -181,6 +181,14 @@ class _Recordings:
         finally:
             self._release()
 
+    def at_this_size(self) -> Recorder:
+        """One forward without gradients, that counts; at no other size is it looked at."""
+        try:
+            with as_it_was(self._module) as remembers:
+                return self._steady(False, remembers)
+        finally:
+            self._release()
+
     def _release(self) -> None:
         release(self._made)
         self._made.clear()

@@ -73,7 +73,7 @@ class _Walk:
         first = self._module.register_forward_pre_hook(lambda *_: self._calls.clear())
         handles = [first, *(m.register_forward_hook(self._ended) for m in self._modules)]
         try:
-            _Recordings(self._module, call, name, Assumptions(None)).steady(gradients=False)
+            _Recordings(self._module, call, name, Assumptions(None)).at_this_size()
         finally:
             for handle in handles:
                 handle.remove()
