@@ -18,13 +18,13 @@ from memest.ops.operator import Example
 
 DTYPES = ("float64", "bfloat16", "float16")
 SAMPLED = 13
-HALVES = ("bfloat16", "float16")
+HALVES, QUANTIZED = ("bfloat16", "float16"), "fake_quantize_per_tensor_affine"
 NOT_MODELLED = {  # refused by name: oneDNN's LSTM in other dtypes, complex numbers and places of half precision
     ("lstm", "bfloat16"),
     ("_to_complex", "bfloat16"),
     *(("mkldnn_rnn_layer", dtype) for dtype in DTYPES),
     *((name, "float16") for name in ("view_as_complex", "complex", "_to_complex", "fft2")),
-    *((name, dtype) for name in ("index_add", "index_copy", "index_fill", "scatter_reduce", "take") for dtype in HALVES),
+    *((name, dtype) for name in ("index_add", "index_copy", "index_fill", "scatter_reduce", "take", QUANTIZED) for dtype in HALVES),
 }
 
 

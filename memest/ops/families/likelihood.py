@@ -181,12 +181,14 @@ def _gather(k: Tape, input: Tensor, index: Tensor, *, dim: int) -> Tensor:
         raise ShapeError(f"gather needs an index of as many dims as the input, got {list(index.shape)} for {list(input.shape)}")
     k.save(index=index, input=input)
     out = k.empty(index.shape, input.dtype)
+    wide = None
     if index.dtype != "int64":
         if k.target.on_cuda:
             raise UnsupportedError(f"gather at an index of {index.dtype} is not modelled on torch-cuda yet: make it int64")
-        k.free(empty_like(k, index, "int64"))
+        wide = empty_like(k, index, "int64")
     if not _gathers_rows(input, index, wrapped(dim, input.ndim)):
         scatter_into(k, out)
+    k.free(wide)
     return out
 
 
@@ -199,9 +201,9 @@ def _gathers_rows(input: Tensor, index: Tensor, dim: int) -> bool:
 
 def _gather_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:
     out = k.empty(saved["input"].shape, saved["input"].dtype)
-    if saved["index"].dtype != "int64":
-        k.free(empty_like(k, saved["index"], "int64"))
+    wide = None if saved["index"].dtype == "int64" else empty_like(k, saved["index"], "int64")
     scatter_into(k, out)
+    k.free(wide)
     return [out, None]
 
 

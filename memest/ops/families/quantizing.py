@@ -32,8 +32,14 @@ def _rounded(k: Tape, input: Tensor) -> Tensor:
     return out
 
 
+def _only_float32(input: Tensor) -> None:
+    if input.dtype == "float64":
+        raise UnsupportedError("torch has no fake quantization of float64 here: convert to float32 before")
+
+
 def _by_channel(k: Tape, input: Tensor) -> Tensor:
     """Zero points are checked against their range first."""
+    _only_float32(input)
     k.free(k.empty((), "int32"), k.empty((), "int32"))
     return _rounded(k, input)
 
@@ -69,6 +75,7 @@ def _observed(
     symmetric_quant: bool,
 ) -> Tensor:
     """``_fused_moving_avg_obs_fq_helper``: the extrema, of all or of each channel; then as it is observed."""
+    _only_float32(input)
     if per_row_fake_quant:
         if not input.is_contiguous:
             raise UnsupportedError("a fake quantizer by channel is modelled for tensors that lie row-major")

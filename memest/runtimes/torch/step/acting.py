@@ -160,7 +160,8 @@ class Acting:
         if names:
             run.ledger.phase = "optimizer_step"
             optimizers.play_step(optimizer, run.ledger, [env[n] for n in names], list(names), number, run.recipe.target)
-            run.machine.stepped([env[n] for n in names])
+            if not dict(optimizer.options).get("fused"):  # whose kernels autograd does not see writing
+                run.machine.stepped([env[n] for n in names])
         return []
 
     def norm(self, layer: Layer, env: Env) -> Found:
