@@ -161,14 +161,9 @@ class Machine(Recorder):
             )
         if present and asked.keep and node.saved.waits:
             raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
-        if node.body is not None and asked.create:
-            raise UnsupportedError(
-                f"create_graph=True through {node.op} ({node.layer}), a custom autograd function or a checkpoint: what its backward keeps"
-                " for a backward of its own is not modelled; write it in torch's own functions"
-            )
-        if node.body is not None:
+        if node.body is not None and not asked.create:
             outputs = node.body(node, grads)
-        elif present:
+        elif present or node.body is not None:
             ledger.layer, ledger.op = node.layer, node.op
             if asked.create or (node.row is not None and node.row.backward is by_derivative):
                 outputs = self._recorded.backward_of(node, grads, asked.needs(node), asked.create)

@@ -164,6 +164,8 @@ class Deriving:
 
 def _called(node: Node) -> str:
     """What stands in the way of a backward of a backward, and what to do."""
+    if node.body is not None:
+        return f"{node.op}, a custom autograd function or a checkpoint"
     if node.saved.waits:
         return "a checkpoint"
     if node.before or node.on_gradient:
