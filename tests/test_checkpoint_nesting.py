@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import memest
-from memest.errors import UnsupportedError
 from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
@@ -195,8 +194,3 @@ def test_an_inference_is_that_of_torch(forward: Forward, cpu: Cpu) -> None:
 def test_a_graph_with_them_reads_back_equal(forward: Forward) -> None:
     graph = from_torch(Net(forward), SHAPE)
     assert memest.loads(memest.dumps(graph)) == graph
-
-
-def test_on_cuda_they_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"a checkpoint inside a checkpoint .* on CUDA"):
-        memest.estimate(from_torch(Net(amid), SHAPE), input_shape=SHAPE, machine="h100-80gb", runtime="torch-cuda", loss="mse_loss")

@@ -179,10 +179,5 @@ def test_hooks_that_give_back_another_tensor_are_refused() -> None:
         with saved_tensors_hooks(lambda t: t.half(), lambda t: t):
             return self.head(self.first(x))
 
-    with pytest.raises(UnsupportedError, match=r"test_saved_hooks.py:\d+.*another shape, dtype or layout than was packed"):
+    with pytest.raises(UnsupportedError, match=r"test_saved_hooks.py:\d+.*gives float16 of .* where float32 of .* was packed"):
         from_torch(Net(forward), SHAPE, mode="train")
-
-
-def test_on_cuda_they_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="saved_tensors_hooks"):
-        memest.estimate(from_torch(Net(offloaded), SHAPE), input_shape=SHAPE, machine="h100-80gb", runtime="torch-cuda", loss="mse_loss")

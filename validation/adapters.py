@@ -125,6 +125,11 @@ def to_device(input: torch.Tensor, other: torch.Tensor | None = None, device: st
     return to(input, other, **asked)
 
 
+def copy_across(input: torch.Tensor, src: torch.Tensor, device: str, non_blocking: bool = False) -> torch.Tensor:
+    """On the CPU, where one device is: ``device`` says nothing."""
+    return input.copy_(src, non_blocking=non_blocking)
+
+
 def to_copy(input: torch.Tensor, dtype: str | None = None, memory_format: str = "preserve_format") -> torch.Tensor:
     """``_to_copy``: a copy whatever the dtype."""
     return torch.ops.aten._to_copy(input, dtype=None if dtype is None else getattr(torch, dtype), memory_format=_format(memory_format))

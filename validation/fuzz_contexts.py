@@ -174,7 +174,7 @@ class Net(nn.Module):
         return block(x if torch.is_autocast_enabled(self.device) else x.float())
 
     def _watched(self, x: Any, number: int) -> Any:
-        return self.watched[str(number)](x if torch.is_autocast_enabled("cpu") else x.float())
+        return self.watched[str(number)](x if torch.is_autocast_enabled(self.device) else x.float())
 
     def _seq(self, x: Any, *parts: Statement) -> Any:
         for part in parts:
@@ -337,7 +337,7 @@ def run(trial: Trial, cpu: Cpu) -> Difference | str | None:
         else:
             recipe = {"mode": "infer"}
             measured = measure_inference(Net(trial.program), inputs_for([trial.shape]))
-    except (RuntimeError, AttributeError):  # torch refuses, or calls a parameter's hook with None
+    except (RuntimeError, AttributeError, TypeError):  # torch refuses, or calls a hook with None
         return "torch"
     try:
         predicted = estimate(from_torch(Net(trial.program), trial.shape), input_shape=trial.shape, machine=cpu, **recipe)

@@ -104,9 +104,11 @@ class LeafHook:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
     """What hooks of saved tensors (``torch.autograd.graph.saved_tensors_hooks``) do with one, ``given`` by that name: the layers that pack
-    it, what is ``kept`` of it then, and the layers that unpack that, of which one gives the ``result``."""
+    it, what is ``kept`` of it then, and the layers that unpack that, of which one gives the ``result``. It was of that ``dtype``, which
+    hooks may ask for."""
 
     given: str
+    dtype: str
     packed: tuple[Layer, ...]
     kept: tuple[str, ...]
     unpacked: tuple[Layer, ...]

@@ -23,7 +23,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 Row = Operator | Composite
 
 
-ELSEWHERE = frozenset({"to_device"})
+ELSEWHERE = frozenset({"to_device", "copy_across_"})
 """Rows between the host and the card, whose calls are held in networks (tests/data/on_host.json)."""
 
 

@@ -92,6 +92,11 @@ def _to_device(
     return _to(c, input, other, dtype=dtype, memory_format=memory_format, copy=copy)
 
 
+def _copy_across(c: Caller, input: Any, src: Any, *, device: str, non_blocking: bool) -> Any:
+    """Where there is one device: a copy."""
+    return c.call("copy_", input, src)
+
+
 def _suggested(spec: Spec) -> str:
     if not suggests_channels_last(Tensor(*spec, 0)):
         return "contiguous_format"
@@ -375,6 +380,20 @@ TO_DEVICE = composite(
     torch="torch.Tensor.to",
     oracle="to_device",
 )
+COPY_ACROSS = composite(
+    "copy_across_",
+    _copy_across,
+    (
+        Attribute(name="device", default=REQUIRED, check=choice("card", "host")),
+        Attribute(name="non_blocking", default=False, check=flag),
+    ),
+    (Example(shapes=((3, 4), (3, 4)), attributes={"device": "host"}, frozen=(0, 1)),),
+    f"{NATIVE}/Copy.cpp (copy_), cuda/Copy.cu (copy_requires_temporaries, copy_kernel_cuda)",
+    facts=POINTWISE_CALLS,
+    roles=("input", "src"),
+    torch="torch.Tensor.copy_",
+    oracle="copy_across",
+)
 COMPOSITE_ROWS = (
     composite(
         "contiguous",
@@ -412,6 +431,7 @@ COMPOSITE_ROWS = (
         facts=EVERYWHERE_CALLS,
     ),
     TO_DEVICE,
+    COPY_ACROSS,
     composite(
         "repeat_interleave",
         _repeat_interleave,

@@ -155,7 +155,9 @@ def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:
 
 def on_the_host(graph: Graph, names: Sequence[str]) -> Graph:
     """The values named lie on the host where the network runs on a card."""
-    made = {p.name for p in graph.parameters} | {name for layer in graph.layers for name in layer.outputs}
+    packed = (p for layer in graph.layers for p in layer.packing)
+    layers = (*graph.layers, *(layer for p in packed for layer in (*p.packed, *p.unpacked)))
+    made = {p.name for p in graph.parameters} | {name for layer in layers for name in layer.outputs}
     unknown = next((n for n in names if n not in made), None)
     if unknown is not None:
         raise GraphError(f"on_host: {unknown!r} does not exist{did_you_mean(unknown, made)}")

@@ -33,7 +33,7 @@ def packing_written(p: Packing, plain: Callable[[Any], Any]) -> dict[str, Any]:
     """What hooks do with one saved tensor, as plain data."""
     layers = {"packed": p.packed, "unpacked": p.unpacked}
     calls = {key: [_call_written(layer, plain) for layer in found] for key, found in layers.items() if found}
-    return {"given": p.given, "kept": list(p.kept), "result": p.result, **calls}
+    return {"given": p.given, "dtype": p.dtype, "kept": list(p.kept), "result": p.result, **calls}
 
 
 def hook_written(h: LeafHook, plain: Callable[[Any], Any]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def with_hooks(graph: Graph, hooks: Sequence[HookModel]) -> Graph:
 
 def _packing(p: PackingModel) -> Packing:
     packed, unpacked = (tuple(map(_layer, found)) for found in (p.packed, p.unpacked))
-    return Packing(given=p.given, packed=packed, kept=tuple(p.kept), unpacked=unpacked, result=p.result)
+    return Packing(given=p.given, dtype=p.dtype, packed=packed, kept=tuple(p.kept), unpacked=unpacked, result=p.result)
 
 
 def _check(name: str, layer: Layer, f: FunctionModel) -> None:

@@ -159,6 +159,7 @@ class PackingModel(_Strict):
     """What hooks of saved tensors do with one, ``given`` by that name: layers that pack it, what is kept, layers that unpack that."""
 
     given: str
+    dtype: str = "float32"
     packed: list[CallModel] = Field(default_factory=list)
     kept: list[str]
     unpacked: list[CallModel] = Field(default_factory=list)

@@ -217,7 +217,7 @@ class Machine(Recorder):
         assert node.row is not None
         trace = self._backward(
             node.row,
-            node.saved_specs,
+            node.saved.specs(node.saved_specs),
             node.notes,
             tuple(None if g is None else g.spec for g in grads),
             node.attributes,

@@ -15,6 +15,10 @@ from memest.runtimes.torch.ledger import Ledger
 _NUMBERS = frozenset({"float64", "int64", "bool"})
 
 
+Specs = tuple[tuple[str, Spec], ...]
+"""What a node saves: roles, and how each lies."""
+
+
 class Promise(Protocol):
     """Whoever makes a node's saved tensors again when they are wanted."""
 
@@ -57,6 +61,10 @@ class Holder:
             self._promise.fulfil()
         return [s for s in self.storages if s is not None]
 
+    def specs(self, saved: Specs) -> Specs:
+        """How what was unpacked lies, for a node that ``saved`` tensors so."""
+        return saved
+
     def leave(self, ledger: Ledger) -> None:
         """The kernel has run: tensors made again die with its locals, the others wait for :meth:`release`."""
         for i in self._gaps:
@@ -84,8 +92,8 @@ class Part(Protocol):
 
     is_itself: bool
 
-    def unpack(self) -> Storage:
-        """The tensor again, with one more holder."""
+    def unpack(self) -> tuple[Spec, Storage]:
+        """The tensor again, with one more holder; its strides may be others."""
 
     def release(self) -> None:
         """What is packed goes."""
@@ -95,18 +103,24 @@ class PackedHolder(Holder):
     """The saved tensors of a node as hooks have packed them: unpacked for its kernel alone. ``circle``: the node keeps one of its own
     outputs, which keeps the node (hooks get it as it is), until it has run."""
 
-    __slots__ = ("_made", "_parts")
+    __slots__ = ("_made", "_parts", "_specs")
 
     def __init__(self, parts: list[Part], circle: bool) -> None:
         super().__init__([])
         self._parts = parts
         self.circle = circle
         self._made: list[Storage] = []
+        self._specs: list[Spec] = []
 
     def unpack(self) -> list[Storage]:
         """What the hooks make of what they packed, one after the other."""
-        self._made = [part.unpack() for part in self._parts]
+        made = [part.unpack() for part in self._parts]
+        self._specs, self._made = [spec for spec, _ in made], [storage for _, storage in made]
         return self._made
+
+    def specs(self, saved: Specs) -> Specs:
+        """As the hooks made it."""
+        return tuple([(role, spec) for (role, _), spec in zip(saved, self._specs, strict=True)])
 
     def leave(self, ledger: Ledger) -> None:
         """The kernel has run: what was unpacked dies."""

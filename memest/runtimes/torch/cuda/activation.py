@@ -26,8 +26,9 @@ def _gelu_backward(k: Tape, saved: Saved, grads: Grads, *, approximate: str) -> 
 
 def _logsigmoid(k: Tape, input: Tensor) -> Tensor:
     """The buffer is empty: backward computes anew."""
+    k.save(input=input)
     out = empty_like(k, input)
-    k.save(input=input, buffer=k.empty((0,), input.dtype))
+    k.save(buffer=k.empty((0,), input.dtype))
     return out
 
 

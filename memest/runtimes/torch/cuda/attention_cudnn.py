@@ -26,11 +26,12 @@ def forward(
 ) -> Tensor:
     """The result lies as the query does, as far as its sizes allow."""
     batch, heads, rows, _ = query.shape
+    k.save(attn_mask=mask, key=key, query=query, value=value)
     seeds = [k.scratch(SEED_BYTES), k.scratch(SEED_BYTES)]
     out = _like_query(k, query, value.shape[3])
     sums = k.empty((batch, heads, rows, 1), "float32") if k.grad_enabled else None
     k.free(k.scratch(ALIGNMENT, spread=(0, MOST_OF_FORWARD)))
-    k.save(query=query, key=key, value=value, output=out, logsumexp=sums, attn_mask=mask)
+    k.save(logsumexp=sums, output=out)
     k.save(**{f"seed{i}": t for i, t in enumerate(seeds)})
     return out
 

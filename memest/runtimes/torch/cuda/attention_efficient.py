@@ -52,6 +52,7 @@ def forward(
     CPU's memory."""
     batch, heads, rows, _ = query.shape
     size = value.shape[3]
+    k.save(attn_mask=mask, key=key, query=query, value=value)
     seeds = [] if dropout_p or k.target.version < SEEDS_ON_CARD else [k.scratch(SEED_BYTES), k.scratch(SEED_BYTES)]
     out = k.empty((batch, rows, heads, size), query.dtype)
     sums = k.empty((batch, heads, -(-rows // ALIGNED_ROWS) * ALIGNED_ROWS), "float32") if k.grad_enabled else None
@@ -60,7 +61,7 @@ def forward(
     turned = transpose(k, out, 1, 2)
     result = k.alias(out, turned.shape, turned.strides)
     k.note(mask=None if mask is None else (mask.shape, mask.dtype))
-    k.save(query=query, key=key, value=value, attn_mask=mask, output=result, logsumexp=sums)
+    k.save(logsumexp=sums, output=result)
     k.save(**{f"seed{i}": t for i, t in enumerate(seeds)})
     return result
 

@@ -35,10 +35,11 @@ SEED_BYTES = (16, 8)
 
 def forward(k: Tape, query: Tensor, key: Tensor, value: Tensor, *, dropout_p: float, is_causal: bool) -> Tensor:
     """The result lies as the query does; kept are it, the logarithms of the sums, and two seeds."""
+    k.save(key=key, query=query, value=value)
     operands = [transpose(k, t, 1, 2) for t in (query, key, value)]
     out, sums, seeds, unused = sealed(k, "flash_attention", _outputs, _most, operands, dropped=dropout_p > 0)
     result = k.alias(out, query.shape, transpose(k, out, 1, 2).strides)
-    k.save(query=query, key=key, value=value, output=result, logsumexp=sums, seeds=seeds, unused=unused)
+    k.save(logsumexp=sums, output=result, seeds=seeds, unused=unused)
     return result
 
 

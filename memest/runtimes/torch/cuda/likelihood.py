@@ -28,10 +28,11 @@ def _read(k: Tape, *tensors: Tensor | None) -> None:
 def _nll(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str, ignore_index: int) -> Tensor:
     check_class_indices(input, target, weight)
     note_given(k, input=input, target=target, weight=weight)
+    k.save(input=input, target=target, weight=weight)
     loss = k.empty(target.shape if reduction == "none" else (), input.dtype)
     total_weight = k.empty((), input.dtype)
     _read(k, input, target, weight)
-    k.save(input=input, target=target, weight=weight, total_weight=total_weight)
+    k.save(total_weight=total_weight)
     return loss
 
 
@@ -46,10 +47,11 @@ def _nll2d(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, *, red
     if input.ndim != 4:
         raise ShapeError(f"nll_loss2d_forward needs 4 dims, got shape {list(input.shape)}")
     note_given(k, input=input, target=target, weight=weight)
+    k.save(input=input, target=target, weight=weight)
     total_weight = k.empty((), input.dtype)
     loss = k.empty(target.shape if reduction == "none" else (), input.dtype)
     _read(k, *((weight,) if reduction == "none" else (input, weight, target)))
-    k.save(input=input, target=target, weight=weight, total_weight=total_weight)
+    k.save(total_weight=total_weight)
     return loss
 
 

@@ -62,6 +62,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     n, channels = input.shape[:2]
     since_2_14 = k.target.version >= SCRATCH_SINCE
     kept = input if since_2_14 else contiguous(k, input)
+    k.save(input=kept, weight=weight)
     out = k.empty(input.shape, input.dtype)
     mean, rstd = k.empty((n, num_groups), input.dtype), k.empty((n, num_groups), input.dtype)
     x = contiguous(k, kept)
@@ -73,7 +74,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
         terms += [k.empty((n, channels), dtype) for _ in range(2)]
     k.free(*reversed(terms))
     release(k, (x, kept))
-    k.save(input=kept, weight=weight, mean=mean, rstd=rstd)
+    k.save(mean=mean, rstd=rstd)
     return out
 
 
@@ -114,16 +115,18 @@ def _layer_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     check_normalized("layer_norm", input.shape, normalized_shape, weight=_shape(weight), bias=_shape(bias))
     _refuse_mixed("layer_norm", input, weight, bias)
     note_given(k, input=input, weight=weight, bias=bias)
+    k.save(bias=bias, input=input, weight=weight)
     out, statistics = _normalized(k, input, normalized_shape, 2)
-    k.save(bias=bias, input=input, weight=weight, mean=statistics[0], rstd=statistics[1])
+    k.save(mean=statistics[0], rstd=statistics[1])
     return out
 
 
 def _rms_norm(k: Tape, input: Tensor, weight: Tensor | None, *, normalized_shape: Shape, eps: float | None) -> Tensor:
     check_normalized("rms_norm", input.shape, normalized_shape, weight=_shape(weight))
     note_given(k, input=input, weight=weight)
+    k.save(input=input, weight=weight)
     out, (rstd,) = _normalized(k, input, normalized_shape, 1)
-    k.save(input=input, weight=weight, rstd=rstd)
+    k.save(rstd=rstd)
     return out
 
 

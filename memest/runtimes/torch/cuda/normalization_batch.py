@@ -49,6 +49,7 @@ def batch_norm(k: Tape, *tensors: Tensor | None, training: bool) -> Tensor:
     k.note(by_cudnn=by_cudnn)
     if by_cudnn:
         return _by_cudnn(k, input, mean, var, weight, training)
+    k.save(input=input, running_mean=mean, running_var=var, weight=weight)
     out = empty_like(k, input)
     kept = [k.empty((input.shape[1],), accumulator(input.dtype)) for _ in range(2)]
     if training:
@@ -56,7 +57,7 @@ def batch_norm(k: Tape, *tensors: Tensor | None, training: bool) -> Tensor:
     kernel = kernel_of(input)
     if kernel == "general" or (kernel == "channels_last" and out.strides != input.strides):
         k.free(*(k.empty((), kept[0].dtype) for t in (weight, bias) if t is None))
-    k.save(input=input, running_mean=mean, running_var=var, weight=weight, save_mean=kept[0], save_invstd=kept[1])
+    k.save(save_mean=kept[0], save_invstd=kept[1])
     return out
 
 
@@ -82,17 +83,18 @@ def _by_cudnn(k: Tape, input: Tensor, mean: Tensor | None, var: Tensor | None, w
     assert weight is not None
     last = suggests_channels_last(input)
     x = contiguous(k, input, last)
+    k.save(input=x, running_mean=mean, running_var=var, weight=weight)
     out = formatted(k, x.shape, x.dtype, last)
     if not training:
         none = k.empty((0,), weight.dtype)
-        k.save(input=x, running_mean=mean, running_var=var, weight=weight, save_mean=none, save_invstd=none)
+        k.save(save_mean=none, save_invstd=none)
         return out
     save_mean, save_invstd = k.empty(weight.shape, weight.dtype), k.empty(weight.shape, weight.dtype)
     high_workspace, high_reserve = _most_of_cudnn(k, x, last)
     workspace = _modelled(k, high_workspace)
     reserve = _modelled(k, high_reserve)
     k.free(workspace)
-    k.save(input=x, running_mean=mean, running_var=var, weight=weight, save_mean=save_mean, save_invstd=save_invstd, reserve=reserve)
+    k.save(save_mean=save_mean, save_invstd=save_invstd, reserve=reserve)
     return out
 
 

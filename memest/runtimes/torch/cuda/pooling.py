@@ -90,6 +90,7 @@ def _adaptive_avg_pool_backward(k: Tape, saved: Saved, grads: Grads, *, output_s
 def _adaptive_max_pool2d(k: Tape, input: Tensor, *, output_size: Any, return_indices: bool) -> Any:
     """Results that shall lie channels_last are made contiguous first."""
     shape = adaptive_shape(input, adaptive_sizes(input.shape, 2, output_size))
+    k.save(input=input)
     last = suggests_channels_last(input)
     out, indices = formatted(k, shape, input.dtype, last), formatted(k, shape, "int64", last)
     made = [t for t in (out, indices) if not t.is_contiguous]
@@ -97,7 +98,7 @@ def _adaptive_max_pool2d(k: Tape, input: Tensor, *, output_size: Any, return_ind
     if input.ndim == 4:
         passing(k, input)
     k.free(*reversed(copies))
-    k.save(input=input, indices=indices)
+    k.save(indices=indices)
     return (out, indices) if return_indices else out
 
 
@@ -114,10 +115,11 @@ def _adaptive_max_pool2d_backward(k: Tape, saved: Saved, grads: Grads, **attribu
 
 def _adaptive_max_pool3d(k: Tape, input: Tensor, *, output_size: Any, return_indices: bool) -> Any:
     shape = adaptive_shape(input, adaptive_sizes(input.shape, 3, output_size))
+    k.save(input=input)
     out, indices = k.empty(shape, input.dtype), k.empty(shape, "int64")
     if input.ndim == 5:
         passing(k, input)
-    k.save(input=input, indices=indices)
+    k.save(indices=indices)
     return (out, indices) if return_indices else out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from memest.errors import UnsupportedError
 from memest.network.graph import Segment
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import Batch
@@ -38,8 +37,6 @@ def forward(run: Run, batch: Batch) -> list[Value]:
 
 def _checkpoint(run: Run, segment: Segment, env: dict[str, Value]) -> None:
     """A checkpointed segment, on the values in ``env``, where its results are then."""
-    if segment.inner and run.recipe.target.on_cuda:
-        raise UnsupportedError(f"a checkpoint inside a checkpoint ({segment.inner[0].name}) on CUDA; it is modelled on a CPU")
     run.ledger.layer, run.ledger.op = run.graph.layers[segment.start].name, "checkpoint"
     if segment.call.reentrant:
         play_reentrant(run, segment, env)

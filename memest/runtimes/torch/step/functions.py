@@ -70,8 +70,6 @@ def hook_leaf(run: Run, hook: LeafHook) -> None:
     leaf, backward = value.node, hook.backward
     if not isinstance(leaf, AccumulateGrad):
         return
-    if run.machine.target.on_cuda:
-        raise UnsupportedError(f"a hook on the parameter {hook.parameter!r} on CUDA; on a CPU it is modelled")
 
     def changed(gradient: Value) -> Value:
         return _changed(run, backward, leaf.name, {}, gradient)
@@ -138,7 +136,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
         if lent is None:  # the gradient did not come through the module's outputs
             return [None if g is None else ledger.hold(g) for g in grads]
         env.update(zip(backward.lent, lent, strict=True))
-    for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
+    unpacked = node.saved.unpack()
+    for name, (_, spec), storage in zip(backward.saved, node.saved.specs(node.saved_specs), unpacked, strict=True):
         env[name] = ledger.hold(Value(spec, storage))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []

@@ -15,7 +15,7 @@ from typing import Protocol
 from memest.errors import GraphError, UnsupportedError
 from memest.memory.stream import Storage
 from memest.network.graph import Layer, Packing
-from memest.network.tensor import Spec
+from memest.network.tensor import Spec, numel
 from memest.runtimes.torch.autograd import Keeping, Machine, Part
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
@@ -39,8 +39,6 @@ def packing(run: Run, layer: Layer) -> Iterator[None]:
         yield
         return
     machine, outer = run.machine, run.machine.keeping
-    if machine.target.on_cuda:
-        raise UnsupportedError("saved_tensors_hooks (save_on_cpu and the like) on CUDA; on a CPU they are modelled")
     machine.keeping = hooks = Hooked(run, layer.packing)
     try:
         yield
@@ -60,11 +58,27 @@ class Hooked(Keeping):
     def keep(self, spec: Spec, storage: Storage, number: bool) -> Part:
         """Numbers are kept as they are: no hook sees them."""
         if number:
-            return _Plain(self._run.ledger, storage)
+            return _Plain(self._run.ledger, spec, storage)
         if self._next == len(self._packings):
+            if self._run.machine.target.on_cuda:
+                return self._besides(spec, storage)
             raise GraphError("saves more tensors than its packing says")
         self._next += 1
-        return _Packed(self._run, self._packings[self._next - 1], spec, storage)
+        how = self._packings[self._next - 1]
+        if spec.dtype != how.dtype and not _moves(how):
+            raise UnsupportedError(f"saved_tensors_hooks on {spec.dtype}, recorded on {how.dtype}: what they do may depend on the dtype")
+        return _Packed(self._run, how, spec, storage)
+
+    def _besides(self, spec: Spec, storage: Storage) -> Part:
+        """What a kernel of a card saves and the CPU's does not: of nothing nothing is made, and what moves one tensor moves any."""
+        if not numel(spec.shape):
+            return _Plain(self._run.ledger, spec, storage)
+        how = self._packings[-1]
+        if not _moves(how):
+            raise UnsupportedError(
+                f"saved_tensors_hooks on {list(spec.shape)} of {spec.dtype}, which a card alone saves: what they do is not known"
+            )
+        return _Packed(self._run, how, spec, storage)
 
     def check(self) -> None:
         """GraphError where the layer saved fewer tensors than are described, and some."""
@@ -72,17 +86,22 @@ class Hooked(Keeping):
             raise GraphError(f"saves {self._next} tensors, its packing is described for {len(self._packings)}")
 
 
+def _moves(how: Packing) -> bool:
+    """Whether a tensor goes to the host and comes back, or stays, whatever it is."""
+    return all(layer.op == "to_device" and not dict(layer.attributes).get("dtype") for layer in (*how.packed, *how.unpacked))
+
+
 class _Plain:
     is_itself = False  # it is a number
 
-    def __init__(self, ledger: Ledger, storage: Storage) -> None:
-        self._ledger, self._storage = ledger, storage
+    def __init__(self, ledger: Ledger, spec: Spec, storage: Storage) -> None:
+        self._ledger, self._spec, self._storage = ledger, spec, storage
         storage.refs += 1
 
-    def unpack(self) -> Storage:
+    def unpack(self) -> tuple[Spec, Storage]:
         """The tensor itself."""
         self._storage.refs += 1
-        return self._storage
+        return self._spec, self._storage
 
     def release(self) -> None:
         """It goes."""
@@ -98,15 +117,15 @@ class _Packed:
         for value in env.values():
             run.ledger.let_go(value)
 
-    def unpack(self) -> Storage:
+    def unpack(self) -> tuple[Spec, Storage]:
         """What the other hook makes of what is kept."""
         ledger = self._run.ledger
         env = _played(self._run, self._how.unpacked, {name: ledger.hold(value) for name, value in self._kept.items()})
-        storage = env[self._how.result].storage
-        storage.refs += 1
+        result = env[self._how.result]
+        result.storage.refs += 1
         for value in env.values():
             ledger.let_go(value)
-        return storage
+        return result.spec, result.storage
 
     def release(self) -> None:
         """What is kept goes."""

@@ -78,6 +78,10 @@ class Actions(Protocol):
         """Do what ``layer`` says, and bind its outputs in ``env``."""
 
 
+ACROSS = ("to_device", "copy_across_")
+"""Calls between the host and the card, played where they run."""
+
+
 class Run:
     """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step,
     ``checkpoint`` plays a call of ``torch.utils.checkpoint``."""
@@ -244,7 +248,7 @@ class Run:
     def _run(self, layer: Layer, entry: Operator | Composite, tensors: list[Any], attributes: Items) -> list[Value | None]:
         """A layer whose results lie on the host runs there, unless it brings them there."""
         found = layer.outputs or layer.reads  # what writes into a tensor of the host gives nothing
-        if layer.op == "to_device" or not found or not self.on_host.issuperset(found):
+        if layer.op in ACROSS or not found or not self.on_host.issuperset(found):
             return self.caller.run(entry, tensors, attributes)
         self.ledger.on_host = True
         try:

@@ -30,6 +30,9 @@ class Recorder(Protocol):
     def refusal(self, what: str) -> UnsupportedError:
         """The error that says that ``what`` has no rule, with the place."""
 
+    def refuse_card(self, what: str, advice: str) -> None:
+        """On a card the network stops here."""
+
 
 class Call(NamedTuple):
     """A call under way: its first layer, and the names of the tensors that it was given, plainly and inside of other arguments."""
@@ -58,6 +61,8 @@ class Checkpoints:
         packed = recorder.packings.of([e.value.spec for t in given if (e := recorder.live.found(t)) is not None])
         if not all(map(only_kept, packed)):
             raise recorder.refusal("torch.utils.checkpoint under saved_tensors_hooks that change what is saved: use the hooks inside of it")
+        if any(p.packed or p.unpacked for p in packed):
+            recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks that move what is saved", "use the hooks inside of it")
         recorder.packings.stack.append(None)
         self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held)))
         recorder.checkpoint = name

@@ -152,8 +152,9 @@ class Packings:
                 if not isinstance(back, torch.Tensor):
                     raise recorder.refusal(f"saved_tensors_hooks whose unpack hook gives {type(back).__name__}, not a tensor")
                 entry = live.known(back)
-                if entry.value.spec != spec:
-                    what = "gives a tensor of another shape, dtype or layout than was packed"
+                made = entry.value.spec
+                if (made.shape, made.dtype) != (spec.shape, spec.dtype):
+                    what = f"gives {made.dtype} of {list(made.shape)} where {spec.dtype} of {list(spec.shape)} was packed"
                     raise recorder.refusal(f"saved_tensors_hooks whose unpack hook {what}")
                 result = entry.names[-1]
                 second = _dying(unpacked, live, {name, *kept, result})
@@ -161,10 +162,7 @@ class Packings:
         finally:
             self.stack = outer
         live.check_gone((*first, *second), [name], "saved_tensors_hooks")
-        for layer in (*first, *second):  # on a card none of it is played
-            for made in layer.outputs:
-                live.on_host.pop(made, None)
-        return Packing(given=name, packed=first, kept=kept, unpacked=second, result=result)
+        return Packing(given=name, dtype=spec.dtype, packed=first, kept=kept, unpacked=second, result=result)
 
     def _seen(self) -> AbstractContextManager[Any]:
         """Calls are recorded, though this is amid one that is."""
@@ -200,7 +198,7 @@ class _Seen(Keeping):
 class _Nothing:
     is_itself = False
 
-    def unpack(self) -> Storage:
+    def unpack(self) -> tuple[Spec, Storage]:
         """Never asked."""
         raise NotImplementedError
 

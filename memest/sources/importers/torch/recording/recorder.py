@@ -315,7 +315,6 @@ class Recorder(TorchFunctionMode):
     def begin_packing(self, pair: Pair) -> None:
         """Hooks of saved tensors are in force."""
         self.asked_for_gradients = True
-        self.refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
         self.packings.stack.append(pair)
         self._to_be_recorded_anew = True
 
@@ -520,17 +519,20 @@ class Recorder(TorchFunctionMode):
             found = place_of(name, request.op, reads, asked_host(name, args, kwargs, self.live))
         if found.refused:
             self.refuse_card(found.refused)
+        copies = request.op == "copy_"
+        if found.moves and copies and flows and not reads[1].grad and reads[0].value.spec == reads[1].value.spec:
+            return found.host  # nothing but the bytes go across, and zeros come back
         if found.moves:
-            if flows:
+            if flows or (copies and torch.is_grad_enabled() and reads[1].grad):
                 self.refuse_card("a gradient that flows through the host")
-            request.op, request.tensors = "to_device", [*request.tensors, None][:2]
+            request.op, request.tensors = ("copy_across_", request.tensors) if copies else ("to_device", [*request.tensors, None][:2])
             device = "host" if found.host else "card"
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
         return found.host
 
-    def refuse_card(self, what: str) -> None:
+    def refuse_card(self, what: str, advice: str = "make tensors on x.device") -> None:
         """On a card the network stops here."""
-        self.stops_a_card = self.stops_a_card or refusal(self._place(), what)
+        self.stops_a_card = self.stops_a_card or refusal(self._place(), what, advice)
 
     def _request(self, func: Any, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""

@@ -30,7 +30,6 @@ ELEMENTWISE = frozenset(
     }
 )
 """Rows that take a number of the host's beside tensors of the card, forward and backward, and ask the card for nothing besides."""
-COPIES = frozenset({"copy_", "setitem"})
 
 
 def asked_host(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], live: LiveTensors) -> bool | None:
@@ -80,18 +79,19 @@ def place_of(name: str, op: str, reads: Sequence[Tracked], asked: bool | None) -
     return _mixed(name, op, reads)
 
 
-def refusal(place: str, what: str) -> str:
-    """Why a card stops there."""
-    return f"{place}: {what}: torch raises there on a card, or memest has no rule for it; make tensors on x.device"
+def refusal(place: str, what: str, advice: str) -> str:
+    """Why a card stops there, and what to do."""
+    return f"{place}: {what}: torch raises there on a card, or memest has no rule for it; {advice}"
 
 
 def _mixed(name: str, op: str, reads: Sequence[Tracked]) -> Placed:
     """What a call makes of tensors of both."""
     first, source = reads[0], reads[-1]
-    if op in COPIES:
-        if (op == "copy_" and source.value.spec == first.value.spec) or (source.host and not source.value.spec.shape):
-            return Placed(host=first.host)
-        return Placed(host=first.host, refused=f"{op} between the host and the card by way of another tensor")
+    if op == "copy_":
+        return Placed(host=first.host, moves=True)
+    if op == "setitem":
+        number = source.host and not source.value.spec.shape
+        return Placed(host=first.host, refused="" if number else "setitem between the host and the card by way of another tensor")
     others = [e for e in reads if e.host]
     inplace = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
     if op in ELEMENTWISE and not any(e.value.spec.shape for e in others) and not (first.host and inplace):
