@@ -65,12 +65,13 @@ class Kernel(NamedTuple):
 
 class Formula:
     """Calls of operators, under names that read like ATen. ``needs`` says which gradients are wanted, ``version`` of which torch
-    they are."""
+    they are, ``creates`` whether the calls are recorded themselves."""
 
-    def __init__(self, caller: Caller, needs: Sequence[bool], version: tuple[int, int]) -> None:
+    def __init__(self, caller: Caller, needs: Sequence[bool], version: tuple[int, int], creates: bool) -> None:
         self._caller = caller
         self.needs = needs
         self.version = version
+        self.creates = creates
 
     def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:
         """Run an operator."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from memest.ops.derivatives.formula import Derived, Formula, Grads, Saved, only
+from memest.ops.derivatives.formula import Derived, Formula, Grads, Kernel, Saved, by_derivative, only
 
 STATISTICS_APART_SINCE = (2, 14)
 
@@ -33,7 +33,7 @@ class _Groups:
 
 
 def _group_norm(f: Formula, saved: Saved, grads: Grads, *, num_groups: int, eps: float) -> Derived:
-    """From 2.14 on the gradients of the statistics are added by a call of their own."""
+    """From 2.14 on the gradients of the statistics are added by a call of their own, and without a graph the kernel gives the others."""
     grad, of_mean, of_rstd = (*grads, None, None)[:3]
     needs, channels = dict(zip(saved["given"], f.needs, strict=True)), saved["input"].shape[1]
     apart, beside = f.version >= STATISTICS_APART_SINCE, of_mean is not None and of_rstd is not None
@@ -43,6 +43,9 @@ def _group_norm(f: Formula, saved: Saved, grads: Grads, *, num_groups: int, eps:
     if apart and grad is None:
         dtype = saved["mean"].spec.dtype
         found = {role: f.zeros((channels,), dtype) for role in ("weight", "bias") if needs.get(role)}
+    elif apart and not f.creates:
+        parts = f.kernel("group_norm", [grad], saved, f.needs, num_groups=num_groups, eps=eps)
+        found = dict(zip(saved["given"], parts, strict=True))
     else:
         t = _Groups(f, saved, grad, num_groups)
         if needs.get("input"):
@@ -53,8 +56,7 @@ def _group_norm(f: Formula, saved: Saved, grads: Grads, *, num_groups: int, eps:
         if needs.get("bias") and grad is not None:
             found["bias"] = f.statement(lambda: f.reshape(f.sum(t.db, 0), (channels,)))
     if apart and beside and needs.get("input"):
-        more = f.statement(lambda: _of_statistics_apart(f, saved, of_mean, of_rstd, num_groups))
-        found["input"] = more if "input" not in found else f.add(found["input"], more)
+        found["input"] = f.statement(lambda: _with_statistics(f, saved, found.get("input"), (of_mean, of_rstd), num_groups))
     return [found.get(role) for role in saved["given"]]
 
 
@@ -114,15 +116,23 @@ def _of_statistics(f: Formula, of_variance: Any, of_mean: Any, x: Any) -> Any:
     return f.add(first, second)
 
 
-def _of_statistics_apart(f: Formula, saved: Saved, of_mean: Any, of_rstd: Any, groups: int) -> Any:
-    """The same, each group flat: -0.5 * rstd * rstd * rstd * drstd as the variance's gradient."""
+def _with_statistics(f: Formula, saved: Saved, found: Any, given: tuple[Any, Any], groups: int) -> Any:
+    """The same added, each group flat: -0.5 * rstd * rstd * rstd * drstd is the variance's gradient."""
     shape = saved["input"].shape
     scalars = (shape[0], groups, 1)
     rstd = f.reshape(saved["rstd"], scalars)
-    given = f.view(of_rstd, scalars)
-    of_variance = f.statement(lambda: f.mul(f.mul(f.mul(f.times(rstd, -0.5), rstd), rstd), given))
+    of_rstd = f.view(given[1], scalars)
+    of_variance = f.statement(lambda: f.mul(f.mul(f.mul(f.times(rstd, -0.5), rstd), rstd), of_rstd))
     x = f.reshape(saved["input"], (shape[0], groups, prod(shape[1:]) // groups))
-    return f.reshape(_of_statistics(f, of_variance, f.reshape(of_mean, scalars), x), shape)
+
+    def of_input() -> Any:
+        made = f.statement(lambda: f.reshape(_of_statistics(f, of_variance, f.reshape(given[0], scalars), x), shape))
+        return made if found is None else f.add(found, made)
+
+    total = f.statement(of_input)
+    if found is not None:
+        f.drop(found)
+    return total
 
 
 def _weight_norm(f: Formula, saved: Saved, grads: Grads, *, dim: int) -> Derived:
@@ -144,4 +154,7 @@ def _weight_norm(f: Formula, saved: Saved, grads: Grads, *, dim: int) -> Derived
 
 
 BESIDE: dict[str, tuple[str, ...]] = {"group_norm": ("mean", "rstd")}
-FORMULAS: dict[str, Any] = {"group_norm": _group_norm, "_weight_norm_interface": _weight_norm}
+FORMULAS: dict[str, Any] = {
+    "group_norm": Kernel((), by_derivative, _group_norm),
+    "_weight_norm_interface": _weight_norm,
+}
