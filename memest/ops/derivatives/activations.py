@@ -57,7 +57,7 @@ def _softplus(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> 
 def _gelu(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
     """gelu_double_backward without approximation: ggI * gO * (2 * pdf - x * x * pdf)."""
     if attributes["approximate"] != "none":
-        raise f.unknown("gelu(approximate='tanh')")
+        return _gelu_by_tanh(f, grad, given, kept)
     square = f.mul(kept, kept)
     pdf = f.statement(lambda: f.times(f.call("exp", f.times(square, -0.5)), 0.4))
 
@@ -67,6 +67,33 @@ def _gelu(f: Formula, grad: Any, given: Any, kept: Any, attributes: Any) -> Any:
 
     change = f.statement(slope)
     return f.mul(f.mul(grad, given), change)
+
+
+def _gelu_by_tanh(f: Formula, grad: Any, given: Any, input: Any) -> Any:
+    """The same of 0.5 * x * (1 + tanh(b * (x + k * x ** 3))): by the product rule over f, g and h, as it stands."""
+    mul = f.mul
+    inner = f.statement(lambda: f.times(f.add(input, f.times(f.pow(input, 3), 0.044715)), 0.8))
+    tanh = f.call("tanh", inner)
+    sech = f.statement(lambda: f.under(1, f.call("cosh", inner)))
+    half = f.times(input, 0.5)
+    g = f.statement(lambda: f.one_minus(mul(tanh, tanh)))
+    h = f.statement(lambda: f.times(f.plus(mul(f.times(input, 0.134), input), 1), 0.8))
+    first = f.statement(lambda: mul(f.times(g, 0.5), h))
+
+    def of_g() -> Any:
+        right = mul(f.neg(sech), tanh)
+        return mul(mul(f.times(sech, 2), right), h)
+
+    change = f.statement(of_g)
+    second = f.statement(lambda: mul(mul(half, h), change))
+    slope = f.statement(lambda: f.times(f.times(input, 0.27), 0.8))
+    third = f.statement(lambda: mul(mul(half, g), slope))
+
+    def every() -> Any:
+        right = f.add(f.add(f.times(first, 2), second), third)
+        return mul(mul(grad, given), right)
+
+    return f.statement(every)
 
 
 def _elu(name: str) -> Kernel:
@@ -106,6 +133,7 @@ FORMULAS: dict[str, Any] = {
     "relu6": _flat("relu6", "input"),
     "hardtanh": _flat("hardtanh", "input"),
     "threshold": _flat("threshold", "input"),
+    **{name: _flat(name, "input") for name in ("hardshrink", "softshrink")},
     "sigmoid": _curved("sigmoid", "result", _sigmoid),
     "tanh": _curved("tanh", "result", _tanh),
     "softplus": _curved("softplus", "input", _softplus),

@@ -56,10 +56,32 @@ def _div(f: Formula, saved: Saved, grads: Grads, *, value: float | None, roundin
 def _pow(f: Formula, saved: Saved, grads: Grads, *, exponent: float | None, inplace: bool) -> Derived:
     grad = only(grads)
     if exponent is None:
-        raise f.unknown("pow with a tensor as exponent")
+        return _raised(f, saved, grad)
     if exponent == 0:
         return [f.call("zeros_like", saved["input"])]
     return [f.mul(grad, f.times(f.pow(saved["input"], float(exponent) - 1), float(exponent)))]
+
+
+def _raised(f: Formula, saved: Saved, grad: Any) -> Derived:
+    """pow_backward_self and pow_backward_exponent, of a tensor as exponent."""
+    base, exponent = saved["input"], saved["exponent"]
+
+    def of_base() -> Any:
+        full = f.mul(grad, f.mul(exponent, f.pow_by(base, f.plus(exponent, -1))))
+        zero = f.zeros((), grad.spec.dtype)
+        return f.call("where", f.call("eq", exponent, None, value=0.0), zero, full)
+
+    def of_exponent() -> Any:
+        def condition() -> Any:
+            positive = f.call("ge", exponent, None, value=0)
+            return f.call("logical_and", f.call("eq", base, None, value=0), positive)
+
+        mask = f.statement(condition)
+        logs = f.mul(saved["result"], f.call("log", base))
+        zero = f.zeros((), grad.spec.dtype)
+        return f.mul(grad, f.call("where", mask, zero, logs))
+
+    return pair(f, lambda: f.statement(of_base), lambda: f.statement(of_exponent))
 
 
 def _scalar(name: str) -> Callable[..., Derived]:

@@ -55,20 +55,23 @@ class Caller(Protocol):
 
 class Kernel(NamedTuple):
     """A backward of one kernel. ``saves`` are the roles it keeps (``grad`` and those of what the row kept); ``double`` gives gradients by
-    role from a formula, what is kept, the gradients of what the kernel gave, and the attributes."""
+    role from a formula, what is kept, the gradients of what the kernel gave, and the attributes. ``first`` is the row's own formula, where
+    that is not one call of the kernel."""
 
     saves: tuple[str, ...]
     double: Callable[..., ByRole]
+    first: Callable[..., Derived] | None = None
 
 
 class Formula:
     """Calls of operators, under names that read like ATen. ``needs`` says which gradients are wanted, ``version`` of which torch
-    they are."""
+    they are, ``creates`` whether the calls are recorded themselves."""
 
-    def __init__(self, caller: Caller, needs: Sequence[bool], version: tuple[int, int]) -> None:
+    def __init__(self, caller: Caller, needs: Sequence[bool], version: tuple[int, int], creates: bool) -> None:
         self._caller = caller
         self.needs = needs
         self.version = version
+        self.creates = creates
 
     def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:
         """Run an operator."""
@@ -145,10 +148,18 @@ class Formula:
         """``a.pow(exponent)``."""
         return self.call("pow", a, None, exponent=exponent)
 
+    def pow_by(self, a: Any, exponent: Any) -> Any:
+        """``a.pow(exponent)`` of a tensor."""
+        return self.call("pow", a, exponent)
+
     def one_minus(self, a: Any) -> Any:
         """``1 - a`` of C++: a tensor filled with the number, from which ``a`` is taken in place."""
         filled = self.zeros_like(a)
         return self.call("sub", filled, a, inplace=True)
+
+    def under(self, number: float, a: Any) -> Any:
+        """``number / a`` of C++: a tensor filled with the number, divided in place."""
+        return self.call("div", self.zeros_like(a), a, inplace=True)
 
     def maybe_multiply(self, a: Any, number: float) -> Any:
         """``a * number``, or ``a`` itself."""
@@ -165,6 +176,10 @@ class Formula:
     def imul(self, a: Any, number: float) -> Any:
         """``a.mul_(number)``."""
         return self.call(IN_PLACE["mul"], a, value=number)
+
+    def imul_by(self, a: Any, b: Any) -> Any:
+        """``a.mul_(b)``."""
+        return self.call("mul", a, b, inplace=True)
 
     def idiv(self, a: Any, number: float) -> Any:
         """``a.div_(number)``."""
@@ -183,6 +198,15 @@ class Formula:
     def sum(self, a: Any, dim: Any = None, keepdim: bool = False) -> Any:
         """``a.sum(dim, keepdim)``."""
         return self.call("sum", a, dim=dim, keepdim=keepdim)
+
+    def sum_to(self, a: Any, shape: Shape) -> Any:
+        """``at::sum_to``: summed over the dims that were broadcast from ``shape``."""
+        if not shape:
+            return self.sum(a)
+        lead = len(a.shape) - len(shape)
+        dims = tuple(d for d, n in enumerate(a.shape) if d < lead or (shape[d - lead] == 1 and n != 1))
+        summed = self.sum(a, dims, True) if dims else a
+        return self.view(summed, shape) if lead else summed
 
     def view(self, a: Any, shape: Shape) -> Any:
         """``a.view(shape)``."""
@@ -219,9 +243,8 @@ def is_value(thing: Any) -> bool:
 
 
 def only(grads: Grads) -> Any:
-    """The gradient of the only output."""
-    (grad,) = grads
-    assert grad is not None
+    """The gradient of the only output that has one."""
+    (grad,) = (g for g in grads if g is not None)
     return grad
 
 
@@ -272,6 +295,8 @@ def _as_it_is(value: Any) -> Any:
 
 def formula_of(kernel: Kernel, row: Operator, attributes: Mapping[str, Any]) -> Callable[..., Derived]:
     """The formula of a row whose backward is one kernel."""
+    if kernel.first is not None:
+        return kernel.first
 
     def formula(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
         return f.kernel(row.name, grads, saved, f.needs, **attributes)

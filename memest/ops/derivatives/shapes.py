@@ -19,16 +19,6 @@ def restored(f: Formula, t: Any, dim: Any, keepdim: bool, ndim: int) -> Any:
     return t
 
 
-def sum_to(f: Formula, t: Any, shape: Shape) -> Any:
-    """``at::sum_to``: summed over the dims that were broadcast from ``shape``."""
-    if not shape:
-        return f.sum(t)
-    lead = len(t.shape) - len(shape)
-    dims = tuple(d for d, n in enumerate(t.shape) if d < lead or (shape[d - lead] == 1 and n != 1))
-    summed = f.sum(t, dims, True) if dims else t
-    return f.view(summed, shape) if lead else summed
-
-
 def _view(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:
     return [f.reshape(only(grads), saved["sizes"])]
 
@@ -75,9 +65,10 @@ def _split(f: Formula, saved: Saved, grads: Grads, *, dim: int, **given: Any) ->
 
 
 def _unbind(f: Formula, saved: Saved, grads: Grads, *, dim: int) -> Derived:
-    if any(g is None for g in grads):
-        raise f.unknown("unbind, some of whose parts get no gradient")
-    return [f.call("stack", list(grads), dim=dim)]
+    """unbind_backward: a part without a gradient counts as zeros."""
+    like = next(g for g in grads if g is not None)
+    parts = [f.expand(f.zeros((), like.spec.dtype), like.shape) if g is None else g for g in grads]
+    return [f.call("stack", parts, dim=dim)]
 
 
 def _cat(f: Formula, saved: Saved, grads: Grads, *, dim: int) -> Derived:
@@ -136,7 +127,7 @@ def _upsample(f: Formula, saved: Saved, grads: Grads, **given: Any) -> ByRole:
 
 def _expand(f: Formula, saved: Saved, grads: Grads, *, size: Shape) -> Derived:
     grad = only(grads)
-    return [grad if saved["sizes"] and same_shape(grad.shape, saved["sizes"]) else sum_to(f, grad, saved["sizes"])]
+    return [grad if saved["sizes"] and same_shape(grad.shape, saved["sizes"]) else f.sum_to(grad, saved["sizes"])]
 
 
 def _same(f: Formula, saved: Saved, grads: Grads, **_: Any) -> Derived:

@@ -9,13 +9,21 @@ from memest.ops.derivatives import (
     arithmetic,
     choices,
     convolutions,
+    functions,
+    gates,
+    groups,
     losses,
     normalizations,
+    places,
     pools,
     products,
+    rearranging,
     reductions,
     shapes,
 )
 
-FAMILIES = (activations, arithmetic, choices, convolutions, losses, normalizations, pools, products, reductions, shapes)
+FAMILIES = (
+    *(activations, arithmetic, choices, convolutions, functions, gates, groups, losses, normalizations, places, pools, products),
+    *(rearranging, reductions, shapes),
+)
 FORMULAS: dict[str, Any] = {name: formula for family in FAMILIES for name, formula in family.FORMULAS.items()}

@@ -7,13 +7,13 @@ derivative has a form on the result (``leaky_relu_``, ``elu_``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.dtypes import check_dtype
 from memest.ops.aten.copies import clone, contiguous
 from memest.ops.aten.iterator import elementwise, empty_like, refuse_dtypes, scalar, wants
-from memest.ops.aten.reductions import sum_to
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import (
     ALONG_DIM_CALLS,
@@ -194,30 +194,28 @@ def _logsigmoid_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
     return [empty_like(k, grad)]
 
 
-def _prelu(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
-    channels = input.shape[1] if input.ndim > 1 else 1
-    if weight.ndim > 1 or weight.numel not in (1, channels):
-        raise ShapeError(f"prelu of {channels} channels needs 1 weight or {channels}, got shape {list(weight.shape)}")
+def _prelu_kernel(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
     k.save(input=input, weight=weight)
-    k.note(aligned=(1, weight.numel, *(1,) * (input.ndim - 2)) if input.ndim > 1 else weight.shape)
     return empty_like(k, input)
 
 
-def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+def _prelu_kernel_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
     """Both gradients come from one kernel and have the input's shape; the weight's is summed where somebody wants it."""
     (grad,) = grads
     assert grad is not None
-    operands = (saved["input"], k.view(saved["weight"], saved["aligned"]), grad)
+    operands = (saved["input"], saved["weight"], grad)
     for_input, for_weight = elementwise(k, *operands), elementwise(k, *operands)
-    if for_weight.shape == saved["aligned"]:
-        return [for_input, k.view(for_weight, saved["weight"].shape)]
-    if not wants(k, 1):
-        return [for_input, None]
-    if not wants(k, 0):
-        k.free(for_input)
-    summed = sum_to(k, for_weight, saved["aligned"])
-    k.free(for_weight)
-    return [for_input, k.alias(summed, saved["weight"].shape)]
+    return [for_input if k.needs[0] else None, for_weight if wants(k, 1) else None]
+
+
+def _prelu(c: Caller, input: Any, weight: Any) -> Any:
+    """The weight is seen as it lies beside the input."""
+    dims, count = len(input.shape), prod(weight.shape)
+    channels = input.shape[1] if dims > 1 else 1
+    if len(weight.shape) > 1 or count not in (1, channels):
+        raise ShapeError(f"prelu of {channels} channels needs 1 weight or {channels}, got shape {list(weight.shape)}")
+    aligned = (1, count, *(1,) * (dims - 2)) if dims > 1 else weight.shape
+    return c.call("_prelu_kernel", input, c.call("reshape", weight, shape=aligned))
 
 
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
@@ -363,20 +361,19 @@ ROWS = (
         source="derivatives.yaml: log_sigmoid_forward; aten/src/ATen/native/Activation.cpp",
     ),
     Operator(
-        name="prelu",
-        torch="torch.nn.functional.prelu",
+        name="_prelu_kernel",
+        torch="torch._prelu_kernel",
         roles=("input", "weight"),
         attributes=(),
-        forward=_prelu,
+        forward=_prelu_kernel,
         saves=("input", "weight"),
-        backward=_prelu_backward,
+        backward=_prelu_kernel_backward,
         examples=(
-            Example(shapes=((2, 3, 4, 5), (3,)), attributes={}),
-            Example(shapes=((2, 3, 4, 5), (1,)), attributes={}, layout="channels_last"),
+            Example(shapes=((2, 3, 4, 5), (1, 3, 1, 1)), attributes={}),
             Example(shapes=((6,), (1,)), attributes={}, frozen=(0,)),
         ),
-        facts=POINTWISE_FACTS.but(autocast=LOWER),
-        source="derivatives.yaml: _prelu_kernel; aten/src/ATen/native/Activation.cpp (prelu reshapes the weight first)",
+        facts=POINTWISE_FACTS,
+        source="derivatives.yaml: _prelu_kernel; aten/src/ATen/native/Activation.cpp",
     ),
     Operator(
         name="rrelu",
@@ -428,5 +425,19 @@ def _composite(
 COMPOSITE_ROWS = (
     _composite("softsign", _softsign, POINTWISE_CALLS),
     _composite("tanhshrink", _tanhshrink, POINTWISE_CALLS),
+    Composite(
+        name="prelu",
+        torch="torch.nn.functional.prelu",
+        roles=("input", "weight"),
+        attributes=(),
+        compose=_prelu,
+        examples=(
+            Example(shapes=((2, 3, 4, 5), (3,)), attributes={}),
+            Example(shapes=((2, 3, 4, 5), (1,)), attributes={}, layout="channels_last"),
+            Example(shapes=((6,), (1,)), attributes={}, frozen=(0,)),
+        ),
+        facts=POINTWISE_CALLS.but(autocast=LOWER),
+        source="aten/src/ATen/native/Activation.cpp (prelu reshapes the weight first)",
+    ),
     _composite("softmin", _softmin, ALONG_DIM_CALLS, (Attribute(name="dim", default=REQUIRED, check=integer),), {"dim": 1}),
 )

@@ -18,6 +18,7 @@ from memest.ops.aten.copies import transposed_block, transposes
 from memest.ops.aten.iterator import iterator_strides, preserved_strides
 from memest.ops.aten.reductions import sum_to
 from memest.ops.derivatives.formula import by_derivative
+from memest.ops.derivatives.groups import BESIDE
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.autograd.asked import Asked
 from memest.runtimes.torch.autograd.created import Created
@@ -165,7 +166,7 @@ class Machine(Recorder):
             outputs = node.body(node, grads)
         elif present or node.body is not None:
             ledger.layer, ledger.op = node.layer, node.op
-            if asked.create or (node.row is not None and node.row.backward is by_derivative):
+            if asked.create or _by_formula(node, grads):
                 outputs = self._recorded.backward_of(node, grads, asked.needs(node), asked.create)
             else:
                 outputs = self._apply(node, grads) if node.row is not None else self._apply_engine_node(node, grads)
@@ -212,9 +213,12 @@ class Machine(Recorder):
 
     def _apply(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
         ledger = self.ledger
+        assert node.row is not None and node.trace is not None
+        grads = grads[: len(node.trace.outputs)]
         present = [g for g in grads if g is not None]
+        if not present:
+            return [None] * len(node.edges)
         saved = node.saved.unpack()
-        assert node.row is not None
         trace = self._backward(
             node.row,
             node.saved.specs(node.saved_specs),
@@ -390,6 +394,15 @@ class Machine(Recorder):
         """The post hooks of a leaf: its gradient is there, or grew."""
         if self.on_gradient is not None and not leaf.mortal:
             self.on_gradient(leaf)
+
+
+def _by_formula(node: Node, grads: Sequence[Value | None]) -> bool:
+    """Whether a node's backward is known as calls of operators alone: that of a backward, and that of what a call gives beside its
+    result (group norm's statistics)."""
+    if node.row is None or node.trace is None:
+        return False
+    beside = any(g is not None for g in grads[len(node.trace.outputs) :])
+    return node.row.backward is by_derivative or (beside and node.row.name in BESIDE)
 
 
 def _edge_of(value: Value) -> tuple[Node | AccumulateGrad, int]:

@@ -153,7 +153,6 @@ class Recorder:
         slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
         slices.saved, inner.saved = inner.saved, Holder([])
         slices.out_specs = [base.spec]
-        slices.notes = (("view", view.spec),)
         old = inner.edges[0]
         inner.edges = []
         if slices.edges[0] is not None:
@@ -166,6 +165,7 @@ class Recorder:
         slices.refs += 1
         strided.out_specs = [view.spec]
         strided.notes = (("base", base.spec),)
+        slices.notes = (("view", view.spec), ("after", strided))
         self._hang(view, strided)
 
     def _hang(self, value: Value, node: Node) -> None:

@@ -9,7 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from memest.ops.aten.copies import contiguous
-from memest.ops.aten.iterator import elementwise, empty_like, incoming
+from memest.ops.aten.iterator import elementwise, empty_like, incoming, wants
+from memest.ops.aten.reductions import sum_to
+from memest.ops.facts import LOWER, POINTWISE_FACTS
+from memest.ops.families.activation import COMPOSITE_ROWS as COMPOSED
 from memest.ops.families.activation import ROWS as ON_CPU
 from memest.ops.families.activation import converted_back
 from memest.ops.operator import Operator
@@ -30,6 +33,29 @@ def _logsigmoid(k: Tape, input: Tensor) -> Tensor:
     out = empty_like(k, input)
     k.save(buffer=k.empty((0,), input.dtype))
     return out
+
+
+def _prelu(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
+    """``prelu`` as one call: the weight is seen as it lies beside the input."""
+    count = weight.numel
+    k.save(input=input, weight=weight)
+    k.note(aligned=(1, count, *(1,) * (input.ndim - 2)) if input.ndim > 1 else weight.shape)
+    return empty_like(k, input)
+
+
+def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    """Both gradients come from one kernel; the weight's is summed where somebody wants it."""
+    operands = (saved["input"], k.view(saved["weight"], saved["aligned"]), incoming(grads))
+    for_input, for_weight = elementwise(k, *operands), elementwise(k, *operands)
+    if for_weight.shape == saved["aligned"]:
+        return [for_input, k.view(for_weight, saved["weight"].shape)]
+    if not wants(k, 1):
+        return [for_input, None]
+    if not wants(k, 0):
+        k.free(for_input)
+    summed = sum_to(k, for_weight, saved["aligned"])
+    k.free(for_weight)
+    return [for_input, k.alias(summed, saved["weight"].shape)]
 
 
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
@@ -88,6 +114,7 @@ def _softmax_row(name: str, backward: Any) -> Operator:
     return replace(BY_NAME[name], forward=_softmax, backward=backward, source=source)
 
 
+PRELU = next(row for row in COMPOSED if row.name == "prelu")
 BY_NAME = {row.name: row for row in ON_CPU}
 ROWS: tuple[Operator, ...] = (
     replace(BY_NAME["gelu"], backward=_gelu_backward, source="derivatives.yaml: gelu; aten/src/ATen/native/cuda/ActivationGeluKernel.cu"),
@@ -100,6 +127,18 @@ ROWS: tuple[Operator, ...] = (
         BY_NAME["rrelu"],
         forward=_rrelu,
         source="derivatives.yaml: rrelu_with_noise; aten/src/ATen/native/cuda/RreluWithNoise.cu",
+    ),
+    Operator(
+        name="prelu",
+        torch=PRELU.torch,
+        roles=PRELU.roles,
+        attributes=(),
+        forward=_prelu,
+        saves=("input", "weight"),
+        backward=_prelu_backward,
+        examples=PRELU.examples,
+        facts=POINTWISE_FACTS.but(autocast=LOWER),
+        source="derivatives.yaml: _prelu_kernel; aten/src/ATen/native/Activation.cpp (prelu reshapes the weight first)",
     ),
     _softmax_row("softmax", _softmax_backward),
     _softmax_row("log_softmax", _log_softmax_backward),
@@ -122,6 +161,5 @@ SAME = (
     "threshold",
     "hardshrink",
     "softshrink",
-    "prelu",
     "glu",
 )

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 from memest.errors import UnsupportedError
-from memest.memory.stream import Storage
-from memest.network.tensor import Shape, Spec, same_shape
+from memest.network.dtypes import DIFFERENTIABLE
+from memest.network.tensor import Spec, same_shape
 from memest.ops.derivatives.formula import Derived, Formula, Kernel, by_derivative, doubled, formula_of, gradient_of
+from memest.ops.derivatives.groups import BESIDE
 from memest.ops.derivatives.table import FORMULAS
 from memest.ops.operator import Operator
 from memest.ops.tape import Saved
@@ -22,6 +23,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.caller import Caller
+from memest.runtimes.torch.step.slices import sliced, strided_back
 
 
 class Deriving:
@@ -58,16 +60,12 @@ class Deriving:
         ledger = self._machine.ledger
         if node.op == PASS and not node.before:
             return [None if g is None else ledger.hold(g) for g in grads]
-        formula = self._formula(node)
-        if formula is None or node.before or node.on_gradient or node.body is not None or node.saved.waits:
-            raise UnsupportedError(
-                f"create_graph=True through {_called(node)} ({node.layer}): what its backward's own graph keeps has no rule"
-            )
+        if node.before or node.on_gradient or node.body is not None or node.saved.waits:
+            raise _unknown(node)
         saved = self._unpacked(node)
-        named = {**dict(node.notes), **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
 
         def wanted() -> list[Value | None]:
-            found = formula(Formula(self, needs, self._machine.target.version), named, grads, **dict(node.attributes))
+            found = self._derived(node, needs, grads, saved)
             return [v if need else None for v, need in zip(found, needs, strict=True)]
 
         with self._recording(create):
@@ -77,10 +75,26 @@ class Deriving:
         node.saved.leave(ledger)
         return outputs
 
+    def _derived(self, node: Node, needs: Sequence[bool], grads: Sequence[Value | None], saved: Sequence[Value]) -> Derived:
+        """What a node's formula gives."""
+        f, facts = Formula(self, needs, self._machine.target.version, self._caller.grad_mode), dict(node.notes)
+        if node.op == AS_STRIDED:
+            view = node.out_specs[0]
+            return strided_back(f, grads[0], facts["base"], view.shape, view.strides)
+        if node.op == COPY_SLICES:
+            inner = node.inner
+            assert inner is not None
+            return sliced(f, grads[0], node.out_specs[0], facts["view"], lambda grad: self._derived(inner, needs, [grad], saved))
+        formula = self._formula(node)
+        if formula is None:
+            raise _unknown(node)
+        named = {**facts, **{role: v for (role, _), v in zip(node.saved_specs, saved, strict=True)}}
+        return formula(f, named, grads, **dict(node.attributes))
+
     def fitted(self, gradient: Value, wanted: Spec) -> Value:
         """The gradient summed to the shape it was broadcast from, and in its dtype."""
         if not same_shape(gradient.spec.shape, wanted.shape):
-            gradient = self._replaced(gradient, partial(self._summed, gradient, wanted.shape))
+            gradient = self._replaced(gradient, partial(self._plain().sum_to, gradient, wanted.shape))
         if gradient.spec.dtype != wanted.dtype:
             gradient = self._replaced(gradient, lambda: self.call("_to_copy", gradient, dtype=wanted.dtype))
         return gradient
@@ -119,47 +133,81 @@ class Deriving:
         assert new is not None
         return self._machine.ledger.hold(new)
 
-    def _summed(self, gradient: Value, shape: Shape) -> Value:
-        """``at::sum_to``."""
-        if not shape:
-            return self.call("sum", gradient)  # type: ignore[no-any-return]
-        lead = len(gradient.spec.shape) - len(shape)
-        dims = tuple(d for d, n in enumerate(gradient.spec.shape) if d < lead or (shape[d - lead] == 1 and n != 1))
-        summed = self.call("sum", gradient, dim=dims, keepdim=True)
-        return self.call("view", summed, shape=shape) if lead else summed  # type: ignore[no-any-return]
-
     def _formula(self, node: Node) -> Callable[..., Derived] | None:
         row = node.row
         if row is None:
             return None
-        if row.backward is by_derivative:
+        found = FORMULAS.get(row.name)
+        if found is None and row.backward is by_derivative:
             kernel = FORMULAS[row.name.removesuffix(" backward")]
             assert isinstance(kernel, Kernel)
             attributes = dict(node.attributes)
             return lambda f, saved, grads, **_: doubled(kernel, f, saved, grads, attributes)
-        found = FORMULAS.get(row.name)
         return formula_of(found, row, dict(node.attributes)) if isinstance(found, Kernel) else found
 
     def _unpacked(self, node: Node) -> list[Value]:
         """What the node kept, as tensors with their histories: that of the input, or of the result, that was kept. They are held."""
-        ledger, trace = self._machine.ledger, node.trace
+        calls = node.inner if node.op == COPY_SLICES else node
+        assert calls is not None
+        if calls.row is None:
+            return []
+        ledger, trace, beside = self._machine.ledger, calls.trace, BESIDE.get(calls.row.name, ())
         assert trace is not None
         written = {o.slot: nr for nr, o in enumerate(trace.outputs) if o is not None and (o.same_as >= 0 or o.slot >= trace.n_inputs)}
         found: list[Value] = []
         for kept, storage in zip(trace.saved, node.saved.unpack(), strict=True):
-            found.append(ledger.hold(self._with_history(node, _source(node, kept), kept.spec, storage, written.get(kept.slot))))
+            value = Value(kept.spec, storage)
+            if kept.spec.dtype not in DIFFERENTIABLE:
+                pass
+            elif kept.role in beside:
+                value = _beside(value, node, len(trace.outputs) + beside.index(kept.role), beside)
+            elif kept.slot in written:
+                value = _hung(value, *_behind(node, written[kept.slot]))
+            else:
+                value = _with_history(value, node, _source(calls, kept))
+            found.append(ledger.hold(value))
         return found
 
-    def _with_history(self, node: Node, slot: int, spec: Spec, storage: Storage, output: int | None) -> Value:
-        if output is not None:
-            return _hung(Value(spec, storage), node, output)
-        edge = node.edges[slot] if slot < len(node.edges) else None
-        if edge is None:
-            return Value(spec, storage)
-        target, nr = edge
-        if isinstance(target, AccumulateGrad) and target.value.spec == spec and target.value.storage is storage:
-            return target.value
-        return _hung(Value(spec, storage), target, nr)
+    def _plain(self) -> Formula:
+        return Formula(self, (), self._machine.target.version, True)
+
+
+def _with_history(value: Value, node: Node, slot: int) -> Value:
+    edge = node.edges[slot] if slot < len(node.edges) else None
+    if edge is None:
+        return value
+    target, nr = edge
+    if isinstance(target, AccumulateGrad) and target.value.spec == value.spec and target.value.storage is value.storage:
+        return target.value
+    return _hung(value, target, nr)
+
+
+def _behind(node: Node, output: int) -> tuple[Node, int]:
+    """Where a result that was kept hangs: behind its node, or, written into a view, where the view has hung since."""
+    if node.op != COPY_SLICES:
+        return node, output
+    after = dict(node.notes)["after"]
+    assert isinstance(after, Node)
+    if not after.refs:
+        raise UnsupportedError(f"create_graph=True through {_named(node)}, whose result nobody holds any more; write it out of place")
+    return after, 0
+
+
+def _beside(value: Value, node: Node, output: int, roles: tuple[str, ...]) -> Value:
+    """A tensor that the call gives beside what its row hands out: an output of its node with a gradient of its own."""
+    if len(node.out_specs) <= output:
+        kept = dict(node.saved_specs)
+        node.out_specs.extend(kept[role] for role in roles)
+    return _hung(value, node, output)
+
+
+def _unknown(node: Node) -> UnsupportedError:
+    return UnsupportedError(f"create_graph=True through {_called(node)} ({node.layer}): what its backward's own graph keeps has no rule")
+
+
+def _named(node: Node) -> str:
+    inner = node.inner
+    return f"{node.op if inner is None else inner.op} in place into a view ({node.layer})"
 
 
 def _called(node: Node) -> str:
@@ -170,8 +218,7 @@ def _called(node: Node) -> str:
         return "a checkpoint"
     if node.before or node.on_gradient:
         return f"{node.op}, whose gradient a hook sees"
-    in_place = node.op in (AS_STRIDED, COPY_SLICES)
-    return "what is written in place into a view; write it out of place (inplace=False)" if in_place else node.op
+    return node.op
 
 
 def _source(node: Node, kept: Saved) -> int:
