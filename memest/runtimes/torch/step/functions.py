@@ -71,7 +71,7 @@ def hook_leaf(run: Run, hook: LeafHook) -> None:
     if not isinstance(leaf, AccumulateGrad):
         return
     if run.machine.target.on_cuda:
-        raise UnsupportedError(f"a hook on the parameter {hook.parameter!r} on CUDA; on a CPU it is modelled")
+        raise UnsupportedError(f"a hook on the parameter {hook.parameter!r} is not modelled on torch-cuda yet; ask for torch-cpu")
 
     def changed(gradient: Value) -> Value:
         return _changed(run, backward, leaf.name, {}, gradient)

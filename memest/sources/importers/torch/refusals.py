@@ -21,22 +21,19 @@ from memest.sources.importers.torch.functions import full_name, name_of
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
 _NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
-_BRANCH = "branches on a tensor's value"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
     "numpy": ("Tensor.numpy()", _VALUE),
     "__array__": ("numpy.asarray(tensor)", _VALUE),
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
-    "__bool__": ("a tensor as a condition", _BRANCH),
-    "__contains__": ("x in tensor", _BRANCH),
-    **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
     **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},
     "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
-_ADVICE = "decide by shapes or by a constructor argument"
+ADVICE = "decide by shapes or by a constructor argument"
+_OUTSIDE = "compute it by torch's own calls, or outside of forward and give it as an input"
 _ADVICE_FOR = {
-    "__bool__": f"{_ADVICE}, or state which way it goes: assume={{'FILE.py:LINE': True}}",
+    **dict.fromkeys(("numpy", "__array__", "__complex__"), _OUTSIDE),
     "unique_consecutive": "find them before the step, and give them to forward as an input",
     "bincount": "count before the step, and give the counts to forward as an input",
 }
@@ -60,7 +57,7 @@ def reason_against(func: Any) -> str | None:
     name = name_of(func)
     if name in _READS:
         written, does = _READS[name]
-        return f"{written} {does}; {_ADVICE_FOR.get(name, _ADVICE)}"
+        return f"{written} {does}; {_ADVICE_FOR.get(name, ADVICE)}"
     return _GRADIENTS.get(full_name(func)) or _GRADIENTS.get(name)
 
 

@@ -11,7 +11,7 @@ from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
 from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
 from memest.sources.importers.torch.calls.special import CALLS as SPECIAL_CALLS
 
-PLAIN = {**dict.fromkeys(("isnan", "isinf", "isfinite"), "input"), "outer": "input vec2"}
+PLAIN = {**dict.fromkeys(("isnan", "isinf", "isfinite"), "input"), "isclose": "input other rtol atol equal_nan", "outer": "input vec2"}
 ALIASES = {"ger": "outer"}
 
 

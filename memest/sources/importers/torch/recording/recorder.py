@@ -68,8 +68,8 @@ from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
-from memest.sources.importers.torch.tensors.numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
-from memest.sources.importers.torch.tensors.places import CARD, asked_host, counts, place_of, refusal
+from memest.sources.importers.torch.tensors.numbers import PRINTED, STAND_INS, Answer, Numbers, depends
+from memest.sources.importers.torch.tensors.places import CARD, MIXED, NOT_YET, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch.tensors.state import Owned
 from memest.sources.importers.torch.wrappers import stepped_through
 
@@ -164,12 +164,12 @@ class Recorder(TorchFunctionMode):
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(lambda: self.layers, self.live)
         self.assumed = Assumed(assumptions or Assumptions(), self)
-        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number)
+        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
             "_is_all_true": self._check,
-            **{name: partial(answer, self) for name, answer in ANSWERS.items()},
+            **{name: partial(self._placed, answer, self) for name, answer in ANSWERS.items()},
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
@@ -315,7 +315,7 @@ class Recorder(TorchFunctionMode):
     def begin_packing(self, pair: Pair) -> None:
         """Hooks of saved tensors are in force."""
         self.asked_for_gradients = True
-        self.refuse_card("saved_tensors_hooks (save_on_cpu and the like)")
+        self.refuse_card("saved_tensors_hooks (save_on_cpu and the like)", NOT_YET)
         self.packings.stack.append(pair)
         self._to_be_recorded_anew = True
 
@@ -385,13 +385,20 @@ class Recorder(TorchFunctionMode):
             return self._enter(func, args, kwargs)
         if name in BODIES:
             with self:
-                composed = BODIES[name](*args, **kwargs)
+                composed = self._placed(BODIES[name], *args, **kwargs)
             if composed is not NotImplemented:
                 return composed
         binding = CALLS.get(name)
         if binding is not None:
             return self._call(name, binding, func, args, kwargs)
         raise self.refusal(full_name(func))
+
+    def _placed(self, answer: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What ``answer`` gives; where it refuses, with the place."""
+        try:
+            return answer(*args, **kwargs)
+        except UnsupportedError as e:
+            raise e.at(self._place()) from None
 
     def _hooked(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``t.register_hook(function)``."""
@@ -528,9 +535,9 @@ class Recorder(TorchFunctionMode):
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
         return found.host
 
-    def refuse_card(self, what: str) -> None:
+    def refuse_card(self, what: str, why: str = MIXED) -> None:
         """On a card the network stops here."""
-        self.stops_a_card = self.stops_a_card or refusal(self._place(), what)
+        self.stops_a_card = self.stops_a_card or refusal(self._place(), what, why)
 
     def _request(self, func: Any, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
@@ -630,7 +637,7 @@ class Recorder(TorchFunctionMode):
                 return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             if depends(request.attributes):
-                raise self.refusal(DECIDES) from None
+                raise self.refusal(self.numbers.undecided) from None
             self.impossible = True
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
