@@ -52,6 +52,20 @@ _GRADIENTS = {
 }
 
 
+_ADVICE_ON = {  # what to do about an exception of the user's code, and what it says
+    "this line needs a GPU, and nothing runs on one here: guard it by torch.cuda.is_available(), or make tensors on x.device": (
+        *("not compiled with CUDA", "without CUDA support", "requires CUDA support", "No CUDA GPUs are available", "dummy base class"),
+        *("Found no NVIDIA driver", "has no attribute '_cuda_", "NVTX functions not installed"),
+    ),
+    "where that is an input, give the example in the form that forward takes: [[image, image]] is one list, {'image': image} a dict": (
+        "'Tensor' object has no attribute",
+    ),
+    "a batch norm refuses that in training: give an example with a batch of 2 or more, or ask for inference alone (mode='infer')": (
+        "Expected more than 1 value per channel when training",
+    ),
+}
+
+
 def reason_against(func: Any) -> str | None:
     """Why the call of ``func`` cannot be recorded, where that can be said better than that it has no rule."""
     name = name_of(func)
@@ -103,6 +117,9 @@ def explanation(error: BaseException) -> str | None:
     text = text_of(error)
     if "hook to be called inside a backward call" in text:
         return 'torch.autograd.graph.register_multi_grad_hook(mode="any") is not modelled; Tensor.register_hook is'
+    for advice, signs in _ADVICE_ON.items():
+        if any(sign in text for sign in signs):
+            return f"{type(error).__name__}: {text}; {advice}"
     signs = ("Could not run 'aten::", "meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
     if any(s in text for s in signs):
         return f"the network looks at values, not only at shapes ({text[:200]})"
