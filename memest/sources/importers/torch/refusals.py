@@ -108,8 +108,14 @@ def of_their_code(error: BaseException, name: str) -> MemestError | None:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_TORCHS)]
     if isinstance(error, MemestError) or not frames or frames[-1].filename.startswith(_NOT_THE_USERS):
         return None
-    said = text_of(error)
-    return GraphError(f"{name} ({users_line(frames)}): {type(error).__name__}{': ' if said else ''}{said}")
+    return GraphError(f"{name} ({users_line(frames)}): {told(error)}")
+
+
+def told(error: BaseException) -> str:
+    """An exception of the user's code, and what to do about it where that is known."""
+    text = text_of(error)
+    advice = next((f"; {advice}" for advice, signs in _ADVICE_ON.items() if any(sign in text for sign in signs)), "")
+    return f"{type(error).__name__}{': ' if text else ''}{text}{advice}"
 
 
 def explanation(error: BaseException) -> str | None:
@@ -117,9 +123,6 @@ def explanation(error: BaseException) -> str | None:
     text = text_of(error)
     if "hook to be called inside a backward call" in text:
         return 'torch.autograd.graph.register_multi_grad_hook(mode="any") is not modelled; Tensor.register_hook is'
-    for advice, signs in _ADVICE_ON.items():
-        if any(sign in text for sign in signs):
-            return f"{type(error).__name__}: {text}; {advice}"
     signs = ("Could not run 'aten::", "meta tensor", "data-dependent", "item()", "Meta tensors", "meta device", "on meta")
     if any(s in text for s in signs):
         return f"the network looks at values, not only at shapes ({text[:200]})"

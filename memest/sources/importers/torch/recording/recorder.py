@@ -63,7 +63,7 @@ from memest.sources.importers.torch.recording.layers import (
 from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
 from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
-from memest.sources.importers.torch.refusals import explanation, reason_against, text_of, users_line
+from memest.sources.importers.torch.refusals import explanation, reason_against, told, users_line
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
@@ -734,8 +734,7 @@ class Recorder(TorchFunctionMode):
         place, reason = self._place(error), explanation(error)
         if reason is not None:
             return UnsupportedError(f"{place}: {reason}")
-        said = text_of(error)
-        return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
+        return GraphError(f"{place}: {told(error)}")
 
     def path(self) -> str:
         """That of the innermost module that has one."""
