@@ -75,6 +75,16 @@ class Assumptions:
         """Whether anything is stated of it."""
         return self._nearest(kind, path, lines) is not None
 
+    def goes(self, lines: Sequence[str]) -> bool:
+        """Whether what is stated of these lines is which way they go, true or false."""
+        key = self._nearest("", "", lines)
+        value = None if key is None else self._stated[key]
+        return isinstance(value[0] if isinstance(value, tuple) else value, bool)
+
+    def ever(self, key: str) -> bool:
+        """Whether one value stands for every call."""
+        return not isinstance(self._stated[key], tuple)
+
     def _nearest(self, kind: str, path: str, lines: Sequence[str]) -> str | None:
         return next((key for key in (*lines, *(_within(path, kind) if kind else ())) if key in self._stated), None)
 
@@ -159,6 +169,12 @@ def _one(key: str, value: Any) -> Statement:
         if 0 <= share <= 1 and len(value) <= 12:
             return Share(share)
     raise UsageError(f"assume: {key!r} is {kind_of(value)}; give {_FORMS}")
+
+
+def stating(line: str, value: str) -> str:
+    """How the value of a line of code is stated: ``N``, ``True`` or a list of truths."""
+    text = value if value == "N" else value.strip("[]").replace(" ", "").lower()
+    return f"assume={{{line!r}: {value}}}, in a command --assume {line}={text}"
 
 
 def unstated(place: str, written: str, kind: str, most: int, *, default: bool) -> UnsupportedError:

@@ -82,7 +82,7 @@ def _nll_loss(c: Caller, input: Any, target: Any, weight: Any, **options: Any) -
 
 def _cross_entropy(c: Caller, input: Any, target: Any, weight: Any, *, reduction: str, ignore_index: int, label_smoothing: float) -> Any:
     if not input.shape:
-        raise ShapeError("cross_entropy needs at least 1 dim (classes), got a scalar")
+        raise ShapeError("cross_entropy needs at least 1 dim (classes), got a scalar (a network that returns its own loss: loss='output')")
     dim = 0 if len(input.shape) == 1 else 1
     if tuple(input.shape) == tuple(target.shape):
         return _cross_entropy_probabilities(c, input, target, weight, dim, reduction, label_smoothing)

@@ -21,22 +21,19 @@ from memest.sources.importers.torch.functions import full_name, name_of
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
 _NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
-_BRANCH = "branches on a tensor's value"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
     "numpy": ("Tensor.numpy()", _VALUE),
     "__array__": ("numpy.asarray(tensor)", _VALUE),
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
-    "__bool__": ("a tensor as a condition", _BRANCH),
-    "__contains__": ("x in tensor", _BRANCH),
-    **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
     **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},
     "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
-_ADVICE = "decide by shapes or by a constructor argument"
+ADVICE = "decide by shapes or by a constructor argument"
+_OUTSIDE = "compute it by torch's own calls, or outside of forward and give it as an input"
 _ADVICE_FOR = {
-    "__bool__": f"{_ADVICE}, or state which way it goes: assume={{'FILE.py:LINE': True}}",
+    **dict.fromkeys(("numpy", "__array__", "__complex__"), _OUTSIDE),
     "unique_consecutive": "find them before the step, and give them to forward as an input",
     "bincount": "count before the step, and give the counts to forward as an input",
 }
@@ -55,12 +52,26 @@ _GRADIENTS = {
 }
 
 
+_ADVICE_ON = {  # what to do about an exception of the user's code, and what it says
+    "this line needs a GPU, and nothing runs on one here: guard it by torch.cuda.is_available(), or make tensors on x.device": (
+        *("not compiled with CUDA", "without CUDA support", "requires CUDA support", "No CUDA GPUs are available", "dummy base class"),
+        *("Found no NVIDIA driver", "has no attribute '_cuda_", "NVTX functions not installed"),
+    ),
+    "where that is an input, give the example in the form that forward takes: [[image, image]] is one list, {'image': image} a dict": (
+        "'Tensor' object has no attribute",
+    ),
+    "a batch norm refuses that in training: give an example with a batch of 2 or more, or ask for inference alone (mode='infer')": (
+        "Expected more than 1 value per channel when training",
+    ),
+}
+
+
 def reason_against(func: Any) -> str | None:
     """Why the call of ``func`` cannot be recorded, where that can be said better than that it has no rule."""
     name = name_of(func)
     if name in _READS:
         written, does = _READS[name]
-        return f"{written} {does}; {_ADVICE_FOR.get(name, _ADVICE)}"
+        return f"{written} {does}; {_ADVICE_FOR.get(name, ADVICE)}"
     return _GRADIENTS.get(full_name(func)) or _GRADIENTS.get(name)
 
 
@@ -97,8 +108,14 @@ def of_their_code(error: BaseException, name: str) -> MemestError | None:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_TORCHS)]
     if isinstance(error, MemestError) or not frames or frames[-1].filename.startswith(_NOT_THE_USERS):
         return None
-    said = text_of(error)
-    return GraphError(f"{name} ({users_line(frames)}): {type(error).__name__}{': ' if said else ''}{said}")
+    return GraphError(f"{name} ({users_line(frames)}): {told(error)}")
+
+
+def told(error: BaseException) -> str:
+    """An exception of the user's code, and what to do about it where that is known."""
+    text = text_of(error)
+    advice = next((f"; {advice}" for advice, signs in _ADVICE_ON.items() if any(sign in text for sign in signs)), "")
+    return f"{type(error).__name__}{': ' if text else ''}{text}{advice}"
 
 
 def explanation(error: BaseException) -> str | None:

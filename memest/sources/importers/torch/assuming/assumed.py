@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,17 @@ import torch
 from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, unstated
-from memest.sources.importers.torch.assuming.branches import way_that_runs
+from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
+from memest.sources.importers.torch.assuming.branches import is_loop, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
-from memest.sources.importers.torch.refusals import is_users
+from memest.sources.importers.torch.refusals import ADVICE, is_users
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import is_torchs_check
 
 MOST_FRAMES = 100
 MOST_PLACES = 4
+MOST_PASSES = 1_000  # of a loop whose condition is stated once for all
 
 
 class Recording(Protocol):
@@ -49,6 +51,7 @@ class Assumed:
         self._literals: dict[str, float] = {}
         self.literal: float | None = None  # the number that the tensor being made holds
         self._taken: dict[str, int] = {}
+        self._passes: Counter[str] = Counter()
         self._notes: dict[str, dict[str, None]] = {}
         self.asked = False  # something went by what is assumed, or follows
 
@@ -190,30 +193,85 @@ class Assumed:
         if mask not in self._sizes or not self._stated.given:
             return None
         count = self._known(mask)
-        if count is None and (layer.op == "sum" or self._stated.has(SELECTED, self._recorder.path(), self._lines())):
+        lines = self._lines()
+        if (
+            count is None
+            and not self._stated.goes(lines)
+            and (layer.op == "sum" or self._stated.has(SELECTED, self._recorder.path(), lines))
+        ):
             count = self._of(mask, "the sum of a mask, a number that was read,")
         if count is None:
             return None
         return count if layer.op == "sum" else count > 0 if layer.op == "any" else count == self._sizes[mask]
 
     def decide(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """``bool(t)``: as is stated for the line, as follows from a count, or the way that does not raise."""
-        if is_torchs_check():
-            return False
+        """``bool(t)``."""
+        return False if is_torchs_check() else self.way("a tensor as a condition", args[0])
+
+    def way(self, written: str, t: torch.Tensor | None = None) -> bool:
+        """Which way a branch goes that is ``written`` so: as is stated for the line, as follows from a count, or the way that does not
+        raise. UnsupportedError where nobody says so; ``t`` is the tensor whose truth is asked for, where there is one."""
         self.asked = True
-        found = self._found(None)
-        if found is not None:
-            if not isinstance(found.value, bool):
-                raise UsageError(f"assume: {found.key!r} is {found.value}, and {self._recorder.place()} branches: state true or false")
-            self._say(f"assumed as stated: {found.key}={str(found.value).lower()}")
-            return found.value
+        stated = self._stated_truth()
+        if stated is not None:
+            return stated
         frame = next(self._frames(), None)
         way = None if frame is None else True if _in_torchs_assert() else way_that_runs(frame)
         if way is None:
-            number = self.number(args[0])
-            return NotImplemented if number is None else bool(number)
+            number = None if t is None else self.number(t)
+            if number is None:
+                raise UnsupportedError(f"{self._recorder.place()}: {written} branches on a tensor's value; {self._decided_by(frame)}")
+            return bool(number)
         self._say("assumed: checks of values pass, the branch that raises is not taken")
         return way
+
+    def _decided_by(self, frame: FrameType | None) -> str:
+        """What to do about a branch."""
+        many = frame is not None and is_loop(frame)
+        statement = stating(self.line(), "[True, False]" if many else "True")
+        return f"{ADVICE}, or state which way it goes{' in each pass of the loop' * many}: {statement}"
+
+    def _stated_truth(self) -> bool | None:
+        """Which way the line goes, as is stated."""
+        found = self._found(None)
+        if found is None:
+            return None
+        if not isinstance(found.value, bool):
+            raise UsageError(f"assume: {found.key!r} is {found.value}, and {self._recorder.place()} branches: state true or false")
+        self._passes[found.key] += self._stated.ever(found.key) and any(map(is_loop, self._frames()))
+        if self._passes[found.key] > MOST_PASSES:
+            raise UsageError(
+                f"assume: with {found.key!r} {str(found.value).lower()} for every pass the loop never ends; list a value for each pass,"
+                " such as [True, True, False]"
+            )
+        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key).lower()}")
+        return found.value
+
+    # numbers that are read: what is stated of the line -------------------------------------------------------------------
+
+    def truth(self) -> bool | None:
+        """Which way a comparison of a number goes; None where nothing is stated."""
+        stated = self._stated_truth()
+        self.asked = self.asked or stated is not None
+        return stated
+
+    def whole(self) -> int | None:
+        """Which number the line reads; None where no number is stated of it."""
+        lines = self._lines()[:1]
+        if not lines or self._stated.goes(lines):
+            return None
+        found = self._stated.found("", "", lines, self._taken)
+        if found is None:
+            return None
+        if isinstance(found.value, Share):
+            raise UsageError(f"assume: {found.key!r} is a share, and {self._recorder.place()} reads a number: state which")
+        self.asked = True
+        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        return int(found.value)
+
+    def line(self) -> str:
+        """The line of the user's code that runs, as statements name it."""
+        return next(iter(self._lines()), "FILE.py:LINE")
 
     # places --------------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+from collections.abc import Iterator
 from functools import lru_cache
 from types import FrameType
 
@@ -27,15 +28,28 @@ def way_that_runs(frame: FrameType) -> bool | None:
     return None
 
 
+def is_loop(frame: FrameType) -> bool:
+    """Whether the line of code is the condition of a ``while``."""
+    return any(test.lineno <= frame.f_lineno <= (test.end_lineno or test.lineno) for test in _loops(frame.f_code.co_filename))
+
+
+def _nodes(file: str) -> Iterator[ast.AST]:
+    """All of a file's code; nothing where it cannot be read."""
+    try:
+        yield from ast.walk(ast.parse("".join(linecache.getlines(file))))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+
+
+@lru_cache(maxsize=64)
+def _loops(file: str) -> tuple[ast.expr, ...]:
+    return tuple(n.test for n in _nodes(file) if isinstance(n, ast.While))
+
+
 @lru_cache(maxsize=64)
 def _tests(file: str) -> tuple[ast.If | ast.Assert, ...]:
     """The checks of a file, the innermost of a line first."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ()
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.If | ast.Assert)]
-    return tuple(reversed(found))
+    return tuple(reversed([n for n in _nodes(file) if isinstance(n, ast.If | ast.Assert)]))
 
 
 def _signs(test: ast.expr, sign: bool) -> list[bool]:

@@ -11,7 +11,7 @@ from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
 from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
 from memest.sources.importers.torch.calls.special import CALLS as SPECIAL_CALLS
 
-PLAIN = {**dict.fromkeys(("isnan", "isinf", "isfinite"), "input"), "outer": "input vec2"}
+PLAIN = {**dict.fromkeys(("isnan", "isinf", "isfinite"), "input"), "isclose": "input other rtol atol equal_nan", "outer": "input vec2"}
 ALIASES = {"ger": "outer"}
 
 
@@ -36,9 +36,11 @@ def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
 
 
 def _sized(call: Call, after: int) -> Call:
-    """A call whose arguments from ``after`` on are sizes: a tensor among them is the number that it holds."""
+    """A call whose arguments from ``after`` on, and ``size``, are sizes: a tensor among them is the number that it holds."""
 
     def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+        if "size" in kwargs:
+            kwargs["size"] = _settled(kwargs["size"], recorder)
         sizes = args[after : after + 1] if name == "full" else args[after:]
         if not any(map(_is_number, (*sizes, *(n for s in sizes if isinstance(s, list | tuple) for n in s)))):
             return call(name, args, kwargs, recorder)
@@ -71,4 +73,5 @@ CALLS: dict[str, Call] = {
     "arange": _sized(SPECIAL_CALLS["arange"], 0),
     **{n: _sized(PLAIN_CALLS[n], 0) for n in ("rand", "randn")},
     **{n: _sized(PLAIN_CALLS[n], 1) for n in ("new_zeros", "new_ones", "new_empty", "view", "reshape", "expand", "repeat")},
+    "interpolate": _sized(PLAIN_CALLS["interpolate"], 1),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memest.errors import UnsupportedError
+from memest.errors import GraphError, UnsupportedError
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
 from memest.sources.importers.torch.contexts.watching import attention_backends
@@ -34,6 +34,10 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
             tensors.append(i)
         else:
             kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
+            if isinstance(i, str):
+                raise GraphError(
+                    f"x[{i!r}]: a tensor has no names; where it is an input, give the example as forward takes it: {{{i!r}: x}}"
+                )
             raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
     return tuple(entries), tensors
 

@@ -179,4 +179,51 @@ def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     return None
 
 
-ANSWERS: dict[str, Any] = {"where": _where, "nonzero": _nonzero_by_dim, "__getitem__": _listed, "__setitem__": _put}
+def _spread(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.masked_select(x, mask)`` where the mask is spread to the shape of ``x`` before."""
+    given = bound(("input", "mask"), args, kwargs)
+    x, mask = given["input"], given["mask"]
+    if x.shape == mask.shape:
+        return NotImplemented
+    with recorder:
+        if torch.broadcast_shapes(x.shape, mask.shape) != x.shape:
+            raise UnsupportedError("masked_select of a tensor that its mask spreads has no rule; expand it before: x.expand(mask.shape)")
+        return torch.masked_select(x, mask.expand(x.shape))
+
+
+# truths ------------------------------------------------------------------------------------------------------------------
+
+
+def _allclose(recorder: Any, func: Any, args: Any, kwargs: Any) -> bool:
+    """``at::allclose``: whether all of ``isclose`` is true, below autograd."""
+    with recorder, torch.no_grad():
+        return bool(torch.isclose(*args, **kwargs).all())
+
+
+def _contains(recorder: Any, func: Any, args: Any, kwargs: Any) -> bool:
+    """``element in x``."""
+    with recorder:
+        return bool((args[0] == args[1]).any())
+
+
+def _equal(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.equal`` takes nothing (``cpu_equal``); tensors of other shapes are not equal."""
+    a, b = bound(("input", "other"), args, kwargs).values()
+    return recorder.assumed.way("torch.equal()") if a.shape == b.shape else False
+
+
+def _is_nonzero(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    return recorder.assumed.way("torch.is_nonzero()", args[0])
+
+
+ANSWERS: dict[str, Any] = {
+    "where": _where,
+    "nonzero": _nonzero_by_dim,
+    "__getitem__": _listed,
+    "__setitem__": _put,
+    "masked_select": _spread,
+    "allclose": _allclose,
+    "__contains__": _contains,
+    "equal": _equal,
+    "is_nonzero": _is_nonzero,
+}

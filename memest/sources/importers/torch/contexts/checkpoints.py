@@ -14,6 +14,8 @@ from memest.sources.importers.torch.contexts.packing import Packings, only_kept
 from memest.sources.importers.torch.tensors.described import leaves
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
+INSIDE = "not modelled on torch-cuda; use the hooks inside of it"
+
 
 class Recorder(Protocol):
     """What is asked of the recorder."""
@@ -30,7 +32,7 @@ class Recorder(Protocol):
     def refusal(self, what: str) -> UnsupportedError:
         """The error that says that ``what`` has no rule, with the place."""
 
-    def refuse_card(self, what: str, advice: str) -> None:
+    def refuse_card(self, what: str, why: str) -> None:
         """On a card the network stops here."""
 
 
@@ -62,7 +64,7 @@ class Checkpoints:
         if not all(map(only_kept, packed)):
             raise recorder.refusal("torch.utils.checkpoint under saved_tensors_hooks that change what is saved: use the hooks inside of it")
         if any(p.packed or p.unpacked for p in packed):
-            recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks that move what is saved", "use the hooks inside of it")
+            recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks that move what is saved", INSIDE)
         recorder.packings.stack.append(None)
         self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held)))
         recorder.checkpoint = name

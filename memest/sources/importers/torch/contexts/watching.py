@@ -20,12 +20,13 @@ from torch.autograd.function import _SingleLevelFunction
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.contexts import cards as cards
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, packing.Listener, module_hooks.Recorder, Protocol):
+class Listener(autocasting.Listener, cards.Listener, packing.Listener, module_hooks.Recorder, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -69,6 +70,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
             if outer is None:
                 stack.enter_context(_replaced())
                 stack.enter_context(autocasting.telling(_listener))
+                stack.enter_context(cards.telling(_listener))
                 stack.enter_context(packing.telling(_listener))
                 stack.enter_context(module_hooks.telling(_listener))
             yield

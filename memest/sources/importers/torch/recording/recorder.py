@@ -63,13 +63,13 @@ from memest.sources.importers.torch.recording.layers import (
 from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
 from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
-from memest.sources.importers.torch.refusals import explanation, reason_against, text_of, users_line
+from memest.sources.importers.torch.refusals import explanation, reason_against, told, users_line
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
-from memest.sources.importers.torch.tensors.numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
-from memest.sources.importers.torch.tensors.places import CARD, asked_host, counts, place_of, refusal
+from memest.sources.importers.torch.tensors.numbers import PRINTED, STAND_INS, Answer, Numbers, depends
+from memest.sources.importers.torch.tensors.places import CARD, MIXED, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch.tensors.state import Owned
 from memest.sources.importers.torch.wrappers import stepped_through
 
@@ -164,12 +164,12 @@ class Recorder(TorchFunctionMode):
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(lambda: self.layers, self.live)
         self.assumed = Assumed(assumptions or Assumptions(), self)
-        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number)
+        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
             "_is_all_true": self._check,
-            **{name: partial(answer, self) for name, answer in ANSWERS.items()},
+            **{name: partial(self._placed, answer, self) for name, answer in ANSWERS.items()},
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
         }
@@ -384,13 +384,20 @@ class Recorder(TorchFunctionMode):
             return self._enter(func, args, kwargs)
         if name in BODIES:
             with self:
-                composed = BODIES[name](*args, **kwargs)
+                composed = self._placed(BODIES[name], *args, **kwargs)
             if composed is not NotImplemented:
                 return composed
         binding = CALLS.get(name)
         if binding is not None:
             return self._call(name, binding, func, args, kwargs)
         raise self.refusal(full_name(func))
+
+    def _placed(self, answer: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What ``answer`` gives; where it refuses, with the place."""
+        try:
+            return answer(*args, **kwargs)
+        except UnsupportedError as e:
+            raise e.at(self._place()) from None
 
     def _hooked(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``t.register_hook(function)``."""
@@ -530,9 +537,9 @@ class Recorder(TorchFunctionMode):
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
         return found.host
 
-    def refuse_card(self, what: str, advice: str = "make tensors on x.device") -> None:
+    def refuse_card(self, what: str, why: str = MIXED) -> None:
         """On a card the network stops here."""
-        self.stops_a_card = self.stops_a_card or refusal(self._place(), what, advice)
+        self.stops_a_card = self.stops_a_card or refusal(self._place(), what, why)
 
     def _request(self, func: Any, binding: Call, args: Any, kwargs: Any, guards: dict[Guard, None]) -> Request | None:
         """The row to record; the sizes that are compared for that go to ``guards``."""
@@ -632,7 +639,7 @@ class Recorder(TorchFunctionMode):
                 return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             if depends(request.attributes):
-                raise self.refusal(DECIDES) from None
+                raise self.refusal(self.numbers.undecided) from None
             self.impossible = True
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -729,8 +736,7 @@ class Recorder(TorchFunctionMode):
         place, reason = self._place(error), explanation(error)
         if reason is not None:
             return UnsupportedError(f"{place}: {reason}")
-        said = text_of(error)
-        return GraphError(f"{place}: {type(error).__name__}{': ' if said else ''}{said}")
+        return GraphError(f"{place}: {told(error)}")
 
     def path(self) -> str:
         """That of the innermost module that has one."""

@@ -105,8 +105,8 @@ class LiveTensors:
             return entry
         if t.is_meta and not self._on_meta:
             raise self._refusal(
-                "a tensor that was made where memest cannot see it (inside a compiled or scripted function, vmap, or an operator of an"
-                " extension)"
+                "a tensor that was made where memest cannot see it (in another thread, a compiled or scripted function, vmap, or an"
+                " operator of an extension)"
             )
         self.own(t, self.unique("constant"), host=t.device.type == "cpu")
         return self.tracked[id(t)]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from memest.errors import UnsupportedError
 from memest.sizes.dims import Dim
+from memest.sources.assumptions import stating
 
 Refusal = Callable[[str], UnsupportedError]
 Answer = Callable[[Any, Any, Any], Any]
-DECIDES = (
-    "what depends on a number read from a tensor (.item(), float(), int(), tolist()), which nobody knows before anything runs:"
-    " let it depend on shapes or on an argument"
-)
 CHECKS = frozenset({("torch.nn.functional", "gaussian_nll_loss")})
 """Functions of torch that ask for a value only to raise where it is wrong."""
 STAND_INS = (300.0, 1e-6, 3.0)
@@ -56,6 +53,32 @@ class UnknownWhole(int):
         return int, (int.__add__(self, 0),)
 
 
+class Stated(Protocol):
+    """What the user states of the line of code that runs."""
+
+    def truth(self) -> bool | None:
+        """Which way a comparison goes; None where nothing is said."""
+
+    def whole(self) -> int | None:
+        """Which whole number is read; None where nothing is said."""
+
+    def line(self) -> str:
+        """The line, as statements name it."""
+
+
+class _Nothing:
+    """Nobody states anything."""
+
+    def truth(self) -> None:
+        return None
+
+    def whole(self) -> None:
+        return None
+
+    def line(self) -> str:
+        return "FILE.py:LINE"
+
+
 def plain(value: Any) -> Any:
     """A whole number that was read, as an int that may decide: where nothing depends on which one it is."""
     return int.__add__(value, 0) if isinstance(value, UnknownWhole) else value
@@ -92,7 +115,12 @@ class Numbers:
     to be 0, ``printed`` says that a tensor was written out."""
 
     def __init__(
-        self, refuse: Refusal, where: Callable[[], str], stand_in: float, known: Callable[[torch.Tensor], Any] = lambda t: None
+        self,
+        refuse: Refusal,
+        where: Callable[[], str],
+        stand_in: float,
+        known: Callable[[torch.Tensor], Any] = lambda t: None,
+        stated: Stated | None = None,
     ) -> None:
         """``known`` gives the number of a tensor where it is none that nobody knows."""
         self.stand_in = stand_in
@@ -101,6 +129,8 @@ class Numbers:
         self.over = False
         self.printed = False
         self.place = ""
+        self._line = ""
+        self._stated = stated or _Nothing()
         self.zeros: list[torch.Tensor] = []
         self._refuse = refuse
         self._where = where
@@ -127,8 +157,7 @@ class Numbers:
         if callable(known):
             drawn = Drawn(self.stand_in, self)
             drawn.whole = known
-            self.place = self.place or self._where()
-            self.read += 1
+            self._noted()
             return drawn
         return self._one(t) if known is None else known
 
@@ -145,16 +174,47 @@ class Numbers:
         self.printed = True
         return NotImplemented
 
-    def _one(self, t: torch.Tensor) -> Unknown | UnknownWhole:
-        self.place = self.place or self._where()
-        self.read += 1
-        kind = Unknown if t.dtype.is_floating_point or t.dtype.is_complex else UnknownWhole
+    def _one(self, t: torch.Tensor) -> Unknown | UnknownWhole | float:
+        floats = t.dtype.is_floating_point or t.dtype.is_complex
+        stated = self._stated.whole()
+        if stated is not None:
+            return float(stated) if floats else stated
+        self._noted()
+        kind = Unknown if floats else UnknownWhole
         return kind(self.stand_in, self)
 
-    def check(self) -> None:
-        """UnsupportedError while the recording goes on: somebody decides by a number."""
-        if not self.over:
-            raise self._refuse(DECIDES)
+    def _noted(self) -> None:
+        """A number is read that nobody knows."""
+        self.place, self._line = self.place or self._where(), self._line or self._stated.line()
+        self.read += 1
+
+    @property
+    def undecided(self) -> str:
+        """Why a recording is refused in which the numbers read decide something."""
+        return _decides("the number", self.statement)
+
+    @property
+    def statement(self) -> str:
+        """What states the number that was read first."""
+        return stating(self._line or self._stated.line(), "N")
+
+    def truth(self) -> bool | None:
+        """What is stated of a comparison in the line that runs; None once the recording is over. UnsupportedError where nothing is."""
+        if self.over:
+            return None
+        found = self._stated.truth()
+        if found is None:
+            raise self._refuse(_decides("which way it goes", stating(self._stated.line(), "True")))
+        return found
+
+    def whole(self) -> int | None:
+        """The same of a whole number that is wanted."""
+        if self.over:
+            return None
+        found = self._stated.whole()
+        if found is None:
+            raise self._refuse(_decides("the number", stating(self._stated.line(), "N")))
+        return found
 
 
 def _counting(base: type, name: str) -> Callable[..., Any]:
@@ -168,19 +228,35 @@ def _counting(base: type, name: str) -> Callable[..., Any]:
     return method
 
 
-def _deciding(base: type, name: str) -> Callable[..., Any]:
+def _comparing(base: type, name: str) -> Callable[..., Any]:
     def method(self: Any, *others: Any) -> Any:
-        if self._numbers is not None:
-            self._numbers.check()
-        return getattr(base, name)(self, *others)
+        stated = None if self._numbers is None else self._numbers.truth()
+        return getattr(base, name)(self, *others) if stated is None else stated
 
     return method
 
 
+def _deciding(base: type, name: str) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
+        stated = None if self._numbers is None else self._numbers.whole()
+        return getattr(base, name)(self, *others) if stated is None else getattr(int, name, int)(stated, *others)
+
+    return method
+
+
+def _decides(what: str, statement: str) -> str:
+    """What is refused where a number that was read decides."""
+    return (
+        "what depends on a number read from a tensor (.item(), float(), int(), tolist()), which nobody knows before anything runs:"
+        f" let it depend on shapes or on an argument, or state {what}: {statement}"
+    )
+
+
 _COUNTING = "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs"
-_DECIDING = "lt le gt ge eq ne bool int index trunc floor ceil round and or xor lshift rshift"
+_COMPARING = "lt le gt ge eq ne bool"
+_DECIDING = "int index trunc floor ceil round and or xor lshift rshift"
 for _kind, _base in ((Unknown, float), (UnknownWhole, int)):
-    for _names, _method in ((_COUNTING, _counting), (_DECIDING, _deciding)):
+    for _names, _method in ((_COUNTING, _counting), (_COMPARING, _comparing), (_DECIDING, _deciding)):
         for _name in (f"__{n}__" for n in _names.split() if hasattr(_base, f"__{n}__")):
             setattr(_kind, _name, _method(_base, _name))
     _kind.__hash__ = _base.__hash__  # type: ignore[method-assign]

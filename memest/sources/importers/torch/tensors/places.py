@@ -79,9 +79,13 @@ def place_of(name: str, op: str, reads: Sequence[Tracked], asked: bool | None) -
     return _mixed(name, op, reads)
 
 
-def refusal(place: str, what: str, advice: str) -> str:
+MIXED = "torch raises there on a card, or memest has no rule for it; make tensors on x.device"
+NOT_YET = "not modelled on torch-cuda yet; ask for torch-cpu"
+
+
+def refusal(place: str, what: str, why: str = MIXED) -> str:
     """Why a card stops there, and what to do."""
-    return f"{place}: {what}: torch raises there on a card, or memest has no rule for it; {advice}"
+    return f"{place}: {what}: {why}"
 
 
 def _mixed(name: str, op: str, reads: Sequence[Tracked]) -> Placed:

@@ -1,0 +1,81 @@
+"""Calls of ``torch.cuda`` in a forward on a machine that has no card: what moves no memory is passed over, the rest says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import memest
+from memest.errors import GraphError, MemestError, UnsupportedError
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from memest.sources.importers.torch.network import from_torch  # noqa: E402
+
+SHAPE = (2, 3, 8, 8)
+without_a_card = pytest.mark.skipif(torch.cuda.is_available(), reason="has a card")
+
+
+class Net(nn.Module):
+    """What a function makes of a convolution's result."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.conv, self.function, self.size = nn.Conv2d(3, 4, 3, padding=1), function, torch.tensor(3)
+
+    def forward(self, x: Any) -> Any:
+        given = self.function(self.conv(x))
+        return given if isinstance(given, torch.Tensor) else self.conv(x)
+
+
+def _peak(function: Callable[[Any], Any], **asked: Any) -> int:
+    return memest.estimate(from_torch(Net(function), SHAPE), input_shape=SHAPE, mode="infer", **asked).peak_bytes
+
+
+@without_a_card
+@pytest.mark.parametrize("name", ["synchronize", "reset_peak_memory_stats", "empty_cache", "nvtx.range_pop"])
+def test_calls_that_move_nothing_are_passed_over(name: str) -> None:
+    inside: Any = torch.cuda.nvtx if "nvtx" in name else torch.cuda
+    original = getattr(inside, name.rpartition(".")[2])
+    assert _peak(lambda y: getattr(inside, name.rpartition(".")[2])()) == _peak(lambda y: None)
+    assert getattr(inside, name.rpartition(".")[2]) is original
+
+
+def test_blocks_given_back_stop_a_card() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"test_calls_of_cards.py:\d+\): torch.cuda.empty_cache\(\), .* not modelled on torch-cuda yet"
+    ):
+        _peak(lambda y: torch.cuda.empty_cache(), runtime="torch-cuda", machine="rtx-4090")
+
+
+@without_a_card
+@pytest.mark.parametrize(
+    ("function", "error", "said"),
+    [
+        (lambda y: torch.cuda.Event(), GraphError, "this line needs a GPU, and nothing runs on one here: guard it"),
+        (lambda y: torch.cuda.get_device_name(), GraphError, "needs a GPU"),
+        (lambda y: y["image"], GraphError, r"x\['image'\]: a tensor has no names; .* give the example as forward takes it: {'image': x}"),
+        (lambda y: y.images, GraphError, r"no attribute 'images'; where that is an input, .*\[\[image, image\]\] is one list"),
+        (
+            lambda y: nn.functional.batch_norm(y.mean((2, 3))[:1], None, None, training=True),
+            GraphError,
+            "give an example with a batch of 2 or more",
+        ),
+    ],
+)
+def test_who_is_refused_learns_where_and_what_to_do(function: Any, error: type[MemestError], said: str) -> None:
+    with pytest.raises(error, match=rf"^Net \(test_calls_of_cards.py:\d+\): .*{said}") as caught:
+        from_torch(Net(function), SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_as_a_size_that_is_named_is_asked_for() -> None:
+    module = Net(lambda y: nn.functional.interpolate(y, size=(module.size, module.size)))
+    with pytest.raises(UnsupportedError, match="a tensor as a size depends on values; say which number it holds"):
+        from_torch(module, SHAPE)
+    graph = from_torch(module, SHAPE, assume={"size": 3})
+    assert memest.estimate(graph, input_shape=SHAPE, mode="infer").timeline.values[graph.outputs[0]].shape == (2, 4, 3, 3)
