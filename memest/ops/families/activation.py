@@ -217,7 +217,7 @@ def _prelu_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
         k.free(for_input)
     summed = sum_to(k, for_weight, saved["aligned"])
     k.free(for_weight)
-    return [for_input, k.alias(summed, saved["weight"].shape)]
+    return [for_input, summed if summed.shape == saved["weight"].shape else k.view(summed, saved["weight"].shape)]
 
 
 def _rrelu(k: Tape, input: Tensor, *, lower: float, upper: float, training: bool, inplace: bool) -> Tensor:
