@@ -86,7 +86,7 @@ GRAPH = (
     "tensor.grad_fn in the forward of a training step (register_multi_grad_hook asks for it, too): autograd's graph is not there while it"
     " is recorded; Tensor.register_hook is modelled"
 )
-LIKE_ANOTHER = frozenset({"to", "expand_as", "view_as", "reshape_as"})
+LIKE_ANOTHER = frozenset({"to", "to_device", "expand_as", "view_as", "reshape_as"})
 """Rows whose second tensor only says what the first becomes."""
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
