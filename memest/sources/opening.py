@@ -6,6 +6,7 @@ says what a model may be. Refuses to guess: a text is a file, a built-in model o
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -169,7 +170,7 @@ def _about_sizes(importer: Any, module: Any, example: Any, mode: str | None, ass
 def is_torch(text: str) -> bool:
     """True when ``text`` has the form of a torch callable, ``package.module:callable(arguments)`` or ``path/file.py:callable``, or is a
     folder with the configuration of a network (Hugging Face's ``config.json``) or an exported program (``.pt2``)."""
-    if text.lower().endswith(EXPORTED) or any((Path(text) / name).is_file() for name in CONFIGS):
+    if text.lower().endswith(EXPORTED) or any(os.path.isfile(Path(text) / name) for name in CONFIGS):
         return True
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 

@@ -10,6 +10,7 @@ from memest.errors import ShapeError
 from memest.network.tensor import Shape, channels_last_strides
 from memest.ops.aten.copies import contiguous, scatter_into, suggests_channels_last
 from memest.ops.aten.iterator import incoming
+from memest.ops.aten.views import inferred_shape, reshaped
 from memest.ops.composite import Caller
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FALLS_THROUGH, FLOAT32
 from memest.ops.operator import REQUIRED, Attribute, Example, expand, integers, optional, per_dim
@@ -40,10 +41,13 @@ def _max_unpool(k: Tape, input: Tensor, indices: Tensor, *, output_size: Shape) 
 
 
 def _max_unpool_backward(k: Tape, saved: Saved, grads: Grads, *, output_size: Shape) -> list[Tensor | None]:
-    """max_pool_double_backward: the gradient gathered at the indices."""
+    """max_pool_double_backward: the gradient gathered at the indices, its spatial dims as one. From 2.14 on by a view where there is one."""
     grad, indices = incoming(grads), saved["indices"]
-    last = suggests_channels_last(indices)
-    contiguous(k, grad, last)
+    if k.target.version >= (2, 14):
+        lead = grad.shape[: grad.ndim - len(output_size)]
+        reshaped(k, grad, inferred_shape((*lead, -1), grad.numel))
+    else:
+        contiguous(k, grad, suggests_channels_last(indices))
     out = k.empty(indices.shape, grad.dtype)
     scatter_into(k, out)
     return [out, None]

@@ -275,7 +275,7 @@ class _Reader:
             scoped = ".".join((*path, shares))
             shares = scoped if scoped in self.owners else shares
             self._early(shares)
-        elif (owner or full) in self.early:
+        elif op in MODULES and (owner or full) in self.early:
             shares, owner = owner or full, None
             for option in MODULES[op].options:  # they made the parameters already
                 if option.name not in MODULES[op].passes:

@@ -273,6 +273,8 @@ def binary(op: str) -> Call:
         given = bound(("input", "other"), args, kwargs)
         if not isinstance(given["input"], torch.Tensor):
             given["input"], given["other"] = given["other"], given["input"]
+        if not isinstance(given.get("other", 0), torch.Tensor | complex | float | int | np.generic):
+            return None  # torch takes none of these: a TypeError, or what Python makes of ``x == ()``
         inplace = {"inplace": True} if _is_inplace(name) else {}
         return request(op, given, inplace)
 

@@ -86,6 +86,8 @@ GRAPH = (
     "tensor.grad_fn in the forward of a training step (register_multi_grad_hook asks for it, too): autograd's graph is not there while it"
     " is recorded; Tensor.register_hook is modelled"
 )
+LIKE_ANOTHER = frozenset({"to", "to_device", "expand_as", "view_as", "reshape_as"})
+"""Rows whose second tensor only says what the first becomes."""
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
 
@@ -172,6 +174,7 @@ class Recorder(TorchFunctionMode):
             **{name: partial(self._placed, answer, self) for name, answer in ANSWERS.items()},
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
+            "__set__:requires_grad": self._set_requires_grad,
         }
         self.forms = [form_of(t.tensor) for t in standing]
         for t in standing:
@@ -266,7 +269,9 @@ class Recorder(TorchFunctionMode):
         tensors = list(leaves(result))
         if not tensors:
             raise UnsupportedError(f"{self.name}: forward returns no tensor, but {type(result).__name__}")
-        return tuple(self.live.known(t).names[-1] for t in tensors)
+        names = [self.live.known(t).names[-1] for t in tensors]
+        inside = filter(None, map(self.live.found, leaves(result, opened=True)))
+        return tuple([*names, *dict.fromkeys(e.names[-1] for e in inside if e.names[-1] not in names)])
 
     # what stands around the calls (see Listener) -----------------------------------------------------------------------
 
@@ -416,6 +421,13 @@ class Recorder(TorchFunctionMode):
         old, new = (self.live.found(t) for t in args)
         if old is None or new is None or old.value.storage is not new.value.storage or old.value.spec != new.value.spec:
             return NotImplemented
+        return None
+
+    def _set_requires_grad(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``t.requires_grad = wanted``, where it is so already, or no gradients are recorded."""
+        if self.gradients and bool(args[1]) != self.live.known(args[0]).grad:
+            return NotImplemented
+        self._gradients("requires_grad_", func, args)
         return None
 
     def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
@@ -600,7 +612,7 @@ class Recorder(TorchFunctionMode):
         """What is said of a layer before it runs."""
         name = self.live.take(self._layer_name(op, reads[0] if reads else None))
         grad_enabled = torch.is_grad_enabled()
-        flows = grad_enabled and any(e.grad for e in _flat(reads))
+        flows = grad_enabled and any(e.grad for e in _flat(reads[:1] if op in LIKE_ANOTHER else reads))
         if flows and not self.gradients:
             raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
         if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.sizes.remembering import kept
@@ -46,9 +48,9 @@ def _described(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dt
     return Spec(shape, strides, str(dtype).removeprefix("torch.")), "channels_last" if last else "contiguous"
 
 
-def leaves(value: Any, *, within: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
+def leaves(value: Any, *, within: tuple[int, ...] = (), opened: bool = False) -> Iterator[torch.Tensor]:
     """The tensors of a structure of mappings, sequences and dataclasses; of a mapping ``out`` comes first. What stands ``within`` itself
-    is not gone through again."""
+    is not gone through again. ``opened`` has the attributes of other objects, too (a cache of keys and values), but of no module."""
     if isinstance(value, torch.Tensor):
         yield value
         return
@@ -59,9 +61,11 @@ def leaves(value: Any, *, within: tuple[int, ...] = ()) -> Iterator[torch.Tensor
         parts = list(value)
     elif is_dataclass(value) and not isinstance(value, type):
         parts = [getattr(value, field.name) for field in fields(value)]
+    elif opened and hasattr(value, "__dict__") and not isinstance(value, type | nn.Module | ModuleType | FunctionType):
+        parts = list(vars(value).values())
     if id(value) not in within:
         for part in parts:
-            yield from leaves(part, within=(*within, id(value)))
+            yield from leaves(part, within=(*within, id(value)), opened=opened)
 
 
 def like(spec: Spec) -> torch.Tensor:
