@@ -24,8 +24,6 @@ _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _BRANCH = "branches on a tensor's value"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
-    "numpy": ("Tensor.numpy()", _VALUE),
-    "__array__": ("numpy.asarray(tensor)", _VALUE),
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
     "__bool__": ("a tensor as a condition", _BRANCH),
