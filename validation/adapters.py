@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from validation import nnunet_losses
@@ -58,6 +59,12 @@ def _pick(tensors: list[torch.Tensor], counts: tuple[int, ...]) -> None:
     masks = (t for t in tensors if t.dtype == torch.bool)
     for mask, count in zip(masks, counts, strict=True):
         mask.zero_().view(-1)[:count].fill_(True)
+
+
+def from_numpy(*, size: tuple[int, ...], strides: tuple[int, ...] | None = None, dtype: str = "float32") -> torch.Tensor:
+    """``torch.from_numpy`` of an array that lies so."""
+    array = np.zeros(size, dtype)
+    return torch.from_numpy(array if strides is None else array.T.copy().T)
 
 
 def nonzero(input: torch.Tensor, *, count: int) -> torch.Tensor:

@@ -106,6 +106,11 @@ def number(value: Any) -> Any:
     return value
 
 
+def number_or_flag(value: Any) -> Any:
+    """A number, or a bool (which makes a tensor of bools)."""
+    return value if isinstance(value, bool) else number(value)
+
+
 def flag(value: Any) -> bool:
     """A bool."""
     if not isinstance(value, bool):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import check_dtype
 from memest.network.tensor import Shape
 from memest.ops.aten.iterator import on_host, preserved_strides
 from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS, Facts
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, number, optional
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, integer, integers, number, number_or_flag, optional
 from memest.ops.tape import Tape, Tensor
 
 FILLED = ("zeros", "ones", "empty", "rand", "randn")
@@ -65,6 +65,13 @@ def _randperm(k: Tape, *, n: int, dtype: str) -> Tensor:
     return out
 
 
+def _from_numpy(k: Tape, *, shape: Shape, strides: Shape | None, dtype: str) -> Tensor:
+    """An array's own memory, of which torch's allocator knows nothing."""
+    if k.target.on_cuda:
+        raise UnsupportedError("an array lies on the host: what torch-cuda does with it is not modelled; ask for torch-cpu")
+    return k.view(k.empty((0,), dtype), shape, strides)
+
+
 def _like(k: Tape, input: Tensor, *, dtype: str | None) -> Tensor:
     return k.empty(input.shape, dtype or input.dtype, preserved_strides(input))
 
@@ -102,11 +109,6 @@ def _row(
         facts=facts,
         source=f"aten/src/ATen/native/{source}",
     )
-
-
-def number_or_flag(value: Any) -> Any:
-    """A number, or a bool (which makes a tensor of bools)."""
-    return value if isinstance(value, bool) else number(value)
 
 
 SHAPE = Attribute(name="shape", default=REQUIRED, check=integers)
@@ -169,6 +171,19 @@ ROWS = (
         (),
         (Attribute(name="n", default=REQUIRED, check=integer), Attribute(name="dtype", default="int64", check=check_dtype)),
         _calls({"n": 7}, {"n": 3, "dtype": "int32"}),
+    ),
+    Operator(
+        name="from_numpy",
+        torch="torch.from_numpy",
+        roles=(),
+        attributes=(SHAPE, Attribute(name="strides", default=None, check=optional(integers)), FLOAT),
+        forward=_from_numpy,
+        saves=(),
+        backward=None,
+        examples=_calls({"shape": (3, 4)}, {"shape": (4, 3), "strides": (1, 4)}, {"shape": (5,), "dtype": "int64"}),
+        facts=EVERYWHERE_FACTS,
+        source="torch/csrc/utils/tensor_numpy.cpp (tensor_from_numpy)",
+        oracle="from_numpy",
     ),
     *(_row(name, _like, ("input",), (DTYPE,), _of_input({}, {"dtype": "float64"}), facts=POINTWISE_FACTS) for name in LIKE),
     _row("full_like", _full_like, ("input",), (FILL, DTYPE), _of_input({"fill_value": 1.0}), facts=POINTWISE_FACTS),

@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming, result_dtype
 from memest.ops.facts import POINTWISE_FACTS
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, number, number_or_flag
 from memest.ops.tape import Tape, Tensor
 
 Grads = Sequence[Tensor | None]
@@ -59,7 +59,7 @@ def _row(name: str, attributes: tuple[tuple[str, Any], ...]) -> Operator:
         name=name,
         torch=f"torch.Tensor.{name}",
         roles=("input",),
-        attributes=tuple(Attribute(name=n, default=d, check=number) for n, d in attributes),
+        attributes=tuple(Attribute(name=n, default=d, check=number_or_flag if n == "value" else number) for n, d in attributes),
         forward=_overwrite,
         saves=(),
         backward=_zeros,

@@ -15,7 +15,7 @@ from memest.ops.aten.iterator import empty_like, incoming
 from memest.ops.aten.places import checked_count, free_places, picked, places_of, refuse_on_cuda
 from memest.ops.aten.reductions import sum_to
 from memest.ops.facts import EVERYWHERE_FACTS
-from memest.ops.operator import Example, flag, integers, number, optional
+from memest.ops.operator import Example, flag, integers, number_or_flag, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import NATIVE, attribute, row
 
@@ -95,10 +95,6 @@ def _index_put_backward(
     return [first, *[None] * len(indices), *([part] if saved["written"] else [])]
 
 
-def _number_or_flag(value: Any) -> Any:
-    return value if isinstance(value, bool) else number(value)
-
-
 BCHW = (2, 3, 4, 5)
 COUNT = attribute("count")
 _row = partial(row, facts=EVERYWHERE_FACTS)
@@ -137,7 +133,7 @@ ROWS = (
         (
             attribute("dims", check=integers),
             attribute("counts", (), integers),
-            attribute("value", None, optional(_number_or_flag)),
+            attribute("value", None, optional(number_or_flag)),
             attribute("accumulate", False, flag),
         ),
         (

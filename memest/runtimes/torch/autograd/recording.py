@@ -145,7 +145,7 @@ class Recorder:
 
     def _rebase(self, view: Value, inner: Node) -> None:
         """In place on a view: the base's gradient goes through CopySlices around the operator, the view's through AsStrided on the base
-        (torch/csrc/autograd/variable.cpp, rebase_history)."""
+        (torch/csrc/autograd/variable.cpp, rebase_history). What writes into a ``part`` of the view alone is in place on that part."""
         base = view.base
         assert base is not None
         slices = Node(next(self._sequence), COPY_SLICES, self.ledger.layer, (), inner.needs)
@@ -153,6 +153,10 @@ class Recorder:
         slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
         slices.saved, inner.saved = inner.saved, Holder([])
         slices.out_specs = [base.spec]
+        facts, written = dict(inner.notes), view.spec
+        if "part" in facts:
+            written = written._replace(shape=facts["part"])
+            inner.notes = tuple({**facts, "whole": True}.items())
         old = inner.edges[0]
         inner.edges = []
         if slices.edges[0] is not None:
@@ -165,7 +169,7 @@ class Recorder:
         slices.refs += 1
         strided.out_specs = [view.spec]
         strided.notes = (("base", base.spec),)
-        slices.notes = (("view", view.spec), ("after", strided))
+        slices.notes = (("view", written), ("after", strided))
         self._hang(view, strided)
 
     def _hang(self, value: Value, node: Node) -> None:

@@ -23,8 +23,6 @@ _NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
-    "numpy": ("Tensor.numpy()", _VALUE),
-    "__array__": ("numpy.asarray(tensor)", _VALUE),
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
     **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},

@@ -64,7 +64,7 @@ PASSIVE: dict[str, Any] = {
             "is_contiguous", "is_floating_point", "is_complex", "element_size", "get_device", "storage_offset", "is_same_size",
             "is_tensor", "is_nonzero", "has_names", "__hash__", "requires_grad_", "__format__", "__repr__", "_is_view", "is_inference",
             "_assert", "_assert_async", "_has_compatible_shallow_copy_type", "is_grad_enabled", "is_autocast_enabled",
-            "_set_grad_enabled", "result_type", "device",
+            "_set_grad_enabled", "result_type", "device", "_parse_to",
         ),
         None,
     ),

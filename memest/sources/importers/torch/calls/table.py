@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memest.sources.importers.torch.calls import (
+    arrays,
     calculus,
     composed_losses,
     dense,
@@ -32,5 +33,6 @@ FILES = (
     scattering,
     values,
     torchvision,
+    arrays,
 )
 CALLS: dict[str, plain.Call] = {name: call for file in FILES for name, call in file.CALLS.items()}

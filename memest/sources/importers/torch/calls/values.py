@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from memest.errors import UnsupportedError
@@ -130,16 +131,25 @@ def _places(recorder: Any, mask: torch.Tensor) -> Any:
 
 
 def _is_list(entry: Any) -> bool:
-    """Whether an entry of an index is a list of whole numbers."""
-    return isinstance(entry, list) and bool(entry) and all(isinstance(i, int) and not isinstance(i, bool) for i in entry)
+    """Whether an entry of an index is an array, or a list of whole numbers."""
+    if not isinstance(entry, list):
+        return isinstance(entry, np.ndarray)
+    return bool(entry) and all(isinstance(i, int) and not isinstance(i, bool) for i in entry)
 
 
 def _opened(recorder: Any, index: Any) -> Any:
-    """An index with a tensor for each list of whole numbers, as torch makes it for the call."""
+    """An index with a tensor for each list of whole numbers and each array, as torch makes it for the call."""
     recorder.refuse_card("a list as an index, which is copied to the card")
     if _is_list(index):
-        return torch.tensor(index)
-    return tuple(torch.tensor(i) if _is_list(i) else i for i in index)
+        return _as_index(index)
+    return tuple(_as_index(i) if _is_list(i) else i for i in index)
+
+
+def _as_index(entry: Any) -> torch.Tensor:
+    """A list is copied, an array is not where it holds what an index does."""
+    if isinstance(entry, np.ndarray) and entry.dtype in (np.int64, np.bool_):
+        return torch.as_tensor(entry)
+    return torch.tensor(entry, dtype=torch.int64)
 
 
 def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:

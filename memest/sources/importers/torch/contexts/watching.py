@@ -21,6 +21,7 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
 from memest.sources.importers.torch.contexts import cards as cards
+from memest.sources.importers.torch.contexts import constructors as constructors
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
@@ -69,6 +70,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
             stack.enter_context(torch.set_grad_enabled(gradients))
             if outer is None:
                 stack.enter_context(_replaced())
+                stack.enter_context(constructors.seen())
                 stack.enter_context(autocasting.telling(_listener))
                 stack.enter_context(cards.telling(_listener))
                 stack.enter_context(packing.telling(_listener))

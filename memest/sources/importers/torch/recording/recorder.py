@@ -38,12 +38,14 @@ from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol, telling
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.assumed import Assumed
+from memest.sources.importers.torch.calls.arrays import ANSWERS as ARRAY_ANSWERS
 from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.composed import BODIES
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
+from memest.sources.importers.torch.contexts import constructors
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.custom import Handle, end_function, hook, run_forward
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
@@ -164,14 +166,16 @@ class Recorder(TorchFunctionMode):
         self.impossible = False  # a row cannot be what it is asked for
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
-        self.constants = Constants(lambda: self.layers, self.live)
+        self.constants = Constants(self)
         self.assumed = Assumed(assumptions or Assumptions(), self)
         self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
             "_is_all_true": self._check,
-            **{name: partial(self._placed, answer, self) for name, answer in ANSWERS.items()},
+            **{
+                name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()
+            },
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
             "__set__:requires_grad": self._set_requires_grad,

@@ -7,9 +7,9 @@ checks (``torch._check_tensor_all``) holds.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import eq, ge, gt, le, lt, ne
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -33,12 +33,18 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {"eq": eq, "ne": ne, "lt":
 _ASKED: Mapping[str, bool] = {"isfinite": True, "isnan": False, "isinf": False}
 
 
-class Constants:
-    """What is known of the numbers in the tensors of one recording. ``layers`` gives those recorded so far."""
+class Recording(Protocol):
+    """What is asked of the recorder: the layers so far, and the live tensors."""
 
-    def __init__(self, layers: Callable[[], Sequence[Layer]], live: LiveTensors) -> None:
-        self._layers = layers
-        self._live = live
+    layers: list[Layer]
+    live: LiveTensors
+
+
+class Constants:
+    """What is known of the numbers in the tensors of one recording."""
+
+    def __init__(self, recorder: Recording) -> None:
+        self._recorder = recorder
         self._checked: list[weakref.ref[torch.Tensor]] = []
         self._notes: dict[str, None] = {}
 
@@ -57,10 +63,10 @@ class Constants:
         if any(t is c() for c in self._checked):
             self._notes[CHECKED] = None
             return True
-        entry = self._live.found(t)
+        entry = self._recorder.live.found(t)
         if entry is None:
             return None
-        recorded = self._layers()
+        recorded = self._recorder.layers
         layers = {out: layer for layer in recorded for out in layer.outputs}
         written = (_root(layer.reads[0], layers) for layer in recorded if _writes(layer) and layer.reads)
         return self._of(entry.names[-1], layers, frozenset(written))
