@@ -5,7 +5,7 @@ Each function takes a graph and gives the changed one, or raises GraphError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -155,11 +155,19 @@ def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:
 
 def on_the_host(graph: Graph, names: Sequence[str]) -> Graph:
     """The values named lie on the host where the network runs on a card."""
-    made = {p.name for p in graph.parameters} | {name for layer in graph.layers for name in layer.outputs}
+    made = {p.name for p in graph.parameters} | set(_made(graph.layers))
     unknown = next((n for n in names if n not in made), None)
     if unknown is not None:
         raise GraphError(f"on_host: {unknown!r} does not exist{did_you_mean(unknown, made)}")
     return graph.with_(on_host=tuple(names))
+
+
+def _made(layers: Iterable[Layer]) -> Iterator[str]:
+    """What layers give, in forward and in the backward of functions."""
+    for layer in layers:
+        yield from layer.outputs
+        for backward in () if layer.backward is None else (layer.backward, *layer.backward.others):
+            yield from _made(backward.layers)
 
 
 def guarded(graph: Graph, texts: Sequence[str]) -> Graph:

@@ -20,6 +20,7 @@ from torch.autograd.function import _SingleLevelFunction
 from memest.errors import UnsupportedError
 from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
+from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
@@ -71,6 +72,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
                 stack.enter_context(autocasting.telling(_listener))
                 stack.enter_context(packing.telling(_listener))
                 stack.enter_context(module_hooks.telling(_listener))
+                stack.enter_context(generators.telling(_listener))
             yield
     finally:
         _here.listener = outer
