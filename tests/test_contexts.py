@@ -210,7 +210,7 @@ def custom(self: Any, x: Any) -> Any:
     return Shifted.apply(self.head(self.second(apply_swish(self.first(x)))), 2.0)
 
 
-@pytest.mark.parametrize("forward", [*(f for f in PLAYED if f is not switched), reentrant, custom], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("forward", [*PLAYED, reentrant, custom], ids=lambda f: f.__name__)
 def test_an_inference_with_contexts_is_that_of_torch(forward: Forward, cpu: Cpu) -> None:
     infers_as_torch(forward, cpu)
 
@@ -336,6 +336,13 @@ def backward_inside(self: Any, x: Any) -> Any:
     return y
 
 
+@pytest.mark.parametrize("forward", [gradient_inside, backward_inside], ids=lambda f: f.__name__)
+def test_a_backward_inside_that_frees_what_the_loss_needs_is_refused_as_by_torch(forward: Forward, cpu: Cpu) -> None:
+    graph = from_torch(Net(forward), SHAPE, mode="train")
+    with pytest.raises(GraphError, match=r"a second time through .*retain_graph=True"):
+        memest.estimate(graph, input_shape=SHAPE, machine=cpu, optimizer="adam", loss="mse_loss")
+
+
 def made_leaf(self: Any, x: Any) -> Any:
     return self.head(self.first(x.requires_grad_()))
 
@@ -368,10 +375,7 @@ def own_error(self: Any, x: Any) -> Any:
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
     (selective, "both", "context_fn"),
-    (gradient_inside, "both", "torch.autograd.grad inside forward is modelled in a whole training step"),
-    (backward_inside, "both", "backward: a backward pass inside forward"),
-    (switched, "infer", "torch.enable_grad() in a forward that runs without gradients"),
-    (made_leaf, "train", "requires_grad_(True)"),
+    (made_leaf, "train", "requires_grad_(True) of an input itself"),
     (kept_graph, "train", "its autograd graph with it"),
     (growing, "both", "every forward keeps more tensors"),
     (written_out, "both", "argument out=a tensor has no rule"),

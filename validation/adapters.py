@@ -246,6 +246,16 @@ def returned(outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> tuple[t
     return tuple(outputs)
 
 
+def gradients_given(outputs: list[torch.Tensor], gradients: list[torch.Tensor], inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Tensors in the places of their gradients."""
+    return tuple(inputs)
+
+
+def as_they_are(tensors: list[torch.Tensor], **_: Any) -> tuple[torch.Tensor, ...]:
+    """Tensors of which nothing but a flag is changed."""
+    return tuple(tensors)
+
+
 def hooked(input: torch.Tensor) -> torch.Tensor:
     """What a hook is registered on."""
     return input

@@ -155,7 +155,8 @@ class Graph:
     is the release whose modules it was recorded from (None: it was not recorded), ``examples`` sizes at which it is known to run,
     ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
     its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
-    ``checkpoints`` names those of the network's own that are not called in the usual way; ``hooks`` are those on parameters."""
+    ``checkpoints`` names those of the network's own that are not called in the usual way; ``hooks`` are those on parameters. A forward
+    that ``enables_grad`` turns gradients on where who calls it has turned them off: there its layers say ``grad`` for themselves."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -173,6 +174,7 @@ class Graph:
     checkpoints: tuple[tuple[str, Checkpoint], ...] = ()
     hooks: tuple[LeafHook, ...] = ()
     step: bool = False
+    enables_grad: bool = False
     beginning: Graph | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
 

@@ -5,7 +5,7 @@ Each function takes a graph and gives the changed one, or raises GraphError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -157,11 +157,19 @@ def on_the_host(graph: Graph, names: Sequence[str]) -> Graph:
     """The values named lie on the host where the network runs on a card."""
     packed = (p for layer in graph.layers for p in layer.packing)
     layers = (*graph.layers, *(layer for p in packed for layer in (*p.packed, *p.unpacked)))
-    made = {p.name for p in graph.parameters} | {name for layer in layers for name in layer.outputs}
+    made = {p.name for p in graph.parameters} | set(_made(layers))
     unknown = next((n for n in names if n not in made), None)
     if unknown is not None:
         raise GraphError(f"on_host: {unknown!r} does not exist{did_you_mean(unknown, made)}")
     return graph.with_(on_host=tuple(names))
+
+
+def _made(layers: Iterable[Layer]) -> Iterator[str]:
+    """What layers give, in forward and in the backward of functions."""
+    for layer in layers:
+        yield from layer.outputs
+        for backward in () if layer.backward is None else (layer.backward, *layer.backward.others):
+            yield from _made(backward.layers)
 
 
 def guarded(graph: Graph, texts: Sequence[str]) -> Graph:

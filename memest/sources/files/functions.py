@@ -49,6 +49,10 @@ def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
         data["attributes"] = {key: plain(value) for key, value in layer.attributes}
     if layer.drops:
         data["drops"] = list(layer.drops)
+    if layer.backward is not None:
+        data["function"] = function_written(layer.backward, plain)
+    if layer.packing:
+        data["packing"] = [packing_written(p, plain) for p in layer.packing]
     return data if layer.grad else {**data, "grad": False}
 
 
@@ -138,6 +142,8 @@ def _layer(c: CallModel) -> Layer:
         outputs=tuple(c.out),
         drops=tuple(c.drops),
         grad=c.grad,
+        backward=None if c.function is None else _backward(c.function),
+        packing=tuple(map(_packing, c.packing)),
     )
 
 

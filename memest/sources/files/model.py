@@ -120,7 +120,8 @@ class CheckpointModel(_Strict):
 
 
 class CallModel(_Strict):
-    """A layer of a custom function's backward: what it reads by role (null where nothing), and what it lets go of."""
+    """A layer of a custom function's backward: what it reads by role (null where nothing), and what it lets go of; where it ends a custom
+    ``function`` itself, that one's backward; and what hooks do with the tensors that it saves (``packing``)."""
 
     op: str
     name: str
@@ -129,6 +130,8 @@ class CallModel(_Strict):
     attributes: dict[str, Any] = Field(default_factory=dict)
     drops: list[str] = Field(default_factory=list)
     grad: bool = True
+    function: FunctionModel | None = None
+    packing: list[PackingModel] = Field(default_factory=list)
 
 
 class FunctionModel(_Strict):
@@ -176,7 +179,8 @@ class GraphModel(_Strict):
     ``no_grad`` lists the layers that run under ``torch.no_grad()``; ``checkpoints`` are calls of ``torch.utils.checkpoint``, each with the
     first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
     say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each, ``packing`` what hooks do
-    with the tensors that a layer saves, ``hooks`` are those on parameters; ``refused`` says for a mode (``train``, ``infer``) why there is
+    with the tensors that a layer saves, ``hooks`` are those on parameters; ``enables_grad`` says that the forward turns gradients on
+    where its caller has turned them off; ``refused`` says for a mode (``train``, ``infer``) why there is
     no graph for it, or for ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell
     the reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
     """
@@ -199,6 +203,7 @@ class GraphModel(_Strict):
     functions: dict[str, FunctionModel] | None = None
     packing: dict[str, list[PackingModel]] | None = None
     hooks: list[HookModel] | None = None
+    enables_grad: bool = False
     refused: dict[str, str] | None = None
     on_host: list[str] | None = None
     notes: list[str] | None = None

@@ -427,6 +427,7 @@ class _Reader:
             ("functions", self.model.functions, with_functions),
             ("packing", self.model.packing, with_packing),
             ("hooks", self.model.hooks, with_hooks),
+            ("enables_grad", self.model.enables_grad, lambda graph, said: graph.with_(enables_grad=said)),
             ("refused", self.model.refused, refused),
             ("on_host", self.model.on_host, on_the_host),
             ("notes", self.model.notes, lambda graph, notes: graph.with_(notes=tuple(notes))),

@@ -68,6 +68,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["packing"] = packing
     if graph.hooks:
         data["hooks"] = [hook_written(h, _plain) for h in graph.hooks]
+    if graph.enables_grad:
+        data["enables_grad"] = True
     if graph.refused:
         data["refused"] = dict(graph.refused)
     if graph.on_host:

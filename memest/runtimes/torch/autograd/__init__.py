@@ -4,6 +4,7 @@ from memest.runtimes.torch.autograd.engine import Machine as Machine
 from memest.runtimes.torch.autograd.nodes import AccumulateGrad as AccumulateGrad
 from memest.runtimes.torch.autograd.nodes import Items as Items
 from memest.runtimes.torch.autograd.nodes import Node as Node
+from memest.runtimes.torch.autograd.nodes import with_history as with_history
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation as EndOfRecomputation
 from memest.runtimes.torch.autograd.saving import Holder as Holder
 from memest.runtimes.torch.autograd.saving import Keeping as Keeping

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
 from memest.errors import GraphError, UnsupportedError
 from memest.machines.target import Target
@@ -26,6 +27,9 @@ from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGra
 from memest.runtimes.torch.autograd.recording import Recorder
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.ledger import Ledger, Value
+
+Waits = dict[int, tuple[Any, int, Any]]
+"""Nodes and leaves with what a run of the engine has of each: how often it is led to yet, and the gradients that came."""
 
 
 class Machine(Recorder):
@@ -60,7 +64,7 @@ class Machine(Recorder):
         if wanted:
             asked.mark([target for target, _ in starts])
         self._asked, self._creates = asked, create
-        waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None = None if outer is None else {}
+        waits: Waits | None = None if outer is None else {}
         reached = self._count_dependencies([target for target, _ in starts], waits)
         added: list[Value] = []
         for (target, nr), (_, gradient) in zip(starts, roots, strict=True):
@@ -88,23 +92,21 @@ class Machine(Recorder):
             other.waiting = 0
             if isinstance(other, Node):
                 other.buffer = []
-        for leaf, waiting, buffer in () if waits is None else waits.values():
-            leaf.waiting, leaf.buffer = waiting, buffer
+        for other, waiting, buffer in () if waits is None else waits.values():
+            other.waiting, other.buffer = waiting, buffer
         self._asked, self._creates = outer, outer is not None and outer.create
         return asked.captured
 
-    def _count_dependencies(
-        self, starts: Sequence[Node | AccumulateGrad], waits: dict[int, tuple[AccumulateGrad, int, Value | None]] | None
-    ) -> list[Node | AccumulateGrad]:
-        """How often each node is led to; the nodes. Inside another backward, what leaves have of that is put into ``waits``: each run of
-        the engine counts for itself."""
+    def _count_dependencies(self, starts: Sequence[Node | AccumulateGrad], waits: Waits | None) -> list[Node | AccumulateGrad]:
+        """How often each node is led to; the nodes. Inside another backward, what they have of that is put into ``waits``: each run of the
+        engine counts for itself."""
         seen: dict[int, Node | AccumulateGrad] = {}
         stack: list[Node] = []
 
         def lead_to(target: Node | AccumulateGrad) -> None:
-            if waits is not None and isinstance(target, AccumulateGrad) and id(target) not in waits:
+            if waits is not None and id(target) not in waits:
                 waits[id(target)] = target, target.waiting, target.buffer
-                target.waiting, target.buffer = 0, None
+                target.waiting, target.buffer = 0, [] if isinstance(target, Node) else None
             target.waiting += 1
             if id(target) not in seen:
                 seen[id(target)] = target
@@ -149,8 +151,8 @@ class Machine(Recorder):
             run()
         for nr, changes in node.on_gradient.items():
             grads[nr] = self._changed(grads[nr], changes)
-        freed, present = node.saved.freed, any(g is not None for g in grads)
-        if freed and (present or node.body is not None):
+        present = any(g is not None for g in grads)
+        if node.saved.freed:
             raise GraphError(
                 f"backward a second time through {node.op} ({node.layer}), whose saved tensors were freed by the first:"
                 " give the first retain_graph=True"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memest.errors import UnsupportedError
+from memest.memory.stream import Storage
 from memest.network.tensor import Spec
 from memest.ops.operator import Operator
 from memest.ops.reading import Items as Items
@@ -12,6 +13,8 @@ from memest.ops.tape import Trace
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.ledger import Ledger, Value
 
+History = tuple["Node | AccumulateGrad", int]
+"""Where a tensor hangs."""
 AS_STRIDED, COPY_SLICES, PASS, FUNCTION = "AsStridedBackward", "CopySlices", "Pass", "Function"  # names no row has
 
 
@@ -64,6 +67,7 @@ class Node:
         "captured",
         "context",
         "edges",
+        "histories",
         "inner",
         "layer",
         "needs",
@@ -89,6 +93,7 @@ class Node:
         self.needs = needs
         self.saved = Holder([])
         self.saved_specs: tuple[tuple[str, Spec], ...] = ()
+        self.histories: tuple[History | None, ...] = ()
         self.notes: Items = ()
         self.trace: Trace | None = None
         self.edges: list[tuple[Node | AccumulateGrad, int] | None] = []
@@ -134,6 +139,19 @@ class Node:
                     stack.append(edge[0])
                 else:
                     edge[0].leave(ledger)
+
+
+def with_history(spec: Spec, storage: Storage, history: History | None) -> Value:
+    """A saved tensor as it is unpacked: with the history that it was saved with. A leaf is itself."""
+    value = Value(spec, storage)
+    if history is None:
+        return value
+    node, nr = history
+    if isinstance(node, AccumulateGrad):
+        return node.value if node.value.spec == spec and node.value.storage is storage else value
+    node.refs += 1
+    value.node, value.output_nr, value.requires_grad = node, nr, True
+    return value
 
 
 def keeps(value: Value) -> bool:

@@ -15,7 +15,7 @@ from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Trace
-from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, Items, Node
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, History, Items, Node
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, PackedHolder, Part, kernel_ran, last_save, numbers_of
 from memest.runtimes.torch.ledger import Ledger, Value
 
@@ -224,11 +224,23 @@ class Recorder:
             node.saved = PackedHolder(parts, own)
         elif saved:
             node.saved = self.keeping.pack([v.storage for v in saved], [False] * len(saved))
+        self._remember(node, outputs, inputs, saved, differentiable)
         for nr, (value, hangs) in enumerate(zip(outputs, differentiable, strict=True)):
             node.out_specs.append(value.spec)
             if hangs:
                 self._hang(value, node)
                 value.output_nr = nr
+
+    def _remember(self, node: Node, outputs: list[Value], inputs: list[Value], saved: list[Value], differentiable: Sequence[bool]) -> None:
+        """What a function saves has its history in backward; of what is neither its input nor its output the graph is kept for that."""
+        found: list[History | None] = []
+        for v in saved:
+            nr = next((i for i, o in enumerate(outputs) if o is v and differentiable[i]), None)
+            found.append((node, nr) if nr is not None else self._edge(v) if v.requires_grad and v.node is not None else None)
+            if nr is None and found[-1] is not None and not any(v is i for i in inputs):
+                found[-1][0].join(self.ledger)
+                node.saved.behind.append(found[-1][0])
+        node.histories = tuple(found)
 
     def passes(self, value: Value) -> bool:
         """Whether ``value`` comes from ``pass_through`` and nothing was written into it since."""

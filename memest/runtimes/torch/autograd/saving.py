@@ -29,14 +29,23 @@ class Promise(Protocol):
         """One holder less waits."""
 
 
-class Holder:
-    """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them."""
+class Leads(Protocol):
+    """What a tensor was computed by."""
 
-    __slots__ = ("_gaps", "_promise", "circle", "freed", "storages")
+    def leave(self, ledger: Ledger) -> None:
+        """Somebody who kept it is gone."""
+
+
+class Holder:
+    """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them. ``behind`` are
+    the nodes that saved tensors hang on, where nobody else keeps them."""
+
+    __slots__ = ("_gaps", "_promise", "behind", "circle", "freed", "storages")
 
     def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
         self.storages = storages
         self.freed = self.circle = False
+        self.behind: list[Leads] = []
         self._promise = promise
         self._gaps = [i for i, s in enumerate(storages) if s is None]
         for s in storages:
@@ -77,9 +86,16 @@ class Holder:
         for s in self.storages:
             _let_go(ledger, s)
         self.storages, self._gaps = [], []
+        self.forget_behind(ledger)
         if self._promise is not None:
             promise, self._promise = self._promise, None
             promise.forget()
+
+    def forget_behind(self, ledger: Ledger) -> None:
+        """The graphs that saved tensors came from are kept no longer."""
+        behind, self.behind = self.behind, []
+        for node in behind:
+            node.leave(ledger)
 
 
 def _let_go(ledger: Ledger, storage: Storage | None) -> None:
@@ -135,6 +151,7 @@ class PackedHolder(Holder):
         for part in self._parts:
             part.release()
         self._parts = []
+        self.forget_behind(ledger)
 
 
 class Keeping:

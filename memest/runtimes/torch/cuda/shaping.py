@@ -20,4 +20,8 @@ SAME = (
     "alias",
     "autograd_function",
     "register_hook",
+    "autograd_grad",
+    "backward",
+    "requires_grad",
+    "forget_gradients",
 )

@@ -63,11 +63,14 @@ class Acting:
             ledger.phase, ledger.layer, ledger.op = before
 
     def backward(self, layer: Layer, env: Env) -> Found:
-        """``torch.autograd.backward``: the leaves whose gradient is there since."""
+        """``torch.autograd.backward``: the leaves whose gradient is there since. Of one that a forward runs itself, those
+        of the leaves that it names: who else trains what it reaches is not said."""
         machine = self._run.machine
         self._run.ledger.phase = "backward"
         before = set(machine.gradients)
         machine.backward_of(_roots(layer, env), keep=_said(layer, "retain_graph"), create=self._creates(layer))
+        if len(layer.tensors) > 2:
+            return [(name, self._run.ledger.hold(machine.gradients[_leaf(env[name]).name])) for name in _names(layer, 2)]
         return [(name, value) for name, value in machine.gradients.items() if name not in before]
 
     def gradients(self, layer: Layer, env: Env) -> Found:

@@ -13,7 +13,7 @@ from typing import Protocol
 from memest.errors import UnsupportedError
 from memest.network.graph import BACKWARD_HOOK, Backward, Layer, LeafHook
 from memest.network.tensor import Spec, contiguous_strides, nbytes
-from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
+from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, with_history
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
 
@@ -137,8 +137,9 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
             return [None if g is None else ledger.hold(g) for g in grads]
         env.update(zip(backward.lent, lent, strict=True))
     unpacked = node.saved.unpack()
-    for name, (_, spec), storage in zip(backward.saved, node.saved.specs(node.saved_specs), unpacked, strict=True):
-        env[name] = ledger.hold(Value(spec, storage))
+    saved = zip(backward.saved, node.saved.specs(node.saved_specs), unpacked, node.histories, strict=True)
+    for name, (_, spec), storage, history in saved:
+        env[name] = ledger.hold(with_history(spec, storage, history))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []
     for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):

@@ -31,8 +31,8 @@ def play(
 
 def finish(run: Run) -> Stream:
     """The step of a run that has just begun, and what it left."""
+    run.actions = Acting(run)
     if run.graph.step:
-        run.actions = Acting(run)
         forward(run, whole(run))
         run.caller.leave_autocast()
     elif run.recipe.training:

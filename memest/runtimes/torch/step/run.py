@@ -108,7 +108,8 @@ class Run:
         self.ledger = Ledger(begun=recipe.step != 1)
         self.machine = self.kind_of_machine(self.ledger, recipe.training, recipe.target, remember=remember)
         self.machine.gradients_stand = recipe.keep_grads and self.ledger.begun
-        self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
+        self.grads = recipe.training or graph.enables_grad
+        self.caller = Caller(self.machine, self.grads, recipe.autocast, rows)
         self.machine.created = Deriving(self.machine, self.caller)
         self.env: dict[str, Value] = {}
         self.ranks = 1 if recipe.parallel is None else recipe.parallel.world
@@ -117,7 +118,6 @@ class Run:
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
         self.ending: frozenset[str] | None = None
-        self.grads = recipe.training
         self.ran_again: list[str] = []
         lenders = (la.backward.lender for la in graph.layers if la.backward is not None)
         self.lending = frozenset(name for name in lenders if name is not None)
@@ -154,7 +154,7 @@ class Run:
         value = Value(spec(p.shape, p.dtype, p.layout), storage)
         if p.trainable and not p.buffer:
             value.requires_grad = True
-            if self.recipe.training:
+            if self.grads:
                 leaf = AccumulateGrad(value, p.name)
                 value.node = leaf
                 self.leaves.append(leaf)

@@ -20,6 +20,7 @@ from memest.errors import GraphError, UnsupportedError
 from memest.network.graph import Backward, Casting, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.contexts.counters import with_counters
 from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
@@ -125,7 +126,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
         raise recorder.refusal(f"{title}, which writes into a view")
     name = live.take(f"{recorder.path()}.{function.__name__}".lstrip("."))
     outputs, arguments = [live.known(t) for t in applied.outputs], [live.known(t) for t in inputs]
-    backward, gone = _backward(recorder, name, function, applied, outputs)
+    backward = _backward(recorder, name, function, applied, outputs)
     strangers = [_stranger(b, [p.name for p in live.parameters]) for b in (backward, *backward.others)]
     stranger = next((n for n in strangers if n is not None), None)
     if stranger is not None:
@@ -143,14 +144,13 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             packing=recorder.packings.of([live.known(t).value.spec for t in saved_by(applied.context)]),
         )
     )
-    live.drops[-1].extend(gone)  # what the context let go of in backward: who called let go of it here
     for entry, output, differentiable in zip(outputs, names, backward.differentiable, strict=True):
         live.again(entry, output, entry.value, differentiable)
 
 
-def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> tuple[Backward, list[str]]:
-    """What the function does in backward, called with gradients that lie as its outputs do; and what of before died in that. Where it asks
-    for gradients as they come, what it does without some of them, too."""
+def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked]) -> Backward:
+    """What the function does in backward, called with gradients that lie as its outputs do. Where it asks for gradients as they come, what
+    it does without some of them, too."""
     others: list[Backward] = []
     hanging = [i for i, hangs in enumerate(applied.differentiable) if hangs]
     if not applied.context.materialize_grads:
@@ -159,60 +159,80 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
         for count in range(1, most + 1):
             for missing in combinations(hanging, count):
                 with suppress(*_ITS_OWN):  # a backward that cannot be without them is not asked to
-                    others.append(_one_backward(recorder, name, function, _again(applied), outputs, never | frozenset(missing))[0])
-        usual, gone = _one_backward(recorder, name, function, applied, outputs, never)
+                    others.append(_one_backward(recorder, name, function, applied, outputs, never | frozenset(missing)))
+        usual = _one_backward(recorder, name, function, applied, outputs, never)
     else:
-        usual, gone = _one_backward(recorder, name, function, applied, outputs, frozenset())
-    if gone:  # what it lets go of in the usual case the others would keep
-        others = []
-    return replace(usual, others=tuple(others)), gone
+        usual = _one_backward(recorder, name, function, applied, outputs, frozenset())
+    return replace(usual, others=tuple(others))
 
 
 _MOST_APART = 3
 _ITS_OWN = (AttributeError, TypeError, ValueError, RuntimeError, AssertionError)
 
 
-def _again(applied: Applied) -> Applied:
-    """The same for one more run of backward: what that does to the context and to lists on it is nobody else's."""
+def _again(live: LiveTensors, applied: Applied) -> Applied:
+    """The same for one run of backward: what that does to the context and to lists on it is nobody else's, and tensors of which it lets go
+    die there, whoever has them still while the forward is recorded."""
+    made: dict[int, torch.Tensor] = {}
     context = copy.copy(applied.context)
     for key, value in vars(context).items():
-        if type(value) in (list, dict, set):
-            setattr(context, key, value.copy())
+        if key not in _TORCHS:
+            setattr(context, key, _stand_in(live, value, made))
     return replace(applied, context=context)
+
+
+def _stand_in(live: LiveTensors, value: Any, made: dict[int, torch.Tensor]) -> Any:
+    """The same, with tensors of their own in it where they are not the network's."""
+    if type(value) in (list, tuple, set):
+        return type(value)([_stand_in(live, v, made) for v in value])
+    if type(value) is dict:
+        return {key: _stand_in(live, v, made) for key, v in value.items()}
+    entry = live.found(value) if isinstance(value, torch.Tensor) else None
+    if entry is None or any(p.name == entry.names[0] for p in live.parameters):
+        return value
+    if id(value) not in made:
+        made[id(value)] = t = twin(value)
+        live.follow(t, entry.names[-1], entry.value, entry.grad, inference=entry.inference)
+    return made[id(value)]
 
 
 def _one_backward(
     recorder: Recorder, name: str, function: Any, applied: Applied, outputs: Sequence[Tracked], missing: frozenset[int]
-) -> tuple[Backward, list[str]]:
-    """Backward without the gradients that are ``missing``; and what of before died in it."""
+) -> Backward:
+    """Backward without the gradients that are ``missing``."""
     live, context = recorder.live, applied.context
     saved, kept = ([live.known(t).names[-1] for t in held] for held in (saved_by(context), held_by(context)))
     gradients = [None if i in missing else twin(t) for i, t in enumerate(applied.outputs)]
+    differentiable = applied.differentiable
     names = tuple([None if i in missing else live.take(f"{name}.gradient{i or ''}") for i in range(len(outputs))])
     with recorder.apart() as layers:
         for t, n, output in zip(gradients, names, outputs, strict=True):
             if t is not None and n is not None:
                 live.follow(t, n, Value(output.value.spec, recorder.machine.ledger.resident(0, "", n)), grad=False)
+        applied = _again(live, applied)
         found = _run_backward(function, applied, gradients)
         results = [r for r, is_tensor in zip(found, applied.tensors, strict=True) if is_tensor]
         given = tuple([None if r is None else live.known(r).names[-1] for r in results])
-        played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
-        if any(live.known(t).names[-1] not in kept for t in held_by(context)):
+        played = run_later(layers, live)
+        if any(live.known(t).names[-1] not in kept for t in held_by(applied.context)):
             raise recorder.refusal(f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context")
-        dead = [*live.early, *(n for layer in played for n in layer.drops)]
-        del found, gradients, results, t
+        del found, gradients, results, t, applied
     live.check_gone(played, names, f"the custom autograd function {function.__name__} with a backward")
-    inner = {*names, *(n for layer in played for n in layer.outputs)}
-    backward = Backward(
+    return Backward(
         saved=tuple(saved),
         kept=tuple(kept),
         gradients=names,
         layers=played,
         results=given,
-        differentiable=applied.differentiable,
+        differentiable=differentiable,
         materialized=context.materialize_grads,
     )
-    return backward, [n for n in dead if n not in inner]
+
+
+def run_later(layers: Sequence[Layer], live: LiveTensors) -> tuple[Layer, ...]:
+    """Calls that run at another time, each with what it lets go of."""
+    own = {p.name for p in live.parameters}
+    return tuple([replace(layer, drops=tuple(gone)) for layer, gone in with_counters(layers, live.drops, own)])
 
 
 class Handle:
@@ -254,7 +274,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
         with torch.no_grad():
             found = function(given)
         result = None if found is None else live.known(found).names[-1]
-        played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
+        played = run_later(layers, live)
         del found, given
     live.check_gone(played, [gradient], "a tensor's hook")
     made = {gradient, *(p.name for p in live.parameters), *(n for layer in played for n in layer.outputs)}

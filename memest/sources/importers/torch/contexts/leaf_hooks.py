@@ -6,8 +6,8 @@ gradient is there, and may step an optimizer and let go of the gradient: that ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -68,7 +68,7 @@ def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor]
             f"parameter {hook.path!r}: no rule for register_post_accumulate_grad_hook (an optimizer in backward) in a module alone: give"
             " the whole step to memest.step"
         )
-    with _names_kept(live), recorder.apart() as layers, torch.set_grad_enabled(False):
+    with recorder.apart() as layers, torch.set_grad_enabled(False):
         live.follow(given, gradient, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", gradient)), grad=False)
         if hook.after and standing is not None:
             before = standing.get(leaf)
@@ -89,14 +89,3 @@ def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor]
         raise recorder.refusal(f"the hook on the parameter {hook.path!r}, which reads a tensor of elsewhere")
     made = Backward(saved=(), kept=(), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False)
     return LeafHook(parameter=leaf, after=hook.after, backward=made)
-
-
-@contextmanager
-def _names_kept(live: LiveTensors) -> Iterator[None]:
-    """What is written into while it lasts has its name of before again after it."""
-    before = [(e, list(e.names), e.value, e.grad) for e in live.tracked.values()]
-    try:
-        yield
-    finally:
-        for e, names, value, grad in before:
-            e.names[:], e.value, e.grad = names, value, grad

@@ -22,6 +22,7 @@ from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
 from memest.sources.importers.torch.contexts import cards as cards
 from memest.sources.importers.torch.contexts import constructors as constructors
+from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.tensors.state import Owned
@@ -75,6 +76,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
                 stack.enter_context(cards.telling(_listener))
                 stack.enter_context(packing.telling(_listener))
                 stack.enter_context(module_hooks.telling(_listener))
+                stack.enter_context(generators.telling(_listener))
             yield
     finally:
         _here.listener = outer

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.network.graph import Graph, Items, Layer, Reference
+from memest.network.graph import Graph, Items, Layer
 from memest.ops.composite import Composite
 from memest.ops.facts import POINTWISE
 from memest.ops.operator import Operator, per_dim
@@ -15,7 +15,6 @@ from memest.runtimes.torch.step.acting import ACTIONS
 from memest.sizes.dims import Dim
 from memest.sources.importers.torch.tensors.numbers import Unknown, UnknownWhole
 
-COUNT = "count"  # what the recorder calls nn.BatchNorm's counter increments until they are folded
 SOME_NUMBER = 0.7071
 """What stands in a graph for a number that was read from a tensor: one that no kernel treats apart."""
 
@@ -75,30 +74,6 @@ def _alike(layer: Layer, other: Layer) -> Layer:
     return replace(layer, attributes=tuple((name, SOME_NUMBER if name in open_ else value) for name, value in layer.attributes))
 
 
-def with_counters(layers: Sequence[Layer], drops: Sequence[Sequence[str]], parameters: set[str]) -> list[tuple[Layer, Sequence[str]]]:
-    """The layers, each with what it lets go of when it has run; ``num_batches_tracked.add_(1)`` of nn.BatchNorm is a role of the batch_norm
-    it belongs to, in training and eval alike."""
-    suffix = ".num_batches_tracked"
-    counts = {layer.name for layer in layers if layer.op == "add" and layer.name.rpartition(".")[2].partition("_")[0] == COUNT}
-    aliases: dict[str, str] = {}
-    for layer in layers:
-        if layer.name in counts:
-            counted = str(layer.tensors[0])
-            aliases.update(dict.fromkeys(layer.outputs, aliases.get(counted, counted)))
-    kept: list[tuple[Layer, Sequence[str]]] = []
-    for layer, gone in zip(layers, drops, strict=True):
-        if layer.name in counts:
-            continue
-        if not aliases.keys().isdisjoint(layer.reads):  # somebody reads the counter
-            layer = replace(layer, tensors=tuple([_renamed(t, aliases) for t in layer.tensors]))
-        mean = layer.tensors[1] if layer.op == "batch_norm" else None
-        counter = f"{mean.rpartition('.')[0]}{suffix}".lstrip(".") if isinstance(mean, str) else ""
-        if counter in parameters:
-            layer = replace(layer, tensors=(*layer.tensors[:5], counter))
-        kept.append((layer, [n for n in gone if n not in aliases]))
-    return kept
-
-
 def with_ranks(layers: Sequence[Layer], synced: Collection[str]) -> list[Layer]:
     """The layers, each batch norm of the modules at these paths (nn.SyncBatchNorm) with the statistics of all ranks. Which module a call
     is of is told by what it reads, or by its name."""
@@ -111,12 +86,6 @@ def with_ranks(layers: Sequence[Layer], synced: Collection[str]) -> list[Layer]:
         return replace(layer, attributes=(*layer.attributes, ("ranks", None))) if paths & set(synced) else layer
 
     return [of_all(layer) for layer in layers] if synced else list(layers)
-
-
-def _renamed(reference: Reference, names: Mapping[str, str]) -> Reference:
-    if isinstance(reference, str):
-        return names.get(reference, reference)
-    return None if reference is None else tuple([names.get(n, n) for n in reference])
 
 
 def settled(layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str], permanent: set[str], mortal: set[str]) -> list[Layer]:

@@ -35,6 +35,7 @@ from memest.ops.table import operator_named
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
+from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol, telling
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.assumed import Assumed
@@ -47,18 +48,18 @@ from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
 from memest.sources.importers.torch.contexts import constructors
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
+from memest.sources.importers.torch.contexts.counters import COUNT, with_counters
 from memest.sources.importers.torch.contexts.custom import Handle, end_function, hook, run_forward
+from memest.sources.importers.torch.contexts.inner import Inner
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.packing import Packings, Pair
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch.recording.executing import execute
 from memest.sources.importers.torch.recording.layers import (
-    COUNT,
     count_parts,
     passed_by_backward,
     settled,
-    with_counters,
     with_ranks,
     written,
 )
@@ -159,6 +160,8 @@ class Recorder(TorchFunctionMode):
         self.hooks: tuple[LeafHook, ...] = ()
         self.checkpoints = Checkpoints(self)
         self.packings = Packings(self)
+        self.enables_grad = False
+        self.inner = Inner(self, trains=gradients)
         self._to_be_recorded_anew = False
         self.failure: UnsupportedError | None = None
         self.fixed: Mapping[str, Container[int]] = {}  # dims of inputs that no other size may be asked for
@@ -176,6 +179,7 @@ class Recorder(TorchFunctionMode):
             **{
                 name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()
             },
+            **self.inner.watched,
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
             "__set__:requires_grad": self._set_requires_grad,
@@ -299,6 +303,8 @@ class Recorder(TorchFunctionMode):
     def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint) -> None:
         """The layers from here on run again in backward."""
         self.asked_for_gradients = True
+        if self.elsewhere:
+            raise self.refusal("torch.utils.checkpoint in what runs in backward (a custom function's backward, a hook): leave it out there")
         self.checkpoints.begin(arguments, named, call)
 
     def end_checkpoint(self) -> None:
@@ -353,9 +359,11 @@ class Recorder(TorchFunctionMode):
         casts = torch.is_autocast_enabled("cpu")
         torch.set_autocast_enabled("cpu", False)
         try:
-            with self.contexts.apart():
+            self.inner.enter(self.layers)
+            with self.contexts.apart(), self.live.names_kept():
                 yield self.layers
         finally:
+            self.inner.leave()
             self.layers, live.drops, live.early, self.checkpoint = outer
             self.elsewhere = inside
             torch.set_autocast_enabled("cpu", casts)
@@ -488,11 +496,7 @@ class Recorder(TorchFunctionMode):
             if computed and self.gradients:
                 raise self.refusal(GRAPH)
             return None
-        wanted = bool(args[1]) if len(args) > 1 else True
-        if wanted != entry.grad and self.gradients:
-            raise self.refusal(f"requires_grad_({wanted}) in the forward of a training step: turn gradients on or off before it")
-        entry.grad = wanted
-        return args[0]
+        return NotImplemented
 
     def besides(self, name: str) -> Any:
         """What a call of this name goes by, beside its arguments."""
@@ -552,6 +556,14 @@ class Recorder(TorchFunctionMode):
             device = "host" if found.host else "card"
             request.attributes |= {"device": device, "non_blocking": kwargs.get("non_blocking") is True}
         return found.host
+
+    def shadow(self) -> Run | None:
+        """None: nothing has played the layers of a forward."""
+        return None
+
+    def differentiates(self) -> None:
+        """Something is done about gradients: this recording is held against no other call by call."""
+        self.asked_for_gradients = self._to_be_recorded_anew = True
 
     def refuse_card(self, what: str, why: str = MIXED) -> None:
         """On a card the network stops here."""
@@ -615,13 +627,15 @@ class Recorder(TorchFunctionMode):
     def _begun(self, op: str, reads: Sequence[Any]) -> Begun:
         """What is said of a layer before it runs."""
         name = self.live.take(self._layer_name(op, reads[0] if reads else None))
-        grad_enabled = torch.is_grad_enabled()
+        grad_enabled = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         flows = grad_enabled and any(e.grad for e in _flat(reads[:1] if op in LIKE_ANOTHER else reads))
-        if flows and not self.gradients:
-            raise self.refusal("torch.enable_grad() in a forward that runs without gradients: what it keeps for backward is not modelled")
+        if flows and not self.gradients and not self.enables_grad:  # of what came before it nothing is kept
+            self.enables_grad = True
+            self.layers[:] = [replace(layer, grad=False) for layer in self.layers]
         if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():
             raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
-        return Begun(name, op, reads, tuple([_names(e) for e in reads]), grad_enabled or not self.gradients, flows)
+        said = grad_enabled or not (self.gradients or self.enables_grad)
+        return Begun(name, op, reads, tuple([_names(e) for e in reads]), said, flows)
 
     def _written(
         self, layer: Begun, attributes: Items, tensors: Sequence[torch.Tensor], values: Sequence[Value], differentiable: bool
@@ -740,6 +754,7 @@ class Recorder(TorchFunctionMode):
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.checkpoints.found.items()),
             hooks=self.hooks,
+            enables_grad=self.enables_grad,
             notes=(*self.wrappers, *self.assumed.notes, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 

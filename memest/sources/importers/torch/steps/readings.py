@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from memest.network.graph import Layer
-from memest.sources.importers.torch.steps.stage import Answer, Stage, several
+from memest.sources.importers.torch.contexts.stage import Answer, Stage, several
 
 MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_function_exit._RecordFunction")
 """What torch.profiler.record_function calls, which moves nothing."""

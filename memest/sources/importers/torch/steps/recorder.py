@@ -7,7 +7,7 @@ What a backward reaches is not guessed: every layer is played at once, at the si
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,22 +17,20 @@ from torch import nn
 from memest.errors import MemestError
 from memest.machines.versions import release
 from memest.network.graph import Graph, Layer, Parameter
-from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides, nbytes
-from memest.runtimes.runtime import AS_DESCRIBED
+from memest.network.tensor import Shape, nbytes
 from memest.runtimes.torch.autograd.nodes import keeps
 from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step import Recipe
 from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.functions import hook_leaf
-from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
-from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.contexts.gradients import Gradients
+from memest.sources.importers.torch.contexts.inner import opened
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
+from memest.sources.importers.torch.contexts.stage import lying
 from memest.sources.importers.torch.recording.recorder import Begun, Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.trace import Done, Handle
-from memest.sources.importers.torch.steps.backward import Gradients
 from memest.sources.importers.torch.steps.readings import Readings
 from memest.sources.importers.torch.steps.updates import Updates
 from memest.sources.importers.torch.surroundings import Surroundings
@@ -123,7 +121,22 @@ class StepRecorder(Recorder):
         del kept
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
-        self.watched = {**self.watched, **self.grads.watched, **self.readings.watched, "__bool__": self._decide}
+        own = {name: self._where(name, answer) for name, answer in self.grads.watched.items()}
+        self.watched = {**self.watched, **own, **self.readings.watched, "__bool__": self._decide}
+
+    def shadow(self) -> Run | None:
+        """The run that has played all layers of the step so far."""
+        return self._shadow
+
+    def _where(self, name: str, own: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+        """What is asked about gradients: in calls that run at another time it is about those of their own leaves, too."""
+        inner = self.inner.watched[name]
+
+        def answer(func: Any, args: Any, kwargs: Any) -> Any:
+            of_step = name.endswith(":grad") and self.grads.leaf_name(self.live.known(args[0])) in self.grads.leaves
+            return (inner if self.elsewhere and not of_step else own)(func, args, kwargs)
+
+        return answer
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A decision that every step takes alike, or that is assumed."""
@@ -164,12 +177,7 @@ class StepRecorder(Recorder):
 
     def _open_shadow(self) -> None:
         """The run that plays every layer at once begins."""
-        sizes = dict(self.sizes)
-        shapes: dict[str, Any] = {i.name: resolve(i.shape, sizes) for i in self.inputs}
-        recipe = Recipe(training=True, target=self.machine.target)
-        empty = Graph(name=self.name, inputs=tuple(self.inputs), parameters=tuple(self.live.parameters), layers=(), outputs=(), step=True)
-        self._shadow = Run(empty, shapes, sizes, recipe, AS_DESCRIBED, Alone(), remember=True)
-        self._shadow.actions = Acting(self._shadow)
+        self._shadow = opened(self, self.machine.target, step=True)
 
     def end(self) -> None:
         """The step is over: the gradients of tensors that are not the network's go with them."""
@@ -314,16 +322,9 @@ class StepRecorder(Recorder):
         shape, strides = tuple(map(int, value.spec.shape)), tuple(map(int, value.spec.strides))
         with torch._C.DisableTorchFunction():
             handle = torch.empty_strided(shape, strides, dtype=getattr(torch, value.spec.dtype), device="meta")
-        spec = value.spec if like is None else _lying(like.value.spec, strides, value.spec.dtype)
+        spec = value.spec if like is None else lying(like.value.spec, strides, value.spec.dtype)
         self.trace.append(Handle(spec))
         kept = Value(spec, self.machine.ledger.allocate(nbytes(spec.shape, spec.dtype)))
         self.live.follow(handle, out, kept, value.requires_grad)
         self.played.env[out] = self.played.ledger.hold(value)
         return handle
-
-
-def _lying(like: Spec, strides: tuple[int, ...], dtype: str) -> Spec:
-    """The sizes of ``like`` with these strides, in its symbols where they are strides that symbols say."""
-    shape = like.shape
-    known = [like.strides, contiguous_strides(shape), *([channels_last_strides(shape)] if len(shape) in (4, 5) else [])]
-    return Spec(shape, next((s for s in known if tuple(map(int, s)) == strides), strides), dtype)

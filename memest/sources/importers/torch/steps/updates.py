@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from memest.errors import MemestError, UnsupportedError
 from memest.runtimes.torch.optimizers import OPTIMIZERS, described
-from memest.sources.importers.torch.steps.backward import Gradients
-from memest.sources.importers.torch.steps.stage import Stage
+from memest.sources.importers.torch.contexts.gradients import Gradients
+from memest.sources.importers.torch.contexts.stage import Stage
 
 BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -48,6 +49,7 @@ class LiveTensors:
         self._on_meta = on_meta
         self._refusal = refusal
         self.on_host: dict[str, None] = {}
+        self.specs: dict[str, Spec] = {}  # by every name there was
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
@@ -82,6 +84,7 @@ class LiveTensors:
         """From now on ``t`` is called ``name``, until Python lets it die."""
         key = id(t)
         self._used.add(name)
+        self.specs[name] = value.spec
 
         def died(_: object) -> None:
             gone = self.tracked.pop(key, None)
@@ -123,9 +126,24 @@ class LiveTensors:
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:
         """A tensor that was written into in place gets another name."""
         self._used.add(name)
+        self.specs[name] = value.spec
         entry.names.append(name)
         entry.value = self._ledger.hold(value)
         entry.grad = entry.grad or grad
+
+    @contextmanager
+    def names_kept(self) -> Iterator[None]:
+        """What is written into while it lasts has its name of before again after it. The network's own goes by its own meanwhile."""
+        before = [(e, list(e.names), e.value, e.grad) for e in self.tracked.values()]
+        own = {p.name for p in self.parameters}
+        for e, names, _, _ in before:
+            if len(names) > 1 and names[0] in own:
+                e.names[:] = names[:1]
+        try:
+            yield
+        finally:
+            for e, names, value, grad in before:
+                e.names[:], e.value, e.grad = names, value, grad
 
     def unique(self, base: str) -> str:
         """``base``, or with a number where it is taken."""

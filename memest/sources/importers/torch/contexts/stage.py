@@ -9,7 +9,9 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Casting, Layer
+from memest.network.tensor import Spec, channels_last_strides, contiguous_strides
 from memest.runtimes.torch.ledger import Value
+from memest.sizes.dims import recording
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 Answer = Any
@@ -17,10 +19,15 @@ Answer = Any
 
 
 class Stage(Protocol):
-    """A step under way. ``layers`` are what it did so far, ``live`` its tensors; inside ``with stage:`` calls of torch are recorded."""
+    """A step under way; inside ``with stage:`` calls of torch are recorded."""
 
-    live: LiveTensors
-    layers: list[Layer]
+    @property
+    def live(self) -> LiveTensors:
+        """Its tensors."""
+
+    @property
+    def layers(self) -> list[Layer]:
+        """What it did so far."""
 
     @property
     def castings(self) -> tuple[Casting, ...]:
@@ -47,6 +54,14 @@ class Stage(Protocol):
 
     def place(self) -> str:
         """Module path and line of user code."""
+
+
+def lying(like: Spec, strides: tuple[int, ...], dtype: str) -> Spec:
+    """The sizes of ``like`` with these strides, in its symbols where they are strides that symbols say."""
+    shape = like.shape
+    known = [like.strides, contiguous_strides(shape), *([channels_last_strides(shape)] if len(shape) in (4, 5) else [])]
+    with recording(None):  # that they are alike at other sizes is found out there
+        return Spec(shape, next((s for s in known if tuple(map(int, s)) == strides), strides), dtype)
 
 
 def listed(value: Any) -> list[Any]:

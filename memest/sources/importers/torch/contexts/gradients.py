@@ -12,8 +12,8 @@ import torch
 
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.contexts.stage import Answer, Stage, listed
 from memest.sources.importers.torch.functions import full_name
-from memest.sources.importers.torch.steps.stage import Answer, Stage, listed
 from memest.sources.importers.torch.tensors.live import Tracked
 
 
@@ -29,7 +29,7 @@ class Gradients:
             "backward": self._backward,
             "grad": self._grad,
             "requires_grad_": lambda f, a, k: self.require(a[0], bool(a[1] if len(a) > 1 else k.get("requires_grad", True))),
-            "__set__:requires_grad": lambda f, a, k: self.require(a[0], bool(a[1])),
+            "__set__:requires_grad": lambda f, a, k: nothing(self.require(a[0], bool(a[1]))),
             "__get__:is_leaf": lambda f, a, k: self.is_leaf(stage.live.known(a[0])),
             "__get__:grad": lambda f, a, k: self.of(a[0]),
             "__set__:grad": lambda f, a, k: self.put(a[0], a[1]),
@@ -167,3 +167,7 @@ class Gradients:
         if self._stage.live.known(args[0]).grad:
             raise self._stage.refusal("detach_() of a tensor that requires a gradient (detach() is modelled)")
         return args[0]
+
+
+def nothing(_: object) -> None:
+    """What a setter gives (torch never lets go of anything else)."""
