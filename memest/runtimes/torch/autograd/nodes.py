@@ -54,7 +54,8 @@ class AccumulateGrad:
 
 
 class Node:
-    """One differentiable call: what it kept, and where the gradients of its inputs go. The engine's own nodes have no row."""
+    """One differentiable call: what it kept, and where the gradients of its inputs go. The engine's own nodes have no row. One that
+    ``unpacks`` asks for what it saved whenever it runs, whatever gradients come; a custom function may not."""
 
     __slots__ = (
         "attributes",
@@ -77,6 +78,7 @@ class Node:
         "saved_specs",
         "sequence",
         "trace",
+        "unpacks",
         "waiting",
     )
 
@@ -98,6 +100,7 @@ class Node:
         self.refs = 0
         self.inner: Node | None = None
         self.before: list[Callable[[], None]] = []
+        self.unpacks = True
         self.body: Callable[[Node, list[Value | None]], list[Value | None]] | None = None
         self.context: list[Value] = []
         self.captured: list[Value] = []

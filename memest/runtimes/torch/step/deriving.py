@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from memest.errors import UnsupportedError
-from memest.memory.stream import Storage
 from memest.network.tensor import Shape, Spec, same_shape
 from memest.ops.derivatives.formula import Derived, Formula, Kernel, by_derivative, doubled, formula_of, gradient_of
 from memest.ops.derivatives.table import FORMULAS
@@ -146,20 +145,21 @@ class Deriving:
         assert trace is not None
         written = {o.slot: nr for nr, o in enumerate(trace.outputs) if o is not None and (o.same_as >= 0 or o.slot >= trace.n_inputs)}
         found: list[Value] = []
-        for kept, storage in zip(trace.saved, node.saved.unpack(), strict=True):
-            found.append(ledger.hold(self._with_history(node, _source(node, kept), kept.spec, storage, written.get(kept.slot))))
+        for i, (kept, storage) in enumerate(zip(trace.saved, node.saved.unpack(), strict=True)):
+            value = Value(kept.spec, storage, node.saved.version(i))
+            found.append(ledger.hold(self._with_history(node, _source(node, kept), value, written.get(kept.slot))))
         return found
 
-    def _with_history(self, node: Node, slot: int, spec: Spec, storage: Storage, output: int | None) -> Value:
+    def _with_history(self, node: Node, slot: int, value: Value, output: int | None) -> Value:
         if output is not None:
-            return _hung(Value(spec, storage), node, output)
+            return _hung(value, node, output)
         edge = node.edges[slot] if slot < len(node.edges) else None
         if edge is None:
-            return Value(spec, storage)
+            return value
         target, nr = edge
-        if isinstance(target, AccumulateGrad) and target.value.spec == spec and target.value.storage is storage:
+        if isinstance(target, AccumulateGrad) and target.value.spec == value.spec and target.value.storage is value.storage:
             return target.value
-        return _hung(Value(spec, storage), target, nr)
+        return _hung(value, target, nr)
 
 
 def _called(node: Node) -> str:

@@ -49,6 +49,7 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
         [env[name] for name in backward.kept],
         lambda node, grads: _play(run, backward, node, grads),
         backward.differentiable,
+        backward.unpacks,
     )
 
 
@@ -138,8 +139,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
         if lent is None:  # the gradient did not come through the module's outputs
             return [None if g is None else ledger.hold(g) for g in grads]
         env.update(zip(backward.lent, lent, strict=True))
-    for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
-        env[name] = ledger.hold(Value(spec, storage))
+    for i, (name, (_, spec), storage) in enumerate(zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True)):
+        env[name] = ledger.hold(Value(spec, storage, node.saved.version(i)))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []
     for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):

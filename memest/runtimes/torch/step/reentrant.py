@@ -74,9 +74,9 @@ class _Again:
         came = [zeros(run, spec) if g is None else g for g, spec in zip(grads, node.out_specs, strict=True)]
         for g in came:
             ledger.hold(g)
-        given = zip(names, node.saved_specs, node.saved.unpack(), needs, strict=True)
+        given = enumerate(zip(names, node.saved_specs, node.saved.unpack(), needs, strict=True))
         forked = generator_state(run, self._segment)
-        leaves = [self._detached(name, Value(spec, storage), need) for name, (_, spec), storage, need in given]
+        leaves = [self._detached(name, Value(spec, storage, node.saved.version(i)), need) for i, (name, (_, spec), storage, need) in given]
         outputs = self._outputs(dict(zip(names, leaves, strict=True)))
         ledger.release(forked)
         roots = [(v, g) for v, g in zip(outputs, came, strict=True) if v.requires_grad]

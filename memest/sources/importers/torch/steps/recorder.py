@@ -170,6 +170,7 @@ class StepRecorder(Recorder):
         empty = Graph(name=self.name, inputs=tuple(self.inputs), parameters=tuple(self.live.parameters), layers=(), outputs=(), step=True)
         self._shadow = Run(empty, shapes, sizes, recipe, AS_DESCRIBED, Alone(), remember=True)
         self._shadow.actions = Acting(self._shadow)
+        self._shadow.machine.line_of = lambda layer: self.lines.get(layer, "")
 
     def end(self) -> None:
         """The step is over: the gradients of tensors that are not the network's go with them."""
@@ -269,6 +270,7 @@ class StepRecorder(Recorder):
         self.live.drops.append([])
         layer = Layer(name=name, op=op, tensors=tensors, attributes=(*attributes.items(), ("at", self._line())))
         self.layers.append(layer)
+        self._note_line(name)
         return layer, self._done(layer)
 
     def _done(self, layer: Layer) -> list[tuple[str, Value]]:
