@@ -43,6 +43,11 @@ def view(input: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return input.view(shape)
 
 
+def data(input: torch.Tensor) -> torch.Tensor:
+    """The attribute ``tensor.data``."""
+    return input.data
+
+
 def expand(input: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """``Tensor.expand`` with its size by name."""
     return input.expand(size)

@@ -11,13 +11,12 @@ from memest.shown import counted
 
 
 class Storage:
-    """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``version`` counts the calls that
-    wrote into it in place, ``stepped`` is when an optimizer last did (a sequence number of autograd's). ``spread`` is the range of bytes
+    """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``spread`` is the range of bytes
     that are modelled (None: they are exact). ``stream`` is the device's stream that it is made on (0: the current one). Where it
     ``empties``, all that the allocator has cached is given back with it, and of the bytes it asks for as many halves are taken as there is
     room."""
 
-    __slots__ = ("category", "empties", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "stepped", "stream", "version")
+    __slots__ = ("category", "empties", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "stream")
 
     def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
         self.id = ident
@@ -27,8 +26,6 @@ class Storage:
         self.op = op
         self.reason = reason
         self.refs = 0
-        self.version = 0
-        self.stepped = -1
         self.spread: tuple[int, int] | None = None
         self.stream = 0
         self.empties = False

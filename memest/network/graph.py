@@ -77,7 +77,8 @@ class Backward:
     it any more. Its ``layers`` read them, the ``gradients`` of its outputs by these names, and the network's own parameters; ``results``
     has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
     zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients. The results of a
-    ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks."""
+    ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks. What
+    never ``unpacks`` the saved ones does not mind who wrote to them since."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -89,6 +90,7 @@ class Backward:
     others: tuple[Backward, ...] = ()
     lender: str | None = None
     lent: tuple[str, ...] = ()
+    unpacks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,8 @@ class Graph:
     ``usual`` how it is trained and used where a caller does not say (a graph file does not hold that). A whole ``step`` has actions among
     its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
     ``checkpoints`` names those of the network's own that are not called in the usual way; ``hooks`` are those on parameters. A forward
-    that ``enables_grad`` turns gradients on where who calls it has turned them off: there its layers say ``grad`` for themselves."""
+    that ``enables_grad`` turns gradients on where who calls it has turned them off: there its layers say ``grad`` for themselves. ``lines``
+    says which line of whose code made a layer, where that is known (a graph file does not hold it)."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -176,6 +179,7 @@ class Graph:
     step: bool = False
     enables_grad: bool = False
     beginning: Graph | None = None
+    lines: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)
 
     def __repr__(self) -> str:

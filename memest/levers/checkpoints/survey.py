@@ -171,7 +171,7 @@ class _Surveyor(Run):
         machine, notes = self.machine, self._passes[-1]
         for i in range(start, end):
             layer = self.graph.layers[i]
-            read = {v.storage: v.storage.version for v in map(env.get, layer.reads) if v is not None}
+            read = [(v.storage, v.version, v.version.count) for v in map(env.get, layer.reads) if v is not None]
             machine.start()
             notes.starts.append(len(self.ledger.events))
             super().play_layers(i, i + 1, env)
@@ -179,8 +179,8 @@ class _Surveyor(Run):
             notes.flops.append(machine.operations)
             notes.until_saved.append(machine.until_saved)
             notes.saved.append(self._mask(machine.kept))
-            for storage, version in read.items():
-                if storage.version != version:
+            for storage, version, count in read:
+                if version.count != count:
                     self._written[self._bit(storage)] = i
 
     def report(self) -> Survey:

@@ -23,17 +23,30 @@ class GradFn(Protocol):
         """One holder less; the last one takes what the node saved with it."""
 
 
+class Version:
+    """How often tensors were written to in place, as autograd counts it, and who did so last: the name of a layer and what that calls.
+    Views, and what ``detach`` gives, count with the tensor they look at; what ``tensor.data`` gives counts for itself
+    (c10/core/TensorImpl.h, VariableVersion)."""
+
+    __slots__ = ("by", "count", "op")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.by = self.op = ""
+
+
 class Value:
-    """A tensor of the running network: metadata, its storage, and how autograd reaches it.
+    """A tensor of the running network: metadata, its storage, how often it was written to, and how autograd reaches it.
 
     ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``.
     """
 
-    __slots__ = ("base", "looks_at_trained", "node", "output_nr", "refs", "requires_grad", "spec", "storage")
+    __slots__ = ("base", "looks_at_trained", "node", "output_nr", "refs", "requires_grad", "spec", "storage", "version")
 
-    def __init__(self, spec: Spec, storage: Storage) -> None:
+    def __init__(self, spec: Spec, storage: Storage, version: Version | None = None) -> None:
         self.spec = spec
         self.storage = storage
+        self.version = version or Version()
         self.refs = 0
         self.base: Value | None = None
         self.node: GradFn | None = None
@@ -142,6 +155,12 @@ class Ledger:
         """The storage goes back to the allocator."""
         if storage.nbytes:
             self.events.append(Event(-storage.nbytes, storage, self.phase, self.layer, self.op))
+
+    def wrote(self, value: Value, by: str = "", op: str = "") -> None:
+        """The call that runs, or what is said, has written into ``value`` in place, seen by autograd."""
+        version = value.version
+        version.count += 1
+        version.by, version.op = by or self.layer, op or self.op
 
     def hold(self, value: Value) -> Value:
         """One more holder of ``value``."""

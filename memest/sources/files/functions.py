@@ -25,6 +25,7 @@ def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]
     data["layers"] = [_call_written(layer, plain) for layer in b.layers]
     data["results"], data["differentiable"] = list(b.results), list(b.differentiable)
     data |= {} if b.materialized else {"materialized": False}
+    data |= {} if b.unpacks else {"unpacks": False}
     data |= {} if b.lender is None else {"lender": b.lender, "lent": list(b.lent)}
     return {**data, "others": [function_written(other, plain) for other in b.others]} if b.others else data
 
@@ -130,6 +131,7 @@ def _backward(f: FunctionModel) -> Backward:
         others=tuple(map(_backward, f.others)),
         lender=f.lender,
         lent=tuple(f.lent),
+        unpacks=f.unpacks,
     )
 
 

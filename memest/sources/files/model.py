@@ -109,7 +109,7 @@ class AutocastModel(_Strict):
 
 class CheckpointModel(_Strict):
     """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, the tensors that it is
-    given, and the checkpoint that it stands inside of."""
+    given, the checkpoint that it stands inside of, and what it reads without being given it."""
 
     layers: list[str]
     reentrant: bool = False
@@ -117,6 +117,7 @@ class CheckpointModel(_Strict):
     early_stop: bool = True
     arguments: list[str] = Field(default_factory=list)
     inside: str | None = None
+    captured: list[str] = Field(default_factory=list)
 
 
 class CallModel(_Strict):
@@ -137,7 +138,7 @@ class CallModel(_Strict):
 class FunctionModel(_Strict):
     """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given. ``others`` are
     what it does where some gradients do not come (null among its ``gradients``); the results of the ``lender`` (another function) are
-    read as what was ``lent``."""
+    read as what was ``lent``. Where it never ``unpacks`` what was saved, others may have written to that."""
 
     saved: list[str] = Field(default_factory=list)
     kept: list[str] = Field(default_factory=list)
@@ -149,6 +150,7 @@ class FunctionModel(_Strict):
     others: list[FunctionModel] = Field(default_factory=list)
     lender: str | None = None
     lent: list[str] = Field(default_factory=list)
+    unpacks: bool = True
 
 
 class HookModel(FunctionModel):

@@ -26,6 +26,7 @@ from memest.runtimes.torch.autograd.created import Created
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
 from memest.runtimes.torch.autograd.recording import Recorder
 from memest.runtimes.torch.autograd.saving import Holder
+from memest.runtimes.torch.autograd.stale import ACCUMULATED, written_since
 from memest.runtimes.torch.ledger import Ledger, Value
 
 Waits = dict[int, tuple[Any, int, Any]]
@@ -46,6 +47,7 @@ class Machine(Recorder):
         self._asked: Asked | None = None
         self._creates = False  # what backward computes has a backward of its own
         self.created: Created | None = None
+        self.line_of: Callable[[str], str] = lambda layer: ""  # of user code
 
     def backward(self, root: Value, gradient: Value) -> None:
         """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""
@@ -151,17 +153,15 @@ class Machine(Recorder):
             run()
         for nr, changes in node.on_gradient.items():
             grads[nr] = self._changed(grads[nr], changes)
-        present = any(g is not None for g in grads)
-        if node.saved.freed:
+        freed, present = node.saved.freed, any(g is not None for g in grads)
+        if freed and node.unpacks:
             raise GraphError(
                 f"backward a second time through {node.op} ({node.layer}), whose saved tensors were freed by the first:"
                 " give the first retain_graph=True"
             )
-        if present and any(s is not None and s.stepped > node.sequence for s in node.saved.storages):
-            raise GraphError(
-                f"torch refuses backward through {node.op} ({node.layer}): it needs a parameter as it was in forward, which an"
-                " optimizer's step() has changed since: step after the last backward, or run the forward again"
-            )
+        stale = node.saved.stale()
+        if stale is not None and node.unpacks:
+            raise written_since(node, stale, self.line_of)
         if present and asked.keep and node.saved.waits:
             raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
         if node.body is not None and not asked.create:
@@ -372,6 +372,7 @@ class Machine(Recorder):
                 raise UnsupportedError(
                     f"backward(create_graph=True) into {leaf.name}, whose gradient stands already: set it to None before"
                 )
+            ledger.wrote(self.gradients[leaf.name], leaf.name, ACCUMULATED)
             self._tell(leaf)
             ledger.let_go(gradient)
             return

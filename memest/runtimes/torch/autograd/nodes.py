@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memest.errors import UnsupportedError
-from memest.memory.stream import Storage
 from memest.network.tensor import Spec
 from memest.ops.operator import Operator
 from memest.ops.reading import Items as Items
@@ -57,7 +56,8 @@ class AccumulateGrad:
 
 
 class Node:
-    """One differentiable call: what it kept, and where the gradients of its inputs go. The engine's own nodes have no row."""
+    """One differentiable call: what it kept, and where the gradients of its inputs go. The engine's own nodes have no row. One that
+    ``unpacks`` asks for what it saved whenever it runs, whatever gradients come; a custom function may not."""
 
     __slots__ = (
         "attributes",
@@ -81,6 +81,7 @@ class Node:
         "saved_specs",
         "sequence",
         "trace",
+        "unpacks",
         "waiting",
     )
 
@@ -103,6 +104,7 @@ class Node:
         self.refs = 0
         self.inner: Node | None = None
         self.before: list[Callable[[], None]] = []
+        self.unpacks = True
         self.body: Callable[[Node, list[Value | None]], list[Value | None]] | None = None
         self.context: list[Value] = []
         self.captured: list[Value] = []
@@ -141,14 +143,13 @@ class Node:
                     edge[0].leave(ledger)
 
 
-def with_history(spec: Spec, storage: Storage, history: History | None) -> Value:
+def with_history(value: Value, history: History | None) -> Value:
     """A saved tensor as it is unpacked: with the history that it was saved with. A leaf is itself."""
-    value = Value(spec, storage)
     if history is None:
         return value
     node, nr = history
     if isinstance(node, AccumulateGrad):
-        return node.value if node.value.spec == spec and node.value.storage is storage else value
+        return node.value if node.value.spec == value.spec and node.value.storage is value.storage else value
     node.refs += 1
     value.node, value.output_nr, value.requires_grad = node, nr, True
     return value

@@ -1,11 +1,12 @@
 """Forward: rows called on values, nodes hung behind what they return.
 
-Source: torch/csrc/autograd/variable.cpp (gradient_edge, rebase_history).
+Sources: torch/csrc/autograd/variable.cpp (gradient_edge, rebase_history), torch/csrc/autograd/saved_variable.cpp (what is saved knows how
+often it had been written to: a call's input before the call, its result after it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from memest.machines.target import Target
@@ -14,12 +15,24 @@ from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
-from memest.ops.tape import Event, Trace
+from memest.ops.tape import Event, Out, Trace
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, History, Items, Node
-from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Keeping, PackedHolder, Part, kernel_ran, last_save, numbers_of
-from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.autograd.saving import (
+    EndOfRecomputation,
+    Holder,
+    Keeping,
+    PackedHolder,
+    Part,
+    Stamp,
+    kernel_ran,
+    last_save,
+    numbers_of,
+)
+from memest.runtimes.torch.ledger import Ledger, Value, Version
 
 _NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
+DATA = "data"  # the row of ``tensor.data``, which is the same memory and another tensor
+COUNTING_APART = frozenset({DATA, "_unsafe_view", "unsafe_split"})  # rows whose outputs are no views to autograd (as_view is not called)
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
 
 
@@ -34,12 +47,6 @@ class Recorder:
         self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
         self._sequence = count()
         self.keeping = Keeping()
-
-    def stepped(self, values: Sequence[Value]) -> None:
-        """An optimizer has written into parameters: who saved them before this cannot run backward any more."""
-        now = next(self._sequence)
-        for value in values:
-            value.storage.stepped = now
 
     def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
@@ -65,6 +72,8 @@ class Recorder:
             node.saved_specs = tuple((s.role, s.spec) for s in trace.saved)
             if trace.saved:
                 self.save(node, trace, storages, parts)
+        before = [v.version.count for v in flat] if wants else []
+        versions: dict[int, Version] = {}
         outputs: list[Value | None] = []
         for nr, out in enumerate(trace.outputs):
             if out is None:
@@ -75,10 +84,11 @@ class Recorder:
             if out.same_as >= 0:
                 value = flat[out.same_as]
                 value.spec = out.spec
-                value.storage.version += not trace.is_noop
+                if not trace.is_noop:
+                    self.ledger.wrote(value)
             else:
-                value = Value(out.spec, storages[out.slot])
-                if out.is_view and out.slot < len(flat) and row.name != "detach":  # which is no view for autograd
+                value = Value(out.spec, storages[out.slot], self._version(row, out, flat, versions))
+                if out.is_view and out.slot < len(flat) and row.name not in ("detach", DATA):  # no views for autograd
                     self._hold_base(value, flat[out.slot])
             if node is not None and out.same_as >= 0 and value.base is not None:
                 self._rebase(value, node)
@@ -92,7 +102,17 @@ class Recorder:
             outputs.append(value)
             if node is not None:
                 node.out_specs.append(out.spec)
+        if node is not None and trace.saved:
+            node.saved.stamp(_stamps(trace, flat, before, versions))
         return outputs
+
+    def _version(self, row: Operator, out: Out, flat: list[Value], versions: dict[int, Version]) -> Version:
+        """What an output counts with: what is looked at by it, or by an output before (``versions``, by slot)."""
+        if row.name in COUNTING_APART:
+            return Version()
+        if out.slot < len(flat):
+            return flat[out.slot].version
+        return versions.setdefault(out.slot, Version())
 
     def _replay_keeping(self, trace: Trace, inputs: list[Storage], parts: list[Part]) -> list[Storage]:
         """The call's events, and each tensor that it saves kept at its time."""
@@ -140,7 +160,7 @@ class Recorder:
 
     def _hold_base(self, view: Value, source: Value | None) -> None:
         """A view keeps the tensor it looks at (that tensor's own base, when it is a view itself)."""
-        base = Value(view.spec, view.storage) if source is None else source if source.base is None else source.base
+        base = Value(view.spec, view.storage, view.version) if source is None else source if source.base is None else source.base
         view.base = self.ledger.hold(base)
 
     def _rebase(self, view: Value, inner: Node) -> None:
@@ -189,7 +209,7 @@ class Recorder:
                 edge[0].join(self.ledger)
         node.before = [run]
         node.out_specs = [v.spec for v in values]
-        views = [Value(v.spec, v.storage) for v in values]
+        views = [Value(v.spec, v.storage, v.version) for v in values]
         for nr, (view, v) in enumerate(zip(views, values, strict=True)):
             self._hold_base(view, v)
             self._hang(view, node)
@@ -204,9 +224,10 @@ class Recorder:
         context: list[Value],
         body: Body,
         differentiable: Sequence[bool],
+        unpacks: bool = True,
     ) -> None:
         """A custom function has run forward: ``outputs`` (those that are ``differentiable``) hang behind a node of its own, which keeps
-        ``saved`` until it has run backward and ``context`` until it dies; ``body`` is its backward."""
+        ``saved`` until it has run backward and ``context`` until it dies; ``body`` is its backward, which ``unpacks`` the saved ones."""
         if self.keeping.ends() and saved:
             self.keeping.pack([v.storage for v in saved], [False] * len(saved)).release(self.ledger)
             raise EndOfRecomputation(ran=True)
@@ -215,7 +236,7 @@ class Recorder:
         for edge in node.edges:
             if edge is not None:
                 edge[0].join(self.ledger)
-        node.body = body
+        node.body, node.unpacks = body, unpacks
         node.context = [self.ledger.hold(v) for v in context]
         node.saved_specs = tuple(("", v.spec) for v in saved)
         if saved and self.keeping.one_by_one:
@@ -224,6 +245,7 @@ class Recorder:
             node.saved = PackedHolder(parts, own)
         elif saved:
             node.saved = self.keeping.pack([v.storage for v in saved], [False] * len(saved))
+            node.saved.stamp([Stamp(v.version, v.version.count) for v in saved])
         self._remember(node, outputs, inputs, saved, differentiable)
         for nr, (value, hangs) in enumerate(zip(outputs, differentiable, strict=True)):
             node.out_specs.append(value.spec)
@@ -272,6 +294,20 @@ class Recorder:
             else:
                 ledger.release(storages[slot])
         return storages
+
+
+def _stamps(trace: Trace, flat: list[Value], before: list[int], versions: Mapping[int, Version]) -> list[Stamp | None]:
+    """Of each saved tensor: an input as it was ``before`` the call, unless that is what the call wrote."""
+    written = {o.same_as for o in trace.outputs if o is not None}
+    found: list[Stamp | None] = []
+    for s in trace.saved:
+        if s.slot < trace.n_inputs:
+            version = flat[s.slot].version
+            found.append(Stamp(version, version.count if s.slot in written else before[s.slot]))
+        else:
+            made = versions.get(s.slot)
+            found.append(None if made is None else Stamp(made, made.count))
+    return found
 
 
 def _own_output(trace: Trace, parts: list[Part]) -> bool:

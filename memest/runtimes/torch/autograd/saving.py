@@ -1,16 +1,18 @@
 """What calls save for backward: who keeps it, what is promised in its place, when it dies.
 
-Sources: torch/csrc/autograd/saved_variable.cpp (hooks, release), torch/utils/checkpoint.py (what a recomputation fills).
+Sources: torch/csrc/autograd/saved_variable.cpp (hooks, release, the version that is recorded and compared), torch/utils/checkpoint.py
+(what a recomputation fills).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from memest.memory.stream import Storage
 from memest.network.tensor import Spec
 from memest.ops.tape import Trace
-from memest.runtimes.torch.ledger import Ledger
+from memest.runtimes.torch.ledger import Ledger, Version
 
 _NUMBERS = frozenset({"float64", "int64", "bool"})
 
@@ -36,11 +38,19 @@ class Leads(Protocol):
         """Somebody who kept it is gone."""
 
 
-class Holder:
-    """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them. ``behind`` are
-    the nodes that saved tensors hang on, where nobody else keeps them."""
+class Stamp(NamedTuple):
+    """How often a tensor had been written to when it was saved."""
 
-    __slots__ = ("_gaps", "_promise", "behind", "circle", "freed", "storages")
+    version: Version
+    at: int
+
+
+class Holder:
+    """The saved tensors of a node: storages kept since forward, and gaps that a promise fills when backward asks for them. Of those that it
+    keeps itself it knows how often they had been written to. ``behind`` are the nodes that saved tensors hang on, where nobody else keeps
+    them."""
+
+    __slots__ = ("_gaps", "_promise", "_stamps", "behind", "circle", "freed", "storages")
 
     def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
         self.storages = storages
@@ -48,9 +58,24 @@ class Holder:
         self.behind: list[Leads] = []
         self._promise = promise
         self._gaps = [i for i, s in enumerate(storages) if s is None]
+        self._stamps: Sequence[Stamp | None] = ()
         for s in storages:
             if s is not None:
                 s.refs += 1
+
+    def stamp(self, stamps: Sequence[Stamp | None]) -> None:
+        """One for each saved tensor (None: nobody can write to it)."""
+        if self._promise is None:
+            self._stamps = stamps
+
+    def version(self, index: int) -> Version | None:
+        """What the saved tensor of that number counts with, where that is known."""
+        found = self._stamps[index] if self._stamps else None
+        return None if found is None else found.version
+
+    def stale(self) -> int | None:
+        """The number of a saved tensor that was written to since it was saved: torch unpacks no such tensor."""
+        return next((i for i, s in enumerate(self._stamps) if s is not None and s.version.count != s.at), None)
 
     @property
     def waits(self) -> bool:
@@ -85,7 +110,7 @@ class Holder:
         self.freed = self.freed or bool(self.storages)
         for s in self.storages:
             _let_go(ledger, s)
-        self.storages, self._gaps = [], []
+        self.storages, self._gaps, self._stamps = [], [], ()
         self.forget_behind(ledger)
         if self._promise is not None:
             promise, self._promise = self._promise, None
@@ -117,7 +142,7 @@ class Part(Protocol):
 
 class PackedHolder(Holder):
     """The saved tensors of a node as hooks have packed them: unpacked for its kernel alone. ``circle``: the node keeps one of its own
-    outputs, which keeps the node (hooks get it as it is), until it has run."""
+    outputs, which keeps the node (hooks get it as it is), until it has run. Who writes to what hooks keep is not looked at."""
 
     __slots__ = ("_made", "_parts", "_specs")
 
@@ -127,6 +152,9 @@ class PackedHolder(Holder):
         self.circle = circle
         self._made: list[Storage] = []
         self._specs: list[Spec] = []
+
+    def stamp(self, stamps: Sequence[Stamp | None]) -> None:
+        """It is for the hooks to see to that."""
 
     def unpack(self) -> list[Storage]:
         """What the hooks make of what they packed, one after the other."""

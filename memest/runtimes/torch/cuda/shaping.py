@@ -17,6 +17,7 @@ SAME = (
     "as_strided",
     "as_strided_",
     "detach",
+    "data",
     "alias",
     "autograd_function",
     "register_hook",

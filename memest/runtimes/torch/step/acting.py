@@ -9,7 +9,7 @@ takes none), torch/optim/optimizer.py (group by group), torch/nn/utils/clip_grad
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from memest.errors import GraphError, UnsupportedError
@@ -164,7 +164,7 @@ class Acting:
             run.ledger.phase = "optimizer_step"
             optimizers.play_step(optimizer, run.ledger, [env[n] for n in names], list(names), number, run.recipe.target)
             if not dict(optimizer.options).get("fused"):  # whose kernels autograd does not see writing
-                run.machine.stepped([env[n] for n in names])
+                self._wrote(layer, [env[n] for n in names])
         return []
 
     def norm(self, layer: Layer, env: Env) -> Found:
@@ -180,7 +180,13 @@ class Acting:
         """``torch.nn.utils.clip_grads_with_norm_``: the gradients are scaled in place."""
         (total,) = _names(layer, 0)
         play_scaling(self._run.ledger, env[total], self._run.recipe.target)
+        self._wrote(layer, [env[n] for n in _names(layer, 1)])
         return []
+
+    def _wrote(self, layer: Layer, values: Iterable[Value]) -> None:
+        """The action has written into these, in place."""
+        for value in values:
+            self._run.ledger.wrote(value, layer.name, layer.op)
 
     def average(self, layer: Layer, env: Env) -> Found:
         """``torch.optim.swa_utils.AveragedModel.update_parameters`` begins, whose calls follow one by one: so it is on a CPU alone."""

@@ -42,7 +42,7 @@ class Frame(Keeping):
         self._state = self._generator_state()
         self._given = self._packed_arguments()
         self._arguments = {name: ledger.hold(env[name]) for name in self._bounds.arguments if name not in self._given}
-        self._versions = {name: v.storage.version for name, v in self._arguments.items()}
+        self._versions = {name: v.version.count for name, v in self._arguments.items() if name not in segment.call.captured}
         self._holders: list[Holder] = []
         self._promised: set[Storage | None] = set()
         self._waiting = 1  # the call itself
@@ -133,11 +133,12 @@ class Frame(Keeping):
         return generator_state(self._run, self._segment)
 
     def _check_versions(self) -> None:
-        for name, v in self._arguments.items():
-            if v.storage.version != self._versions[name]:
+        for name, count in self._versions.items():
+            version = self._arguments[name].version
+            if version.count != count:
                 raise GraphError(
-                    f"checkpointed segment {self._segment.name!r}: its input {name!r} is changed in place, which torch refuses; let the"
-                    " segment begin after the layer that does so, or make that layer not work in place"
+                    f"checkpointed segment {self._segment.name!r}: its input {name!r} is changed in place by {version.by!r}, which torch"
+                    " refuses; let the segment begin after the layer that does so, or make that layer not work in place"
                 )
 
 

@@ -155,8 +155,8 @@ class Deriving:
         assert trace is not None
         written = {o.slot: nr for nr, o in enumerate(trace.outputs) if o is not None and (o.same_as >= 0 or o.slot >= trace.n_inputs)}
         found: list[Value] = []
-        for kept, storage in zip(trace.saved, node.saved.unpack(), strict=True):
-            value = Value(kept.spec, storage)
+        for i, (kept, storage) in enumerate(zip(trace.saved, node.saved.unpack(), strict=True)):
+            value = Value(kept.spec, storage, node.saved.version(i))
             if kept.spec.dtype not in DIFFERENTIABLE:
                 pass
             elif kept.role in beside:

@@ -49,6 +49,7 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
         [env[name] for name in backward.kept],
         lambda node, grads: _play(run, backward, node, grads),
         backward.differentiable,
+        backward.unpacks,
     )
 
 
@@ -138,8 +139,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
         env.update(zip(backward.lent, lent, strict=True))
     unpacked = node.saved.unpack()
     saved = zip(backward.saved, node.saved.specs(node.saved_specs), unpacked, node.histories, strict=True)
-    for name, (_, spec), storage, history in saved:
-        env[name] = ledger.hold(with_history(spec, storage, history))
+    for i, (name, (_, spec), storage, history) in enumerate(saved):
+        env[name] = ledger.hold(with_history(Value(spec, storage, node.saved.version(i)), history))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []
     for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):

@@ -75,9 +75,9 @@ class _Again:
         for g in came:
             ledger.hold(g)
         unpacked = node.saved.unpack()
-        given = zip(names, node.saved.specs(node.saved_specs), unpacked, needs, strict=True)
+        given = enumerate(zip(names, node.saved.specs(node.saved_specs), unpacked, needs, strict=True))
         forked = generator_state(run, self._segment)
-        leaves = [self._detached(name, Value(spec, storage), need) for name, (_, spec), storage, need in given]
+        leaves = [self._detached(name, Value(spec, storage, node.saved.version(i)), need) for i, (name, (_, spec), storage, need) in given]
         outputs = self._outputs(dict(zip(names, leaves, strict=True)))
         ledger.release(forked)
         roots = [(v, g) for v, g in zip(outputs, came, strict=True) if v.requires_grad]

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -98,6 +98,16 @@ def users_frame() -> FrameType | None:
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
     return frame
+
+
+def line_in(end: CodeType) -> str:
+    """``net.py:31``: the innermost line that runs neither memest's code nor torch's, inside of what ``end`` calls; nothing without one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not end:
+        if is_users(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def of_their_code(error: BaseException, name: str) -> MemestError | None:

@@ -13,7 +13,7 @@ from memest.network.graph import Layer
 
 SAME = frozenset(
     {
-        *("alias", "detach", "clone", "contiguous", "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"),
+        *("alias", "detach", "data", "clone", "contiguous", "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"),
         *("transpose", "permute", "t", "movedim", "view_as", "reshape_as", "to_device"),
     }
 )

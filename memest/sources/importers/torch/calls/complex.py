@@ -28,7 +28,8 @@ MOVED = frozenset(  # rows that only move or look at elements, whatever those ar
             "unflatten",
             "contiguous",
         ),
-        *("clone", "detach", "slice", "narrow", "select", "getitem", "split", "chunk", "unbind", "cat", "stack", "roll", "flip", "repeat"),
+        *("clone", "detach", "data", "slice", "narrow", "select", "getitem", "split", "chunk", "unbind", "cat", "stack", "roll", "flip"),
+        "repeat",
         *("zeros", "empty", "new_zeros", "new_empty", "zeros_like", "empty_like", "view_as", "reshape_as"),
     }
 )

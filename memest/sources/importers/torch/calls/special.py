@@ -112,7 +112,7 @@ def _transposed(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | N
 
 
 def _data(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    return Request("detach", [args[0]], {})
+    return Request("data", [args[0]], {})
 
 
 def _max(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -247,7 +247,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **dict.fromkeys(("to", "type_as", "type", "cuda", "cpu"), ("to", _to)),
     "where": ("where", _where),
     **dict.fromkeys(("__get__:T", "__get__:mT"), ("permute", _transposed)),
-    "__get__:data": ("detach", _data),
+    "__get__:data": ("data", _data),
     **dict.fromkeys(("max", "min"), ("amax", _max)),
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
     **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d", _adaptive_max_pool) for d in (1, 2, 3)},

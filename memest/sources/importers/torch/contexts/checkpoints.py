@@ -86,8 +86,9 @@ class Checkpoints:
         besides = tuple([n for n in (*call.given, *call.held) if n not in read and n not in made.arguments])
         if besides and made.inside is not None:
             raise recorder.refusal("torch.utils.checkpoint inside another, given a list with a tensor that it does not use")
-        if besides:
-            self.found[call.name] = replace(made, arguments=(*made.arguments, *besides))
+        captured = () if made.reentrant else self._captured(call)
+        if besides or captured:
+            self.found[call.name] = replace(made, arguments=(*made.arguments, *besides), captured=captured)
         recorder.checkpoint = made.inside
 
     def reentrant(self, function: Any, preserve: bool, arguments: Sequence[Any], needs: Sequence[bool]) -> Any:
@@ -110,6 +111,14 @@ class Checkpoints:
         others = {n for e in recorder.live.tracked.values() if e.grad for n in e.names} - fine
         if any(n in others for layer in layers for n in layer.reads):
             raise recorder.refusal("torch.utils.checkpoint (reentrant) around a function that captures a tensor: make it an argument")
+
+    def _captured(self, call: Call) -> tuple[str, ...]:
+        """What a call's layers read of what was there before, and it was not plainly given: torch does not look who writes to that."""
+        layers, live = self._recorder.layers[call.start :], self._recorder.live
+        own = {p.name for p in live.parameters}
+        own |= {n for e in live.tracked.values() if e.names[0] in own for n in e.names}
+        known = {*call.given, *own, *(n for layer in layers for n in layer.outputs)}
+        return tuple(dict.fromkeys([n for layer in layers for n in layer.reads if n not in known]))
 
     def _names(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
         """What they go by; of the network's own nothing is said."""

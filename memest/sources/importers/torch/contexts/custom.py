@@ -59,6 +59,7 @@ class Context(FunctionCtx):
     dirty_tensors: Sequence[Any] = ()
     non_differentiable: Sequence[Any] = ()
     materialize_grads = True
+    unpacked = False
 
     def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs_input_grad
@@ -66,6 +67,7 @@ class Context(FunctionCtx):
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What ``save_for_backward`` was given."""
+        self.unpacked = True
         return tuple(self.to_save)
 
 
@@ -80,7 +82,9 @@ def held_by(context: Context) -> list[torch.Tensor]:
     return list({id(t): t for t in leaves(own)}.values())
 
 
-_TORCHS = frozenset({"to_save", "saved_for_forward", "dirty_tensors", "non_differentiable", "materialize_grads", "needs_input_grad"})
+_TORCHS = frozenset(
+    {"to_save", "saved_for_forward", "dirty_tensors", "non_differentiable", "materialize_grads", "needs_input_grad", "unpacked"}
+)
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,7 @@ def _one_backward(
         results=given,
         differentiable=differentiable,
         materialized=context.materialize_grads,
+        unpacks=context.unpacked or not saved,
     )
 
 

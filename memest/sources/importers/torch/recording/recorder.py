@@ -66,7 +66,7 @@ from memest.sources.importers.torch.recording.layers import (
 from memest.sources.importers.torch.recording.repeats import Form, Known, Repeats
 from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
-from memest.sources.importers.torch.refusals import explanation, reason_against, told, users_line
+from memest.sources.importers.torch.refusals import explanation, line_in, reason_against, told, users_line
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
@@ -148,6 +148,7 @@ class Recorder(TorchFunctionMode):
         self.inputs: list[Input] = []
         self.given: dict[str, Spec] = {}
         self.layers: list[Layer] = []
+        self.lines: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.guards: dict[Guard, None] = {}
         self.entered: list[Any] = []
@@ -176,9 +177,7 @@ class Recorder(TorchFunctionMode):
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
             "_is_all_true": self._check,
-            **{
-                name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()
-            },
+            **{name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()},
             **self.inner.watched,
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
@@ -644,6 +643,7 @@ class Recorder(TorchFunctionMode):
         packed = self.packings.of_call(operator_named(layer.op), layer.reads, attributes, self.module.training) if layer.flows else ()
         outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
         self.assumed.noticed(outputs, values)
+        self._note_line(layer.name)
         self.layers.append(
             Layer(
                 name=layer.name,
@@ -693,6 +693,7 @@ class Recorder(TorchFunctionMode):
         self.live.drops.append([])
         self.layers.append(layer)
         self.trace.append(layer)
+        self._note_line(layer.name)
 
     def _adopt(self, name: str, tensors: Sequence[torch.Tensor], values: Sequence[Value], flows: bool) -> tuple[str, ...]:
         """Names for the outputs. ``flows``: a gradient reaches them."""
@@ -755,6 +756,7 @@ class Recorder(TorchFunctionMode):
             checkpoints=tuple(self.checkpoints.found.items()),
             hooks=self.hooks,
             enables_grad=self.enables_grad,
+            lines=tuple(self.lines.items()),
             notes=(*self.wrappers, *self.assumed.notes, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
         )
 
@@ -776,6 +778,13 @@ class Recorder(TorchFunctionMode):
     def place(self) -> str:
         """Module path and line of user code."""
         return self._place()
+
+    def _note_line(self, layer: str) -> None:
+        """Which line of the forward's own code a layer comes from, for what backward has to say of it."""
+        if self.gradients:
+            line = line_in(Recorder._run.__code__)
+            if line:
+                self.lines[layer] = line
 
     def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""

@@ -178,6 +178,7 @@ class StepRecorder(Recorder):
     def _open_shadow(self) -> None:
         """The run that plays every layer at once begins."""
         self._shadow = opened(self, self.machine.target, step=True)
+        self._shadow.machine.line_of = lambda layer: self.lines.get(layer, "")
 
     def end(self) -> None:
         """The step is over: the gradients of tensors that are not the network's go with them."""
@@ -277,6 +278,7 @@ class StepRecorder(Recorder):
         self.live.drops.append([])
         layer = Layer(name=name, op=op, tensors=tensors, attributes=(*attributes.items(), ("at", self._line())))
         self.layers.append(layer)
+        self._note_line(name)
         return layer, self._done(layer)
 
     def _done(self, layer: Layer) -> list[tuple[str, Value]]:

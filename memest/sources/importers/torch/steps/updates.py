@@ -95,7 +95,8 @@ class Updates:
         parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
         dtypes = {g.dtype for g in (p.grad for p in parameters) if g is not None}
         if dtypes == {total_norm.dtype}:
-            self._stage.act("scale_gradients", ((self._stage.called(total_norm),),))
+            scaled = tuple(self._stage.called(g) for p in parameters if (g := p.grad) is not None)
+            self._stage.act("scale_gradients", ((self._stage.called(total_norm),), scaled))
         else:
             original(parameters, max_norm, total_norm, foreach)
 

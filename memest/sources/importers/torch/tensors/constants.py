@@ -21,7 +21,21 @@ CHECKED = "assumed: what the network checks of values holds"
 _VIEWS = frozenset(
     {
         *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "swapaxes", "squeeze", "unsqueeze"),
-        *("expand", "expand_as", "view_as", "reshape_as", "alias", "detach", "select", "slice", "narrow", "getitem", "contiguous", "to"),
+        *(
+            "expand",
+            "expand_as",
+            "view_as",
+            "reshape_as",
+            "alias",
+            "detach",
+            "data",
+            "select",
+            "slice",
+            "narrow",
+            "getitem",
+            "contiguous",
+            "to",
+        ),
     }
 )
 _SAME = _VIEWS | {"clone", "repeat", "tile", "roll", "flip", "amax", "amin", "broadcast_to", "repeat_interleave", "to_device"}
