@@ -106,6 +106,7 @@ class Run:
         self.machine.gradients_stand = recipe.keep_grads and self.ledger.begun
         self.caller = Caller(self.machine, recipe.training, recipe.autocast, rows)
         self.machine.created = Deriving(self.machine, self.caller)
+        self.machine.writes_leaves = False
         self.machine.line_of = lambda layer: dict(graph.lines).get(layer, "")
         self.env: dict[str, Value] = {}
         self.ranks = 1 if recipe.parallel is None else recipe.parallel.world
