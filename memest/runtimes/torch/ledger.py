@@ -38,10 +38,11 @@ class Version:
 class Value:
     """A tensor of the running network: metadata, its storage, how often it was written to, and how autograd reaches it.
 
-    ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``.
+    ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``. Its
+    node is the one of when its memory had been written to ``seen`` times; ``bound`` says why nobody may write into it ("": one may).
     """
 
-    __slots__ = ("base", "looks_at_trained", "node", "output_nr", "refs", "requires_grad", "spec", "storage", "version")
+    __slots__ = ("base", "bound", "looks_at_trained", "node", "output_nr", "refs", "requires_grad", "seen", "spec", "storage", "version")
 
     def __init__(self, spec: Spec, storage: Storage, version: Version | None = None) -> None:
         self.spec = spec
@@ -53,6 +54,8 @@ class Value:
         self.output_nr = 0
         self.requires_grad = False
         self.looks_at_trained = False
+        self.seen = 0
+        self.bound = ""
 
     @property
     def says_grad(self) -> bool:

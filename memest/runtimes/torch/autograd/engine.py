@@ -61,6 +61,8 @@ class Machine(Recorder):
         gradients (held; None where nothing leads there) are given back instead of going into the leaves. GraphError for a node whose saved
         tensors are gone, UnsupportedError for one without a rule for what its backward's own graph keeps."""
         ledger = self.ledger
+        for value in (*(root for root, _ in roots), *wanted):
+            self.renew(value)
         starts = [_edge_of(root) for root, _ in roots]
         outer, asked = self._asked, Asked(keep, create, [_edge_of(value) for value in wanted])
         if wanted:
@@ -256,8 +258,22 @@ class Machine(Recorder):
         assert grad is not None
         facts = dict(node.notes)
         if node.op == AS_STRIDED:
-            return [self._fresh(facts["base"])]
+            return [self._as_strided(node.out_specs[0], facts["base"])]
         return self._copy_slices(node, facts["view"])
+
+    def _as_strided(self, view: Spec, base: Spec) -> Value:
+        """as_strided_backward: dims that were expanded are summed, from the last on, then it goes into zeros."""
+        left, summed = list(view.shape), None
+        for d in range(len(left) - 1, -1, -1):
+            if left[d] != 1 and type(view.strides[d]) is int and view.strides[d] == 0:
+                del left[d]
+                before, summed = summed, self._fresh(Spec(tuple(left), contiguous_strides(left), view.dtype))
+                if before is not None:
+                    self.ledger.let_go(before)
+        found = self._fresh(base)
+        if summed is not None:
+            self.ledger.let_go(summed)
+        return found
 
     def _fresh(self, spec: Spec) -> Value:
         ledger = self.ledger

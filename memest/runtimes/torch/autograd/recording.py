@@ -28,6 +28,7 @@ from memest.runtimes.torch.autograd.saving import (
     last_save,
     numbers_of,
 )
+from memest.runtimes.torch.autograd.views import BY_FUNCTION, GIVING_SEVERAL, SEVERAL, WITHOUT_GRADIENTS, check_readable, check_writable
 from memest.runtimes.torch.ledger import Ledger, Value, Version
 
 _NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
@@ -47,13 +48,22 @@ class Recorder:
         self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
         self._sequence = count()
         self.keeping = Keeping()
+        self.writes_leaves = True  # a row alone may be tried on a leaf
 
     def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
         flat, specs = reading.flattened(arguments)
+        if grad:
+            for v in flat:
+                if v.base is not None:
+                    self.renew(v)
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
         trace = self._forward(row, specs, attributes, needs, self.training, self.target, reading.kinds_of(attributes))
         wants = row.backward is not None and any(needs) and not trace.is_noop
+        if grad and not trace.is_noop:
+            for o in trace.outputs:
+                if o is not None and o.same_as >= 0:
+                    check_writable(flat[o.same_as], any(needs), leaves=self.writes_leaves)
         if wants and self.keeping.ends() and last_save(trace) is not None:
             self._end(trace, [v.storage for v in flat])
         parts: list[Part] = []
@@ -90,6 +100,8 @@ class Recorder:
                 value = Value(out.spec, storages[out.slot], self._version(row, out, flat, versions))
                 if out.is_view and out.slot < len(flat) and row.name not in ("detach", DATA):  # no views for autograd
                     self._hold_base(value, flat[out.slot])
+                    value.bound = SEVERAL if row.name in GIVING_SEVERAL else flat[out.slot].bound
+                    value.bound = value.bound if grad else WITHOUT_GRADIENTS
             if node is not None and out.same_as >= 0 and value.base is not None:
                 self._rebase(value, node)
             elif node is not None and out.spec.dtype in DIFFERENTIABLE:
@@ -162,6 +174,19 @@ class Recorder:
         """A view keeps the tensor it looks at (that tensor's own base, when it is a view itself)."""
         base = Value(view.spec, view.storage, view.version) if source is None else source if source.base is None else source.base
         view.base = self.ledger.hold(base)
+        view.seen = view.version.count
+
+    def renew(self, view: Value) -> None:
+        """``view.grad_fn``: where its base, or another view of that, was written to since, the way of its gradient is that of the base
+        (torch/csrc/autograd/variable.cpp, VariableHooks::grad_fn). GraphError where torch does not let it be taken."""
+        base = view.base
+        if base is None or view.seen == view.version.count or (view.node is None and not base.requires_grad):
+            return
+        check_readable(view)
+        edge = self._edge(base) if base.requires_grad else None
+        if edge is not None:
+            edge[0].join(self.ledger)
+        self._restride(view, base, edge)
 
     def _rebase(self, view: Value, inner: Node) -> None:
         """In place on a view: the base's gradient goes through CopySlices around the operator, the view's through AsStrided on the base
@@ -184,13 +209,18 @@ class Recorder:
         if old is not None:
             old[0].leave(self.ledger)
         self._hang(base, slices)
-        strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
-        strided.edges = [(slices, 0)]
         slices.refs += 1
+        self._restride(view, base, (slices, 0))
+
+    def _restride(self, view: Value, base: Value, edge: tuple[Node | AccumulateGrad, int] | None) -> None:
+        """From now on the gradient of ``view`` goes into zeros like its ``base``, by an edge that has been joined."""
+        strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
+        strided.edges = [edge]
         strided.out_specs = [view.spec]
         strided.notes = (("base", base.spec),)
         slices.notes = (("view", written), ("after", strided))
         self._hang(view, strided)
+        view.seen = view.version.count
 
     def _hang(self, value: Value, node: Node) -> None:
         """``value.grad_fn = node``."""
@@ -203,6 +233,8 @@ class Recorder:
         """A custom function that returns its arguments: views of ``values`` behind a node that calls ``run`` in backward before it hands
         the gradients on."""
         node = Node(next(self._sequence), PASS, self.ledger.layer, (), (True,) * len(values))
+        for v in values:
+            self.renew(v)
         node.edges = [self._edge(v) for v in values]
         for edge in node.edges:
             if edge is not None:
@@ -214,6 +246,7 @@ class Recorder:
             self._hold_base(view, v)
             self._hang(view, node)
             view.output_nr = nr
+            view.bound = BY_FUNCTION
         return views
 
     def function(
@@ -231,6 +264,8 @@ class Recorder:
         if self.keeping.ends() and saved:
             self.keeping.pack([v.storage for v in saved], [False] * len(saved)).release(self.ledger)
             raise EndOfRecomputation(ran=True)
+        for v in inputs:
+            self.renew(v)
         node = Node(next(self._sequence), FUNCTION, self.ledger.layer, (), tuple(v.requires_grad for v in inputs))
         node.edges = [self._edge(v) if v.requires_grad else None for v in inputs]
         for edge in node.edges:
@@ -252,6 +287,9 @@ class Recorder:
             if hangs:
                 self._hang(value, node)
                 value.output_nr = nr
+                value.seen = value.version.count
+                if value.base is not None or any(value.version is v.version and value is not v for v in inputs):
+                    value.bound = BY_FUNCTION
 
     def _remember(self, node: Node, outputs: list[Value], inputs: list[Value], saved: list[Value], differentiable: Sequence[bool]) -> None:
         """What a function saves has its history in backward; of what is neither its input nor its output the graph is kept for that."""
@@ -270,6 +308,7 @@ class Recorder:
 
     def hook(self, value: Value, run: Callable[[], None]) -> None:
         """``value.register_hook``: ``run`` is called before the node that made it runs backward."""
+        self.renew(value)
         if isinstance(value.node, Node):
             value.node.before.append(run)
 

@@ -57,6 +57,7 @@ def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) 
     """The layer ``register_hook``: what it does with the gradient of its tensor. What it captures lives as long as the tensor's node."""
     (name,) = layer.tensors
     value = env[str(name)]
+    run.machine.renew(value)
     if not (run.caller.grad_mode and isinstance(value.node, Node)):
         return
     node, nr = value.node, value.output_nr

@@ -111,6 +111,7 @@ class Run:
         self.grads = recipe.training or graph.enables_grad
         self.caller = Caller(self.machine, self.grads, recipe.autocast, rows)
         self.machine.created = Deriving(self.machine, self.caller)
+        self.machine.writes_leaves = False
         self.machine.line_of = lambda layer: dict(graph.lines).get(layer, "")
         self.env: dict[str, Value] = {}
         self.ranks = 1 if recipe.parallel is None else recipe.parallel.world
