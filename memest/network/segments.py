@@ -11,13 +11,16 @@ from memest.errors import GraphError
 @dataclass(frozen=True, slots=True, order=True)
 class Checkpoint:
     """How a call of ``torch.utils.checkpoint.checkpoint`` is made: its keywords, the tensors that it is given (of one that is not
-    reentrant only where that says more than what its layers read), and the call that it stands ``inside`` of."""
+    reentrant only where that says more than what its layers read), the call that it stands ``inside`` of, whether it is a
+    ``selective`` one, and whether results that this keeps may be written into meanwhile."""
 
     reentrant: bool = False
     preserve_rng_state: bool = True
     early_stop: bool = True
     arguments: tuple[str, ...] = ()
     inside: str | None = None
+    selective: bool = False
+    allow_cache_entry_mutation: bool = False
 
 
 USUAL = Checkpoint()

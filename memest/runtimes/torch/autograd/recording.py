@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Protocol
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import DIFFERENTIABLE
+from memest.network.graph import Layer
 from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
@@ -20,6 +22,35 @@ from memest.runtimes.torch.autograd.saving import EndOfRecomputation, Holder, Ke
 from memest.runtimes.torch.ledger import Ledger, Value
 
 _NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
+
+
+class Chosen(Protocol):
+    """A call whose results are kept, or taken where it runs ``again`` (:mod:`memest.runtimes.torch.step.selecting`)."""
+
+    @property
+    def again(self) -> bool:
+        """Whether it runs once more."""
+
+    def keep(self, trace: Trace, storages: list[Storage]) -> None:
+        """The call has run."""
+
+    def taken(self, trace: Trace, inputs: list[Storage]) -> list[Storage]:
+        """The storages of its slots, as if it had run."""
+
+    def let_go(self, trace: Trace) -> None:
+        """The results are where they are wanted."""
+
+
+class Selecting(Protocol):
+    """What chooses among calls."""
+
+    def begin(self, layer: Layer) -> None:
+        """``layer`` is about to run."""
+
+    def chosen(self, row: str) -> Chosen | None:
+        """The next call of an operator, if its results are kept."""
+
+
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
 
 
@@ -34,6 +65,7 @@ class Recorder:
         self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
         self._sequence = count()
         self.keeping = Keeping()
+        self.selection: Selecting | None = None
 
     def stepped(self, values: Sequence[Value]) -> None:
         """An optimizer has written into parameters: who saved them before this cannot run backward any more."""
@@ -47,13 +79,20 @@ class Recorder:
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
         trace = self._forward(row, specs, attributes, needs, self.training, self.target, reading.kinds_of(attributes))
         wants = row.backward is not None and any(needs) and not trace.is_noop
+        inputs = [v.storage for v in flat]
+        chosen = None if self.selection is None else self.selection.chosen(row.name)
+        taken = None if chosen is None or not chosen.again else self._taken(chosen, trace, inputs, row.name)
         if wants and self.keeping.ends() and last_save(trace) is not None:
-            self._end(trace, [v.storage for v in flat])
+            self._end(trace, inputs, chosen, taken)
         parts: list[Part] = []
-        if wants and self.keeping.one_by_one:
-            storages = self._replay_keeping(trace, [v.storage for v in flat], parts)
+        if taken is not None:
+            storages = taken
+        elif wants and self.keeping.one_by_one:
+            storages = self._replay_keeping(trace, inputs, parts)
         else:
-            storages = self._replay(trace.events, [v.storage for v in flat])
+            storages = self._replay(trace.events, inputs)
+        if chosen is not None and taken is None:
+            chosen.keep(trace, storages)
         node = None
         if wants:
             node = Node(next(self._sequence), row.name, self.ledger.layer, attributes, needs, row)
@@ -92,7 +131,15 @@ class Recorder:
             outputs.append(value)
             if node is not None:
                 node.out_specs.append(out.spec)
+        if chosen is not None and taken is not None:
+            chosen.let_go(trace)
         return outputs
+
+    def _taken(self, chosen: Chosen, trace: Trace, inputs: list[Storage], row: str) -> list[Storage]:
+        """What a selective checkpoint has kept of this call, where it runs again."""
+        if row == "batch_norm":  # its module's counter counts again
+            self._replay(_counted(trace), inputs)
+        return chosen.taken(trace, inputs)
 
     def _replay_keeping(self, trace: Trace, inputs: list[Storage], parts: list[Part]) -> list[Storage]:
         """The call's events, and each tensor that it saves kept at its time."""
@@ -125,10 +172,16 @@ class Recorder:
             if storage.reason == "":
                 storage.reason = f"{s.role} of {node.op} ({self.ledger.layer}) kept for backward"
 
-    def _end(self, trace: Trace, inputs: list[Storage]) -> None:
-        """The call up to the last tensor it saves; then its locals die."""
+    def _end(self, trace: Trace, inputs: list[Storage], chosen: Chosen | None, taken: list[Storage] | None) -> None:
+        """The call up to the last tensor it saves; then its locals die. Of one that was kept the results are ``taken``, if it saves any."""
         cut = last_save(trace)
         assert cut is not None
+        if chosen is not None and taken is not None:
+            holder = self.keeping.pack([taken[s.slot] for s in trace.saved], numbers_of(trace))
+            if any(s.slot >= trace.n_inputs for s in trace.saved):
+                chosen.let_go(trace._replace(outputs=()))
+            holder.release(self.ledger)
+            raise EndOfRecomputation(ran=True)
         storages = self._replay(trace.events[:cut], inputs)
         holder = self.keeping.pack([storages[s.slot] if s.slot < len(storages) else None for s in trace.saved], numbers_of(trace))
         dropped = {e.slot for e in trace.events[:cut] if e.nbytes == -1}
@@ -268,6 +321,18 @@ class Recorder:
             else:
                 ledger.release(storages[slot])
         return storages
+
+
+def _counted(trace: Trace) -> tuple[Event, ...]:
+    """The first events that leave nothing: what a batch norm's counter takes, before its kernel."""
+    alive, found = 0, 0
+    for i, e in enumerate(trace.events, 1):
+        alive += 1 if e.nbytes >= 0 else -1
+        if alive == 0:
+            found = i
+        if any(o is not None and o.slot == e.slot for o in trace.outputs):
+            break
+    return trace.events[:found]
 
 
 def _own_output(trace: Trace, parts: list[Part]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from memest.errors import UnsupportedError
 from memest.network.graph import USUAL, Checkpoint, Layer
 from memest.sources.importers.torch.contexts.packing import Packings, only_kept
+from memest.sources.importers.torch.contexts.selecting import Policy
 from memest.sources.importers.torch.tensors.described import leaves
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
@@ -23,6 +24,12 @@ class Recorder(Protocol):
     layers: list[Layer]
     checkpoint: str | None
     packings: Packings
+
+    def differentiates(self) -> None:
+        """This recording is held against no other call by call."""
+
+    def refuse_card(self, what: str) -> None:
+        """On a card the network stops here."""
 
     def path(self) -> str:
         """That of the module that runs."""
@@ -38,6 +45,7 @@ class Call(NamedTuple):
     start: int
     given: tuple[str, ...]
     held: tuple[str, ...]
+    policy: Policy | None
 
 
 class Checkpoints:
@@ -48,9 +56,20 @@ class Checkpoints:
         self._under_way: list[Call] = []
         self.found: dict[str, Checkpoint] = {}
 
-    def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint) -> None:
-        """The layers from here on run again in backward."""
+    @property
+    def policy(self) -> Policy | None:
+        """That of the selective checkpoint that calls stand in here."""
+        return self._under_way[-1].policy if self._under_way else None
+
+    def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint, policy: Callable[..., Any] | None = None) -> None:
+        """The layers from here on run again in backward. The ``policy`` is that of a selective one."""
         recorder = self._recorder
+        if self.policy is not None:
+            raise recorder.refusal("torch.utils.checkpoint inside a selective one (context_fn): leave the inner one out")
+        if policy is not None:
+            recorder.refuse_card("a selective checkpoint (context_fn)")
+            recorder.differentiates()
+        asked = None if policy is None else Policy(recorder, policy)
         outer = recorder.checkpoint
         name = recorder.live.take(f"{outer or recorder.path() or recorder.name}.checkpoint")
         given = [a for a in arguments if isinstance(a, torch.Tensor)]
@@ -59,7 +78,7 @@ class Checkpoints:
         if not all(map(only_kept, packed)):
             raise recorder.refusal("torch.utils.checkpoint under saved_tensors_hooks that change what is saved: use the hooks inside of it")
         recorder.packings.stack.append(None)
-        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held)))
+        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held), asked))
         recorder.checkpoint = name
         made = replace(made, inside=outer)
         if outer is not None and not made.reentrant:
