@@ -318,13 +318,6 @@ def test_a_described_network_has_the_contexts_too(cpu: Cpu) -> None:
 # what is refused ----------------------------------------------------------------------------------------------------------
 
 
-def selective(self: Any, x: Any) -> Any:
-    from torch.utils.checkpoint import create_selective_checkpoint_contexts as contexts
-
-    saved = [torch.ops.aten.convolution.default]
-    return self.head(checkpoint(self.first, x, use_reentrant=False, context_fn=lambda: contexts(saved)))
-
-
 def gradient_inside(self: Any, x: Any) -> Any:
     y = self.head(self.first(x))
     return y + torch.autograd.grad(y.sum(), self.head.weight)[0].sum()
@@ -374,7 +367,6 @@ def own_error(self: Any, x: Any) -> Any:
 
 
 REFUSED: tuple[tuple[Forward, str, str], ...] = (
-    (selective, "both", "context_fn"),
     (made_leaf, "train", "requires_grad_(True) of an input itself"),
     (kept_graph, "train", "its autograd graph with it"),
     (growing, "both", "every forward keeps more tensors"),

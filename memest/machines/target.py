@@ -17,22 +17,24 @@ TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches, ``cuda``
-    by those of torch's CUDA build (None elsewhere)."""
+    by those of torch's CUDA build (None elsewhere). ``dispatched``: a mode of Python's (``TorchDispatchMode``, a selective checkpoint's)
+    sees every call."""
 
     runtime: str = TORCH_CPU
     version: Version = NEWEST
     machine: Cpu | Gpu = field(default_factory=Cpu)
     cuda: CudaSettings | None = None
+    dispatched: bool = False
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine, self.cuda)))
+        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine, self.cuda, self.dispatched)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _target, (self.runtime, self.version, self.machine, self.cuda)
+        return _target, (self.runtime, self.version, self.machine, self.cuda, self.dispatched)
 
     @property
     def on_cuda(self) -> bool:
@@ -60,5 +62,5 @@ class Target:
         raise UsageError(f"runtime {self.runtime} runs on a processor, {self.machine.name} is an accelerator")
 
 
-def _target(runtime: str, version: Version, machine: Cpu | Gpu, cuda: CudaSettings | None) -> Target:
-    return Target(runtime=runtime, version=version, machine=machine, cuda=cuda)
+def _target(runtime: str, version: Version, machine: Cpu | Gpu, cuda: CudaSettings | None, dispatched: bool) -> Target:
+    return Target(runtime=runtime, version=version, machine=machine, cuda=cuda, dispatched=dispatched)

@@ -122,7 +122,8 @@ class Layer:
     """One call: operator, the names bound to its roles, attributes, the names of its outputs, and what dies after it. ``grad`` is false
     for a call under ``torch.no_grad()``; ``checkpoint`` names the innermost call of ``torch.utils.checkpoint`` around it;
     ``autocast`` has the contexts of ``torch.autocast`` that the network itself puts around it; ``backward`` is that of a custom function,
-    which the layer ``autograd_function`` ends; ``packing`` is what hooks do with each tensor that it saves (without: it is kept)."""
+    which the layer ``autograd_function`` ends; ``packing`` is what hooks do with each tensor that it saves (without: it is kept);
+    ``selected`` are the operators whose results a selective checkpoint keeps, each with how often the layer called it before."""
 
     name: str
     op: str
@@ -135,6 +136,7 @@ class Layer:
     autocast: tuple[Casting, ...] = ()
     backward: Backward | None = None
     packing: tuple[Packing, ...] = ()
+    selected: tuple[tuple[str, int], ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:

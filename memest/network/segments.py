@@ -11,8 +11,9 @@ from memest.errors import GraphError
 @dataclass(frozen=True, slots=True, order=True)
 class Checkpoint:
     """How a call of ``torch.utils.checkpoint.checkpoint`` is made: its keywords, the tensors that it is given (of one that is not
-    reentrant only where that says more than what its layers read), the call that it stands ``inside`` of, and what its layers read that
-    its function had ``captured`` instead of being given it."""
+    reentrant only where that says more than what its layers read), the call that it stands ``inside`` of, what its layers read that its
+    function had ``captured`` instead of being given it, whether it is a ``selective`` one, and whether results that this keeps may be
+    written into meanwhile."""
 
     reentrant: bool = False
     preserve_rng_state: bool = True
@@ -20,6 +21,8 @@ class Checkpoint:
     arguments: tuple[str, ...] = ()
     inside: str | None = None
     captured: tuple[str, ...] = ()
+    selective: bool = False
+    allow_cache_entry_mutation: bool = False
 
 
 USUAL = Checkpoint()

@@ -168,6 +168,15 @@ def scalar(k: Tape, value: float | int | bool) -> Tensor:
     return Number((), (), dtype, on_host(k, (), dtype).slot)
 
 
+def passed(k: Tape, value: float | int | bool) -> Tensor:
+    """A number that Python gives to a call. Where a mode of Python's sees the call, the operator that it calls wraps it once more
+    (torch/csrc/PyInterpreter.cpp); that one dies last."""
+    number = scalar(k, value)
+    if k.target.dispatched:
+        scalar(k, value)
+    return number
+
+
 def with_number(k: Tape, t: Tensor, value: float | int | bool, dtype: str | None = None) -> Tensor:
     """``t`` combined with a number by one kernel, as ``at::mul(t, Scalar)`` and its kin do: the number is wrapped for the call."""
     number = scalar(k, value)

@@ -19,6 +19,7 @@ from memest.ops.aten.iterator import (
     elementwise_,
     empty_like,
     incoming,
+    passed,
     result_dtype,
     scalar,
     wants,
@@ -46,7 +47,7 @@ def operand(k: Tape, other: Tensor | None, value: float | None) -> Tensor:
         return other
     if value is None:
         raise ShapeError("needs a second tensor or a value")
-    return scalar(k, value)
+    return passed(k, value)
 
 
 def binary(k: Tape, input: Tensor, other: Tensor, inplace: bool, compute: str | None = None) -> Tensor:

@@ -286,6 +286,8 @@ def _linear(c: Caller, input: Any, weight: Any, bias: Any) -> Any:
         flat = c.call("view", input, shape=(prod(input.shape[:-1]), input.shape[-1]))
         product = c.call("addmm", bias, flat, c.call("t", weight))
         return c.call("view", product, shape=(*input.shape[:-1], product.shape[1]))
+    if bias is not None and c.target.dispatched:  # isTensorSubclassLike: not in place
+        return c.call("add", c.call("matmul", input, c.call("t", weight)), bias)
     out = matmul(c, input, c.call("t", weight))
     return out if bias is None else c.call("add", out, bias, inplace=True)
 

@@ -82,7 +82,7 @@ def _batch_norm(
     if training and k.training and ranks is not None and ranks > 1:
         raise UnsupportedError("batch_norm of several ranks (nn.SyncBatchNorm) trains on a GPU alone, as torch says; name a card")
     if training and num_batches_tracked is not None:
-        k.free(scalar(k, 1))  # torch.nn.BatchNorm: num_batches_tracked.add_(1)
+        k.free(*(scalar(k, 1) for _ in range(1 + k.target.dispatched)))  # torch.nn.BatchNorm: num_batches_tracked.add_(1)
     check_batch_norm(input, training, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     note_given(
         k,

@@ -134,7 +134,9 @@ def _call(graph: Graph, name: str, said: CheckpointModel) -> Checkpoint:
     unknown = next((n for n in (*said.arguments, *said.captured) if n not in made), None)
     if unknown is not None:
         raise GraphError(f"checkpoints: {name!r}: argument {unknown!r} does not exist{did_you_mean(unknown, made)}")
-    return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments), said.inside, tuple(said.captured))
+    kept = said.selective, said.allow_cache_entry_mutation
+    captured = tuple(said.captured)
+    return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments), said.inside, captured, *kept)
 
 
 def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:
@@ -143,6 +145,15 @@ def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:
     if unknown is not None:
         raise GraphError(f"{where}: no layer {unknown!r}{did_you_mean(unknown, numbers)}")
     return {numbers[n]: None for n in names}
+
+
+def selected(graph: Graph, operators: Mapping[str, Sequence[Sequence[Any]]]) -> Graph:
+    """The operators of the layers named whose results a selective checkpoint keeps."""
+    found = {i: tuple((str(op), int(nth)) for op, nth in operators[graph.layers[i].name]) for i in _numbers(graph, operators, "selected")}
+    plain = next((graph.layers[i].name for i in found if graph.layers[i].checkpoint is None), None)
+    if plain is not None:
+        raise GraphError(f"selected: layer {plain!r} stands in no checkpoint")
+    return graph.with_(layers=tuple(replace(la, selected=found[i]) if i in found else la for i, la in enumerate(graph.layers)))
 
 
 def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:

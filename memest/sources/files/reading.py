@@ -26,6 +26,7 @@ from memest.sources.files.finishing import (
     on_the_host,
     ordered,
     refused,
+    selected,
     with_drops,
     without_gradients,
 )
@@ -424,6 +425,7 @@ class _Reader:
             ("guards", self.model.guards, guarded),
             ("no_grad", self.model.no_grad, without_gradients),
             ("checkpoints", self.model.checkpoints, checkpointed),
+            ("selected", self.model.selected, selected),
             ("functions", self.model.functions, with_functions),
             ("packing", self.model.packing, with_packing),
             ("hooks", self.model.hooks, with_hooks),

@@ -68,6 +68,9 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["packing"] = packing
     if graph.hooks:
         data["hooks"] = [hook_written(h, _plain) for h in graph.hooks]
+    selected = {layer.name: _plain(layer.selected) for layer in graph.layers if layer.selected}
+    if selected:
+        data["selected"] = selected
     if graph.enables_grad:
         data["enables_grad"] = True
     if graph.refused:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from typing import Protocol
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import DIFFERENTIABLE
+from memest.network.graph import Layer
 from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
@@ -34,6 +36,38 @@ from memest.runtimes.torch.ledger import Ledger, Value, Version
 _NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
 DATA = "data"  # the row of ``tensor.data``, which is the same memory and another tensor
 COUNTING_APART = frozenset({DATA, "_unsafe_view", "unsafe_split"})  # rows whose outputs are no views to autograd (as_view is not called)
+
+
+class Chosen(Protocol):
+    """A call whose results are kept, or taken where it runs ``again`` (:mod:`memest.runtimes.torch.step.selecting`)."""
+
+    @property
+    def again(self) -> bool:
+        """Whether it runs once more."""
+
+    def keep(self, trace: Trace, storages: list[Storage]) -> None:
+        """The call has run."""
+
+    def stamp(self, versions: Sequence[Version | None]) -> None:
+        """What the tensors of the call's slots count with."""
+
+    def taken(self, trace: Trace, inputs: list[Storage]) -> list[Storage]:
+        """The storages of its slots, as if it had run."""
+
+    def let_go(self, trace: Trace) -> None:
+        """The results are where they are wanted."""
+
+
+class Selecting(Protocol):
+    """What chooses among calls."""
+
+    def begin(self, layer: Layer) -> None:
+        """``layer`` is about to run."""
+
+    def chosen(self, row: str) -> Chosen | None:
+        """The next call of an operator, if its results are kept."""
+
+
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
 
 
@@ -49,6 +83,7 @@ class Recorder:
         self._sequence = count()
         self.keeping = Keeping()
         self.writes_leaves = True  # a row alone may be tried on a leaf
+        self.selection: Selecting | None = None
 
     def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
@@ -64,13 +99,20 @@ class Recorder:
             for o in trace.outputs:
                 if o is not None and o.same_as >= 0:
                     check_writable(flat[o.same_as], any(needs), leaves=self.writes_leaves)
+        inputs = [v.storage for v in flat]
+        chosen = None if self.selection is None else self.selection.chosen(row.name)
+        taken = None if chosen is None or not chosen.again else self._taken(chosen, trace, inputs, row.name)
         if wants and self.keeping.ends() and last_save(trace) is not None:
-            self._end(trace, [v.storage for v in flat])
+            self._end(trace, inputs, chosen, taken)
         parts: list[Part] = []
-        if wants and self.keeping.one_by_one:
-            storages = self._replay_keeping(trace, [v.storage for v in flat], parts)
+        if taken is not None:
+            storages = taken
+        elif wants and self.keeping.one_by_one:
+            storages = self._replay_keeping(trace, inputs, parts)
         else:
-            storages = self._replay(trace.events, [v.storage for v in flat])
+            storages = self._replay(trace.events, inputs)
+        if chosen is not None and taken is None:
+            chosen.keep(trace, storages)
         node = None
         if wants:
             node = Node(next(self._sequence), row.name, self.ledger.layer, attributes, needs, row)
@@ -116,7 +158,17 @@ class Recorder:
                 node.out_specs.append(out.spec)
         if node is not None and trace.saved:
             node.saved.stamp(_stamps(trace, flat, before, versions))
+        if chosen is not None and taken is None:
+            chosen.stamp([*(v.version for v in flat), *(versions.get(slot) for slot in range(len(flat), len(storages)))])
+        elif chosen is not None:
+            chosen.let_go(trace)
         return outputs
+
+    def _taken(self, chosen: Chosen, trace: Trace, inputs: list[Storage], row: str) -> list[Storage]:
+        """What a selective checkpoint has kept of this call, where it runs again."""
+        if row == "batch_norm":  # its module's counter counts again
+            self._replay(_counted(trace), inputs)
+        return chosen.taken(trace, inputs)
 
     def _version(self, row: Operator, out: Out, flat: list[Value], versions: dict[int, Version]) -> Version:
         """What an output counts with: what is looked at by it, or by an output before (``versions``, by slot)."""
@@ -157,10 +209,16 @@ class Recorder:
             if storage.reason == "":
                 storage.reason = f"{s.role} of {node.op} ({self.ledger.layer}) kept for backward"
 
-    def _end(self, trace: Trace, inputs: list[Storage]) -> None:
-        """The call up to the last tensor it saves; then its locals die."""
+    def _end(self, trace: Trace, inputs: list[Storage], chosen: Chosen | None, taken: list[Storage] | None) -> None:
+        """The call up to the last tensor it saves; then its locals die. Of one that was kept the results are ``taken``, if it saves any."""
         cut = last_save(trace)
         assert cut is not None
+        if chosen is not None and taken is not None:
+            holder = self.keeping.pack([taken[s.slot] for s in trace.saved], numbers_of(trace))
+            if any(s.slot >= trace.n_inputs for s in trace.saved):
+                chosen.let_go(trace._replace(outputs=()))
+            holder.release(self.ledger)
+            raise EndOfRecomputation(ran=True)
         storages = self._replay(trace.events[:cut], inputs)
         holder = self.keeping.pack([storages[s.slot] if s.slot < len(storages) else None for s in trace.saved], numbers_of(trace))
         dropped = {e.slot for e in trace.events[:cut] if e.nbytes == -1}
@@ -210,17 +268,17 @@ class Recorder:
             old[0].leave(self.ledger)
         self._hang(base, slices)
         slices.refs += 1
-        self._restride(view, base, (slices, 0))
+        slices.notes = (("view", written), ("after", self._restride(view, base, (slices, 0))))
 
-    def _restride(self, view: Value, base: Value, edge: tuple[Node | AccumulateGrad, int] | None) -> None:
+    def _restride(self, view: Value, base: Value, edge: tuple[Node | AccumulateGrad, int] | None) -> Node:
         """From now on the gradient of ``view`` goes into zeros like its ``base``, by an edge that has been joined."""
         strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
         strided.edges = [edge]
         strided.out_specs = [view.spec]
         strided.notes = (("base", base.spec),)
-        slices.notes = (("view", written), ("after", strided))
         self._hang(view, strided)
         view.seen = view.version.count
+        return strided
 
     def _hang(self, value: Value, node: Node) -> None:
         """``value.grad_fn = node``."""
@@ -347,6 +405,18 @@ def _stamps(trace: Trace, flat: list[Value], before: list[int], versions: Mappin
             made = versions.get(s.slot)
             found.append(None if made is None else Stamp(made, made.count))
     return found
+
+
+def _counted(trace: Trace) -> tuple[Event, ...]:
+    """The first events that leave nothing: what a batch norm's counter takes, before its kernel."""
+    alive, found = 0, 0
+    for i, e in enumerate(trace.events, 1):
+        alive += 1 if e.nbytes >= 0 else -1
+        if alive == 0:
+            found = i
+        if any(o is not None and o.slot == e.slot for o in trace.outputs):
+            break
+    return trace.events[:found]
 
 
 def _own_output(trace: Trace, parts: list[Part]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from memest.machines.target import Target
 from memest.network.graph import Casting
 from memest.ops.composite import Composite
 from memest.ops.facts import FALLS_THROUGH, FLOAT32_RESULT, Policy
@@ -27,13 +28,17 @@ class Caller:
         self.grad_mode = grad
         self._trains = grad
         self.training = machine.training
-        self.target = machine.target
         self._device = "cuda" if machine.target.on_cuda else "cpu"
         self._autocast = autocast
         self._context = autocast
         self._around = None if autocast is None else Casts(machine.ledger)
         self._casts = self._around
         self._scopes: dict[str, Casts] = {}
+
+    @property
+    def target(self) -> Target:
+        """What the calls are played for."""
+        return self._machine.target
 
     def row(self, op: str) -> Operator | Composite:
         """How that operator runs here."""

@@ -12,13 +12,18 @@ aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state), aten/src/ATen/cuda/C
 
 from __future__ import annotations
 
-from memest.errors import GraphError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from memest.errors import GraphError, UnsupportedError
 from memest.memory.stream import Storage
 from memest.network.graph import Segment
 from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Holder, Keeping, Node
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import bounds_of
+from memest.runtimes.torch.step.selecting import Selection
 
 GENERATOR_STATE_BYTES = 5056  # CPUGeneratorImplState: the Mersenne twister's words and the cached normals
 
@@ -45,6 +50,7 @@ class Frame(Keeping):
         self._versions = {name: v.version.count for name, v in self._arguments.items() if name not in segment.call.captured}
         self._holders: list[Holder] = []
         self._promised: set[Storage | None] = set()
+        self._selection = self._selected()
         self._waiting = 1  # the call itself
         self._fulfilled = False
 
@@ -67,7 +73,8 @@ class Frame(Keeping):
         machine, outer, ending = run.machine, run.machine.keeping, run.ending
         env = {name: ledger.hold(caller[name]) for name in (*self._bounds.arguments, *self._bounds.owned)}
         machine.keeping, run.ending = self, self._bounds.scopes
-        run.play_segment(self._segment, env)
+        with self._selecting():
+            run.play_segment(self._segment, env)
         machine.keeping, run.ending = outer, ending
         self._promised.clear()
         caller.update((name, env.pop(name)) for name in self._bounds.results)
@@ -101,7 +108,9 @@ class Frame(Keeping):
         forked = self._generator_state()
         machine.keeping = Recomputation(self._holders, self._segment.call.early_stop)
         sizes, run.sizes = run.sizes, self._sizes
-        with run.caller.anew():
+        if self._selection is not None:
+            self._selection.again = True
+        with run.caller.anew(), self._selecting():
             try:
                 run.play_segment(self._segment, env)
             except EndOfRecomputation as end:
@@ -122,6 +131,30 @@ class Frame(Keeping):
                 self._run.ledger.let_go(v)
             self._given.release()
             self._run.ledger.release(self._state)
+            if self._selection is not None:
+                self._selection.release()
+
+    def _selected(self) -> Selection | None:
+        """What a selective checkpoint keeps; on a card it is not modelled."""
+        segment, run = self._segment, self._run
+        if not segment.call.selective:
+            return None
+        if run.recipe.target.on_cuda:
+            raise UnsupportedError(f"a selective checkpoint ({segment.name}) on CUDA; on a CPU it is modelled")
+        return Selection(run.ledger, segment.call.allow_cache_entry_mutation)
+
+    @contextmanager
+    def _selecting(self) -> Iterator[None]:
+        """A selective checkpoint's mode of Python's sees the calls."""
+        machine = self._run.machine
+        outer = machine.selection, machine.target
+        machine.selection = self._selection
+        if self._selection is not None:
+            machine.target = replace(machine.target, dispatched=True)
+        try:
+            yield
+        finally:
+            machine.selection, machine.target = outer
 
     def _environment(self) -> dict[str, Value]:
         """What the segment's function sees: its arguments and the network's own tensors."""

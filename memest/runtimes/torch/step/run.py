@@ -222,6 +222,8 @@ class Run:
             attributes = tuple((k, True if k == "inplace" else v) for k, v in attributes)
             self.overwriting[layer.name] = None
         tensors = [_bound(t, env) for t in layer.tensors]
+        if self.machine.selection is not None:
+            self.machine.selection.begin(layer)
         if layer.autocast or layer.packing:
             with packing(self, layer), self.caller.inside(layer.autocast):
                 outputs = self._run(layer, entry, tensors, attributes)

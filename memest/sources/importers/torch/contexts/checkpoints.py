@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -11,8 +11,10 @@ import torch
 from memest.errors import UnsupportedError
 from memest.network.graph import USUAL, Checkpoint, Layer
 from memest.sources.importers.torch.contexts.packing import Packings, only_kept
+from memest.sources.importers.torch.contexts.selecting import Policy
 from memest.sources.importers.torch.tensors.described import leaves
 from memest.sources.importers.torch.tensors.live import LiveTensors
+from memest.sources.importers.torch.tensors.places import NOT_YET
 
 INSIDE = "not modelled on torch-cuda; use the hooks inside of it"
 
@@ -25,6 +27,9 @@ class Recorder(Protocol):
     layers: list[Layer]
     checkpoint: str | None
     packings: Packings
+
+    def differentiates(self) -> None:
+        """This recording is held against no other call by call."""
 
     def path(self) -> str:
         """That of the module that runs."""
@@ -43,6 +48,7 @@ class Call(NamedTuple):
     start: int
     given: tuple[str, ...]
     held: tuple[str, ...]
+    policy: Policy | None
 
 
 class Checkpoints:
@@ -53,9 +59,20 @@ class Checkpoints:
         self._under_way: list[Call] = []
         self.found: dict[str, Checkpoint] = {}
 
-    def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint) -> None:
-        """The layers from here on run again in backward."""
+    @property
+    def policy(self) -> Policy | None:
+        """That of the selective checkpoint that calls stand in here."""
+        return self._under_way[-1].policy if self._under_way else None
+
+    def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint, policy: Callable[..., Any] | None = None) -> None:
+        """The layers from here on run again in backward. The ``policy`` is that of a selective one."""
         recorder = self._recorder
+        if self.policy is not None:
+            raise recorder.refusal("torch.utils.checkpoint inside a selective one (context_fn): leave the inner one out")
+        if policy is not None:
+            recorder.refuse_card("a selective checkpoint (context_fn)", NOT_YET)
+            recorder.differentiates()
+        asked = None if policy is None else Policy(recorder, policy)
         outer = recorder.checkpoint
         name = recorder.live.take(f"{outer or recorder.path() or recorder.name}.checkpoint")
         given = [a for a in arguments if isinstance(a, torch.Tensor)]
@@ -66,7 +83,7 @@ class Checkpoints:
         if any(p.packed or p.unpacked for p in packed):
             recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks that move what is saved", INSIDE)
         recorder.packings.stack.append(None)
-        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held)))
+        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held), asked))
         recorder.checkpoint = name
         made = replace(made, inside=outer)
         if outer is not None and not made.reentrant:

@@ -28,6 +28,7 @@ from memest.sizes.dims import recording, resolve
 from memest.sources.importers.torch.contexts.gradients import Gradients, nothing
 from memest.sources.importers.torch.contexts.stage import Answer, lying
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.places import NOT_YET
 
 ENGINE = {"autograd_grad": "torch.autograd.grad", "backward": "a backward pass"}
 """The actions that run the engine, as a user calls them."""
@@ -58,7 +59,7 @@ class Recorder(Protocol):
     def differentiates(self) -> None:
         """Something is done about gradients: this recording is held against no other call by call."""
 
-    def refuse_card(self, what: str) -> None:
+    def refuse_card(self, what: str, why: str) -> None:
         """On a card the network stops here."""
 
     def path(self) -> str:
@@ -201,7 +202,7 @@ class Inner:
         recorder.layers.append(layer)
         if run is None or env is None:
             return layer, []
-        recorder.refuse_card(f"{ENGINE[op]} inside a forward")
+        recorder.refuse_card(f"{ENGINE[op]} inside a forward", NOT_YET)
         self.ran = True
         inside = len(self._scopes) > 1  # what is around it goes on afterwards as if this had not run
         played = replace(layer, attributes=(*attributes.items(), ("retain_graph", True))) if inside else layer

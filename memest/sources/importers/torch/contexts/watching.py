@@ -25,6 +25,7 @@ from memest.sources.importers.torch.contexts import constructors as constructors
 from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
+from memest.sources.importers.torch.contexts.selecting import policy_of
 from memest.sources.importers.torch.tensors.state import Owned
 
 
@@ -37,8 +38,9 @@ class Listener(autocasting.Listener, cards.Listener, packing.Listener, module_ho
     def leave_module(self, module: nn.Module) -> None:
         """``module`` returns."""
 
-    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint) -> None:
-        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments and others by name."""
+    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint, policy: Callable[..., Any] | None) -> None:
+        """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments and others by name; the ``policy`` is that of a
+        selective one."""
 
     def end_checkpoint(self) -> None:
         """It returns."""
@@ -135,25 +137,39 @@ def _checkpointing(original: Callable[..., Any]) -> Callable[..., Any]:
             return
         given = signature.bind(*positional, **named)
         given.apply_defaults()
-        called = _checkpoint(listener, given.arguments)
-        listener.begin_checkpoint(given.arguments["args"], given.arguments["kwargs"], called)
+        called, policy = _checkpoint(listener, given.arguments)
+        listener.begin_checkpoint(given.arguments["args"], given.arguments["kwargs"], called, policy)
         yield
         listener.end_checkpoint()
 
     return around
 
 
-def _checkpoint(listener: Listener, given: dict[str, Any]) -> Checkpoint:
-    """How a checkpoint is called; options are refused that change what is kept in a way that is not modelled."""
+def _checkpoint(listener: Listener, given: dict[str, Any]) -> tuple[Checkpoint, Callable[..., Any] | None]:
+    """How a checkpoint is called, and the policy of a selective one; options are refused that change what is kept in a way that is not
+    modelled."""
     checkpoint = "torch.utils.checkpoint with"
     around = given.get("context_fn", torch.utils.checkpoint.noop_context_fn)
-    if around is not torch.utils.checkpoint.noop_context_fn and any(type(c) is not nullcontext for c in around()):
-        raise listener.refusal(f"{checkpoint} a context_fn (selective checkpointing); a checkpoint without one is modelled")
+    policy, mutable = None, False
+    if around is not torch.utils.checkpoint.noop_context_fn:
+        contexts = around()
+        found = policy_of(contexts)
+        if found is not None and torch.is_grad_enabled():  # else torch enters none
+            policy, mutable = found
+        elif found is None and any(type(c) is not nullcontext for c in contexts):
+            raise listener.refusal(f"{checkpoint} a context_fn of contexts of its own; create_selective_checkpoint_contexts is modelled")
     switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
     if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
         raise listener.refusal(f"{checkpoint} debug=True")
     early_stop = given.get("early_stop", True) if switched is None else switched
-    return Checkpoint(preserve_rng_state=bool(given.get("preserve_rng_state", True)), early_stop=bool(early_stop))
+    state = bool(given.get("preserve_rng_state", True))
+    called = Checkpoint(
+        preserve_rng_state=state,
+        early_stop=bool(early_stop),
+        selective=policy is not None,
+        allow_cache_entry_mutation=mutable,
+    )
+    return called, policy
 
 
 # custom functions ---------------------------------------------------------------------------------------------------------

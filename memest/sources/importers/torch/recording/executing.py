@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,9 +18,19 @@ from memest.sources.importers.torch.tensors.live import LiveTensors
 MAY_COPY = ("to", "to_device", "contiguous")  # calls that give back their input where it is already as they make it
 
 
-def execute(live: LiveTensors, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], casting: bool) -> Any:
-    """The call on meta tensors; where torch has no meta kernel for it, tensors of the shapes our row gives."""
-    produced = _on_meta(live, request, func, args, kwargs, values, casting)
+def execute(
+    live: LiveTensors,
+    request: Request,
+    func: Any,
+    args: Any,
+    kwargs: Any,
+    values: Sequence[Value | None],
+    casting: bool,
+    around: AbstractContextManager[Any],
+) -> Any:
+    """The call on meta tensors, ``around`` which a context stands; where torch has no meta kernel for it, tensors of the shapes our row
+    gives."""
+    produced = _on_meta(live, request, func, args, kwargs, values, casting, around)
     if request.op == "autocast_operands" and not casting:
         return tuple(map(twin, request.tensors[0]))
     if request.op in MAY_COPY and produced is request.tensors[0] and produced.is_meta:  # (a module that keeps the result keeps its own)
@@ -27,10 +38,19 @@ def execute(live: LiveTensors, request: Request, func: Any, args: Any, kwargs: A
     return produced
 
 
-def _on_meta(live: LiveTensors, request: Request, func: Any, args: Any, kwargs: Any, values: Sequence[Value | None], casting: bool) -> Any:
+def _on_meta(
+    live: LiveTensors,
+    request: Request,
+    func: Any,
+    args: Any,
+    kwargs: Any,
+    values: Sequence[Value | None],
+    casting: bool,
+    around: AbstractContextManager[Any],
+) -> Any:
     if not request.own_result and not casting:  # on meta tensors torch casts nothing
         try:
-            return _on_its_own(live, _with_twins(func, args, on_meta(func, kwargs)))
+            return _on_its_own(live, _with_twins(func, args, on_meta(func, kwargs), around))
         except NotImplementedError:
             pass
     made: list[Any] = []
@@ -46,7 +66,7 @@ def _on_meta(live: LiveTensors, request: Request, func: Any, args: Any, kwargs: 
     return made[0] if len(made) == 1 else tuple(made)
 
 
-def _with_twins(func: Any, args: Any, kwargs: Any) -> Any:
+def _with_twins(func: Any, args: Any, kwargs: Any, around: AbstractContextManager[Any]) -> Any:
     """The call with a meta twin for each tensor that is none (a constant of the module's own): nothing is computed or changed."""
     twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -58,7 +78,8 @@ def _with_twins(func: Any, args: Any, kwargs: Any) -> Any:
         return value
 
     args, kwargs = given(tuple(args)), {k: given(v) for k, v in kwargs.items()}
-    produced = _tidy(func, args, kwargs)
+    with around:
+        produced = _tidy(func, args, kwargs)
     return next((original for t, original in twins.values() if t is produced), produced)
 
 

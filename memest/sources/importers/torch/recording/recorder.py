@@ -13,7 +13,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ from memest.sources.importers.torch.contexts.custom import Handle, end_function,
 from memest.sources.importers.torch.contexts.inner import Inner
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.packing import Packings, Pair
+from memest.sources.importers.torch.contexts.selecting import Calls
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd, check_hooks, watching
 from memest.sources.importers.torch.functions import full_name, name_of, on_meta, without_dispatch
 from memest.sources.importers.torch.recording.executing import execute
@@ -299,12 +300,12 @@ class Recorder(TorchFunctionMode):
         while self.stack and self.stack.pop().module is not module:
             pass
 
-    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint) -> None:
+    def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint, policy: Callable[..., Any] | None) -> None:
         """The layers from here on run again in backward."""
         self.asked_for_gradients = True
         if self.elsewhere:
             raise self.refusal("torch.utils.checkpoint in what runs in backward (a custom function's backward, a hook): leave it out there")
-        self.checkpoints.begin(arguments, named, call)
+        self.checkpoints.begin(arguments, named, call, policy)
 
     def end_checkpoint(self) -> None:
         """Until here."""
@@ -508,7 +509,8 @@ class Recorder(TorchFunctionMode):
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         apart = counts(name, args, kwargs, self.live)
         whole = complete(args, kwargs, self.besides(name))
-        form = None if apart or depends_on_values(name, args) else self.repeats.form(self.live, func, binding, whole, len(args))
+        plain = not (apart or depends_on_values(name, args) or self.checkpoints.policy is not None)
+        form = None if not plain else self.repeats.form(self.live, func, binding, whole, len(args))
         what, tensors = asked(self.live, func, whole, form)
         written = len(self.layers)
         produced = self._answered(name, binding, form, func, args, kwargs, apart)
@@ -595,11 +597,17 @@ class Recorder(TorchFunctionMode):
         reads = [self._bound(t) for t in request.tensors]
         layer = self._begun(op, reads)
         row = operator_named(op)
+        policy, casting = self.checkpoints.policy, self.contexts.casts_to is not None
+        self.machine.selection = ran = None if policy is None else Calls()
+        self.machine.target = replace(self.machine.target, dispatched=policy is not None)
+        for e in () if policy is None else _flat(reads):  # products are folded where a gradient is wanted
+            e.value.requires_grad = layer.flows and e.grad
+        around = nullcontext() if policy is None else policy.watching()
         with recording(None):
             values = self._by_rule(row, reads, request, func, args, kwargs)
             self.live.drops.append([])
             produced, answer = self.repeats.answer(
-                form, self.live, lambda: execute(self.live, request, func, args, kwargs, values, self.contexts.casts_to is not None)
+                form, self.live, lambda: execute(self.live, request, func, args, kwargs, values, casting, around)
             )
             tensors = _tensors(produced)
             agreed = self._agreed(tensors, values, row)
@@ -611,6 +619,8 @@ class Recorder(TorchFunctionMode):
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
+        if policy is not None and ran is not None:
+            self.layers[-1] = replace(self.layers[-1], selected=policy.chosen(ran.names))
         for t in tensors:
             self.live.place(self.live.known(t), host)
         return produced
