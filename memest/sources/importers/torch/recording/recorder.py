@@ -41,7 +41,7 @@ from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.composed import BODIES
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
-from memest.sources.importers.torch.calls.queries import PASSIVE
+from memest.sources.importers.torch.calls.queries import COUNTS_PARTS, PASSIVE, TELLS_SIZES
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
@@ -86,6 +86,7 @@ GRAPH = (
     "tensor.grad_fn in the forward of a training step (register_multi_grad_hook asks for it, too): autograd's graph is not there while it"
     " is recorded; Tensor.register_hook is modelled"
 )
+DECIDES_SEEN = str(nn.functional.__file__)  # code of torch's that decides by sizes only as comparisons show
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
 
@@ -139,6 +140,7 @@ class Recorder(TorchFunctionMode):
         self.modules = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
         self.trace: Trace = []
+        self.sizes_told = False  # whether the user's code, or other code that may go by them, was told any size
         self.taken = Taken(lambda: self.stack[-1].module if self.stack else self.module)
         self.inputs: list[Input] = []
         self.given: dict[str, Spec] = {}
@@ -434,6 +436,8 @@ class Recorder(TorchFunctionMode):
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]
+        if name in TELLS_SIZES and sys._getframe(3).f_code.co_filename != DECIDES_SEEN:
+            self.sizes_told = True
         if name == "__get__:device" and not self.live.known(args[0]).host:
             return CARD
         if name == "__get__:dtype":
@@ -563,7 +567,7 @@ class Recorder(TorchFunctionMode):
             values = self._by_rule(row, reads, request, func, args, kwargs)
             self.live.drops.append([])
             produced, answer = self.repeats.answer(
-                form, self.live, lambda: execute(self.live, request, func, args, kwargs, values, self.contexts.casts_to is not None)
+                form, row, self.live, lambda: execute(self.live, request, func, args, kwargs, values, self.contexts.casts_to is not None)
             )
             tensors = _tensors(produced)
             agreed = self._agreed(tensors, values, row)
@@ -571,6 +575,7 @@ class Recorder(TorchFunctionMode):
             attributes = written(row, request.attributes, self.module.training)
             count_parts(op, reads, request.attributes, len(tensors))
         self.guards.update(guards)
+        self.sizes_told |= op in COUNTS_PARTS
         differentiable = isinstance(row, Composite) or row.backward is not None
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
@@ -582,6 +587,7 @@ class Recorder(TorchFunctionMode):
     def _repeated(self, known: Known, form: Form) -> Any:
         """The same for a call of which it is known what it comes to."""
         layer = self._begun(known.row.name, known.reads(form.entries))
+        self.sizes_told |= known.row.name in COUNTS_PARTS
         self.live.drops.append([])
         produced = known.answer.again(form.tensors)
         self._written(layer, known.attributes, _tensors(produced), known.values(form.entries), known.differentiable)
