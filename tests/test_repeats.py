@@ -93,6 +93,17 @@ def test_equal_blocks_cost_one(executed: list[str]) -> None:
     assert executed.count("conv2d") == executed.count("relu") == 1
 
 
+def test_a_call_that_keeps_sizes_is_asked_once_for_all_of_them(executed: list[str]) -> None:
+    net = nn.Sequential(*[m for n in (4, 5, 6) for m in (nn.Conv2d(n, n + 1, 3), nn.BatchNorm2d(n + 1), nn.GELU())])
+    from_torch(net, (2, 4, 32, 32), mode="train")
+    assert sorted(executed) == ["add", "batch_norm", "conv2d", "conv2d", "conv2d", "gelu"]
+    other = module(lambda self, x: F.batch_norm(self.inside[0](x), torch.zeros(3), torch.ones(3), training=True), nn.Conv2d(4, 7, 3))
+    with pytest.raises(GraphError, match="3"):
+        from_torch(other, SHAPE)
+    broadcast = module(lambda self, x: x + x[:, :1], nn.Identity())
+    assert from_torch(broadcast, SHAPE).layers and "add" in executed[6:]
+
+
 def test_what_was_forgotten_is_asked_again(executed: list[str]) -> None:
     from_torch(nn.ReLU(), SHAPE)
     clear_caches()

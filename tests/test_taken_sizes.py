@@ -22,6 +22,7 @@ from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
+from memest.sources.importers.torch.recording.elsewhere import Elsewhere  # noqa: E402
 from memest.sources.importers.torch.steps.step import from_step  # noqa: E402
 
 CPU = Cpu(isa="avx2", threads=2)
@@ -125,6 +126,9 @@ NUMBERS: dict[str, Use] = {
     "odd": lambda net, x: only(net, x, x.shape[-1] & 1),
     "power": lambda net, x: only(net, x, 2 ** x.shape[0] > 5),
     "common divisor": lambda net, x: times(net, x, math.gcd(x.shape[2], x.shape[3])),
+    "parts": lambda net, x: only(net, x, len(x.chunk(4)) == 2),
+    "contiguous": lambda net, x: only(net, x, x[:, :, :1].is_contiguous()),
+    "text of a tensor": lambda net, x: only(net, x, "size=(2," in repr(x)),
     "divmod": lambda net, x: times(net, x, int(divmod(x.shape[-1], 5)[1])),
     "index": lambda net, x: times(net, x, operator.index(x.shape[0])),
     "least": lambda net, x: only(net, x, min(x.shape[2:]) > 10),
@@ -212,6 +216,20 @@ def test_a_number_that_decides_nothing_leaves_the_sizes_free(name: str) -> None:
     graph = from_torch(Net(FREE[name]), SHAPE)
     for shape in OTHERS[4:5]:
         held_against(FREE[name], shape, graph, free=True)
+
+
+def test_a_network_that_is_told_no_size_is_not_looked_at_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(Elsewhere, "agrees", lambda self, call: looked.append(self.sizes) or True)
+    inside = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    from_torch(inside, SHAPE)
+    assert not looked
+    from_torch(Net(FREE["shift"]), SHAPE)
+    assert not looked
+    from_torch(Net(FREE["printed"]), SHAPE)
+    assert looked
 
 
 # what stands around the calls -------------------------------------------------------------------------------------------

@@ -174,8 +174,8 @@ class _Recordings:
         self.impossible = False  # the last one ended where an operator cannot run at these sizes
 
     def steady(self, *, gradients: bool, like: Recorder | None = None) -> Recorder:
-        """One forward, after which nobody holds a tensor of it (see :meth:`_steady`). At other sizes it is looked whether it is the same
-        there, unless one ``like`` it says."""
+        """One forward, after which nobody holds a tensor of it (see :meth:`_steady`). Where its code was told sizes, it is looked at other
+        sizes whether it is the same there, unless one ``like`` it says."""
         try:
             return self._described(gradients, like)
         finally:
@@ -196,6 +196,8 @@ class _Recordings:
     def _described(self, gradients: bool, like: Recorder | None) -> Recorder:
         with as_it_was(self._module) as remembers:
             recorder = self._steady(gradients, remembers)
+            if not recorder.sizes_told:
+                return recorder
             graph, taken = recorder.graph, recorder.taken.numbers
             where = graph
             keeps = bool(recorder.standing or recorder.survivors.tensors)

@@ -69,3 +69,13 @@ PASSIVE: dict[str, Any] = {
         None,
     ),
 }  # fmt: skip
+
+TELLS_SIZES = frozenset(
+    {
+        *("size", "__get__:shape", "numel", "nelement", "__len__", "stride", "storage_offset", "is_same_size", "is_contiguous"),
+        *("__format__", "__repr__"),
+    }
+)
+"""Queries whose answers may go by sizes."""
+COUNTS_PARTS = frozenset({"unbind", "split", "unsafe_split", "chunk"})
+"""Rows that give as many tensors as sizes say."""

@@ -13,6 +13,7 @@ from memest.ops.operator import Operator, per_dim
 from memest.ops.table import operator_named
 from memest.runtimes.torch.step.acting import ACTIONS
 from memest.sizes.dims import Dim
+from memest.sources.importers.torch.calls.queries import COUNTS_PARTS
 from memest.sources.importers.torch.tensors.numbers import Unknown, UnknownWhole
 
 SOME_NUMBER = 0.7071
@@ -37,10 +38,16 @@ def written(row: Operator | Composite, given: Mapping[str, Any], training: bool)
 
 def count_parts(op: str, reads: Sequence[Any], attributes: Mapping[str, Any], parts: int) -> None:
     """A tensor that falls into as many parts as its size says (``for row in x``) does so at such sizes alone: a condition."""
-    if op not in ("unbind", "split"):
+    if op not in COUNTS_PARTS:
         return
-    shape, size = reads[0].value.spec.shape, attributes.get("split_size_or_sections", 1)
-    n = shape[attributes.get("dim", 0)]
+    n = reads[0].value.spec.shape[attributes.get("dim", 0)]
+    if op == "chunk":
+        chunks = attributes["chunks"]
+        if parts == chunks and n > (chunks - 1) ** 2:  # from there on never fewer
+            return
+        size = (n + chunks - 1) // chunks
+    else:
+        size = attributes.get("split_size_or_sections", attributes.get("split_size", 1))
     if isinstance(size, int) and isinstance(n, Dim) and (n + size - 1) // size != parts:
         raise AssertionError("torch counts the parts of a tensor otherwise")
 

@@ -43,7 +43,7 @@ from memest.sources.importers.torch.calls.arrays import ANSWERS as ARRAY_ANSWERS
 from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.composed import BODIES
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
-from memest.sources.importers.torch.calls.queries import PASSIVE
+from memest.sources.importers.torch.calls.queries import COUNTS_PARTS, PASSIVE, TELLS_SIZES
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
 from memest.sources.importers.torch.contexts import constructors
@@ -92,6 +92,7 @@ GRAPH = (
 )
 LIKE_ANOTHER = frozenset({"to", "to_device", "expand_as", "view_as", "reshape_as"})
 """Rows whose second tensor only says what the first becomes."""
+DECIDES_SEEN = str(nn.functional.__file__)  # code of torch's that decides by sizes only as comparisons show
 UNSEEN = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
 
@@ -145,6 +146,7 @@ class Recorder(TorchFunctionMode):
         self.modules = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
         self.trace: Trace = []
+        self.sizes_told = False  # whether the user's code, or other code that may go by them, was told any size
         self.taken = Taken(lambda: self.stack[-1].module if self.stack else self.module)
         self.inputs: list[Input] = []
         self.given: dict[str, Spec] = {}
@@ -464,6 +466,8 @@ class Recorder(TorchFunctionMode):
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]
+        if name in TELLS_SIZES and sys._getframe(3).f_code.co_filename != DECIDES_SEEN:
+            self.sizes_told = True
         if name == "__get__:device" and not self.live.known(args[0]).host:
             return CARD
         if name == "__get__:dtype":
@@ -607,7 +611,7 @@ class Recorder(TorchFunctionMode):
             values = self._by_rule(row, reads, request, func, args, kwargs)
             self.live.drops.append([])
             produced, answer = self.repeats.answer(
-                form, self.live, lambda: execute(self.live, request, func, args, kwargs, values, casting, around)
+                form, row, self.live, lambda: execute(self.live, request, func, args, kwargs, values, casting, around)
             )
             tensors = _tensors(produced)
             agreed = self._agreed(tensors, values, row)
@@ -615,6 +619,7 @@ class Recorder(TorchFunctionMode):
             attributes = written(row, request.attributes, self.module.training)
             count_parts(op, reads, request.attributes, len(tensors))
         self.guards.update(guards)
+        self.sizes_told |= op in COUNTS_PARTS
         differentiable = isinstance(row, Composite) or row.backward is not None
         mode = self.module.training if any(a.name == "training" for a in row.attributes) else None
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
@@ -628,6 +633,7 @@ class Recorder(TorchFunctionMode):
     def _repeated(self, known: Known, form: Form) -> Any:
         """The same for a call of which it is known what it comes to."""
         layer = self._begun(known.row.name, known.reads(form.entries))
+        self.sizes_told |= known.row.name in COUNTS_PARTS
         self.live.drops.append([])
         produced = known.answer.again(form.tensors)
         self._written(layer, known.attributes, _tensors(produced), known.values(form.entries), known.differentiable)

@@ -26,6 +26,7 @@ from memest.ops.table import operator_named
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import Dim, Guard
 from memest.sizes.remembering import Memo, Shelf
+from memest.sources.importers.torch.recording.kinds import kind_of
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 _TENSORS = frozenset({torch.Tensor, nn.Parameter})
@@ -72,6 +73,14 @@ class Answer(NamedTuple):
                 for argument, shape, strides, dtype in self.made
             ]
         return given[0] if self.container is None else self.container(given) if given else None
+
+    def keeps_size_of(self, t: torch.Tensor) -> bool:
+        """Whether it is one tensor laid out as ``t`` is."""
+        return self.container is None and len(self.made) == 1 and self.made[0][1:3] == (tuple(t.shape), t.stride())
+
+    def of_size(self, t: torch.Tensor) -> Answer:
+        """The same for a first argument like ``t``."""
+        return Answer((self.made[0]._replace(shape=tuple(t.shape), strides=t.stride()),), None)
 
 
 class _Found(NamedTuple):
@@ -123,6 +132,7 @@ class Repeats:
     def __init__(self) -> None:
         self._known: Shelf[Known] = _CALLS.shelf("known", _MOST)
         self._answers: Shelf[Answer] = _CALLS.shelf("answers", _MOST)
+        self._kinds: Shelf[Answer] = _CALLS.shelf("kinds", _MOST)
         self._numbers: Shelf[int] = _CALLS.shelf("numbers", _MOST)
         self._specs: dict[int, tuple[int, Spec]] = {}
 
@@ -150,8 +160,11 @@ class Repeats:
         found = None if form is None else self._known.get(form.key)
         return found if found is not None and found.mode in (None, mode) and found.row is operator_named(found.row.name) else None
 
-    def answer(self, form: Form | None, live: LiveTensors, execute: Callable[[], Any]) -> tuple[Any, Answer | None]:
-        """What torch gives, by ``execute`` if need be: sizes count as the numbers they are."""
+    def answer(
+        self, form: Form | None, row: Operator | Composite, live: LiveTensors, execute: Callable[[], Any]
+    ) -> tuple[Any, Answer | None]:
+        """What torch gives for a call that is ``row``, by ``execute`` if need be: sizes count as the numbers they are, or not at all where
+        the row keeps them (``kinds``)."""
         if form is None:
             return execute(), None
         given, n, metadata, *rest = form.key
@@ -160,11 +173,18 @@ class Repeats:
         known = self._answers.get(key)
         if known is not None:
             return known.again(form.tensors), known
+        kind = kind_of(row, form.tensors)
+        seen = None if kind is None else self._kinds.get((kind, key[0], n, *rest))
+        if seen is not None:
+            answer = self._answers.keep(key, seen.of_size(form.tensors[0]))
+            return answer.again(form.tensors), answer
         produced = execute()
-        answer = _answer(form, live, produced)
-        if answer is None or self._metadata(form.tensors, form.entries) != form.metadata:
+        found = _answer(form, live, produced)
+        if found is None or self._metadata(form.tensors, form.entries) != form.metadata:
             return produced, None
-        return produced, self._answers.keep(key, answer)
+        if kind is not None and found.keeps_size_of(form.tensors[0]):
+            self._kinds.keep((kind, key[0], n, *rest), found)
+        return produced, self._answers.keep(key, found)
 
     def learn(
         self,

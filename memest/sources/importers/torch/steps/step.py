@@ -121,7 +121,7 @@ def _steady(
                 first, last = graphs[0], graphs[-1]
                 graph = last if first == last else last.with_(beginning=first)
                 taken = recorder.taken.numbers
-                if not look:
+                if not (look and recorder.sizes_told):
                     return graph, None
                 if given or not recorder.can_be_followed:
                     return graph, taken
