@@ -277,6 +277,11 @@ class Machine(Recorder):
         return [result, *outputs[1:]]
 
     @property
+    def creates(self) -> bool:
+        """Whether what the backward that runs computes has a backward of its own."""
+        return self._creates
+
+    @property
     def _recorded(self) -> Created:
         assert self.created is not None
         return self.created
@@ -366,10 +371,8 @@ class Machine(Recorder):
             standing.reason = f"gradient of {leaf.name}"
             self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:
-            if self._creates:
-                raise UnsupportedError(
-                    f"backward(create_graph=True) into {leaf.name}, whose gradient stands already: set it to None before"
-                )
+            if self._creates:  # added out of place, by a call that is recorded
+                self.gradients[leaf.name] = self._recorded.total(self.gradients[leaf.name], gradient)
             self._tell(leaf)
             ledger.let_go(gradient)
             return

@@ -8,14 +8,17 @@ Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from memest.errors import UnsupportedError
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import BACKWARD_HOOK, Backward, Layer, LeafHook
 from memest.network.tensor import Spec, contiguous_strides, nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
+from memest.runtimes.torch.step.histories import Body, hung, of_input
 
 
 class Run(Protocol):
@@ -26,6 +29,7 @@ class Run(Protocol):
     caller: Caller
     env: dict[str, Value]
     owned: set[str]
+    grads: bool
     lending: frozenset[str]
     lent: dict[str, list[Value]]
 
@@ -47,9 +51,48 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
         inputs,
         [env[name] for name in backward.saved],
         [env[name] for name in backward.kept],
-        lambda node, grads: _play(run, backward, node, grads),
+        FunctionBody(run, layer, backward),
         backward.differentiable,
     )
+
+
+class FunctionBody(Body):
+    """The backward of a custom function."""
+
+    def __init__(self, run: Run, layer: Layer, backward: Backward) -> None:
+        self._run, self._backward = run, backward
+        self._once = bool(dict(layer.attributes).get("once"))
+        self._results, self._arguments = layer.tensors
+
+    def __call__(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        """Without a graph."""
+        saved = [Value(spec, storage) for (_, spec), storage in zip(node.saved_specs, node.saved.unpack(), strict=True)]
+        return _play(self._run, self._backward, node, grads, saved)
+
+    def created(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        """With one: what it saved of its arguments and results has their histories."""
+        run, backward = self._run, self._backward
+        if self._once:
+            raise UnsupportedError(
+                f"create_graph=True through the custom function {node.layer}, which is marked once_differentiable: torch raises when its"
+                " gradient is gone back through; take the mark off"
+            )
+        if backward.lender is not None or BACKWARD_HOOK in node.layer:
+            raise UnsupportedError(f"create_graph=True through a module's full backward hook ({node.layer}): take the hook off")
+        unpacked = zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True)
+        saved = [self._with_history(node, name, Value(spec, storage)) for name, (_, spec), storage in unpacked]
+        grad, run.grads = run.grads, True
+        try:
+            return _play(run, backward, node, grads, saved, recorded=True)
+        finally:
+            run.grads = grad
+
+    def _with_history(self, node: Node, name: str, value: Value) -> Value:
+        if name in (self._arguments or ()):
+            return of_input(value, node, (self._arguments or ()).index(name))
+        if name in (self._results or ()) and value.spec.dtype in DIFFERENTIABLE:
+            return hung(value, node, (self._results or ()).index(name))
+        return value
 
 
 def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:
@@ -112,7 +155,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     env[gradient] = ledger.hold(given)
     _bind_own(run, backward, env)
     for layer in backward.layers:
-        run.play_layer(layer, env)
+        run.play_layer(replace(layer, grad=True) if run.machine.creates else layer, env)
     found = given if result is None else ledger.hold(env[result])
     if result is not None:
         ledger.let_go(given)
@@ -127,7 +170,9 @@ def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
         env.update((name, run.ledger.hold(run.env[name])) for name in layer.reads if name in run.owned and name not in env)
 
 
-def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -> list[Value | None]:
+def _play(
+    run: Run, backward: Backward, node: Node, grads: list[Value | None], saved: list[Value], recorded: bool = False
+) -> list[Value | None]:
     """The function's backward; gradients of its inputs."""
     ledger = run.ledger
     ledger.layer, ledger.op = node.layer, node.op
@@ -138,8 +183,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
         if lent is None:  # the gradient did not come through the module's outputs
             return [None if g is None else ledger.hold(g) for g in grads]
         env.update(zip(backward.lent, lent, strict=True))
-    for name, (_, spec), storage in zip(backward.saved, node.saved_specs, node.saved.unpack(), strict=True):
-        env[name] = ledger.hold(Value(spec, storage))
+    env.update((name, ledger.hold(value)) for name, value in zip(backward.saved, saved, strict=True))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []
     for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
@@ -147,7 +191,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
     for layer in backward.layers:
-        run.play_layer(layer, env)
+        run.play_layer(replace(layer, grad=True) if recorded else layer, env)
     node.saved.leave(ledger)
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
     if node.layer in run.lending:

@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any, Protocol
 
 import torch
-from torch.autograd.function import FunctionCtx, _SingleLevelFunction
+from torch.autograd.function import FunctionCtx, _SingleLevelFunction, once_differentiable
 
 from memest.errors import GraphError, UnsupportedError
 from memest.network.graph import Backward, Casting, Layer
@@ -136,6 +136,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             name=name,
             op="autograd_function",
             tensors=(tuple([e.names[-1] for e in outputs]), tuple([e.names[-1] for e in arguments])),
+            attributes=(("once", True),) if _once(function) else (),
             outputs=names,
             checkpoint=recorder.checkpoint,
             autocast=recorder.castings,
@@ -275,6 +276,14 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
     )
     live.again(entry, name, entry.value, False)
     return name
+
+
+_ONCE = once_differentiable(saved_by).__code__
+
+
+def _once(function: Any) -> bool:
+    """Whether its backward is marked ``once_differentiable``."""
+    return getattr(function.backward, "__code__", None) is _ONCE
 
 
 def _stranger(backward: Backward, own: Sequence[str]) -> str | None:
