@@ -161,7 +161,7 @@ class Machine(Recorder):
                 " optimizer's step() has changed since: step after the last backward, or run the forward again"
             )
         if present and asked.keep and node.saved.waits:
-            raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
+            raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled; run that forward without it")
         if node.body is not None and not asked.create:
             outputs = node.body(node, grads)
         elif present or node.body is not None:
@@ -371,6 +371,10 @@ class Machine(Recorder):
             standing.reason = f"gradient of {leaf.name}"
             self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:
+            if self._creates and self.gradients[leaf.name].storage in ledger.residents:
+                raise UnsupportedError(
+                    f"backward(create_graph=True) into {leaf.name}, whose gradient stands since before the step: set it to None before"
+                )
             if self._creates:  # added out of place, by a call that is recorded
                 self.gradients[leaf.name] = self._recorded.total(self.gradients[leaf.name], gradient)
             self._tell(leaf)
