@@ -161,7 +161,9 @@ class Machine(Recorder):
                 " optimizer's step() has changed since: step after the last backward, or run the forward again"
             )
         if present and asked.keep and node.saved.waits:
-            raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled; run that forward without it")
+            raise UnsupportedError(
+                f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled; run that forward without it"
+            )
         if node.body is not None and not asked.create:
             outputs = node.body(node, grads)
         elif present or node.body is not None:

@@ -16,7 +16,8 @@ from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.tensor import Spec, same_shape
 from memest.ops.derivatives.formula import Derived, Formula, Kernel, by_derivative, doubled, formula_of, gradient_of
 from memest.ops.derivatives.groups import BESIDE
-from memest.ops.derivatives.table import FORMULAS
+from memest.ops.derivatives.slices import sliced, strided_back
+from memest.ops.derivatives.table import FORMULAS, HINTS
 from memest.ops.operator import Operator
 from memest.ops.tape import Saved
 from memest.runtimes.torch.autograd import Machine, Node
@@ -24,7 +25,6 @@ from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.histories import Body, hung, of_input
-from memest.runtimes.torch.step.slices import sliced, strided_back
 
 
 class Deriving:
@@ -196,7 +196,8 @@ def _beside(value: Value, node: Node, output: int, roles: tuple[str, ...]) -> Va
 
 
 def _unknown(node: Node) -> UnsupportedError:
-    return UnsupportedError(f"create_graph=True through {_called(node)} ({node.layer}): what its backward's own graph keeps has no rule")
+    hint = HINTS.get(node.op, "what its backward's own graph keeps has no rule")
+    return UnsupportedError(f"create_graph=True through {_called(node)} ({node.layer}): {hint}")
 
 
 def _named(node: Node) -> str:
