@@ -211,6 +211,80 @@ def physics() -> Case:
     return Case(step, [torch.rand(16, 1)], [net, o])
 
 
+class Square(torch.autograd.Function):
+    """Keeps its argument."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+class Exponential(torch.autograd.Function):
+    """Keeps its result."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        result = x.exp()
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return grad * ctx.saved_tensors[0]
+
+
+class Marked(Square):
+    """Not to be differentiated twice."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+def own_functions() -> Case:
+    """Custom functions and a tensor's hook in what is gone through twice."""
+    net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1))
+    o = torch.optim.SGD(net.parameters(), 0.1)
+
+    def step(x: Any) -> None:
+        x = x.detach().requires_grad_()
+        y = net[0](x)
+        y.register_hook(lambda g: g / (g.norm() + 1e-8))
+        out = net[1](Square.apply(y) + Exponential.apply(y))
+        (gradient,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+        o.zero_grad()
+        (out.mean() + gradient.square().sum()).backward()
+        o.step()
+
+    return Case(step, [torch.rand(3, 4)], [net, o])
+
+
+def two_backwards() -> Case:
+    """The second gradient is added to the first out of place, with a history."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    parameters = list(net.parameters())
+
+    def step(x: Any) -> None:
+        for p in parameters:
+            p.grad = None
+        net(x).sum().backward(create_graph=True)
+        net(x).pow(2).sum().backward(create_graph=True)
+        size = sum(p.grad.pow(2).sum() for p in parameters)
+        torch.autograd.grad(size, parameters)
+        for p in parameters:
+            p.grad = None
+
+    return Case(step, [torch.rand(3, 4)], [net])
+
+
 MAKERS: dict[str, Callable[[], Case]] = {
     "wgan_gp": wgan_gp,
     "wgan_gp of layer norms": lambda: wgan_gp(nn.LayerNorm([4, 4, 4])),
@@ -220,6 +294,8 @@ MAKERS: dict[str, Callable[[], Case]] = {
     "inner_steps": inner_steps,
     "physics": physics,
     "in_forward": in_forward,
+    "own_functions": own_functions,
+    "two_backwards": two_backwards,
     "in place into a view": lambda: wgan_gp(nn.InstanceNorm2d(4), nn.LeakyReLU(0.2, True)),
     "groups": lambda: wgan_gp(nn.GroupNorm(2, 4), nn.PReLU(4), nn.PixelShuffle(2), nn.PixelUnshuffle(2)),
 }
@@ -250,31 +326,21 @@ def refused(function: Callable[..., Any], *examples: Any, **settings: Any) -> st
 def test_what_has_no_rule_is_refused_by_name() -> None:
     assert "not modelled on torch-cuda" in refused(r1().function, torch.rand(2, 3, 8, 8), machine="t4")
 
-    def hooked(x: Any) -> None:
-        x = x.clone().requires_grad_()
-        y = x * 2
-        y.register_hook(lambda g: g * 2)
-        torch.autograd.grad(y.sum(), x, create_graph=True)
-
-    assert "a hook sees" in refused(hooked, torch.rand(3))
-
     def extreme(x: Any) -> None:
         x = x.clone().requires_grad_()
         torch.autograd.grad(x.max(), x, create_graph=True)
 
     assert "create_graph=True through _max" in refused(extreme, torch.rand(3, 4))
 
-    class Twice(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            return x * 2
-
-        @staticmethod
-        def backward(ctx: Any, g: Any) -> Any:
-            return g * 2
-
-    def custom(x: Any) -> None:
+    def marked(x: Any) -> None:
         x = x.clone().requires_grad_()
-        torch.autograd.grad(Twice.apply(x).square().sum(), x, create_graph=True)
+        torch.autograd.grad(Marked.apply(x).sum(), x, create_graph=True)
 
-    assert "a custom autograd function or a checkpoint" in refused(custom, torch.rand(3))
+    assert "marked once_differentiable: torch raises" in refused(marked, torch.rand(3))
+
+    def again(x: Any) -> None:
+        x = x.clone().requires_grad_()
+        y = torch.utils.checkpoint.checkpoint(torch.tanh, x * 2, use_reentrant=False)
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+    assert "checkpoint" in refused(again, torch.rand(3))

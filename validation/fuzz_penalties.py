@@ -24,6 +24,29 @@ class Deviation(nn.Module):
     def forward(self, x):
         spread = (x - x.mean(0, keepdim=True)).square().mean(0).add(1e-8).sqrt().mean().view([1] * x.ndim)
         return torch.cat([x, spread.expand(x.shape[0], 1, *x.shape[2:])], 1)
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0] * grad
+class Squared(nn.Module):
+    def forward(self, x):
+        return Square.apply(x)
+class Seen(nn.Module):
+    def forward(self, x):
+        x.register_hook(lambda g: g / (g.norm() + 1e-8))
+        return x * 1.0
+class Attention(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+    def forward(self, x):
+        y = x.flatten(2).transpose(1, 2)
+        weights = torch.softmax(self.q(y) @ self.k(y).transpose(1, 2) / 2, -1)
+        return x + torch.einsum("bnm,bmc->bcn", weights, self.v(y)).reshape(x.shape)
 class Resized(nn.Module):
     def forward(self, x):
         return F.interpolate(x, scale_factor=2, mode=MODE)
@@ -31,6 +54,7 @@ class Resized(nn.Module):
 ACTIVATIONS = (
     *("nn.ReLU()", "nn.LeakyReLU(0.2)", "nn.LeakyReLU(0.2, True)", "nn.ReLU(True)", "nn.Tanh()", "nn.Sigmoid()", "nn.SiLU()", "nn.GELU()"),
     *("nn.Softplus()", "nn.ELU()", "nn.Mish()", "nn.Hardtanh()", "nn.ReLU6()", "nn.SELU()"),
+    *("nn.PReLU()", "nn.Hardswish()", "nn.GELU('tanh')", "nn.LogSigmoid()", "nn.Softshrink()", "Squared()"),
 )
 MODES = {1: ("'nearest'", "'linear'"), 2: ("'nearest'", "'bilinear'"), 3: ("'nearest'", "'trilinear'")}
 
@@ -45,11 +69,7 @@ class _Critic:
     def _norm(self, width: int) -> list[str]:
         n, side = self.dims, f", {self.side}" * self.dims
         kinds = [f"nn.BatchNorm{n}d({width})", f"nn.LayerNorm([{width}{side}])", f"nn.InstanceNorm{n}d({width}, affine=True)"]
-        return [self.rng.choice((*kinds, f"nn.InstanceNorm{n}d({width})"))] if self.rng.random() < 0.35 else []
-
-    def _acts(self, norm: list[str]) -> str:
-        viewed = bool(norm) and "Instance" in norm[0]
-        return self.rng.choice([a for a in ACTIVATIONS if not (viewed and "True" in a)])
+        return [self.rng.choice((*kinds, f"nn.InstanceNorm{n}d({width})", f"nn.GroupNorm(2, {width})"))] if self.rng.random() < 0.35 else []
 
     def convolution(self) -> None:
         """A convolution, perhaps with strides, dilation, groups or spectral norm; a norm; an activation."""
@@ -61,18 +81,19 @@ class _Critic:
         bias = rng.random() < 0.7
         conv = f"nn.Conv{n}d({self.width}, {width}, {kernel}, {stride}, {padding}, {dilation}, {groups}, {bias})"
         if rng.random() < 0.15:
-            conv = f"nn.utils.{rng.choice(('spectral_norm', 'parametrizations.spectral_norm'))}({conv})"
+            norms = ("spectral_norm", "parametrizations.spectral_norm", "weight_norm", "parametrizations.weight_norm")
+            conv = f"nn.utils.{rng.choice(norms)}({conv})"
         self.side = (self.side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         self.width = width
         norm = self._norm(width)
-        self.layers += [conv, *norm, self._acts(norm)]
+        self.layers += [conv, *norm, rng.choice(ACTIVATIONS)]
 
     def other(self) -> None:
         """A residual block, a pool, layers side by side, a deviation over the batch, a resize and what takes it back."""
         rng, n, width = self.rng, self.dims, self.width
-        kind = rng.choice(("residual", "pool", "beside", "deviation", "resize", "pad"))
+        kind = rng.choice(("residual", "pool", "beside", "deviation", "resize", "pad", "shuffle", "seen", "attention"))
         if kind == "residual":
-            self.layers.append(f"Residual({self._acts([])}, nn.Conv{n}d({width}, {width}, 3, padding=1))".replace(", True)", ")"))
+            self.layers.append(f"Residual({rng.choice(ACTIVATIONS)}, nn.Conv{n}d({width}, {width}, 3, padding=1))".replace(", True)", ")"))
         elif kind == "pool" and self.side >= 4:
             self.layers.append(rng.choice((f"nn.AvgPool{n}d(2)", f"nn.MaxPool{n}d(2)", f"nn.AdaptiveAvgPool{n}d({self.side // 2})")))
             self.side //= 2
@@ -88,6 +109,14 @@ class _Critic:
         elif kind == "pad" and n == 2:
             self.layers.append(rng.choice(("nn.ReflectionPad2d(1)", "nn.ZeroPad2d(1)", "nn.ReplicationPad2d(1)")))
             self.side += 2
+
+        elif kind == "shuffle" and n == 2 and self.side % 2 == 0:
+            self.layers.append("nn.PixelUnshuffle(2)")
+            self.width, self.side = width * 4, self.side // 2
+        elif kind == "seen":
+            self.layers.append("Seen()")
+        elif kind == "attention":
+            self.layers.append(f"Attention({width})")
 
     def head(self) -> None:
         """To a number an image: flattened, or averaged."""

@@ -44,6 +44,47 @@ def _std(f: Formula, saved: Saved, grads: Grads, *, dim: Any, correction: float 
     return [_var_of(f, of_variance, saved["input"], dim, keepdim)]
 
 
+def _var_mean(f: Formula, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> Derived:
+    """var_mean_backward: both gradients, added."""
+    of_var, of_mean = grads
+    input = saved["input"]
+    first = None if of_var is None else f.statement(lambda: _var_of(f, of_var, input, dim, keepdim))
+    if of_mean is None:
+        return [first]
+
+    def spread() -> Any:
+        wide = f.expand(restored(f, of_mean, dim, keepdim, len(input.shape)), input.shape)
+        return f.over(wide, prod(input.shape[d] for d in reduced_dims(dim, len(input.shape))))
+
+    second = f.statement(spread)
+    return [second if first is None else f.add(first, second)]
+
+
+def _extremum(f: Formula, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> Derived:
+    """scale_grad_by_count: (grad / mask.sum(dim, True)) * mask, of the elements that equal the result."""
+    input, ndim = saved["input"], len(saved["input"].shape)
+    mask = f.call("eq", restored(f, saved["result"], dim, keepdim, ndim), input)
+    share = f.div(restored(f, only(grads), dim, keepdim, ndim), f.sum(mask, reduced_dims(dim, ndim), True))
+    return [f.mul(share, mask)]
+
+
+def _prod(f: Formula, saved: Saved, grads: Grads, *, dim: int | None, keepdim: bool, dtype: str | None) -> Derived:
+    """prod_backward where no element is zero: grad * (result / input), after counting zeros."""
+    grad, input, result = only(grads), saved["input"], saved["result"]
+    ndim = len(input.shape)
+    if not ndim:
+        return [grad]
+    if dtype is not None and dtype != input.spec.dtype:
+        raise f.unknown("a product with a dtype of its own")
+    if dim is None:
+        f.statement(lambda: f.call("nonzero", f.call("eq", input, None, value=0), count=0))
+    else:
+        grad, result = restored(f, grad, dim, keepdim, ndim), restored(f, result, dim, keepdim, ndim)
+        counts = f.sum(f.call("eq", input, None, value=0), (dim,), True)
+        f.drop(f.sum(counts))
+    return [f.mul(grad, f.div(result, input))]
+
+
 def _vector_norm(f: Formula, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool, dtype: str | None) -> Derived:
     """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0)."""
     if ord != 2:
@@ -78,6 +119,9 @@ FORMULAS: dict[str, Any] = {
     "mean": _mean,
     "var": _var,
     "std": _std,
+    "var_mean": _var_mean,
+    **dict.fromkeys(("amax", "amin"), _extremum),
+    "prod": _prod,
     "vector_norm": _vector_norm,
     "logsumexp": _logsumexp,
     "cumsum": _cumsum,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from memest.ops.composite import Composite
 from memest.ops.facts import EVERYWHERE_FACTS, POINTWISE_FACTS
-from memest.ops.operator import Example, Operator
+from memest.ops.operator import Attribute, Example, Operator, flag
 from memest.ops.tape import Tape, Tensor
 
 
-def _returned(k: Tape, outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+def _returned(k: Tape, outputs: list[Tensor], inputs: list[Tensor], *, once: bool) -> tuple[Tensor, ...]:
     return tuple(k.noop(t) for t in outputs)
 
 
@@ -22,7 +22,7 @@ ROWS = (
         torch="",
         oracle="returned",
         roles=("outputs*", "inputs*"),
-        attributes=(),
+        attributes=(Attribute(name="once", default=False, check=flag),),  # once_differentiable
         forward=_returned,
         saves=(),
         backward=None,

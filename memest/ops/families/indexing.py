@@ -116,7 +116,7 @@ def _setitem(k: Tape, input: Tensor, other: Tensor | None, *, index: tuple[Any, 
             k.free(k.empty((), input.dtype))
     elif broadcast_shape(part, other) != part.shape:
         raise ShapeError(f"a tensor of shape {list(other.shape)} does not fit into a part of shape {list(part.shape)}")
-    k.note(sizes=input.shape, strides=input.strides, given=None if other is None else other.dtype, whole=whole, part=part.shape)
+    k.note(sizes=input.shape, strides=input.strides, given=None if other is None else other.dtype, whole=whole, part=part.spec)
     return input
 
 

@@ -165,7 +165,9 @@ class Machine(Recorder):
         if stale is not None and node.unpacks:
             raise written_since(node, stale, self.line_of)
         if present and asked.keep and node.saved.waits:
-            raise UnsupportedError(f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled")
+            raise UnsupportedError(
+                f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled; run that forward without it"
+            )
         if node.body is not None and not asked.create:
             outputs = node.body(node, grads)
         elif present or node.body is not None:
@@ -295,6 +297,11 @@ class Machine(Recorder):
         return [result, *outputs[1:]]
 
     @property
+    def creates(self) -> bool:
+        """Whether what the backward that runs computes has a backward of its own."""
+        return self._creates
+
+    @property
     def _recorded(self) -> Created:
         assert self.created is not None
         return self.created
@@ -384,11 +391,14 @@ class Machine(Recorder):
             standing.reason = f"gradient of {leaf.name}"
             self.gradients[leaf.name] = ledger.hold(Value(spec, standing))
         if leaf.name in self.gradients:
-            if self._creates:
+            if self._creates and self.gradients[leaf.name].storage in ledger.residents:
                 raise UnsupportedError(
-                    f"backward(create_graph=True) into {leaf.name}, whose gradient stands already: set it to None before"
+                    f"backward(create_graph=True) into {leaf.name}, whose gradient stands since before the step: set it to None before"
                 )
-            ledger.wrote(self.gradients[leaf.name], leaf.name, ACCUMULATED)
+            if self._creates:  # added out of place, by a call that is recorded
+                self.gradients[leaf.name] = self._recorded.total(self.gradients[leaf.name], gradient)
+            else:
+                ledger.wrote(self.gradients[leaf.name], leaf.name, ACCUMULATED)
             self._tell(leaf)
             ledger.let_go(gradient)
             return

@@ -257,8 +257,8 @@ class Recorder:
         slices.saved, inner.saved = inner.saved, Holder([])
         slices.out_specs = [base.spec]
         facts, written = dict(inner.notes), view.spec
-        if "part" in facts:
-            written = written._replace(shape=facts["part"])
+        if isinstance(facts.get("part"), Spec):
+            written = facts["part"]
             inner.notes = tuple({**facts, "whole": True}.items())
         old = inner.edges[0]
         inner.edges = []

@@ -63,15 +63,20 @@ class Acting:
             ledger.phase, ledger.layer, ledger.op = before
 
     def backward(self, layer: Layer, env: Env) -> Found:
-        """``torch.autograd.backward``: the leaves whose gradient is there since. Of one that a forward runs itself, those
-        of the leaves that it names: who else trains what it reaches is not said."""
+        """``torch.autograd.backward``: the leaves whose gradient is there since, or another tensor. Of one that a forward runs
+        itself, those of the leaves that it names: who else trains what it reaches is not said."""
         machine = self._run.machine
         self._run.ledger.phase = "backward"
-        before = set(machine.gradients)
-        machine.backward_of(_roots(layer, env), keep=_said(layer, "retain_graph"), create=self._creates(layer))
+        before = dict(machine.gradients)
+        create = self._creates(layer)
+        if create:  # a gradient that stands is replaced: what nobody else has dies then
+            replaced = [n for n in layer.drops if n in env and any(env[n] is v for v in before.values())]
+            for name in replaced:
+                self._run.ledger.let_go(env.pop(name))
+        machine.backward_of(_roots(layer, env), keep=_said(layer, "retain_graph"), create=create)
         if len(layer.tensors) > 2:
             return [(name, self._run.ledger.hold(machine.gradients[_leaf(env[name]).name])) for name in _names(layer, 2)]
-        return [(name, value) for name, value in machine.gradients.items() if name not in before]
+        return [(name, value) for name, value in machine.gradients.items() if before.get(name) is not value]
 
     def gradients(self, layer: Layer, env: Env) -> Found:
         """``torch.autograd.grad``: the gradients asked for, as far as there are any."""

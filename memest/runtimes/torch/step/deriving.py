@@ -16,14 +16,15 @@ from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.tensor import Spec, same_shape
 from memest.ops.derivatives.formula import Derived, Formula, Kernel, by_derivative, doubled, formula_of, gradient_of
 from memest.ops.derivatives.groups import BESIDE
-from memest.ops.derivatives.table import FORMULAS
+from memest.ops.derivatives.slices import sliced, strided_back
+from memest.ops.derivatives.table import FORMULAS, HINTS
 from memest.ops.operator import Operator
 from memest.ops.tape import Saved
-from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node
+from memest.runtimes.torch.autograd import Machine, Node
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, PASS
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.caller import Caller
-from memest.runtimes.torch.step.slices import sliced, strided_back
+from memest.runtimes.torch.step.histories import Body, hung, of_input
 
 
 class Deriving:
@@ -60,7 +61,10 @@ class Deriving:
         ledger = self._machine.ledger
         if node.op == PASS and not node.before:
             return [None if g is None else ledger.hold(g) for g in grads]
-        if node.before or node.on_gradient or node.body is not None or node.saved.waits:
+        if isinstance(node.body, Body) and not node.before:
+            with self._recording(create):
+                return node.body.created(node, list(grads))
+        if node.before or node.body is not None or node.saved.waits:
             raise _unknown(node)
         saved = self._unpacked(node)
 
@@ -162,24 +166,14 @@ class Deriving:
             elif kept.role in beside:
                 value = _beside(value, node, len(trace.outputs) + beside.index(kept.role), beside)
             elif kept.slot in written:
-                value = _hung(value, *_behind(node, written[kept.slot]))
+                value = hung(value, *_behind(node, written[kept.slot]))
             else:
-                value = _with_history(value, node, _source(calls, kept))
+                value = of_input(value, node, _source(calls, kept))
             found.append(ledger.hold(value))
         return found
 
     def _plain(self) -> Formula:
         return Formula(self, (), self._machine.target.version, True)
-
-
-def _with_history(value: Value, node: Node, slot: int) -> Value:
-    edge = node.edges[slot] if slot < len(node.edges) else None
-    if edge is None:
-        return value
-    target, nr = edge
-    if isinstance(target, AccumulateGrad) and target.value.spec == value.spec and target.value.storage is value.storage:
-        return target.value
-    return _hung(value, target, nr)
 
 
 def _behind(node: Node, output: int) -> tuple[Node, int]:
@@ -198,11 +192,12 @@ def _beside(value: Value, node: Node, output: int, roles: tuple[str, ...]) -> Va
     if len(node.out_specs) <= output:
         kept = dict(node.saved_specs)
         node.out_specs.extend(kept[role] for role in roles)
-    return _hung(value, node, output)
+    return hung(value, node, output)
 
 
 def _unknown(node: Node) -> UnsupportedError:
-    return UnsupportedError(f"create_graph=True through {_called(node)} ({node.layer}): what its backward's own graph keeps has no rule")
+    hint = HINTS.get(node.op, "what its backward's own graph keeps has no rule")
+    return UnsupportedError(f"create_graph=True through {_called(node)} ({node.layer}): {hint}")
 
 
 def _named(node: Node) -> str:
@@ -212,12 +207,10 @@ def _named(node: Node) -> str:
 
 def _called(node: Node) -> str:
     """What stands in the way of a backward of a backward, and what to do."""
-    if node.body is not None:
-        return f"{node.op}, a custom autograd function or a checkpoint"
-    if node.saved.waits:
-        return "a checkpoint"
-    if node.before or node.on_gradient:
-        return f"{node.op}, whose gradient a hook sees"
+    if node.body is not None or node.saved.waits:
+        return "a checkpoint; run the forward whose gradient is taken without one"
+    if node.before:
+        return f"{node.op}, before whose backward others run"
     return node.op
 
 
@@ -226,10 +219,3 @@ def _source(node: Node, kept: Saved) -> int:
     assert node.trace is not None and node.row is not None
     copied = kept.slot >= node.trace.n_inputs and kept.role == node.row.roles[0]
     return 0 if copied else kept.slot
-
-
-def _hung(value: Value, node: Any, output: int) -> Value:
-    if isinstance(node, Node):
-        node.refs += 1
-    value.node, value.output_nr, value.requires_grad = node, output, True
-    return value

@@ -8,6 +8,7 @@ Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from memest.errors import UnsupportedError
@@ -16,6 +17,7 @@ from memest.network.tensor import Spec, contiguous_strides, nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, with_history
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
+from memest.runtimes.torch.step.histories import Body
 
 
 class Run(Protocol):
@@ -26,6 +28,7 @@ class Run(Protocol):
     caller: Caller
     env: dict[str, Value]
     owned: set[str]
+    grads: bool
     lending: frozenset[str]
     lent: dict[str, list[Value]]
 
@@ -47,10 +50,38 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
         inputs,
         [env[name] for name in backward.saved],
         [env[name] for name in backward.kept],
-        lambda node, grads: _play(run, backward, node, grads),
+        FunctionBody(run, layer, backward),
         backward.differentiable,
         backward.unpacks,
     )
+
+
+class FunctionBody(Body):
+    """The backward of a custom function."""
+
+    def __init__(self, run: Run, layer: Layer, backward: Backward) -> None:
+        self._run, self._backward = run, backward
+        self._once = bool(dict(layer.attributes).get("once"))
+
+    def __call__(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        """Without a graph."""
+        return _play(self._run, self._backward, node, grads)
+
+    def created(self, node: Node, grads: list[Value | None]) -> list[Value | None]:
+        """With one: what it saved of its arguments and results has their histories."""
+        run, backward = self._run, self._backward
+        if self._once:
+            raise UnsupportedError(
+                f"create_graph=True through the custom function {node.layer}, which is marked once_differentiable: torch raises when its"
+                " gradient is gone back through; take the mark off"
+            )
+        if backward.lender is not None or BACKWARD_HOOK in node.layer:
+            raise UnsupportedError(f"create_graph=True through a module's full backward hook ({node.layer}): take the hook off")
+        grad, run.grads = run.grads, True
+        try:
+            return _play(run, backward, node, grads, recorded=True)
+        finally:
+            run.grads = grad
 
 
 def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:
@@ -112,7 +143,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     env[gradient] = ledger.hold(given)
     _bind_own(run, backward, env)
     for layer in backward.layers:
-        run.play_layer(layer, env)
+        run.play_layer(replace(layer, grad=True) if run.machine.creates else layer, env)
     found = given if result is None else ledger.hold(env[result])
     if result is not None:
         ledger.let_go(given)
@@ -127,8 +158,8 @@ def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
         env.update((name, run.ledger.hold(run.env[name])) for name in layer.reads if name in run.owned and name not in env)
 
 
-def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -> list[Value | None]:
-    """The function's backward; gradients of its inputs."""
+def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *, recorded: bool = False) -> list[Value | None]:
+    """The function's backward; gradients of its inputs. What it saved has its histories."""
     ledger = run.ledger
     ledger.layer, ledger.op = node.layer, node.op
     backward = _as_they_came(node, backward, grads)
@@ -149,7 +180,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None]) -
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
     for layer in backward.layers:
-        run.play_layer(layer, env)
+        run.play_layer(replace(layer, grad=True) if recorded else layer, env)
     node.saved.leave(ledger)
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
     if node.layer in run.lending:

@@ -20,6 +20,12 @@ def _randint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return request("randint", {n: v for n, v in given.items() if n != "dtype" or v is not None}, {})
 
 
+def _randint_like(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """Whole numbers in a tensor like another: which ones, no size depends on."""
+    given = bound(("input", "low", "high"), args, kwargs)
+    return request("rand_like", {n: v for n, v in given.items() if n not in ("low", "high") and v is not None}, {})
+
+
 def _randperm(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     return request("randperm", {n: v for n, v in bound(("n",), args, kwargs).items() if v is not None}, {})
 
@@ -38,6 +44,7 @@ def _filled(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 
 CALLS: dict[str, Call] = {
     "randint": _randint,
+    "randint_like": _randint_like,
     "randperm": _randperm,
     "bernoulli": _bernoulli,
     **dict.fromkeys(FILLS, _filled),

@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any, Protocol
 
 import torch
-from torch.autograd.function import FunctionCtx, _SingleLevelFunction
+from torch.autograd.function import FunctionCtx, _SingleLevelFunction, once_differentiable
 
 from memest.errors import GraphError, UnsupportedError
 from memest.network.graph import Backward, Casting, Layer
@@ -141,6 +141,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             name=name,
             op="autograd_function",
             tensors=(tuple([e.names[-1] for e in outputs]), tuple([e.names[-1] for e in arguments])),
+            attributes=(("once", True),) if _once(function) else (),
             outputs=names,
             checkpoint=recorder.checkpoint,
             autocast=recorder.castings,
@@ -220,6 +221,7 @@ def _one_backward(
         played = run_later(layers, live)
         if any(live.known(t).names[-1] not in kept for t in held_by(applied.context)):
             raise recorder.refusal(f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context")
+        unpacks = applied.context.unpacked or not saved
         del found, gradients, results, t, applied
     live.check_gone(played, names, f"the custom autograd function {function.__name__} with a backward")
     return Backward(
@@ -230,7 +232,7 @@ def _one_backward(
         results=given,
         differentiable=differentiable,
         materialized=context.materialize_grads,
-        unpacks=context.unpacked or not saved,
+        unpacks=unpacks,
     )
 
 
@@ -300,6 +302,14 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
     )
     live.again(entry, name, entry.value, False)
     return name
+
+
+_ONCE = once_differentiable(saved_by).__code__
+
+
+def _once(function: Any) -> bool:
+    """Whether its backward is marked ``once_differentiable``."""
+    return getattr(function.backward, "__code__", None) is _ONCE
 
 
 def _stranger(backward: Backward, own: Sequence[str]) -> str | None:

@@ -184,7 +184,6 @@ class Recorder(TorchFunctionMode):
             **self.inner.watched,
             "register_hook": self._hooked,
             "__set__:data": self._set_data,
-            "__set__:requires_grad": self._set_requires_grad,
         }
         self.forms = [form_of(t.tensor) for t in standing]
         for t in standing:
@@ -435,13 +434,6 @@ class Recorder(TorchFunctionMode):
         old, new = (self.live.found(t) for t in args)
         if old is None or new is None or old.value.storage is not new.value.storage or old.value.spec != new.value.spec:
             return NotImplemented
-        return None
-
-    def _set_requires_grad(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """``t.requires_grad = wanted``, where it is so already, or no gradients are recorded."""
-        if self.gradients and bool(args[1]) != self.live.known(args[0]).grad:
-            return NotImplemented
-        self._gradients("requires_grad_", func, args)
         return None
 
     def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
