@@ -373,6 +373,41 @@ def test_what_is_refused_names_the_line(forward: Callable[..., Any], said: str) 
         from_torch(Net(forward), SHAPE, mode="train")
 
 
+def _numpy(self: Any, x: Any) -> Any:
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(), torch.from_numpy):
+        return self.head(self.first(x))
+
+
+def _collected(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    y.register_hook(lambda grad: setattr(self, "cache", grad))
+    return self.head(y)
+
+
+TRANSFORMED = {
+    "the hook of saved_tensors_hooks (test_inner_autograd.py:": _numpy,
+    "a tensor's hook (test_inner_autograd.py:": _collected,
+    "torch.vmap (torch.func.vmap": lambda self, x: torch.vmap(lambda t: t * 2)(self.first(x)),
+    "torch.func.grad (vjp": lambda self, x: torch.func.grad(lambda t: t.sin().sum())(self.first(x)),
+    "torch.func.jvp, jacfwd": lambda self, x: torch.func.jvp(torch.sin, (self.first(x),), (torch.ones(2, 8, 12, 10),))[1],
+}
+
+
+@pytest.mark.parametrize("said", TRANSFORMED)
+def test_transforms_and_hooks_that_keep_are_refused_by_name(said: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"\(test_inner_autograd.py:\d+\)") as caught:
+        from_torch(Net(TRANSFORMED[said]), SHAPE, mode="train")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_functional_call_is_played(cpu: Cpu) -> None:
+    def forward(self: Any, x: Any) -> Any:
+        adapted = {name: p * 0.9 for name, p in self.first.named_parameters()}
+        return self.head(torch.func.functional_call(self.first, adapted, (x,)))
+
+    trains_as_torch(forward, cpu)
+
+
 def test_what_torch_refuses_is_refused(cpu: Cpu) -> None:
     with pytest.raises(RuntimeError, match="second time"):
         measure_training(Net(forgotten), inputs_for([SHAPE]), optimizer="sgd", loss="mse_loss")

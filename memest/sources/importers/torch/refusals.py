@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -42,6 +43,10 @@ _GRADIENTS = {
     "register_post_accumulate_grad_hook": (
         "Tensor.register_post_accumulate_grad_hook inside forward is not modelled: register it once, outside, and give the whole step to"
         " memest.step"
+    ),
+    **dict.fromkeys(
+        ("_make_dual", "_unpack_dual"),
+        "torch.func.jvp, jacfwd and torch.autograd.forward_ad: forward-mode derivatives are not modelled; torch.autograd.grad is",
     ),
     "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled; torch.autograd.grad for that tensor is, in a memest.step",
     "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
@@ -90,6 +95,14 @@ def users_line(frames: Iterable[traceback.FrameSummary]) -> str:
     """``net.py:31``: the innermost line that is neither memest's nor torch's; nothing where there is none."""
     users = (f for f in reversed(list(frames)) if not f.filename.startswith(_NOT_THE_USERS))
     return next((f"{f.filename.rpartition('/')[2]}:{f.lineno}" for f in users), "")
+
+
+def defined_at(function: Any) -> str:
+    """`` (net.py:12)``: where a function of the user's is written; nothing where that is not known."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(getattr(function, "__func__", function), "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return "" if code is None else f" ({code.co_filename.rpartition('/')[2]}:{code.co_firstlineno})"
 
 
 def users_frame() -> FrameType | None:

@@ -22,6 +22,7 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch.contexts.counters import with_counters
 from memest.sources.importers.torch.contexts.packing import Packings
+from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
@@ -283,7 +284,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
         result = None if found is None else live.known(found).names[-1]
         played = run_later(layers, live)
         del found, given
-    live.check_gone(played, [gradient], "a tensor's hook")
+    live.check_gone(played, [gradient], f"a tensor's hook{defined_at(function)}")
     made = {gradient, *(p.name for p in live.parameters), *(n for layer in played for n in layer.outputs)}
     captured = dict.fromkeys(n for n in (*(n for layer in played for n in layer.reads), result) if n is not None and n not in made)
     backward = Backward(

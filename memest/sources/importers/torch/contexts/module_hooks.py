@@ -23,6 +23,7 @@ from memest.network.graph import BACKWARD_HOOK, Layer
 from memest.network.tensor import Spec
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import like
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
@@ -163,6 +164,7 @@ def _join(recorder: Recorder, hook: Any, count: int, places: Sequence[int], spec
         names = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
         del gradients, outputs, whole, seen, results, t
-    live.check_gone(played, (*backward.gradients, *lent), "a full backward hook of a module")
+    where = "".join(map(defined_at, hook.user_hooks))
+    live.check_gone(played, (*backward.gradients, *lent), f"a full backward hook of a module{where}")
     joined = replace(backward, layers=played, results=names, lender=lender.name, lent=lent)
     recorder.layers[at] = replace(outer, backward=joined)

@@ -25,6 +25,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, Keeping, Machine, Par
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.sizes.dims import recording
+from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import leaves, like
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
@@ -47,6 +48,7 @@ class Recorder(Protocol):
     live: LiveTensors
     machine: Machine
     checkpoint: str | None
+    failure: UnsupportedError | None
 
     def __enter__(self) -> Any: ...
 
@@ -143,12 +145,12 @@ class Packings:
                 with recording(None):
                     given = like(spec)
                 live.follow(given, name, Value(spec, recorder.machine.ledger.resident(0, "", name)), grad=False)
-                whole = pair[0](given)
+                whole = self._run(pair[0], given)
                 kept = tuple(dict.fromkeys([live.known(t).names[-1] for t in leaves(whole)]))
                 first = _dying(packed, live, {name, *kept})
                 del given
             with recorder.apart() as unpacked, torch.no_grad(), self._seen():
-                back = pair[1](whole)
+                back = self._run(pair[1], whole)
                 if not isinstance(back, torch.Tensor):
                     raise recorder.refusal(f"saved_tensors_hooks whose unpack hook gives {type(back).__name__}, not a tensor")
                 entry = live.known(back)
@@ -163,6 +165,18 @@ class Packings:
             self.stack = outer
         live.check_gone((*first, *second), [name], "saved_tensors_hooks")
         return Packing(given=name, dtype=spec.dtype, packed=first, kept=kept, unpacked=second, result=result)
+
+    def _run(self, hook: Callable[[Any], Any], given: Any) -> Any:
+        """What a hook gives; of one that needs what no tensor here has it is said which."""
+        recorder = self._recorder
+        try:
+            return hook(given)
+        except UnsupportedError as e:
+            recorder.failure = None
+            why = str(e).partition(": ")[2].partition(";")[0].removeprefix("no rule for ")
+            raise recorder.refusal(
+                f"the hook of saved_tensors_hooks{defined_at(hook)}: {why}; keep tensors instead (.to(dtype), .cpu(), save_on_cpu)"
+            ) from None
 
     def _seen(self) -> AbstractContextManager[Any]:
         """Calls are recorded, though this is amid one that is."""

@@ -32,6 +32,16 @@ class Tracked:
         self.host = False
 
 
+def _transformed_by(t: torch.Tensor) -> str:
+    """What of ``torch.func`` has made a tensor, as a user calls it."""
+    functorch = torch._C._functorch
+    if not functorch.is_functorch_wrapped_tensor(t):
+        return ""
+    if functorch.is_batchedtensor(t):
+        return "torch.vmap (torch.func.vmap, jacrev, hessian)"
+    return "torch.func.grad (vjp, jacrev, hessian)" if functorch.is_gradtrackingtensor(t) else "a transform of torch.func"
+
+
 class LiveTensors:
     """Tensors by identity. ``drops`` has a list a layer: the names of what died after it; ``early`` those that died before the first.
     ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known.
@@ -106,6 +116,9 @@ class LiveTensors:
         entry = self.found(t)
         if entry is not None:
             return entry
+        transformed = _transformed_by(t)
+        if transformed:
+            raise self._refusal(f"{transformed}: functorch's own tensors are not recorded; write it without, or as torch.autograd.grad")
         if t.is_meta and not self._on_meta:
             raise self._refusal(
                 "a tensor that was made where memest cannot see it (in another thread, a compiled or scripted function, vmap, or an"
