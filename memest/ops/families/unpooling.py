@@ -41,7 +41,7 @@ def _max_unpool(k: Tape, input: Tensor, indices: Tensor, *, output_size: Shape) 
 
 
 def _max_unpool_backward(k: Tape, saved: Saved, grads: Grads, *, output_size: Shape) -> list[Tensor | None]:
-    """max_pool_double_backward: the gradient gathered at the indices, its spatial dims as one. From 2.14 on by a view where there is one."""
+    """max_pool_double_backward: the gradient gathered at the indices, its spatial dims as one; from 2.14 on by a view if it can be."""
     grad, indices = incoming(grads), saved["indices"]
     if k.target.version >= (2, 14):
         lead = grad.shape[: grad.ndim - len(output_size)]

@@ -21,6 +21,7 @@ from memest.sources.importers.torch.refusals import is_users
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import is_torchs_check
+from memest.sources.importers.torch.tensors.values import of_list
 
 MOST_FRAMES = 100
 MOST_PLACES = 4
@@ -47,7 +48,7 @@ class Assumed:
         self._counts: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._literals: dict[str, float] = {}
-        self.literal: float | None = None  # the number that the tensor being made holds
+        self.literal: Any = None  # the number that the tensor being made holds, or lists of numbers
         self._taken: dict[str, int] = {}
         self._notes: dict[str, dict[str, None]] = {}
         self.asked = False  # something went by what is assumed, or follows
@@ -61,7 +62,10 @@ class Assumed:
     def noticed(self, outputs: Sequence[str], values: Sequence[Value]) -> None:
         """These were made; of masks the sizes are kept, as sums of them outlive them, and of literals the numbers."""
         if self.literal is not None and len(outputs) == 1:
-            self._literals[outputs[0]] = self.literal
+            if isinstance(self.literal, list | tuple):
+                self._recorder.constants.held[outputs[0]] = of_list(self.literal)
+            else:
+                self._literals[outputs[0]] = self.literal
         self.literal = None
         for name, value in zip(outputs, values, strict=True):
             if value.spec.dtype == "bool":
@@ -130,7 +134,7 @@ class Assumed:
 
     # numbers and truths --------------------------------------------------------------------------------------------------
 
-    def number(self, t: torch.Tensor) -> Any:
+    def number(self, t: torch.Tensor, asking: str = "") -> Any:
         """The number or the truth that a tensor holds, where it follows from a count or from how the tensor was made; of one drawn between
         whole numbers a function that says which; None where nothing follows."""
         entry = self._recorder.live.found(t)
@@ -142,9 +146,15 @@ class Assumed:
             return partial(self._drawn, layer)
         number = self._number(name, {})
         if number is None:
-            number = self._recorder.constants.number(t)
+            number = self._recorder.constants.number(t, asking)
         self.asked = self.asked or number is not None
         return number
+
+    def numbers(self, t: torch.Tensor) -> Any:
+        """All numbers that a tensor holds, as lists in lists; None where they do not follow."""
+        found = self._recorder.constants.numbers(t)
+        self.asked = self.asked or found is not None
+        return found
 
     def size(self, t: torch.Tensor) -> int:
         """The whole number of a tensor that stands where a size is wanted."""
@@ -210,9 +220,9 @@ class Assumed:
         frame = next(self._frames(), None)
         way = None if frame is None else True if _in_torchs_assert() else way_that_runs(frame)
         if way is None:
-            number = self.number(args[0])
+            number = self.number(args[0], self._recorder.place())
             return NotImplemented if number is None else bool(number)
-        self._say("assumed: checks of values pass, the branch that raises is not taken")
+        self._say("assumed: checks of values pass, the branch that raises or warns is not taken")
         return way
 
     # places --------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class Tracked:
 
 class LiveTensors:
     """Tensors by identity. ``drops`` has a list a layer: the names of what died after it; ``early`` those that died before the first.
-    ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known.
+    ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known;
+    ``found_elsewhere`` is told of tensors that are neither inputs nor registered.
     """
 
     def __init__(self, ledger: Ledger, *, on_meta: bool, refusal: Callable[[str], UnsupportedError]) -> None:
@@ -48,6 +49,7 @@ class LiveTensors:
         self._on_meta = on_meta
         self._refusal = refusal
         self.on_host: dict[str, None] = {}
+        self.found_elsewhere: Callable[[torch.Tensor, str], None] = lambda t, name: None
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
@@ -108,7 +110,9 @@ class LiveTensors:
                 "a tensor that was made where memest cannot see it (inside a compiled or scripted function, vmap, or an operator of an"
                 " extension)"
             )
-        self.own(t, self.unique("constant"), host=t.device.type == "cpu")
+        name = self.unique("constant")
+        self.found_elsewhere(t, name)
+        self.own(t, name, host=t.device.type == "cpu")
         return self.tracked[id(t)]
 
     def check_gone(self, layers: Iterable[Layer], given: Iterable[str | None], who: str) -> None:
