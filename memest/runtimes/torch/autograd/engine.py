@@ -283,7 +283,7 @@ class Machine(Recorder):
 
     def _copy_slices(self, node: Node, view: Spec) -> list[Value | None]:
         """CopySlices::apply: the gradient of the base is copied, the operator's backward runs on a clone of the slice, and what it gives
-        is written back into the copy."""
+        is written back into the copy, which goes with the function where the base wants no gradient."""
         ledger, inner = self.ledger, node.inner
         assert inner is not None
         result = self._fresh(node.out_specs[0])
@@ -294,6 +294,9 @@ class Machine(Recorder):
         ledger.let_go(clone)
         if outputs[0] is not None:
             ledger.let_go(outputs[0])
+        if node.edges[0] is None:  # nobody wants the base's
+            ledger.let_go(result)
+            return [None, *outputs[1:]]
         return [result, *outputs[1:]]
 
     @property

@@ -22,6 +22,7 @@ from memest.sources.importers.torch.refusals import ADVICE, is_users
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import is_torchs_check
+from memest.sources.importers.torch.tensors.values import of_list
 
 MOST_FRAMES = 100
 MOST_PLACES = 4
@@ -49,7 +50,7 @@ class Assumed:
         self._counts: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._literals: dict[str, float] = {}
-        self.literal: float | None = None  # the number that the tensor being made holds
+        self.literal: Any = None  # the number that the tensor being made holds, or lists of numbers
         self._taken: dict[str, int] = {}
         self._passes: Counter[str] = Counter()
         self._notes: dict[str, dict[str, None]] = {}
@@ -64,7 +65,10 @@ class Assumed:
     def noticed(self, outputs: Sequence[str], values: Sequence[Value]) -> None:
         """These were made; of masks the sizes are kept, as sums of them outlive them, and of literals the numbers."""
         if self.literal is not None and len(outputs) == 1:
-            self._literals[outputs[0]] = self.literal
+            if isinstance(self.literal, list | tuple):
+                self._recorder.constants.held[outputs[0]] = of_list(self.literal)
+            else:
+                self._literals[outputs[0]] = self.literal
         self.literal = None
         for name, value in zip(outputs, values, strict=True):
             if value.spec.dtype == "bool":
@@ -133,7 +137,7 @@ class Assumed:
 
     # numbers and truths --------------------------------------------------------------------------------------------------
 
-    def number(self, t: torch.Tensor) -> Any:
+    def number(self, t: torch.Tensor, asking: str = "") -> Any:
         """The number or the truth that a tensor holds, where it follows from a count or from how the tensor was made; of one drawn between
         whole numbers a function that says which; None where nothing follows."""
         entry = self._recorder.live.found(t)
@@ -145,9 +149,15 @@ class Assumed:
             return partial(self._drawn, layer)
         number = self._number(name, {})
         if number is None:
-            number = self._recorder.constants.number(t)
+            number = self._recorder.constants.number(t, asking)
         self.asked = self.asked or number is not None
         return number
+
+    def numbers(self, t: torch.Tensor) -> Any:
+        """All numbers that a tensor holds, as lists in lists; None where they do not follow."""
+        found = self._recorder.constants.numbers(t)
+        self.asked = self.asked or found is not None
+        return found
 
     def size(self, t: torch.Tensor) -> int:
         """The whole number of a tensor that stands where a size is wanted."""
@@ -218,11 +228,11 @@ class Assumed:
         frame = next(self._frames(), None)
         way = None if frame is None else True if _in_torchs_assert() else way_that_runs(frame)
         if way is None:
-            number = None if t is None else self.number(t)
+            number = None if t is None else self.number(t, self._recorder.place())
             if number is None:
                 raise UnsupportedError(f"{self._recorder.place()}: {written} branches on a tensor's value; {self._decided_by(frame)}")
             return bool(number)
-        self._say("assumed: checks of values pass, the branch that raises is not taken")
+        self._say("assumed: checks of values pass, the branch that raises or warns is not taken")
         return way
 
     def _decided_by(self, frame: FrameType | None) -> str:

@@ -1,7 +1,8 @@
-"""Whether a branch on a value is a check: one of its ways raises. A network that runs takes the other.
+"""Whether a branch on a value is a check: one of its ways raises. A network that runs takes the other; so it is with one that only warns,
+where both come to the same.
 
-The line of code says so: ``if bad.any(): raise …``, ``assert good.all()``, ``if bad: torch._assert(False, …)``, with ``not``, ``and`` and
-``or``.
+The line of code says so: ``if bad.any(): raise …``, ``assert good.all()``, ``if bad: torch._assert(False, …)``, ``if odd:
+warnings.warn(…)``, with ``not``, ``and`` and ``or``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import linecache
 from collections.abc import Iterator
 from functools import lru_cache
 from types import FrameType
+from typing import Any
+
+_ASKING = frozenset({"getattr", "hasattr", "isinstance", "type"})
+_SAYING = frozenset({"print", "warn", "warning", "warning_once", "warning_advice", "info", "debug", "error", "rank_zero_warn"})
 
 
 def way_that_runs(frame: FrameType) -> bool | None:
@@ -22,7 +27,7 @@ def way_that_runs(frame: FrameType) -> bool | None:
         if isinstance(node, ast.Assert):
             wanted: bool | None = True
         else:
-            wanted = False if _raises(node.body) else True if _raises(node.orelse) else None
+            wanted = False if _raises(node.body) or _only_warns(node) else True if _raises(node.orelse) else None
         signs = set(_signs(node.test, True))
         return None if wanted is None or len(signs) != 1 else wanted == signs.pop()
     return None
@@ -71,6 +76,38 @@ def _raises(body: list[ast.stmt]) -> bool:
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
         return name == "_assert" and bool(last.value.args) and _is_false(last.value.args[0])
     return isinstance(last, ast.Raise)
+
+
+def _only_warns(node: ast.If) -> bool:
+    """Whether both ways of a test come to the same, but for a text."""
+    return not node.orelse and all(map(_only_says, node.body))
+
+
+def _only_says(node: ast.stmt) -> bool:
+    """Whether a statement does nothing but compose a text and print, log or warn."""
+    if isinstance(node, ast.If):
+        return not node.orelse and not _calls(node.test) and all(map(_only_says, node.body))
+    if isinstance(node, ast.Assign | ast.AugAssign):
+        return _is_text(node.value) or (isinstance(node.value, ast.Call) and not _calls(node.value))
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        called = node.value.func
+        name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        return name in _SAYING and not any(map(_calls, node.value.args))
+    return isinstance(node, ast.Pass) or _is_text(getattr(node, "value", None))
+
+
+def _calls(value: ast.AST) -> bool:
+    """Whether it calls what may compute."""
+    return any(isinstance(n, ast.Call) and getattr(n.func, "id", "") not in _ASKING for n in ast.walk(value))
+
+
+def _is_text(value: Any) -> bool:
+    """A text as it stands, or one with names in it."""
+    if isinstance(value, ast.BinOp):
+        return _is_text(value.left) and _is_text(value.right)
+    if isinstance(value, ast.JoinedStr):
+        return not _calls(value)
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _is_false(value: ast.expr) -> bool:

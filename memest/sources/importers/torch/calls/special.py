@@ -11,6 +11,8 @@ from memest.errors import GraphError, UnsupportedError
 from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
 from memest.sources.importers.torch.contexts.watching import attention_backends
+from memest.sources.importers.torch.tensors.numbers import depends
+from memest.sources.importers.torch.tensors.values import MOST
 
 
 def is_mask(entry: Any) -> bool:
@@ -166,7 +168,14 @@ def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
         made = torch.tensor(args[0], dtype=kwargs.get("dtype"))
     if isinstance(args[0], int | float) and not isinstance(args[0], bool):
         recorder.assumed.literal = made.item()
+    elif isinstance(args[0], list | tuple) and 0 < made.numel() <= MOST and not depends(args[0]) and _are_numbers(args[0]):
+        recorder.assumed.literal = args[0]
     return Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether a structure of lists has numbers alone in it."""
+    return all(map(_are_numbers, value)) if isinstance(value, list | tuple) else isinstance(value, int | float)
 
 
 def _created(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:

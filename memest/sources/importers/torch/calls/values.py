@@ -20,8 +20,8 @@ COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"})
 
 def depends_on_values(name: str, args: Any) -> bool:
     """Whether a call comes to something else with other values."""
-    if name in ("tensor", "as_tensor") and args and isinstance(args[0], int | float):
-        return True  # a number that may be read again
+    if name in ("tensor", "as_tensor") and args and isinstance(args[0], int | float | list | tuple):
+        return True  # numbers that may be read again
     return name in COUNTED or (name in ("__getitem__", "__setitem__") and any(map(is_mask, _entries(args[1]))))
 
 

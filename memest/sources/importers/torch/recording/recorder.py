@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -75,6 +76,7 @@ from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.numbers import PRINTED, STAND_INS, Answer, Numbers, depends
 from memest.sources.importers.torch.tensors.places import CARD, MIXED, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch.tensors.state import Owned
+from memest.sources.importers.torch.tensors.values import attributes_of, of_tensor
 from memest.sources.importers.torch.wrappers import stepped_through
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -175,7 +177,7 @@ class Recorder(TorchFunctionMode):
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(self)
         self.assumed = Assumed(assumptions or Assumptions(), self)
-        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed)
+        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed.numbers, self.assumed)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
@@ -183,6 +185,8 @@ class Recorder(TorchFunctionMode):
             **{name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()},
             **self.inner.watched,
             "register_hook": self._hooked,
+            "__contains__": self._contains,
+            "numpy": self._numpy,
             "__set__:data": self._set_data,
         }
         self.forms = [form_of(t.tensor) for t in standing]
@@ -220,9 +224,14 @@ class Recorder(TorchFunctionMode):
         if self.gradients:
             check_hooks(self.owned)
         self.places = swap(self.owned, self.live)
+        for place in self.places:
+            if not isinstance(place.original, nn.Parameter):
+                self.constants.own(place.name, of_tensor(place.original))
+        self.live.found_elsewhere = self._found_elsewhere
         self.found_there = {e.names[0]: e.value.storage for e in self.live.tracked.values()}
         self.drawn = random.getstate()
         result = self._run(inputs, call)
+        self.constants.check_unwritten()
         self.drew = random.getstate() != self.drawn
         self.outputs = outputs = self._outputs(result)
         del result
@@ -263,6 +272,11 @@ class Recorder(TorchFunctionMode):
     def _passed(self, outputs: Sequence[str]) -> set[str]:
         """The names that a backward passes before what is kept here is looked at."""
         return passed_by_backward(self.layers, outputs[:1])
+
+    def _found_elsewhere(self, t: torch.Tensor, name: str) -> None:
+        """A tensor that is neither an input nor registered is called ``name``: the module's attribute, or somebody else's."""
+        if any(t is a for a in attributes_of(self.modules)):
+            self.constants.own(name, of_tensor(t))
 
     def _hook_parameters(self) -> None:
         """The hooks of the network's parameters are recorded."""
@@ -428,6 +442,20 @@ class Recorder(TorchFunctionMode):
         """What ``torch._check_tensor_all`` asks."""
         with self:
             return self.constants.holds(args[0].all())
+
+    def _contains(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``x in t``, where it follows which way it goes."""
+        with self:
+            found = (args[0] == args[1]).any()
+        return self.assumed.decide(func, (found,), kwargs)
+
+    def _numpy(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``t.numpy()`` of what is known, to go by it."""
+        found = self.constants.numbers(args[0], self._place())
+        if found is None:
+            return self._placed(ARRAY_ANSWERS["numpy"], self, func, args, kwargs)
+        self.assumed.asked = True
+        return np.array(found, dtype=dtype_of(args[0]))
 
     def _set_data(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``t.data = other``, where that has the memory of ``t`` (what ``t.data *= 2`` ends with)."""

@@ -1,7 +1,7 @@
 """Numbers that follow from how a tensor was made, whatever runs: a mask of ones is all true, at every size.
 
-A branch on such a number is no branch. What healthy training has is taken for granted, and said: every number is finite, and what torch
-checks (``torch._check_tensor_all``) holds.
+A branch on such a number is no branch; nor is one on what the module holds and nothing writes into (``values``). What healthy training
+has is taken for granted, and said: every number is finite, and what torch checks (``torch._check_tensor_all``) holds.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any, Protocol
 
 import torch
 
+from memest.errors import UnsupportedError
 from memest.network.graph import Layer
 from memest.sources.importers.torch.tensors.live import LiveTensors
+from memest.sources.importers.torch.tensors.values import Array, value_of
 
 FINITE = "assumed: every number is finite, where the network asks (torch.isfinite, torch.isnan, torch.isinf)"
 CHECKED = "assumed: what the network checks of values holds"
+HELD = "assumed: {} holds what it holds now, which decides what runs"
 _VIEWS = frozenset(
     {
         *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "swapaxes", "squeeze", "unsqueeze"),
@@ -44,6 +47,7 @@ _MADE: Mapping[str, float] = {
     **dict.fromkeys(("ones", "ones_like", "new_ones"), 1),
 }
 _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}
+_WRITE_STATISTICS = frozenset({"batch_norm", "instance_norm", "fake_quantize", "fused_moving_avg_obs_fake_quant"})
 _ASKED: Mapping[str, bool] = {"isfinite": True, "isnan": False, "isinf": False}
 
 
@@ -58,6 +62,9 @@ class Constants:
     """What is known of the numbers in the tensors of one recording."""
 
     def __init__(self, recorder: Recording) -> None:
+        self.held: dict[str, Array] = {}
+        self._own: set[str] = set()
+        self._used: dict[str, str] = {}
         self._recorder = recorder
         self._checked: list[weakref.ref[torch.Tensor]] = []
         self._notes: dict[str, None] = {}
@@ -65,15 +72,22 @@ class Constants:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was taken for granted."""
-        return tuple(self._notes)
+        return (*self._notes, *[HELD.format(name) for name in self._used if name in self._own])
+
+    def own(self, name: str, value: Array | None) -> None:
+        """The module's own tensor ``name`` holds this before the call."""
+        if value is not None:
+            self.held[name] = value
+            self._own.add(name)
 
     def holds(self, t: torch.Tensor) -> torch.Tensor:
         """``t`` says whether a check passes: it does."""
         self._checked.append(weakref.ref(t))
         return t
 
-    def number(self, t: torch.Tensor) -> Any:
-        """The one number (or truth) that every element of ``t`` is; None where that does not follow."""
+    def number(self, t: torch.Tensor, asking: str = "") -> Any:
+        """The one number (or truth) that every element of ``t`` is; None where that does not follow. What the module itself holds counts
+        where a branch is ``asking`` (the place): whoever reads a number may be about to count it up."""
         if any(t is c() for c in self._checked):
             self._notes[CHECKED] = None
             return True
@@ -82,8 +96,53 @@ class Constants:
             return None
         recorded = self._recorder.layers
         layers = {out: layer for layer in recorded for out in layer.outputs}
-        written = (_root(layer.reads[0], layers) for layer in recorded if _writes(layer) and layer.reads)
-        return self._of(entry.names[-1], layers, frozenset(written))
+        written = self._written(layers)
+        number = self._of(entry.names[-1], layers, written)
+        if number is not None or t.numel() != 1:
+            return number
+        found = self._value(entry.names[-1], layers, written, asking)
+        return None if found is None else found.item() if found.ndim else found[()]
+
+    def numbers(self, t: torch.Tensor, asking: str = "") -> Any:
+        """All that ``t`` holds, as lists in lists; None where that does not follow. ``asking`` as for one number."""
+        entry = self._recorder.live.found(t)
+        layers = {out: layer for layer in self._recorder.layers for out in layer.outputs}
+        found = None if entry is None else self._value(entry.names[-1], layers, self._written(layers), asking)
+        return None if found is None else found.tolist()
+
+    def _value(self, name: str, layers: Mapping[str, Layer], written: frozenset[str], asking: str) -> Array | None:
+        """What the tensor ``name`` holds; whose numbers it goes by is remembered."""
+        asked: list[str] = []
+
+        def held(name: str) -> Array | None:
+            if name not in self.held or (name in self._own and not asking):
+                return None
+            asked.append(name)
+            return self.held[name]
+
+        found = value_of(name, layers, held, written)
+        if found is not None:
+            self._used.update(dict.fromkeys(asked, asking))
+        return found
+
+    def _written(self, layers: Mapping[str, Layer]) -> frozenset[str]:
+        """The first names of those that something was written into, or into a view of."""
+        into = (
+            layer.reads[:1] if _writes(layer) else layer.reads[1:] if layer.op in _WRITE_STATISTICS else ()
+            for layer in self._recorder.layers
+        )
+        return frozenset([_root(name, layers) for names in into for name in names])
+
+    def check_unwritten(self) -> None:
+        """At the end: UnsupportedError where something was written into a tensor whose numbers decided before."""
+        layers = {out: layer for layer in self._recorder.layers for out in layer.outputs}
+        written = self._written(layers).intersection(self._used)
+        if written:
+            name = sorted(written)[0]
+            raise UnsupportedError(
+                f"{self._used[name]}: a branch goes by {name}, into which the forward writes, so the next step may go the other way; state"
+                " which way the step that counts goes: assume={'FILE.py:LINE': True}"
+            )
 
     def _of(self, name: str, layers: Mapping[str, Layer], written: frozenset[str]) -> Any:
         """The number of a tensor by name; ``written`` are the first names of those that something was written into, or into a view of."""

@@ -44,7 +44,8 @@ def _transformed_by(t: torch.Tensor) -> str:
 
 class LiveTensors:
     """Tensors by identity. ``drops`` has a list a layer: the names of what died after it; ``early`` those that died before the first.
-    ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known.
+    ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known;
+    ``found_elsewhere`` is told of tensors that are neither inputs nor registered.
     """
 
     def __init__(self, ledger: Ledger, *, on_meta: bool, refusal: Callable[[str], UnsupportedError]) -> None:
@@ -60,6 +61,7 @@ class LiveTensors:
         self._refusal = refusal
         self.on_host: dict[str, None] = {}
         self.specs: dict[str, Spec] = {}  # by every name there was
+        self.found_elsewhere: Callable[[torch.Tensor, str], None] = lambda t, name: None
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
@@ -124,7 +126,9 @@ class LiveTensors:
                 "a tensor that was made where memest cannot see it (in another thread, a compiled or scripted function, vmap, or an"
                 " operator of an extension)"
             )
-        self.own(t, self.unique("constant"), host=t.device.type == "cpu")
+        name = self.unique("constant")
+        self.found_elsewhere(t, name)
+        self.own(t, name, host=t.device.type == "cpu")
         return self.tracked[id(t)]
 
     def check_gone(self, layers: Iterable[Layer], given: Iterable[str | None], who: str) -> None:

@@ -120,9 +120,10 @@ class Numbers:
         where: Callable[[], str],
         stand_in: float,
         known: Callable[[torch.Tensor], Any] = lambda t: None,
+        listed: Callable[[torch.Tensor], Any] = lambda t: None,
         stated: Stated | None = None,
     ) -> None:
-        """``known`` gives the number of a tensor where it is none that nobody knows."""
+        """``known`` gives the number of a tensor where it is none that nobody knows, ``listed`` all that it holds."""
         self.stand_in = stand_in
         self.read = 0
         self.where = ""
@@ -135,6 +136,7 @@ class Numbers:
         self._refuse = refuse
         self._where = where
         self._known = known
+        self._listed = listed
 
     @property
     def answers(self) -> dict[str, Answer]:
@@ -143,7 +145,7 @@ class Numbers:
             "item": lambda f, a, k: self._of(a[0]),
             "__float__": lambda f, a, k: float(self._plain(a[0])),
             "__int__": lambda f, a, k: int(self._plain(a[0])),
-            "tolist": lambda f, a, k: self._all(a[0]),
+            "tolist": lambda f, a, k: self._all(a[0]) if (known := self._listed(a[0])) is None else known,
             "__format__": lambda f, a, k: format(self._of(a[0]), a[1]) if a[0].dim() == 0 else self._shown(),
             "__repr__": lambda f, a, k: self._shown(),
         }
