@@ -31,7 +31,7 @@ from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, descri
 from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors
-from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS, stating
 from memest.sources.importers.torch.tensors.observers import give_sizes
 from memest.sources.importers.torch.tensors.releasing import release
 from memest.sources.importers.torch.tensors.state import as_it_was
@@ -260,7 +260,7 @@ class _Recordings:
                 graph = alike(recorder.graph, before.graph)
             first_call = False
             if graph is None:
-                raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
+                raise UnsupportedError(f"{recorder.numbers.place}: no rule for {stating(DECIDES, recorder.numbers.place)}")
             recorder.graph = graph
         return recorder
 
@@ -280,5 +280,5 @@ class _Recordings:
             if stand_in == STAND_INS[0]:
                 where = f"a number was read from a tensor ({recorder.numbers.place}), which nobody knows before anything runs"
                 raise UnsupportedError(f"{e}; {where}: let nothing depend on it") from None
-            raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}") from None
+            raise UnsupportedError(f"{recorder.numbers.place}: no rule for {stating(DECIDES, recorder.numbers.place)}") from None
         return recorder

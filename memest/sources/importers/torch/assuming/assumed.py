@@ -15,7 +15,7 @@ from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, unstated
-from memest.sources.importers.torch.assuming.branches import way_that_runs
+from memest.sources.importers.torch.assuming.branches import picks_one, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.refusals import is_users
 from memest.sources.importers.torch.tensors.constants import Constants
@@ -136,6 +136,9 @@ class Assumed:
         entry = self._recorder.live.found(t)
         if entry is None or t.numel() != 1:
             return None
+        stated = self._stated_here()
+        if stated is not None:
+            return stated
         name = entry.names[-1]
         layer = made_by(self._recorder.layers, name)
         if layer is not None and layer.op == "uniform_":
@@ -146,22 +149,45 @@ class Assumed:
         self.asked = self.asked or number is not None
         return number
 
+    def _stated_here(self) -> int | bool | None:
+        """What is stated of the very line that reads a number, or a truth."""
+        lines = self._lines()[:1]
+        found = self._stated.found("", "", lines, self._taken)
+        if found is None or isinstance(found.value, Share):
+            return None
+        self.asked = True
+        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        return found.value
+
     def size(self, t: torch.Tensor) -> int:
         """The whole number of a tensor that stands where a size is wanted."""
         number = self.number(t)
         if type(number) is int:
             return number
-        self.asked = True
-        found, place = self._found(SIZE), self._recorder.place()
-        if found is None:
+        stated, place = self.stated_size(), self._recorder.place()
+        if stated is None:
+            line = self._lines()[:1] or [SIZE]
             raise UnsupportedError(
-                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}},"
-                f" in a command --assume {SIZE}=N"
+                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}} or"
+                f" assume={{'{line[0]}': N}}, in a command --assume {SIZE}=N"
             )
+        return stated
+
+    def stated_size(self) -> int | None:
+        """The next whole number that is stated for where a size is wanted, if any is."""
+        self.asked = True
+        found = self._found(SIZE)
+        if found is None:
+            return None
         if type(found.value) is not int:
-            raise UsageError(f"assume: {found.key!r} is no whole number, and {place} asks for a size")
+            raise UsageError(f"assume: {found.key!r} is no whole number, and {self._recorder.place()} asks for a size")
         self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return found.value
+
+    def bound(self, t: torch.Tensor) -> int | None:
+        """The whole number of a tensor that bounds a window, where it is known or stated for the line."""
+        number = self.number(t)
+        return number if type(number) is int else None
 
     def _drawn(self, layer: Layer) -> int:
         """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""
@@ -211,6 +237,9 @@ class Assumed:
         way = None if frame is None else True if _in_torchs_assert() else way_that_runs(frame)
         if way is None:
             number = self.number(args[0])
+            if number is None and frame is not None and self._stated.given and picks_one(frame):
+                self._say("assumed, as nothing is stated for the line: max() and min() of numbers in tensors give the first of them")
+                return False
             return NotImplemented if number is None else bool(number)
         self._say("assumed: checks of values pass, the branch that raises is not taken")
         return way

@@ -130,6 +130,28 @@ def _places(recorder: Any, mask: torch.Tensor) -> Any:
         return torch.nonzero(mask if mask.ndim else mask.unsqueeze(0)).unbind(1)
 
 
+def _is_moved(entry: Any) -> bool:
+    """Whether an entry of an index is a window that tensors bound."""
+    return isinstance(entry, slice) and any(isinstance(b, torch.Tensor) for b in (entry.start, entry.stop))
+
+
+def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
+    """An index whose windows lie where that is known, or are as long as is stated."""
+    entries, dim = list(_entries(index)), 0
+    for i, entry in enumerate(entries):
+        if entry is Ellipsis:
+            dim = t.ndim - sum(e.ndim if is_mask(e) else e is not None for e in entries[i + 1 :])
+            continue
+        if _is_moved(entry):
+            start, stop = (recorder.assumed.bound(b) if isinstance(b, torch.Tensor) else b for b in (entry.start, entry.stop))
+            unknown = next((b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None), None)
+            if unknown is not None:
+                start, stop = 0, min(recorder.assumed.size(unknown), t.shape[dim])
+            entries[i] = slice(start, stop, entry.step)
+        dim += entry.ndim if is_mask(entry) else entry is not None
+    return tuple(entries) if isinstance(index, tuple) else entries[0]
+
+
 def _is_list(entry: Any) -> bool:
     """Whether an entry of an index is an array, or a list of whole numbers."""
     if not isinstance(entry, list):
@@ -154,6 +176,9 @@ def _as_index(entry: Any) -> torch.Tensor:
 
 def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """``x[:, [0, 2]]``."""
+    if any(map(_is_moved, _entries(args[1]))):
+        with recorder:
+            return args[0][_settled(recorder, args[0], args[1])]
     if not (_is_list(args[1]) or any(map(_is_list, _entries(args[1])))):
         return NotImplemented
     with recorder:
@@ -162,6 +187,10 @@ def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
 
 def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """``x[1, mask] = value``: the view that the numbers and slices make, then at the tensors; lists are tensors."""
+    if any(map(_is_moved, _entries(args[1]))):
+        with recorder:
+            args[0][_settled(recorder, args[0], args[1])] = args[2]
+        return None
     if _is_list(args[1]) or any(map(_is_list, _entries(args[1]))):
         with recorder:
             args[0][_opened(recorder, args[1])] = args[2]

@@ -70,7 +70,7 @@ from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
-from memest.sources.importers.torch.tensors.numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends
+from memest.sources.importers.torch.tensors.numbers import DECIDES, PRINTED, STAND_INS, Answer, Numbers, depends, stating
 from memest.sources.importers.torch.tensors.places import CARD, asked_host, counts, place_of, refusal
 from memest.sources.importers.torch.tensors.state import Owned
 from memest.sources.importers.torch.wrappers import stepped_through
@@ -166,10 +166,11 @@ class Recorder(TorchFunctionMode):
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(self)
         self.assumed = Assumed(assumptions or Assumptions(), self)
-        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number)
+        self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed.stated_size)
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
+            "__index__": lambda f, a, k: self.assumed.size(a[0]) if a[0].ndim == 0 else NotImplemented,
             "_is_all_true": self._check,
             **{name: partial(answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()},
             "register_hook": self._hooked,
@@ -382,7 +383,9 @@ class Recorder(TorchFunctionMode):
         if name not in CALLS:
             reason = reason_against(func)
             if reason is not None:
-                raise UnsupportedError(f"{self._place()}: {reason}")
+                place = self._place()
+                line = place.rpartition(" (")[2].removesuffix(")") if place.endswith(")") else "FILE.py:LINE"
+                raise UnsupportedError(f"{place}: {reason.replace('FILE.py:LINE', line)}")
         if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
             return self._enter(func, args, kwargs)
         if name in BODIES:
@@ -632,7 +635,7 @@ class Recorder(TorchFunctionMode):
                 return self.caller.run(row, [_values(e) for e in entries], tuple(flags.items()))
         except MemestError as e:
             if depends(request.attributes):
-                raise self.refusal(DECIDES) from None
+                raise self.refusal(stating(DECIDES, self._place())) from None
             self.impossible = True
             raise e.at(f"{self._place()}: {request.op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:

@@ -31,7 +31,7 @@ from memest.sources.importers.torch.steps.updates import instead
 from memest.sources.importers.torch.surroundings import Surroundings
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors
-from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS
+from memest.sources.importers.torch.tensors.numbers import DECIDES, STAND_INS, stating
 from memest.sources.importers.torch.tensors.releasing import release
 
 ROUNDS = 8
@@ -132,7 +132,7 @@ def _steady(
             before = left
             kept = recorder.survivors.given_up()
     if settled and recorder.numbers.read:
-        raise UnsupportedError(f"{recorder.numbers.place}: no rule for {DECIDES}")
+        raise UnsupportedError(f"{recorder.numbers.place}: no rule for {stating(DECIDES, recorder.numbers.place)}")
     raise UnsupportedError(
         f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
         " keep numbers in lists (loss.item()), and let the function be a whole round, such as all the batches whose gradients are added up"

@@ -71,6 +71,12 @@ class Drawn(Unknown):
         return self.whole()
 
 
+def stating(what: str, place: str) -> str:
+    """``what`` depends on a number that was read, and how to state that where the ``place`` has a line: ``net (net.py:31)``."""
+    line = place.rpartition(" (")[2].removesuffix(")") if place.endswith(")") else ""
+    return f"{what}, or state it: assume={{'{line}': N}}" if line else what
+
+
 def is_torchs_check() -> bool:
     """Whether a function of torch asks for a truth that would make it raise."""
     frame: Any = sys._getframe(1)
@@ -92,9 +98,15 @@ class Numbers:
     to be 0, ``printed`` says that a tensor was written out."""
 
     def __init__(
-        self, refuse: Refusal, where: Callable[[], str], stand_in: float, known: Callable[[torch.Tensor], Any] = lambda t: None
+        self,
+        refuse: Refusal,
+        where: Callable[[], str],
+        stand_in: float,
+        known: Callable[[torch.Tensor], Any] = lambda t: None,
+        whole: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """``known`` gives the number of a tensor where it is none that nobody knows."""
+        """``known`` gives the number of a tensor where it is none that nobody knows; ``whole`` the whole number that is to be taken where
+        somebody asks for one, if that is stated."""
         self.stand_in = stand_in
         self.read = 0
         self.where = ""
@@ -105,6 +117,7 @@ class Numbers:
         self._refuse = refuse
         self._where = where
         self._known = known
+        self.whole = whole
 
     @property
     def answers(self) -> dict[str, Answer]:
@@ -112,7 +125,7 @@ class Numbers:
         return {
             "item": lambda f, a, k: self._of(a[0]),
             "__float__": lambda f, a, k: float(self._plain(a[0])),
-            "__int__": lambda f, a, k: int(self._plain(a[0])),
+            "__int__": lambda f, a, k: self._int(a[0]),
             "tolist": lambda f, a, k: self._all(a[0]),
             "__format__": lambda f, a, k: format(self._of(a[0]), a[1]) if a[0].dim() == 0 else self._shown(),
             "__repr__": lambda f, a, k: self._shown(),
@@ -137,6 +150,15 @@ class Numbers:
         found = self._of(t)
         return self.stand_in if isinstance(found, Unknown | UnknownWhole) else found
 
+    def _int(self, t: torch.Tensor) -> int:
+        """``int(t)``."""
+        found = self._of(t)
+        return int(found) if not isinstance(found, Unknown | UnknownWhole) or self.over else self._stated(int(self.stand_in))
+
+    def _stated(self, otherwise: int) -> int:
+        stated = self.whole()
+        return otherwise if stated is None else stated
+
     def _all(self, t: torch.Tensor, dims: int = 0) -> Any:
         """A list in a list for each dim."""
         return [self._all(t, dims + 1) for _ in range(t.shape[dims])] if dims < t.dim() else self._one(t)
@@ -154,7 +176,7 @@ class Numbers:
     def check(self) -> None:
         """UnsupportedError while the recording goes on: somebody decides by a number."""
         if not self.over:
-            raise self._refuse(DECIDES)
+            raise self._refuse(stating(DECIDES, self._where()))
 
 
 def _counting(base: type, name: str) -> Callable[..., Any]:
@@ -171,12 +193,16 @@ def _counting(base: type, name: str) -> Callable[..., Any]:
 def _deciding(base: type, name: str) -> Callable[..., Any]:
     def method(self: Any, *others: Any) -> Any:
         if self._numbers is not None:
+            stated = self._numbers.whole() if name in _WHOLE and not self._numbers.over else None
+            if stated is not None:
+                return stated
             self._numbers.check()
         return getattr(base, name)(self, *others)
 
     return method
 
 
+_WHOLE = ("__int__", "__index__", "__trunc__", "__ceil__", "__floor__")
 _COUNTING = "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs"
 _DECIDING = "lt le gt ge eq ne bool int index trunc floor ceil round and or xor lshift rshift"
 for _kind, _base in ((Unknown, float), (UnknownWhole, int)):
