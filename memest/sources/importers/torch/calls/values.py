@@ -152,23 +152,30 @@ def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
     return tuple(entries) if isinstance(index, tuple) else entries[0]
 
 
-def _is_list(entry: Any) -> bool:
-    """Whether an entry of an index is an array, or a list of whole numbers."""
+def _is_opened(entry: Any) -> bool:
+    """Whether an entry of an index is an array, a list of whole numbers, or a tensor of one, which torch reads: its place is a view."""
+    if isinstance(entry, torch.Tensor):
+        return entry.ndim == 0 and not is_mask(entry) and not entry.is_floating_point()
     if not isinstance(entry, list):
         return isinstance(entry, np.ndarray)
     return bool(entry) and all(isinstance(i, int) and not isinstance(i, bool) for i in entry)
 
 
 def _opened(recorder: Any, index: Any) -> Any:
-    """An index with a tensor for each list of whole numbers and each array, as torch makes it for the call."""
-    recorder.refuse_card("a list as an index, which is copied to the card")
-    if _is_list(index):
+    """An index with a tensor for each list of whole numbers and each array, as torch makes it for the call; which place a number in a
+    tensor says decides nothing."""
+    found = list(filter(_is_opened, [index] if isinstance(index, list) else _entries(index)))
+    numbers = all(isinstance(entry, torch.Tensor) for entry in found)
+    recorder.refuse_card("an index that is read from the card" if numbers else "a list as an index, which is copied to the card")
+    if _is_opened(index):
         return _as_index(index)
-    return tuple(_as_index(i) if _is_list(i) else i for i in index)
+    return tuple(_as_index(i) if _is_opened(i) else i for i in index)
 
 
-def _as_index(entry: Any) -> torch.Tensor:
+def _as_index(entry: Any) -> Any:
     """A list is copied, an array is not where it holds what an index does."""
+    if isinstance(entry, torch.Tensor):
+        return 0
     if isinstance(entry, np.ndarray) and entry.dtype in (np.int64, np.bool_):
         return torch.as_tensor(entry)
     return torch.tensor(entry, dtype=torch.int64)
@@ -179,7 +186,7 @@ def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     if any(map(_is_moved, _entries(args[1]))):
         with recorder:
             return args[0][_settled(recorder, args[0], args[1])]
-    if not (_is_list(args[1]) or any(map(_is_list, _entries(args[1])))):
+    if not (_is_opened(args[1]) or any(map(_is_opened, _entries(args[1])))):
         return NotImplemented
     with recorder:
         return args[0][_opened(recorder, args[1])]
@@ -191,7 +198,7 @@ def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
         with recorder:
             args[0][_settled(recorder, args[0], args[1])] = args[2]
         return None
-    if _is_list(args[1]) or any(map(_is_list, _entries(args[1]))):
+    if _is_opened(args[1]) or any(map(_is_opened, _entries(args[1]))):
         with recorder:
             args[0][_opened(recorder, args[1])] = args[2]
         return None
