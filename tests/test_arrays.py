@@ -68,7 +68,28 @@ def _write_parts(y: Any) -> Any:
     return y.sigmoid()
 
 
-PARTS: dict[str, Use] = {"added to": _add_to_part, "written": _write_parts}
+def _fill_with_a_tensor(y: Any) -> Any:
+    z, fresh = y * 2, torch.zeros(5, 4)
+    z[1, :3] = y[0].mean()
+    fresh[2] = y.sum()
+    y[0, 0] = z.sum()
+    return y + z + fresh
+
+
+def _at_read_places(y: Any) -> Any:
+    """A tensor of one number in an index is read: its place is a view, and a mask beside it is a mask alone."""
+    at, zeros = torch.tensor([1, 0]), torch.zeros(2, 5, 4)
+    zeros[at[0], torch.ones(5) > 0, at[1]] = 1
+    zeros[at[1]] = y[at[0]]
+    return y[:, at[0]] * zeros[0, at[1]]
+
+
+PARTS: dict[str, Use] = {
+    "added to": _add_to_part,
+    "written": _write_parts,
+    "filled": _fill_with_a_tensor,
+    "at read places": _at_read_places,
+}
 
 
 def trains_as_torch(use: Use, cpu: Cpu) -> None:

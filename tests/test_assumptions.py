@@ -93,6 +93,23 @@ def distinct(y: Any) -> Any:
     return y[: len(values)] + y[where][:2]
 
 
+def read(y: Any) -> Any:
+    """A number that is read by its line decides sizes."""
+    count = int(y.sum().item())
+    return y.flatten(0, 2)[:count]
+
+
+def window(y: Any) -> Any:
+    """A window that tensors bound, and a place that max() makes of two."""
+    at = y.argmax(3).flatten()
+    first, last = max(at[0], 0), at[1] + 2
+    return y[:, first:last] * 2
+
+
+def sized(y: Any) -> Any:
+    return y.flatten(0, 2)[: torch.zeros(y.flatten().argmax(), 2).shape[0]]
+
+
 CASES: list[tuple[Callable[[Any], Any], dict[str, Any] | None]] = [
     (samples, {"selected": 3}),
     (rows, {"selected": 50}),
@@ -140,8 +157,8 @@ def test_shares_follow_the_sizes() -> None:
 
 
 def test_what_is_not_stated_is_the_most_it_can_be_and_said() -> None:
-    graph = from_torch(Net(lambda y: y[y.sum((1, 2, 3)) > 0].flatten(0, 2)[first(9, 144)]), SHAPE, assume={"test_assumptions.py:143": 4})
-    assert [n.partition(" (")[0] for n in graph.notes] == ["assumed as stated: test_assumptions.py:143=4"]
+    graph = from_torch(Net(lambda y: y[y.sum((1, 2, 3)) > 0].flatten(0, 2)[first(9, 144)]), SHAPE, assume={"test_assumptions.py:160": 4})
+    assert [n.partition(" (")[0] for n in graph.notes] == ["assumed as stated: test_assumptions.py:160=4"]
     graph = from_torch(Net(lambda y: y[y.sum((1, 2, 3)) > 0]), SHAPE, assume={})
     assert graph.notes[0].startswith("assumed, as nothing is stated: selected=all, the most elements that a mask")
 
@@ -160,9 +177,24 @@ def test_masks_that_share_a_tensor_out_pick_all_of_it_together() -> None:
     ("function", "assume", "error", "said"),
     [
         (rows, None, UnsupportedError, r"test_assumptions.py:\d+\): x\[mask\] depends on values; .* assume={'selected': N}, .*--assume"),
-        (places, None, UnsupportedError, r"torch.nonzero\(\) depends on values; say how many of 24 there are: assume={'selected': N}"),
-        (distinct, {"selected": 1}, UnsupportedError, r"torch.unique\(\) depends on values; say how many of 4 there are \(there is no"),
-        (lambda y: y * 2 if y.sum() > 0 else y, {"selected": 1}, UnsupportedError, r"a tensor as a condition .*: True}"),
+        (
+            places,
+            None,
+            UnsupportedError,
+            r"torch.nonzero\(\) .* how many of 24 there are \(elements .*\): assume={'selected': N}",
+        ),
+        (
+            distinct,
+            {"selected": 1},
+            UnsupportedError,
+            r"torch.unique\(\) .* how many of 4 there are \(different .*there is no",
+        ),
+        (
+            lambda y: y * 2 if y.sum() > 0 else y,
+            {"selected": 1},
+            UnsupportedError,
+            r"as a condition .*{'test_assumptions.py:\d+': True}",
+        ),
         (rows, {"boxes": 1}, UsageError, "nothing in the network depends on 'boxes'; it goes by selected"),
         (rows, {"select": 1}, UsageError, "'select' is no kind .*did you mean 'selected'"),
         (rows, {"selected": -1}, UsageError, "'selected' is -1; give a number"),
@@ -190,6 +222,34 @@ def test_a_branch_goes_as_stated_for_its_line() -> None:
         graph = from_torch(Net(branching), SHAPE, assume={line: way})
         assert ("mul" in [layer.op for layer in graph.layers]) == way
         assert f"assumed as stated: {line}={str(way).lower()}" in graph.notes[0]
+
+
+@pytest.mark.parametrize(("function", "after", "rows"), [(read, 2, 50), (sized, 1, 7)])
+def test_a_number_is_what_is_stated_for_its_line(function: Any, after: int, rows: int) -> None:
+    line = f"test_assumptions.py:{function.__code__.co_firstlineno + after}"
+    for assume in ({line: rows}, {"size": rows}, {line: [rows]}):
+        graph = from_torch(Net(function), SHAPE, mode="infer", assume=assume)
+        estimate = memest.estimate(graph, input_shape=SHAPE, mode="infer")
+        assert estimate.timeline.values[graph.outputs[0]].shape == (rows, 5)
+        assert "assumed as stated: " in graph.notes[0]
+    with pytest.raises(UnsupportedError, match=rf"assume={{'{line}': N}}"):
+        from_torch(Net(function), SHAPE, mode="infer")
+
+
+def test_a_window_that_tensors_bound_is_as_long_as_is_stated() -> None:
+    first = window.__code__.co_firstlineno
+    bounds = {f"test_assumptions.py:{first + 4}": [1, 5], f"test_assumptions.py:{first + 3}": False}
+    for assume, rows in ((bounds, 4), ({"size": 3}, 3)):
+        graph = from_torch(Net(window), SHAPE, mode="infer", assume=assume)
+        estimate = memest.estimate(graph, input_shape=SHAPE, mode="infer")
+        assert estimate.timeline.values[graph.outputs[0]].shape == (4, rows, 6, 5)
+    assert any("max() and min()" in note for note in graph.notes)
+
+
+def test_a_line_that_nothing_goes_by_is_told_with_those_that_count() -> None:
+    said = r"nothing in the network depends on 'net.py:11'; it goes by selected at test_assumptions.py:\d+$"
+    with pytest.raises(UsageError, match=said):
+        from_torch(Net(rows), SHAPE, mode="infer", assume={"net.py:11": 3, "selected": 50})
 
 
 def test_the_nearest_statement_counts() -> None:

@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 class Assumptions:
     """The statements of one import. ``given`` is false where nobody said anything: then nothing is assumed. ``used`` are the keys that
-    something was answered by, ``asked`` the kinds that were asked for."""
+    something was answered by, ``asked`` the kinds that were asked for (empty: what goes by lines alone), each with the lines that did."""
 
     def __init__(self, given: Mapping[str, Any] | None = None) -> None:
         """UsageError for what is no statement."""
@@ -51,7 +51,7 @@ class Assumptions:
             raise UsageError(f'assume takes names and numbers, such as assume={{"boxes": 300}}, got {kind_of(given)}')
         self.given = given is not None
         self.used: set[str] = set()
-        self.asked: set[str] = set()
+        self.asked: dict[str, dict[str, None]] = {}
         self._given = dict(given or {})
         self._stated = {_key(key): _read(key, value) for key, value in self._given.items()}
 
@@ -64,7 +64,7 @@ class Assumptions:
     def found(self, kind: str, path: str, lines: Sequence[str], taken: dict[str, int]) -> Found | None:
         """What is stated of the next count of this ``kind`` in the module ``path``, reached by these ``lines`` of code. ``taken`` counts
         how many values of each list were taken."""
-        self.asked |= {kind} if kind else set()
+        self.asked.setdefault(kind, {}).update(dict.fromkeys(lines[:1]))
         key = self._nearest(kind, path, lines)
         if key is None:
             return None
@@ -108,8 +108,15 @@ class Assumptions:
         """UsageError for a statement that nothing in the network asks for."""
         unused = next((key for key in self._stated if key not in self.used), None)
         if unused is not None:
-            seen = f"; it goes by {', '.join(sorted(self.asked))}" if self.asked else ""
+            asked = [f"{kind or 'branches and numbers read'} at {_first(lines)}" for kind, lines in sorted(self.asked.items())]
+            seen = f"; it goes by {'; '.join(asked)}" if asked else ""
             raise UsageError(f"assume: nothing in the network depends on {unused!r}{seen}")
+
+
+def _first(lines: Sequence[str] | Mapping[str, None]) -> str:
+    found = list(lines)
+    more = len(found) - MOST_SHOWN
+    return (", ".join(found[:MOST_SHOWN]) or "no line of yours") + (f" and {more} more lines" if more > 0 else "")
 
 
 def from_texts(texts: Sequence[str]) -> dict[str, Any] | None:
@@ -179,7 +186,7 @@ def stating(line: str, value: str) -> str:
 
 def unstated(place: str, written: str, kind: str, most: int, *, default: bool) -> UnsupportedError:
     """The refusal of a size that depends on values, with what to state."""
-    also = "" if default else " (there is no default)"
+    also = f" ({KINDS[kind]})" if default else f" ({KINDS[kind]}; there is no default)"
     shape = "; or keep the shape: torch.where(mask, x, 0)" if kind == SELECTED else ""
     return UnsupportedError(
         f"{place}: {written} depends on values; say how many of {most:,} there are{also}: assume={{'{kind}': N}}, in a command"

@@ -13,6 +13,7 @@ from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, scatter_into
 from memest.ops.aten.iterator import broadcast_shape, empty_like, incoming
 from memest.ops.aten.places import free_places, picked
+from memest.ops.aten.reductions import sum_to
 from memest.ops.aten.views import index_entries, slice_bounds, wrapped
 from memest.ops.facts import ALONG_DIM_FACTS, EVERYWHERE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
@@ -116,15 +117,20 @@ def _setitem(k: Tape, input: Tensor, other: Tensor | None, *, index: tuple[Any, 
             k.free(k.empty((), input.dtype))
     elif broadcast_shape(part, other) != part.shape:
         raise ShapeError(f"a tensor of shape {list(other.shape)} does not fit into a part of shape {list(part.shape)}")
-    k.note(sizes=input.shape, strides=input.strides, given=None if other is None else other.dtype, whole=whole, part=part.spec)
+    filled = other is not None and other.ndim == 0 and part.ndim > 0 and not k.target.on_cuda
+    given = None if other is None else other.dtype
+    k.note(sizes=input.shape, strides=input.strides, given=given, whole=whole, part=part.spec, filled=filled)
     return input
 
 
 def _setitem_backward(
     k: Tape, saved: Saved, grads: Grads, *, index: tuple[Any, ...], value: float | None, always_view: bool
 ) -> list[Tensor | None]:
-    """CopySlices: the gradient copied as the base lies, the part's gradient cloned for the copy's own backward, and zeroed."""
+    """CopySlices: the gradient copied as the base lies, the part's gradient cloned for the copy's own backward, and zeroed. A number in a
+    tensor of the host fills (TensorIndexing.h, ``copy_to``): its gradient is the sum."""
     grad = incoming(grads)
+    if saved["whole"] and saved["filled"]:
+        return [empty_like(k, grad) if k.needs[0] else None, sum_to(k, grad, ()) if k.needs[1] else None]
     if saved["whole"]:
         zeros = None
         if k.needs[0]:
@@ -132,6 +138,11 @@ def _setitem_backward(
         return [zeros, *[grad] * (len(k.needs) - 1)]
     whole = k.empty(saved["sizes"], grad.dtype, saved["strides"])
     part = k.empty(_part(k, whole, index).shape, grad.dtype)
+    if saved["filled"]:
+        zeros = empty_like(k, part) if k.needs[0] else None
+        total = sum_to(k, part, ()) if k.needs[1] else None
+        k.free(part, zeros)
+        return [whole if k.needs[0] else None, total]
     if k.needs[0]:
         k.free(empty_like(k, part))
     if saved["given"] is None:

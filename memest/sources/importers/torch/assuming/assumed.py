@@ -16,7 +16,7 @@ from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
-from memest.sources.importers.torch.assuming.branches import is_loop, way_that_runs
+from memest.sources.importers.torch.assuming.branches import is_loop, picks_one, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.refusals import ADVICE, is_users
 from memest.sources.importers.torch.tensors.constants import Constants
@@ -143,6 +143,9 @@ class Assumed:
         entry = self._recorder.live.found(t)
         if entry is None or t.numel() != 1:
             return None
+        stated = self.whole()
+        if stated is not None:
+            return stated
         name = entry.names[-1]
         layer = made_by(self._recorder.layers, name)
         if layer is not None and layer.op == "uniform_":
@@ -164,17 +167,30 @@ class Assumed:
         number = self.number(t)
         if type(number) is int:
             return number
-        self.asked = True
-        found, place = self._found(SIZE), self._recorder.place()
-        if found is None:
+        stated, place = self.stated_size(), self._recorder.place()
+        if stated is None:
+            line = self._lines()[:1] or [SIZE]
             raise UnsupportedError(
-                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}},"
-                f" in a command --assume {SIZE}=N"
+                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}} or"
+                f" assume={{'{line[0]}': N}}, in a command --assume {SIZE}=N"
             )
+        return stated
+
+    def stated_size(self) -> int | None:
+        """The next whole number that is stated for where a size is wanted, if any is."""
+        self.asked = True
+        found = self._found(SIZE)
+        if found is None:
+            return None
         if type(found.value) is not int:
-            raise UsageError(f"assume: {found.key!r} is no whole number, and {place} asks for a size")
+            raise UsageError(f"assume: {found.key!r} is no whole number, and {self._recorder.place()} asks for a size")
         self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return found.value
+
+    def bound(self, t: torch.Tensor) -> int | None:
+        """The whole number of a tensor that bounds a window, where it is known or stated for the line."""
+        number = self.number(t)
+        return number if type(number) is int else None
 
     def _drawn(self, layer: Layer) -> int:
         """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""
@@ -229,6 +245,9 @@ class Assumed:
         way = None if frame is None else True if _in_torchs_assert() else way_that_runs(frame)
         if way is None:
             number = None if t is None else self.number(t, self._recorder.place())
+            if number is None and frame is not None and self._stated.given and picks_one(frame):
+                self._say("assumed, as nothing is stated for the line: max() and min() of numbers in tensors give the first of them")
+                return False
             if number is None:
                 raise UnsupportedError(f"{self._recorder.place()}: {written} branches on a tensor's value; {self._decided_by(frame)}")
             return bool(number)
@@ -273,8 +292,8 @@ class Assumed:
         found = self._stated.found("", "", lines, self._taken)
         if found is None:
             return None
-        if isinstance(found.value, Share):
-            raise UsageError(f"assume: {found.key!r} is a share, and {self._recorder.place()} reads a number: state which")
+        if isinstance(found.value, Share):  # of what a mask picks in that line
+            return None
         self.asked = True
         self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return int(found.value)

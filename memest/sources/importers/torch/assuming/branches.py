@@ -51,6 +51,19 @@ def _loops(file: str) -> tuple[ast.expr, ...]:
     return tuple(n.test for n in _nodes(file) if isinstance(n, ast.While))
 
 
+def picks_one(frame: FrameType) -> bool:
+    """Whether all that a line compares is what ``max`` or ``min`` does: it gives one of its arguments."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    try:
+        (statement,) = ast.parse(line).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    found = list(ast.walk(statement))
+    if any(isinstance(n, ast.Compare | ast.BoolOp | ast.IfExp | ast.If | ast.While | ast.Assert) for n in found):
+        return False
+    return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("max", "min") for n in found)
+
+
 @lru_cache(maxsize=64)
 def _tests(file: str) -> tuple[ast.If | ast.Assert, ...]:
     """The checks of a file, the innermost of a line first."""

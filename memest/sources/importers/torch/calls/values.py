@@ -130,23 +130,52 @@ def _places(recorder: Any, mask: torch.Tensor) -> Any:
         return torch.nonzero(mask if mask.ndim else mask.unsqueeze(0)).unbind(1)
 
 
-def _is_list(entry: Any) -> bool:
-    """Whether an entry of an index is an array, or a list of whole numbers."""
+def _is_moved(entry: Any) -> bool:
+    """Whether an entry of an index is a window that tensors bound."""
+    return isinstance(entry, slice) and any(isinstance(b, torch.Tensor) for b in (entry.start, entry.stop))
+
+
+def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
+    """An index whose windows lie where that is known, or are as long as is stated."""
+    entries, dim = list(_entries(index)), 0
+    for i, entry in enumerate(entries):
+        if entry is Ellipsis:
+            dim = t.ndim - sum(e.ndim if is_mask(e) else e is not None for e in entries[i + 1 :])
+            continue
+        if _is_moved(entry):
+            start, stop = (recorder.assumed.bound(b) if isinstance(b, torch.Tensor) else b for b in (entry.start, entry.stop))
+            unknown = next((b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None), None)
+            if unknown is not None:
+                start, stop = 0, min(recorder.assumed.size(unknown), t.shape[dim])
+            entries[i] = slice(start, stop, entry.step)
+        dim += entry.ndim if is_mask(entry) else entry is not None
+    return tuple(entries) if isinstance(index, tuple) else entries[0]
+
+
+def _is_opened(entry: Any) -> bool:
+    """Whether an entry of an index is an array, a list of whole numbers, or a tensor of one, which torch reads: its place is a view."""
+    if isinstance(entry, torch.Tensor):
+        return entry.ndim == 0 and not is_mask(entry) and not entry.is_floating_point()
     if not isinstance(entry, list):
         return isinstance(entry, np.ndarray)
     return bool(entry) and all(isinstance(i, int) and not isinstance(i, bool) for i in entry)
 
 
 def _opened(recorder: Any, index: Any) -> Any:
-    """An index with a tensor for each list of whole numbers and each array, as torch makes it for the call."""
-    recorder.refuse_card("a list as an index, which is copied to the card")
-    if _is_list(index):
+    """An index with a tensor for each list of whole numbers and each array, as torch makes it for the call; which place a number in a
+    tensor says decides nothing."""
+    found = list(filter(_is_opened, [index] if isinstance(index, list) else _entries(index)))
+    numbers = all(isinstance(entry, torch.Tensor) for entry in found)
+    recorder.refuse_card("an index that is read from the card" if numbers else "a list as an index, which is copied to the card")
+    if _is_opened(index):
         return _as_index(index)
-    return tuple(_as_index(i) if _is_list(i) else i for i in index)
+    return tuple(_as_index(i) if _is_opened(i) else i for i in index)
 
 
-def _as_index(entry: Any) -> torch.Tensor:
+def _as_index(entry: Any) -> Any:
     """A list is copied, an array is not where it holds what an index does."""
+    if isinstance(entry, torch.Tensor):
+        return 0
     if isinstance(entry, np.ndarray) and entry.dtype in (np.int64, np.bool_):
         return torch.as_tensor(entry)
     return torch.tensor(entry, dtype=torch.int64)
@@ -154,7 +183,10 @@ def _as_index(entry: Any) -> torch.Tensor:
 
 def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """``x[:, [0, 2]]``."""
-    if not (_is_list(args[1]) or any(map(_is_list, _entries(args[1])))):
+    if any(map(_is_moved, _entries(args[1]))):
+        with recorder:
+            return args[0][_settled(recorder, args[0], args[1])]
+    if not (_is_opened(args[1]) or any(map(_is_opened, _entries(args[1])))):
         return NotImplemented
     with recorder:
         return args[0][_opened(recorder, args[1])]
@@ -162,7 +194,11 @@ def _listed(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
 
 def _put(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """``x[1, mask] = value``: the view that the numbers and slices make, then at the tensors; lists are tensors."""
-    if _is_list(args[1]) or any(map(_is_list, _entries(args[1]))):
+    if any(map(_is_moved, _entries(args[1]))):
+        with recorder:
+            args[0][_settled(recorder, args[0], args[1])] = args[2]
+        return None
+    if _is_opened(args[1]) or any(map(_is_opened, _entries(args[1]))):
         with recorder:
             args[0][_opened(recorder, args[1])] = args[2]
         return None

@@ -181,6 +181,7 @@ class Recorder(TorchFunctionMode):
         self.watched: Mapping[str, Answer] = {  # calls of torch that are no rows: what is done instead
             **self.numbers.answers,
             "__bool__": self.assumed.decide,
+            "__index__": lambda f, a, k: self.assumed.size(a[0]) if a[0].ndim == 0 else NotImplemented,
             "_is_all_true": self._check,
             **{name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()},
             **self.inner.watched,
@@ -411,7 +412,9 @@ class Recorder(TorchFunctionMode):
         if name not in CALLS:
             reason = reason_against(func)
             if reason is not None:
-                raise UnsupportedError(f"{self._place()}: {reason}")
+                place = self._place()
+                line = place.rpartition(" (")[2].removesuffix(")") if place.endswith(")") else "FILE.py:LINE"
+                raise UnsupportedError(f"{place}: {reason.replace('FILE.py:LINE', line)}")
         if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
             return self._enter(func, args, kwargs)
         if name in BODIES:

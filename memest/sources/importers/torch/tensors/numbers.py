@@ -62,6 +62,9 @@ class Stated(Protocol):
     def whole(self) -> int | None:
         """Which whole number is read; None where nothing is said."""
 
+    def stated_size(self) -> int | None:
+        """The next size that is stated; None where none is."""
+
     def line(self) -> str:
         """The line, as statements name it."""
 
@@ -73,6 +76,9 @@ class _Nothing:
         return None
 
     def whole(self) -> None:
+        return None
+
+    def stated_size(self) -> None:
         return None
 
     def line(self) -> str:
@@ -144,7 +150,7 @@ class Numbers:
         return {
             "item": lambda f, a, k: self._of(a[0]),
             "__float__": lambda f, a, k: float(self._plain(a[0])),
-            "__int__": lambda f, a, k: int(self._plain(a[0])),
+            "__int__": lambda f, a, k: self._int(a[0]),
             "tolist": lambda f, a, k: self._all(a[0]) if (known := self._listed(a[0])) is None else known,
             "__format__": lambda f, a, k: format(self._of(a[0]), a[1]) if a[0].dim() == 0 else self._shown(),
             "__repr__": lambda f, a, k: self._shown(),
@@ -167,6 +173,14 @@ class Numbers:
         """Python's own float, which ``float(t)`` must give."""
         found = self._of(t)
         return self.stand_in if isinstance(found, Unknown | UnknownWhole) else found
+
+    def _int(self, t: torch.Tensor) -> int:
+        """``int(t)``, which a statement of sizes answers, too."""
+        found = self._of(t)
+        if not isinstance(found, Unknown | UnknownWhole):
+            return int(found)
+        stated = None if self.over else self._stated.stated_size()
+        return int(self.stand_in) if stated is None else stated
 
     def _all(self, t: torch.Tensor, dims: int = 0) -> Any:
         """A list in a list for each dim."""
@@ -214,6 +228,7 @@ class Numbers:
         if self.over:
             return None
         found = self._stated.whole()
+        found = self._stated.stated_size() if found is None else found
         if found is None:
             raise self._refuse(_decides("the number", stating(self._stated.line(), "N")))
         return found
