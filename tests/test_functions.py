@@ -83,6 +83,7 @@ NUMBERS = {
     "sums of powers": lambda y, z: torch.logaddexp(y, z) + y.nan_to_num(),
     "finite": lambda y, z: torch.where(torch.isfinite(y), y, z) * torch.isnan(y) + torch.isinf(z),
     "remainders": lambda y, z: torch.remainder(y, 2.0) + torch.fmod(y, z) + y % z.detach(),
+    "filled diagonal": lambda y, z: ((y @ z.mT) * 2).fill_diagonal_(-9.0) @ y,
     "differences": lambda y, z: torch.diff(y) + torch.diff(z, prepend=z[:, :1])[:, 1:],
 }
 LOSSES = {

@@ -135,6 +135,8 @@ def of_their_code(error: BaseException, name: str) -> MemestError | None:
 def told(error: BaseException) -> str:
     """An exception of the user's code, and what to do about it where that is known."""
     text = text_of(error)
+    if not text and (frames := [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]):
+        text = visible((frames[-1].line or "")[:100])  # an assertion that says nothing
     advice = next((f"; {advice}" for advice, signs in _ADVICE_ON.items() if any(sign in text for sign in signs)), "")
     return f"{type(error).__name__}{': ' if text else ''}{text}{advice}"
 

@@ -228,6 +228,14 @@ def _index_put(input: Any, indices: Any, values: Any, accumulate: bool = False) 
     return input.clone().index_put_(indices, values, accumulate)
 
 
+def _fill_diagonal_(input: Any, fill_value: Any, wrap: bool = False) -> Any:
+    """A view of the diagonal is filled."""
+    if wrap and input.shape[0] > input.shape[1] + 1:
+        raise UnsupportedError("fill_diagonal_ with wrap=True of a tall matrix has no rule: fill it part by part")
+    input.as_strided((min(input.shape),), (sum(input.stride()),)).fill_(fill_value)
+    return input
+
+
 # numbers ----------------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +311,7 @@ BODIES: dict[str, Body] = {
     "masked_fill": _masked_fill,
     "masked_fill_": _masked_fill_,
     "index_put": _index_put,
+    "fill_diagonal_": _fill_diagonal_,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "positive": _positive,

@@ -112,6 +112,10 @@ class Checkpoints:
         """``torch.utils.checkpoint`` with ``use_reentrant=True``: where no argument requires a gradient, nothing in it does."""
         given = [t for t in arguments if isinstance(t, torch.Tensor)]
         names = tuple([self._recorder.live.known(t).names[-1] for t in given])
+        if any(needs) and len(set(names)) < len(names):
+            raise self._recorder.refusal(
+                "torch.utils.checkpoint (reentrant) with one tensor given twice: give it once, or use_reentrant=False"
+            )
         self.begin(given, (), Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names))
         with torch.set_grad_enabled(torch.is_grad_enabled() and any(needs)):
             result = function(*arguments)

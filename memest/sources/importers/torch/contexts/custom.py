@@ -71,6 +71,8 @@ class Context(FunctionCtx):
         self.unpacked = True
         return tuple(self.to_save)
 
+    saved_variables = saved_tensors  # its old name
+
 
 def saved_by(context: Context) -> list[torch.Tensor]:
     """The tensors that ``save_for_backward`` was given. (No method: its name could be an attribute of a user.)"""

@@ -37,6 +37,7 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Caller
 from memest.runtimes.torch.step.run import Run
+from memest.shown import counted
 from memest.sizes.dims import Dim, Guard, expression, recording, symbol, telling
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.assumed import Assumed
@@ -87,6 +88,10 @@ GRADIENTS = (
     "__get__:grad_fn",
     "requires_grad_",
 )  # calls that a training step answers otherwise
+CIRCLE = (
+    "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector, and are"
+    " counted as gone when the forward is over"
+)
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 GRAPH = (
     "tensor.grad_fn in the forward of a training step (register_multi_grad_hook asks for it, too): autograd's graph is not there while it"
@@ -796,12 +801,23 @@ class Recorder(TorchFunctionMode):
             hooks=self.hooks,
             enables_grad=self.enables_grad,
             lines=tuple(self.lines.items()),
-            notes=(*self.wrappers, *self.assumed.notes, *self.constants.notes, *[DREW] * self.drew, *[PRINTED] * self.numbers.printed),
+            notes=(
+                *self.wrappers,
+                *self.assumed.notes,
+                *self.constants.notes,
+                *[DREW] * self.drew,
+                *self._circles(),
+                *[PRINTED] * self.numbers.printed,
+            ),
         )
 
     def _synced(self) -> list[str]:
         """The paths of batch norms whose statistics are those of all ranks."""
         return [path for path, m in self.module.named_modules(remove_duplicate=False) if isinstance(m, torch.nn.SyncBatchNorm)]
+
+    def _circles(self) -> list[str]:
+        """A note where tensors wait for the garbage collector."""
+        return [CIRCLE.format(counted(self.survivors.in_circles, "tensor"))] * bool(self.survivors.in_circles)
 
     def _explained(self, error: BaseException) -> MemestError:
         """An exception of the module's code as ours: data-dependent control flow is named as such."""

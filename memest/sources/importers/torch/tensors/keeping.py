@@ -69,11 +69,15 @@ class Survivors:
     ) -> None:
         self._name, self._live = name, live
         self.tensors: list[torch.Tensor] = []
+        self.in_circles = 0  # tensors that only Python's garbage collector let go of
         self._registered: set[int] = set()
         own = inputs | {p.name for p in live.parameters}
         if len(live.tracked) == len(own) and all(entry.names[0] in own for entry in live.tracked.values()):
             return
+        made = [e for e in live.tracked.values() if e.names[0] not in own]
+        held = sum(e.ref() is not None for e in made)
         gc.collect()
+        self.in_circles = held - sum(e.ref() is not None for e in made)
         for place in places:
             self._check_place(place)
         self._registered = {id(place.table[place.key]) for place in places}

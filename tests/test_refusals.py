@@ -1,4 +1,4 @@
-"""Calls of ``torch.cuda`` in a forward on a machine that has no card: what moves no memory is passed over, the rest says what to do."""
+"""What a forward that cannot be taken as it stands is told: calls of ``torch.cuda`` on a machine without a card, exceptions, circles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from memest.errors import GraphError, MemestError, UnsupportedError
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
 
@@ -46,9 +47,7 @@ def test_calls_that_move_nothing_are_passed_over(name: str) -> None:
 
 
 def test_blocks_given_back_stop_a_card() -> None:
-    with pytest.raises(
-        UnsupportedError, match=r"test_calls_of_cards.py:\d+\): torch.cuda.empty_cache\(\), .* not modelled on torch-cuda yet"
-    ):
+    with pytest.raises(UnsupportedError, match=r"test_refusals.py:\d+\): torch.cuda.empty_cache\(\), .* not modelled on torch-cuda yet"):
         _peak(lambda y: torch.cuda.empty_cache(), runtime="torch-cuda", machine="rtx-4090")
 
 
@@ -68,7 +67,7 @@ def test_blocks_given_back_stop_a_card() -> None:
     ],
 )
 def test_who_is_refused_learns_where_and_what_to_do(function: Any, error: type[MemestError], said: str) -> None:
-    with pytest.raises(error, match=rf"^Net \(test_calls_of_cards.py:\d+\): .*{said}") as caught:
+    with pytest.raises(error, match=rf"^Net \(test_refusals.py:\d+\): .*{said}") as caught:
         from_torch(Net(function), SHAPE)
     assert "\n" not in str(caught.value)
 
@@ -79,3 +78,38 @@ def test_a_tensor_as_a_size_that_is_named_is_asked_for() -> None:
         from_torch(module, SHAPE)
     graph = from_torch(module, SHAPE, assume={"size": 3})
     assert memest.estimate(graph, input_shape=SHAPE, mode="infer").timeline.values[graph.outputs[0]].shape == (2, 4, 3, 3)
+
+
+def _asserts(y: Any) -> Any:
+    if y.shape[-1] % 7:
+        raise AssertionError
+
+
+def test_an_assertion_without_words_is_told_by_its_code() -> None:
+    with pytest.raises(GraphError, match=r"AssertionError: raise AssertionError$"):
+        from_torch(Net(_asserts), SHAPE)
+
+
+def test_a_reentrant_checkpoint_with_one_tensor_twice_is_refused() -> None:
+    def forward(y: Any) -> Any:
+        return checkpoint(lambda a, b: a.sigmoid() * b, y, y, use_reentrant=True)
+
+    with pytest.raises(UnsupportedError, match=r"test_refusals.py:\d+\): .*one tensor given twice: give it once"):
+        from_torch(Net(forward), SHAPE, mode="train")
+    assert from_torch(Net(forward), SHAPE, mode="infer").layers
+
+
+def test_tensors_in_a_circle_are_said() -> None:
+    def forward(y: Any) -> Any:
+        maps: list[Any] = []
+
+        def down(z: Any, n: int) -> None:
+            maps.append(z.sigmoid())
+            if n:
+                down(maps[-1], n - 1)
+
+        down(y, 2)
+        return maps[0]
+
+    assert any(note.startswith("3 tensors of the forward wait in a circle") for note in from_torch(Net(forward), SHAPE).notes)
+    assert not from_torch(Net(lambda y: y.sigmoid()), SHAPE).notes
