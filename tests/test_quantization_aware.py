@@ -82,3 +82,17 @@ def test_an_observer_by_channel_that_has_seen_nothing_is_refused() -> None:
     )
     with pytest.raises(UnsupportedError, match=r"has seen nothing yet .* call the module once before"):
         from_torch(quantizer, SHAPE)
+
+
+@pytest.mark.parametrize("switch", ["disable_fake_quant", "disable_observer"])
+def test_a_fake_quantizer_that_is_switched_off_is_refused(switch: str) -> None:
+    """Its kernels do something else then: torch makes a copy and a mask of ones, or looks for no extrema."""
+    import torch.ao.quantization as quantization
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).train()
+    net.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    quantization.prepare_qat(net, inplace=True)
+    assert memest.from_torch(net, (2, 3, 8, 8), mode="train").layers
+    net.apply(getattr(quantization, switch))
+    with pytest.raises(memest.UnsupportedError, match=rf"switched off \(torch\.ao\.quantization\.{switch}\)"):
+        memest.from_torch(net, (2, 3, 8, 8), mode="train")

@@ -16,13 +16,14 @@ from memest.sources.importers.torch.calls.windows import at_the_beginning
 
 BY_MASK = "x[mask]"
 COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"})
+SWITCHED = "fused_moving_avg_obs_fake_quant"  # which buffers switch off
 
 
 def depends_on_values(name: str, args: Any) -> bool:
     """Whether a call comes to something else with other values."""
     if name in ("tensor", "as_tensor") and args and isinstance(args[0], int | float | list | tuple):
         return True  # numbers that may be read again
-    return name in COUNTED or (name in ("__getitem__", "__setitem__") and any(map(is_mask, _entries(args[1]))))
+    return name in COUNTED or name == SWITCHED or (name in ("__getitem__", "__setitem__") and any(map(is_mask, _entries(args[1]))))
 
 
 def _entries(index: Any) -> tuple[Any, ...]:

@@ -70,6 +70,7 @@ from memest.sources.importers.torch.recording.repeats import Form, Known, Repeat
 from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
 from memest.sources.importers.torch.refusals import explanation, line_in, reason_against, told, users_line
+from memest.sources.importers.torch.tensors.attributes import own_the_rest
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
@@ -780,6 +781,7 @@ class Recorder(TorchFunctionMode):
 
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph, now that only what survives the forward is alive."""
+        own_the_rest([(self.paths.get(id(m), ""), m) for m in self.modules], self.owned, self.live)
         live, own = self.live, {p.name for p in self.live.parameters}
         mortal = {n for names in live.drops for n in names if n in own}
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
