@@ -76,13 +76,38 @@ def _projects_by_a_part(m: Any, x: torch.Tensor) -> torch.Tensor:
     return nn.functional.linear(x.flatten(1, 2).transpose(0, 1), part)
 
 
-@pytest.mark.parametrize("body", [_assigned, _by_numpys_names, _sized_by_numpy, _attends_in_three_dims, _shares_a_head])
+def _written_on_what_wants_no_gradient(m: Any, x: torch.Tensor) -> torch.Tensor:
+    base = torch.cat([x.detach(), x.detach()], 1)
+    base[:, :2] *= x.mean(1, keepdim=True)
+    return base * 2
+
+
+def _unpooled_beside(m: Any, x: torch.Tensor) -> torch.Tensor:
+    small, places = nn.functional.max_pool2d(x, 2, return_indices=True)
+    return torch.cat([nn.functional.max_unpool2d(small, places, 2), x], 1)
+
+
+def _compared_with_nothing(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return x * 2 if x == () or x != "text" else x
+
+
+FOUND = (
+    *(_assigned, _by_numpys_names, _sized_by_numpy, _attends_in_three_dims, _shares_a_head),
+    *(_written_on_what_wants_no_gradient, _unpooled_beside, _compared_with_nothing),
+)
+
+
+@pytest.mark.parametrize("body", FOUND)
 def test_streams_are_torchs(body: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
     streams_equal(Module(body), SHAPE)
 
 
 def test_a_view_of_a_parameter_says_that_it_requires_grad_under_no_grad() -> None:
     streams_equal(Module(_projects_by_a_part, weight=nn.Parameter(torch.rand(24, 8))), SHAPE)
+
+
+def test_a_slope_that_several_share_is_added_up_beside() -> None:
+    streams_equal(Module(lambda m, x: m.act(m.act(x) * 2), act=nn.PReLU()), SHAPE)
 
 
 def test_hooks_that_the_first_call_installs_are_gone_after_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from validation.libraries.of_transformers_more import MORE
 from validation.libraries.subjects import OPTIMIZERS, Subject
 
 IMAGE = "2x3x64x64"
@@ -119,8 +118,6 @@ def _subject(number: int, name: str) -> Subject:
         model = f"{name}ForImageClassification(transformers.{name}Config({CLASSIFIERS[name]}))"
         side = "2x3x56x56" if name.startswith("Dinov2") else IMAGE
         inputs = NAMED.get(name, (side,))
-    elif name in MORE:
-        model, inputs = MORE[name]
     else:
         configuration, usual = OTHERS[name]
         model, inputs = f"{name}({configuration})", NAMED.get(name, usual)
@@ -134,4 +131,4 @@ def _subject(number: int, name: str) -> Subject:
     )
 
 
-SUBJECTS = {name: _subject(n, name) for n, name in enumerate((*CLASSIFIERS, *OTHERS, *MORE))}
+SUBJECTS = {name: _subject(n, name) for n, name in enumerate((*CLASSIFIERS, *OTHERS))}
