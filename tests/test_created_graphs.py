@@ -316,6 +316,21 @@ def test_it_is_estimated_at_other_sizes(cpu: Cpu) -> None:
     assert memest.sweep(graph, batch=[2, 5], H=8, W=8, machine=cpu)["peak_bytes"][1] == again.peak_bytes
 
 
+def test_it_is_estimated_at_other_heights_and_widths(cpu: Cpu) -> None:
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.PReLU(4), nn.InstanceNorm2d(4), nn.ReLU(True), *pooled)
+
+    def step(x: Any) -> None:
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        gradient.flatten(1).norm(2, 1).mean().backward()
+        net.zero_grad()
+
+    found = memest.estimate(memest.from_step(step, torch.rand(2, 3, 8, 8)), input_shape={"x": (3, 3, 16, 12)}, machine=cpu)
+    again = memest.step(step, torch.rand(3, 3, 16, 12), machine=cpu)
+    assert [e.delta for e in found.events] == [e.delta for e in again.events]
+
+
 def refused(function: Callable[..., Any], *examples: Any, **settings: Any) -> str:
     with pytest.raises(UnsupportedError) as e:
         memest.step(function, *examples, **settings)

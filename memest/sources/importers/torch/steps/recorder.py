@@ -26,7 +26,7 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.functions import hook_leaf
 from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
-from memest.sizes.dims import resolve
+from memest.sizes.dims import plain, resolve
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.recording.recorder import Begun, Recorder
@@ -326,4 +326,4 @@ def _lying(like: Spec, strides: tuple[int, ...], dtype: str) -> Spec:
     """The sizes of ``like`` with these strides, in its symbols where they are strides that symbols say."""
     shape = like.shape
     known = [like.strides, contiguous_strides(shape), *([channels_last_strides(shape)] if len(shape) in (4, 5) else [])]
-    return Spec(shape, next((s for s in known if tuple(map(int, s)) == strides), strides), dtype)
+    return Spec(shape, next((s for s in known if plain(s) == strides), strides), dtype)
