@@ -34,7 +34,7 @@ QUICK = {
     *{("convolution", 3), ("leaky_relu", 2), ("tanh", 0), ("batch_norm", 0), ("layer_norm", 0), ("vector_norm", 0), ("max_pool2d", 1)},
     *{("group_norm", 0), ("prelu", 0), ("smooth_l1_loss", 1), ("binary_cross_entropy", 1), ("index", 2)},
 }
-REFUSED = {"vector_norm", "softmax", "log_softmax", "cross_entropy", "rpow", "gather"}
+REFUSED = {"vector_norm", "softmax", "log_softmax", "cross_entropy", "rpow", "gather", "prod"}
 
 
 def check(row: Any, example: Example, cpu: Cpu) -> None:
@@ -314,6 +314,21 @@ def test_it_is_estimated_at_other_sizes(cpu: Cpu) -> None:
     again = memest.step(case.function, torch.rand(5, 3, 8, 8), machine=cpu)
     assert [e.delta for e in found.events] == [e.delta for e in again.events]
     assert memest.sweep(graph, batch=[2, 5], H=8, W=8, machine=cpu)["peak_bytes"][1] == again.peak_bytes
+
+
+def test_it_is_estimated_at_other_heights_and_widths(cpu: Cpu) -> None:
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.PReLU(4), nn.InstanceNorm2d(4), nn.ReLU(True), *pooled)
+
+    def step(x: Any) -> None:
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        gradient.flatten(1).norm(2, 1).mean().backward()
+        net.zero_grad()
+
+    found = memest.estimate(memest.from_step(step, torch.rand(2, 3, 8, 8)), input_shape={"x": (3, 3, 16, 12)}, machine=cpu)
+    again = memest.step(step, torch.rand(3, 3, 16, 12), machine=cpu)
+    assert [e.delta for e in found.events] == [e.delta for e in again.events]
 
 
 def refused(function: Callable[..., Any], *examples: Any, **settings: Any) -> str:

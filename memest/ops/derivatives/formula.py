@@ -134,15 +134,15 @@ class Formula:
 
     def times(self, a: Any, number: float) -> Any:
         """``a * number`` of C++, which keeps nothing."""
-        return self.call("mul.Scalar", a, value=number)
+        return self.call("mul.Scalar", a, value=_some(number))
 
     def over(self, a: Any, number: float) -> Any:
         """``a / number`` of C++."""
-        return self.call("div.Scalar", a, value=number)
+        return self.call("div.Scalar", a, value=_some(number))
 
     def plus(self, a: Any, number: float) -> Any:
         """``a + number``."""
-        return self.call("add", a, None, value=number)
+        return self.call("add", a, None, value=_some(number))
 
     def pow(self, a: Any, exponent: float) -> Any:
         """``a.pow(exponent)``."""
@@ -175,7 +175,7 @@ class Formula:
 
     def imul(self, a: Any, number: float) -> Any:
         """``a.mul_(number)``."""
-        return self.call(IN_PLACE["mul"], a, value=number)
+        return self.call(IN_PLACE["mul"], a, value=_some(number))
 
     def imul_by(self, a: Any, b: Any) -> Any:
         """``a.mul_(b)``."""
@@ -183,7 +183,7 @@ class Formula:
 
     def idiv(self, a: Any, number: float) -> Any:
         """``a.div_(number)``."""
-        return self.call(IN_PLACE["div"], a, value=number)
+        return self.call(IN_PLACE["div"], a, value=_some(number))
 
     # shapes ---------------------------------------------------------------------------------------------------------------
 
@@ -235,6 +235,11 @@ class Formula:
     def narrow(self, a: Any, dim: int, start: int, length: int) -> Any:
         """``a.narrow(dim, start, length)``."""
         return self.call("slice", a, dim=dim, start=start, end=start + length)
+
+
+def _some(number: float) -> float:
+    """A number for a call: where sizes give it, which one it is makes no difference to memory, and nothing is to depend on it."""
+    return number if type(number) in (int, float) else 2
 
 
 def is_value(thing: Any) -> bool:

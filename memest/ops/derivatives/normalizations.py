@@ -35,7 +35,7 @@ class _Terms:
         return self._f.statement(lambda: self.sums(self._f.mul(a, b)))
 
     def of_input(self, grad: Any, of_input: Any, product: Any, total: Any) -> Any:
-        """gI_0t + gI_1t + gI_2t; ``product`` and ``total`` are the sums of grad * centred and of grad."""
+        """gI_0t + gI_1t + gI_2t; ``product`` and ``total`` are the sums of grad * centred and of grad (3.0 stands for 3 / count)."""
         f, n = self._f, self.count
         own_sum = self.sums(of_input)
         own_product = self.product_sum(of_input, self.centred)
@@ -43,7 +43,7 @@ class _Terms:
         def inner() -> Any:
             first = f.idiv(f.mul(own_sum, total), n)
             second = f.isub(first, self.sums(f.mul(grad, of_input)))
-            return f.iadd(second, f.imul(f.mul(f.mul(self.square, product), own_product), 3.0 / n))
+            return f.iadd(second, f.imul(f.mul(f.mul(self.square, product), own_product), 3.0))
 
         every = f.statement(inner)
         first = f.idiv(f.mul(self.centred_cube, every), n)

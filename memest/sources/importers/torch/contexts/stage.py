@@ -11,7 +11,7 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Casting, Layer
 from memest.network.tensor import Spec, channels_last_strides, contiguous_strides
 from memest.runtimes.torch.ledger import Value
-from memest.sizes.dims import recording
+from memest.sizes.dims import plain
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 Answer = Any
@@ -60,8 +60,7 @@ def lying(like: Spec, strides: tuple[int, ...], dtype: str) -> Spec:
     """The sizes of ``like`` with these strides, in its symbols where they are strides that symbols say."""
     shape = like.shape
     known = [like.strides, contiguous_strides(shape), *([channels_last_strides(shape)] if len(shape) in (4, 5) else [])]
-    with recording(None):  # that they are alike at other sizes is found out there
-        return Spec(shape, next((s for s in known if tuple(map(int, s)) == strides), strides), dtype)
+    return Spec(shape, next((s for s in known if plain(s) == strides), strides), dtype)
 
 
 def listed(value: Any) -> list[Any]:
