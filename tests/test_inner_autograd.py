@@ -256,6 +256,15 @@ def steps_downhill(self: Any, x: Any) -> Any:
     return self.head(y)
 
 
+def reversible_inside(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    with torch.enable_grad():
+        z = y.detach().requires_grad_()
+        made = Reversible.apply(Reversible.apply(z, torch.tanh, torch.sigmoid, 1), torch.tanh, torch.sigmoid, 2)
+        slope = torch.autograd.grad(made.sum(), z)[0]
+    return self.head(y * slope)
+
+
 def required(self: Any, x: Any) -> Any:
     y = x * 2
     y.requires_grad_(True)
@@ -282,7 +291,7 @@ def equilibrium(self: Any, x: Any) -> Any:
 QUICK = (by_hand, reversible, normals)
 PLAYED = (
     *QUICK, with_its_state, in_one_another, in_torchs, diffusion, invertible, graph_on_the_context, graph_saved, not_detached, forces,
-    own_backward, steps_downhill, required, equilibrium,
+    own_backward, steps_downhill, reversible_inside, required, equilibrium,
 )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Random networks whose own code puts contexts around its calls, each measured and predicted; a failing one is shrunk and printed.
 
 A forward is a tree of statements on one value of eight channels: blocks and custom functions, and around them ``no_grad``,
-``inference_mode``, ``set_grad_enabled``, ``autocast`` on and off, checkpoints of both kinds in one another, hooks of gradients and of saved
-tensors, detached and residual branches, modules that are called twice. The streams must be equal, event by event; what torch
-itself refuses is skipped, what memest refuses is counted.
+``inference_mode``, ``set_grad_enabled``, ``autocast`` on and off, checkpoints of both kinds in one another, selective ones, those written
+by hand and reversible blocks, gradients taken inside, hooks of gradients and of saved tensors, detached and residual branches, modules
+that are called twice. The streams must be equal, event by event; what torch itself refuses is skipped, what memest refuses is counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from memest.errors import UnsupportedError
 from memest.estimate.estimate import estimate
@@ -127,9 +127,61 @@ def _both(x: Any) -> Any:
     return first * second
 
 
+class ByHand(torch.autograd.Function):
+    """A checkpoint written by hand: ``how`` takes the gradient by a backward into leaves, or by ``torch.autograd.grad``."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Any, how: bool, x: Any) -> Any:
+        """``function(x)``, of which nothing is kept."""
+        ctx.function, ctx.how = function, how
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return function(x).clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """Runs it again, with gradients."""
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.function(x)
+        if ctx.how:
+            torch.autograd.backward(y, grad)
+            return None, None, x.grad
+        return None, None, torch.autograd.grad(y, x, grad)[0]
+
+
+class Reversible(torch.autograd.Function):
+    """Additive coupling, whose input is made again from its output."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Any, x: Any) -> Any:
+        """The first half with what is made of the second."""
+        a, b = torch.chunk(x, 2, 1)
+        y = torch.cat([a + function(b), b], 1)
+        ctx.function, ctx.y = function, y.detach()
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """Undoes it."""
+        b = torch.chunk(ctx.y, 2, 1)[1]
+        del ctx.y
+        of_a, of_b = torch.chunk(grad, 2, 1)
+        b = b.detach().requires_grad_()
+        with torch.enable_grad():
+            made = ctx.function(b)
+        made.backward(of_a)
+        return None, torch.cat([of_a, of_b + b.grad], 1)
+
+
 FUNCTIONS = (
     Swish.apply, Masked.apply, Straight.apply, lambda x: Scaled.apply(x, 0.5), _both, lambda x: Optional.apply(x)[0],
     lambda x: x * Optional.apply(x)[1],
+)  # fmt: skip
+ATEN = torch.ops.aten
+SELECTED = (
+    (ATEN.convolution.default,), (ATEN.native_batch_norm.default, ATEN.silu.default), (ATEN.convolution.default, ATEN.gelu.default),
+    (ATEN.sigmoid.default, ATEN.avg_pool2d.default, ATEN.native_group_norm.default), (ATEN.mm.default,),
 )  # fmt: skip
 PACKINGS = (
     torch.autograd.graph.save_on_cpu,
@@ -219,6 +271,25 @@ class Net(nn.Module):
     def _checkpoint(self, x: Any, reentrant: bool, preserve: bool, besides: bool, inner: Statement) -> Any:
         given = (x, x * 2) if besides else (x,)
         return checkpoint(lambda a, *_: self.play(inner, a), *given, use_reentrant=reentrant, preserve_rng_state=preserve)
+
+    def _selective(self, x: Any, kept: int, preserve: bool, inner: Statement) -> Any:
+        around = partial(create_selective_checkpoint_contexts, list(SELECTED[kept]))
+        return checkpoint(lambda a: self.play(inner, a), x, use_reentrant=False, preserve_rng_state=preserve, context_fn=around)
+
+    def _by_hand(self, x: Any, how: bool, inner: Statement) -> Any:
+        return ByHand.apply(lambda a: self.play(inner, a), how, x)
+
+    def _reversible(self, x: Any, times: int) -> Any:
+        for _ in range(times):
+            x = Reversible.apply(lambda t: torch.tanh(t) * t, x)
+        return x
+
+    def _slope(self, x: Any, inner: Statement) -> Any:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            y = self.play(inner, z)
+            slope = torch.autograd.grad(y.sum(), z, allow_unused=True)[0] if y.requires_grad else None
+        return x if slope is None else x * slope
 
     def _packed(self, x: Any, how: int, inner: Statement) -> Any:
         with PACKINGS[how]():
@@ -310,6 +381,7 @@ def _statement(rng: random.Random, depth: int) -> Statement:
     if depth:
         kinds += [(1, "residual"), (1, "detached"), (1, "no_grad"), (1, "frozen"), (1, "inference"), (1, "switched"), (2, "autocast")]
         kinds += [(1, "off"), (1, "hook"), (1, "twice"), (4, "checkpoint"), (1, "packed")]
+        kinds += [(2, "selective"), (2, "by_hand"), (1, "slope"), (1, "reversible")]
     weights, names = zip(*kinds, strict=True)
     kind = rng.choices(names, weights)[0]
     if kind == "block":
@@ -318,10 +390,14 @@ def _statement(rng: random.Random, depth: int) -> Statement:
         return kind, rng.randrange(24)
     if kind == "function":
         return kind, rng.randrange(len(FUNCTIONS))
+    if kind == "reversible":
+        return kind, rng.randint(1, 3)
     inner = _sequence(rng, depth - 1)
+    if kind == "selective":
+        return kind, rng.randrange(len(SELECTED)), rng.random() < 0.5, inner
     if kind == "packed":
         return kind, rng.randrange(len(PACKINGS)), inner
-    flags = {"switched": 1, "autocast": 1, "checkpoint": 3, "hook": 1}.get(kind, 0)
+    flags = {"switched": 1, "autocast": 1, "checkpoint": 3, "hook": 1, "by_hand": 1}.get(kind, 0)
     return (kind, *(rng.random() < 0.5 for _ in range(flags)), inner)
 
 

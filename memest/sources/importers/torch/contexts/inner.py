@@ -152,8 +152,10 @@ class Inner:
             scope.env = _Names(lambda name: self._around(depth, name)) if depth else run.env
             scope.gradients = dict(run.machine.gradients) if depth else None
         left = () if given is not None and not depth else scope.layers[scope.played :]
+        mode, run.caller.grad_mode = run.caller.grad_mode, run.grads  # amid a layer of another scope
         for layer in left:
             run.play_layer(layer, scope.env)
+        run.caller.grad_mode = mode
         scope.played = len(scope.layers)
         return run, scope.env
 
@@ -195,6 +197,8 @@ class Inner:
         """An action written down and, where the engine runs, done: its layer, and what it gave."""
         recorder = self._recorder
         recorder.differentiates()
+        if op in ENGINE and recorder.checkpoint is not None:
+            raise self.refusal(f"{ENGINE[op]} inside of torch.utils.checkpoint, which would run again for that: leave the checkpoint out")
         run, env = self._played(len(self._scopes) - 1) if op in ENGINE else (self._run, None)
         name = recorder.live.take(f"{recorder.path()}.{op}".lstrip("."))
         layer = Layer(name=name, op=op, tensors=tensors, attributes=tuple(attributes.items()), checkpoint=recorder.checkpoint)
@@ -212,6 +216,10 @@ class Inner:
         except MemestError as e:
             raise e.at(recorder.place()) from None
         self._scopes[-1].played += 1
+        if op == "backward" and not self._trains and any(leaf not in self.gradients.leaves for leaf, _ in found):
+            raise self.refusal(
+                "a backward pass into parameters where nothing is trained, whose gradients would add up: torch.autograd.grad"
+            )
         return layer, found
 
     def act_on_one(self, op: str, name: str, **attributes: Any) -> None:

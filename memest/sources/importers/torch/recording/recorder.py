@@ -367,6 +367,8 @@ class Recorder(TorchFunctionMode):
         needs = tuple(enabled and isinstance(t, torch.Tensor) and self.live.known(t).grad for t in arguments)
         if function is torch.utils.checkpoint.CheckpointFunction:
             return self.checkpoints.reentrant(arguments[0], arguments[1], arguments[2:], needs[2:])
+        if any(needs):
+            self._flows()
         applied = run_forward(function, arguments, needs)
         if any(needs):
             end_function(self, function, applied, inputs)
@@ -631,6 +633,8 @@ class Recorder(TorchFunctionMode):
         layer = self._begun(op, reads)
         row = operator_named(op)
         policy, casting = self.checkpoints.policy, self.contexts.casts_to is not None
+        if policy is not None and torch.is_inference_mode_enabled():
+            raise self.refusal("torch.inference_mode inside a selective checkpoint (context_fn): take torch.no_grad there")
         self.machine.selection = ran = None if policy is None else Calls()
         self.machine.target = replace(self.machine.target, dispatched=policy is not None)
         for e in () if policy is None else _flat(reads):  # products are folded where a gradient is wanted
@@ -673,13 +677,18 @@ class Recorder(TorchFunctionMode):
         name = self.live.take(self._layer_name(op, reads[0] if reads else None))
         grad_enabled = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         flows = grad_enabled and any(e.grad for e in _flat(reads[:1] if op in LIKE_ANOTHER else reads))
-        if flows and not self.gradients and not self.enables_grad:  # of what came before it nothing is kept
-            self.enables_grad = True
-            self.layers[:] = [replace(layer, grad=False) for layer in self.layers]
+        if flows:
+            self._flows()
         if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():
             raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
         said = grad_enabled or not (self.gradients or self.enables_grad)
         return Begun(name, op, reads, tuple([_names(e) for e in reads]), said, flows)
+
+    def _flows(self) -> None:
+        """A gradient flows here. Where the forward runs without them it is the first one that turns them on: nothing before it has any."""
+        if not (self.gradients or self.enables_grad):
+            self.enables_grad = True
+            self.layers[:] = [replace(layer, grad=False) for layer in self.layers]
 
     def _written(
         self, layer: Begun, attributes: Items, tensors: Sequence[torch.Tensor], values: Sequence[Value], differentiable: bool
