@@ -160,6 +160,8 @@ class Builder:
         values: Sequence[Seen | None],
         castings: tuple[Casting, ...],
     ) -> Any:
+        while values and values[-1] is None and outputs is None:  # what was not asked for has no name
+            values = values[:-1]
         usual = (full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values)))
         names = usual if outputs is None else outputs
         if len(names) > len(values):

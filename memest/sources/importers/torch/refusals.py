@@ -32,7 +32,6 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     "__contains__": ("x in tensor", _BRANCH),
     **{name: (f"torch.{name}()", _BRANCH) for name in ("is_nonzero", "equal", "allclose")},
     **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},
-    "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
 _ADVICE = "decide by shapes or by a constructor argument"
 _ADVICE_FOR = {

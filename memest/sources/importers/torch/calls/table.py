@@ -34,3 +34,5 @@ FILES = (
     torchvision,
 )
 CALLS: dict[str, plain.Call] = {name: call for file in FILES for name, call in file.CALLS.items()}
+ANSWERS = {**values.ANSWERS, **recurrent.ANSWERS}
+"""What is taken apart before it is recorded: each gets the recorder, the function, and its arguments."""

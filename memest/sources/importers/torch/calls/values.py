@@ -9,18 +9,20 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.sources.assumptions import UNIQUE
+from memest.sources.importers.torch.assuming.lengths import whole_numbers
 from memest.sources.importers.torch.calls.plain import Call, Request, bound
 from memest.sources.importers.torch.calls.special import index_entries, is_mask
 from memest.sources.importers.torch.calls.windows import at_the_beginning
 
 BY_MASK = "x[mask]"
-COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"})
+PACKED = frozenset({"_pack_padded_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu"})
+COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"}) | PACKED
 
 
 def depends_on_values(name: str, args: Any) -> bool:
     """Whether a call comes to something else with other values."""
-    if name in ("tensor", "as_tensor") and args and isinstance(args[0], int | float):
-        return True  # a number that may be read again
+    if name in ("tensor", "as_tensor") and args and (isinstance(args[0], int | float) or whole_numbers(args[0])):
+        return True  # numbers that may be read again
     return name in COUNTED or (name in ("__getitem__", "__setitem__") and any(map(is_mask, _entries(args[1]))))
 
 

@@ -13,7 +13,8 @@ from memest.network.graph import Layer, Parameter
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.sizes.dims import expression
-from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, spec_of
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, spec_of, whole_numbers_in
+from memest.sources.importers.torch.tensors.foreign import ADVICE, is_made_unseen
 
 
 class Tracked:
@@ -48,6 +49,7 @@ class LiveTensors:
         self._on_meta = on_meta
         self._refusal = refusal
         self.on_host: dict[str, None] = {}
+        self.whole: dict[str, tuple[int, ...]] = {}  # the numbers in small tensors from elsewhere
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
@@ -108,8 +110,13 @@ class LiveTensors:
                 "a tensor that was made where memest cannot see it (inside a compiled or scripted function, vmap, or an operator of an"
                 " extension)"
             )
+        if is_made_unseen(t):
+            raise self._refusal(ADVICE)
         self.own(t, self.unique("constant"), host=t.device.type == "cpu")
-        return self.tracked[id(t)]
+        entry = self.tracked[id(t)]
+        if numbers := whole_numbers_in(t):
+            self.whole[entry.names[0]] = numbers
+        return entry
 
     def check_gone(self, layers: Iterable[Layer], given: Iterable[str | None], who: str) -> None:
         """What runs in backward has been recorded. UnsupportedError where ``who`` keeps past that what it was ``given`` or made."""
