@@ -91,6 +91,7 @@ LOSSES = {
     "cosine_embedding": lambda y, z: functional.cosine_embedding_loss(y, z, torch.ones(6)),
     "triplet": lambda y, z: functional.triplet_margin_loss(y, z, y * z, swap=True),
     "margin_ranking": lambda y, z: functional.margin_ranking_loss(y, z, torch.ones(6, 6)),
+    "poisson": lambda y, z: functional.poisson_nll_loss(y, z * 2) + torch.special.expit(torch.moveaxis(y, 0, 1)),
     "hinge": lambda y, z: functional.hinge_embedding_loss(y, torch.ones(6, 6)) + functional.poisson_nll_loss(y, z.detach()),
     "gaussian": lambda y, z: functional.gaussian_nll_loss(y, z.detach(), z),
 }

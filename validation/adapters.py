@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -399,6 +399,34 @@ def one_hidden_rnn_tanh(input: torch.Tensor, hx: torch.Tensor, params: list[torc
 def one_hidden_rnn_relu(input: torch.Tensor, hx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
     """``torch.rnn_relu`` with its settings by name."""
     return torch.rnn_relu(input, hx, params, *_recurrent(given))
+
+
+def pack_padded_sequence(input: torch.Tensor, lengths: torch.Tensor, batch_first: bool, batch_sizes: tuple[int, ...]) -> Any:
+    """``_pack_padded_sequence`` with sequences that make these batch sizes."""
+    return torch._pack_padded_sequence(
+        input, _whole(tuple(sum(size > i for size in batch_sizes) for i in range(batch_sizes[0]))), batch_first
+    )
+
+
+@cache
+def _whole(numbers: tuple[int, ...]) -> torch.Tensor:
+    """A tensor that stands before anything is measured."""
+    return torch.tensor(numbers)
+
+
+def packed_lstm(input: torch.Tensor, hx: torch.Tensor, cx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
+    """``torch.lstm`` over packed steps."""
+    return torch.lstm(input, _whole(tuple(given["batch_sizes"])), [hx, cx], params, *_recurrent(given)[:-1])
+
+
+def _packed(cell: str) -> Any:
+    def call(input: torch.Tensor, hx: torch.Tensor, params: list[torch.Tensor], **given: Any) -> Any:
+        return getattr(torch, cell)(input, _whole(tuple(given["batch_sizes"])), hx, params, *_recurrent(given)[:-1])
+
+    return call
+
+
+packed_gru, packed_rnn_tanh, packed_rnn_relu = _packed("gru"), _packed("rnn_tanh"), _packed("rnn_relu")
 
 
 def _recurrent(given: dict[str, Any]) -> tuple[Any, ...]:

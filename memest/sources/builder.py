@@ -19,6 +19,7 @@ from typing import Any
 
 from memest.errors import GraphError, MemestError, ShapeError, did_you_mean, unforeseen
 from memest.machines.target import Target
+from memest.machines.versions import nearest
 from memest.network.castings import DEVICES, Contexts, cast_to
 from memest.network.graph import Casting, Graph, Input, Layer, Parameter, attribute_items, default_drops
 from memest.network.tensor import Shape, Spec, spec
@@ -44,9 +45,10 @@ class Node:
 
 
 class Builder:
-    """Collects inputs, parameters and layers; :meth:`build` makes the immutable graph."""
+    """Collects inputs, parameters and layers; :meth:`build` makes the immutable graph. ``torch`` is the release whose calls they are (left
+    out: the newest that is modelled)."""
 
-    def __init__(self, name: str, examples: Mapping[str, int] | None = None) -> None:
+    def __init__(self, name: str, examples: Mapping[str, int] | None = None, torch: str | None = None) -> None:
         self.name = name
         self._examples = {**EXAMPLE_SIZES, **(examples or {})}
         self._inputs: list[Input] = []
@@ -63,7 +65,7 @@ class Builder:
         self._checkpoint: str | None = None
         self._contexts = Contexts()
         self.castings: Mapping[str, tuple[Casting, ...]] = {}
-        self._shapes_of = Shapes(Target(), True, remember=False)
+        self._shapes_of = Shapes(Target() if torch is None else Target(version=nearest(torch)), True, remember=False)
 
     def input(self, name: str, shape: Sequence[int | str | Expr], dtype: str = "float32", layout: str = "contiguous") -> Node:
         """An input; dims are numbers, symbols (``"N"``) or expressions (``"H//2"``)."""
@@ -160,6 +162,8 @@ class Builder:
         values: Sequence[Seen | None],
         castings: tuple[Casting, ...],
     ) -> Any:
+        while values and values[-1] is None and outputs is None:  # what was not asked for has no name
+            values = values[:-1]
         usual = (full,) if len(values) == 1 else tuple(f"{full}.{i}" for i in range(len(values)))
         names = usual if outputs is None else outputs
         if len(names) > len(values):

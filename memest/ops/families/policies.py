@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memest.errors import UnsupportedError
 from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, FALLS_THROUGH, FLOAT32, Dispatched
 from memest.ops.operator import Example, choice
@@ -14,8 +15,14 @@ LOSSES = ("cosine_embedding_loss", "hinge_embedding_loss", "margin_ranking_loss"
 CALLS = {**dict.fromkeys((*LOSSES, "quantile"), FLOAT32), "cosine_similarity": FALLS_THROUGH}
 
 
+SELECTED_SINCE = (2, 14)
+"""From this version on quantiles are selected by a kernel of their own: what was recorded with another torch says nothing of it."""
+
+
 def _operands(c: Caller, tensors: list[Any], *, of: str) -> Any:
     refuse_on_cuda(c, of)
+    if of == "quantile" and c.target.version >= SELECTED_SINCE:
+        raise UnsupportedError("torch.quantile of torch 2.14 and later has no rule: x.sort(dim)[0] and a place in it is modelled")
     return tuple(tensors)
 
 

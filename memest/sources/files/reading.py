@@ -164,7 +164,7 @@ class _Reader:
         self.model = model
         self.root = root
         self.place: Place = root
-        self.builder = Builder(model.name, sizes)
+        self.builder = Builder(model.name, sizes, model.torch)
         self.builder.castings = castings_of(model.autocast or {})
         self.names: Names = {}
         self.count = 0

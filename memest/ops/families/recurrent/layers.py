@@ -58,16 +58,25 @@ def _both_ways(c: Caller, step: Step, input: Any, hiddens: Sequence[Hidden], wei
 
 
 def layered(
-    c: Caller, cell: str, input: Any, hiddens: list[Hidden], weights: list[Weights], dropout: float, training: bool, directions: int
+    c: Caller,
+    cell: str,
+    input: Any,
+    hiddens: list[Hidden],
+    weights: list[Weights],
+    dropout: float,
+    training: bool,
+    directions: int,
+    ways: tuple[Any, Any] = (_one_way, _both_ways),
 ) -> tuple[Any, list[Hidden]]:
-    """``apply_layer_stack``: the last layer's output, and the hidden states of all layers and directions."""
-    step = STEPS[cell]
+    """``apply_layer_stack``: the last layer's output, and the hidden states of all layers and directions; ``ways`` are a layer in one
+    direction, and in both."""
+    step, (one_way, both_ways) = STEPS[cell], ways
     current, finals = input, []
     for at in range(0, len(weights), directions):
         if directions == 2:
-            output, last = _both_ways(c, step, current, hiddens[at : at + 2], weights[at : at + 2])
+            output, last = both_ways(c, step, current, hiddens[at : at + 2], weights[at : at + 2])
         else:
-            output, one = _one_way(c, step, current, hiddens[at], weights[at])
+            output, one = one_way(c, step, current, hiddens[at], weights[at])
             last = [one]
         finals.extend(last)
         if at:
@@ -110,14 +119,15 @@ def one_hidden(cell: str) -> Any:
         sequence = c.call("transpose", input, dim0=0, dim1=1) if batch_first else input
         weights = gathered(params, has_biases, False, num_layers * directions)
         hiddens: list[Hidden] = [(h,) for h in parts(c.call("unbind", hx, dim=0))]
-        output, finals = layered(c, cell, sequence, hiddens, weights, dropout, _trains(c, training), directions)
+        output, finals = layered(c, cell, sequence, hiddens, weights, dropout, trains(c, training), directions)
         last = c.call("stack", [h for (h,) in finals], dim=0)
         return c.call("transpose", output, dim0=0, dim1=1) if batch_first else output, last
 
     return compose
 
 
-def _trains(c: Caller, training: bool | None) -> bool:
+def trains(c: Caller, training: bool | None) -> bool:
+    """Whether dropout is on."""
     return c.training if training is None else training
 
 
@@ -140,19 +150,19 @@ def lstm(
     _checked(c, input, (hx, cx), num_layers, directions)
     projected = hx.shape[2] != cx.shape[2]
     weights = gathered(params, has_biases, projected, num_layers * directions)
-    trains = _trains(c, training)
+    trained = trains(c, training)
     sequence = c.call("transpose", input, dim0=0, dim1=1) if batch_first else input
-    if not projected and _is_onednn(c, input):
-        output, hy, cy = _by_onednn(c, sequence, hx, cx, weights, has_biases, dropout, trains, directions)
+    if not projected and is_onednn(c, input):
+        output, hy, cy = _by_onednn(c, sequence, hx, cx, weights, has_biases, dropout, trained, directions)
     else:
         hiddens: list[Hidden] = list(zip(parts(c.call("unbind", hx, dim=0)), parts(c.call("unbind", cx, dim=0)), strict=True))
-        output, finals = layered(c, "lstm", sequence, hiddens, weights, dropout, trains, directions)
+        output, finals = layered(c, "lstm", sequence, hiddens, weights, dropout, trained, directions)
         cy = c.call("stack", [one for _, one in finals], dim=0)  # arguments of one call: the last first
         hy = c.call("stack", [h for h, _ in finals], dim=0)
     return c.call("transpose", output, dim0=0, dim1=1) if batch_first else output, hy, cy
 
 
-def _is_onednn(c: Caller, input: Any) -> bool:
+def is_onednn(c: Caller, input: Any) -> bool:
     """``use_mkldnn``."""
     if input.spec.dtype == "bfloat16" and c.target.cpu.isa == "avx512":
         raise UnsupportedError("an LSTM in bfloat16 on avx512 runs oneDNN's kernels, which are modelled in float32 alone; use float32")
@@ -160,7 +170,7 @@ def _is_onednn(c: Caller, input: Any) -> bool:
 
 
 def _by_onednn(
-    c: Caller, input: Any, hx: Any, cx: Any, weights: list[Weights], has_biases: bool, dropout: float, trains: bool, directions: int
+    c: Caller, input: Any, hx: Any, cx: Any, weights: list[Weights], has_biases: bool, dropout: float, trained: bool, directions: int
 ) -> tuple[Any, Any, Any]:
     """``mkldnn_rnn``: a call for each layer and direction."""
     source, states, cells = (c.call("contiguous", t) for t in (input, hx, cx))
@@ -183,7 +193,7 @@ def _by_onednn(
         before, current = current, outputs[0] if directions == 1 else c.call("cat", outputs, dim=2)
         if at:
             c.drop(before)
-        if dropout and trains and at + directions < len(weights):
+        if dropout and trained and at + directions < len(weights):
             kept = c.call("dropout", current, p=dropout, training=True)
             c.drop(current)
             current = kept

@@ -10,9 +10,9 @@ from memest.network.tensor import Shape
 from memest.ops.aten.views import stacked
 from memest.ops.composite import Caller, Composite, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, LOWER
-from memest.ops.families.recurrent import by_onednn, layers
+from memest.ops.families.recurrent import by_onednn, layers, packed
 from memest.ops.families.recurrent.cells import STEPS, Weights
-from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, number, optional
+from memest.ops.operator import REQUIRED, Attribute, Example, Operator, flag, integer, integers, number, optional
 from memest.ops.tape import Tape, Tensor
 
 NATIVE = "aten/src/ATen/native/RNN.cpp"
@@ -77,6 +77,15 @@ SETTINGS = (
 )
 
 
+def _evenly(e: Example) -> Example:
+    """Over sequences that are all as long."""
+    shapes = ((BATCH * STEPS_, FEATURES), *e.shapes[1:])
+    return Example(shapes=shapes, attributes={**e.attributes, "batch_sizes": (BATCH,) * STEPS_}, dtypes=e.dtypes)
+
+
+BATCH_SIZES = Attribute(name="batch_sizes", default=REQUIRED, check=integers)
+
+
 def _network(cell: str, compose: Any, source: str) -> Composite:
     return Composite(
         name=cell,
@@ -88,6 +97,32 @@ def _network(cell: str, compose: Any, source: str) -> Composite:
         examples=_examples(cell),
         facts=EVERYWHERE_CALLS,
         source=source,
+    )
+
+
+def _packed(cell: str) -> Composite:
+    """Over packed steps: sequences of 4, 2 and 1 steps."""
+    sizes = (3, 2, 1, 1)
+    base = [e for e in _examples(cell) if "batch_first" not in e.attributes]
+    return Composite(
+        name=f"packed_{cell}",
+        torch=f"torch.{cell}",
+        oracle="packed_lstm" if cell == "lstm" else f"packed_{cell}",
+        roles=("input", "hx", "cx", "params*") if cell == "lstm" else ("input", "hx", "params*"),
+        attributes=(*(s for s in SETTINGS if s.name != "batch_first"), BATCH_SIZES),
+        compose=packed.network(cell),
+        examples=tuple(
+            Example(
+                shapes=((sum(sizes), FEATURES), *e.shapes[1:]),
+                attributes={**e.attributes, "batch_sizes": sizes},
+                dtypes=e.dtypes,
+                frozen=e.frozen,
+            )
+            for e in base
+        )
+        + ((_evenly(base[0]), _evenly(base[-1])) if cell == "lstm" else ()),
+        facts=EVERYWHERE_CALLS,
+        source=f"{NATIVE} (PackedLayer)",
     )
 
 
@@ -152,6 +187,23 @@ ROWS = (
         source="derivatives.yaml: stack; aten/src/ATen/native/TensorShape.cpp",
     ),
     Operator(
+        name="pack_padded_sequence",
+        torch="torch._pack_padded_sequence",
+        oracle="pack_padded_sequence",
+        roles=("input", "lengths"),
+        attributes=(Attribute(name="batch_first", default=False, check=flag), BATCH_SIZES),
+        forward=packed.pack,
+        saves=("batch_sizes",),
+        backward=packed.pack_backward,
+        examples=tuple(
+            Example(shapes=(shape, (3,)), attributes={"batch_first": first, "batch_sizes": sizes}, dtypes=("float32", "int64"))
+            for first, shape in ((False, (5, 3, 7)), (True, (3, 5, 7)))
+            for sizes in ((3, 3, 2, 1, 1), (3, 3, 3, 3))
+        ),
+        facts=EVERYWHERE_FACTS,
+        source="derivatives.yaml: _pack_padded_sequence; aten/src/ATen/native/PackedSequence.cpp",
+    ),
+    Operator(
         name="mkldnn_rnn_layer",
         torch="torch.mkldnn_rnn_layer",
         oracle="mkldnn_rnn_layer",
@@ -182,6 +234,7 @@ ROWS = (
 COMPOSITE_ROWS = (
     _network("lstm", layers.lstm, f"{NATIVE} (lstm), aten/src/ATen/native/mkldnn/RNN.cpp"),
     *(_network(cell, layers.one_hidden(cell), f"{NATIVE} (ONE_HIDDEN_RNN)") for cell in ("gru", "rnn_tanh", "rnn_relu")),
+    *(_packed(cell) for cell in STEPS),
     _cell("lstm", _lstm_cell),
     *(_cell(cell, _one_cell(cell)) for cell in ("gru", "rnn_tanh", "rnn_relu")),
 )

@@ -16,7 +16,7 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.sizes import asked
-from memest.sources.importers.torch.tensors.described import layout_of
+from memest.sources.importers.torch.tensors.described import layout_of, like_example
 
 _SHAPE = re.compile(r"\d+([xX\u00d7,]\d+)+", re.ASCII)
 
@@ -40,7 +40,7 @@ class Examples:
                 raise UnsupportedError(f"{name} is a {type(example).__name__}; give a plain tensor or a shape")
             if example.requires_grad:
                 self.wanting.append(name)
-            return self._input(name, torch.empty_strided(example.shape, example.stride(), dtype=example.dtype, device="meta"))
+            return self._input(name, like_example(example))
         if isinstance(example, asked.TypedShape):
             return self._input(name, torch.empty(example, dtype=getattr(torch, example.dtype), device="meta"))
         if self._is_shape(example):

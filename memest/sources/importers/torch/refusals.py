@@ -27,7 +27,6 @@ _READS = {  # torch's name of the call: what the user wrote, and what that does
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
     **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},
-    "_pack_padded_sequence": ("torch.nn.utils.rnn.pack_padded_sequence()", _SIZE),
 }
 ADVICE = "decide by shapes or by a constructor argument"
 _OUTSIDE = "compute it by torch's own calls, or outside of forward and give it as an input"

@@ -15,9 +15,11 @@ import torch
 from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.assumptions import ALL, DRAWN, KINDS, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
+from memest.sizes.dims import plain
+from memest.sources.assumptions import ALL, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
 from memest.sources.importers.torch.assuming.branches import is_loop, picks_one, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
+from memest.sources.importers.torch.assuming.lengths import Even, Whole, element, even, fixed, traced
 from memest.sources.importers.torch.refusals import ADVICE, is_users
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -51,6 +53,8 @@ class Assumed:
         self._sizes: dict[str, int] = {}
         self._literals: dict[str, float] = {}
         self.literal: Any = None  # the number that the tensor being made holds, or lists of numbers
+        self.listed: Whole | None = None  # the numbers in the last of the tensors being made
+        self.lists: dict[str, Whole] = {}
         self._taken: dict[str, int] = {}
         self._passes: Counter[str] = Counter()
         self._notes: dict[str, dict[str, None]] = {}
@@ -69,7 +73,9 @@ class Assumed:
                 self._recorder.constants.held[outputs[0]] = of_list(self.literal)
             else:
                 self._literals[outputs[0]] = self.literal
-        self.literal = None
+        if self.listed is not None:
+            self.lists[outputs[-1]] = self.listed
+        self.literal = self.listed = None
         for name, value in zip(outputs, values, strict=True):
             if value.spec.dtype == "bool":
                 self._sizes[name] = elements_of(value)
@@ -135,6 +141,24 @@ class Assumed:
                 left = left - self._counts.get(other, 0)
         return left
 
+    # lengths -------------------------------------------------------------------------------------------------------------
+
+    def numbers_in(self, t: torch.Tensor) -> Whole | None:
+        """The whole numbers in a small tensor; None where they do not follow."""
+        return traced(self._recorder.layers, {**self._recorder.live.whole, **self.lists}, self._recorder.live.known(t).names[-1])
+
+    def lengths(self, t: torch.Tensor, batch: int, steps: int) -> Whole:
+        """How long sequences are: as in the list or the example that they come from, else as stated, all alike."""
+        self.asked = True
+        found = self.numbers_in(t)
+        if found is None:
+            length = self.count(LENGTH, steps, "torch.nn.utils.rnn.pack_padded_sequence()")
+            return even(batch, plain(length) if length == plain(length) else 0)
+        found = found if isinstance(found, Even) else fixed(found)
+        shown = ", ".join(str(n) for n in found[:MOST_PLACES]) + (", …" if len(found) > MOST_PLACES else "")
+        self._say(f"packed sequences are as long as in the list or the example given: {shown}")
+        return found
+
     # numbers and truths --------------------------------------------------------------------------------------------------
 
     def number(self, t: torch.Tensor, asking: str = "") -> Any:
@@ -165,7 +189,7 @@ class Assumed:
     def size(self, t: torch.Tensor) -> int:
         """The whole number of a tensor that stands where a size is wanted."""
         number = self.number(t)
-        if type(number) is int:
+        if isinstance(number, int) and not isinstance(number, bool):
             return number
         stated, place = self.stated_size(), self._recorder.place()
         if stated is None:
@@ -207,6 +231,8 @@ class Assumed:
                 asked[name] = self._literals[name]
             elif layer is None or not layer.reads:
                 asked[name] = None
+            elif (picked := element(layers, self.lists, layer)) is not None:
+                asked[name] = picked
             elif layer.op in ("sum", "any", "all") and dict(layer.attributes).get("dim") is None:
                 asked[name] = self._of_all(layer)
             else:

@@ -21,6 +21,9 @@ def _with_inplace(names: dict[str, Call]) -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **_with_inplace({name: signature(op, "input") for name, op in ({n: n for n in ONE} | NAMED | SPECIAL).items()}),
+    "special_expit": signature("sigmoid", "input"),
+    "special_logsumexp": signature("logsumexp", "input dim keepdim"),
+    **{f"special_{n}": signature(n, "input dim dtype") for n in ("softmax", "log_softmax")},
     **{name: binary(op) for name, op in TWO.items()},
     **_with_inplace({"nan_to_num": signature("nan_to_num", "input nan posinf neginf")}),
 }

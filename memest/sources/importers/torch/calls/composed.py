@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
-from memest.machines.versions import nearest
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 
 # joined and cut ---------------------------------------------------------------------------------------------------------
@@ -75,6 +74,19 @@ def _cut_along(dim: Callable[[Any], int]) -> Body:
     return composed
 
 
+def _pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> Any:
+    longest = max(t.shape[0] for t in sequences)
+    lead = (len(sequences), longest) if batch_first else (longest, len(sequences))
+    out = torch.full((*lead, *sequences[0].shape[1:]), padding_value, dtype=sequences[0].dtype)
+    for i, t in enumerate(sequences):
+        start = longest - t.shape[0] if padding_side == "left" else 0
+        if batch_first:
+            out.select(0, i).narrow(0, start, t.shape[0]).copy_(t)
+        else:
+            out.narrow(0, start, t.shape[0]).select(1, i).copy_(t)
+    return out
+
+
 def _take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     if dim is None:
         return input.view(-1).gather(0, indices.view(-1))
@@ -95,10 +107,6 @@ def _ravel(input: Any) -> Any:
 # ordered ----------------------------------------------------------------------------------------------------------------
 
 
-SELECTING = (2, 14)
-"""From this version on quantiles are selected by a kernel of their own."""
-
-
 def _quantile(input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Any:
     """The sorted values at the two places around each rank, and what lies between them. A number ``q`` is a tensor first, and that it lies
     from 0 to 1 is asked of tensors."""
@@ -106,8 +114,6 @@ def _quantile(input: Any, q: Any, dim: int | None = None, keepdim: bool = False,
         raise UnsupportedError("quantile of several places, or not interpolated linearly, has no rule: ask for one place after the other")
     if isinstance(q, torch.Tensor):
         raise UnsupportedError("quantile by a tensor has no rule: give the place as a number")
-    if nearest(torch.__version__) >= SELECTING:
-        raise UnsupportedError("torch.quantile of torch 2.14 and later has no rule: x.sort(dim)[0] and a place in it is modelled")
     (input,) = as_autocast_gives("quantile", input)
     place = torch.full((), float(q), dtype=input.dtype)
     low, high = place >= 0, place <= 1
@@ -296,6 +302,7 @@ BODIES: dict[str, Body] = {
     "hsplit": _cut_along(lambda t: 0 if t.dim() == 1 else 1),
     "vsplit": _cut_along(lambda t: 0),
     "dsplit": _cut_along(lambda t: 2),
+    "pad_sequence": _pad_sequence,
     "take_along_dim": _take_along_dim,
     "ravel": _ravel,
     "fliplr": lambda input: input.flip([1]),

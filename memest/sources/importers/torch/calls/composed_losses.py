@@ -137,7 +137,8 @@ def _poisson_nll_loss(input: Any, target: Any, log_input: bool, full: bool, eps:
         raise UnsupportedError("poisson_nll_loss with full=True has no rule: write the term out")
     input, target = as_autocast_gives("poisson_nll_loss", input, target)
     if log_input:
-        rate, product = torch.exp(input), target * input
+        product = target * input  # operands in C++ from the right
+        rate = torch.exp(input)
         loss = rate - product
         del rate, product
     else:

@@ -171,6 +171,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "swapdims": ("transpose", "input dim0 dim1"),
     "t": ("t", "input"),
     "movedim": ("movedim", "input source destination"),
+    "moveaxis": ("movedim", "input source destination"),
     "squeeze": ("squeeze", "input dim"),
     "unsqueeze": ("unsqueeze", "input dim"),
     "expand": ("expand", "input *size"),

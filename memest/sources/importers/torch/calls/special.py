@@ -9,6 +9,7 @@ import torch
 
 from memest.errors import GraphError, UnsupportedError
 from memest.ops.table import COMPOSITES, OPERATORS
+from memest.sources.importers.torch.assuming.lengths import whole_numbers
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
 from memest.sources.importers.torch.contexts.watching import attention_backends
 from memest.sources.importers.torch.tensors.numbers import depends
@@ -100,7 +101,9 @@ def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 
 
 def _where(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    given = bound(("condition", "input", "other"), args, kwargs)
+    """``torch.where(mask, x, y)``, and ``x.where(mask, y)``."""
+    method = len(args) > 1 and isinstance(args[1], torch.Tensor) and args[1].dtype == torch.bool and args[0].dtype != torch.bool
+    given = bound(("input", "condition", "other") if method else ("condition", "input", "other"), args, kwargs)
     attributes = {f"{k}_value": given[k] for k in ("input", "other") if not isinstance(given[k], torch.Tensor)}
     tensors = [given["condition"], *(given[k] if isinstance(given[k], torch.Tensor) else None for k in ("input", "other"))]
     return Request("where", tensors, attributes)
@@ -170,6 +173,7 @@ def _literal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
         recorder.assumed.literal = made.item()
     elif isinstance(args[0], list | tuple) and 0 < made.numel() <= MOST and not depends(args[0]) and _are_numbers(args[0]):
         recorder.assumed.literal = args[0]
+    recorder.assumed.listed = whole_numbers(args[0])
     return Request("empty", [], {"shape": tuple(made.shape), "dtype": plain(made.dtype)}, own_result=True)
 
 

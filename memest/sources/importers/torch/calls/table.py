@@ -36,3 +36,5 @@ FILES = (
     arrays,
 )
 CALLS: dict[str, plain.Call] = {name: call for file in FILES for name, call in file.CALLS.items()}
+ANSWERS = {**values.ANSWERS, **recurrent.ANSWERS}
+"""What is taken apart before it is recorded: each gets the recorder, the function, and its arguments."""

@@ -15,8 +15,9 @@ from memest.sources.importers.torch.calls.special import index_entries, is_mask
 from memest.sources.importers.torch.calls.windows import at_the_beginning
 
 BY_MASK = "x[mask]"
-COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"})
 SWITCHED = "fused_moving_avg_obs_fake_quant"  # which buffers switch off
+PACKED = frozenset({"_pack_padded_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu"})
+COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"}) | PACKED
 
 
 def depends_on_values(name: str, args: Any) -> bool:

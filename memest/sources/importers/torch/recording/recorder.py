@@ -46,8 +46,8 @@ from memest.sources.importers.torch.calls.complex import check_complex
 from memest.sources.importers.torch.calls.composed import BODIES
 from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import COUNTS_PARTS, PASSIVE, TELLS_SIZES
-from memest.sources.importers.torch.calls.table import CALLS
-from memest.sources.importers.torch.calls.values import ANSWERS, depends_on_values
+from memest.sources.importers.torch.calls.table import ANSWERS, CALLS
+from memest.sources.importers.torch.calls.values import depends_on_values
 from memest.sources.importers.torch.contexts import constructors
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.counters import COUNT, with_counters
@@ -72,7 +72,7 @@ from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, a
 from memest.sources.importers.torch.refusals import explanation, line_in, reason_against, told, users_line
 from memest.sources.importers.torch.tensors.attributes import own_the_rest
 from memest.sources.importers.torch.tensors.constants import Constants
-from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, spec_of, twin
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.numbers import PRINTED, STAND_INS, Answer, Numbers, depends
@@ -225,6 +225,7 @@ class Recorder(TorchFunctionMode):
     def record(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> None:
         """``call`` the module on meta tensors like these and write down what it does. The module's own tensors are replaced: the caller
         puts them back (``as_it_was``) where this ends by an error."""
+        self.assumed.lists.update({name: known for name, t in inputs.items() if (known := numbers_of(t))})
         inputs = {name: twin(t) for name, t in inputs.items()}
         for name, t in inputs.items():
             self._add_input(name, t)
@@ -426,8 +427,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(func, types.FunctionType) and name not in WHOLE and func not in self.entered:
             return self._enter(func, args, kwargs)
         if name in BODIES:
-            with self:
-                composed = self._placed(BODIES[name], *args, **kwargs)
+            composed = self._composed(name, args, kwargs)
             if composed is not NotImplemented:
                 return composed
         binding = CALLS.get(name)
@@ -440,6 +440,16 @@ class Recorder(TorchFunctionMode):
         try:
             return answer(*args, **kwargs)
         except UnsupportedError as e:
+            raise e.at(self._place()) from None
+
+    def _composed(self, name: str, args: Any, kwargs: Any) -> Any:
+        """What a call comes to that is made of others; it says itself what it has no rule for, and here, where that stands."""
+        try:
+            with self:
+                return BODIES[name](*args, **kwargs)
+        except UnsupportedError as e:
+            if self.failure is not None:  # one of the others said so
+                raise
             raise e.at(self._place()) from None
 
     def _hooked(self, func: Any, args: Any, kwargs: Any) -> Any:

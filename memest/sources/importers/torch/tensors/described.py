@@ -13,11 +13,36 @@ from torch import nn
 from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides
 from memest.sizes.remembering import kept
 
+MOST = 4_096
+"""Numbers of an example that are remembered."""
+
 
 def twin(t: torch.Tensor) -> torch.Tensor:
     """Another meta tensor with the metadata of ``t``."""
     with torch._C.DisableTorchFunction():
         return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+
+
+def like_example(t: torch.Tensor) -> torch.Tensor:
+    """A meta tensor that lies as an example does; a few whole numbers in a row it remembers."""
+    made: Any = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+    made.example = whole_numbers_in(t)
+    described: torch.Tensor = made
+    return described
+
+
+def whole_numbers_in(t: torch.Tensor) -> tuple[int, ...]:
+    """Those of a small tensor of one dim that is there; () of any other."""
+    if t.ndim == 1 and t.dtype in (torch.int64, torch.int32) and t.device.type == "cpu" and 0 < t.numel() <= MOST:
+        with torch._C.DisableTorchFunction():
+            return tuple(t.tolist())
+    return ()
+
+
+def numbers_of(t: torch.Tensor) -> tuple[int, ...]:
+    """The whole numbers of the example that it is made like; () where nobody knows."""
+    found: tuple[int, ...] = getattr(t, "example", ())
+    return found
 
 
 def dtype_of(t: torch.Tensor) -> str:

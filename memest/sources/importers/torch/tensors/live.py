@@ -14,7 +14,7 @@ from memest.network.graph import Layer, Parameter
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.sizes.dims import expression
-from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, spec_of
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, spec_of, whole_numbers_in
 
 
 class Tracked:
@@ -62,6 +62,7 @@ class LiveTensors:
         self.on_host: dict[str, None] = {}
         self.specs: dict[str, Spec] = {}  # by every name there was
         self.found_elsewhere: Callable[[torch.Tensor, str], None] = lambda t, name: None
+        self.whole: dict[str, tuple[int, ...]] = {}  # the numbers in small tensors from elsewhere
 
     def given(self, t: torch.Tensor, name: str, spec: Spec, *, grad: bool = False) -> None:
         """A tensor that is there before the first layer."""
@@ -129,6 +130,8 @@ class LiveTensors:
         name = self.unique("constant")
         self.found_elsewhere(t, name)
         self.own(t, name, host=t.device.type == "cpu")
+        if numbers := whole_numbers_in(t):
+            self.whole[name] = numbers
         return self.tracked[id(t)]
 
     def check_gone(self, layers: Iterable[Layer], given: Iterable[str | None], who: str) -> None:
