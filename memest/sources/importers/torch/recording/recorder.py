@@ -246,6 +246,7 @@ class Recorder(TorchFunctionMode):
         self.survivors = Survivors(
             self.name,
             self.live,
+            self.modules,
             {i.name for i in self.inputs} | self.lasting,
             self.places,
             self.gradients,

@@ -7,7 +7,7 @@ A tensor that outlives the forward (a cache, a hook's collection) is there befor
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape, nbytes
 from memest.sources.importers.torch.tensors.described import dtype_of, twin
+from memest.sources.importers.torch.tensors.holding import all_held
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.state import Owned
 
@@ -65,7 +66,14 @@ class Survivors:
     autograd kept for those is gone when the step ends."""
 
     def __init__(
-        self, name: str, live: LiveTensors, inputs: set[str], places: Sequence[Place], gradients: bool, passed: Callable[[], set[str]]
+        self,
+        name: str,
+        live: LiveTensors,
+        modules: Iterable[nn.Module],
+        inputs: set[str],
+        places: Sequence[Place],
+        gradients: bool,
+        passed: Callable[[], set[str]],
     ) -> None:
         self._name, self._live = name, live
         self.tensors: list[torch.Tensor] = []
@@ -75,9 +83,12 @@ class Survivors:
         if len(live.tracked) == len(own) and all(entry.names[0] in own for entry in live.tracked.values()):
             return
         made = [e for e in live.tracked.values() if e.names[0] not in own]
-        held = sum(e.ref() is not None for e in made)
-        gc.collect()
-        self.in_circles = held - sum(e.ref() is not None for e in made)
+        left = [t for e in made if (t := e.ref()) is not None]
+        count, held = len(left), all_held(modules, left)
+        del left
+        if not held:
+            gc.collect()
+            self.in_circles = count - sum(e.ref() is not None for e in made)
         for place in places:
             self._check_place(place)
         self._registered = {id(place.table[place.key]) for place in places}

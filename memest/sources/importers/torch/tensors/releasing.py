@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
+from memest.sources.importers.torch.tensors.holding import LRU
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
-_LRU: type[Any] = type(lru_cache(lambda: None))
 MOST_NESTED = 3  # a tensor in a tuple in a tuple in a cache
 
 
@@ -28,7 +27,7 @@ def release(recorded: Iterable[LiveTensors]) -> None:
         ids, holders = {id(v) for v in kept}, gc.get_referrers(*kept)
         ours |= {id(kept), id(holders)}
         for holder in holders:
-            if isinstance(holder, _LRU):
+            if isinstance(holder, LRU):
                 holder.cache_clear()
             elif id(holder) not in ours:
                 _without(holder, ids)
