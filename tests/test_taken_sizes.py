@@ -140,7 +140,7 @@ NUMBERS: dict[str, Use] = {
 }
 BY_CHANCE = {
     *("columns", "length of range", "list index", "list slice", "percent", "json"),
-    *("elements of shape", "key of several", "f-string", "common divisor"),
+    *("elements of shape", "key of several", "f-string", "common divisor", "text of a tensor"),
 }
 """What is not right for every pair of sizes: the first returns numbers, which no loss here takes. The others hold a plain number that no
 method of a size has seen, or several at once, against certain others: that is found at a size far away, or not at all."""
