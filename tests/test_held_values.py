@@ -95,12 +95,12 @@ def test_an_object_that_is_returned_is_looked_into(cpu: Cpu) -> None:
     assert len(graph.outputs) == 2
 
 
-def test_requires_grad_is_set_to_what_it_is(cpu: Cpu) -> None:
-    def forward(self: Any, x: Any, wanted: bool = False) -> Any:
+@pytest.mark.parametrize("wanted", [False, True])
+def test_requires_grad_is_set(wanted: bool, cpu: Cpu) -> None:
+    def forward(self: Any, x: Any) -> Any:
         noise = torch.rand_like(x).to(self.first(x))
         noise.requires_grad = wanted
         return self.head(self.first(x + noise[:, : x.shape[1]])) if noise.shape == x.shape else self.head(noise + self.first(x).mean())
 
-    with pytest.raises(UnsupportedError, match="turning gradients on or off inside forward"):
-        from_torch(Net(lambda self, x: forward(self, x, True)), SHAPE, mode="train")
-    from_torch(Net(forward), SHAPE, mode="train")
+    predicted = memest.estimate(from_torch(Net(forward), SHAPE), input_shape=SHAPE, machine=cpu, loss="mse_loss")
+    same(predicted, measure_training(Net(forward), inputs_for([SHAPE]), optimizer="sgd", loss="mse_loss"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
@@ -75,27 +74,6 @@ def test_unknown_lengths_are_stated() -> None:
     graph = from_torch(module, example, assume={"length": 5})
     (sizes,) = (dict(x.attributes)["batch_sizes"] for x in graph.layers if x.op == "packed_lstm")
     assert [str(n) for n in sizes] == ["N"] * 5
-
-
-TABLE = torch.ones(2, 1, 1)
-
-
-@pytest.mark.parametrize("make", [lambda: torch.FloatTensor(2, 1, 1), lambda: torch.Tensor([1.0, 2.0]).view(2, 1, 1), lambda: TABLE])
-def test_tensors_made_unseen_are_refused_and_tables_are_not(make: Any) -> None:
-    class Scaled(nn.Module):  # type: ignore[name-defined, misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Conv2d(3, 2, 1)
-
-        def forward(self, x: Any) -> Any:
-            return self.first(x) * make()
-
-    gc.unfreeze()
-    if make() is TABLE:
-        assert from_torch(Scaled(), SHAPE).parameters[-1].name == "constant"
-        return
-    with pytest.raises(UnsupportedError, match=r"torch\.FloatTensor.* which memest cannot see"):
-        from_torch(Scaled(), SHAPE)
 
 
 def test_where_as_a_method_reads_its_condition_second() -> None:

@@ -291,7 +291,7 @@ ROWS = (
     _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
     _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),
     _row("detach", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS),
-    _row("data", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.Tensor.data", oracle="data"),
+    _row("data", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="", oracle="data"),
     _row("alias", _alias, _alias_backward, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="torch.ops.aten.alias"),
 )
 COMPOSITE_ROWS = (

@@ -360,10 +360,6 @@ class Recorder:
                 node.saved.behind.append(found[-1][0])
         node.histories = tuple(found)
 
-    def passes(self, value: Value) -> bool:
-        """Whether ``value`` comes from ``pass_through`` and nothing was written into it since."""
-        return isinstance(value.node, Node) and value.node.op == PASS
-
     def hook(self, value: Value, run: Callable[[], None]) -> None:
         """``value.register_hook``: ``run`` is called before the node that made it runs backward."""
         self.renew(value)

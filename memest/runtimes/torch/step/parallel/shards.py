@@ -93,7 +93,7 @@ class Shards(Alone):
         """After a block: its group is let go, and the nodes of its results will gather it again."""
         while self._inside and self._inside[-1][0].last == index:
             stretch, passed = self._inside.pop()
-            self._restore(stretch, passed)
+            self._restore(passed)
             group = self.groups.get(stretch.block)
             if group is not None:
                 self._after_block(group, stretch.results)
@@ -145,11 +145,9 @@ class Shards(Alone):
             kept.append((name, outer, inner))
         return kept
 
-    def _restore(self, stretch: Stretch, passed: list[tuple[str, Value, Value]]) -> None:
+    def _restore(self, passed: list[tuple[str, Value, Value]]) -> None:
         env, ledger = self.run.env, self.ledger
         for name, outer, inner in passed:
-            if outer is not inner and not self.run.machine.passes(inner):
-                raise UnsupportedError(f"fsdp: block {stretch.block!r} writes into its argument {name!r}; torch refuses that")
             if name in env:
                 env[name] = outer
                 ledger.let_go(inner)

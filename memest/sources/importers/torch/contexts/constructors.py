@@ -6,7 +6,7 @@ make the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,27 +55,50 @@ class _Kind(type):
         return isinstance(other, torch.Tensor) and other.dtype == cls.dtype
 
 
+def _new_tensor(cls: type[torch.Tensor], *arguments: Any, **named: Any) -> torch.Tensor:
+    """``torch.Tensor(…)``."""
+    if cls is not torch.Tensor or named:
+        return torch._C.TensorBase.__new__(cls, *arguments, **named)
+    return made(torch.get_default_dtype(), arguments)
+
+
+_OF_TORCH = {name: getattr(torch, name) for name in (*DTYPES, "from_numpy")}
+_SEEN = {
+    **{name: _Kind(name, (), {"dtype": dtype, "__module__": "torch"}) for name, dtype in DTYPES.items()},
+    "from_numpy": torch.as_tensor,
+}
+
+
+def _put(constructors: Mapping[str, Any], *, told: bool) -> None:
+    for name, value in constructors.items():
+        setattr(torch, name, value)
+    if told:
+        torch.Tensor.__new__ = _new_tensor
+    elif "__new__" in vars(torch.Tensor):
+        del torch.Tensor.__new__
+
+
 @contextmanager
 def seen() -> Iterator[None]:
     """Until here these constructors are functions that a recorder is told of."""
-    of_torch = {name: getattr(torch, name) for name in (*DTYPES, "from_numpy")}
-    for name, dtype in DTYPES.items():
-        setattr(torch, name, _Kind(name, (), {"dtype": dtype, "__module__": "torch"}))
-    torch.from_numpy = torch.as_tensor
-    own = torch._C.TensorBase.__new__
-
-    def new(cls: type[torch.Tensor], *arguments: Any, **named: Any) -> torch.Tensor:
-        if cls is not torch.Tensor or named:
-            return own(cls, *arguments, **named)
-        return made(torch.get_default_dtype(), arguments)
-
-    torch.Tensor.__new__ = new
+    _put(_SEEN, told=True)
     try:
         yield
     finally:
-        del torch.Tensor.__new__
-        for name, value in of_torch.items():
-            setattr(torch, name, value)
+        _put(_OF_TORCH, told=False)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Until here they are torch's own again: parts of torch that are loaded amid a recording (``torch._dynamo``) look at them."""
+    if vars(torch.Tensor).get("__new__") is not _new_tensor:
+        yield
+        return
+    _put(_OF_TORCH, told=False)
+    try:
+        yield
+    finally:
+        _put(_SEEN, told=True)
 
 
 def _new(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:

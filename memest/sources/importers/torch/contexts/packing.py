@@ -28,6 +28,7 @@ from memest.sizes.dims import recording
 from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import leaves, like
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.numbers import Numbers
 
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -47,6 +48,7 @@ class Recorder(Protocol):
 
     live: LiveTensors
     machine: Machine
+    numbers: Numbers
     checkpoint: str | None
     failure: UnsupportedError | None
 
@@ -169,8 +171,12 @@ class Packings:
     def _run(self, hook: Callable[[Any], Any], given: Any) -> Any:
         """What a hook gives; of one that needs what no tensor here has it is said which."""
         recorder = self._recorder
+        read, numbers = recorder.numbers.read, "numbers out of a tensor"
         try:
-            return hook(given)
+            found = hook(given)
+            if recorder.numbers.read > read:
+                raise UnsupportedError(f"{hook}: {numbers}")
+            return found
         except UnsupportedError as e:
             recorder.failure = None
             why = str(e).partition(": ")[2].partition(";")[0].removeprefix("no rule for ")

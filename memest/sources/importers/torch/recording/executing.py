@@ -11,6 +11,7 @@ import torch
 
 from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch.calls.plain import Request
+from memest.sources.importers.torch.contexts import constructors
 from memest.sources.importers.torch.functions import on_meta
 from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -100,11 +101,13 @@ _MOST_CALLED = 4_096
 def _tidy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """``func(*args, **kwargs)``. The first call of a function can load parts of torch whose frames end in a circle (an exception that was
     caught with its traceback); until garbage is collected it would keep every frame below it, with the tensors in its locals."""
-    produced = func(*args, **kwargs)
     kind = func, *(a for a in (*args, *kwargs.values()) if isinstance(a, bool))
-    if kind not in _CALLED:
-        if len(_CALLED) >= _MOST_CALLED:
-            _CALLED.clear()
-        _CALLED.add(kind)
-        gc.collect(1)
+    if kind in _CALLED:
+        return func(*args, **kwargs)
+    with constructors.aside():
+        produced = func(*args, **kwargs)
+    if len(_CALLED) >= _MOST_CALLED:
+        _CALLED.clear()
+    _CALLED.add(kind)
+    gc.collect(1)
     return produced

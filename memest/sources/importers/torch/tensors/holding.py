@@ -24,7 +24,7 @@ _OPENED = frozenset({*CONTAINERS, tuple, LRU})
 
 def all_held(modules: Iterable[nn.Module], tensors: Iterable[Any]) -> bool:
     """Whether each of these tensors is found in what these modules hold (false where it lies deeper)."""
-    missing = {id(t) for t in tensors}
+    missing = {id(t) for t in tensors if t is not None}
     found = list(modules)
     level: list[Any] = [*(vars(m) for m in found), *_caches({c for m in found for c in type(m).__mro__ if c is not nn.Module})]
     seen: set[int] = set()

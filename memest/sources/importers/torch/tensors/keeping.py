@@ -83,12 +83,10 @@ class Survivors:
         if len(live.tracked) == len(own) and all(entry.names[0] in own for entry in live.tracked.values()):
             return
         made = [e for e in live.tracked.values() if e.names[0] not in own]
-        left = [t for e in made if (t := e.ref()) is not None]
-        count, held = len(left), all_held(modules, left)
-        del left
-        if not held:
+        alive = sum(e.ref() is not None for e in made)
+        if not all_held(modules, [e.ref() for e in made]):
             gc.collect()
-            self.in_circles = count - sum(e.ref() is not None for e in made)
+            self.in_circles = alive - sum(e.ref() is not None for e in made)
         for place in places:
             self._check_place(place)
         self._registered = {id(place.table[place.key]) for place in places}

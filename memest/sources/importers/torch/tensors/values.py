@@ -16,7 +16,7 @@ from memest.network.graph import Layer
 MOST = 4096
 """Elements of a tensor that is looked into."""
 Array = np.ndarray[Any, np.dtype[Any]]
-_AS_IT_IS = frozenset({"clone", "detach", "alias", "contiguous", "to", "to_device"})
+_AS_IT_IS = frozenset({"clone", "detach", "data", "alias", "contiguous", "to", "to_device"})
 _OF_TWO: Mapping[str, Callable[[Any, Any], Any]] = {
     **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul")},
     "div": operator.truediv,
