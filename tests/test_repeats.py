@@ -65,16 +65,16 @@ def agree(net: nn.Module, *shapes: Any) -> str:
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The operators that torch's own functions were called for."""
-    from memest.sources.importers.torch.recording import recorder
+    from memest.sources.importers.torch.recording import writing
 
     seen: list[str] = []
-    honest = recorder.execute
+    honest = writing.execute
 
     def execute(live: Any, request: Any, *rest: Any) -> Any:
         seen.append(request.op)
         return honest(live, request, *rest)
 
-    monkeypatch.setattr(recorder, "execute", execute)
+    monkeypatch.setattr(writing, "execute", execute)
     clear_caches()
     yield seen
 

@@ -28,9 +28,10 @@ from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.inner import opened
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.stage import lying
-from memest.sources.importers.torch.recording.recorder import Begun, Recorder
+from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.trace import Done, Handle
+from memest.sources.importers.torch.recording.writing import Begun
 from memest.sources.importers.torch.steps.readings import Readings
 from memest.sources.importers.torch.steps.updates import Updates
 from memest.sources.importers.torch.surroundings import Surroundings
