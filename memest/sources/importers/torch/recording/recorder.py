@@ -386,7 +386,7 @@ class Recorder(TorchFunctionMode):
         torch.set_autocast_enabled("cpu", False)
         try:
             self.inner.enter(self.layers)
-            with self.contexts.apart(), self.live.names_kept():
+            with self.contexts.apart(), self.packings.apart(), self.live.names_kept():
                 yield self.layers
         finally:
             self.inner.leave()
