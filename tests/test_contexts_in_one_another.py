@@ -38,6 +38,13 @@ def test_engine_under_hooks_through_one_that_runs_again(cpu: Cpu) -> None:
     assert isinstance(found, str) and "end the hooks before" in found
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpoint_in_what_runs_in_backward_is_refused(cpu: Cpu, reentrant: bool) -> None:
+    statement = ("by_hand", True, ("checkpoint", reentrant, True, False, ("function", 0)))
+    found = run(Trial(program=("seq", statement), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False), cpu)
+    assert isinstance(found, str) and "in what runs in backward" in found
+
+
 def test_gelu_backward_of_a_turned_gradient(cpu: Cpu) -> None:
     def step(x: Any) -> None:
         x = x.detach().requires_grad_()
