@@ -92,13 +92,15 @@ def _kept_first(k: Tape, saved: Saved, grads: Grads, **_: Any) -> Grads:
 
 
 def _gelu_backward(k: Tape, saved: Saved, grads: Grads, *, approximate: str) -> Grads:
-    """A dense float32 input goes through oneDNN, which wants the gradient to lie as the input does."""
+    """A dense input of float32, or of bfloat16 on AVX-512, goes through oneDNN (Activation.cpp: ``use_mkldnn``), which wants the gradient
+    to lie as the input does, and its result, too."""
     (grad,) = grads
     assert grad is not None
     input = saved["input"]
     out = elementwise(k, grad, input)
-    if approximate == "none" and input.dtype == "float32" and input.is_contiguous and input.numel > 1 and not grad.is_contiguous:
-        k.free(k.scratch(grad.nbytes))
+    taken = input.dtype == "float32" or (input.dtype == "bfloat16" and k.target.cpu.isa == "avx512")
+    if approximate == "none" and taken and input.is_contiguous and input.numel > 1 and not grad.is_contiguous:
+        k.free(*[k.scratch(input.nbytes) for _ in range(1 + (not out.is_contiguous))])
     return [out]
 
 

@@ -137,7 +137,7 @@ class Frame(Keeping):
     def _selected(self) -> Selection | None:
         """What a selective checkpoint keeps; on a card it is not modelled."""
         segment, run = self._segment, self._run
-        if not segment.call.selective:
+        if not (segment.call.selective and run.grads):  # torch enters no contexts where nothing is kept
             return None
         if run.recipe.target.on_cuda:
             raise UnsupportedError(f"a selective checkpoint ({segment.name}) on CUDA; on a CPU it is modelled")

@@ -8,6 +8,7 @@ Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -37,6 +38,15 @@ class Run(Protocol):
 
 
 HOOK = "register_hook"
+
+
+def lenders(layers: Iterable[Layer]) -> frozenset[str]:
+    """The functions that keep what they gave for another, also where they stand in what runs in backward."""
+    found: set[str] = set()
+    for outermost in (la.backward for la in layers if la.backward is not None):
+        for one in (outermost, *outermost.others):
+            found |= lenders(one.layers) | ({one.lender} if one.lender is not None else set())
+    return frozenset(found)
 
 
 def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:

@@ -20,7 +20,7 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.deriving import Deriving
-from memest.runtimes.torch.step.functions import HOOK, hang, hook_leaf, register
+from memest.runtimes.torch.step.functions import HOOK, hang, hook_leaf, lenders, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.packing import packing
 from memest.runtimes.torch.step.recipe import Recipe
@@ -121,8 +121,7 @@ class Run:
         self.overwriting: dict[str, None] = {}
         self.ending: frozenset[str] | None = None
         self.ran_again: list[str] = []
-        lenders = (la.backward.lender for la in graph.layers if la.backward is not None)
-        self.lending = frozenset(name for name in lenders if name is not None)
+        self.lending = lenders(graph.layers)
         self.lent: dict[str, list[Value]] = {}
         self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))

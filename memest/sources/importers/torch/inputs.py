@@ -23,7 +23,7 @@ _SHAPE = re.compile(r"\d+([xX\u00d7,]\d+)+", re.ASCII)
 
 class Examples:
     """Examples taken one by one: ``inputs`` are meta tensors by name (``wanting`` those that require a gradient), ``others`` what is given
-    as it is."""
+    as it is. One tensor given twice is one input."""
 
     def __init__(self, *, loose: bool = False) -> None:
         """``loose``: texts such as ``2x3x8x8`` and arrays of whole numbers are shapes, too."""
@@ -31,6 +31,7 @@ class Examples:
         self.others: dict[str, Any] = {}
         self.wanting: list[str] = []
         self._shapes: list[str] = []
+        self._seen: list[tuple[torch.Tensor, _Place]] = []
         self._loose = loose
 
     def taken(self, name: str, example: Any) -> Any:
@@ -38,9 +39,13 @@ class Examples:
         if isinstance(example, torch.Tensor):
             if type(example) is not torch.Tensor and not isinstance(example, nn.Parameter):
                 raise UnsupportedError(f"{name} is a {type(example).__name__}; give a plain tensor or a shape")
+            again = next((place for t, place in self._seen if t is example), None)
+            if again is not None:
+                return again
             if example.requires_grad:
                 self.wanting.append(name)
-            return self._input(name, like_example(example))
+            self._seen.append((example, place := self._input(name, like_example(example))))
+            return place
         if isinstance(example, asked.TypedShape):
             return self._input(name, torch.empty(example, dtype=getattr(torch, example.dtype), device="meta"))
         if self._is_shape(example):

@@ -26,6 +26,7 @@ class Recorder(Protocol):
     live: LiveTensors
     layers: list[Layer]
     checkpoint: str | None
+    elsewhere: bool
     packings: Packings
 
     def differentiates(self) -> None:
@@ -67,6 +68,10 @@ class Checkpoints:
     def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint, policy: Callable[..., Any] | None = None) -> None:
         """The layers from here on run again in backward. The ``policy`` is that of a selective one."""
         recorder = self._recorder
+        if recorder.elsewhere:
+            raise recorder.refusal(
+                "torch.utils.checkpoint in what runs in backward (a custom function's backward, a hook): leave it out there"
+            )
         if self.policy is not None:
             raise recorder.refusal("torch.utils.checkpoint inside a selective one (context_fn): leave the inner one out")
         if policy is not None:

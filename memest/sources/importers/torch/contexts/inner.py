@@ -26,6 +26,7 @@ from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import recording, resolve
 from memest.sources.importers.torch.contexts.gradients import Gradients, nothing
+from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.contexts.stage import Answer, lying
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.places import NOT_YET
@@ -43,6 +44,7 @@ class Recorder(Protocol):
     layers: list[Layer]
     machine: Machine
     checkpoint: str | None
+    packings: Packings
     sizes: dict[str, int]
 
     def __enter__(self) -> Any: ...
@@ -81,6 +83,12 @@ def opened(recorder: Recorder, target: Target, *, step: bool) -> Run:
     run = Run(empty, shapes, sizes, Recipe(training=True, target=target), AS_DESCRIBED, Alone(), remember=True)
     run.actions = Acting(run)
     return run
+
+
+def _runs_again(layer: Layer) -> bool:
+    """Whether a layer's backward runs the engine itself, in whatever context that stands."""
+    found = layer.backward
+    return found is not None and any(inner.op in ENGINE or _runs_again(inner) for inner in found.layers)
 
 
 class _Names(dict[str, Value]):
@@ -199,6 +207,10 @@ class Inner:
         recorder.differentiates()
         if op in ENGINE and recorder.checkpoint is not None:
             raise self.refusal(f"{ENGINE[op]} inside of torch.utils.checkpoint, which would run again for that: leave the checkpoint out")
+        if op in ENGINE and recorder.packings.pair is not None and any(map(_runs_again, recorder.layers)):
+            raise self.refusal(
+                f"{ENGINE[op]} under saved_tensors_hooks, through a custom function whose own backward runs another: end the hooks before"
+            )
         run, env = self._played(len(self._scopes) - 1) if op in ENGINE else (self._run, None)
         name = recorder.live.take(f"{recorder.path()}.{op}".lstrip("."))
         layer = Layer(name=name, op=op, tensors=tensors, attributes=tuple(attributes.items()), checkpoint=recorder.checkpoint)

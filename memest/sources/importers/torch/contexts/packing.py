@@ -100,6 +100,15 @@ class Packings:
         """Those that see what is saved here."""
         return self.stack[-1] if self.stack else None
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Calls that run at another time, when these hooks are no more in force."""
+        outer, self.stack = self.stack, []
+        try:
+            yield
+        finally:
+            self.stack = outer
+
     def of_call(self, row: Operator | Composite, reads: Sequence[Any], attributes: Items, training: bool) -> tuple[Packing, ...]:
         """What they do with what a call saves for backward."""
         if self.pair is None:
@@ -141,30 +150,26 @@ class Packings:
     def _recorded(self, pair: Pair, spec: Spec) -> Packing:
         recorder, live = self._recorder, self._recorder.live
         name = live.take("saved")
-        outer, self.stack = self.stack, []
-        try:
-            with recorder.apart() as packed, torch.no_grad(), self._seen():
-                with recording(None):
-                    given = like(spec)
-                live.follow(given, name, Value(spec, recorder.machine.ledger.resident(0, "", name)), grad=False)
-                whole = self._run(pair[0], given)
-                kept = tuple(dict.fromkeys([live.known(t).names[-1] for t in leaves(whole)]))
-                first = _dying(packed, live, {name, *kept})
-                del given
-            with recorder.apart() as unpacked, torch.no_grad(), self._seen():
-                back = self._run(pair[1], whole)
-                if not isinstance(back, torch.Tensor):
-                    raise recorder.refusal(f"saved_tensors_hooks whose unpack hook gives {type(back).__name__}, not a tensor")
-                entry = live.known(back)
-                made = entry.value.spec
-                if (made.shape, made.dtype) != (spec.shape, spec.dtype):
-                    what = f"gives {made.dtype} of {list(made.shape)} where {spec.dtype} of {list(spec.shape)} was packed"
-                    raise recorder.refusal(f"saved_tensors_hooks whose unpack hook {what}")
-                result = entry.names[-1]
-                second = _dying(unpacked, live, {name, *kept, result})
-                del back, whole, entry
-        finally:
-            self.stack = outer
+        with recorder.apart() as packed, torch.no_grad(), self._seen():
+            with recording(None):
+                given = like(spec)
+            live.follow(given, name, Value(spec, recorder.machine.ledger.resident(0, "", name)), grad=False)
+            whole = self._run(pair[0], given)
+            kept = tuple(dict.fromkeys([live.known(t).names[-1] for t in leaves(whole)]))
+            first = _dying(packed, live, {name, *kept})
+            del given
+        with recorder.apart() as unpacked, torch.no_grad(), self._seen():
+            back = self._run(pair[1], whole)
+            if not isinstance(back, torch.Tensor):
+                raise recorder.refusal(f"saved_tensors_hooks whose unpack hook gives {type(back).__name__}, not a tensor")
+            entry = live.known(back)
+            made = entry.value.spec
+            if (made.shape, made.dtype) != (spec.shape, spec.dtype):
+                what = f"gives {made.dtype} of {list(made.shape)} where {spec.dtype} of {list(spec.shape)} was packed"
+                raise recorder.refusal(f"saved_tensors_hooks whose unpack hook {what}")
+            result = entry.names[-1]
+            second = _dying(unpacked, live, {name, *kept, result})
+            del back, whole, entry
         live.check_gone((*first, *second), [name], "saved_tensors_hooks")
         return Packing(given=name, dtype=spec.dtype, packed=first, kept=kept, unpacked=second, result=result)
 

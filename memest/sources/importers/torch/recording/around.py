@@ -71,8 +71,6 @@ class Around(Running):
     def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint, policy: Callable[..., Any] | None) -> None:
         """The layers from here on run again in backward."""
         self.asked_for_gradients = True
-        if self.elsewhere:
-            raise self.refusal("torch.utils.checkpoint in what runs in backward (a custom function's backward, a hook): leave it out there")
         self.checkpoints.begin(arguments, named, call, policy)
 
     def end_checkpoint(self) -> None:
@@ -124,7 +122,7 @@ class Around(Running):
         torch.set_autocast_enabled("cpu", False)
         try:
             self.inner.enter(self.layers)
-            with self.contexts.apart(), self.live.names_kept():
+            with self.contexts.apart(), self.packings.apart(), self.live.names_kept():
                 yield self.layers
         finally:
             self.inner.leave()
