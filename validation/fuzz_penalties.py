@@ -147,7 +147,8 @@ def penalized(seed: int) -> str:
     body = "\n".join(f"    {line}" for line in _step(rng, dims))
     shape = f"{batch}, 3{f', {side}' * dims}"
     return (
-        f"{PREAMBLE.replace('MODE', rng.choice(MODES[dims]))}net = nn.Sequential({', '.join(critic.layers)}).to(DEVICE)\nopt = {optimizer}\n"
+        f"{PREAMBLE.replace('MODE', rng.choice(MODES[dims]))}net = nn.Sequential({', '.join(critic.layers)}).to(DEVICE)\n"
+        f"opt = {optimizer}\n"
         f"def function(real, fake):\n{body}\n"
         f"arguments = [torch.rand({shape}).to(DEVICE), torch.rand({shape}).to(DEVICE)]\nobjects = [net, opt]\n"
     )

@@ -6,6 +6,7 @@ it copies what lies otherwise before it is convolved with: weights and the gradi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from memest.network.tensor import Shape
@@ -74,10 +75,14 @@ def _weight(f: Formula, grad: Any, of_input: Any, shape: Shape, given: dict[str,
         images, kernels = (above, images) if transposed else (images, above)
         return f.call("convolution", images, kernels, None, transposed=False, **given)
 
+    def one(above: Any, images: Any) -> Any:
+        return conv(_dense(f, above), images)
+
     if groups == 1:
-        made = f.statement(lambda: conv(_dense(f, above), images))
+        made = f.statement(partial(one, above, images))
     else:
-        parts = [f.statement(lambda g=g: conv(_dense(f, _group(f, above, groups, g)), _group(f, images, groups, g))) for g in range(groups)]
+        pairs = [(_group(f, above, groups, g), _group(f, images, groups, g)) for g in range(groups)]
+        parts = [f.statement(partial(one, *pair)) for pair in pairs]
         made = f.call("cat", parts, dim=1)
         f.drop(*parts)
     return _fitted(f, f.transpose(made, 0, 1), shape)
