@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import random
 
-PREAMBLE = """import torch
+PREAMBLE = """DEVICE = 'cpu'
+import torch
 import torch.nn.functional as F
 from torch import nn
 class Residual(nn.Module):
@@ -146,14 +147,15 @@ def penalized(seed: int) -> str:
     body = "\n".join(f"    {line}" for line in _step(rng, dims))
     shape = f"{batch}, 3{f', {side}' * dims}"
     return (
-        f"{PREAMBLE.replace('MODE', rng.choice(MODES[dims]))}net = nn.Sequential({', '.join(critic.layers)})\nopt = {optimizer}\n"
+        f"{PREAMBLE.replace('MODE', rng.choice(MODES[dims]))}net = nn.Sequential({', '.join(critic.layers)}).to(DEVICE)\n"
+        f"opt = {optimizer}\n"
         f"def function(real, fake):\n{body}\n"
-        f"arguments = [torch.rand({shape}), torch.rand({shape})]\nobjects = [net, opt]\n"
+        f"arguments = [torch.rand({shape}).to(DEVICE), torch.rand({shape}).to(DEVICE)]\nobjects = [net, opt]\n"
     )
 
 
 def _step(rng: random.Random, dims: int) -> list[str]:
-    ones = f"torch.rand(real.size(0){', 1' * (dims + 1)})"
+    ones = f"torch.rand(real.size(0){', 1' * (dims + 1)}, device=real.device)"
     where = rng.choice(
         (
             f"alpha = {ones}; at = (alpha * real + (1 - alpha) * fake).requires_grad_(True)",

@@ -1,10 +1,12 @@
 """Convolutions: the backward of ``convolution_backward`` is made of convolutions.
 
-Source: aten/src/ATen/native/Convolution.cpp (_convolution_double_backward). It computes all three gradients, whoever wants them.
+Source: aten/src/ATen/native/Convolution.cpp (_convolution_double_backward). It computes all three gradients, whoever wants them. On a card
+it copies what lies otherwise before it is convolved with: weights and the gradient until it returns, what is transposed for its own block.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from memest.network.tensor import Shape
@@ -36,8 +38,9 @@ def _double(
 
     result = None
     if of_input is not None:
-        result = conv(of_input, weight, transposed, **same)
+        result = conv(of_input, _dense(f, weight), transposed, **same)
     if of_weight is not None:
+        of_weight = _dense(f, of_weight)
         term = conv(input, of_weight, transposed, **same)
         result = term if result is None else _added(f, result, term)
     if of_bias is not None:
@@ -48,6 +51,7 @@ def _double(
     if of_input is not None:
         found["weight"] = _weight(f, grad, of_input, weight.shape, {**same, "stride": dilation, "dilation": stride}, transposed, groups)
     if of_weight is not None:
+        grad = _dense(f, grad)
         if transposed:
             found["input"] = _fitted(f, conv(grad, of_weight, False, **same), input.shape)
         else:
@@ -65,19 +69,28 @@ def _added(f: Formula, a: Any, b: Any) -> Any:
 def _weight(f: Formula, grad: Any, of_input: Any, shape: Shape, given: dict[str, Any], transposed: bool, groups: int) -> Any:
     """The gradients convolved with one another, batch and channels exchanged, group by group; strides and dilations exchanged, too."""
     given = {**given, "groups": 1}
-    kernels, images = f.transpose(grad, 0, 1), f.transpose(of_input, 0, 1)
-    if transposed:
-        kernels, images = images, kernels
+    above, images = f.transpose(grad, 0, 1), f.transpose(of_input, 0, 1)
+
+    def conv(above: Any, images: Any) -> Any:
+        images, kernels = (above, images) if transposed else (images, above)
+        return f.call("convolution", images, kernels, None, transposed=False, **given)
+
+    def one(above: Any, images: Any) -> Any:
+        return conv(_dense(f, above), images)
+
     if groups == 1:
-        made = f.call("convolution", images, kernels, None, transposed=False, **given)
+        made = f.statement(partial(one, above, images))
     else:
-        parts = [
-            f.call("convolution", _group(f, images, groups, g), _group(f, kernels, groups, g), None, transposed=False, **given)
-            for g in range(groups)
-        ]
+        pairs = [(_group(f, above, groups, g), _group(f, images, groups, g)) for g in range(groups)]
+        parts = [f.statement(partial(one, *pair)) for pair in pairs]
         made = f.call("cat", parts, dim=1)
         f.drop(*parts)
     return _fitted(f, f.transpose(made, 0, 1), shape)
+
+
+def _dense(f: Formula, t: Any) -> Any:
+    """``t.contiguous()`` on a card, ``t`` itself on a CPU."""
+    return f.contiguous(t) if f.on_cuda else t
 
 
 def _group(f: Formula, t: Any, groups: int, g: int) -> Any:

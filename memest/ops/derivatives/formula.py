@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from memest.errors import UnsupportedError
+from memest.machines.target import Target
 from memest.network.tensor import Shape
 from memest.ops.derivatives.numbers import IN_PLACE
 from memest.ops.operator import REQUIRED, Attribute, Operator
@@ -64,13 +65,14 @@ class Kernel(NamedTuple):
 
 
 class Formula:
-    """Calls of operators, under names that read like ATen. ``needs`` says which gradients are wanted, ``version`` of which torch
-    they are, ``creates`` whether the calls are recorded themselves."""
+    """Calls of operators, under names that read like ATen. ``needs`` says which gradients are wanted, ``target`` of which torch
+    they are and where they run, ``creates`` whether the calls are recorded themselves."""
 
-    def __init__(self, caller: Caller, needs: Sequence[bool], version: tuple[int, int], creates: bool) -> None:
+    def __init__(self, caller: Caller, needs: Sequence[bool], target: Target, creates: bool) -> None:
         self._caller = caller
         self.needs = needs
-        self.version = version
+        self.version = target.version
+        self.on_cuda = target.on_cuda
         self.creates = creates
 
     def call(self, op: str | Operator, *tensors: Any, **attributes: Any) -> Any:

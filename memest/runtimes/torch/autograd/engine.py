@@ -80,18 +80,8 @@ class Machine(Recorder):
             target.waiting -= 1
             if target.waiting == 0:
                 ready.append(target)
-        queue: list[tuple[int, int, Node]] = []
-        while True:
-            for target in ready:
-                if isinstance(target, AccumulateGrad):
-                    self._reach(target)
-                else:
-                    heappush(queue, (-target.sequence, next(self._order), target))
-            if not queue:
-                break
-            _, _, node = heappop(queue)
-            ledger.layer, ledger.op = node.layer, node.op
-            ready = self._run(node)
+        with self.numbers.backward(create):
+            self._run_all(ready)
         for other in reached if wanted else ():  # those that did not run, or that nothing was handed to
             other.waiting = 0
             if isinstance(other, Node):
@@ -100,6 +90,21 @@ class Machine(Recorder):
             other.waiting, other.buffer = waiting, buffer
         self._asked, self._creates = outer, outer is not None and outer.create
         return asked.captured
+
+    def _run_all(self, ready: list[Node | AccumulateGrad]) -> None:
+        """What is ready, and what that makes ready, the highest number first."""
+        queue: list[tuple[int, int, Node]] = []
+        while True:
+            for target in ready:
+                if isinstance(target, AccumulateGrad):
+                    self._reach(target)
+                else:
+                    heappush(queue, (-target.sequence, next(self._order), target))
+            if not queue:
+                return
+            _, _, node = heappop(queue)
+            self.ledger.layer, self.ledger.op = node.layer, node.op
+            ready = self._run(node)
 
     def _count_dependencies(self, starts: Sequence[Node | AccumulateGrad], waits: Waits | None) -> list[Node | AccumulateGrad]:
         """How often each node is led to; the nodes. Inside another backward, what they have of that is put into ``waits``: each run of the

@@ -7,7 +7,6 @@ often it had been written to: a call's input before the call, its result after i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from typing import Protocol
 
 from memest.machines.target import Target
@@ -19,6 +18,7 @@ from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Out, Trace
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, History, Items, Node
+from memest.runtimes.torch.autograd.numbering import Numbers
 from memest.runtimes.torch.autograd.saving import (
     EndOfRecomputation,
     Holder,
@@ -80,7 +80,7 @@ class Recorder:
         self.training = training
         self.target = target
         self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
-        self._sequence = count()
+        self.numbers = Numbers(target.on_cuda, ledger.begun)
         self.keeping = Keeping()
         self.writes_leaves = True  # a row alone may be tried on a leaf
         self.selection: Selecting | None = None
@@ -115,7 +115,7 @@ class Recorder:
             chosen.keep(trace, storages)
         node = None
         if wants:
-            node = Node(next(self._sequence), row.name, self.ledger.layer, attributes, needs, row)
+            node = Node(next(self.numbers), row.name, self.ledger.layer, attributes, needs, row)
             node.edges = [self._edge(v) if n else None for v, n in zip(flat, needs, strict=True)]
             for edge in node.edges:
                 if edge is not None:
@@ -251,7 +251,7 @@ class Recorder:
         (torch/csrc/autograd/variable.cpp, rebase_history). What writes into a ``part`` of the view alone is in place on that part."""
         base = view.base
         assert base is not None
-        slices = Node(next(self._sequence), COPY_SLICES, self.ledger.layer, (), inner.needs)
+        slices = Node(next(self.numbers), COPY_SLICES, self.ledger.layer, (), inner.needs)
         slices.inner = inner
         slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
         slices.saved, inner.saved = inner.saved, Holder([])
@@ -272,7 +272,7 @@ class Recorder:
 
     def _restride(self, view: Value, base: Value, edge: tuple[Node | AccumulateGrad, int] | None) -> Node:
         """From now on the gradient of ``view`` goes into zeros like its ``base``, by an edge that has been joined."""
-        strided = Node(next(self._sequence), AS_STRIDED, self.ledger.layer, (), (True,))
+        strided = Node(next(self.numbers), AS_STRIDED, self.ledger.layer, (), (True,))
         strided.edges = [edge]
         strided.out_specs = [view.spec]
         strided.notes = (("base", base.spec),)
@@ -290,7 +290,7 @@ class Recorder:
     def pass_through(self, values: list[Value], run: Callable[[], None]) -> list[Value]:
         """A custom function that returns its arguments: views of ``values`` behind a node that calls ``run`` in backward before it hands
         the gradients on."""
-        node = Node(next(self._sequence), PASS, self.ledger.layer, (), (True,) * len(values))
+        node = Node(next(self.numbers), PASS, self.ledger.layer, (), (True,) * len(values))
         for v in values:
             self.renew(v)
         node.edges = [self._edge(v) for v in values]
@@ -324,7 +324,7 @@ class Recorder:
             raise EndOfRecomputation(ran=True)
         for v in inputs:
             self.renew(v)
-        node = Node(next(self._sequence), FUNCTION, self.ledger.layer, (), tuple(v.requires_grad for v in inputs))
+        node = Node(next(self.numbers), FUNCTION, self.ledger.layer, (), tuple(v.requires_grad for v in inputs))
         node.edges = [self._edge(v) if v.requires_grad else None for v in inputs]
         for edge in node.edges:
             if edge is not None:

@@ -12,4 +12,5 @@ SAME = (
     "uniform_",
     "normal_",
     "copy_",
+    "div_into_",
 )

@@ -12,4 +12,5 @@ SAME = (
     "baddbmm",
     "mv",
     "dot",
+    "vdot",
 )

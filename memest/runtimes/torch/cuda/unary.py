@@ -20,6 +20,7 @@ SAME = (
     "reciprocal",
     "sin",
     "cos",
+    "cosh",
     "erf",
     "floor",
     "ceil",

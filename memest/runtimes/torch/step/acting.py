@@ -68,7 +68,7 @@ class Acting:
         machine = self._run.machine
         self._run.ledger.phase = "backward"
         before = dict(machine.gradients)
-        create = self._creates(layer)
+        create = _said(layer, "create_graph")
         if create:  # a gradient that stands is replaced: what nobody else has dies then
             replaced = [n for n in layer.drops if n in env and any(env[n] is v for v in before.values())]
             for name in replaced:
@@ -82,19 +82,12 @@ class Acting:
         """``torch.autograd.grad``: the gradients asked for, as far as there are any."""
         self._run.ledger.phase = "backward"
         inputs = _names(layer, 2)
-        keep, create = _said(layer, "retain_graph"), self._creates(layer)
+        keep, create = _said(layer, "retain_graph"), _said(layer, "create_graph")
         found = self._run.machine.backward_of(_roots(layer, env), keep=keep, create=create, wanted=[env[n] for n in inputs])
         given = [(str(i), value) for i, value in enumerate(found) if value is not None]
         for _, value in given:
             value.storage.category = "gradient"
         return given
-
-    def _creates(self, layer: Layer) -> bool:
-        """``create_graph``. UnsupportedError on CUDA, whose kernels for it were not held against anything."""
-        create = _said(layer, "create_graph")
-        if create and self._run.recipe.target.on_cuda:
-            raise UnsupportedError("create_graph=True is not modelled on torch-cuda yet; ask for torch-cpu")
-        return create
 
     def forget(self, layer: Layer, env: Env) -> Found:
         """``p.grad = None``, for each of the tensors."""

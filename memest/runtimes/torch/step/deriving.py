@@ -81,7 +81,7 @@ class Deriving:
 
     def _derived(self, node: Node, needs: Sequence[bool], grads: Sequence[Value | None], saved: Sequence[Value]) -> Derived:
         """What a node's formula gives."""
-        f, facts = Formula(self, needs, self._machine.target.version, self._caller.grad_mode), dict(node.notes)
+        f, facts = Formula(self, needs, self._machine.target, self._caller.grad_mode), dict(node.notes)
         if node.op == AS_STRIDED:
             view = node.out_specs[0]
             return strided_back(f, grads[0], facts["base"], view.shape, view.strides)
@@ -173,7 +173,7 @@ class Deriving:
         return found
 
     def _plain(self) -> Formula:
-        return Formula(self, (), self._machine.target.version, True)
+        return Formula(self, (), self._machine.target, True)
 
 
 def _behind(node: Node, output: int) -> tuple[Node, int]:

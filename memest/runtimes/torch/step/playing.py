@@ -45,6 +45,7 @@ def finish(run: Run) -> Stream:
         forward(run, whole(run))
         run.caller.leave_autocast()
     first = run.recipe.step == 1
+    run.machine.numbers.check()
     remade_at, remade = (0, ()) if first else run.hooks.remade()
     return Stream(
         residents=tuple(run.ledger.residents),
