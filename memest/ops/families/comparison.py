@@ -20,6 +20,7 @@ INPLACE = Attribute(name="inplace", default=False, check=flag)
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
 BITWISE = ("bitwise_and", "bitwise_or", "bitwise_xor")
+SHIFTS = ("bitwise_left_shift", "bitwise_right_shift")
 
 
 def _comparison(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None, inplace: bool) -> Tensor:
@@ -50,8 +51,17 @@ def _logical(k: Tape, input: Tensor, other: Tensor, *, inplace: bool) -> Tensor:
     return _written(k, input, other) if inplace else elementwise(k, input, other, dtype="bool")
 
 
-def _bitwise(k: Tape, input: Tensor, other: Tensor, *, inplace: bool) -> Tensor:
-    return _written(k, input, other) if inplace else elementwise(k, input, other)
+def _bitwise(k: Tape, input: Tensor, other: Tensor | None, *, value: int | None, inplace: bool) -> Tensor:
+    if other is None and value is None:
+        raise ShapeError("needs a second tensor or a value")
+    if inplace:
+        return _written(k, input, other, value)
+    if other is not None:
+        return elementwise(k, input, other)
+    assert value is not None
+    if k.target.on_cuda:
+        raise UnsupportedError("bits with a number are not modelled on torch-cuda yet; ask for torch-cpu")
+    return with_number(k, input, value)
 
 
 def _logical_not(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
@@ -203,6 +213,11 @@ COMPARED = (
     Example(shapes=((3, 4), None), attributes={"value": 1}, dtypes=("int64",)),
 )
 MASKS = (Example(shapes=((3, 4), (4,)), attributes={}, dtypes=("bool", "bool")),)
+BITS = (
+    Example(shapes=((3, 4), (4,)), attributes={}, dtypes=("int64", "int64")),
+    Example(shapes=((2, 3, 4, 5), None), attributes={"value": 3}, dtypes=("int64",), layout="channels_last"),
+    Example(shapes=((3, 4), None), attributes={"value": 3}, dtypes=("int32",)),
+)
 MASK = (Example(shapes=((3, 4),), attributes={}, dtypes=("bool",)),)
 
 
@@ -241,7 +256,8 @@ def _extremum_row(name: str) -> Operator:
 ROWS = (
     *(_mask_row(name, _comparison, ("input", "other?"), COMPARED, (VALUE,)) for name in COMPARISONS),
     *(_mask_row(name, _logical, ("input", "other"), MASKS) for name in LOGICAL),
-    *(_mask_row(name, _bitwise, ("input", "other"), MASKS) for name in BITWISE),
+    *(_mask_row(name, _bitwise, ("input", "other?"), MASKS, (VALUE,)) for name in BITWISE),
+    *(_mask_row(name, _bitwise, ("input", "other?"), BITS, (VALUE,)) for name in SHIFTS),
     _mask_row("logical_not", _logical_not, ("input",), MASK),
     _mask_row("bitwise_not", _bitwise_not, ("input",), MASK),
     _limit_row("clamp", _clamp, _clamp_backward, {"min": 0, "max": 1.0}, False),

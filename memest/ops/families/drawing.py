@@ -1,4 +1,4 @@
-"""Numbers drawn in a shape or by the probabilities of a tensor: orders, and tosses of coins."""
+"""Numbers drawn in a shape or by the probabilities of a tensor: orders, and tosses of coins, and counts of events."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from memest.ops.writing import DERIVED, row
 Grads = Sequence[Tensor | None]
 
 
-def _bernoulli(k: Tape, input: Tensor) -> Tensor:
+def _drawn(k: Tape, input: Tensor) -> Tensor:
     return k.empty(input.shape, input.dtype)
 
 
-def _bernoulli_backward(k: Tape, saved: dict[str, Any], grads: Grads) -> list[Tensor | None]:
+def _drawn_backward(k: Tape, saved: dict[str, Any], grads: Grads) -> list[Tensor | None]:
     return [empty_like(k, incoming(grads))]
 
 
-ROWS = (
+ROWS = tuple(
     row(
-        "bernoulli",
-        _bernoulli,
-        _bernoulli_backward,
+        name,
+        _drawn,
+        _drawn_backward,
         (),
         (Example(shapes=((3, 4),), attributes={}), Example(shapes=((3, 4),), attributes={}, layout="transposed")),
         f"{DERIVED}/Distributions.cpp",
         facts=POINTWISE_FACTS,
-    ),
+    )
+    for name in ("bernoulli", "poisson")
 )
 COMPOSITE_ROWS = ()

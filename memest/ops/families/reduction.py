@@ -104,11 +104,16 @@ def _std(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim:
     return out
 
 
+def _of_variance(k: Tape, result: Tensor, grad: Tensor) -> Tensor:
+    """(grad / (result * 2)).masked_fill_(result == 0, 0): what the variance gets."""
+    twice = with_number(k, result, 2)
+    of_variance = elementwise(k, grad, twice)
+    k.free(with_number(k, result, 0, "bool"), twice)
+    return of_variance
+
+
 def _std_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> list[Tensor | None]:
-    """(grad / (result * 2)).masked_fill_(result == 0, 0), then as for the variance."""
-    twice = with_number(k, saved["result"], 2)
-    of_variance = elementwise(k, incoming(grads), twice)
-    k.free(with_number(k, saved["result"], 0, "bool"), twice)
+    of_variance = _of_variance(k, saved["result"], incoming(grads))
     return [_var_of(k, of_variance, saved["input"], dim, keepdim)]
 
 
@@ -124,6 +129,26 @@ def _var_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correct
     of_var, of_mean = grads
     input: Tensor = saved["input"]
     first = None if of_var is None else _var_of(k, of_var, input, dim, keepdim)
+    if of_mean is None:
+        return [first]
+    second = with_number(k, _spread(k, of_mean, input.shape, dim, keepdim), 1)
+    return [second if first is None else elementwise(k, first, second)]
+
+
+def _std_mean(k: Tape, input: Tensor, *, dim: Any, correction: float | None, keepdim: bool) -> tuple[Tensor, Tensor]:
+    deviation, middle = _var_mean(k, input, dim=dim, correction=correction, keepdim=keepdim)
+    k.save(result=deviation)
+    return deviation, middle
+
+
+def _std_mean_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, correction: float | None, keepdim: bool) -> list[Tensor | None]:
+    of_std, of_mean = grads
+    input: Tensor = saved["input"]
+    first = None
+    if of_std is not None:
+        of_variance = _of_variance(k, saved["result"], of_std)
+        first = _var_of(k, of_variance, input, dim, keepdim)
+        k.free(of_variance)
     if of_mean is None:
         return [first]
     second = with_number(k, _spread(k, of_mean, input.shape, dim, keepdim), 1)
@@ -275,6 +300,7 @@ ROWS = (
     _row("var", _var, _var_backward, (DIMS, CORRECTION, KEEP), (*ALONG, LARGE), saves=("input",)),
     _row("std", _std, _std_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input", "result")),
     _row("var_mean", _var_mean, _var_mean_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input",)),
+    _row("std_mean", _std_mean, _std_mean_backward, (DIMS, CORRECTION, KEEP), ALONG, saves=("input", "result")),
     _row(
         "amax",
         _extremum_along,

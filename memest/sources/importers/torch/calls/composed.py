@@ -154,6 +154,19 @@ def _diagflat(input: Any, offset: int = 0) -> Any:
     return _diag(input.contiguous().view(-1), offset)
 
 
+def _corner(row: int, col: int, offset: int) -> int:
+    """How many places of a matrix lie on or under a diagonal."""
+    return sum(min(max(i + 1 + offset, 0), col) for i in range(row))
+
+
+def _tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, **named: Any) -> Any:
+    return torch.empty((2, _corner(row, col, offset)), dtype=dtype or torch.int64)
+
+
+def _triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, **named: Any) -> Any:
+    return torch.empty((2, row * col - _corner(row, col, offset - 1)), dtype=dtype or torch.int64)
+
+
 # products ---------------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +323,8 @@ BODIES: dict[str, Body] = {
     "quantile": _quantile,
     "diag": _diag,
     "diagflat": _diagflat,
+    "tril_indices": _tril_indices,
+    "triu_indices": _triu_indices,
     **dict.fromkeys(("outer", "ger"), _outer),
     "inner": _inner,
     "tensordot": _tensordot,

@@ -227,6 +227,9 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "embedding": ("embedding", "weight indices padding_idx scale_grad_by_freq sparse"),
     "argmin": ("argmin", "input dim keepdim"),
     "cumsum": ("cumsum", "input dim dtype"),
+    "histc": ("histc", "input bins min max"),
+    "multinomial": ("multinomial", "input num_samples replacement"),
+    "poisson": ("poisson", "input"),
     "logsumexp": ("logsumexp", "input dim keepdim"),
     "bernoulli_": ("bernoulli_", "input p"),
     "uniform_": ("uniform_", "input from_ to"),
@@ -285,6 +288,7 @@ def binary(op: str) -> Call:
 BINARY = {
     "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div",
     "rsub": "rsub", "floor_divide": "floor_divide", "remainder": "remainder", "fmod": "fmod",
+    "bitwise_left_shift": "bitwise_left_shift", "bitwise_right_shift": "bitwise_right_shift",
     "bitwise_xor": "bitwise_xor", "xlogy": "xlogy", "special_xlogy": "xlogy",
     "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge",
     "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
@@ -295,6 +299,7 @@ DUNDERS = {
     "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__truediv__": "div", "__itruediv__": "div", "__div__": "div",
     "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
     "__and__": "bitwise_and", "__or__": "bitwise_or", "__xor__": "bitwise_xor",
+    "__lshift__": "bitwise_left_shift", "__rshift__": "bitwise_right_shift",
     "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor", "__invert__": "bitwise_not", "__mod__": "remainder",
 }  # fmt: skip
 

@@ -270,7 +270,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     "arange": ("arange", _arange),
     **{n: (n, _created) for n in ("zeros", "ones", "empty", "full")},
     **dict.fromkeys(("tensor", "as_tensor"), ("empty", _literal)),
-    **dict.fromkeys(("var", "std", "var_mean"), ("var", _variance)),
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), ("var", _variance)),
     "scaled_dot_product_attention": ("scaled_dot_product_attention", _attention),
     "_native_multi_head_attention": ("_native_multi_head_attention", _native_attention),
 }

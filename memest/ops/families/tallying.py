@@ -1,0 +1,100 @@
+"""Histograms, and places drawn by the weights of a tensor: what a call holds while it counts or draws."""
+
+from __future__ import annotations
+
+from memest.errors import ShapeError, UnsupportedError
+from memest.network.dtypes import FLOATING
+from memest.ops.aten.copies import contiguous
+from memest.ops.aten.iterator import with_number
+from memest.ops.aten.places import refuse_on_cuda
+from memest.ops.facts import EVERYWHERE_FACTS
+from memest.ops.operator import Example, flag, number
+from memest.ops.tape import Tape, Tensor
+from memest.ops.writing import NATIVE, attribute, row
+
+
+def _histc(k: Tape, input: Tensor, *, bins: int, min: float, max: float) -> Tensor:
+    """Each thread counts in bins of its own. Where the ends are the same number, they are looked for: from the input as it lies."""
+    refuse_on_cuda(k)
+    if input.dtype not in ("float32", "float64"):
+        raise UnsupportedError(f"histc of {input.dtype} has no rule; give float32")
+    side_by_side = contiguous(k, input)
+    edges = k.empty((bins + 1,), input.dtype)
+    out = k.empty((bins,), input.dtype)
+    if min == max:
+        least, most = k.empty((), input.dtype), k.empty((), input.dtype)
+        copy = contiguous(k, input)
+        if copy is not input:
+            k.free(copy)
+        k.free(least, most)
+    k.free(k.empty((k.target.cpu.threads, bins), input.dtype))
+    if side_by_side is not input:
+        k.free(side_by_side)
+    k.free(edges)
+    return out
+
+
+def _multinomial(k: Tape, input: Tensor, *, num_samples: int, replacement: bool) -> Tensor:
+    """Many with replacement: by a running sum of one row's weights. Else the weights are judged, each is divided by a number drawn for it,
+    and the greatest are taken."""
+    refuse_on_cuda(k)
+    if input.dtype not in FLOATING or input.ndim not in (1, 2):
+        raise ShapeError(f"multinomial draws by floating weights of one or two dims, not by {input.dtype} of {input.ndim}")
+    if replacement and num_samples > 1:
+        out = k.empty((*input.shape[:-1], num_samples), "int64")
+        k.free(k.empty(input.shape[-1:], input.dtype))
+        return out
+    out = k.empty((*input.shape[:-1], num_samples), "int64")
+    least, most = k.empty((), input.dtype), k.empty((), input.dtype)
+    finite, positive = with_number(k, most, 1, "bool"), with_number(k, least, 0, "bool")
+    valid = k.empty((), "bool")
+    k.free(finite, positive)
+    sums = k.empty(input.shape[:-1], input.dtype)
+    empty = with_number(k, sums, 0, "bool")
+    if input.ndim == 2:
+        some = k.empty((), "bool")
+        k.free(empty, sums)
+    else:
+        some = empty
+        k.free(sums)
+    k.free(k.empty((), "bool"))
+    drawn = k.empty(input.shape, input.dtype)
+    if num_samples > 1:
+        k.free(k.empty(out.shape, input.dtype))
+    k.free(drawn, some, valid, least, most)
+    return out
+
+
+BCHW = (2, 3, 4, 5)
+ROWS = (
+    row(
+        "histc",
+        _histc,
+        None,
+        (attribute("bins", 100), attribute("min", 0, number), attribute("max", 0, number)),
+        (
+            Example(shapes=(BCHW,), attributes={"bins": 10, "min": 0, "max": 1}),
+            Example(shapes=(BCHW,), attributes={"bins": 10}),
+            Example(shapes=(BCHW,), attributes={"bins": 10}, layout="channels_last"),
+            Example(shapes=((8, 16, 16, 17),), attributes={}),
+        ),
+        f"{NATIVE}/Histogram.cpp (histogram_histc), cpu/HistogramKernel.cpp",
+        facts=EVERYWHERE_FACTS,
+    ),
+    row(
+        "multinomial",
+        _multinomial,
+        None,
+        (attribute("num_samples"), attribute("replacement", False, flag)),
+        (
+            Example(shapes=((4, 6),), attributes={"num_samples": 1}),
+            Example(shapes=((4, 6),), attributes={"num_samples": 3}),
+            Example(shapes=((6,),), attributes={"num_samples": 3}),
+            Example(shapes=((4, 6),), attributes={"num_samples": 3, "replacement": True}),
+            Example(shapes=((4, 6),), attributes={"num_samples": 3, "replacement": True}, layout="transposed"),
+        ),
+        f"{NATIVE}/Distributions.cpp (multinomial_out), cpu/MultinomialKernel.cpp",
+        facts=EVERYWHERE_FACTS,
+    ),
+)
+COMPOSITE_ROWS = ()
