@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from memest.sources.importers.torch.contexts.loading import torch_loads_without
+
 DTYPES = {
     "FloatTensor": torch.float32,
     "DoubleTensor": torch.float64,
@@ -58,10 +60,9 @@ class _Kind(type):
 @contextmanager
 def seen() -> Iterator[None]:
     """Until here these constructors are functions that a recorder is told of."""
-    of_torch = {name: getattr(torch, name) for name in (*DTYPES, "from_numpy")}
-    for name, dtype in DTYPES.items():
-        setattr(torch, name, _Kind(name, (), {"dtype": dtype, "__module__": "torch"}))
-    torch.from_numpy = torch.as_tensor
+    of_torch: dict[str, Any] = {name: getattr(torch, name) for name in (*DTYPES, "from_numpy")}
+    ours: dict[str, Any] = {name: _Kind(name, (), {"dtype": dtype, "__module__": "torch"}) for name, dtype in DTYPES.items()}
+    ours["from_numpy"] = torch.as_tensor
     own = torch._C.TensorBase.__new__
 
     def new(cls: type[torch.Tensor], *arguments: Any, **named: Any) -> torch.Tensor:
@@ -69,13 +70,20 @@ def seen() -> Iterator[None]:
             return own(cls, *arguments, **named)
         return made(torch.get_default_dtype(), arguments)
 
-    torch.Tensor.__new__ = new
-    try:
-        yield
-    finally:
+    def put() -> None:
+        vars(torch).update(ours)
+        torch.Tensor.__new__ = new
+
+    def take_away() -> None:
         del torch.Tensor.__new__
-        for name, value in of_torch.items():
-            setattr(torch, name, value)
+        vars(torch).update(of_torch)
+
+    put()
+    try:
+        with torch_loads_without(take_away, put):
+            yield
+    finally:
+        take_away()
 
 
 def _new(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:

@@ -73,7 +73,7 @@ from memest.sources.importers.torch.refusals import explanation, line_in, reason
 from memest.sources.importers.torch.tensors.attributes import own_the_rest
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
-from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, swap, swap_back
+from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, form_of, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.numbers import PRINTED, STAND_INS, Answer, Numbers, depends
 from memest.sources.importers.torch.tensors.places import CARD, MIXED, asked_host, counts, place_of, refusal
@@ -90,8 +90,8 @@ GRADIENTS = (
     "requires_grad_",
 )  # calls that a training step answers otherwise
 CIRCLE = (
-    "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector, and are"
-    " counted as gone when the forward is over"
+    "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector: they are"
+    " counted until the step is over, and what earlier steps left there comes on top"
 )
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 GRAPH = (
@@ -259,7 +259,14 @@ class Recorder(TorchFunctionMode):
         """What the ``call`` returns, watched."""
         try:
             through = stepped_through(self.modules)
-            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards), telling(self.taken):
+            with (
+                no_collection(),
+                watching(self, self.gradients),
+                through as self.wrappers,
+                self,
+                recording(self.guards),
+                telling(self.taken),
+            ):
                 self._hook_parameters()
                 result = call(inputs)
         except MemestError:
@@ -807,7 +814,7 @@ class Recorder(TorchFunctionMode):
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
             raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
-        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting
+        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
         return Graph(
             name=self.name,
             inputs=tuple(self.inputs),
@@ -822,6 +829,7 @@ class Recorder(TorchFunctionMode):
             checkpoints=tuple(self.checkpoints.found.items()),
             hooks=self.hooks,
             enables_grad=self.enables_grad,
+            waiting=self.survivors.waiting,
             lines=tuple(self.lines.items()),
             notes=(
                 *self.wrappers,
