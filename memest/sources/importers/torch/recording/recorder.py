@@ -222,6 +222,7 @@ class Recorder(TorchFunctionMode):
 
     # the call ------------------------------------------------------------------------------------------------------------
 
+    @no_collection()
     def record(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> None:
         """``call`` the module on meta tensors like these and write down what it does. The module's own tensors are replaced: the caller
         puts them back (``as_it_was``) where this ends by an error."""
@@ -259,14 +260,7 @@ class Recorder(TorchFunctionMode):
         """What the ``call`` returns, watched."""
         try:
             through = stepped_through(self.modules)
-            with (
-                no_collection(),
-                watching(self, self.gradients),
-                through as self.wrappers,
-                self,
-                recording(self.guards),
-                telling(self.taken),
-            ):
+            with watching(self, self.gradients), through as self.wrappers, self, recording(self.guards), telling(self.taken):
                 self._hook_parameters()
                 result = call(inputs)
         except MemestError:
@@ -847,7 +841,7 @@ class Recorder(TorchFunctionMode):
 
     def _circles(self) -> list[str]:
         """A note where tensors wait for the garbage collector."""
-        return [CIRCLE.format(counted(self.survivors.in_circles, "tensor"))] * bool(self.survivors.in_circles)
+        return [CIRCLE.format(counted(len(self.survivors.waiting), "tensor"))] * bool(self.survivors.waiting)
 
     def _explained(self, error: BaseException) -> MemestError:
         """An exception of the module's code as ours: data-dependent control flow is named as such."""

@@ -90,8 +90,7 @@ class Survivors:
     ) -> None:
         self._name, self._live = name, live
         self.tensors: list[torch.Tensor] = []
-        self.waiting: tuple[str, ...] = ()  # tensors that only Python's garbage collector let go of, by every name they had
-        self.in_circles = 0  # how many those are
+        self.waiting: tuple[str, ...] = ()  # tensors that only Python's garbage collector let go of
         self._registered: set[int] = set()
         own = inputs | {p.name for p in live.parameters}
         if len(live.tracked) == len(own) and all(entry.names[0] in own for entry in live.tracked.values()):
@@ -101,7 +100,7 @@ class Survivors:
             alive = [e for e in made if e.ref() is not None]
             gc.collect()
             waited = [e for e in alive if e.ref() is None]
-            self.in_circles, self.waiting = len(waited), tuple(n for e in waited for n in e.names)
+            self.waiting = tuple(e.names[-1] for e in waited)
         for place in places:
             self._check_place(place)
         self._registered = {id(place.table[place.key]) for place in places}
