@@ -161,7 +161,8 @@ class Graph:
     its layers (backward, the optimizers' steps) and returns nothing; ``beginning`` is the first step where it is another.
     ``checkpoints`` names those of the network's own that are not called in the usual way; ``hooks`` are those on parameters. A forward
     that ``enables_grad`` turns gradients on where who calls it has turned them off: there its layers say ``grad`` for themselves. ``lines``
-    says which line of whose code made a layer, where that is known (a graph file does not hold it)."""
+    says which line of whose code made a layer, where that is known (a graph file does not hold it). Values that are ``waiting`` lie in a
+    circle of Python's and are there until the step is over, with what autograd keeps for them."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -180,6 +181,7 @@ class Graph:
     hooks: tuple[LeafHook, ...] = ()
     step: bool = False
     enables_grad: bool = False
+    waiting: tuple[str, ...] = ()
     beginning: Graph | None = None
     lines: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False, hash=False)

@@ -168,11 +168,20 @@ def on_the_host(graph: Graph, names: Sequence[str]) -> Graph:
     """The values named lie on the host where the network runs on a card."""
     packed = (p for layer in graph.layers for p in layer.packing)
     layers = (*graph.layers, *(layer for p in packed for layer in (*p.packed, *p.unpacked)))
-    made = {p.name for p in graph.parameters} | set(_made(layers))
+    _check_there("on_host", names, {p.name for p in graph.parameters} | set(_made(layers)))
+    return graph.with_(on_host=tuple(names))
+
+
+def in_circles(graph: Graph, names: Sequence[str]) -> Graph:
+    """The values named are there until the step is over."""
+    _check_there("waiting", names, set(_made(graph.layers)))
+    return graph.with_(waiting=tuple(names))
+
+
+def _check_there(key: str, names: Sequence[str], made: set[str]) -> None:
     unknown = next((n for n in names if n not in made), None)
     if unknown is not None:
-        raise GraphError(f"on_host: {unknown!r} does not exist{did_you_mean(unknown, made)}")
-    return graph.with_(on_host=tuple(names))
+        raise GraphError(f"{key}: {unknown!r} does not exist{did_you_mean(unknown, made)}")
 
 
 def _made(layers: Iterable[Layer]) -> Iterator[str]:

@@ -184,7 +184,8 @@ class GraphModel(_Strict):
     first and the last layer it wraps; ``autocast`` are the outermost contexts of ``torch.autocast``, each with what it and those inside
     say on which layers; ``functions`` has the backward of custom autograd functions by the layer that ends each, ``packing`` what hooks do
     with the tensors that a layer saves, ``hooks`` are those on parameters; ``enables_grad`` says that the forward turns gradients on
-    where its caller has turned them off; ``selected`` are the operators whose results a selective checkpoint keeps, by the layer that
+    where its caller has turned them off; ``waiting`` are values that only Python's garbage collector lets go of, so that they are there
+    until the step is over; ``selected`` are the operators whose results a selective checkpoint keeps, by the layer that
     calls them, each with how often that called it before; ``refused`` says for a mode (``train``, ``infer``) why there is
     no graph for it, or for ``torch-cuda`` why it does not run on a card, where the values ``on_host`` are not the card's; ``notes`` tell
     the reader of an answer something about the network; ``torch`` is the release of torch it was recorded with.
@@ -209,6 +210,7 @@ class GraphModel(_Strict):
     packing: dict[str, list[PackingModel]] | None = None
     hooks: list[HookModel] | None = None
     enables_grad: bool = False
+    waiting: list[str] | None = None
     selected: dict[str, list[list[str | int]]] | None = None
     refused: dict[str, str] | None = None
     on_host: list[str] | None = None

@@ -73,6 +73,8 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
         data["selected"] = selected
     if graph.enables_grad:
         data["enables_grad"] = True
+    if graph.waiting:
+        data["waiting"] = list(graph.waiting)
     if graph.refused:
         data["refused"] = dict(graph.refused)
     if graph.on_host:

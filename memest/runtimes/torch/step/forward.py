@@ -31,6 +31,9 @@ def forward(run: Run, batch: Batch) -> list[Value]:
     run.hooks.after_forward()
     run.sizes = given
     outputs = [run.env[name] for name in run.graph.outputs]
+    for name in run.graph.waiting:
+        if name in run.env:
+            run.ledger.hold(run.env[name])
     run.env.update(held)
     return outputs
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+
+from memest.sources.importers.torch.contexts.loading import torch_loads_without
 
 DTYPES = {
     "FloatTensor": torch.float32,
@@ -80,25 +83,14 @@ def _put(constructors: Mapping[str, Any], *, told: bool) -> None:
 
 @contextmanager
 def seen() -> Iterator[None]:
-    """Until here these constructors are functions that a recorder is told of."""
-    _put(_SEEN, told=True)
+    """Until here these constructors are functions that a recorder is told of; what torch loads meanwhile finds its own."""
+    away, back = partial(_put, _OF_TORCH, told=False), partial(_put, _SEEN, told=True)
+    back()
     try:
-        yield
+        with torch_loads_without(away, back):
+            yield
     finally:
-        _put(_OF_TORCH, told=False)
-
-
-@contextmanager
-def aside() -> Iterator[None]:
-    """Until here they are torch's own again: parts of torch that are loaded amid a recording (``torch._dynamo``) look at them."""
-    if vars(torch.Tensor).get("__new__") is not _new_tensor:
-        yield
-        return
-    _put(_OF_TORCH, told=False)
-    try:
-        yield
-    finally:
-        _put(_SEEN, told=True)
+        away()
 
 
 def _new(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:

@@ -11,7 +11,6 @@ import torch
 
 from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch.calls.plain import Request
-from memest.sources.importers.torch.contexts import constructors
 from memest.sources.importers.torch.functions import on_meta
 from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -104,8 +103,7 @@ def _tidy(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     kind = func, *(a for a in (*args, *kwargs.values()) if isinstance(a, bool))
     if kind in _CALLED:
         return func(*args, **kwargs)
-    with constructors.aside():
-        produced = func(*args, **kwargs)
+    produced = func(*args, **kwargs)
     if len(_CALLED) >= _MOST_CALLED:
         _CALLED.clear()
     _CALLED.add(kind)

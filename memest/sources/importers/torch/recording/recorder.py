@@ -30,14 +30,14 @@ from memest.sources.importers.torch.recording.layers import (
 )
 from memest.sources.importers.torch.tensors.attributes import own_the_rest
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
-from memest.sources.importers.torch.tensors.keeping import Survivors, swap, swap_back
+from memest.sources.importers.torch.tensors.keeping import Survivors, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.numbers import PRINTED
 from memest.sources.importers.torch.tensors.values import attributes_of, of_tensor
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 CIRCLE = (
-    "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector, and are"
-    " counted as gone when the forward is over"
+    "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector: they are"
+    " counted until the step is over, and what earlier steps left there comes on top"
 )
 DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
 
@@ -73,6 +73,7 @@ class Recorder(Calling):
 
     # the call ------------------------------------------------------------------------------------------------------------
 
+    @no_collection()
     def record(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> None:
         """``call`` the module on meta tensors like these and write down what it does. The module's own tensors are replaced: the caller
         puts them back (``as_it_was``) where this ends by an error."""
@@ -139,7 +140,7 @@ class Recorder(Calling):
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
             raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
-        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting
+        permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
         return Graph(
             name=self.name,
             inputs=tuple(self.inputs),
@@ -154,6 +155,7 @@ class Recorder(Calling):
             checkpoints=tuple(self.checkpoints.found.items()),
             hooks=self.hooks,
             enables_grad=self.enables_grad,
+            waiting=self.survivors.waiting,
             lines=tuple(self.lines.items()),
             notes=(
                 *self.wrappers,
@@ -171,4 +173,4 @@ class Recorder(Calling):
 
     def _circles(self) -> list[str]:
         """A note where tensors wait for the garbage collector."""
-        return [CIRCLE.format(counted(self.survivors.in_circles, "tensor"))] * bool(self.survivors.in_circles)
+        return [CIRCLE.format(counted(len(self.survivors.waiting), "tensor"))] * bool(self.survivors.waiting)

@@ -7,7 +7,8 @@ A tensor that outlives the forward (a cache, a hook's collection) is there befor
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +53,18 @@ def swap_back(places: Sequence[Place]) -> None:
         place.table[place.key] = place.original
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Python's garbage collector does not run by itself meanwhile: what waits for it is the same in every recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Kept(NamedTuple):
     """A tensor that a call left, its sizes, and whether it lies on the host when the network runs on a card."""
 
@@ -77,16 +90,17 @@ class Survivors:
     ) -> None:
         self._name, self._live = name, live
         self.tensors: list[torch.Tensor] = []
-        self.in_circles = 0  # tensors that only Python's garbage collector let go of
+        self.waiting: tuple[str, ...] = ()  # tensors that only Python's garbage collector let go of
         self._registered: set[int] = set()
         own = inputs | {p.name for p in live.parameters}
         if len(live.tracked) == len(own) and all(entry.names[0] in own for entry in live.tracked.values()):
             return
         made = [e for e in live.tracked.values() if e.names[0] not in own]
-        alive = sum(e.ref() is not None for e in made)
-        if not all_held(modules, [e.ref() for e in made]):
+        if not all_held(modules, [t for t in [e.ref() for e in made] if t is not None]):
+            alive = [e for e in made if e.ref() is not None]
             gc.collect()
-            self.in_circles = alive - sum(e.ref() is not None for e in made)
+            waited = [e for e in alive if e.ref() is None]
+            self.waiting = tuple(e.names[-1] for e in waited)
         for place in places:
             self._check_place(place)
         self._registered = {id(place.table[place.key]) for place in places}
