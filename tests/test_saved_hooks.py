@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -181,3 +182,20 @@ def test_hooks_that_give_back_another_tensor_are_refused() -> None:
 
     with pytest.raises(UnsupportedError, match=r"test_saved_hooks.py:\d+.*gives float16 of .* where float32 of .* was packed"):
         from_torch(Net(forward), SHAPE, mode="train")
+
+
+def test_hooks_live_as_long_as_what_is_known_of_them() -> None:
+    """Others could come to lie where they lay, and would be taken for them."""
+    seen: list[Any] = []
+
+    def forward(self: Any, x: Any) -> Any:
+        hooks = halved()
+        with hooks:
+            y = self.first(x)
+        pack = weakref.ref(hooks.pack_hook)
+        del hooks
+        seen.append(pack() is not None)
+        return self.head(y)
+
+    from_torch(Net(forward), SHAPE, mode="train")
+    assert all(seen) and seen

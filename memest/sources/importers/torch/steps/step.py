@@ -131,12 +131,14 @@ def _steady(
                 break
             before = left
             kept = recorder.survivors.given_up()
-    if settled and recorder.numbers.read:
-        raise UnsupportedError(f"{recorder.numbers.place}: no rule for {recorder.numbers.undecided}")
-    raise UnsupportedError(
-        f"{name}: no call is like the one before (a counter that decides, gradients that come and go, a list of tensors that grows);"
-        " keep numbers in lists (loss.item()), and let the function be a whole round, such as all the batches whose gradients are added up"
+    changing = (
+        "no call is like the one before: a counter, a queue's pointer or a random number of Python's, which sizes or the arithmetic"
+        " go by (let it be a tensor, or a constant for this call), gradients that come and go, a list of tensors that grows (keep numbers:"
+        " loss.item()); let the function be a whole round, such as all the batches whose gradients are added up"
     )
+    if settled and recorder.numbers.read:
+        raise UnsupportedError(f"{recorder.numbers.place}: no rule for {recorder.numbers.undecided}. If nothing depends on it, {changing}")
+    raise UnsupportedError(f"{name}: {changing}")
 
 
 def _agrees(
