@@ -21,6 +21,7 @@ SAMPLED = 13
 HALVES, QUANTIZED = ("bfloat16", "float16"), "fake_quantize_per_tensor_affine"
 NOT_MODELLED = {  # refused by name: oneDNN's LSTM in other dtypes, complex numbers and places of half precision
     ("lstm", "bfloat16"),
+    ("packed_lstm", "bfloat16"),
     ("_to_complex", "bfloat16"),
     *(("mkldnn_rnn_layer", dtype) for dtype in DTYPES),
     *((name, "float16") for name in ("view_as_complex", "complex", "_to_complex", "fft2")),
