@@ -50,6 +50,7 @@ USES: dict[str, Use] = {
     "an array's places": lambda y: y[:, np.array([0, 2])] + torch.from_numpy(np.ones((2, 4), np.float32)),
     "of numbers": lambda y: y * torch.Tensor([1.0, 2.0, 3.0, 4.0]) + torch.LongTensor([1]),
     "of sizes": lambda y: y + torch.FloatTensor(y.shape).zero_() + torch.Tensor(5, 4).fill_(0) + torch.DoubleTensor(4).zero_().float(),
+    "a range": lambda y: y * torch.range(1, 4) + torch.range(0, 3.5, 1.0),
     "of an array": lambda y: y * torch.FloatTensor(np.ones(4, np.float32)),
     "new": lambda y: y * y.new([1, 2, 3, 4]) + y.new(5, 4).zero_() + y.new(y.size()).fill_(1),
     "by type": _mask_by_type,

@@ -65,10 +65,16 @@ def _new_tensor(cls: type[torch.Tensor], *arguments: Any, **named: Any) -> torch
     return made(torch.get_default_dtype(), arguments)
 
 
-_OF_TORCH = {name: getattr(torch, name) for name in (*DTYPES, "from_numpy")}
+def _range(start: float = 0, end: float = 0, step: float = 1, **named: Any) -> torch.Tensor:
+    """``torch.range``, which reaches its end, and whose numbers are floats."""
+    return torch.empty(int((end - start) / step) + 1, **{"dtype": torch.get_default_dtype(), **named})
+
+
+_OF_TORCH = {name: getattr(torch, name) for name in (*DTYPES, "from_numpy", "range")}
 _SEEN = {
     **{name: _Kind(name, (), {"dtype": dtype, "__module__": "torch"}) for name, dtype in DTYPES.items()},
     "from_numpy": torch.as_tensor,
+    "range": _range,
 }
 
 
