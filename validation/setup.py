@@ -6,7 +6,6 @@ tensor in a local for longer than ``loss_fn(model(x), target).backward()`` would
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from torch import nn
 
 from memest.network.graph import Graph
-from memest.sources.importers.torch.tensors.attributes import attributes_of
 
 Inputs = Sequence[torch.Tensor]
 
@@ -79,10 +77,6 @@ class Setup:
     residents: list[Callable[[], Iterable[torch.Tensor]]] = field(default_factory=list)
     held: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """What the modules have as plain attributes before any call."""
-        self.attributes = [weakref.ref(t) for _, t in attributes_of(self.module.named_modules())]
-
     def step(self) -> None:
         """One training step."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -95,5 +89,4 @@ class Setup:
         state = [v for s in self.optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)] if self.training else []
         target = [self.target] if self.training else []
         extra = [t for tensors in self.residents for t in tensors()]
-        plain = [t for found in self.attributes if (t := found()) is not None]
-        return [*self.module.parameters(), *self.module.buffers(), *plain, *state, *self.inputs, *target, *extra]
+        return [*self.module.parameters(), *self.module.buffers(), *state, *self.inputs, *target, *extra]

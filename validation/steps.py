@@ -16,7 +16,6 @@ from torch import nn
 from memest.estimate.estimate import Estimate
 from memest.estimate.steps import step
 from memest.machines.cpu import Cpu
-from memest.sources.importers.torch.tensors.attributes import attributes_of
 from validation.profiling import Measured, record
 from validation.streams import Difference, first_difference
 
@@ -85,7 +84,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         if value.is_leaf and value.grad is not None:
             yield value.grad
     elif isinstance(value, nn.Module):
-        attributes = [t for _, t in attributes_of(value.named_modules())]
+        attributes = [t for m in value.modules() for t in vars(m).values() if isinstance(t, torch.Tensor)]
         for t in (*value.parameters(), *value.buffers(), *attributes):
             yield from _tensors(t)
     elif isinstance(value, torch.optim.Optimizer):

@@ -28,7 +28,6 @@ from memest.sources.importers.torch.recording.layers import (
     settled,
     with_ranks,
 )
-from memest.sources.importers.torch.tensors.attributes import own_the_rest
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Survivors, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.numbers import PRINTED
@@ -134,7 +133,6 @@ class Recorder(Calling):
 
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph, now that only what survives the forward is alive."""
-        own_the_rest([(self.paths.get(id(m), ""), m) for m in self.modules], self.owned, self.live)
         live, own = self.live, {p.name for p in self.live.parameters}
         mortal = {n for names in live.drops for n in names if n in own}
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
