@@ -448,3 +448,30 @@ def test_on_a_card_it_is_refused_by_name() -> None:
     graph = from_torch(Net(normals), SHAPE)
     with pytest.raises(UnsupportedError, match=r"torch.autograd.grad inside a forward"):
         memest.estimate(graph, input_shape=SHAPE, runtime="torch-cuda", machine="h100-80gb")
+
+
+class _RunAgain(torch.autograd.Function):
+    """A checkpoint by hand, which in backward runs outside of the autocast that its forward stood in."""
+
+    @staticmethod
+    def forward(ctx: Any, body: Any, x: Any) -> Any:
+        ctx.body = body
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return body(x).clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.body(x)
+        return None, torch.autograd.grad(y, x, grad)[0]
+
+
+def test_a_gradient_of_another_dtype_is_cast_before_the_engine_runs(cpu: Cpu) -> None:
+    def forward(self: Any, x: Any) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = _RunAgain.apply(lambda t: torch.nn.functional.leaky_relu(self.second[0](t.float())), self.first(x))
+        return self.head(y.float())
+
+    trains_as_torch(forward, cpu)

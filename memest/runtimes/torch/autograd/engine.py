@@ -71,7 +71,8 @@ class Machine(Recorder):
         waits: Waits | None = None if outer is None else {}
         reached = self._count_dependencies([target for target, _ in starts], waits)
         added: list[Value] = []
-        for (target, nr), (_, gradient) in zip(starts, roots, strict=True):
+        given = [self._fitting(gradient, start) for start, (_, gradient) in zip(starts, roots, strict=True)]
+        for (target, nr), gradient in zip(starts, given, strict=True):
             self._add_to_buffer(target, nr, ledger.hold(gradient), added)
         for gradient in added:
             ledger.let_go(gradient)
@@ -82,6 +83,8 @@ class Machine(Recorder):
                 ready.append(target)
         with self.numbers.backward(create):
             self._run_all(ready)
+        for gradient in given:
+            ledger.let_go(gradient)
         for other in reached if wanted else ():  # those that did not run, or that nothing was handed to
             other.waiting = 0
             if isinstance(other, Node):
@@ -90,6 +93,12 @@ class Machine(Recorder):
             other.waiting, other.buffer = waiting, buffer
         self._asked, self._creates = outer, outer is not None and outer.create
         return asked.captured
+
+    def _fitting(self, gradient: Value, start: tuple[Node | AccumulateGrad, int]) -> Value:
+        """A root's gradient, held as long as the engine runs; one of another dtype or of a broadcast shape is cast or summed before."""
+        found = self._validated(self.ledger.hold(gradient), start)
+        assert found is not None
+        return found
 
     def _run_all(self, ready: list[Node | AccumulateGrad]) -> None:
         """What is ready, and what that makes ready, the highest number first."""
