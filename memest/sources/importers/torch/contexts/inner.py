@@ -27,7 +27,7 @@ from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import recording, resolve
 from memest.sources.importers.torch.contexts.gradients import Gradients, nothing
 from memest.sources.importers.torch.contexts.packing import Packings
-from memest.sources.importers.torch.contexts.stage import Answer, lying
+from memest.sources.importers.torch.contexts.stage import Answer, handle_of
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.places import NOT_YET
 
@@ -244,10 +244,7 @@ class Inner:
 
     def made(self, out: str, like: Tracked | None, value: Value) -> torch.Tensor:
         """A tensor for what an action gave, called ``out``: of the sizes of ``like`` (None: those it has)."""
-        shape, strides = tuple(map(int, value.spec.shape)), tuple(map(int, value.spec.strides))
-        with torch._C.DisableTorchFunction():
-            handle = torch.empty_strided(shape, strides, dtype=getattr(torch, value.spec.dtype), device="meta")
-        spec = value.spec if like is None else lying(like.value.spec, strides, value.spec.dtype)
+        handle, spec = handle_of(value, like)
         kept = Value(spec, self._recorder.machine.ledger.allocate(nbytes(spec.shape, spec.dtype)))
         self.live.follow(handle, out, kept, value.requires_grad)
         run, env = self._run, self._scopes[-1].env

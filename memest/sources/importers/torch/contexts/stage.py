@@ -56,11 +56,19 @@ class Stage(Protocol):
         """Module path and line of user code."""
 
 
-def lying(like: Spec, strides: tuple[int, ...], dtype: str) -> Spec:
+def _lying(like: Spec, strides: tuple[int, ...], dtype: str) -> Spec:
     """The sizes of ``like`` with these strides, in its symbols where they are strides that symbols say."""
     shape = like.shape
     known = [like.strides, contiguous_strides(shape), *([channels_last_strides(shape)] if len(shape) in (4, 5) else [])]
     return Spec(shape, next((s for s in known if plain(s) == strides), strides), dtype)
+
+
+def handle_of(value: Value, like: Tracked | None) -> tuple[torch.Tensor, Spec]:
+    """A meta tensor for what an action gave, and how it lies: of the sizes of ``like`` (None: those it has)."""
+    shape, strides = tuple(map(int, value.spec.shape)), tuple(map(int, value.spec.strides))
+    with torch._C.DisableTorchFunction():
+        handle = torch.empty_strided(shape, strides, dtype=getattr(torch, value.spec.dtype), device="meta")
+    return handle, value.spec if like is None else _lying(like.value.spec, strides, value.spec.dtype)
 
 
 def listed(value: Any) -> list[Any]:

@@ -27,7 +27,7 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.inner import opened
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
-from memest.sources.importers.torch.contexts.stage import lying
+from memest.sources.importers.torch.contexts.stage import handle_of
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.trace import Done, Handle
@@ -322,10 +322,7 @@ class StepRecorder(Recorder):
 
     def made(self, out: str, like: Tracked | None, value: Value) -> torch.Tensor:
         """A tensor for what an action gave, called ``out``: of the sizes of ``like`` (None: those it has)."""
-        shape, strides = tuple(map(int, value.spec.shape)), tuple(map(int, value.spec.strides))
-        with torch._C.DisableTorchFunction():
-            handle = torch.empty_strided(shape, strides, dtype=getattr(torch, value.spec.dtype), device="meta")
-        spec = value.spec if like is None else lying(like.value.spec, strides, value.spec.dtype)
+        handle, spec = handle_of(value, like)
         self.trace.append(Handle(spec))
         kept = Value(spec, self.machine.ledger.allocate(nbytes(spec.shape, spec.dtype)))
         self.live.follow(handle, out, kept, value.requires_grad)
