@@ -53,6 +53,11 @@ def check_dtype(name: str) -> str:
     return name
 
 
+def opmath(dtype: str) -> str:
+    """The dtype that kernels compute in: ATen's ``opmath_type``."""
+    return "float32" if dtype in HALVES else dtype
+
+
 def promote(a: str, b: str) -> str:
     """The dtype two tensors of at least one dimension combine to (torch.promote_types, without complex)."""
     if a == b:

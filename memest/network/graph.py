@@ -7,7 +7,7 @@ is then estimated at any size. Values die where ``drops`` says: by default after
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -195,9 +195,24 @@ class Graph:
         """The runs of layers that the network itself checkpoints, in order: the outermost, with those inside them."""
         return nested([layer.checkpoint for layer in self.layers], dict(self.checkpoints))
 
+    @property
+    def values(self) -> frozenset[str]:
+        """The names of the parameters and of all that is made: by layers, and where hooks pack what they save and unpack it."""
+        packing = [p for layer in self.layers for p in layer.packing]
+        layers = (*self.layers, *(layer for p in packing for layer in (*p.packed, *p.unpacked)))
+        return frozenset({p.name for p in self.parameters} | set(made_by(layers)))
+
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""
         return replace(self, memo=Memo(), **changes)
+
+
+def made_by(layers: Iterable[Layer]) -> Iterator[str]:
+    """What layers give, in forward and in the backward of functions."""
+    for layer in layers:
+        yield from layer.outputs
+        for backward in () if layer.backward is None else (layer.backward, *layer.backward.others):
+            yield from made_by(backward.layers)
 
 
 def default_drops(

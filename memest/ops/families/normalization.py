@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from memest.errors import GraphError, ShapeError, UnsupportedError
-from memest.network.dtypes import HALVES
+from memest.network.dtypes import HALVES, opmath
 from memest.network.tensor import channels_last_strides, is_channels_last, is_channels_last_strides, is_contiguous
 from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.aten.iterator import elementwise, empty_like, scalar, with_number
@@ -25,11 +25,6 @@ def _statistics_dtype(input: Tensor, *parameters: Tensor | None) -> str:
     """Half inputs with float parameters keep float statistics (``is_mixed_type``)."""
     mixed = input.dtype in HALVES and any(p is not None and p.dtype == "float32" for p in parameters)
     return "float32" if mixed else input.dtype
-
-
-def _accumulator(dtype: str) -> str:
-    """``opmath_type``."""
-    return "float32" if dtype in HALVES else dtype
 
 
 def _check_length(op: str, role: str, t: Tensor | None, length: int) -> None:
@@ -100,7 +95,7 @@ def _batch_norm(
     out = k.empty(input.shape, input.dtype, channels_last_strides(input.shape) if last else None)
     save_mean, save_invstd = _statistics(k, input, dtype) if training else (k.empty((0,), dtype), k.empty((0,), dtype))
     if _dense(input) and _dense(out):
-        terms = _accumulator(dtype)
+        terms = opmath(dtype)
         k.free(k.empty((channels,), terms), k.empty((channels,), terms))
     else:
         _transform_strided(k, running_var, weight, bias, training, dtype)
@@ -119,7 +114,7 @@ def _statistics(k: Tape, input: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     terms = "float32" if dtype == "float16" else dtype
     mean, var_sum = k.empty((channels,), terms), k.empty((channels,), terms)
     if _by_columns(input) and (input.dtype in HALVES or input.numel // channels > k.target.cpu.threads):
-        k.free(k.empty((k.target.cpu.threads, channels), _accumulator(input.dtype)))
+        k.free(k.empty((k.target.cpu.threads, channels), opmath(input.dtype)))
     k.free(var_sum, mean)
     return save_mean, save_invstd
 
@@ -175,7 +170,7 @@ def _backward_by_columns(k: Tape, input: Tensor, dtype: str, weight: Tensor | No
         terms = [k.empty(channels, "float32") for _ in range(3)]
     else:
         terms = [k.empty(channels, dtype) for missing in (weight is None, not training) if missing]
-    sums = k.empty((2, k.target.cpu.threads, *channels), _accumulator(dtype))
+    sums = k.empty((2, k.target.cpu.threads, *channels), opmath(dtype))
     k.free(sums, *reversed(terms))
 
 
@@ -209,7 +204,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     read = contiguous(k, x, channels_last=last)
     if last:
         scratch = _group_norm_scratch(k, x, num_groups, _GROUP_NORM_FORWARD_THRESHOLD)
-        k.free(*reversed(scratch or [k.empty((n, 2 * channels), _accumulator(x.dtype))]))
+        k.free(*reversed(scratch or [k.empty((n, 2 * channels), opmath(x.dtype))]))
     if read is not x:
         k.free(read)
     k.save(mean=mean, rstd=rstd)
@@ -221,7 +216,7 @@ def _group_norm_scratch(k: Tape, x: Tensor, groups: int, threshold: int) -> list
     n, channels = x.shape[:2]
     if prod(x.shape[2:]) < threshold:
         return []
-    dtype = _accumulator(x.dtype)
+    dtype = opmath(x.dtype)
     return [k.empty((k.target.cpu.threads, n, 2 * channels), dtype), k.empty((n, 2 * groups), dtype)]
 
 
@@ -237,7 +232,7 @@ def _group_norm_backward(k: Tape, saved: dict[str, Any], grads: list[Tensor | No
     dx = k.empty(copy.shape, copy.dtype, copy.strides) if "input" in wants else None
     dgamma = k.empty((channels,), saved["mean"].dtype) if "weight" in wants else None
     dbeta = k.empty((channels,), saved["mean"].dtype) if "bias" in wants else None
-    dtype = _accumulator(x.dtype)
+    dtype = opmath(x.dtype)
     ds, db = k.empty((n, channels), dtype), k.empty((n, channels), dtype)
     if last:
         k.free(*reversed(_group_norm_scratch(k, x, num_groups, _GROUP_NORM_BACKWARD_THRESHOLD)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from memest.errors import ShapeError, UnsupportedError
-from memest.network.dtypes import FLOATING
+from memest.network.dtypes import FLOATING, opmath
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import with_number
 from memest.ops.aten.places import refuse_on_cuda
@@ -16,8 +18,8 @@ from memest.ops.writing import NATIVE, attribute, row
 def _histc(k: Tape, input: Tensor, *, bins: int, min: float, max: float) -> Tensor:
     """Each thread counts in bins of its own. Where the ends are the same number, they are looked for: from the input as it lies."""
     refuse_on_cuda(k)
-    if input.dtype not in ("float32", "float64"):
-        raise UnsupportedError(f"histc of {input.dtype} has no rule; give float32")
+    if input.dtype not in FLOATING:
+        raise UnsupportedError(f"histc counts floating numbers, not {input.dtype}, as torch's does; cast with .float()")
     side_by_side = contiguous(k, input)
     edges = k.empty((bins + 1,), input.dtype)
     out = k.empty((bins,), input.dtype)
@@ -42,13 +44,13 @@ def _multinomial(k: Tape, input: Tensor, *, num_samples: int, replacement: bool)
         raise ShapeError(f"multinomial draws by floating weights of one or two dims, not by {input.dtype} of {input.ndim}")
     if replacement and num_samples > 1:
         out = k.empty((*input.shape[:-1], num_samples), "int64")
-        k.free(k.empty(input.shape[-1:], input.dtype))
+        k.free(k.empty(input.shape[-1:], opmath(input.dtype)))
         return out
     out = k.empty((*input.shape[:-1], num_samples), "int64")
     least, most = k.empty((), input.dtype), k.empty((), input.dtype)
-    finite, positive = with_number(k, most, 1, "bool"), with_number(k, least, 0, "bool")
+    positive, finite = with_number(k, least, 0, "bool"), with_number(k, most, math.inf, "bool")
     valid = k.empty((), "bool")
-    k.free(finite, positive)
+    k.free(positive, finite)
     sums = k.empty(input.shape[:-1], input.dtype)
     empty = with_number(k, sums, 0, "bool")
     if input.ndim == 2:

@@ -5,14 +5,14 @@ Each function takes a graph and gives the changed one, or raises GraphError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from memest.errors import GraphError, did_you_mean
 from memest.machines.target import TORCH_CUDA
 from memest.network.castings import DEVICES
-from memest.network.graph import Casting, Checkpoint, Graph, Layer
+from memest.network.graph import Casting, Checkpoint, Graph, Layer, made_by
 from memest.sizes.dims import Expr, Guard, parse_guard, symbols_of
 from memest.sources.files.model import AutocastModel, CheckpointModel
 
@@ -166,30 +166,20 @@ def refused(graph: Graph, reasons: Mapping[str, str]) -> Graph:
 
 def on_the_host(graph: Graph, names: Sequence[str]) -> Graph:
     """The values named lie on the host where the network runs on a card."""
-    packed = (p for layer in graph.layers for p in layer.packing)
-    layers = (*graph.layers, *(layer for p in packed for layer in (*p.packed, *p.unpacked)))
-    _check_there("on_host", names, {p.name for p in graph.parameters} | set(_made(layers)))
+    _check_there("on_host", names, graph.values)
     return graph.with_(on_host=tuple(names))
 
 
 def in_circles(graph: Graph, names: Sequence[str]) -> Graph:
     """The values named are there until the step is over."""
-    _check_there("waiting", names, set(_made(graph.layers)))
+    _check_there("waiting", names, set(made_by(graph.layers)))
     return graph.with_(waiting=tuple(names))
 
 
-def _check_there(key: str, names: Sequence[str], made: set[str]) -> None:
+def _check_there(key: str, names: Sequence[str], made: Collection[str]) -> None:
     unknown = next((n for n in names if n not in made), None)
     if unknown is not None:
         raise GraphError(f"{key}: {unknown!r} does not exist{did_you_mean(unknown, made)}")
-
-
-def _made(layers: Iterable[Layer]) -> Iterator[str]:
-    """What layers give, in forward and in the backward of functions."""
-    for layer in layers:
-        yield from layer.outputs
-        for backward in () if layer.backward is None else (layer.backward, *layer.backward.others):
-            yield from _made(backward.layers)
 
 
 def guarded(graph: Graph, texts: Sequence[str]) -> Graph:

@@ -15,7 +15,7 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.machines.cpu import Cpu
 from memest.machines.target import Target
-from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE
+from memest.network.dtypes import FLOATING, HALVES, ITEMSIZE, opmath
 from memest.network.tensor import Shape, Spec
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.gemm import transpose
@@ -40,10 +40,6 @@ NEWER_CHOICE = (2, 14)
 # the fused kernel ------------------------------------------------------------------------------------------------------
 
 
-def _accumulate_dtype(dtype: str) -> str:
-    return "float32" if dtype in HALVES else dtype
-
-
 def _block(queries: int, keys: int) -> tuple[int, int]:
     """Queries and keys a thread works on at once."""
     rows = 256 if queries >= 768 else 64 if queries >= 192 else 32
@@ -53,7 +49,7 @@ def _block(queries: int, keys: int) -> tuple[int, int]:
 def _flash(k: Tape, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, scale: float | None) -> Tensor:
     batch, heads, queries, size = query.shape
     k.save(attn_mask=attn_mask, key=key, query=query, value=value)
-    accumulate = _accumulate_dtype(query.dtype)
+    accumulate = opmath(query.dtype)
     out = empty_like(k, query)
     logsumexp = k.empty((batch, queries, heads), accumulate)
     copies = [contiguous(k, transpose(k, t, 1, 2)) for t in (query, key, value) if t.strides[-1] != 1]
@@ -99,7 +95,7 @@ def _flash_gradients(
     copies = [contiguous(k, transpose(k, t, 1, 2)) for t in (query, key, value) if t.strides[-1] != 1]
     spread = _spread_mask(k, mask, query, key)
     rows, cols = _block(query.shape[2], key.shape[2])
-    accumulate = _accumulate_dtype(query.dtype)
+    accumulate = opmath(query.dtype)
     buffer = k.empty((k.target.cpu.threads, 2 * rows * cols), accumulate)
     reduced = k.empty((k.target.cpu.threads, 2 * rows * cols), query.dtype) if query.dtype in HALVES else None
     sums = k.empty((rows,), accumulate)

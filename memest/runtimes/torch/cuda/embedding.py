@@ -12,7 +12,7 @@ from memest.libraries.cub import scanning_by_key_bytes, scanning_bytes, unique_b
 from memest.libraries.cub_sorting import bits_of, most_bytes_of_sorting
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
-from memest.network.dtypes import HALVES, ITEMSIZE
+from memest.network.dtypes import ITEMSIZE, opmath
 from memest.network.tensor import Spec
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import incoming
@@ -84,7 +84,7 @@ def _add_up(k: Tape, out: Tensor, indices: Tensor) -> None:
     k.free(k.scratch(scanning_bytes(rows, dtype)))
     total, parts = k.empty((), "int64"), numbers // PART + rows
     starts = k.empty((parts,), dtype)
-    accumulated = "float32" if out.dtype in HALVES else out.dtype
+    accumulated = opmath(out.dtype)
     if _adds_at_once(k, rows, parts, width):
         sums = [k.empty((parts,), dtype), *([k.empty(out.shape, accumulated)] if accumulated != out.dtype else [])]
     else:

@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 from memest.errors import UnsupportedError
+from memest.network.dtypes import opmath
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.aten.iterator import empty_like
@@ -26,7 +27,7 @@ from memest.ops.operator import Operator
 from memest.ops.roles import in_order, note_given, wanted
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.cuda.copies import release
-from memest.runtimes.torch.cuda.normalization_batch import Grads, Saved, accumulator, batch_norm, batch_norm_backward
+from memest.runtimes.torch.cuda.normalization_batch import Grads, Saved, batch_norm, batch_norm_backward
 from memest.runtimes.torch.cuda.normalization_synced import synced_batch_norm, synced_batch_norm_backward
 
 LARGEST_INDEX = (1 << 31) - 1
@@ -66,7 +67,7 @@ def _group_norm(k: Tape, input: Tensor, weight: Tensor | None, bias: Tensor | No
     out = k.empty(input.shape, input.dtype)
     mean, rstd = k.empty((n, num_groups), input.dtype), k.empty((n, num_groups), input.dtype)
     x = contiguous(k, kept)
-    dtype = accumulator(input.dtype)
+    dtype = opmath(input.dtype)
     terms: list[Tensor] = []
     if k.target.version >= FLOAT_STATISTICS_SINCE and dtype != input.dtype:
         terms += [k.empty((n, num_groups), dtype) for _ in range(2)]
@@ -90,7 +91,7 @@ def _group_norm_backward(k: Tape, saved: Saved, grads: Grads, *, num_groups: int
     x = saved["input"]
     wants = wanted(k, saved)
     n, channels = x.shape[:2]
-    dtype = accumulator(x.dtype)
+    dtype = opmath(x.dtype)
     dense = [(contiguous(k, t), t) for t in (grad, x)]
     for_input = empty_like(k, dense[1][0]) if "input" in wants else None  # one channel may lie in both orders, and keeps its strides
     for_weight = k.empty((channels,), x.dtype) if "weight" in wants else None
@@ -138,7 +139,7 @@ def _normalized(k: Tape, input: Tensor, normalized: Shape, kinds: int) -> tuple[
     outer = (*input.shape[: input.ndim - len(normalized)], *(1,) * len(normalized))
     x = contiguous(k, input)
     out = k.empty(input.shape, input.dtype)
-    statistics = [k.empty(outer, accumulator(input.dtype)) for _ in range(kinds)]
+    statistics = [k.empty(outer, opmath(input.dtype)) for _ in range(kinds)]
     release(k, (x, input))
     return out, statistics
 

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, Literal
 
 from memest.errors import UnsupportedError
-from memest.network.dtypes import HALVES
+from memest.network.dtypes import HALVES, opmath
 from memest.network.tensor import Shape, is_channels_last
 from memest.ops.aten.copies import contiguous, suggests_channels_last
 from memest.ops.aten.cuda_reduce import reduce, welford
@@ -26,11 +26,6 @@ from memest.runtimes.torch.cuda.copies import formatted, release
 Saved = dict[str, Any]
 Grads = list[Tensor | None]
 LARGEST_INDEX = (1 << 31) - 1
-
-
-def accumulator(dtype: str) -> str:
-    """``toAccumulateType`` on CUDA."""
-    return "float32" if dtype in HALVES else dtype
 
 
 MOST_IMAGES = {True: 880_801, False: 65_535}
@@ -51,7 +46,7 @@ def batch_norm(k: Tape, *tensors: Tensor | None, training: bool) -> Tensor:
         return _by_cudnn(k, input, mean, var, weight, training)
     k.save(input=input, running_mean=mean, running_var=var, weight=weight)
     out = empty_like(k, input)
-    kept = [k.empty((input.shape[1],), accumulator(input.dtype)) for _ in range(2)]
+    kept = [k.empty((input.shape[1],), opmath(input.dtype)) for _ in range(2)]
     if training:
         _statistics(k, input, kept)
     kernel = kernel_of(input)
@@ -193,7 +188,7 @@ def _native_backward(k: Tape, saved: Saved, grad: Tensor, wants: frozenset[str],
     reduces = training or "weight" in wants or "bias" in wants
     if reduces and "input" in wants and not lies_channels_last(input) and prod(input.shape) <= LARGEST_INDEX:
         return _fused_backward(k, input, weight, grad, wants)
-    dtype = accumulator(input.dtype)
+    dtype = opmath(input.dtype)
     channels = (input.shape[1],)
     if saved["save_mean"].numel == 0:
         if reduces and saved["running_mean"].dtype != dtype:

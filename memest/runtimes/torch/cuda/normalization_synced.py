@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from math import prod
 
+from memest.network.dtypes import opmath
 from memest.network.tensor import is_channels_last
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import empty_like
@@ -24,7 +25,6 @@ from memest.runtimes.torch.cuda.normalization_batch import (
     LARGEST_INDEX,
     Grads,
     Saved,
-    accumulator,
     by_planes,
     check_dtypes,
     kernel_of,
@@ -43,7 +43,7 @@ def synced_batch_norm(k: Tape, *tensors: Tensor | None, ranks: int) -> Tensor:
     check_dtypes(input, weight, bias, mean, var)
     note_given(k, **given)
     x = _dense(k, input)
-    dtype, channels = accumulator(x.dtype), x.shape[1]
+    dtype, channels = opmath(x.dtype), x.shape[1]
     local = [k.empty((channels,), dtype) for _ in range(2)]
     if lies_channels_last(x):
         stage(k, x, dtype, 4)
@@ -80,7 +80,7 @@ def _where(k: Tape, mask: Tensor, columns: int, dtype: str) -> Tensor:
 def synced_batch_norm_backward(k: Tape, saved: Saved, grad: Tensor) -> Grads:
     """Backward: the sums of all ranks are one tensor, of which views are read."""
     input, weight = saved["input"], saved.get("weight")
-    dtype = accumulator(input.dtype)
+    dtype = opmath(input.dtype)
     wants = wanted(k, saved)
     dense = _dense(k, grad)
     sums, made = reduced(k, input, weight, dense, wants, dtype)

@@ -139,7 +139,7 @@ class Recorder(Calling):
         if again is not None:
             raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
         permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
-        return Graph(
+        graph = Graph(
             name=self.name,
             inputs=tuple(self.inputs),
             parameters=tuple(p for p in live.parameters if p.name not in live.early),
@@ -147,7 +147,6 @@ class Recorder(Calling):
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),
-            on_host=tuple(live.on_host),
             refused=((TORCH_CUDA, self.stops_a_card),) if self.stops_a_card else (),
             examples=tuple(self.sizes.items()),
             checkpoints=tuple(self.checkpoints.found.items()),
@@ -164,6 +163,8 @@ class Recorder(Calling):
                 *[PRINTED] * self.numbers.printed,
             ),
         )
+        values = graph.values
+        return graph.with_(on_host=tuple(n for n in live.on_host if n in values))
 
     def _synced(self) -> list[str]:
         """The paths of batch norms whose statistics are those of all ranks."""
