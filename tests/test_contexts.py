@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,7 +22,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E4
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training, storage_bytes  # noqa: E402
-from validation.streams import first_difference  # noqa: E402
+from validation.streams import first_difference, of_the_step  # noqa: E402
 
 SHAPE = (2, 3, 12, 10)
 Forward = Callable[[Any, Any], Any]
@@ -51,31 +50,13 @@ class Net(nn.Module):
 
 
 def same(predicted: Any, measured: Measurement) -> None:
-    """Resident bytes, every event and the peak agree. Releases of residents are left out of both: torch's profiler reports that of a tensor
-    made before it began only where it once saw another at that address, and then with the other's size."""
+    """Resident bytes, every event and the peak agree; releases of residents are left out of both."""
     assert predicted.standing_bytes == measured.standing_bytes
-    residents = {s.id for s in predicted.timeline.residents}
-    seen = [e for e in predicted.events if e.storage.id not in residents]
-    events = _of_this_profile(measured, len(seen))
+    seen, events = of_the_step(predicted, measured.events)
     difference = first_difference(seen, events)
-    if difference is not None and first_difference(predicted.events, measured.events) is None:  # the other had the same size
-        seen, events, difference = list(predicted.events), measured.events, None
     assert difference is None, f"\n{difference}"
     peak = predicted.standing_bytes + max(accumulate((e.delta for e in seen), initial=0))
     assert peak == Measurement(measured.standing_bytes, events).peak_bytes
-
-
-def _of_this_profile(measured: Measurement, count: int) -> list[Any]:
-    """The events without the releases of tensors made before: those too many, of a size that nothing alive has, else the first."""
-    alive: Counter[int] = Counter()
-    events, stale = [], len(measured.events) - count
-    for e in measured.events:
-        alive[abs(e.delta)] += 1 if e.delta > 0 else -1
-        if stale > 0 and alive[abs(e.delta)] < 0:
-            alive[abs(e.delta)], stale = 0, stale - 1
-        else:
-            events.append(e)
-    return events
 
 
 def trains_as_torch(forward: Forward, cpu: Cpu, **recipe: Any) -> None:
@@ -249,16 +230,15 @@ def following(self: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("forward", [remembering, replacing, kept_map, following], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("mode", ["train", "infer"])
-def test_what_a_module_keeps_from_call_to_call_stands_in_memory(forward: Forward, mode: str, cpu: Cpu) -> None:
+def test_what_a_module_keeps_from_call_to_call_stands_beside_its_buffers(forward: Forward, mode: str, cpu: Cpu) -> None:
     module = Net(forward)
     predicted = memest.estimate(
         from_torch(module, SHAPE, mode=mode), input_shape=SHAPE, mode=mode, optimizer="adam", loss="mse_loss", machine=cpu
     )
     inputs = inputs_for([SHAPE])
     measured = measure_training(module, inputs, "adam", "mse_loss") if mode == "train" else measure_inference(module, inputs)
-    kept = storage_bytes([module.cache])
-    assert kept > 0
-    same(predicted, Measurement(measured.standing_bytes + kept, measured.events))
+    same(predicted, measured)
+    assert predicted.unregistered_bytes == storage_bytes([module.cache]) > 0
 
 
 def test_what_is_kept_follows_the_size(cpu: Cpu) -> None:
@@ -267,8 +247,22 @@ def test_what_is_kept_follows_the_size(cpu: Cpu) -> None:
         graph = from_torch(module, SHAPE, mode="infer")
         predicted = memest.estimate(graph, input_shape=shape, mode="infer", machine=cpu)
         measured = measure_inference(module, inputs_for([shape]))
-        same(predicted, Measurement(measured.standing_bytes + storage_bytes([module.cache]), measured.events))
+        same(predicted, measured)
+        assert predicted.unregistered_bytes == storage_bytes([module.cache])
         assert memest.loads(memest.dumps(graph)) == graph
+
+
+def test_what_stands_beside_buffers_is_told_and_counts_against_a_limit() -> None:
+    graph = from_torch(Net(kept_map), SHAPE, mode="infer")
+    predicted = memest.estimate(graph, input_shape=SHAPE, mode="infer")
+    more = predicted.unregistered_bytes
+    assert any(f"on top come {more:,} bytes" in note for note in predicted.notes)
+    assert predicted.held_bytes == predicted.peak_bytes + more
+    assert memest.estimate(graph, input_shape=SHAPE, mode="infer", machine="t4").unregistered_bytes == 0
+    found = memest.fit(graph, predicted.held_bytes, vary="batch", mode="infer", H=SHAPE[2], W=SHAPE[3])
+    assert found.sizes is not None and found.sizes["batch"] == SHAPE[0] and found.peak_bytes == predicted.held_bytes
+    with pytest.raises(MemestError, match="what is not registered is a buffer"):
+        memest.loads("memest: 1\nname: n\ninputs: {x: [B, 3]}\nparameters: {p: {shape: [3], registered: false}}\nlayers: [relu: {}]")
 
 
 def test_the_value_that_a_replaced_attribute_had_goes_in_the_next_call() -> None:
@@ -400,14 +394,15 @@ def test_a_forward_hook_that_collects_is_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "infer"])
-def test_the_weight_that_old_spectral_norm_leaves_in_the_module_stands_in_memory(mode: str, cpu: Cpu) -> None:
+def test_the_weight_that_old_spectral_norm_leaves_in_the_module_stands_beside_its_buffers(mode: str, cpu: Cpu) -> None:
     module = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 8, 3)), nn.ReLU())
     predicted = memest.estimate(
         from_torch(module, SHAPE, mode=mode), input_shape=SHAPE, mode=mode, optimizer="adam", loss="mse_loss", machine=cpu
     )
     inputs = inputs_for([SHAPE])
     measured = measure_training(module, inputs, "adam", "mse_loss") if mode == "train" else measure_inference(module, inputs)
-    same(predicted, Measurement(measured.standing_bytes + storage_bytes([module[0].weight]), measured.events))
+    same(predicted, measured)
+    assert predicted.unregistered_bytes == storage_bytes([module[0].weight])
 
 
 def test_a_refusal_that_the_module_catches_is_still_one() -> None:
@@ -548,7 +543,8 @@ def test_constants_that_are_no_attributes_are_the_network_s_own(cpu: Cpu) -> Non
     module = Net(forward)
     predicted = memest.estimate(from_torch(module, SHAPE), input_shape=SHAPE, loss="mse_loss", optimizer="adam", machine=cpu)
     measured = measure_training(module, inputs_for([SHAPE]), "adam", "mse_loss")
-    same(predicted, Measurement(measured.standing_bytes + storage_bytes([scale, *offset]), measured.events))
+    same(predicted, measured)
+    assert predicted.unregistered_bytes == storage_bytes([scale, *offset])
     with pytest.raises(MemestError):
         from_torch(Net(lambda self, x: self.head(self.first(x) * scale.mul_(2)).no_such), SHAPE)
     assert torch.equal(scale, before)

@@ -27,7 +27,7 @@ from memest.machines.cpu import Cpu
 from memest.sources.importers.torch.network import from_torch
 from validation.profiling import settle
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training
-from validation.streams import Difference, first_difference
+from validation.streams import Difference, first_difference, of_the_step
 
 CHANNELS = 8
 OPTIMIZERS = ("sgd", "sgd:momentum=0.9", "adam", "adamw:foreach=true")
@@ -423,22 +423,8 @@ def run(trial: Trial, cpu: Cpu) -> Difference | str | None:
 
 
 def compared(predicted: Any, measured: Measurement) -> Difference | None:
-    """The first difference, releases of residents left out of both: torch's profiler reports that of a tensor made before it began only
-    where it once saw another at that address, and then with the other's size."""
-    residents = {s.id for s in predicted.timeline.residents}
-    seen = [e for e in predicted.events if e.storage.id not in residents]
-    alive: Counter[int] = Counter()
-    events, stale = [], len(measured.events) - len(seen)
-    for e in measured.events:
-        alive[abs(e.delta)] += 1 if e.delta > 0 else -1
-        if stale > 0 and alive[abs(e.delta)] < 0:
-            alive[abs(e.delta)], stale = 0, stale - 1
-        else:
-            events.append(e)
-    difference = first_difference(seen, events)
-    if difference is None or first_difference(predicted.events, measured.events) is None:
-        return None
-    return difference
+    """The first difference, releases of residents left out of both."""
+    return first_difference(*of_the_step(predicted, measured.events))
 
 
 Running = Callable[[Trial], Difference | str | None]

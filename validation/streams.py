@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from memest.estimate.estimate import Estimate
 from memest.memory.stream import Event
+from memest.network.graph import at_sizes
+from memest.network.tensor import nbytes
 from validation.profiling import Measured
 from validation.rows import normalized
 
@@ -43,6 +47,61 @@ def first_difference(predicted: Sequence[Event], measured: Sequence[Measured], a
     lines = [f"{s.delta:>14,}  {s.phase}  {s.layer}  {s.op}" for s in predicted[max(0, i - around) : i + 2 * around]]
     other = [f"{m.delta:>14,}  {_short(m.where)}" for m in measured[max(0, j - around) : j + 2 * around]]
     return Difference(i, j, tuple(lines), tuple(other))
+
+
+def of_the_step(predicted: Estimate, measured: Sequence[Measured]) -> tuple[list[Event], list[Measured]]:
+    """Both streams without releases of what was there before: torch's profiler reports that of a tensor made before it began only where it
+    once saw another at that address, and then with the other's size. Where leaving out all that nothing alive explains does not do, the
+    ones too many of the size of a resident, or of a tensor that is not registered, are left out."""
+    residents = predicted.timeline.residents
+    known = {s.id for s in residents}
+    ours = [e for e in predicted.events if e.storage.id not in known]
+    theirs = _explained(measured, len(measured) - len(ours))
+    if first_difference(ours, theirs) is None:
+        return ours, theirs
+    kept = [at_sizes(p, predicted.sizes) for p in predicted.played.parameters if not p.registered]
+    old = Counter([*(s.nbytes for s in residents), *(nbytes(p.shape, p.dtype) for p in kept)])
+    return ours, _without_too_many(ours, measured, old)
+
+
+def _explained(measured: Sequence[Measured], stale: int) -> list[Measured]:
+    """Without the first ``stale`` releases of a size that nothing alive has."""
+    alive: Counter[int] = Counter()
+    events = []
+    for e in measured:
+        alive[abs(e.delta)] += 1 if e.delta > 0 else -1
+        if stale > 0 and alive[abs(e.delta)] < 0:
+            alive[abs(e.delta)], stale = 0, stale - 1
+        else:
+            events.append(e)
+    return events
+
+
+def _without_too_many(ours: Sequence[Event], measured: Sequence[Measured], old: Counter[int]) -> list[Measured]:
+    """Without releases of an ``old`` size that our stream does not have at that moment."""
+    moments = _released([e.delta for e in ours])
+    events: list[Measured] = []
+    at = 0
+    for e in measured:
+        at += e.delta > 0
+        here = moments[at] if at < len(moments) else Counter()
+        if e.delta < 0 and not here[e.delta] and old[-e.delta] > 0:
+            old[-e.delta] -= 1
+            continue
+        here[e.delta] -= e.delta < 0
+        events.append(e)
+    return events
+
+
+def _released(deltas: Sequence[int]) -> list[Counter[int]]:
+    """What is released before the first allocation, and after each."""
+    found: list[Counter[int]] = [Counter()]
+    for d in deltas:
+        if d > 0:
+            found.append(Counter())
+        else:
+            found[-1][d] += 1
+    return found
 
 
 def differing(predicted: Sequence[int], measured: Sequence[int]) -> int:

@@ -197,19 +197,30 @@ class Estimate(Restated, Shown):
         return replace(source, card=self.machine.name) if source.accelerator and isinstance(self.machine, Gpu) else source
 
     @property
+    def unregistered_bytes(self) -> int:
+        """Bytes of the tensors that the network keeps as plain attributes, or that functions cache, where they come on top: on a CPU every
+        figure speaks of what is registered (parameters, buffers) and of the step; on a card, of all that lies there."""
+        if self.recipe.target.on_cuda:
+            return 0
+        found: int = self.played.unregistered_bytes(self.sizes)
+        return found
+
+    @property
     def held_bytes(self) -> int:
-        """What counts against a limit: the bytes of the outermost figure that is known, on a CPU those of the peak."""
+        """What counts against a limit: the bytes of the outermost figure that is known, on a CPU those of the peak and of what is not
+        registered."""
         _, found = self.figures.outermost
         assert found.bytes is not None
-        return found.bytes
+        return found.bytes + self.unregistered_bytes
 
     def on(self, place: Hardware) -> Verdict:
         """Whether it fits there, by the outermost figure that is known, with its range."""
         from memest.machines.verdicts import verdict
 
         figure, found = self.figures.outermost
-        assert found.bytes is not None
-        return verdict(place, found.bytes, self.source, low_bytes=found.low, high_bytes=found.high, figure=figure)
+        more = self.unregistered_bytes
+        low, high = (None if n is None else n + more for n in (found.low, found.high))
+        return verdict(place, self.held_bytes, self.source, low_bytes=low, high_bytes=high, figure=figure)
 
     @property
     def standing_bytes(self) -> int:
@@ -288,9 +299,12 @@ class Estimate(Restated, Shown):
         doubts = () if loss is None or prediction is None else loss.notes(prediction)
         standing = [nbytes(p.shape, p.dtype) for p in self.played.parameters if p.gradient_of is not None]
         left = (f"{counted(len(standing), 'gradient')} ({sum(standing):,} bytes) stand when the step begins, as its code leaves them",)
+        more = self.unregistered_bytes
+        kept = (f"on top come {more:,} bytes of tensors that modules keep as plain attributes or functions cache: no buffers",)
         return (
             *self.played.notes,
             *(left if standing else ()),
+            *(kept if more else ()),
             *chosen,
             *doubts,
             *self._runtime.notes(self.recipe.target),
@@ -362,6 +376,7 @@ class Estimate(Restated, Shown):
             "peak_bytes": self.peak_bytes,
             "standing_bytes": self.standing_bytes,
             "resident_bytes": self.standing_bytes,
+            "unregistered_bytes": self.unregistered_bytes,
             "allocated": self.allocated.to_dict(),
             "reserved": self.reserved.to_dict(),
             "process": self.process.to_dict(),

@@ -16,6 +16,7 @@ from memest.network.segments import USUAL as USUAL
 from memest.network.segments import Checkpoint as Checkpoint
 from memest.network.segments import Segment as Segment
 from memest.network.segments import nested
+from memest.network.tensor import nbytes
 from memest.network.usual import Usual
 from memest.shown import counted, short
 from memest.sizes.dims import Expr, Guard, has_expr, resolve
@@ -38,7 +39,8 @@ class Input:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """A tensor the network owns. A buffer is one that is never trained; of a buffer alone the sizes may be those of an input.
-    ``gradient_of`` names the parameter whose gradient it is, from the step before."""
+    ``gradient_of`` names the parameter whose gradient it is, from the step before. One that is not ``registered`` is a tensor of which
+    ``module.buffers()`` knows nothing: a plain attribute, what a function caches."""
 
     name: str
     shape: tuple[Any, ...]
@@ -47,6 +49,7 @@ class Parameter:
     buffer: bool = False
     layout: str = "contiguous"
     gradient_of: str | None = None
+    registered: bool = True
 
 
 def at_sizes(p: Parameter, sizes: Mapping[str, int]) -> Parameter:
@@ -201,6 +204,10 @@ class Graph:
         packing = [p for layer in self.layers for p in layer.packing]
         layers = (*self.layers, *(layer for p in packing for layer in (*p.packed, *p.unpacked)))
         return frozenset({p.name for p in self.parameters} | set(made_by(layers)))
+
+    def unregistered_bytes(self, sizes: Mapping[str, Any]) -> Any:
+        """Bytes of what is not registered, at sizes or at columns of them."""
+        return sum(nbytes(resolve(p.shape, sizes), p.dtype) for p in self.parameters if not p.registered)
 
     def with_(self, **changes: Any) -> Graph:
         """The same graph with some fields changed."""

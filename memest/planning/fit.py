@@ -245,9 +245,10 @@ class _Search:
             values = np.arange(start, end, dtype=np.int64) * step
             others = {s: np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols if s not in group}
             answer = peaks(self.job, grid([{**others, **dict.fromkeys(group, values)}]))
-            good = np.flatnonzero((answer.peak >= 0) & (answer.peak <= self.limit))
+            held = answer.peak + self.job.graph.unregistered_bytes({**rest, **dict.fromkeys(group, values)})
+            good = np.flatnonzero((answer.peak >= 0) & (held <= self.limit))
             if len(good):
-                return self._found(rest, group, step, int(values[good[-1]]), int(answer.peak[good[-1]]))
+                return self._found(rest, group, step, int(values[good[-1]]), int(held[good[-1]]))
             end = start
         return None
 

@@ -82,14 +82,22 @@ class Builder:
         dtype: str = "float32",
         trainable: bool = True,
         buffer: bool = False,
+        registered: bool = True,
         layout: str = "contiguous",
     ) -> Node:
-        """A parameter or buffer of its own, to be bound to roles by name. The dims of a buffer may be those of an input."""
+        """A parameter or buffer of its own, to be bound to roles by name. The dims of a buffer may be those of an input; one that is not
+        ``registered`` is a plain attribute."""
         self._fresh(name)
         self._mentioned[name] = None
         dims = tuple(parse(d) if isinstance(d, str) else d for d in shape)
         self._parameters[name] = Parameter(
-            name=name, shape=dims, dtype=dtype, trainable=trainable and not buffer, buffer=buffer, layout=layout
+            name=name,
+            shape=dims,
+            dtype=dtype,
+            trainable=trainable and not buffer,
+            buffer=buffer,
+            registered=registered,
+            layout=layout,
         )
         return self._node(name, Seen(spec(tuple(self._example(d) for d in dims), dtype, layout), object()))
 

@@ -63,13 +63,15 @@ class TensorModel(_Strict):
 
 
 class ParameterModel(_Strict):
-    """A tensor the network owns; a buffer is never trained."""
+    """A tensor the network owns; a buffer is never trained. One that is not registered is a plain attribute of a module, or what a function
+    caches."""
 
     shape: list[Dim]
     dtype: str = "float32"
     layout: str = "contiguous"
     trainable: bool = True
     buffer: bool = False
+    registered: bool = True
 
 
 InputModel = Annotated[TensorModel, BeforeValidator(_shape_alone, json_schema_input_type=list[int | str] | TensorModel)]

@@ -208,7 +208,9 @@ class _Reader:
             check_tensor(f"parameter {name!r}", p)
             if not p.buffer and not all(isinstance(d, int) for d in p.shape):
                 raise FileError(f"parameter {name!r}: its sizes are numbers, got {p.shape}; a buffer's may be those of an input")
-            self.names[name] = self.builder.parameter(name, p.shape, dtype=p.dtype, trainable=p.trainable, buffer=p.buffer, layout=p.layout)
+            if not (p.buffer or p.registered):
+                raise FileError(f"parameter {name!r}: what is not registered is a buffer; add buffer: true")
+            self.names[name] = self.builder.parameter(name, p.shape, **p.model_dump(exclude={"shape"}))
 
     def _check_blocks(self) -> None:
         for name, block in self.model.blocks.items():

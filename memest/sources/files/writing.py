@@ -152,6 +152,8 @@ def _parameter(p: Parameter) -> Any:
         entry["layout"] = p.layout
     if p.buffer:
         entry["buffer"] = True
+    if not p.registered:
+        entry["registered"] = False
     if not p.trainable and not p.buffer:
         entry["trainable"] = False
     return entry

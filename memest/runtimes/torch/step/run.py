@@ -151,7 +151,8 @@ class Run:
     def own(self, p: Parameter) -> None:
         """A tensor of the network, there before the step."""
         p = at_sizes(p, self.sizes)
-        storage = self.ledger.resident(0, "buffer", p.name) if p.name in self.on_host else self.hooks.place(p)
+        counted = p.name not in self.on_host and (p.registered or self.recipe.target.on_cuda)
+        storage = self.hooks.place(p) if counted else self.ledger.resident(0, "buffer", p.name)
         value = Value(spec(p.shape, p.dtype, p.layout), storage)
         if p.trainable and not p.buffer:
             value.requires_grad = True

@@ -109,7 +109,7 @@ class Running(TorchFunctionMode):
         self.numbers = Numbers(self.refusal, self._place, stand_in, self.assumed.number, self.assumed.numbers, self.assumed)
         self.forms = [form_of(t.tensor) for t in standing]
         for t in standing:
-            self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host)
+            self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host, registered=False)
         self.standing = [p.name for p in self.live.parameters]
 
     # where it is ---------------------------------------------------------------------------------------------------------

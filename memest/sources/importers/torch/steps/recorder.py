@@ -77,8 +77,10 @@ class StepTensors(LiveTensors):
         buffer: bool = True,
         sizes: Shape | None = None,
         host: bool = False,
+        registered: bool = True,
     ) -> None:
-        """A tensor that is there before the step; a real one is checked to be what its metadata says."""
+        """A tensor that is there before the step; a real one is checked to be what its metadata says. All count: whose variable holds
+        one, knows of it."""
         recorder = self.recorder
         if name.startswith("constant") and not t.is_meta:
             name, trainable, buffer = recorder.outside(t)

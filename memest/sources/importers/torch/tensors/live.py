@@ -77,12 +77,21 @@ class LiveTensors:
         buffer: bool = True,
         sizes: Shape | None = None,
         host: bool = False,
+        registered: bool = True,
     ) -> None:
         """A tensor that the network owns; of a buffer that it made in a call before the ``sizes`` may be symbolic. ``host``: no
-        ``module.to`` moves it from there."""
-        layout = layout_of(t)
-        shape = tuple(t.shape) if sizes is None else tuple(map(expression, sizes))
-        self.parameters.append(Parameter(name=name, shape=shape, dtype=dtype_of(t), trainable=trainable, buffer=buffer, layout=layout))
+        ``module.to`` moves it from there. ``registered``: a module knows it as its parameter or buffer."""
+        self.parameters.append(
+            Parameter(
+                name=name,
+                shape=tuple(t.shape) if sizes is None else tuple(map(expression, sizes)),
+                dtype=dtype_of(t),
+                trainable=trainable,
+                buffer=buffer,
+                layout=layout_of(t),
+                registered=registered,
+            )
+        )
         self.given(t, name, spec_of(t, sizes), grad=trainable)
         if host:
             self.place(self.tracked[id(t)], True)
@@ -129,7 +138,7 @@ class LiveTensors:
             )
         name = self.unique("constant")
         self.found_elsewhere(t, name)
-        self.own(t, name, host=t.device.type == "cpu")
+        self.own(t, name, host=t.device.type == "cpu", registered=False)
         if numbers := whole_numbers_in(t):
             self.whole[name] = numbers
         return self.tracked[id(t)]
