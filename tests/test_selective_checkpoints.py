@@ -93,6 +93,17 @@ def attention(self: Any, x: Any) -> Any:
     return self.head(self.first(x)).mean() + selective(function, self.first(x).flatten(2).transpose(1, 2).contiguous(), kept)
 
 
+def without_gradients(self: Any, x: Any) -> Any:
+    """What a kernel gives besides its output is kept, too, though nothing is saved for backward."""
+
+    def function(t: Any) -> Any:
+        with torch.no_grad():
+            frozen = plain(self)(t)
+        return frozen + torch.sigmoid(t)
+
+    return self.head(selective(function, self.first(x), [NORM, aten.sigmoid.default]))
+
+
 def in_autocast(self: Any, x: Any) -> Any:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         return _keeping(CONV)(self, x).float()
@@ -104,10 +115,23 @@ PLAYED = {
     "all": _keeping(CONV, NORM, aten.relu.default),
     "nothing": _keeping(aten.mm.default),
     "no_state": _keeping(CONV, preserve_rng_state=False),
-    **{f.__name__: f for f in (by_policy, every_second, without_early_stop, mutable, inside_another, random_between, products, attention)},
+    **{
+        f.__name__: f
+        for f in (
+            by_policy,
+            every_second,
+            without_early_stop,
+            mutable,
+            inside_another,
+            random_between,
+            products,
+            attention,
+            without_gradients,
+        )
+    },
     "in_autocast": in_autocast,
 }
-QUICK = ("convolutions", "norms", "products")
+QUICK = ("convolutions", "norms", "products", "without_gradients")
 by_name = pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PLAYED])
 
 
