@@ -70,6 +70,17 @@ def inside_another(self: Any, x: Any) -> Any:
     return self.head(checkpoint(lambda t: torch.sigmoid(selective(plain(self), t, [CONV])), self.first(x), use_reentrant=False))
 
 
+def with_another_inside(self: Any, x: Any) -> Any:
+    """Results inside of it are kept, too; what runs again for the inner one alone finds none."""
+
+    def function(t: Any) -> Any:
+        for reentrant in (False, True):
+            t = torch.sigmoid(checkpoint(plain(self), t, use_reentrant=reentrant))
+        return t
+
+    return self.head(selective(function, self.first(x), [CONV, aten.sigmoid.default]))
+
+
 def random_between(self: Any, x: Any) -> Any:
     function = plain(self)
     return self.head(selective(lambda t: function(self.drop(function(t))), self.first(x), [CONV]))
@@ -115,20 +126,8 @@ PLAYED = {
     "all": _keeping(CONV, NORM, aten.relu.default),
     "nothing": _keeping(aten.mm.default),
     "no_state": _keeping(CONV, preserve_rng_state=False),
-    **{
-        f.__name__: f
-        for f in (
-            by_policy,
-            every_second,
-            without_early_stop,
-            mutable,
-            inside_another,
-            random_between,
-            products,
-            attention,
-            without_gradients,
-        )
-    },
+    **{f.__name__: f for f in (by_policy, every_second, without_early_stop, mutable, inside_another, random_between, products, attention)},
+    **{f.__name__: f for f in (without_gradients, with_another_inside)},
     "in_autocast": in_autocast,
 }
 QUICK = ("convolutions", "norms", "products", "without_gradients")
@@ -178,8 +177,8 @@ def own_contexts(self: Any, x: Any) -> Any:
     return self.head(checkpoint(self.second, self.first(x), use_reentrant=False, context_fn=around))
 
 
-def another_inside(self: Any, x: Any) -> Any:
-    return self.head(selective(lambda t: checkpoint(self.second, t, use_reentrant=False), self.first(x), [CONV]))
+def selective_inside(self: Any, x: Any) -> Any:
+    return self.head(selective(lambda t: selective(self.second, t, [NORM]), self.first(x), [CONV]))
 
 
 def keeps_a_number(self: Any, x: Any) -> Any:
@@ -190,7 +189,7 @@ def keeps_a_number(self: Any, x: Any) -> Any:
     ("forward", "said"),
     [
         (own_contexts, "a context_fn of contexts of its own"),
-        (another_inside, "torch.utils.checkpoint inside a selective one"),
+        (selective_inside, r"a selective checkpoint \(context_fn\) inside another"),
         (keeps_a_number, "a selective checkpoint that keeps the result of aten.mul.Tensor"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
