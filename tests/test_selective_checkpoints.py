@@ -70,6 +70,17 @@ def inside_another(self: Any, x: Any) -> Any:
     return self.head(checkpoint(lambda t: torch.sigmoid(selective(plain(self), t, [CONV])), self.first(x), use_reentrant=False))
 
 
+def with_another_inside(self: Any, x: Any) -> Any:
+    """Results inside of it are kept, too; what runs again for the inner one alone finds none."""
+
+    def function(t: Any) -> Any:
+        for reentrant in (False, True):
+            t = torch.sigmoid(checkpoint(plain(self), t, use_reentrant=reentrant))
+        return t
+
+    return self.head(selective(function, self.first(x), [CONV, aten.sigmoid.default]))
+
+
 def random_between(self: Any, x: Any) -> Any:
     function = plain(self)
     return self.head(selective(lambda t: function(self.drop(function(t))), self.first(x), [CONV]))
@@ -93,6 +104,17 @@ def attention(self: Any, x: Any) -> Any:
     return self.head(self.first(x)).mean() + selective(function, self.first(x).flatten(2).transpose(1, 2).contiguous(), kept)
 
 
+def without_gradients(self: Any, x: Any) -> Any:
+    """What a kernel gives besides its output is kept, too, though nothing is saved for backward."""
+
+    def function(t: Any) -> Any:
+        with torch.no_grad():
+            frozen = plain(self)(t)
+        return frozen + torch.sigmoid(t)
+
+    return self.head(selective(function, self.first(x), [NORM, aten.sigmoid.default]))
+
+
 def in_autocast(self: Any, x: Any) -> Any:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         return _keeping(CONV)(self, x).float()
@@ -105,9 +127,10 @@ PLAYED = {
     "nothing": _keeping(aten.mm.default),
     "no_state": _keeping(CONV, preserve_rng_state=False),
     **{f.__name__: f for f in (by_policy, every_second, without_early_stop, mutable, inside_another, random_between, products, attention)},
+    **{f.__name__: f for f in (without_gradients, with_another_inside)},
     "in_autocast": in_autocast,
 }
-QUICK = ("convolutions", "norms", "products")
+QUICK = ("convolutions", "norms", "products", "without_gradients")
 by_name = pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PLAYED])
 
 
@@ -154,8 +177,8 @@ def own_contexts(self: Any, x: Any) -> Any:
     return self.head(checkpoint(self.second, self.first(x), use_reentrant=False, context_fn=around))
 
 
-def another_inside(self: Any, x: Any) -> Any:
-    return self.head(selective(lambda t: checkpoint(self.second, t, use_reentrant=False), self.first(x), [CONV]))
+def selective_inside(self: Any, x: Any) -> Any:
+    return self.head(selective(lambda t: selective(self.second, t, [NORM]), self.first(x), [CONV]))
 
 
 def keeps_a_number(self: Any, x: Any) -> Any:
@@ -166,7 +189,7 @@ def keeps_a_number(self: Any, x: Any) -> Any:
     ("forward", "said"),
     [
         (own_contexts, "a context_fn of contexts of its own"),
-        (another_inside, "torch.utils.checkpoint inside a selective one"),
+        (selective_inside, r"a selective checkpoint \(context_fn\) inside another"),
         (keeps_a_number, "a selective checkpoint that keeps the result of aten.mul.Tensor"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),

@@ -7,16 +7,15 @@ often it had been written to: a call's input before the call, its result after i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
 from memest.network.dtypes import DIFFERENTIABLE
-from memest.network.graph import Layer
 from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Out, Trace
+from memest.runtimes.torch.autograd.choosing import Chosen, Selecting
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, History, Items, Node
 from memest.runtimes.torch.autograd.numbering import Numbers
 from memest.runtimes.torch.autograd.saving import (
@@ -36,36 +35,6 @@ from memest.runtimes.torch.ledger import Ledger, Value, Version
 _NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
 DATA = "data"  # the row of ``tensor.data``, which is the same memory and another tensor
 COUNTING_APART = frozenset({DATA, "_unsafe_view", "unsafe_split"})  # rows whose outputs are no views to autograd (as_view is not called)
-
-
-class Chosen(Protocol):
-    """A call whose results are kept, or taken where it runs ``again`` (:mod:`memest.runtimes.torch.step.selecting`)."""
-
-    @property
-    def again(self) -> bool:
-        """Whether it runs once more."""
-
-    def keep(self, trace: Trace, storages: list[Storage]) -> None:
-        """The call has run."""
-
-    def stamp(self, versions: Sequence[Version | None]) -> None:
-        """What the tensors of the call's slots count with."""
-
-    def taken(self, trace: Trace, inputs: list[Storage]) -> list[Storage]:
-        """The storages of its slots, as if it had run."""
-
-    def let_go(self, trace: Trace) -> None:
-        """The results are where they are wanted."""
-
-
-class Selecting(Protocol):
-    """What chooses among calls."""
-
-    def begin(self, layer: Layer) -> None:
-        """``layer`` is about to run."""
-
-    def chosen(self, row: str) -> Chosen | None:
-        """The next call of an operator, if its results are kept."""
 
 
 Body = Callable[[Node, list[Value | None]], list[Value | None]]
@@ -93,7 +62,7 @@ class Recorder:
                 if v.base is not None:
                     self.renew(v)
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
-        trace = self._forward(row, specs, attributes, needs, self.training, self.target, reading.kinds_of(attributes))
+        trace = self._trace(row, specs, attributes, needs)
         wants = row.backward is not None and any(needs) and not trace.is_noop
         if grad and not trace.is_noop:
             for o in trace.outputs:
@@ -101,6 +70,8 @@ class Recorder:
                     check_writable(flat[o.same_as], any(needs), leaves=self.writes_leaves)
         inputs = [v.storage for v in flat]
         chosen = None if self.selection is None else self.selection.chosen(row.name)
+        if chosen is not None and not wants:
+            trace = self._with_results(row, specs, attributes, trace)
         taken = None if chosen is None or not chosen.again else self._taken(chosen, trace, inputs, row.name)
         if wants and self.keeping.ends() and last_save(trace) is not None:
             self._end(trace, inputs, chosen, taken)
@@ -163,6 +134,16 @@ class Recorder:
         elif chosen is not None:
             chosen.let_go(trace)
         return outputs
+
+    def _trace(self, row: Operator, specs: reading.Arguments, attributes: Items, needs: tuple[bool, ...]) -> Trace:
+        return self._forward(row, specs, attributes, needs, self.training, self.target, reading.kinds_of(attributes))
+
+    def _with_results(self, row: Operator, specs: reading.Arguments, attributes: Items, trace: Trace) -> Trace:
+        """A call that needs no gradients, with all that its kernel gives left over: the statistics of a norm are outputs, too, and whoever
+        wants them says so by what is saved for backward."""
+        full = self._trace(row, specs, attributes, (True,) * trace.n_inputs)
+        same = [e for e in full.events if e.nbytes >= 0] == [e for e in trace.events if e.nbytes >= 0]
+        return full if same else trace
 
     def _taken(self, chosen: Chosen, trace: Trace, inputs: list[Storage], row: str) -> list[Storage]:
         """What a selective checkpoint has kept of this call, where it runs again."""

@@ -20,6 +20,7 @@ from memest.errors import GraphError, UnsupportedError
 from memest.memory.stream import Storage
 from memest.network.graph import Segment
 from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Holder, Keeping, Node
+from memest.runtimes.torch.autograd.choosing import Selecting
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import bounds_of
@@ -73,7 +74,7 @@ class Frame(Keeping):
         machine, outer, ending = run.machine, run.machine.keeping, run.ending
         env = {name: ledger.hold(caller[name]) for name in (*self._bounds.arguments, *self._bounds.owned)}
         machine.keeping, run.ending = self, self._bounds.scopes
-        with self._selecting():
+        with self._selecting(self._selection or machine.selection):
             run.play_segment(self._segment, env)
         machine.keeping, run.ending = outer, ending
         self._promised.clear()
@@ -110,7 +111,7 @@ class Frame(Keeping):
         sizes, run.sizes = run.sizes, self._sizes
         if self._selection is not None:
             self._selection.again = True
-        with run.caller.anew(), self._selecting():
+        with run.caller.anew(), self._selecting(self._selection):
             try:
                 run.play_segment(self._segment, env)
             except EndOfRecomputation as end:
@@ -144,13 +145,13 @@ class Frame(Keeping):
         return Selection(run.ledger, segment.call.allow_cache_entry_mutation)
 
     @contextmanager
-    def _selecting(self) -> Iterator[None]:
-        """A selective checkpoint's mode of Python's sees the calls."""
+    def _selecting(self, selection: Selecting | None) -> Iterator[None]:
+        """A selective checkpoint's mode of Python's sees the calls: in forward that of one around, too, which is long gone when what is in
+        it runs again alone."""
         machine = self._run.machine
         outer = machine.selection, machine.target
-        machine.selection = self._selection
-        if self._selection is not None:
-            machine.target = replace(machine.target, dispatched=True)
+        machine.selection = selection
+        machine.target = replace(machine.target, dispatched=selection is not None)
         try:
             yield
         finally:

@@ -63,7 +63,7 @@ class Checkpoints:
     @property
     def policy(self) -> Policy | None:
         """That of the selective checkpoint that calls stand in here."""
-        return self._under_way[-1].policy if self._under_way else None
+        return next((c.policy for c in reversed(self._under_way) if c.policy is not None), None)
 
     def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint, policy: Callable[..., Any] | None = None) -> None:
         """The layers from here on run again in backward. The ``policy`` is that of a selective one."""
@@ -72,8 +72,8 @@ class Checkpoints:
             raise recorder.refusal(
                 "torch.utils.checkpoint in what runs in backward (a custom function's backward, a hook): leave it out there"
             )
-        if self.policy is not None:
-            raise recorder.refusal("torch.utils.checkpoint inside a selective one (context_fn): leave the inner one out")
+        if policy is not None and self.policy is not None:
+            raise recorder.refusal("a selective checkpoint (context_fn) inside another: leave context_fn out of the inner one")
         if policy is not None:
             recorder.refuse_card("a selective checkpoint (context_fn)", NOT_YET)
             recorder.differentiates()
