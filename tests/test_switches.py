@@ -116,8 +116,9 @@ class Forces(nn.Module):
         self.net = nn.Linear(4, 8)
 
     def forward(self, x: Any) -> Any:
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(Scaled.apply(self.net(x)).sum(), x, create_graph=True)[0]
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(Scaled.apply(self.net(x)).sum(), x, create_graph=True)[0]
 
 
 def test_a_file_says_so_too(cpu: Cpu) -> None:
