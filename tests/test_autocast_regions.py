@@ -15,7 +15,7 @@ from test_contexts import SHAPE, Forward, Net, infers_as_torch, same, trains_as_
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
-from validation.protocol import inputs_for, measure_training  # noqa: E402
+from validation.protocol import inputs_for, measure_inference, measure_training  # noqa: E402
 
 
 def around_all(self: Any, x: Any) -> Any:
@@ -200,3 +200,21 @@ def test_what_a_file_says_wrongly_is_named() -> None:
         memest.loads(text.replace("layers: [first.0", "layers: [frist.0"))
     with pytest.raises(memest.MemestError, match=r"device: expected 'cpu' or 'cuda', got 'tpu'"):
         memest.loads(text.replace("device: cpu", "device: tpu"))
+
+
+@pytest.mark.parametrize("strides", ["transposed", "permuted"])
+def test_a_product_with_a_cached_cast_is_folded_in_inference(strides: str, cpu: Cpu) -> None:
+    """A cast that is cached says that it requires a gradient under ``no_grad``, too: one matrix product, after a copy."""
+
+    class Mixing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = torch.nn.Linear(6 if strides == "transposed" else 12, 8)
+
+        def forward(self, x: Any) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.mix(x.transpose(1, 2) if strides == "transposed" else x.permute(1, 0, 2)).float()
+
+    module, shape = Mixing(), (2, 6, 12)
+    predicted = memest.estimate(from_torch(module, shape), input_shape=shape, mode="infer", machine=cpu)
+    same(predicted, measure_inference(module, inputs_for([shape])))

@@ -81,7 +81,8 @@ class Backward:
     has the gradient of each input (None: it has none). Outputs are ``differentiable`` or not. A gradient that does not come is made of
     zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients. The results of a
     ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks. What
-    never ``unpacks`` the saved ones does not mind who wrote to them since."""
+    never ``unpacks`` the saved ones does not mind who wrote to them since. Layers named in ``without_grad`` stand under a ``no_grad`` of
+    its own also where backward is differentiated; ``applies`` names a custom function in it, whose node is there only then."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -94,6 +95,8 @@ class Backward:
     lender: str | None = None
     lent: tuple[str, ...] = ()
     unpacks: bool = True
+    without_grad: tuple[str, ...] = ()
+    applies: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

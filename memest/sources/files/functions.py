@@ -26,6 +26,8 @@ def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]
     data["results"], data["differentiable"] = list(b.results), list(b.differentiable)
     data |= {} if b.materialized else {"materialized": False}
     data |= {} if b.unpacks else {"unpacks": False}
+    data |= {"without_grad": list(b.without_grad)} if b.without_grad else {}
+    data |= {} if b.applies is None else {"applies": b.applies}
     data |= {} if b.lender is None else {"lender": b.lender, "lent": list(b.lent)}
     return {**data, "others": [function_written(other, plain) for other in b.others]} if b.others else data
 
@@ -132,6 +134,8 @@ def _backward(f: FunctionModel) -> Backward:
         lender=f.lender,
         lent=tuple(f.lent),
         unpacks=f.unpacks,
+        without_grad=tuple(f.without_grad),
+        applies=f.applies,
     )
 
 

@@ -142,7 +142,8 @@ class CallModel(_Strict):
 class FunctionModel(_Strict):
     """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given. ``others`` are
     what it does where some gradients do not come (null among its ``gradients``); the results of the ``lender`` (another function) are
-    read as what was ``lent``. Where it never ``unpacks`` what was saved, others may have written to that."""
+    read as what was ``lent``. Where it never ``unpacks`` what was saved, others may have written to that.
+    Layers named in ``without_grad`` stand under a ``no_grad`` of its own; ``applies`` names a custom function that is applied in it."""
 
     saved: list[str] = Field(default_factory=list)
     kept: list[str] = Field(default_factory=list)
@@ -155,6 +156,8 @@ class FunctionModel(_Strict):
     lender: str | None = None
     lent: list[str] = Field(default_factory=list)
     unpacks: bool = True
+    without_grad: list[str] = Field(default_factory=list)
+    applies: str | None = None
 
 
 class HookModel(FunctionModel):

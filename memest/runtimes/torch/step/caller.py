@@ -159,11 +159,13 @@ class Caller:
             self._context = context
 
     def _cast(self, value: Value, dtype: str, kept: bool) -> Value:
-        """A cast; one that is kept has a history even under ``no_grad``, so that later calls can use it."""
-        outer = self.grad_mode
+        """A cast; one that is kept has a history even under ``no_grad``, so that later calls can use it, and says so to kernels that ask
+        (from torch 2.11 on)."""
+        outer, kept = self.grad_mode, kept and self.target.version >= (2, 11)
         self.grad_mode = outer or (kept and self._trains)
         try:
             cast: Value = self.call("_to_copy", value, dtype=dtype)
+            cast.looks_at_trained = kept
             return cast
         finally:
             self.grad_mode = outer

@@ -87,6 +87,7 @@ class FunctionBody(Body):
             )
         if backward.lender is not None or BACKWARD_HOOK in node.layer:
             raise UnsupportedError(f"create_graph=True through a module's full backward hook ({node.layer}): take the hook off")
+        _check_created(backward, f"the custom function {node.layer}")
         grad, run.grads = run.grads, True
         try:
             return _play(run, backward, node, grads, recorded=True)
@@ -125,6 +126,11 @@ def hook_leaf(run: Run, hook: LeafHook) -> None:
         if gradient is not None and any(gradient in layer.reads for layer in backward.layers):
             env[gradient] = ledger.hold(run.machine.gradients[leaf.name])
         _bind_own(run, backward, env)
+        if run.machine.creates and any(layer.name not in backward.without_grad for layer in backward.layers):
+            raise UnsupportedError(
+                f"create_graph=True with register_post_accumulate_grad_hook on {leaf.name}, whose calls would have gradients: put"
+                " torch.no_grad() around what the hook does"
+            )
         for layer in backward.layers:
             run.play_layer(layer, env)
         for v in env.values():
@@ -152,14 +158,32 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     assert gradient is not None
     env[gradient] = ledger.hold(given)
     _bind_own(run, backward, env)
-    for layer in backward.layers:
-        run.play_layer(replace(layer, grad=True) if run.machine.creates else layer, env)
+    if run.machine.creates:
+        _check_created(backward, f"a hook on a tensor ({layer_name})")
+    for layer in _recorded(backward, run.machine.creates):
+        run.play_layer(layer, env)
     found = given if result is None else ledger.hold(env[result])
     if result is not None:
         ledger.let_go(given)
     for value in env.values():
         ledger.let_go(value)
     return found
+
+
+def _recorded(backward: Backward, recorded: bool) -> Iterable[Layer]:
+    """Its layers; with ``create_graph`` those with a history that have none else, unless its own code says no."""
+    if not recorded:
+        return backward.layers
+    return [layer if layer.name in backward.without_grad else replace(layer, grad=True) for layer in backward.layers]
+
+
+def _check_created(backward: Backward, what: str) -> None:
+    """Refuse what does otherwise where it is differentiated."""
+    if backward.applies is not None:
+        raise UnsupportedError(
+            f"create_graph=True through {what}, in whose backward another one is applied ({backward.applies}): write"
+            " that backward in torch's own operations"
+        )
 
 
 def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
@@ -189,8 +213,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
         if gradient is not None:
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
-    for layer in backward.layers:
-        run.play_layer(replace(layer, grad=True) if recorded else layer, env)
+    for layer in _recorded(backward, recorded):
+        run.play_layer(layer, env)
     node.saved.leave(ledger)
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
     if node.layer in run.lending:

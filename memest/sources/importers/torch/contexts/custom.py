@@ -22,6 +22,7 @@ from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch.contexts.counters import with_counters
 from memest.sources.importers.torch.contexts.packing import Packings
+from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
 from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
@@ -35,6 +36,7 @@ class Recorder(Protocol):
     machine: Machine
     checkpoint: str | None
     packings: Packings
+    switches: Switches
 
     @property
     def castings(self) -> tuple[Casting, ...]:
@@ -227,7 +229,7 @@ def _one_backward(
         unpacks = applied.context.unpacked or not saved
         del found, gradients, results, t, applied
     live.check_gone(played, names, f"the custom autograd function {function.__name__} with a backward")
-    return Backward(
+    made = Backward(
         saved=tuple(saved),
         kept=tuple(kept),
         gradients=names,
@@ -237,6 +239,7 @@ def _one_backward(
         materialized=context.materialize_grads,
         unpacks=unpacks,
     )
+    return recorder.switches.told(made)
 
 
 def run_later(layers: Sequence[Layer], live: LiveTensors) -> tuple[Layer, ...]:
@@ -281,7 +284,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
     gradient = f"{name}.gradient"
     with recorder.apart() as layers:
         live.follow(given, gradient, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", gradient)), grad=False)
-        with torch.no_grad():
+        with backward_mode():
             found = function(given)
         result = None if found is None else live.known(found).names[-1]
         played = run_later(layers, live)
@@ -300,7 +303,7 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
             outputs=(name,),
             checkpoint=recorder.checkpoint,
             autocast=recorder.castings,
-            backward=backward,
+            backward=recorder.switches.told(backward),
         )
     )
     live.again(entry, name, entry.value, False)
@@ -327,7 +330,7 @@ def _run_backward(function: Any, applied: Applied, gradients: Sequence[torch.Ten
     left, count = iter(gradients), len(applied.tensors)
     returned = applied.result if isinstance(applied.result, tuple) else (applied.result,)
     given = [next(left) if isinstance(t, torch.Tensor) else None for t in returned]
-    with torch.no_grad():
+    with backward_mode():
         found = function.backward(applied.context, *given)
     results = list(found) if isinstance(found, tuple | list) else [found]
     if len(results) > count and all(r is None for r in results[count:]):

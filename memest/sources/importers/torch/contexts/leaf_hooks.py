@@ -18,6 +18,7 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Backward, Layer, LeafHook
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
 from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.state import Owned
@@ -28,6 +29,7 @@ class Recorder(Protocol):
 
     live: LiveTensors
     machine: Machine
+    switches: Switches
 
     def apart(self) -> AbstractContextManager[list[Layer]]:
         """Calls that run at another time."""
@@ -68,7 +70,7 @@ def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor]
             f"parameter {hook.path!r}: no rule for register_post_accumulate_grad_hook (an optimizer in backward) in a module alone: give"
             " the whole step to memest.step"
         )
-    with recorder.apart() as layers, torch.set_grad_enabled(False):
+    with recorder.apart() as layers, backward_mode():
         live.follow(given, gradient, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", gradient)), grad=False)
         if hook.after and standing is not None:
             before = standing.get(leaf)
@@ -88,4 +90,4 @@ def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor]
     if any(n not in known for layer in played for n in layer.reads):
         raise recorder.refusal(f"the hook on the parameter {hook.path!r}, which reads a tensor of elsewhere")
     made = Backward(saved=(), kept=(), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False)
-    return LeafHook(parameter=leaf, after=hook.after, backward=made)
+    return LeafHook(parameter=leaf, after=hook.after, backward=recorder.switches.told(made))

@@ -23,6 +23,7 @@ from memest.network.graph import BACKWARD_HOOK, Layer
 from memest.network.tensor import Spec
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.contexts.switching import backward_mode
 from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import like
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -152,7 +153,7 @@ def _join(recorder: Recorder, hook: Any, count: int, places: Sequence[int], spec
     come = [i for i, r in enumerate(lender.backward.results) if r is not None]
     places, specs = [places[i] for i in come], [specs[i] for i in come]
     lent = tuple([f"{lender.name}.lent{i or ''}" for i in come])
-    with recorder.apart() as layers, torch.no_grad():
+    with recorder.apart() as layers, backward_mode():
         gradients, outputs = (list(map(like, given)) for given in (of_inputs, specs))
         for t, given, spec in zip((*gradients, *outputs), (*backward.gradients, *lent), (*of_inputs, *specs), strict=True):
             live.follow(t, str(given), Value(spec, recorder.machine.ledger.resident(0, "", str(given))), grad=False)

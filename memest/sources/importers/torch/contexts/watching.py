@@ -25,11 +25,12 @@ from memest.sources.importers.torch.contexts import constructors as constructors
 from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
+from memest.sources.importers.torch.contexts import switching as switching
 from memest.sources.importers.torch.contexts.selecting import policy_of
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, cards.Listener, packing.Listener, module_hooks.Recorder, Protocol):
+class Listener(autocasting.Listener, cards.Listener, packing.Listener, switching.Listener, module_hooks.Recorder, Protocol):
     """What a recorder is told."""
 
     def enter_module(self, module: nn.Module) -> None:
@@ -79,6 +80,7 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
                 stack.enter_context(packing.telling(_listener))
                 stack.enter_context(module_hooks.telling(_listener))
                 stack.enter_context(generators.telling(_listener))
+                stack.enter_context(switching.telling(_listener))
             yield
     finally:
         _here.listener = outer
@@ -194,7 +196,7 @@ def _begin_function(context: Any, *_: Any) -> None:
     def forward(*given: Any) -> Any:
         put_back("forward")
         arguments = given if apart else given[1:]
-        with torch.set_grad_enabled(gradients):
+        with switching.backward_mode(gradients):
             result = listener.apply(function, arguments)
         if apart:
             function.setup_context = staticmethod(lambda *_: put_back("setup_context"))  # it has run

@@ -107,7 +107,10 @@ class Around(Running):
             return self.checkpoints.reentrant(arguments[0], arguments[1], arguments[2:], needs[2:])
         if any(needs):
             self._flows()
+        created, before = self.elsewhere and not (enabled or self.switches.off), len(self.layers)
         applied = run_forward(function, arguments, needs)
+        if created:
+            self.switches.applied(function.__name__, self.layers[before:])
         if any(needs):
             end_function(self, function, applied, inputs)
         return applied.result
@@ -122,7 +125,7 @@ class Around(Running):
         torch.set_autocast_enabled("cpu", False)
         try:
             self.inner.enter(self.layers)
-            with self.contexts.apart(), self.packings.apart(), self.live.names_kept():
+            with self.contexts.apart(), self.packings.apart(), self.switches.apart(), self.live.names_kept():
                 yield self.layers
         finally:
             self.inner.leave()
@@ -135,6 +138,8 @@ class Around(Running):
         self.live.drops.append([])
         self.layers.append(layer)
         self.trace.append(layer)
+        if self.elsewhere:
+            self.switches.seen(layer.name)
         self._note_line(layer.name)
 
     def _note_line(self, layer: str) -> None:

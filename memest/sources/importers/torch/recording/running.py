@@ -29,6 +29,7 @@ from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.inner import Inner
 from memest.sources.importers.torch.contexts.packing import Packings
+from memest.sources.importers.torch.contexts.switching import Switches
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Trace
@@ -95,6 +96,7 @@ class Running(TorchFunctionMode):
         self.hooks: tuple[LeafHook, ...] = ()
         self.checkpoints = Checkpoints(self)
         self.packings = Packings(self)
+        self.switches = Switches()
         self.enables_grad = False
         self.inner = Inner(self, trains=gradients)
         self._to_be_recorded_anew = False

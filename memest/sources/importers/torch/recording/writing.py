@@ -117,6 +117,8 @@ class Writing(Around):
         outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
         self.assumed.noticed(outputs, values)
         self._note_line(layer.name)
+        if self.elsewhere:
+            self.switches.seen(layer.name)
         self.layers.append(
             Layer(
                 name=layer.name,

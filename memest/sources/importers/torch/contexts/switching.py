@@ -1,0 +1,117 @@
+"""What code that runs in backward (a custom function's, a hook) does about gradients itself.
+
+Backward runs without gradients, with ``create_graph=True`` with them. It is recorded once, without; so it is written down which of its
+calls stand in a context of its own that turns gradients off (``no_grad``, ``inference_mode``, ``set_grad_enabled(False)``), and where it
+calls a custom function, whose node is there with ``create_graph=True`` alone.
+
+Source: torch/autograd/grad_mode.py; torch/csrc/autograd/python_function.cpp (PyNode::apply takes the engine's mode as it is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+
+from memest.network.graph import Backward, Layer
+
+CONTEXTS: dict[type[Any], Callable[[Any], bool]] = {
+    torch.no_grad: lambda _: False,
+    torch.enable_grad: lambda _: True,
+    torch.set_grad_enabled: lambda context: bool(context.mode),
+    torch.inference_mode: lambda context: not context.mode,
+}
+"""torch's contexts, and whether gradients are on inside of one."""
+
+
+class Switches:
+    """The contexts that calls stand in, and what was seen of calls that run in backward, by the names of their layers."""
+
+    def __init__(self) -> None:
+        self.said: list[bool] = []
+        self._off: set[str] = set()
+        self._functions: dict[str, str] = {}
+
+    @property
+    def off(self) -> bool:
+        """Whether the innermost of the code's own contexts turns gradients off."""
+        return bool(self.said) and not self.said[-1]
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Calls that run at another time: no context that stands here is around them."""
+        outer, self.said = self.said, []
+        try:
+            yield
+        finally:
+            self.said = outer
+
+    def seen(self, layer: str) -> None:
+        """A call that runs in backward."""
+        if self.off:
+            self._off.add(layer)
+
+    def applied(self, function: str, layers: Sequence[Layer]) -> None:
+        """A custom function was applied there, and made these calls."""
+        self._functions.update((layer.name, function) for layer in layers)
+
+    def told(self, backward: Backward) -> Backward:
+        """The same, with what is known of its calls."""
+        names = [layer.name for layer in backward.layers]
+        functions = [self._functions[name] for name in names if name in self._functions]
+        return replace(
+            backward, without_grad=tuple([name for name in names if name in self._off]), applies=functions[0] if functions else None
+        )
+
+
+class Listener(Protocol):
+    """Who is told."""
+
+    switches: Switches
+
+
+@contextmanager
+def backward_mode(enabled: bool = False) -> Iterator[None]:
+    """Gradients are off (or ``enabled``), which no context of the code's own says."""
+    before = torch.is_grad_enabled()
+    torch._C._set_grad_enabled(enabled)
+    try:
+        yield
+    finally:
+        torch._C._set_grad_enabled(before)
+
+
+@contextmanager
+def telling(listener: Callable[[], Listener | None]) -> Iterator[None]:
+    """torch's contexts tell this thread's ``listener`` when they begin and end."""
+    own = {kind: (kind.__enter__, kind.__exit__) for kind in CONTEXTS}
+    for kind, (enter, leave) in own.items():
+        kind.__enter__, kind.__exit__ = _entering(enter, CONTEXTS[kind], listener), _leaving(leave, listener)
+    try:
+        yield
+    finally:
+        for kind, (enter, leave) in own.items():
+            kind.__enter__, kind.__exit__ = enter, leave
+
+
+def _entering(original: Callable[..., Any], says: Callable[[Any], bool], listener: Callable[[], Listener | None]) -> Callable[..., Any]:
+    def enter(self: Any) -> Any:
+        told = listener()
+        if told is not None:
+            told.switches.said.append(says(self))
+        return original(self)
+
+    return enter
+
+
+def _leaving(original: Callable[..., Any], listener: Callable[[], Listener | None]) -> Callable[..., Any]:
+    def leave(self: Any, *error: Any) -> Any:
+        told = listener()
+        if told is not None and told.switches.said:
+            told.switches.said.pop()
+        return original(self, *error)
+
+    return leave
