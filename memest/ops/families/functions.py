@@ -12,23 +12,15 @@ from typing import Any, NamedTuple
 from memest.network.dtypes import FLOATING
 from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, result_dtype, wants, where, with_number
+from memest.ops.aten.unary import Formula, Unary, unary_row
 from memest.ops.facts import POINTWISE_FACTS, POINTWISE_IN_PLACE
-from memest.ops.operator import Attribute, Example, Operator, flag, number, optional
+from memest.ops.operator import Example, Operator, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import attribute, row
 
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
-Formula = Callable[[Tape, Tensor, Tensor], Tensor]
 Both = Callable[[Tape, Tensor, Saved], list[Tensor | None]]
-
-
-class One(NamedTuple):
-    """A function of one number: what it keeps (``input``, ``result`` or nothing), and the gradient from (grad, kept)."""
-
-    keeps: str
-    gradient: Formula
-    floats: bool = True
 
 
 def number_less(k: Tape, t: Tensor) -> Tensor:
@@ -122,56 +114,24 @@ def _erfc(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
     return elementwise(k, with_number(k, bell, -1.128), grad)
 
 
-ONE: dict[str, One] = {
-    "acos": One("input", _with_factor(_minus_squared, _raised, _plain, _plain)),
-    "acosh": One("input", _with_factor(_squared, _raised, _plain)),
-    "asin": One("input", _with_factor(_minus_squared, _raised, _plain)),
-    "asinh": One("input", _with_factor(_plain, _raised, _plain)),
-    "atan": One("input", _with_factor(_squared, _raised)),
-    "atanh": One("input", _atanh),
-    "tan": One("result", _with_factor(_plain, _raised)),
-    "cosh": One("input", _with_factor(_plain)),
-    "sinh": One("input", _with_factor(_plain)),
-    "erfc": One("input", _erfc),
-    "erfinv": One("input", _erfinv),
-    "lgamma": One("input", _with_factor(_plain)),
-    "digamma": One("input", _with_factor(_plain)),
-    "sinc": One("input", _sinc),
-    "frac": One("", _itself, floats=False),
-    "i0": One("input", _with_factor(_plain)),
+ONE: dict[str, Unary] = {
+    "acos": Unary("input", _with_factor(_minus_squared, _raised, _plain, _plain)),
+    "acosh": Unary("input", _with_factor(_squared, _raised, _plain), derived_in_place=False),
+    "asin": Unary("input", _with_factor(_minus_squared, _raised, _plain)),
+    "asinh": Unary("input", _with_factor(_plain, _raised, _plain), derived_in_place=False),
+    "atan": Unary("input", _with_factor(_squared, _raised)),
+    "atanh": Unary("input", _atanh, derived_in_place=False),
+    "tan": Unary("result", _with_factor(_plain, _raised)),
+    "cosh": Unary("input", _with_factor(_plain)),
+    "sinh": Unary("input", _with_factor(_plain)),
+    "erfc": Unary("input", _erfc),
+    "erfinv": Unary("input", _erfinv),
+    "lgamma": Unary("input", _with_factor(_plain)),
+    "digamma": Unary("input", _with_factor(_plain)),
+    "sinc": Unary("input", _sinc),
+    "frac": Unary("", _itself, floats=False),
+    "i0": Unary("input", _with_factor(_plain)),
 }
-
-
-def _of_one(name: str, one: One) -> Operator:
-    def forward(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
-        if one.keeps == "input":
-            k.save(input=original(k, input, inplace))
-        dtype = "float32" if one.floats and input.dtype not in FLOATING else input.dtype
-        out = input if inplace else elementwise(k, input, compute=dtype)
-        if one.keeps == "result":
-            k.save(result=out)
-        return out
-
-    def backward(k: Tape, saved: Saved, grads: Grads, *, inplace: bool) -> list[Tensor | None]:
-        grad = incoming(grads)
-        return [one.gradient(k, grad, saved.get(one.keeps, grad))]
-
-    return Operator(
-        name=name,
-        torch=f"torch.{name}",
-        roles=("input",),
-        attributes=(Attribute(name="inplace", default=False, check=flag),),
-        forward=forward,
-        saves=(one.keeps,) if one.keeps else (),
-        backward=backward,
-        examples=(
-            Example(shapes=((3, 4),), attributes={}),
-            Example(shapes=((2, 3, 4, 5),), attributes={}, layout="channels_last"),
-            Example(shapes=((3, 4),), attributes={"inplace": True}, frozen=(0,) if name in ("acosh", "asinh", "atanh") else ()),
-        ),
-        facts=POINTWISE_IN_PLACE,
-        source=f"derivatives.yaml: {name}; aten/src/ATen/native/UnaryOps.cpp",
-    )
 
 
 def _nan_to_num(k: Tape, input: Tensor, *, nan: float | None, posinf: float | None, neginf: float | None, inplace: bool) -> Tensor:
@@ -285,7 +245,7 @@ def _of_two(name: str, two: Two) -> Operator:
 
 
 ROWS = (
-    *(_of_one(name, one) for name, one in ONE.items()),
+    *(unary_row(name, one) for name, one in ONE.items()),
     *(_of_two(name, two) for name, two in TWO.items()),
     row(
         "nan_to_num",

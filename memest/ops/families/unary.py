@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-from memest.network.dtypes import FLOATING
-from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import elementwise, empty_like, with_number
-from memest.ops.facts import POINTWISE_IN_PLACE
-from memest.ops.operator import Attribute, Example, Operator, flag
+from memest.ops.aten.unary import Formula, Unary, unary_row
 from memest.ops.tape import Tape, Tensor
-
-Formula = Callable[[Tape, Tensor, Tensor], Tensor]
-
-
-class Unary(NamedTuple):
-    """A function: what it keeps (``input``, ``result`` or nothing), the gradient from (grad, kept) and whether ints become floats."""
-
-    keeps: str
-    gradient: Formula
-    floats: bool = True
 
 
 def _zeros(k: Tape, grad: Tensor, kept: Tensor) -> Tensor:
@@ -98,38 +82,5 @@ UNARY: dict[str, Unary] = {
 }
 
 
-def _row(name: str, unary: Unary) -> Operator:
-    def forward(k: Tape, input: Tensor, *, inplace: bool) -> Tensor:
-        if unary.keeps == "input":
-            k.save(input=original(k, input, inplace))
-        dtype = "float32" if unary.floats and input.dtype not in FLOATING else input.dtype
-        out = input if inplace else elementwise(k, input, compute=dtype)
-        if unary.keeps == "result":
-            k.save(result=out)
-        return out
-
-    def backward(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, inplace: bool) -> list[Tensor | None]:
-        (grad,) = grads
-        assert grad is not None
-        return [unary.gradient(k, grad, saved.get(unary.keeps, grad))]
-
-    return Operator(
-        name=name,
-        torch=f"torch.{name}",
-        roles=("input",),
-        attributes=(Attribute(name="inplace", default=False, check=flag),),
-        forward=forward,
-        saves=(unary.keeps,) if unary.keeps else (),
-        backward=backward,
-        examples=(
-            Example(shapes=((3, 4),), attributes={}),
-            Example(shapes=((2, 3, 4, 5),), attributes={}, layout="channels_last"),
-            Example(shapes=((3, 4),), attributes={"inplace": True}),
-        ),
-        facts=POINTWISE_IN_PLACE,
-        source=f"derivatives.yaml: {name}; aten/src/ATen/native/UnaryOps.cpp",
-    )
-
-
-ROWS = tuple(_row(name, unary) for name, unary in UNARY.items())
+ROWS = tuple(unary_row(name, unary) for name, unary in UNARY.items())
 COMPOSITE_ROWS = ()
