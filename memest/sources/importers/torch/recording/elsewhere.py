@@ -22,7 +22,7 @@ from memest.sources.importers.torch.contexts.watching import check_autograd
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.trace import Asked, Done, Handle, Item, Made, Name, Step, Trace, asked, complete
 from memest.sources.importers.torch.tensors.described import spec_of, twin
-from memest.sources.importers.torch.tensors.keeping import swap_back
+from memest.sources.importers.torch.tensors.keeping import no_collection, swap_back
 from memest.sources.importers.torch.tensors.live import Tracked
 
 
@@ -50,6 +50,7 @@ class Elsewhere(Recorder):
         self._specs: dict[int, Spec] = {}
         self._storages: dict[int, Storage] = {}
 
+    @no_collection()
     def agrees(self, call: Callable[[Mapping[str, torch.Tensor]], Any]) -> bool | None:
         """Whether it is the same here; None where it cannot run here."""
         state = random.getstate()

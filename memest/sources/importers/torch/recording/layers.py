@@ -103,7 +103,8 @@ def settled(layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str
     found: list[Layer] = []
     for layer, gone in layers:
         alive.update(dict.fromkeys(layer.outputs))
-        alive.update(dict.fromkeys(c.scope for c in layer.autocast))
+        if layer.autocast:
+            alive.update(dict.fromkeys([c.scope for c in layer.autocast]))
         drops = tuple([n for n in gone if n not in keep and n in alive])
         for n in drops:
             del alive[n]

@@ -31,7 +31,7 @@ from memest.sources.importers.torch.recording.layers import (
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Survivors, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.numbers import PRINTED
-from memest.sources.importers.torch.tensors.values import attributes_of, of_tensor
+from memest.sources.importers.torch.tensors.values import attributes_of, in_tensor
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 CIRCLE = (
@@ -85,7 +85,7 @@ class Recorder(Calling):
         self.places = swap(self.owned, self.live)
         for place in self.places:
             if not isinstance(place.original, nn.Parameter):
-                self.constants.own(place.name, of_tensor(place.original))
+                self.constants.own(place.name, in_tensor(place.original))
         self.live.found_elsewhere = self._found_elsewhere
         self.found_there = {e.names[0]: e.value.storage for e in self.live.tracked.values()}
         self.drawn = random.getstate()
@@ -119,7 +119,7 @@ class Recorder(Calling):
     def _found_elsewhere(self, t: torch.Tensor, name: str) -> None:
         """A tensor that is neither an input nor registered is called ``name``: the module's attribute, or somebody else's."""
         if any(t is a for a in attributes_of(self.modules)):
-            self.constants.own(name, of_tensor(t))
+            self.constants.own(name, in_tensor(t))
 
     def _outputs(self, result: Any) -> tuple[str, ...]:
         tensors = list(leaves(result))

@@ -7,7 +7,7 @@ has is taken for granted, and said: every number is finite, and what torch check
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Protocol
 
@@ -63,22 +63,22 @@ class Constants:
 
     def __init__(self, recorder: Recording) -> None:
         self.held: dict[str, Array] = {}
-        self._own: set[str] = set()
+        self._own: dict[str, Callable[[], Array]] = {}
         self._used: dict[str, str] = {}
         self._recorder = recorder
         self._checked: list[weakref.ref[torch.Tensor]] = []
         self._notes: dict[str, None] = {}
+        self._seen = _Seen([])
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was taken for granted."""
         return (*self._notes, *[HELD.format(name) for name in self._used if name in self._own])
 
-    def own(self, name: str, value: Array | None) -> None:
-        """The module's own tensor ``name`` holds this before the call."""
-        if value is not None:
-            self.held[name] = value
-            self._own.add(name)
+    def own(self, name: str, read: Callable[[], Array] | None) -> None:
+        """The module's own tensor ``name`` holds before the call what ``read`` gives."""
+        if read is not None:
+            self._own[name] = read
 
     def holds(self, t: torch.Tensor) -> torch.Tensor:
         """``t`` says whether a check passes: it does."""
@@ -94,9 +94,7 @@ class Constants:
         entry = self._recorder.live.found(t)
         if entry is None:
             return None
-        recorded = self._recorder.layers
-        layers = {out: layer for layer in recorded for out in layer.outputs}
-        written = self._written(layers)
+        layers, written = self._known()
         number = self._of(entry.names[-1], layers, written)
         if number is not None or t.numel() != 1:
             return number
@@ -106,15 +104,16 @@ class Constants:
     def numbers(self, t: torch.Tensor, asking: str = "") -> Any:
         """All that ``t`` holds, as lists in lists; None where that does not follow. ``asking`` as for one number."""
         entry = self._recorder.live.found(t)
-        layers = {out: layer for layer in self._recorder.layers for out in layer.outputs}
-        found = None if entry is None else self._value(entry.names[-1], layers, self._written(layers), asking)
+        found = None if entry is None else self._value(entry.names[-1], *self._known(), asking)
         return None if found is None else found.tolist()
 
-    def _value(self, name: str, layers: Mapping[str, Layer], written: frozenset[str], asking: str) -> Array | None:
+    def _value(self, name: str, layers: Mapping[str, Layer], written: Set[str], asking: str) -> Array | None:
         """What the tensor ``name`` holds; whose numbers it goes by is remembered."""
         asked: list[str] = []
 
         def held(name: str) -> Array | None:
+            if asking and name in self._own and name not in self.held:
+                self.held[name] = self._own[name]()
             if name not in self.held or (name in self._own and not asking):
                 return None
             asked.append(name)
@@ -125,18 +124,19 @@ class Constants:
             self._used.update(dict.fromkeys(asked, asking))
         return found
 
-    def _written(self, layers: Mapping[str, Layer]) -> frozenset[str]:
-        """The first names of those that something was written into, or into a view of."""
-        into = (
-            layer.reads[:1] if _writes(layer) else layer.reads[1:] if layer.op in _WRITE_STATISTICS else ()
-            for layer in self._recorder.layers
-        )
-        return frozenset([_root(name, layers) for names in into for name in names])
+    def _known(self) -> tuple[Mapping[str, Layer], Set[str]]:
+        """The layers so far by what they made, and the first names of those that something was written into, or into a view of."""
+        recorded, seen = self._recorder.layers, self._seen
+        if recorded is not seen.layers or len(recorded) < seen.count or (seen.count and recorded[seen.count - 1] is not seen.last):
+            seen = self._seen = _Seen(recorded)
+        seen.go_on()
+        return seen.made, seen.written
 
     def check_unwritten(self) -> None:
         """At the end: UnsupportedError where something was written into a tensor whose numbers decided before."""
-        layers = {out: layer for layer in self._recorder.layers for out in layer.outputs}
-        written = self._written(layers).intersection(self._used)
+        if not self._used:
+            return
+        written = self._known()[1] & self._used.keys()
         if written:
             name = sorted(written)[0]
             raise UnsupportedError(
@@ -144,7 +144,7 @@ class Constants:
                 " which way the step that counts goes: assume={'FILE.py:LINE': True}"
             )
 
-    def _of(self, name: str, layers: Mapping[str, Layer], written: frozenset[str]) -> Any:
+    def _of(self, name: str, layers: Mapping[str, Layer], written: Set[str]) -> Any:
         """The number of a tensor by name; ``written`` are the first names of those that something was written into, or into a view of."""
         layer = layers.get(name)
         if layer is None or _writes(layer) or _root(name, layers) in written:
@@ -176,6 +176,25 @@ class Constants:
             other = self._of(layer.reads[1], layers, written) if len(layer.reads) > 1 else given.get("value")
             return None if other is None else _COMPARED[layer.op](number, other)
         return None
+
+
+class _Seen:
+    """Recorded layers as far as they have been looked at: by what they ``made``, and the first names of what was ``written`` into."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
+        self.count = 0
+        self.last: Layer | None = None
+        self.made: dict[str, Layer] = {}
+        self.written: set[str] = set()
+
+    def go_on(self) -> None:
+        """Look at those that have been recorded since."""
+        for layer in self.layers[self.count :]:
+            self.made.update(dict.fromkeys(layer.outputs, layer))
+            into = layer.reads[:1] if _writes(layer) else layer.reads[1:] if layer.op in _WRITE_STATISTICS else ()
+            self.written.update([_root(name, self.made) for name in into])
+            self.count, self.last = self.count + 1, layer
 
 
 def _writes(layer: Layer) -> bool:

@@ -31,9 +31,10 @@ def all_held(modules: Iterable[nn.Module], tensors: Iterable[Any]) -> bool:
     for _ in range(MOST_NESTED):
         inside: list[Any] = []
         for holder in level:
-            for value in _elements(holder):
-                missing.discard(id(value))
-                if type(value) in _OPENED and id(value) not in seen:
+            values = _elements(holder)
+            missing.difference_update(map(id, values))
+            for value in [v for v in values if type(v) in _OPENED and v]:
+                if id(value) not in seen:
                     seen.add(id(value))
                     inside.append(value)
         if not missing:

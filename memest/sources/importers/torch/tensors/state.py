@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-CONTAINERS = (dict, list, set, OrderedDict, deque)
+CONTAINERS = frozenset({dict, list, set, OrderedDict, deque})
+_EMPTY: dict[Any, Any] = {}
 
 
 class Owned:
@@ -39,8 +40,8 @@ class Owned:
 def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     """What the forward sets on its modules (attributes, registered tensors, hooks, the contents of their lists and dicts) is taken back.
     Gives a function that says whether it has set numbers, flags or texts so far: what the next call may go by."""
-    attributes = [(m.__dict__, dict(m.__dict__)) for m in module.modules()]
-    inside = [(v, v.copy()) for _, before in attributes for v in before.values() if type(v) in CONTAINERS]
+    attributes = [(m.__dict__, m.__dict__.copy()) for m in module.modules()]
+    inside = [(v, v.copy() if v else _EMPTY) for _, before in attributes for v in before.values() if type(v) in CONTAINERS]
     try:
         yield lambda: any(plainly_changed(live, before) for live, before in (*attributes, *inside))
     finally:

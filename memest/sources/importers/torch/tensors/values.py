@@ -4,8 +4,8 @@ lists of sizes written in the forward (``torch.tensor([x.shape[2], x.shape[3]])`
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,18 @@ _FOLDED: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def of_tensor(t: torch.Tensor) -> Array | None:
-    """What a tensor holds, where it is small and its numbers are there."""
+def in_tensor(t: torch.Tensor) -> Callable[[], Array] | None:
+    """What a tensor holds, read when that is asked for; None where it is large or its numbers are not there. The tensor may die before."""
     if t.is_meta or t.numel() > MOST or t.layout is not torch.strided or t.dtype.is_complex:
         return None
     with torch._C.DisableTorchFunction():
-        return of_list(t.detach().cpu().tolist())
+        same = t.detach()
+    return partial(_read, same)
+
+
+def _read(t: torch.Tensor) -> Array:
+    with torch._C.DisableTorchFunction():
+        return np.array(t.cpu().tolist(), dtype=object).reshape(tuple(t.shape))
 
 
 def of_list(numbers: Any) -> Array:
@@ -55,7 +61,7 @@ def of_list(numbers: Any) -> Array:
     return made
 
 
-def value_of(name: str, layers: Mapping[str, Layer], held: Callable[[str], Array | None], written: frozenset[str]) -> Array | None:
+def value_of(name: str, layers: Mapping[str, Layer], held: Callable[[str], Array | None], written: Set[str]) -> Array | None:
     """What the tensor ``name`` holds; ``held`` knows those that no layer made, ``written`` are those that something is written into.
     None where it does not follow."""
     if name in written:
