@@ -74,7 +74,7 @@ def _arithmetic(name: str, plain: Call) -> Call:
         if not isinstance(first, torch.Tensor):
             first, second = second, first
         if isinstance(second, complex) or given.get("alpha", 1) != 1 or (second is None and name != "complex_abs"):
-            raise UnsupportedError(f"{called} of a complex tensor with these arguments has no rule")
+            raise UnsupportedError(f"{called} of a complex tensor with these arguments has no rule; compute with its parts (real, imag)")
         if name == "complex_abs":
             return Request(name, [first], {})
         other = isinstance(second, torch.Tensor)

@@ -80,7 +80,7 @@ def request(op: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> Requ
     attributes: dict[str, Any] = {}
     for key, value in rest.items():
         if key in known and isinstance(value, torch.Tensor):
-            raise UnsupportedError(f"{op}: a tensor as {key!r} has no rule")
+            raise UnsupportedError(f"{op}: a tensor as {key!r} has no rule; give a number")
         if key in known:
             attributes[key] = plain(value)
         elif key not in IGNORED and value is not None and (key not in AS_USUAL or value != AS_USUAL[key]):

@@ -102,12 +102,14 @@ class Checkpoints:
         call = self._under_way.pop()
         recorder.packings.stack.pop()
         if len(recorder.layers) == call.start:
-            raise recorder.refusal("torch.utils.checkpoint around a function that calls nothing")
+            raise recorder.refusal("torch.utils.checkpoint around a function that calls nothing: call it without")
         made = self.found.get(call.name, USUAL)
         read = {name for layer in recorder.layers[call.start :] for name in layer.reads}
         besides = tuple([n for n in (*call.given, *call.held) if n not in read and n not in made.arguments])
         if besides and made.inside is not None:
-            raise recorder.refusal("torch.utils.checkpoint inside another, given a list with a tensor that it does not use")
+            raise recorder.refusal(
+                "torch.utils.checkpoint inside another, given a list with a tensor that it does not use: leave that one out"
+            )
         captured = () if made.reentrant else self._captured(call)
         if besides or captured:
             self.found[call.name] = replace(made, arguments=(*made.arguments, *besides), captured=captured)

@@ -132,7 +132,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
     """The layer that ends a custom function, with its backward, for the tensors among its arguments."""
     live, title = recorder.live, f"the custom autograd function {function.__name__}"
     if any(live.known(t).value.base is not None for t in applied.context.dirty_tensors):
-        raise recorder.refusal(f"{title}, which writes into a view")
+        raise recorder.refusal(f"{title}, which writes into a view: give it a clone")
     name = live.take(f"{recorder.path()}.{function.__name__}".lstrip("."))
     outputs, arguments = [live.known(t) for t in applied.outputs], [live.known(t) for t in inputs]
     backward = _backward(recorder, name, function, applied, outputs)
@@ -225,7 +225,9 @@ def _one_backward(
         given = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = run_later(layers, live)
         if any(live.known(t).names[-1] not in kept for t in held_by(applied.context)):
-            raise recorder.refusal(f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context")
+            raise recorder.refusal(
+                f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context: keep it in forward"
+            )
         unpacks = applied.context.unpacked or not saved
         del found, gradients, results, t, applied
     live.check_gone(played, names, f"the custom autograd function {function.__name__} with a backward")
@@ -260,7 +262,9 @@ class Handle:
         layers = self._recorder.layers
         at = next((i for i, layer in enumerate(layers) if layer.name == self._name), None)
         if at is None:
-            raise self._recorder.refusal("taking a tensor's hook off where it was not put on (another function's backward, a hook)")
+            raise self._recorder.refusal(
+                "taking a tensor's hook off where it was not put on (another function's backward, a hook): take it off after the step"
+            )
         found = layers[at].backward
         if found is not None and not any(layer.op in ("backward", "autograd_grad") for layer in layers[at:]):
             layers[at] = replace(layers[at], backward=replace(found, kept=(), layers=(), results=(None,)))

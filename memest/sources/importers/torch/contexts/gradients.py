@@ -57,7 +57,7 @@ class Gradients:
         given.apply_defaults()
         a = given.arguments
         if a["is_grads_batched"]:
-            raise self._stage.refusal("torch.autograd.grad(is_grads_batched=True)")
+            raise self._stage.refusal("torch.autograd.grad(is_grads_batched=True): one gradient after the other")
         roots, inputs = listed(a["outputs"]), listed(a["inputs"])
         gradients = [None] * len(roots) if a["grad_outputs"] is None else listed(a["grad_outputs"])
         with self._stage:
@@ -156,7 +156,7 @@ class Gradients:
         leaf = self.leaf_name(self._stage.live.known(t))
         if value is not None:
             if leaf not in self.leaves or not self._stage.live.known(t).grad:
-                raise self._stage.refusal("tensor.grad = … of a tensor that requires no gradient of its own")
+                raise self._stage.refusal("tensor.grad = … of a tensor that requires no gradient of its own: keep it in a variable")
             self._stage.act("set_gradient", (self._stage.called(t), self._stage.called(value)))
             self.standing[leaf] = value
         elif leaf in self.standing:

@@ -285,7 +285,9 @@ class Inner:
         if self._is_leaf(t):
             return self.gradients.of(t)
         if self.ran and entry.grad:
-            raise self.refusal(f"{entry.names[0]}.grad after a backward inside a forward, where others may train it, too")
+            raise self.refusal(
+                f"{entry.names[0]}.grad after a backward inside a forward, where others may train it, too: torch.autograd.grad gives it alone"
+            )
         return None
 
     def _write(self, t: torch.Tensor, value: Any) -> Any:
@@ -295,7 +297,9 @@ class Inner:
         if self._is_leaf(t):
             self.gradients.put(t, None)
         elif self.ran and self.live.known(t).grad:
-            raise self.refusal("tensor.grad = None after a backward inside a forward, of a tensor that others may train, too")
+            raise self.refusal(
+                "tensor.grad = None after a backward inside a forward, of a tensor that others may train, too: clear it outside, before the step"
+            )
         return None
 
 

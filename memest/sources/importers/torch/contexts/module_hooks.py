@@ -146,7 +146,7 @@ def _join(recorder: Recorder, hook: Any, count: int, places: Sequence[int], spec
     name, of_inputs = hook.memest_inputs
     at = next((i for i, layer in enumerate(recorder.layers) if layer.name == name), None)
     if at is None or lender.backward is None:
-        raise recorder.refusal("a full backward hook of a module that is called inside a custom function or a hook")
+        raise recorder.refusal("a full backward hook of a module that is called inside a custom function or a hook: take the hook off")
     outer = recorder.layers[at]
     backward = outer.backward
     assert backward is not None

@@ -161,12 +161,14 @@ class Packings:
         with recorder.apart() as unpacked, torch.no_grad(), self._seen():
             back = self._run(pair[1], whole)
             if not isinstance(back, torch.Tensor):
-                raise recorder.refusal(f"saved_tensors_hooks whose unpack hook gives {type(back).__name__}, not a tensor")
+                raise recorder.refusal(
+                    f"saved_tensors_hooks whose unpack hook gives {type(back).__name__}, not a tensor: let it give back what was packed"
+                )
             entry = live.known(back)
             made = entry.value.spec
             if (made.shape, made.dtype) != (spec.shape, spec.dtype):
                 what = f"gives {made.dtype} of {list(made.shape)} where {spec.dtype} of {list(spec.shape)} was packed"
-                raise recorder.refusal(f"saved_tensors_hooks whose unpack hook {what}")
+                raise recorder.refusal(f"saved_tensors_hooks whose unpack hook {what}: let it give that back")
             result = entry.names[-1]
             second = _dying(unpacked, live, {name, *kept, result})
             del back, whole, entry

@@ -110,7 +110,9 @@ class Policy:
         """The operator of a row, without what it is called with."""
         packet = getattr(torch.ops.aten, ATEN.get(row, row), None)
         if packet is None:
-            raise self._recorder.refusal(f"a selective checkpoint around {row!r}, under autocast or in attention")
+            raise self._recorder.refusal(
+                f"a selective checkpoint around {row!r}, under autocast or in attention: let its policy recompute that"
+            )
         overloads = packet.overloads()
         return getattr(packet, next((o for o in ("default", "Tensor") if o in overloads), overloads[0])), (), {}, None
 

@@ -162,7 +162,7 @@ def _checkpoint(listener: Listener, given: dict[str, Any]) -> tuple[Checkpoint, 
             raise listener.refusal(f"{checkpoint} a context_fn of contexts of its own; create_selective_checkpoint_contexts is modelled")
     switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
     if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
-        raise listener.refusal(f"{checkpoint} debug=True")
+        raise listener.refusal(f"{checkpoint} debug=True: leave it out")
     early_stop = given.get("early_stop", True) if switched is None else switched
     state = bool(given.get("preserve_rng_state", True))
     called = Checkpoint(
@@ -237,7 +237,9 @@ def check_hooks(owned: Owned) -> None:
     """Refuse hooks that stand on modules and run in backward."""
     anywhere = nn.modules.module
     if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
-        raise UnsupportedError("no rule for a backward hook of all modules (register_module_full_backward_hook)")
+        raise UnsupportedError(
+            "no rule for a backward hook of all modules (register_module_full_backward_hook): hook the modules that are meant (register_full_backward_hook)"
+        )
     for path, m in owned.modules:
         if m._backward_hooks and not m._is_full_backward_hook:
             raise UnsupportedError(

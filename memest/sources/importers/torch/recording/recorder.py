@@ -137,7 +137,9 @@ class Recorder(Calling):
         mortal = {n for names in live.drops for n in names if n in own}
         again = next((n for layer, names in zip(self.layers, live.drops, strict=True) if layer.checkpoint for n in names if n in own), None)
         if again is not None:
-            raise UnsupportedError(f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: not modelled")
+            raise UnsupportedError(
+                f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: exchange it outside, or write into it"
+            )
         permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
         graph = Graph(
             name=self.name,

@@ -47,7 +47,7 @@ class Readings:
         """``t.data = value``: another memory under the same tensor (``t.data *= value`` ends with the one it has)."""
         old, new = (self._stage.live.known(t).value for t in args)
         if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
-            raise self._stage.refusal("tensor.data = … of another shape or dtype")
+            raise self._stage.refusal("tensor.data = … of another shape or dtype: make a new parameter, and its optimizer, before the step")
         if old.storage is not new.storage:
             self._stage.act("set_data", (self._stage.called(args[0]), self._stage.called(args[1])))
             old.storage = new.storage

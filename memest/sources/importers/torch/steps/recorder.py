@@ -286,7 +286,9 @@ class StepRecorder(Recorder):
 
     def _done(self, layer: Layer) -> list[tuple[str, Value]]:
         if self.elsewhere and layer.op not in OF_HOOKS:
-            raise self.refusal(f"{OUT_OF_PLACE.get(layer.op, layer.op)} inside a hook or a custom function's forward or backward")
+            raise self.refusal(
+                f"{OUT_OF_PLACE.get(layer.op, layer.op)} inside a hook or a custom function's forward or backward: take it out of there"
+            )
         if self.elsewhere:
             return []
         shadow = self.played

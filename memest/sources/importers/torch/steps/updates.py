@@ -43,10 +43,12 @@ class Updates:
             with torch.enable_grad():
                 result = closure()
         if not kind.__module__.startswith("torch.optim"):
-            raise self._stage.refusal(f"the optimizer {kind.__name__}, which is not one of torch.optim")
+            raise self._stage.refusal(
+                f"the optimizer {kind.__name__}, which is not one of torch.optim: put one with as many states in its place, for the estimate"
+            )
         hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
         if any(getattr(optimizer, h, None) for h in hooks):
-            raise self._stage.refusal(f"a hook on the step of {name}")
+            raise self._stage.refusal(f"a hook on the step of {name}: take it off, or call what it does in the step")
         optimizer._opt_called = True
         groups = optimizer.param_groups
         for i, group in enumerate(groups):

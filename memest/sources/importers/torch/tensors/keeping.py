@@ -140,7 +140,8 @@ class Survivors:
         now = place.table.get(place.key)
         if not isinstance(now, torch.Tensor) or now.shape != place.original.shape or now.dtype != place.original.dtype:
             raise UnsupportedError(
-                f"{self._name}: forward exchanges {place.name!r} for something of another shape or dtype, so that no step is like the next"
+                f"{self._name}: forward exchanges {place.name!r} for something of another shape or dtype, so that no step is like the next;"
+                " give it its full size before"
             )
 
     def _check(self, entry: Tracked, gradients: bool, passed: Callable[[], set[str]]) -> None:
