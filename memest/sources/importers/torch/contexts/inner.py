@@ -286,7 +286,8 @@ class Inner:
             return self.gradients.of(t)
         if self.ran and entry.grad:
             raise self.refusal(
-                f"{entry.names[0]}.grad after a backward inside a forward, where others may train it, too: torch.autograd.grad gives it alone"
+                f"{entry.names[0]}.grad after a backward inside a forward, where others may train it, too:"
+                " torch.autograd.grad gives it alone"
             )
         return None
 
@@ -298,7 +299,8 @@ class Inner:
             self.gradients.put(t, None)
         elif self.ran and self.live.known(t).grad:
             raise self.refusal(
-                "tensor.grad = None after a backward inside a forward, of a tensor that others may train, too: clear it outside, before the step"
+                "tensor.grad = None after a backward inside a forward, of a tensor that others may train, too:"
+                " clear it outside, before the step"
             )
         return None
 

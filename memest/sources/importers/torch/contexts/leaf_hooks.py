@@ -89,7 +89,8 @@ def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor]
     known = {gradient, *own, *(n for layer in played for n in layer.outputs)}
     if any(n not in known for layer in played for n in layer.reads):
         raise recorder.refusal(
-            f"the hook on the parameter {hook.path!r}, which reads a tensor of elsewhere: give the whole step to memest.step, or let it read its gradient alone"
+            f"the hook on the parameter {hook.path!r}, which reads a tensor of elsewhere:"
+            " give the whole step to memest.step, or let it read its gradient alone"
         )
     made = Backward(saved=(), kept=(), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False)
     return LeafHook(parameter=leaf, after=hook.after, backward=recorder.switches.told(made))

@@ -238,7 +238,8 @@ def check_hooks(owned: Owned) -> None:
     anywhere = nn.modules.module
     if anywhere._global_backward_hooks or anywhere._global_backward_pre_hooks:
         raise UnsupportedError(
-            "no rule for a backward hook of all modules (register_module_full_backward_hook): hook the modules that are meant (register_full_backward_hook)"
+            "no rule for a backward hook of all modules (register_module_full_backward_hook):"
+            " hook the modules that are meant (register_full_backward_hook)"
         )
     for path, m in owned.modules:
         if m._backward_hooks and not m._is_full_backward_hook:

@@ -44,7 +44,8 @@ class Updates:
                 result = closure()
         if not kind.__module__.startswith("torch.optim"):
             raise self._stage.refusal(
-                f"the optimizer {kind.__name__}, which is not one of torch.optim: put one with as many states in its place, for the estimate"
+                f"the optimizer {kind.__name__}, which is not one of torch.optim:"
+                " put one with as many states in its place, for the estimate"
             )
         hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
         if any(getattr(optimizer, h, None) for h in hooks):
