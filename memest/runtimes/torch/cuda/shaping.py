@@ -20,6 +20,7 @@ SAME = (
     "data",
     "alias",
     "autograd_function",
+    "given_back",
     "register_hook",
     "autograd_grad",
     "backward",
