@@ -20,7 +20,6 @@ SAME = (
     "data",
     "alias",
     "autograd_function",
-    "given_back",
     "register_hook",
     "autograd_grad",
     "backward",

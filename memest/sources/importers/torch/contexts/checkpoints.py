@@ -149,6 +149,7 @@ class Checkpoints:
             name = entry.names[-1]
             if name not in before or not (needs or entry.grad):
                 return t
+            recorder.refuse_card("torch.utils.checkpoint (reentrant) whose function returns an argument as it is", NOT_YET)
             again = live.take(f"{recorder.path()}.given_back".lstrip("."))
             recorder.add(Layer(name=again, op="given_back", tensors=(name,), outputs=(again,), grad=needs, checkpoint=recorder.checkpoint))
             if not t.is_floating_point():
