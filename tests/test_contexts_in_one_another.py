@@ -21,11 +21,16 @@ PACKED = [("packed", 2, ("reversible", 1)), ("packed", 3, ("by_hand", True, ("bl
 """Hooks of saved tensors are no more in force when a custom function's backward runs."""
 SELECTIVE = [("checkpoint", True, True, True, ("selective", 0, False, ("block", 0))), ("no_grad", ("selective", 1, False, ("block", 1)))]
 """Without gradients torch enters no context of a selective checkpoint: not in the forward of a reentrant one around it."""
+PACKED_AND_SELECTED = [
+    ("selective", 0, True, ("seq", ("packed", 3, ("block", 2)), ("block", 6))),
+    ("selective", 3, False, ("seq", ("function", 4), ("packed", 2, ("block", 7)), ("packed", 0, ("block", 5)))),
+]
+"""Hooks get what a kept call saves when it is taken, too; what they do amid a call is nothing that the policy was asked of the call."""
 EXPANDED = [("autocast", False, ("slope", ("block", 10))), ("slope", ("block", 10))]
 """oneDNN's gelu takes bfloat16 as it takes float32: a gradient that does not lie dense is copied."""
 
 
-@pytest.mark.parametrize("statement", [*BY_HAND_WATCHED, *PACKED, *SELECTIVE, *EXPANDED], ids=str)
+@pytest.mark.parametrize("statement", [*BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *EXPANDED], ids=str)
 @pytest.mark.parametrize("mode", ["train", pytest.param("infer", marks=pytest.mark.slow)])
 def test_equals_measured(cpu: Cpu, statement: Statement, mode: str) -> None:
     trial = Trial(program=("seq", statement), shape=(1, 3, 9, 7), mode=mode, optimizer="sgd", hold_output=False)
