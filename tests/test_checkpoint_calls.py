@@ -42,6 +42,31 @@ def reentrant_function(self: Any, x: Any) -> Any:
     return self.head(z * m)
 
 
+def reentrant_handing_on(self: Any, x: Any) -> Any:
+    """Arguments that come back as they are, as blocks do that hand positions and an index on; nobody reads the last ones."""
+    y = self.first(x)
+    positions, index = y * 2, torch.zeros(1, dtype=torch.int64, device=y.device)
+    for _ in range(2):
+        y, positions, index = checkpoint(lambda a, b, i: (self.second(a) + b, b, i), y, positions, index, use_reentrant=True)
+    return self.head(y)
+
+
+def reentrant_of_which_one_result_is_read(self: Any, x: Any) -> Any:
+    """The gradients that do not come are zeros; what a call inside it gave stays until it returns."""
+
+    def body(a: Any) -> Any:
+        return checkpoint(lambda t: (self.second(t).sigmoid(), t.tanh()), a, use_reentrant=False)
+
+    return self.head(checkpoint(body, self.first(x), use_reentrant=True)[0])
+
+
+def reentrant_handing_on_without_gradients(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    with torch.no_grad():
+        z = checkpoint(lambda a: (self.second(a), a)[1], y, use_reentrant=True)
+    return self.head(y * z.clone())
+
+
 def reentrant_sharing(self: Any, x: Any) -> Any:
     """A block used inside and outside: its gradients come from two runs of the engine."""
     y = self.second(self.first(x))
@@ -96,6 +121,7 @@ def to_the_end(self: Any, x: Any) -> Any:
 PLAYED = (
     reentrant, reentrant_twice, reentrant_first, reentrant_function, reentrant_sharing, reentrant_with_swish, reentrant_in_autocast,
     reentrant_without_state, reentrant_sequential, reentrant_frozen, reentrant_behind_frozen, without_state, to_the_end,
+    reentrant_handing_on, reentrant_of_which_one_result_is_read, reentrant_handing_on_without_gradients,
 )  # fmt: skip
 by_name = pytest.mark.parametrize("forward", PLAYED, ids=lambda f: f.__name__)
 

@@ -21,11 +21,18 @@ PACKED = [("packed", 2, ("reversible", 1)), ("packed", 3, ("by_hand", True, ("bl
 """Hooks of saved tensors are no more in force when a custom function's backward runs."""
 SELECTIVE = [("checkpoint", True, True, True, ("selective", 0, False, ("block", 0))), ("no_grad", ("selective", 1, False, ("block", 1)))]
 """Without gradients torch enters no context of a selective checkpoint: not in the forward of a reentrant one around it."""
+PACKED_AND_SELECTED = [
+    ("selective", 0, True, ("seq", ("packed", 3, ("block", 2)), ("block", 6))),
+    ("selective", 3, False, ("seq", ("function", 4), ("packed", 2, ("block", 7)), ("packed", 0, ("block", 5)))),
+]
+"""Hooks get what a kept call saves when it is taken, too; what they do amid a call is nothing that the policy was asked of the call."""
+AMID_AUTOCAST = [("autocast", True, ("slope", ("checkpoint", False, False, False, ("watched", 0))))]
+"""What runs again while a context of autocast is in force finds what that has cached."""
 EXPANDED = [("autocast", False, ("slope", ("block", 10))), ("slope", ("block", 10))]
 """oneDNN's gelu takes bfloat16 as it takes float32: a gradient that does not lie dense is copied."""
 
 
-@pytest.mark.parametrize("statement", [*BY_HAND_WATCHED, *PACKED, *SELECTIVE, *EXPANDED], ids=str)
+@pytest.mark.parametrize("statement", [*BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *AMID_AUTOCAST, *EXPANDED], ids=str)
 @pytest.mark.parametrize("mode", ["train", pytest.param("infer", marks=pytest.mark.slow)])
 def test_equals_measured(cpu: Cpu, statement: Statement, mode: str) -> None:
     trial = Trial(program=("seq", statement), shape=(1, 3, 9, 7), mode=mode, optimizer="sgd", hold_output=False)
@@ -52,6 +59,20 @@ def test_gelu_backward_of_a_turned_gradient(cpu: Cpu) -> None:
         torch.autograd.grad(y, x, torch.ones(6, 5, 4, 3).permute(3, 2, 1, 0))
 
     _holds(step, cpu, torch.rand(3, 4, 5, 6))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_backward_inside_autocast_through_a_checkpoint(cpu: Cpu, reentrant: bool) -> None:
+    first, second = torch.nn.Conv2d(3, 8, 3), torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
+
+    def step(x: Any) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = torch.utils.checkpoint.checkpoint(second, first(x), use_reentrant=reentrant)
+            y.float().mean().backward()
+        first.zero_grad()
+        second.zero_grad()
+
+    _holds(step, cpu, torch.rand(2, 3, 9, 9))
 
 
 def test_one_tensor_given_twice_is_one_input(cpu: Cpu) -> None:

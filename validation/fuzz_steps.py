@@ -339,6 +339,8 @@ def run(text: str, cpu: Cpu) -> Outcome | None:
         case = case_of(text)
         case.function(*case.arguments)
         case.function(*case.arguments)
+    except AttributeError:  # a hook of its own is called with None
+        return None
     except RuntimeError as e:
         fresh = case_of(text)
         try:

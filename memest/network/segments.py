@@ -13,7 +13,7 @@ class Checkpoint:
     """How a call of ``torch.utils.checkpoint.checkpoint`` is made: its keywords, the tensors that it is given (of one that is not
     reentrant only where that says more than what its layers read), the call that it stands ``inside`` of, what its layers read that its
     function had ``captured`` instead of being given it, whether it is a ``selective`` one, and whether results that this keeps may be
-    written into meanwhile."""
+    written into meanwhile. Of a reentrant one ``results`` are what it returns, though nobody reads it."""
 
     reentrant: bool = False
     preserve_rng_state: bool = True
@@ -23,6 +23,7 @@ class Checkpoint:
     captured: tuple[str, ...] = ()
     selective: bool = False
     allow_cache_entry_mutation: bool = False
+    results: tuple[str, ...] = ()
 
 
 USUAL = Checkpoint()

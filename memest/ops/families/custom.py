@@ -12,6 +12,10 @@ def _returned(k: Tape, outputs: list[Tensor], inputs: list[Tensor], *, once: boo
     return tuple(k.noop(t) for t in outputs)
 
 
+def _given_back(k: Tape, input: Tensor) -> Tensor:
+    return k.noop(input)
+
+
 def _hooked(k: Tape, input: Tensor) -> Tensor:
     return k.noop(input)
 
@@ -29,6 +33,19 @@ ROWS = (
         examples=(Example(shapes=([(2, 3), (4,)], [(2, 3)]), attributes={}),),
         facts=EVERYWHERE_FACTS,
         source="torch/csrc/autograd/python_function.cpp (process_outputs); what it does in backward is the layer's (graph.Backward)",
+    ),
+    Operator(
+        name="given_back",
+        torch="",
+        oracle="hooked",
+        roles=("input",),
+        attributes=(),
+        forward=_given_back,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=((2, 3),), attributes={}),),
+        facts=POINTWISE_FACTS,
+        source="torch/utils/checkpoint.py (CheckpointFunction): an argument that the function of a reentrant checkpoint returns as it is",
     ),
     Operator(
         name="register_hook",

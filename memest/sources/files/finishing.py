@@ -131,10 +131,10 @@ def checkpointed(graph: Graph, checkpoints: Mapping[str, Sequence[str] | Checkpo
 
 def _call(graph: Graph, name: str, said: CheckpointModel) -> Checkpoint:
     made = {i.name for i in graph.inputs} | {p.name for p in graph.parameters} | {n for layer in graph.layers for n in layer.outputs}
-    unknown = next((n for n in (*said.arguments, *said.captured) if n not in made), None)
+    unknown = next((n for n in (*said.arguments, *said.captured, *said.results) if n not in made), None)
     if unknown is not None:
-        raise GraphError(f"checkpoints: {name!r}: argument {unknown!r} does not exist{did_you_mean(unknown, made)}")
-    kept = said.selective, said.allow_cache_entry_mutation
+        raise GraphError(f"checkpoints: {name!r}: tensor {unknown!r} does not exist{did_you_mean(unknown, made)}")
+    kept = said.selective, said.allow_cache_entry_mutation, tuple(said.results)
     captured = tuple(said.captured)
     return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments), said.inside, captured, *kept)
 

@@ -111,7 +111,7 @@ class AutocastModel(_Strict):
 
 class CheckpointModel(_Strict):
     """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, the tensors that it is
-    given, the checkpoint that it stands inside of, and what it reads without being given it."""
+    given, the checkpoint that it stands inside of, what it reads without being given it, and what a reentrant one returns."""
 
     layers: list[str]
     reentrant: bool = False
@@ -122,6 +122,7 @@ class CheckpointModel(_Strict):
     captured: list[str] = Field(default_factory=list)
     selective: bool = False
     allow_cache_entry_mutation: bool = False
+    results: list[str] = Field(default_factory=list)
 
 
 class CallModel(_Strict):

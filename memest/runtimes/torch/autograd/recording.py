@@ -14,7 +14,7 @@ from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.tensor import Spec
 from memest.ops import reading
 from memest.ops.operator import Operator
-from memest.ops.tape import Event, Out, Trace
+from memest.ops.tape import Event, Out, Saved, Trace
 from memest.runtimes.torch.autograd.choosing import Chosen, Selecting
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, History, Items, Node
 from memest.runtimes.torch.autograd.numbering import Numbers
@@ -78,6 +78,9 @@ class Recorder:
         parts: list[Part] = []
         if taken is not None:
             storages = taken
+            if wants and self.keeping.one_by_one:
+                for s, number in zip(trace.saved, numbers_of(trace), strict=True):
+                    self._keep_one(s, storages, number, parts)
         elif wants and self.keeping.one_by_one:
             storages = self._replay_keeping(trace, inputs, parts)
         else:
@@ -165,10 +168,14 @@ class Recorder:
         for s, number in zip(trace.saved, numbers_of(trace), strict=True):
             storages = self._replay(trace.events[done : s.at], storages)
             done = s.at
-            storages[s.slot].refs += 1
-            parts.append(self.keeping.keep(s.spec, storages[s.slot], number))
-            storages[s.slot].refs -= 1
+            self._keep_one(s, storages, number, parts)
         return self._replay(trace.events[done:], storages)
+
+    def _keep_one(self, s: Saved, storages: list[Storage], number: bool, parts: list[Part]) -> None:
+        """A tensor that is saved is kept at its time, and lives while that is done."""
+        storages[s.slot].refs += 1
+        parts.append(self.keeping.keep(s.spec, storages[s.slot], number))
+        storages[s.slot].refs -= 1
 
     def save(self, node: Node, trace: Trace, storages: list[Storage], parts: list[Part]) -> None:
         """What the call saves goes to whoever keeps it now (``parts``: it has gone there one by one); what nobody keeps and nobody is given

@@ -57,7 +57,8 @@ class Acting:
         ledger = self._run.ledger
         before = ledger.phase, ledger.layer, ledger.op
         try:
-            found: Found = ACTIONS[layer.op](self, layer, env)
+            with self._run.caller.amid(layer.autocast):
+                found: Found = ACTIONS[layer.op](self, layer, env)
             return found
         finally:
             ledger.phase, ledger.layer, ledger.op = before

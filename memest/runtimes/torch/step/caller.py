@@ -105,15 +105,30 @@ class Caller:
 
     @contextmanager
     def anew(self) -> Iterator[None]:
-        """Calls that run again stand in contexts of their own, as they did the first time."""
+        """Calls that run again stand in contexts of their own, as they did the first time. Where the engine runs amid others (one that a
+        forward asks for gradients), theirs end first, and what those cached is there."""
         outer = self._context, self._around, self._casts
+        own = None if self._around is not None else Casts(self._machine.ledger)
         self._context = self._autocast
-        self._around = self._casts = Casts(self._machine.ledger)
+        self._around = self._casts = self._around or own
         try:
             yield
         finally:
-            self._around.forget()
+            if own is not None:
+                own.forget()
             self._context, self._around, self._casts = outer
+
+    @contextmanager
+    def amid(self, castings: Sequence[Casting]) -> Iterator[None]:
+        """The engine runs while contexts of the network's own code are in force."""
+        outer = self._around
+        scope = next((c.scope for c in castings if c.device == self._device), None)
+        if outer is None and scope is not None:
+            self._around = self._scopes.setdefault(scope, Casts(self._machine.ledger))
+        try:
+            yield
+        finally:
+            self._around = outer
 
     def leave_autocast(self) -> None:
         """It ends: what it cached goes."""

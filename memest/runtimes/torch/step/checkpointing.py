@@ -12,7 +12,7 @@ aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state), aten/src/ATen/cuda/C
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, H
 from memest.runtimes.torch.autograd.choosing import Selecting
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.run import Run
-from memest.runtimes.torch.step.segments import bounds_of
+from memest.runtimes.torch.step.segments import Bounds, bounds_of
 from memest.runtimes.torch.step.selecting import Selection
 
 GENERATOR_STATE_BYTES = 5056  # CPUGeneratorImplState: the Mersenne twister's words and the cached normals
@@ -78,7 +78,7 @@ class Frame(Keeping):
             run.play_segment(self._segment, env)
         machine.keeping, run.ending = outer, ending
         self._promised.clear()
-        caller.update((name, env.pop(name)) for name in self._bounds.results)
+        caller.update((name, env.pop(name)) for name in results_of(run, self._bounds, env))
         for v in reversed(env.values()):
             ledger.let_go(v)
         drop_in(run, self._segment, caller)
@@ -211,10 +211,18 @@ class Packed:
         self._nodes = []
 
 
+def results_of(run: Run, bounds: Bounds, env: Mapping[str, Value]) -> tuple[str, ...]:
+    """What a segment leaves to its caller: what is read after it, and what a call around it returns."""
+    given = {*bounds.arguments, *bounds.owned, *bounds.results}
+    return (*bounds.results, *(name for name in env if name in run.staying and name not in given))
+
+
 def drop_in(run: Run, segment: Segment, env: dict[str, Value]) -> None:
     """A segment has returned: its caller lets go of what its layers drop."""
     for layer in run.graph.layers[segment.start : segment.end]:
         for name in layer.drops:
+            if name in run.staying:
+                continue
             if name in env:
                 run.ledger.let_go(env.pop(name))
             elif run.ending is None or name in run.ending:

@@ -137,10 +137,12 @@ def _played(run: Run, layers: Sequence[Layer], env: dict[str, Value]) -> dict[st
     """``env`` with what the layers give, which run without gradients and amid another call."""
     ledger, machine, caller = run.ledger, run.machine, run.caller
     at, keeping, grad = (ledger.layer, ledger.op), machine.keeping, caller.grad_mode
+    selection, machine.selection = machine.selection, None
     machine.keeping, caller.grad_mode = Keeping(), False
     try:
         for layer in layers:
             run.play_layer(layer, env)
     finally:
         (ledger.layer, ledger.op), machine.keeping, caller.grad_mode = at, keeping, grad
+        machine.selection = selection
     return env

@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from memest.memory.stream import Storage
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import Segment
 from memest.network.tensor import Spec
 from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Node
-from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step.checkpointing import drop_in, generator_state
+from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.checkpointing import drop_in, generator_state, results_of
 from memest.runtimes.torch.step.functions import zeros
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
+
+GIVEN_BACK = "given_back"
 
 
 def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None:
@@ -31,10 +34,16 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
     env = {name: ledger.hold(caller[name]) for name in (*bounds.arguments, *bounds.owned)}
     wanted, ending, run.grads, run.ending = run.grads, run.ending, False, bounds.scopes
     run.caller.grad_mode = False
-    run.play_segment(segment, env)
+    _play_segment(run, segment, env)
     run.caller.grad_mode = run.grads = wanted
     run.ending = ending
-    results = tuple({id(env[name]): name for name in bounds.results}.values())  # what works in place has two names
+    results = tuple({id(env[name]): name for name in results_of(run, bounds, env)}.values())  # what works in place has two names
+    for layer in run.graph.layers[segment.start : segment.end]:
+        if layer.op == GIVEN_BACK and layer.checkpoint == segment.name:
+            (name,) = layer.outputs
+            if env[name].spec.dtype in DIFFERENTIABLE:
+                given, env[name] = env[name], ledger.hold(_another(ledger, env[name], any(needs)))
+                ledger.let_go(given)
     outputs = [env[name] for name in results]
     try:
         if any(needs):
@@ -44,7 +53,7 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
             def body(node: Node, grads: list[Value | None]) -> list[Value | None]:
                 return _Again(run, segment, bounds, results, captured, sizes).play(node, grads, needs)
 
-            hangs = [v.spec.dtype.startswith(("float", "bfloat")) for v in outputs]
+            hangs = [v.spec.dtype in DIFFERENTIABLE for v in outputs]
             run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs)
     except EndOfRecomputation:
         for v in env.values():
@@ -52,10 +61,27 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
         raise
     finally:
         ledger.let_go(state)
-    caller.update((name, env.pop(name)) for name in bounds.results)
+    caller.update((name, env.pop(name)) for name in results_of(run, bounds, env))
     for v in reversed(env.values()):
         ledger.let_go(v)
     drop_in(run, segment, caller)
+
+
+def _play_segment(run: Run, segment: Segment, env: dict[str, Value]) -> None:
+    """Its layers; what it returns is alive when they have run, though nobody may read it."""
+    staying, run.staying = run.staying, run.staying | frozenset(segment.call.results)
+    try:
+        run.play_segment(segment, env)
+    finally:
+        run.staying = staying
+
+
+def _another(ledger: Ledger, value: Value, hangs: bool) -> Value:
+    """An argument that is returned as it is: a view of it that gets the node, or an alias (_process_backward_mode_ad)."""
+    found = Value(value.spec, value.storage, value.version)
+    if hangs:
+        found.base = ledger.hold(value if value.base is None else value.base)
+    return found
 
 
 class _Again:
@@ -101,7 +127,7 @@ class _Again:
         sizes, run.sizes = run.sizes, self._sizes
         layer, op = ledger.layer, ledger.op
         with run.caller.anew():
-            run.play_segment(self._segment, env)
+            _play_segment(run, self._segment, env)
         ledger.layer, ledger.op, run.sizes = layer, op, sizes
         outputs = [ledger.hold(env[name]) for name in self._results]
         for v in reversed(env.values()):

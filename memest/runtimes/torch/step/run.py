@@ -120,6 +120,7 @@ class Run:
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
         self.ending: frozenset[str] | None = None
+        self.staying: frozenset[str] = frozenset()
         self.ran_again: list[str] = []
         self.lending = lenders(graph.layers)
         self.lent: dict[str, list[Value]] = {}
@@ -206,6 +207,8 @@ class Run:
         finally:
             self.caller.grad_mode = self.grads
         for name in layer.drops:
+            if name in self.staying:
+                continue
             if name in env:  # a segment's caller drops what is the caller's
                 value = env.pop(name)
                 self.ledger.let_go(value)

@@ -58,7 +58,7 @@ def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
     return Bounds(
         arguments=tuple(n for n in read if n not in own),
         owned=tuple(n for n in read if n in own),
-        results=tuple(n for n in made if n not in gone),
+        results=tuple(n for n in made if n not in gone or n in segment.call.results),
         scopes=_scopes_inside(graph, segment),
     )
 

@@ -10,9 +10,11 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.network.graph import USUAL, Checkpoint, Layer
+from memest.runtimes.torch.autograd import Machine
+from memest.runtimes.torch.ledger import Value
 from memest.sources.importers.torch.contexts.packing import Packings, only_kept
 from memest.sources.importers.torch.contexts.selecting import Policy
-from memest.sources.importers.torch.tensors.described import leaves
+from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.places import NOT_YET
 
@@ -25,12 +27,16 @@ class Recorder(Protocol):
     name: str
     live: LiveTensors
     layers: list[Layer]
+    machine: Machine
     checkpoint: str | None
     elsewhere: bool
     packings: Packings
 
     def differentiates(self) -> None:
         """This recording is held against no other call by call."""
+
+    def add(self, layer: Layer) -> None:
+        """Write a layer down."""
 
     def path(self) -> str:
         """That of the module that runs."""
@@ -126,9 +132,44 @@ class Checkpoints:
         self.begin(given, (), Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names))
         with torch.set_grad_enabled(torch.is_grad_enabled() and any(needs)):
             result = function(*arguments)
+        result = self._given_back(result, given, any(needs))
         self._check_captured(names)
+        self._returns(result)
         self.end()
         return result
+
+    def _given_back(self, result: Any, given: Sequence[torch.Tensor], needs: bool) -> Any:
+        """What a reentrant one returns: an argument that its function returns as it is becomes another tensor (a view with the history of
+        the checkpoint, or, where it has none, an alias without any); one that it wrote into stays what it was taken for."""
+        recorder, live = self._recorder, self._recorder.live
+        before = self._under_way[-1].given
+
+        def other(t: Any) -> Any:
+            if not (isinstance(t, torch.Tensor) and any(t is g for g in given)):
+                return t
+            entry = live.known(t)
+            name = entry.names[-1]
+            if name not in before or not (needs or entry.grad):
+                return t
+            recorder.refuse_card("torch.utils.checkpoint (reentrant) whose function returns an argument as it is", NOT_YET)
+            again = live.take(f"{recorder.path()}.given_back".lstrip("."))
+            recorder.add(Layer(name=again, op="given_back", tensors=(name,), outputs=(again,), grad=needs, checkpoint=recorder.checkpoint))
+            if not t.is_floating_point():
+                live.again(entry, again, entry.value, False)
+                return t
+            found = twin(t)
+            live.follow(found, again, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", again)), grad=needs)
+            return found
+
+        return tuple(map(other, result)) if isinstance(result, tuple) else other(result)
+
+    def _returns(self, result: Any) -> None:
+        """What the call returns of what its layers made."""
+        call, live = self._under_way[-1], self._recorder.live
+        made = {n for layer in self._recorder.layers[call.start :] for n in layer.outputs}
+        returned = [t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, torch.Tensor)]
+        names = dict.fromkeys([n for t in returned if (n := live.known(t).names[-1]) in made])
+        self.found[call.name] = replace(self.found[call.name], results=tuple(names))
 
     def _check_captured(self, given: Sequence[str]) -> None:
         """Refuse a reentrant checkpoint whose function reads a tensor that requires a gradient and is no argument: its backward would run

@@ -213,7 +213,10 @@ class Inner:
             )
         run, env = self._played(len(self._scopes) - 1) if op in ENGINE else (self._run, None)
         name = recorder.live.take(f"{recorder.path()}.{op}".lstrip("."))
-        layer = Layer(name=name, op=op, tensors=tensors, attributes=tuple(attributes.items()), checkpoint=recorder.checkpoint)
+        amid = recorder.castings if op in ENGINE else ()
+        layer = Layer(
+            name=name, op=op, tensors=tensors, attributes=tuple(attributes.items()), checkpoint=recorder.checkpoint, autocast=amid
+        )
         recorder.live.drops.append([])
         recorder.layers.append(layer)
         if run is None or env is None:

@@ -173,6 +173,10 @@ class Packings:
             second = _dying(unpacked, live, {name, *kept, result})
             del back, whole, entry
         live.check_gone((*first, *second), [name], "saved_tensors_hooks")
+        if any(layer.selected for layer in (*first, *second)):
+            raise recorder.refusal(
+                "a selective checkpoint that keeps what saved_tensors_hooks inside of it make: let its policy recompute their operators"
+            )
         return Packing(given=name, dtype=spec.dtype, packed=first, kept=kept, unpacked=second, result=result)
 
     def _run(self, hook: Callable[[Any], Any], given: Any) -> Any:

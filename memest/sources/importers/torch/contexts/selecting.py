@@ -34,6 +34,10 @@ PRODUCTS = frozenset({"mm", "bmm", "addmm", "baddbmm", "mv", "convolution", "_fl
 """Rows by which it shows that a call comes to other operators on meta tensors."""
 
 
+Seen = tuple[Any, Any, Any, Any]
+"""An operator of ATen that ran: itself, what it was given, plainly and by name, and what it gave."""
+
+
 class Recorder(Protocol):
     """What is asked of the recorder."""
 
@@ -61,18 +65,21 @@ class Policy:
 
     def __init__(self, recorder: Recorder, function: Callable[..., Any]) -> None:
         self._recorder, self._function = recorder, function
-        self._seen: list[tuple[Any, Any, Any, Any]] = []
+        self._open: list[list[Seen]] = []
+        self._ran: list[Seen] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """What runs is what the policy is asked about."""
-        with _Watching(self._seen):
+        """What runs is what the policy is asked about, by :meth:`chosen` then. What hooks of saved tensors do amid a call is apart."""
+        self._open.append([])
+        with _Watching(self._open):
             yield
+        self._ran = self._open.pop()
 
     def chosen(self, rows: Sequence[str]) -> tuple[tuple[str, int], ...]:
         """Which of the ``rows`` that a call ran are kept: their names, and how often each ran before."""
-        seen = [call for call in self._seen if call[0] not in torch.utils.checkpoint.SAC_IGNORED_OPS]
-        self._seen.clear()
+        seen = [call for call in self._ran if call[0] not in torch.utils.checkpoint.SAC_IGNORED_OPS]
+        self._ran = []
         here, there = (Counter(n for n in names if n in PRODUCTS) for names in (rows, (_row_of(func) for func, *_ in seen)))
         if not seen or here != there:  # autocast, attention, products that are folded where a gradient is wanted
             seen = [self._operator(row) for row in rows]
@@ -106,7 +113,7 @@ class Policy:
         policies = torch.utils.checkpoint.CheckpointPolicy
         return said if isinstance(said, bool) else said in (policies.MUST_SAVE, policies.PREFER_SAVE)
 
-    def _operator(self, row: str) -> tuple[Any, Any, Any, Any]:
+    def _operator(self, row: str) -> Seen:
         """The operator of a row, without what it is called with."""
         packet = getattr(torch.ops.aten, ATEN.get(row, row), None)
         if packet is None:
@@ -118,13 +125,14 @@ class Policy:
 
 
 class _Watching(TorchDispatchMode):
-    def __init__(self, seen: list[tuple[Any, Any, Any, Any]]) -> None:
+    def __init__(self, open: Sequence[list[Seen]]) -> None:
         super().__init__()
-        self._seen = seen
+        self._open, self._seen = open, open[-1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self._seen.append((func, args, kwargs or {}, out))
+        if self._open[-1] is self._seen:
+            self._seen.append((func, args, kwargs or {}, out))
         return out
 
 

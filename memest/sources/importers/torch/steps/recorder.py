@@ -25,7 +25,7 @@ from memest.runtimes.torch.step.functions import hook_leaf
 from memest.runtimes.torch.step.run import Run
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.contexts.gradients import Gradients
-from memest.sources.importers.torch.contexts.inner import opened
+from memest.sources.importers.torch.contexts.inner import ENGINE, opened
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
 from memest.sources.importers.torch.contexts.stage import handle_of
 from memest.sources.importers.torch.recording.recorder import Recorder
@@ -279,7 +279,8 @@ class StepRecorder(Recorder):
         """An action written down and done: its layer, and what it gave."""
         name = self.live.take(op)
         self.live.drops.append([])
-        layer = Layer(name=name, op=op, tensors=tensors, attributes=(*attributes.items(), ("at", self._line())))
+        amid = self.castings if op in ENGINE else ()
+        layer = Layer(name=name, op=op, tensors=tensors, attributes=(*attributes.items(), ("at", self._line())), autocast=amid)
         self.layers.append(layer)
         self._note_line(name)
         return layer, self._done(layer)
