@@ -25,6 +25,18 @@ PLAIN = {
 }
 
 
+def _isin(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """Of a tensor, among the elements of another or equal to a number."""
+    named = {"test_elements" if n == "test_element" else n: v for n, v in kwargs.items()}
+    given = bound(("elements", "test_elements"), args, named)
+    input, tested = given.pop("elements", None), given.pop("test_elements")
+    if not isinstance(input, torch.Tensor):
+        raise UnsupportedError("torch.isin of a number has no rule: (x == number).any() is modelled")
+    if isinstance(tested, torch.Tensor):
+        return Request("isin", [input, tested], given)
+    return Request("isin", [input, None], {"value": tested, **given})
+
+
 def _sort(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x.sort(dim, descending)``, and ``stable`` by name."""
     return request(name, bound(("input", "dim", "descending"), args, kwargs), {})
@@ -117,6 +129,7 @@ CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("median", "nanmedian"), _median),
+    "isin": _isin,
     "cdist": _cdist,
     "div": _divided,
     **dict.fromkeys(("__get__:H", "__get__:mH", "adjoint"), _adjoint),
