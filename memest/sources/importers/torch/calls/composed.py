@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 from memest.sources.importers.torch.calls.composed_norms import NORMS
 
@@ -306,7 +307,8 @@ def _like(name: str) -> Body:
 BODIES: dict[str, Body] = {
     **LOSSES,
     **NORMS,
-    **{name: _like(name) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},
+    **LEAVES,
+    **{name: required(name, _like(name)) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},
     "atleast_1d": _for_each(_one_dim),
     "atleast_2d": _for_each(_two_dims),
     "atleast_3d": _for_each(_three_dims),

@@ -30,10 +30,8 @@ def _randperm(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
 
 
 def _normal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """By tensors; by two numbers it is a shape that is filled."""
-    given = bound(("mean", "std", "shape"), args, {("shape" if n == "size" else n): v for n, v in kwargs.items()})
-    if "shape" in given:
-        return request("randn", {n: v for n, v in given.items() if n not in ("mean", "std") and v is not None}, {})
+    """By tensors (by two numbers it is a shape that is filled, another call)."""
+    given = bound(("mean", "std"), args, kwargs)
     mean, std = given["mean"], given.get("std", 1.0)
     numbers = {f"{n}_value": t for n, t in (("mean", mean), ("std", std)) if not isinstance(t, torch.Tensor)}
     return Request("normal", [t if isinstance(t, torch.Tensor) else None for t in (mean, std)], numbers)

@@ -84,8 +84,7 @@ def request(op: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> Requ
         if key in known:
             attributes[key] = plain(value)
         elif key not in IGNORED and value is not None and (key not in AS_USUAL or value != AS_USUAL[key]):
-            advice = "; the gradient of a tensor made in forward is not modelled: make it without" if key == "requires_grad" else ""
-            raise UnsupportedError(f"{op}: argument {key}={_shown(value)} has no rule{advice}")
+            raise UnsupportedError(f"{op}: argument {key}={_shown(value)} has no rule")
     return Request(op, tensors, attributes)
 
 
