@@ -69,6 +69,9 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "tensor a leaf": (lambda y: y * torch.tensor(1.0, requires_grad=True), None),
     "new_zeros a leaf": (lambda y: y * y.new_zeros(8, requires_grad=True), None),
     "eye a leaf": (lambda y: torch.eye(8, requires_grad=True) @ y, None),
+    "clamp by a tensor": (lambda y: y.clamp(min=y.mean()), None),
+    "clamp by two": (lambda y: torch.clamp(y, torch.zeros(8), y * 2), None),
+    "clamp_max by a tensor": (lambda y: y.clamp_max(y[:, :1]), None),
     "unfold short of the end": (lambda y: y.unfold(-1, 3, 2).sum(-1), None),
 }
 QUICK = {"bincount by minlength", "tensor a leaf"}

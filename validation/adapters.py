@@ -569,6 +569,11 @@ def masked_scatter(input: torch.Tensor, mask: torch.Tensor, source: torch.Tensor
     return input.masked_scatter(mask, source)
 
 
+def clamp(input: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tensor | None = None, inplace: bool = False) -> torch.Tensor:
+    """``clamp`` between tensors."""
+    return input.clamp_(min, max) if inplace else input.clamp(min, max)
+
+
 def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tensor, ...]:
     """The tensors as they are: there is no autocast around."""
     return tuple(tensors)
