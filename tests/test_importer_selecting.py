@@ -63,7 +63,7 @@ def test_what_picks_is_recorded(function: Any, op: str, attributes: dict[str, An
         (lambda x: torch.where(x > 0)[0], r"torch.nonzero\(\) depends on values; say how many of 512"),
         (lambda x: torch.masked_select(x, x > 0), r"torch.masked_select\(\) depends on values; say how many of 512"),
         (lambda x: torch.unique(x), r"torch.unique\(\) depends on values; say how many of 512 there are .*assume={'unique': N}"),
-        (lambda x: torch.bincount(x.long().flatten()), r"torch.bincount\(\) has a size .*; count before the step"),
+        (lambda x: torch.bincount(x.long().flatten()), r"torch.bincount\(\) makes a bin for each .*: assume={'bins': N}"),
     ],
 )
 def test_what_depends_on_values_is_refused_with_what_to_do(function: Any, said: str) -> None:

@@ -85,6 +85,26 @@ def unique(input: torch.Tensor, *, count: int, **keywords: bool) -> tuple[torch.
     return made
 
 
+def bincount(input: torch.Tensor, *weights: torch.Tensor, count: int) -> torch.Tensor:
+    """``torch.bincount`` of zeros and one number that needs so many bins."""
+    input.zero_()
+    input[:1].fill_(count - 1)
+    return torch.bincount(input, *weights)
+
+
+def normal(*tensors: torch.Tensor, mean_value: float | None = None, std_value: float | None = None) -> torch.Tensor:
+    """``torch.normal`` with numbers in place of absent tensors."""
+    given = iter(tensors)
+    mean = next(given) if mean_value is None else mean_value
+    std = next(given) if std_value is None else std_value
+    return torch.normal(mean, std)
+
+
+def isin(input: torch.Tensor, *tensors: torch.Tensor, value: float | None = None, **keywords: bool) -> torch.Tensor:
+    """``torch.isin`` of a tensor among those of another, or a number."""
+    return torch.isin(input, value if value is not None else tensors[0], **keywords)
+
+
 def setitem(input: torch.Tensor, *tensors: Any, index: tuple[Any, ...], value: Any = None) -> torch.Tensor:
     """``input[...] = tensor`` or a number; gives ``input``."""
     input[_python_index([], index)] = tensors[0] if value is None else value
@@ -547,6 +567,11 @@ def scatter_reduce(input: torch.Tensor, index: torch.Tensor, src: torch.Tensor, 
 def masked_scatter(input: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """``masked_scatter`` out of place."""
     return input.masked_scatter(mask, source)
+
+
+def clamp(input: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tensor | None = None, inplace: bool = False) -> torch.Tensor:
+    """``clamp`` between tensors."""
+    return input.clamp_(min, max) if inplace else input.clamp(min, max)
 
 
 def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tensor, ...]:

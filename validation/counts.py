@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memest.sources.assumptions import BOXES, SELECTED, UNIQUE
+from memest.sources.assumptions import BINS, BOXES, SELECTED, UNIQUE
 from memest.sources.importers.torch.refusals import users_line
 
 SAME = frozenset({"view", "_unsafe_view", "detach", "alias", "clone", "unsqueeze", "squeeze", "transpose", "permute", "t", "expand"})
@@ -31,7 +31,7 @@ class _Counting(TorchDispatchMode):
     def __init__(self, lines: bool) -> None:
         super().__init__()
         self._lines = lines
-        self.found: dict[str, list[int]] = {SELECTED: [], BOXES: [], UNIQUE: []}
+        self.found: dict[str, list[int]] = {SELECTED: [], BOXES: [], UNIQUE: [], BINS: []}
         self._roots: dict[int, int] = {}
         self._known: set[int] = set()
         self._sums: dict[int, torch.Tensor] = {}
@@ -50,6 +50,8 @@ class _Counting(TorchDispatchMode):
             self.found[BOXES].append(len(result))
         elif name == "_unique2":
             self.found[UNIQUE].append(len(result[0]))
+        elif name == "bincount":
+            self.found[BINS].append(len(result))
         elif isinstance(result, torch.Tensor) and args and isinstance(args[0], torch.Tensor):
             self._follow(name, args[0], result)
         return result

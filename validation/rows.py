@@ -110,7 +110,7 @@ def spec_of(t: torch.Tensor) -> Spec:
     return Spec(tuple(t.shape), tuple(t.stride()), str(t.dtype).removeprefix("torch."))
 
 
-ROLES_BY_NAME = frozenset({adapters.batch_norm})  # adapters that take their optional tensors by role
+ROLES_BY_NAME: frozenset[Any] = frozenset((adapters.batch_norm, adapters.clamp))  # adapters that take their optional tensors by role
 
 
 def call_torch(row: Operator | Composite, tensors: list[Any], attributes: dict[str, Any]) -> Any:

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 from memest.errors import UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.sizes import asked
 
-SELECTED, BOXES, UNIQUE, DRAWN, SIZE, LENGTH = "selected", "boxes", "unique", "drawn", "size", "length"
+SELECTED, BOXES, UNIQUE, BINS, DRAWN, SIZE, LENGTH = "selected", "boxes", "unique", "bins", "drawn", "size", "length"
 KINDS = {
     SELECTED: "elements that a mask, torch.nonzero or torch.where picks",
     BOXES: "boxes that non-maximum suppression keeps",
     UNIQUE: "different values that torch.unique finds",
+    BINS: "bins that torch.bincount makes: one more than the greatest value",
     DRAWN: "of whole numbers that are drawn at random",
     LENGTH: "steps of each sequence that is packed",
     SIZE: "whole number that a tensor holds where a size is wanted",

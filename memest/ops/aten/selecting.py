@@ -1,6 +1,7 @@
 """Gradients of what picks elements: into the places they came from, or shared among those that equal the result.
 
-Source: torch/csrc/autograd/FunctionsManual.cpp (``value_selecting_reduction_backward``, ``evenly_distribute_backward``).
+Source: torch/csrc/autograd/FunctionsManual.cpp (``value_selecting_reduction_backward``, ``evenly_distribute_backward``,
+``scale_grad_by_count``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from memest.ops.aten.copies import scatter_into
 from memest.ops.aten.iterator import elementwise, incoming
 from memest.ops.aten.reductions import sum_into
+from memest.ops.aten.views import reduced_dims, reduction_shape, restored
 from memest.ops.tape import Tape, Tensor
 
 
@@ -34,3 +36,15 @@ def shared_out(k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *
     sum_into(k, mask, count)
     elementwise(k, incoming(grads), count)
     return [out]
+
+
+def shared_by_count(k: Tape, grad: Tensor, result: Tensor, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """scale_grad_by_count: ties share the gradient, mask * (grad / mask.sum(dim)); ``grad`` and ``result`` are of the reduced shape."""
+    grad, result = (restored(k, t, dim, keepdim, input.ndim) for t in (grad, result))
+    mask = elementwise(k, result, input, dtype="bool")
+    count = k.empty(reduction_shape(mask, dim, True), "int64")
+    sum_into(k, mask, count, reduced_dims(dim, mask.ndim))
+    share = elementwise(k, grad, count)
+    out = elementwise(k, share, mask)
+    k.free(share, count, mask)
+    return out

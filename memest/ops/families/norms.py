@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -29,8 +30,8 @@ Grads = Sequence[Tensor | None]
 
 def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool, dtype: str | None) -> Tensor:
     """CUDA's kernel reads halves and writes float32."""
-    if ord not in (1, 2):
-        raise UnsupportedError(f"vector_norm of order {ord}: 1 and 2 are known")
+    if ord not in (1, 2) and k.target.on_cuda:
+        raise UnsupportedError(f"vector_norm of order {ord} is not modelled on torch-cuda yet: orders 1 and 2 are; ask for torch-cpu")
     if dtype not in (None, input.dtype) and not (k.target.on_cuda and input.dtype in HALVES and dtype == "float32"):
         raise UnsupportedError(f"vector_norm of {input.dtype} in {dtype} is not modelled; convert the input first")
     k.save(input=input)
@@ -43,15 +44,57 @@ def _vector_norm(k: Tape, input: Tensor, *, ord: float, dim: Any, keepdim: bool,
 def _vector_norm_backward(
     k: Tape, saved: Saved, grads: Grads, *, ord: float, dim: Any, keepdim: bool, dtype: str | None
 ) -> list[Tensor | None]:
-    """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0); order 1: grad * self.sgn()."""
+    """Order 2: grad * (self / norm).masked_fill_(norm == 0, 0); order 1: grad * self.sgn(); order 0 has none."""
+    if ord == 0:
+        return [None]
     input: Tensor = saved["input"]
     grad = restored(k, incoming(grads), dim, keepdim, input.ndim)
     norm = restored(k, saved["result"], dim, keepdim, input.ndim)
     if ord == 1:
         return [elementwise(k, elementwise(k, input), grad)]
+    if abs(ord) == math.inf:
+        return [_of_extremum(k, input, norm, grad, dim)]
+    if ord != 2:
+        return [_of_power(k, input, norm, grad, ord)]
     unit = elementwise(k, input, norm)
     with_number(k, norm, 0, "bool")
     return [elementwise(k, grad, unit)]
+
+
+def _of_extremum(k: Tape, input: Tensor, norm: Tensor, grad: Tensor, dim: Any) -> Tensor:
+    """self.sgn() * ((grad / mask.sum(dim, true)) * mask), where the mask is self.abs().eq(norm).logical_or(self.abs().isnan())."""
+    size = elementwise(k, input)
+    missing = elementwise(k, size, size, dtype="bool")
+    equal = elementwise(k, size, norm, dtype="bool")
+    mask = elementwise(k, equal, missing)
+    k.free(equal, missing)
+    count = k.empty(reduction_shape(mask, dim, True), "int64")
+    sum_into(k, mask, count, reduced_dims(dim, mask.ndim))
+    share = elementwise(k, grad, count)
+    spread = elementwise(k, share, mask)
+    return elementwise(k, elementwise(k, input), spread)
+
+
+def _of_power(k: Tape, input: Tensor, norm: Tensor, grad: Tensor, ord: float) -> Tensor:
+    """Below 1: self.sgn() * self.abs().pow_(p - 1).masked_fill_(self == 0, 0) * grad * norm.pow(1 - p); else self.sgn() *
+    self.abs().pow_(p - 1), from 2 on self * self.abs().pow_(p - 2), times (grad / norm.pow(p - 1)).masked_fill_(norm == 0, 0)."""
+    if ord < 1:
+        size = elementwise(k, input)
+        zero = with_number(k, input, 0, "bool")
+        sign = elementwise(k, input)
+        scaled = elementwise(k, sign, size)
+        k.free(sign, size, zero)
+        power = elementwise(k, norm)
+        return elementwise(k, elementwise(k, scaled, grad), power)
+    size = elementwise(k, input)
+    factor = elementwise(k, input) if ord < 2 else input
+    scaled = elementwise(k, factor, size)
+    k.free(factor, size)
+    power = elementwise(k, norm)
+    share = elementwise(k, grad, power)
+    k.free(power)
+    k.free(with_number(k, norm, 0, "bool"))
+    return elementwise(k, scaled, share)
 
 
 def _logsumexp(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tensor:
@@ -119,7 +162,12 @@ ROWS = (
         _vector_norm,
         _vector_norm_backward,
         (Attribute(name="ord", default=2, check=number), DIMS, KEEP, Attribute(name="dtype", default=None, check=optional(check_dtype))),
-        _examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
+        (
+            *_examples({}, {"ord": 1, "dim": 1}, {"dim": (2, 3), "keepdim": True}),
+            *_examples({"ord": math.inf}, {"ord": -math.inf, "dim": (2, 3), "keepdim": True}, {"ord": math.inf, "dim": 1}),
+            *_examples({"ord": 0, "dim": 1}, {"ord": 3}, {"ord": 3.5, "dim": (2, 3), "keepdim": True}),
+            *_examples({"ord": 0.5, "dim": 1}, {"ord": 1.5, "dim": 1}, {"ord": -1.0, "dim": 3}),
+        ),
         source=f"{DERIVED}/LinearAlgebra.cpp",
         saves=("input", "result"),
         torch="torch.linalg.vector_norm",

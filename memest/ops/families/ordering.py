@@ -5,21 +5,25 @@ What is kept is where each value came from (8 bytes an element).
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import is_contiguous
 from memest.ops.aten.copies import clone, contiguous
-from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
+from memest.ops.aten.iterator import elementwise, empty_like, incoming, result_dtype, scalar, with_number
+from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.aten.selecting import scattered_back, shared_out
 from memest.ops.aten.views import reduction_shape, wrapped
 from memest.ops.composite import Caller
 from memest.ops.facts import ALONG_DIM_CALLS, ALONG_DIM_FACTS, EVERYWHERE_FACTS, POINTWISE_FACTS
-from memest.ops.operator import flag
+from memest.ops.operator import Example, flag, number, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, composite, row
+from memest.sizes.dims import plain
 
+MOST_COMPARED = 1_000  # no memory holds as many elements as would be compared with more
 Saved = dict[str, Any]
 Grads = list[Tensor | None]
 
@@ -111,6 +115,32 @@ def _places(k: Tape, input: Tensor, sequence: Tensor, out_int32: bool) -> Tensor
     return out
 
 
+def _isin(k: Tape, input: Tensor, test_elements: Tensor | None, *, value: float | None, assume_unique: bool, invert: bool) -> Tensor:
+    """A few are compared with every element, one dtype read and the answer as it is; many are sorted with the elements, which takes room by
+    how many different ones there are."""
+    refuse_on_cuda(k)
+    if test_elements is None:
+        assert value is not None
+        out = k.empty(input.shape, "bool")
+        number = scalar(k, value)
+        if result_dtype(input, number) != number.dtype:
+            k.free(k.empty((), result_dtype(input, number)))
+        k.free(number)
+        return out
+    few = test_elements.numel
+    if input.dtype == "bool" or test_elements.dtype != input.dtype:
+        raise UnsupportedError(f"isin of {input.dtype} among {test_elements.dtype} has no rule; give both one dtype, such as int64")
+    if few > plain(few) or few > MOST_COMPARED or input.numel < _fewest(plain(few)):
+        raise UnsupportedError("isin sorts where there are many to look for, which takes room that depends on values: no rule for that")
+    return k.empty(input.shape, "bool")
+
+
+def _fewest(tested: int) -> int:
+    """How many elements there are at least where so many are compared one by one: ``tested < 10 * elements ** 0.145`` in whole numbers."""
+    number = math.ceil(((tested + 1) / 10) ** (1 / 0.145))
+    return next(n for n in range(max(number - 1, 0), number + 2) if int(10 * n**0.145) > tested)
+
+
 def _cumprod(k: Tape, input: Tensor, *, dim: int) -> Tensor:
     k.save(input=input)
     out = empty_like(k, input)
@@ -197,6 +227,23 @@ ROWS = (
         f"{NATIVE}/Bucketization.cpp",
         facts=EVERYWHERE_FACTS,
         roles=("sorted_sequence", "input"),
+    ),
+    row(
+        "isin",
+        _isin,
+        None,
+        (attribute("value", None, optional(number)), attribute("assume_unique", False, flag), attribute("invert", False, flag)),
+        (
+            Example(shapes=(BCHW, (4,)), attributes={}, dtypes=("int64", "int64")),
+            Example(shapes=(BCHW, (3,)), attributes={"invert": True}, dtypes=("int32", "int32")),
+            Example(shapes=(BCHW, (4,)), attributes={}, layout="channels_last"),
+            Example(shapes=(BCHW, None), attributes={"value": 2}, dtypes=("int64",)),
+            Example(shapes=(BCHW, None), attributes={"value": 2}),
+        ),
+        f"{NATIVE}/TensorCompare.cpp (isin_Tensor_Tensor_out)",
+        facts=POINTWISE_FACTS,
+        roles=("input", "test_elements?"),
+        oracle="isin",
     ),
     row(
         "bucketize",

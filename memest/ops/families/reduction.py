@@ -13,7 +13,7 @@ from memest.ops.aten.copies import contiguous
 from memest.ops.aten.cuda_reduce import unchanged
 from memest.ops.aten.iterator import elementwise, empty_like, incoming, with_number
 from memest.ops.aten.reductions import deviation_into, judge_into, locate_into, mean_into, product_into, reduce_into, sum_into
-from memest.ops.aten.selecting import scattered_back, shared_out
+from memest.ops.aten.selecting import scattered_back, shared_by_count, shared_out
 from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
@@ -164,15 +164,7 @@ def _extremum_along(k: Tape, input: Tensor, *, dim: Any, keepdim: bool) -> Tenso
 
 
 def _extremum_along_backward(k: Tape, saved: Saved, grads: Grads, *, dim: Any, keepdim: bool) -> list[Tensor | None]:
-    """scale_grad_by_count: ties share the gradient, mask * (grad / mask.sum(dim))."""
-    input: Tensor = saved["input"]
-    grad = restored(k, incoming(grads), dim, keepdim, input.ndim)
-    result = restored(k, saved["result"], dim, keepdim, input.ndim)
-    mask = elementwise(k, result, input, dtype="bool")
-    count = k.empty(reduction_shape(mask, dim, True), "int64")
-    sum_into(k, mask, count, reduced_dims(dim, mask.ndim))
-    share = elementwise(k, grad, count)
-    return [elementwise(k, share, mask)]
+    return [shared_by_count(k, incoming(grads), saved["result"], saved["input"], dim, keepdim)]
 
 
 def _extremum(k: Tape, input: Tensor) -> Tensor:

@@ -160,11 +160,12 @@ def _unfold(k: Tape, input: Tensor, *, dimension: int, size: int, step: int) -> 
 
 
 def _unfold_backward(k: Tape, saved: Saved, grads: Grads, *, dimension: int, size: int, step: int) -> list[Tensor | None]:
-    """Zeros of the input's sizes; windows that overlap are summed with the help of the positions along the dimension."""
+    """Zeros of the input's sizes; windows that overlap are summed with the help of the positions that they cover."""
     sizes: Shape = saved["sizes"]
     out = k.empty(sizes, incoming(grads).dtype)
     if step < size:
-        k.free(k.empty((sizes[wrapped(dimension, len(sizes))],), "int64"))
+        windows = (sizes[wrapped(dimension, len(sizes))] - size) // step + 1
+        k.free(k.empty(((windows - 1) * step + size,), "int64"))
     return [out]
 
 
@@ -237,7 +238,10 @@ ROWS = (
         _unfold,
         _unfold_backward,
         (attribute("dimension"), attribute("size"), attribute("step")),
-        calls((BCHW, {"dimension": 2, "size": 2, "step": 1}), (BCHW, {"dimension": 3, "size": 2, "step": 2})),
+        calls(
+            (BCHW, {"dimension": 2, "size": 2, "step": 1}),
+            (BCHW, {"dimension": 3, "size": 2, "step": 2}),
+        ),
         facts=EVERYWHERE_FACTS,
         torch="torch.Tensor.unfold",
     ),

@@ -67,6 +67,27 @@ def _multinomial(k: Tape, input: Tensor, *, num_samples: int, replacement: bool)
     return out
 
 
+def _bincount(k: Tape, input: Tensor, weights: Tensor | None, *, count: int) -> Tensor:
+    """Least and greatest are looked for first; weights that are not float32 are counted in float64."""
+    refuse_on_cuda(k)
+    if input.ndim != 1 or input.dtype in FLOATING or (weights is not None and weights.shape != input.shape):
+        raise ShapeError(f"bincount takes whole numbers of one dim, and as many weights; not {input.dtype} of shape {list(input.shape)}")
+    if count < 0:
+        raise ShapeError(f"bincount of {count} bins")
+    dtype, copies = "int64", [input]
+    if weights is not None:
+        dtype = "float32" if weights.dtype == "float32" else "float64"
+        copies = [weights, contiguous(k, weights)]
+        copies += [copies[-1] if weights.dtype == dtype else k.empty(weights.shape, dtype), input]
+    copies.append(contiguous(k, input))
+    if input.shape != (0,):
+        for _ in ("least", "greatest"):
+            k.free(k.empty((), input.dtype))
+    out = k.empty((count,), dtype)
+    k.free(*reversed(copies))
+    return out
+
+
 BCHW = (2, 3, 4, 5)
 ROWS = (
     row(
@@ -82,6 +103,23 @@ ROWS = (
         ),
         f"{NATIVE}/Histogram.cpp (histogram_histc), cpu/HistogramKernel.cpp",
         facts=EVERYWHERE_FACTS,
+    ),
+    row(
+        "bincount",
+        _bincount,
+        None,
+        (attribute("count"),),
+        (
+            Example(shapes=((12,), None), attributes={"count": 7}, dtypes=("int64",)),
+            Example(shapes=((12,), None), attributes={"count": 3}, dtypes=("int32",)),
+            Example(shapes=((12,), (12,)), attributes={"count": 7}, dtypes=("int64", "float32"), frozen=(1,)),
+            Example(shapes=((12,), (12,)), attributes={"count": 7}, dtypes=("int64", "float64"), frozen=(1,)),
+            Example(shapes=((12,), (12,)), attributes={"count": 7}, dtypes=("int64", "int64"), frozen=(1,)),
+        ),
+        f"{NATIVE}/SummaryOps.cpp (_bincount_cpu_template)",
+        roles=("input", "weights?"),
+        facts=EVERYWHERE_FACTS,
+        oracle="bincount",
     ),
     row(
         "multinomial",

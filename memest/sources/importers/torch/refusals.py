@@ -26,14 +26,13 @@ _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
     "__complex__": ("complex(tensor)", _VALUE),
     "__index__": ("a tensor as a size or an index", _VALUE),
-    **{name: (f"torch.{name}()", _SIZE) for name in ("unique_consecutive", "bincount")},
+    "unique_consecutive": ("torch.unique_consecutive()", _SIZE),
 }
 ADVICE = "decide by shapes or by a constructor argument"
 _OUTSIDE = "compute it by torch's own calls, or outside of forward and give it as an input"
 _ADVICE_FOR = {
     **dict.fromkeys(("numpy", "__array__", "__complex__"), _OUTSIDE),
     "unique_consecutive": "find them before the step, and give them to forward as an input",
-    "bincount": "count before the step, and give the counts to forward as an input",
 }
 _GRADIENTS = {
     "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",

@@ -16,7 +16,7 @@ from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
-from memest.sources.assumptions import ALL, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
+from memest.sources.assumptions import ALL, BINS, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
 from memest.sources.importers.torch.assuming.branches import is_loop, picks_one, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.assuming.lengths import Even, Whole, element, even, fixed, traced
@@ -121,6 +121,23 @@ class Assumed:
             return most * number.numerator // number.denominator
         self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return number if number < most else most
+
+    def bins(self, least: int) -> int:
+        """How many bins torch.bincount makes: ``least``, its ``minlength``, or more. UnsupportedError where nobody says so."""
+        self.asked = True
+        found = self._found(BINS)
+        if found is None and self._stated.given and not (type(least) is int and least == 0):
+            self._say("assumed, as nothing is stated: torch.bincount() makes as many bins as its minlength says")
+            return least
+        if found is None:
+            raise UnsupportedError(
+                f"{self._recorder.place()}: torch.bincount() makes a bin for each value up to the greatest; say how many those are:"
+                f" assume={{'{BINS}': N}}, in a command --assume {BINS}=N"
+            )
+        if type(found.value) is not int:
+            raise UsageError(f"assume: {found.key!r} is no whole number, and {self._recorder.place()} asks how many bins there are")
+        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        return found.value if found.value > least else least
 
     def _known(self, name: str) -> int | None:
         root, others = root_of(self._recorder.layers, name)

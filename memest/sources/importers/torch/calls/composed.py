@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
+from memest.sources.importers.torch.calls.composed_norms import NORMS
 
 # joined and cut ---------------------------------------------------------------------------------------------------------
 
@@ -304,7 +306,9 @@ def _like(name: str) -> Body:
 
 BODIES: dict[str, Body] = {
     **LOSSES,
-    **{name: _like(name) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},
+    **NORMS,
+    **LEAVES,
+    **{name: required(name, _like(name)) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},
     "atleast_1d": _for_each(_one_dim),
     "atleast_2d": _for_each(_two_dims),
     "atleast_3d": _for_each(_three_dims),

@@ -1,4 +1,4 @@
-"""Calls that dense networks make: tests of numbers, norms, and forms of calls under other names of their arguments."""
+"""Calls that dense networks make: tests of numbers, and forms of calls under other names of their arguments."""
 
 from __future__ import annotations
 
@@ -6,23 +6,12 @@ from typing import Any
 
 import torch
 
-from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
-from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
+from memest.sources.importers.torch.calls.plain import Call, Request, signature
 from memest.sources.importers.torch.calls.special import CALLS as SPECIAL_CALLS
 
 PLAIN = {**dict.fromkeys(("isnan", "isinf", "isfinite"), "input"), "isclose": "input other rtol atol equal_nan", "outer": "input vec2"}
 ALIASES = {"ger": "outer"}
-
-
-def _linalg_norm(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``torch.linalg.norm`` of vectors; that of matrices is another."""
-    given = bound(("input", "ord", "dim", "keepdim"), args, kwargs)
-    dim, order = given.get("dim"), given.get("ord")
-    vectors = isinstance(dim, int) or (isinstance(dim, list | tuple) and len(dim) == 1) or given["input"].ndim == 1
-    if isinstance(order, str) or not (vectors or (dim is None and order is None)):
-        raise UnsupportedError("torch.linalg.norm of matrices has no rule; torch.linalg.vector_norm is modelled")
-    return request("vector_norm", {**given, "ord": 2 if order is None else order}, {})
 
 
 def _repeat_interleave(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -67,7 +56,6 @@ def _settled(sizes: Any, recorder: Any) -> Any:
 CALLS: dict[str, Call] = {
     **{n: signature(op, PLAIN[op]) for op in PLAIN for n in (op, f"{op}_")},
     **{n: signature(op, PLAIN[op]) for name, op in ALIASES.items() for n in (name, f"{name}_")},
-    "linalg_norm": _linalg_norm,
     "repeat_interleave": _repeat_interleave,
     **dict.fromkeys(("zeros", "ones", "empty", "full"), _sized(_created, 0)),
     "arange": _sized(SPECIAL_CALLS["arange"], 0),

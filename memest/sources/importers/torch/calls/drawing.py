@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.plain import Call, Request, bound, request
 
-FILLS = ("exponential_", "cauchy_", "log_normal_", "geometric_")
+FILLS = ("exponential_", "cauchy_", "log_normal_", "geometric_", "random_")
 
 
 def _randint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -30,11 +29,19 @@ def _randperm(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
     return request("randperm", {n: v for n, v in bound(("n",), args, kwargs).items() if v is not None}, {})
 
 
+def _normal(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """By tensors (by two numbers it is a shape that is filled, another call)."""
+    given = bound(("mean", "std"), args, kwargs)
+    mean, std = given["mean"], given.get("std", 1.0)
+    numbers = {f"{n}_value": t for n, t in (("mean", mean), ("std", std)) if not isinstance(t, torch.Tensor)}
+    return Request("normal", [t if isinstance(t, torch.Tensor) else None for t in (mean, std)], numbers)
+
+
 def _bernoulli(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """By the tensor's own probabilities."""
+    """By the tensor's own probabilities, or by one for all in a tensor like it (of which torch takes no derivative)."""
     given = bound(("input", "p"), args, kwargs)
     if given.pop("p", None) is not None:
-        raise UnsupportedError("torch.bernoulli(x, p) has no rule: torch.empty_like(x).bernoulli_(p) is modelled")
+        return request("empty_like", given, {})
     return request("bernoulli", given, {})
 
 
@@ -43,6 +50,7 @@ def _filled(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
 
 
 CALLS: dict[str, Call] = {
+    "normal": _normal,
     "randint": _randint,
     "randint_like": _randint_like,
     "randperm": _randperm,

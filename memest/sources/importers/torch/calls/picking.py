@@ -25,6 +25,35 @@ PLAIN = {
 }
 
 
+def _clamp(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """Between numbers, or between tensors."""
+    given = bound(("input", "min", "max"), args, kwargs)
+    if not any(isinstance(given.get(n), torch.Tensor) for n in ("min", "max")):
+        return PLAIN_CALLS[name](name, args, kwargs, recorder)
+    return Request("clamp.Tensor", [given.get(n) for n in ("input", "min", "max")], {"inplace": name.endswith("_")})
+
+
+def _limit(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``clamp_min`` and ``clamp_max``."""
+    limit = name.rstrip("_").rpartition("_")[2]
+    given = bound(("input", limit), args, kwargs)
+    if not isinstance(given[limit], torch.Tensor):
+        return PLAIN_CALLS[name](name, args, kwargs, recorder)
+    return Request("clamp.Tensor", [given["input"], *(given.get(n) for n in ("min", "max"))], {"inplace": name.endswith("_")})
+
+
+def _isin(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """Of a tensor, among the elements of another or equal to a number."""
+    named = {"test_elements" if n == "test_element" else n: v for n, v in kwargs.items()}
+    given = bound(("elements", "test_elements"), args, named)
+    input, tested = given.pop("elements", None), given.pop("test_elements")
+    if not isinstance(input, torch.Tensor):
+        raise UnsupportedError("torch.isin of a number has no rule: (x == number).any() is modelled")
+    if isinstance(tested, torch.Tensor):
+        return Request("isin", [input, tested], given)
+    return Request("isin", [input, None], {"value": tested, **given})
+
+
 def _sort(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x.sort(dim, descending)``, and ``stable`` by name."""
     return request(name, bound(("input", "dim", "descending"), args, kwargs), {})
@@ -117,6 +146,9 @@ CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("median", "nanmedian"), _median),
+    "isin": _isin,
+    **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
+    **dict.fromkeys(("clamp_min", "clamp_min_", "clamp_max", "clamp_max_"), _limit),
     "cdist": _cdist,
     "div": _divided,
     **dict.fromkeys(("__get__:H", "__get__:mH", "adjoint"), _adjoint),

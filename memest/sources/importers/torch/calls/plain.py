@@ -84,8 +84,7 @@ def request(op: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> Requ
         if key in known:
             attributes[key] = plain(value)
         elif key not in IGNORED and value is not None and (key not in AS_USUAL or value != AS_USUAL[key]):
-            advice = "; the gradient of a tensor made in forward is not modelled: make it without" if key == "requires_grad" else ""
-            raise UnsupportedError(f"{op}: argument {key}={_shown(value)} has no rule{advice}")
+            raise UnsupportedError(f"{op}: argument {key}={_shown(value)} has no rule")
     return Request(op, tensors, attributes)
 
 
@@ -227,6 +226,9 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "embedding": ("embedding", "weight indices padding_idx scale_grad_by_freq sparse"),
     "argmin": ("argmin", "input dim keepdim"),
     "cumsum": ("cumsum", "input dim dtype"),
+    "logcumsumexp": ("logcumsumexp", "input dim"),
+    "nansum": ("nansum", "input dim keepdim dtype"),
+    "aminmax": ("aminmax", "input dim keepdim"),
     "histc": ("histc", "input bins min max"),
     "multinomial": ("multinomial", "input num_samples replacement"),
     "poisson": ("poisson", "input"),

@@ -17,7 +17,7 @@ from memest.sources.importers.torch.calls.windows import at_the_beginning
 BY_MASK = "x[mask]"
 SWITCHED = "fused_moving_avg_obs_fake_quant"  # which buffers switch off
 PACKED = frozenset({"_pack_padded_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu"})
-COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "nms"}) | PACKED
+COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "bincount", "nms"}) | PACKED
 
 
 def depends_on_values(name: str, args: Any) -> bool:
@@ -98,6 +98,12 @@ def _unique(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     return Request("unique", [input], {"count": count, **given}, own_result=True)
 
 
+def _bincount(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    given = bound(("input", "weights", "minlength"), args, kwargs)
+    count = recorder.assumed.bins(given.get("minlength", 0))
+    return Request("bincount", [given["input"], given.get("weights")], {"count": count}, own_result=True)
+
+
 def _numel(t: torch.Tensor, recorder: Any) -> int:
     total: Any = 1
     for n in recorder.live.known(t).value.spec.shape:
@@ -111,6 +117,7 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("nonzero", "argwhere"), _nonzero),
     "masked_select": _masked_select,
     "_unique2": _unique,
+    "bincount": _bincount,
 }
 
 
