@@ -117,8 +117,9 @@ def depends(value: Any) -> bool:
 
 class Numbers:
     """The numbers read in one recording. ``stand_in`` is what they all are: another recording with another one shows whether they decided
-    anything unseen (in C code, or as plain floats). ``place`` is the line that read the first, ``zeros`` are tensors whose number is known
-    to be 0, ``printed`` says that a tensor was written out."""
+    anything unseen (in C code, or as plain floats). ``place`` is the line that read the first (of plain ones, where there are any: only
+    those decide unseen), ``zeros`` are tensors whose number is known to be 0, ``printed`` says that a tensor was written out. Where numbers
+    of Python's ``move`` from call to call, a window lies as they say."""
 
     def __init__(
         self,
@@ -132,6 +133,8 @@ class Numbers:
         """``known`` gives the number of a tensor where it is none that nobody knows, ``listed`` all that it holds."""
         self.stand_in = stand_in
         self.read = 0
+        self.plain = False
+        self.move = False
         self.where = ""
         self.over = False
         self.printed = False
@@ -169,10 +172,18 @@ class Numbers:
             return drawn
         return self._one(t) if known is None else known
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether windows and places may lie as a number says that nobody knows."""
+        return self.read > 0 or self.move
+
     def _plain(self, t: torch.Tensor) -> float:
         """Python's own float, which ``float(t)`` must give."""
         found = self._of(t)
-        return self.stand_in if isinstance(found, Unknown | UnknownWhole) else found
+        if not isinstance(found, Unknown | UnknownWhole):
+            return found
+        self._noted_plain()
+        return self.stand_in
 
     def _int(self, t: torch.Tensor) -> int:
         """``int(t)``, which a statement of sizes answers, too."""
@@ -180,7 +191,10 @@ class Numbers:
         if not isinstance(found, Unknown | UnknownWhole):
             return int(found)
         stated = None if self.over else self._stated.stated_size()
-        return int(self.stand_in) if stated is None else stated
+        if stated is not None:
+            return stated
+        self._noted_plain()
+        return int(self.stand_in)
 
     def _all(self, t: torch.Tensor, dims: int = 0) -> Any:
         """A list in a list for each dim."""
@@ -203,6 +217,11 @@ class Numbers:
         """A number is read that nobody knows."""
         self.place, self._line = self.place or self._where(), self._line or self._stated.line()
         self.read += 1
+
+    def _noted_plain(self) -> None:
+        """The number is Python's own from now on, which decides unseen."""
+        if not self.plain:
+            self.plain, self.place, self._line = True, self._where(), self._stated.line()
 
     @property
     def undecided(self) -> str:
