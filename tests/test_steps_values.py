@@ -4,9 +4,11 @@ such a number is refused by the line."""
 
 from __future__ import annotations
 
+import io
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,55 @@ def queue_with_places_from_a_pointer() -> Case:
     return t.case(step, t.bank)
 
 
+@step_case
+def best_loss() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> bool:
+        loss = t.train(x, y)
+        if loss.item() < t.best:
+            t.best, t.patience = loss.item(), 0
+            torch.save(t.model.state_dict(), io.BytesIO())
+        else:
+            t.patience += 1
+        if loss > 1.0:
+            t.calls += 1
+        return t.patience > 10
+
+    return t.case(step)
+
+
+@step_case
+def checked_loss() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        loss = F.cross_entropy(t.model(x), y)
+        value = loss.item()
+        if value != value or value == float("inf"):
+            return
+        t.update(loss)
+
+    return t.case(step)
+
+
+@step_case
+def schedule_after_a_step_that_was_not_skipped() -> Case:
+    t = Trainer()
+    scaler, schedule = torch.amp.GradScaler("cpu"), torch.optim.lr_scheduler.StepLR(t.optimizer, 10)
+
+    def step(x: Any, y: Any) -> None:
+        t.optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(t.model(x), y)).backward()
+        scaler.step(t.optimizer)
+        scale = scaler.get_scale()
+        scaler.update()
+        if scale <= scaler.get_scale():
+            schedule.step()
+
+    return t.case(step, scaler)
+
+
 @pytest.fixture(scope="module")
 def cpu() -> Iterator[Cpu]:
     before = torch.get_num_threads()
@@ -225,3 +276,41 @@ def test_a_list_that_grows_is_refused_with_what_grows_it() -> None:
 
     said = refused(step)
     assert "each keeps another tensor, such as 'detach' (test_steps_values.py:" in said and "loss.item()" in said
+
+
+def test_a_branch_that_decides_nothing_is_said_to(tmp_path: Path) -> None:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        loss = t.train(x, y).item()
+        if loss < t.best:
+            t.best = loss
+            torch.save(t.model.state_dict(), tmp_path / "best.pt")
+
+    notes = memest.from_step(step, images(), labels()).notes
+    assert f"the step is the same whichever way test_steps_values.py:{step.__code__.co_firstlineno + 2} goes" in notes[-1]
+    assert t.best == float("inf") and not list(tmp_path.iterdir())
+
+
+def test_a_branch_that_decides_is_refused() -> None:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        loss = F.cross_entropy(t.model(x), y)
+        if loss.item() < 2:
+            t.update(loss)
+
+    line = step.__code__.co_firstlineno + 2
+    assert f"state which way it goes: assume={{'test_steps_values.py:{line}': True}}" in refused(step)
+    assert memest.step(step, images(), labels(), assume={f"test_steps_values.py:{line}": True}).peak_bytes > 0
+
+
+def test_a_loop_that_may_never_end_is_not_tried() -> None:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        while True:
+            if t.train(x, y).item() < 2:
+                break
+
+    assert "state which way it goes" in refused(step)

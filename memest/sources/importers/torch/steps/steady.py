@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,7 +33,14 @@ MOST = ROUNDS + 4
 
 DREW_ALIKE = f"the step draws random numbers of Python's or numpy's: {ROUNDS + 1} calls, each with its own, came to the same"
 
-Answer = tuple[Graph, Taken | None]
+
+class Answer(NamedTuple):
+    """The step. ``taken`` are the sizes it took, where it is not known at which others it is the same; ``played`` is what asking for it
+    at the sizes of the example comes to, and before that the first step."""
+
+    graph: Graph
+    taken: Taken | None
+    played: tuple[Sequence[Event], ...]
 
 
 class Question(NamedTuple):
@@ -60,24 +67,26 @@ def steady(question: Question) -> Answer:
     """Steps are recorded until one leaves what it found and is like the one before; that is the step, and the first its beginning. At
     which sizes it is the same is looked for, but for steps that remember something from call to call and those that no other run can be
     held against: they give the sizes they took. UnsupportedError where no step is like the next."""
-    try:
-        return _searched(question)
-    except _Restless as found:
-        restless = found
-    if restless.moves:
+    moves, stand_ins = False, tuple(STAND_INS)
+    by_number: UnsupportedError | None = None
+    while True:
         try:
-            return _searched(question, move=True)
-        except _Restless as found:
-            restless = found
-    if restless.by_number:
-        try:
-            _searched(question, stand_ins=STAND_INS[:1])
-        except _Restless as found:  # it is restless without other numbers, too
-            restless = found
-    raise restless.refusal
+            answer = _searched(question, moves, stand_ins)
+        except _Restless as restless:
+            if restless.moves and not moves:
+                moves = True
+            elif restless.by_number:  # or it is restless without other numbers, too
+                stand_ins, by_number = STAND_INS[:1], restless.refusal
+            else:
+                raise restless.refusal from None
+        else:
+            if by_number is None:
+                return answer
+            raise by_number
+        question = question._replace(found=question.call.surroundings())
 
 
-def _searched(question: Question, *, move: bool = False, stand_ins: tuple[float, ...] = STAND_INS) -> Answer:
+def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> Answer:
     """The search. ``move`` says that windows lie where numbers of Python's say, which change; ``stand_ins`` are numbers that tensors hold,
     call by call."""
     name, call, found, cleared, assumptions, look = question
@@ -87,7 +96,7 @@ def _searched(question: Question, *, move: bool = False, stand_ins: tuple[float,
     kept: list[Kept] = []
     keeping: list[LiveTensors] = []
     first = last = merged = None
-    played: list[Event] = []
+    played: list[list[Event]] = []
     parted: Parting | None = None
     growing = ""
     with ExitStack() as over, found.as_they_were() as changed:
@@ -109,10 +118,11 @@ def _searched(question: Question, *, move: bool = False, stand_ins: tuple[float,
             events = recorder.played.ledger.events
             if last is not None:
                 merged = last if graph == last else alike(graph, last)
-                if merged is None or (graph != last and not played_alike(events, played)):
+                if merged is None or (graph != last and not played_alike(events, played[-1])):
                     parted, merged = where_they_part(graph, last), None
             same = same + 1 if merged is not None else 0
-            first, last, played = first or graph, merged or graph, events
+            first, last = first or graph, merged or graph
+            played = [*played[:1], events]
             changes = changed() or recorder.drew
             needed = ROUNDS if changes else len(stand_ins) - 1 if recorder.numbers.read else min(number, 1)
             if settled and same >= needed:
@@ -121,11 +131,12 @@ def _searched(question: Question, *, move: bool = False, stand_ins: tuple[float,
                     graph = graph.with_(notes=tuple(DREW_ALIKE if note == DREW else note for note in graph.notes))
                 taken = recorder.taken.numbers
                 if not (look and recorder.sizes_told):
-                    return graph, None
+                    return Answer(graph, None, tuple(played))
                 if given or not recorder.can_be_followed:
-                    return graph, taken
+                    return Answer(graph, taken, tuple(played))
                 where = described_where(graph, partial(_agrees, recorder, call, before, texts, assumptions), taken)
-                return (graph, taken) if where is not graph and changes else (where, None)
+                free = where is graph or not changes
+                return Answer(where, None, tuple(played)) if free else Answer(graph, taken, tuple(played))
             if number > 2 and not same:
                 break
             growing = _newest(recorder) if len(left.kept) > len((before or State()).kept) else ""

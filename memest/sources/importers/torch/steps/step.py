@@ -17,8 +17,8 @@ from memest.network.graph import Graph
 from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
-from memest.sources.importers.torch.recording.likeness import alike
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
+from memest.sources.importers.torch.steps.branching import decided, same
 from memest.sources.importers.torch.steps.calls import Call, name_of
 from memest.sources.importers.torch.steps.lightning import is_lightning, trained
 from memest.sources.importers.torch.steps.steady import Question, steady
@@ -50,8 +50,7 @@ def from_step(
     with _ONE_AT_A_TIME:
         found = call.surroundings()
         call.examples.settle(found.modules.values())
-        question = Question(called, call, found, cleared, assumptions)
-        graph, taken = steady(question)
+        question, (graph, taken, _) = decided(Question(called, call, found, cleared, assumptions))
         if taken is not None:
             graph = described_where(graph, partial(_same_graph, question, graph), taken, MOST_RECORDED)
     assumptions.check_used()
@@ -62,19 +61,12 @@ def _same_graph(question: Question, graph: Graph, sizes: Mapping[str, int]) -> b
     """Whether the step is the same at other sizes, by recording its calls there; None where an operator cannot run there."""
     there = question.call.at({i.name: resolve(i.shape, sizes) for i in graph.inputs})
     try:
-        other, _ = steady(question._replace(call=there, found=there.surroundings(), look=False))
+        other = steady(question._replace(call=there, found=there.surroundings(), look=False)).graph
     except ShapeError:
         return None
     except MemestError:
         return False
     return same(_freely(other), _freely(graph))
-
-
-def same(one: Graph, other: Graph) -> bool:
-    """Whether both steps are alike, and their beginnings."""
-    if one.beginning is None or other.beginning is None:
-        return one.beginning is other.beginning and alike(one, other) is not None
-    return same(one.beginning, other.beginning) and alike(one.with_(beginning=None), other.with_(beginning=None)) is not None
 
 
 def _freely(graph: Graph) -> Graph:
