@@ -84,15 +84,34 @@ def test_an_observer_by_channel_that_has_seen_nothing_is_refused() -> None:
         from_torch(quantizer, SHAPE)
 
 
-@pytest.mark.parametrize("switch", ["disable_fake_quant", "disable_observer"])
-def test_a_fake_quantizer_that_is_switched_off_is_refused(switch: str) -> None:
-    """Its kernels do something else then: torch makes a copy and a mask of ones, or looks for no extrema."""
-    import torch.ao.quantization as quantization
+@pytest.mark.parametrize("switches", [("disable_fake_quant",), ("disable_observer",), ("disable_fake_quant", "disable_observer")])
+def test_fake_quantizers_that_are_switched_off_are_played_as_torch_does(switches: tuple[str, ...]) -> None:
+    """Their kernels do something else then: torch makes a copy and a mask of ones, or looks for no extrema."""
 
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).train()
-    net.qconfig = quantization.get_default_qat_qconfig("fbgemm")
-    quantization.prepare_qat(net, inplace=True)
-    assert memest.from_torch(net, (2, 3, 8, 8), mode="train").layers
-    net.apply(getattr(quantization, switch))
-    with pytest.raises(memest.UnsupportedError, match=rf"switched off \(torch\.ao\.quantization\.{switch}\)"):
-        memest.from_torch(net, (2, 3, 8, 8), mode="train")
+    def make() -> nn.Module:
+        net = prepared(True)
+        net(*inputs_for([SHAPE]))
+        for switch in switches:
+            net.apply(getattr(quantization, switch))
+        return net
+
+    measured = measure_training(make(), inputs_for([SHAPE]), optimizer="sgd", loss="mse_loss")
+    graph = from_torch(make(), SHAPE)
+    assert all(any(f"torch.ao.quantization.{switch}" in note for note in graph.notes) for switch in switches)
+    cpu = Cpu.detect().with_(threads=torch.get_num_threads())
+    same(memest.estimate(graph, input_shape=SHAPE, machine=cpu, optimizer="sgd", loss="mse_loss"), measured)
+    assert memest.loads(memest.dumps(graph)).layers == graph.layers
+
+
+def test_a_fake_quantizer_that_is_switched_in_the_forward_is_refused() -> None:
+    class Switching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = prepared(True)
+
+        def forward(self, x: Any) -> Any:
+            self.net.apply(quantization.disable_observer)
+            return self.net(x)
+
+    with pytest.raises(UnsupportedError, match="switched on or off here: do that before"):
+        from_torch(Switching(), SHAPE)

@@ -579,8 +579,8 @@ def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tenso
     return tuple(tensors)
 
 
-def fused_moving_avg_obs_fake_quant(*tensors: torch.Tensor, **settings: Any) -> torch.Tensor:
-    """The fused fake quantizer, which observes and rounds."""
-    input, observes, rounds, *state = tensors
-    observes.fill_(1), rounds.fill_(1)
-    return torch.fused_moving_avg_obs_fake_quant(input, observes, rounds, *state, **settings)
+def fused_moving_avg_obs_fake_quant(*tensors: torch.Tensor, observes: bool = True, rounds: bool = True, **settings: Any) -> torch.Tensor:
+    """The fused fake quantizer, its switches set."""
+    input, observer_on, fake_quant_on, *state = tensors
+    observer_on.fill_(observes), fake_quant_on.fill_(rounds)
+    return torch.fused_moving_avg_obs_fake_quant(input, observer_on, fake_quant_on, *state, **settings)

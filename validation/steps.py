@@ -6,6 +6,7 @@ left, too.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         yield from _tensors([value._scale, value._growth_tracker])
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | deque):
         for item in value:
             yield from _tensors(item)
 

@@ -8,6 +8,7 @@ after the other, or true or false for a line that branches on a value.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -45,7 +46,8 @@ class Found(NamedTuple):
 
 class Assumptions:
     """The statements of one import. ``given`` is false where nobody said anything: then nothing is assumed. ``used`` are the keys that
-    something was answered by, ``asked`` the kinds that were asked for (empty: what goes by lines alone), each with the lines that did."""
+    something was answered by, ``asked`` the kinds that were asked for (empty: what goes by lines alone), each with the lines that did.
+    ``open`` is the line that an import ended at because nobody says which way it goes."""
 
     def __init__(self, given: Mapping[str, Any] | None = None) -> None:
         """UsageError for what is no statement."""
@@ -54,8 +56,15 @@ class Assumptions:
         self.given = given is not None
         self.used: set[str] = set()
         self.asked: dict[str, dict[str, None]] = {}
+        self.open = ""
         self._given = dict(given or {})
         self._stated = {_key(key): _read(key, value) for key, value in self._given.items()}
+
+    def going(self, line: str, way: bool) -> Assumptions:
+        """The same, and which way a line goes."""
+        other = copy(self)
+        other._given, other._stated = {**self._given, line: way}, {**self._stated, line: way}
+        return other
 
     def shown(self, key: str) -> str:
         """What is stated under a key, as it was written."""

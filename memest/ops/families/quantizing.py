@@ -1,7 +1,7 @@
 """Quantization that is only simulated: values rounded to a grid, beside a mask of those inside its range, which backward multiplies by.
 
-The fused kernel of quantization-aware training observes the range first. Whether it observes and rounds stands in tensors; both are on
-where nothing else is said, as modules are prepared.
+The fused kernel of quantization-aware training observes the range first. Whether it observes and rounds stands in tensors, which the row
+does not see: both are on where nothing else is said, as modules are prepared. Where it does not round it gives a copy, and a mask of ones.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.network.dtypes import HALVES
+from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import elementwise, empty_like, incoming
 from memest.ops.aten.views import wrapped
@@ -73,29 +74,42 @@ def _observed(
     ch_axis: int,
     per_row_fake_quant: bool,
     symmetric_quant: bool,
+    observes: bool,
+    rounds: bool,
 ) -> Tensor:
     """``_fused_moving_avg_obs_fq_helper``: the extrema, of all or of each channel; then as it is observed."""
-    _only_float32(input)
-    if per_row_fake_quant:
-        if not input.is_contiguous:
+    if observes or (rounds and per_row_fake_quant):
+        _only_float32(input)
+        if input.dtype in HALVES:
+            raise UnsupportedError(f"fake quantization of {input.dtype} has no rule: convert to float32 before")
+        if per_row_fake_quant and not input.is_contiguous:
             raise UnsupportedError("a fake quantizer by channel is modelled for tensors that lie row-major")
-        channels = (input.shape[wrapped(ch_axis, input.ndim)],)
-        k.free(k.empty(channels, input.dtype), k.empty(channels, input.dtype))
+    if observes:
+        _extrema(k, input, (input.shape[wrapped(ch_axis, input.ndim)],) if per_row_fake_quant else ())
+    if not rounds:
+        k.save(mask=empty_like(k, input, "bool"))
+        return empty_like(k, input)
+    if per_row_fake_quant:
         return _by_channel(k, input)
-    least, most = k.empty((), input.dtype), k.empty((), input.dtype)
-    dense = contiguous(k, input)
-    k.free(None if dense is input else dense, most, least)
     enabled = k.empty((1,), "int64")
-    out = _rounded(k, input)
+    out = empty_like(k, input)
+    k.save(mask=empty_like(k, input, "bool"))
     k.free(enabled)
     return out
+
+
+def _extrema(k: Tape, input: Tensor, sizes: Shape) -> None:
+    """``_aminmax``: of all elements it looks at a dense copy."""
+    least, most = k.empty(sizes, input.dtype), k.empty(sizes, input.dtype)
+    dense = input if sizes else contiguous(k, input)
+    k.free(None if dense is input else dense, most, least)
 
 
 LIMITS = (attribute("quant_min", check=integer), attribute("quant_max", check=integer))
 RANGE = {"quant_min": -128, "quant_max": 127}
 SOURCE = "derivatives.yaml: {}_cachemask; aten/src/ATen/native/quantized/FakeQuantPer"
 FUSED = {"averaging_const": 0.01, **RANGE, "ch_axis": 0}
-SHAPE, ONE, BY_CHANNEL = (4, 3, 5, 2), ((1,),) * 2, ((4,),) * 4
+SHAPE, ONE, BY_CHANNEL, BY_TENSOR = (4, 3, 5, 2), ((1,),) * 2, ((4,),) * 4, ((), (), (1,), (1,))
 KINDS = ("float32", "int64", "int64", "float32", "float32", "float32", "int32")
 STATE = (1, 2, 3, 4, 5, 6)
 ROWS = (
@@ -130,12 +144,30 @@ ROWS = (
             attribute("ch_axis", check=integer),
             attribute("per_row_fake_quant", False, flag),
             attribute("symmetric_quant", False, flag),
+            attribute("observes", True, flag),
+            attribute("rounds", True, flag),
         ),
         (
-            Example(shapes=(SHAPE, *ONE, (), (), (1,), (1,)), attributes=FUSED, dtypes=KINDS, frozen=STATE, layout="channels_last"),
+            Example(shapes=(SHAPE, *ONE, *BY_TENSOR), attributes=FUSED, dtypes=KINDS, frozen=STATE, layout="channels_last"),
             Example(
                 shapes=(SHAPE, *ONE, *BY_CHANNEL),
                 attributes={**FUSED, "per_row_fake_quant": True, "symmetric_quant": True},
+                dtypes=KINDS,
+                frozen=STATE,
+            ),
+            *[
+                Example(
+                    shapes=(SHAPE, *ONE, (), (), (1,), (1,)),
+                    attributes={**FUSED, **off},
+                    dtypes=KINDS,
+                    frozen=STATE,
+                    layout="channels_last",
+                )
+                for off in ({"observes": False}, {"rounds": False}, {"observes": False, "rounds": False})
+            ],
+            Example(
+                shapes=(SHAPE, *ONE, *BY_CHANNEL),
+                attributes={**FUSED, "per_row_fake_quant": True, "observes": False},
                 dtypes=KINDS,
                 frozen=STATE,
             ),

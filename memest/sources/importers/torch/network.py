@@ -23,7 +23,7 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.elsewhere import Elsewhere
-from memest.sources.importers.torch.recording.layers import alike
+from memest.sources.importers.torch.recording.likeness import alike
 from memest.sources.importers.torch.recording.modes import blind
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats

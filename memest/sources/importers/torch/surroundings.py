@@ -39,7 +39,7 @@ class Surroundings:
         self._seen: dict[int, Any] = {}
         self._holders: list[Any] = []
         self._torchs: set[int] = set()
-        self._tables: list[_Table] = []
+        self.tables: list[Table] = []  # while what happens is to be undone
         self._cells: list[types.CellType] = []
         self._globals: list[tuple[dict[str, Any], tuple[str, ...]]] = []
         for name, value in given.items():
@@ -163,7 +163,7 @@ class Surroundings:
         names = [(space, {n: space[n] for n in names if n in space}, names) for space, names in self._globals]
 
         def changed() -> bool:
-            if any(plainly_changed(table.live, table.copy) for table in self._tables if id(table.live) not in self._torchs):
+            if any(plainly_changed(table.live, table.copy) for table in self.tables if id(table.live) not in self._torchs):
                 return True
             now: list[tuple[dict[str, Any], dict[str, Any]]] = [({n: s[n] for n in ns if n in s}, copy) for s, copy, ns in names]
             now += [({"": _content(cell)}, {"": held}) for cell, held in cells]
@@ -172,9 +172,9 @@ class Surroundings:
         try:
             yield changed
         finally:
-            for table in self._tables:
+            for table in self.tables:
                 table.put_back()
-            self._tables.clear()  # another look at the same things counts who holds them
+            self.tables.clear()  # another look at the same things counts who holds them
             for cell, held in cells:
                 if _content(cell) is not held and held is not _EMPTY:
                     cell.cell_contents = held
@@ -194,23 +194,23 @@ class Surroundings:
             live += [o.__dict__, o.param_groups, *groups, o.state]
             self._torchs |= {id(o.__dict__), *map(id, groups), *map(id, o.__dict__.values())}
         live += [v for table in live if isinstance(table, dict) for v in table.values() if type(v) in _CONTAINERS]
-        self._tables = [_Table(table) for table in {id(t): t for t in live}.values()]
+        self.tables = [Table(table) for table in {id(t): t for t in live}.values()]
         self._seen.clear()
         self._holders.clear()
-        known = {id(table.live): table for table in self._tables}
-        for table in self._tables:
+        known = {id(table.live): table for table in self.tables}
+        for table in self.tables:
             for value in table.copy.values() if isinstance(table.copy, dict) else table.copy:
                 if id(value) in known:
                     known[id(value)].copies += 1
 
     def forget_abandoned(self) -> None:
         """Tables that the code has replaced by others, and that only our copies know, hold nothing alive any more."""
-        for table in self._tables:
+        for table in self.tables:
             if sys.getrefcount(table.live) <= table.copies + 2:  # the table's own, and the argument
                 table.put_back()
 
 
-class _Table:
+class Table:
     """A dict, list, set or deque, and what was in it; ``copies`` of others hold it."""
 
     __slots__ = ("copies", "copy", "live")

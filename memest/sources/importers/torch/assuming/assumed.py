@@ -17,7 +17,7 @@ from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
 from memest.sources.assumptions import ALL, BINS, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
-from memest.sources.importers.torch.assuming.branches import is_loop, picks_one, way_that_runs
+from memest.sources.importers.torch.assuming.branches import is_inside_while, is_loop, picks_one, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.assuming.lengths import Even, Whole, element, even, fixed, traced
 from memest.sources.importers.torch.refusals import ADVICE, is_users
@@ -111,15 +111,15 @@ class Assumed:
             if not self._stated.given or kind == UNIQUE:
                 default = kind != UNIQUE
                 raise unstated(self._recorder.place(), written, kind, most, default=default)
-            self._say(f"assumed, as nothing is stated: {kind}={ALL}, the most {KINDS[kind]}")
+            self.say(f"assumed, as nothing is stated: {kind}={ALL}, the most {KINDS[kind]}")
             return most
         if isinstance(found.value, bool):
             raise UsageError(f"assume: {found.key!r} is {found.value}, and {self._recorder.place()} asks how many")
         number = found.value
         if isinstance(number, Share):
-            self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+            self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
             return most * number.numerator // number.denominator
-        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return number if number < most else most
 
     def bins(self, least: int) -> int:
@@ -127,7 +127,7 @@ class Assumed:
         self.asked = True
         found = self._found(BINS)
         if found is None and self._stated.given and not (type(least) is int and least == 0):
-            self._say("assumed, as nothing is stated: torch.bincount() makes as many bins as its minlength says")
+            self.say("assumed, as nothing is stated: torch.bincount() makes as many bins as its minlength says")
             return least
         if found is None:
             raise UnsupportedError(
@@ -136,7 +136,7 @@ class Assumed:
             )
         if type(found.value) is not int:
             raise UsageError(f"assume: {found.key!r} is no whole number, and {self._recorder.place()} asks how many bins there are")
-        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return found.value if found.value > least else least
 
     def _known(self, name: str) -> int | None:
@@ -173,7 +173,7 @@ class Assumed:
             return even(batch, plain(length) if length == plain(length) else 0)
         found = found if isinstance(found, Even) else fixed(found)
         shown = ", ".join(str(n) for n in found[:MOST_PLACES]) + (", …" if len(found) > MOST_PLACES else "")
-        self._say(f"packed sequences are as long as in the list or the example given: {shown}")
+        self.say(f"packed sequences are as long as in the list or the example given: {shown}")
         return found
 
     # numbers and truths --------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class Assumed:
             return None
         if type(found.value) is not int:
             raise UsageError(f"assume: {found.key!r} is no whole number, and {self._recorder.place()} asks for a size")
-        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return found.value
 
     def bound(self, t: torch.Tensor) -> int | None:
@@ -289,12 +289,13 @@ class Assumed:
         if way is None:
             number = None if t is None else self.number(t, self._recorder.place())
             if number is None and frame is not None and self._stated.given and picks_one(frame):
-                self._say("assumed, as nothing is stated for the line: max() and min() of numbers in tensors give the first of them")
+                self.say("assumed, as nothing is stated for the line: max() and min() of numbers in tensors give the first of them")
                 return False
             if number is None:
+                self.leave_open()
                 raise UnsupportedError(f"{self._recorder.place()}: {written} branches on a tensor's value; {self._decided_by(frame)}")
             return bool(number)
-        self._say("assumed: checks of values pass, the branch that raises or warns is not taken")
+        self.say("assumed: checks of values pass, the branch that raises or warns is not taken")
         return way
 
     def _decided_by(self, frame: FrameType | None) -> str:
@@ -316,7 +317,7 @@ class Assumed:
                 f"assume: with {found.key!r} {str(found.value).lower()} for every pass the loop never ends; list a value for each pass,"
                 " such as [True, True, False]"
             )
-        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key).lower()}")
+        self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key).lower()}")
         return found.value
 
     # numbers that are read: what is stated of the line -------------------------------------------------------------------
@@ -338,12 +339,32 @@ class Assumed:
         if isinstance(found.value, Share):  # of what a mask picks in that line
             return None
         self.asked = True
-        self._say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return int(found.value)
 
     def line(self) -> str:
         """The line of the user's code that runs, as statements name it."""
         return next(iter(self._lines()), "FILE.py:LINE")
+
+    def name(self, t: torch.Tensor) -> str:
+        """What a tensor is called."""
+        return self._recorder.live.known(t).names[-1]
+
+    def unwritten(self, name: str) -> bool:
+        """Whether nothing is written into the tensor of that name."""
+        return self._recorder.constants.is_unwritten(name)
+
+    def says_way(self) -> bool:
+        """Whether it is stated which way the line goes."""
+        return self._stated.has("", "", self._lines())
+
+    def finite(self) -> None:
+        """It is taken for granted that a number is finite."""
+        self._recorder.constants.finite()
+
+    def leave_open(self) -> None:
+        """Nobody knows which way the line goes; inside a ``while``, which may never end on one of them, that is not looked into."""
+        self._stated.open = "" if any(map(is_inside_while, self._frames())) else self.line()
 
     # places --------------------------------------------------------------------------------------------------------------
 
@@ -363,7 +384,8 @@ class Assumed:
                 yield frame
             frame = frame.f_back
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
+        """Note ``what``, and where."""
         self._notes.setdefault(what, {})[self._recorder.place()] = None
 
 

@@ -35,7 +35,16 @@ def way_that_runs(frame: FrameType) -> bool | None:
 
 def is_loop(frame: FrameType) -> bool:
     """Whether the line of code is the condition of a ``while``."""
-    return any(test.lineno <= frame.f_lineno <= (test.end_lineno or test.lineno) for test in _loops(frame.f_code.co_filename))
+    return any(_holds(loop.test, frame) for loop in _loops(frame.f_code.co_filename))
+
+
+def is_inside_while(frame: FrameType) -> bool:
+    """Whether the line of code stands in a ``while``."""
+    return any(_holds(loop, frame) for loop in _loops(frame.f_code.co_filename))
+
+
+def _holds(node: ast.expr | ast.stmt, frame: FrameType) -> bool:
+    return node.lineno <= frame.f_lineno <= (node.end_lineno or node.lineno)
 
 
 def _nodes(file: str) -> Iterator[ast.AST]:
@@ -47,8 +56,8 @@ def _nodes(file: str) -> Iterator[ast.AST]:
 
 
 @lru_cache(maxsize=64)
-def _loops(file: str) -> tuple[ast.expr, ...]:
-    return tuple(n.test for n in _nodes(file) if isinstance(n, ast.While))
+def _loops(file: str) -> tuple[ast.While, ...]:
+    return tuple(n for n in _nodes(file) if isinstance(n, ast.While))
 
 
 def picks_one(frame: FrameType) -> bool:

@@ -15,15 +15,14 @@ FUSED = (
 )
 
 
-SWITCHES = {
-    "observer_on": "torch.ao.quantization.disable_observer",
-    "fake_quant_on": "torch.ao.quantization.disable_fake_quant",
-}
+SWITCHES = {"observes": ("observer_on", "disable_observer"), "rounds": ("fake_quant_on", "disable_fake_quant")}
 
 
 def _is_off(switch: torch.Tensor, recorder: Any) -> bool:
     """Whether the network's own tensor, which a twin stands in for, is zero."""
     name = recorder.live.known(switch).names[0]
+    if not recorder.constants.is_unwritten(name):
+        raise UnsupportedError("a fake quantizer that is switched on or off here: do that before, and ask for what runs then")
     original = next((t for path, t in recorder.owned.tensors if path == name), None)
     with torch._C.DisableTorchFunction():
         return original is not None and not original.is_meta and not bool(original.any())
@@ -33,14 +32,12 @@ def _fused(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """Observing and rounding in one."""
     given = bound(FUSED, args, kwargs)
     given["input"] = given.pop("self", given.get("input"))
-    for role, switch in SWITCHES.items():
-        if _is_off(given[role], recorder):
-            raise UnsupportedError(
-                f"a fake quantizer that is switched off ({switch}) has no rule: ask before that, or leave it out of the network"
-            )
+    off = {does: switch for does, (role, switch) in SWITCHES.items() if _is_off(given[role], recorder)}
+    for switch in off.values():
+        recorder.assumed.say(f"a fake quantizer stays switched off, as it is now (torch.ao.quantization.{switch})")
     if given["per_row_fake_quant"] and given["running_min"].numel() == 0:
         raise UnsupportedError("an observer by channel that has seen nothing yet has no size: call the module once before, on one example")
-    made = request(name, given, {})
+    made = request(name, given, dict.fromkeys(off, False))
     made.own_result = True
     return made
 

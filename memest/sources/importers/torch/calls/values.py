@@ -28,7 +28,14 @@ def depends_on_values(name: str, args: Any) -> bool:
 
 
 def _entries(index: Any) -> tuple[Any, ...]:
-    return index if isinstance(index, tuple) else (index,)
+    """The entries of an index, numpy's whole numbers as Python's."""
+    return tuple([_pythons(i) for i in index]) if isinstance(index, tuple) else (_pythons(index),)
+
+
+def _pythons(entry: Any) -> Any:
+    if isinstance(entry, slice):
+        return slice(_pythons(entry.start), _pythons(entry.stop), _pythons(entry.step))
+    return int(entry) if isinstance(entry, np.integer) else entry
 
 
 def counts_of(tensors: list[torch.Tensor], recorder: Any, written: str = BY_MASK) -> tuple[int, ...]:
@@ -48,7 +55,7 @@ def _getitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
 def _index(args: Any, recorder: Any) -> tuple[Any, ...]:
     """The entries of an index, its windows moved where they may lie as a number read from a tensor says."""
     index = _entries(args[1])
-    return at_the_beginning(index, recorder.live.known(args[0]).value.spec.shape) if recorder.numbers.read else index
+    return at_the_beginning(index, recorder.live.known(args[0]).value.spec.shape) if recorder.numbers.anywhere else index
 
 
 def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -57,7 +64,7 @@ def _setitem(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     index = _index(args, recorder)
     entries, tensors = index_entries(index)
     value = args[2] if isinstance(args[2], torch.Tensor) else None
-    number = {"value": 0 if recorder.numbers.read and isinstance(args[2], int) else args[2]} if value is None else {}
+    number = {"value": 0 if recorder.numbers.anywhere and isinstance(args[2], int) else args[2]} if value is None else {}
     if not tensors:
         return Request("setitem", [args[0], value], {"index": entries, **number}, args=(args[0], index, args[2]))
     written = isinstance(value, torch.Tensor) and value.numel() != 1

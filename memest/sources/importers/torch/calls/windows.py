@@ -39,6 +39,6 @@ def _moved(window: slice, size: int) -> slice:
         return window
     start, stop = plain(window.start), plain(window.stop)
     with recording(None):
-        inside = 0 < start < stop <= size
+        inside = 0 <= start < stop <= size
         past = size <= start and 0 < stop - start <= size
         return slice(0, stop - start) if inside or past else slice(start, stop)

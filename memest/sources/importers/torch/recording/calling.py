@@ -101,7 +101,7 @@ class Calling(Answering):
         besides: Any = (asked, attention_switches()) if "attention" in name else asked
         if self.contexts.casts_to is not None:
             besides = (besides, self.contexts.casts_to)
-        return (besides, "numbers were read") if self.numbers.read else besides
+        return (besides, "anywhere") if self.numbers.anywhere else besides
 
     def _call(self, name: str, binding: Call, func: Any, args: Any, kwargs: Any) -> Any:
         apart = counts(name, args, kwargs, self.live)

@@ -7,7 +7,6 @@ is not asked then and no rule computes: the recorded shapes, at these sizes, are
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import Dim, Expr, recording
 from memest.sources.importers.torch.contexts.watching import check_autograd
+from memest.sources.importers.torch.recording.luck import Luck
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.trace import Asked, Done, Handle, Item, Made, Name, Step, Trace, asked, complete
 from memest.sources.importers.torch.tensors.described import spec_of, twin
@@ -53,8 +53,8 @@ class Elsewhere(Recorder):
     @no_collection()
     def agrees(self, call: Callable[[Mapping[str, torch.Tensor]], Any]) -> bool | None:
         """Whether it is the same here; None where it cannot run here."""
-        state = random.getstate()
-        random.setstate(self.first.drawn)
+        state = Luck.now()
+        self.first.drawn.put_back()
         try:
             with recording(None):
                 inputs = {i.name: self._given(i.name) for i in self.inputs}
@@ -64,7 +64,7 @@ class Elsewhere(Recorder):
             same = False
         finally:
             swap_back(self.first.places)
-            random.setstate(state)
+            state.put_back()
         return None if self.ended == "impossible" else same and not self.ended
 
     def _ended(self) -> bool:

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.network.graph import Graph, Items, Layer
+from memest.network.graph import Items, Layer
 from memest.ops.composite import Composite
-from memest.ops.facts import POINTWISE
 from memest.ops.operator import Operator, per_dim
 from memest.ops.table import operator_named
 from memest.runtimes.torch.step.acting import ACTIONS
@@ -63,22 +62,6 @@ def _written(value: Any) -> Any:
     if isinstance(value, Dim):
         return value.expr
     return tuple([_written(v) for v in value]) if isinstance(value, list | tuple) else value
-
-
-def alike(one: Graph, other: Graph) -> Graph | None:
-    """The graph that both are when numbers are left open that no shape depends on: those of pointwise operators."""
-    if len(one.layers) != len(other.layers):
-        return None
-    merged = one.with_(layers=tuple(map(_alike, one.layers, other.layers)))
-    return merged if merged == other.with_(layers=tuple(map(_alike, other.layers, one.layers))) else None
-
-
-def _alike(layer: Layer, other: Layer) -> Layer:
-    given, others = dict(layer.attributes), dict(other.attributes)
-    open_ = {name for name, value in given.items() if type(value) is type(others.get(name)) is float and value != others[name]}
-    if not open_ or operator_named(layer.op).facts.reach is not POINTWISE:
-        return layer
-    return replace(layer, attributes=tuple((name, SOME_NUMBER if name in open_ else value) for name, value in layer.attributes))
 
 
 def with_ranks(layers: Sequence[Layer], synced: Collection[str]) -> list[Layer]:

@@ -7,7 +7,6 @@ that is not modelled, is an :class:`UnsupportedError` that names it, the module 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from memest.sources.importers.torch.recording.layers import (
     settled,
     with_ranks,
 )
+from memest.sources.importers.torch.recording.luck import Luck
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Survivors, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.numbers import PRINTED
@@ -38,7 +38,7 @@ CIRCLE = (
     "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector: they are"
     " counted until the step is over, and what earlier steps left there comes on top"
 )
-DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
+DREW = "the forward draws numbers of Python's random or numpy's: this is the path of one draw, and others may need more or less"
 
 
 class Recorder(Calling):
@@ -88,10 +88,10 @@ class Recorder(Calling):
                 self.constants.own(place.name, in_tensor(place.original))
         self.live.found_elsewhere = self._found_elsewhere
         self.found_there = {e.names[0]: e.value.storage for e in self.live.tracked.values()}
-        self.drawn = random.getstate()
+        self.drawn = Luck.now()
         result = self._run(inputs, call)
         self.constants.check_unwritten()
-        self.drew = random.getstate() != self.drawn
+        self.drew = Luck.now() != self.drawn
         self.outputs = outputs = self._outputs(result)
         del result
         self.survivors = Survivors(

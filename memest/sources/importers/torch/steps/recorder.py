@@ -116,7 +116,7 @@ class StepRecorder(Recorder):
         self._shadow: Run | None = None
         self.grads = Gradients(self)
         self.readings = Readings(self, self.numbers.zeros, first=before is None)
-        self.updates = Updates(self, self.grads, found.optimizers, texts)
+        self.updates = Updates(self, self.grads, found.optimizers, texts, self.assumed.say)
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
         for t in kept:

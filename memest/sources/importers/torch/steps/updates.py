@@ -18,20 +18,28 @@ from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.stage import Stage
 
+SAVED = "torch.save is passed over: nothing is written, and it allocates nothing"
 BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
 
 
 class Updates:
-    """The ``optimizers`` of one recording. ``texts`` are their descriptions, which a schedule of numbers does not change."""
+    """The ``optimizers`` of one recording. ``texts`` are their descriptions, which a schedule of numbers does not change; ``note`` takes
+    what a reader of the answer should know."""
 
     def __init__(
-        self, stage: Stage, gradients: Gradients, optimizers: Mapping[str, torch.optim.Optimizer], texts: dict[tuple[str, int], str]
+        self,
+        stage: Stage,
+        gradients: Gradients,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        texts: dict[tuple[str, int], str],
+        note: Callable[[str], None],
     ) -> None:
         self._stage = stage
         self._gradients = gradients
         self._texts = texts
         self.optimizers = optimizers
         self.refusal = stage.refusal
+        self.note = note
 
     def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
         """``optimizer.step()``, group by group, after what a ``closure`` does, whose result it gives."""
@@ -117,6 +125,7 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         for name, method in (("_get_total_norm", _norm), ("_clip_grads_with_norm_", _scaling)):
             if hasattr(clipping, name):
                 stack.enter_context(_replaced(clipping, name, lambda original, method=method: method(updates, original)))
+        stack.enter_context(_replaced(torch, "save", lambda original: lambda *_, **__: updates.note(SAVED)))
         stack.enter_context(_replaced(AveragedModel, "update_parameters", lambda original: _averaging(updates, original)))
 
         def unseen(optimizer: Any, *_: Any) -> None:

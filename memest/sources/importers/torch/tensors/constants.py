@@ -132,6 +132,15 @@ class Constants:
         seen.go_on()
         return seen.made, seen.written
 
+    def is_unwritten(self, name: str) -> bool:
+        """Whether nothing is written into the tensor ``name``, nor into what it is a view of."""
+        layers = {out: layer for layer in self._recorder.layers for out in layer.outputs}
+        return _root(name, layers) not in self._written(layers)
+
+    def finite(self) -> None:
+        """Something goes by that a number is finite."""
+        self._notes[FINITE] = None
+
     def check_unwritten(self) -> None:
         """At the end: UnsupportedError where something was written into a tensor whose numbers decided before."""
         if not self._used:

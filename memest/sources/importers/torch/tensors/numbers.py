@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -27,11 +28,12 @@ class Unknown(float):
     while the recording that it comes from goes on."""
 
     _numbers: Numbers | None
+    _name: str
 
-    def __new__(cls, number: float, numbers: Numbers | None) -> Unknown:
-        """``numbers`` are those of the recording; None when it is over."""
+    def __new__(cls, number: float, numbers: Numbers | None, name: str = "") -> Unknown:
+        """``numbers`` are those of the recording; None when it is over. ``name`` is that of the tensor that holds the number itself."""
         made = super().__new__(cls, number)
-        made._numbers = numbers
+        made._numbers, made._name = numbers, name
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -42,11 +44,12 @@ class UnknownWhole(int):
     """The same of a tensor of integers or truths."""
 
     _numbers: Numbers | None
+    _name: str
 
-    def __new__(cls, number: float, numbers: Numbers | None) -> UnknownWhole:
-        """``numbers`` are those of the recording; None when it is over."""
+    def __new__(cls, number: float, numbers: Numbers | None, name: str = "") -> UnknownWhole:
+        """As of the other."""
         made = super().__new__(cls, number)
-        made._numbers = numbers
+        made._numbers, made._name = numbers, name
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,6 +71,21 @@ class Stated(Protocol):
     def line(self) -> str:
         """The line, as statements name it."""
 
+    def name(self, t: torch.Tensor) -> str:
+        """What a tensor is called."""
+
+    def unwritten(self, name: str) -> bool:
+        """Whether nothing is written into the tensor of that name."""
+
+    def says_way(self) -> bool:
+        """Whether it is stated which way the line goes."""
+
+    def finite(self) -> None:
+        """It is taken for granted that a number is finite."""
+
+    def leave_open(self) -> None:
+        """Nobody knows which way the line goes."""
+
 
 class _Nothing:
     """Nobody states anything."""
@@ -83,6 +101,21 @@ class _Nothing:
 
     def line(self) -> str:
         return "FILE.py:LINE"
+
+    def name(self, t: torch.Tensor) -> str:
+        return ""
+
+    def unwritten(self, name: str) -> bool:
+        return False
+
+    def says_way(self) -> bool:
+        return False
+
+    def finite(self) -> None:
+        pass
+
+    def leave_open(self) -> None:
+        pass
 
 
 def plain(value: Any) -> Any:
@@ -117,8 +150,9 @@ def depends(value: Any) -> bool:
 
 class Numbers:
     """The numbers read in one recording. ``stand_in`` is what they all are: another recording with another one shows whether they decided
-    anything unseen (in C code, or as plain floats). ``place`` is the line that read the first, ``zeros`` are tensors whose number is known
-    to be 0, ``printed`` says that a tensor was written out."""
+    anything unseen (in C code, or as plain floats). ``place`` is the line that read the first (of plain ones, where there are any: only
+    those decide unseen), ``zeros`` are tensors whose number is known to be 0, ``printed`` says that a tensor was written out. Where numbers
+    of Python's ``move`` from call to call, a window lies as they say."""
 
     def __init__(
         self,
@@ -132,6 +166,8 @@ class Numbers:
         """``known`` gives the number of a tensor where it is none that nobody knows, ``listed`` all that it holds."""
         self.stand_in = stand_in
         self.read = 0
+        self.plain = False
+        self.move = False
         self.where = ""
         self.over = False
         self.printed = False
@@ -169,10 +205,18 @@ class Numbers:
             return drawn
         return self._one(t) if known is None else known
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether windows and places may lie as a number says that nobody knows."""
+        return self.read > 0 or self.move
+
     def _plain(self, t: torch.Tensor) -> float:
         """Python's own float, which ``float(t)`` must give."""
         found = self._of(t)
-        return self.stand_in if isinstance(found, Unknown | UnknownWhole) else found
+        if not isinstance(found, Unknown | UnknownWhole):
+            return found
+        self._noted_plain()
+        return self.stand_in
 
     def _int(self, t: torch.Tensor) -> int:
         """``int(t)``, which a statement of sizes answers, too."""
@@ -180,7 +224,10 @@ class Numbers:
         if not isinstance(found, Unknown | UnknownWhole):
             return int(found)
         stated = None if self.over else self._stated.stated_size()
-        return int(self.stand_in) if stated is None else stated
+        if stated is not None:
+            return stated
+        self._noted_plain()
+        return int(self.stand_in)
 
     def _all(self, t: torch.Tensor, dims: int = 0) -> Any:
         """A list in a list for each dim."""
@@ -197,12 +244,17 @@ class Numbers:
             return float(stated) if floats else stated
         self._noted()
         kind = Unknown if floats else UnknownWhole
-        return kind(self.stand_in, self)
+        return kind(self.stand_in, self, self._stated.name(t))
 
     def _noted(self) -> None:
         """A number is read that nobody knows."""
         self.place, self._line = self.place or self._where(), self._line or self._stated.line()
         self.read += 1
+
+    def _noted_plain(self) -> None:
+        """The number is Python's own from now on, which decides unseen."""
+        if not self.plain:
+            self.plain, self.place, self._line = True, self._where(), self._stated.line()
 
     @property
     def undecided(self) -> str:
@@ -220,8 +272,22 @@ class Numbers:
             return None
         found = self._stated.truth()
         if found is None:
+            self._stated.leave_open()
             raise self._refuse(_decides("which way it goes", stating(self._stated.line(), "True")))
         return found
+
+    def follows(self, one: Any, other: Any) -> bool:
+        """Whether numbers compare the same whatever they are, as long as they are finite: a number and itself, a number and infinity."""
+        if self.over or self._stated.says_way():
+            return False
+        itself = one is other or (self._of_this(other) and one._name == other._name != "" and self._stated.unwritten(one._name))
+        found = itself or (type(other) is float and not isfinite(other))
+        if found:
+            self._stated.finite()
+        return found
+
+    def _of_this(self, number: Any) -> bool:
+        return isinstance(number, Unknown | UnknownWhole) and number._numbers is self
 
     def whole(self) -> int | None:
         """The same of a whole number that is wanted."""
@@ -247,6 +313,8 @@ def _counting(base: type, name: str) -> Callable[..., Any]:
 
 def _comparing(base: type, name: str) -> Callable[..., Any]:
     def method(self: Any, *others: Any) -> Any:
+        if self._numbers is not None and others and self._numbers.follows(self, others[0]):
+            return getattr(base, name)(self, *others)
         stated = None if self._numbers is None else self._numbers.truth()
         return getattr(base, name)(self, *others) if stated is None else stated
 
