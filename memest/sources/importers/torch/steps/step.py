@@ -112,6 +112,7 @@ def _steady(
             _recorded(recorder, call)
             if recorder.survivors.tensors:
                 keeping.append(recorder.live)
+                over.callback(recorder.survivors.forget)
             graphs.append(recorder.graph)
             left = recorder.state._replace(gradients=()) if cleared else recorder.state
             settled = left == (before or State())
