@@ -30,7 +30,6 @@ from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.refusals import of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, no_collection
-from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import STAND_INS
 from memest.sources.importers.torch.tensors.observers import give_sizes
 from memest.sources.importers.torch.tensors.releasing import release
@@ -170,7 +169,7 @@ class _Recordings:
     def __init__(self, module: nn.Module, call: ModuleCall, name: str, assumptions: Assumptions) -> None:
         self._module, self._call, self._name, self._assumptions = module, call, name, assumptions
         self._repeats = Repeats()
-        self._made: list[LiveTensors] = []
+        self._made: list[Recorder] = []
         self._survivors: list[Survivors] = []
         self._modules = list(module.modules())
         self.impossible = False  # the last one ended where an operator cannot run at these sizes
@@ -195,7 +194,9 @@ class _Recordings:
         for left in self._survivors:
             left.forget()
         self._survivors.clear()
-        release(self._made, self._modules)
+        release([recorder.live for recorder in self._made], self._modules)
+        for recorder in self._made:
+            recorder.forget()
         self._made.clear()
 
     def _described(self, gradients: bool, like: Recorder | None) -> Recorder:
@@ -227,7 +228,7 @@ class _Recordings:
         """Whether the forward makes the same calls at other sizes."""
         arguments = self._module, self._name, recorder.gradients, self._repeats, (), recorder.numbers.stand_in, self._assumptions
         there = Elsewhere(recorder, sizes, *arguments)
-        self._made.append(there.live)
+        self._made.append(there)
         return there.agrees(self._call)
 
     def _same_graph(self, graph: Graph, gradients: bool, sizes: Mapping[str, int]) -> bool | None:
@@ -277,7 +278,7 @@ class _Recordings:
             recorder.fixed = self._module.fixed
         self.impossible = False
         del standing  # they die when the module lets go of them
-        self._made.append(recorder.live)
+        self._made.append(recorder)
         try:
             recorder.record(self._call.inputs, self._call)
         except GraphError as e:
