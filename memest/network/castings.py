@@ -14,9 +14,11 @@ class Contexts:
     """The contexts that stand around a call, outermost first. ``castings`` is what a layer says of them."""
 
     castings: tuple[Casting, ...]
+    casts_to: str | None
+    """The type that calls on the CPU, where a network is recorded and described, are cast to."""
 
     def __init__(self) -> None:
-        self.castings = ()
+        self.castings, self.casts_to = (), None
         self._stack: list[tuple[str, str | None, bool]] = []
         self._scope = ""
 
@@ -32,11 +34,6 @@ class Contexts:
         self._stack.pop()
         self._settle()
         return None if self._stack else self._scope
-
-    @property
-    def casts_to(self) -> str | None:
-        """The type that calls on the CPU, where a network is recorded and described, are cast to."""
-        return cast_to(self.castings)
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -54,6 +51,7 @@ class Contexts:
         said = {device: dtype for device, dtype, _ in self._stack}
         cache = self._stack[-1][2] if self._stack else True
         self.castings = tuple([Casting(device=d, dtype=said[d], cache=cache, scope=self._scope) for d in DEVICES if d in said])
+        self.casts_to = cast_to(self.castings)
 
 
 def cast_to(castings: tuple[Casting, ...], device: str = "cpu") -> str | None:

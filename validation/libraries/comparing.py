@@ -66,9 +66,8 @@ def _compared(subject: Subject, head: dict[str, Any], record: dict[str, Any], mo
         found = predict(subject, record["graph"], mode, Cpu(**head["cpu"]), head["torch"])
     except MemestError as e:
         return Compared(**given, refused=str(e))
-    more = found.unregistered_bytes  # all that stands is measured
-    same = found.standing_bytes + more == measured["standing"] and stream_digest(s.delta for s in found.events) == measured["stream"]
-    return Compared(**given, predicted=found.peak_bytes + more, equal=same)
+    same = found.standing_bytes == measured["standing"] and stream_digest(s.delta for s in found.events) == measured["stream"]
+    return Compared(**given, predicted=found.peak_bytes, equal=same)
 
 
 def predict(subject: Subject, graph: Any, mode: str, cpu: Cpu, torch: str) -> Any:

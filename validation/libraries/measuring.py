@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -29,7 +28,6 @@ from validation.protocol import Measurement, measure_inference, measure_training
 from validation.streams import stream_digest
 
 MODES = ("train", "infer")
-_CACHE = type(lru_cache(lambda: None))
 AT_ONCE = 10
 
 
@@ -63,7 +61,7 @@ def recorded(subject: Subject) -> dict[str, Any]:
     """``graph``: the network's, in both modes, or ``refused``: why there is none."""
     torch.manual_seed(0)
     try:
-        graph = from_torch(build(subject.model).train(), example(subject.inputs), name=subject.name)
+        graph = from_torch(build(subject.model).train(), example(subject.inputs), name=subject.name, assume=dict(subject.assume))
         return {"graph": json.loads(memest.dumps(graph, form="json"))}
     except MemestError as e:
         return {"refused": str(e)}
@@ -72,7 +70,6 @@ def recorded(subject: Subject) -> dict[str, Any]:
 def measured(subject: Subject, mode: str) -> tuple[dict[str, Any], Measurement]:
     """What torch took in one step, in short, and all of it."""
     torch.manual_seed(0)
-    _forget()
     module, inputs = Called(build(subject.model), subject.inputs), tensors(subject.inputs)
     if mode == "infer":
         found = measure_inference(module, inputs)
@@ -83,42 +80,15 @@ def measured(subject: Subject, mode: str) -> tuple[dict[str, Any], Measurement]:
 
 
 class Called(nn.Module):
-    """A module called with tensors in a row, by name and in structures where the inputs have names (``images.0=1x32x32``). Tensors that it
-    keeps elsewhere (attributes, what functions cache) count as buffers: they stand in memory, too."""
+    """A module called with tensors in a row, by name and in structures where the inputs have names (``images.0=1x32x32``)."""
 
     def __init__(self, module: nn.Module, inputs: Sequence[str]) -> None:
         super().__init__()
         self.module, self.call = module, ModuleCall(module, example(inputs))
-        own = {id(t) for m in module.modules() for t in _within(vars(m))}
-        self.others = [t for t in _alive() if id(t) not in own]
 
     def forward(self, *given: torch.Tensor) -> Any:
         """The module's result."""
         return self.call(dict(zip(self.call.inputs, given, strict=True)))
-
-    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
-        """All tensors on the CPU that are alive, but those that were there before and are not the module's."""
-        others = {id(t) for t in self.others}
-        yield from (t for t in _alive() if id(t) not in others)
-
-
-def _forget() -> None:
-    """Empty what functions cached of tensors: the next network makes its own."""
-    for cache in [o for o in gc.get_objects() if type(o) is _CACHE]:
-        if any(True for _ in _within(gc.get_referents(cache))):
-            cache.cache_clear()
-
-
-def _alive() -> list[torch.Tensor]:
-    return [t for t in gc.get_objects() if type(t) in (torch.Tensor, nn.Parameter) and t.device.type == "cpu"]
-
-
-def _within(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _within(part)
 
 
 def example(inputs: Sequence[str]) -> Any:

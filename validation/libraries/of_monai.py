@@ -106,6 +106,9 @@ SEVERAL: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+ASSUMED = {"NaViT": (("selected", 3),)}  # of its rows for images, those that hold one
+
+
 def _subject(number: int, network: str) -> Subject:
     arguments, inputs = SEVERAL[network] if network in SEVERAL else (PLAIN[network][0], (PLAIN[network][1],))
     return Subject(
@@ -115,6 +118,7 @@ def _subject(number: int, network: str) -> Subject:
         inputs=inputs,
         loss="mse_loss",
         optimizer=OPTIMIZERS[number % 2],
+        assume=ASSUMED.get(network, ()),
     )
 
 

@@ -21,7 +21,7 @@ OPTIMIZERS = ("sgd:momentum=0.9", "adam")
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A network. ``model`` is ``package.module:callable(arguments)``; ``inputs`` are its arguments in order (``2x3x64x64``, ``2x8xint64``);
-    the loss takes its first output."""
+    the loss takes its first output. ``assume`` states what depends on values, as ``from_torch`` takes it."""
 
     library: str
     name: str
@@ -29,6 +29,7 @@ class Subject:
     inputs: tuple[str, ...]
     loss: str = "cross_entropy"
     optimizer: str = OPTIMIZERS[0]
+    assume: tuple[tuple[str, int | bool], ...] = ()
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -38,7 +39,10 @@ class Subject:
     @property
     def digest(self) -> str:
         """Of everything that a result depends on."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:8]
+        told = asdict(self)
+        if not self.assume:
+            del told["assume"]
+        return hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()[:8]
 
 
 def subjects(library: str) -> Iterator[Subject]:

@@ -29,8 +29,7 @@ from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.refusals import of_their_code
-from memest.sources.importers.torch.tensors.keeping import Kept
-from memest.sources.importers.torch.tensors.live import LiveTensors
+from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, no_collection
 from memest.sources.importers.torch.tensors.numbers import STAND_INS
 from memest.sources.importers.torch.tensors.observers import give_sizes
 from memest.sources.importers.torch.tensors.releasing import release
@@ -69,7 +68,8 @@ def from_torch(
     if isinstance(module, Exported):
         example, name = module.example(example), name or module.program.name
     try:
-        graph = _recorded(module, example, name or type(module).__name__, mode, assumptions)
+        with no_collection():
+            graph = _recorded(module, example, name or type(module).__name__, mode, assumptions)
     except Exception as e:
         theirs = of_their_code(e, name or type(module).__name__)
         if theirs is None:
@@ -169,7 +169,8 @@ class _Recordings:
     def __init__(self, module: nn.Module, call: ModuleCall, name: str, assumptions: Assumptions) -> None:
         self._module, self._call, self._name, self._assumptions = module, call, name, assumptions
         self._repeats = Repeats()
-        self._made: list[LiveTensors] = []
+        self._made: list[Recorder] = []
+        self._survivors: list[Survivors] = []
         self._modules = list(module.modules())
         self.impossible = False  # the last one ended where an operator cannot run at these sizes
 
@@ -190,7 +191,12 @@ class _Recordings:
             self._release()
 
     def _release(self) -> None:
-        release(self._made)
+        for left in self._survivors:
+            left.forget()
+        self._survivors.clear()
+        release([recorder.live for recorder in self._made], self._modules)
+        for recorder in self._made:
+            recorder.forget()
         self._made.clear()
 
     def _described(self, gradients: bool, like: Recorder | None) -> Recorder:
@@ -222,7 +228,7 @@ class _Recordings:
         """Whether the forward makes the same calls at other sizes."""
         arguments = self._module, self._name, recorder.gradients, self._repeats, (), recorder.numbers.stand_in, self._assumptions
         there = Elsewhere(recorder, sizes, *arguments)
-        self._made.append(there.live)
+        self._made.append(there)
         return there.agrees(self._call)
 
     def _same_graph(self, graph: Graph, gradients: bool, sizes: Mapping[str, int]) -> bool | None:
@@ -272,7 +278,7 @@ class _Recordings:
             recorder.fixed = self._module.fixed
         self.impossible = False
         del standing  # they die when the module lets go of them
-        self._made.append(recorder.live)
+        self._made.append(recorder)
         try:
             recorder.record(self._call.inputs, self._call)
         except GraphError as e:
@@ -283,4 +289,5 @@ class _Recordings:
                 where = f"a number was read from a tensor ({recorder.numbers.place}), which nobody knows before anything runs"
                 raise UnsupportedError(f"{e}; {where}: let nothing depend on it, or state it: {recorder.numbers.statement}") from None
             raise UnsupportedError(f"{recorder.numbers.place}: no rule for {recorder.numbers.undecided}") from None
+        self._survivors.append(recorder.survivors)
         return recorder

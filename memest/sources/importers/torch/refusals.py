@@ -17,6 +17,7 @@ import torch
 import memest
 from memest.errors import GraphError, MemestError
 from memest.shown import visible
+from memest.sizes.remembering import kept
 from memest.sources.importers.torch.functions import full_name, name_of
 
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
@@ -84,6 +85,7 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
+@kept(1_024)
 def is_users(file: str) -> bool:
     """Whether a file of code is neither memest's nor torch's."""
     return not file.startswith(_NOT_THE_USERS)

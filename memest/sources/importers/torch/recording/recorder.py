@@ -31,14 +31,20 @@ from memest.sources.importers.torch.recording.luck import Luck
 from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Survivors, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.numbers import PRINTED
-from memest.sources.importers.torch.tensors.values import attributes_of, in_tensor
+from memest.sources.importers.torch.tensors.values import attributes_of, legible
 
 SPATIAL = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 CIRCLE = (
     "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector: they are"
     " counted until the step is over, and what earlier steps left there comes on top"
 )
+<<<<<<< HEAD
 DREW = "the forward draws numbers of Python's random or numpy's: this is the path of one draw, and others may need more or less"
+=======
+SAID = frozenset({"graph", "layers", "asked_for_gradients"})
+"""What is asked of a recorder when its recordings are over."""
+DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
+>>>>>>> speed
 
 
 class Recorder(Calling):
@@ -85,7 +91,7 @@ class Recorder(Calling):
         self.places = swap(self.owned, self.live)
         for place in self.places:
             if not isinstance(place.original, nn.Parameter):
-                self.constants.own(place.name, in_tensor(place.original))
+                self.constants.own(place.name, legible(place.original))
         self.live.found_elsewhere = self._found_elsewhere
         self.found_there = {e.names[0]: e.value.storage for e in self.live.tracked.values()}
         self.drawn = Luck.now()
@@ -119,7 +125,7 @@ class Recorder(Calling):
     def _found_elsewhere(self, t: torch.Tensor, name: str) -> None:
         """A tensor that is neither an input nor registered is called ``name``: the module's attribute, or somebody else's."""
         if any(t is a for a in attributes_of(self.modules)):
-            self.constants.own(name, in_tensor(t))
+            self.constants.own(name, legible(t))
 
     def _outputs(self, result: Any) -> tuple[str, ...]:
         tensors = list(leaves(result))
@@ -130,6 +136,13 @@ class Recorder(Calling):
         return tuple([*names, *dict.fromkeys(e.names[-1] for e in inside if e.names[-1] not in names)])
 
     # the end -------------------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """What was of use to the recording alone goes at once: in the circles that it is part of, it would wait for Python's garbage
+        collector, whose work grows with it."""
+        self.live.forget()
+        for name in vars(self).keys() - SAID:
+            delattr(self, name)
 
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph, now that only what survives the forward is alive."""

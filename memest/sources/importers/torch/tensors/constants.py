@@ -16,7 +16,7 @@ import torch
 from memest.errors import UnsupportedError
 from memest.network.graph import Layer
 from memest.sources.importers.torch.tensors.live import LiveTensors
-from memest.sources.importers.torch.tensors.values import Array, value_of
+from memest.sources.importers.torch.tensors.values import Array, of_tensor, value_of
 
 FINITE = "assumed: every number is finite, where the network asks (torch.isfinite, torch.isnan, torch.isinf)"
 CHECKED = "assumed: what the network checks of values holds"
@@ -63,7 +63,7 @@ class Constants:
 
     def __init__(self, recorder: Recording) -> None:
         self.held: dict[str, Array] = {}
-        self._own: dict[str, Callable[[], Array]] = {}
+        self._own: dict[str, torch.Tensor] = {}
         self._used: dict[str, str] = {}
         self._recorder = recorder
         self._checked: list[weakref.ref[torch.Tensor]] = []
@@ -75,10 +75,10 @@ class Constants:
         """What was taken for granted."""
         return (*self._notes, *[HELD.format(name) for name in self._used if name in self._own])
 
-    def own(self, name: str, read: Callable[[], Array] | None) -> None:
-        """The module's own tensor ``name`` holds before the call what ``read`` gives."""
-        if read is not None:
-            self._own[name] = read
+    def own(self, name: str, held: torch.Tensor | None) -> None:
+        """The module's own tensor ``name`` holds before the call what can be read in ``held``, if anybody asks."""
+        if held is not None:
+            self._own[name] = held
 
     def holds(self, t: torch.Tensor) -> torch.Tensor:
         """``t`` says whether a check passes: it does."""
@@ -113,7 +113,7 @@ class Constants:
 
         def held(name: str) -> Array | None:
             if asking and name in self._own and name not in self.held:
-                self.held[name] = self._own[name]()
+                self.held[name] = of_tensor(self._own[name])
             if name not in self.held or (name in self._own and not asking):
                 return None
             asked.append(name)

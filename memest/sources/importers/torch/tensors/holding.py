@@ -26,7 +26,7 @@ def all_held(modules: Iterable[nn.Module], tensors: Iterable[Any]) -> bool:
     """Whether each of these tensors is found in what these modules hold (false where it lies deeper)."""
     missing = {id(t) for t in tensors if t is not None}
     found = list(modules)
-    level: list[Any] = [*(vars(m) for m in found), *_caches({c for m in found for c in type(m).__mro__ if c is not nn.Module})]
+    level: list[Any] = [*(vars(m) for m in found), *caches_of(found)]
     seen: set[int] = set()
     for _ in range(MOST_NESTED):
         inside: list[Any] = []
@@ -43,9 +43,9 @@ def all_held(modules: Iterable[nn.Module], tensors: Iterable[Any]) -> bool:
     return False
 
 
-def _caches(classes: Iterable[type]) -> Iterator[Any]:
+def caches_of(modules: Iterable[nn.Module]) -> Iterator[Any]:
     """``functools.lru_cache`` around their methods, also within another decorator."""
-    for c in classes:
+    for c in {c for m in modules for c in type(m).__mro__ if c is not nn.Module}:
         for attribute in vars(c).values():
             value = getattr(attribute, "__func__", attribute)  # of a static method
             if type(value) is LRU:

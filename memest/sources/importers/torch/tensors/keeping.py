@@ -122,6 +122,10 @@ class Survivors:
         found, self.tensors = [Kept(t, e.value.spec.shape, e.host) for t, e in known], []
         return found
 
+    def forget(self) -> None:
+        """They are held here no longer."""
+        self.tensors = []
+
     def check_steady(self, standing: Sequence[str], forms: Sequence[Form]) -> None:
         """UnsupportedError when this call kept other tensors than the one before, which left those ``standing``, of these forms."""
         if sorted(map(form_of, [*self._alive(standing), *self._kept()])) != sorted(forms):

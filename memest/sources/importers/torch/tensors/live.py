@@ -143,6 +143,11 @@ class LiveTensors:
             self.whole[name] = numbers
         return self.tracked[id(t)]
 
+    def forget(self) -> None:
+        """The recording is over, and nobody asks any more."""
+        self.tracked.clear()
+        self.specs.clear()
+
     def check_gone(self, layers: Iterable[Layer], given: Iterable[str | None], who: str) -> None:
         """What runs in backward has been recorded. UnsupportedError where ``who`` keeps past that what it was ``given`` or made."""
         names = {*given, *(n for layer in layers for n in layer.outputs)}

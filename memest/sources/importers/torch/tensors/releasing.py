@@ -6,19 +6,29 @@ They have no memory behind them, so whoever found one in a later call would fail
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from memest.sources.importers.torch.tensors.holding import LRU
+import torch
+from torch import nn
+
+from memest.sources.importers.torch.tensors.holding import LRU, caches_of
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
 MOST_NESTED = 3  # a tensor in a tuple in a tuple in a cache
 
 
-def release(recorded: Iterable[LiveTensors]) -> None:
-    """Take what is left of the tensors of these recordings, which are over, out of caches, dicts and lists."""
+def release(recorded: Iterable[LiveTensors], modules: Iterable[nn.Module] = ()) -> None:
+    """Take what is left of the tensors of these recordings, which are over, out of caches, dicts and lists. The caches of ``modules`` are
+    looked into first: to look for others goes through all that Python holds."""
     lives = list(recorded)
-    left = [t for live in lives for e in live.tracked.values() if (t := e.ref()) is not None and t.is_meta]
+    ids = {id(t) for t in _left(lives)}
+    if not ids:
+        return
+    for cache in caches_of(modules):
+        if _holds(cache, ids):
+            cache.cache_clear()
+    left = _left(lives)
     if not left:
         return
     ours = {id(left), *(id(live.twins) for live in lives)}
@@ -34,6 +44,20 @@ def release(recorded: Iterable[LiveTensors]) -> None:
         kept = [h for h in holders if type(h) is tuple]
         if not kept:
             return
+
+
+def _left(lives: Sequence[LiveTensors]) -> list[torch.Tensor]:
+    return [t for live in lives for e in live.tracked.values() if (t := e.ref()) is not None and t.is_meta]
+
+
+def _holds(cache: Any, ids: set[int]) -> bool:
+    """Whether an object with one of these ids is in a cache, or in a tuple of tuples in it."""
+    level = gc.get_referents(cache)
+    for _ in range(MOST_NESTED):
+        if not ids.isdisjoint(map(id, level)):
+            return True
+        level = [v for t in level if type(t) is tuple for v in t]
+    return False
 
 
 def _without(holder: Any, ids: set[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,16 @@ _FOLDED: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def in_tensor(t: torch.Tensor) -> Callable[[], Array] | None:
-    """What a tensor holds, read when that is asked for; None where it is large or its numbers are not there. The tensor may die before."""
+def legible(t: torch.Tensor) -> torch.Tensor | None:
+    """What can be read (:func:`of_tensor`) also when the tensor is gone; None where it is large or its numbers are not there."""
     if t.is_meta or t.numel() > MOST or t.layout is not torch.strided or t.dtype.is_complex:
         return None
     with torch._C.DisableTorchFunction():
-        same = t.detach()
-    return partial(_read, same)
+        return t.detach()
 
 
-def _read(t: torch.Tensor) -> Array:
+def of_tensor(t: torch.Tensor) -> Array:
+    """What a small tensor holds."""
     with torch._C.DisableTorchFunction():
         return np.array(t.cpu().tolist(), dtype=object).reshape(tuple(t.shape))
 
