@@ -38,13 +38,9 @@ CIRCLE = (
     "{} of the forward wait in a circle of Python's (a function inside it that calls itself, say) for the garbage collector: they are"
     " counted until the step is over, and what earlier steps left there comes on top"
 )
-<<<<<<< HEAD
-DREW = "the forward draws numbers of Python's random or numpy's: this is the path of one draw, and others may need more or less"
-=======
 SAID = frozenset({"graph", "layers", "asked_for_gradients"})
 """What is asked of a recorder when its recordings are over."""
-DREW = "the forward draws numbers of Python's random: this is the path of one draw, and others may need more or less"
->>>>>>> speed
+DREW = "the forward draws numbers of Python's random or numpy's: this is the path of one draw, and others may need more or less"
 
 
 class Recorder(Calling):

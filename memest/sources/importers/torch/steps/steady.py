@@ -112,6 +112,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
             _record(recorder, call)
             if recorder.survivors.tensors:
                 keeping.append(recorder.live)
+                over.callback(recorder.survivors.forget)
             graph = recorder.graph
             left = recorder.state._replace(gradients=()) if cleared else recorder.state
             settled = left == (before or State())

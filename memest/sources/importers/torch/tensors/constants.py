@@ -134,8 +134,8 @@ class Constants:
 
     def is_unwritten(self, name: str) -> bool:
         """Whether nothing is written into the tensor ``name``, nor into what it is a view of."""
-        layers = {out: layer for layer in self._recorder.layers for out in layer.outputs}
-        return _root(name, layers) not in self._written(layers)
+        layers, written = self._known()
+        return _root(name, layers) not in written
 
     def finite(self) -> None:
         """Something goes by that a number is finite."""
