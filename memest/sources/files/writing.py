@@ -158,16 +158,17 @@ def _parameter(p: Parameter) -> Any:
 
 
 def _shorthands(graph: Graph) -> dict[str, Shorthand]:
-    """Shorthands by layer. Two owners never share a name; of an owner used twice every layer but the first shares."""
+    """Shorthands by layer. Two owners never share a name; of an owner used twice every layer but the first shares, all that it made."""
     parameters = {p.name: p for p in graph.parameters}
     found: dict[str, Shorthand] = {}
     made: dict[str, str] = {}
+    whole: dict[str, tuple[str, ...]] = {}
     for layer in graph.layers:
         s = shorthand(layer, parameters)
         if s is None:
             continue
         takers = {made.get(name, s.owner) for name in s.parameters}
-        if takers <= {s.owner}:
+        if takers <= {s.owner} and whole.setdefault(s.owner, s.parameters) == s.parameters:
             found[layer.name] = s
             made.update(dict.fromkeys(s.parameters, s.owner))
     return found
