@@ -113,9 +113,13 @@ def test_what_torch_takes_for_a_leaf_is_refused(cpu: Cpu) -> None:
 def test_a_file_tells_a_weight_alone_from_one_with_its_bias(cpu: Cpu) -> None:
     """A function reads a module's weight, then the module itself is called."""
 
-    def forward(self: Any, x: Any) -> Any:
-        return self.head(self.second[0](torch.nn.functional.conv2d(self.first(x), self.second[0].weight, padding=1).tanh()))
+    def alone(self: Any, x: Any) -> Any:
+        return torch.nn.functional.conv2d(x, self.second[0].weight, padding=1).tanh()
 
-    trains_as_torch(forward, cpu)
-    graph = from_torch(Net(forward), SHAPE)
-    assert memest.loads(memest.dumps(graph)) == graph.with_(lines=())
+    for forward in (
+        lambda self, x: self.head(self.second[0](alone(self, self.first(x)))),
+        lambda self, x: self.head(alone(self, alone(self, self.first(x)))),
+    ):
+        trains_as_torch(forward, cpu)
+        graph = from_torch(Net(forward), SHAPE)
+        assert memest.loads(memest.dumps(graph)).layers == graph.layers
