@@ -160,13 +160,17 @@ def _parameter(p: Parameter) -> Any:
 
 
 def _shorthands(graph: Graph) -> dict[str, Shorthand]:
-    """Shorthands by layer. Two owners never share a name; of an owner used twice every layer but the first shares."""
+    """Shorthands by layer. Two owners never share a name; of an owner used twice every layer but the first shares. A layer that leaves out
+    what its owner has (a weight without its bias) has none."""
     parameters = {p.name: p for p in graph.parameters}
     found: dict[str, Shorthand] = {}
     made: dict[str, str] = {}
     for layer in graph.layers:
         s = shorthand(layer, parameters)
         if s is None:
+            continue
+        roles = (role.rstrip("?*") for role in operator_named(layer.op).roles)
+        if any(name in parameters and name not in s.parameters for name in (f"{s.owner}.{role}" for role in roles)):
             continue
         takers = {made.get(name, s.owner) for name in s.parameters}
         if takers <= {s.owner}:

@@ -29,7 +29,15 @@ from memest.runtimes.torch.autograd.saving import (
     last_save,
     numbers_of,
 )
-from memest.runtimes.torch.autograd.views import BY_FUNCTION, GIVING_SEVERAL, SEVERAL, WITHOUT_GRADIENTS, check_readable, check_writable
+from memest.runtimes.torch.autograd.views import (
+    BY_FUNCTION,
+    GIVING_SEVERAL,
+    SEVERAL,
+    WITHOUT_GRADIENTS,
+    check_fresh,
+    check_readable,
+    check_writable,
+)
 from memest.runtimes.torch.ledger import Ledger, Value, Version
 
 _NONE = Spec((0,), (1,), "float32")  # of an output that a call did not give
@@ -57,6 +65,7 @@ class Recorder:
     def call(self, row: Operator, arguments: list[Value | list[Value] | None], attributes: Items, grad: bool) -> list[Value | None]:
         """One row's forward: storages move, a node appears when a gradient is wanted. New outputs come unheld."""
         flat, specs = reading.flattened(arguments)
+        stale = [v for v in flat if v.base is not None and v.node is None and v.base.requires_grad] if grad else ()
         if grad:
             for v in flat:
                 if v.base is not None:
@@ -68,6 +77,7 @@ class Recorder:
             for o in trace.outputs:
                 if o is not None and o.same_as >= 0:
                     check_writable(flat[o.same_as], any(needs), leaves=self.writes_leaves)
+                    check_fresh(flat[o.same_as], stale)
         inputs = [v.storage for v in flat]
         chosen = None if self.selection is None else self.selection.chosen(row.name)
         if chosen is not None and not wants:

@@ -5,6 +5,8 @@ Sources: torch/csrc/autograd/VariableTypeUtils.h (check_inplace), torch/csrc/aut
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memest.errors import GraphError
 from memest.runtimes.torch.autograd.nodes import AccumulateGrad
 from memest.runtimes.torch.ledger import Value
@@ -33,6 +35,16 @@ def check_writable(value: Value, wanted: bool, *, leaves: bool) -> None:
     if not leaves and value.requires_grad and leaf.requires_grad and isinstance(leaf.node, AccumulateGrad):
         which = "a parameter (or another leaf)" if leaf is value else "a view of a parameter (or of another leaf)"
         raise GraphError(f"torch refuses to write into {which} that requires a gradient: write under torch.no_grad(), or into a clone()")
+
+
+def check_fresh(value: Value, stale: Sequence[Value]) -> None:
+    """GraphError where a call writes into one of the ``stale`` views, whose base came to require a gradient by another one, and which
+    nobody has used since: torch takes it for a leaf."""
+    if any(value is v for v in stale):
+        raise GraphError(
+            "torch refuses to write into a view made before another view of the same tensor was written to with gradients on: take the part"
+            " anew (x[i]) each time"
+        )
 
 
 def check_readable(view: Value) -> None:

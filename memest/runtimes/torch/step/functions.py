@@ -53,6 +53,8 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
     """The layer ``autograd_function`` has run: its outputs get the node of the function where a gradient reaches it."""
     results, arguments = layer.tensors
     inputs = [env[name] for name in arguments or ()]
+    for v in inputs if run.caller.grad_mode else ():
+        run.machine.renew(v)
     if not (run.caller.grad_mode and any(v.requires_grad for v in inputs)):
         return
     run.machine.function(

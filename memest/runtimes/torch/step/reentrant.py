@@ -30,6 +30,8 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
     state = ledger.hold(_bytes(generator_state(run, segment)))
     arguments = [caller[name] for name in segment.call.arguments]
     enabled = run.grads and any(layer.grad for layer in run.graph.layers[segment.start : segment.end])
+    for v in arguments if enabled else ():
+        run.machine.renew(v)
     needs = [enabled and v.requires_grad for v in arguments]
     env = {name: ledger.hold(caller[name]) for name in (*bounds.arguments, *bounds.owned)}
     wanted, ending, run.grads, run.ending = run.grads, run.ending, False, bounds.scopes

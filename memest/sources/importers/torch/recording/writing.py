@@ -37,6 +37,10 @@ LIKE_ANOTHER = frozenset({"to", "to_device", "expand_as", "view_as", "reshape_as
 """Rows whose second tensor only says what the first becomes."""
 
 
+NO_VIEWS = frozenset({"data", "detach"})
+"""Rows that look at memory which autograd does not take for that of another tensor."""
+
+
 class Begun(NamedTuple):
     """A layer that is about to run. ``flows``: a gradient reaches what it reads."""
 
@@ -114,7 +118,9 @@ class Writing(Around):
     ) -> None:
         """Name the outputs, and write the layer down."""
         packed = self.packings.of_call(operator_named(layer.op), layer.reads, attributes, self.module.training) if layer.flows else ()
-        outputs = self._adopt(layer.name, tensors, values, layer.flows and differentiable)
+        if layer.flows and layer.op == "setitem":  # which gives nothing
+            self.live.wrote_into(layer.reads[0])
+        outputs = self._adopt(layer, tensors, values, layer.flows and differentiable)
         self.assumed.noticed(outputs, values)
         self._note_line(layer.name)
         if self.elsewhere:
@@ -163,16 +169,21 @@ class Writing(Around):
             agreed.append(value)
         return agreed
 
-    def _adopt(self, name: str, tensors: Sequence[torch.Tensor], values: Sequence[Value], flows: bool) -> tuple[str, ...]:
+    def _adopt(self, layer: Begun, tensors: Sequence[torch.Tensor], values: Sequence[Value], flows: bool) -> tuple[str, ...]:
         """Names for the outputs. ``flows``: a gradient reaches them."""
-        names = (name,) if len(tensors) == 1 else tuple([f"{name}.{i}" for i in range(len(tensors))])
+        names = (layer.name,) if len(tensors) == 1 else tuple([f"{layer.name}.{i}" for i in range(len(tensors))])
         for t, value, out in zip(tensors, values, names, strict=True):
             entry = self.live.found(t)
             if entry is not None:
+                if flows:
+                    self.live.wrote_into(entry)
                 self.live.again(entry, out, value, flows)
             else:
                 known = torch.is_inference_mode_enabled()
-                self.live.follow(t, out, value, flows and value.spec.dtype in DIFFERENTIABLE, inference=known)
+                made = self.live.follow(t, out, value, flows and value.spec.dtype in DIFFERENTIABLE, inference=known)
+                if layer.op not in NO_VIEWS:
+                    seen = next((e for e in _flat(layer.reads) if e.value.storage is value.storage), None)
+                    made.base = None if seen is None else seen.base or seen
         return names
 
     def _bound(self, t: Any) -> Any:

@@ -19,9 +19,10 @@ from memest.sources.importers.torch.tensors.described import dtype_of, layout_of
 
 class Tracked:
     """What is known of a live tensor: its names in the graph, its metadata with symbolic dims, whether a step that trains would have it
-    require a gradient, and whether it was made in inference mode. ``host``: where the network runs on a card, it lies on the host."""
+    require a gradient, and whether it was made in inference mode. ``host``: where the network runs on a card, it lies on the host.
+    ``base``: the tensor that it is a view of, for autograd."""
 
-    __slots__ = ("grad", "host", "inference", "names", "ref", "value")
+    __slots__ = ("base", "grad", "host", "inference", "names", "ref", "value")
 
     def __init__(self, name: str, value: Value, ref: weakref.ref[torch.Tensor], grad: bool, inference: bool) -> None:
         self.names = [name]
@@ -30,6 +31,7 @@ class Tracked:
         self.grad = grad
         self.inference = inference
         self.host = False
+        self.base: Tracked | None = None
 
 
 def _transformed_by(t: torch.Tensor) -> str:
@@ -102,7 +104,7 @@ class LiveTensors:
         if host:
             self.on_host[entry.names[-1]] = None
 
-    def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool, *, inference: bool = False) -> None:
+    def follow(self, t: torch.Tensor, name: str, value: Value, grad: bool, *, inference: bool = False) -> Tracked:
         """From now on ``t`` is called ``name``, until Python lets it die."""
         key = id(t)
         self._used.add(name)
@@ -113,7 +115,8 @@ class LiveTensors:
             if gone is not None:
                 (self.drops[-1] if self.drops else self.early).extend(gone.names)
 
-        self.tracked[key] = Tracked(name, self._ledger.hold(value), weakref.ref(t, died), grad, inference)
+        entry = self.tracked[key] = Tracked(name, self._ledger.hold(value), weakref.ref(t, died), grad, inference)
+        return entry
 
     def found(self, t: torch.Tensor) -> Tracked | None:
         """What is known of ``t``, if anything; of a tensor that has a twin in its place, what is known of that (``twins``)."""
@@ -164,6 +167,15 @@ class LiveTensors:
         entry.names.append(name)
         entry.value = self._ledger.hold(value)
         entry.grad = entry.grad or grad
+
+    def wrote_into(self, entry: Tracked) -> None:
+        """What a gradient reaches was written into ``entry``: it reaches what that is a view of, too, and all other views of it."""
+        base = entry.base or entry
+        if base.grad and entry.grad:
+            return
+        base.grad = entry.grad = True
+        for e in self.tracked.values():
+            e.grad = e.grad or e.base is base
 
     @contextmanager
     def names_kept(self) -> Iterator[None]:
