@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.complex import CALLS as COMPLEX_CALLS
 from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
 from memest.sources.importers.torch.calls.plain import Call, Request, bound, plain, request, signature
 
@@ -141,7 +142,7 @@ def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("transpose", [args[0]], {"dim0": -2, "dim1": -1})
 
 
-DIVIDED = PLAIN_CALLS["div"]
+DIVIDED = COMPLEX_CALLS["div"]
 CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
     **dict.fromkeys(("sort", "argsort"), _sort),
