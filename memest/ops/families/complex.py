@@ -336,6 +336,7 @@ ROWS = (
         "derivatives.yaml: {}; aten/src/ATen/native/TensorFactories.cpp",
         roles=("abs", "angle"),
         saves=("result",),
+        facts=POINTWISE_FACTS.but(autocast=FLOAT32),
     ),
     _row(
         "complex_abs",

@@ -43,6 +43,14 @@ def _limit(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     return Request("clamp.Tensor", [given["input"], *(given.get(n) for n in ("min", "max"))], {"inplace": name.endswith("_")})
 
 
+def _solve(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.linalg.solve(A, B)``."""
+    given = bound(("A", "B"), args, kwargs)
+    if not given.pop("left", True):
+        raise UnsupportedError("torch.linalg.solve with left=False has no rule: solve(A.mT, B.mT).mT is modelled")
+    return Request("linalg_solve", [given["A"], given["B"]], {})
+
+
 def _isin(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """Of a tensor, among the elements of another or equal to a number."""
     named = {"test_elements" if n == "test_element" else n: v for n, v in kwargs.items()}
@@ -148,6 +156,8 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("median", "nanmedian"), _median),
     "isin": _isin,
+    **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
+    "linalg_solve": _solve,
     **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
     **dict.fromkeys(("clamp_min", "clamp_min_", "clamp_max", "clamp_max_"), _limit),
     "cdist": _cdist,
