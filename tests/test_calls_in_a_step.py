@@ -47,6 +47,19 @@ def scaled(y: Any) -> Any:
     return (y - low) / (high - low)
 
 
+def aligned(reduction: str, zero_infinity: bool = False, listed: bool = False) -> Callable[[Any], Any]:
+    """A CTC loss of targets of 5 labels, the lengths in tensors or as a list."""
+
+    def function(y: Any) -> Any:
+        scores = y.flatten(2).permute(2, 0, 1).log_softmax(2)
+        targets = torch.ones(y.shape[0], 5, dtype=torch.int64)
+        lengths = [64] * 4, [5] * 4
+        given = lengths if listed else (torch.full((4,), 64, dtype=torch.int32), torch.full((4,), 5))
+        return nn.functional.ctc_loss(scores, targets, *given, reduction=reduction, zero_infinity=zero_infinity)
+
+    return function
+
+
 CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "bincount": (counted, {"bins": 4}),
     "bincount by minlength": (counted, {}),
@@ -69,6 +82,17 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "tensor a leaf": (lambda y: y * torch.tensor(1.0, requires_grad=True), None),
     "new_zeros a leaf": (lambda y: y * y.new_zeros(8, requires_grad=True), None),
     "eye a leaf": (lambda y: torch.eye(8, requires_grad=True) @ y, None),
+    "inv": (lambda y: L.inv(y @ y.mT + torch.eye(8)), None),
+    "solve": (lambda y: L.solve(y @ y.mT + torch.eye(8), y), None),
+    "solve for vectors": (lambda y: L.solve(y[:, 0] @ y[:, 0].mT + torch.eye(8), y[:, 0, 0]), None),
+    "complex einsum": (lambda y: torch.einsum("bixy,iowz->boxy", torch.fft.rfft2(y), torch.fft.rfft2(y[0, :, None])).abs(), None),
+    "complex matmul": (lambda y: (torch.fft.rfft(y).mT @ torch.fft.rfft(y)).abs(), None),
+    "complex quotient": (lambda y: (torch.fft.rfft2(y) / torch.fft.rfft2(y * 2)).abs(), None),
+    "complex over real": (lambda y: (torch.fft.rfft2(y) / 2 / torch.fft.rfft2(y).abs()).real, None),
+    "angle and polar": (lambda y: torch.fft.irfft2(torch.polar(torch.fft.rfft2(y).abs(), torch.fft.rfft2(y).angle())), None),
+    "ctc_loss": (aligned("mean"), {"length": 5}),
+    "ctc_loss where it is infinite": (aligned("sum", zero_infinity=True), {"length": 5}),
+    "ctc_loss of listed lengths": (aligned("none", listed=True), None),
     "clamp by a tensor": (lambda y: y.clamp(min=y.mean()), None),
     "clamp by two": (lambda y: torch.clamp(y, torch.zeros(8), y * 2), None),
     "clamp_max by a tensor": (lambda y: y.clamp_max(y[:, :1]), None),

@@ -574,6 +574,12 @@ def clamp(input: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tenso
     return input.clamp_(min, max) if inplace else input.clamp(min, max)
 
 
+def ctc_loss(log_probs: torch.Tensor, targets: torch.Tensor, *, longest: int, zero_infinity: bool = False) -> torch.Tensor:
+    """The first of what ``torch._ctc_loss`` gives for sequences as long as they can be, and targets alike."""
+    steps, batch, _ = log_probs.shape
+    return torch._ctc_loss(log_probs, targets, (steps,) * batch, (longest,) * batch, 0, zero_infinity)[0]
+
+
 def autocast_operands(tensors: list[torch.Tensor], of: str) -> tuple[torch.Tensor, ...]:
     """The tensors as they are: there is no autocast around."""
     return tuple(tensors)

@@ -22,7 +22,7 @@ KINDS = {
     UNIQUE: "different values that torch.unique finds",
     BINS: "bins that torch.bincount makes: one more than the greatest value",
     DRAWN: "of whole numbers that are drawn at random",
-    LENGTH: "steps of each sequence that is packed",
+    LENGTH: "steps of each sequence that is packed, labels of each target of a CTC loss",
     SIZE: "whole number that a tensor holds where a size is wanted",
 }
 ALL = "all"

@@ -15,7 +15,7 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.network.dtypes import COMPLEX
 from memest.ops.aten.copies import contiguous
-from memest.ops.aten.iterator import elementwise, empty_like, incoming, scalar
+from memest.ops.aten.iterator import elementwise, empty_like, incoming, iterator_strides, scalar
 from memest.ops.composite import Caller
 from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32, POINTWISE_CALLS, POINTWISE_FACTS
 from memest.ops.operator import Example, number, optional
@@ -136,10 +136,7 @@ def _mul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None) -
     for i, role in reversed(list(enumerate(("other", "input")[: len(k.needs)]))):
         if not k.needs[i]:
             continue
-        factor: Tensor = saved[role]
-        turned = empty_like(k, factor) if factor.dtype in COMPLEX else factor
-        made = elementwise(k, grad, turned, compute=grad.dtype)
-        k.free(None if turned is factor else turned)
+        made = _times_conjugate(k, grad, saved[role])
         out[i] = part(k, made) if saved["real"][i] else made
     return out
 
@@ -147,9 +144,7 @@ def _mul_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None) -
 def _abs(k: Tape, input: Tensor) -> Tensor:
     """The kernel gives complex numbers, whose real parts are copied."""
     k.save(input=input)
-    out = empty_like(k, input, REAL_OF[input.dtype])
-    k.free(elementwise(k, input))
-    return out
+    return _abs_of(k, input)
 
 
 def _abs_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
@@ -157,6 +152,113 @@ def _abs_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
     out = elementwise(k, incoming(grads), signs, compute=signs.dtype)
     k.free(signs)
     return [out]
+
+
+def _div(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None) -> Tensor:
+    second = _operand(k, other, value)
+    k.note(real=(input.dtype not in COMPLEX, second.dtype not in COMPLEX))
+    if len(k.needs) > 1 and k.needs[1]:
+        k.save(input=input)
+    k.save(other=second)
+    return elementwise(k, input, second, compute=_common(input, second))
+
+
+def _div_backward(k: Tape, saved: Saved, grads: Grads, *, value: float | None) -> Grads:
+    """The divisor's first: -grad * ((self / other) / other).conj(); then grad / other.conj()."""
+    grad = incoming(grads)
+    other: Tensor = saved["other"]
+    out: Grads = [None] * len(k.needs)
+    if len(k.needs) > 1 and k.needs[1]:
+        once = elementwise(k, saved["input"], other, compute=grad.dtype)
+        twice = elementwise(k, once, other, compute=grad.dtype)
+        negative = elementwise(k, grad)
+        made = _times_conjugate(k, negative, twice)
+        k.free(negative, twice, once)
+        out[1] = part(k, made) if saved["real"][1] else made
+    if k.needs[0]:
+        made = _times_conjugate(k, grad, other)
+        out[0] = part(k, made) if saved["real"][0] else made
+    return out
+
+
+def _times_conjugate(k: Tape, t: Tensor, factor: Tensor) -> Tensor:
+    """``t`` multiplied (or divided) by the conjugate of ``factor``: a complex one is copied with its signs turned, a real one cast."""
+    turned = empty_like(k, factor) if factor.dtype in COMPLEX else factor
+    made = elementwise(k, t, turned, compute=t.dtype)
+    k.free(None if turned is factor else turned)
+    return made
+
+
+def _angle(k: Tape, input: Tensor) -> Tensor:
+    """The kernel gives complex numbers, whose real parts are copied row by row."""
+    k.save(input=input)
+    whole = elementwise(k, input)
+    out = k.empty(input.shape, REAL_OF[input.dtype])
+    k.free(whole)
+    return out
+
+
+def _angle_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    """where(self == 0, 0, grad * self / self.abs().pow(2) * 1j)."""
+    input: Tensor = saved["input"]
+    size = _abs_of(k, input)
+    square = elementwise(k, size)
+    scaled = elementwise(k, incoming(grads), input, compute=input.dtype)
+    ratio = elementwise(k, scaled, square, compute=input.dtype)
+    turned = _by_i(k, ratio)
+    zero = k.empty((), input.dtype)
+    number = scalar(k, 0.0)
+    cast = k.empty((), input.dtype)
+    mask = k.empty(input.shape, "bool", iterator_strides(input.shape, (input,)))
+    k.free(cast, number)
+    out = k.empty(input.shape, input.dtype, iterator_strides(input.shape, (mask, zero, turned)))
+    k.free(mask, zero, turned, ratio, scaled, square, size)
+    return [out]
+
+
+def _abs_of(k: Tape, t: Tensor) -> Tensor:
+    out = empty_like(k, t, REAL_OF[t.dtype])
+    k.free(elementwise(k, t))
+    return out
+
+
+def _by_i(k: Tape, t: Tensor) -> Tensor:
+    """``t`` times the imaginary unit, a number of two doubles."""
+    number = k.empty((), "complex128")
+    cast = None if t.dtype == "complex128" else k.empty((), t.dtype)
+    out = elementwise(k, t)
+    k.free(cast, number)
+    return out
+
+
+def _polar(k: Tape, abs: Tensor, angle: Tensor) -> Tensor:
+    if abs.dtype != angle.dtype:
+        raise ShapeError(f"polar of {abs.dtype} and {angle.dtype}")
+    out = elementwise(k, abs, angle, dtype=complex_of(abs))
+    k.save(result=out)
+    return out
+
+
+def _polar_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    """Real parts: of grad.conj() * result.sgn(), and of grad.conj() * result * 1j; what is returned looks at the products."""
+    grad, result = incoming(grads), saved["result"]
+    sign = elementwise(k, result)
+    first = _times_conjugate(k, sign, grad)
+    k.free(sign)
+    turned = _by_i(k, result)
+    second = _times_conjugate(k, turned, grad)
+    k.free(turned)
+    return [part(k, first), part(k, second)]
+
+
+def _exp(k: Tape, input: Tensor) -> Tensor:
+    out = elementwise(k, input)
+    k.save(result=out)
+    return out
+
+
+def _exp_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
+    return [_times_conjugate(k, incoming(grads), saved["result"])]
 
 
 def _real(c: Caller, input: Any) -> Any:
@@ -222,6 +324,20 @@ ROWS = (
     _binary("complex_add", _sum, _sum_backward, VALUE, TWO, "derivatives.yaml: add.Tensor", torch="torch.add"),
     _binary("complex_sub", _sum, _difference_backward, VALUE, TWO, "derivatives.yaml: sub.Tensor", torch="torch.sub"),
     _binary("complex_mul", _mul, _mul_backward, VALUE, TWO, "derivatives.yaml: mul.Tensor", torch="torch.mul", saves=("input", "other")),
+    _binary("complex_div", _div, _div_backward, VALUE, TWO, "derivatives.yaml: div.Tensor", torch="torch.div", saves=("input", "other")),
+    _row("complex_angle", _angle, _angle_backward, (), _one(), "derivatives.yaml: angle", saves=("input",), torch="torch.angle"),
+    _row("complex_exp", _exp, _exp_backward, (), _one(), "derivatives.yaml: exp", saves=("result",), torch="torch.exp"),
+    _row(
+        "polar",
+        _polar,
+        _polar_backward,
+        (),
+        (*calls(((NUMBERS, NUMBERS), {})), Example(shapes=(NUMBERS, NUMBERS), attributes={}, dtypes=("float64",) * 2)),
+        "derivatives.yaml: {}; aten/src/ATen/native/TensorFactories.cpp",
+        roles=("abs", "angle"),
+        saves=("result",),
+        facts=POINTWISE_FACTS.but(autocast=FLOAT32),
+    ),
     _row(
         "complex_abs",
         _abs,

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from memest.errors import GraphError, ShapeError, UnsupportedError
+from memest.network.dtypes import COMPLEX
 from memest.ops.composite import Caller, Composite
 from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import REQUIRED, Attribute, Example, integers, text
@@ -110,7 +111,7 @@ def _pair(
 def _sumproduct_pair(c: Caller, left: Any, right: Any, summed: tuple[int, ...]) -> Any:
     """``(left * right).sum(summed)`` as a batch of matrix products: dims of both, of one, of the other, and those summed."""
     if not summed:
-        return c.call("mul", left, right)
+        return c.call("complex_mul" if COMPLEX & {left.spec.dtype, right.spec.dtype} else "mul", left, right)
     both, only_left, only_right = _sorted_dims(left, right, summed)
     if only_left and only_right and only_right[-1] < only_left[0]:
         left, right, only_left, only_right = right, left, only_right, only_left

@@ -67,15 +67,17 @@ def _mm_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
 def _first_gradient(k: Tape, grad: Tensor, mat2: Tensor, like: tuple[Shape, Shape], alpha: float) -> Tensor:
     """``mm_mat1_grad``: column-major, by way of the transposed product, where the operand is."""
     if _is_column_major(like):
-        return _transposed(k, _multiplied(k, mm(k, mat2, _transposed(k, grad)), alpha))
-    return _multiplied(k, mm(k, grad, _transposed(k, mat2)), alpha)
+        return _transposed(k, _multiplied(k, mm(k, mat2, _transposed(k, grad), conjugate=mat2), alpha))
+    turned = _transposed(k, mat2)
+    return _multiplied(k, mm(k, grad, turned, conjugate=turned), alpha)
 
 
 def _second_gradient(k: Tape, grad: Tensor, mat1: Tensor, like: tuple[Shape, Shape], alpha: float) -> Tensor:
     """``mm_mat2_grad``: column-major, by way of the transposed product, where the operand is (a transposed weight is)."""
     if _is_column_major(like):
-        return _transposed(k, _multiplied(k, mm(k, _transposed(k, grad), mat1), alpha))
-    return _multiplied(k, mm(k, _transposed(k, mat1), grad), alpha)
+        return _transposed(k, _multiplied(k, mm(k, _transposed(k, grad), mat1, conjugate=mat1), alpha))
+    turned = _transposed(k, mat1)
+    return _multiplied(k, mm(k, turned, grad, conjugate=turned), alpha)
 
 
 def _is_column_major(like: tuple[Shape, Shape]) -> bool:
@@ -121,8 +123,13 @@ def _bmm(k: Tape, input: Tensor, mat2: Tensor) -> Tensor:
 
 def _bmm_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     grad = _incoming(grads)
-    second = batched_product(k, _transposed(k, saved["input"]), grad) if k.needs[1] else None
-    first = batched_product(k, grad, _transposed(k, saved["mat2"])) if k.needs[0] else None
+    first = second = None
+    if k.needs[1]:
+        turned = _transposed(k, saved["input"])
+        second = batched_product(k, turned, grad, conjugate=turned)
+    if k.needs[0]:
+        turned = _transposed(k, saved["mat2"])
+        first = batched_product(k, grad, turned, conjugate=turned)
     return [first, second]
 
 
@@ -344,6 +351,8 @@ ROWS = (
             Example(shapes=((3, 4, 5), (3, 5, 6)), attributes={}),
             Example(shapes=((3, 10, 12), (3, 12, 14)), attributes={}, layout="transposed"),
             Example(shapes=((3, 20, 30), (3, 30, 14)), attributes={}, dtypes=("bfloat16",) * 2),
+            Example(shapes=((3, 4, 5), (3, 5, 6)), attributes={}, dtypes=("complex64",) * 2),
+            Example(shapes=((3, 10, 12), (3, 12, 14)), attributes={}, dtypes=("complex64",) * 2, layout="transposed"),
         ),
         facts=EVERYWHERE_FACTS.but(autocast=LOWER, flops=product_of(0)),
         source=f"derivatives.yaml: bmm; {KERNELS}",

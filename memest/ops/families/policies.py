@@ -12,7 +12,7 @@ from memest.ops.operator import Example, choice
 from memest.ops.writing import attribute, composite
 
 LOSSES = ("cosine_embedding_loss", "hinge_embedding_loss", "margin_ranking_loss", "poisson_nll_loss", "triplet_margin_loss")
-CALLS = {**dict.fromkeys((*LOSSES, "quantile"), FLOAT32), "cosine_similarity": FALLS_THROUGH}
+CALLS = {**dict.fromkeys((*LOSSES, "ctc_loss", "quantile"), FLOAT32), "cosine_similarity": FALLS_THROUGH}
 
 
 SELECTED_SINCE = (2, 14)

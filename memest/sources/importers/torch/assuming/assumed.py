@@ -26,6 +26,7 @@ from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.numbers import is_torchs_check
 from memest.sources.importers.torch.tensors.values import of_list
 
+PACKING = "torch.nn.utils.rnn.pack_padded_sequence()"
 MOST_FRAMES = 100
 MOST_PLACES = 4
 MOST_PASSES = 1_000  # of a loop whose condition is stated once for all
@@ -164,16 +165,16 @@ class Assumed:
         """The whole numbers in a small tensor; None where they do not follow."""
         return traced(self._recorder.layers, {**self._recorder.live.whole, **self.lists}, self._recorder.live.known(t).names[-1])
 
-    def lengths(self, t: torch.Tensor, batch: int, steps: int) -> Whole:
+    def lengths(self, t: torch.Tensor, batch: int, steps: int, written: str = PACKING) -> Whole:
         """How long sequences are: as in the list or the example that they come from, else as stated, all alike."""
         self.asked = True
         found = self.numbers_in(t)
         if found is None:
-            length = self.count(LENGTH, steps, "torch.nn.utils.rnn.pack_padded_sequence()")
+            length = self.count(LENGTH, steps, written)
             return even(batch, plain(length) if length == plain(length) else 0)
         found = found if isinstance(found, Even) else fixed(found)
         shown = ", ".join(str(n) for n in found[:MOST_PLACES]) + (", …" if len(found) > MOST_PLACES else "")
-        self.say(f"packed sequences are as long as in the list or the example given: {shown}")
+        self.say(f"sequences are as long as in the list or the example given: {shown}")
         return found
 
     # numbers and truths --------------------------------------------------------------------------------------------------

@@ -14,20 +14,8 @@ from memest.sources.importers.torch.calls.plain import Call, Request, bound, req
 
 MOVED = frozenset(  # rows that only move or look at elements, whatever those are
     {
-        *(
-            "view",
-            "reshape",
-            "permute",
-            "transpose",
-            "t",
-            "movedim",
-            "squeeze",
-            "unsqueeze",
-            "expand",
-            "flatten",
-            "unflatten",
-            "contiguous",
-        ),
+        *("view", "reshape", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "expand", "flatten", "unflatten"),
+        "contiguous",
         *("clone", "detach", "data", "slice", "narrow", "select", "getitem", "split", "chunk", "unbind", "cat", "stack", "roll", "flip"),
         "repeat",
         *("zeros", "empty", "new_zeros", "new_empty", "zeros_like", "empty_like", "view_as", "reshape_as"),
@@ -35,14 +23,18 @@ MOVED = frozenset(  # rows that only move or look at elements, whatever those ar
 )
 OWN = frozenset(
     {
-        *("view_as_real", "view_as_complex", "complex", "real", "imag", "complex_add", "complex_sub", "complex_mul", "complex_abs"),
+        *("view_as_real", "view_as_complex", "complex", "real", "imag", "complex_add", "complex_sub", "complex_mul", "complex_div"),
+        *("complex_abs", "complex_angle", "complex_exp", "polar"),
         *("rfft", "irfft", "fft", "ifft", "rfft2", "irfft2", "fft2", "ifft2", "rfftn", "irfftn", "fftn", "ifftn", "fftshift", "ifftshift"),
     }
 )
+PRODUCTS = frozenset({"bmm", "mm", "matmul", "einsum", "sum"})
+"""Rows of real numbers, of which complex ones of two dims or more differ by conjugates that are copied."""
 ARITHMETIC = {
     **dict.fromkeys(("add", "__add__", "__radd__"), "complex_add"),
     **dict.fromkeys(("sub", "__sub__", "subtract"), "complex_sub"),
     **dict.fromkeys(("mul", "__mul__", "__rmul__", "multiply"), "complex_mul"),
+    **dict.fromkeys(("div", "__truediv__", "divide", "true_divide"), "complex_div"),
     **dict.fromkeys(("abs", "__abs__", "absolute"), "complex_abs"),
 }
 ONE = {f"fft_{name}": name for name in ("fft", "ifft", "rfft", "irfft")}
@@ -61,7 +53,9 @@ def _tensors(made: Request) -> Iterator[Any]:
 
 def check_complex(made: Request | None) -> None:
     """UnsupportedError where a complex tensor goes to a row that has real numbers in mind."""
-    if made is not None and made.op not in OWN and made.op not in MOVED and any(map(_is_complex, _tensors(made))):
+    if made is None or made.op in OWN or made.op in MOVED or not any(map(_is_complex, _tensors(made))):
+        return
+    if made.op not in PRODUCTS or (made.op == "matmul" and any(t.ndim < 2 for t in _tensors(made))):
         raise UnsupportedError(f"{made.op} of a complex tensor has no rule; take abs, real and imag, or view_as_real before")
 
 
@@ -83,6 +77,16 @@ def _arithmetic(name: str, plain: Call) -> Call:
     return binding
 
 
+def _angle(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    if not _is_complex(args[0]):
+        raise UnsupportedError("torch.angle of a real tensor has no rule: it is 0, or pi where x < 0")
+    return Request("complex_angle", [args[0]], {})
+
+
+def _exp(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request("complex_exp", [args[0]], {}) if args and _is_complex(args[0]) else REAL["exp"](name, args, kwargs, recorder)
+
+
 def _view(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """``x.real``, ``x.imag``, and their functions."""
     return Request(name.removeprefix("__get__:"), [args[0]], {}, own_result=True)
@@ -101,6 +105,9 @@ CALLS: dict[str, Call] = {
     **{name: _arithmetic(op, REAL[name]) for name, op in ARITHMETIC.items() if name in REAL},
     **{name: signature(name, names) for name, names in (("view_as_real", "input"), ("view_as_complex", "input"), ("complex", "real imag"))},
     **dict.fromkeys(("real", "imag", "__get__:real", "__get__:imag"), _view),
+    "angle": _angle,
+    "exp": _exp,
+    "polar": signature("polar", "abs angle"),
     **dict.fromkeys(ONE, _transform("input n dim norm", ONE)),
     **dict.fromkeys(MANY, _transform("input s dim norm", MANY)),
     **dict.fromkeys(SHIFTS, _transform("input dim", SHIFTS)),

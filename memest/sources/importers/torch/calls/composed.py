@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 from memest.sources.importers.torch.calls.composed_norms import NORMS
+from memest.sources.importers.torch.calls.sequences import BODIES as SEQUENCES
 
 # joined and cut ---------------------------------------------------------------------------------------------------------
 
@@ -307,6 +308,7 @@ def _like(name: str) -> Body:
 BODIES: dict[str, Body] = {
     **LOSSES,
     **NORMS,
+    **SEQUENCES,
     **LEAVES,
     **{name: required(name, _like(name)) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},
     "atleast_1d": _for_each(_one_dim),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from memest.errors import UnsupportedError
+from memest.sources.importers.torch.calls.complex import CALLS as COMPLEX_CALLS
 from memest.sources.importers.torch.calls.plain import CALLS as PLAIN_CALLS
 from memest.sources.importers.torch.calls.plain import Call, Request, bound, plain, request, signature
 
@@ -40,6 +41,14 @@ def _limit(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     if not isinstance(given[limit], torch.Tensor):
         return PLAIN_CALLS[name](name, args, kwargs, recorder)
     return Request("clamp.Tensor", [given["input"], *(given.get(n) for n in ("min", "max"))], {"inplace": name.endswith("_")})
+
+
+def _solve(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.linalg.solve(A, B)``."""
+    given = bound(("A", "B"), args, kwargs)
+    if not given.pop("left", True):
+        raise UnsupportedError("torch.linalg.solve with left=False has no rule: solve(A.mT, B.mT).mT is modelled")
+    return Request("linalg_solve", [given["A"], given["B"]], {})
 
 
 def _isin(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -141,12 +150,14 @@ def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("transpose", [args[0]], {"dim0": -2, "dim1": -1})
 
 
-DIVIDED = PLAIN_CALLS["div"]
+DIVIDED = COMPLEX_CALLS["div"]
 CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("median", "nanmedian"), _median),
     "isin": _isin,
+    **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
+    "linalg_solve": _solve,
     **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
     **dict.fromkeys(("clamp_min", "clamp_min_", "clamp_max", "clamp_max_"), _limit),
     "cdist": _cdist,

@@ -17,7 +17,7 @@ from memest.sources.importers.torch.calls.windows import at_the_beginning
 BY_MASK = "x[mask]"
 SWITCHED = "fused_moving_avg_obs_fake_quant"  # which buffers switch off
 PACKED = frozenset({"_pack_padded_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu"})
-COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "bincount", "nms"}) | PACKED
+COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "bincount", "_ctc_loss", "nms"}) | PACKED
 
 
 def depends_on_values(name: str, args: Any) -> bool:
