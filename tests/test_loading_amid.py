@@ -36,3 +36,16 @@ def test_a_module_of_torch_that_a_forward_loads_finds_torchs_own(tmp_path: Path,
     del sys.modules["torch.loaded_in_a_forward"], torch.loaded_in_a_forward
     assert found == [False, *own, True]
     assert [layer.op for layer in graph.layers][-1] == "add"
+
+
+def test_an_extension_that_a_forward_loads_may_ask_itself_for_its_version() -> None:
+    library = torch.library.Library("memest_loaded_amid", "DEF")
+    library.define("version() -> int")
+    library.impl("version", lambda: 7, "CompositeImplicitAutograd")
+
+    class Asking(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x + torch.ops.memest_loaded_amid.version()
+
+    assert [layer.op for layer in from_torch(Asking(), (2, 3), mode="infer").layers] == ["add"]
+    library._destroy()

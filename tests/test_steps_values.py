@@ -187,6 +187,21 @@ def schedule_after_a_step_that_was_not_skipped() -> Case:
     return t.case(step, scaler)
 
 
+@step_case
+def gradients_cleaned_in_place() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        t.optimizer.zero_grad()
+        F.cross_entropy(t.model(x), y).backward()
+        for p in t.model.parameters():
+            torch.nan_to_num(p.grad, nan=0, posinf=1e5, neginf=-1e5, out=p.grad)
+            torch.mul(p.grad, 0.5, out=p.grad)
+        t.optimizer.step()
+
+    return t.case(step)
+
+
 @pytest.fixture(scope="module")
 def cpu() -> Iterator[Cpu]:
     before = torch.get_num_threads()
@@ -314,3 +329,26 @@ def test_a_loop_that_may_never_end_is_not_tried() -> None:
                 break
 
     assert "state which way it goes" in refused(step)
+
+
+def test_where_calls_part_is_said() -> None:
+    t = Trainer()
+
+    def drawn(x: Any, y: Any) -> None:
+        if random.random() < 0.5:
+            x = x.flip(3)
+        t.train(x, y)
+
+    def counted(x: Any, y: Any) -> None:
+        F.cross_entropy(t.model(x), y).backward()
+        t.calls += 1
+        if t.calls % 4 == 0:
+            t.optimizer.step()
+            t.optimizer.zero_grad()
+
+    state = random.getstate()
+    random.seed(0)
+    assert f"drawn (test_steps_values.py:{drawn.__code__.co_firstlineno + 2}): no call is like the one before" in refused(drawn)
+    random.setstate(state)
+    assert f"counted (test_steps_values.py:{counted.__code__.co_firstlineno + 4}): no call is like the one before" in refused(counted)
+    assert t.calls == 0

@@ -1,6 +1,7 @@
 """Autograd that a network's own forward runs, or the backward of its functions: what is done is the engine's, a run of its own.
 
-The rows say what is given and what comes of it. A gradient is new, or one that a kernel gave; here it stands for its tensor.
+The rows say what is given and what comes of it. A gradient is new, or one that a kernel gave; here it stands for its tensor. So does
+what is given another's memory (``tensor.data = …``): whoever held the tensor holds that from then on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ def _gradients(k: Tape, outputs: list[Tensor], gradients: list[Tensor], inputs: 
 
 def _backward(k: Tape, outputs: list[Tensor], gradients: list[Tensor], leaves: list[Tensor], **_: Any) -> tuple[Tensor, ...]:
     return tuple(k.noop(t) for t in leaves)
+
+
+def _exchanged(k: Tape, input: Tensor, given: Tensor) -> Tensor:
+    return k.noop(given)
 
 
 def _as_they_are(k: Tape, tensors: list[Tensor], **_: Any) -> tuple[Tensor, ...]:
@@ -83,6 +88,19 @@ ROWS = (
         examples=(Example(shapes=([(2, 3)],), attributes={}),),
         facts=EVERYWHERE_FACTS,
         source="torch/csrc/autograd/python_variable.cpp (THPVariable_set_grad)",
+    ),
+    Operator(
+        name="set_data",
+        torch="",
+        oracle="exchanged",
+        roles=("input", "given"),
+        attributes=(),
+        forward=_exchanged,
+        saves=(),
+        backward=None,
+        examples=(Example(shapes=((2, 3), (2, 3)), attributes={}),),
+        facts=EVERYWHERE_FACTS,
+        source="torch/csrc/autograd/python_variable.cpp (THPVariable_set_data)",
     ),
 )
 COMPOSITE_ROWS: tuple[Composite, ...] = ()

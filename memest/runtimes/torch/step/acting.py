@@ -20,6 +20,7 @@ from memest.runtimes.torch import optimizers
 from memest.runtimes.torch.autograd import AccumulateGrad
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.clipping import play_norm, play_scaling
+from memest.runtimes.torch.step.exchanging import follow
 from memest.runtimes.torch.step.run import Run
 
 Env = dict[str, Value]
@@ -111,7 +112,7 @@ class Acting:
         return []
 
     def exchange(self, layer: Layer, env: Env) -> Found:
-        """``tensor.data = value``: what held the tensor holds the other's memory from now on, and the network owns that."""
+        """``tensor.data = value``: what held the tensor holds the other's memory from now on, and the network owns what was its own."""
         name, given = layer.reads
         value, ledger = env[name], self._run.ledger
         old, new = value.storage, env[given].storage
@@ -122,6 +123,7 @@ class Acting:
         if own:
             new.category, new.reason = old.category, f"in the place of {name}"
             self._exchanged.append(new)
+        follow(ledger, value, old, env.values())
         for _ in range(holders):
             ledger.let_go_storage(old)
         return []

@@ -23,7 +23,7 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.elsewhere import Elsewhere
-from memest.sources.importers.torch.recording.likeness import alike
+from memest.sources.importers.torch.recording.likeness import alike, where_they_part
 from memest.sources.importers.torch.recording.modes import blind
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
@@ -255,10 +255,8 @@ class _Recordings:
             recorder.survivors.check_steady(recorder.standing, recorder.forms)
         elif remembers():
             recorder, first = self._one(gradients), recorder
-            if recorder.graph != first.graph and self._one(gradients).graph != recorder.graph:
-                raise UnsupportedError(
-                    f"{self._name}: forward runs otherwise at every call (an attribute that counts or remembers): no step is like the next"
-                )
+            if recorder.graph != first.graph:
+                recorder = self._like_the_next(gradients, recorder)
         first_call = True
         for other in STAND_INS[1:] if recorder.numbers.read else ():
             before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
@@ -272,8 +270,26 @@ class _Recordings:
             recorder.graph = graph
         return recorder
 
-    def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0]) -> Recorder:
+    def _like_the_next(self, gradients: bool, before: Recorder) -> Recorder:
+        """A call that is like ``before``, or like another next to it, but for numbers that count: those computed with, and where windows
+        lie."""
+        recorder = self._one(gradients)
+        graph = alike(recorder.graph, before.graph)
+        if graph is None:
+            before, recorder = self._one(gradients, move=True), self._one(gradients, move=True)
+            graph = alike(recorder.graph, before.graph)
+        if graph is None:
+            place = where_they_part(recorder.graph, before.graph).line
+            raise UnsupportedError(
+                f"{self._name}{f' ({place})' * bool(place)}: forward runs otherwise at every call (an attribute that counts or remembers):"
+                " no step is like the next"
+            )
+        recorder.graph = graph
+        return recorder
+
+    def _one(self, gradients: bool, standing: Sequence[Kept] = (), stand_in: float = STAND_INS[0], *, move: bool = False) -> Recorder:
         recorder = Recorder(self._module, self._name, gradients, self._repeats, standing, stand_in, self._assumptions)
+        recorder.numbers.move = move
         if isinstance(self._module, Exported):
             recorder.fixed = self._module.fixed
         self.impossible = False

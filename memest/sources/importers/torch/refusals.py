@@ -50,7 +50,6 @@ _GRADIENTS = {
     "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled; torch.autograd.grad for that tensor is, in a memest.step",
     "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
     "__set__:grad": "tensor.grad = …: writing a gradient inside forward is not modelled",
-    "__set__:data": "tensor.data = …: giving a tensor other memory is not modelled: write in place (copy_, mul_) under torch.no_grad()",
 }
 
 

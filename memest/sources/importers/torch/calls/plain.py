@@ -66,6 +66,8 @@ def request(op: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> Requ
     row = OPERATORS.get(op) or COMPOSITES[op]
     known = {a.name for a in row.attributes}
     rest = {**given, **fixed}
+    if "inplace" in known and isinstance(rest.get("out"), torch.Tensor) and rest["out"] is rest.get(row.roles[0]):
+        rest = {**rest, "out": None, "inplace": True}  # written over what it reads
     tensors: list[Any] = []
     for role in row.roles:
         key = role.rstrip("?*")

@@ -130,7 +130,7 @@ def run_forward(function: Any, arguments: tuple[Any, ...], needs: tuple[bool, ..
 
 def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Sequence[torch.Tensor]) -> None:
     """The layer that ends a custom function, with its backward, for the tensors among its arguments."""
-    live, title = recorder.live, f"the custom autograd function {function.__name__}"
+    live, title = recorder.live, _titled(function)
     if any(live.known(t).value.base is not None for t in applied.context.dirty_tensors):
         raise recorder.refusal(f"{title}, which writes into a view: give it a clone")
     name = live.take(f"{recorder.path()}.{function.__name__}".lstrip("."))
@@ -225,12 +225,10 @@ def _one_backward(
         given = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = run_later(layers, live)
         if any(live.known(t).names[-1] not in kept for t in held_by(applied.context)):
-            raise recorder.refusal(
-                f"the custom autograd function {function.__name__}, whose backward puts a tensor on its context: keep it in forward"
-            )
+            raise recorder.refusal(f"{_titled(function)}, whose backward puts a tensor on its context: keep it in forward")
         unpacks = applied.context.unpacked or not saved
         del found, gradients, results, t, applied
-    live.check_gone(played, names, f"the custom autograd function {function.__name__} with a backward")
+    live.check_gone(played, names, _titled(function, " with a backward"))
     made = Backward(
         saved=tuple(saved),
         kept=tuple(kept),
@@ -242,6 +240,12 @@ def _one_backward(
         unpacks=unpacks,
     )
     return recorder.switches.told(made)
+
+
+def _titled(function: Any, more: str = "") -> str:
+    """What a function is in the words of who wrote it: torch's own around a module with hooks is those hooks."""
+    title: str = getattr(function, "title", "")
+    return title or f"the custom autograd function {function.__name__}{more}"
 
 
 def run_later(layers: Sequence[Layer], live: LiveTensors) -> tuple[Layer, ...]:

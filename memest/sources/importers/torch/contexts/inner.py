@@ -27,7 +27,7 @@ from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import recording, resolve
 from memest.sources.importers.torch.contexts.gradients import Gradients, nothing
 from memest.sources.importers.torch.contexts.packing import Packings
-from memest.sources.importers.torch.contexts.stage import Answer, handle_of
+from memest.sources.importers.torch.contexts.stage import Answer, exchange, handle_of
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.places import NOT_YET
 
@@ -132,6 +132,7 @@ class Inner:
             "__get__:is_leaf": lambda f, a, k: True if self._is_leaf(a[0]) else NotImplemented,
             "__get__:grad": lambda f, a, k: self._read(a[0]),
             "__set__:grad": lambda f, a, k: self._write(a[0], a[1]),
+            "__set__:data": lambda f, a, k: self._exchange(a[0], a[1]),
         }
 
     # scopes ---------------------------------------------------------------------------------------------------------------
@@ -293,6 +294,12 @@ class Inner:
                 " torch.autograd.grad gives it alone"
             )
         return None
+
+    def _exchange(self, t: torch.Tensor, given: torch.Tensor) -> None:
+        """``t.data = given``."""
+        exchange(self, t, given, again=self._recorder.checkpoint is not None or len(self._scopes) > 1)
+        if any(layer.op == "set_data" for layer in self.layers[-1:]):
+            self._recorder.refuse_card("tensor.data = … inside a forward", f"{NOT_YET}, or for the whole step: memest.step")
 
     def _write(self, t: torch.Tensor, value: Any) -> Any:
         """``t.grad = value``."""

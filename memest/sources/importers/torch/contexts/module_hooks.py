@@ -74,13 +74,13 @@ def telling(listener: Callable[[], Recorder | None]) -> Iterator[None]:
 
 class _Around:
     """The function around tensors: ``run`` gets their gradients and gives those that go on. ``all_come``: what it does where one does not
-    come is not recorded."""
+    come is not recorded. ``title`` is what it is to the user."""
 
     setup_context = staticmethod(_SingleLevelFunction.setup_context)
     __name__ = BACKWARD_HOOK
 
-    def __init__(self, run: Callable[[Sequence[Any]], Sequence[Any]], *, all_come: bool = False) -> None:
-        self._run, self.all_come = run, all_come
+    def __init__(self, run: Callable[[Sequence[Any]], Sequence[Any]], title: str, *, all_come: bool = False) -> None:
+        self._run, self.title, self.all_come = run, title, all_come
 
     def forward(self, ctx: Any, *tensors: Any) -> Any:
         """The tensors as they are."""
@@ -91,6 +91,11 @@ class _Around:
     def backward(self, ctx: Any, *gradients: Any) -> Any:
         """The gradients that go on."""
         return tuple(self._run(gradients))
+
+
+def _title(hook: Any) -> str:
+    """The hooks, and where they are written."""
+    return f"a full backward hook of a module{''.join(map(defined_at, (*hook.user_hooks, *hook.user_pre_hooks)))}"
 
 
 def _places(args: Sequence[Any]) -> list[int]:
@@ -109,7 +114,7 @@ def _around_inputs(recorder: Recorder, hook: Any, args: tuple[Any, ...]) -> tupl
     hook.n_inputs, hook.input_tensors_index = len(args), places or None
     if not places:
         return args
-    made = recorder.apply(_Around(lambda gradients: gradients), tuple([args[i] for i in places]))
+    made = recorder.apply(_Around(lambda gradients: gradients, _title(hook)), tuple([args[i] for i in places]))
     hook.memest_inputs = recorder.layers[-1].name, [recorder.live.known(t).value.spec for t in made]
     return _with(args, places, made)
 
@@ -132,7 +137,7 @@ def _around_outputs(recorder: Recorder, hook: Any, result: Any) -> Any:
 
     recorder.enter_module(hook.module)  # it has returned, but this is still its own
     try:
-        made = recorder.apply(_Around(run, all_come=True), tuple([args[i] for i in places]))
+        made = recorder.apply(_Around(run, _title(hook), all_come=True), tuple([args[i] for i in places]))
     finally:
         recorder.leave_module(hook.module)
     if hook.input_tensors_index is not None:
@@ -165,7 +170,6 @@ def _join(recorder: Recorder, hook: Any, count: int, places: Sequence[int], spec
         names = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
         del gradients, outputs, whole, seen, results, t
-    where = "".join(map(defined_at, hook.user_hooks))
-    live.check_gone(played, (*backward.gradients, *lent), f"a full backward hook of a module{where}")
+    live.check_gone(played, (*backward.gradients, *lent), _title(hook))
     joined = replace(backward, layers=played, results=names, lender=lender.name, lent=lent)
     recorder.layers[at] = replace(outer, backward=joined)

@@ -9,7 +9,7 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Casting, Layer
-from memest.network.tensor import Spec, channels_last_strides, contiguous_strides
+from memest.network.tensor import Spec, channels_last_strides, contiguous_strides, nbytes
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
@@ -80,3 +80,21 @@ def several(values: Sequence[Any]) -> Sequence[Any]:
     """The tensors of a call that takes them one by one or in a list."""
     found: Sequence[Any] = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
     return found
+
+
+def exchange(stage: Stage, t: torch.Tensor, given: torch.Tensor, *, again: bool) -> None:
+    """``t.data = given``: another memory under the same tensor (``t.data *= value`` ends with the one it has). ``again`` says that what
+    stands here runs at another time, or twice."""
+    old, new = stage.live.known(t).value, stage.live.known(given).value
+    if old.storage is new.storage and t.shape == given.shape and t.stride() == given.stride():
+        return
+    if t.shape != given.shape or t.dtype != given.dtype or t.stride() != given.stride():
+        raise stage.refusal("tensor.data = … of another shape, dtype or layout: write into it (copy_ under torch.no_grad())")
+    if again:
+        raise stage.refusal("tensor.data = … inside a checkpoint, a hook or a custom function: write into it (copy_ under torch.no_grad())")
+    own = {p.name for p in stage.live.parameters}
+    shared = any(e.value.storage is new.storage and e.names[0] in own for e in stage.live.tracked.values())
+    if shared or new.storage.nbytes != nbytes(new.spec.shape, new.spec.dtype):
+        raise stage.refusal("tensor.data = … that is part of another tensor, or the network's own: give it a copy (clone())")
+    stage.act("set_data", (stage.called(t), stage.called(given)))
+    old.storage = new.storage

@@ -54,7 +54,6 @@ class Answering(Writing):
             "register_hook": self._hooked,
             "__contains__": self._contains,
             "numpy": self._numpy,
-            "__set__:data": self._set_data,
         }
 
     def _placed(self, answer: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -89,13 +88,6 @@ class Answering(Writing):
             return self._placed(ARRAY_ANSWERS["numpy"], self, func, args, kwargs)
         self.assumed.asked = True
         return np.array(found, dtype=dtype_of(args[0]))
-
-    def _set_data(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """``t.data = other``, where that has the memory of ``t`` (what ``t.data *= 2`` ends with)."""
-        old, new = (self.live.found(t) for t in args)
-        if old is None or new is None or old.value.storage is not new.value.storage or old.value.spec != new.value.spec:
-            return NotImplemented
-        return None
 
     def _passive(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         answer = PASSIVE[name]

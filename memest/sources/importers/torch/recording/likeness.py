@@ -22,6 +22,7 @@ _OPERANDS = frozenset({"value", "alpha", "beta", "fill_value"})
 _PLACES = {"narrow": "start", "select": "index"}
 """Where a view of so many lies."""
 _WHOLE = (int, Expr)
+_AHEAD = 3
 
 
 def alike(one: Graph, other: Graph) -> Graph | None:
@@ -52,12 +53,22 @@ class Parting(NamedTuple):
 
 
 def where_they_part(one: Graph, other: Graph) -> Parting:
-    """At the first layer that is not alike."""
-    pairs = enumerate(zip(one.layers, other.layers, strict=False))
-    shorter = min(len(one.layers), len(other.layers))
-    at = next((i for i, (a, b) in pairs if a is not b and _alike(a, b) != _alike(b, a)), shorter)
-    there = [(dict(g.lines).get(layer.name, ""), layer.op) for g in (other, one) for layer in g.layers[at : at + 1]]
+    """Where one runs an operator that the other does not; where both run the same ones, the first layer that is not alike."""
+    ops = [[layer.op for layer in g.layers] for g in (one, other)]
+    shorter = min(map(len, ops))
+    at = next((i for i in range(shorter) if ops[0][i] != ops[1][i]), shorter)
+    if at == len(ops[0]) == len(ops[1]):
+        pairs = enumerate(zip(one.layers, other.layers, strict=True))
+        at = next((i for i, (a, b) in pairs if a is not b and _alike(a, b) != _alike(b, a)), at)
+    more = (one, other) if _goes_on(ops[1][at:], ops[0][at:]) else (other, one)
+    there = [(dict(g.lines).get(layer.name, ""), layer.op) for g in more for layer in g.layers[at : at + 1]]
     return Parting(next((line for line, _ in there if line), ""), tuple(op for _, op in there))
+
+
+def _goes_on(ops: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether the others do something more before they go on as these do."""
+    ahead = list(ops[:_AHEAD])
+    return any(list(others[n : n + len(ahead)]) == ahead for n in range(1, len(others) + 1))
 
 
 def _alike(layer: Layer, other: Layer) -> Layer:

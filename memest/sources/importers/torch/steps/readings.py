@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from memest.network.graph import Layer
-from memest.sources.importers.torch.contexts.stage import Answer, Stage, several
+from memest.sources.importers.torch.contexts.stage import Answer, Stage, exchange, several
 
 MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_function_exit._RecordFunction")
 """What torch.profiler.record_function calls, which moves nothing."""
@@ -16,9 +16,9 @@ MARKS = ("_record_function_enter_new", "_record_function_exit", "_record_functio
 
 class Readings:
     """What is read in one recording. ``first`` says that no step was before it; ``zeros`` are told of the tensors that say whether a
-    gradient is infinite."""
+    gradient is infinite; ``checkpointed`` says whether a checkpoint stands around what runs."""
 
-    def __init__(self, stage: Stage, zeros: list[torch.Tensor], *, first: bool) -> None:
+    def __init__(self, stage: Stage, zeros: list[torch.Tensor], checkpointed: Callable[[], bool], *, first: bool) -> None:
         self._stage = stage
         self._first = first
         self._averaged: dict[str, bool] = {}
@@ -27,7 +27,7 @@ class Readings:
             "_amp_foreach_non_finite_check_and_unscale_": lambda f, a, k: zeros.append(a[1]),
             "_amp_update_scale_": lambda f, a, k: a[0],
             "broadcast_tensors": self._broadcast,
-            "__set__:data": self._exchange,
+            "__set__:data": lambda f, a, k: exchange(stage, *a, again=checkpointed()),
             **dict.fromkeys(MARKS, lambda f, a, k: f(*a, **k)),
             "cpu": lambda f, a, k: a[0],
             **{n: self._each for n in dir(torch) if n.startswith("_foreach_")},
@@ -42,15 +42,6 @@ class Readings:
         """A decision that every step but the first takes alike: whether an AveragedModel was updated before."""
         entry = self._stage.live.found(args[0])
         return NotImplemented if entry is None else self._averaged.get(entry.names[-1], NotImplemented)
-
-    def _exchange(self, func: Any, args: Any, kwargs: Any) -> None:
-        """``t.data = value``: another memory under the same tensor (``t.data *= value`` ends with the one it has)."""
-        old, new = (self._stage.live.known(t).value for t in args)
-        if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
-            raise self._stage.refusal("tensor.data = … of another shape or dtype: make a new parameter, and its optimizer, before the step")
-        if old.storage is not new.storage:
-            self._stage.act("set_data", (self._stage.called(args[0]), self._stage.called(args[1])))
-            old.storage = new.storage
 
     def _broadcast(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``torch.broadcast_tensors``: a tensor that is large enough is given back as it is."""

@@ -115,7 +115,7 @@ class StepRecorder(Recorder):
         self._stray: list[torch.Tensor] = []
         self._shadow: Run | None = None
         self.grads = Gradients(self)
-        self.readings = Readings(self, self.numbers.zeros, first=before is None)
+        self.readings = Readings(self, self.numbers.zeros, lambda: self.checkpoint is not None, first=before is None)
         self.updates = Updates(self, self.grads, found.optimizers, texts, self.assumed.say)
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors

@@ -18,6 +18,10 @@ from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.stage import Stage
 
+LBFGS = (
+    "LBFGS.step(closure), which runs the closure until values say enough: ask for a function that does what the closure does (LBFGS's"
+    " history, 2 x history_size vectors as long as all parameters together, comes on top), or take another optimizer"
+)
 SAVED = "torch.save is passed over: nothing is written, and it allocates nothing"
 BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
 
@@ -45,7 +49,7 @@ class Updates:
         """``optimizer.step()``, group by group, after what a ``closure`` does, whose result it gives."""
         kind = type(optimizer)
         if kind.__name__ == "LBFGS":
-            raise self._stage.refusal("LBFGS.step(closure), which runs the closure until values say enough: take another optimizer")
+            raise self._stage.refusal(LBFGS)
         result = None
         if closure is not None:
             with torch.enable_grad():

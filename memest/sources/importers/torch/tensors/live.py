@@ -158,7 +158,10 @@ class LiveTensors:
             return
         gc.collect()
         if any(e.names[0] in names for e in self.tracked.values()):
-            raise self._refusal(f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or nothing")
+            raise self._refusal(
+                f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or take the gradient in the"
+                " step: torch.autograd.grad(loss, activation), which memest.step plays"
+            )
 
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:
         """A tensor that was written into in place gets another name."""
