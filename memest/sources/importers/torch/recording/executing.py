@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
 
 MAY_COPY = ("to", "to_device", "contiguous")  # calls that give back their input where it is already as they make it
+_NOTHING = object()
 
 
 def execute(
@@ -30,7 +31,12 @@ def execute(
 ) -> Any:
     """The call on meta tensors, ``around`` which a context stands; where torch has no meta kernel for it, tensors of the shapes our row
     gives."""
-    produced = _on_meta(live, request, func, args, kwargs, values, casting, around)
+    produced: Any = _NOTHING
+    if not request.own_result and not casting:  # on meta tensors torch casts nothing
+        with suppress(NotImplementedError):
+            produced = _on_its_own(live, _with_twins(func, args, on_meta(func, kwargs), around))
+    if produced is _NOTHING:
+        produced = _as_our_row_says(live, request, values)
     if request.op == "autocast_operands" and not casting:
         return tuple(map(twin, request.tensors[0]))
     if request.op in MAY_COPY and produced is request.tensors[0] and produced.is_meta:  # (a module that keeps the result keeps its own)
@@ -38,21 +44,7 @@ def execute(
     return produced
 
 
-def _on_meta(
-    live: LiveTensors,
-    request: Request,
-    func: Any,
-    args: Any,
-    kwargs: Any,
-    values: Sequence[Value | None],
-    casting: bool,
-    around: AbstractContextManager[Any],
-) -> Any:
-    if not request.own_result and not casting:  # on meta tensors torch casts nothing
-        try:
-            return _on_its_own(live, _with_twins(func, args, on_meta(func, kwargs), around))
-        except NotImplementedError:
-            pass
+def _as_our_row_says(live: LiveTensors, request: Request, values: Sequence[Value | None]) -> Any:
     made: list[Any] = []
     given = [t for t in request.tensors if isinstance(t, torch.Tensor)]
     for v in values:

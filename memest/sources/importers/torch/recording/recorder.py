@@ -179,7 +179,9 @@ class Recorder(Calling):
 
     def _synced(self) -> list[str]:
         """The paths of batch norms whose statistics are those of all ranks."""
-        return [path for path, m in self.module.named_modules(remove_duplicate=False) if isinstance(m, torch.nn.SyncBatchNorm)]
+        if not any(isinstance(m, nn.SyncBatchNorm) for m in self.modules):
+            return []
+        return [path for path, m in self.module.named_modules(remove_duplicate=False) if isinstance(m, nn.SyncBatchNorm)]
 
     def _circles(self) -> list[str]:
         """A note where tensors wait for the garbage collector."""

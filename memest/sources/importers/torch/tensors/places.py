@@ -11,7 +11,7 @@ TensorIndexing.h (``typeConvertIndices``, ``copy_to``); each row of ELEMENTWISE 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 CARD = torch.device("cpu")
 """What ``x.device`` is while a forward is recorded: torch's CPU to the code around, and told from any other by identity."""
 FACTORIES = frozenset({"zeros", "ones", "empty", "full", "rand", "randn", "arange", "linspace", "eye", "randint", "tensor", "as_tensor"})
+PLAIN = (int, float, str, torch.dtype, type(None))
 MOVES = frozenset({"to", "type_as", "cuda", "cpu"})
 ELEMENTWISE = frozenset(
     {
@@ -62,7 +63,16 @@ def counts(name: str, args: Any, kwargs: Any, live: LiveTensors) -> bool:
     """Whether the result of a call of torch's ``name`` may lie on the host, or move."""
     if name in FACTORIES or name in MOVES or kwargs.get("device") is not None:
         return True
-    return bool(live.on_host) and any(found.host for found in map(live.found, leaves((args, kwargs))) if found is not None)
+    return bool(live.on_host) and any(found.host for found in map(live.found, _given(args, kwargs)) if found is not None)
+
+
+def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    """The tensors in a call."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif not isinstance(value, PLAIN):
+            yield from leaves(value)
 
 
 def place_of(name: str, op: str, reads: Sequence[Tracked], asked: bool | None) -> Placed:

@@ -20,7 +20,7 @@ class Owned:
     of registration), with their paths, and the ``tables`` where the tensors are registered."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.modules: list[tuple[str, nn.Module]] = list(module.named_modules())
+        self.modules = named_modules(module)
         self.tables: list[dict[str, Any]] = [table for _, m in self.modules for table in (m._parameters, m._buffers)]
         self.tensors: list[tuple[str, torch.Tensor]] = []
         seen: set[int] = set()
@@ -36,11 +36,26 @@ class Owned:
         return any(t.is_meta for _, t in self.tensors)
 
 
+def named_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What ``module.named_modules()`` gives: torch's own goes through a generator for every level of each module."""
+    found: dict[nn.Module, str] = {}
+    left = [("", module)]
+    while left:
+        path, m = left.pop()
+        if type(m).named_modules is not nn.Module.named_modules:
+            return list(module.named_modules())
+        if m not in found:
+            found[m] = path
+            inside = [(f"{path}.{name}" if path else name, child) for name, child in m._modules.items() if child is not None]
+            left.extend(reversed(inside))
+    return [(path, m) for m, path in found.items()]
+
+
 @contextmanager
 def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     """What the forward sets on its modules (attributes, registered tensors, hooks, the contents of their lists and dicts) is taken back.
     Gives a function that says whether it has set numbers, flags or texts so far: what the next call may go by."""
-    attributes = [(m.__dict__, m.__dict__.copy()) for m in module.modules()]
+    attributes = [(m.__dict__, m.__dict__.copy()) for _, m in named_modules(module)]
     inside = [(v, v.copy() if v else _EMPTY) for _, before in attributes for v in before.values() if type(v) in CONTAINERS]
     try:
         yield lambda: any(plainly_changed(live, before) for live, before in (*attributes, *inside))
