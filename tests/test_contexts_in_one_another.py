@@ -11,9 +11,10 @@ pytest.importorskip("validation.fuzz_contexts")
 
 import memest  # noqa: E402
 from memest import Cpu  # noqa: E402
-from validation.fuzz_contexts import Statement, Trial, compared, run  # noqa: E402
+from validation.fuzz_contexts import Trial, compared, run  # noqa: E402
 from validation.profiling import record  # noqa: E402
 from validation.protocol import Measurement  # noqa: E402
+from validation.shrinking import Statement  # noqa: E402
 
 BY_HAND_WATCHED = [("by_hand", how, ("watched", number)) for how in (True, False) for number in (20, 21, 22)]
 """A module's own backward hooks in what a custom function's backward runs again: what they keep until they are done is kept there, too."""

@@ -292,7 +292,7 @@ def _fuzz(arguments: argparse.Namespace) -> int:
         python = interpreter(arguments.python)
         return fuzz_cuda(arguments.cases, arguments.seed, arguments.card, python, on_card=arguments.on_card, of=of)
     if arguments.contexts:
-        from validation.fuzz_contexts import fuzz as fuzz_contexts
+        from validation.fuzz_context_steps import fuzz as fuzz_contexts
 
         return 1 if fuzz_contexts(arguments.cases, arguments.seed) else 0
     if arguments.steps:

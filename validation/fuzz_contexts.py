@@ -9,11 +9,8 @@ that are called twice. The streams must be equal, event by event; what torch its
 from __future__ import annotations
 
 import random
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,18 +18,18 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from memest.errors import UnsupportedError
+from memest.errors import MemestError
 from memest.estimate.estimate import estimate
 from memest.machines.cpu import Cpu
 from memest.sources.importers.torch.network import from_torch
-from validation.profiling import settle
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training
+from validation.shrinking import Statement, inner
 from validation.streams import Difference, first_difference, of_the_step
 
 CHANNELS = 8
+REFUSALS = (RuntimeError, AttributeError, TypeError)
+"""What torch refuses with, or what a hook that is called with None raises."""
 OPTIMIZERS = ("sgd", "sgd:momentum=0.9", "adam", "adamw:foreach=true")
-Statement = tuple[Any, ...]
-"""A kind, then numbers and inner statements."""
 
 
 class Swish(torch.autograd.Function):
@@ -349,12 +346,8 @@ def _look_at_all(_: Any, given: Any, came: Any) -> None:
 def _numbers(s: Statement, kind: str) -> Iterator[int]:
     if s[0] == kind:
         yield s[1]
-    for part in _inner(s):
+    for part in inner(s):
         yield from _numbers(part, kind)
-
-
-def _inner(s: Statement) -> list[Statement]:
-    return [p for p in s[1:] if isinstance(p, tuple)]
 
 
 # growing ------------------------------------------------------------------------------------------------------------------
@@ -364,7 +357,7 @@ def grow(rng: random.Random) -> Trial:
     """A random forward."""
     size = rng.randint(6, 17)
     return Trial(
-        program=_sequence(rng, 3),
+        program=statements(rng, 3),
         shape=(rng.choice((1, 2, 3)), 3, size, rng.randint(6, 17)),
         mode=rng.choice(("train", "train", "train", "infer")),
         optimizer=rng.choice(OPTIMIZERS),
@@ -372,7 +365,8 @@ def grow(rng: random.Random) -> Trial:
     )
 
 
-def _sequence(rng: random.Random, depth: int) -> Statement:
+def statements(rng: random.Random, depth: int) -> Statement:
+    """Some in a row, with others in them down to a ``depth``."""
     return ("seq", *(_statement(rng, depth) for _ in range(rng.randint(1, 3))))
 
 
@@ -392,7 +386,7 @@ def _statement(rng: random.Random, depth: int) -> Statement:
         return kind, rng.randrange(len(FUNCTIONS))
     if kind == "reversible":
         return kind, rng.randint(1, 3)
-    inner = _sequence(rng, depth - 1)
+    inner = statements(rng, depth - 1)
     if kind == "selective":
         return kind, rng.randrange(len(SELECTED)), rng.random() < 0.5, inner
     if kind == "packed":
@@ -413,11 +407,11 @@ def run(trial: Trial, cpu: Cpu) -> Difference | str | None:
         else:
             recipe = {"mode": "infer"}
             measured = measure_inference(Net(trial.program), inputs_for([trial.shape]))
-    except (RuntimeError, AttributeError, TypeError):  # torch refuses, or calls a hook with None
+    except REFUSALS:
         return "torch"
     try:
         predicted = estimate(from_torch(Net(trial.program), trial.shape), input_shape=trial.shape, machine=cpu, **recipe)
-    except UnsupportedError as e:
+    except MemestError as e:  # the engine may never come to a backward that torch would refuse
         return f"memest: {e}"
     return compared(predicted, measured)
 
@@ -425,65 +419,3 @@ def run(trial: Trial, cpu: Cpu) -> Difference | str | None:
 def compared(predicted: Any, measured: Measurement) -> Difference | None:
     """The first difference, releases of residents left out of both."""
     return first_difference(*of_the_step(predicted, measured.events))
-
-
-Running = Callable[[Trial], Difference | str | None]
-
-
-def shrink(trial: Trial, run: Running) -> Trial:
-    """A smaller trial that still differs."""
-    progress = True
-    while progress:
-        progress = False
-        for program in _smaller(trial.program):
-            candidate = replace(trial, program=program)
-            if isinstance(run(candidate), Difference):
-                trial, progress = candidate, True
-                break
-    return trial
-
-
-def _smaller(s: Statement) -> Iterator[Statement]:
-    """The statement with something less in it."""
-    inner = _inner(s)
-    yield from inner if s[0] != "seq" else ()
-    if s[0] == "seq":
-        for i in range(1, len(s)):
-            if len(s) > 2:
-                yield (*s[:i], *s[i + 1 :])
-    for i, part in enumerate(s):
-        if isinstance(part, tuple):
-            for less in _smaller(part):
-                yield (*s[:i], less, *s[i + 1 :])
-
-
-def fuzz(cases: int, seed: int = 0) -> int:
-    """Run ``cases`` random forwards on this processor; the number of differences. Each is printed with its seed, shrunk."""
-    settle()
-    return fuzz_with(partial(run, cpu=Cpu.detect().with_(threads=torch.get_num_threads())), cases, seed)
-
-
-def fuzz_with(run: Running, cases: int, seed: int) -> int:
-    """The same, wherever ``run`` runs them."""
-    differences = done = 0
-    refused: Counter[str] = Counter()
-    start, number = time.time(), seed
-    while done < cases:
-        number += 1
-        trial = grow(random.Random(number))
-        found = run(trial)
-        if isinstance(found, str):
-            refused[found] += 1
-            assert sum(refused.values()) <= 10 * cases, refused
-            continue
-        done += 1
-        if found is not None:
-            differences += 1
-            small = shrink(trial, run)
-            print(f"--- seed {number}: {small}\n{run(small)}", flush=True)
-        if done % 50 == 0:
-            print(f"{done} forwards, {differences} differences, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
-    print(f"{cases} forwards, {differences} differences")
-    for reason, times in refused.most_common():
-        print(f"  {times} more refused by {reason}")
-    return differences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -15,7 +16,8 @@ from memest.memory.stream import Event
 from validation.cuda.fuzz import asked_of, with_memest_beside
 from validation.cuda.recording import clean
 from validation.cuda.sure import expected
-from validation.fuzz_contexts import Net, Trial, fuzz_with
+from validation.fuzz_contexts import Net, Trial, grow
+from validation.shrinking import fuzz_with
 from validation.streams import Difference, first_difference
 
 DEVICE = "cuda"
@@ -24,7 +26,7 @@ DEVICE = "cuda"
 def fuzz_here(cases: int, seed: int, card: str) -> int:
     """Run ``cases`` random forwards in this process, whose torch is built for CUDA; the number of differences."""
     with with_memest_beside(card) as (target, beside):
-        return fuzz_with(partial(run, target=target, beside=beside), cases, seed)
+        return fuzz_with(partial(run, target=target, beside=beside), cases, seed, lambda n: grow(random.Random(n)))
 
 
 def run(trial: Trial, target: Target, beside: Executor) -> Difference | str | None:
