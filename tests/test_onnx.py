@@ -199,6 +199,29 @@ def test_functions_are_inlined_and_known_branches_taken(tmp_path: Path) -> None:
         memest.from_onnx(saved(tmp_path, [node("Gate", "x", domain="own")], functions=[loop]))
 
 
+@pytest.mark.parametrize(("op", "gates", "states"), [("LSTM", 4, 2), ("GRU", 3, 1)])
+def test_recurrent_layers_are_torchs(op: str, gates: int, states: int, tmp_path: Path) -> None:
+    of_steps = [weight("w", 2, 5 * gates, 7), weight("r", 2, 5 * gates, 5), weight("b", 2, 10 * gates)]
+    nodes = [node(op, "x w r b", "y", hidden_size=5, direction="bidirectional")]
+    graph = memest.from_onnx(saved(tmp_path, nodes, of_steps, shape=(6, "N", 7)))
+    assert calls(graph) == [*["zeros"] * states, op.lower(), "view", "permute"]
+    assert sum(nbytes(p.shape, p.dtype) for p in graph.parameters) == 2 * gates * 5 * (7 + 5 + 2) * 4
+    assert peak(graph, (6, 3, 7)) > 0
+    with pytest.raises(UnsupportedError, match=f"no rule for {op} backwards alone"):
+        memest.from_onnx(saved(tmp_path, [node(op, "x w r b", hidden_size=5, direction="reverse")], of_steps, shape=(6, "N", 7)))
+
+
+def test_channels_that_come_last_are_a_view(tmp_path: Path) -> None:
+    """What Keras and tf2onnx write: a transposition at either end, which moves nothing."""
+    last = helper.make_node("Transpose", ["c"], ["y"], perm=[0, 2, 3, 1])
+    first = helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])
+    nodes = [first, node("Conv", "t w b", "c", name="model/conv2d_1/Conv2D"), last]
+    graph = memest.from_onnx(saved(tmp_path, nodes, [weight("w", 8, 3, 3, 3), weight("b", 8)], shape=("unk__4", 32, 32, 3)))
+    assert [layer.name for layer in graph.layers] == ["permute", "model.conv2d_1", "permute_2"]
+    e = memest.estimate(graph, input_shape=(2, 32, 32, 3), mode="infer", machine=CPU)
+    assert max(v.delta for v in e.events) >= 2 * 8 * 30 * 30 * 4
+
+
 def test_weights_are_never_read(tmp_path: Path) -> None:
     """The file beside is not there, and the data inside are stepped over."""
     path = saved(tmp_path, (*CNN[:1], node("Relu", "a")), [unread("w", (8, 3, 3, 3), location="w.data", offset="0"), weight("b", 8)])

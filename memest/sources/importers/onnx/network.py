@@ -8,6 +8,7 @@ needs no inferred ones. Batch norms and dropouts follow the mode; those that an 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from memest.sizes.dims import plain as plain_size
 from memest.sources.builder import Builder
 from memest.sources.importers.onnx.call import Call
 from memest.sources.importers.onnx.folding import folded
-from memest.sources.importers.onnx.naming import Names, home, plain
+from memest.sources.importers.onnx.naming import LONGEST, Names, home, plain
 from memest.sources.importers.onnx.nodes.table import HANDLERS
 from memest.sources.importers.onnx.skimming import FOREIGN, skimmed
 from memest.sources.importers.onnx.values import Value, check_elements, dtype_name, initial
@@ -182,7 +183,8 @@ class _Network:
         given = {a.name: a for a in node.attribute}
         defaults = {a.name: a for a in function.attribute_proto}
         versions = {_domain(o.domain): o.version for o in function.opset_import}
-        nodes = [_filled_in(n, {**defaults, **given}, set(inner) | {o for m in function.node for o in m.output}) for n in function.node]
+        there = set(inner) | {o for n in function.node for o in n.output}
+        nodes = [_filled_in(n, {**defaults, **given}, there) for n in function.node]
         outer = self._writer.home
         self._writer.home = home(node)
         try:
@@ -259,8 +261,8 @@ def _symbol(text: str, otherwise: str) -> str:
     try:
         parse(text)
     except GraphError:
-        made = "".join(ch if ch.isalnum() and ch.isascii() else "_" for ch in text).strip("_")
-        return made if made and not made[0].isdigit() else f"{otherwise}_{made}".strip("_")
+        made = "".join(ch if ch.isalnum() and ch.isascii() else "_" for ch in text[:LONGEST]).strip("_")
+        return f"{otherwise}_{made}".strip("_") if not made.isidentifier() or iskeyword(made) else made
     return text
 
 

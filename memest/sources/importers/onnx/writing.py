@@ -14,7 +14,7 @@ from memest.sources.builder import Builder, Node
 from memest.sources.importers.onnx.naming import Names, plain
 from memest.sources.importers.onnx.values import Initial, Known, Value, check_elements
 
-MOST_LAYERS = 200_000
+MOST_LAYERS = 50_000
 
 
 class Writer:
@@ -64,6 +64,10 @@ class Writer:
             name = self.names.take(plain(value.name))
             value.nodes[shape] = self.builder.parameter(name, shape, dtype=value.dtype, buffer=not value.trainable)
         return value.nodes[shape]
+
+    def owned(self, name: str, shape: Shape, dtype: str) -> Node:
+        """A parameter that is a part of an initializer."""
+        return self.builder.parameter(self.names.take(name), shape, dtype=dtype)
 
     def _constant(self, value: Known) -> Node:
         """Numbers of the code are in a buffer; sizes are put into a tensor when the network runs."""

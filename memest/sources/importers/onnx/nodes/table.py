@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from memest.sources.importers.onnx.call import Handler
-from memest.sources.importers.onnx.nodes import elementwise, shaping, summing, windows
+from memest.sources.importers.onnx.nodes import elementwise, recurrent, shaping, summing, windows
 
-HANDLERS: dict[str, Handler] = {**windows.HANDLERS, **elementwise.HANDLERS, **shaping.HANDLERS, **summing.HANDLERS}
+HANDLERS: dict[str, Handler] = {**windows.HANDLERS, **elementwise.HANDLERS, **shaping.HANDLERS, **summing.HANDLERS, **recurrent.HANDLERS}
