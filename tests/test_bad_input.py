@@ -218,7 +218,7 @@ USAGE = {
     "a checkpoint": (["layers", "runs/last.ckpt"], "weights, not a network"),
     "safetensors": (["estimate", "model.safetensors"], "package.module:callable or path/file.py:callable"),
     "an exported program": (["estimate", "net.pt2", "--input", "2x3x8x8"], "no such file: net.pt2"),
-    "ONNX": (["estimate", "net.onnx", "--input", "3x8x8"], "the torch code it was exported from"),
+    "ONNX": (["estimate", "net.onnx", "--input", "3x8x8"], "no such file: net.onnx"),
     "Keras": (["estimate", "net.keras"], "a Keras file"),
     "HDF5": (["estimate", "net.h5"], "a Keras file"),
     "TensorFlow Lite": (["estimate", "net.tflite"], "a TensorFlow file"),

@@ -18,7 +18,7 @@ Model = Annotated[
         metavar="MODEL",
         autocompletion=complete.models,
         help="A file (.yaml, .json, or - for stdin), a built-in model with options, a folder with Hugging "
-        "Face's config.json, an exported program (.pt2), or package.module:callable(args), whose code is imported and run.",
+        "Face's config.json, an exported program (.pt2), an .onnx file, or package.module:callable(args), whose code is imported and run.",
     ),
 ]
 ModelOption = Annotated[

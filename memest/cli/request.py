@@ -24,7 +24,7 @@ from memest.planning.progress import tell
 from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
 from memest.sources.assumptions import from_texts
-from memest.sources.opening import configured, is_torch, open_model
+from memest.sources.opening import configured, is_onnx, is_torch, open_model
 from memest.sources.typed import structured, with_arguments
 
 if TYPE_CHECKING:
@@ -345,7 +345,8 @@ def open_with_inputs(
         return _open_torch(model, given, batch, mode, from_texts(assume))
     if assume:
         raise UsageError(f"--assume {assume[0]}: is for torch code; the counts of {model} stand in it")
-    graph = open_model(model)
+    whole = _whole_shapes(given, batch) if is_onnx(model) else {}
+    graph = open_model(model, (_positional(whole) or whole) or None)
     for name, shape in given.items():
         if isinstance(shape, TypedShape):
             raise UsageError(f"--input {name}=…{shape.dtype}: the network has dtypes of its own; give the sizes alone")

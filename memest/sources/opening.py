@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".yaml", ".yml", ".json")
 FORMS = (
     "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable, path/file.py:callable, "
-    "a folder with a config.json or a .pt2 of torch.export"
+    "a folder with a config.json, a .pt2 of torch.export or an .onnx file"
 )
 GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
+GET_ONNX = "pip install onnx, or '.[onnx]' in a checkout of memest"
 EXPORTED = ".pt2"
+ONNX = ".onnx"
 CONFIGS = ("config.json", "model_index.json")
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
 _OF_PLANS = re.compile(r"(.+\.json):(\w+=[^:]*)", re.IGNORECASE | re.DOTALL)
@@ -34,7 +36,6 @@ _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
 UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
     **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
-    ".onnx": "an ONNX file, which memest does not read: give the torch code it was exported from",
     **dict.fromkeys((".keras", ".h5", ".hdf5"), "a Keras file, which memest does not read: give the network as torch code"),
     **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
     **dict.fromkeys((".mlmodel", ".mlpackage"), "a Core ML file, which memest does not read: give the torch code it was converted from"),
@@ -84,6 +85,24 @@ def from_torch(
         except Exception:  # of the module's own code, and only a hint
             hint = None
         raise (type(e)(f"{e}; {hint}") if hint else e) from e.__cause__
+
+
+def from_onnx(path: str | Path, example: Any = None, *, name: str | None = None) -> Graph:
+    """The graph in an ONNX file: each node as the call that torch has for it, initializers as parameters by their sizes. No weight is read,
+    inside the file or beside it. Sizes that the file leaves open (``dim_param``) are named sizes of the graph; ``example``, a shape with
+    the batch, a list of them or a mapping by name, says at which sizes it is read where usual ones do not do.
+
+    Raises FileError for a file that is none, GraphError for a network that cannot be, UnsupportedError for a node that has no rule (each
+    names the node), UsageError for an example that does not fit, or when onnx is not installed."""
+    try:
+        path = Path(path)
+    except TypeError:
+        raise UsageError(f"from_onnx takes the path of an ONNX file, got {kind_of(path)}") from None
+    try:
+        from memest.sources.importers.onnx import network as importer
+    except ModuleNotFoundError as e:
+        raise UsageError(f"an ONNX file needs onnx ({e}); {GET_ONNX}") from None
+    return importer.from_onnx(path, example, name)
 
 
 def from_step(
@@ -175,21 +194,27 @@ def is_torch(text: str) -> bool:
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 
 
+def is_onnx(text: str) -> bool:
+    """True when ``text`` names an ONNX file, by its suffix."""
+    return text.lower().endswith(ONNX)
+
+
 def is_file(text: str) -> bool:
     """True when ``text`` names a graph file, by its suffix, or standard input."""
-    return text == "-" or text.lower().endswith(SUFFIXES) or _OF_PLANS.fullmatch(text) is not None
+    return text == "-" or text.lower().endswith((*SUFFIXES, ONNX)) or _OF_PLANS.fullmatch(text) is not None
 
 
 def open_model(text: str, example: Example | None = None, mode: str | None = None, assume: Mapping[str, Any] | None = None) -> Graph:
     """The graph that ``text`` names: a file, ``-`` (a file on standard input), a built-in model with options, or a torch callable, whose
     module is imported and which is called: never pass on a text that you do not trust.
 
-    ``example`` is the shape (with the batch) a torch model is called with, ``mode`` the one it is recorded for (left out: both),
-    ``assume`` what is stated of values (see :func:`from_torch`). Raises
-    UsageError when ``text`` leads nowhere, FileError, GraphError or UnsupportedError when what it leads to is not a network memest
-    knows."""
+    ``example`` is the shape (with the batch) a torch model is called with, or an ONNX file is read at, ``mode`` the one it is
+    recorded for (left out: both), ``assume`` what is stated of values (see :func:`from_torch`). Raises UsageError
+    when ``text`` leads nowhere, FileError, GraphError or UnsupportedError when what it leads to is not a network memest knows."""
     if text == "-":
         return _standard_input()
+    if is_onnx(text):
+        return from_onnx(text, example)
     if is_file(text):
         return _file(text)
     if is_torch(text):
@@ -200,7 +225,7 @@ def open_model(text: str, example: Example | None = None, mode: str | None = Non
 
 
 def load(path: str | Path, **options: Any) -> Graph:
-    """The graph in a ``.yaml``, ``.yml`` or ``.json`` file, or of a configuration of nnU-Net's plans, which take ``options``
+    """The graph in a ``.yaml``, ``.yml``, ``.json`` or ``.onnx`` file, or of a configuration of nnU-Net's plans, which take ``options``
     (``configuration="3d_fullres"``; ``input_channels`` and ``num_classes`` where no ``dataset.json`` is beside them).
 
     Raises FileError or GraphError with the file and the line; for a format memest does not read it says what to give instead."""
@@ -210,6 +235,10 @@ def load(path: str | Path, **options: Any) -> Graph:
         path = Path(path)
     except TypeError:
         raise UsageError(f"load takes the path of a graph file, got {kind_of(path)}") from None
+    if is_onnx(path.name):
+        if options:
+            raise UsageError(f"{path} is an ONNX file; {', '.join(options)}: options are for nnU-Net's plans")
+        return from_onnx(path)
     unread = _unread(path.name)
     if unread is not None:
         raise FileError(f"{path} is {unread}, such as memest.from_torch(module, shape)")

@@ -1,0 +1,1 @@
+"""Which row a node is, operator by operator."""
