@@ -114,6 +114,8 @@ def test_the_command_says_what_the_function_says(capsys: pytest.CaptureFixture[s
     [
         (["--alignment", "48"], "a power of two"),
         (["--planner", "greedy"], "greedy_by_size"),
+        (["--factor", "x"], "--factor: expected a number"),
+        (["--halo", "16x"], "--halo: "),
         (["--runtime", "onnxruntime"], "not modelled yet"),
     ],
 )

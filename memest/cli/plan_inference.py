@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 from memest.cli import options as o
 from memest.cli.words import option
+from memest.errors import UsageError
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
+
+T = TypeVar("T")
 
 
 @o.asking(without=("mode", "optimizer", "loss", "hold_output", "first_step"))
@@ -16,7 +20,7 @@ def run(
     request: Request,
     alignment: Annotated[int, option("--alignment", metavar="BYTES", help="What sizes are rounded up to, a power of two.")] = 64,
     planner: Annotated[str, option("--planner", metavar="NAME", help="Whose offsets CSV lists.")] = "greedy_by_size",
-    factor: Annotated[float, option("--factor", metavar="NUMBER", help="Name the smallest change that needs so many times less.")] = 16.0,
+    factor: Annotated[str, option("--factor", metavar="NUMBER", help="Name the smallest change that needs so many times less.")] = "16",
     halo: Annotated[
         Optional[str],  # noqa: UP045 - it is read at run time
         option("--halo", metavar="SIZE", help="What windows drop on each side, 16 or 16x16x8 (default: all that the network sees)."),
@@ -44,23 +48,21 @@ def run(
     """
     from memest.cli.output import agreed, show
     from memest.cli.request import planned
+    from memest.levers.checks import halo_extents, positive_number
     from memest.planning.inference import NULL, planner_named
     from memest.render.planners import inference_report
 
     form = agreed(form, output)
     chosen = planner_named(planner)
-    windows = None if halo is None else halo_of(halo)
+    wanted, windows = said("--factor", factor, positive_number), None if halo is None else said("--halo", halo, halo_extents)
     found = planned(request, alignment)
-    reach = found.reach(factor, windows) if found.estimate.runtime == NULL else None
+    reach = found.reach(wanted, windows) if found.estimate.runtime == NULL else None
     show(inference_report(found, chosen, reach), form, output)
 
 
-def halo_of(text: str) -> tuple[int, ...]:
-    """``16`` or ``16x16x8``; UsageError for what is none."""
-    from memest.errors import UsageError
-    from memest.levers.checks import halo_extents
-
+def said(name: str, text: str, check: Callable[[str], T]) -> T:
+    """What ``text`` says; UsageError names the option."""
     try:
-        return halo_extents(text)
+        return check(text)
     except ValueError as e:
-        raise UsageError(f"--halo: {e}, got {text[:60]!r}") from None
+        raise UsageError(f"{name}: {e}, got {text[:60]!r}") from None

@@ -29,7 +29,7 @@ class Placed:
     def place(self, block: Block, fit: Fit, limit: int | None = None) -> int | None:
         """The offset of ``block``, which is placed there: the lowest of the smallest gaps that hold it, or the lowest gap of all; above
         the highest block that it lives with, where none does. None where it would end above ``limit``. Nothing has offset 0."""
-        if not block.size or block.upper <= block.lower:
+        if _is_nothing(block):
             return 0
         offset = self._offset(block, fit)
         if limit is not None and offset + block.size > limit:
@@ -39,6 +39,8 @@ class Placed:
 
     def put(self, block: Block, offset: int) -> None:
         """``block`` lies at ``offset``."""
+        if _is_nothing(block):
+            return
         at = bisect_right(self._starts, offset)
         self._starts.insert(at, offset)
         columns, count = self._columns, self._count
@@ -59,6 +61,11 @@ class Placed:
             return int(reached[-1])
         best = fits[0] if fit == "lowest" else fits[gaps[fits].argmin()]
         return int(begins[best] - gaps[best])
+
+
+def _is_nothing(block: Block) -> bool:
+    """Without bytes, or without a life."""
+    return not block.size or block.upper <= block.lower
 
 
 def in_order(blocks: Sequence[Block], order: Iterable[int], fit: Fit) -> Plan:
