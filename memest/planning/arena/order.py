@@ -1,7 +1,7 @@
 """The order of operators with the smallest largest live set: which branch first.
 
 The search goes forward over sets of operators done, one operator further at a time, and keeps of each set the way with the least most
-alive; it is exact where it never has more sets than ``width``, else it keeps the best of them (a beam). An operator that is ready, adds
+alive; it is exact where it never has more sets than ``width`` and never too much to try, else it keeps the best of them (a beam). An operator that is ready, adds
 nothing to what is alive and stays under the most so far is run at once: whatever comes later is no worse for it. Data dependencies hold,
 and so does the order of what writes over a value and what else touches it. The order as written is the answer where none is smaller.
 """
@@ -16,6 +16,7 @@ from memest.planning.arena.flow import Flow
 from memest.planning.arena.layout import blocks_of_flow
 
 WIDTH = 64
+TRIED = 60_000  # operators tried after a set of others, about: what is left is shared by the steps that are left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +65,14 @@ class _Search:
         """The best order; None where every one has at least ``limit`` alive."""
         begin = _State(0, sum(self.flow.values[v].nbytes for v in self.flow.inputs), 0, None)
         states = {0: (begin._replace(most=begin.alive), frozenset(n for n, a in enumerate(self.after) if not a))}
-        exact, count = True, len(self.flow.operations)
+        exact, count, left = True, len(self.flow.operations), TRIED
         everything = (1 << count) - 1
         best: _State | None = None
-        while states:
+        for step in range(count):
             following: dict[int, tuple[_State, frozenset[int]]] = {}
             for state, ready in states.values():
-                for n in self._choices(state, ready):
-                    new = self._after(state, n)
+                left -= len(ready)
+                for n, new in self._choices(state, ready):
                     if new.most >= (self.limit if best is None else best.most):
                         continue
                     if new.done == everything:
@@ -79,19 +80,22 @@ class _Search:
                     elif new.done not in following or new.most < following[new.done][0].most:
                         freed = (m for m in self.leads[n] if not self.after[m] & ~new.done)
                         following[new.done] = new, (ready - {n}).union(freed)
-            if len(following) > width:
+            room = min(width, max(left // ((count - step) * max((len(r) for _, r in following.values()), default=1)), 1))
+            if len(following) > room:
                 exact = False
-                kept = sorted(following.items(), key=lambda item: (item[1][0].most, item[1][0].alive, item[0]))[:width]
+                kept = sorted(following.items(), key=lambda item: (item[1][0].most, item[1][0].alive, item[0]))[:room]
                 following = dict(kept)
             states = following
         return None if best is None and exact else Order(order=_way(best), most=self.limit if best is None else best.most, exact=exact)
 
-    def _choices(self, state: _State, ready: frozenset[int]) -> list[int]:
+    def _choices(self, state: _State, ready: frozenset[int]) -> list[tuple[int, _State]]:
+        choices = []
         for n in sorted(ready):
             new = self._after(state, n)
             if new.most == state.most and new.alive <= state.alive:
-                return [n]
-        return sorted(ready)
+                return [(n, new)]
+            choices.append((n, new))
+        return choices
 
     def _after(self, state: _State, n: int) -> _State:
         operation, values = self.flow.operations[n], self.flow.values

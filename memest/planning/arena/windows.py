@@ -98,7 +98,7 @@ def _field(estimate: Estimate, dims: int, halo: tuple[int, ...] | None) -> tuple
     """The network's halo (None: not known) and what windows are multiples of."""
     try:
         field = receptive_field(estimate.played)
-    except UnsupportedError as e:
+    except MemestError as e:
         if halo is None:
             raise UnsupportedError(f"windows: {e}") from None
         return None, (STEP,) * dims
