@@ -11,9 +11,10 @@ import memest
 from memest.memory.planners import PLANNERS
 from memest.memory.planners.blocks import Block, blocks_of
 from memest.memory.planners.check import overlaps
+from memest.memory.planners.gaps import in_order
 from memest.memory.planners.greedy_by_breadth import by_breadth
 from memest.memory.planners.greedy_by_size import by_size
-from memest.memory.planners.hill_climb import STARTS, hill_climb
+from memest.memory.planners.hill_climb import STARTS, Climb, hill_climb
 from memest.memory.planners.lower_bound import lower_bound
 from memest.memory.planners.same_shape import buffers
 from memest.sources.models import MODELS
@@ -113,6 +114,20 @@ def test_climbing_is_the_same_each_time_and_gets_better_where_greedy_is_not_the_
         assert plan == hill_climb(blocks)
         better += plan.nbytes < min(PLANNERS[name](blocks).nbytes for name in ("greedy_by_size", "greedy_by_breadth", "openvino_solver"))
     assert better >= 2 and len(STARTS) == 3
+
+
+def test_a_step_of_a_climb_lays_the_blocks_as_all_of_them_placed_anew() -> None:
+    rnd = random.Random(11)
+    for fit in ("smallest", "lowest"):
+        for _ in range(6):
+            blocks = random_blocks(rnd)
+            order = by_size(blocks)
+            plan = in_order(blocks, order, fit)  # type: ignore[arg-type]
+            climb = Climb(blocks, plan, order, fit, rnd, 10**6)  # type: ignore[arg-type]
+            for _ in range(25 if plan.nbytes else 0):
+                climb.step()
+                again = in_order(blocks, climb.order, fit)  # type: ignore[arg-type]
+                assert list(again.offsets) == climb.offsets and again.nbytes == climb.nbytes <= plan.nbytes
 
 
 def test_sizes_beyond_a_machine_word_are_planned() -> None:

@@ -26,21 +26,16 @@ class Placed:
         self._starts: list[int] = []
         self._columns = np.zeros((4, room), dtype=kind)  # start, end, lower, upper
 
-    def place(self, block: Block, fit: Fit, limit: int | None = None) -> int | None:
+    def place(self, block: Block, fit: Fit) -> int:
         """The offset of ``block``, which is placed there: the lowest of the smallest gaps that hold it, or the lowest gap of all; above
-        the highest block that it lives with, where none does. None where it would end above ``limit``. Nothing has offset 0."""
+        the highest block that it lives with, where none does. Nothing has offset 0."""
         if _is_nothing(block):
             return 0
         offset = self._offset(block, fit)
-        if limit is not None and offset + block.size > limit:
-            return None
-        self.put(block, offset)
+        self._put(block, offset)
         return offset
 
-    def put(self, block: Block, offset: int) -> None:
-        """``block`` lies at ``offset``."""
-        if _is_nothing(block):
-            return
+    def _put(self, block: Block, offset: int) -> None:
         at = bisect_right(self._starts, offset)
         self._starts.insert(at, offset)
         columns, count = self._columns, self._count
@@ -63,6 +58,36 @@ class Placed:
         return int(begins[best] - gaps[best])
 
 
+class Neighbours:
+    """For each block the others that are alive at some moment of its life, found when they are asked for."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        self._found: dict[int, list[int]] = {}
+        self._lowers = np.array([b.lower for b in blocks])
+        self._uppers = np.array([b.lower if _is_nothing(b) else b.upper for b in blocks])  # what is nothing is nobody's neighbour
+
+    def __getitem__(self, n: int) -> list[int]:
+        if n not in self._found:
+            block = self._blocks[n]
+            met = ((self._lowers < block.upper) & (self._uppers > block.lower) & (self._lowers < self._uppers)).nonzero()[0]
+            self._found[n] = [] if _is_nothing(block) else [m for m in met.tolist() if m != n]
+        return self._found[n]
+
+
+def offset_among(spans: Iterable[tuple[int, int]], size: int, fit: Fit) -> int:
+    """What :meth:`Placed.place` gives among blocks with these offsets and sizes, in the order of their offsets."""
+    end, best, smallest = 0, None, 0
+    for start, length in spans:
+        gap = start - end
+        if gap >= size and (best is None or gap < smallest):
+            if fit == "lowest":
+                return end
+            best, smallest = end, gap
+        end = max(end, start + length)
+    return end if best is None else best
+
+
 def _is_nothing(block: Block) -> bool:
     """Without bytes, or without a life."""
     return not block.size or block.upper <= block.lower
@@ -73,5 +98,5 @@ def in_order(blocks: Sequence[Block], order: Iterable[int], fit: Fit) -> Plan:
     placed = Placed(len(blocks), sum(b.size for b in blocks))
     offsets = dict.fromkeys(range(len(blocks)), 0)
     for n in order:
-        offsets[n] = placed.place(blocks[n], fit) or 0
+        offsets[n] = placed.place(blocks[n], fit)
     return plan_of(blocks, offsets.values())

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 from memest.memory.planners.blocks import Block, Plan, plan_of
-from memest.memory.planners.gaps import Fit, Placed, in_order
+from memest.memory.planners.gaps import Fit, Neighbours, in_order, offset_among
 from memest.memory.planners.greedy_by_breadth import by_breadth
 from memest.memory.planners.greedy_by_size import by_size, by_size_and_end
 from memest.memory.planners.lower_bound import lower_bound
 
-WORK, ALONE = 3_000_000, 500  # what all steps together may do: a block placed beside n others is n + ALONE
+WORK, ALONE = 300_000, 10  # what all steps together may do: a block placed beside n others is n + ALONE
 SEED = 1
 SECOND, EXCHANGED = 0.5, 0.3  # how often a step takes a neighbour of the highest block, and exchanges two
 STARTS: tuple[tuple[Callable[[Sequence[Block]], list[int]], Fit], ...] = (
@@ -41,39 +42,66 @@ def hill_climb(blocks: Sequence[Block], *, seed: int = SEED, work: int = WORK) -
     return _climbed(blocks, *min(starts, key=lambda start: start[0].nbytes), bound=bound, rnd=random.Random(seed), work=work)
 
 
+class Climb:
+    """An order and the plan it gives, changed step by step. Of a step only those blocks are placed anew of whose neighbours one was moved
+    before them, or changed its place: the others lie where they would be placed again."""
+
+    def __init__(self, blocks: Sequence[Block], plan: Plan, order: list[int], fit: Fit, rnd: random.Random, work: int) -> None:
+        self.blocks, self.order, self.fit, self.rnd = blocks, order, fit, rnd
+        self.offsets, self.nbytes, self.left = list(plan.offsets), plan.nbytes, work
+        self.rank = {n: place for place, n in enumerate(order)}
+        self._near = Neighbours(blocks)
+
+    def step(self) -> None:
+        """Another order, kept where the arena does not grow."""
+        self.left -= len(self.blocks)
+        moved = self.rnd.choice([n for n, b in enumerate(self.blocks) if self.offsets[n] + b.size == self.nbytes])
+        if self.rnd.random() < SECOND:
+            moved = self.rnd.choice(self._before(moved) or [moved])
+        first, last = self.rank[self.rnd.choice(self._before(moved) or [moved])], self.rank[moved]
+        before = self.order[first : last + 1]
+        exchanged = self.rnd.random() < EXCHANGED
+        self._put(first, [before[-1], *before[1:-1], before[0]] if exchanged and first < last else [before[-1], *before[:-1]])
+        found = self._placed({before[0], moved} if exchanged else {moved}, first)
+        if found is None:
+            self._put(first, before)
+            return
+        for n, offset in found.items():
+            self.offsets[n] = offset
+        self.nbytes = max(self.offsets[n] + b.size for n, b in enumerate(self.blocks))
+
+    def _put(self, first: int, blocks: Sequence[int]) -> None:
+        self.order[first : first + len(blocks)] = blocks
+        self.rank.update(zip(blocks, range(first, first + len(blocks)), strict=True))
+
+    def _placed(self, moved: set[int], first: int) -> dict[int, int] | None:
+        """The offsets that change; None where a block would end above the arena, or nothing of the work is left."""
+        found: dict[int, int] = {}
+        due = {self.rank[m] for n in moved for m in (n, *self._near[n]) if self.rank[m] >= first}
+        waiting = sorted(due)
+        while waiting:
+            n = self.order[heappop(waiting)]
+            near = self._near[n]
+            self.left -= len(near) + ALONE
+            spans = sorted((found.get(m, self.offsets[m]), self.blocks[m].size) for m in self._before(n))
+            offset = offset_among(spans, self.blocks[n].size, self.fit)
+            if offset + self.blocks[n].size > self.nbytes or self.left < 0:
+                return None
+            if offset != self.offsets[n]:
+                found[n] = offset
+                for m in near:
+                    if self.rank[m] > self.rank[n] and self.rank[m] not in due:
+                        due.add(self.rank[m])
+                        heappush(waiting, self.rank[m])
+        return found
+
+    def _before(self, n: int) -> list[int]:
+        """The blocks placed before ``n`` that live with it."""
+        return [m for m in self._near[n] if self.rank[m] < self.rank[n]]
+
+
 def _climbed(blocks: Sequence[Block], plan: Plan, order: list[int], fit: Fit, *, bound: int, rnd: random.Random, work: int) -> Plan:
-    total = sum(b.size for b in blocks)
-    while work > 0 and plan.nbytes > bound:
-        tried, kept = _step(blocks, plan, order, rnd)
-        placed, offsets = Placed(len(blocks), total), dict(enumerate(plan.offsets))
-        for n in tried[:kept]:
-            placed.put(blocks[n], plan.offsets[n])
-        for place, n in enumerate(tried[kept:], kept):
-            work -= place + ALONE
-            offset = placed.place(blocks[n], fit, limit=plan.nbytes)
-            if offset is None:
-                break
-            offsets[n] = offset
-        else:
-            plan, order = plan_of(blocks, offsets.values()), tried
-    return plan
-
-
-def _step(blocks: Sequence[Block], plan: Plan, order: list[int], rnd: random.Random) -> tuple[list[int], int]:
-    """Another order, and how many of its first blocks stay where they are."""
-    places = {n: place for place, n in enumerate(order)}
-    moved = rnd.choice([n for n in order if plan.offsets[n] + blocks[n].size == plan.nbytes])
-    if rnd.random() < SECOND:
-        moved = rnd.choice(_before(blocks, order, places[moved]) or [moved])
-    first = places[rnd.choice(_before(blocks, order, places[moved]) or [moved])]
-    if rnd.random() < EXCHANGED:
-        tried = list(order)
-        tried[first], tried[places[moved]] = moved, order[first]
-        return tried, first
-    return [*order[:first], moved, *(n for n in order[first:] if n != moved)], first
-
-
-def _before(blocks: Sequence[Block], order: Sequence[int], place: int) -> list[int]:
-    """The blocks placed before that at ``place`` which it lives with."""
-    block = blocks[order[place]]
-    return [n for n in order[:place] if blocks[n].lower < block.upper and block.lower < blocks[n].upper]
+    climb = Climb(blocks, plan, order, fit, rnd, work)
+    while climb.left > 0 and climb.nbytes > bound:
+        climb.step()
+    return plan_of(blocks, climb.offsets)

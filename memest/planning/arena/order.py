@@ -1,9 +1,10 @@
 """The order of operators with the smallest largest live set: which branch first.
 
 The search goes forward over sets of operators done, one operator further at a time, and keeps of each set the way with the least most
-alive; it is exact where it never has more sets than ``width`` and never too much to try, else it keeps the best of them (a beam). An operator that is ready, adds
-nothing to what is alive and stays under the most so far is run at once: whatever comes later is no worse for it. Data dependencies hold,
-and so does the order of what writes over a value and what else touches it. The order as written is the answer where none is smaller.
+alive. It is exact where it never has more than ``width`` sets, nor too much to try; else it keeps the best of them (a beam). An operator
+that is ready, adds nothing to what is alive and stays under the most so far is run at once: whatever comes later is no worse for it. Data
+dependencies hold, and so does the order of what writes over a value and what else touches it. The order as written is the answer where
+none is smaller.
 """
 
 from __future__ import annotations
