@@ -81,6 +81,9 @@ def network(build: str) -> Graph:
     elif build == "kept":
         y = b.layer("conv2d", x, out_channels=4, kernel_size=1)
         x = b.layer("add", b.layer("relu", y), y)
+    elif build == "turned":
+        y = b.layer("conv2d", x, out_channels=4, kernel_size=1)
+        x = b.layer("add", b.layer("transpose", y, dim0=2, dim1=3), y)
     elif build == "input":
         x = b.layer("relu", x)
     else:
@@ -95,6 +98,7 @@ def network(build: str) -> Graph:
         ("chain", {"in_place": True}, 2),
         ("chain", {}, 4),
         ("kept", {"in_place": True}, 3),
+        ("turned", {"in_place": True}, 3),
         ("input", {"in_place": True}, 2),
         ("cat", {"joined": True}, 2),
         ("cat", {}, 4),
@@ -136,8 +140,10 @@ def random_flow(rnd: random.Random, count: int) -> Flow:
         makes: tuple[int, ...] = ()
         if not writes:
             makes, made_by[len(values)] = (len(values),), n
-            values.append(Value(nbytes=rnd.choice((1, 4, 9, 16)), layer=str(n), shape=(len(values) % 3,), dtype="float32"))
+            values.append(Value(nbytes=rnd.choice((1, 4, 9, 16)), layer=str(n), shape=(len(values) % 2,), dtype="float32"))
         pointwise = rnd.random() < 0.3
+        whole = [(v.shape, v.nbytes) for v in values]
+        over = tuple(v for v in reads if makes and pointwise and whole[v] == whole[makes[0]])
         operations.append(
             Operation(
                 layer=str(n),
@@ -147,6 +153,7 @@ def random_flow(rnd: random.Random, count: int) -> Flow:
                 after=tuple(sorted(after)),
                 elementwise=pointwise,
                 joins=False,
+                over=over,
             )
         )
     return Flow(values=tuple(values), operations=tuple(operations), inputs=frozenset({0}), outputs=frozenset({len(values) - 1}))

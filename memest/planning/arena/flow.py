@@ -5,7 +5,7 @@ It is that of the null runtime: an operator makes its outputs and nothing else. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,9 @@ class Value:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """A layer: the values it reads, makes and writes over, by number; the operations it comes ``after``; whether each element of what it
-    makes depends on the same element of what it reads alone (``elementwise``), or it puts what it reads side by side (``joins``)."""
+    makes depends on the same element of what it reads alone (``elementwise``), or it puts what it reads side by side (``joins``).
+    ``over`` are values that it may write its result over where they die: it is elementwise, reads each of them once, whole, and in the
+    shape, order and dtype of what it makes."""
 
     layer: str
     reads: tuple[int, ...]
@@ -56,6 +58,7 @@ class Operation:
     after: tuple[int, ...]
     elementwise: bool
     joins: bool
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,7 @@ def flow_of(estimate: Estimate) -> Flow:
                 after=tuple(sorted(after - {n})),
                 elementwise=_elementwise(row),
                 joins=row.name == "cat",
+                over=_over(row, seen, outputs, numbers),
             )
         )
         makers.update(dict.fromkeys(call.layer.outputs, n))
@@ -144,6 +148,14 @@ def _ordered_after(n: int, reads: Sequence[int], writes: Sequence[int], touched:
         else:
             readers.append(n)
     return found
+
+
+def _over(row: Row, seen: Sequence[Seen], outputs: Sequence[Seen], numbers: Mapping[int, int]) -> tuple[int, ...]:
+    if not _elementwise(row) or len(outputs) != 1 or any(t.storage is outputs[0].storage for t in seen):
+        return ()
+    made = outputs[0]
+    once = [t for t in seen if sum(t.storage is u.storage for u in seen) == 1]
+    return tuple(numbers[t.storage.id] for t in once if t.spec == made.spec and t.storage.nbytes == made.storage.nbytes)
 
 
 def _elementwise(row: Row) -> bool:

@@ -37,8 +37,8 @@ def blocks_of_flow(
     at = list(range(len(places)))
     running = range(len(flow.operations)) if order is None else order
     for time, n in enumerate(running):
-        if in_place and flow.operations[n].elementwise:
-            _take_over(flow, flow.operations[n], time, places, at)
+        if in_place:
+            _take_over(flow.operations[n], time, places, at)
     if joined:
         for time, n in sorted(enumerate(running), key=lambda item: -sum(flow.values[v].nbytes for v in flow.operations[item[1]].makes)):
             if flow.operations[n].joins:
@@ -51,14 +51,11 @@ def _blocks(places: list[_Place], at: list[int]) -> tuple[Block, ...]:
     return tuple(Block(n, p.lower, p.upper, p.size) for n, p in enumerate(used))
 
 
-def _take_over(flow: Flow, operation: Operation, time: int, places: list[_Place], at: list[int]) -> None:
-    if len(operation.makes) != 1:
-        return
-    made = operation.makes[0]
-    for read in operation.reads:
+def _take_over(operation: Operation, time: int, places: list[_Place], at: list[int]) -> None:
+    for read in operation.over:
+        (made,) = operation.makes
         old, new = places[at[read]], places[at[made]]
-        a, b = flow.values[read], flow.values[made]
-        if old is not new and old.upper == time + 1 and not old.callers and (a.shape, a.dtype, a.nbytes) == (b.shape, b.dtype, b.nbytes):
+        if old.upper == time + 1 and not old.callers:
             old.upper = max(old.upper, new.upper)
             _move(at, at[made], at[read])
             return

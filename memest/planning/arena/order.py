@@ -103,18 +103,14 @@ class _Search:
         done = state.done | 1 << n
         made = sum(values[v].nbytes for v in operation.makes)
         dying = [v for v in dict.fromkeys((*operation.reads, *operation.makes)) if not self.readers[v] & ~done]
-        most = state.alive + made - (self._taken_over(n, dying) if operation.elementwise else 0)
+        most = state.alive + made - self._taken_over(n, dying)
         alive = state.alive + made - sum(values[v].nbytes for v in dying)
         return _State(max(state.most, most), alive, done, (state.way, n))
 
     def _taken_over(self, n: int, dying: list[int]) -> int:
-        operation, values = self.flow.operations[n], self.flow.values
-        if len(operation.makes) != 1:
-            return 0
-        new = values[operation.makes[0]]
-        over = (v for v in operation.reads if v in dying and v not in self.flow.inputs)
-        same = any((values[v].shape, values[v].dtype, values[v].nbytes) == (new.shape, new.dtype, new.nbytes) for v in over)
-        return new.nbytes if same else 0
+        operation = self.flow.operations[n]
+        over = any(v in dying and v not in self.flow.inputs for v in operation.over)
+        return self.flow.values[operation.makes[0]].nbytes if over else 0
 
 
 def _way(state: _State | None) -> tuple[int, ...]:
