@@ -69,6 +69,13 @@ def test_windows_that_see_all_are_exact_and_hold_the_whole_input_and_output() ->
     assert reach.smallest == cut[0]
 
 
+def test_windows_of_what_normalizes_over_a_sample_are_never_exact() -> None:
+    b = Builder("normed", {})
+    x = b.layer("conv2d", b.input("input", ("N", 4, "H", "W")), out_channels=4, kernel_size=3, padding=1)
+    plan = memest.plan_inference(b.build(b.layer("instance_norm", x)), input_shape=(1, 4, 64, 64))
+    assert {w.price for w in plan.reach(100).ways if "windows" in w.name} == {"windows see less"}
+
+
 # places shared ------------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memest.planning.arena.ways import Reach, Way
+from memest.planning.arena.ways import JOINED, Reach, Way
 from memest.planning.inference import InferencePlan
 from memest.render.report import Kind, Report, Table
 from memest.render.reports import heading
@@ -74,4 +74,9 @@ def _reached(reach: Reach) -> tuple[str, ...]:
         without = max(nearer, key=lambda w: w.factor, default=None)
         said = f"the smallest change that reaches {wanted}: {reach.smallest.name} ({reach.smallest.factor:.2f}; {reach.smallest.price})"
         said += "" if without is None else f"; short of that {without.factor:.2f} at most, by {without.name}"
-    return (said, *(() if reach.why is None else (reach.why,)))
+    joins = any(JOINED in w.changes for w in reach.ways)
+    return (
+        said,
+        *((f"{JOINED}: what is read is made where it will lie (ONNX Runtime and OpenVINO copy it instead)",) if joins else ()),
+        *(() if reach.why is None else (reach.why,)),
+    )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from memest.errors import MemestError, UnsupportedError, UsageError
 from memest.levers.receptive import receptive_field
 from memest.memory.planners.blocks import aligned
+from memest.ops.facts import BATCH, SAMPLE
+from memest.ops.table import operator_named
 from memest.planning.arena.flow import flow_of
 from memest.planning.arena.ways import (
     CUT,
@@ -37,13 +39,15 @@ STEP = 8  # what windows are multiples of, where how far the network sees is not
 def window_ways(estimate: Estimate, whole: Arrangements, halo: tuple[int, ...] | None, factor: float) -> Iterator[Way]:
     """The largest windows that reach ``factor``, with the exact changes that help: one way in the dtype as it is, one in 16 bits; where
     none reaches it, the window with the least memory. ``halo`` is what is dropped on each side (one number, or one a dim; None: all that
-    the network sees). UnsupportedError says why windows cannot be."""
+    the network sees, so that results stay the same unless a layer takes statistics over the sample). UnsupportedError says why windows
+    cannot be."""
     extents, names = _volume(estimate)
     if any(len(whole.flow.values[v].shape) != len(extents) + 2 for v in whole.flow.outputs):
         raise UnsupportedError("windows: an output is no image or volume that could be joined from parts")
     field, step = _field(estimate, len(extents), halo)
     chosen = per_dim(halo if halo is not None else field or (0,), len(extents), "halo", "windows")
-    price = CUT if field is None or any(h < f for h, f in zip(chosen, field, strict=True)) else MORE_WORK
+    whole_field = field is not None and all(h >= f for h, f in zip(chosen, field, strict=True))
+    price = MORE_WORK if whole_field and not _takes_statistics(estimate) else CUT
     ways: dict[str | None, Way] = {}
     for window in _sizes(extents, chosen, step):
         try:
@@ -56,6 +60,16 @@ def window_ways(estimate: Estimate, whole: Arrangements, halo: tuple[int, ...] |
                 if dtype not in ways or way.nbytes < ways[dtype].nbytes:
                     ways[dtype] = way
     yield from ways.values()
+
+
+def _takes_statistics(estimate: Estimate) -> bool:
+    """Whether a layer takes its mean and variance over what it is given: over a window they are others."""
+    for layer in estimate.played.layers:
+        row = operator_named(layer.op)
+        kept = dict(zip((role.rstrip("?") for role in row.roles), layer.tensors, strict=False)).get("running_mean")
+        if row.facts.statistics is SAMPLE or (row.facts.statistics is BATCH and kept is None):
+            return True
+    return False
 
 
 def _way(
