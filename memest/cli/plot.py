@@ -12,6 +12,7 @@ COMMANDS = {
     "timeline": "memest.cli.plot_timeline",
     "treemap": "memest.cli.plot_treemap",
     "sizes": "memest.cli.plot_sizes",
+    "arena": "memest.cli.plot_arena",
 }
 PICTURES = {".png": "png", ".svg": "svg"}
 Picture = Annotated[

@@ -9,7 +9,8 @@ checked for overlaps before it is handed out, by code that no planner shares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memest.errors import UsageError, did_you_mean, kind_of
@@ -20,14 +21,20 @@ from memest.machines.gpu import Gpu
 from memest.memory.planners import PLANNERS
 from memest.memory.planners.blocks import Block, Plan, blocks_of
 from memest.memory.planners.check import overlaps
+from memest.memory.planners.files import written
 from memest.memory.planners.lower_bound import lower_bound
+from memest.network.dtypes import ITEMSIZE
 from memest.network.graph import Graph, as_graph
+from memest.network.tensor import Shape, nbytes
+from memest.planning.arena.ways import Reach
+from memest.planning.arena.windows import checked_halo, reach_of
 from memest.shown import Shown, counted, short
 from memest.sizes import asked
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+NULL, FACTOR = "null", 16.0
 ALIGNMENT = 64  # bytes: a cache line, and what most engines round a tensor up to
 
 
@@ -69,13 +76,26 @@ class InferencePlan(Shown):
             raise UsageError(f"unknown planner {planner!r}{did_you_mean(planner, found) or '; there are ' + ', '.join(found)}")
         return found[planner]
 
+    def plan(self, planner: str) -> Plan:
+        """The plan of a planner; UsageError for the bound, which is none."""
+        found = self.of(planner).plan
+        if found is None:
+            raise UsageError(f"{planner} is a bound, not a plan; take one of {', '.join(PLANNERS)}")
+        return found
+
     def to_csv(self, planner: str) -> str:
         """``id,lower,upper,size,offset``, a line a block: what minimalloc reads and writes."""
-        plan = self.of(planner).plan
-        if plan is None:
-            raise UsageError(f"{planner} is a bound, not a plan; take one of {', '.join(PLANNERS)}")
-        lines = [f"{b.id},{b.lower},{b.upper},{b.size},{o}" for b, o in zip(self.blocks, plan.offsets, strict=True)]
-        return "\n".join(["id,lower,upper,size,offset", *lines]) + "\n"
+        return written(self.blocks, self.plan(planner))
+
+    def reach(self, factor: float = FACTOR, halo: int | Sequence[int] | None = None) -> Reach:
+        """How far the call's memory comes down against no reuse, by what, and the smallest change whose factor is ``factor`` or more.
+        Windows drop a ``halo`` on each side (one number, or one a dim; None: all that the network sees, which keeps results the same).
+        UsageError where another runtime than null was asked for, whose scratch these ways know nothing of."""
+        if self.estimate.runtime != NULL:
+            raise UsageError(f"how far a call's memory comes down is told of the runtime null, not of {self.estimate.runtime}")
+        if not isinstance(factor, int | float) or isinstance(factor, bool) or not factor > 0:
+            raise UsageError(f"factor is a number above 0, got {factor!r:.60}")
+        return reach_of(self.estimate, self.alignment, factor, checked_halo(halo))
 
 
 def plan_inference(
@@ -90,26 +110,34 @@ def plan_inference(
     if whole is None or whole < 1 or whole & (whole - 1):
         raise UsageError(f"alignment is a power of two, in bytes, got {kind_of(alignment)}")
     on_card = isinstance(machine(settings.get("machine")), Gpu)
-    given = {} if "device" in settings or on_card else {"runtime": "null"}
+    given = {} if "device" in settings or on_card else {"runtime": NULL}
     asking = question(graph, {"mode": "infer", **given, **settings}, "plan_inference")
     if asking.training:
         raise UsageError("plan_inference plans inference: leave mode out, or give 'infer'")
     found = answer(graph, asking, asked.shapes(input_shape))
     made = blocks_of(found.timeline, whole)
-    blocks = tuple(block for block, _ in made)
+    kinds = _kinds(found)
+    blocks = tuple(replace(block, kind=kinds.get((storage.layer, storage.nbytes))) for block, storage in made)
     plans = {name: plan(blocks) for name, plan in PLANNERS.items()}
     for name, plan in plans.items():
         wrong = overlaps(blocks, plan)
         assert not wrong, f"{name}: {wrong[0]}"
     most = plans["no_reuse"].nbytes
-    bytes_of = {**{name: p.nbytes for name, p in plans.items()}, "lower_bound": lower_bound(blocks)}
+    bytes_by = {**{name: p.nbytes for name, p in plans.items()}, "lower_bound": lower_bound(blocks)}
     return InferencePlan(
         estimate=found,
         alignment=whole,
         blocks=blocks,
         layers=tuple(storage.layer for _, storage in made),
-        rows=tuple(Planned(planner=n, nbytes=b, factor=most / b if b else 1.0, plan=plans.get(n)) for n, b in bytes_of.items()),
+        rows=tuple(Planned(planner=n, nbytes=b, factor=most / b if b else 1.0, plan=plans.get(n)) for n, b in bytes_by.items()),
     )
+
+
+def _kinds(found: Estimate) -> dict[tuple[str, int], tuple[Shape, int]]:
+    """Shape and bytes an element of what layers give, by layer and bytes."""
+    values = found.timeline.values
+    specs = [(layer.name, values[name]) for layer in found.played.layers for name in layer.outputs if name in values]
+    return {(layer, nbytes(s.shape, s.dtype)): (tuple(s.shape), ITEMSIZE[s.dtype]) for layer, s in specs}
 
 
 def planner_named(name: str) -> str:

@@ -6,8 +6,8 @@ its row says, scratch and all. What works in place or looks at another's storage
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from memest.errors import GraphError, MemestError, unforeseen
 from memest.machines.target import Target
@@ -26,16 +26,32 @@ def play(
 ) -> Stream:
     """One call of the network. Parameters and inputs stand before it; its outputs stay after it."""
     run = Execution(target, rows, remember=remember)
+    specs: dict[str, Spec] = {}
+    for call in calls(run, graph, input_shapes, sizes):
+        specs.update((name, value.spec) for name, value in zip(call.layer.outputs, call.outputs, strict=False) if value is not None)
+    return Stream(residents=tuple(run.residents), events=tuple(run.events), values=specs)
+
+
+class Call(NamedTuple):
+    """A layer as it was called: what was bound to its roles (a tensor, several, or None), and what it gave."""
+
+    layer: Layer
+    tensors: Sequence[Any]
+    outputs: Sequence[Seen | None]
+
+
+def calls(run: Execution, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Iterator[Call]:
+    """One call of the network, layer by layer; what a layer drops is gone when the next one is asked for."""
     env: dict[str, Seen] = {}
     for p in (at_sizes(p, sizes) for p in graph.parameters):
         env[p.name] = run.stand(p.name, spec(p.shape, p.dtype, p.layout), "buffer" if p.buffer else "parameter")
     for i in graph.inputs:
         env[i.name] = run.stand(i.name, spec(input_shapes[i.name], i.dtype, i.layout), "input")
-    specs: dict[str, Spec] = {}
     for layer in graph.layers:
         try:
             run.layer = layer.name
-            outputs = run.run(rows[layer.op], [_bound(t, env) for t in layer.tensors], _attributes(rows[layer.op], layer, sizes))
+            tensors = [_bound(t, env) for t in layer.tensors]
+            outputs = run.run(run.rows[layer.op], tensors, _attributes(run.rows[layer.op], layer, sizes))
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -46,12 +62,12 @@ def play(
             run.hold(value)
         for name, value in zip(layer.outputs, outputs, strict=False):
             if value is not None:
-                env[name], specs[name] = value, value.spec
+                env[name] = value
+        yield Call(layer, tensors, outputs)
         for unnamed in outputs[len(layer.outputs) :]:
             run.let_go(unnamed)
         for name in layer.drops:
             run.let_go(env.pop(name, None))
-    return Stream(residents=tuple(run.residents), events=tuple(run.events), values=specs)
 
 
 class Execution:

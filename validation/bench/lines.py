@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from memest.memory.planners import PLANNERS
 from validation.bench.builds import BASE, THIS, Build
 from validation.bench.probes import GRIDS
 from validation.bench.table import Claim
@@ -222,6 +223,16 @@ def _card(title: str, name: str) -> Iterator[Line]:
     yield Line(what=f"on a card: the allocator alone, events, {title}", source=source, name="event", shown=points, most=5e-6)
 
 
+LIVES = {"of a chain": "10", "alive together": "4000"}  # the most events that a tensor lives for
+
+
+def _planners(which: str, life: str) -> Iterator[Line]:
+    source = Probe("planners", life)
+    for planner in PLANNERS:
+        what = f"planning 2,000 tensors {which}: {planner}"
+        yield Line(what=what, source=source, name=planner, shown=milliseconds, most=0.3)
+
+
 def _cold(command: str, most: float, times: int) -> Line:
     source = Command(("-m", "memest", *command.split()), times)
     title = command.removesuffix(" -o OUT")
@@ -236,6 +247,7 @@ LINES: tuple[Line, ...] = (
     *(line for grid in GRIDS for line in _sweeps(grid)),
     *_memory("crops of every size"),
     *(line for network in CARDED.items() for line in _card(*network)),
+    *(line for lives in LIVES.items() for line in _planners(*lives)),
     Line(what="cold: python -c pass", source=_PYTHON, name="seconds", shown=in_seconds),
     Line(what="cold: python -c 'import memest'", source=_IMPORT, name="seconds", shown=in_seconds),
     *(_cold(command, *how) for command, how in _COMMANDS.items()),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ SIZES_ASKED = 4
 NEW_BATCHES = 50
 FORWARDS, IMPORTS, PLAYS = 4, 3, 5
 LARGER = 8
+TENSORS = 2000
 CARD, CARD_BATCHES = "a100-40gb", 50
 GRIDS: dict[str, dict[str, Any]] = {
     "crops of every size": {"batch": range(1, 65), "H": range(161, 289), "W": range(161, 289)},
@@ -174,6 +176,19 @@ def card(name: str) -> dict[str, float]:
     }
 
 
+def planners(life: str) -> dict[str, float]:
+    """CPU seconds of each planner that the build has, for ``TENSORS`` tensors of random sizes that live for up to ``life`` events."""
+    try:
+        from memest.memory.planners import PLANNERS
+        from memest.memory.planners.blocks import Block
+    except ImportError:
+        return {}
+    rnd = random.Random(0)
+    births = [rnd.randrange(2 * TENSORS) for _ in range(TENSORS)]
+    blocks = [Block(n, at, at + rnd.randrange(1, int(life)), rnd.randrange(1, 2000) * 64) for n, at in enumerate(births)]
+    return {name: min(settled(partial(plan, blocks))[0] for _ in range(PLAYS)) for name, plan in PLANNERS.items()}
+
+
 def memory(grid: str) -> dict[str, float]:
     """Bytes that a sweep of a compiled graph adds to a fresh process at most: for each further point of a grid ``LARGER`` times as large,
     for the columns alone, and beside the columns of the large one."""
@@ -225,7 +240,14 @@ def _vision(torch: Any) -> Any:
 
 
 _KEPT: list[Any] = []
-PROBES: dict[str, Callable[..., dict[str, float]]] = {"network": network, "sweep": sweep, "memory": memory, "grown": grown, "card": card}
+PROBES: dict[str, Callable[..., dict[str, float]]] = {
+    "network": network,
+    "sweep": sweep,
+    "memory": memory,
+    "grown": grown,
+    "card": card,
+    "planners": planners,
+}
 
 
 def _main(folder: str, probe: str, *arguments: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from memest.memory.stream import Storage, Stream
@@ -10,12 +10,14 @@ from memest.memory.stream import Storage, Stream
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """``size`` bytes, alive from event ``lower`` up to, not including, event ``upper``."""
+    """``size`` bytes, alive from event ``lower`` up to, not including, event ``upper``. Blocks of one ``kind`` (shape and bytes of an
+    element) stand for one another where an engine reuses whole buffers; None: by the size."""
 
     id: int
     lower: int
     upper: int
     size: int
+    kind: Hashable = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +49,7 @@ def aligned(nbytes: int, alignment: int) -> int:
     return -(-nbytes // alignment) * alignment
 
 
-def neighbours(blocks: Sequence[Block]) -> list[list[int]]:
-    """For each block the others that are alive at some moment of its life, by number."""
-    found: list[list[int]] = [[] for _ in blocks]
-    alive: list[int] = []
-    for n in sorted(range(len(blocks)), key=lambda n: blocks[n].lower):
-        alive = [m for m in alive if blocks[m].upper > blocks[n].lower]
-        for m in alive:
-            found[m].append(n)
-            found[n].append(m)
-        alive.append(n)
-    return found
-
-
-def plan_of(blocks: Iterable[Block], offsets: Iterable[int]) -> Plan:
+def plan_of(blocks: Sequence[Block], offsets: Iterable[int]) -> Plan:
     """The plan of these offsets."""
     placed = tuple(offsets)
     return Plan(offsets=placed, nbytes=max((o + b.size for b, o in zip(blocks, placed, strict=True)), default=0))
