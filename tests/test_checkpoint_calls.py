@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import memest
+from memest.errors import MemestError
 from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
@@ -146,3 +147,67 @@ def test_a_graph_with_them_reads_back_equal_and_is_played_the_same(cpu: Cpu) -> 
         assert again == graph
         first, second = (memest.estimate(g, input_shape=SHAPE, machine=cpu, loss="mse_loss") for g in (graph, again))
         assert [e.delta for e in first.events] == [e.delta for e in second.events]
+
+
+# the network's own tensors, given and found -------------------------------------------------------------------------------
+
+
+def _shifted(self: Any, y: Any, by: Any, **how: Any) -> Any:
+    return checkpoint(lambda a, b: self.head(a + b.view(1, -1, 1, 1)), y, by, **how)
+
+
+def buffer_written_before(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    self.average.add_(1)
+    return _shifted(self, y, self.average, use_reentrant=False)
+
+
+def buffer_found_and_written_after(self: Any, x: Any) -> Any:
+    self.average.add_(1)
+    y = checkpoint(lambda a: self.head(a + self.average.view(1, -1, 1, 1)), self.first(x), use_reentrant=False)
+    self.average.add_(1)
+    return y
+
+
+def buffer_replaced(self: Any, x: Any) -> Any:
+    y = _shifted(self, self.first(x), self.average, use_reentrant=False)
+    self.average = self.average + 1
+    return y
+
+
+def buffer_replaced_reentrant(self: Any, x: Any) -> Any:
+    y = _shifted(self, self.first(x), self.average, use_reentrant=True)
+    self.average = self.average + 1
+    return y
+
+
+def weight_given(self: Any, x: Any) -> Any:
+    return checkpoint(lambda a, w: torch.nn.functional.conv2d(a, w).tanh(), self.first(x), self.head.weight, use_reentrant=True)
+
+
+OWN = (buffer_written_before, buffer_found_and_written_after, buffer_replaced, buffer_replaced_reentrant, weight_given)
+
+
+@pytest.mark.parametrize("forward", OWN, ids=lambda f: f.__name__)
+def test_the_network_s_own_tensors_in_a_checkpoint_are_torchs(forward: Any, cpu: Cpu) -> None:
+    trains_as_torch(forward, cpu)
+
+
+def test_a_buffer_that_was_given_is_watched(cpu: Cpu) -> None:
+    """torch saves what is given plainly, and looks who writes to it."""
+
+    def given(self: Any, x: Any) -> Any:
+        y = _shifted(self, self.first(x), self.average, use_reentrant=False)
+        self.average.add_(1)
+        return y
+
+    def found(self: Any, x: Any) -> Any:
+        y = checkpoint(lambda a: self.head(a + self.average.view(1, -1, 1, 1)), self.first(x), use_reentrant=False)
+        self.average = self.average + 1
+        return y
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        Net(given)(torch.rand(SHAPE)).sum().backward()
+    for forward, error in ((given, "its input 'average' is changed in place"), (found, "'average': that is replaced by another tensor")):
+        with pytest.raises(MemestError, match=error):
+            memest.estimate(from_torch(Net(forward), SHAPE), input_shape=SHAPE, loss="mse_loss", machine=cpu)

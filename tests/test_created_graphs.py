@@ -345,6 +345,9 @@ def test_what_has_no_rule_is_refused_by_name() -> None:
 
     assert "what runs first changes as training goes on" in refused(alone, torch.rand(3, 4), machine="t4")
 
+    first = r1()
+    assert "in a process's first step" in refused(first.function, *first.arguments, machine="t4", first_step=True)
+
     def extreme(x: Any) -> None:
         x = x.clone().requires_grad_()
         torch.autograd.grad(x.max(), x, create_graph=True)

@@ -49,6 +49,11 @@ class Numbers:
         """UnsupportedError where the order of what backward made (under ``create_graph``) and of what forward made is none that stays."""
         if not self._created or self._cards is self._callers:
             return
+        if self._start == 0:
+            raise UnsupportedError(
+                "create_graph=True on CUDA in a process's first step, where both threads begin to count: nothing was measured to hold that"
+                " against; leave first_step out, or ask for torch-cpu"
+            )
         forward, backward = next(self._callers), next(self._cards) - self._start
         if backward * (STEPS + 1) > forward * STEPS:
             raise UnsupportedError(

@@ -12,7 +12,7 @@ aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state), aten/src/ATen/cuda/C
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -35,6 +35,17 @@ def generator_state(run: Run, segment: Segment) -> Storage:
     return run.ledger.allocate(size, "temporary", "state of the random generator, for the recomputation")
 
 
+def owned_by(run: Run, segment: Segment, names: Sequence[str]) -> dict[str, Value]:
+    """The network's own tensors of these names, which a segment's function finds when it runs again."""
+    gone = next((name for name in names if name not in run.env), None)
+    if gone is not None:
+        raise UnsupportedError(
+            f"checkpointed segment {segment.name!r}, which reads {gone!r}: that is replaced by another tensor before the function runs"
+            " again, which would read the other; make it an argument of the checkpoint, or write into it in place"
+        )
+    return {name: run.env[name] for name in names}
+
+
 class Frame(Keeping):
     """One checkpointed call: made before its forward, alive until the last node of it has run. ``env`` has the values of who calls."""
 
@@ -47,7 +58,8 @@ class Frame(Keeping):
         self._sizes = run.sizes
         self._state = self._generator_state()
         self._given = self._packed_arguments()
-        self._arguments = {name: ledger.hold(env[name]) for name in self._bounds.arguments if name not in self._given}
+        given = [name for name in self._bounds.owned if name in segment.call.arguments]
+        self._arguments = {name: ledger.hold(env[name]) for name in (*self._bounds.arguments, *given) if name not in self._given}
         self._versions = {name: v.version.count for name, v in self._arguments.items() if name not in segment.call.captured}
         self._holders: list[Holder] = []
         self._promised: set[Storage | None] = set()
@@ -160,7 +172,7 @@ class Frame(Keeping):
     def _environment(self) -> dict[str, Value]:
         """What the segment's function sees: its arguments and the network's own tensors."""
         run = self._run
-        own = {name: run.env[name] for name in self._bounds.owned}
+        own = owned_by(run, self._segment, [name for name in self._bounds.owned if name not in self._arguments])
         return {name: run.ledger.hold(v) for name, v in (self._given.unpacked() | self._arguments | own).items()}
 
     def _generator_state(self) -> Storage:

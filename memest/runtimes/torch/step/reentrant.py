@@ -16,7 +16,7 @@ from memest.network.graph import Segment
 from memest.network.tensor import Spec
 from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Node
 from memest.runtimes.torch.ledger import Ledger, Value
-from memest.runtimes.torch.step.checkpointing import drop_in, generator_state, results_of
+from memest.runtimes.torch.step.checkpointing import drop_in, generator_state, owned_by, results_of
 from memest.runtimes.torch.step.functions import zeros
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
@@ -124,7 +124,7 @@ class _Again:
     def _outputs(self, arguments: dict[str, Value]) -> list[Value]:
         """What the segment gives for detached arguments, held."""
         run, ledger = self._run, self._run.ledger
-        own = {name: run.env[name] for name in self._bounds.owned}
+        own = owned_by(run, self._segment, [name for name in self._bounds.owned if name not in arguments])
         env = {name: ledger.hold(v) for name, v in (arguments | self._captured | own).items()}
         sizes, run.sizes = run.sizes, self._sizes
         layer, op = ledger.layer, ledger.op

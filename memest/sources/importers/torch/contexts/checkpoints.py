@@ -49,12 +49,14 @@ class Recorder(Protocol):
 
 
 class Call(NamedTuple):
-    """A call under way: its first layer, and the names of the tensors that it was given, plainly and inside of other arguments."""
+    """A call under way: its first layer, and the names of the tensors that it was given, plainly and inside of other arguments; of the
+    network's ``own`` it was given some plainly."""
 
     name: str
     start: int
     given: tuple[str, ...]
     held: tuple[str, ...]
+    own: tuple[str, ...]
     policy: Policy | None
 
 
@@ -94,7 +96,7 @@ class Checkpoints:
         if any(p.packed or p.unpacked for p in packed):
             recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks that move what is saved", INSIDE)
         recorder.packings.stack.append(None)
-        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held), asked))
+        self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held), self._own(given), asked))
         recorder.checkpoint = name
         made = replace(made, inside=outer)
         if outer is not None and not made.reentrant:
@@ -117,6 +119,7 @@ class Checkpoints:
                 "torch.utils.checkpoint inside another, given a list with a tensor that it does not use: leave that one out"
             )
         captured = () if made.reentrant else self._captured(call)
+        besides += call.own if made.inside is None and not made.reentrant else ()  # torch looks who writes to them
         if besides or captured:
             self.found[call.name] = replace(made, arguments=(*made.arguments, *besides), captured=captured)
         recorder.checkpoint = made.inside
@@ -185,8 +188,10 @@ class Checkpoints:
         """What a call's layers read of what was there before, and it was not plainly given: torch does not look who writes to that."""
         layers, live = self._recorder.layers[call.start :], self._recorder.live
         own = {p.name for p in live.parameters}
-        own |= {n for e in live.tracked.values() if e.names[0] in own for n in e.names}
-        known = {*call.given, *own, *(n for layer in layers for n in layer.outputs)}
+        counts = "num_batches_tracked"  # of a batch norm, which writes to it itself
+        later = {n for e in live.tracked.values() if e.names[0] in own and not e.names[0].endswith(counts) for n in e.names[1:]}
+        own |= {n for e in live.tracked.values() if e.names[0].endswith(counts) for n in e.names}
+        known = {*call.given, *call.own, *(own - later), *(n for layer in layers for n in layer.outputs)}
         return tuple(dict.fromkeys([n for layer in layers for n in layer.reads if n not in known]))
 
     def _names(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
@@ -195,3 +200,10 @@ class Checkpoints:
         own = {p.name for p in live.parameters}
         entries = [live.found(t) for t in tensors]
         return tuple(dict.fromkeys([e.names[-1] for e in entries if e is not None and e.names[0] not in own]))
+
+    def _own(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+        """What those of the network's own go by."""
+        live = self._recorder.live
+        own = {p.name for p in live.parameters}
+        entries = [live.found(t) for t in tensors]
+        return tuple(dict.fromkeys([e.names[-1] for e in entries if e is not None and e.names[0] in own]))

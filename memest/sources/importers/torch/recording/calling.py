@@ -19,6 +19,7 @@ from memest.sources.importers.torch.calls.values import depends_on_values
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd
 from memest.sources.importers.torch.functions import full_name, name_of, without_dispatch
 from memest.sources.importers.torch.recording.answering import Answering
+from memest.sources.importers.torch.recording.handed import dies_inside, with_forgotten
 from memest.sources.importers.torch.recording.repeats import Form
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
 from memest.sources.importers.torch.refusals import reason_against
@@ -81,6 +82,10 @@ class Calling(Answering):
 
     def _enter(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
         """Run a Python-level torch function so that the calls in it are seen (should it meet itself, that is the compiled one)."""
+        gone = dies_inside(func, args)
+        if gone is not None:
+            raise self.refusal(f"{func.__name__} of a {gone} that has no name, which torch lets go of inside: write {gone} = … before it")
+        kwargs = with_forgotten(func, kwargs)
         what, start = asked(self.live, func, complete(args, kwargs, None))[0], len(self.trace)
         self.entered.append(func)
         try:
