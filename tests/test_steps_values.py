@@ -93,6 +93,17 @@ def cropped() -> Case:
 
 
 @step_case
+def cropped_where_a_tensor_says() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        i, j = torch.randint(0, 5, (1,)), torch.randint(0, 5, ())
+        t.train(x[:, :, i : i + 4, j : 4 + j], y)
+
+    return t.case(step)
+
+
+@step_case
 def average_that_warms_up() -> Case:
     t, average = Trainer(), net()
 
