@@ -84,7 +84,13 @@ def test_an_observer_by_channel_that_has_seen_nothing_is_refused() -> None:
         from_torch(quantizer, SHAPE)
 
 
-@pytest.mark.parametrize("switches", [("disable_fake_quant",), ("disable_observer",), ("disable_fake_quant", "disable_observer")])
+@pytest.mark.parametrize(
+    "switches",
+    [
+        *[pytest.param((switch,), marks=pytest.mark.slow) for switch in ("disable_fake_quant", "disable_observer")],
+        ("disable_fake_quant", "disable_observer"),
+    ],
+)
 def test_fake_quantizers_that_are_switched_off_are_played_as_torch_does(switches: tuple[str, ...]) -> None:
     """Their kernels do something else then: torch makes a copy and a mask of ones, or looks for no extrema."""
 

@@ -93,6 +93,17 @@ def cropped() -> Case:
 
 
 @step_case
+def cropped_where_a_tensor_says() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        i, j = torch.randint(0, 5, (1,)), torch.randint(0, 5, ())
+        t.train(x[:, :, i : i + 4, j : 4 + j], y)
+
+    return t.case(step)
+
+
+@step_case
 def average_that_warms_up() -> Case:
     t, average = Trainer(), net()
 
@@ -210,7 +221,10 @@ def cpu() -> Iterator[Cpu]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+QUICK = ("mixed", "queue_with_a_pointer_of_pythons", "best_loss", "cropped_where_a_tensor_says")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MAKERS])
 def test_a_step_is_what_torch_allocates(name: str, cpu: Cpu) -> None:
     outcome = compare(MAKERS[name](), cpu, before=2)
     assert outcome.difference is None, str(outcome.difference)

@@ -69,6 +69,16 @@ def root_of(layers: Sequence[Layer], name: str) -> Root:
     return Root(name, others)
 
 
+def apart(layers: Sequence[Layer], start: str, stop: str) -> int | None:
+    """How far one number in a tensor is from another, where it is that and a number more (``x[i : i + 4]``)."""
+    layer = made_by(layers, root_of(layers, stop).name)
+    if layer is None or layer.op != "add" or len(layer.reads) != 1 or dict(layer.attributes).get("inplace"):
+        return None
+    more = dict(layer.attributes).get("value")
+    same = root_of(layers, layer.reads[0]) == root_of(layers, start)
+    return more if same and type(more) is int and set(dict(layer.attributes)) == {"value"} else None
+
+
 def terms(layers: Sequence[Layer], layer: Layer, number: Callable[[str], Any]) -> Any:
     """The number that a ``layer`` of numbers gives, where ``number`` knows those that it reads; None where it does not follow."""
     attributes = dict(layer.attributes)

@@ -10,6 +10,7 @@ import torch
 
 from memest.errors import UnsupportedError
 from memest.sources.assumptions import UNIQUE
+from memest.sources.importers.torch.assuming.following import apart
 from memest.sources.importers.torch.calls.plain import Call, Request, bound
 from memest.sources.importers.torch.calls.special import index_entries, is_mask
 from memest.sources.importers.torch.calls.windows import at_the_beginning
@@ -159,6 +160,11 @@ def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
             dim = t.ndim - sum(e.ndim if is_mask(e) else e is not None for e in entries[i + 1 :])
             continue
         if _is_moved(entry):
+            width = _width(recorder, entry)
+            if width is not None:
+                entries[i] = slice(0, width)
+                dim += 1
+                continue
             start, stop = (recorder.assumed.bound(b) if isinstance(b, torch.Tensor) else b for b in (entry.start, entry.stop))
             unknown = next((b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None), None)
             if unknown is not None:
@@ -166,6 +172,14 @@ def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
             entries[i] = slice(start, stop, entry.step)
         dim += entry.ndim if is_mask(entry) else entry is not None
     return tuple(entries) if isinstance(index, tuple) else entries[0]
+
+
+def _width(recorder: Any, window: slice) -> int | None:
+    """How wide a window between two tensors is, wherever it lies; None where that does not follow."""
+    bounds = [recorder.live.known(b).names[-1] for b in (window.start, window.stop) if isinstance(b, torch.Tensor)]
+    found = apart(recorder.layers, *bounds) if len(bounds) == 2 and window.step in (None, 1) else None
+    recorder.assumed.asked = recorder.assumed.asked or found is not None
+    return found
 
 
 def _is_opened(entry: Any) -> bool:

@@ -47,7 +47,8 @@ _MADE: Mapping[str, float] = {
     **dict.fromkeys(("ones", "ones_like", "new_ones"), 1),
 }
 _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}
-_WRITE_STATISTICS = frozenset({"batch_norm", "instance_norm", "fake_quantize", "fused_moving_avg_obs_fake_quant"})
+_WRITE_STATISTICS = {"batch_norm": 1, "instance_norm": 1, "fused_moving_avg_obs_fake_quant": 3}
+"""Rows that write into what they read, from which on (before that the fake quantizer has its switches)."""
 _ASKED: Mapping[str, bool] = {"isfinite": True, "isnan": False, "isinf": False}
 
 
@@ -201,7 +202,7 @@ class _Seen:
         """Look at those that have been recorded since."""
         for layer in self.layers[self.count :]:
             self.made.update(dict.fromkeys(layer.outputs, layer))
-            into = layer.reads[:1] if _writes(layer) else layer.reads[1:] if layer.op in _WRITE_STATISTICS else ()
+            into = layer.reads[:1] if _writes(layer) else layer.reads[_WRITE_STATISTICS.get(layer.op, len(layer.reads)) :]
             self.written.update([_root(name, self.made) for name in into])
             self.count, self.last = self.count + 1, layer
 
