@@ -12,7 +12,7 @@ import memest
 from memest.cli.app import main
 from memest.errors import UsageError
 from memest.memory.planners.lower_bound import lower_bound
-from memest.network.graph import Graph
+from memest.network.graph import Graph, default_drops
 from memest.planning.arena.flow import Flow, Operation, Value, flow_of
 from memest.planning.arena.layout import blocks_of_flow
 from memest.planning.arena.order import best_order
@@ -217,6 +217,34 @@ def test_branches_run_in_the_better_order() -> None:
     assert best_order(bad).most == best_order(good).most == sums(good)[1] * MIB < sums(bad)[1] * MIB
     plan = memest.plan_inference(branches(False), input_shape=(1, 4, 16, 16))
     assert any("another order" in w.changes and w.price == EXACT for w in plan.reach().ways)
+
+
+@pytest.mark.parametrize("build", ["branches", "resnet18"])
+def test_an_order_is_one_that_the_network_can_be_run_in(build: str) -> None:
+    graph, shape = (branches(False), (1, 4, 16, 16)) if build == "branches" else (memest.model(build), (1, 3, 64, 64))
+    graph = graph.inference or graph
+    found = flow(graph, *shape)
+    order = best_order(found).order if build == "branches" else ready_first(found)
+    permanent = [*(p.name for p in graph.parameters), *(i.name for i in graph.inputs)]
+    layers = default_drops([graph.layers[n] for n in order], graph.outputs, permanent)
+    again = flow(graph.with_(layers=layers), *shape)
+    assert order != tuple(range(len(graph.layers)))
+    for in_place in (False, True):
+        assert sums(again, in_place=in_place) == sums_in_order(found, order, in_place=in_place)
+
+
+def ready_first(found: Flow) -> tuple[int, ...]:
+    """Another order that is allowed: the last operator that is ready comes next."""
+    done: list[int] = []
+    while len(done) < len(found.operations):
+        ready = (n for n, o in enumerate(found.operations) if n not in done and set(o.after) <= set(done))
+        done.append(max(ready))
+    return tuple(done)
+
+
+def sums_in_order(found: Flow, order: tuple[int, ...], *, in_place: bool) -> tuple[float, float]:
+    blocks = blocks_of_flow(found, order, in_place=in_place)
+    return sum(b.size for b in blocks) / MIB, lower_bound(blocks) / MIB
 
 
 # asked for ----------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from memest.memory.planners.greedy_by_breadth import by_breadth
 from memest.memory.planners.greedy_by_size import by_size, by_size_and_end
 from memest.memory.planners.lower_bound import lower_bound
 
-WORK, ALONE = 300_000, 10  # what all steps together may do: a block placed beside n others is n + ALONE
+WORK, ALONE = 150_000, 10  # what all steps together may do: a block placed beside n others is n + ALONE
 SEED = 1
 SECOND, EXCHANGED = 0.5, 0.3  # how often a step takes a neighbour of the highest block, and exchanges two
 STARTS: tuple[tuple[Callable[[Sequence[Block]], list[int]], Fit], ...] = (
