@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.copies import original
 from memest.ops.aten.iterator import broadcast_shape, elementwise, elementwise_, incoming, wants, where
 from memest.ops.aten.places import refuse_on_cuda
@@ -14,9 +14,14 @@ from memest.ops.operator import Example, flag
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, attribute, row
 
+SHARED_SINCE = (2, 14)
+"""From this version on what meets a limit shares its gradient with it, by another formula."""
+
 
 def _clamp(k: Tape, input: Tensor, min: Tensor | None, max: Tensor | None, *, inplace: bool) -> Tensor:
     refuse_on_cuda(k)
+    if k.grad_enabled and k.target.version >= SHARED_SINCE:
+        raise UnsupportedError("the gradient of clamp between tensors is not modelled for torch 2.14; torch.maximum and torch.minimum are")
     limits = [t for t in (min, max) if t is not None]
     if not limits:
         raise ShapeError("needs min, max or both")

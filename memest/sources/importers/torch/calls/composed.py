@@ -90,6 +90,14 @@ def _pad_sequence(sequences: Any, batch_first: bool = False, padding_value: floa
     return out
 
 
+def _cartesian_prod(*tensors: Any) -> Any:
+    given = _several(tensors)
+    if len(given) == 1:
+        return given[0]
+    grids = [t.flatten() for t in torch.meshgrid(*given, indexing="ij")]
+    return torch.stack(grids, 1)
+
+
 def _take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     if dim is None:
         return input.view(-1).gather(0, indices.view(-1))
@@ -322,6 +330,7 @@ BODIES: dict[str, Body] = {
     "vsplit": _cut_along(lambda t: 0),
     "dsplit": _cut_along(lambda t: 2),
     "pad_sequence": _pad_sequence,
+    "cartesian_prod": _cartesian_prod,
     "take_along_dim": _take_along_dim,
     "ravel": _ravel,
     "fliplr": lambda input: input.flip([1]),

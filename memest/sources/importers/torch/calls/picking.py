@@ -51,6 +51,14 @@ def _solve(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     return Request("linalg_solve", [given["A"], given["B"]], {})
 
 
+def _cross(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.cross``, which takes the first dim of 3 where none is said, and ``torch.linalg.cross``, which takes the last."""
+    given = bound(("input", "other", "dim"), args, kwargs)
+    if name == "cross" and given.get("dim") is None:
+        given["dim"] = next((d for d, n in enumerate(given["input"].shape) if n == 3), -1)
+    return request("linalg_cross", given, {})
+
+
 def _isin(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """Of a tensor, among the elements of another or equal to a number."""
     named = {"test_elements" if n == "test_element" else n: v for n, v in kwargs.items()}
@@ -156,6 +164,7 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("median", "nanmedian"), _median),
     "isin": _isin,
+    **dict.fromkeys(("cross", "linalg_cross"), _cross),
     **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
     "linalg_solve": _solve,
     **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),

@@ -208,6 +208,8 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     },
     "__neg__": ("neg", "input"),
     "__abs__": ("abs", "input"),
+    "negative": ("neg", "input"),
+    "absolute": ("abs", "input"),
     "clamp": ("clamp", "input min max"),
     "clip": ("clamp", "input min max"),
     "clamp_min": ("clamp_min", "input min"),
