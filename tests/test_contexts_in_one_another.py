@@ -11,6 +11,8 @@ pytest.importorskip("validation.fuzz_contexts")
 
 import memest  # noqa: E402
 from memest import Cpu  # noqa: E402
+from validation.fuzz_context_steps import Steps  # noqa: E402
+from validation.fuzz_context_steps import run as run_steps  # noqa: E402
 from validation.fuzz_contexts import Trial, compared, run  # noqa: E402
 from validation.profiling import record  # noqa: E402
 from validation.protocol import Measurement  # noqa: E402
@@ -74,6 +76,12 @@ def test_a_backward_inside_autocast_through_a_checkpoint(cpu: Cpu, reentrant: bo
         second.zero_grad()
 
     _holds(step, cpu, torch.rand(2, 3, 9, 9))
+
+
+def test_a_step_through_functions_in_what_runs_again(cpu: Cpu) -> None:
+    statement = ("seq", ("by_hand", True, ("seq", ("function", 1), ("watched", 18))), ("by_hand", False, ("function", 0)))
+    steps = Steps(statement, ("function", 0), (1, 3, 7, 9), (0, 2), "input", "retained", False)
+    assert run_steps(steps, cpu) is None
 
 
 def test_one_tensor_given_twice_is_one_input(cpu: Cpu) -> None:

@@ -258,9 +258,10 @@ class StepRecorder(Recorder):
         self.readings.noticed(written)
 
     def add(self, layer: Layer) -> None:
-        """Write a layer down that no call of torch stands for, and play it."""
+        """Write a layer down that no call of torch stands for, and play it, unless it runs at another time."""
         super().add(layer)
-        self._play(layer)
+        if not self.elsewhere:
+            self._play(layer)
 
     def _play(self, layer: Layer) -> Run:
         shadow = self.played
