@@ -101,6 +101,8 @@ def split(c: Call) -> Result:
         sizes = (*(part,) * (count - 1), x.shape[at] - part * (count - 1))
     if len(sizes) != count:
         raise GraphError(f"splits into {len(sizes)}, and has {count} outputs")
+    if any(n < 0 for n in sizes):
+        raise GraphError(f"splits {x.shape[at]} into {count}")
     made = c.layer("split", x, split_size_or_sections=tuple(sizes), dim=at)
     return made if isinstance(made, tuple) else (made,)
 
