@@ -141,6 +141,7 @@ def test_arithmetic_of_sizes_is_folded_and_sizes_stay_free(tmp_path: Path) -> No
     assert e.standing_bytes == 5 * 3 * 9 * 9 * 4
 
 
+SCATTERED = ["select", "select", "select", "clone", "index_put_"]
 TRANSPOSED = ["conv_transpose2d", "slice", "slice"]
 
 
@@ -170,6 +171,8 @@ TRANSPOSED = ["conv_transpose2d", "slice", "slice"]
         ([node("Gather", "x i", axis=2)], [numbers("i", 3, 1, 2)], ["index_select"]),
         ([node("Identity", "x", "i"), node("Dropout", "i")], [], ["dropout"]),
         ([node("Constant", "", "s", value_ints=[0, -1]), node("Reshape", "x s")], [], ["reshape"]),
+        ([node("GatherND", "x i")], [weight("i", 5, 2, dtype=np.int64)], ["select", "select", "getitem"]),
+        ([node("ScatterND", "x i u")], [weight("i", 5, 3, dtype=np.int64), weight("u", 5, 32)], SCATTERED),
         ([node("TopK", "x k", "y places", axis=1)], [numbers("k", 2)], ["topk"]),
     ],
 )

@@ -103,6 +103,8 @@ def _gather(c: Call, given: Sequence[Known]) -> Known | None:
     at = c.axis(0, len(given[0].shape))
     places = np.empty(given[1].shape, dtype=np.int64)
     size = given[0].shape[at]
+    if places.size * (given[0].array.size // max(size, 1)) > MOST_KNOWN:
+        return None
     for i in np.ndindex(places.shape):
         places[i] = n = int(given[1].array[i])
         if not -size <= n < size:
@@ -115,8 +117,10 @@ def _array(value: Any) -> Any:
     return value if isinstance(value, np.ndarray) else numbers(value).array
 
 
-def _concat(c: Call, given: Sequence[Known]) -> Known:
+def _concat(c: Call, given: Sequence[Known]) -> Known | None:
     parts = [k.array for k in given]
+    if sum(part.size for part in parts) > MOST_KNOWN:
+        return None
     return Known(np.concatenate(parts, axis=c.axis(0, parts[0].ndim)), given[0].dtype)
 
 

@@ -48,6 +48,7 @@ class Names:
 
     def __init__(self, homes: Iterable[str]) -> None:
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
         self._within = {path.rpartition(".")[0] for path in homes} - {""}
         for path in list(self._within):
             while path := path.rpartition(".")[0]:
@@ -60,9 +61,10 @@ class Names:
 
     def take(self, name: str) -> str:
         """The name, or the next one like it that is free."""
-        found, n = name, 1
+        found, n = name, self._last.get(name, 1)
         while found in self._taken:
             n += 1
             found = f"{name}_{n}"
         self._taken.add(found)
+        self._last[name] = n
         return found

@@ -117,7 +117,7 @@ class _Network:
         if not kind.HasField("shape"):
             raise UnsupportedError(f"the input {given.name!r} says nothing of its dims")
         shape = _dims(kind.shape.dim)
-        check_elements([n for n in shape if isinstance(n, int)], f"the input {given.name!r}")
+        check_elements([n if isinstance(n, int) else 1 for n in shape], f"the input {given.name!r}")
         name = self._writer.names.take(plain(given.name))
         with recording(None):
             return self._builder.input(name, shape, dtype_name(kind.elem_type, f"the input {given.name!r}"))

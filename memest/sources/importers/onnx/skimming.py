@@ -16,7 +16,7 @@ from memest.errors import FileError
 
 KEPT = 16 * 1024  # bytes of one tensor's data that are read: constants that say sizes are shorter
 MOST_BYTES = 256 * 1024 * 1024  # of what is left
-MOST_FIELDS = 5_000_000
+MOST_FIELDS = 2_000_000
 MOST_DEPTH = 48
 FOREIGN = "is no ONNX file"
 VARINT, FIXED64, MESSAGE, FIXED32 = 0, 1, 2, 5

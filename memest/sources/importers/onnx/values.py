@@ -21,6 +21,7 @@ from memest.sources.builder import Node
 MOST_KNOWN = 4_096  # elements of a tensor that is followed number by number
 MOST_FLOATS = 16  # of an initializer that is read: bounds, factors, axes
 MOST_ELEMENTS = 1 << 50
+MOST_DIMS = 64
 DTYPES = {
     1: "float32",
     2: "uint8",
@@ -139,6 +140,8 @@ def _check_location(proto: Any, what: str) -> None:
 
 def check_elements(shape: Sequence[int], what: str) -> None:
     """Refuse sizes that nothing has."""
+    if len(shape) > MOST_DIMS:
+        raise GraphError(f"{what} has {len(shape):,} dims")
     count = 1
     for n in plain(tuple(shape)):
         count *= n

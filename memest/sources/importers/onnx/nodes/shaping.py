@@ -101,6 +101,8 @@ def split(c: Call) -> Result:
         sizes = (*(part,) * (count - 1), x.shape[at] - part * (count - 1))
     if len(sizes) != count:
         raise GraphError(f"splits into {len(sizes)}, and has {count} outputs")
+    if any(n < 0 for n in sizes):
+        raise GraphError(f"splits {x.shape[at]} into {count}")
     made = c.layer("split", x, split_size_or_sections=tuple(sizes), dim=at)
     return made if isinstance(made, tuple) else (made,)
 
@@ -145,15 +147,29 @@ def _placed(shape: Any, at: int, places: Any) -> tuple[Any, ...]:
 
 def gather_nd(c: Call) -> Result:
     """``GatherND``: the last dim of the places has a place along each of the first dims."""
-    x, places = c.tensor(0), c.tensor(1)
     if c.attribute("batch_dims", 0):
         raise c.refuse("GatherND with batch_dims")
-    along = int(places.shape[-1])
-    if not 1 <= along <= len(x.shape):
-        raise GraphError(f"reads at {along} places of {len(x.shape)} dims")
-    parts = [c.layer("select", places, dim=len(places.shape) - 1, index=i) for i in range(along)]
-    made: Result = c.layer("getitem", x, parts, index=("tensor",) * along)
+    parts = _places(c)
+    made: Result = c.layer("getitem", c.tensor(0), parts, index=("tensor",) * len(parts))
     return made
+
+
+def scatter_nd(c: Call) -> Result:
+    """``ScatterND``: a copy that is written to at such places."""
+    if c.attribute("reduction", "none") != "none":
+        raise c.refuse("ScatterND with a reduction")
+    parts = _places(c)
+    made: Result = c.layer("index_put_", c.layer("clone", c.tensor(0)), parts, c.tensor(2), dims=tuple(range(len(parts))))
+    return made
+
+
+def _places(c: Call) -> list[Node]:
+    """The places along each dim, which lie beside one another in the last dim of a tensor."""
+    ndim, places = len(shape_of(c.input(0))), c.tensor(1)
+    along = int(places.shape[-1]) if places.shape else 0
+    if not 1 <= along <= ndim:
+        raise GraphError(f"has places of {along} dims in a tensor of {ndim}")
+    return [c.layer("select", places, dim=len(places.shape) - 1, index=i) for i in range(along)]
 
 
 def gather_elements(c: Call) -> Result:
@@ -295,6 +311,7 @@ HANDLERS: dict[str, Handler] = {
     "Slice": slice_,
     "Gather": gather,
     "GatherND": gather_nd,
+    "ScatterND": scatter_nd,
     "GatherElements": gather_elements,
     "ScatterElements": scatter_elements,
     "Expand": expand,
