@@ -157,9 +157,9 @@ def _abs_backward(k: Tape, saved: Saved, grads: Grads) -> Grads:
 def _div(k: Tape, input: Tensor, other: Tensor | None, *, value: float | None) -> Tensor:
     second = _operand(k, other, value)
     k.note(real=(input.dtype not in COMPLEX, second.dtype not in COMPLEX))
+    k.save(other=second)
     if len(k.needs) > 1 and k.needs[1]:
         k.save(input=input)
-    k.save(other=second)
     return elementwise(k, input, second, compute=_common(input, second))
 
 

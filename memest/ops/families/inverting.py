@@ -99,13 +99,14 @@ def _solve(k: Tape, input: Tensor, other: Tensor) -> Tensor:
     vectors = other.ndim == input.ndim - 1
     if other.shape[: input.ndim - 1] != input.shape[:-1] or other.ndim > input.ndim or other.dtype != input.dtype:
         raise UnsupportedError(f"linalg.solve of shapes {list(input.shape)} and {list(other.shape)} has no rule; expand the batches before")
+    k.save(input=input)
     out = _by_columns(k, other.shape, other.dtype)
     factors, pivots = _factorized(k, input)
     info = k.empty(input.shape[:-2], "int32")
     copy = k.empty(other.shape, other.dtype) if vectors else None
     _check_pivots(k, pivots)
     k.free(copy)
-    k.save(input=input, result=out, factors=factors, pivots=pivots)
+    k.save(factors=factors, pivots=pivots, result=out)
     k.note(vectors=vectors)
     if not k.grad_enabled:
         k.free(factors, pivots)

@@ -27,7 +27,8 @@ def _clamp(k: Tape, input: Tensor, min: Tensor | None, max: Tensor | None, *, in
         raise ShapeError("needs min, max or both")
     if inplace and broadcast_shape(input, *limits) != input.shape:
         raise ShapeError(f"limits of shapes {[list(t.shape) for t in limits]} do not fit in place onto {list(input.shape)}")
-    k.save(input=original(k, input, inplace), min=min, max=max)
+    k.save(max=max, min=min)
+    k.save(input=original(k, input, inplace))
     return elementwise_(k, input, *limits) if inplace else elementwise(k, input, *limits)
 
 

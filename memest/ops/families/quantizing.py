@@ -87,8 +87,9 @@ def _observed(
     if observes:
         _extrema(k, input, (input.shape[wrapped(ch_axis, input.ndim)],) if per_row_fake_quant else ())
     if not rounds:
-        k.save(mask=empty_like(k, input, "bool"))
-        return empty_like(k, input)
+        mask, out = empty_like(k, input, "bool"), empty_like(k, input)
+        k.save(mask=mask)
+        return out
     if per_row_fake_quant:
         return _by_channel(k, input)
     enabled = k.empty((1,), "int64")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -43,6 +44,8 @@ class Recording(Protocol):
 
     def place(self) -> str: ...
 
+    def record(self, inputs: Mapping[str, torch.Tensor], call: Callable[[Mapping[str, torch.Tensor]], Any]) -> None: ...
+
 
 class Assumed:
     """Counts, and what was said of them. Where nothing is stated at all, whoever asks is refused."""
@@ -50,6 +53,7 @@ class Assumed:
     def __init__(self, stated: Assumptions, recorder: Recording) -> None:
         self._stated = stated
         self._recorder = recorder
+        self._outermost = unwrap(type(recorder).record).__code__
         self._counts: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._literals: dict[str, float] = {}
@@ -376,10 +380,10 @@ class Assumed:
         return list(dict.fromkeys(map(_line, self._frames())))
 
     def _frames(self) -> Iterator[FrameType]:
-        """The frames of the user's code (or of a library that is neither torch nor memest), the innermost first."""
+        """The frames of the recorded code that is the user's (or of a library that is neither torch nor memest), the innermost first."""
         frame: FrameType | None = sys._getframe(1)
         for _ in range(MOST_FRAMES):
-            if frame is None:
+            if frame is None or frame.f_code is self._outermost:
                 return
             if is_users(frame.f_code.co_filename):
                 yield frame
