@@ -13,10 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Measured(NamedTuple):
-    """One allocation (``delta`` > 0) or release, and the stack of operators it happened in."""
+    """One allocation (``delta`` > 0) or release, and the stack of operators it happened in. ``old``: what is released was there before."""
 
     delta: int
     where: str
+    old: bool = False
 
 
 def settle() -> None:
@@ -40,13 +41,13 @@ def record(run: Callable[[], Any]) -> tuple[list[Measured], Any]:
             result = run()
     finally:
         gc.enable()
-    found: list[tuple[int, int, int, str]] = []
+    found: list[tuple[int, int, int, str, int]] = []
     order = 0
 
     def walk(node: Any, path: tuple[str, ...]) -> None:
         nonlocal order
         if node.tag.name == "Allocation":
-            found.append((node.start_time_ns, order, node.extra_fields.alloc_size, " / ".join(path)))
+            found.append((node.start_time_ns, order, node.extra_fields.alloc_size, " / ".join(path), node.extra_fields.ptr))
             order += 1
         for child in node.children:
             walk(child, (*path, node.name))
@@ -55,4 +56,9 @@ def record(run: Callable[[], Any]) -> tuple[list[Measured], Any]:
     for root in kineto.experimental_event_tree():
         walk(root, ())
     found.sort(key=lambda e: e[:2])
-    return [Measured(size, where) for _, _, size, where in found], result
+    alive: set[int] = set()
+    events = []
+    for _, _, size, where, at in found:
+        events.append(Measured(size, where, size < 0 and at not in alive))
+        (alive.add if size > 0 else alive.discard)(at)
+    return events, result
