@@ -48,6 +48,7 @@ KNOWN: dict[str, Use] = {
     "finite": lambda self, y: not torch.isfinite(y).all(),
     "nan": lambda self, y: torch.isnan(y).any() or torch.isinf(y).any().item(),
     "stack": lambda self, y: torch.stack([torch.zeros(2), torch.zeros(2)]).eq(0).all(),
+    "places": lambda self, y: torch.arange(4).ge(0).all(),
 }
 
 
@@ -69,7 +70,6 @@ UNKNOWN: dict[str, Use] = {
     "written": _written,
     "through a view": _written_through_a_view,
     "mixed": lambda self, y: torch.cat([torch.ones(8), y.mean((0, 2, 3))]).bool().all(),
-    "parts": lambda self, y: torch.arange(4).ge(0).all(),
 }
 
 

@@ -213,6 +213,43 @@ def gradients_cleaned_in_place() -> Case:
     return t.case(step)
 
 
+class Reversal(torch.autograd.Function):
+    """Gradient reversal, as it is written for domain adaptation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: float) -> Any:
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return -ctx.weight * gradient, None
+
+
+@step_case
+def reversed_gradient_that_ramps_up() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        t.calls += 1
+        features = t.model[:4](x)
+        t.update(F.cross_entropy(t.model[4](Reversal.apply(features, 1 - 0.5**t.calls)), y))
+
+    return t.case(step)
+
+
+@step_case
+def summed_over_the_dims_of_space() -> Case:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        features = t.model[:2](x)
+        dims = torch.arange(2, features.dim()).tolist()
+        t.update(F.cross_entropy(t.model[4](features.mean(dim=dims)), y))
+
+    return t.case(step)
+
+
 @pytest.fixture(scope="module")
 def cpu() -> Iterator[Cpu]:
     before = torch.get_num_threads()
@@ -366,3 +403,28 @@ def test_where_calls_part_is_said() -> None:
     random.setstate(state)
     assert f"counted (test_steps_values.py:{counted.__code__.co_firstlineno + 4}): no call is like the one before" in refused(counted)
     assert t.calls == 0
+
+
+def test_a_number_of_a_deep_network_is_looked_for_once() -> None:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> float:
+        deep = t.model[0](x)
+        for _ in range(40):
+            deep = deep + (deep * (deep + 1))
+        loss = F.cross_entropy(t.model[1:](deep), y) + deep[deep > 0].mean()
+        t.update(loss)
+        return loss.item()
+
+    assert memest.step(step, images(), labels(), assume={"selected": 7}).peak_bytes > 0
+
+
+def test_a_line_with_not_says_what_is_stated() -> None:
+    t = Trainer()
+
+    def step(x: Any, y: Any) -> None:
+        loss = F.cross_entropy(t.model(x), y)
+        if not loss < 2:
+            t.update(loss)
+
+    assert "the truth of the tensor, which this line turns around by `not`" in refused(step)

@@ -18,7 +18,7 @@ from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
 from memest.sources.assumptions import ALL, BINS, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
-from memest.sources.importers.torch.assuming.branches import is_inside_while, is_loop, picks_one, way_that_runs
+from memest.sources.importers.torch.assuming.branches import is_inside_while, is_loop, picks_one, turns_around, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.assuming.lengths import Even, Whole, element, even, fixed, traced
 from memest.sources.importers.torch.refusals import ADVICE, is_users
@@ -30,6 +30,7 @@ from memest.sources.importers.torch.tensors.values import of_list
 PACKING = "torch.nn.utils.rnn.pack_padded_sequence()"
 MOST_FRAMES = 100
 MOST_PLACES = 4
+TURNED = " (what is stated is the truth of the tensor, which this line turns around by `not`)"
 MOST_PASSES = 1_000  # of a loop whose condition is stated once for all
 
 
@@ -307,7 +308,8 @@ class Assumed:
         """What to do about a branch."""
         many = frame is not None and is_loop(frame)
         statement = stating(self.line(), "[True, False]" if many else "True")
-        return f"{ADVICE}, or state which way it goes{' in each pass of the loop' * many}: {statement}"
+        turned = frame is not None and turns_around(frame)
+        return f"{ADVICE}, or state which way it goes{' in each pass of the loop' * many}: {statement}{TURNED * turned}"
 
     def _stated_truth(self) -> bool | None:
         """Which way the line goes, as is stated."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from types import FrameType
@@ -58,6 +59,11 @@ def _nodes(file: str) -> Iterator[ast.AST]:
 @lru_cache(maxsize=64)
 def _loops(file: str) -> tuple[ast.While, ...]:
     return tuple(n for n in _nodes(file) if isinstance(n, ast.While))
+
+
+def turns_around(frame: FrameType) -> bool:
+    """Whether the line of code goes by the contrary of something: what is stated for it is that something."""
+    return re.search(r"\bnot\b", linecache.getline(frame.f_code.co_filename, frame.f_lineno)) is not None
 
 
 def picks_one(frame: FrameType) -> bool:

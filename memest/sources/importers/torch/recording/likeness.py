@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from memest.memory.stream import Event
-from memest.network.graph import Graph, Layer
+from memest.network.graph import Backward, Graph, Layer
 from memest.ops.facts import POINTWISE
 from memest.ops.table import operator_named
 from memest.runtimes.torch.step.acting import ACTIONS
@@ -27,7 +27,7 @@ _AHEAD = 3
 
 def alike(one: Graph, other: Graph) -> Graph | None:
     """The graph that both are when numbers are left open that no shape depends on: those of pointwise operators, operands, and where
-    views lie."""
+    views lie, in the backward of custom functions, too."""
     if len(one.layers) != len(other.layers):
         return None
     merged = one.with_(layers=tuple(map(_alike, one.layers, other.layers)))
@@ -72,12 +72,21 @@ def _goes_on(ops: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _alike(layer: Layer, other: Layer) -> Layer:
+    if layer.backward is not None and other.backward is not None:
+        layer = replace(layer, backward=_backwards_alike(layer.backward, other.backward))
     given, others = dict(layer.attributes), dict(other.attributes)
     numbers = {name for name, value in given.items() if value != others.get(name) and _are_numbers(value, others.get(name))}
     open_ = {name: some for name in numbers if (some := _left_open(layer.op, name, given[name])) is not None}
     if not open_:
         return layer
     return replace(layer, attributes=tuple((name, open_.get(name, value)) for name, value in layer.attributes))
+
+
+def _backwards_alike(one: Backward, other: Backward) -> Backward:
+    if len(one.layers) != len(other.layers) or len(one.others) != len(other.others):
+        return one
+    others = tuple(map(_backwards_alike, one.others, other.others))
+    return replace(one, layers=tuple(map(_alike, one.layers, other.layers)), others=others)
 
 
 def _are_numbers(one: Any, other: Any) -> bool:

@@ -15,6 +15,8 @@ from memest.network.graph import Layer
 
 MOST = 4096
 """Elements of a tensor that is looked into."""
+DEEPEST = 100
+"""Calls that a tensor is followed back through."""
 Array = np.ndarray[Any, np.dtype[Any]]
 _AS_IT_IS = frozenset({"clone", "detach", "data", "alias", "contiguous", "to", "to_device"})
 _OF_TWO: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -32,6 +34,12 @@ _FOLDED: Mapping[str, Callable[[Any, Any], Any]] = {
     "any": lambda a, b: bool(a) or bool(b),
     "all": lambda a, b: bool(a) and bool(b),
 }
+
+
+_LOOKED_INTO = {
+    *_AS_IT_IS, *_FOLDED, *_OF_TWO, "getitem", "select", "view", "reshape", "flatten", "unsqueeze", "logical_not", "bitwise_not", "stack",
+    "unbind",
+}  # fmt: skip
 
 
 def legible(t: torch.Tensor) -> torch.Tensor | None:
@@ -64,24 +72,55 @@ def of_list(numbers: Any) -> Array:
 def value_of(name: str, layers: Mapping[str, Layer], held: Callable[[str], Array | None], written: Set[str]) -> Array | None:
     """What the tensor ``name`` holds; ``held`` knows those that no layer made, ``written`` are those that something is written into.
     None where it does not follow."""
-    if name in written:
+    return _Looked(layers, held, written).value(name, DEEPEST)
+
+
+class _Looked:
+    """One look for what tensors hold: at each once, and no further back than ``DEEPEST`` calls."""
+
+    def __init__(self, layers: Mapping[str, Layer], held: Callable[[str], Array | None], written: Set[str]) -> None:
+        self._layers, self._held, self._written = layers, held, written
+        self._known: dict[str, Array | None] = {}
+
+    def value(self, name: str, deep: int) -> Array | None:
+        """What the tensor holds, if that follows."""
+        if name not in self._known:
+            self._known[name] = self._found(name, deep)
+        return self._known[name]
+
+    def _found(self, name: str, deep: int) -> Array | None:
+        if name in self._written:
+            return None
+        known, layer = self._held(name), self._layers.get(name)
+        if known is not None or layer is None or (len(layer.outputs) != 1 and layer.op != "unbind"):
+            return known
+        attributes = dict(layer.attributes)
+        if not deep or attributes.get("inplace") or attributes.get("dtype") not in (None, "int64", "bool", "float32"):
+            return None
+        if layer.op == "arange":
+            return _counted(**attributes)
+        reads: list[Array] = []
+        for read in layer.reads if layer.op in _LOOKED_INTO else ():
+            given = self.value(read, deep - 1)
+            if given is None:
+                return None
+            reads.append(given)
+        try:
+            if layer.op == "unbind":
+                found = reads[0].take(layer.outputs.index(name), axis=attributes.get("dim", 0))
+            else:
+                found = _applied(layer.op, reads, attributes) if reads else None
+        except (TypeError, ValueError, IndexError, ArithmeticError):  # a form of the call that is not looked into
+            return None
+        return None if found is None else _as_array(found)
+
+
+def _counted(start: Any = 0, end: Any = 0, step: Any = 1, dtype: str | None = None) -> Array | None:
+    """What ``torch.arange`` of whole numbers gives, where it is small and no size decides."""
+    if any(type(n) is not int for n in (start, end, step)) or dtype not in (None, "int64") or not step:
         return None
-    known, layer = held(name), layers.get(name)
-    if known is not None or layer is None or (len(layer.outputs) != 1 and layer.op != "unbind"):
-        return known
-    attributes = dict(layer.attributes)
-    if attributes.get("inplace") or attributes.get("dtype") not in (None, "int64", "bool", "float32"):
-        return None
-    reads = [value_of(read, layers, held, written) for read in layer.reads]
-    if not reads or any(r is None for r in reads):
-        return None
-    try:
-        found = _applied(layer.op, [r for r in reads if r is not None], attributes)
-        if layer.op == "unbind" and reads[0] is not None:
-            found = reads[0].take(layer.outputs.index(name), axis=attributes.get("dim", 0))
-    except (TypeError, ValueError, IndexError, ArithmeticError):  # a form of the call that is not looked into
-        return None
-    return None if found is None else _as_array(found)
+    numbers = range(start, end, step)
+    return np.array(numbers, dtype=object) if len(numbers) <= MOST else None
 
 
 def _applied(op: str, given: Sequence[Array], attributes: Mapping[str, Any]) -> Any:
