@@ -29,6 +29,11 @@ from memest.sources.importers.onnx.skimming import FOREIGN, skimmed
 from memest.sources.importers.onnx.values import Value, check_elements, dtype_name, initial
 from memest.sources.importers.onnx.writing import MOST_LAYERS, Writer
 
+NOTES = (
+    "from an ONNX file: a tensor goes after its last use, while the Python code that it was exported from may hold it in a variable",
+    "from an ONNX file: batch norms and dropouts that the exporter folded for inference are not in it, so they are missing in training",
+)
+
 OPSETS = range(9, 26)
 DEEPEST = 32  # functions and branches in one another
 OWN = ("", "ai.onnx")
@@ -50,7 +55,7 @@ def from_onnx(path: Path, example: Any = None, name: str | None = None) -> Graph
         raise FileError(f"{path}: it is nested too deeply, or too large ({type(e).__name__})") from None
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as e:  # a text that is none, a field of another kind
         raise FileError(f"{path} {FOREIGN} that memest knows ({type(e).__name__}: {e})") from e
-    return graph.with_(guards=tuple(guards))
+    return graph.with_(guards=tuple(guards), notes=NOTES)
 
 
 def _read(path: Path) -> Any:
