@@ -45,7 +45,7 @@ def check(row: Any, example: Example, cpu: Cpu) -> None:
     try:
         predicted = predict(row, example, cpu)
     except UnsupportedError as e:
-        assert row.name in REFUSED, e
+        assert row.name in REFUSED or "complex" in str(e), e
         return
     assert normalized([e.delta for e in predicted]) == normalized([e.delta for e in measured])
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from memest.errors import UnsupportedError
+from memest.network.dtypes import COMPLEX
 from memest.network.tensor import Shape
 from memest.ops.derivatives.formula import Derived, Formula, Grads, Saved, only
+
+
+def _real(grads: Grads) -> Any:
+    """The gradient of a product. UnsupportedError for one of complex tensors, which torch conjugates without a copy."""
+    grad = only(grads)
+    if grad.spec.dtype in COMPLEX:
+        raise UnsupportedError("create_graph=True through a product of complex tensors: no rule; compute with its parts (real, imag)")
+    return grad
 
 
 def _column_major(like: tuple[Shape, Shape]) -> bool:
@@ -42,13 +52,13 @@ def _second(f: Formula, grad: Any, mat1: Any, like: tuple[Shape, Shape], alpha: 
 
 
 def _mm_gradients(f: Formula, saved: Saved, grads: Grads) -> Derived:
-    grad = only(grads)
+    grad = _real(grads)
     second = _second(f, grad, saved["input"], saved["mat2_like"], 1) if f.wants(1) else None
     return [_first(f, grad, saved["mat2"], saved["input_like"], 1) if f.wants(0) else None, second]
 
 
 def _addmm(f: Formula, saved: Saved, grads: Grads, *, beta: float, alpha: float) -> Derived:
-    grad = only(grads)
+    grad = _real(grads)
     first = _first(f, grad, saved["mat2"], saved["mat1_like"], alpha) if f.wants(1) else None
     second = _second(f, grad, saved["mat1"], saved["mat2_like"], alpha) if f.wants(2) else None
     return [f.maybe_multiply(grad, beta) if f.wants(0) else None, first, second]
@@ -59,13 +69,13 @@ def _flipped(f: Formula, a: Any) -> Any:
 
 
 def _bmm(f: Formula, saved: Saved, grads: Grads) -> Derived:
-    grad = only(grads)
+    grad = _real(grads)
     second = f.call("bmm", _flipped(f, saved["input"]), grad) if f.wants(1) else None
     return [f.call("bmm", grad, _flipped(f, saved["mat2"])) if f.wants(0) else None, second]
 
 
 def _baddbmm(f: Formula, saved: Saved, grads: Grads, *, beta: float, alpha: float) -> Derived:
-    grad = only(grads)
+    grad = _real(grads)
     first = _scaled(f, f.call("bmm", grad, _flipped(f, saved["batch2"])), alpha) if f.wants(1) else None
     second = _scaled(f, f.call("bmm", _flipped(f, saved["batch1"]), grad), alpha) if f.wants(2) else None
     return [f.maybe_multiply(grad, beta) if f.wants(0) else None, first, second]
@@ -73,13 +83,13 @@ def _baddbmm(f: Formula, saved: Saved, grads: Grads, *, beta: float, alpha: floa
 
 def _mv(f: Formula, saved: Saved, grads: Grads) -> Derived:
     """self: grad.ger(vec), a product of a column and a row."""
-    grad = only(grads)
+    grad = _real(grads)
     first = f.mul(f.unsqueeze(grad, 1), saved["vec"]) if f.wants(0) else None
     return [first, f.call("mv", _t(f, saved["input"]), grad) if f.wants(1) else None]
 
 
 def _dot(f: Formula, saved: Saved, grads: Grads) -> Derived:
-    grad = only(grads)
+    grad = _real(grads)
     first = f.mul(grad, saved["tensor"]) if f.wants(0) else None
     return [first, f.mul(grad, saved["input"]) if f.wants(1) else None]
 
