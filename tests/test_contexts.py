@@ -252,6 +252,26 @@ def test_what_is_kept_follows_the_size(cpu: Cpu) -> None:
         assert memest.loads(memest.dumps(graph)) == graph
 
 
+def test_a_graph_that_leads_nowhere_is_refused_by_its_line(cpu: Cpu) -> None:
+    def looked_at(self: Any, x: Any) -> Any:
+        features = self.first(x)
+        with torch.no_grad():
+            rows = features.view(features.shape[0], -1)
+        return self.head(features) + rows.sigmoid().mean()
+
+    with pytest.raises(MemestError, match=r"test_contexts.py:\d+: torch makes a graph from a view .* detach\(\) the view"):
+        memest.estimate(from_torch(Net(looked_at), SHAPE), input_shape=SHAPE, loss="mse_loss")
+
+    def advised(self: Any, x: Any) -> Any:
+        features = self.first(x)
+        with torch.no_grad():
+            rows = features.view(features.shape[0], -1)
+        return self.head(features) + rows.detach().sigmoid().mean() * (rows > 0).float().mean()
+
+    trains_as_torch(advised, cpu)
+    infers_as_torch(looked_at, cpu)
+
+
 def test_what_stands_beside_buffers_is_told_and_counts_against_a_limit() -> None:
     graph = from_torch(Net(kept_map), SHAPE, mode="infer")
     predicted = memest.estimate(graph, input_shape=SHAPE, mode="infer")

@@ -47,7 +47,6 @@ class Machine(Recorder):
         self._asked: Asked | None = None
         self._creates = False  # what backward computes has a backward of its own
         self.created: Created | None = None
-        self.line_of: Callable[[str], str] = lambda layer: ""  # of user code
 
     def backward(self, root: Value, gradient: Value) -> None:
         """``root.backward(gradient)``: every node that ``root`` depends on runs, highest sequence number first."""

@@ -35,6 +35,7 @@ from memest.runtimes.torch.autograd.views import (
     SEVERAL,
     WITHOUT_GRADIENTS,
     check_fresh,
+    check_leads_somewhere,
     check_readable,
     check_writable,
 )
@@ -59,6 +60,7 @@ class Recorder:
         self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
         self.numbers = Numbers(target.on_cuda, ledger.begun)
         self.keeping = Keeping()
+        self.line_of: Callable[[str], str] = lambda layer: ""  # of user code
         self.writes_leaves = True  # a row alone may be tried on a leaf
         self.selection: Selecting | None = None
 
@@ -73,6 +75,8 @@ class Recorder:
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
         trace = self._trace(row, specs, attributes, needs)
         wants = row.backward is not None and any(needs) and not trace.is_noop
+        if grad and not wants and row.backward is not None and any(v.says_grad for v in flat):
+            check_leads_somewhere(trace, self.line_of(self.ledger.layer))
         if grad and not trace.is_noop:
             for o in trace.outputs:
                 if o is not None and o.same_as >= 0:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memest.errors import GraphError
+from memest.errors import GraphError, UnsupportedError
+from memest.network.dtypes import DIFFERENTIABLE
+from memest.ops.tape import Trace
 from memest.runtimes.torch.autograd.nodes import AccumulateGrad
 from memest.runtimes.torch.ledger import Value
 
@@ -53,4 +55,14 @@ def check_readable(view: Value) -> None:
         by = f" ({view.version.by}, {view.version.op} in place)" if view.version.by else ""
         raise GraphError(
             f"torch refuses to go on with {_WHICH[view.bound]} once that memory is written to{by}: use it before, or clone() it first"
+        )
+
+
+def check_leads_somewhere(trace: Trace, line: str) -> None:
+    """UnsupportedError where torch makes a node without edges: an input says that it requires a gradient, and none arrives there. ``line``
+    is that of the user's code (empty: not known)."""
+    if not trace.is_noop and any(o is not None and o.spec.dtype in DIFFERENTIABLE for o in trace.outputs):
+        raise UnsupportedError(
+            f"{line}{': ' * bool(line)}torch makes a graph from a view of a tensor that requires a gradient, made under torch.no_grad(): it"
+            " leads nowhere and keeps its memory, which is not modelled; detach() the view"
         )
