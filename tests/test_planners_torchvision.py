@@ -7,7 +7,11 @@ import pytest
 import memest
 from memest.memory.planners import PLANNERS
 
-torchvision = pytest.importorskip("torchvision", exc_type=Exception, reason="no torchvision for this torch")
+try:
+    import torchvision
+except (ImportError, RuntimeError) as e:
+    pytest.skip(f"no torchvision for this torch: {e}", allow_module_level=True)
+
 pytestmark = pytest.mark.slow
 
 IMAGE, CLIP = (1, 3, 224, 224), (1, 3, 16, 112, 112)
