@@ -141,3 +141,14 @@ def test_a_tensor_that_its_mask_spreads_is_refused_with_its_line() -> None:
         UnsupportedError, match=r"^Net \(test_stated_lines.py:\d+\): masked_select of a tensor that its mask spreads .*expand"
     ):
         from_torch(Net(lambda y: y[:, :1].masked_select(y > 0)), SHAPE, assume={})
+
+
+def test_a_window_between_two_numbers_takes_both() -> None:
+    def window(y: Any) -> Any:
+        return y.flatten()[(y > 0).sum() : (y > -1).sum()].exp()
+
+    with pytest.raises(UnsupportedError, match=r"a window between two numbers in tensors.* state both, assume="):
+        from_torch(Net(window), SHAPE, mode="infer", assume={line_of(window): 7})
+    graph = from_torch(Net(window), SHAPE, mode="infer", assume={line_of(window): [3, 11]})
+    found = next(layer for layer in graph.layers if layer.op == "getitem")
+    assert dict(found.attributes)["index"] == ((3, 11, 1),)

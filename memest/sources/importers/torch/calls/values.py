@@ -166,6 +166,11 @@ def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
                 dim += 1
                 continue
             start, stop = (recorder.assumed.bound(b) if isinstance(b, torch.Tensor) else b for b in (entry.start, entry.stop))
+            if start is not None and start == stop and all(isinstance(b, torch.Tensor) for b in (entry.start, entry.stop)):
+                line = recorder.assumed.line()
+                raise UnsupportedError(
+                    f"a window between two numbers in tensors, the same by what is stated: state both, assume={{{line!r}: [0, 9]}}"
+                )
             unknown = next((b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None), None)
             if unknown is not None:
                 start, stop = 0, min(recorder.assumed.size(unknown), t.shape[dim])
