@@ -75,13 +75,13 @@ class Recorder:
         needs = tuple(v.requires_grad for v in flat) if grad else (False,) * len(flat)
         trace = self._trace(row, specs, attributes, needs)
         wants = row.backward is not None and any(needs) and not trace.is_noop
-        if grad and not wants and row.backward is not None and any(v.says_grad for v in flat):
-            check_leads_somewhere(trace, self.line_of(self.ledger.layer))
         if grad and not trace.is_noop:
             for o in trace.outputs:
                 if o is not None and o.same_as >= 0:
                     check_writable(flat[o.same_as], any(needs), leaves=self.writes_leaves)
                     check_fresh(flat[o.same_as], stale)
+        if grad and not wants and row.backward is not None and any(v.says_grad for v in flat):
+            check_leads_somewhere(trace, self.line_of(self.ledger.layer))
         inputs = [v.storage for v in flat]
         chosen = None if self.selection is None else self.selection.chosen(row.name)
         if chosen is not None and not wants:
