@@ -279,8 +279,11 @@ def test_what_stands_beside_buffers_is_told_and_counts_against_a_limit() -> None
     assert any(f"on top come {more:,} bytes" in note for note in predicted.notes)
     assert predicted.held_bytes == predicted.peak_bytes + more
     assert memest.estimate(graph, input_shape=SHAPE, mode="infer", machine="t4").unregistered_bytes == 0
+    alone = memest.estimate(graph, input_shape=SHAPE, mode="infer", runtime="null")
+    assert alone.unregistered_bytes == 0 and alone.standing_bytes == predicted.standing_bytes + more
     found = memest.fit(graph, predicted.held_bytes, vary="batch", mode="infer", H=SHAPE[2], W=SHAPE[3])
     assert found.sizes is not None and found.sizes["batch"] == SHAPE[0] and found.peak_bytes == predicted.held_bytes
+    assert found.next_bytes == memest.estimate(graph, input_shape=(SHAPE[0] + 1, *SHAPE[1:]), mode="infer").held_bytes
     with pytest.raises(MemestError, match="what is not registered is a buffer"):
         memest.loads("memest: 1\nname: n\ninputs: {x: [B, 3]}\nparameters: {p: {shape: [3], registered: false}}\nlayers: [relu: {}]")
 

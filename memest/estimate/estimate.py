@@ -198,9 +198,9 @@ class Estimate(Restated, Shown):
 
     @property
     def unregistered_bytes(self) -> int:
-        """Bytes of the tensors that the network keeps as plain attributes, or that functions cache, where they come on top: on a CPU every
-        figure speaks of what is registered (parameters, buffers) and of the step; on a card, of all that lies there."""
-        if self.recipe.target.on_cuda:
+        """Bytes of the tensors that the network keeps as plain attributes, or that functions cache, where they come on top: every
+        figure of torch on a CPU speaks of what is registered (parameters, buffers) and of the step; others, of all that stands."""
+        if not self._runtime.registered_alone:
             return 0
         found: int = self.played.unregistered_bytes(self.sizes)
         return found

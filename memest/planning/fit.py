@@ -245,7 +245,7 @@ class _Search:
             values = np.arange(start, end, dtype=np.int64) * step
             others = {s: np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols if s not in group}
             answer = peaks(self.job, grid([{**others, **dict.fromkeys(group, values)}]))
-            held = answer.peak + self.job.graph.unregistered_bytes({**rest, **dict.fromkeys(group, values)})
+            held = answer.peak + self._besides({**rest, **dict.fromkeys(group, values)})
             good = np.flatnonzero((answer.peak >= 0) & (held <= self.limit))
             if len(good):
                 return self._found(rest, group, step, int(values[good[-1]]), int(held[good[-1]]))
@@ -269,6 +269,10 @@ class _Search:
             else:
                 high = middle
         return high
+
+    def _besides(self, sizes: Mapping[str, Any]) -> Any:
+        """Bytes of what comes on top of the peak, at sizes or at columns of them."""
+        return self.job.graph.unregistered_bytes(sizes) if self.runtime.registered_alone else 0
 
     def _counted(self, rest: Mapping[str, int], group: tuple[str, ...], value: int) -> int:
         return self.live.counted({**rest, **dict.fromkeys(group, value)})
@@ -318,7 +322,7 @@ class _Search:
                 continue
             answer = peaks(self.job, grid([{s: np.array([at[s]], dtype=np.int64) for s in self.live.symbols}]))
             if answer.peak[0] >= 0:
-                return at, int(answer.peak[0])
+                return at, int(answer.peak[0]) + self._besides(at)
         return None, None
 
     def nothing(self, smallest: Estimate) -> Fit:

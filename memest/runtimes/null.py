@@ -30,6 +30,7 @@ class Null:
     modes = ("infer",)
     rows = Rows("null", plain=EVERY)
     replays = False
+    registered_alone = False
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """The machine makes no difference; the version is torch's whose shape rules are read."""

@@ -126,7 +126,8 @@ class Steps(Protocol):
 
 class Runtime(Protocol):
     """Who runs a network. ``modes`` are what it can do of ``train`` and ``infer``; ``rows`` how each operator runs
-    there, ``source`` whose bytes its figures are. Where it ``replays``, what its allocator hands out is more than what is asked for."""
+    there, ``source`` whose bytes its figures are. Where it ``replays``, what its allocator hands out is more than what is asked for.
+    ``registered_alone``: of what stands, its figures speak of parameters and buffers, not of plain attributes."""
 
     name: str
     title: str
@@ -134,6 +135,7 @@ class Runtime(Protocol):
     modes: tuple[str, ...]
     rows: Rows
     replays: bool
+    registered_alone: bool
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """What a step is played for on ``machine`` (None: the one at hand) by a ``version`` (None: that which the graph was ``recorded``

@@ -45,6 +45,7 @@ class TorchCpu:
     modes = ("train", "infer")
     rows = Rows(TORCH_CPU, own={ATTENTION.name: replace(ATTENTION, compose=_attention)}, same=EVERY)
     replays = False
+    registered_alone = True
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """This machine's processor unless another is described; the version as :func:`memest.machines.versions.version_for` finds it."""

@@ -33,6 +33,7 @@ class TorchCuda:
     modes = ("train", "infer")
     rows = ROWS
     replays = True
+    registered_alone = False
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
         """A described accelerator, which has to be named; cuDNN is the release that this torch's wheel ships unless another is set.
