@@ -90,3 +90,12 @@ def budget(value: Any, what: str = "budget") -> int:
     if number is None or number < 1:
         raise UsageError(f"{what}: give bytes as a positive whole number, or text with a unit such as '24GiB', got {kind_of(value)}")
     return number
+
+
+def by_name(names: Sequence[str], given: Any) -> dict[str, Any]:
+    """The shapes ``given`` for inputs of these names: a mapping, one after the other, or a single shape for the first."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    if is_sequence(given) and len(given) and any(whole(n) is None for n in given):
+        return dict(zip(names, given, strict=False))
+    return {names[0]: given} if names else {}

@@ -277,12 +277,7 @@ def _examples(graph: Any, path: Path, example: Any) -> dict[str, int]:
     if example is None:
         return {}
     names = [i.name for i in inputs]
-    if isinstance(example, Mapping):
-        shapes = dict(example)
-    elif asked.is_sequence(example) and len(example) and any(asked.whole(n) is None for n in example):
-        shapes = dict(zip(names, example, strict=False))
-    else:
-        shapes = {names[0]: example} if names else {}
+    shapes = asked.by_name(names, example)
     found: dict[str, int] = {}
     for i in inputs:
         if i.name not in shapes:

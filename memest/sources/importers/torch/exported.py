@@ -73,12 +73,7 @@ class Exported(nn.Module):
     def example(self, given: Any) -> dict[str, Any]:
         """Shapes by the names of the inputs, with the program's dtypes; UsageError for sizes that it does not take."""
         names = [i.name for i in self.program.inputs]
-        if isinstance(given, Mapping):
-            shapes = dict(given)
-        elif asked.is_sequence(given) and len(given) and any(asked.whole(n) is None for n in given):
-            shapes = dict(zip(names, given, strict=False))
-        else:
-            shapes = {names[0]: given} if names else {}
+        shapes = asked.by_name(names, given)
         for name in shapes:
             if name not in names:
                 raise UsageError(f"{self.path} has no input {name!r}{one_of(name, names)}")
