@@ -595,3 +595,19 @@ def fused_moving_avg_obs_fake_quant(*tensors: torch.Tensor, observes: bool = Tru
     input, observer_on, fake_quant_on, *state = tensors
     observer_on.fill_(observes), fake_quant_on.fill_(rounds)
     return torch.fused_moving_avg_obs_fake_quant(input, observer_on, fake_quant_on, *state, **settings)
+
+
+def polygamma(input: torch.Tensor, *, n: int) -> torch.Tensor:
+    """``torch.polygamma`` with its order by name."""
+    return torch.polygamma(n, input)
+
+
+def block_diag(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """``torch.block_diag`` of a list."""
+    return torch.block_diag(*tensors)
+
+
+def cholesky(input: torch.Tensor) -> torch.Tensor:
+    """``torch.linalg.cholesky`` of matrices that it takes: their numbers are written over with those of the identity."""
+    input.data.zero_().diagonal(0, -2, -1).fill_(1)
+    return torch.linalg.cholesky(input)

@@ -158,6 +158,10 @@ def _meshgrid(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
     return Request("meshgrid", [list(tensors)], {"indexing": kwargs.get("indexing") or "ij"})
 
 
+def _block_diag(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request("block_diag", [list(args[0]) if len(args) == 1 and isinstance(args[0], list | tuple) else list(args)], {})
+
+
 def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     names = ("end",) if len(args) == 1 else ("start", "end", "step")
     return request("arange", bound(names, args, kwargs), {})
@@ -266,6 +270,7 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d", _adaptive_max_pool) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
     "meshgrid": ("meshgrid", _meshgrid),
+    "block_diag": ("block_diag", _block_diag),
     "new_full": ("new_full", _new_full),
     "arange": ("arange", _arange),
     **{n: (n, _created) for n in ("zeros", "ones", "empty", "full")},
