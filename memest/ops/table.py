@@ -8,6 +8,7 @@ from memest.errors import UnknownNameError, did_you_mean
 from memest.ops.composite import Composite
 from memest.ops.families import (
     activation,
+    bags,
     comparison,
     complex,
     copying,
@@ -36,6 +37,7 @@ from memest.ops.families import (
     limiting,
     linear,
     loss,
+    margin_losses,
     matrices,
     normalization,
     norms,
@@ -76,6 +78,7 @@ from memest.ops.operator import Operator
 FAMILIES = (
     activation,
     attention,
+    bags,
     comparison,
     complex,
     convolution,
@@ -106,6 +109,7 @@ FAMILIES = (
     limiting,
     linear,
     loss,
+    margin_losses,
     matrices,
     multi_head,
     normalization,

@@ -1,4 +1,4 @@
-"""Norms of matrices and means of what is no NaN, logarithms of determinants, which ATen makes of other calls: written as :mod:`composed` says.
+"""Norms of matrices, means of what is no NaN, logarithms of determinants: ATen makes them of other calls; written as :mod:`composed` says.
 
 Sources: aten/src/ATen/native/LinearAlgebra.cpp (``linalg_norm``, ``linalg_matrix_norm``), ReduceOps.cpp (``nanmean``).
 """

@@ -119,6 +119,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "conv_transpose2d": ("conv_transpose2d", "input weight bias stride padding output_padding groups dilation"),
     "conv_transpose3d": ("conv_transpose3d", "input weight bias stride padding output_padding groups dilation"),
     "linear": ("linear", "input weight bias"),
+    "bilinear": ("bilinear", "input1 input2 weight bias"),
     "batch_norm": ("batch_norm", "input weight bias running_mean running_var training momentum eps"),
     "instance_norm": ("instance_norm", "input weight bias running_mean running_var use_input_stats momentum eps"),
     "layer_norm": ("layer_norm", "input normalized_shape weight bias eps"),
