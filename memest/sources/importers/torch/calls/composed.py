@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 from memest.sources.importers.torch.calls.composed_norms import NORMS
+from memest.sources.importers.torch.calls.composed_spectra import SPECTRA
 from memest.sources.importers.torch.calls.composed_statistics import STATISTICS
 from memest.sources.importers.torch.calls.sequences import BODIES as SEQUENCES
 
@@ -323,6 +324,7 @@ def _like(name: str) -> Body:
 BODIES: dict[str, Body] = {
     **LOSSES,
     **NORMS,
+    **SPECTRA,
     **STATISTICS,
     **SEQUENCES,
     **LEAVES,
