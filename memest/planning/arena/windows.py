@@ -26,7 +26,7 @@ from memest.planning.arena.ways import (
     smallest,
     told,
 )
-from memest.runtimes.torch.step.tiling import per_dim, windows
+from memest.runtimes.torch.step.windows.tiles import per_dim, windows
 from memest.sizes.dims import Expr
 
 if TYPE_CHECKING:
