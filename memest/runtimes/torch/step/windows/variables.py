@@ -34,7 +34,7 @@ class Variables:
     def forget(self, *names: str) -> None:
         """Variables that go."""
         for name in names:
-            self._run.ledger.let_go(self._held.pop(name, None))
+            self._run.ledger.let_go(self._held.pop(name))
 
     def end(self, *kept: str) -> None:
         """The function returns: all go but those of the names ``kept``."""
