@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
     from memest.planning.swept import Sweep as Sweep
+    from memest.planning.volumes import VolumePlan as VolumePlan
+    from memest.planning.volumes import plan_volume as plan_volume
     from memest.sizes.remembering import clear_caches as clear_caches
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
@@ -83,6 +85,7 @@ _HOMES = {
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
     "Verdict": "memest.machines.verdicts",
+    "VolumePlan": "memest.planning.volumes",
     "advise": "memest.planning.advise",
     "budget": "memest.machines.verdicts",
     "clear_caches": "memest.sizes.remembering",
@@ -106,6 +109,7 @@ _HOMES = {
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",
     "plan_inference": "memest.planning.inference",
+    "plan_volume": "memest.planning.volumes",
     "verdict": "memest.machines.verdicts",
 }
 __all__ = ["__version__", *_HOMES]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memest.machines.entry import Hardware
     from memest.planning.inference import InferencePlan
     from memest.planning.page import PageModel
+    from memest.planning.volumes import VolumePlan
 
 Given = dict[str, tuple[int, ...]]
 _SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
@@ -252,6 +253,21 @@ def planned(request: Request, alignment: int) -> InferencePlan:
     warn(asking, graph)
     try:
         return plan_inference(graph, input_shape=shapes, alignment=alignment, **keywords(asking))
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(request.model) from e.__cause__
+
+
+def cut(request: Request, **how: Any) -> VolumePlan:
+    """The ways to predict one volume; ``how`` are the other keywords of ``plan_volume``."""
+    from memest.planning.volumes import plan_volume
+
+    request = replace(request, settings={**request.settings, "mode": "infer"})
+    _ = request.question
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", assume=request.assume)
+    asking = request.question_of(graph)
+    warn(asking, graph)
+    try:
+        return plan_volume(graph, input_shape=shapes, **how, **keywords(asking))
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
 

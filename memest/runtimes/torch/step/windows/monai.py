@@ -75,7 +75,7 @@ class _Inference:
         if self.how.buffer_steps:
             self._buffered(self.how.buffer_steps)
         else:
-            count = self.samples * prod(_count(e, w, a) for e, w, a in zip(self.extents, self.roi, self._apart(), strict=True))
+            count = self.samples * window_count(self.extents, self.roi, self.overlap)
             for size in _passes(count, self.how.sw_batch_size):
                 self._pass(size)
         self._finish()
@@ -192,7 +192,8 @@ class _Inference:
 
     def _slabs(self, steps: int) -> Iterator[Slab]:
         """The slabs of one sample: ``steps`` places along the buffered dim each."""
-        along, apart = self.how.buffer_dim % len(self.roi), self._apart()
+        along = self.how.buffer_dim % len(self.roi)
+        apart = _apart(self.extents, self.roi, self.overlap)
         axes = list(zip(self.extents, self.roi, apart, strict=True))
         beside = prod(_count(*axis) for n, axis in enumerate(axes) if n != along)
         starts, window = _starts(*axes[along]), self.roi[along]
@@ -228,13 +229,19 @@ class _Inference:
                 kept.append(f"output.{n}")
         v.end(*kept)
 
-    def _apart(self) -> tuple[int, ...]:
-        """How far windows lie apart along each dim: ``_get_scan_interval``."""
-        found = []
-        for extent, window, overlap in zip(self.extents, self.roi, self.overlap, strict=True):
-            interval = int(window * (1 - overlap))
-            found.append(window if extent == window else max(interval, 1))
-        return tuple(found)
+
+def window_count(extents: Sequence[int], roi: Sequence[int], overlap: Sequence[float]) -> int:
+    """How many windows a volume takes that is no smaller than one."""
+    return prod(_count(e, w, a) for e, w, a in zip(extents, roi, _apart(extents, roi, overlap), strict=True))
+
+
+def _apart(extents: Sequence[int], roi: Sequence[int], overlap: Sequence[float]) -> tuple[int, ...]:
+    """How far windows lie apart along each dim: ``_get_scan_interval``."""
+    found = []
+    for extent, window, share in zip(extents, roi, overlap, strict=True):
+        interval = int(window * (1 - share))
+        found.append(window if extent == window else max(interval, 1))
+    return tuple(found)
 
 
 def _count(extent: int, window: int, apart: int) -> int:

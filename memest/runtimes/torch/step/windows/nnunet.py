@@ -16,6 +16,8 @@ Source: nnunetv2 2.8.1, inference/predict_from_raw_data.py (_internal_predict_sl
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
 from itertools import combinations
 from math import inf, prod
 
@@ -65,7 +67,7 @@ class _Loop:
         gaussian = self._importance()
         volume = self._padded()
         samples, extents = volume[0], volume[2:]
-        count = samples * prod(_windows(e, w, self.how) for e, w in zip(extents, self.window, strict=True))
+        count = samples * window_count(extents, self.window, self.how.step)
         most = self.how.ahead + MORE
         count = count if count < most else most
         begin = len(self.ledger.events)
@@ -181,7 +183,7 @@ class _Loop:
         self.variables.end("sums")
 
 
-def _windows(extent: int, window: int, how: SlidingWindow) -> int:
-    """How many windows one dim takes: those no further apart than the step, as compute_steps_for_sliding_window has them."""
-    apart, parts = window * how.step.numerator, how.step.denominator
-    return ((extent - window) * parts + apart - 1) // apart + 1
+def window_count(extents: Sequence[int], window: Sequence[int], step: Fraction) -> int:
+    """How many windows a volume takes: along each dim those no further apart than ``step`` of them (compute_steps_for_sliding_window)."""
+    apart = [(w * step.numerator, step.denominator) for w in window]
+    return prod(((e - w) * parts + far - 1) // far + 1 for e, w, (far, parts) in zip(extents, window, apart, strict=True))
