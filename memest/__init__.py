@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
     from memest.sources.files import loads as loads
+    from memest.sources.opening import from_keras as from_keras
     from memest.sources.opening import from_onnx as from_onnx
     from memest.sources.opening import from_step as from_step
     from memest.sources.opening import from_torch as from_torch
@@ -94,8 +95,9 @@ _HOMES = {
     "estimate": "memest.estimate.estimate",
     "fit": "memest.planning.fit",
     "fit_patch": "memest.planning.patches",
-    "from_step": "memest.sources.opening",
+    "from_keras": "memest.sources.opening",
     "from_onnx": "memest.sources.opening",
+    "from_step": "memest.sources.opening",
     "from_torch": "memest.sources.opening",
     "hardware": "memest.machines.reading",
     "hardware_named": "memest.machines.reading",

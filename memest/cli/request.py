@@ -24,7 +24,7 @@ from memest.planning.progress import tell
 from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
 from memest.sources.assumptions import from_texts
-from memest.sources.opening import configured, is_onnx, is_torch, open_model
+from memest.sources.opening import configured, is_torch, open_model, reads_sizes
 from memest.sources.typed import structured, with_arguments
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ def open_with_inputs(
         return _open_torch(model, given, batch, mode, from_texts(assume))
     if assume:
         raise UsageError(f"--assume {assume[0]}: is for torch code; the counts of {model} stand in it")
-    whole = _whole_shapes(given, batch) if is_onnx(model) else {}
+    whole = _whole_shapes(given, batch) if reads_sizes(model) else {}
     graph = open_model(model, (_positional(whole) or whole) or None)
     for name, shape in given.items():
         if isinstance(shape, TypedShape):
