@@ -36,7 +36,7 @@ _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
 UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
     **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
-    **dict.fromkeys((".h5", ".hdf5"), "a file of Keras 2, which memest does not read: save it as .keras with Keras 3, or give the network as torch code"),
+    **dict.fromkeys((".h5", ".hdf5"), "a file of Keras 2: save it as .keras with Keras 3, or give the network as torch code"),
     **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
     **dict.fromkeys((".mlmodel", ".mlpackage"), "a Core ML file, which memest does not read: give the torch code it was converted from"),
     ".py": "a Python file: name what in it makes the network",
