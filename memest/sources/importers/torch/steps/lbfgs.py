@@ -48,7 +48,8 @@ def search(optimizer: torch.optim.Optimizer, closure: Callable[[], Any], home: t
         with torch.no_grad():
             return inspect.unwrap(type(optimizer).step)(optimizer, closure)
     finally:
-        del optimizer.state[first]
+        if first is not home:
+            del optimizer.state[first]
 
 
 class Search:

@@ -24,8 +24,8 @@ BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "
 
 
 class Updates:
-    """The ``optimizers`` of one recording, and the parameters ``trained`` by them, group by group. ``texts`` are their descriptions, which a
-    schedule of numbers does not change; ``note`` takes what a reader of the answer should know."""
+    """The ``optimizers`` of one recording, and the parameters ``trained`` by them, group by group. ``texts`` are their descriptions, which
+    a schedule of numbers does not change; ``note`` takes what a reader of the answer should know."""
 
     def __init__(
         self,
