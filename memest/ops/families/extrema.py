@@ -16,7 +16,6 @@ from memest.ops.operator import flag, integer, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, attribute, calls, row
 
-
 DERIVED_SINCE = (2, 13)
 """torch 2.11 has no gradient of aminmax, 2.13 has one."""
 
