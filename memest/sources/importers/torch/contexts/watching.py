@@ -180,6 +180,7 @@ def _checkpoint(listener: Listener, given: dict[str, Any]) -> tuple[Checkpoint, 
         early_stop=bool(early_stop),
         selective=policy is not None,
         allow_cache_entry_mutation=mutable,
+        grad=torch.is_grad_enabled(),
     )
     return called, policy
 

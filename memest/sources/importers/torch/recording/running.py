@@ -105,6 +105,7 @@ class Running(TorchFunctionMode):
         self.stops_a_card = ""
         self.impossible = False  # a row cannot be what it is asked for
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
+        self.packed: dict[int, Any] = {}  # tensors that packed weights stand for
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(self)
         self.assumed = Assumed(assumptions or Assumptions(), self)

@@ -125,8 +125,7 @@ class Writing(Around):
         outputs = self._adopt(layer, tensors, values, layer.flows and differentiable)
         self.assumed.noticed(outputs, values)
         self._note_line(layer.name)
-        if self.elsewhere:
-            self.switches.seen(layer.name)
+        self.switches.seen(layer.name)
         self.layers.append(
             Layer(
                 name=layer.name,
