@@ -57,7 +57,7 @@ def test_blocks_given_back_stop_a_card() -> None:
     [
         (lambda y: torch.cuda.Event(), GraphError, "this line needs a GPU, and nothing runs on one here: guard it"),
         (lambda y: torch.cuda.get_device_name(), GraphError, "needs a GPU"),
-        (lambda y: y["image"], GraphError, r"x\['image'\]: a tensor has no names; .* give the example as forward takes it: {'image': x}"),
+        (lambda y: y["image"], GraphError, r"x\['image'\]: a tensor has no names; .*{'image': image} a dict"),
         (lambda y: y.images, GraphError, r"no attribute 'images'; where that is an input, .*\[\[image, image\]\] is one list"),
         (
             lambda y: nn.functional.batch_norm(y.mean((2, 3))[:1], None, None, training=True),

@@ -171,9 +171,15 @@ def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
                 raise UnsupportedError(
                     f"a window between two numbers in tensors, the same by what is stated: state both, assume={{{line!r}: [0, 9]}}"
                 )
-            unknown = next((b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None), None)
-            if unknown is not None:
-                start, stop = 0, min(recorder.assumed.size(unknown), t.shape[dim])
+            unknown = [b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None]
+            if len(unknown) == 2 and not recorder.assumed.says_size():
+                line = recorder.assumed.line()
+                raise UnsupportedError(
+                    f"a window between two numbers in tensors depends on values; state both, where it begins and where it ends:"
+                    f" assume={{{line!r}: [0, 9]}}, in a command --assume {line}=0,9; or how long it is: assume={{'size': 9}}"
+                )
+            if unknown:
+                start, stop = 0, min(recorder.assumed.size(unknown[0]), t.shape[dim])
             entries[i] = slice(start, stop, entry.step)
         dim += entry.ndim if is_mask(entry) else entry is not None
     return tuple(entries) if isinstance(index, tuple) else entries[0]
