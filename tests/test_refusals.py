@@ -72,6 +72,16 @@ def test_who_is_refused_learns_where_and_what_to_do(function: Any, error: type[M
     assert "\n" not in str(caught.value)
 
 
+def test_who_hands_over_another_form_learns_what_each_argument_is_given() -> None:
+    class Two(nn.Module):
+        def forward(self, images: Any, targets: Any) -> Any:
+            return targets["boxes"]
+
+    said = "given are images = a tensor of 2x3x8x8, targets = a tensor of 2x4; a list of examples has one for each argument"
+    with pytest.raises(GraphError, match=said):
+        from_torch(Two(), [(2, 3, 8, 8), (2, 4)])
+
+
 def test_a_tensor_as_a_size_that_is_named_is_asked_for() -> None:
     module = Net(lambda y: nn.functional.interpolate(y, size=(module.size, module.size)))
     with pytest.raises(UnsupportedError, match="a tensor as a size depends on values; say which number it holds"):

@@ -318,7 +318,9 @@ class Estimate(Restated, Shown):
         if self.loss is None or self.played.torch is None:
             return ()
         loss = "its output as the loss" if self.loss == "output" else f"one loss ({self.loss})"
-        return (f"a step here is one forward, {loss}, one backward, one {self.optimizer} step; one with more is asked as it is: memest.step",)
+        return (
+            f"a step here is one forward, {loss}, one backward, one {self.optimizer} step; one with more is asked as it is: memest.step",
+        )
 
     @property
     def loss_output(self) -> str | None:

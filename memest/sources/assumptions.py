@@ -73,12 +73,13 @@ class Assumptions:
     def tried(self, kind: str) -> Assumptions:
         """The same with anything stated of a kind, to see what else an import asks for."""
         other = copy(self)
-        other._stated, other.given, other.wanting = {**self._stated, kind: Share(1) if kind in SHARED else 1}, True, ""
+        other.given, other.wanting = True, ""
+        other._given, other._stated = {**self._given, kind: ""}, {**self._stated, kind: Share(1) if kind in SHARED else 1}
         return other
 
     def wants(self, asked: Mapping[str, Mapping[str, None]]) -> str:
-        """What else an import asks for than one count of the kind that is ``wanting``, given all kinds and lines that it ``asked`` for; nothing
-        where that is all."""
+        """What else an import asks for than one count of the kind that is ``wanting``, given all kinds and lines that it ``asked`` for;
+        nothing where that is all."""
         kinds = {k: lines for k, lines in asked.items() if k in KINDS and k not in self._stated}
         found = sorted((k, lines) for k, lines in kinds.items() if k != self.wanting or len(lines) > 1)
         return f"; asked for are, in all, {'; '.join(f'{k} at {_first(lines)}' for k, lines in found)}" if found else ""

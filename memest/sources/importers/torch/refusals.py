@@ -37,7 +37,10 @@ _ADVICE_FOR = {
     "unique_consecutive": "find them before the step, and give them to forward as an input",
 }
 _GRADIENTS = {
-    "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",
+    "__deepcopy__": (
+        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and update"
+        " it there by copy_ under no_grad"
+    ),
     "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": (
@@ -60,9 +63,7 @@ _ADVICE_ON = {  # what to do about an exception of the user's code, and what it 
         *("not compiled with CUDA", "without CUDA support", "requires CUDA support", "No CUDA GPUs are available", "dummy base class"),
         *("Found no NVIDIA driver", "has no attribute '_cuda_", "NVTX functions not installed"),
     ),
-    AS_TAKEN: (
-        "'Tensor' object has no attribute",
-    ),
+    AS_TAKEN: ("'Tensor' object has no attribute",),
     "a batch norm refuses that in training: give an example with a batch of 2 or more, or ask for inference alone (mode='infer')": (
         "Expected more than 1 value per channel when training",
     ),

@@ -218,13 +218,16 @@ class Assumed:
         number = self.number(t)
         if isinstance(number, int) and not isinstance(number, bool):
             return number
-        stated, place = self.stated_size(), self._recorder.place()
+        return self.stated_or_refused("a tensor as a size depends on values; say which number it holds")
+
+    def stated_or_refused(self, what: str) -> int:
+        """The next size that is stated; UnsupportedError, which says ``what`` is wanted, where none is."""
+        stated, line = self.stated_size(), self.line()
         if stated is None:
-            line = self._lines()[:1] or [SIZE]
             self._stated.wanting = SIZE
             raise UnsupportedError(
-                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}} or"
-                f" assume={{'{line[0]}': N}}, in a command --assume {SIZE}=N"
+                f"{self._recorder.place()}: {what} (there is no default): assume={{'{SIZE}': N}} or assume={{'{line}': N}}, in a command"
+                f" --assume {SIZE}=N"
             )
         return stated
 
