@@ -1,0 +1,109 @@
+"""In which order the elements of each value lie, and the Reorders between nodes that want them otherwise.
+
+Convolutions work with channels last (``acdb``), views and products with rows (``abcd``); the others take what they get, of two kinds the
+more frequent one. A transposition that a Reorder undoes goes with it: what is left is a view.
+
+Source: openvino/src/plugins/intel_cpu/src/node.cpp (``selectPreferPrimitiveDescriptor``), nodes/concat.cpp, graph.cpp
+(``ResolveEdgeConflicts``), graph_optimizer.cpp (``ShareReorders``, ``MergeTransposeAndReorder``, ``MergeReorderAndTranspose``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from memest.network.graph import Layer
+from memest.network.tensor import Shape
+from memest.runtimes.openvino.rows import node, telling, told
+
+PLANAR, CHANNELS_LAST = "planar", "last"
+WANT_LAST = frozenset({"Convolution", "Deconvolution"})
+FOLLOW = frozenset(
+    {"Concatenation", "Convert", "Eltwise", "Interpolate", "MVN", "Pooling", "Reduce", "ShuffleChannels", "Softmax", "Subgraph", "Transpose"}
+    | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice"}
+)
+
+
+class Layouts:
+    """Goes through the nodes, each behind what it reads; ``given`` are the layouts of values so far (what is not there lies in rows)."""
+
+    def __init__(self, shapes: Mapping[str, Shape], constants: frozenset[str]) -> None:
+        self.shapes, self.constants = dict(shapes), constants
+        self.given: dict[str, str] = {}
+        self.reordered: dict[tuple[str, str], str] = {}
+
+    def run(self, layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[list[Layer], list[str]]:
+        """The nodes and Reorders, and what the network returns then. A reduction that drops dims reads any layout."""
+        found: list[Layer] = []
+        for layer in layers:
+            wanted = self._wanted(layer)
+            if layer.op == "Reduce" and wanted == PLANAR:
+                found.append(layer)
+                continue
+            reads = [self._as(name, wanted, found) for name in layer.reads]
+            found.append(replace(layer, tensors=(tuple(reads),), attributes=telling(layer, layout=wanted)))
+            self.given.update(dict.fromkeys(layer.outputs, wanted))
+        return found, [self._as(o, PLANAR, found) for o in outputs]
+
+    def _wanted(self, layer: Layer) -> str:
+        if layer.op in WANT_LAST:
+            return CHANNELS_LAST
+        rank = len(self.shapes[layer.outputs[0]])
+        if layer.op not in FOLLOW or rank < 3 or (rank == 3 and layer.op != "Pooling"):
+            return PLANAR
+        votes = {PLANAR: 0, CHANNELS_LAST: 0}
+        for n, name in enumerate(layer.reads):
+            if name not in self.constants:
+                votes[self.given.get(name, PLANAR)] += 1
+            elif n == 0:
+                votes[PLANAR] += 1
+        ties = layer.op in ("Subgraph", "Eltwise")
+        return CHANNELS_LAST if votes[CHANNELS_LAST] + ties > votes[PLANAR] and votes[CHANNELS_LAST] else PLANAR
+
+    def _as(self, name: str, wanted: str, found: list[Layer]) -> str:
+        have = self.given.get(name, PLANAR)
+        if name in self.constants or have == wanted:
+            return name
+        if (name, wanted) not in self.reordered:
+            made = f"{name}:{wanted}"
+            found.append(node(made, "Reorder", (name,), (self.shapes[name],), what=wanted))
+            self.shapes[made] = self.shapes[name]
+            self.given[made] = wanted
+            self.reordered[name, wanted] = made
+        return self.reordered[name, wanted]
+
+
+def without_cancelled(layers: Sequence[Layer], outputs: Sequence[str]) -> list[Layer]:
+    """Transpositions and Reorders that undo each other become one Reorder that moves nothing (``what``: ``view``)."""
+    readers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for name in layer.reads:
+            readers.setdefault(name, []).append(layer)
+    for name in outputs:
+        readers.setdefault(name, []).extend([layers[-1]] * 2)
+    gone: set[str] = set()
+    changed: dict[str, Layer] = {}
+    for layer in layers:
+        chain = _cancelled(layer, readers)
+        if chain and layer.name not in gone:
+            end = chain[-1]
+            gone |= {part.name for part in chain[:-1]}
+            changed[end.name] = replace(
+                end, op="Reorder", tensors=layer.tensors, attributes=telling(end, what="view", over=0), outputs=end.outputs
+            )
+    return [changed.get(layer.name, layer) for layer in layers if layer.name not in gone]
+
+
+def _cancelled(layer: Layer, readers: Mapping[str, list[Layer]]) -> list[Layer]:
+    chain = [layer]
+    while len(chain) < 3 and len(chain[-1].outputs) == 1 and len(readers.get(chain[-1].outputs[0], ())) == 1:
+        chain.append(readers[chain[-1].outputs[0]][0])
+    kinds = [part.op for part in chain]
+    if layer.op == "Transpose" and kinds[:2] == ["Transpose", "Reorder"] and told(chain[1], "what") == CHANNELS_LAST:
+        rank = len(told(layer, "shapes")[0])
+        inner = ",".join(map(str, (0, rank - 1, *range(1, rank - 1))))
+        return chain[:2] if told(layer, "layout") == PLANAR and told(layer, "what") == inner else []
+    if kinds == ["Reorder", "Reshape", "Transpose"] and told(layer, "what") == PLANAR:
+        before, after = told(layer, "shapes")[0], told(chain[1], "shapes")[0]
+        return chain if len(after) == 3 and after[:2] == before[:2] and told(chain[2], "what") == "0,2,1" else []
+    return []
