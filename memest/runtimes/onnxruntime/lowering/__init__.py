@@ -1,0 +1,1 @@
+"""A network as ONNX Runtime rewrites it before it runs."""
