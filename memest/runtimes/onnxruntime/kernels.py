@@ -20,7 +20,6 @@ UNARY = frozenset(
         *("Abs", "Neg", "Floor", "Ceil", "Reciprocal", "Sqrt", "Exp", "Log", "Clip", "Cast", "Softmax", "LogSoftmax", "Not", "Sum"),
     }
 )
-BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 
 
 def aliased(node: Node) -> tuple[tuple[int, int], ...]:
@@ -32,8 +31,6 @@ def in_place(node: Node) -> tuple[tuple[int, int], ...]:
     """Inputs whose buffer an output takes over where they die with the call, in the order in which they are tried."""
     if node.op in UNARY:
         return FIRST
-    if node.op in BINARY:
-        return (0, 0), (1, 0)
     if node.op in ("nchwc:Conv", "FusedConv") and len(node.inputs) > 3:
         return ((3, 0),)
     return ()

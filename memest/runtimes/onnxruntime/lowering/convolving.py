@@ -63,17 +63,7 @@ def _interpolate(c: Call) -> Value:
     mode = MODES.get(c["mode"])
     if mode is None or c["antialias"]:
         raise c.refuse(f"interpolation with mode={c['mode']!r}, antialias={c['antialias']}")
-    dims = len(c.shape) - 2
-    by_scale = c["scale_factor"] is not None
-    return c.put(
-        "Resize",
-        [c.input],
-        mode=mode,
-        scales=tuple(b / a for a, b in zip(c.input.shape[2:], c.shape[2:], strict=True)),
-        by_scale=by_scale,
-        floor=c.from_file or mode == "nearest",
-        dims=dims,
-    )
+    return c.put("Resize", [c.input], mode=mode, scales=tuple(zip(c.input.shape[2:], c.shape[2:], strict=True)))
 
 
 def _local_response_norm(c: Call) -> Value:

@@ -13,7 +13,7 @@ from typing import Any
 from memest.errors import MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.network.graph import Graph, Layer, at_sizes
-from memest.network.tensor import Shape, Spec, numel
+from memest.network.tensor import Shape, Spec
 from memest.ops.table import operator_named
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Value
 from memest.runtimes.rewriting import Rewriting, described, drop_identities, fold_norms
@@ -156,15 +156,18 @@ def handlers() -> Mapping[str, Handler]:
     return _HANDLERS
 
 
-def exported(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, *, remember: bool) -> Net:
-    """The file that the exporter writes of a network, dead ends left out."""
+def exported(
+    graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, *, remember: bool
+) -> tuple[Net, dict[str, Spec]]:
+    """The file that the exporter writes of a network, dead ends left out; and what the graph's own values are."""
     rewriting = Rewriting(graph)
     drop_identities(rewriting)
     fold_norms(rewriting)
     folded = rewriting.graph()
-    net = Writer(folded, shapes, sizes, described(folded, shapes, sizes, target, remember=remember)).net
+    specs = described(folded, shapes, sizes, target, remember=remember)
+    net = Writer(folded, shapes, sizes, specs).net
     prune(net)
-    return net
+    return net, specs
 
 
 def prune(net: Net) -> None:
@@ -173,7 +176,3 @@ def prune(net: Net) -> None:
         if not any(v.uses for v in node.outputs):
             net.remove(node)
 
-
-def same(shape: Sequence[int]) -> int:
-    """Elements of a shape."""
-    return numel(shape)

@@ -41,7 +41,7 @@ class _Transformer:
     def run(self) -> None:
         for node in self.net.order():
             self._transform(node)
-        for plain, arg in self._args.items():
+        for plain, arg in reversed(self._args.items()):
             if arg.left > 0:
                 self.net.add("nchwc:ReorderOutput", [arg.value], [plain], arg.maker.layer, channels=arg.channels)
 
@@ -172,7 +172,7 @@ class _Transformer:
 
     def _resize(self, node: Node) -> None:
         scales = node.attributes["scales"]
-        if node.attributes["mode"] != "nearest" or not node.attributes["by_scale"] or any(int(s) != s for s in scales):
+        if node.attributes["mode"] == "cubic" or any(b % a for a, b in scales):
             return
         arg = self._args[node.source]
         made = self.net.add("nchwc:Upsample", [self._take(node.source)], [], node.layer)
