@@ -80,9 +80,18 @@ def _lrn(node: Node, threads: int) -> Sequence[int]:
     return node.source.nbytes, (c + size - 1) * numel(sizes) * ITEMSIZE[node.source.dtype]
 
 
+def _resize(node: Node, threads: int) -> Sequence[int]:
+    """Linear: two indices and two weights a line of an image, three of a volume (upsample.cc, ``SetupUpsampleBilinear``)."""
+    sizes = node.result.shape[2:]
+    if node.attributes["mode"] != "linear" or len(sizes) not in (2, 3):
+        return ()
+    return ((16 if len(sizes) == 2 else 24) * sum(sizes),)
+
+
 RULES: dict[str, Callable[[Node, int], Sequence[int]]] = {
     **dict.fromkeys(("Conv", "FusedConv"), _conv),
     "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     "LRN": _lrn,
+    "Resize": _resize,
 }

@@ -14,13 +14,15 @@ from memest.memory.planners.best_fit import best_fit
 from memest.memory.planners.blocks import Block, blocks_of
 from memest.memory.stream import Storage, Stream
 from memest.runtimes.onnxruntime.playing import RETURNED
+from memest.runtimes.onnxruntime.weights import TRANSPOSED
 
+TRACED_ALIGNMENT = 256  # bytes: what the pattern rounds sizes up to, whatever the allocator does
 RUNS = 3  # after which an arena that is not shrunk grows no more
 
 
 def pattern_block(stream: Stream) -> int:
     """Bytes of the block that each run from the second on takes for its buffers."""
-    return best_fit([block for block, storage in blocks_of(stream) if is_traced(storage)]).nbytes
+    return best_fit([block for block, storage in blocks_of(stream, TRACED_ALIGNMENT) if is_traced(storage)]).nbytes
 
 
 def is_traced(storage: Storage) -> bool:
@@ -41,6 +43,9 @@ def most_alive(stream: Stream, *, traced: bool = True) -> int:
 def arena_after(stream: Stream, settings: OnnxSettings, runs: int = RUNS) -> Bfc:
     """The arena after so many runs; its ``most`` are the bytes of its regions at once."""
     arena = Bfc()
+    for storage in stream.residents:
+        if storage.reason == TRANSPOSED:
+            arena.take(storage.nbytes)
     block = pattern_block(stream) if settings.pattern else 0
     for run in range(runs):
         taken: dict[int, object] = {}

@@ -24,7 +24,7 @@ PHASE = "forward"
 def played(net: Net, threads: int, values: dict[str, Spec]) -> Stream:
     """The first call at these sizes: a buffer for each that the plan has, and temporaries."""
     plan = planned(net)
-    residents = [_standing(n, name, nbytes, category) for n, (name, nbytes, category) in enumerate(_held(net))]
+    residents = [_standing(n, *held) for n, held in enumerate(_held(net))]
     ends: dict[int, list[Buffer]] = defaultdict(list)
     for buffer in plan.buffers:
         if buffer.last is not None:
@@ -48,13 +48,13 @@ def played(net: Net, threads: int, values: dict[str, Spec]) -> Stream:
     return Stream(residents=tuple(residents), events=tuple([e for e in events if e.storage.nbytes]), values=values)
 
 
-def _held(net: Net) -> Iterable[tuple[str, int, str]]:
+def _held(net: Net) -> Iterable[tuple[str, int, str, str]]:
     yield from weights_of(net)
     for value in net.inputs:
-        yield value.name, value.nbytes, "input"
+        yield value.name, value.nbytes, "input", ""
 
 
-def _standing(number: int, name: str, nbytes: int, category: str) -> Storage:
-    storage = Storage(number, nbytes, category, name, "", "")
+def _standing(number: int, name: str, nbytes: int, category: str, reason: str) -> Storage:
+    storage = Storage(number, nbytes, category, name, "", reason)
     storage.refs = 1
     return storage

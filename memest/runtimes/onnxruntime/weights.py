@@ -11,14 +11,18 @@ from collections.abc import Iterator
 
 from memest.memory.planners.blocks import aligned
 from memest.network.dtypes import ITEMSIZE
+from memest.network.tensor import numel
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value
 
 PACKED = frozenset({"Gemm", "MatMul", "FusedMatMul"})
 COLUMNS = 16  # MLAS_SGEMM_PACKED_STRIDEN
 
 
-def weights_of(net: Net) -> Iterator[tuple[str, int, str]]:
-    """Name, bytes and category of each, in the order of the nodes that read them. What several read alike is there once."""
+TRANSPOSED = "transposed, in the arena"
+
+
+def weights_of(net: Net) -> Iterator[tuple[str, int, str, str]]:
+    """Name, bytes, category and place of each, in the order of the nodes that read them. What several read alike is there once."""
     seen: set[tuple[str, object, int]] = set()
     for node in net.nodes.values():
         for slot, value in enumerate(node.inputs):
@@ -28,7 +32,13 @@ def weights_of(net: Net) -> Iterator[tuple[str, int, str]]:
             key = value.name or str(id(value)), value.shape, nbytes
             if key not in seen:
                 seen.add(key)
-                yield value.name, nbytes, "buffer" if value.category == "constant" else value.category
+                place = TRANSPOSED if slot == 1 and _is_transposed(node, value) else ""
+                yield value.name, nbytes, "buffer" if value.category == "constant" else value.category, place
+
+
+def _is_transposed(node: Node, value: Value) -> bool:
+    """Whether a transposed convolution's filters are turned around when the session is made (conv_transpose.cc, ``PrePack``)."""
+    return node.op == "ConvTranspose" and value.shape[0] != node.attributes["group"] and numel(value.shape[1:]) != 1
 
 
 def _packed(node: Node, value: Value) -> int:

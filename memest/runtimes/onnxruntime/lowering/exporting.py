@@ -123,6 +123,9 @@ class Writer:
 
     def _layer(self, layer: Layer) -> None:
         try:
+            if all(v.is_weight for t in layer.tensors for v in self._values(t)):
+                self.values.update((name, self._known(name)) for name in layer.outputs)
+                return
             handler = handlers().get(layer.op)
             if handler is None:
                 raise UnsupportedError(f"no rule for {layer.op!r} on onnxruntime; memest ops {layer.op} says where there is one")
@@ -133,6 +136,15 @@ class Writer:
             raise unforeseen(e).at(f"layer {layer.name!r} ({layer.op})") from e
         made = [found] if isinstance(found, Value) else list(found)
         self.values.update((name, value) for name, value in zip(layer.outputs, made, strict=False) if value is not None)
+
+    def _values(self, reference: Any) -> list[Value]:
+        names = (reference,) if isinstance(reference, str) else reference or ()
+        return [self.values[name] for name in names]
+
+    def _known(self, name: str) -> Value:
+        """What is made of weights alone is folded, by the exporter or before the first run."""
+        spec = self.specs[name]
+        return Value(name, spec.shape, spec.dtype, "constant")
 
     def _give_back(self, value: Value) -> None:
         if value.maker is None or value.given_back:

@@ -75,15 +75,18 @@ def _getitem(c: Call) -> Value:
 
 
 def _expand(c: Call) -> Value:
-    return c.input if same_shape(c.input.shape, c.shape) else c.put("Expand", [c.input, c.constant((len(c.shape),), "int64")])
+    return c.put("Expand", [c.input, c.constant((len(c.shape),), "int64")])
 
 
 def _repeat(c: Call) -> Value:
-    return c.put("Tile", [c.input, c.constant((len(c.shape),), "int64")])
+    """The exporter expands to as many dims first, also where there is nothing to add."""
+    whole = (1,) * (len(c.shape) - len(c.input.shape)) + c.input.shape
+    dims = c.constant((len(c.shape),), "int64")
+    return c.put("Tile", [c.input if c.from_file else c.put("Expand", [c.input, dims], whole), dims])
 
 
 def _pad(c: Call) -> Value:
-    return c.input if not any(c["pad"]) else c.put("Pad", [c.input, c.constant((2 * len(c.shape),), "int64"), c.constant()])
+    return c.put("Pad", [c.input, c.constant((2 * len(c.shape),), "int64"), c.constant()])
 
 
 def _roll(c: Call) -> Value:
