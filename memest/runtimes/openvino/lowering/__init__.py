@@ -20,8 +20,8 @@ from memest.runtimes.rewriting import Rewriting, described, drop_identities, fol
 TABLE = {**elementwise.TABLE, **shaping.TABLE, **products.TABLE, **reducing.TABLE}
 
 
-def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, *, remember: bool) -> Graph:
-    """The network as the plugin runs it at these sizes."""
+def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, precision: str, *, remember: bool) -> Graph:
+    """The network as the plugin runs it at these sizes, computing in ``precision``."""
     rewriting = Rewriting(graph)
     specs = described(rewriting.graph(), input_shapes, sizes, target, remember=remember)
     drop_identities(rewriting)
@@ -37,7 +37,7 @@ def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str,
     fusing.run()
     tokenize(fusing)
     listed = fusing.r.layers
-    layouts = Layouts(translation.shapes, constants)
+    layouts = Layouts(translation.shapes, constants, precision)
     found, outputs = layouts.run(depth_first(listed, listed), fusing.r.outputs)
     found = resorted(found, listed)
     found = without_cancelled(found, outputs)

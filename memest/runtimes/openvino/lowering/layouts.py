@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from memest.network.graph import Layer
 from memest.network.tensor import Shape
@@ -22,30 +23,44 @@ FOLLOW = frozenset(
     {"Concatenation", "Convert", "Eltwise", "Interpolate", "MVN", "Pooling", "Reduce", "ShuffleChannels", "Softmax", "Subgraph", "Transpose"}
     | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice"}
 )
+FULL = "float32"
+IN_FULL = frozenset({"Math"})
+MAKES_FULL = frozenset({"Reduce"})
+
+
+class Lying(NamedTuple):
+    """How a value lies: its layout and the type of its elements."""
+
+    layout: str
+    dtype: str
 
 
 class Layouts:
-    """Goes through the nodes, each behind what it reads; ``given`` are the layouts of values so far (what is not there lies in rows)."""
+    """Goes through the nodes, each behind what it reads, of a network that is computed in ``precision``; ``given`` says how values lie so
+    far (what is not there: in rows, as the caller gives it)."""
 
-    def __init__(self, shapes: Mapping[str, Shape], constants: frozenset[str]) -> None:
-        self.shapes, self.constants = dict(shapes), constants
-        self.given: dict[str, str] = {}
-        self.reordered: dict[tuple[str, str], str] = {}
+    def __init__(self, shapes: Mapping[str, Shape], constants: frozenset[str], precision: str) -> None:
+        self.shapes, self.constants, self.precision = dict(shapes), constants, precision
+        self.given: dict[str, Lying] = {}
+        self.reordered: dict[tuple[str, Lying], str] = {}
 
     def run(self, layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[list[Layer], list[str]]:
         """The nodes and Reorders, and what the network returns then. A reduction that drops dims reads any layout."""
         found: list[Layer] = []
         for layer in layers:
-            wanted = self._wanted(layer)
-            if layer.op == "Reduce" and wanted == PLANAR:
-                found.append(layer)
-                continue
-            reads = [self._as(name, wanted, found) for name in layer.reads]
-            found.append(replace(layer, tensors=(tuple(reads),), attributes=telling(layer, layout=wanted)))
-            self.given.update(dict.fromkeys(layer.outputs, wanted))
-        return found, [self._as(o, PLANAR, found) for o in outputs]
+            layout = self._layout(layer)
+            dtype = FULL if layer.op in IN_FULL else self.precision
+            anyhow = layer.op == "Reduce" and layout == PLANAR
+            reads = [self._as(name, self._lying(name).layout if anyhow else layout, dtype, found) for name in layer.reads]
+            made = FULL if layer.op in MAKES_FULL else dtype
+            found.append(replace(layer, tensors=(tuple(reads),), attributes=telling(layer, layout=layout, dtype=made)))
+            self.given.update(dict.fromkeys(layer.outputs, Lying(layout, made)))
+        return found, [self._as(o, PLANAR, FULL, found) for o in outputs]
 
-    def _wanted(self, layer: Layer) -> str:
+    def _lying(self, name: str) -> Lying:
+        return self.given.get(name, Lying(PLANAR, FULL))
+
+    def _layout(self, layer: Layer) -> str:
         if layer.op in WANT_LAST:
             return CHANNELS_LAST
         rank = len(self.shapes[layer.outputs[0]])
@@ -54,19 +69,21 @@ class Layouts:
         votes = {PLANAR: 0, CHANNELS_LAST: 0}
         for n, name in enumerate(layer.reads):
             if name not in self.constants:
-                votes[self.given.get(name, PLANAR)] += 1
+                votes[self._lying(name).layout] += 1
             elif n == 0:
                 votes[PLANAR] += 1
         ties = layer.op in ("Subgraph", "Eltwise")
         return CHANNELS_LAST if votes[CHANNELS_LAST] + ties > votes[PLANAR] and votes[CHANNELS_LAST] else PLANAR
 
-    def _as(self, name: str, wanted: str, found: list[Layer]) -> str:
-        have = self.given.get(name, PLANAR)
-        if name in self.constants or have == wanted:
+    def _as(self, name: str, layout: str, dtype: str, found: list[Layer]) -> str:
+        wanted = Lying(layout, dtype)
+        if name in self.constants or self._lying(name) == wanted:
             return name
         if (name, wanted) not in self.reordered:
-            made = f"{name}:{wanted}"
-            found.append(node(made, "Reorder", (name,), (self.shapes[name],), what=wanted))
+            made = f"{name}:{layout}:{dtype}"
+            what = layout if self._lying(name).layout != layout else "convert"
+            added = node(made, "Reorder", (name,), (self.shapes[name],), what=what, dtype=dtype)
+            found.append(replace(added, attributes=telling(added, layout=layout)))
             self.shapes[made] = self.shapes[name]
             self.given[made] = wanted
             self.reordered[name, wanted] = made
