@@ -4,7 +4,7 @@ Convolutions work with channels last (``acdb``), views and products with rows (`
 more frequent one. A transposition that a Reorder undoes goes with it: what is left is a view.
 
 Source: openvino/src/plugins/intel_cpu/src/node.cpp (``selectPreferPrimitiveDescriptor``), nodes/concat.cpp, graph.cpp
-(``ResolveEdgeConflicts``), graph_optimizer.cpp (``ShareReorders``, ``MergeTransposeAndReorder``, ``MergeReorderAndTranspose``).
+(``EnforceInferencePrecision``, ``ResolveEdgeConflicts``), graph_optimizer.cpp (``ShareReorders``, ``MergeTransposeAndReorder``, ``MergeReorderAndTranspose``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ PLANAR, CHANNELS_LAST = "planar", "last"
 WANT_LAST = frozenset({"Convolution", "Deconvolution"})
 FOLLOW = frozenset(
     {"Concatenation", "Convert", "Eltwise", "Interpolate", "MVN", "Pooling", "Reduce", "ShuffleChannels", "Softmax", "Subgraph", "Transpose"}
-    | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice"}
+    | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice", "Tile"}
 )
 FULL = "float32"
 IN_FULL = frozenset({"Math"})
 MAKES_FULL = frozenset({"Reduce"})
+SIGNIFICANT = frozenset({"Convolution", "FullyConnected", "MatMul", "Interpolate"})
+LAST_FIRST = frozenset({"Eltwise", "Subgraph", "Tile"})
+"""What prefers channels last where as many operands lie so as otherwise, or none lies anyhow yet."""
 
 
 class Lying(NamedTuple):
@@ -47,20 +50,26 @@ class Layouts:
     def run(self, layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[list[Layer], list[str]]:
         """The nodes and Reorders, and what the network returns then. A reduction that drops dims reads any layout."""
         found: list[Layer] = []
+        tail, wanted = tail_of(layers, outputs)
         for layer in layers:
-            layout = self._layout(layer)
-            dtype = FULL if layer.op in IN_FULL else self.precision
+            dtype = FULL if layer.op in IN_FULL or layer.name in tail else self.precision
+            layout = self._layout(layer, dtype)
             anyhow = layer.op == "Reduce" and layout == PLANAR
-            reads = [self._as(name, self._lying(name).layout if anyhow else layout, dtype, found) for name in layer.reads]
-            made = FULL if layer.op in MAKES_FULL else dtype
+            reads = [self._as(name, layout, dtype, found, anyhow) for name in layer.reads]
+            made = FULL if layer.op in MAKES_FULL or self._ends_full(layer, wanted) else dtype
             found.append(replace(layer, tensors=(tuple(reads),), attributes=telling(layer, layout=layout, dtype=made)))
             self.given.update(dict.fromkeys(layer.outputs, Lying(layout, made)))
         return found, [self._as(o, PLANAR, FULL, found) for o in outputs]
 
+    def _ends_full(self, layer: Layer, wanted: set[str]) -> bool:
+        """Whether who reads this wants full precision, and it can give that itself: what it took in says so, or it is a product."""
+        fused = layer.op == "FullyConnected" or layer.outputs != (layer.name,)
+        return layer.op in SIGNIFICANT and fused and any(o in wanted for o in layer.outputs)
+
     def _lying(self, name: str) -> Lying:
         return self.given.get(name, Lying(PLANAR, FULL))
 
-    def _layout(self, layer: Layer) -> str:
+    def _layout(self, layer: Layer, dtype: str) -> str:
         if layer.op in WANT_LAST:
             return CHANNELS_LAST
         rank = len(self.shapes[layer.outputs[0]])
@@ -69,25 +78,35 @@ class Layouts:
         votes = {PLANAR: 0, CHANNELS_LAST: 0}
         for n, name in enumerate(layer.reads):
             if name not in self.constants:
-                votes[self._lying(name).layout] += 1
+                votes[self._lying(name).layout] += name in self.given or dtype == FULL
             elif n == 0:
                 votes[PLANAR] += 1
-        ties = layer.op in ("Subgraph", "Eltwise")
-        return CHANNELS_LAST if votes[CHANNELS_LAST] + ties > votes[PLANAR] and votes[CHANNELS_LAST] else PLANAR
+        return CHANNELS_LAST if votes[CHANNELS_LAST] + (layer.op in LAST_FIRST) > votes[PLANAR] else PLANAR
 
-    def _as(self, name: str, layout: str, dtype: str, found: list[Layer]) -> str:
-        wanted = Lying(layout, dtype)
-        if name in self.constants or self._lying(name) == wanted:
+    def _as(self, name: str, layout: str, dtype: str, found: list[Layer], anyhow: bool = False) -> str:
+        wanted, have = Lying(layout, dtype), self._lying(name)
+        if name in self.constants or have == wanted or (anyhow and have.dtype == dtype):
             return name
         if (name, wanted) not in self.reordered:
             made = f"{name}:{layout}:{dtype}"
-            what = layout if self._lying(name).layout != layout else "convert"
+            what = layout if have.layout != layout else "convert"
             added = node(made, "Reorder", (name,), (self.shapes[name],), what=what, dtype=dtype)
             found.append(replace(added, attributes=telling(added, layout=layout)))
             self.shapes[made] = self.shapes[name]
             self.given[made] = wanted
             self.reordered[name, wanted] = made
         return self.reordered[name, wanted]
+
+
+def tail_of(layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[set[str], set[str]]:
+    """The nodes that lead to an output with no product behind them, which are computed in full precision; and the values wanted in it."""
+    found: set[str] = set()
+    wanted = set(outputs)
+    for layer in reversed(layers):
+        if layer.op not in SIGNIFICANT and any(o in wanted for o in layer.outputs):
+            found.add(layer.name)
+            wanted.update(layer.reads)
+    return found, wanted
 
 
 def without_cancelled(layers: Sequence[Layer], outputs: Sequence[str]) -> list[Layer]:
