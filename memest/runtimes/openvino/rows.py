@@ -1,12 +1,13 @@
 """The plugin's nodes, by the type that ``CompiledModel.get_runtime_model()`` tells (``layerType``).
 
 A node makes its outputs and nothing else: whatever scratch its kernels take is counted with the process. Lowering says their ``shapes``,
-and of which input one takes the place (``over``: a view of it, or written over it).
+and of which input one takes the place (``over``: a view of it, or written over it), and for how many elements it makes ``room`` (what it is
+joined with is written behind it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from memest.network.graph import Items, Layer
@@ -27,6 +28,7 @@ TYPES = (
     "Eltwise",
     "FullyConnected",
     "Gather",
+    "GatherND",
     "Interpolate",
     "LogSoftmax",
     "LRN",
@@ -58,9 +60,10 @@ def _shapes(value: Any) -> tuple[Shape, ...]:
 
 
 def _node(
-    k: Tape, inputs: list[Tensor], *, shapes: tuple[Shape, ...], dtype: str, over: int | None, what: str, layout: str
+    k: Tape, inputs: list[Tensor], *, shapes: tuple[Shape, ...], dtype: str, over: int | None, room: int | None, what: str, layout: str
 ) -> Tensor | tuple[Tensor, ...]:
-    made = tuple([k.empty(shape, dtype) if over is None else k.view(inputs[over], shape) for shape in shapes])
+    base = inputs[over] if over is not None else None if room is None else k.empty((room,), dtype)
+    made = tuple([k.empty(shape, dtype) if base is None else k.view(base, shape) for shape in shapes])
     return made if len(made) > 1 else made[0]
 
 
@@ -73,6 +76,7 @@ NODES: dict[str, Operator] = {
             attribute("shapes", check=_shapes),
             attribute("dtype", check=text),
             attribute("over", None, optional(integer)),
+            attribute("room", None, optional(integer)),
             attribute("what", "", text),
             attribute("layout", "planar", text),
         ),
@@ -90,7 +94,8 @@ def node(
     name: str, kind: str, reads: Sequence[str], shapes: Sequence[Shape], *, what: str = "", outputs: Sequence[str] = (), dtype: str = "float32"
 ) -> Layer:
     """A node of a type, by the names of what it reads; ``what`` tells which of the functions of its type it is."""
-    given: Mapping[str, Any] = {"shapes": tuple([tuple(s) for s in shapes]), "dtype": dtype, "over": None, "what": what, "layout": "planar"}
+    made = tuple([tuple(s) for s in shapes])
+    given = {"shapes": made, "dtype": dtype, "over": None, "room": None, "what": what, "layout": "planar"}
     return Layer(name=name, op=kind, tensors=(tuple(reads),), attributes=tuple(given.items()), outputs=tuple(outputs) or (name,))
 
 

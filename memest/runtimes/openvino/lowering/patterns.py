@@ -1,6 +1,6 @@
 """Chains of nodes that OpenVINO knows by another name.
 
-Source: openvino/src/common/transformations/common_optimizations/shuffle_channels_fusion.cpp, depth_to_space_fusion.cpp.
+Source: openvino/src/common/transformations/common_optimizations/shuffle_channels_fusion.cpp, nop_elimination.cpp.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from memest.runtimes.openvino.rows import node, told
 from memest.runtimes.rewriting import Rewriting
 
 
-def find_patterns(r: Rewriting, shapes: Mapping[str, Shape]) -> None:
-    """All of them."""
+def shuffled_channels(r: Rewriting, shapes: Mapping[str, Shape]) -> None:
+    """Views and transpositions that shuffle channels are one node."""
     for layer in r.layers:
         if layer.op == "Reshape" and layer in r:
             _channels(r, layer, shapes)
+
+
+def views_around(r: Rewriting, shapes: Mapping[str, Shape]) -> None:
+    """Views for the sake of a function of single elements are left out."""
+    for layer in r.layers:
+        if layer.op == "Reshape" and layer in r:
+            _around(r, layer, shapes)
 
 
 def _channels(r: Rewriting, first: Layer, shapes: Mapping[str, Shape]) -> None:
@@ -34,3 +41,15 @@ def _channels(r: Rewriting, first: Layer, shapes: Mapping[str, Shape]) -> None:
         r.remove(first)
         r.remove(transposed)
         r.replace(last, node(last.name, "ShuffleChannels", first.reads, (source,), outputs=last.outputs))
+
+
+def _around(r: Rewriting, first: Layer, shapes: Mapping[str, Shape]) -> None:
+    """A dim of 1 put in front for a function of single elements, and taken away behind it."""
+    inner = r.follower(first, ("Eltwise",))
+    last = None if inner is None else r.follower(inner, ("Reshape",))
+    source = shapes[first.reads[0]]
+    if inner is not None and last is not None and shapes[first.outputs[0]] == (1, *source) == (1, *shapes[last.outputs[0]]):
+        r.remove(first)
+        r.remove(inner)
+        reads = (first.reads[0], *inner.reads[1:])
+        r.replace(last, node(inner.name, "Eltwise", reads, (source,), what=told(inner, "what"), outputs=last.outputs))

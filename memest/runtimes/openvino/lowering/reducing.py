@@ -13,7 +13,7 @@ from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Layer
-from memest.network.tensor import Shape
+from memest.network.tensor import Shape, is_channels_last, is_contiguous
 from memest.runtimes.openvino.lowering.translation import Translate, Translation
 
 
@@ -84,11 +84,41 @@ def _adaptive(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]
     """To one value a channel a reduction, to a whole fraction a pooling."""
     shape, made = t.shapes[b["input"]], t.made(layer)
     if all(n == 1 for n in made[2:]):
-        t.give(layer, t.add("Reduce", (b["input"],), made, "mean" if "avg" in layer.op else "max"))
+        value = t.add("Reduce", (b["input"],), made, "mean" if "avg" in layer.op else "max")
+        spec = t.specs[layer.reads[0]]
+        if "avg" in layer.op and is_channels_last(shape, spec.strides) and not is_contiguous(shape, spec.strides):
+            value = t.add("Gather", (t.reshape(value, (made[0] * made[1],)),), made)  # as_strided, as the exporter writes it
+        t.give(layer, value)
     elif all(n % m == 0 for n, m in zip(shape[2:], made[2:], strict=True)):
         t.give(layer, t.add("Pooling", (b["input"],), made, "average"))
+    elif "avg" in layer.op and len(made) == 4:
+        t.give(layer, _gathered(t, b["input"], made))
     else:
-        raise UnsupportedError(f"adaptive pooling from {list(shape[2:])} to {list(made[2:])}, which is no whole fraction, on openvino")
+        raise UnsupportedError(f"adaptive pooling from {list(shape[2:])} to {list(made[2:])}, no whole fraction: no rule for it on openvino")
+
+
+def _gathered(t: Translation, value: str, made: Shape) -> str:
+    """Windows of several sizes, as the exporter writes them: gathered at the largest size, masked where they are smaller, summed up one by
+    one (torch/_decomp/decompositions.py, ``adaptive_avg_pool2d``)."""
+    shape = t.shapes[value]
+    outer, windows, masked = shape[:2], [], 0
+    for n, m in zip(shape[2:], made[2:], strict=True):
+        uneven = n % m != 0 and m % (n % m) != 0
+        windows.append(n // m + (2 if uneven else 0 if n % m == 0 else 1))
+        masked += uneven
+    (rows, columns), (high, wide) = made[2:], windows
+    found = t.add("GatherND", (t.transpose(value, (2, 3, 0, 1)),), (rows, high, columns, wide, *outer))
+    found = t.transpose(found, (4, 5, 0, 1, 2, 3))
+    for n in range(masked):
+        mask = t.constant(f"{value}:mask{n}", (columns, wide), "bool")
+        found = t.eltwise("select", mask, found, shape=t.shapes[found])
+    total = ""
+    for _ in range(high):
+        line = t.add("Gather", (found,), (*outer, rows, columns, wide), "axis 3")
+        for _ in range(wide):
+            one = t.add("Gather", (line,), made, "axis 4")
+            total = t.eltwise("add", total, one) if total else one
+    return t.eltwise("divide", total, t.constant(f"{value}:windows", (1, 1, 1, columns)))
 
 
 def _reduce(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:

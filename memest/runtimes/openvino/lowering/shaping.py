@@ -5,7 +5,6 @@ Source: openvino/src/common/transformations (TransposeToReshape, SplitSqueezeCon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import UnsupportedError
@@ -65,30 +64,23 @@ def _select(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 
 
 def _getitem(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    """Slices, then one element of a dim at a time."""
-    value = b["input"]
-    shape, at = list(t.shapes[value]), 0
-    picked: list[int] = []
-    index: Sequence[Any] = a["index"]
-    if b["indices"] or any(i == "tensor" or isinstance(i, str) for i in index if i is not Ellipsis and i != "..."):
+    """Dim by dim: parts of it, or one element. What was cut before is not cut again."""
+    index: tuple[Any, ...] = a["index"]
+    if b["indices"] or any(i is None or i == "tensor" for i in index):
         raise UnsupportedError("an index that is a tensor, or a new dim: no rule for it on openvino")
-    for i in index:
-        if i == "..." or i is Ellipsis:
-            at = len(shape) - sum(1 for j in index[index.index(i) + 1 :] if j is not None)
-        elif isinstance(i, int):
-            picked.append(at)
+    value, at = b["input"], 0
+    for n, i in enumerate(index):
+        if i == "...":
+            at = len(t.shapes[value]) - (len(index) - n - 1)
+            continue
+        shape = t.shapes[value]
+        if isinstance(i, tuple):
+            extent = len(range(shape[at])[slice(*i)])
+            if extent != shape[at]:
+                value = t.shared("StridedSlice", value, (*shape[:at], extent, *shape[at + 1 :]), f"axis {at} {i}")
             at += 1
-        elif i is not None:
-            at += 1
-    made = t.made(layer)
-    after = list(made)
-    for d in picked:
-        after.insert(d, shape[d])
-    if tuple(after) != tuple(shape):
-        value = t.add("StridedSlice", (value,), tuple(after))
-    for count, d in enumerate(picked):
-        after.pop(d - count)
-        value = t.add("Gather", (value,), tuple(after), f"axis {d - count}")
+        else:
+            value = t.shared("Gather", value, (*shape[:at], *shape[at + 1 :]), f"axis {at}", i)
     t.give(layer, value)
 
 
@@ -109,7 +101,18 @@ def _pad(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> 
 
 
 def _roll(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    t.give(layer, t.add("Roll", (b["input"],), t.made(layer)))
+    """Dim by dim: the end before the beginning."""
+    shape, value = t.made(layer), b["input"]
+    shifts, dims = ((v,) if isinstance(v, int) else v for v in (a["shifts"], a["dims"]))
+    if not dims:
+        raise UnsupportedError("roll without dims: no rule for it on openvino")
+    for shift, dim in zip(shifts, dims, strict=True):
+        at, last = dim % len(shape), shift % shape[dim]
+        if last:
+            pieces = [(*shape[:at], n, *shape[at + 1 :]) for n in (shape[at] - last, last)]
+            begin, end = t.add_several("Split", (value,), pieces, f"axis {at}")
+            value = t.add("Concatenation", (end, begin), shape, f"axis {at}")
+    t.give(layer, value)
 
 
 def _made_by(kind: str) -> Translate:

@@ -14,21 +14,19 @@ NOT_JOINED = frozenset({"mish", "softplus", "hsigmoid", "round"})
 LAST = 1 << 60
 
 
-def tokenize_attention(f: Fusing) -> None:
-    """A product, functions of single elements, a softmax and a product, each the only reader of the one before, over four dims."""
+def tokenize_attention(f: Fusing, precision: str) -> None:
+    """A product, functions of single elements, a softmax and a product, each the only reader of the one before, over four dims; in full
+    precision also the transposition behind them."""
     for layer in f.r.layers:
         if layer.op == "MatMul" and layer in f.r and len(f.shapes[layer.outputs[0]]) == 4:
-            _attention(f, layer)
+            _attention(f, layer, precision == "float32")
 
 
-def _attention(f: Fusing, first: Layer) -> None:
+def _attention(f: Fusing, first: Layer, transposes: bool) -> None:
     chain = [first]
     reads = list(first.reads)
     while (found := f.r.sole_reader(chain[-1].outputs[0])) is not None and found.op == "Eltwise":
-        others = [name for name in found.reads if name != chain[-1].outputs[0]]
-        if any(f.shapes[name][:1] not in ((), (1,)) for name in others):
-            return
-        reads += others
+        reads += [name for name in found.reads if name != chain[-1].outputs[0]]
         chain.append(found)
     if found is None or found.op != "Softmax" or told(found, "what") != "axis 3":
         return
@@ -38,7 +36,7 @@ def _attention(f: Fusing, first: Layer) -> None:
     chain += [found, last]
     reads.append(last.reads[1])
     after = f.r.sole_reader(last.outputs[0])
-    if after is not None and after.op == "Transpose" and told(after, "what") == "0,2,1,3":
+    if transposes and after is not None and after.op == "Transpose" and told(after, "what") == "0,2,1,3":
         chain.append(after)
     end = chain[-1]
     for layer in chain[:-1]:

@@ -36,6 +36,7 @@ class Translation:
         self.constants = {p.name for p in graph.parameters}
         self.transposed: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.viewed: dict[str, str] = {}
+        self.parts: dict[tuple[object, ...], str] = {}
         self._layer: Layer | None = None
         self._made = 0
 
@@ -85,6 +86,13 @@ class Translation:
         """A node of one output; returns its value."""
         (value,) = self.add_several(kind, reads, (shape,), what)
         return value
+
+    def shared(self, kind: str, value: str, shape: Shape, what: str, which: object = None) -> str:
+        """As :meth:`add` for one operand; the same part of the same value (``which`` tells parts of a shape apart) is taken once."""
+        key = (kind, value, what, which)
+        if key not in self.parts:
+            self.parts[key] = self.add(kind, (value,), shape, what)
+        return self.parts[key]
 
     def add_several(self, kind: str, reads: Sequence[str], shapes: Sequence[Shape], what: str = "") -> tuple[str, ...]:
         """A node of several outputs; returns its values."""
