@@ -91,7 +91,14 @@ NODES: dict[str, Operator] = {
 
 
 def node(
-    name: str, kind: str, reads: Sequence[str], shapes: Sequence[Shape], *, what: str = "", outputs: Sequence[str] = (), dtype: str = "float32"
+    name: str,
+    kind: str,
+    reads: Sequence[str],
+    shapes: Sequence[Shape],
+    *,
+    what: str = "",
+    outputs: Sequence[str] = (),
+    dtype: str = "float32",
 ) -> Layer:
     """A node of a type, by the names of what it reads; ``what`` tells which of the functions of its type it is."""
     made = tuple([tuple(s) for s in shapes])

@@ -21,8 +21,9 @@ from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.runtimes import executor
 from memest.runtimes.openvino.lowering import lowered
-from memest.runtimes.openvino.process import process_of
+from memest.runtimes.openvino.process import Compiled, process_of
 from memest.runtimes.openvino.rows import NODES
+from memest.runtimes.openvino.weights import packed_bytes
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.torch.step.recipe import Recipe
 
@@ -39,7 +40,7 @@ class OpenVino:
     source = Source(owner="OpenVINO's memory solver", whose="OpenVINO's")
     modes = ("infer",)
     rows = ROWS
-    replays = False
+    replays = True
     registered_alone = False
 
     def target(
@@ -88,18 +89,21 @@ class OpenVino:
         """One call. UnsupportedError for what changes how torch runs it, and for operators without a rule."""
         if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
             raise UnsupportedError("runtime openvino plays one plain call of the network: leave out levers that change how torch runs it")
-        nodes = lowered(graph, input_shapes, sizes, recipe.target, precision_of(recipe.target), remember=remember)
-        return executor.play(nodes, input_shapes, sizes, recipe.target, self.rows, remember=remember)
+        precision = precision_of(recipe.target)
+        nodes = lowered(graph, input_shapes, sizes, recipe.target, precision, remember=remember)
+        played = executor.play(nodes, input_shapes, sizes, recipe.target, self.rows, remember=remember)
+        return compiled(nodes, played, precision)
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
         """The pool by the plugin's own planner, a time for each stream; the process by a model of what stands around it."""
         stream = steps.asked()
+        assert isinstance(stream, Compiled)
         pool, streams = pool_of(stream), streams_of(target)
         each = "" if streams == 1 else f", for each of {streams} streams"
         return Figures(
             allocated=exact(requested_bytes, "weights as the file has them, inputs and outputs, and the planned values alive at once"),
             reserved=exact(pool * streams, f"the pool: what MemorySolver makes of all values but inputs and outputs{each}"),
-            process=process_of(stream, pool * streams, target.cpu, settings_of(target), precision_of(target)),
+            process=process_of(stream, pool * streams, settings_of(target)),
         )
 
 
@@ -107,6 +111,22 @@ def pool_of(stream: Stream) -> int:
     """Bytes of the pool: what is made and given back during the call."""
     given_back = {event.storage.id for event in stream.events if event.delta < 0}
     return openvino_solver([block for block, storage in blocks_of(stream, ALIGNMENT) if storage.id in given_back]).nbytes
+
+
+def compiled(nodes: Graph, played: Stream, precision: str) -> Compiled:
+    """What is played, with what stands around it."""
+    given_back = {event.storage.id for event in played.events if event.delta < 0}
+    returned = {event.storage.id: event.storage.nbytes for event in played.events if event.storage.id not in given_back}
+    inputs = sum(s.nbytes for s in played.residents if s.category == "input")
+    return Compiled(
+        residents=played.residents,
+        events=played.events,
+        values=played.values,
+        weights=sum(s.nbytes for s in played.residents if s.category != "input"),
+        packed=packed_bytes(nodes, precision),
+        caller=inputs + sum(returned.values()),
+        nodes=len(nodes.layers),
+    )
 
 
 def settings_of(target: Target) -> OpenVinoSettings:

@@ -20,7 +20,9 @@ from memest.runtimes.rewriting import Rewriting, described, drop_identities, fol
 TABLE = {**elementwise.TABLE, **shaping.TABLE, **products.TABLE, **reducing.TABLE}
 
 
-def lowered(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, precision: str, *, remember: bool) -> Graph:
+def lowered(
+    graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, precision: str, *, remember: bool
+) -> Graph:
     """The network as the plugin runs it at these sizes, computing in ``precision``."""
     rewriting = Rewriting(graph)
     specs = described(rewriting.graph(), input_shapes, sizes, target, remember=remember)

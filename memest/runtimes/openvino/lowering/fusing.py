@@ -14,8 +14,10 @@ from memest.network.tensor import Shape
 from memest.runtimes.openvino.rows import told, telling
 from memest.runtimes.rewriting import Rewriting
 
-POST_OPS = frozenset("relu gelu elu sigmoid clamp tanh swish hswish mish hsigmoid round abs sqrt softplus".split())
-SCALE_SHIFT = frozenset("add subtract multiply divide prelu".split())
+POST_OPS = frozenset(
+    {"abs", "clamp", "elu", "gelu", "hsigmoid", "hswish", "mish", "relu", "round", "sigmoid", "softplus", "sqrt", "swish", "tanh"}
+)
+SCALE_SHIFT = frozenset({"add", "divide", "multiply", "prelu", "subtract"})
 AXIS_LAST = frozenset({"FullyConnected"})
 TAKE_IN = ("FullyConnected", "MatMul", "MVN", "Interpolate", "Reduce")
 
@@ -161,4 +163,3 @@ class Fusing:
                         seen.add(reader.name)
                         waiting.append(reader)
         return False
-

@@ -20,7 +20,19 @@ from memest.runtimes.openvino.rows import node, telling, told
 PLANAR, CHANNELS_LAST = "planar", "last"
 WANT_LAST = frozenset({"Convolution", "Deconvolution"})
 FOLLOW = frozenset(
-    {"Concatenation", "Convert", "Eltwise", "Interpolate", "MVN", "Pooling", "Reduce", "ShuffleChannels", "Softmax", "Subgraph", "Transpose"}
+    {
+        "Concatenation",
+        "Convert",
+        "Eltwise",
+        "Interpolate",
+        "MVN",
+        "Pooling",
+        "Reduce",
+        "ShuffleChannels",
+        "Softmax",
+        "Subgraph",
+        "Transpose",
+    }
     | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice", "Tile"}
 )
 FULL = "float32"

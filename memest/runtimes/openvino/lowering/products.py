@@ -30,7 +30,7 @@ def _linear(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 
 
 def _matmul(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    x, y = b["input"], b.get("other") or b.get("mat2")
+    x, y = b["input"], b["other"] if "other" in b else b["mat2"]
     kind = "FullyConnected" if t.is_constant(y) else "MatMul"
     reads = (x, y) if kind == "FullyConnected" else (t.before_transposition(x), t.before_transposition(y))
     t.give(layer, t.add(kind, reads, t.made(layer)))

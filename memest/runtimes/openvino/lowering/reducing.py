@@ -94,7 +94,9 @@ def _adaptive(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]
     elif "avg" in layer.op and len(made) == 4:
         t.give(layer, _gathered(t, b["input"], made))
     else:
-        raise UnsupportedError(f"adaptive pooling from {list(shape[2:])} to {list(made[2:])}, no whole fraction: no rule for it on openvino")
+        raise UnsupportedError(
+            f"adaptive pooling from {list(shape[2:])} to {list(made[2:])}, no whole fraction: no rule for it on openvino"
+        )
 
 
 def _gathered(t: Translation, value: str, made: Shape) -> str:

@@ -90,5 +90,3 @@ def _elements(f: Fusing, name: str) -> int:
     for n in f.shapes[name]:
         count = count * n
     return count
-
-

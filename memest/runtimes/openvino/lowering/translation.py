@@ -19,7 +19,7 @@ from memest.runtimes.rewriting import attributes_of, bound
 
 Translate = Callable[["Translation", Layer, dict[str, Any], dict[str, Any]], None]
 
-CREATED = frozenset("new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like".split())
+CREATED = frozenset({f"new_{kind}" for kind in ("zeros", "ones", "full", "empty")} | {f"{k}_like" for k in ("zeros", "ones", "full", "empty")})
 """Calls that read a tensor for its shape alone."""
 
 
