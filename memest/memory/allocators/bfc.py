@@ -51,6 +51,7 @@ class Bfc:
     _chunks: dict[int, _Chunk] = field(default_factory=dict)  # free ones, by key
     _keys: int = 0
     _firsts: dict[int, _Chunk] = field(default_factory=dict)
+    _written: set[tuple[int, int, int]] = field(default_factory=set)  # region, start and bytes of what was handed out
 
     def __post_init__(self) -> None:
         self._next = aligned(self.growth.first, ROUNDING)
@@ -75,7 +76,19 @@ class Bfc:
             chunk.after, chunk.size = rest, size
             self._put(rest)
         chunk.free = False
+        self._written.add((chunk.region, chunk.start, nbytes))
         return chunk
+
+    @property
+    def touched(self) -> int:
+        """Bytes of the regions held now that were handed out at one time or another: what is resident of them."""
+        total, region, end = 0, -1, 0
+        for number, start, nbytes in sorted(self._written):
+            if number in self.regions:
+                end = end if number == region else 0
+                total += max(0, start + nbytes - max(start, end))
+                region, end = number, max(end, start + nbytes)
+        return total
 
     def give(self, chunk: _Chunk) -> None:
         """A chunk comes back, and merges with free neighbours."""

@@ -36,7 +36,7 @@ class OnnxRuntime:
     source = Source(owner="ONNX Runtime's planner", whose="ONNX Runtime's")
     modes = ("infer",)
     rows = ROWS
-    replays = False
+    replays = True
     registered_alone = False
 
     def target(
@@ -92,13 +92,13 @@ class OnnxRuntime:
         besides = []
         if settings.arena:
             first = arena_after(stream, settings, 1)
-            besides.append(("arena, first run", exact(first.most, "regions that the arena takes in the first run")))
+            besides.append(("arena_first_run", exact(first.most, "regions that the arena takes in the first run")))
             if not steps.is_first:
                 besides.append(("arena", exact(arena_after(stream, settings).most, "regions that the arena holds from the second run on")))
         return Figures(
             allocated=exact(requested_bytes, "weights as they are packed, inputs, and the planned buffers and temporaries alive at once"),
             reserved=reserved,
-            process=process_of(),
+            process=process_of(stream, settings, len({e.layer for e in stream.events}), first=steps.is_first),
             besides=tuple(besides),
         )
 

@@ -19,6 +19,7 @@ COLUMNS = 16  # MLAS_SGEMM_PACKED_STRIDEN
 
 
 TRANSPOSED = "transposed, in the arena"
+BLOCKED = "in blocks of channels"
 
 
 def weights_of(net: Net) -> Iterator[tuple[str, int, str, str]]:
@@ -32,7 +33,7 @@ def weights_of(net: Net) -> Iterator[tuple[str, int, str, str]]:
             key = value.name or str(id(value)), value.shape, nbytes
             if key not in seen:
                 seen.add(key)
-                place = TRANSPOSED if slot == 1 and _is_transposed(node, value) else ""
+                place = TRANSPOSED if slot == 1 and _is_transposed(node, value) else BLOCKED if node.op == "nchwc:Conv" and slot == 1 else ""
                 yield value.name, nbytes, "buffer" if value.category == "constant" else value.category, place
 
 

@@ -27,6 +27,12 @@ def inlined(net: Net) -> None:
             net.remove(node)
             net.add("HardSigmoid", [node.source], [inner], node.layer)
             net.add("Mul", [node.source, inner], [node.result], node.layer)
+        elif node.op == "Mish":
+            plus, tanh = (like(node.source, f"{node.result.name}.{n}") for n in ("plus", "tanh"))
+            net.remove(node)
+            net.add("Softplus", [node.source], [plus], node.layer)
+            net.add("Tanh", [plus], [tanh], node.layer)
+            net.add("Mul", [node.source, tanh], [node.result], node.layer)
 
 
 def extended(net: Net) -> None:

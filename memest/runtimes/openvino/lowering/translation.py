@@ -19,7 +19,9 @@ from memest.runtimes.rewriting import attributes_of, bound
 
 Translate = Callable[["Translation", Layer, dict[str, Any], dict[str, Any]], None]
 
-CREATED = frozenset({f"new_{kind}" for kind in ("zeros", "ones", "full", "empty")} | {f"{k}_like" for k in ("zeros", "ones", "full", "empty")})
+CREATED = frozenset(
+    {f"new_{kind}" for kind in ("zeros", "ones", "full", "empty")} | {f"{k}_like" for k in ("zeros", "ones", "full", "empty")}
+)
 """Calls that read a tensor for its shape alone."""
 
 
