@@ -45,8 +45,7 @@ def expected(stream: Compiled, pool: int, settings: OpenVinoSettings) -> int:
     reading = numbers["reading"] + 2 * stream.weights if settings.weights == "onnx" else 0
     caller = stream.caller * max(settings.requests, settings.streams or 1)
     running = stream.weights + stream.packed + pool + caller + numbers["running"] + numbers["node"] * stream.nodes
-    base: int = numbers["base"]
-    return base + round(max(reading, running))
+    return round(float(numbers["base"] + max(reading, running)))
 
 
 def process_of(stream: Compiled, pool: int, settings: OpenVinoSettings) -> Figure:
@@ -56,8 +55,8 @@ def process_of(stream: Compiled, pool: int, settings: OpenVinoSettings) -> Figur
     if settings.weights != "onnx" or (settings.streams or 1) > 1 or settings.requests > 1:
         low, high = low - numbers["below"], high + numbers["above"]
     reason = (
-        f"a Python process with numpy and openvino ({format_bytes(numbers['base'])}), weights, their packed copies, the pool, the plugin and "
-        f"the code of {stream.nodes} nodes; modelled from {numbers['cases']} measurements, median {numbers['median']:.1%} and at most "
-        f"{numbers['worst']:.1%} off"
+        f"a Python process with numpy and openvino ({format_bytes(numbers['base'])}), weights, their packed copies, the pool, the plugin, "
+        f"and {stream.nodes} nodes with their code; modelled from {numbers['cases']} measurements, of which half are within "
+        f"{numbers['median']:.1%} and all within {numbers['worst']:.1%}"
     )
     return modelled(nbytes, max(low, 0), high, reason)

@@ -37,7 +37,9 @@ class OpenVino:
 
     name = "openvino"
     title = "OpenVINO on CPU"
-    source = Source(owner="OpenVINO's memory solver", whose="OpenVINO's")
+    source = Source(
+        owner="OpenVINO's memory solver", whose="OpenVINO's", process="the process that reads, compiles and runs it, resident at most"
+    )
     modes = ("infer",)
     rows = ROWS
     replays = True

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from memest.network.graph import Layer
 from memest.network.tensor import Shape
-from memest.runtimes.openvino.rows import told, telling
+from memest.runtimes.openvino.rows import telling, told
 from memest.runtimes.rewriting import Rewriting
 
 POST_OPS = frozenset(
@@ -125,9 +125,9 @@ class Fusing:
             first = 1
         merged, peer = makers[first], (x, y)[1 - first]
         assert merged is not None
-        if not self._read_once(merged.outputs[0]) or peer in merged.reads:
+        if not self._read_once(merged.outputs[0]):
             return
-        if not self._all_before(peer, add):
+        if peer in merged.reads or not self._all_before(peer, add):
             self.left.add(add.name)
             return
         child = self.r.sole_reader(add.outputs[0])

@@ -4,7 +4,8 @@ Convolutions work with channels last (``acdb``), views and products with rows (`
 more frequent one. A transposition that a Reorder undoes goes with it: what is left is a view.
 
 Source: openvino/src/plugins/intel_cpu/src/node.cpp (``selectPreferPrimitiveDescriptor``), nodes/concat.cpp, graph.cpp
-(``EnforceInferencePrecision``, ``ResolveEdgeConflicts``), graph_optimizer.cpp (``ShareReorders``, ``MergeTransposeAndReorder``, ``MergeReorderAndTranspose``).
+(``EnforceInferencePrecision``, ``ResolveEdgeConflicts``), graph_optimizer.cpp (``ShareReorders``, ``MergeTransposeAndReorder``,
+``MergeReorderAndTranspose``).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A norm over the last dims is one node (MVN) where it leaves the first one or two dims; else it is written out: the mean, the difference,
 and a norm without a mean (RMS).
 
-Source: openvino/src/plugins/intel_cpu/src/nodes/mvn.cpp (``isSupportedOperation``), common/transformations/op_conversions/mvn6_decomposition,
-common/transformations/common_optimizations/rms_fusion.
+Source: openvino/src/plugins/intel_cpu/src/nodes/mvn.cpp (``isSupportedOperation``), common/transformations/op_conversions
+(mvn6_decomposition) and common_optimizations (rms_fusion).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Calls that move elements and compute none: views, orders of dims, parts, joints.
 
-Source: openvino/src/common/transformations (TransposeToReshape, SplitSqueezeConcatFusion …), intel_cpu/src/nodes/{reshape,transpose,concat}.cpp.
+Source: openvino/src/common/transformations (TransposeToReshape, TransposeFuse, SharedOpOptimization …), intel_cpu/src/nodes/{reshape,
+transpose,concat}.cpp.
 """
 
 from __future__ import annotations
