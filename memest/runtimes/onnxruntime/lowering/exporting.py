@@ -16,7 +16,7 @@ from memest.network.graph import Graph, Layer, at_sizes
 from memest.network.tensor import Shape, Spec
 from memest.ops.table import operator_named
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Value
-from memest.runtimes.rewriting import Rewriting, described, drop_identities, fold_norms
+from memest.runtimes.rewriting import DROPOUTS, Rewriting, described, drop_identities, fold_norms
 from memest.sizes.dims import resolve
 
 FAMILIES = "arithmetic", "convolving", "shaping", "products"
@@ -173,7 +173,7 @@ def exported(
 ) -> tuple[Net, dict[str, Spec]]:
     """The file that the exporter writes of a network, dead ends left out; and what the graph's own values are."""
     rewriting = Rewriting(graph)
-    drop_identities(rewriting)
+    drop_identities(rewriting, DROPOUTS)
     fold_norms(rewriting)
     folded = rewriting.graph()
     specs = described(folded, shapes, sizes, target, remember=remember)
