@@ -59,7 +59,9 @@ class Call:
         assert self.gives[0] is not None
         return self.gives[0].dtype
 
-    def put(self, op: str, inputs: Sequence[Value | None], shape: Shape | None = None, dtype: str | None = None, **attributes: Any) -> Value:
+    def put(
+        self, op: str, inputs: Sequence[Value | None], shape: Shape | None = None, dtype: str | None = None, **attributes: Any
+    ) -> Value:
         """A node of one output, of the layer's own shape where none is said."""
         (made,) = self.several(op, inputs, [self.shape if shape is None else shape], dtype, **attributes)
         return made
@@ -187,4 +189,3 @@ def prune(net: Net) -> None:
     for node in reversed(list(net.nodes.values())):
         if not any(v.uses for v in node.outputs):
             net.remove(node)
-

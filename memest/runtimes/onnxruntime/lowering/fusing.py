@@ -117,9 +117,14 @@ def activation_into(net: Net, ops: tuple[str, ...], name: str) -> None:
         if after is not None and after.op in ACTIVATIONS:
             net.replace([node, after], name, node.inputs, after.outputs, **node.attributes, activation=after.op)
             continue
-        swish = _hard_swish(node)
+
+
+def hard_swish_into(net: Net) -> None:
+    """A hard swish behind a convolution, whose two nodes alone read it, is done by it (for the layout in blocks alone)."""
+    for node in net.order():
+        swish = _hard_swish(node) if node.op == "Conv" else None
         if swish is not None:
-            net.replace([node, *swish], name, node.inputs, swish[-1].outputs, **node.attributes, activation="HardSwish")
+            net.replace([node, *swish], "FusedConv", node.inputs, swish[-1].outputs, **node.attributes, activation="HardSwish")
 
 
 def _hard_swish(node: Node) -> list[Node] | None:
