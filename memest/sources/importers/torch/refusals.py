@@ -38,8 +38,8 @@ _ADVICE_FOR = {
 }
 _GRADIENTS = {
     "__deepcopy__": (
-        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and update"
-        " it there by copy_ under no_grad"
+        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and "
+        "update it there by copy_ under no_grad"
     ),
     "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
