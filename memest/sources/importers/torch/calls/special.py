@@ -12,6 +12,7 @@ from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch.assuming.lengths import whole_numbers
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
 from memest.sources.importers.torch.contexts.watching import attention_backends
+from memest.sources.importers.torch.refusals import AS_TAKEN
 from memest.sources.importers.torch.tensors.numbers import depends
 from memest.sources.importers.torch.tensors.values import MOST
 
@@ -38,9 +39,7 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
         else:
             kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
             if isinstance(i, str):
-                raise GraphError(
-                    f"x[{i!r}]: a tensor has no names; where it is an input, give the example as forward takes it: {{{i!r}: x}}"
-                )
+                raise GraphError(f"x[{i!r}]: a tensor has no names; {AS_TAKEN}")
             raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
     return tuple(entries), tensors
 
