@@ -275,13 +275,13 @@ def _fill_diagonal_(input: Any, fill_value: Any, wrap: bool = False) -> Any:
 
 def _softmax(input: Any, dim: int, dtype: Any = None) -> Any:
     """In another dtype it is a conversion first."""
-    if dtype != torch.float64 or input.dtype != torch.float32:
+    if dtype != torch.float64 or input.dtype == torch.float64:
         return NotImplemented
     return input.to(dtype).softmax(dim)
 
 
 def _log_softmax(input: Any, dim: int, dtype: Any = None) -> Any:
-    if dtype != torch.float64 or input.dtype != torch.float32:
+    if dtype != torch.float64 or input.dtype == torch.float64:
         return NotImplemented
     return input.to(dtype).log_softmax(dim)
 
