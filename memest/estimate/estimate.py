@@ -391,6 +391,7 @@ class Estimate(Restated, Shown):
             "allocated": self.allocated.to_dict(),
             "reserved": self.reserved.to_dict(),
             "process": self.process.to_dict(),
+            **{name: figure.to_dict() for name, figure in self.figures.besides},
             "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
             "by_category": self.by_category(),
             "by_layer": self.by_layer(),

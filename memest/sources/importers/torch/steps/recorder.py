@@ -285,8 +285,10 @@ class StepRecorder(Recorder):
         name = self.live.take(op)
         self.live.drops.append([])
         amid = self.castings if op in ENGINE else ()
-        layer = Layer(name=name, op=op, tensors=tensors, attributes=(*attributes.items(), ("at", self._line())), autocast=amid)
+        said = (*attributes.items(), ("at", self._line()))
+        layer = Layer(name=name, op=op, tensors=tensors, attributes=said, checkpoint=self.checkpoint, autocast=amid)
         self.layers.append(layer)
+        self.switches.seen(name)
         self._note_line(name)
         return layer, self._done(layer)
 

@@ -138,7 +138,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
                 if given or not recorder.can_be_followed:
                     return Answer(graph, taken, tuple(played))
                 where = described_where(graph, partial(_agrees, recorder, call, before, texts, assumptions), taken)
-                free = where is graph or not changes
+                free = where is graph or not (changes or recorder.assumed.asked)
                 return Answer(where, None, tuple(played)) if free else Answer(graph, taken, tuple(played))
             if number > 2 and not same:
                 break

@@ -17,6 +17,7 @@ from memest.network.graph import Graph
 from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.asking import asked_at_once
+from memest.sources.importers.torch.contexts.watching import prepared
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.steps.branching import decided, same
@@ -55,7 +56,7 @@ def from_step(
         question, (graph, taken, _) = decided(Question(called, call, surroundings, cleared, stated))
         return graph if taken is None else described_where(graph, partial(_same_graph, question, graph), taken, MOST_RECORDED)
 
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, prepared():
         graph = asked_at_once(assumptions, found)
     assumptions.check_used()
     return graph
