@@ -107,7 +107,7 @@ def _multilabel_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str)
 
 
 REDUCTION = attribute("reduction", "mean", choice("none", "mean", "sum"))
-KINDS = ({}, {"reduction": "sum"}, {"reduction": "none"})
+KINDS: tuple[dict[str, Any], ...] = ({}, {"reduction": "sum"}, {"reduction": "none"})
 ROWS = (
     row(
         "soft_margin_loss",
