@@ -392,7 +392,7 @@ def test_the_examples_in_help_run(
     (tmp_path / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"3d_fullres": plan}}))
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}))
     for example in _examples(text):
-        of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference)", example)
+        of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference|plan-volume)", example)
         assert "unet3d" not in example or of_one_channel, "one channel, and cross_entropy"
         arguments = shlex.split(example)[1:]
         if any((":" in a and "." in a) or a.startswith("path/") for a in arguments[:2]):
@@ -760,3 +760,12 @@ def test_an_estimate_takes_less_than_700_ms_of_cpu() -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(used() for _ in range(3)) < 0.7
+
+
+@pytest.mark.parametrize(
+    "word, meant", [("1MiB", "--budget 1MiB"), ("24GB", "--budget 24GB"), ("3x64x64", "--input 3x64x64"), ("8", "--batch 8"), ("fast", "")]
+)
+def test_a_word_without_its_option_is_told_which(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"; did you mean {meant}?" if meant else ""
+    assert main(["fit", "resnet18", word]) == 2
+    assert capsys.readouterr().err == f"memest: Got unexpected extra argument(s) ({word}){said}\n"

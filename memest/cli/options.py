@@ -17,8 +17,8 @@ Model = Annotated[
     argument(
         metavar="MODEL",
         autocompletion=complete.models,
-        help="A file (.yaml, .json, or - for stdin), a built-in model with options, a folder with Hugging "
-        "Face's config.json, an exported program (.pt2), an .onnx file, or package.module:callable(args), whose code is imported and run.",
+        help="A file (.yaml, .json, or - for stdin), a built-in model with options, a folder with Hugging Face's config.json, an "
+        "exported program (.pt2), an .onnx or .keras file, or package.module:callable(args), whose code is imported and run.",
     ),
 ]
 ModelOption = Annotated[
@@ -92,6 +92,7 @@ Versus = Annotated[
 COMPLETED = {"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers}
 SHOWN = ("optimizer", "loss")  # whose defaults the help prints
 FLAGS = {"levers": "--lever", "mode": "--train/--infer", "cudnn_enabled": "--with-cudnn/--no-cudnn"}
+FLAGS |= {f"ort_{name}": f"--ort-{name}/--no-ort-{name}" for name in ("arena", "pattern", "external")}
 
 
 def asking(*, without: Collection[str] = (), optional: bool = False) -> Callable[[Callable[..., Any]], Command]:

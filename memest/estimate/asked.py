@@ -199,5 +199,11 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
     "keep_grads": partial(flag, what="keep_grads"),
+    "first_run": partial(flag, what="first_run"),
+    **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
+    "ort_level": partial(text, what="ort_level", example="all"),
+    "ov_mmap": partial(flag, what="ov_mmap"),
+    "ov_hint": partial(text, what="ov_hint", example="latency"),
+    "ov_weights": partial(text, what="ov_weights", example="onnx"),
 }
 """How each keyword is read, but for those that need the graph or one another."""

@@ -16,6 +16,7 @@ from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
+from memest.machines.engines import PREFIXES, Engine, engine_from
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from memest.runtimes.runtime import Runtime
 
 MODES = ("train", "infer")
+ON_THIS = (TORCH_CPU, "onnxruntime", "openvino")  # runtimes that run on the processor at hand where none is named
+COMPUTE_IN = ("openvino",)  # runtimes that compute in a dtype and leave the network's own as it is
+FIRST_RUNS = ("onnxruntime",)  # runtimes whose first run at a size differs from later ones
 
 
 class Settings(TypedDict, total=False):
@@ -57,6 +61,18 @@ class Settings(TypedDict, total=False):
     tf32: str | None
     alloc_conf: str | None
     cublas_workspace: str | None
+    first_run: bool
+    ort_arena: bool
+    ort_pattern: bool
+    ort_level: str
+    ort_external: bool
+    ort_shrinkage: bool
+    ort_mmap_threshold: int | None
+    ov_streams: int | None
+    ov_requests: int
+    ov_mmap: bool
+    ov_hint: str
+    ov_weights: str
     device: Any
 
 
@@ -81,7 +97,7 @@ class Question:
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
     keep_grads: bool = field(default=False, metadata=says("zero_grad(set_to_none=False): gradients are zeroed in place, and stay."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, or null (outputs alone).", NAME))
+    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, openvino, or null.", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
@@ -93,6 +109,18 @@ class Question:
     tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
     alloc_conf: str | None = field(default=None, metadata=says("The caching allocator's settings: PYTORCH_CUDA_ALLOC_CONF.", "SETTINGS"))
     cublas_workspace: str | None = field(default=None, metadata=says("CUBLAS_WORKSPACE_CONFIG, such as :4096:8.", ":KIB:COUNT"))
+    first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
+    ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
+    ort_pattern: bool = field(default=True, metadata=says("ONNX Runtime's enable_mem_pattern."))
+    ort_level: str = field(default="all", metadata=says("Its graph_optimization_level: all, extended, basic or disabled.", "LEVEL"))
+    ort_external: bool = field(default=True, metadata=says("Weights lie outside the .onnx file, or in it."))
+    ort_shrinkage: bool = field(default=False, metadata=says("memory.enable_memory_arena_shrinkage: the arena is shrunk after each run."))
+    ort_mmap_threshold: int | None = field(default=None, metadata=says("MALLOC_MMAP_THRESHOLD_ in bytes (default: glibc's own).", "BYTES"))
+    ov_streams: int | None = field(default=None, metadata=says("OpenVINO's NUM_STREAMS (default: as ov_hint has it).", "COUNT"))
+    ov_requests: int = field(default=1, metadata=says("How many infer requests OpenVINO's compiled model has.", "COUNT"))
+    ov_mmap: bool = field(default=True, metadata=says("OpenVINO's ENABLE_MMAP."))
+    ov_hint: str = field(default="latency", metadata=says("OpenVINO's PERFORMANCE_HINT: latency or throughput.", "HINT"))
+    ov_weights: str = field(default="onnx", metadata=says("Weights in the .onnx file (onnx), beside it (external) or as ir.", "WHERE"))
 
     @property
     def training(self) -> bool:
@@ -115,11 +143,19 @@ class Question:
             cublas_workspace=self.cublas_workspace,
         )
 
+    @property
+    def engine(self) -> Engine | None:
+        """What an engine's session is told; None where nothing is set."""
+        given = {name: value for name, value in self.asked().items() if name.startswith(PREFIXES)}
+        if self.runtime in COMPUTE_IN and self.dtype is not None:
+            given["ov_precision"] = self.dtype
+        return engine_from(given)
+
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
         if self.levers:
             return self._job(graph)
-        machine = self.machine or (Cpu.detect() if self.runtime == TORCH_CPU else None)
+        machine = self.machine or (Cpu.detect() if self.runtime in ON_THIS else None)
         played, recipe = graph.memo.find("jobs", (self, machine), MOST_JOBS, lambda: self._plain_job(graph))
         return Job(played or graph, recipe)
 
@@ -139,17 +175,17 @@ class Question:
         reason = dict(played.refused).get(self.runtime)
         if reason is not None:
             raise UnsupportedError(reason)
-        if self.dtype is not None:
+        if self.dtype is not None and self.runtime not in COMPUTE_IN:
             played = converted(played, self.dtype)
         recipe = Recipe(
             training=self.training,
             optimizer=None if graph.step else names.optimizer,
             loss=None if graph.step else names.loss,
             hold_output=self.hold_output,
-            step=1 if self.first_step else None,
+            step=1 if self.first_step or self.first_run else None,
             keep_grads=self.keep_grads,
             segments=played.segments,
-            target=names.runtime.target(self.machine, self.torch, graph.torch, self.cuda),
+            target=names.runtime.target(self.machine, self.torch, graph.torch, self.cuda, self.engine),
         )
         if not names.levers:
             return Job(played, recipe)
@@ -195,7 +231,11 @@ def resolved(question: Question) -> Names:
         from memest.levers.table import settings
 
         chosen = settings(question.levers, question.mode)
-    runtime.target(question.machine, question.torch, None, question.cuda)
+    runtime.target(question.machine, question.torch, None, question.cuda, question.engine)
+    if question.first_run and runtime.name not in FIRST_RUNS:
+        raise UsageError(f"runtime {runtime.name} has no first_run: every call of it is like the first (a training step has first_step)")
+    if question.first_step and runtime.name in FIRST_RUNS:
+        raise UsageError(f"first_step is of training, and runtime {runtime.name} only infers; its first run is first_run")
     return Names(runtime, optimizer if question.training else None, loss if question.training else None, chosen)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from memest.errors import UsageError
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings
+from memest.machines.engines import Engine
 from memest.machines.gpu import Device, Gpu
 from memest.machines.versions import NEWEST, Version
 
@@ -17,24 +18,25 @@ TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches, ``cuda``
-    by those of torch's CUDA build (None elsewhere). ``dispatched``: a mode of Python's (``TorchDispatchMode``, a selective checkpoint's)
-    sees every call."""
+    by those of torch's CUDA build (None elsewhere), ``engine`` is what an inference engine's session is told.
+    ``dispatched``: a mode of Python's (``TorchDispatchMode``, a selective checkpoint's) sees every call."""
 
     runtime: str = TORCH_CPU
     version: Version = NEWEST
     machine: Cpu | Gpu = field(default_factory=Cpu)
     cuda: CudaSettings | None = None
+    engine: Engine | None = None
     dispatched: bool = False
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine, self.cuda, self.dispatched)))
+        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine, self.cuda, self.engine, self.dispatched)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _target, (self.runtime, self.version, self.machine, self.cuda, self.dispatched)
+        return _target, (self.runtime, self.version, self.machine, self.cuda, self.engine, self.dispatched)
 
     @property
     def on_cuda(self) -> bool:
@@ -62,5 +64,7 @@ class Target:
         raise UsageError(f"runtime {self.runtime} runs on a processor, {self.machine.name} is an accelerator")
 
 
-def _target(runtime: str, version: Version, machine: Cpu | Gpu, cuda: CudaSettings | None, dispatched: bool) -> Target:
-    return Target(runtime=runtime, version=version, machine=machine, cuda=cuda, dispatched=dispatched)
+def _target(
+    runtime: str, version: Version, machine: Cpu | Gpu, cuda: CudaSettings | None, engine: Engine | None, dispatched: bool
+) -> Target:
+    return Target(runtime=runtime, version=version, machine=machine, cuda=cuda, engine=engine, dispatched=dispatched)

@@ -26,12 +26,13 @@ class Figure:
 
 class Figures(NamedTuple):
     """The three figures of a step, and the number of the event at which ``allocated`` is reached (None: where the bytes asked for are
-    most, -1: before the first event)."""
+    most, -1: before the first event). ``besides`` has further ones by name, such as an arena's regions."""
 
     allocated: Figure
     reserved: Figure
     process: Figure
     event: int | None = None
+    besides: tuple[tuple[str, Figure], ...] = ()
 
     @property
     def outermost(self) -> tuple[Literal["allocated", "reserved", "process"], Figure]:

@@ -160,7 +160,7 @@ def attribute_items(attributes: Mapping[str, Any]) -> Items:
     return tuple((name, frozen(value)) for name, value in attributes.items())
 
 
-OF_A_NETWORK = frozenset({"advise", "a report", "plan_checkpoints", "plan_inference", "save", "dumps"})
+OF_A_NETWORK = frozenset({"advise", "a report", "plan_checkpoints", "plan_inference", "plan_volume", "save", "dumps"})
 """What cannot be asked of a whole step, which says itself what is done with its networks."""
 
 

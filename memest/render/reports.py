@@ -78,7 +78,7 @@ def peak_facts(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     """The peak; where an allocator is played, what it takes and what the driver shows, too, each with its range."""
     if not estimate.replays:
         return (("peak", _both(estimate.peak_bytes)),)
-    found = [("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process)]
+    found = [("allocated", estimate.allocated), ("reserved", estimate.reserved), *estimate.figures.besides, ("process", estimate.process)]
     return tuple((name, figure_text(figure)) for name, figure in found if figure.bytes is not None)
 
 

@@ -9,6 +9,7 @@ from memest.errors import UnsupportedError, UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, refuse_settings
+from memest.machines.engines import Engine, refuse_engine
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
@@ -32,11 +33,19 @@ class Null:
     replays = False
     registered_alone = False
 
-    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, cuda: CudaSettings | None = None) -> Target:
+    def target(
+        self,
+        machine: Cpu | Gpu | None,
+        version: str | None,
+        recorded: str | None,
+        cuda: CudaSettings | None = None,
+        engine: Engine | None = None,
+    ) -> Target:
         """The machine makes no difference; the version is torch's whose shape rules are read."""
         if machine is not None:
             raise UsageError("runtime null runs on no machine in particular; leave machine (--threads, --isa) out")
         refuse_settings(self.name, cuda)
+        refuse_engine(self.name, engine)
         return Target(runtime=self.name, version=version_for(version, recorded))
 
     def describe(self, target: Target) -> str:

@@ -147,7 +147,7 @@ class Run:
         for p in self.graph.parameters:
             self.own(p)
         sliding, on_cuda = self.recipe.sliding, self.recipe.target.on_cuda
-        here = sliding is None or sliding.results_here(on_cuda)
+        here = sliding is None or sliding.inputs_here(on_cuda)
         for i in self.graph.inputs:
             shape = input_shapes[i.name]
             size = nbytes(shape, i.dtype) if here else 0  # a volume on the host comes in window by window

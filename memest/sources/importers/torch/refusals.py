@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import sys
@@ -21,7 +22,7 @@ from memest.sizes.remembering import kept
 from memest.sources.importers.torch.functions import full_name, name_of
 
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
-_NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__)
+_NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__, contextlib.__file__)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
@@ -36,7 +37,10 @@ _ADVICE_FOR = {
     "unique_consecutive": "find them before the step, and give them to forward as an input",
 }
 _GRADIENTS = {
-    "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",
+    "__deepcopy__": (
+        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and "
+        "update it there by copy_ under no_grad"
+    ),
     "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": (
@@ -53,14 +57,13 @@ _GRADIENTS = {
 }
 
 
+AS_TAKEN = "where that is an input, give the example in the form that forward takes: [[image, image]] is one list, {'image': image} a dict"
 _ADVICE_ON = {  # what to do about an exception of the user's code, and what it says
     "this line needs a GPU, and nothing runs on one here: guard it by torch.cuda.is_available(), or make tensors on x.device": (
         *("not compiled with CUDA", "without CUDA support", "requires CUDA support", "No CUDA GPUs are available", "dummy base class"),
         *("Found no NVIDIA driver", "has no attribute '_cuda_", "NVTX functions not installed"),
     ),
-    "where that is an input, give the example in the form that forward takes: [[image, image]] is one list, {'image': image} a dict": (
-        "'Tensor' object has no attribute",
-    ),
+    AS_TAKEN: ("'Tensor' object has no attribute",),
     "a batch norm refuses that in training: give an example with a batch of 2 or more, or ask for inference alone (mode='infer')": (
         "Expected more than 1 value per channel when training",
     ),
@@ -90,6 +93,12 @@ def is_users(file: str) -> bool:
     return not file.startswith(_NOT_THE_USERS)
 
 
+@kept(1_024)
+def _users_file(file: str) -> str:
+    """Its name without folders; nothing where it is not the user's."""
+    return file.rpartition("/")[2] if is_users(file) else ""
+
+
 def users_line(frames: Iterable[traceback.FrameSummary]) -> str:
     """``net.py:31``: the innermost line that is neither memest's nor torch's; nothing where there is none."""
     users = (f for f in reversed(list(frames)) if not f.filename.startswith(_NOT_THE_USERS))
@@ -115,9 +124,9 @@ def users_frame() -> FrameType | None:
 def line_in(end: CodeType) -> str:
     """``net.py:31``: the innermost line that runs neither memest's code nor torch's, inside of what ``end`` calls; nothing without one."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not end:
-        if is_users(frame.f_code.co_filename):
-            return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+    while frame is not None and (code := frame.f_code) is not end:
+        if name := _users_file(code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 

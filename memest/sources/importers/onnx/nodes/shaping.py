@@ -228,8 +228,8 @@ def pad(c: Call) -> Result:
     mode = c.attribute("mode", "constant")
     if mode not in MODES:
         raise GraphError(f"has the mode {mode!r}")
-    if not sides:
-        return x
+    if not sides and ndim:  # a copy all the same
+        sides = [(0, 0)] * max(1, ndim - 2)
     both = tuple(n for side in reversed(sides) for n in side)
     made: Result = c.layer("pad", x, pad=both, mode=MODES[mode], value=value or None)
     return made

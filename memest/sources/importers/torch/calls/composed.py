@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 from memest.sources.importers.torch.calls.composed_norms import NORMS
+from memest.sources.importers.torch.calls.composed_statistics import STATISTICS
 from memest.sources.importers.torch.calls.sequences import BODIES as SEQUENCES
 
 # joined and cut ---------------------------------------------------------------------------------------------------------
@@ -194,12 +195,6 @@ def _inner(input: Any, other: Any) -> Any:
 def _tensordot(a: Any, b: Any, dims_a: Any, dims_b: Any) -> Any:
     """``_VF.tensordot``: contracted dims of size 1 are summed away, the rest becomes a product of matrices."""
     first, second = [d % a.dim() for d in dims_a], [d % b.dim() for d in dims_b]
-    if len(first) == a.dim() and len(second) == b.dim():
-        left, right = a.permute(first), b.permute(second)
-        if left.is_contiguous() and right.is_contiguous():
-            return torch.dot(left.reshape(-1), right.reshape(-1))
-        product = left * right
-        return product.sum()
     one, two = a, b
     depth: Any = 1
     for i, j in zip(first, second, strict=True):
@@ -212,6 +207,14 @@ def _tensordot(a: Any, b: Any, dims_a: Any, dims_b: Any) -> Any:
     own, others = [d for d in range(a.dim()) if d not in first], [d for d in range(b.dim()) if d not in second]
     rows: Any = math.prod(a.shape[d] for d in own)
     columns: Any = math.prod(b.shape[d] for d in others)
+    if rows == 1 and columns == 1:
+        left, right = one.permute(own + first), two.permute(second + others)
+        if left.is_contiguous() and right.is_contiguous():
+            made = torch.dot(left.reshape(-1), right.reshape(-1))
+        else:
+            product = left.squeeze() * right.squeeze()
+            made = product.sum()
+        return made.reshape([1] * (len(own) + len(others)))
     left = one.permute(own + first).reshape(rows, depth)
     right = two.permute(second + others).reshape(depth, columns)
     return torch.mm(left, right).reshape([a.shape[d] for d in own] + [b.shape[d] for d in others])
@@ -287,8 +290,12 @@ def _positive(input: Any) -> Any:
 
 
 def _diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
-    joined = [t for t in (prepend, input, append) if t is not None]
-    result = torch.cat(joined, dim) if len(joined) > 1 else input
+    if n == 0:
+        made = torch.zeros_like(input)
+        return made.copy_(input)
+    parts = [t for t in (prepend, input, append) if t is not None]
+    joined = torch.cat(parts, dim) if len(parts) > 1 else input
+    result = joined
     for _ in range(n):
         length = result.shape[dim] - 1
         after, before = result.narrow(dim, 1, length), result.narrow(dim, 0, length)
@@ -316,6 +323,7 @@ def _like(name: str) -> Body:
 BODIES: dict[str, Body] = {
     **LOSSES,
     **NORMS,
+    **STATISTICS,
     **SEQUENCES,
     **LEAVES,
     **{name: required(name, _like(name)) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},

@@ -119,6 +119,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "conv_transpose2d": ("conv_transpose2d", "input weight bias stride padding output_padding groups dilation"),
     "conv_transpose3d": ("conv_transpose3d", "input weight bias stride padding output_padding groups dilation"),
     "linear": ("linear", "input weight bias"),
+    "bilinear": ("bilinear", "input1 input2 weight bias"),
     "batch_norm": ("batch_norm", "input weight bias running_mean running_var training momentum eps"),
     "instance_norm": ("instance_norm", "input weight bias running_mean running_var use_input_stats momentum eps"),
     "layer_norm": ("layer_norm", "input normalized_shape weight bias eps"),
@@ -246,7 +247,11 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "all": ("all", "input dim keepdim"),
     "addmm": ("addmm", "input mat1 mat2"),
     "mv": ("mv", "input vec"),
-    "dot": ("dot", "input tensor"),
+    **{n: ("dot", "input tensor") for n in ("dot", "vdot")},
+    "addmv": ("addmv", "input mat vec beta alpha"),
+    "addr": ("addr", "input vec1 vec2 beta alpha"),
+    "unsafe_split": ("unsafe_split", "input split_size dim"),
+    "dist": ("dist", "input other p"),
     "as_strided": ("as_strided", "input size stride"),
     "broadcast_to": ("broadcast_to", "input *size"),
     "unfold": ("tensor_unfold", "input dimension size step"),
@@ -276,6 +281,10 @@ def _is_inplace(name: str) -> bool:
     return (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__"))
 
 
+NOT_ONE = 0.5
+"""What a number in a tensor is that a sum is scaled by: torch takes it from there."""
+
+
 def binary(op: str) -> Call:
     """Arithmetic between tensors or with a number: ``x + y``, ``x += 2``, ``2 * x``; ``alpha`` and ``rounding_mode`` by keyword."""
 
@@ -285,6 +294,9 @@ def binary(op: str) -> Call:
             given["input"], given["other"] = given["other"], given["input"]
         if not isinstance(given.get("other", 0), torch.Tensor | complex | float | int | np.generic):
             return None  # torch takes none of these: a TypeError, or what Python makes of ``x == ()``
+        alpha = given.get("alpha")
+        if isinstance(alpha, torch.Tensor) and alpha.ndim == 0 and not recorder.live.known(alpha).grad:
+            kwargs["alpha"] = given["alpha"] = NOT_ONE
         inplace = {"inplace": True} if _is_inplace(name) else {}
         return request(op, given, inplace)
 

@@ -65,25 +65,43 @@ def _listener() -> Listener | None:
 def watching(listener: Listener, gradients: bool) -> Iterator[None]:
     """``listener`` is told what happens in this thread; ``gradients`` says whether the forward runs with them. One forward is recorded at
     a time: the caller sees to that."""
-    outer, _here.listener = _listener(), listener
     _here.hooks = _saved_tensors_hooks()
+    with ExitStack() as stack:
+        stack.enter_context(_listening(None))  # these contexts are ours, not the forward's
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        stack.enter_context(prepared())
+        stack.enter_context(_listening(listener))
+        yield
+
+
+@contextmanager
+def _listening(listener: Listener | None) -> Iterator[None]:
+    """Who is told in this thread."""
+    outer, _here.listener = _listener(), listener
     try:
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.autocast("cpu", enabled=False))
-            stack.enter_context(torch.set_grad_enabled(gradients))
-            if outer is None:
-                stack.enter_context(_replaced())
-                stack.enter_context(constructors.seen())
-                stack.enter_context(autocasting.telling(_listener))
-                stack.enter_context(cards.telling(_listener))
-                stack.enter_context(packing.telling(_listener))
-                stack.enter_context(module_hooks.telling(_listener))
-                stack.enter_context(generators.telling(_listener))
-                stack.enter_context(switching.telling(_listener))
-            yield
+        yield
     finally:
         _here.listener = outer
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Whoever listens in this thread is told until here; to do so once for many forwards costs one."""
+    if getattr(_here, "prepared", False):
+        yield
+        return
+    _here.prepared = True
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_replaced())
+            stack.enter_context(constructors.seen())
+            for kind in (autocasting, cards, packing, module_hooks, generators, switching):
+                stack.enter_context(kind.telling(_listener))
+            yield
+    finally:
+        _here.prepared = False
 
 
 @contextmanager

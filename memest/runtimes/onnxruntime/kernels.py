@@ -1,0 +1,97 @@
+"""What ONNX Runtime's kernels do besides making their outputs: share or take over an input, and ask for temporaries.
+
+Sources: the registrations in onnxruntime/core/providers/cpu (``Alias``, ``MayInplace``); temporaries of conv.cc, conv_transpose.cc,
+softmax, lrn.cc and MLAS (mlas/lib/convolve.cpp, ``MlasConvPrepare``), each measured at one, two and four threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from memest.network.dtypes import ITEMSIZE
+from memest.network.tensor import numel
+from memest.runtimes.onnxruntime.lowering.nodes import Node
+
+FIRST = ((0, 0),)
+VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+IN_PLACE = frozenset(
+    {
+        *("Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "HardSigmoid", "Selu", "Celu", "Softplus", "Softsign", "ThresholdedRelu"),
+        *("Clip", "Cast", "Softmax", "LogSoftmax"),
+    }
+)
+"""Of one input. Abs, Neg, Exp, Log, Sqrt, Erf and the like are none, nor is anything of two (measured on 1.32, one operator a network)."""
+
+
+def aliased(node: Node) -> tuple[tuple[int, int], ...]:
+    """Inputs whose buffer an output must share: pairs of slots."""
+    return FIRST if node.op in VIEWS else ()
+
+
+def in_place(node: Node) -> tuple[tuple[int, int], ...]:
+    """Inputs whose buffer an output takes over where they die with the call, in the order in which they are tried."""
+    if node.op in IN_PLACE:
+        return FIRST
+    if node.op in ("nchwc:Conv", "FusedConv") and len(node.inputs) > 3:
+        return ((3, 0),)
+    return ()
+
+
+SEGMENT = 64 * 1024  # bytes of one thread's share: MLAS_SGEMM_STRIDEN * MLAS_SGEMM_STRIDEK * 4
+
+
+def temporaries(node: Node, threads: int) -> Sequence[int]:
+    """Bytes of what a call asks for while it runs, all of it alive at once."""
+    rule = RULES.get(node.op)
+    return [n for n in rule(node, threads) if n] if rule is not None else []
+
+
+def _conv(node: Node, threads: int) -> Sequence[int]:
+    """MLAS: a pointwise one none; few voxels, the whole im2col of an image; else a piece a thread."""
+    weight = node.inputs[1]
+    assert weight is not None
+    source, result, group = node.source.shape, node.result.shape, node.attributes["group"]
+    kernel, batch = node.attributes["kernel"], source[0]
+    outputs, filters = numel(result[2:]), weight.shape[0] // group
+    k = weight.shape[1] * numel(kernel)
+    plain = all(n == 1 for n in kernel) and all(s == 1 for s in node.attributes["strides"]) and not any(node.attributes["pads"])
+    if plain:
+        return ()
+    if outputs < filters:
+        return (k * outputs * 4,)
+    several = batch * group
+    return (SEGMENT * (min(threads, several) if several > 1 else threads),)
+
+
+def _conv_transpose(node: Node, threads: int) -> Sequence[int]:
+    weight = node.inputs[1]
+    assert weight is not None
+    return (numel(weight.shape[1:]) * numel(node.source.shape[2:]) * 4,)
+
+
+def _softmax(node: Node, threads: int) -> Sequence[int]:
+    """Not on the last axis: the input and the result transposed."""
+    rank = len(node.result.shape)
+    return () if node.attributes["axis"] % rank == rank - 1 else (node.result.nbytes, node.result.nbytes)
+
+
+def _lrn(node: Node, threads: int) -> Sequence[int]:
+    _, c, *sizes = node.source.shape
+    return node.source.nbytes, (c + node.attributes["size"] - 1) * numel(sizes) * ITEMSIZE[node.source.dtype]
+
+
+def _resize(node: Node, threads: int) -> Sequence[int]:
+    """Linear: two indices and two weights a line of an image, three of a volume (upsample.cc, ``SetupUpsampleBilinear``)."""
+    sizes = node.result.shape[2:]
+    if node.attributes["mode"] != "linear" or len(sizes) not in (2, 3):
+        return ()
+    return ((16 if len(sizes) == 2 else 24) * sum(sizes),)
+
+
+RULES: dict[str, Callable[[Node, int], Sequence[int]]] = {
+    **dict.fromkeys(("Conv", "FusedConv"), _conv),
+    "ConvTranspose": _conv_transpose,
+    **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
+    "LRN": _lrn,
+    "Resize": _resize,
+}

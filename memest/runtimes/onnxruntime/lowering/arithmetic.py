@@ -1,0 +1,167 @@
+"""Elementwise calls, activations, norms and reductions."""
+
+from __future__ import annotations
+
+from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
+from memest.runtimes.onnxruntime.lowering.nodes import Value
+
+
+def _unary(op: str) -> Handler:
+    return lambda c: c.put(op, [c.input])
+
+
+def _binary(op: str, swapped: bool = False) -> Handler:
+    """Two tensors, or one and a number."""
+
+    def handler(c: Call) -> Value:
+        other = c["other"] if "other" in c._by_role else None
+        operands = [_as(c, c.input), c.constant() if other is None else _as(c, other)]
+        if "alpha" in c.attributes and c["alpha"] != 1:
+            operands[1] = c.put("Mul", [operands[1], c.constant()], operands[1].shape)
+        return c.put(op, operands[::-1] if swapped else operands)
+
+    return handler
+
+
+def _as(c: Call, value: Value) -> Value:
+    """A tensor of the result's dtype."""
+    if value.dtype == c.dtype or c.dtype == "bool" or value.is_weight:
+        return value
+    return c.put("Cast", [value], value.shape)
+
+
+def _clip(c: Call) -> Value:
+    return c.put("Clip", [c.input, c.constant(), c.constant()])
+
+
+def _clamp(c: Call) -> Value:
+    return c.put("Clip", [c.input, *(None if c[k] is None else c.constant() for k in ("min", "max"))])
+
+
+def _leaky(c: Call) -> Value:
+    return c.put("LeakyRelu", [c.input])
+
+
+def _silu(c: Call) -> Value:
+    return c.put("Mul", [c.input, c.put("Sigmoid", [c.input])])
+
+
+def _mish(c: Call) -> Value:
+    return c.put("Mish", [c.input])
+
+
+def _prelu(c: Call) -> Value:
+    return c.put("PRelu", [c.input, c["weight"]])
+
+
+def _power(c: Call) -> Value:
+    return c.put("Pow", [c.input, c["other"] or c.constant()])
+
+
+def _where(c: Call) -> Value:
+    return c.put("Where", [c["condition"], c["input"] or c.constant(), c["other"] or c.constant()])
+
+
+def _masked_fill(c: Call) -> Value:
+    return c.put("Where", [c["mask"], c.constant(), c.input])
+
+
+def _softmax(op: str) -> Handler:
+    return lambda c: c.put(op, [c.input], axis=c["dim"] % len(c.shape))
+
+
+def _layer_norm(c: Call) -> Value:
+    axis = -len(c["normalized_shape"])
+    weight = c["weight"] or c.constant(c["normalized_shape"])
+    return c.put("LayerNormalization", [c.input, weight, c["bias"]], axis=axis)
+
+
+def _batch_norm(c: Call) -> Value:
+    channels = (c.shape[1],)
+    weights = [c[k] or c.constant(channels) for k in ("weight", "bias", "running_mean", "running_var")]
+    return c.put("BatchNormalization", [c.input, *weights])
+
+
+def _group_norm(c: Call) -> Value:
+    channels = (c.shape[1],)
+    weights = [c[k] or c.constant(channels) for k in ("weight", "bias")]
+    return c.put("GroupNormalization", [c.input, *weights], groups=c["num_groups"])
+
+
+def _instance_norm(c: Call) -> Value:
+    if c["running_mean"] is not None and c["use_input_stats"] is False:
+        return c.put("BatchNormalization", [c.input, *(c[k] or c.constant(c.shape[1:2]) for k in ("weight", "bias")), c["running_mean"]])
+    return c.put("InstanceNormalization", [c.input, *(c[k] or c.constant(c.shape[1:2]) for k in ("weight", "bias"))])
+
+
+def _reduced(op: str) -> Handler:
+    """Over some dims, or all."""
+
+    def handler(c: Call) -> Value:
+        dims = c["dim"]
+        some = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+        rank = len(c.input.shape)
+        axes = tuple(sorted(d % rank for d in some)) or tuple(range(rank))
+        return c.put(op, [c.input, c.constant((len(axes),), "int64")], axes=axes, keepdims=bool(c["keepdim"]))
+
+    return handler
+
+
+def _relu6(c: Call) -> Value:
+    return _clip(c)
+
+
+def _normalize(c: Call) -> Value:
+    shape = tuple(1 if d == c["dim"] % len(c.shape) else n for d, n in enumerate(c.shape))
+    norm = c.put("ReduceL2", [c.input, c.constant((1,), "int64")], shape, axes=(c["dim"] % len(c.shape),))
+    return c.put("Div", [c.input, c.put("Expand", [c.put("Clip", [norm, c.constant(), None], shape)], c.shape)])
+
+
+UNARY = {
+    **{
+        "relu": "Relu",
+        "sigmoid": "Sigmoid",
+        "tanh": "Tanh",
+        "hardswish": "HardSwish",
+        "hardsigmoid": "HardSigmoid",
+        "softplus": "Softplus",
+    },
+    **{"softsign": "Softsign", "erf": "Erf", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "floor": "Floor"},
+    **{"reciprocal": "Reciprocal", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sin": "Sin", "cos": "Cos", "elu": "Elu"},
+    **{"selu": "Selu", "celu": "Celu", "gelu": "Gelu", "logical_not": "Not"},
+}
+BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min"}
+HANDLERS: dict[str, Handler] = {
+    **{name: _unary(op) for name, op in UNARY.items()},
+    **{name: _binary(op) for name, op in BINARY.items()},
+    **{f"{name}.Scalar": _binary(BINARY[name]) for name in ("mul", "div")},
+    **{"rsub": _binary("Sub", True), "rdiv": _binary("Div", True)},
+    **{
+        "eq": _binary("Equal"),
+        "gt": _binary("Greater"),
+        "lt": _binary("Less"),
+        "ge": _binary("GreaterOrEqual"),
+        "le": _binary("LessOrEqual"),
+    },
+    "relu6": _relu6,
+    "hardtanh": _clip,
+    "clamp": _clamp,
+    "leaky_relu": _leaky,
+    "silu": _silu,
+    "mish": _mish,
+    "prelu": _prelu,
+    "pow": _power,
+    "where": _where,
+    "masked_fill": _masked_fill,
+    "softmax": _softmax("Softmax"),
+    "log_softmax": _softmax("LogSoftmax"),
+    "layer_norm": _layer_norm,
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "mean": _reduced("ReduceMean"),
+    "sum": _reduced("ReduceSum"),
+    "amax": _reduced("ReduceMax"),
+    "amin": _reduced("ReduceMin"),
+    "normalize": _normalize,
+}

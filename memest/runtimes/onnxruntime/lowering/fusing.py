@@ -1,0 +1,183 @@
+"""ONNX Runtime's own rewriting before the layout is chosen: levels "basic" and "extended", in the order of its transformers.
+
+Sources: onnxruntime/core/optimizer: matmul_add_fusion.cc, conv_mul_fusion.cc, conv_add_fusion.cc, gemm_activation_fusion.cc,
+conv_activation_fusion.cc, quick_gelu_fusion.cc, bias_gelu_fusion.cc; functions without a kernel are inlined between the levels.
+"""
+
+from __future__ import annotations
+
+from memest.network.tensor import numel
+from memest.runtimes.onnxruntime.lowering import turning
+from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, like
+
+ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid"})
+
+
+def basic(net: Net) -> None:
+    """What every level above "disabled" does."""
+    drop_identities(net)
+    mul_into_conv(net)
+    add_to_gemm(net)
+    turning.moved(net)
+
+
+def inlined(net: Net) -> None:
+    """Operators that are functions and have no kernel of their own, written out."""
+    for node in list(net.nodes.values()):
+        if node.op == "HardSwish":
+            inner = like(node.source, f"{node.result.name}.inner")
+            net.remove(node)
+            net.add("HardSigmoid", [node.source], [inner], node.layer)
+            net.add("Mul", [node.source, inner], [node.result], node.layer)
+        elif node.op == "Mish":
+            plus, tanh = (like(node.source, f"{node.result.name}.{n}") for n in ("plus", "tanh"))
+            net.remove(node)
+            net.add("Softplus", [node.source], [plus], node.layer)
+            net.add("Tanh", [plus], [tanh], node.layer)
+            net.add("Mul", [node.source, tanh], [node.result], node.layer)
+
+
+def extended(net: Net) -> None:
+    """Level "extended"."""
+    activation_into(net, ("Conv",), "FusedConv")
+    gathers_to_split(net)
+    scaled_into_products(net)
+    turning.into_products(net)
+    quick_gelu(net)
+    scaled_into_products(net)
+
+
+def drop_identities(net: Net) -> None:
+    """Identities between nodes."""
+    for node in list(net.nodes.values()):
+        if node.op == "Identity" and not node.result.given_back:
+            net.bypass(node)
+
+
+def mul_into_conv(net: Net) -> None:
+    """A product with numbers, or one a channel, goes into the weights."""
+    for node in net.order():
+        after = node.single_reader
+        if node.op != "Conv" or after is None or after.op not in ("Mul", "Add") or node.number not in net.nodes:
+            continue
+        others = [v for v in after.reads if v is not node.result]
+        channels = node.result.shape[1]
+        if len(others) != 1 or not others[0].is_weight or not _a_channel(others[0], len(node.result.shape), channels):
+            continue
+        if after.op == "Add" and numel(others[0].shape) != channels:
+            continue
+        result = after.result
+        net.remove(after)
+        if after.op == "Add" and (len(node.inputs) < 3 or node.inputs[2] is None):
+            node.inputs = [*node.inputs[:2], None]
+            net.read(node, 2, Value(others[0].name, (channels,), others[0].dtype, others[0].category))
+        node.outputs[0] = result
+        result.maker = node
+
+
+def _a_channel(value: Value, rank: int, channels: int) -> bool:
+    """Whether it is one number, or one a channel: Cx1x1."""
+    if numel(value.shape) == 1:
+        return True
+    return numel(value.shape) == channels and len(value.shape) == rank - 1 and value.shape[0] == channels
+
+
+def add_to_gemm(net: Net) -> None:
+    """A matrix product and its bias are one Gemm; of more dims than two, between two reshapes."""
+    for node in net.order():
+        if node.op != "MatMul":
+            continue
+        after = node.single_reader
+        left, right = node.inputs
+        assert left is not None and right is not None
+        if after is None or after.op != "Add" or len(right.shape) != 2 or not right.is_weight:
+            continue
+        bias = next((v for v in after.reads if v is not node.result), None)
+        if bias is None or not bias.is_weight or bias.shape not in ((right.shape[1],), (1, right.shape[1])):
+            continue
+        layer, result, shape = after.layer, after.result, node.result.shape
+        net.remove(node)
+        net.remove(after)
+        if len(shape) == 2:
+            net.add("Gemm", [left, right, bias], [result], layer)
+            continue
+        rows = numel(shape[:-1])
+        flat, made = like(left, f"{result.name}.rows", (rows, left.shape[-1])), like(result, f"{result.name}.flat", (rows, shape[-1]))
+        net.add("Reshape", [left, Value("", (2,), "int64", "constant")], [flat], layer)
+        net.add("Gemm", [flat, right, bias], [made], layer)
+        net.add("Reshape", [made, Value("", (len(shape),), "int64", "constant")], [result], layer)
+
+
+def activation_into(net: Net, ops: tuple[str, ...], name: str) -> None:
+    """An activation that alone reads a convolution is done by it."""
+    for node in net.order():
+        if node.op not in ops or node.number not in net.nodes:
+            continue
+        after = node.single_reader
+        if after is not None and after.op in ACTIVATIONS:
+            net.replace([node, after], name, node.inputs, after.outputs, **node.attributes, activation=after.op)
+            continue
+
+
+def hard_swish_into(net: Net) -> None:
+    """A hard swish behind a convolution, whose two nodes alone read it, is done by it (for the layout in blocks alone)."""
+    for node in net.order():
+        swish = _hard_swish(node) if node.op == "Conv" else None
+        if swish is not None:
+            net.replace([node, *swish], "FusedConv", node.inputs, swish[-1].outputs, **node.attributes, activation="HardSwish")
+
+
+def _hard_swish(node: Node) -> list[Node] | None:
+    """The two nodes of a hard swish behind a node, where nobody else reads what is between."""
+    result = node.result
+    if result.given_back or len(result.readers) != 2:
+        return None
+    found = sorted(result.readers, key=lambda n: n.op)
+    if [n.op for n in found] != ["HardSigmoid", "Mul"] or found[0].single_reader is not found[1]:
+        return None
+    return found
+
+
+def quick_gelu(net: Net) -> None:
+    """x * sigmoid(x) is one node."""
+    for node in net.order():
+        if node.op != "Sigmoid" or node.number not in net.nodes:
+            continue
+        after = node.single_reader
+        if after is not None and after.op == "Mul" and node.source in after.inputs:
+            net.replace([node, after], "QuickGelu", [node.source], after.outputs)
+
+
+def gathers_to_split(net: Net) -> None:
+    """Gathers of each place of a dim are one split, each piece squeezed."""
+    for node in net.order():
+        if node.op != "Gather" or node.number not in net.nodes or "index" not in node.attributes:
+            continue
+        source, axis = node.source, node.attributes["axis"]
+        gathers = {n.attributes.get("index"): n for n in source.readers if n.op == "Gather" and n.attributes.get("axis") == axis}
+        count = source.shape[axis]
+        if len(source.readers) != count or source.given_back or sorted(i for i in gathers if isinstance(i, int)) != list(range(count)):
+            continue
+        if count < 2:
+            continue
+        whole = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
+        pieces = [like(source, f"{gathers[i].result.name}.piece", whole) for i in range(count)]
+        net.add("Split", [source, Value("", (count,), "int64", "constant")], pieces, node.layer, axis=axis)
+        for i, piece in enumerate(pieces):
+            net.replace([gathers[i]], "Squeeze", [piece, Value("", (1,), "int64", "constant")], gathers[i].outputs)
+
+
+def scaled_into_products(net: Net) -> None:
+    """A product multiplies by a factor's scale itself."""
+    for node in net.order():
+        if node.op not in ("MatMul", "FusedMatMul"):
+            continue
+        for slot, value in enumerate(list(node.inputs)):
+            before = value.maker if value is not None else None
+            if value is None or before is None or before.op not in ("Mul", "Div") or value.uses != 1:
+                continue
+            others = [v for v in before.reads if v.is_weight and numel(v.shape) == 1]
+            if len(others) == 1 and before.inputs.index(others[0]) in (1, 0 if before.op == "Mul" else 1):
+                net.read(node, slot, next(v for v in before.reads if v is not others[0]))
+                net.remove(before)
+                node.op = "FusedMatMul"

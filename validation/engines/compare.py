@@ -1,0 +1,147 @@
+"""Stored graphs played beside what an engine was measured to ask for, take and hold; no engine is needed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import memest
+from memest.errors import MemestError
+from memest.memory.stream import Stream
+from memest.runtimes.onnxruntime.memory import most_alive, pattern_block
+from validation.engines.storing import load
+from validation.rows import normalized
+
+EQUAL = 0.95  # the share of networks whose planned bytes, block and regions are claimed to be equal
+LARGE = 200 << 20  # bytes of a process from which on its error counts
+MEDIAN, WITHIN = 0.03, 0.95
+COLUMNS = ("runs", "threads", "not predicted", "stream equal", "planned", "block", "arena", "process, median", "worst")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One network at one shape: pairs (predicted, measured), or why there is no prediction. ``process`` has low and high, too."""
+
+    case: str
+    threads: int
+    stream: bool = False
+    peak: tuple[int, int] = (0, 0)
+    block: tuple[int, int] = (0, 0)
+    regions: tuple[int, int] = (0, 0)
+    process: tuple[int, int, int, int] = (0, 0, 0, 0)
+    refused: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether all that is claimed to be exact is."""
+        return not self.refused and all(a == b for a, b in (self.peak, self.block, self.regions))
+
+    @property
+    def error(self) -> float:
+        """Of the resident peak, as a share."""
+        return self.process[0] / self.process[1] - 1 if self.process[1] else 0.0
+
+    def __str__(self) -> str:
+        pairs = (("peak", self.peak), ("block", self.block), ("arena", self.regions))
+        said = self.refused or ", ".join(f"{name} {a:,} of {b:,}" for name, (a, b) in pairs if a != b) or "equal"
+        order = "" if self.stream or self.refused else " (stream differs)"
+        return f"{self.case}  {self.threads} threads  {said}{order}  process {self.error:+.1%}"
+
+
+def compare(only: str = "") -> list[Compared]:
+    """Every stored result that is wanted (part of a case's name)."""
+    head, records = load("onnxruntime")
+    graphs = {r["case"]: r["graph"] for r in records if "graph" in r}
+    return [_compared(head, r, graphs[r["case"]]) for r in records if only in r["case"]]
+
+
+def _compared(head: dict[str, Any], record: dict[str, Any], graph: str) -> Compared:
+    case, threads = record["case"], record["threads"]
+    try:
+        found = memest.estimate(
+            memest.loads(graph),
+            mode="infer",
+            runtime="onnxruntime",
+            machine=memest.Cpu(isa=head["isa"], threads=threads),
+            ort_external="legacy" not in case,
+        )
+        return Compared(case=case, threads=threads, **_figures(found, record))
+    except MemestError as e:
+        return Compared(case=case, threads=threads, refused=str(e))
+
+
+def _figures(found: Any, record: dict[str, Any]) -> dict[str, Any]:
+    stream: Stream = found.timeline
+    measured = record["stream"]
+    given: dict[str, Any] = {
+        "stream": normalized([e.delta for e in stream.events]) == normalized(measured["deltas"]),
+        "peak": (most_alive(stream), measured["peak"]),
+        "block": (pattern_block(stream), measured["block"]),
+    }
+    if record.get("arena"):
+        given["regions"] = (dict(found.figures.besides)["arena"].bytes, sum(map(sum, record["arena"])))
+    if record.get("resident"):
+        p = found.process
+        given["process"] = (p.bytes, record["resident"]["runs"][-1], p.low, p.high)
+    return given
+
+
+def table(found: Iterable[Compared]) -> str:
+    """The README's lines."""
+    every = list(found)
+    return "\n".join(
+        [
+            f"| {' | '.join(COLUMNS)} |",
+            "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+            *(_line(n, [c for c in every if c.threads == n]) for n in sorted({c.threads for c in every})),
+        ]
+    )
+
+
+def _line(threads: int, found: list[Compared]) -> str:
+    known = [c for c in found if not c.refused]
+    shares = (sum(map(test, known)) for test in _tests())
+    errors = _errors(known)
+    cells = [len(found), threads, len(found) - len(known), *(f"{n} ({n / len(found):.1%})" for n in shares)]
+    return (
+        "| "
+        + " | ".join(map(str, [*cells, f"{statistics.median(errors):.1%}" if errors else "", f"{max(errors):.1%}" if errors else ""]))
+        + " |"
+    )
+
+
+def _tests() -> Iterator[Any]:
+    yield lambda c: c.stream
+    yield lambda c: c.peak[0] == c.peak[1]
+    yield lambda c: c.block[0] == c.block[1]
+    yield lambda c: c.regions[0] == c.regions[1]
+
+
+def _errors(found: Iterable[Compared]) -> list[float]:
+    """Of large processes whose weights lie outside the file."""
+    return [abs(c.error) for c in found if c.process[1] >= LARGE and "legacy" not in c.case]
+
+
+def failures(found: list[Compared]) -> list[str]:
+    """What is claimed and does not hold."""
+    problems = []
+    equal = sum(c.equal for c in found)
+    if equal < EQUAL * len(found):
+        problems.append(f"onnxruntime: {equal} of {len(found)} results are equal, {EQUAL:.0%} are claimed")
+    measured = [c for c in found if c.process[1]]
+    within = sum(c.process[2] <= c.process[1] <= c.process[3] for c in measured)
+    if within < WITHIN * len(measured):
+        problems.append(f"onnxruntime: {within} of {len(measured)} processes lie within their range, {WITHIN:.0%} are claimed")
+    errors = _errors(found)
+    if errors and statistics.median(errors) > MEDIAN:
+        problems.append(f"onnxruntime: the median error of the process is {statistics.median(errors):.1%}, {MEDIAN:.0%} is claimed")
+    return problems
+
+
+def report(only: str, every: bool) -> tuple[str, list[str]]:
+    """The lines to print, and the problems."""
+    found = compare(only)
+    lines = [str(c) for c in found if every or not c.equal]
+    return "\n".join([*lines, table(found)]), [] if only else failures(found)
