@@ -85,6 +85,13 @@ def test_engine_inside_a_selective_checkpoint(cpu: Cpu) -> None:
     assert isinstance(found, str) and "has what it kept only once" in found
 
 
+def test_a_gradient_that_fills_those_of_parameters_by_the_way(cpu: Cpu) -> None:
+    """In a step, whose own code may read them or let them go."""
+    program, other = ("seq", ("slope", ("by_hand", True, ("block", 1)))), ("seq", ("block", 0))
+    found = run_steps(Steps(program, other, (1, 3, 9, 7), (0, 1), given="input", way="sum", shares=False), cpu)
+    assert isinstance(found, str) and "whose own backward runs another into parameters" in found
+
+
 def test_taking_a_gradient_through_a_reentrant_checkpoint_is_refused_as_torch_refuses_it(cpu: Cpu) -> None:
     net, shape = Net(("slope", ("checkpoint", True, False, False, ("block", 3)))), (1, 3, 9, 7)
     with pytest.raises(memest.MemestError, match=r"torch refuses torch.autograd.grad through a reentrant checkpoint \(Net.checkpoint\)"):
