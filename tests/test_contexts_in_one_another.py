@@ -59,6 +59,8 @@ RETURNED = [
     ("by_hand", True, ("packed", 2, ("several", True, ("block", 3)))),
 ]
 """All that a reentrant checkpoint returns requires a gradient where one of its arguments does, and is saved by what reads it."""
+ENDS_AMID = [("checkpoint", False, True, False, ("slope", ("by_hand", True, ("function", 9))))]
+"""What runs again may end amid a gradient that is taken in it: all that came so far goes."""
 AS_IT_WAS = [("checkpoint", True, False, False, ("switched", True, ("block", 1)))]
 """Code that asks whether gradients are on and says so again turns nothing on."""
 YOUNGER_CASTS = [
@@ -69,6 +71,7 @@ YOUNGER_CASTS = [
 ALL = (
     *BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *AMID_AUTOCAST, *EXPANDED, *IN_BACKWARD, *AROUND_THE_ENGINE, *UNDER_HOOKS,
     *GIVEN_TWICE,
+    *ENDS_AMID,
     *NOT_REACHED,
     *RETURNED,
     *YOUNGER_CASTS,

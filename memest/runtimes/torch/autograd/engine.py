@@ -17,6 +17,7 @@ from memest.ops.derivatives.groups import BESIDE
 from memest.runtimes.torch.autograd.asked import Asked
 from memest.runtimes.torch.autograd.handing import Handing
 from memest.runtimes.torch.autograd.nodes import AccumulateGrad, History, Node
+from memest.runtimes.torch.autograd.saving import EndOfRecomputation
 from memest.runtimes.torch.autograd.stale import written_since
 from memest.runtimes.torch.ledger import Ledger, Value
 
@@ -75,16 +76,23 @@ class Machine(Handing):
             target.waiting -= 1
             if target.waiting == 0:
                 ready.append(target)
-        with self.numbers.backward(asked.create):
-            self._run_all(ready)
-        for gradient in given:
-            ledger.let_go(gradient)
-        for other in reached if asked.selects else ():  # those that did not run, or that nothing was handed to
-            other.waiting = 0
-            if isinstance(other, Node):
-                other.buffer = []
-        for other, waiting, buffer in () if waits is None else waits.values():
-            other.waiting, other.buffer = waiting, buffer
+        try:
+            with self.numbers.backward(asked.create):
+                self._run_all(ready)
+        except EndOfRecomputation:  # of what runs again with this in it: all that was handed on goes
+            for other in reached:
+                self._let_go(other.buffer if isinstance(other, Node) else [other.buffer])
+                other.waiting, other.buffer = 0, [] if isinstance(other, Node) else None
+            raise
+        finally:
+            for gradient in given:
+                ledger.let_go(gradient)
+            for other in reached if asked.selects else ():  # those that did not run, or that nothing was handed to
+                other.waiting = 0
+                if isinstance(other, Node):
+                    other.buffer = []
+            for other, waiting, buffer in () if waits is None else waits.values():
+                other.waiting, other.buffer = waiting, buffer
 
     def _fitting(self, gradient: Value, start: tuple[Node | AccumulateGrad, int]) -> Value:
         """A root's gradient, held as long as the engine runs; one of another dtype or of a broadcast shape is cast or summed before."""
@@ -153,9 +161,7 @@ class Machine(Handing):
         if asked.selects:
             asked.capture(ledger, node, grads)
             if not asked.runs(node):
-                for g in grads:
-                    if g is not None:
-                        ledger.let_go(g)
+                self._let_go(grads)
                 return []
         for run in node.before:
             run()
@@ -171,7 +177,11 @@ class Machine(Handing):
         if stale is not None and node.unpacks:
             raise written_since(node, stale, self.line_of)
         if node.body is not None and not asked.create:
-            outputs = node.body(node, grads)
+            try:
+                outputs = node.body(node, grads)
+            except EndOfRecomputation:
+                self._let_go(grads)
+                raise
         elif present or node.body is not None:
             ledger.layer, ledger.op = node.layer, node.op
             if asked.create or _by_formula(node, grads):
@@ -183,9 +193,7 @@ class Machine(Handing):
             node.saved.leave(ledger)
             outputs = [None] * len(node.edges)
         outputs = [self._validated(g, e) for g, e in zip(outputs, node.edges, strict=True)]
-        for g in grads:
-            if g is not None:
-                ledger.let_go(g)
+        self._let_go(grads)
         if not asked.keep:
             node.saved.release(ledger)
         ready: list[Node | AccumulateGrad] = []
@@ -208,6 +216,12 @@ class Machine(Handing):
         for gradient in added:
             ledger.let_go(gradient)
         return ready
+
+    def _let_go(self, gradients: Sequence[Value | None]) -> None:
+        """Of those that came."""
+        for gradient in gradients:
+            if gradient is not None:
+                self.ledger.let_go(gradient)
 
     def _changed(self, gradient: Value | None, changes: Sequence[Callable[[Value], Value]]) -> Value | None:
         """What the hooks of a tensor make of its gradient, which stays until the last has run (python_hook.cpp, _call_hooks)."""

@@ -249,14 +249,16 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
         if gradient is not None:
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
-    run.play(_recorded(backward, recorded), env)
-    node.saved.leave(ledger)
-    outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
-    if node.layer in run.lending:
-        run.lent[node.layer] = [ledger.hold(v) for v in outputs if v is not None]
-    node.context = node.context or [env.pop(name) for name in backward.kept if name in env]
-    for value in env.values():
-        ledger.let_go(value)
+    try:
+        run.play(_recorded(backward, recorded), env)
+        outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
+        if node.layer in run.lending:
+            run.lent[node.layer] = [ledger.hold(v) for v in outputs if v is not None]
+    finally:  # also where a recomputation around it ends amid its calls
+        node.saved.leave(ledger)
+        node.context = node.context or [env.pop(name) for name in backward.kept if name in env]
+        for value in env.values():
+            ledger.let_go(value)
     return outputs
 
 
