@@ -204,6 +204,11 @@ def test_an_operator_without_a_rule_is_named() -> None:
         _estimate(graph, (2, 8))
 
 
+def test_the_listing_tells_what_there_is_a_rule_for() -> None:
+    rows = runtime_named("openvino").rows
+    assert [rows.how(op) for op in ("relu", "conv2d", "dropout", "cumsum")] == ["plain", "plain", "plain", None]
+
+
 def test_levers_that_change_how_torch_runs_are_refused() -> None:
     with pytest.raises(MemestError, match="plays one plain call"):
         _estimate(memest.model("resnet18"), (1, 3, 64, 64), levers=["autocast"])

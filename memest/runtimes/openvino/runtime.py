@@ -20,16 +20,27 @@ from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.runtimes import executor
-from memest.runtimes.openvino.lowering import lowered
+from memest.runtimes.openvino.lowering import TABLE, lowered
+from memest.runtimes.openvino.lowering.translation import CREATED
 from memest.runtimes.openvino.process import Compiled, process_of
 from memest.runtimes.openvino.rows import NODES
 from memest.runtimes.openvino.weights import packed_bytes
+from memest.runtimes.rewriting import DROPOUTS, SAME_VALUE
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE = "2026.4"
 ALIGNMENT = 32  # bytes: MemoryManagerStatic::solve
-ROWS = Rows("openvino", own=NODES)
+
+
+class _Translated:
+    """The names of torch's operators that become nodes, or nothing."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in TABLE or name in CREATED or name in DROPOUTS or name in SAME_VALUE
+
+
+ROWS = Rows("openvino", own=NODES, plain=_Translated())
 
 
 class OpenVino:
