@@ -49,10 +49,13 @@ if TYPE_CHECKING:
     from memest.planning.sweep import sweep as sweep
     from memest.planning.sweep import sweeps as sweeps
     from memest.planning.swept import Sweep as Sweep
+    from memest.planning.volumes import VolumePlan as VolumePlan
+    from memest.planning.volumes import plan_volume as plan_volume
     from memest.sizes.remembering import clear_caches as clear_caches
     from memest.sources.builder import Builder as Builder
     from memest.sources.files import dumps as dumps
     from memest.sources.files import loads as loads
+    from memest.sources.opening import from_keras as from_keras
     from memest.sources.opening import from_onnx as from_onnx
     from memest.sources.opening import from_step as from_step
     from memest.sources.opening import from_torch as from_torch
@@ -83,6 +86,7 @@ _HOMES = {
     "UnsupportedError": "memest.errors",
     "UsageError": "memest.errors",
     "Verdict": "memest.machines.verdicts",
+    "VolumePlan": "memest.planning.volumes",
     "advise": "memest.planning.advise",
     "budget": "memest.machines.verdicts",
     "clear_caches": "memest.sizes.remembering",
@@ -91,8 +95,9 @@ _HOMES = {
     "estimate": "memest.estimate.estimate",
     "fit": "memest.planning.fit",
     "fit_patch": "memest.planning.patches",
-    "from_step": "memest.sources.opening",
+    "from_keras": "memest.sources.opening",
     "from_onnx": "memest.sources.opening",
+    "from_step": "memest.sources.opening",
     "from_torch": "memest.sources.opening",
     "hardware": "memest.machines.reading",
     "hardware_named": "memest.machines.reading",
@@ -106,6 +111,7 @@ _HOMES = {
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",
     "plan_inference": "memest.planning.inference",
+    "plan_volume": "memest.planning.volumes",
     "verdict": "memest.machines.verdicts",
 }
 __all__ = ["__version__", *_HOMES]

@@ -392,7 +392,7 @@ def test_the_examples_in_help_run(
     (tmp_path / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"3d_fullres": plan}}))
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}))
     for example in _examples(text):
-        of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference)", example)
+        of_one_channel = re.search(r"--loss binary|--infer|^memest (import|plan-inference|plan-volume)", example)
         assert "unet3d" not in example or of_one_channel, "one channel, and cross_entropy"
         arguments = shlex.split(example)[1:]
         if any((":" in a and "." in a) or a.startswith("path/") for a in arguments[:2]):

@@ -13,7 +13,7 @@ import memest  # noqa: E402
 from memest import Cpu  # noqa: E402
 from validation.fuzz_context_steps import Steps  # noqa: E402
 from validation.fuzz_context_steps import run as run_steps  # noqa: E402
-from validation.fuzz_contexts import Trial, compared, run  # noqa: E402
+from validation.fuzz_contexts import Net, Trial, compared, run  # noqa: E402
 from validation.profiling import record  # noqa: E402
 from validation.protocol import Measurement  # noqa: E402
 from validation.shrinking import Statement  # noqa: E402
@@ -33,9 +33,26 @@ AMID_AUTOCAST = [("autocast", True, ("slope", ("checkpoint", False, False, False
 """What runs again while a context of autocast is in force finds what that has cached."""
 EXPANDED = [("autocast", False, ("slope", ("block", 10))), ("slope", ("block", 10))]
 """oneDNN's gelu takes bfloat16 as it takes float32: a gradient that does not lie dense is copied."""
+IN_BACKWARD = [("by_hand", how, ("checkpoint", kind, True, kind, ("block", 1))) for how, kind in ((True, True), (False, False))]
+"""What a custom function's backward runs may be checkpointed itself."""
+AROUND_THE_ENGINE = [
+    ("checkpoint", False, True, False, ("seq", ("block", 1), ("slope", ("block", 3)), ("block", 4))),
+    ("checkpoint", True, True, False, ("seq", ("block", 1), ("slope", ("checkpoint", False, True, False, ("block", 3))))),
+    ("no_grad", ("checkpoint", False, True, False, ("slope", ("block", 3)))),
+]
+"""A gradient that is taken in a checkpoint runs what came before it again, which nobody wants then; a reentrant one turns gradients off,
+and what is in it may turn them on."""
+UNDER_HOOKS = [
+    ("selective", 0, True, ("packed", 0, ("checkpoint", False, False, True, ("block", 1)))),
+    *(("packed", how, ("checkpoint", how == 2, True, True, ("block", 1))) for how in (2, 3)),
+]
+"""A checkpoint's arguments are saved as a call's tensors are: by the hooks that are nearest."""
+ALL = (
+    *BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *AMID_AUTOCAST, *EXPANDED, *IN_BACKWARD, *AROUND_THE_ENGINE, *UNDER_HOOKS,
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("statement", [*BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *AMID_AUTOCAST, *EXPANDED], ids=str)
+@pytest.mark.parametrize("statement", ALL, ids=str)
 @pytest.mark.parametrize("mode", ["train", pytest.param("infer", marks=pytest.mark.slow)])
 def test_equals_measured(cpu: Cpu, statement: Statement, mode: str) -> None:
     trial = Trial(program=("seq", statement), shape=(1, 3, 9, 7), mode=mode, optimizer="sgd", hold_output=False)
@@ -48,11 +65,32 @@ def test_engine_under_hooks_through_one_that_runs_again(cpu: Cpu) -> None:
     assert isinstance(found, str) and "end the hooks before" in found
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpoint_in_what_runs_in_backward_is_refused(cpu: Cpu, reentrant: bool) -> None:
-    statement = ("by_hand", True, ("checkpoint", reentrant, True, False, ("function", 0)))
-    found = run(Trial(program=("seq", statement), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False), cpu)
-    assert isinstance(found, str) and "in what runs in backward" in found
+def test_engine_inside_a_selective_checkpoint(cpu: Cpu) -> None:
+    trial = Trial(
+        program=("selective", 4, True, ("slope", ("block", 1))), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False
+    )
+    found = run(trial, cpu)
+    assert isinstance(found, str) and "has what it kept only once" in found
+
+
+def test_taking_a_gradient_through_a_reentrant_checkpoint_is_refused_as_torch_refuses_it(cpu: Cpu) -> None:
+    net, shape = Net(("slope", ("checkpoint", True, False, False, ("block", 3)))), (1, 3, 9, 7)
+    with pytest.raises(memest.MemestError, match=r"torch refuses torch.autograd.grad through a reentrant checkpoint \(Net.checkpoint\)"):
+        memest.estimate(memest.from_torch(net, shape), input_shape=shape, loss="mse_loss", machine=cpu)
+
+
+@pytest.mark.parametrize("statement", [("checkpoint", kind, True, False, ("seq", ("block", 1), ("block", 2))) for kind in (True, False)])
+def test_a_graph_that_is_kept_goes_through_a_checkpoint_twice(cpu: Cpu, statement: Statement) -> None:
+    steps = Steps(
+        program=("seq", statement),
+        other=("seq", ("block", 0)),
+        shape=(1, 3, 9, 7),
+        optimizers=(0, 1),
+        given="made",
+        way="retained",
+        shares=False,
+    )
+    assert run_steps(steps, cpu) is None
 
 
 def test_gelu_backward_of_a_turned_gradient(cpu: Cpu) -> None:

@@ -61,6 +61,7 @@ MEASURED_ELSEWHERE = {
     "autocast": "test_autocast.py",
     "ddp": "test_distributed.py",
     "fsdp": "test_distributed.py",
+    "sliding_window_inference": "test_sliding_window_inference.py",
     "zero": "test_distributed.py",
 }
 every_network = pytest.mark.parametrize("network", ["image", pytest.param("volume", marks=pytest.mark.slow)])

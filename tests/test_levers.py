@@ -23,6 +23,7 @@ EXAMPLES: dict[str, str] = {
     "ema": "ema:buffers=true",
     "tiles": "tiles:size=16,halo=2",
     "sliding_window": "sliding_window:size=16,mirror=0+1",
+    "sliding_window_inference": "sliding_window_inference:roi_size=16,sw_batch_size=2",
     "ddp": "ddp:gradient_as_bucket_view=true",
     "fsdp": "fsdp:blocks=encoder.0+decoder.0,world=3",
     "zero": "zero:stage=1",

@@ -92,6 +92,12 @@ def of_a_function(self: Any, x: Any) -> Any:
         return self.head(Swish.apply(self.first(x)))
 
 
+def halved_around_checkpoint(self: Any, x: Any) -> Any:
+    """Its argument is what they see."""
+    with halved():
+        return self.head(checkpoint(self.second, self.first(x), use_reentrant=False))
+
+
 def around_checkpoint(self: Any, x: Any) -> Any:
     """What a checkpoint keeps is kept as ever."""
     with save_on_cpu():
@@ -121,8 +127,8 @@ def in_autocast(self: Any, x: Any) -> Any:
 
 
 PLAYED = (
-    offloaded, pinned, same_again, compressed, large_ones, quantized, twice, of_a_function, around_checkpoint, compressed_in_checkpoint,
-    compressed_in_reentrant, in_autocast,
+    offloaded, pinned, same_again, compressed, large_ones, quantized, twice, of_a_function, around_checkpoint, halved_around_checkpoint,
+    compressed_in_checkpoint, compressed_in_reentrant, in_autocast,
 )  # fmt: skip
 QUICK = (offloaded, quantized, compressed_in_checkpoint)
 each = pytest.mark.parametrize(
@@ -164,15 +170,6 @@ def test_where_torch_never_lets_go_is_told(cpu: Cpu) -> None:
     for forward in (in_checkpoint, aside):
         with pytest.raises(UnsupportedError, match=r"keep the output of \w+ \(.*\) itself, where its backward never runs"):
             memest.estimate(from_torch(Net(forward), SHAPE), input_shape=SHAPE, loss="mse_loss", machine=cpu)
-
-
-def test_hooks_around_a_checkpoint_that_change_what_is_saved_are_refused() -> None:
-    def forward(self: Any, x: Any) -> Any:
-        with halved():
-            return self.head(checkpoint(self.second, self.first(x), use_reentrant=False))
-
-    with pytest.raises(UnsupportedError, match="use the hooks inside of it"):
-        from_torch(Net(forward), SHAPE, mode="train")
 
 
 def test_hooks_that_give_back_another_tensor_are_refused() -> None:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
+ENGINES = ("onnxruntime",)
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
@@ -48,7 +49,7 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="the accuracy table; fails when a claim fails")
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
-    comparing.add_argument("--runtime", choices=RUNTIMES, default="torch-cpu")
+    comparing.add_argument("--runtime", choices=(*RUNTIMES, *ENGINES), default="torch-cpu")
     comparing.add_argument("--readme", action="store_true", help="fail, too, when README.md states another table")
     differing = commands.add_parser("diff", help="measure a case and show the first event that differs")
     differing.add_argument("name", help="a case's name, or part of it")
@@ -212,6 +213,13 @@ def _compare_cuda(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     if arguments.runtime == "torch-cuda":
         return _compare_cuda(arguments)
+    if arguments.runtime in ENGINES:
+        from validation.engines.compare import report
+
+        lines, problems = report(arguments.only, arguments.all)
+        print(lines)
+        print("\n".join(problems), end="", file=sys.stderr)
+        return 1 if problems else 0
     from validation.compare import compare, failures, missing, table
     from validation.versions import compare_versions, version_failures, versions_table
 

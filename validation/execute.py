@@ -57,7 +57,7 @@ class GraphModule(nn.Module):
                 env.pop(name, None)
 
     def _checkpoint(self, segment: Segment, env: dict[str, torch.Tensor], sizes: dict[str, int]) -> None:
-        bounds = bounds_of(self.graph, segment)
+        bounds = bounds_of(self.graph, self.graph.layers, segment)
 
         def forward(*arguments: torch.Tensor) -> list[torch.Tensor]:
             own = dict(zip(bounds.arguments, arguments, strict=True))

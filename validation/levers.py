@@ -21,7 +21,7 @@ from memest.levers.receptive import receptive_field
 from memest.levers.table import Setting, pull, settings
 from memest.network.graph import Graph
 from memest.runtimes.torch.step import Recipe
-from memest.runtimes.torch.step.tiling import per_dim
+from memest.runtimes.torch.step.windows.tiles import per_dim
 from memest.sources.importers.torch.network import from_torch
 from validation.checkpointing import checkpoint_modules
 from validation.execute import GraphModule
@@ -227,6 +227,24 @@ def _sliding_window(setup: Setup, options: Options) -> None:
     setup.residents.append(lambda: [] if predictor.importance is None else [predictor.importance])
 
 
+def _sliding_window_inference(setup: Setup, options: Options) -> None:
+    """MONAI's own inferer around the network."""
+    from monai.inferers import SlidingWindowInferer
+
+    inner, dims = setup.forward, setup.inputs[0].ndim - 2
+    inferer = SlidingWindowInferer(
+        per_dim(options["roi_size"], dims, "roi_size"),
+        sw_batch_size=options["sw_batch_size"],
+        overlap=per_dim(options["overlap"], dims, "overlap"),
+        mode=options["mode"],
+        buffer_steps=options["buffer_steps"] or None,
+        buffer_dim=options["buffer_dim"],
+        cache_roi_weight_map=options["cache_roi_weight_map"],
+    )
+    setup.forward = lambda setup, inputs: inferer(inputs[0], lambda part: inner(setup, [part]))
+    setup.residents.append(lambda: [] if inferer.roi_weight_map is None else [inferer.roi_weight_map])
+
+
 def _autocast(setup: Setup, options: Options) -> None:
     """``with torch.autocast(device, dtype): loss = loss_fn(model(x), target)``, then ``loss.backward()`` outside; on CUDA in float16 with a
     GradScaler around backward and the optimizer's step."""
@@ -323,6 +341,7 @@ LEVERS: dict[str, TorchLever] = {
     "ema": TorchLever(wrap=_ema),
     "tiles": TorchLever(wrap=_tiles),
     "sliding_window": TorchLever(wrap=_sliding_window),
+    "sliding_window_inference": TorchLever(wrap=_sliding_window_inference),
     "ddp": TorchLever(wrap=_replicate),
     "fsdp": TorchLever(prepare=_shard),
     "zero": TorchLever(prepare=_shard_stage, wrap=_shard_optimizer),

@@ -21,7 +21,7 @@ from memest.runtimes.runtime import AS_DESCRIBED, Rows
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step import Autocast, Caller
-from validation import adapters
+from validation import adapters, adapters_packed
 from validation.profiling import Measured, record
 
 
@@ -32,6 +32,7 @@ def torch_named(dotted: str) -> Any:
     return reduce(getattr, rest, torch)
 
 
+FACES = (adapters, adapters_packed)
 OF_TORCHVISION = "torch.ops.torchvision."
 
 
@@ -53,7 +54,9 @@ def torch_callable(row: Operator | Composite) -> Any:
     """What runs the row: one of ``adapters``, or torch's own callable; NotInstalledError where torchvision's is not there."""
     if row.torch.startswith(OF_TORCHVISION):
         _need_torchvision()
-    return getattr(adapters, row.oracle) if row.oracle else torch_named(row.torch)
+    if not row.oracle:
+        return torch_named(row.torch)
+    return getattr(next(face for face in FACES if hasattr(face, row.oracle)), row.oracle)
 
 
 def example_tensors(example: Example, grad: bool = True, device: str = "cpu") -> list[Any]:

@@ -1,4 +1,4 @@
-"""Inference over a volume in windows, in torch: the loop that ``memest.runtimes.torch.step.tiling`` describes."""
+"""Inference over a volume in windows, in torch: the loop that ``memest.runtimes.torch.step.windows.tiles`` describes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memest.runtimes.torch.step.tiling import windows
+from memest.runtimes.torch.step.windows.tiles import windows
 
 
 def predict_in_windows(

@@ -39,6 +39,7 @@ COMMANDS = {
     "compare": "memest.cli.compare",
     "explain": "memest.cli.explain",
     "plan-inference": "memest.cli.plan_inference",
+    "plan-volume": "memest.cli.plan_volume",
     "snapshot": "memest.cli.snapshot",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",

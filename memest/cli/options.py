@@ -17,8 +17,8 @@ Model = Annotated[
     argument(
         metavar="MODEL",
         autocompletion=complete.models,
-        help="A file (.yaml, .json, or - for stdin), a built-in model with options, a folder with Hugging "
-        "Face's config.json, an exported program (.pt2), an .onnx file, or package.module:callable(args), whose code is imported and run.",
+        help="A file (.yaml, .json, or - for stdin), a built-in model with options, a folder with Hugging Face's config.json, an "
+        "exported program (.pt2), an .onnx or .keras file, or package.module:callable(args), whose code is imported and run.",
     ),
 ]
 ModelOption = Annotated[

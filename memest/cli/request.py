@@ -24,13 +24,14 @@ from memest.planning.progress import tell
 from memest.sizes.asked import TypedShape
 from memest.sizes.dims import Expr
 from memest.sources.assumptions import from_texts
-from memest.sources.opening import configured, is_onnx, is_torch, open_model
+from memest.sources.opening import configured, is_torch, open_model, reads_sizes
 from memest.sources.typed import structured, with_arguments
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
     from memest.planning.inference import InferencePlan
     from memest.planning.page import PageModel
+    from memest.planning.volumes import VolumePlan
 
 Given = dict[str, tuple[int, ...]]
 _SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
@@ -256,6 +257,21 @@ def planned(request: Request, alignment: int) -> InferencePlan:
         raise e.at(request.model) from e.__cause__
 
 
+def cut(request: Request, **how: Any) -> VolumePlan:
+    """The ways to predict one volume; ``how`` are the other keywords of ``plan_volume``."""
+    from memest.planning.volumes import plan_volume
+
+    request = replace(request, settings={**request.settings, "mode": "infer"})
+    _ = request.question
+    graph, shapes = open_with_inputs(request.model, request.inputs, request.batch, "infer", assume=request.assume)
+    asking = request.question_of(graph)
+    warn(asking, graph)
+    try:
+        return plan_volume(graph, input_shape=shapes, **how, **keywords(asking))
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(request.model) from e.__cause__
+
+
 def usual_inputs(model: str, batch: int | None) -> tuple[list[str] | None, int | None]:
     """--input and --batch for a built-in model when no shape is given: its usual image, 8 of them, or a volume of 64 cubed, 2 of them."""
     from memest.sources.models import MODELS
@@ -345,7 +361,7 @@ def open_with_inputs(
         return _open_torch(model, given, batch, mode, from_texts(assume))
     if assume:
         raise UsageError(f"--assume {assume[0]}: is for torch code; the counts of {model} stand in it")
-    whole = _whole_shapes(given, batch) if is_onnx(model) else {}
+    whole = _whole_shapes(given, batch) if reads_sizes(model) else {}
     graph = open_model(model, (_positional(whole) or whole) or None)
     for name, shape in given.items():
         if isinstance(shape, TypedShape):

@@ -19,6 +19,13 @@ def positive(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """A whole number from 0."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(text)
+
+
 def flag(text: str) -> bool:
     """true or false."""
     if text.lower() in ("true", "false"):

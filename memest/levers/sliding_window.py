@@ -1,5 +1,5 @@
 """``sliding_window``: a volume is predicted in overlapping windows whose predictions are added up and divided by how often each voxel was
-met, as nnU-Net predicts."""
+met, as nnU-Net predicts (MONAI: sliding_window_inference)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _change(graph: Graph, recipe: Recipe, options: Options) -> tuple[Graph, Reci
 
 
 SLIDING_WINDOW = Lever(
-    summary="predict a volume in overlapping windows whose predictions are summed in float16 and divided by their number",
+    summary="predict a volume in overlapping windows whose predictions are summed in float16 and divided by their number (nnU-Net)",
     price="the overlap is computed more than once, and everything again for each mirrored axis",
     options={
         "size": Option(default=REQUIRED, check=extents, summary="the window: 128x128x128, or 128 for every dim"),
@@ -66,7 +66,7 @@ SLIDING_WINDOW = Lever(
         "ahead": Option(default=3, check=_ahead, summary="windows that a second thread has cut out ahead (nnU-Net: 3)"),
     },
     modes=("infer",),
-    excludes=("tiles",),
+    excludes=("tiles", "sliding_window_inference"),
     change=_change,
     source="nnunetv2 2.8.1, inference/predict_from_raw_data.py: nnUNetPredictor, inference/sliding_window_prediction.py",
 )

@@ -17,6 +17,7 @@ from memest.levers.lever import REQUIRED, Lever
 from memest.levers.micro_steps import ACCUMULATE, MICRO_BATCH
 from memest.levers.parallel import DDP, FSDP, ZERO
 from memest.levers.sliding_window import SLIDING_WINDOW
+from memest.levers.sliding_window_inference import SLIDING_WINDOW_INFERENCE
 from memest.levers.tiles import TILES
 from memest.levers.weights import CLIP, EMA, OFFLOAD_OPTIMIZER
 from memest.network.graph import Graph
@@ -37,6 +38,7 @@ LEVERS: dict[str, Lever] = {
     "ema": EMA,
     "tiles": TILES,
     "sliding_window": SLIDING_WINDOW,
+    "sliding_window_inference": SLIDING_WINDOW_INFERENCE,
     "ddp": DDP,
     "fsdp": FSDP,
     "zero": ZERO,
@@ -56,6 +58,8 @@ OTHER_WORDS = {  # what is near a lever, and its name here
     "cpu_offload": "offload_optimizer",
     "data_parallel": "ddp",
     "memory_format": "channels_last",
+    "monai": "sliding_window_inference",
+    "nnunet": "sliding_window",
     "windows": "sliding_window",
 }
 

@@ -24,7 +24,7 @@ TILES = Lever(
         "halo": Option(default=None, check=halo_extents, summary="what is dropped on each side; left out: the network's receptive field"),
     },
     modes=("infer",),
-    excludes=("sliding_window",),
+    excludes=("sliding_window", "sliding_window_inference"),
     change=_change,
-    source="monai/inferers/utils.py: sliding_window_inference",
+    source="validation/tiling.py, the loop itself",
 )

@@ -32,7 +32,9 @@ class OnnxSettings:
             levels = get_args(Level)
             raise UsageError(f"ort_level {self.level!r} is not one of {', '.join(levels)}{did_you_mean(str(self.level), levels)}")
         if self.shrinkage and not self.arena:
-            raise UsageError("ort_shrinkage gives the arena's regions back, and there is no arena: leave out one of ort_shrinkage and no arena")
+            raise UsageError(
+                "ort_shrinkage gives the arena's regions back, and there is no arena: leave out one of ort_shrinkage and no arena"
+            )
         threshold = self.mmap_threshold
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int) or not 0 < threshold <= 32 << 20):
             raise UsageError(f"ort_mmap_threshold is in bytes, from 1 to 32 MiB (glibc's own bound), got {kind_of(threshold)}")

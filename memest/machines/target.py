@@ -18,8 +18,8 @@ TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches, ``cuda``
-    by those of torch's CUDA build (None elsewhere), ``engine`` is what an inference engine's session is told. ``dispatched``: a mode of Python's (``TorchDispatchMode``, a selective checkpoint's)
-    sees every call."""
+    by those of torch's CUDA build (None elsewhere), ``engine`` is what an inference engine's session is told.
+    ``dispatched``: a mode of Python's (``TorchDispatchMode``, a selective checkpoint's) sees every call."""
 
     runtime: str = TORCH_CPU
     version: Version = NEWEST

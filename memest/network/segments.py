@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memest.errors import GraphError
+from memest.network.layers import Packing
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -13,7 +14,9 @@ class Checkpoint:
     """How a call of ``torch.utils.checkpoint.checkpoint`` is made: its keywords, the tensors that it is given (of one that is not
     reentrant only where that says more than what its layers read), the call that it stands ``inside`` of, what its layers read that its
     function had ``captured`` instead of being given it, whether it is a ``selective`` one, and whether results that this keeps may be
-    written into meanwhile. Of a reentrant one ``results`` are what it returns, though nobody reads it."""
+    written into meanwhile. Of a reentrant one ``results`` are what it returns, though nobody reads it, and ``enabling`` the layers (and
+    calls) in it that turn gradients on for themselves, so that they have them the first time, too. ``grad`` is false for a call under
+    ``torch.no_grad()``, which keeps nothing; ``packing`` is what hooks do with each argument."""
 
     reentrant: bool = False
     preserve_rng_state: bool = True
@@ -24,6 +27,9 @@ class Checkpoint:
     selective: bool = False
     allow_cache_entry_mutation: bool = False
     results: tuple[str, ...] = ()
+    enabling: tuple[str, ...] = ()
+    grad: bool = True
+    packing: tuple[Packing, ...] = ()
 
 
 USUAL = Checkpoint()

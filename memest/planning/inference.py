@@ -27,7 +27,8 @@ from memest.network.dtypes import ITEMSIZE
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape, nbytes
 from memest.planning.arena.ways import Reach
-from memest.planning.arena.windows import checked_halo, reach_of
+from memest.planning.arena.windows import reach_of
+from memest.planning.cutting import checked_halo
 from memest.shown import Shown, counted, short
 from memest.sizes import asked
 

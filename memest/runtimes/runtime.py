@@ -147,8 +147,8 @@ class Runtime(Protocol):
         engine: Engine | None = None,
     ) -> Target:
         """What a step is played for on ``machine`` (None: the one at hand) by a ``version`` (None: that which the graph was ``recorded``
-        with, or the runtime's choice), with ``cuda``'s or an ``engine``'s settings. UsageError for a machine it does not run on, a version that is not
-        modelled, or settings of another runtime."""
+        with, or the runtime's choice), with ``cuda``'s or an ``engine``'s settings. UsageError for a machine it does not
+        run on, a version that is not modelled, or settings of another runtime."""
 
     def describe(self, target: Target) -> str:
         """Whose memory it is, for a line in a report."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".yaml", ".yml", ".json")
 FORMS = (
     "a .yaml or .json file, '-', a built-in model (see 'memest models'), package.module:callable, path/file.py:callable, "
-    "a folder with a config.json, a .pt2 of torch.export or an .onnx file"
+    "a folder with a config.json, a .pt2 of torch.export, an .onnx or a .keras file"
 )
 GET_TORCH = "pip install torch, or '.[torch]' in a checkout of memest for a version it knows"
 GET_ONNX = "pip install onnx, or '.[onnx]' in a checkout of memest"
 EXPORTED = ".pt2"
-ONNX = ".onnx"
+ONNX, KERAS = ".onnx", ".keras"
 CONFIGS = ("config.json", "model_index.json")
 _CALLABLE = re.compile(r"(?:[^:]+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*\s*(\(.*\))?", re.DOTALL)
 _OF_PLANS = re.compile(r"(.+\.json):(\w+=[^:]*)", re.IGNORECASE | re.DOTALL)
@@ -36,7 +36,7 @@ _HUB = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = "weights, not a network: give the code that builds it"
 UNREAD = {  # what people have in hand, by suffix, and what memest takes instead
     **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle"), _WEIGHTS),
-    **dict.fromkeys((".keras", ".h5", ".hdf5"), "a Keras file, which memest does not read: give the network as torch code"),
+    **dict.fromkeys((".h5", ".hdf5"), "a file of Keras 2: save it as .keras with Keras 3, or give the network as torch code"),
     **dict.fromkeys((".pb", ".tflite"), "a TensorFlow file, which memest does not read: give the network as torch code"),
     **dict.fromkeys((".mlmodel", ".mlpackage"), "a Core ML file, which memest does not read: give the torch code it was converted from"),
     ".py": "a Python file: name what in it makes the network",
@@ -103,6 +103,22 @@ def from_onnx(path: str | Path, example: Any = None, *, name: str | None = None)
     except ModuleNotFoundError as e:
         raise UsageError(f"an ONNX file needs onnx ({e}); {GET_ONNX}") from None
     return importer.from_onnx(path, example, name)
+
+
+def from_keras(path: str | Path, example: Any = None, *, name: str | None = None) -> Graph:
+    """The graph in a ``.keras`` archive, or in a ``.json`` with what ``model.to_json()`` gives, of Keras 3. Nothing is executed, no weight
+    is read, and neither Keras nor TensorFlow is needed. The graph's dims stand in torch's order: (N, C, H, W). Its sizes are names, so
+    others than the file's can be asked about; ``example``, a shape, a list of them or a mapping by name, says at which it is read.
+
+    Raises FileError for a file that is none, UnsupportedError for a layer that has no rule and for code (``Lambda``, classes of one's own;
+    each names the layer), UsageError for an example that does not fit."""
+    from memest.sources.importers.keras import network as importer
+
+    try:
+        path = Path(path)
+    except TypeError:
+        raise UsageError(f"from_keras takes the path of a Keras file, got {kind_of(path)}") from None
+    return importer.from_keras(path, example, name)
 
 
 def from_step(
@@ -194,29 +210,42 @@ def is_torch(text: str) -> bool:
     return not is_file(text) and _CALLABLE.fullmatch(text) is not None and not _is_built_in(text)
 
 
-def is_onnx(text: str) -> bool:
-    """True when ``text`` names an ONNX file, by its suffix."""
-    return text.lower().endswith(ONNX)
+def reads_sizes(text: str) -> bool:
+    """True when ``text`` names a file whose network is read at the sizes that are asked about: one of ONNX or of Keras."""
+    return _foreign(Path(text)) is not None
+
+
+def _foreign(path: Path) -> Callable[..., Graph] | None:
+    """What reads a file of another framework, by its suffix; None for a file that is none."""
+    if path.suffix.lower() == ONNX:
+        return from_onnx
+    return from_keras if path.suffix.lower() == KERAS or _is_keras_json(path) else None
+
+
+def _is_keras_json(path: Path) -> bool:
+    """Whether a ``.json`` is what Keras's ``to_json`` gives."""
+    from memest.sources.importers.keras.reading import is_network
+
+    return is_network(_json_of(path))
 
 
 def is_file(text: str) -> bool:
     """True when ``text`` names a graph file, by its suffix, or standard input."""
-    return text == "-" or text.lower().endswith((*SUFFIXES, ONNX)) or _OF_PLANS.fullmatch(text) is not None
+    return text == "-" or text.lower().endswith((*SUFFIXES, ONNX, KERAS)) or _OF_PLANS.fullmatch(text) is not None
 
 
 def open_model(text: str, example: Example | None = None, mode: str | None = None, assume: Mapping[str, Any] | None = None) -> Graph:
     """The graph that ``text`` names: a file, ``-`` (a file on standard input), a built-in model with options, or a torch callable, whose
     module is imported and which is called: never pass on a text that you do not trust.
 
-    ``example`` is the shape (with the batch) a torch model is called with, or an ONNX file is read at, ``mode`` the one it is
+    ``example`` is the shape (with the batch) a torch model is called with, or a file of ONNX or Keras is read at, ``mode`` the one it is
     recorded for (left out: both), ``assume`` what is stated of values (see :func:`from_torch`). Raises UsageError
     when ``text`` leads nowhere, FileError, GraphError or UnsupportedError when what it leads to is not a network memest knows."""
     if text == "-":
         return _standard_input()
-    if is_onnx(text):
-        return from_onnx(text, example)
     if is_file(text):
-        return _file(text)
+        read = _foreign(Path(text))
+        return _file(text) if read is None else read(text, example)
     if is_torch(text):
         return _torch(text, example, mode, assume)
     if _is_built_in(text):
@@ -225,8 +254,8 @@ def open_model(text: str, example: Example | None = None, mode: str | None = Non
 
 
 def load(path: str | Path, **options: Any) -> Graph:
-    """The graph in a ``.yaml``, ``.yml``, ``.json`` or ``.onnx`` file, or of a configuration of nnU-Net's plans, which take ``options``
-    (``configuration="3d_fullres"``; ``input_channels`` and ``num_classes`` where no ``dataset.json`` is beside them).
+    """The graph in a ``.yaml``, ``.yml``, ``.json``, ``.onnx`` or ``.keras`` file, or of a configuration of nnU-Net's plans, which take
+    ``options`` (``configuration="3d_fullres"``; ``input_channels`` and ``num_classes`` where no ``dataset.json`` is beside them).
 
     Raises FileError or GraphError with the file and the line; for a format memest does not read it says what to give instead."""
     from memest.sources import files as schema
@@ -235,10 +264,11 @@ def load(path: str | Path, **options: Any) -> Graph:
         path = Path(path)
     except TypeError:
         raise UsageError(f"load takes the path of a graph file, got {kind_of(path)}") from None
-    if is_onnx(path.name):
+    read = _foreign(path)
+    if read is not None:
         if options:
-            raise UsageError(f"{path} is an ONNX file; {', '.join(options)}: options are for nnU-Net's plans")
-        return from_onnx(path)
+            raise UsageError(f"{path} is a file of ONNX or Keras; {', '.join(options)}: options are for nnU-Net's plans")
+        return read(path)
     unread = _unread(path.name)
     if unread is not None:
         raise FileError(f"{path} is {unread}, such as memest.from_torch(module, shape)")
@@ -297,16 +327,22 @@ def _unread(name: str) -> str | None:
 
 def _plans_data(path: Path) -> Mapping[str, Any] | None:
     """What is in an nnU-Net plans file; None when the file is none."""
-    from memest.files import MAX_BYTES, decode, parse
     from memest.sources.plans import is_plans
+
+    data = _json_of(path)
+    return data if is_plans(data) else None
+
+
+def _json_of(path: Path) -> Any:
+    """What is in a ``.json``; None where it cannot be read."""
+    from memest.files import MAX_BYTES, decode, parse
 
     try:
         if path.suffix.lower() != ".json" or path.stat().st_size > MAX_BYTES:
             return None
-        data = parse(decode(path.read_bytes(), str(path)), "json", str(path))
+        return parse(decode(path.read_bytes(), str(path)), "json", str(path))
     except (OSError, FileError):
         return None
-    return data if is_plans(data) else None
 
 
 def _built_in(text: str) -> Graph:

@@ -37,7 +37,7 @@ def export(module: Any, shape: Shape, path: Path, *, legacy: bool) -> None:
     """One file with static sizes."""
     import torch
 
-    torch.onnx.export(module, (torch.zeros(shape),), path, dynamo=not legacy, external_data=not legacy)
+    torch.onnx.export(module, (torch.zeros(shape),), path, dynamo=not legacy, external_data=not legacy, verbose=False)
 
 
 if __name__ == "__main__":

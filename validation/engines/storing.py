@@ -1,4 +1,4 @@
-"""Results as data: one compressed file of JSON lines for each engine. The first line says under what the rest was measured; every other is a
+"""Results as data: one compressed file of JSON lines for each engine. The first line says under what the rest was measured; each other is a
 network at one shape: its graph as memest reads it from the ONNX file, and what the engine asked for, took and held.
 
 ``python -m validation.engines.storing ENGINE RELEASE MEASURED.jsonl FOLDER``: graphs are read from the folder's files.

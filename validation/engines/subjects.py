@@ -33,10 +33,11 @@ def _twice(shape: Shape) -> Shape:
 def _torchvision() -> list[Subject]:
     import torchvision
 
-    images = (
-        "alexnet vgg11 vgg16_bn resnet18 resnet50 wide_resnet50_2 resnext50_32x4d densenet121 squeezenet1_1 googlenet inception_v3 "
-        "shufflenet_v2_x1_0 mobilenet_v2 mobilenet_v3_large mnasnet1_0 efficientnet_b0 regnet_y_400mf convnext_tiny vit_b_16 swin_t"
-    ).split()
+    images = [
+        *("alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "densenet121", "squeezenet1_1"),
+        *("googlenet", "inception_v3", "shufflenet_v2_x1_0", "mobilenet_v2", "mobilenet_v3_large", "mnasnet1_0", "efficientnet_b0"),
+        *("regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t"),
+    ]
     found = []
     for name in images:
         given = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
@@ -87,6 +88,7 @@ def _monai() -> list[Subject]:
         "monai_highresnet": (lambda: nets.HighResNet(3, 1, 2), (1, 1, 32, 32, 32)),
         "monai_resnet10": (lambda: nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=2), VOLUME),
         "monai_densenet121": (lambda: nets.DenseNet121(3, 1, 2), VOLUME),
+        "monai_unetr": (lambda: nets.UNETR(1, 2, VOLUME[2:], feature_size=8, hidden_size=96, mlp_dim=192, num_heads=4), VOLUME),
     }
     return [Subject(name, make, shape, _twice(shape)) for name, (make, shape) in makers.items()]
 
@@ -96,7 +98,8 @@ def _smp() -> list[Subject]:
 
     kinds = {"unet": smp.Unet, "fpn": smp.FPN, "unetplusplus": smp.UnetPlusPlus, "linknet": smp.Linknet}
     shape = (1, 3, 128, 160)
-    return [
-        Subject(f"smp_{name}", lambda kind=kind: kind("resnet18", encoder_weights=None), shape, _twice(shape))
-        for name, kind in kinds.items()
+    found = [
+        Subject(f"smp_{n}", lambda kind=kind: kind("resnet18", encoder_weights=None), shape, _twice(shape)) for n, kind in kinds.items()
     ]
+    mobile = Subject("smp_deeplabv3plus", lambda: smp.DeepLabV3Plus("mobilenet_v2", encoder_weights=None), shape, _twice(shape))
+    return [*found, mobile]

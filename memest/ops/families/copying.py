@@ -153,8 +153,6 @@ def _repeat(k: Tape, input: Tensor, *, repeats: Shape) -> Tensor:
 
 def _interleaving(k: Tape, ndim: int) -> None:
     """The order of dims in which the copy is made, worked out with small tensors (up to 2.9 the result is unfolded instead)."""
-    if not ndim:
-        return
     first = on_host(k, (ndim,), "int64")
     number = scalar(k, 1)
     second = on_host(k, (ndim,), "int64")
@@ -176,7 +174,9 @@ def _repeat_backward(k: Tape, saved: Saved, grads: Grads, *, repeats: Shape) -> 
         return [k.empty(sizes, grad.dtype)]
     lead = grad.ndim - len(sizes)
     for _ in range(lead):
-        grad = _summed(k, grad, (0,))
+        made = _summed(k, grad, (0,))
+        k.free(grad)
+        grad = made
     shape: list[int] = []
     dims: list[int] = []
     for n, r in zip(sizes, repeats[lead:], strict=True):

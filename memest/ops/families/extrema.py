@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from memest.errors import UnsupportedError
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import elementwise_
 from memest.ops.aten.places import refuse_on_cuda
@@ -15,17 +16,24 @@ from memest.ops.operator import flag, integer, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, attribute, calls, row
 
+DERIVED_SINCE = (2, 13)
+"""torch 2.11 has no gradient of aminmax, 2.13 has one."""
+
 
 def _aminmax(k: Tape, input: Tensor, *, dim: int | None, keepdim: bool) -> tuple[Tensor, Tensor]:
     """Of all: read row by row."""
     refuse_on_cuda(k)
-    k.save(input=input)
+    if dim is not None and not input.ndim and k.grad_enabled:
+        raise UnsupportedError("the gradient of aminmax along a dim of a number has no rule: leave dim out")
+    derived = k.target.version >= DERIVED_SINCE
+    k.save(input=input if derived else None)
     shape = reduction_shape(input, dim, keepdim)
     least, most = k.empty(shape, input.dtype), k.empty(shape, input.dtype)
     if dim is None:
         copy = contiguous(k, input)
         k.free(None if copy is input else copy)
-    k.save(min=least, max=most)
+    if derived:
+        k.save(min=least, max=most)
     return least, most
 
 
@@ -33,6 +41,8 @@ def _aminmax_backward(
     k: Tape, saved: dict[str, Any], grads: Sequence[Tensor | None], *, dim: int | None, keepdim: bool
 ) -> list[Tensor | None]:
     """aminmax_backward: each is shared out among those that equal it, the second added to the first."""
+    if k.target.version < DERIVED_SINCE:
+        raise UnsupportedError("torch before 2.13 has no gradient of aminmax, or none that was seen: torch.amin and torch.amax have")
     out: Tensor | None = None
     for grad, name in zip(grads, ("min", "max"), strict=True):
         if grad is not None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil, prod
+from math import prod
 from typing import TYPE_CHECKING
 
-from memest.errors import MemestError, UnsupportedError, UsageError
-from memest.levers.receptive import receptive_field
+from memest.errors import MemestError, UnsupportedError
 from memest.memory.planners.blocks import aligned
-from memest.ops.facts import BATCH, SAMPLE
-from memest.ops.table import operator_named
 from memest.planning.arena.flow import flow_of
 from memest.planning.arena.ways import (
     CUT,
@@ -26,14 +23,11 @@ from memest.planning.arena.ways import (
     smallest,
     told,
 )
-from memest.runtimes.torch.step.tiling import per_dim, windows
-from memest.sizes.dims import Expr
+from memest.planning.cutting import field_of, takes_statistics, volume_of, window_sizes
+from memest.runtimes.torch.step.windows.tiles import per_dim, windows
 
 if TYPE_CHECKING:
     from memest.estimate.estimate import Estimate
-
-MOST = 24  # sizes of windows that are tried
-STEP = 8  # what windows are multiples of, where how far the network sees is not known
 
 
 def window_ways(estimate: Estimate, whole: Arrangements, halo: tuple[int, ...] | None, factor: float) -> Iterator[Way]:
@@ -41,15 +35,15 @@ def window_ways(estimate: Estimate, whole: Arrangements, halo: tuple[int, ...] |
     none reaches it, the window with the least memory. ``halo`` is what is dropped on each side (one number, or one a dim; None: all that
     the network sees, so that results stay the same unless a layer takes statistics over the sample). UnsupportedError says why windows
     cannot be."""
-    extents, names = _volume(estimate)
+    extents, names = volume_of(estimate)
     if any(len(whole.flow.values[v].shape) != len(extents) + 2 for v in whole.flow.outputs):
-        raise UnsupportedError("windows: an output is no image or volume that could be joined from parts")
-    field, step = _field(estimate, len(extents), halo)
+        raise UnsupportedError("an output is no image or volume that could be joined from parts")
+    field, step = field_of(estimate, len(extents), halo)
     chosen = per_dim(halo if halo is not None else field or (0,), len(extents), "halo", "windows")
     whole_field = field is not None and all(h >= f for h, f in zip(chosen, field, strict=True))
-    price = MORE_WORK if whole_field and not _takes_statistics(estimate) else CUT
+    price = MORE_WORK if whole_field and not takes_statistics(estimate) else CUT
     ways: dict[str | None, Way] = {}
-    for window in _sizes(extents, chosen, step):
+    for window in window_sizes(extents, chosen, step):
         try:
             part = Arrangements(flow_of(estimate.at(**dict(zip(names, window, strict=True)))), whole.alignment)
         except MemestError:
@@ -60,16 +54,6 @@ def window_ways(estimate: Estimate, whole: Arrangements, halo: tuple[int, ...] |
                 if dtype not in ways or way.nbytes < ways[dtype].nbytes:
                     ways[dtype] = way
     yield from ways.values()
-
-
-def _takes_statistics(estimate: Estimate) -> bool:
-    """Whether a layer takes its mean and variance over what it is given: over a window they are others."""
-    for layer in estimate.played.layers:
-        row = operator_named(layer.op)
-        kept = dict(zip((role.rstrip("?") for role in row.roles), layer.tensors, strict=False)).get("running_mean")
-        if row.facts.statistics is SAMPLE or (row.facts.statistics is BATCH and kept is None):
-            return True
-    return False
 
 
 def _way(
@@ -96,45 +80,6 @@ def _way(
     )
 
 
-def _volume(estimate: Estimate) -> tuple[tuple[int, ...], list[str]]:
-    """The sizes of the one input behind batch and channels, and their names."""
-    inputs = estimate.played.inputs
-    if len(inputs) != 1 or len(inputs[0].shape) < 3:
-        raise UnsupportedError("windows: the network has not one image or volume as its input")
-    dims = inputs[0].shape[2:]
-    names = [d.args[0] for d in dims if isinstance(d, Expr) and d.op == "symbol"]
-    if len(set(names)) != len(dims):
-        raise UnsupportedError("windows: the sizes of the input are not free, each for itself")
-    return estimate.input_shapes[inputs[0].name][2:], names
-
-
-def _field(estimate: Estimate, dims: int, halo: tuple[int, ...] | None) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
-    """The network's halo (None: not known) and what windows are multiples of."""
-    try:
-        field = receptive_field(estimate.played)
-    except MemestError as e:
-        if halo is None:
-            raise UnsupportedError(f"windows: {e}") from None
-        return None, (STEP,) * dims
-    return field.halo, field.step
-
-
-def _sizes(extents: tuple[int, ...], halo: tuple[int, ...], step: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Windows, the larger first: each splits what was longest in the one before once more."""
-    parts = [1] * len(extents)
-    seen: set[tuple[int, ...]] = {extents}
-    for _ in range(MOST):
-        cores = [ceil(ceil(e / p) / s) * s for e, p, s in zip(extents, parts, step, strict=True)]
-        window = tuple(min(e, c + 2 * h) for e, c, h in zip(extents, cores, halo, strict=True))
-        if window not in seen:
-            seen.add(window)
-            yield window
-        able = [d for d, (e, h, s, c) in enumerate(zip(extents, halo, step, cores, strict=True)) if c > s and s + 2 * h < e]
-        if not able:
-            return
-        parts[max(able, key=lambda d: (cores[d] + 2 * halo[d], -d))] += 1
-
-
 def reach_of(estimate: Estimate, alignment: int, factor: float, halo: tuple[int, ...] | None) -> Reach:
     """How far the memory of this call comes down; see :mod:`memest.planning.arena.ways`."""
     whole = Arrangements(flow_of(estimate), alignment)
@@ -144,15 +89,5 @@ def reach_of(estimate: Estimate, alignment: int, factor: float, halo: tuple[int,
         cut = list(window_ways(estimate, whole, halo, factor))
         why = None if cut else "windows: with their halo none is smaller than the input"
     except UnsupportedError as e:
-        cut, why = [], str(e)
+        cut, why = [], f"windows: {e}"
     return Reach(factor=factor, ways=(*shown, *cut), smallest=smallest([*ways, *cut], factor), why=why)
-
-
-def checked_halo(value: object) -> tuple[int, ...] | None:
-    """A halo as a tuple; UsageError for what is none."""
-    given = (value,) if isinstance(value, int) and not isinstance(value, bool) else value
-    if given is None:
-        return None
-    if isinstance(given, list | tuple) and given and all(isinstance(h, int) and not isinstance(h, bool) and h >= 0 for h in given):
-        return tuple(given)
-    raise UsageError(f"halo is a number of at least 0, or one a dim, got {value!r:.60}")

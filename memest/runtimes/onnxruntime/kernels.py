@@ -76,9 +76,8 @@ def _softmax(node: Node, threads: int) -> Sequence[int]:
 
 
 def _lrn(node: Node, threads: int) -> Sequence[int]:
-    n, c, *sizes = node.source.shape
-    size = 5
-    return node.source.nbytes, (c + size - 1) * numel(sizes) * ITEMSIZE[node.source.dtype]
+    _, c, *sizes = node.source.shape
+    return node.source.nbytes, (c + node.attributes["size"] - 1) * numel(sizes) * ITEMSIZE[node.source.dtype]
 
 
 def _resize(node: Node, threads: int) -> Sequence[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from memest.machines.engines import OnnxSettings
 from memest.memory.allocators.bfc import Bfc
 from memest.memory.planners.best_fit import best_fit
-from memest.memory.planners.blocks import Block, blocks_of
+from memest.memory.planners.blocks import blocks_of
 from memest.memory.stream import Storage, Stream
 from memest.runtimes.onnxruntime.playing import RETURNED
 from memest.runtimes.onnxruntime.weights import TRANSPOSED

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from memest.memory.planners.blocks import aligned
 from memest.network.dtypes import ITEMSIZE
 from memest.network.tensor import same_shape
-from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value
 from memest.runtimes.onnxruntime.kernels import aliased, in_place
+from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value
 
 ALIGNMENT = 64  # bytes: kAllocAlignment of onnxruntime/core/framework/allocator.h
 

@@ -76,11 +76,14 @@ def _process(stream: Stream, settings: OnnxSettings, nodes: int, first: bool) ->
     ends = []
     for n in range(3):
         kept = 0 if small else left[n] * rewritten
-        ends.append(round(IMPORTS[n] + SESSION[n] + A_NODE[n] * nodes + standing + apart + max(kept, within) + (n == 2) * min(kept, within)))
-    reason = (
-        f"imports ({format_bytes(round(IMPORTS.expected))}), a session, weights and inputs, {format_bytes(apart + within)} of activations "
-        f"that are touched, and what loading leaves as free heap (from nothing to {format_bytes(0 if small else round(left.high * rewritten))})"
-    )
+        ends.append(
+            round(IMPORTS[n] + SESSION[n] + A_NODE[n] * nodes + standing + apart + max(kept, within) + (n == 2) * min(kept, within))
+        )
+    free = 0 if small else round(left.high * rewritten)
+    parts = [
+        f"imports ({format_bytes(round(IMPORTS.expected))}), a session, weights, inputs, {format_bytes(apart + within)} of activations"
+    ]
+    reason = ", ".join([*parts, *([f"and up to {format_bytes(free)} that loading leaves as free heap"] if free else [])])
     return modelled(ends[1], ends[0], ends[2], reason)
 
 

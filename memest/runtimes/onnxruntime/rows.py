@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from memest.runtimes.rewriting import DROPOUTS, SAME_VALUE
+from memest.runtimes.rewriting import DROPOUTS
 from memest.runtimes.runtime import Rows
 
 
@@ -15,7 +15,7 @@ class _Written:
     def __contains__(self, name: object) -> bool:
         from memest.runtimes.onnxruntime.lowering.exporting import handlers
 
-        return name in handlers() or name in DROPOUTS or name in SAME_VALUE
+        return name in handlers() or name in DROPOUTS
 
 
 WRITTEN: Container[str] = _Written()

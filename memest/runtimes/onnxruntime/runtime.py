@@ -76,7 +76,9 @@ class OnnxRuntime:
     ) -> Stream:
         """The first call at these sizes. UnsupportedError for what changes how torch runs it, and for operators without a rule."""
         if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
-            raise UnsupportedError("runtime onnxruntime plays one plain call of the network: leave out levers that change how torch runs it")
+            raise UnsupportedError(
+                "runtime onnxruntime plays one plain call of the network: leave out levers that change how torch runs it"
+            )
         net, values = lowered(graph, input_shapes, sizes, recipe.target, settings_of(recipe.target), remember=remember)
         return played(net, recipe.target.cpu.threads, values)
 

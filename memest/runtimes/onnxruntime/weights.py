@@ -33,7 +33,9 @@ def weights_of(net: Net) -> Iterator[tuple[str, int, str, str]]:
             key = value.name or str(id(value)), value.shape, nbytes
             if key not in seen:
                 seen.add(key)
-                place = TRANSPOSED if slot == 1 and _is_transposed(node, value) else BLOCKED if node.op == "nchwc:Conv" and slot == 1 else ""
+                place = (
+                    TRANSPOSED if slot == 1 and _is_transposed(node, value) else BLOCKED if node.op == "nchwc:Conv" and slot == 1 else ""
+                )
                 yield value.name, nbytes, "buffer" if value.category == "constant" else value.category, place
 
 

@@ -14,6 +14,7 @@ from memest.machines.target import TORCH_CUDA
 from memest.network.castings import DEVICES
 from memest.network.graph import Casting, Checkpoint, Graph, Layer, made_by
 from memest.sizes.dims import Expr, Guard, parse_guard, symbols_of
+from memest.sources.files.functions import packing_read
 from memest.sources.files.model import AutocastModel, CheckpointModel
 
 REFUSABLE = ("train", "infer", TORCH_CUDA)
@@ -134,9 +135,20 @@ def _call(graph: Graph, name: str, said: CheckpointModel) -> Checkpoint:
     unknown = next((n for n in (*said.arguments, *said.captured, *said.results) if n not in made), None)
     if unknown is not None:
         raise GraphError(f"checkpoints: {name!r}: tensor {unknown!r} does not exist{did_you_mean(unknown, made)}")
-    kept = said.selective, said.allow_cache_entry_mutation, tuple(said.results)
-    captured = tuple(said.captured)
-    return Checkpoint(said.reentrant, said.preserve_rng_state, said.early_stop, tuple(said.arguments), said.inside, captured, *kept)
+    return Checkpoint(
+        reentrant=said.reentrant,
+        preserve_rng_state=said.preserve_rng_state,
+        early_stop=said.early_stop,
+        arguments=tuple(said.arguments),
+        inside=said.inside,
+        captured=tuple(said.captured),
+        selective=said.selective,
+        allow_cache_entry_mutation=said.allow_cache_entry_mutation,
+        results=tuple(said.results),
+        enabling=tuple(said.enabling),
+        grad=said.grad,
+        packing=tuple(map(packing_read, said.packing)),
+    )
 
 
 def _numbers(graph: Graph, names: Iterable[str], where: str) -> dict[int, None]:

@@ -47,6 +47,8 @@ def hook_written(h: LeafHook, plain: Callable[[Any], Any]) -> dict[str, Any]:
 def _call_written(layer: Layer, plain: Callable[[Any], Any]) -> dict[str, Any]:
     if layer.autocast:
         raise GraphError(f"functions: layer {layer.name!r} stands in autocast inside a custom function's backward, which no file holds yet")
+    if layer.checkpoint is not None:
+        raise GraphError(f"functions: layer {layer.name!r} is checkpointed inside a custom function's backward, which no file holds yet")
     data: dict[str, Any] = {"op": layer.op, "name": layer.name, "tensors": plain(layer.tensors), "out": list(layer.outputs)}
     if layer.attributes:
         data["attributes"] = {key: plain(value) for key, value in layer.attributes}
@@ -84,7 +86,7 @@ def with_packing(graph: Graph, packing: Mapping[str, Sequence[PackingModel]]) ->
                 lost = p.result
             if lost is not None:
                 raise GraphError(f"packing: {name!r}: {lost!r} does not exist{did_you_mean(lost, known)}")
-    packed = {name: tuple(map(_packing, found)) for name, found in packing.items()}
+    packed = {name: tuple(map(packing_read, found)) for name, found in packing.items()}
     return graph.with_(layers=tuple(replace(la, packing=packed.get(la.name, ())) for la in graph.layers))
 
 
@@ -97,7 +99,8 @@ def with_hooks(graph: Graph, hooks: Sequence[HookModel]) -> Graph:
     return graph.with_(hooks=tuple(LeafHook(parameter=h.parameter, after=h.after, backward=_backward(h)) for h in hooks))
 
 
-def _packing(p: PackingModel) -> Packing:
+def packing_read(p: PackingModel) -> Packing:
+    """What hooks do with one saved tensor."""
     packed, unpacked = (tuple(map(_layer, found)) for found in (p.packed, p.unpacked))
     return Packing(given=p.given, dtype=p.dtype, packed=packed, kept=tuple(p.kept), unpacked=unpacked, result=p.result)
 
@@ -149,7 +152,7 @@ def _layer(c: CallModel) -> Layer:
         drops=tuple(c.drops),
         grad=c.grad,
         backward=None if c.function is None else _backward(c.function),
-        packing=tuple(map(_packing, c.packing)),
+        packing=tuple(map(packing_read, c.packing)),
     )
 
 

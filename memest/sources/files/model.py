@@ -111,7 +111,8 @@ class AutocastModel(_Strict):
 
 class CheckpointModel(_Strict):
     """A checkpoint that is not called in the usual way: the first and the last layer it wraps, torch's keywords, the tensors that it is
-    given, the checkpoint that it stands inside of, what it reads without being given it, and what a reentrant one returns."""
+    given, the checkpoint that it stands inside of, what it reads without being given it, what a reentrant one returns and which layers
+    in it turn gradients on for themselves; ``grad`` is false for one under ``torch.no_grad()``, ``packing`` says what hooks do."""
 
     layers: list[str]
     reentrant: bool = False
@@ -123,6 +124,9 @@ class CheckpointModel(_Strict):
     selective: bool = False
     allow_cache_entry_mutation: bool = False
     results: list[str] = Field(default_factory=list)
+    enabling: list[str] = Field(default_factory=list)
+    grad: bool = True
+    packing: list[PackingModel] = Field(default_factory=list)
 
 
 class CallModel(_Strict):

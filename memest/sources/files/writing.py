@@ -91,8 +91,10 @@ def to_dict(graph: Graph, *, examples: Mapping[str, int] | None = None) -> dict[
 def _checkpoint(graph: Graph, s: Segment) -> Any:
     """The first and the last layer, and how it is called where that is not the usual way."""
     ends = [graph.layers[s.start].name, graph.layers[s.end - 1].name]
-    said = {f.name: getattr(s.call, f.name) for f in fields(s.call) if getattr(s.call, f.name) != f.default}
-    return _Settings({"layers": ends, **{k: _plain(v) for k, v in said.items()}}) if said else ends
+    said = {f.name: _plain(v) for f in fields(s.call) if f.name != "packing" and (v := getattr(s.call, f.name)) != f.default}
+    if s.call.packing:
+        said["packing"] = [packing_written(p, _plain) for p in s.call.packing]
+    return _Settings({"layers": ends, **said}) if said else ends
 
 
 def _autocast(graph: Graph) -> dict[str, list[Any]]:

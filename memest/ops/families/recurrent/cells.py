@@ -12,6 +12,7 @@ from memest.errors import ShapeError
 from memest.ops.composite import Caller
 
 Hidden = tuple[Any, ...]
+QUANTIZED = {"int8": "linear_dynamic", "float16": "linear_dynamic_fp16"}
 
 
 class Weights(NamedTuple):
@@ -40,6 +41,12 @@ def parts(result: Any) -> tuple[Any, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
+def times(c: Caller, input: Any, weight: Any, bias: Any) -> Any:
+    """``linear``; by weights that were quantized, what torch.ao.quantization.quantize_dynamic makes of it."""
+    dtype = weight.spec.dtype
+    return c.call("linear" if dtype == input.spec.dtype else QUANTIZED.get(dtype, "linear"), input, weight, bias)
+
+
 def _chunks(c: Caller, gates: Any, count: int) -> tuple[Any, ...]:
     size = gates.shape[1]
     if size % count or size == 0:
@@ -48,12 +55,12 @@ def _chunks(c: Caller, gates: Any, count: int) -> tuple[Any, ...]:
 
 
 def _input_gates(c: Caller, input: Any, weights: Weights, ready: bool) -> Any:
-    return input if ready else c.call("linear", input, weights.ih, weights.bias_ih)
+    return input if ready else times(c, input, weights.ih, weights.bias_ih)
 
 
 def _summed(c: Caller, input: Any, hidden: Any, weights: Weights, ready: bool) -> tuple[Any, Any]:
     """Both products, the state's first; their sum in its place, and the input's if it was made here."""
-    gates = c.call("linear", hidden, weights.hh, weights.bias_hh)
+    gates = times(c, hidden, weights.hh, weights.bias_hh)
     products = _input_gates(c, input, weights, ready)
     return over(c, "add", gates, products), None if ready else products
 
@@ -97,7 +104,7 @@ def gru(c: Caller, input: Any, hidden: Hidden, weights: Weights, ready: bool) ->
     (state,) = hidden
     inputs = _input_gates(c, input, weights, ready)
     reset_in, update_in, new_in = _chunks(c, inputs, 3)
-    hiddens = c.call("linear", state, weights.hh, weights.bias_hh)
+    hiddens = times(c, state, weights.hh, weights.bias_hh)
     reset, update, scaled = _chunks(c, hiddens, 3)
     reset = over(c, "sigmoid", over(c, "add", reset, reset_in))
     update = over(c, "sigmoid", over(c, "add", update, update_in))

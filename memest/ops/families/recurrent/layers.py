@@ -11,7 +11,7 @@ from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.composite import Caller, refuse_on_cuda
-from memest.ops.families.recurrent.cells import STEPS, Hidden, Step, Weights, gathered, parts
+from memest.ops.families.recurrent.cells import QUANTIZED, STEPS, Hidden, Step, Weights, gathered, parts, times
 
 
 def _steps(c: Caller, step: Step, inputs: Sequence[Any], hidden: Hidden, weights: Weights) -> tuple[list[Any], Hidden]:
@@ -32,7 +32,7 @@ def _stacked(c: Caller, outputs: Sequence[Any], products: Any) -> Any:
 
 
 def _one_way(c: Caller, step: Step, input: Any, hidden: Hidden, weights: Weights) -> tuple[Any, Hidden]:
-    products = c.call("linear", input, weights.ih, weights.bias_ih)
+    products = times(c, input, weights.ih, weights.bias_ih)
     inputs = parts(c.call("unbind", products, dim=0))
     outputs, last = _steps(c, step, inputs, hidden, weights)
     stacked = _stacked(c, outputs, products)
@@ -43,11 +43,11 @@ def _one_way(c: Caller, step: Step, input: Any, hidden: Hidden, weights: Weights
 def _both_ways(c: Caller, step: Step, input: Any, hiddens: Sequence[Hidden], weights: Sequence[Weights]) -> tuple[Any, list[Hidden]]:
     """The products of the way there live until those of the way back are taken apart."""
     there, back = weights
-    products = c.call("linear", input, there.ih, there.bias_ih)
+    products = times(c, input, there.ih, there.bias_ih)
     inputs = parts(c.call("unbind", products, dim=0))
     forward, last = _steps(c, step, inputs, hiddens[0], there)
     one = _stacked(c, forward, products)
-    again = c.call("linear", input, back.ih, back.bias_ih)
+    again = times(c, input, back.ih, back.bias_ih)
     c.drop(*inputs, products)
     inputs = parts(c.call("unbind", again, dim=0))
     backward, first = _steps(c, step, inputs[::-1], hiddens[1], back)
@@ -152,7 +152,7 @@ def lstm(
     weights = gathered(params, has_biases, projected, num_layers * directions)
     trained = trains(c, training)
     sequence = c.call("transpose", input, dim0=0, dim1=1) if batch_first else input
-    if not projected and is_onednn(c, input):
+    if not projected and is_onednn(c, input, weights[0]):
         output, hy, cy = _by_onednn(c, sequence, hx, cx, weights, has_biases, dropout, trained, directions)
     else:
         hiddens: list[Hidden] = list(zip(parts(c.call("unbind", hx, dim=0)), parts(c.call("unbind", cx, dim=0)), strict=True))
@@ -162,8 +162,10 @@ def lstm(
     return c.call("transpose", output, dim0=0, dim1=1) if batch_first else output, hy, cy
 
 
-def is_onednn(c: Caller, input: Any) -> bool:
-    """``use_mkldnn``."""
+def is_onednn(c: Caller, input: Any, weights: Weights) -> bool:
+    """``use_mkldnn``; never of quantized weights."""
+    if weights.ih.spec.dtype in QUANTIZED and weights.ih.spec.dtype != input.spec.dtype:
+        return False
     if input.spec.dtype == "bfloat16" and c.target.cpu.isa == "avx512":
         raise UnsupportedError("an LSTM in bfloat16 on avx512 runs oneDNN's kernels, which are modelled in float32 alone; use float32")
     return bool(input.spec.dtype == "float32")

@@ -13,7 +13,7 @@ from typing import Any
 from memest.errors import ShapeError, UnsupportedError
 from memest.ops.aten.copies import cat, contiguous
 from memest.ops.composite import Caller, refuse_on_cuda
-from memest.ops.families.recurrent.cells import Hidden, Step, Weights, gathered, parts
+from memest.ops.families.recurrent.cells import Hidden, Step, Weights, gathered, parts, times
 from memest.ops.families.recurrent.layers import is_onednn, layered, lstm, trains
 from memest.ops.tape import Tape, Tensor
 
@@ -83,7 +83,7 @@ def _concat(c: Caller, hiddens: Sequence[Hidden]) -> Hidden:
 
 def _there(c: Caller, step: Step, input: Any, hidden: Hidden, weights: Weights, batch_sizes: Sequence[int]) -> tuple[Any, Hidden]:
     """``PackedLayer``: sequences that end leave their state behind."""
-    products = c.call("linear", input, weights.ih, weights.bias_ih)
+    products = times(c, input, weights.ih, weights.bias_ih)
     outputs: list[Any] = []
     left: list[Hidden] = []
     given, at, last = hidden, 0, batch_sizes[0]
@@ -115,7 +115,7 @@ def _let_go(c: Caller, hidden: Hidden, given: Hidden, outputs: list[Any]) -> Non
 
 def _back(c: Caller, step: Step, input: Any, hidden: Hidden, weights: Weights, batch_sizes: Sequence[int]) -> tuple[Any, Hidden]:
     """``ReversedPackedLayer``: sequences that begin bring their state along."""
-    products = c.call("linear", input, weights.ih, weights.bias_ih)
+    products = times(c, input, weights.ih, weights.bias_ih)
     outputs: list[Any] = []
     given, last = hidden, batch_sizes[-1]
     at: Any = sum(batch_sizes[1:], batch_sizes[0])
@@ -188,9 +188,9 @@ def network(cell: str) -> Any:
         if len(input.shape) != 2 or any(s.shape[0] != given["num_layers"] * directions for s in states):
             raise ShapeError(f"{cell} over packed steps {list(input.shape)} with states {list(states[0].shape)}")
         projected = len(states) == 2 and states[0].shape[2] != states[1].shape[2]
-        if len(states) == 2 and not projected and is_onednn(c, input) and _is_even(c, batch_sizes):
-            return _even(c, input, states, params, batch_sizes, given)
         weights = gathered(params, given["has_biases"], projected, given["num_layers"] * directions)
+        if len(states) == 2 and not projected and is_onednn(c, input, weights[0]) and _is_even(c, batch_sizes):
+            return _even(c, input, states, params, batch_sizes, given)
         hiddens: list[Hidden] = list(zip(*(parts(c.call("unbind", s, dim=0)) for s in states), strict=True))
         trained = trains(c, given["training"])
         output, finals = layered(c, cell, input, hiddens, weights, given["dropout"], trained, directions, _ways(batch_sizes))

@@ -25,5 +25,6 @@ def lowered(
     if settings.level in ("extended", "all"):
         fusing.extended(net)
     if settings.level == "all":
+        fusing.hard_swish_into(net)
         blocked(net, target.cpu.vector_floats)
     return net, specs

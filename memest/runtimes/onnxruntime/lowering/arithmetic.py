@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from memest.network.tensor import same_shape
 from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
 from memest.runtimes.onnxruntime.lowering.nodes import Value
 
@@ -122,7 +118,14 @@ def _normalize(c: Call) -> Value:
 
 
 UNARY = {
-    **{"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "hardsigmoid": "HardSigmoid", "softplus": "Softplus"},
+    **{
+        "relu": "Relu",
+        "sigmoid": "Sigmoid",
+        "tanh": "Tanh",
+        "hardswish": "HardSwish",
+        "hardsigmoid": "HardSigmoid",
+        "softplus": "Softplus",
+    },
     **{"softsign": "Softsign", "erf": "Erf", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "floor": "Floor"},
     **{"reciprocal": "Reciprocal", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sin": "Sin", "cos": "Cos", "elu": "Elu"},
     **{"selu": "Selu", "celu": "Celu", "gelu": "Gelu", "logical_not": "Not"},
@@ -133,7 +136,13 @@ HANDLERS: dict[str, Handler] = {
     **{name: _binary(op) for name, op in BINARY.items()},
     **{f"{name}.Scalar": _binary(BINARY[name]) for name in ("mul", "div")},
     **{"rsub": _binary("Sub", True), "rdiv": _binary("Div", True)},
-    **{"eq": _binary("Equal"), "gt": _binary("Greater"), "lt": _binary("Less"), "ge": _binary("GreaterOrEqual"), "le": _binary("LessOrEqual")},
+    **{
+        "eq": _binary("Equal"),
+        "gt": _binary("Greater"),
+        "lt": _binary("Less"),
+        "ge": _binary("GreaterOrEqual"),
+        "le": _binary("LessOrEqual"),
+    },
     "relu6": _relu6,
     "hardtanh": _clip,
     "clamp": _clamp,

@@ -23,7 +23,7 @@ def _conv(c: Call) -> Value:
     source = c.input
     if len(source.shape) == dims + 1:
         raise c.refuse("a convolution without a batch")
-    return c.put(op, [source, weight, bias], group=c["groups"], **geometry)
+    return c.put(op, [source, weight, bias], None, None, group=c["groups"], **geometry)
 
 
 def _pool(op: str) -> Handler:
@@ -67,7 +67,7 @@ def _interpolate(c: Call) -> Value:
 
 
 def _local_response_norm(c: Call) -> Value:
-    return c.put("LRN", [c.input])
+    return c.put("LRN", [c.input], size=c["size"])
 
 
 def _pixel_shuffle(c: Call) -> Value:

@@ -16,7 +16,7 @@ from memest.network.graph import Graph, Layer, at_sizes
 from memest.network.tensor import Shape, Spec
 from memest.ops.table import operator_named
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Value
-from memest.runtimes.rewriting import Rewriting, described, drop_identities, fold_norms
+from memest.runtimes.rewriting import DROPOUTS, Rewriting, described, drop_identities, fold_norms
 from memest.sizes.dims import resolve
 
 FAMILIES = "arithmetic", "convolving", "shaping", "products"
@@ -59,7 +59,9 @@ class Call:
         assert self.gives[0] is not None
         return self.gives[0].dtype
 
-    def put(self, op: str, inputs: Sequence[Value | None], shape: Shape | None = None, dtype: str | None = None, **attributes: Any) -> Value:
+    def put(
+        self, op: str, inputs: Sequence[Value | None], shape: Shape | None = None, dtype: str | None = None, **attributes: Any
+    ) -> Value:
         """A node of one output, of the layer's own shape where none is said."""
         (made,) = self.several(op, inputs, [self.shape if shape is None else shape], dtype, **attributes)
         return made
@@ -173,7 +175,7 @@ def exported(
 ) -> tuple[Net, dict[str, Spec]]:
     """The file that the exporter writes of a network, dead ends left out; and what the graph's own values are."""
     rewriting = Rewriting(graph)
-    drop_identities(rewriting)
+    drop_identities(rewriting, DROPOUTS)
     fold_norms(rewriting)
     folded = rewriting.graph()
     specs = described(folded, shapes, sizes, target, remember=remember)
@@ -187,4 +189,3 @@ def prune(net: Net) -> None:
     for node in reversed(list(net.nodes.values())):
         if not any(v.uses for v in node.outputs):
             net.remove(node)
-

@@ -7,6 +7,7 @@ conv_activation_fusion.cc, quick_gelu_fusion.cc, bias_gelu_fusion.cc; functions 
 from __future__ import annotations
 
 from memest.network.tensor import numel
+from memest.runtimes.onnxruntime.lowering import turning
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, like
 
 ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid"})
@@ -17,6 +18,7 @@ def basic(net: Net) -> None:
     drop_identities(net)
     mul_into_conv(net)
     add_to_gemm(net)
+    turning.moved(net)
 
 
 def inlined(net: Net) -> None:
@@ -38,7 +40,11 @@ def inlined(net: Net) -> None:
 def extended(net: Net) -> None:
     """Level "extended"."""
     activation_into(net, ("Conv",), "FusedConv")
+    gathers_to_split(net)
+    scaled_into_products(net)
+    turning.into_products(net)
     quick_gelu(net)
+    scaled_into_products(net)
 
 
 def drop_identities(net: Net) -> None:
@@ -111,9 +117,14 @@ def activation_into(net: Net, ops: tuple[str, ...], name: str) -> None:
         if after is not None and after.op in ACTIVATIONS:
             net.replace([node, after], name, node.inputs, after.outputs, **node.attributes, activation=after.op)
             continue
-        swish = _hard_swish(node)
+
+
+def hard_swish_into(net: Net) -> None:
+    """A hard swish behind a convolution, whose two nodes alone read it, is done by it (for the layout in blocks alone)."""
+    for node in net.order():
+        swish = _hard_swish(node) if node.op == "Conv" else None
         if swish is not None:
-            net.replace([node, *swish], name, node.inputs, swish[-1].outputs, **node.attributes, activation="HardSwish")
+            net.replace([node, *swish], "FusedConv", node.inputs, swish[-1].outputs, **node.attributes, activation="HardSwish")
 
 
 def _hard_swish(node: Node) -> list[Node] | None:
@@ -135,3 +146,38 @@ def quick_gelu(net: Net) -> None:
         after = node.single_reader
         if after is not None and after.op == "Mul" and node.source in after.inputs:
             net.replace([node, after], "QuickGelu", [node.source], after.outputs)
+
+
+def gathers_to_split(net: Net) -> None:
+    """Gathers of each place of a dim are one split, each piece squeezed."""
+    for node in net.order():
+        if node.op != "Gather" or node.number not in net.nodes or "index" not in node.attributes:
+            continue
+        source, axis = node.source, node.attributes["axis"]
+        gathers = {n.attributes.get("index"): n for n in source.readers if n.op == "Gather" and n.attributes.get("axis") == axis}
+        count = source.shape[axis]
+        if len(source.readers) != count or source.given_back or sorted(i for i in gathers if isinstance(i, int)) != list(range(count)):
+            continue
+        if count < 2:
+            continue
+        whole = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
+        pieces = [like(source, f"{gathers[i].result.name}.piece", whole) for i in range(count)]
+        net.add("Split", [source, Value("", (count,), "int64", "constant")], pieces, node.layer, axis=axis)
+        for i, piece in enumerate(pieces):
+            net.replace([gathers[i]], "Squeeze", [piece, Value("", (1,), "int64", "constant")], gathers[i].outputs)
+
+
+def scaled_into_products(net: Net) -> None:
+    """A product multiplies by a factor's scale itself."""
+    for node in net.order():
+        if node.op not in ("MatMul", "FusedMatMul"):
+            continue
+        for slot, value in enumerate(list(node.inputs)):
+            before = value.maker if value is not None else None
+            if value is None or before is None or before.op not in ("Mul", "Div") or value.uses != 1:
+                continue
+            others = [v for v in before.reads if v.is_weight and numel(v.shape) == 1]
+            if len(others) == 1 and before.inputs.index(others[0]) in (1, 0 if before.op == "Mul" else 1):
+                net.read(node, slot, next(v for v in before.reads if v is not others[0]))
+                net.remove(before)
+                node.op = "FusedMatMul"

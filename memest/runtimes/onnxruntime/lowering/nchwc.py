@@ -159,7 +159,9 @@ class _Transformer:
     def _norm(self, node: Node) -> None:
         channels = self._args[node.source].channels
         padded = self._padded(channels)
-        weights = [Value(f"{node.layer}.{n}", shape, node.source.dtype, "parameter") for n, shape in (("w", (padded, 1, 1, 1)), ("b", (padded,)))]
+        weights = [
+            Value(f"{node.layer}.{n}", shape, node.source.dtype, "parameter") for n, shape in (("w", (padded, 1, 1, 1)), ("b", (padded,)))
+        ]
         made = self.net.add("nchwc:Conv", [self._take(node.source), *weights], [], node.layer, group=padded, kernel=(1, 1))
         self._create(node, made, channels)
 

@@ -51,7 +51,9 @@ class Node:
 
     __slots__ = ("attributes", "inputs", "layer", "number", "op", "outputs")
 
-    def __init__(self, number: int, op: str, inputs: Sequence[Value | None], outputs: Sequence[Value], layer: str, **attributes: Any) -> None:
+    def __init__(
+        self, number: int, op: str, inputs: Sequence[Value | None], outputs: Sequence[Value], layer: str, **attributes: Any
+    ) -> None:
         self.number, self.op, self.layer, self.attributes = number, op, layer, attributes
         self.inputs, self.outputs = list(inputs), list(outputs)
 

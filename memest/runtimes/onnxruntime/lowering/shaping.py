@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from memest.network.tensor import same_shape
 from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
 from memest.runtimes.onnxruntime.lowering.nodes import Value
+from memest.runtimes.rewriting import SAME_VALUE
 
 
 def _view(c: Call) -> Value:
@@ -31,7 +32,8 @@ def _transpose(c: Call) -> Value:
 
 
 def _cat(c: Call) -> Value:
-    return c.put("Concat", c.tensors[0], axis=c["dim"] % len(c.shape))
+    parts = [t for t in c.tensors[0] if t.shape != (0,)]
+    return parts[0] if len(parts) == 1 else c.put("Concat", parts, axis=c["dim"] % len(c.shape))
 
 
 def _stack(c: Call) -> Value:
@@ -57,7 +59,7 @@ def _unbind(c: Call) -> Sequence[Value]:
 
 
 def _select(c: Call) -> Value:
-    return c.put("Gather", [c.input, c.constant((), "int64")], axis=c["dim"] % len(c.input.shape))
+    return c.put("Gather", [c.input, c.constant((), "int64")], axis=c["dim"] % len(c.input.shape), index=c["index"])
 
 
 def _slice(c: Call) -> Value:
@@ -65,13 +67,31 @@ def _slice(c: Call) -> Value:
 
 
 def _getitem(c: Call) -> Value:
-    """Each dim that is sliced is a node, each number a gather, each None an unsqueeze."""
-    found, rank = c.input, len(c.input.shape)
+    """Each dim that is cut is a slice, each number a gather, each None an unsqueeze; one tensor of places is a gather."""
     index = c["index"]
-    items = list(index) if isinstance(index, tuple | list) else [index]
-    if c.tensors[1:] and c.tensors[1]:
-        raise c.refuse("indexing by tensors")
-    raise c.refuse("getitem") if any(not isinstance(i, tuple | int | type(None) | str) for i in items) else c.refuse(f"getitem {index!r} {rank} {found}")
+    items = list(index) if isinstance(index, tuple) else [index]
+    if c["indices"]:
+        if len(c["indices"]) != 1:
+            raise c.refuse("indexing by several tensors")
+        return c.put("Gather", [c.input, c["indices"][0]])
+    found, at = c.input, 0
+    given = sum(1 for item in items if item is not None and item != "...")
+    for item in items:
+        if item == "...":
+            at += len(c.input.shape) - given
+        elif item is None:
+            found = c.put("Unsqueeze", [found, c.constant((1,), "int64")], (*found.shape[:at], 1, *found.shape[at:]), found.dtype)
+            at += 1
+        elif isinstance(item, tuple):
+            length = len(range(*slice(*item).indices(found.shape[at])))
+            if length != found.shape[at]:
+                wanted = (*found.shape[:at], length, *found.shape[at + 1 :])
+                found = c.put("Slice", [found, *(c.constant((1,), "int64") for _ in range(4))], wanted, found.dtype)
+            at += 1
+        else:
+            wanted = (*found.shape[:at], *found.shape[at + 1 :])
+            found = c.put("Gather", [found, c.constant((), "int64")], wanted, found.dtype, axis=at, index=item)
+    return found
 
 
 def _expand(c: Call) -> Value:
@@ -111,6 +131,10 @@ def _channel_shuffle(c: Call) -> Value:
     return c.sizes(c.transposed(apart, order), c.shape)
 
 
+def _same(c: Call) -> Value:
+    return c.input
+
+
 def _constant(c: Call) -> Value:
     return c.constant(c.shape)
 
@@ -128,6 +152,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
     **dict.fromkeys(("full", "zeros", "ones", "arange", "full_like", "zeros_like", "ones_like", "new_zeros", "new_ones"), _constant),
     **dict.fromkeys(("to", "_to_copy"), _cast),
+    **dict.fromkeys(SAME_VALUE, _same),
     "cat": _cat,
     "stack": _stack,
     "chunk": _chunk,

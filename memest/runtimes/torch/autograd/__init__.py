@@ -8,6 +8,7 @@ from memest.runtimes.torch.autograd.nodes import with_history as with_history
 from memest.runtimes.torch.autograd.saving import EndOfRecomputation as EndOfRecomputation
 from memest.runtimes.torch.autograd.saving import Holder as Holder
 from memest.runtimes.torch.autograd.saving import Keeping as Keeping
+from memest.runtimes.torch.autograd.saving import PackedHolder as PackedHolder
 from memest.runtimes.torch.autograd.saving import Part as Part
 from memest.runtimes.torch.autograd.saving import kernel_ran as kernel_ran
 from memest.runtimes.torch.autograd.saving import last_save as last_save

@@ -23,7 +23,7 @@ from memest.ops.derivatives.groups import BESIDE
 from memest.ops.tape import Tape, Tensor
 from memest.runtimes.torch.autograd.asked import Asked
 from memest.runtimes.torch.autograd.created import Created
-from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, Node
+from memest.runtimes.torch.autograd.nodes import AS_STRIDED, PASS, AccumulateGrad, History, Node
 from memest.runtimes.torch.autograd.recording import Recorder
 from memest.runtimes.torch.autograd.saving import Holder
 from memest.runtimes.torch.autograd.stale import ACCUMULATED, written_since
@@ -45,6 +45,9 @@ class Machine(Recorder):
         self.gradients_are_views = False  # of what stands for itself, once a step is done
         self.on_gradient: Callable[[AccumulateGrad], None] | None = None
         self._asked: Asked | None = None
+        self._tasks = count(1)
+        self.task = 0  # the number of the run of the engine that is under way
+        self.selects = False  # it, or one around it, is for the gradients of some tensors alone
         self._creates = False  # what backward computes has a backward of its own
         self.created: Created | None = None
 
@@ -59,18 +62,27 @@ class Machine(Recorder):
         ``create_graph``. With values that are ``wanted`` it is ``torch.autograd.grad``: only nodes on the way to them run, and their
         gradients (held; None where nothing leads there) are given back instead of going into the leaves. GraphError for a node whose saved
         tensors are gone, UnsupportedError for one without a rule for what its backward's own graph keeps."""
-        ledger = self.ledger
         for value in (*(root for root, _ in roots), *wanted):
             self.renew(value)
         starts = [_edge_of(root) for root, _ in roots]
-        outer, asked = self._asked, Asked(keep, create, [_edge_of(value) for value in wanted])
+        outer, asked = (self._asked, self.task, self.selects), Asked(keep, create, [_edge_of(value) for value in wanted])
         if wanted:
             asked.mark([target for target, _ in starts])
-        self._asked, self._creates = asked, create
-        waits: Waits | None = None if outer is None else {}
+        self._asked, self._creates, self.task, self.selects = asked, create, next(self._tasks), self.selects or asked.selects
+        try:
+            self._run_from(starts, [gradient for _, gradient in roots], asked, amid=outer[0] is not None)
+        finally:
+            self._asked, self.task, self.selects = outer
+            self._creates = self._asked is not None and self._asked.create
+        return asked.captured
+
+    def _run_from(self, starts: Sequence[History], gradients: Sequence[Value], asked: Asked, *, amid: bool) -> None:
+        """One run of the engine from where roots hang, ``amid`` another or not."""
+        ledger = self.ledger
+        waits: Waits | None = {} if amid else None
         reached = self._count_dependencies([target for target, _ in starts], waits)
         added: list[Value] = []
-        given = [self._fitting(gradient, start) for start, (_, gradient) in zip(starts, roots, strict=True)]
+        given = [self._fitting(gradient, start) for start, gradient in zip(starts, gradients, strict=True)]
         for (target, nr), gradient in zip(starts, given, strict=True):
             self._add_to_buffer(target, nr, ledger.hold(gradient), added)
         for gradient in added:
@@ -80,18 +92,16 @@ class Machine(Recorder):
             target.waiting -= 1
             if target.waiting == 0:
                 ready.append(target)
-        with self.numbers.backward(create):
+        with self.numbers.backward(asked.create):
             self._run_all(ready)
         for gradient in given:
             ledger.let_go(gradient)
-        for other in reached if wanted else ():  # those that did not run, or that nothing was handed to
+        for other in reached if asked.selects else ():  # those that did not run, or that nothing was handed to
             other.waiting = 0
             if isinstance(other, Node):
                 other.buffer = []
         for other, waiting, buffer in () if waits is None else waits.values():
             other.waiting, other.buffer = waiting, buffer
-        self._asked, self._creates = outer, outer is not None and outer.create
-        return asked.captured
 
     def _fitting(self, gradient: Value, start: tuple[Node | AccumulateGrad, int]) -> Value:
         """A root's gradient, held as long as the engine runs; one of another dtype or of a broadcast shape is cast or summed before."""
@@ -177,10 +187,6 @@ class Machine(Recorder):
         stale = node.saved.stale()
         if stale is not None and node.unpacks:
             raise written_since(node, stale, self.line_of)
-        if present and asked.keep and node.saved.waits:
-            raise UnsupportedError(
-                f"retain_graph=True through a checkpoint ({node.layer}): what runs again twice is not modelled; run that forward without it"
-            )
         if node.body is not None and not asked.create:
             outputs = node.body(node, grads)
         elif present or node.body is not None:

@@ -22,13 +22,13 @@ Specs = tuple[tuple[str, Spec], ...]
 
 
 class Promise(Protocol):
-    """Whoever makes a node's saved tensors again when they are wanted."""
+    """Whoever makes a node's saved tensors again when they are wanted, once in each run of the engine that wants any."""
 
-    def fulfil(self) -> None:
-        """See to it that every holder that waits has its storages."""
+    def fulfil(self, holder: Holder) -> list[Storage]:
+        """What the gaps of ``holder`` are to have, each held for it."""
 
-    def forget(self) -> None:
-        """One holder less waits."""
+    def forget(self, holder: Holder) -> None:
+        """It waits no more."""
 
 
 class Leads(Protocol):
@@ -50,14 +50,14 @@ class Holder:
     keeps itself it knows how often they had been written to. ``behind`` are the nodes that saved tensors hang on, where nobody else keeps
     them."""
 
-    __slots__ = ("_gaps", "_promise", "_stamps", "behind", "circle", "freed", "storages")
+    __slots__ = ("_promise", "_stamps", "behind", "circle", "freed", "gaps", "storages")
 
     def __init__(self, storages: list[Storage | None], promise: Promise | None = None) -> None:
         self.storages = storages
         self.freed = self.circle = False
         self.behind: list[Leads] = []
         self._promise = promise
-        self._gaps = [i for i, s in enumerate(storages) if s is None]
+        self.gaps = [i for i, s in enumerate(storages) if s is None]
         self._stamps: Sequence[Stamp | None] = ()
         for s in storages:
             if s is not None:
@@ -82,17 +82,11 @@ class Holder:
         """True until its node has run or died, when its tensors are promised."""
         return self._promise is not None
 
-    def fill(self, storages: list[Storage | None]) -> None:
-        """What was promised."""
-        for i in self._gaps:
-            found = self.storages[i] = storages[i]
-            assert found is not None
-            found.refs += 1
-
     def unpack(self) -> list[Storage]:
         """The storages, made again where they were promised."""
         if self._promise is not None:
-            self._promise.fulfil()
+            for i, s in zip(self.gaps, self._promise.fulfil(self), strict=True):
+                self.storages[i] = s
         return [s for s in self.storages if s is not None]
 
     def specs(self, saved: Specs) -> Specs:
@@ -101,7 +95,7 @@ class Holder:
 
     def leave(self, ledger: Ledger) -> None:
         """The kernel has run: tensors made again die with its locals, the others wait for :meth:`release`."""
-        for i in self._gaps:
+        for i in self.gaps:
             _let_go(ledger, self.storages[i])
             self.storages[i] = None
 
@@ -110,11 +104,11 @@ class Holder:
         self.freed = self.freed or bool(self.storages)
         for s in self.storages:
             _let_go(ledger, s)
-        self.storages, self._gaps, self._stamps = [], [], ()
+        self.storages, self.gaps, self._stamps = [], [], ()
         self.forget_behind(ledger)
         if self._promise is not None:
             promise, self._promise = self._promise, None
-            promise.forget()
+            promise.forget(self)
 
     def forget_behind(self, ledger: Ledger) -> None:
         """The graphs that saved tensors came from are kept no longer."""

@@ -1,10 +1,11 @@
 """Activation checkpointing, as ``torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)`` does it.
 
-In forward a segment's nodes keep promises instead of tensors; kept are the arguments and the state of the random generator. The first
-node of the segment that wants its tensors runs the segment's forward again (in an autocast context of its own, where there was one):
-tensors go to the nodes that still wait for them, and the run ends as soon as the last tensor is there that forward saved. A node's
-tensors die with its kernel; arguments and generator state when the last node has run. A CUDA generator's state is read into the host's
-memory, and nothing of it lies on the device. Inside another checkpoint a call's arguments are saved tensors of that one, too.
+In forward a segment's nodes keep promises instead of tensors; kept are the arguments and the state of the random generator. In each run
+of the engine the first node of the segment that wants its tensors runs the segment's forward again (in an autocast context of its own,
+where there was one): tensors go to the nodes that still wait for them, and the run ends as soon as the last tensor is there that forward
+saved so far. A node's tensors die with its kernel, those made for a node that does not come to run in this run of the engine with the
+node; arguments and generator state when the last node has run. A CUDA generator's state is read into the host's memory, and nothing of it
+lies on the device. A call's arguments are saved as a call's tensors are: by another checkpoint around it, or by hooks of saved tensors.
 
 Source: torch/utils/checkpoint.py (_CheckpointFrame, _checkpoint_hook, _recomputation_hook, get_device_states), torch/random.py (fork_rng),
 aten/src/ATen/CPUGeneratorImpl.cpp (the size of the state), aten/src/ATen/cuda/CUDAGeneratorImpl.cpp (get_state).
@@ -19,9 +20,10 @@ from dataclasses import replace
 from memest.errors import GraphError, UnsupportedError
 from memest.memory.stream import Storage
 from memest.network.graph import Segment
-from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Holder, Keeping, Node
+from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, Holder, Keeping, Node, PackedHolder
 from memest.runtimes.torch.autograd.choosing import Selecting
 from memest.runtimes.torch.ledger import Ledger, Value
+from memest.runtimes.torch.step.packing import packed_by
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
 from memest.runtimes.torch.step.selecting import Selection
@@ -54,8 +56,10 @@ class Frame(Keeping):
         self._run = run
         self._segment = segment
         self._env = env
-        self._bounds = bounds_of(run.graph, segment)
+        self._layers = run.layers
+        self._bounds = bounds_of(run.graph, run.layers, segment)
         self._sizes = run.sizes
+        self._keeps = segment.call.grad and run.has_gradients(segment.name)
         self._state = self._generator_state()
         self._given = self._packed_arguments()
         given = [name for name in self._bounds.owned if name in segment.call.arguments]
@@ -65,19 +69,20 @@ class Frame(Keeping):
         self._promised: set[Storage | None] = set()
         self._selection = self._selected()
         self._waiting = 1  # the call itself
-        self._fulfilled = False
+        self._made: dict[int, dict[Holder, list[Storage]]] = {}  # by the run of the engine that it was made for
 
     def _packed_arguments(self) -> Packed:
-        """Inside another checkpoint the arguments are saved as a call's tensors are: that one promises to make them again."""
-        run, segment = self._run, self._segment
-        saving = run.grads and any(layer.grad for layer in run.graph.layers[segment.start : segment.end])
-        names = segment.call.arguments if segment.call.inside is not None and saving else ()
-        values = [self._env[name] for name in names]
-        if values and run.machine.keeping.ends():
-            run.machine.keeping.pack([v.storage for v in values], [False] * len(values)).release(run.ledger)
-            run.ledger.release(self._state)
-            raise EndOfRecomputation(ran=True)
-        return Packed(run.ledger, run.machine.keeping, dict(zip(names, values, strict=True)))
+        """Inside another checkpoint the arguments are saved as a call's tensors are: that one promises to make them again; hooks of saved
+        tensors that stand nearer pack them."""
+        run, call = self._run, self._segment.call
+        saved = self._keeps and (call.inside is not None or call.packing)
+        values = {name: self._env[name] for name in call.arguments} if saved else {}
+        with packed_by(run, call.packing):
+            if values and run.machine.keeping.ends():
+                run.machine.keeping.pack([v.storage for v in values.values()], [False] * len(values)).release(run.ledger)
+                run.ledger.release(self._state)
+                raise EndOfRecomputation(ran=True)
+            return Packed(run.ledger, run.machine.keeping, values)
 
     def run(self) -> None:
         """The segment's forward: promises in place of saved tensors. The function holds its arguments until it returns; then the caller
@@ -85,7 +90,7 @@ class Frame(Keeping):
         run, ledger, caller = self._run, self._run.ledger, self._env
         machine, outer, ending = run.machine, run.machine.keeping, run.ending
         env = {name: ledger.hold(caller[name]) for name in (*self._bounds.arguments, *self._bounds.owned)}
-        machine.keeping, run.ending = self, self._bounds.scopes
+        machine.keeping, run.ending = self if self._keeps else outer, self._bounds.scopes
         with self._selecting(self._selection or machine.selection):
             run.play_segment(self._segment, env)
         machine.keeping, run.ending = outer, ending
@@ -94,7 +99,7 @@ class Frame(Keeping):
         for v in reversed(env.values()):
             ledger.let_go(v)
         drop_in(run, self._segment, caller)
-        self.forget()
+        self._leave()
 
     def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
         """A promise for every tensor; numbers are kept."""
@@ -109,21 +114,26 @@ class Frame(Keeping):
         """True for what the segment's calls saved: it will be made again, and must then be what it is now."""
         return storage in self._promised
 
-    def fulfil(self) -> None:
+    def fulfil(self, holder: Holder) -> list[Storage]:
+        """The tensors of one node, made again with those of all others once in each run of the engine."""
+        task = self._run.machine.task
+        if task not in self._made:
+            self._made[task] = {}
+            self._run_again(self._made[task])
+        return self._made[task].pop(holder)
+
+    def _run_again(self, made: dict[Holder, list[Storage]]) -> None:
         """The segment's forward once more, up to the last tensor wanted."""
-        if self._fulfilled:
-            return
-        self._fulfilled = True
         self._check_versions()
         run, ledger = self._run, self._run.ledger
         machine, outer, layer, op = run.machine, run.machine.keeping, ledger.layer, ledger.op
         env = self._environment()
         forked = self._generator_state()
-        machine.keeping = Recomputation(self._holders, self._segment.call.early_stop)
+        machine.keeping = Recomputation(self._holders, made, self._segment.call.early_stop)
         sizes, run.sizes = run.sizes, self._sizes
         if self._selection is not None:
             self._selection.again = True
-        with run.caller.anew(), self._selecting(self._selection):
+        with run.over(self._layers), run.caller.anew(), self._selecting(self._selection):
             try:
                 run.play_segment(self._segment, env)
             except EndOfRecomputation as end:
@@ -136,8 +146,15 @@ class Frame(Keeping):
         ledger.release(forked)
         self._given.leave()
 
-    def forget(self) -> None:
-        """One holder less waits; without any the arguments and the generator's state go."""
+    def forget(self, holder: Holder) -> None:
+        """It waits no more, and what was made for it goes."""
+        for made in self._made.values():
+            for s in made.pop(holder, ()):
+                self._run.ledger.let_go_storage(s)
+        self._leave()
+
+    def _leave(self) -> None:
+        """One less waits; without any the arguments and the generator's state go."""
         self._waiting -= 1
         if not self._waiting:
             for v in self._arguments.values():
@@ -150,7 +167,7 @@ class Frame(Keeping):
     def _selected(self) -> Selection | None:
         """What a selective checkpoint keeps; on a card it is not modelled."""
         segment, run = self._segment, self._run
-        if not (segment.call.selective and run.grads):  # torch enters no contexts where nothing is kept
+        if not (segment.call.selective and self._keeps):  # torch enters no contexts where nothing is kept
             return None
         if run.recipe.target.on_cuda:
             raise UnsupportedError(f"a selective checkpoint ({segment.name}) on CUDA; on a CPU it is modelled")
@@ -197,7 +214,10 @@ class Packed:
         self._nodes = [v.node for v in values.values() if isinstance(v.node, Node)]
         for node in self._nodes:
             node.join(ledger)
-        self._holder = keeping.pack([v.storage for v in values.values()], [False] * len(values)) if values else Holder([])
+        if keeping.one_by_one:
+            self._holder: Holder = PackedHolder([keeping.keep(v.spec, v.storage, False) for v in values.values()], circle=False)
+        else:
+            self._holder = keeping.pack([v.storage for v in values.values()], [False] * len(values)) if values else Holder([])
 
     def __contains__(self, name: object) -> bool:
         return name in self._seen
@@ -205,7 +225,9 @@ class Packed:
     def unpacked(self) -> dict[str, Value]:
         """The arguments, made again where that was promised. No backward goes beyond them."""
         found: dict[str, Value] = {}
-        for (name, (spec, grad)), storage in zip(self._seen.items(), self._holder.unpack(), strict=True):
+        unpacked = self._holder.unpack()
+        specs = self._holder.specs(tuple([("", spec) for spec, _ in self._seen.values()]))
+        for (name, (_, grad)), (_, spec), storage in zip(self._seen.items(), specs, unpacked, strict=True):
             value = found[name] = Value(spec, storage)
             if grad:
                 value.requires_grad, value.node = True, AccumulateGrad(value, name)
@@ -231,7 +253,7 @@ def results_of(run: Run, bounds: Bounds, env: Mapping[str, Value]) -> tuple[str,
 
 def drop_in(run: Run, segment: Segment, env: dict[str, Value]) -> None:
     """A segment has returned: its caller lets go of what its layers drop."""
-    for layer in run.graph.layers[segment.start : segment.end]:
+    for layer in run.layers[segment.start : segment.end]:
         for name in layer.drops:
             if name in run.staying:
                 continue
@@ -244,8 +266,8 @@ def drop_in(run: Run, segment: Segment, env: dict[str, Value]) -> None:
 class Recomputation(Keeping):
     """What saved tensors go to while a segment runs again: the nodes of forward that still wait for them."""
 
-    def __init__(self, holders: list[Holder], early_stop: bool) -> None:
-        self._holders = holders
+    def __init__(self, holders: list[Holder], made: dict[Holder, list[Storage]], early_stop: bool) -> None:
+        self._holders, self._made = holders, made
         self._early_stop = early_stop
         self._next = 0
 
@@ -254,10 +276,14 @@ class Recomputation(Keeping):
         return self._early_stop and self._next == len(self._holders) - 1
 
     def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
-        """To the node of forward; the node of the recomputation keeps them, too."""
+        """To the node of forward; the node of the recomputation keeps them, too. (What goes on after a gradient that the function takes
+        itself saves more than forward did so far.)"""
         if not all(numbers):
-            waiting = self._holders[self._next]
+            waiting = self._holders[self._next] if self._next < len(self._holders) else None
             self._next += 1
-            if waiting.waits:
-                waiting.fill(storages)
+            if waiting is not None and waiting.waits:
+                found = [s for i, s in enumerate(storages) if s is not None and i in waiting.gaps]
+                for s in found:
+                    s.refs += 1
+                self._made[waiting] = found
         return Holder([s for s in storages if s is not None])

@@ -8,12 +8,12 @@ Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from memest.errors import UnsupportedError
-from memest.network.graph import BACKWARD_HOOK, Backward, Layer, LeafHook
+from memest.network.graph import BACKWARD_HOOK, USUAL, Backward, Graph, Layer, LeafHook
 from memest.network.tensor import Spec, contiguous_strides, nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, with_history
 from memest.runtimes.torch.ledger import Ledger, Value
@@ -24,6 +24,7 @@ from memest.runtimes.torch.step.histories import Body
 class Run(Protocol):
     """What plays layers (:class:`memest.runtimes.torch.step.run.Run`)."""
 
+    graph: Graph
     ledger: Ledger
     machine: Machine
     caller: Caller
@@ -33,8 +34,8 @@ class Run(Protocol):
     lending: frozenset[str]
     lent: dict[str, list[Value]]
 
-    def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
-        """One layer, on the values in ``env``."""
+    def play(self, layers: Sequence[Layer], env: dict[str, Value]) -> None:
+        """Layers of what runs in backward, and the checkpoints among them, on the values in ``env``."""
 
 
 HOOK = "register_hook"
@@ -133,8 +134,7 @@ def hook_leaf(run: Run, hook: LeafHook) -> None:
                 f"create_graph=True with register_post_accumulate_grad_hook on {leaf.name}, whose calls would have gradients: put"
                 " torch.no_grad() around what the hook does"
             )
-        for layer in backward.layers:
-            run.play_layer(layer, env)
+        run.play(backward.layers, env)
         for v in env.values():
             ledger.let_go(v)
         ledger.phase, ledger.layer, ledger.op = before
@@ -162,8 +162,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     _bind_own(run, backward, env)
     if run.machine.creates:
         _check_created(backward, f"a hook on a tensor ({layer_name})")
-    for layer in _recorded(backward, run.machine.creates):
-        run.play_layer(layer, env)
+    run.play(_recorded(backward, run.machine.creates), env)
     found = given if result is None else ledger.hold(env[result])
     if result is not None:
         ledger.let_go(given)
@@ -172,7 +171,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     return found
 
 
-def _recorded(backward: Backward, recorded: bool) -> Iterable[Layer]:
+def _recorded(backward: Backward, recorded: bool) -> Sequence[Layer]:
     """Its layers; with ``create_graph`` those with a history that have none else, unless its own code says no."""
     if not recorded:
         return backward.layers
@@ -189,9 +188,11 @@ def _check_created(backward: Backward, what: str) -> None:
 
 
 def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
-    """The network's own tensors that backward reads."""
-    for layer in backward.layers:
-        env.update((name, run.ledger.hold(run.env[name])) for name in layer.reads if name in run.owned and name not in env)
+    """The network's own tensors that backward reads, or gives to a checkpoint in it."""
+    read = [name for layer in backward.layers for name in layer.reads]
+    for call in {layer.checkpoint for layer in backward.layers if layer.checkpoint is not None}:
+        read += dict(run.graph.checkpoints).get(call, USUAL).arguments
+    env.update((name, run.ledger.hold(run.env[name])) for name in dict.fromkeys(read) if name in run.owned and name not in env)
 
 
 def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *, recorded: bool = False) -> list[Value | None]:
@@ -215,8 +216,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
         if gradient is not None:
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
     _bind_own(run, backward, env)
-    for layer in _recorded(backward, recorded):
-        run.play_layer(layer, env)
+    run.play(_recorded(backward, recorded), env)
     node.saved.leave(ledger)
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
     if node.layer in run.lending:

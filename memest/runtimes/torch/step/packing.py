@@ -33,13 +33,13 @@ class Run(Protocol):
 
 
 @contextmanager
-def packing(run: Run, layer: Layer) -> Iterator[None]:
-    """What ``layer`` saves goes through its hooks."""
-    if not layer.packing:
+def packed_by(run: Run, packings: Sequence[Packing]) -> Iterator[None]:
+    """What is saved goes through these hooks, one for each tensor, if there are any."""
+    if not packings:
         yield
         return
     machine, outer = run.machine, run.machine.keeping
-    machine.keeping = hooks = Hooked(run, layer.packing)
+    machine.keeping = hooks = Hooked(run, packings)
     try:
         yield
     finally:

@@ -12,11 +12,12 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.batches import whole
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.parallel import Alone, Parallel, Replicate
-from memest.runtimes.torch.step.recipe import Recipe
+from memest.runtimes.torch.step.recipe import Recipe, SlidingWindow
 from memest.runtimes.torch.step.run import Hooks, Run
-from memest.runtimes.torch.step.sliding import play_sliding
-from memest.runtimes.torch.step.tiling import play_tiles
 from memest.runtimes.torch.step.training import train
+from memest.runtimes.torch.step.windows.monai import play_inference
+from memest.runtimes.torch.step.windows.nnunet import play_sliding
+from memest.runtimes.torch.step.windows.tiles import play_tiles
 
 
 def play(
@@ -39,8 +40,10 @@ def finish(run: Run) -> Stream:
         train(run)
     elif run.recipe.tiles is not None:
         play_tiles(run, run.recipe.tiles)
-    elif run.recipe.sliding is not None:
+    elif isinstance(run.recipe.sliding, SlidingWindow):
         play_sliding(run, run.recipe.sliding)
+    elif run.recipe.sliding is not None:
+        play_inference(run, run.recipe.sliding)
     else:
         forward(run, whole(run))
         run.caller.leave_autocast()

@@ -63,9 +63,34 @@ class SlidingWindow:
     on_device: bool
     ahead: int
 
-    def results_here(self, on_cuda: bool) -> bool:
-        """True when volume and sums lie in the memory that is counted."""
+    def inputs_here(self, on_cuda: bool) -> bool:
+        """True when the volume lies in the memory that is counted, and the sums with it."""
         return self.on_device or not on_cuda
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingWindowInference:
+    """Inference over windows of ``roi_size`` that share ``overlap`` of it, ``sw_batch_size`` at a time, whose predictions are weighed by a
+    map (``mode``; kept from call to call with ``cache_roi_weight_map``) and added up, first in slabs of ``buffer_steps`` places along
+    ``buffer_dim`` (0: none). On a card ``inputs`` and ``device`` (``cuda``, ``cpu``) say where the volume lies and where sums do."""
+
+    roi_size: tuple[int, ...]
+    sw_batch_size: int
+    overlap: tuple[float, ...]
+    mode: str
+    buffer_steps: int
+    buffer_dim: int
+    cache_roi_weight_map: bool
+    inputs: str
+    device: str
+
+    def inputs_here(self, on_cuda: bool) -> bool:
+        """True when the volume lies in the memory that is counted."""
+        return self.inputs == "cuda" or not on_cuda
+
+    def stitched_here(self, on_cuda: bool) -> bool:
+        """True when the predictions are added up in the memory that is counted."""
+        return self.device == "cuda" or not on_cuda
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +115,7 @@ class Recipe:
     inplace: bool = False
     offload: bool = False
     tiles: Tiles | None = None
-    sliding: SlidingWindow | None = None
+    sliding: SlidingWindow | SlidingWindowInference | None = None
     segments: tuple[Segment, ...] = ()
     target: Target = field(default_factory=Target)
     autocast: Autocast | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from memest.errors import GraphError
 from memest.memory.stream import Storage
 from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import Segment
@@ -18,6 +19,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, N
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.checkpointing import drop_in, generator_state, owned_by, results_of
 from memest.runtimes.torch.step.functions import zeros
+from memest.runtimes.torch.step.packing import packed_by
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
 
@@ -26,21 +28,22 @@ GIVEN_BACK = "given_back"
 
 def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None:
     """One such call: its results are among the values of its caller then."""
-    ledger, bounds = run.ledger, bounds_of(run.graph, segment)
+    ledger, layers, bounds = run.ledger, run.layers, bounds_of(run.graph, run.layers, segment)
     state = ledger.hold(_bytes(generator_state(run, segment)))
     arguments = [caller[name] for name in segment.call.arguments]
-    enabled = run.grads and any(layer.grad for layer in run.graph.layers[segment.start : segment.end])
+    enabled = segment.call.grad and run.has_gradients(segment.name)
     for v in arguments if enabled else ():
         run.machine.renew(v)
     needs = [enabled and v.requires_grad for v in arguments]
     env = {name: ledger.hold(caller[name]) for name in (*bounds.arguments, *bounds.owned)}
-    wanted, ending, run.grads, run.ending = run.grads, run.ending, False, bounds.scopes
-    run.caller.grad_mode = False
+    wanted, ending, enabling = run.grads, run.ending, run.enabling
+    run.caller.grad_mode = run.grads = False
+    run.ending, run.enabling = bounds.scopes, frozenset(segment.call.enabling)
     _play_segment(run, segment, env)
     run.caller.grad_mode = run.grads = wanted
-    run.ending = ending
+    run.ending, run.enabling = ending, enabling
     results = tuple({id(env[name]): name for name in results_of(run, bounds, env)}.values())  # what works in place has two names
-    for layer in run.graph.layers[segment.start : segment.end]:
+    for layer in layers[segment.start : segment.end]:
         if layer.op == GIVEN_BACK and layer.checkpoint == segment.name:
             (name,) = layer.outputs
             if env[name].spec.dtype in DIFFERENTIABLE:
@@ -53,10 +56,12 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
             sizes = run.sizes
 
             def body(node: Node, grads: list[Value | None]) -> list[Value | None]:
-                return _Again(run, segment, bounds, results, captured, sizes).play(node, grads, needs)
+                with run.over(layers):
+                    return _Again(run, segment, bounds, results, captured, sizes).play(node, grads, needs)
 
             hangs = [v.spec.dtype in DIFFERENTIABLE for v in outputs]
-            run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs)
+            with packed_by(run, segment.call.packing):
+                run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs)
     except EndOfRecomputation:
         for v in env.values():
             ledger.let_go(v)
@@ -98,6 +103,10 @@ class _Again:
     def play(self, node: Node, grads: list[Value | None], needs: list[bool]) -> list[Value | None]:
         """Forward and backward of the segment; the gradients of its arguments."""
         run, ledger, machine, names = self._run, self._run.ledger, self._run.machine, self._segment.call.arguments
+        if machine.selects:
+            raise GraphError(
+                f"torch refuses torch.autograd.grad through a reentrant checkpoint ({self._segment.name}): give it use_reentrant=False"
+            )
         ledger.layer, ledger.op = node.layer, "checkpoint"
         came = [zeros(run, spec) if g is None else g for g, spec in zip(grads, node.out_specs, strict=True)]
         for g in came:

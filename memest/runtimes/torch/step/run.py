@@ -5,12 +5,14 @@ allocator would see, on top of what is resident. How often the network is called
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, UnsupportedError, did_you_mean, unforeseen
 from memest.memory.stream import Move, Storage
 from memest.network.graph import Graph, Items, Layer, Parameter, Segment, at_sizes
+from memest.network.segments import nested
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator
@@ -22,7 +24,7 @@ from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.deriving import Deriving
 from memest.runtimes.torch.step.functions import HOOK, hang, hook_leaf, lenders, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
-from memest.runtimes.torch.step.packing import packing
+from memest.runtimes.torch.step.packing import packed_by
 from memest.runtimes.torch.step.recipe import Recipe
 from memest.runtimes.torch.step.segments import check_segments
 from memest.sizes.dims import has_expr, resolve
@@ -83,12 +85,14 @@ ACROSS = ("to_device", "copy_across_")
 
 
 class Run:
-    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step,
-    ``checkpoint`` plays a call of ``torch.utils.checkpoint``."""
+    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step, ``checkpoint``
+    plays a call of ``torch.utils.checkpoint`` (None: what it wraps is played as if it were not there). ``layers`` are those that run
+    together now: the graph's, or those of what runs in backward. ``enabling`` names layers and calls that turn gradients on for themselves
+    where they are off."""
 
     kind_of_machine: type[Machine] = Machine
     actions: Actions | None = None
-    checkpoint: Callable[[Segment, dict[str, Value]], None]
+    checkpoint: Callable[[Segment, dict[str, Value]], None] | None = None
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class Run:
         remember: bool,
     ) -> None:
         self.graph = graph
+        self.layers: Sequence[Layer] = graph.layers
         self.recipe = recipe
         self.sizes = sizes
         self.rows = rows
@@ -120,6 +125,7 @@ class Run:
         self.leaves: list[AccumulateGrad] = []
         self.overwriting: dict[str, None] = {}
         self.ending: frozenset[str] | None = None
+        self.enabling: frozenset[str] = frozenset()
         self.staying: frozenset[str] = frozenset()
         self.ran_again: list[str] = []
         self.lending = lenders(graph.layers)
@@ -139,7 +145,7 @@ class Run:
         for p in self.graph.parameters:
             self.own(p)
         sliding, on_cuda = self.recipe.sliding, self.recipe.target.on_cuda
-        here = sliding is None or sliding.results_here(on_cuda)
+        here = sliding is None or sliding.inputs_here(on_cuda)
         for i in self.graph.inputs:
             shape = input_shapes[i.name]
             size = nbytes(shape, i.dtype) if here else 0  # a volume on the host comes in window by window
@@ -172,11 +178,37 @@ class Run:
         """The network is called: the autocast context begins, if there is one."""
         self.caller.enter_autocast()
 
+    def has_gradients(self, name: str) -> bool:
+        """Whether gradients are on where the layer or call of that ``name`` stands, unless it says itself that they are off."""
+        return self.grads or name in self.enabling
+
+    @contextmanager
+    def over(self, layers: Sequence[Layer]) -> Iterator[None]:
+        """These layers run now."""
+        outer, self.layers = self.layers, layers
+        try:
+            yield
+        finally:
+            self.layers = outer
+
+    def play(self, layers: Sequence[Layer], env: dict[str, Value]) -> None:
+        """Layers of what runs in backward, and the checkpoints among them, on the values in ``env``."""
+        checkpoint = self.checkpoint
+        calls = nested([layer.checkpoint for layer in layers], dict(self.graph.checkpoints)) if checkpoint is not None else ()
+        with self.over(layers):
+            done = 0
+            for segment in calls:
+                self.play_layers(done, segment.start, env)
+                assert checkpoint is not None
+                checkpoint(segment, env)
+                done = segment.end
+            self.play_layers(done, len(layers), env)
+
     def play_layers(self, start: int, end: int, env: dict[str, Value]) -> None:
         """The layers number ``start`` up to ``end``, on the values in ``env``."""
-        again = self.ledger.phase == "backward"
+        again = self.ledger.phase == "backward" and self.layers is self.graph.layers
         for index in range(start, end):
-            layer = self.graph.layers[index]
+            layer = self.layers[index]
             self.play_layer(layer, env)
             if again:
                 self.ran_again.append(layer.name)
@@ -186,6 +218,7 @@ class Run:
         done = segment.start
         for inner in segment.inner:
             self.play_layers(done, inner.start, env)
+            assert self.checkpoint is not None
             self.checkpoint(inner, env)
             done = inner.end
         self.play_layers(done, segment.end, env)
@@ -193,8 +226,7 @@ class Run:
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""
         self.ledger.layer = layer.name
-        if not layer.grad:
-            self.caller.grad_mode = False
+        self.caller.grad_mode = layer.grad and self.has_gradients(layer.name)
         try:
             if self.actions is not None and layer.op in self.actions:
                 self.actions.act(layer, env)
@@ -228,7 +260,7 @@ class Run:
         if self.machine.selection is not None:
             self.machine.selection.begin(layer)
         if layer.autocast or layer.packing:
-            with packing(self, layer), self.caller.inside(layer.autocast):
+            with packed_by(self, layer.packing), self.caller.inside(layer.autocast):
                 outputs = self._run(layer, entry, tensors, attributes)
         else:
             outputs = self._run(layer, entry, tensors, attributes)
@@ -239,7 +271,7 @@ class Run:
                 env[name] = self.ledger.hold(value)
                 self.specs[name] = value.spec
         if layer.backward is not None:
-            with packing(self, layer):
+            with packed_by(self, layer.packing):
                 (register if layer.op == HOOK else hang)(self, layer, layer.backward, env)
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:

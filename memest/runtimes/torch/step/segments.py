@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memest.errors import UsageError
-from memest.network.graph import Graph, Segment
+from memest.network.graph import Graph, Layer, Segment
 from memest.network.segments import flat
 
 MOST_BOUNDS = 1_024
@@ -38,14 +38,16 @@ def check_segments(graph: Graph, segments: Sequence[Segment]) -> None:
         last = s.end
 
 
-def bounds_of(graph: Graph, segment: Segment) -> Bounds:
-    """What crosses the borders of ``segment``; remembered on the graph."""
-    return graph.memo.find("bounds", segment, MOST_BOUNDS, lambda: _find_bounds(graph, segment))
+def bounds_of(graph: Graph, layers: Sequence[Layer], segment: Segment) -> Bounds:
+    """What crosses the borders of a ``segment`` of these ``layers``, the graph's or those of what runs in backward; remembered on the
+    graph."""
+    key = segment, layers[segment.start].name
+    return graph.memo.find("bounds", key, MOST_BOUNDS, lambda: _find_bounds(graph, layers, segment))
 
 
-def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
+def _find_bounds(graph: Graph, whole: Sequence[Layer], segment: Segment) -> Bounds:
     own = {p.name for p in graph.parameters}
-    layers = graph.layers[segment.start : segment.end]
+    layers = whole[segment.start : segment.end]
     made: dict[str, None] = {}
     read: dict[str, None] = {}
     given: dict[int, tuple[str, ...]] = {}
@@ -59,14 +61,14 @@ def _find_bounds(graph: Graph, segment: Segment) -> Bounds:
         arguments=tuple(n for n in read if n not in own),
         owned=tuple(n for n in read if n in own),
         results=tuple(n for n in made if n not in gone or n in segment.call.results),
-        scopes=_scopes_inside(graph, segment),
+        scopes=_scopes_inside(whole, segment),
     )
 
 
-def _scopes_inside(graph: Graph, segment: Segment) -> frozenset[str]:
+def _scopes_inside(layers: Sequence[Layer], segment: Segment) -> frozenset[str]:
     """A network's own checkpoint begins the names of those inside it with its own; of one put around layers it is all that are whole."""
-    inside = {c.scope for layer in graph.layers[segment.start : segment.end] for c in layer.autocast}
-    if graph.layers[segment.start].checkpoint is not None:
+    inside = {c.scope for layer in layers[segment.start : segment.end] for c in layer.autocast}
+    if layers[segment.start].checkpoint is not None:
         return frozenset(s for s in inside if s.startswith(f"{segment.name}."))
-    others = (*graph.layers[: segment.start], *graph.layers[segment.end :])
+    others = (*layers[: segment.start], *layers[segment.end :])
     return frozenset(inside - {c.scope for layer in others for c in layer.autocast})

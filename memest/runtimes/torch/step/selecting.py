@@ -89,7 +89,12 @@ class Chosen:
 
     def taken(self, trace: Trace, inputs: list[Storage]) -> list[Storage]:
         """The storages of the call's slots, as if it had run. GraphError for one that was written into."""
-        kept = self.selection.kept[self]
+        kept = self.selection.kept.get(self)
+        if kept is None:
+            raise GraphError(
+                f"torch refuses to go back twice through the selective checkpoint around {self.layer!r}, which has what it kept only once:"
+                " leave context_fn out, or add the losses up before one backward"
+            )
         if not self.selection.mutable and any(s.version.count != s.at for s in kept.stamps):
             raise GraphError(
                 f"torch refuses the selective checkpoint around {self.layer!r}: the result of {self.row} that it keeps is changed in place"

@@ -20,6 +20,7 @@ from memest.sizes.conditions import reduced
 from memest.sizes.dims import Guard, resolve
 from memest.sizes.interpreter import Lock
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.contexts.watching import prepared
 from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
 from memest.sources.importers.torch.recording.elsewhere import Elsewhere
@@ -29,11 +30,11 @@ from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.refusals import of_their_code
-from memest.sources.importers.torch.tensors.keeping import Kept, Survivors, no_collection
+from memest.sources.importers.torch.tensors.keeping import Kept, no_collection
 from memest.sources.importers.torch.tensors.numbers import STAND_INS
 from memest.sources.importers.torch.tensors.observers import give_sizes
 from memest.sources.importers.torch.tensors.releasing import release
-from memest.sources.importers.torch.tensors.state import as_it_was
+from memest.sources.importers.torch.tensors.state import Before, as_it_was
 from memest.sources.importers.torch.wrappers import unwrapped
 
 ALONE = "the network was recorded for {} alone; leave mode={!r} out of from_torch to record both"
@@ -91,12 +92,12 @@ def _recorded(module: nn.Module, example: Any, name: str, mode: str | None, assu
             return recordings.steady(gradients=False, like=like)
 
     if isinstance(module, Exported) and not module.program.trainable:
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, prepared():
             try:
                 return _refusing(inference().graph, "train", f"{module.path}: {NOT_TRAINING}")
             except UnsupportedError as e:
                 raise UnsupportedError(f"{e}; {NOT_TRAINING}") from None
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, prepared():
         if mode == "train":
             return _refusing(training().graph, "infer", ALONE.format("training", "train"))
         if mode == "infer":
@@ -170,7 +171,6 @@ class _Recordings:
         self._module, self._call, self._name, self._assumptions = module, call, name, assumptions
         self._repeats = Repeats()
         self._made: list[Recorder] = []
-        self._survivors: list[Survivors] = []
         self._modules = list(module.modules())
         self.impossible = False  # the last one ended where an operator cannot run at these sizes
 
@@ -185,37 +185,40 @@ class _Recordings:
     def at_this_size(self) -> Recorder:
         """One forward without gradients, that counts; at no other size is it looked at."""
         try:
-            with as_it_was(self._module) as remembers:
-                return self._steady(False, remembers)
+            with as_it_was(self._module) as before:
+                return self._steady(False, before)
         finally:
             self._release()
 
     def _release(self) -> None:
-        for left in self._survivors:
-            left.forget()
-        self._survivors.clear()
-        release([recorder.live for recorder in self._made], self._modules)
+        self._let_go()
         for recorder in self._made:
             recorder.forget()
         self._made.clear()
 
+    def _let_go(self) -> None:
+        """Nobody holds a tensor of the recordings any more."""
+        for recorder in self._made:
+            recorder.let_go()
+        release([recorder.live for recorder in self._made], self._modules)
+
     def _described(self, gradients: bool, like: Recorder | None) -> Recorder:
-        with as_it_was(self._module) as remembers:
-            recorder = self._steady(gradients, remembers)
-            if not recorder.sizes_told:
+        with as_it_was(self._module) as before:
+            recorder = self._steady(gradients, before)
+            calls = tuple(self._made)
+            if not any(call.sizes_told for call in calls):
                 return recorder
-            graph, taken = recorder.graph, recorder.taken.numbers
-            where = graph
-            keeps = bool(recorder.standing or recorder.survivors.tensors)
-            known = not keeps and like is not None and self._goes_with(recorder, like)
-            sure = known or (not keeps and recorder.can_be_followed)
-            if sure and not known:
-                where = described_where(graph, lambda sizes: self._agrees(recorder, sizes), taken)
-                sure = where is graph or not remembers()
+            graph, taken = recorder.graph, {e: found for call in calls for e, found in call.taken.numbers.items()}
+            if like is not None and not any(call.kept for call in calls) and self._goes_with(recorder, like):
+                return recorder
+            again = before if len(calls) > 1 else None  # it remembers something
+            sure = all(call.can_be_followed for call in calls)
+            if sure:
+                recorder.graph = described_where(graph, lambda sizes: self._agrees(calls, sizes, again), taken)
+                sure = recorder.graph is graph or not (again or recorder.assumed.asked or before.changed())
         if not sure:
             self._release()
-            where = described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken, MOST_RECORDED)
-        recorder.graph = where
+            recorder.graph = described_where(graph, lambda sizes: self._same_graph(graph, gradients, sizes), taken, MOST_RECORDED)
         return recorder
 
     def _goes_with(self, recorder: Recorder, like: Recorder) -> bool:
@@ -224,46 +227,65 @@ class _Recordings:
             not (like.asked_for_gradients or recorder.asked_for_gradients) and _are_one(like.graph, recorder.graph) and blind(self._modules)
         )
 
-    def _agrees(self, recorder: Recorder, sizes: Mapping[str, int]) -> bool | None:
-        """Whether the forward makes the same calls at other sizes."""
-        arguments = self._module, self._name, recorder.gradients, self._repeats, (), recorder.numbers.stand_in, self._assumptions
-        there = Elsewhere(recorder, sizes, *arguments)
+    def _agrees(self, calls: Sequence[Recorder], sizes: Mapping[str, int], before: Before | None) -> bool | None:
+        """Whether the module's ``calls``, one after the other, are the same at other sizes. Where they find what calls ``before`` have set,
+        that is taken back first."""
+        if before is not None:
+            before.put_back()
+            self._let_go()
+        kept: Sequence[Kept] = ()
+        same: bool | None = True
+        for first in calls:
+            there = self._elsewhere(first, sizes, kept)
+            kept = ()  # they die when the module lets go of them
+            same = there.agrees(self._call)
+            if same and first is not calls[-1]:
+                kept = there.survivors.given_up(there.standing)
+            elif not same:
+                break
+        return same
+
+    def _elsewhere(self, first: Recorder, sizes: Mapping[str, int], kept: Sequence[Kept]) -> Elsewhere:
+        """The same call at other sizes, which finds what is ``kept`` there."""
+        arguments = self._module, self._name, first.gradients, self._repeats, kept, first.numbers.stand_in, self._assumptions
+        there = Elsewhere(first, sizes, *arguments)
+        there.numbers.move = first.numbers.move
         self._made.append(there)
-        return there.agrees(self._call)
+        return there
 
     def _same_graph(self, graph: Graph, gradients: bool, sizes: Mapping[str, int]) -> bool | None:
         """The same where the module remembers something: by recording its calls there."""
         shapes = {i.name: resolve(i.shape, sizes) for i in graph.inputs}
         there = _Recordings(self._module, self._call.at(shapes), self._name, self._assumptions)
         try:
-            with as_it_was(self._module) as remembers:
-                other = there._steady(gradients, remembers).graph
+            with as_it_was(self._module) as before:
+                other = there._steady(gradients, before).graph
         except MemestError:
             return None if there.impossible else False
         finally:
             there._release()
         return other.with_(guards=()) == graph.with_(guards=())
 
-    def _steady(self, gradients: bool, remembers: Callable[[], bool]) -> Recorder:
+    def _steady(self, gradients: bool, before: Before) -> Recorder:
         """The call that counts, at one size. Where the module keeps tensors past its call (a cache, a hook's collection), or remembers
         something else that it may go by (a flag, a counter), it is the next one, which finds them. Where it reads numbers from tensors,
         more calls with other numbers must come to the same."""
-        give_sizes(self._module)
+        give_sizes(self._modules)
         recorder = self._one(gradients)
         if recorder.survivors.tensors:
             recorder = self._one(gradients, recorder.survivors.given_up())
             recorder.survivors.check_steady(recorder.standing, recorder.forms)
-        elif remembers():
+        elif before.changed():
             recorder, first = self._one(gradients), recorder
             if recorder.graph != first.graph:
                 recorder = self._like_the_next(gradients, recorder)
         first_call = True
         for other in STAND_INS[1:] if recorder.numbers.read else ():
-            before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
-            graph = alike(recorder.graph, before.graph)
+            last, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing), other)
+            graph = alike(recorder.graph, last.graph)
             if graph is None and first_call:  # what it sets, all others find
-                before, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing))
-                graph = alike(recorder.graph, before.graph)
+                last, recorder = recorder, self._one(gradients, recorder.survivors.given_up(recorder.standing))
+                graph = alike(recorder.graph, last.graph)
             first_call = False
             if graph is None:
                 raise UnsupportedError(f"{recorder.numbers.place}: no rule for {recorder.numbers.undecided}")
@@ -305,5 +327,4 @@ class _Recordings:
                 where = f"a number was read from a tensor ({recorder.numbers.place}), which nobody knows before anything runs"
                 raise UnsupportedError(f"{e}; {where}: let nothing depend on it, or state it: {recorder.numbers.statement}") from None
             raise UnsupportedError(f"{recorder.numbers.place}: no rule for {recorder.numbers.undecided}") from None
-        self._survivors.append(recorder.survivors)
         return recorder

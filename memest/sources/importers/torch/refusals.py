@@ -90,6 +90,12 @@ def is_users(file: str) -> bool:
     return not file.startswith(_NOT_THE_USERS)
 
 
+@kept(1_024)
+def _users_file(file: str) -> str:
+    """Its name without folders; nothing where it is not the user's."""
+    return file.rpartition("/")[2] if is_users(file) else ""
+
+
 def users_line(frames: Iterable[traceback.FrameSummary]) -> str:
     """``net.py:31``: the innermost line that is neither memest's nor torch's; nothing where there is none."""
     users = (f for f in reversed(list(frames)) if not f.filename.startswith(_NOT_THE_USERS))
@@ -115,9 +121,9 @@ def users_frame() -> FrameType | None:
 def line_in(end: CodeType) -> str:
     """``net.py:31``: the innermost line that runs neither memest's code nor torch's, inside of what ``end`` calls; nothing without one."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not end:
-        if is_users(frame.f_code.co_filename):
-            return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+    while frame is not None and (code := frame.f_code) is not end:
+        if name := _users_file(code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 

@@ -82,9 +82,9 @@ class Assumed:
         if self.listed is not None:
             self.lists[outputs[-1]] = self.listed
         self.literal = self.listed = None
-        for name, value in zip(outputs, values, strict=True):
+        for i, value in enumerate(values):
             if value.spec.dtype == "bool":
-                self._sizes[name] = elements_of(value)
+                self._sizes[outputs[i]] = elements_of(value)
 
     # counts --------------------------------------------------------------------------------------------------------------
 

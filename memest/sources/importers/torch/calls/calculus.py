@@ -25,5 +25,6 @@ CALLS: dict[str, Call] = {
     "special_logsumexp": signature("logsumexp", "input dim keepdim"),
     **{f"special_{n}": signature(n, "input dim dtype") for n in ("softmax", "log_softmax")},
     **{name: binary(op) for name, op in TWO.items()},
+    **{f"{n}.Scalar": signature(f"{n}.Scalar", "input value") for n in ("mul", "div")},
     **_with_inplace({"nan_to_num": signature("nan_to_num", "input nan posinf neginf")}),
 }

@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 from memest.sources.importers.torch.calls.composed_norms import NORMS
+from memest.sources.importers.torch.calls.composed_statistics import STATISTICS
 from memest.sources.importers.torch.calls.sequences import BODIES as SEQUENCES
 
 # joined and cut ---------------------------------------------------------------------------------------------------------
@@ -287,8 +288,12 @@ def _positive(input: Any) -> Any:
 
 
 def _diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
-    joined = [t for t in (prepend, input, append) if t is not None]
-    result = torch.cat(joined, dim) if len(joined) > 1 else input
+    if n == 0:
+        made = torch.zeros_like(input)
+        return made.copy_(input)
+    parts = [t for t in (prepend, input, append) if t is not None]
+    joined = torch.cat(parts, dim) if len(parts) > 1 else input
+    result = joined
     for _ in range(n):
         length = result.shape[dim] - 1
         after, before = result.narrow(dim, 1, length), result.narrow(dim, 0, length)
@@ -316,6 +321,7 @@ def _like(name: str) -> Body:
 BODIES: dict[str, Body] = {
     **LOSSES,
     **NORMS,
+    **STATISTICS,
     **SEQUENCES,
     **LEAVES,
     **{name: required(name, _like(name)) for name in ("empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like")},

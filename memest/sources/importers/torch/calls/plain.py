@@ -276,6 +276,10 @@ def _is_inplace(name: str) -> bool:
     return (name.startswith("__i") and name != "__invert__") or (name.endswith("_") and not name.endswith("__"))
 
 
+NOT_ONE = 0.5
+"""What a number in a tensor is that a sum is scaled by: torch takes it from there."""
+
+
 def binary(op: str) -> Call:
     """Arithmetic between tensors or with a number: ``x + y``, ``x += 2``, ``2 * x``; ``alpha`` and ``rounding_mode`` by keyword."""
 
@@ -285,6 +289,9 @@ def binary(op: str) -> Call:
             given["input"], given["other"] = given["other"], given["input"]
         if not isinstance(given.get("other", 0), torch.Tensor | complex | float | int | np.generic):
             return None  # torch takes none of these: a TypeError, or what Python makes of ``x == ()``
+        alpha = given.get("alpha")
+        if isinstance(alpha, torch.Tensor) and alpha.ndim == 0 and not recorder.live.known(alpha).grad:
+            kwargs["alpha"] = given["alpha"] = NOT_ONE
         inplace = {"inplace": True} if _is_inplace(name) else {}
         return request(op, given, inplace)
 

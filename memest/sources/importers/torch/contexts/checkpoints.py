@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -12,8 +13,9 @@ from memest.errors import UnsupportedError
 from memest.network.graph import USUAL, Checkpoint, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
-from memest.sources.importers.torch.contexts.packing import Packings, only_kept
+from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.contexts.selecting import Policy
+from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
 from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.places import NOT_YET
@@ -29,8 +31,8 @@ class Recorder(Protocol):
     layers: list[Layer]
     machine: Machine
     checkpoint: str | None
-    elsewhere: bool
     packings: Packings
+    switches: Switches
 
     def differentiates(self) -> None:
         """This recording is held against no other call by call."""
@@ -68,6 +70,15 @@ class Checkpoints:
         self._under_way: list[Call] = []
         self.found: dict[str, Checkpoint] = {}
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Calls that run at another time stand in none of these."""
+        outer, self._under_way = self._under_way, []
+        try:
+            yield
+        finally:
+            self._under_way = outer
+
     @property
     def policy(self) -> Policy | None:
         """That of the selective checkpoint that calls stand in here."""
@@ -76,10 +87,6 @@ class Checkpoints:
     def begin(self, arguments: Sequence[Any], named: Any, made: Checkpoint, policy: Callable[..., Any] | None = None) -> None:
         """The layers from here on run again in backward. The ``policy`` is that of a selective one."""
         recorder = self._recorder
-        if recorder.elsewhere:
-            raise recorder.refusal(
-                "torch.utils.checkpoint in what runs in backward (a custom function's backward, a hook): leave it out there"
-            )
         if policy is not None and self.policy is not None:
             raise recorder.refusal("a selective checkpoint (context_fn) inside another: leave context_fn out of the inner one")
         if policy is not None:
@@ -90,16 +97,20 @@ class Checkpoints:
         name = recorder.live.take(f"{outer or recorder.path() or recorder.name}.checkpoint")
         given = [a for a in arguments if isinstance(a, torch.Tensor)]
         held = [t for t in leaves((arguments, named)) if not any(t is g for g in given)]
-        packed = recorder.packings.of([e.value.spec for t in given if (e := recorder.live.found(t)) is not None])
-        if not all(map(only_kept, packed)):
-            raise recorder.refusal("torch.utils.checkpoint under saved_tensors_hooks that change what is saved: use the hooks inside of it")
+        packed = recorder.packings.of([e.value.spec for t in given if (e := recorder.live.found(t)) is not None]) if made.grad else ()
         if any(p.packed or p.unpacked for p in packed):
-            recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks that move what is saved", INSIDE)
+            recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks", INSIDE)
         recorder.packings.stack.append(None)
         self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held), self._own(given), asked))
         recorder.checkpoint = name
-        made = replace(made, inside=outer)
-        if outer is not None and not made.reentrant:
+        recorder.switches.seen(name)
+        made = replace(made, inside=outer, packing=packed)
+        if packed and not made.reentrant:
+            names = tuple([recorder.live.known(t).names[-1] for t in given])
+            if len(set(names)) < len(names):
+                raise recorder.refusal("torch.utils.checkpoint with one tensor given twice, under saved_tensors_hooks: give it once")
+            made = replace(made, arguments=names)
+        elif outer is not None and not made.reentrant:
             made = replace(made, arguments=self._under_way[-1].given)
         if made != USUAL:
             self.found[name] = made
@@ -119,7 +130,8 @@ class Checkpoints:
                 "torch.utils.checkpoint inside another, given a list with a tensor that it does not use: leave that one out"
             )
         captured = () if made.reentrant else self._captured(call)
-        besides += call.own if made.inside is None and not made.reentrant else ()  # torch looks who writes to them
+        looked = made.inside is None and not made.reentrant and not made.packing
+        besides += call.own if looked else ()  # torch looks who writes to them
         if besides or captured:
             self.found[call.name] = replace(made, arguments=(*made.arguments, *besides), captured=captured)
         recorder.checkpoint = made.inside
@@ -132,8 +144,9 @@ class Checkpoints:
             raise self._recorder.refusal(
                 "torch.utils.checkpoint (reentrant) with one tensor given twice: give it once, or use_reentrant=False"
             )
-        self.begin(given, (), Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and any(needs)):
+        made = Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names, grad=torch.is_grad_enabled() and any(needs))
+        self.begin(given, (), made)
+        with self._recorder.switches.anew(), backward_mode(made.grad):
             result = function(*arguments)
         result = self._given_back(result, given, any(needs))
         self._check_captured(names)
@@ -172,7 +185,9 @@ class Checkpoints:
         made = {n for layer in self._recorder.layers[call.start :] for n in layer.outputs}
         returned = [t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, torch.Tensor)]
         names = dict.fromkeys([n for t in returned if (n := live.known(t).names[-1]) in made])
-        self.found[call.name] = replace(self.found[call.name], results=tuple(names))
+        inside = [n for layer in self._recorder.layers[call.start :] for n in (layer.name, layer.checkpoint) if n is not None]
+        enabling = self._recorder.switches.enabling(dict.fromkeys(inside))
+        self.found[call.name] = replace(self.found[call.name], results=tuple(names), enabling=enabling)
 
     def _check_captured(self, given: Sequence[str]) -> None:
         """Refuse a reentrant checkpoint whose function reads a tensor that requires a gradient and is no argument: its backward would run

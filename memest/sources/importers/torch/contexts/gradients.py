@@ -72,6 +72,11 @@ class Gradients:
         self, roots: Sequence[Any], gradients: Sequence[Any], retain: Any, create: Any, inputs: Any, *, accumulate: bool
     ) -> tuple[torch.Tensor | None, ...]:
         """The engine's run. Roots without a gradient of their own get ones."""
+        if self._stage.checkpoints.policy is not None:
+            raise self._stage.refusal(
+                "autograd inside of a selective checkpoint (context_fn), which runs again for that and has what it kept only once: leave"
+                " context_fn out"
+            )
         if create and self._stage.castings:
             raise self._stage.refusal("create_graph=True inside autocast, whose backward would be cast, too: leave the context before it")
         if accumulate and inputs:

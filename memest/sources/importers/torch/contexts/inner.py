@@ -25,9 +25,11 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.parallel import Alone
 from memest.runtimes.torch.step.run import Run
 from memest.sizes.dims import recording, resolve
+from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.gradients import Gradients, nothing
 from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.contexts.stage import Answer, exchange, handle_of
+from memest.sources.importers.torch.contexts.switching import Switches
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 from memest.sources.importers.torch.tensors.places import NOT_YET
 
@@ -44,7 +46,9 @@ class Recorder(Protocol):
     layers: list[Layer]
     machine: Machine
     checkpoint: str | None
+    checkpoints: Checkpoints
     packings: Packings
+    switches: Switches
     sizes: dict[str, int]
 
     def __enter__(self) -> Any: ...
@@ -196,6 +200,11 @@ class Inner:
         """What contexts of autocast say here."""
         return self._recorder.castings
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The calls of ``torch.utils.checkpoint``."""
+        return self._recorder.checkpoints
+
     def __enter__(self) -> Any:
         return self._recorder.__enter__()
 
@@ -206,8 +215,6 @@ class Inner:
         """An action written down and, where the engine runs, done: its layer, and what it gave."""
         recorder = self._recorder
         recorder.differentiates()
-        if op in ENGINE and recorder.checkpoint is not None:
-            raise self.refusal(f"{ENGINE[op]} inside of torch.utils.checkpoint, which would run again for that: leave the checkpoint out")
         if op in ENGINE and recorder.packings.pair is not None and any(map(_runs_again, recorder.layers)):
             raise self.refusal(
                 f"{ENGINE[op]} under saved_tensors_hooks, through a custom function whose own backward runs another: end the hooks before"
@@ -220,6 +227,7 @@ class Inner:
         )
         recorder.live.drops.append([])
         recorder.layers.append(layer)
+        recorder.switches.seen(name)
         if run is None or env is None:
             return layer, []
         recorder.refuse_card(f"{ENGINE[op]} inside a forward", NOT_YET)

@@ -12,6 +12,7 @@ from memest.network.graph import Casting, Layer
 from memest.network.tensor import Spec, channels_last_strides, contiguous_strides, nbytes
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
+from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
 Answer = Any
@@ -32,6 +33,10 @@ class Stage(Protocol):
     @property
     def castings(self) -> tuple[Casting, ...]:
         """What contexts of autocast say here."""
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The calls of ``torch.utils.checkpoint``."""
 
     def __enter__(self) -> Any: ...
 

@@ -1,15 +1,17 @@
-"""What code that runs in backward (a custom function's, a hook) does about gradients itself.
+"""What code does about gradients itself where they are on at one time and off at another.
 
-Backward runs without gradients, with ``create_graph=True`` with them. It is recorded once, without; so it is written down which of its
-calls stand in a context of its own that turns gradients off (``no_grad``, ``inference_mode``, ``set_grad_enabled(False)``), and where it
-calls a custom function, whose node is there with ``create_graph=True`` alone.
+Backward (of a custom function, a hook) runs without gradients, with ``create_graph=True`` with them. It is recorded once, without; so it
+is written down which of its calls stand in a context of its own that turns gradients off (``no_grad``, ``inference_mode``,
+``set_grad_enabled(False)``), and where it calls a custom function, whose node is there with ``create_graph=True`` alone. A reentrant
+checkpoint runs without gradients first and with them then. It is recorded with them; so it is written down which of its calls stand in a
+context of its own that turns them on.
 
 Source: torch/autograd/grad_mode.py; torch/csrc/autograd/python_function.cpp (PyNode::apply takes the engine's mode as it is).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -31,14 +33,28 @@ class Switches:
     """The contexts that calls stand in, and what was seen of calls that run in backward, by the names of their layers."""
 
     def __init__(self) -> None:
-        self.said: list[bool] = []
+        self.said: list[bool | None] = []
         self._off: set[str] = set()
+        self._on: set[str] = set()
         self._functions: dict[str, str] = {}
 
     @property
     def off(self) -> bool:
         """Whether the innermost of the code's own contexts turns gradients off."""
-        return bool(self.said) and not self.said[-1]
+        return bool(self.said) and self.said[-1] is False
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """What is said around these calls does not hold for them at all times."""
+        self.said.append(None)
+        try:
+            yield
+        finally:
+            self.said.pop()
+
+    def enabling(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Which of the layers and calls stand in a context of the code's own that turns gradients on."""
+        return tuple([name for name in names if name in self._on])
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -50,9 +66,9 @@ class Switches:
             self.said = outer
 
     def seen(self, layer: str) -> None:
-        """A call that runs in backward."""
-        if self.off:
-            self._off.add(layer)
+        """A call."""
+        if self.said and self.said[-1] is not None:
+            (self._on if self.said[-1] else self._off).add(layer)
 
     def applied(self, function: str, layers: Sequence[Layer]) -> None:
         """A custom function was applied there, and made these calls."""

@@ -72,18 +72,28 @@ def watching(listener: Listener, gradients: bool) -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.autocast("cpu", enabled=False))
             stack.enter_context(torch.set_grad_enabled(gradients))
-            if outer is None:
-                stack.enter_context(_replaced())
-                stack.enter_context(constructors.seen())
-                stack.enter_context(autocasting.telling(_listener))
-                stack.enter_context(cards.telling(_listener))
-                stack.enter_context(packing.telling(_listener))
-                stack.enter_context(module_hooks.telling(_listener))
-                stack.enter_context(generators.telling(_listener))
-                stack.enter_context(switching.telling(_listener))
+            stack.enter_context(prepared())
             yield
     finally:
         _here.listener = outer
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Whoever listens in this thread is told until here; to do so once for many forwards costs one."""
+    if getattr(_here, "prepared", False):
+        yield
+        return
+    _here.prepared = True
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_replaced())
+            stack.enter_context(constructors.seen())
+            for kind in (autocasting, cards, packing, module_hooks, generators, switching):
+                stack.enter_context(kind.telling(_listener))
+            yield
+    finally:
+        _here.prepared = False
 
 
 @contextmanager
@@ -170,6 +180,7 @@ def _checkpoint(listener: Listener, given: dict[str, Any]) -> tuple[Checkpoint, 
         early_stop=bool(early_stop),
         selective=policy is not None,
         allow_cache_entry_mutation=mutable,
+        grad=torch.is_grad_enabled(),
     )
     return called, policy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -125,7 +125,10 @@ class Around(Running):
         torch.set_autocast_enabled("cpu", False)
         try:
             self.inner.enter(self.layers)
-            with self.contexts.apart(), self.packings.apart(), self.switches.apart(), self.live.names_kept():
+            contexts = self.contexts.apart(), self.packings.apart(), self.switches.apart(), self.checkpoints.apart(), self.live.names_kept()
+            with ExitStack() as stack:
+                for context in contexts:
+                    stack.enter_context(context)
                 yield self.layers
         finally:
             self.inner.leave()
@@ -138,8 +141,7 @@ class Around(Running):
         self.live.drops.append([])
         self.layers.append(layer)
         self.trace.append(layer)
-        if self.elsewhere:
-            self.switches.seen(layer.name)
+        self.switches.seen(layer.name)
         self._note_line(layer.name)
 
     def _note_line(self, layer: str) -> None:

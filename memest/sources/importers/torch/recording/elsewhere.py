@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from memest.memory.stream import Storage
 from memest.network.graph import Layer
@@ -21,9 +22,10 @@ from memest.sources.importers.torch.contexts.watching import check_autograd
 from memest.sources.importers.torch.recording.luck import Luck
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.trace import Asked, Done, Handle, Item, Made, Name, Step, Trace, asked, complete
-from memest.sources.importers.torch.tensors.described import spec_of, twin
+from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.keeping import no_collection, swap_back
 from memest.sources.importers.torch.tensors.live import Tracked
+from memest.sources.importers.torch.tensors.state import Owned
 
 
 class Otherwise(Exception):  # noqa: N818 - it ends a run, it is no error
@@ -35,20 +37,27 @@ class Impossible(Exception):  # noqa: N818
 
 
 class Elsewhere(Recorder):
-    """A forward at other ``sizes`` than the ``first``, which it is held against."""
+    """A forward at other ``sizes`` than the ``first``, which it is held against. What the module kept from its call before stands here as
+    it stood there."""
 
     def __init__(self, first: Recorder, sizes: Mapping[str, int], *arguments: Any) -> None:
         """``arguments`` are those that the first recorder was made with."""
-        super().__init__(*arguments)
         self.first = first
+        super().__init__(*arguments)
         self.sizes = dict(sizes)
         self.inputs = first.inputs
+        self.places = first.places
         self.ended = ""
+        self._assumes = first.assumed.asked
         self._left, self._at_step = first.trace, 0
         self._dims: dict[Expr, Dim] = {}
         self._values: dict[Expr, int] = {}
         self._specs: dict[int, Spec] = {}
         self._storages: dict[int, Storage] = {}
+
+    def _owned(self, module: nn.Module) -> Owned:
+        """What it consisted of there."""
+        return self.first.owned
 
     @no_collection()
     def agrees(self, call: Callable[[Mapping[str, torch.Tensor]], Any]) -> bool | None:
@@ -58,18 +67,30 @@ class Elsewhere(Recorder):
         try:
             with recording(None):
                 inputs = {i.name: self._given(i.name) for i in self.inputs}
+            for name in self.standing:
+                self._is_there(name, next(e for e in self.live.tracked.values() if e.names[0] == name))
             self._lend()
-            same = self._outputs(self._run(inputs, call)) == self.first.outputs and self._ended()
+            same = self._outputs(self._run(inputs, call)) == self.first.outputs and self._ended() and self._leaves()
         except Exception:
             same = False
         finally:
-            swap_back(self.first.places)
+            swap_back(self.places)
             state.put_back()
         return None if self.ended == "impossible" else same and not self.ended
 
     def _ended(self) -> bool:
         first = self.first
+        if self._assumes and (self.assumed.notes, self.constants.notes) != (first.assumed.notes, first.constants.notes):
+            return False
         return self._at_step == len(self._left) and self.layers == first.layers and self.checkpoints.found == first.checkpoints.found
+
+    def _leaves(self) -> bool:
+        """Whether the module keeps what it kept there, and no more from call to call."""
+        self.survivors = self._surviving()
+        if self.standing:
+            self.survivors.check_steady(self.standing, self.forms)
+        dropped = [set(names) for names in self.live.drops]
+        return self.survivors.names == self.first.kept and dropped == self.first.dropped
 
     def _given(self, name: str) -> torch.Tensor:
         spec = self.at(self.first.given[name])
@@ -80,20 +101,22 @@ class Elsewhere(Recorder):
 
     def _is_there(self, name: str, entry: Tracked) -> None:
         """A tensor is there before the call: its memory stands for that of the one in its place."""
-        self._storages[id(self.first.found_there[name])] = entry.value.storage
+        self._storages[id(self.first.found_there[name][1])] = entry.value.storage
 
     def _lend(self) -> None:
         """Tensors in the place of the module's own, as the first forward had them."""
         own = {p.name: p for p in self.first.live.parameters}
         made: dict[int, torch.Tensor] = {}
-        for place in self.first.places:
-            t = made.get(id(place.original))
+        for table, key, original, name in self.places:
+            t = made.get(id(original))
             if t is None:
-                t = made[id(place.original)] = twin(place.original)
-                self.live.parameters.append(own[place.name])
-                self.live.follow(t, place.name, Value(spec_of(t), no_storage()), own[place.name].trainable)
-                self._is_there(place.name, self.live.known(t))
-            place.table[place.key] = t
+                t = made[id(original)] = twin(original)
+                self.live.parameters.append(own[name])
+                value = Value(self.first.found_there[name][0], no_storage())
+                self._is_there(name, self.live.follow(t, name, value, own[name].trainable))
+            table[key] = t
+        if self._assumes:
+            self._tell_constants()
 
     # calls ---------------------------------------------------------------------------------------------------------------
 
@@ -142,6 +165,8 @@ class Elsewhere(Recorder):
         self.layers.append(layer)
         self.noticed(layer)
         made = [self._made(m, out, what.names, tensors) for m, out in zip(step.made, layer.outputs, strict=True)]
+        if self._assumes:
+            self.assumed.noticed(layer.outputs, [self.live.known(t).value for t in made])
         items = [i.value if isinstance(i, Item) else made[i] for i in step.items]
         if step.container is None:
             return items[0]

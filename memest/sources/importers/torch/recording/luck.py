@@ -17,10 +17,12 @@ class Luck(NamedTuple):
     @classmethod
     def now(cls) -> Luck:
         """Where they stand."""
-        kind, keys, *rest = np.random.get_state()
-        return cls(random.getstate(), (kind, tuple(keys), *rest))
+        state: Any = np.random.get_state()
+        kind, keys, *rest = state
+        return cls(random.getstate(), (kind, keys.tobytes(), *rest))
 
     def put_back(self) -> None:
         """They stand there again."""
         random.setstate(self.pythons)
-        np.random.set_state(self.numpys)
+        kind, keys, *rest = self.numpys
+        np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))

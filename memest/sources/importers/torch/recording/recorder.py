@@ -48,10 +48,12 @@ class Recorder(Calling):
 
     ``gradients`` says whether the forward runs with them (a training step) or under ``no_grad``. ``repeats`` is what is known of the
     module's calls at this size. ``standing`` are tensors that the module kept from its call before, with their sizes; ``stand_in`` is what
-    numbers read from tensors are (``numbers``)."""
+    numbers read from tensors are (``numbers``). ``kept`` is what outlives the forward, ``dropped`` what died after each layer."""
 
     graph: Graph
     survivors: Survivors
+    kept: set[str]
+    dropped: list[set[str]]
 
     # what is there before the call ---------------------------------------------------------------------------------------
 
@@ -85,34 +87,36 @@ class Recorder(Calling):
         if self.gradients:
             check_hooks(self.owned)
         self.places = swap(self.owned, self.live)
-        for place in self.places:
-            if not isinstance(place.original, nn.Parameter):
-                self.constants.own(place.name, legible(place.original))
+        self._tell_constants()
         self.live.found_elsewhere = self._found_elsewhere
-        self.found_there = {e.names[0]: e.value.storage for e in self.live.tracked.values()}
+        self.found_there = {e.names[0]: (e.value.spec, e.value.storage) for e in self.live.tracked.values()}
         self.drawn = Luck.now()
         result = self._run(inputs, call)
         self.constants.check_unwritten()
         self.drew = Luck.now() != self.drawn
         self.outputs = outputs = self._outputs(result)
         del result
-        self.survivors = Survivors(
-            self.name,
-            self.live,
-            self.modules,
-            {i.name for i in self.inputs} | self.lasting,
-            self.places,
-            self.gradients,
-            lambda: self._passed(outputs),
-        )
+        self.survivors = self._surviving()
+        self.survivors.check(self.gradients, lambda: self._passed(outputs))
+        self.kept, self.dropped = self.survivors.names, [set(names) for names in self.live.drops]
         self.graph = self._finished(outputs)
         swap_back(self.places)
 
+    def _tell_constants(self) -> None:
+        """The module's buffers may hold what decides."""
+        for place in self.places:
+            if not isinstance(place.original, nn.Parameter):
+                self.constants.own(place.name, legible(place.original))
+
+    def _surviving(self) -> Survivors:
+        """What outlives the forward, which is over."""
+        return Survivors(self.name, self.live, self.modules, {i.name for i in self.inputs} | self.lasting, self.places)
+
     @property
     def can_be_followed(self) -> bool:
-        """Whether another run can be held against this one call by call (``elsewhere``); a run that went by assumptions, in which saved
-        tensors are packed, or whose parameters have hooks is recorded once more instead."""
-        return not (self._to_be_recorded_anew or self.hooks or self.assumed.asked)
+        """Whether another run can be held against this one call by call (``elsewhere``); a run in which saved tensors are packed, whose
+        parameters have hooks, or that leaves work to the garbage collector is recorded once more instead."""
+        return not (self._to_be_recorded_anew or self.hooks or self.survivors.waiting)
 
     def _passed(self, outputs: Sequence[str]) -> set[str]:
         """The names that a backward passes before what is kept here is looked at."""
@@ -132,6 +136,11 @@ class Recorder(Calling):
         return tuple([*names, *dict.fromkeys(e.names[-1] for e in inside if e.names[-1] not in names)])
 
     # the end -------------------------------------------------------------------------------------------------------------
+
+    def let_go(self) -> None:
+        """What outlived the forward is held here no longer."""
+        if "survivors" in vars(self):
+            self.survivors.forget()
 
     def forget(self) -> None:
         """What was of use to the recording alone goes at once: in the circles that it is part of, it would wait for Python's garbage

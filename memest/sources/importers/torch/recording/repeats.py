@@ -39,6 +39,10 @@ _CALLS = Memo()
 _COUNT = count()
 
 
+Sizes = tuple[tuple[int, ...], tuple[int, ...]]
+"""A shape and strides."""
+
+
 class Form(NamedTuple):
     """A call's form as a key, and the tensors in its arguments, each once. ``call`` is what was asked for, ``metadata`` that of the tensors
     when it was."""
@@ -74,13 +78,13 @@ class Answer(NamedTuple):
             ]
         return given[0] if self.container is None else self.container(given) if given else None
 
-    def keeps_size_of(self, t: torch.Tensor) -> bool:
-        """Whether it is one tensor laid out as ``t`` is."""
-        return self.container is None and len(self.made) == 1 and self.made[0][1:3] == (tuple(t.shape), t.stride())
+    def is_one(self, sizes: Sizes) -> bool:
+        """Whether it is one tensor of these sizes."""
+        return self.container is None and len(self.made) == 1 and self.made[0][1:3] == sizes
 
-    def of_size(self, t: torch.Tensor) -> Answer:
-        """The same for a first argument like ``t``."""
-        return Answer((self.made[0]._replace(shape=tuple(t.shape), strides=t.stride()),), None)
+    def of(self, sizes: Sizes) -> Answer:
+        """The same, of one tensor, for a call that gives these sizes."""
+        return Answer((self.made[0]._replace(shape=sizes[0], strides=sizes[1]),), None)
 
 
 class _Found(NamedTuple):
@@ -161,10 +165,15 @@ class Repeats:
         return found if found is not None and found.mode in (None, mode) and found.row is operator_named(found.row.name) else None
 
     def answer(
-        self, form: Form | None, row: Operator | Composite, live: LiveTensors, execute: Callable[[], Any]
+        self,
+        form: Form | None,
+        row: Operator | Composite,
+        live: LiveTensors,
+        values: Sequence[Value | None],
+        execute: Callable[[], Any],
     ) -> tuple[Any, Answer | None]:
-        """What torch gives for a call that is ``row``, by ``execute`` if need be: sizes count as the numbers they are, or not at all where
-        the row keeps them (``kinds``)."""
+        """What torch gives for a call that is ``row``, which says that ``values`` come of it, by ``execute`` if need be: sizes count as the
+        numbers they are, or not at all (``kinds``)."""
         if form is None:
             return execute(), None
         given, n, metadata, *rest = form.key
@@ -176,13 +185,13 @@ class Repeats:
         kind = kind_of(row, form.tensors)
         seen = None if kind is None else self._kinds.get((kind, key[0], n, *rest))
         if seen is not None:
-            answer = self._answers.keep(key, seen.of_size(form.tensors[0]))
+            answer = self._answers.keep(key, seen.of(_sizes(values[0])))
             return answer.again(form.tensors), answer
         produced = execute()
         found = _answer(form, live, produced)
         if found is None or self._metadata(form.tensors, form.entries) != form.metadata:
             return produced, None
-        if kind is not None and found.keeps_size_of(form.tensors[0]):
+        if kind is not None and found.is_one(_sizes(values[0])):
             self._kinds.keep((kind, key[0], n, *rest), found)
         return produced, self._answers.keep(key, found)
 
@@ -291,8 +300,10 @@ def _sharing(entries: Sequence[Tracked]) -> Any:
     """Which of the tensors have one value, and which one memory."""
     if len(entries) < 2:
         return None
-    values = [id(e.value) for e in entries]
     storages = [id(e.value.storage) for e in entries]
+    if len({*storages}) == len(storages):  # so are the values
+        return None
+    values = [id(e.value) for e in entries]
     return tuple([*map(values.index, values), *map(storages.index, storages)])
 
 
@@ -311,6 +322,11 @@ def _answer(form: Form, live: LiveTensors, produced: Any) -> Answer | None:
 
 def _first_by_id(values: Sequence[Any]) -> dict[int, int]:
     return {id(v): i for i, v in reversed([*enumerate(values)])}
+
+
+def _sizes(value: Value | None) -> Sizes:
+    """Of what a row gives, the shape and the strides as plain numbers."""
+    return ((), ()) if value is None else (tuple(map(_plain_int, value.spec.shape)), tuple(map(_plain_int, value.spec.strides)))
 
 
 def _plain_int(value: int) -> int:

@@ -73,7 +73,7 @@ class Running(TorchFunctionMode):
         self.gradients = gradients
         self.repeats = repeats
         self.asked_for_gradients = False
-        self.owned = Owned(module)
+        self.owned = self._owned(module)
         self.paths = {id(m): path for path, m in self.owned.modules}
         self.modules = [m for _, m in self.owned.modules]
         self.stack: list[Frame] = []
@@ -105,6 +105,7 @@ class Running(TorchFunctionMode):
         self.stops_a_card = ""
         self.impossible = False  # a row cannot be what it is asked for
         self.lasting: set[str] = set()  # tensors made in the call that stay after it as a matter of course
+        self.packed: dict[int, Any] = {}  # tensors that packed weights stand for
         self.live = LiveTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         self.constants = Constants(self)
         self.assumed = Assumed(assumptions or Assumptions(), self)
@@ -113,6 +114,10 @@ class Running(TorchFunctionMode):
         for t in standing:
             self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host, registered=False)
         self.standing = [p.name for p in self.live.parameters]
+
+    def _owned(self, module: nn.Module) -> Owned:
+        """What the module consists of."""
+        return Owned(module)
 
     # where it is ---------------------------------------------------------------------------------------------------------
 
@@ -164,6 +169,8 @@ class Running(TorchFunctionMode):
     def castings(self) -> tuple[Casting, ...]:
         """What contexts of autocast say here. In inference mode no cast is remembered."""
         found = self.contexts.castings
+        if not found:
+            return ()
         return tuple([replace(c, cache=False) for c in found]) if torch.is_inference_mode_enabled() else found
 
     def shadow(self) -> Run | None:

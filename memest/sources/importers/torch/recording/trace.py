@@ -18,6 +18,9 @@ Name = str | tuple[Any, ...]
 """What a tensor is called; of one that nobody has seen, its sizes and dtype."""
 
 
+_STR = frozenset({str})
+
+
 class Asked(NamedTuple):
     """A call: the function, its arguments as a key (:func:`frozen`), and the names of the tensors in them."""
 
@@ -28,7 +31,7 @@ class Asked(NamedTuple):
     @property
     def of_known(self) -> bool:
         """Whether all tensors in it are known."""
-        return all([type(name) is str for name in self.names])
+        return {*map(type, self.names)} <= _STR
 
     def like(self, other: Asked) -> bool:
         """Whether it is the same call, whatever numbers its sizes are."""
@@ -110,12 +113,16 @@ def answered(live: LiveTensors, what: Asked, tensors: Sequence[torch.Tensor], la
             items.append(Item(value))
             continue
         entry = live.known(value)
-        i = next((i for i, t in enumerate(tensors) if t is value), None)
+        argument: Name = ""
+        for t, name in zip(tensors, what.names, strict=True):
+            if t is value:
+                argument = name
+                break
         items.append(len(made))
-        made.append(
-            Made("" if i is None else what.names[i], entry.value.spec, entry.value.storage, entry.grad, entry.host, entry.inference)
-        )
-    met = tuple([e.names[0] for t, n in zip(tensors, what.names, strict=True) if type(n) is tuple and (e := live.found(t)) is not None])
+        made.append(Made(argument, entry.value.spec, entry.value.storage, entry.grad, entry.host, entry.inference))
+    met: tuple[str, ...] = ()
+    if not what.of_known:
+        met = tuple([e.names[0] for t, n in zip(tensors, what.names, strict=True) if type(n) is tuple and (e := live.found(t)) is not None])
     return Step(what, layer, tuple(made), None if alone else type(produced), tuple(items), met)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -65,7 +65,8 @@ class Writing(Around):
         if policy is not None and torch.is_inference_mode_enabled():
             raise self.refusal("torch.inference_mode inside a selective checkpoint (context_fn): take torch.no_grad there")
         self.machine.selection = ran = None if policy is None else Calls()
-        self.machine.target = replace(self.machine.target, dispatched=policy is not None)
+        if self.machine.target.dispatched != (policy is not None):
+            self.machine.target = replace(self.machine.target, dispatched=policy is not None)
         for e in () if policy is None else _flat(reads):  # products are folded where a gradient is wanted
             e.value.requires_grad = layer.flows and e.grad
         around = nullcontext() if policy is None else policy.watching()
@@ -73,7 +74,7 @@ class Writing(Around):
             values = self._by_rule(row, reads, request, func, args, kwargs)
             self.live.drops.append([])
             produced, answer = self.repeats.answer(
-                form, row, self.live, lambda: execute(self.live, request, func, args, kwargs, values, casting, around)
+                form, row, self.live, values, lambda: execute(self.live, request, func, args, kwargs, values, casting, around)
             )
             tensors = _tensors(produced)
             agreed = self._agreed(tensors, values, row)
@@ -105,11 +106,12 @@ class Writing(Around):
         """What is said of a layer before it runs."""
         name = self.live.take(self._layer_name(op, reads[0] if reads else None))
         grad_enabled = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        flows = grad_enabled and any(e.grad for e in _flat(reads[:1] if op in LIKE_ANOTHER else reads))
+        read = _flat(reads)
+        flows = grad_enabled and True in [e.grad for e in (_flat(reads[:1]) if op in LIKE_ANOTHER else read)]
         if flows:
             self._flows()
-        if flows and any(e.inference for e in _flat(reads)) and getattr(operator_named(op), "saves", None) != ():
-            raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
+            if True in [e.inference for e in read] and getattr(operator_named(op), "saves", None) != ():
+                raise self.refusal("an inference tensor that is kept for backward: clone() it outside of torch.inference_mode()")
         said = grad_enabled or not (self.gradients or self.enables_grad)
         return Begun(name, op, reads, tuple([_names(e) for e in reads]), said, flows)
 
@@ -123,8 +125,7 @@ class Writing(Around):
         outputs = self._adopt(layer, tensors, values, layer.flows and differentiable)
         self.assumed.noticed(outputs, values)
         self._note_line(layer.name)
-        if self.elsewhere:
-            self.switches.seen(layer.name)
+        self.switches.seen(layer.name)
         self.layers.append(
             Layer(
                 name=layer.name,
@@ -182,8 +183,10 @@ class Writing(Around):
                 known = torch.is_inference_mode_enabled()
                 made = self.live.follow(t, out, value, flows and value.spec.dtype in DIFFERENTIABLE, inference=known)
                 if layer.op not in NO_VIEWS:
-                    seen = next((e for e in _flat(layer.reads) if e.value.storage is value.storage), None)
-                    made.base = None if seen is None else seen.base or seen
+                    for seen in _flat(layer.reads):
+                        if seen.value.storage is value.storage:
+                            made.base = seen.base or seen
+                            break
         return names
 
     def _bound(self, t: Any) -> Any:
@@ -209,7 +212,7 @@ class Writing(Around):
             found = self.module.get_submodule(path) if place is None else place
         except AttributeError:
             return False
-        return all(m is None for m in found._modules.values())
+        return not found._modules or all(m is None for m in found._modules.values())
 
 
 # helpers -----------------------------------------------------------------------------------------------------------------
@@ -221,12 +224,14 @@ def _tensors(produced: Any) -> list[torch.Tensor]:
     return [r for r in results if isinstance(r, torch.Tensor)]
 
 
-def _flat(entries: Sequence[Any]) -> Iterator[Tracked]:
+def _flat(entries: Sequence[Any]) -> list[Tracked]:
+    found: list[Tracked] = []
     for e in entries:
-        if isinstance(e, list):
-            yield from e
+        if type(e) is list:
+            found += e
         elif e is not None:
-            yield e
+            found.append(e)
+    return found
 
 
 def _values(entry: Any) -> Any:

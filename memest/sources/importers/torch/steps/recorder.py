@@ -32,6 +32,7 @@ from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.trace import Done, Handle
 from memest.sources.importers.torch.recording.writing import Begun
+from memest.sources.importers.torch.steps.lbfgs import Search
 from memest.sources.importers.torch.steps.readings import Readings
 from memest.sources.importers.torch.steps.updates import Updates
 from memest.sources.importers.torch.surroundings import Surroundings
@@ -116,7 +117,7 @@ class StepRecorder(Recorder):
         self._shadow: Run | None = None
         self.grads = Gradients(self)
         self.readings = Readings(self, self.numbers.zeros, lambda: self.checkpoint is not None, first=before is None)
-        self.updates = Updates(self, self.grads, found.optimizers, texts, self.assumed.say)
+        self.updates = Updates(self, self.grads, found.optimizers, found.trained, texts, self.assumed.say)
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
         for t in kept:
@@ -125,7 +126,8 @@ class StepRecorder(Recorder):
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
         own = {name: self._where(name, answer) for name, answer in self.grads.watched.items()}
-        self.watched = {**self.watched, **own, **self.readings.watched, "__bool__": self._decide}
+        self._search = Search(self.numbers.answers["__float__"])
+        self.watched = {**self.watched, **own, **self.readings.watched, "__bool__": self._decide, "__float__": self._search.number}
 
     def shadow(self) -> Run | None:
         """The run that has played all layers of the step so far."""
@@ -143,6 +145,8 @@ class StepRecorder(Recorder):
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A decision that every step takes alike, or that is assumed."""
+        if (searching := self._search.goes_on()) is not None:
+            return searching
         answer = self.readings.watched["__bool__"](func, args, kwargs)
         return self.assumed.decide(func, args, kwargs) if answer is NotImplemented else answer
 
@@ -281,8 +285,10 @@ class StepRecorder(Recorder):
         name = self.live.take(op)
         self.live.drops.append([])
         amid = self.castings if op in ENGINE else ()
-        layer = Layer(name=name, op=op, tensors=tensors, attributes=(*attributes.items(), ("at", self._line())), autocast=amid)
+        said = (*attributes.items(), ("at", self._line()))
+        layer = Layer(name=name, op=op, tensors=tensors, attributes=said, checkpoint=self.checkpoint, autocast=amid)
         self.layers.append(layer)
+        self.switches.seen(name)
         self._note_line(name)
         return layer, self._done(layer)
 

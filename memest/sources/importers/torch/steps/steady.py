@@ -19,6 +19,7 @@ from memest.sources.importers.torch.recording.sizes import Taken, described_wher
 from memest.sources.importers.torch.steps.calls import Call, Root
 from memest.sources.importers.torch.steps.elsewhere import StepElsewhere
 from memest.sources.importers.torch.steps.histories import Histories
+from memest.sources.importers.torch.steps.lbfgs import begun, fill
 from memest.sources.importers.torch.steps.recorder import State, StepRecorder
 from memest.sources.importers.torch.surroundings import Surroundings
 from memest.sources.importers.torch.tensors.keeping import Kept
@@ -103,6 +104,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
         over.callback(release, keeping)
         over.callback(Luck.now().put_back)
         histories = Histories(found.tables)
+        kept += begun(found.optimizers.values())
         same = 0
         for number in range(MOST):
             given, stand_in = len(kept), stand_ins[number % len(stand_ins)]
@@ -136,7 +138,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
                 if given or not recorder.can_be_followed:
                     return Answer(graph, taken, tuple(played))
                 where = described_where(graph, partial(_agrees, recorder, call, before, texts, assumptions), taken)
-                free = where is graph or not changes
+                free = where is graph or not (changes or recorder.assumed.asked)
                 return Answer(where, None, tuple(played)) if free else Answer(graph, taken, tuple(played))
             if number > 2 and not same:
                 break
@@ -144,6 +146,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
             before = left
             kept = recorder.survivors.given_up()
             histories.after_a_call(kept)
+            fill(found.optimizers.values(), kept)
     by_number = settled and recorder.numbers.read > 0 and len(stand_ins) > 1
     moves = parted is not None and not {"getitem", "setitem"}.isdisjoint(parted.ops)
     refusal = _refusal(recorder, growing, parted.line if parted else "", by_number)

@@ -16,6 +16,7 @@ from memest.errors import MemestError, ShapeError, UsageError, kind_of
 from memest.network.graph import Graph
 from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.contexts.watching import prepared
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
 from memest.sources.importers.torch.steps.branching import decided, same
@@ -47,7 +48,7 @@ def from_step(
     assumptions = Assumptions(assume)
     call = Call(function, examples)
     called = name or name_of(function)
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, prepared():
         found = call.surroundings()
         call.examples.settle(found.modules.values())
         question, (graph, taken, _) = decided(Question(called, call, found, cleared, assumptions))

@@ -17,30 +17,29 @@ from memest.errors import MemestError, UnsupportedError
 from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.stage import Stage
+from memest.sources.importers.torch.steps import lbfgs
 
-LBFGS = (
-    "LBFGS.step(closure), which runs the closure until values say enough: ask for a function that does what the closure does (LBFGS's"
-    " history, 2 x history_size vectors as long as all parameters together, comes on top), or take another optimizer"
-)
 SAVED = "torch.save is passed over: nothing is written, and it allocates nothing"
 BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
 
 
 class Updates:
-    """The ``optimizers`` of one recording. ``texts`` are their descriptions, which a schedule of numbers does not change; ``note`` takes
-    what a reader of the answer should know."""
+    """The ``optimizers`` of one recording, and the parameters ``trained`` by them, group by group. ``texts`` are their descriptions, which
+    a schedule of numbers does not change; ``note`` takes what a reader of the answer should know."""
 
     def __init__(
         self,
         stage: Stage,
         gradients: Gradients,
         optimizers: Mapping[str, torch.optim.Optimizer],
+        trained: Mapping[str, list[list[torch.Tensor]]],
         texts: dict[tuple[str, int], str],
         note: Callable[[str], None],
     ) -> None:
         self._stage = stage
         self._gradients = gradients
         self._texts = texts
+        self._homes = {name: groups[0][0] for name, groups in trained.items() if groups[0]}
         self.optimizers = optimizers
         self.refusal = stage.refusal
         self.note = note
@@ -48,8 +47,8 @@ class Updates:
     def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
         """``optimizer.step()``, group by group, after what a ``closure`` does, whose result it gives."""
         kind = type(optimizer)
-        if kind.__name__ == "LBFGS":
-            raise self._stage.refusal(LBFGS)
+        if kind is torch.optim.LBFGS and closure is not None:
+            return self._searched(name, optimizer, closure)
         result = None
         if closure is not None:
             with torch.enable_grad():
@@ -77,6 +76,15 @@ class Updates:
                 of = name if len(groups) == 1 else f"{name}.{i}"
                 self._stage.act("optimizer_step", (given, others), optimizer=text, of=of)
         return result
+
+    def _searched(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
+        """``LBFGS.step(closure)``."""
+        (group,) = optimizer.param_groups
+        if group["line_search_fn"] is not None:
+            raise self._stage.refusal(lbfgs.LINE_SEARCH)
+        self.note(lbfgs.ASSUMED.format(lbfgs.calls_of(group)))
+        optimizer._opt_called = True
+        return lbfgs.search(optimizer, closure, self._homes[name])
 
     def zero_grad(self, optimizer: torch.optim.Optimizer, set_to_none: bool) -> None:
         """``optimizer.zero_grad()``."""

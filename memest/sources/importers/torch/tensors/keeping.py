@@ -49,8 +49,8 @@ def swap(owned: Owned, live: LiveTensors) -> list[Place]:
 
 def swap_back(places: Sequence[Place]) -> None:
     """The module's own tensors in their places."""
-    for place in places:
-        place.table[place.key] = place.original
+    for table, key, original, _ in places:
+        table[key] = original
 
 
 @contextmanager
@@ -74,21 +74,10 @@ class Kept(NamedTuple):
 
 
 class Survivors:
-    """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph.
-    UnsupportedError for one that is kept in a way no step is steady under. ``passed`` are the names that backward passes on its way: what
-    autograd kept for those is gone when the step ends."""
+    """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph."""
 
-    def __init__(
-        self,
-        name: str,
-        live: LiveTensors,
-        modules: Iterable[nn.Module],
-        inputs: set[str],
-        places: Sequence[Place],
-        gradients: bool,
-        passed: Callable[[], set[str]],
-    ) -> None:
-        self._name, self._live = name, live
+    def __init__(self, name: str, live: LiveTensors, modules: Iterable[nn.Module], inputs: set[str], places: Sequence[Place]) -> None:
+        self._name, self._live, self._places = name, live, places
         self.tensors: list[torch.Tensor] = []
         self.waiting: tuple[str, ...] = ()  # tensors that only Python's garbage collector let go of
         self._registered: set[int] = set()
@@ -101,14 +90,16 @@ class Survivors:
             gc.collect()
             waited = [e for e in alive if e.ref() is None]
             self.waiting = tuple(e.names[-1] for e in waited)
-        for place in places:
+        self._registered = {id(place.table.get(place.key)) for place in places}
+        self.tensors = [t for e in live.tracked.values() if e.names[0] not in own and (t := e.ref()) is not None]
+
+    def check(self, gradients: bool, passed: Callable[[], set[str]]) -> None:
+        """UnsupportedError for one that is kept in a way no step is steady under. ``passed`` gives the names that backward passes on its
+        way: what autograd kept for those is gone when the step ends."""
+        for place in self._places if self._registered else ():
             self._check_place(place)
-        self._registered = {id(place.table[place.key]) for place in places}
-        for entry in list(live.tracked.values()):
-            t = entry.ref()
-            if t is not None and entry.names[0] not in own:
-                self._check(entry, gradients, passed)
-                self.tensors.append(t)
+        for t in self.tensors:
+            self._check(self._live.known(t), gradients, passed)
 
     @property
     def names(self) -> set[str]:

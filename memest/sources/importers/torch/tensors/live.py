@@ -14,7 +14,7 @@ from memest.network.graph import Layer, Parameter
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.sizes.dims import expression
-from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, spec_of, whole_numbers_in
+from memest.sources.importers.torch.tensors.described import layout_of, spec_of, whole_numbers_in
 
 
 class Tracked:
@@ -83,18 +83,19 @@ class LiveTensors:
     ) -> None:
         """A tensor that the network owns; of a buffer that it made in a call before the ``sizes`` may be symbolic. ``host``: no
         ``module.to`` moves it from there. ``registered``: a module knows it as its parameter or buffer."""
+        spec = spec_of(t, sizes)
         self.parameters.append(
             Parameter(
                 name=name,
-                shape=tuple(t.shape) if sizes is None else tuple(map(expression, sizes)),
-                dtype=dtype_of(t),
+                shape=spec.shape if sizes is None else tuple(map(expression, sizes)),
+                dtype=spec.dtype,
                 trainable=trainable,
                 buffer=buffer,
                 layout=layout_of(t),
                 registered=registered,
             )
         )
-        self.given(t, name, spec_of(t, sizes), grad=trainable)
+        self.given(t, name, spec, grad=trainable)
         if host:
             self.place(self.tracked[id(t)], True)
 

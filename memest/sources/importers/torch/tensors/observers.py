@@ -6,13 +6,15 @@ Source: torch/ao/quantization/observer.py (``min_val``, ``max_val``), aten/src/A
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 
-def give_sizes(module: nn.Module) -> None:
+def give_sizes(modules: Iterable[nn.Module]) -> None:
     """What the fake quantizers of weights observe, of one element a channel; whoever calls puts back what was there."""
-    for m in module.modules():
+    for m in [m for m in modules if "weight_fake_quant" in m._modules]:
         quantizer, weight = getattr(m, "weight_fake_quant", None), getattr(m, "weight", None)
         observer = getattr(quantizer, "activation_post_process", None)
         if not isinstance(observer, nn.Module) or not isinstance(quantizer, nn.Module) or not isinstance(weight, torch.Tensor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import is_
 from typing import Any
@@ -51,18 +51,37 @@ def named_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(path, m) for m, path in found.items()]
 
 
-@contextmanager
-def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
-    """What the forward sets on its modules (attributes, registered tensors, hooks, the contents of their lists and dicts) is taken back.
-    Gives a function that says whether it has set numbers, flags or texts so far: what the next call may go by."""
-    attributes = [(m.__dict__, m.__dict__.copy()) for _, m in named_modules(module)]
-    inside = [(v, v.copy() if v else _EMPTY) for _, before in attributes for v in before.values() if type(v) in CONTAINERS]
-    try:
-        yield lambda: any(plainly_changed(live, before) for live, before in (*attributes, *inside))
-    finally:
-        for live, before in (*attributes, *inside):
+class Before:
+    """What a module's parts had before a forward: attributes, registered tensors, hooks, the contents of their lists and dicts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        attributes = [(m.__dict__, m.__dict__.copy()) for _, m in named_modules(module)]
+        inside = [v for _, before in attributes for v in before.values() if type(v) in CONTAINERS]
+        self._tables = [*attributes, *[(v, v.copy()) for v in inside if v]]
+        self._empty = [v for v in inside if not v]
+
+    def changed(self) -> bool:
+        """Whether numbers, flags or texts have been set since: what the next call may go by."""
+        tables = (*self._tables, *[(v, _EMPTY) for v in self._empty if v])
+        return any(plainly_changed(live, before) for live, before in tables)
+
+    def put_back(self) -> None:
+        """What has been set since is taken back."""
+        for live, before in self._tables:
             if not same(live, before):
                 put_back(live, before)
+        for filled in [v for v in self._empty if v]:
+            filled.clear()
+
+
+@contextmanager
+def as_it_was(module: nn.Module) -> Iterator[Before]:
+    """What happens inside to what the parts of ``module`` have is taken back; gives what they had."""
+    before = Before(module)
+    try:
+        yield before
+    finally:
+        before.put_back()
 
 
 def put_back(live: Any, before: Any) -> None:

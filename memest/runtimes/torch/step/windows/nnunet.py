@@ -16,18 +16,19 @@ Source: nnunetv2 2.8.1, inference/predict_from_raw_data.py (_internal_predict_sl
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
 from itertools import combinations
 from math import inf, prod
-from typing import Any
 
 from memest.errors import UsageError
 from memest.network.tensor import Shape, Spec, contiguous_strides, nbytes, spec
 from memest.runtimes.torch.ledger import Value
-from memest.runtimes.torch.step.batches import Batch, sizes_at
-from memest.runtimes.torch.step.forward import forward
+from memest.runtimes.torch.step.batches import sizes_at
 from memest.runtimes.torch.step.recipe import SlidingWindow
 from memest.runtimes.torch.step.run import Run
-from memest.runtimes.torch.step.tiling import per_dim
+from memest.runtimes.torch.step.windows.tiles import per_dim
+from memest.runtimes.torch.step.windows.variables import Variables
 
 LEVER = "sliding_window"
 SUMS = "float16"
@@ -57,23 +58,23 @@ class _Loop:
             raise UsageError(f"{LEVER}: mirror={max(how.mirror)} is no axis of an input with {len(self.window)} spatial dims (from 0)")
         self.cut = spec((1, volume.shape[1], *self.window), given.dtype)
         self.sizes = sizes_at(run, {given.name: self.cut.shape}, LEVER)
-        self.here = how.results_here(run.recipe.target.on_cuda)
+        self.here = how.inputs_here(run.recipe.target.on_cuda)
         self.ahead: deque[Value] = deque()
-        self.variables: dict[str, Value] = {}
+        self.variables = Variables(run, LEVER)
 
     def play(self) -> None:
         """Windows, the division, the check."""
         gaussian = self._importance()
         volume = self._padded()
         samples, extents = volume[0], volume[2:]
-        count = samples * prod(_windows(e, w, self.how) for e, w in zip(extents, self.window, strict=True))
+        count = samples * window_count(extents, self.window, self.how.step)
         most = self.how.ahead + MORE
         count = count if count < most else most
         begin = len(self.ledger.events)
         done = ready = 0
         while done < count:
             ready = self._fill(ready, count)
-            self._rebind("workon", self.ahead.popleft() if self.ahead else self._window())
+            self.variables.bind("workon", self.ahead.popleft() if self.ahead else self._window())
             ready = self._fill(max(ready, done + 1), count)
             prediction = self._predict(self.variables["workon"])
             if done == 0:
@@ -91,19 +92,18 @@ class _Loop:
 
     def _padded(self) -> Shape:
         """The volume's shape, no smaller than a window: a padded copy is made where it is."""
-        self.ledger.layer, self.ledger.op = LEVER, "pad"
         shape = self.run.env[self.name].shape
         extents = tuple(e if e > w else w for e, w in zip(shape[2:], self.window, strict=True))
         if self.here and any(w > e for e, w in zip(shape[2:], self.window, strict=True)):
-            storage = self.ledger.allocate(nbytes((*shape[:2], *extents), self.cut.dtype), "temporary", "the volume, padded to a window")
-            self._rebind("data", self.ledger.hold(Value(spec((*shape[:2], *extents), self.cut.dtype), storage)))
+            larger = spec((*shape[:2], *extents), self.cut.dtype)
+            size = nbytes(larger.shape, larger.dtype)
+            self.variables.bind("data", self.variables.allocate(larger, size, "pad", "the volume, padded to a window"))
         return (*shape[:2], *extents)
 
     def _window(self) -> Value:
         """One window, cut out."""
-        self.ledger.layer, self.ledger.op = LEVER, "clone"
-        storage = self.ledger.allocate(nbytes(self.cut.shape, self.cut.dtype), "temporary", "a window, cut out of the volume")
-        return self.ledger.hold(Value(self.cut, storage))
+        size = nbytes(self.cut.shape, self.cut.dtype)
+        return self.variables.allocate(self.cut, size, "clone", "a window, cut out of the volume")
 
     def _fill(self, ready: int, count: int) -> int:
         """The thread cuts windows out until it is ahead; how many there were so far."""
@@ -118,26 +118,22 @@ class _Loop:
         dims = [axis + 2 for axis in self.how.mirror]
         mirrored = [c for n in range(len(dims)) for c in combinations(dims, n + 1)]
         for axes in mirrored:
-            flipped = self._made("flip", window, dims=axes)
+            flipped = self.variables.made("flip", window, dims=axes)
             answer = self._network(flipped)
             self.ledger.let_go(flipped)
-            back = self._made("flip", answer, dims=axes)
+            back = self.variables.made("flip", answer, dims=axes)
             self.ledger.let_go(answer)
-            self._called("add", prediction, back, inplace=True)
+            self.variables.called("add", prediction, back, inplace=True)
             self.ledger.let_go(back)
         if mirrored:
-            self._called("div", prediction, None, value=len(mirrored) + 1, inplace=True)
+            self.variables.called("div", prediction, None, value=len(mirrored) + 1, inplace=True)
         return prediction
 
     def _network(self, window: Value) -> Value:
         """One call; further outputs die."""
-        outputs = forward(self.run, Batch({self.name: window}, self.sizes))
-        names = dict.fromkeys(self.run.graph.outputs)
-        for name in list(names)[1:]:
-            if name in self.run.env:
-                self.ledger.let_go(self.run.env.pop(name))
-        self.ledger.layer, self.ledger.op = LEVER, ""
-        self.run.env.pop(self.run.graph.outputs[0])
+        outputs = self.variables.network(self.name, window, self.sizes)
+        for other in outputs[1:]:
+            self.ledger.let_go(other)
         if outputs[0].shape[2:] != self.cut.shape[2:]:
             given, made = list(self.cut.shape[2:]), list(outputs[0].shape[2:])
             raise UsageError(f"{LEVER}: a window of {given} gives {made}; they are added up where the sizes are the same")
@@ -148,8 +144,8 @@ class _Loop:
         if not self.here:
             return
         events, before = self.ledger.events, len(self.ledger.events)
-        self._rebind("sums", self._made("zeros", shape=(prediction.shape[1], samples, *extents), dtype=SUMS))
-        self._rebind("counts", self._made("zeros", shape=(samples, *extents), dtype=SUMS))
+        self.variables.bind("sums", self.variables.made("zeros", shape=(prediction.shape[1], samples, *extents), dtype=SUMS))
+        self.variables.bind("counts", self.variables.made("zeros", shape=(samples, *extents), dtype=SUMS))
         made = events[before:]
         del events[before:]
         events[begin:begin] = made
@@ -159,17 +155,17 @@ class _Loop:
         if not self.here:
             self.ledger.let_go(prediction)  # it moves to the host
             return
-        self._rebind("prediction", prediction)
-        flat = self._seen(prediction, Spec(prediction.shape[1:], contiguous_strides(prediction.shape[1:]), prediction.spec.dtype))
+        self.variables.bind("prediction", prediction)
+        flat = self.variables.seen(prediction, Spec(prediction.shape[1:], contiguous_strides(prediction.shape[1:]), prediction.spec.dtype))
         if gaussian is not None:
-            self._called("mul", flat, gaussian, inplace=True)
+            self.variables.called("mul", flat, gaussian, inplace=True)
         sums, counts = self.variables["sums"], self.variables["counts"]
         heads, extents = sums.shape[0], sums.shape[2:]
         planes = contiguous_strides(extents)
-        place = self._seen(sums, Spec((heads, *self.window), (contiguous_strides(sums.shape)[0], *planes), SUMS))
-        self._called("add", place, flat, inplace=True)
-        met = self._seen(counts, Spec(self.window, planes, SUMS))
-        self._called("add", met, gaussian, inplace=True, **({} if gaussian is not None else {"value": 1}))
+        place = self.variables.seen(sums, Spec((heads, *self.window), (contiguous_strides(sums.shape)[0], *planes), SUMS))
+        self.variables.called("add", place, flat, inplace=True)
+        met = self.variables.seen(counts, Spec(self.window, planes, SUMS))
+        self.variables.called("add", met, gaussian, inplace=True, **({} if gaussian is not None else {"value": 1}))
         for view in (flat, place, met):
             self.ledger.let_go(view)
 
@@ -177,41 +173,17 @@ class _Loop:
         """``div(sums, counts, out=sums)``, ``any(isinf(sums))``; then the loop's variables go, but for the sums."""
         if self.here:
             sums, counts = self.variables["sums"], self.variables["counts"]
-            self._called("div", sums, counts, inplace=True)
-            size = self._made("abs", sums)
-            found = self._made("eq", size, None, value=inf)
+            self.variables.called("div", sums, counts, inplace=True)
+            size = self.variables.made("abs", sums)
+            found = self.variables.made("eq", size, None, value=inf)
             self.ledger.let_go(size)
-            some = self._made("any", found)
+            some = self.variables.made("any", found)
             self.ledger.let_go(found)
             self.ledger.let_go(some)
-        for name, value in self.variables.items():
-            if name != "sums":
-                self.ledger.let_go(value)
-
-    def _rebind(self, name: str, value: Value) -> None:
-        """A variable gets a new value; what it held before goes after."""
-        before = self.variables.get(name)
-        self.variables[name] = value
-        if before is not None:
-            self.ledger.let_go(before)
-
-    def _seen(self, value: Value, described: Spec) -> Value:
-        """A view, held."""
-        return self.ledger.hold(Value(described, value.storage))
-
-    def _made(self, op: str, *tensors: Value | None, **attributes: Any) -> Value:
-        """A call whose result is held."""
-        return self.ledger.hold(self._called(op, *tensors, **attributes))
-
-    def _called(self, op: str, *tensors: Value | None, **attributes: Any) -> Value:
-        entry = self.run.rows[op]
-        self.ledger.layer = LEVER
-        (made,) = self.run.caller.run(entry, list(tensors), tuple(entry.canonical(attributes).items()))
-        assert made is not None
-        return made
+        self.variables.end("sums")
 
 
-def _windows(extent: int, window: int, how: SlidingWindow) -> int:
-    """How many windows one dim takes: those no further apart than the step, as compute_steps_for_sliding_window has them."""
-    apart, parts = window * how.step.numerator, how.step.denominator
-    return ((extent - window) * parts + apart - 1) // apart + 1
+def window_count(extents: Sequence[int], window: Sequence[int], step: Fraction) -> int:
+    """How many windows a volume takes: along each dim those no further apart than ``step`` of them (compute_steps_for_sliding_window)."""
+    apart = [(w * step.numerator, step.denominator) for w in window]
+    return prod(((e - w) * parts + far - 1) // far + 1 for e, w, (far, parts) in zip(extents, window, apart, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import TypeVar
 
 from memest.errors import UsageError
 from memest.network.tensor import Shape, nbytes, spec
@@ -20,9 +21,10 @@ from memest.runtimes.torch.step.run import Run
 
 LEVER = "tiles"
 Span = tuple[int, int]
+N = TypeVar("N", int, float)
 
 
-def per_dim(values: tuple[int, ...], dims: int, what: str, lever: str = LEVER) -> tuple[int, ...]:
+def per_dim(values: tuple[N, ...], dims: int, what: str, lever: str = LEVER) -> tuple[N, ...]:
     """One value a spatial dim; UsageError when the counts do not fit."""
     if len(values) not in (1, dims):
         raise UsageError(f"{lever}: {what} has {len(values)} sizes, the input has {dims} spatial dims")

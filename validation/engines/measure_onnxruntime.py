@@ -57,7 +57,7 @@ def main() -> int:
 
 def _apart(path: Path, threads: int, level: str, part: str, library: Path, output: Path) -> Any:
     """One part in a process of its own; None where it fails."""
-    command = [sys.executable, __file__, path, output, "--threads", str(threads), "--level", level, "--part", part]
+    command = [sys.executable, __file__, str(path), str(output), "--threads", str(threads), "--level", level, "--part", part]
     given = {**os.environ, "LD_PRELOAD": str(library), "MEMEST_INTERPOSER": str(library)} if part == "stream" else dict(os.environ)
     output.unlink(missing_ok=True)
     subprocess.run(command, env=given, check=False, timeout=600, stderr=subprocess.DEVNULL)

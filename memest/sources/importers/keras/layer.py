@@ -1,0 +1,106 @@
+"""A layer of a configuration as its handler sees it: its settings, what it is called with, and the graph that it goes into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memest.errors import FileError, UnsupportedError
+from memest.sizes.dims import plain
+from memest.sources.builder import Builder, Node
+from memest.sources.importers.keras.values import Orders, Value
+
+MISSING: Any = object()
+
+
+class Call:
+    """One call of a layer. ``values`` are its tensors, ``arguments`` what else it was called with, in order; its parameters begin with the
+    name ``owner``, whichever call makes them."""
+
+    def __init__(
+        self,
+        name: str,
+        owner: str,
+        config: Mapping[str, Any],
+        built: Mapping[str, Any],
+        values: Sequence[Value],
+        arguments: Sequence[Any],
+        builder: Builder,
+    ) -> None:
+        self.name, self.values, self.arguments = name, values, arguments
+        self.orders = Orders(builder)
+        self._owner, self._config, self._built, self._builder = owner, config, built, builder
+
+    def setting(self, name: str, default: Any = MISSING) -> Any:
+        """A setting; FileError where it is missing and has no ``default``."""
+        found = self._config.get(name, default)
+        if found is MISSING:
+            raise FileError(f"has no setting {name!r}")
+        return found
+
+    def refuse(self, **allowed: Any) -> None:
+        """UnsupportedError for a setting that is none of those that have a rule."""
+        for name, values in allowed.items():
+            given = self.setting(name, None)
+            if given not in (values if isinstance(values, tuple) else (values,)):
+                raise UnsupportedError(f"no rule for {name}={given!r:.60}")
+
+    @property
+    def value(self) -> Value:
+        """Its one tensor."""
+        if len(self.values) != 1:
+            raise UnsupportedError(f"is called with {len(self.values)} tensors, and takes one")
+        return self.values[0]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether its parameters are trained."""
+        return bool(self.setting("trainable", True))
+
+    @property
+    def training(self) -> bool | None:
+        """The mode it was called in; None: that of the step."""
+        found = next((a for a in self.arguments if isinstance(a, bool)), None)
+        return found
+
+    def spatial(self, name: str, dims: int, default: Any = MISSING) -> tuple[int, ...]:
+        """A setting with a whole number for each spatial dim."""
+        found = self.setting(name, default)
+        numbers = (found,) * dims if isinstance(found, int) else tuple(found)
+        if len(numbers) != dims or not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+            raise FileError(f"{name} is {found!r:.60}, not {dims} whole numbers")
+        return numbers
+
+    def images(self) -> Value:
+        """Its tensor with the channels second."""
+        if self.setting("data_format", None) == "channels_first":
+            raise UnsupportedError("no rule for data_format='channels_first'; save the network with channels last")
+        return self.orders.moved(self.value, self.name)
+
+    def made(self, op: str, *nodes: Any, name: str = "", **attributes: Any) -> Node:
+        """A layer of the graph: the call's own name, or ``name`` behind it."""
+        full = f"{self.name}.{name}" if name else self.name
+        found: Node = self._builder.layer(op, *nodes, name=full, **attributes)
+        return found
+
+    def parameter(self, role: str, shape: Sequence[int], *, buffer: bool = False) -> Node:
+        """A parameter of the layer, made when it is called first."""
+        name = f"{self._owner}.{role}"
+        found = self._builder.find(name)
+        if found is None:
+            found = self._builder.parameter(name, tuple(plain(n) for n in shape), trainable=self.trainable, buffer=buffer)
+        return found
+
+    def width(self, value: Value, axis: int = -1) -> int:
+        """The size of Keras's ``axis``, which parameters have: that the layer was built for. UnsupportedError where it is another one."""
+        size = value.node.shape[value.axis(axis)]
+        built = self._built.get("input_shape")
+        if isinstance(built, list) and built and not isinstance(built[0], list) and -len(built) <= axis < len(built):
+            known = built[axis]
+            if isinstance(known, int) and known != size:
+                raise UnsupportedError(f"was built for {known} features, and gets {plain(size)}: another input makes it another network")
+        if type(size) is not int:
+            if isinstance(built, list) and built and isinstance(built[axis], int):
+                return int(built[axis])
+            return int(plain(size))
+        return size

@@ -1,0 +1,1 @@
+"""What each layer of Keras is in torch's operators, family by family."""

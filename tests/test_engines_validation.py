@@ -1,0 +1,19 @@
+"""What engines were measured to take, beside what is predicted: a few results, and all of them where time is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from validation.engines.compare import compare, failures
+
+
+@pytest.mark.parametrize("case", ["alexnet-4x3x224x224-legacy", "monai_unet3d-2x1x64x64x64", "squeezenet1_1-1x3x224x224"])
+def test_a_network_takes_what_was_measured(case: str) -> None:
+    found = compare(case)
+    assert found
+    assert all(c.equal and c.stream for c in found), [str(c) for c in found]
+
+
+@pytest.mark.slow
+def test_what_is_claimed_of_onnxruntime_holds() -> None:
+    assert not failures(compare())

@@ -1,0 +1,145 @@
+"""ONNX Runtime: networks exported, rewritten, planned and played, to the byte of what was measured on 1.32.0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import memest
+from memest.errors import UnsupportedError, UsageError
+from memest.machines.engines import OnnxSettings
+from memest.memory.allocators.bfc import Bfc, Growth
+from memest.network.graph import Graph
+from memest.runtimes.onnxruntime.memory import arena_after, most_alive, pattern_block
+
+MIB = 1 << 20
+
+
+def _asked(graph: Graph, shape: tuple[int, ...], **given: Any) -> memest.Estimate:
+    machine = given.pop("machine", memest.Cpu(isa="avx512", threads=1))
+    return memest.estimate(graph, input_shape=shape, mode="infer", runtime="onnxruntime", machine=machine, **given)
+
+
+def _sizes(graph: Graph, shape: tuple[int, ...], **given: Any) -> list[int]:
+    return [e.delta for e in _asked(graph, shape, **given).events if e.delta > 0]
+
+
+def _chain(*ops: str, channels: int = 16, dims: int = 2) -> Graph:
+    b = memest.Builder("chain")
+    x = b.input("x", ("N", channels, *("DHW"[-dims:])))
+    for op in ops:
+        given = {"out_channels": channels, "kernel_size": 3, "padding": 1} if op.startswith("conv") else {}
+        x = b.layer(op, x, **given)
+    return b.build(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak", "block"),
+    [("resnet18", 4_014_080, 4_014_080), ("vgg11", 16_056_320, 16_056_320), ("resnet50", 5_218_304, 7_225_344)],
+)
+def test_plan_and_pattern_are_those_of_the_engine(name: str, peak: int, block: int) -> None:
+    found = _asked(memest.model(name), (1, 3, 224, 224))
+    assert most_alive(found.timeline) == peak
+    assert found.reserved.bytes == pattern_block(found.timeline) == block
+    assert found.allocated.bytes == found.standing_bytes + peak
+
+
+@pytest.mark.parametrize(("name", "regions"), [("resnet18", 8 * MIB), ("resnet50", 16 * MIB)])
+def test_the_arena_takes_powers_of_two(name: str, regions: int) -> None:
+    stream = _asked(memest.model(name), (1, 3, 224, 224)).timeline
+    assert sum(arena_after(stream, OnnxSettings()).regions.values()) % (4 * MIB) == 0
+    assert arena_after(stream, OnnxSettings(), 1).most >= regions // 2
+
+
+def test_a_network_of_volumes_takes_two_arenas_with_the_pattern_and_one_without() -> None:
+    graph, shape = memest.model("unet3d", base_filters=16), (1, 1, 128, 128, 128)
+    found, off = _asked(graph, shape), _asked(graph, shape, ort_pattern=False)
+    assert found.reserved.bytes == 512 * MIB
+    assert found.process.bytes is not None and off.process.bytes is not None
+    assert 1.8 < found.process.bytes / off.process.bytes < 2.1
+    assert "with ort_pattern off" in found.process.reason
+
+
+def test_channels_are_padded_to_the_vector() -> None:
+    wide = _sizes(_chain("conv2d", "conv2d", channels=20), (1, 20, 8, 8))
+    assert max(wide) == 32 * 64 * 4
+    narrow = _sizes(_chain("conv2d", "conv2d", channels=20), (1, 20, 8, 8), machine=memest.Cpu(isa="avx2", threads=1))
+    assert max(narrow) == 24 * 64 * 4
+
+
+def test_a_convolution_of_a_volume_takes_a_piece_a_thread() -> None:
+    graph, shape = _chain("conv3d", dims=3), (1, 16, 16, 16, 16)
+    assert [64 * 1024 * n in _sizes(graph, shape, machine=memest.Cpu(threads=n)) for n in (1, 2, 4)] == [True] * 3
+    small = _sizes(graph, (1, 16, 2, 2, 2))
+    assert 16 * 27 * 8 * 4 in small
+
+
+def test_activations_work_in_place_where_their_kernels_do() -> None:
+    assert len(_sizes(_chain("conv3d", "elu", "conv3d", dims=3), (1, 16, 8, 8, 8))) == 4
+    assert len(_sizes(_chain("conv3d", "exp", "conv3d", dims=3), (1, 16, 8, 8, 8))) == 5
+
+
+def test_levels_do_less() -> None:
+    graph, shape = memest.model("resnet50"), (1, 3, 224, 224)
+    by = {level: most_alive(_asked(graph, shape, ort_level=level).timeline) for level in ("all", "extended", "disabled")}
+    assert by["all"] < by["extended"] <= by["disabled"]
+
+
+def test_the_first_run_has_no_block_yet() -> None:
+    graph, shape = memest.model("resnet50"), (1, 3, 224, 224)
+    first = _asked(graph, shape, first_run=True)
+    assert first.reserved.bytes == 5_218_304
+    assert dict(first.figures.besides).keys() == {"arena_first_run"}
+
+
+def test_a_formula_says_what_a_run_says() -> None:
+    found = _asked(memest.model("resnet18"), (4, 3, 224, 224))
+    program = found.live_sets
+    assert program.at({"N": 8, "H": 224, "W": 224}) == _asked(memest.model("resnet18"), (8, 3, 224, 224)).summary
+
+
+def test_settings_that_contradict_are_refused() -> None:
+    graph, shape = memest.model("resnet18"), (1, 3, 64, 64)
+    for given, said in (
+        ({"ort_level": "none"}, "ort_level 'none' is not one of"),
+        ({"ort_arena": False, "ort_shrinkage": True}, "there is no arena"),
+        ({"ort_mmap_threshold": 0}, "ort_mmap_threshold is in bytes"),
+        ({"first_step": True}, "its first run is first_run"),
+        ({"cudnn": "9.24"}, "that is torch-cuda's"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            _asked(graph, shape, **given)
+    with pytest.raises(UsageError, match=r"runtime torch-cpu has no ort_pattern: that is onnxruntime's"):
+        memest.estimate(graph, input_shape=shape, mode="infer", ort_pattern=False)
+    with pytest.raises(UsageError, match="every call of it is like the first"):
+        memest.estimate(graph, input_shape=shape, mode="infer", first_run=True)
+    with pytest.raises(UsageError, match="has no mode 'train'"):
+        memest.estimate(graph, input_shape=shape, mode="train", runtime="onnxruntime")
+
+
+def test_an_operator_without_a_rule_is_named() -> None:
+    with pytest.raises(UnsupportedError, match="no rule for 'cummax' on onnxruntime; memest ops cummax"):
+        b = memest.Builder("other")
+        values, _ = b.layer("cummax", b.input("x", ("N", 8)), dim=1)
+        _asked(b.build(values), (2, 8))
+
+
+def test_regions_double_and_chunks_merge() -> None:
+    arena = Bfc()
+    first, second = arena.take(3 * MIB), arena.take(3 * MIB)
+    assert list(arena.regions.values()) == [4 * MIB, 4 * MIB]
+    arena.give(first)
+    third = arena.take(MIB)
+    arena.give(second)
+    assert arena.take(4 * MIB).region == 1
+    assert (third.region, third.size) == (0, MIB)
+    arena.shrink(keep=(1,))
+    assert arena.nbytes == arena.most == 8 * MIB
+
+
+def test_a_chunk_less_than_twice_as_large_is_not_split() -> None:
+    arena = Bfc(growth=Growth(first=MIB))
+    assert arena.take(600_000).size == MIB
+    assert arena.take(500_000).size == 500_224
+    assert arena.touched == 1_100_000
