@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
-ENGINES = ("onnxruntime",)
+ENGINES = ("onnxruntime", "openvino")
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
@@ -213,6 +213,10 @@ def _compare_cuda(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     if arguments.runtime == "torch-cuda":
         return _compare_cuda(arguments)
+    if arguments.runtime == "openvino":
+        from validation.engines.openvino.comparing import report
+
+        return report(arguments.only, every=arguments.all)
     if arguments.runtime in ENGINES:
         from validation.engines.compare import report
 

@@ -34,7 +34,7 @@ FOLLOW = frozenset(
         "Subgraph",
         "Transpose",
     }
-    | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice", "Tile"}
+    | {"DepthToSpace", "Pad", "Split", "StridedSlice", "Tile"}
 )
 FULL = "float32"
 IN_FULL = frozenset({"Math"})

@@ -140,10 +140,6 @@ def _interpolate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, A
     t.give(layer, b["input"] if t.shapes[b["input"]] == shape else t.add("Interpolate", (b["input"],), shape, a["mode"]))
 
 
-def _lrn(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    t.give(layer, t.add("LRN", (b["input"],), t.made(layer)))
-
-
 TABLE: dict[str, Translate] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -155,5 +151,4 @@ TABLE: dict[str, Translate] = {
     "softmax": _along("Softmax"),
     "log_softmax": _along("LogSoftmax"),
     "interpolate": _interpolate,
-    "local_response_norm": _lrn,
 }

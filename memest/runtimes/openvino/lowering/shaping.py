@@ -128,6 +128,14 @@ def _roll(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) ->
     t.give(layer, value)
 
 
+def _unshuffle(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """By hand: there is no such operator in ONNX in this order of elements."""
+    batch, channels, height, width = t.shapes[b["input"]]
+    r = a["downscale_factor"]
+    apart = t.reshape(b["input"], (batch, channels, height // r, r, width // r, r))
+    t.give(layer, t.reshape(t.transpose(apart, (0, 1, 3, 5, 2, 4)), t.made(layer)))
+
+
 def _made_by(kind: str) -> Translate:
     def translate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
         t.give(layer, t.add(kind, (b["input"],), t.made(layer)))
@@ -153,6 +161,6 @@ TABLE: dict[str, Translate] = {
     "pad": _pad,
     "roll": _roll,
     "pixel_shuffle": _made_by("DepthToSpace"),
-    "pixel_unshuffle": _made_by("SpaceToDepth"),
+    "pixel_unshuffle": _unshuffle,
     "channel_shuffle": _made_by("ShuffleChannels"),
 }
