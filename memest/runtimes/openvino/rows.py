@@ -29,7 +29,6 @@ TYPES = (
     "Gather",
     "GatherND",
     "Interpolate",
-    "LogSoftmax",
     "MatMul",
     "Math",
     "MVN",

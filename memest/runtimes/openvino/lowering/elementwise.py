@@ -30,7 +30,6 @@ UNARY = {
     "rsqrt": "power",
     "sigmoid": "sigmoid",
     "silu": "swish",
-    "softplus": "softplus",
     "sqrt": "sqrt",
     "square": "power",
     "tanh": "tanh",

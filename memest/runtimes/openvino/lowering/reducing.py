@@ -147,8 +147,7 @@ TABLE: dict[str, Translate] = {
     "group_norm": _group_norm,
     **dict.fromkeys([f"{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _pool),
     **dict.fromkeys([f"adaptive_{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _adaptive),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "vector_norm"), _reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduce),
     "softmax": _along("Softmax"),
-    "log_softmax": _along("LogSoftmax"),
     "interpolate": _interpolate,
 }

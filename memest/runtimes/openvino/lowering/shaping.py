@@ -99,7 +99,8 @@ def _converted(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any
 
 
 def _embedding(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    t.give(layer, t.add("Gather", (b["weight"], b["indices"]), t.made(layer)))
+    indices = t.add("Convert", (b["indices"],), t.shapes[b["indices"]], dtype="int32")
+    t.give(layer, t.add("Gather", (b["weight"], indices), t.made(layer)))
 
 
 def _repeat(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -110,7 +111,9 @@ def _repeat(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 
 def _pad(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     shape = t.made(layer)
-    t.give(layer, b["input"] if not any(a["pad"]) else t.add("Pad", (b["input"],), shape))
+    around = a["mode"] == "constant" and not a["value"] and len(a["pad"]) <= 2 * (len(shape) - 2) and min(a["pad"]) >= 0
+    what = "zeros around" if around else a["mode"]
+    t.give(layer, b["input"] if not any(a["pad"]) else t.add("Pad", (b["input"],), shape, what))
 
 
 def _roll(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
