@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
+from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean, one_of
 from memest.estimate.played import TheSteps
 from memest.estimate.question import Question, Settings, question
 from memest.machines.claims import Source
@@ -303,12 +303,23 @@ class Estimate(Restated, Shown):
         kept = (f"on top come {more:,} bytes of tensors that modules keep as plain attributes or functions cache: no buffers",)
         return (
             *self.played.notes,
+            *self._one_step,
             *(left if standing else ()),
             *(kept if more else ()),
             *chosen,
             *doubts,
             *self._runtime.notes(self.recipe.target),
             *self.torch.notes,
+        )
+
+    @property
+    def _one_step(self) -> tuple[str, ...]:
+        """Which step was played of a module whose own step nobody has seen."""
+        if self.loss is None or self.played.torch is None:
+            return ()
+        loss = "its output as the loss" if self.loss == "output" else f"one loss ({self.loss})"
+        return (
+            f"a step here is one forward, {loss}, one backward, one {self.optimizer} step; one with more is asked as it is: memest.step",
         )
 
     @property
@@ -521,7 +532,7 @@ def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
     elif isinstance(given, Mapping):
         for name in given:
             if name not in names:
-                raise UsageError(f"the graph has no input {name!r}{did_you_mean(str(name), names)}")
+                raise UsageError(f"the graph has no input {name!r}{one_of(str(name), names)}")
         missing = [n for n in names if n not in given]
         if missing:
             raise UsageError(f"no shape is given for input {missing[0]!r}")

@@ -35,7 +35,8 @@ class Request:
 Call = Callable[[str, Any, Any, Any], Request | None]
 NUMPYS = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 IGNORED = frozenset({"device", "generator", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"})
-AS_USUAL = {"pin_memory": False, "requires_grad": False, "layout": torch.strided}  # arguments that change nothing at this value alone
+AS_USUAL = {"storage_offset": 0, "pin_memory": False, "requires_grad": False, "layout": torch.strided}
+"""Arguments that change nothing at this value alone."""
 
 
 def plain(value: Any) -> Any:
@@ -119,6 +120,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "conv_transpose2d": ("conv_transpose2d", "input weight bias stride padding output_padding groups dilation"),
     "conv_transpose3d": ("conv_transpose3d", "input weight bias stride padding output_padding groups dilation"),
     "linear": ("linear", "input weight bias"),
+    "bilinear": ("bilinear", "input1 input2 weight bias"),
     "batch_norm": ("batch_norm", "input weight bias running_mean running_var training momentum eps"),
     "instance_norm": ("instance_norm", "input weight bias running_mean running_var use_input_stats momentum eps"),
     "layer_norm": ("layer_norm", "input normalized_shape weight bias eps"),
@@ -246,8 +248,12 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "all": ("all", "input dim keepdim"),
     "addmm": ("addmm", "input mat1 mat2"),
     "mv": ("mv", "input vec"),
-    "dot": ("dot", "input tensor"),
-    "as_strided": ("as_strided", "input size stride"),
+    **{n: ("dot", "input tensor") for n in ("dot", "vdot")},
+    "addmv": ("addmv", "input mat vec beta alpha"),
+    "addr": ("addr", "input vec1 vec2 beta alpha"),
+    "unsafe_split": ("unsafe_split", "input split_size dim"),
+    "dist": ("dist", "input other p"),
+    "as_strided": ("as_strided", "input size stride storage_offset"),
     "broadcast_to": ("broadcast_to", "input *size"),
     "unfold": ("tensor_unfold", "input dimension size step"),
     "grid_sample": ("grid_sample", "input grid mode padding_mode align_corners"),
