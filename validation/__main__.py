@@ -214,9 +214,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.runtime == "torch-cuda":
         return _compare_cuda(arguments)
     if arguments.runtime == "openvino":
-        from validation.engines.openvino.comparing import report
-
-        return report(arguments.only, every=arguments.all)
+        return _compare_openvino(arguments)
     if arguments.runtime in ENGINES:
         from validation.engines.compare import report
 
@@ -249,6 +247,12 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     beside = 0 if arguments.only else _compare_libraries(arguments)
     return 1 if problems or beside else 0
+
+
+def _compare_openvino(arguments: argparse.Namespace) -> int:
+    from validation.engines.openvino.comparing import report
+
+    return report(arguments.only, every=arguments.all)
 
 
 def _compare_libraries(arguments: argparse.Namespace) -> int:
