@@ -118,6 +118,11 @@ def test_settings_that_contradict_are_refused() -> None:
         memest.estimate(graph, input_shape=shape, mode="train", runtime="onnxruntime")
 
 
+def test_other_dtypes_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="modelled in float32 alone"):
+        _asked(memest.model("resnet18"), (1, 3, 64, 64), dtype="bfloat16")
+
+
 def test_an_operator_without_a_rule_is_named() -> None:
     with pytest.raises(UnsupportedError, match="no rule for 'cummax' on onnxruntime; memest ops cummax"):
         b = memest.Builder("other")
