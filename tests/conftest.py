@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Generator
 from importlib.util import find_spec
+from itertools import count
 
 import pytest
 
@@ -25,10 +26,15 @@ def _imports() -> None:
         torch.optim.SGD([torch.zeros(1)])
 
 
+TESTS_BETWEEN = 25
+_BEGUN = count()
+
+
 def pytest_runtest_setup() -> None:
-    """Measuring collects garbage first: what is there before a test need not be walked each time."""
-    gc.collect()
-    gc.freeze()
+    """Measuring collects garbage first: what is there long before a test need not be walked each time."""
+    if next(_BEGUN) % TESTS_BETWEEN == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

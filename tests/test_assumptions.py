@@ -23,6 +23,20 @@ from validation.streams import first_difference  # noqa: E402
 SHAPE = (4, 3, 6, 6)
 
 
+def test_all_that_is_asked_for_is_told_at_once() -> None:
+    def asks(y: Any) -> Any:
+        kept = y[y > 0]
+        found = torch.unique(y.argmax(-1))
+        return kept.sum() + found.sum() + y[: found[0]].sum() + y[y < -1].sum()
+
+    with pytest.raises(UnsupportedError, match=r"kept = y\[y > 0\]: x\[mask\] depends .* assume={'test_assumptions.py:\d+': N}") as caught:
+        from_torch(Net(asks), SHAPE, mode="infer")
+    said = str(caught.value).partition("asked for are, in all, ")[2]
+    assert [part.partition(" ")[0] for part in said.split("; ")] == ["selected", "size", "unique"] and said.count(".py:") == 4
+    with pytest.raises(UnsupportedError, match=r"asked for are, in all, size at test_assumptions.py:\d+$"):
+        from_torch(Net(asks), SHAPE, mode="infer", assume={"selected": 3})
+
+
 class Net(nn.Module):
     """A convolution, what a function makes of it, and a head."""
 
@@ -176,7 +190,7 @@ def test_masks_that_share_a_tensor_out_pick_all_of_it_together() -> None:
 @pytest.mark.parametrize(
     ("function", "assume", "error", "said"),
     [
-        (rows, None, UnsupportedError, r"test_assumptions.py:\d+\): x\[mask\] depends on values; .* assume={'selected': N}, .*--assume"),
+        (rows, None, UnsupportedError, r"test_assumptions.py:\d+\): .*x\[mask\] depends on values; .* assume={'selected': N}, .*--assume"),
         (
             places,
             None,

@@ -84,7 +84,9 @@ def test_calls_in_the_context_are_those_of_torch(row: Row, example: Example, cpu
     try:
         predicted = predict(row, example, cpu, autocast=Autocast())
     except UnsupportedError as e:
-        assert row.name in ("lstm", "packed_lstm", "mkldnn_rnn_layer") and "LSTM is modelled in float32" in str(e)
+        assert row.name == "bilinear" or (
+            row.name in ("lstm", "packed_lstm", "mkldnn_rnn_layer") and "LSTM is modelled in float32" in str(e)
+        )
         return
     measured = measure(row, example, autocast=Autocast())
     assert normalized(predicted) == normalized([e.delta for e in measured]), "\n".join(f"{e.delta:>12} {e.where}" for e in measured)

@@ -760,3 +760,12 @@ def test_an_estimate_takes_less_than_700_ms_of_cpu() -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(used() for _ in range(3)) < 0.7
+
+
+@pytest.mark.parametrize(
+    "word, meant", [("1MiB", "--budget 1MiB"), ("24GB", "--budget 24GB"), ("3x64x64", "--input 3x64x64"), ("8", "--batch 8"), ("fast", "")]
+)
+def test_a_word_without_its_option_is_told_which(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"; did you mean {meant}?" if meant else ""
+    assert main(["fit", "resnet18", word]) == 2
+    assert capsys.readouterr().err == f"memest: Got unexpected extra argument(s) ({word}){said}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import fields
+from functools import cache
 from io import StringIO
 from itertools import pairwise
 from typing import Any
@@ -27,22 +28,28 @@ def _estimate(model: str, batch: int = 2, **options: object) -> Estimate:
     return memest.estimate(memest.model(model), input_shape=(batch, 3, 64, 64), machine=CPU, **options)  # type: ignore[arg-type]
 
 
-SIDES = {
-    "plain": _estimate("resnet18"),
-    "adam": _estimate("resnet18", optimizer="adam"),
-    "first step": _estimate("resnet18", optimizer="adam", first_step=True),
-    "batch": _estimate("resnet18", batch=5),
-    "channels_last": _estimate("resnet18", levers=["channels_last"]),
-    "inference": _estimate("resnet18", mode="infer"),
-    "deeper": _estimate("resnet34"),
-    "other family": _estimate("mobilenet_v2", mode="infer"),
+SIDES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("resnet18", {}),
+    "adam": ("resnet18", {"optimizer": "adam"}),
+    "first step": ("resnet18", {"optimizer": "adam", "first_step": True}),
+    "batch": ("resnet18", {"batch": 5}),
+    "channels_last": ("resnet18", {"levers": ["channels_last"]}),
+    "inference": ("resnet18", {"mode": "infer"}),
+    "deeper": ("resnet34", {}),
+    "other family": ("mobilenet_v2", {"mode": "infer"}),
 }
 PAIRS = [(a, b) for a in SIDES for b in SIDES]
 
 
+@cache
+def side(name: str) -> Estimate:
+    model, options = SIDES[name]
+    return _estimate(model, **options)
+
+
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_what_moved_adds_up(a: str, b: str) -> None:
-    left, right = SIDES[a], SIDES[b]
+    left, right = side(a), side(b)
     c = memest.compare(left, right)
     assert c.peak_difference == right.peak_bytes - left.peak_bytes
     for rows in (c.categories, c.layers):
@@ -58,7 +65,7 @@ def test_what_moved_adds_up(a: str, b: str) -> None:
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_the_other_way_round_is_the_opposite(a: str, b: str) -> None:
-    there, back = memest.compare(SIDES[a], SIDES[b]), memest.compare(SIDES[b], SIDES[a])
+    there, back = memest.compare(side(a), side(b)), memest.compare(side(b), side(a))
     swap = {"a": "b", "b": "a", "both": "both"}
     assert {(r.name, r.a_bytes, r.b_bytes, r.side) for r in there.layers} == {
         (r.name, r.b_bytes, r.a_bytes, swap[r.side]) for r in back.layers
@@ -67,8 +74,8 @@ def test_the_other_way_round_is_the_opposite(a: str, b: str) -> None:
 
 
 def test_a_layer_is_on_the_sides_whose_network_has_it() -> None:
-    rows = {r.name: r for r in memest.compare(SIDES["plain"], SIDES["deeper"]).layers}
-    mine, theirs = ({layer.name for layer in SIDES[s].played.layers} for s in ("plain", "deeper"))
+    rows = {r.name: r for r in memest.compare(side("plain"), side("deeper")).layers}
+    mine, theirs = ({layer.name for layer in side(s).played.layers} for s in ("plain", "deeper"))
     named = [r for r in rows.values() if r.name in mine | theirs]
     assert {r.name for r in named if r.side == "b"} == {r.name for r in named} - mine
     assert rows["layer1.2.conv1"].side == "b" and rows["layer1.2.conv1"].a_bytes == 0
@@ -77,17 +84,17 @@ def test_a_layer_is_on_the_sides_whose_network_has_it() -> None:
 
 def test_a_layer_holds_its_parameters_and_their_state() -> None:
     """fc.weight and fc.bias under fc: Adam adds two moments each and a step count of 4 bytes."""
-    resident = {s.layer: 0 for s in SIDES["adam"].timeline.residents}
-    for s in SIDES["adam"].timeline.residents:
+    resident = {s.layer: 0 for s in side("adam").timeline.residents}
+    for s in side("adam").timeline.residents:
         resident[s.layer] += s.nbytes
-    row = next(r for r in memest.compare(SIDES["plain"], SIDES["adam"]).layers if r.name == "fc")
+    row = next(r for r in memest.compare(side("plain"), side("adam")).layers if r.name == "fc")
     assert resident["fc.weight"] + resident["fc.bias"] == 3 * 4 * (1000 * 512 + 1000) + 8
     assert row.difference_bytes >= 2 * 4 * (1000 * 512 + 1000) + 8
-    assert not [r for r in memest.compare(SIDES["plain"], SIDES["adam"]).layers if r.name.endswith((".weight", ".bias"))]
+    assert not [r for r in memest.compare(side("plain"), side("adam")).layers if r.name.endswith((".weight", ".bias"))]
 
 
 def test_adam_costs_its_state() -> None:
-    c = memest.compare(SIDES["plain"], SIDES["adam"])
+    c = memest.compare(side("plain"), side("adam"))
     state = next(r for r in c.categories if r.name == "optimizer_state")
     assert (state.a_bytes, state.b_bytes, state.side) == (0, c.standing_difference, "both")
 
@@ -117,9 +124,9 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 )
 def test_every_way_to_name_the_other_side(arguments: list[str], b: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(_run(capsys, "resnet18", *arguments, *RUN, "--format", "json"))
-    expected = memest.compare(SIDES["plain"], SIDES[b])
+    expected = memest.compare(side("plain"), side(b))
     assert data["peak_difference_bytes"] == expected.peak_difference
-    assert data["b"]["peak_bytes"] == SIDES[b].peak_bytes and data["a"]["peak_bytes"] == SIDES["plain"].peak_bytes
+    assert data["b"]["peak_bytes"] == side(b).peak_bytes and data["a"]["peak_bytes"] == side("plain").peak_bytes
     assert [(r["name"], r["difference_bytes"]) for r in data["layers"]] == [(r.name, r.difference_bytes) for r in expected.layers]
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -40,7 +41,9 @@ def used(graph: memest.Graph) -> memest.Graph:
     return graph
 
 
+@cache
 def results() -> dict[str, Any]:
+    """One of each kind (``KINDS``)."""
     graph = used(net())
     one = memest.estimate(graph, input_shape=SHAPES[0])
     formula = one.formula()
@@ -62,7 +65,11 @@ def results() -> dict[str, Any]:
     }
 
 
-RESULTS = results()
+KINDS = ("graph", "estimate", "formula", "live sets", "timeline", "sweep", "fit", "front", "no fit", "plan", "advice", "comparison", "cpu")
+
+
+def test_each_kind_is_there() -> None:
+    assert tuple(results()) == KINDS
 
 
 def answers(name: str, value: Any) -> Any:
@@ -76,20 +83,20 @@ def answers(name: str, value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("copied", COPIES, ids=("pickle", "deepcopy", "copy"))
 def test_a_copy_says_the_same(name: str, copied: Callable[[Any], Any]) -> None:
-    assert answers(name, copied(RESULTS[name])) == answers(name, RESULTS[name])
+    assert answers(name, copied(results()[name])) == answers(name, results()[name])
 
 
 def test_what_was_remembered_is_no_part_of_a_graph() -> None:
-    graph = RESULTS["graph"]
+    graph = results()["graph"]
     assert len(pickle.dumps(graph)) == len(pickle.dumps(net()))
     assert memest.estimate(copy.deepcopy(graph), input_shape=(9, 3, 50, 60)) == memest.estimate(graph, input_shape=(9, 3, 50, 60))
 
 
 def test_equal_sweeps_are_equal() -> None:
-    found = RESULTS["sweep"]
+    found = results()["sweep"]
     assert found == memest.sweep(net(), batch=range(1, 30), H=32, W=[32, 64])
     assert found != memest.sweep(net(), batch=range(1, 30), H=32, W=[32, 96]) and found != 3
 
@@ -103,7 +110,7 @@ def estimated(job: tuple[memest.Graph, tuple[int, ...]]) -> tuple[memest.Graph, 
 
 @pytest.mark.parametrize("method", ["fork", *(pytest.param(m, marks=pytest.mark.slow) for m in ("spawn", "forkserver"))])
 def test_results_cross_processes(method: str) -> None:
-    graph = RESULTS["graph"]
+    graph = results()["graph"]
     with multiprocessing.get_context(method).Pool(2) as pool:
         found = pool.map(estimated, [(graph, shape) for shape in SHAPES])
     expected = memest.sweep(net(), batch=range(1, 20), H=32, W=32)
@@ -112,9 +119,9 @@ def test_results_cross_processes(method: str) -> None:
         assert one.formula()(N=6) == memest.estimate(net(), input_shape=(6, *shape[1:])).peak_bytes
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_result_shows_itself_in_a_line(name: str) -> None:
-    assert len(repr(RESULTS[name])) < 120 and "\n" not in repr(RESULTS[name])
+    assert len(repr(results()[name])) < 120 and "\n" not in repr(results()[name])
 
 
 def test_a_long_name_is_shortened_and_a_nasty_one_escaped() -> None:
@@ -146,12 +153,12 @@ class Tags(HTMLParser):
 
 
 def test_a_notebook_shows_tables() -> None:
-    found = Tags(RESULTS["estimate"]._repr_html_())
+    found = Tags(results()["estimate"]._repr_html_())
     assert not found.open and found.seen["table"] == 3 and found.seen["details"] == 1
-    for category in RESULTS["estimate"].by_category():
+    for category in results()["estimate"].by_category():
         assert f"\n{category}\n" in found.text
-    assert f"{RESULTS['estimate'].peak_bytes:,} bytes" in found.text and "conv2d" in found.text
-    swept = Tags(RESULTS["sweep"]._repr_html_())
+    assert f"{results()['estimate'].peak_bytes:,} bytes" in found.text and "conv2d" in found.text
+    swept = Tags(results()["sweep"]._repr_html_())
     assert swept.seen["table"] == 1 and "peak_bytes" in swept.text and swept.seen["tr"] == 41
 
 

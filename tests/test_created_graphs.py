@@ -18,6 +18,7 @@ from memest.ops.table import COMPOSITES, OPERATORS
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
+from tiny import Square  # noqa: E402
 from torch import nn  # noqa: E402
 
 from validation.created import measure, predict  # noqa: E402
@@ -209,20 +210,6 @@ def physics() -> Case:
         o.step()
 
     return Case(step, [torch.rand(16, 1)], [net, o])
-
-
-class Square(torch.autograd.Function):
-    """Keeps its argument."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return 2 * x * grad
 
 
 class Exponential(torch.autograd.Function):

@@ -36,7 +36,7 @@ from memest.ops.families import normalization
 from memest.ops.operator import Example, Operator
 from memest.ops.table import COMPOSITES, FAMILIES, OPERATORS, family_name
 from memest.planning.advice import Situation
-from tests.test_laws import is_group, read, specs_of
+from tests.test_laws import all_calls, is_group, read, specs_of
 
 Row = Operator | Composite
 ROWS: dict[str, Row] = {**OPERATORS, **COMPOSITES}
@@ -92,10 +92,11 @@ def broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(next((n for n in sizes if n != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-POINTWISE_CALLS = [(row, e) for row in ROWS.values() if row.facts.reach is POINTWISE for e in row.examples]
+POINTWISE_ROWS = [row for row in ROWS.values() if row.facts.reach is POINTWISE]
 
 
-@pytest.mark.parametrize(("row", "example"), POINTWISE_CALLS, ids=[f"{row.name}-{row.examples.index(e)}" for row, e in POINTWISE_CALLS])
+@pytest.mark.parametrize("row", POINTWISE_ROWS, ids=[row.name for row in POINTWISE_ROWS])
+@all_calls
 def test_what_is_pointwise_gives_the_shape_it_gets(row: Row, example: Example) -> None:
     outputs = read(row, example, specs_of(example)).outputs
     given = [s for s, role in zip(example.shapes, row.roles, strict=True) if s is not None and role.rstrip("?") not in PARAMETERS]

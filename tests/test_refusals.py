@@ -57,7 +57,7 @@ def test_blocks_given_back_stop_a_card() -> None:
     [
         (lambda y: torch.cuda.Event(), GraphError, "this line needs a GPU, and nothing runs on one here: guard it"),
         (lambda y: torch.cuda.get_device_name(), GraphError, "needs a GPU"),
-        (lambda y: y["image"], GraphError, r"x\['image'\]: a tensor has no names; .* give the example as forward takes it: {'image': x}"),
+        (lambda y: y["image"], GraphError, r"x\['image'\]: a tensor has no names; .*{'image': image} a dict"),
         (lambda y: y.images, GraphError, r"no attribute 'images'; where that is an input, .*\[\[image, image\]\] is one list"),
         (
             lambda y: nn.functional.batch_norm(y.mean((2, 3))[:1], None, None, training=True),
@@ -70,6 +70,16 @@ def test_who_is_refused_learns_where_and_what_to_do(function: Any, error: type[M
     with pytest.raises(error, match=rf"^Net \(test_refusals.py:\d+\): .*{said}") as caught:
         from_torch(Net(function), SHAPE)
     assert "\n" not in str(caught.value)
+
+
+def test_who_hands_over_another_form_learns_what_each_argument_is_given() -> None:
+    class Two(nn.Module):
+        def forward(self, images: Any, targets: Any) -> Any:
+            return targets["boxes"]
+
+    said = "given are images = a tensor of 2x3x8x8, targets = a tensor of 2x4; a list of examples has one for each argument"
+    with pytest.raises(GraphError, match=said):
+        from_torch(Two(), [(2, 3, 8, 8), (2, 4)])
 
 
 def test_a_tensor_as_a_size_that_is_named_is_asked_for() -> None:

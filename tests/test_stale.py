@@ -24,6 +24,9 @@ from memest.runtimes.torch.step import Caller
 from tests.test_laws import CALL_IDS, CALLS, Row, comes_later, specs_of
 
 torch = pytest.importorskip("torch")
+
+from tiny import Square  # noqa: E402
+
 STALE, VIEW = "modified by an inplace operation", "modified inplace"
 
 
@@ -178,20 +181,6 @@ class Net(torch.nn.Module):
 
     def ended(self, h: Any) -> Any:
         return self.head(h.mean((2, 3)))
-
-
-class Square(torch.autograd.Function):
-    """Its backward asks for what it saved."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return 2 * grad * x
 
 
 class Through(Square):

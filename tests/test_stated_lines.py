@@ -20,6 +20,18 @@ from validation.protocol import inputs_for, measure_inference, measure_training 
 from validation.streams import first_difference  # noqa: E402
 
 
+def between(y: Any) -> Any:
+    begins, ends = y.argmin(), y.argmax()
+    return y[:, begins:ends].mean(1, keepdim=True)
+
+
+def test_a_window_between_two_numbers_wants_both() -> None:
+    with pytest.raises(UnsupportedError, match=r"state both, where it begins and where it ends: assume={'(.*:\d+)': \[0, 9\]}") as caught:
+        from_torch(Net(between), SHAPE)
+    line = str(caught.value).partition("{'")[2].partition("'")[0]
+    assert from_torch(Net(between), SHAPE, assume={line: [0, 3]}).layers
+
+
 def item(y: Any) -> Any:
     if y.mean().item() > 9.0:
         y = y * 2

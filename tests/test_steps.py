@@ -71,6 +71,32 @@ def plain() -> Case:
 
 
 @step_case
+def remembered_in_full() -> Case:
+    m = net()
+    o = torch.optim.Adam(m.parameters())
+    best: dict[str, Any] = {}
+
+    def step(x: Any, y: Any) -> None:
+        train(m, o, x, y)
+        best["state"] = copy.deepcopy(m.state_dict())
+
+    return Case(step, [image(), labels()], [m, o, best])
+
+
+@step_case
+def repeated_by_counts() -> Case:
+    m = nn.Conv2d(3, 4, 3)
+
+    def step(x: Any, counts: Any) -> None:
+        m.zero_grad()
+        h = m(x)
+        torch.repeat_interleave(h, counts, 0).sum().backward(retain_graph=True)
+        h.repeat_interleave(counts * 1, dim=0, output_size=5).sum().backward()
+
+    return Case(step, [image(), torch.tensor([2, 3])], [m])
+
+
+@step_case
 def gan() -> Case:
     g = nn.Sequential(nn.ConvTranspose2d(4, 8, 4), nn.BatchNorm2d(8), nn.ReLU(True), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh())
     d = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2, True), nn.Conv2d(8, 1, 4))

@@ -13,20 +13,10 @@ from memest.machines.cpu import Cpu
 torch = pytest.importorskip("torch")
 
 from test_contexts import SHAPE, Forward, Net, infers_as_torch, trains_as_torch  # noqa: E402
+from tiny import Square  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
-
-
-class Square(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        return grad * 2 * ctx.saved_tensors[0]
 
 
 def filled(self: Any, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Tiny torch networks, one habit of real ones each; imported by tests that need torch."""
+"""Tiny torch networks, one habit of real ones each, and a custom function; imported by tests that need torch."""
 
 # mypy: disable-error-code="misc,no-any-return"
 
@@ -9,6 +9,20 @@ from typing import Any
 
 import torch
 from torch import nn
+
+
+class Square(torch.autograd.Function):
+    """Keeps its argument, and asks for it in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
 
 
 class Plain(nn.Sequential):

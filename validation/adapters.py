@@ -595,3 +595,35 @@ def fused_moving_avg_obs_fake_quant(*tensors: torch.Tensor, observes: bool = Tru
     input, observer_on, fake_quant_on, *state = tensors
     observer_on.fill_(observes), fake_quant_on.fill_(rounds)
     return torch.fused_moving_avg_obs_fake_quant(input, observer_on, fake_quant_on, *state, **settings)
+
+
+def polygamma(input: torch.Tensor, *, n: int) -> torch.Tensor:
+    """``torch.polygamma`` with its order by name."""
+    return torch.polygamma(n, input)
+
+
+def block_diag(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """``torch.block_diag`` of a list."""
+    return torch.block_diag(*tensors)
+
+
+def cholesky(input: torch.Tensor) -> torch.Tensor:
+    """``torch.linalg.cholesky`` of matrices that it takes: their numbers are written over with those of the identity."""
+    input.data.zero_().diagonal(0, -2, -1).fill_(1)
+    return torch.linalg.cholesky(input)
+
+
+def trilinear(input1: torch.Tensor, input2: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``torch._trilinear`` as torch.nn.functional.bilinear calls it."""
+    return torch._trilinear(input1, weight, input2, [1, 3], [0], [1, 2], [2, 3])
+
+
+def embedding_bag(weight: torch.Tensor, indices: torch.Tensor, offsets: torch.Tensor, *weights: torch.Tensor, **given: Any) -> Any:
+    """``torch.embedding_bag`` with its mode by name; the last offset is the end."""
+    if given.get("include_last_offset"):
+        offsets[-1].fill_(len(indices))
+    mode = ("sum", "mean", "max").index(given.pop("mode", "mean"))
+    settings = {"scale_grad_by_freq": False, "include_last_offset": False, "padding_idx": None, **given}
+    settings.pop("forward_only", None)
+    own = weights[0] if weights else None
+    return torch.embedding_bag(weight, indices, offsets, mode=mode, sparse=False, per_sample_weights=own, **settings)

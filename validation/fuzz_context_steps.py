@@ -6,6 +6,7 @@ optimizer has them. What torch refuses is skipped, what memest refuses is counte
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ OPTIMIZERS: tuple[Callable[[Any], torch.optim.Optimizer], ...] = (
 )
 GIVEN = ("made", "detached", "input")
 EVERY = 4  # so many trials have one that is a whole step
-WAYS = ("sum", "retained", "roots", "swapped")
+WAYS = ("sum", "retained", "roots", "swapped", "averaged", "accumulated", "asked")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def case_of(steps: Steps) -> Case:
     own = {id(p) for p in first.parameters()}
     a, b = (OPTIMIZERS[n] for n in steps.optimizers)
     optimizers = a(first.parameters()), b([p for p in second.parameters() if id(p) not in own])
+    average = copy.deepcopy(first) if steps.way == "averaged" else None
 
     def function(x: Any) -> None:
         for o in optimizers:
@@ -80,14 +82,25 @@ def case_of(steps: Steps) -> Case:
             (losses[0] + 0.5 * losses[1]).backward()
         elif steps.way == "roots":
             torch.autograd.backward(losses)
+        elif steps.way == "accumulated":
+            losses[0].backward(retain_graph=True)
+            losses[1].backward()
+            (second(x).square().mean() / 2).backward()
+        elif steps.way == "asked":
+            found = torch.autograd.grad(losses[0], [made], retain_graph=True)[0]
+            (losses[1] + found.abs().mean() * losses[0]).backward()
         else:
             one, two = losses if steps.way == "retained" else losses[::-1]
             one.backward(retain_graph=True)
+            if average is not None:
+                with torch.no_grad():
+                    for p, q in zip(average.parameters(), first.parameters(), strict=True):
+                        p.lerp_(q, 0.1)
             two.backward()
         for o in optimizers:
             o.step()
 
-    return Case(function, [torch.rand(steps.shape)], [first, second, *optimizers])
+    return Case(function, [torch.rand(steps.shape)], [first, second, *optimizers, *([] if average is None else [average])])
 
 
 def run(steps: Steps, cpu: Cpu) -> Difference | str | None:

@@ -2,8 +2,9 @@
 
 A forward is a tree of statements on one value of eight channels: blocks and custom functions, and around them ``no_grad``,
 ``inference_mode``, ``set_grad_enabled``, ``autocast`` on and off, checkpoints of both kinds in one another, selective ones, those written
-by hand and reversible blocks, gradients taken inside, hooks of gradients and of saved tensors, detached and residual branches, modules
-that are called twice. The streams must be equal, event by event; what torch itself refuses is skipped, what memest refuses is counted.
+by hand and reversible blocks, gradients taken inside, hooks of gradients and of saved tensors, detached and residual branches, writing in
+place, parametrized weights, modules that are called twice. The streams must be equal, event by event; what torch itself refuses is
+skipped, what memest refuses is counted.
 """
 
 from __future__ import annotations
@@ -16,176 +17,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential, create_selective_checkpoint_contexts, set_checkpoint_early_stop
 
 from memest.errors import MemestError
 from memest.estimate.estimate import estimate
 from memest.machines.cpu import Cpu
 from memest.sources.importers.torch.network import from_torch
+from validation.context_parts import CHANNELS, FUNCTIONS, IN_PLACE, PACKINGS, SELECTED, ByHand, Reversible, block, look, watched
 from validation.protocol import Measurement, inputs_for, measure_inference, measure_training
 from validation.shrinking import Statement, inner
 from validation.streams import Difference, first_difference, of_the_step
 
-CHANNELS = 8
 REFUSALS = (RuntimeError, AttributeError, TypeError)
 """What torch refuses with, or what a hook that is called with None raises."""
 OPTIMIZERS = ("sgd", "sgd:momentum=0.9", "adam", "adamw:foreach=true")
-
-
-class Swish(torch.autograd.Function):
-    """Keeps its input and computes the gate again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        """``x * sigmoid(x)``."""
-        ctx.save_for_backward(x)
-        return x * torch.sigmoid(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        """Its derivative."""
-        (x,) = ctx.saved_tensors
-        s = torch.sigmoid(x)
-        return grad * (s * (1 + x * (1 - s)))
-
-
-class Masked(torch.autograd.Function):
-    """A relu that keeps a mask on its context."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        """``relu(x)``."""
-        ctx.mask = x > 0
-        return x * ctx.mask
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        """Where it was above zero."""
-        return grad * ctx.mask
-
-
-class Straight(torch.autograd.Function):
-    """Straight through."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        """``sign(x)``."""
-        return torch.sign(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        """The gradient itself."""
-        return grad
-
-
-class Scaled(torch.autograd.Function):
-    """In the newer style, with its output kept."""
-
-    @staticmethod
-    def forward(x: Any, by: float) -> Any:
-        """``tanh(by * x)``."""
-        return torch.tanh(x * by)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keeps the output and the factor."""
-        ctx.by = inputs[1]
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        """Its derivative."""
-        (y,) = ctx.saved_tensors
-        return grad * (1 - y * y) * ctx.by, None
-
-
-class Optional(torch.autograd.Function):
-    """Two outputs, whose gradients come or do not."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        """``2 * x`` and the means of ``x``."""
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x)
-        return x * 2, x.mean((2, 3), keepdim=True)
-
-    @staticmethod
-    def backward(ctx: Any, first: Any, second: Any) -> Any:
-        """Of those that came."""
-        (x,) = ctx.saved_tensors
-        if second is None:
-            return None if first is None else first * 2
-        even = second.expand_as(x) / (x.shape[2] * x.shape[3])
-        return even if first is None else even + first * 2
-
-
-def _both(x: Any) -> Any:
-    first, second = Optional.apply(x)
-    return first * second
-
-
-class ByHand(torch.autograd.Function):
-    """A checkpoint written by hand: ``how`` takes the gradient by a backward into leaves, or by ``torch.autograd.grad``."""
-
-    @staticmethod
-    def forward(ctx: Any, function: Any, how: bool, x: Any) -> Any:
-        """``function(x)``, of which nothing is kept."""
-        ctx.function, ctx.how = function, how
-        ctx.save_for_backward(x)
-        with torch.no_grad():
-            return function(x).clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        """Runs it again, with gradients."""
-        x = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
-            y = ctx.function(x)
-        if ctx.how:
-            torch.autograd.backward(y, grad)
-            return None, None, x.grad
-        return None, None, torch.autograd.grad(y, x, grad)[0]
-
-
-class Reversible(torch.autograd.Function):
-    """Additive coupling, whose input is made again from its output."""
-
-    @staticmethod
-    def forward(ctx: Any, function: Any, x: Any) -> Any:
-        """The first half with what is made of the second."""
-        a, b = torch.chunk(x, 2, 1)
-        y = torch.cat([a + function(b), b], 1)
-        ctx.function, ctx.y = function, y.detach()
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        """Undoes it."""
-        b = torch.chunk(ctx.y, 2, 1)[1]
-        del ctx.y
-        of_a, of_b = torch.chunk(grad, 2, 1)
-        b = b.detach().requires_grad_()
-        with torch.enable_grad():
-            made = ctx.function(b)
-        made.backward(of_a)
-        return None, torch.cat([of_a, of_b + b.grad], 1)
-
-
-FUNCTIONS = (
-    Swish.apply, Masked.apply, Straight.apply, lambda x: Scaled.apply(x, 0.5), _both, lambda x: Optional.apply(x)[0],
-    lambda x: x * Optional.apply(x)[1],
-)  # fmt: skip
-ATEN = torch.ops.aten
-SELECTED = (
-    (ATEN.convolution.default,), (ATEN.native_batch_norm.default, ATEN.silu.default), (ATEN.convolution.default, ATEN.gelu.default),
-    (ATEN.sigmoid.default, ATEN.avg_pool2d.default, ATEN.native_group_norm.default), (ATEN.mm.default,),
-)  # fmt: skip
-PACKINGS = (
-    torch.autograd.graph.save_on_cpu,
-    lambda: torch.autograd.graph.save_on_cpu(pin_memory=True),
-    lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: (t.dtype, t.double()), lambda p: p[1].to(p[0])),
-    lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t.half() if t.dtype == torch.float32 else t, lambda p: p.float()),
-)
 
 
 @dataclass(frozen=True)
@@ -207,8 +52,8 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.program, self.device = program, device
         self.stem, self.head = nn.Conv2d(3, CHANNELS, 3, padding=1), nn.Conv2d(CHANNELS, 4, 1)
-        self.blocks = nn.ModuleDict({str(n): _block(n) for n in sorted(set(_numbers(program, "block")))})
-        self.watched = nn.ModuleDict({str(n): _watched(n) for n in sorted(set(_numbers(program, "watched")))})
+        self.blocks = nn.ModuleDict({str(n): block(n) for n in sorted(set(_numbers(program, "block")))})
+        self.watched = nn.ModuleDict({str(n): watched(n) for n in sorted(set(_numbers(program, "watched")))})
 
     def forward(self, x: Any) -> Any:
         """The program."""
@@ -295,52 +140,35 @@ class Net(nn.Module):
     def _hook(self, x: Any, changes: bool, inner: Statement) -> Any:
         y = self.play(inner, x)
         if y.requires_grad and y is not x:
-            y.register_hook((lambda g: g * 2) if changes else (lambda g: _look(g)))
+            y.register_hook((lambda g: g * 2) if changes else (lambda g: look(g)))
         return y
+
+    def _in_place(self, x: Any, how: int) -> Any:
+        return IN_PLACE[how](x)
+
+    def _enabled(self, x: Any, inner: Statement) -> Any:
+        with torch.no_grad():
+            y = x * 2
+            with torch.enable_grad():
+                z = self.play(inner, x)
+        return z * y
+
+    def _late(self, x: Any, inner: Statement) -> Any:
+        with set_checkpoint_early_stop(False):
+            return self.play(inner, x)
+
+    def _several(self, x: Any, reentrant: bool, inner: Statement) -> Any:
+        def both(a: Any, scale: float, b: Any) -> Any:
+            return self.play(inner, a) * scale, b.sigmoid()
+
+        first, second = checkpoint(both, x, 0.5, x.detach() if reentrant else x + 1, use_reentrant=reentrant)
+        return first * second
+
+    def _sequential(self, x: Any, reentrant: bool, *parts: Statement) -> Any:
+        return checkpoint_sequential([partial(self.play, part) for part in parts], 2, x, use_reentrant=reentrant)
 
     def _twice(self, x: Any, inner: Statement) -> Any:
         return self.play(inner, self.play(inner, x))
-
-
-def _look(gradient: Any) -> None:
-    gradient.abs().sum()
-
-
-def _block(number: int) -> nn.Module:
-    kind = number % 6
-    conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=2 if kind == 3 else 1, bias=kind != 1)
-    if kind == 0:
-        return nn.Sequential(conv, nn.BatchNorm2d(CHANNELS), nn.ReLU(inplace=True))
-    if kind == 1:
-        return nn.Sequential(conv, nn.GroupNorm(2, CHANNELS), nn.SiLU())
-    if kind == 2:
-        return nn.Sequential(conv, nn.Dropout(0.2))
-    if kind == 3:
-        return nn.Sequential(conv, nn.LeakyReLU(0.1))
-    if kind == 4:
-        return nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.GELU())
-    return nn.Sequential(nn.BatchNorm2d(CHANNELS), nn.Sigmoid())
-
-
-def _watched(number: int) -> nn.Module:
-    """A block with a hook of its module, or on its parameters."""
-    block = _block(number // 4)
-    if number % 4 == 0:
-        block.register_full_backward_hook(_look_at_all)
-    elif number % 4 == 1:
-        block.register_full_backward_hook(lambda _, given, came: tuple(None if g is None else g * 0.5 for g in given))
-    elif number % 4 == 2:
-        block.register_full_backward_pre_hook(lambda _, came: tuple(g * 2 for g in came))
-    else:
-        for p in block.parameters():
-            p.register_hook(lambda g: g.clamp(-1, 1))
-    return block
-
-
-def _look_at_all(_: Any, given: Any, came: Any) -> None:
-    for gradient in (*given, *came):
-        if gradient is not None:
-            _look(gradient)
 
 
 def _numbers(s: Statement, kind: str) -> Iterator[int]:
@@ -371,27 +199,32 @@ def statements(rng: random.Random, depth: int) -> Statement:
 
 
 def _statement(rng: random.Random, depth: int) -> Statement:
-    kinds = [(4, "block"), (2, "function"), (1, "watched")]
+    kinds = [(4, "block"), (2, "function"), (1, "watched"), (1, "in_place")]
     if depth:
         kinds += [(1, "residual"), (1, "detached"), (1, "no_grad"), (1, "frozen"), (1, "inference"), (1, "switched"), (2, "autocast")]
         kinds += [(1, "off"), (1, "hook"), (1, "twice"), (4, "checkpoint"), (1, "packed")]
-        kinds += [(2, "selective"), (2, "by_hand"), (1, "slope"), (1, "reversible")]
+        kinds += [(2, "selective"), (2, "by_hand"), (1, "slope"), (1, "reversible"), (1, "enabled"), (1, "late")]
+        kinds += [(2, "several"), (1, "sequential")]
     weights, names = zip(*kinds, strict=True)
     kind = rng.choices(names, weights)[0]
     if kind == "block":
-        return kind, rng.randint(0, 11)
+        return kind, rng.randrange(15)
     if kind == "watched":
         return kind, rng.randrange(24)
     if kind == "function":
         return kind, rng.randrange(len(FUNCTIONS))
     if kind == "reversible":
         return kind, rng.randint(1, 3)
+    if kind == "in_place":
+        return kind, rng.randrange(len(IN_PLACE))
+    if kind == "sequential":
+        return kind, rng.random() < 0.5, *(statements(rng, depth - 1) for _ in range(3))
     inner = statements(rng, depth - 1)
     if kind == "selective":
         return kind, rng.randrange(len(SELECTED)), rng.random() < 0.5, inner
     if kind == "packed":
         return kind, rng.randrange(len(PACKINGS)), inner
-    flags = {"switched": 1, "autocast": 1, "checkpoint": 3, "hook": 1, "by_hand": 1}.get(kind, 0)
+    flags = {"switched": 1, "autocast": 1, "checkpoint": 3, "hook": 1, "by_hand": 1, "several": 1}.get(kind, 0)
     return (kind, *(rng.random() < 0.5 for _ in range(flags)), inner)
 
 

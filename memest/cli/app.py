@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -76,7 +77,7 @@ def _done(given: Sequence[str]) -> int:
         if type(e).__name__ == "NoArgsIsHelpError":  # of either copy of click: its message is the help
             return _helped(e)
         if hasattr(e, "format_message"):  # every error of click has it, whichever copy of click typer carries
-            return _failed(e.format_message(), USAGE)
+            return _failed(f"{e.format_message()}{_meant(e.format_message())}", USAGE)
         if type(e).__name__ == "Abort":
             return _failed("interrupted", INTERRUPTED)
         if os.environ.get("MEMEST_DEBUG"):
@@ -108,6 +109,16 @@ def _progress(given: Sequence[str]) -> AbstractContextManager[None]:
     from memest.render.progress import Display, wanted
 
     return watched(Display(" ".join(["memest", *given[:2]]))) if wanted() else nullcontext()
+
+
+def _meant(message: str) -> str:
+    """The option that a word seems to be the value of, which stands there without one."""
+    found = re.fullmatch(r"Got unexpected extra argument(?:s|\(s\))? \((\S+?)\)", message)
+    option = None if found is None else next((o for o, form in _FORMS.items() if re.fullmatch(form, found[1], re.IGNORECASE)), None)
+    return f"; did you mean {option} {found[1]}?" if found is not None and option is not None else ""
+
+
+_FORMS = {"--budget": r"[\d.]+\s*[kmgt]i?b", "--input": r"(\w+=)?\d+([x,]\d+)+", "--batch": r"\d+"}
 
 
 def _helped(error: Any) -> int:

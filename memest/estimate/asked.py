@@ -202,5 +202,8 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
     "ort_level": partial(text, what="ort_level", example="all"),
+    "ov_mmap": partial(flag, what="ov_mmap"),
+    "ov_hint": partial(text, what="ov_hint", example="latency"),
+    "ov_weights": partial(text, what="ov_weights", example="onnx"),
 }
 """How each keyword is read, but for those that need the graph or one another."""

@@ -303,12 +303,23 @@ class Estimate(Restated, Shown):
         kept = (f"on top come {more:,} bytes of tensors that modules keep as plain attributes or functions cache: no buffers",)
         return (
             *self.played.notes,
+            *self._one_step,
             *(left if standing else ()),
             *(kept if more else ()),
             *chosen,
             *doubts,
             *self._runtime.notes(self.recipe.target),
             *self.torch.notes,
+        )
+
+    @property
+    def _one_step(self) -> tuple[str, ...]:
+        """Which step was played of a module whose own step nobody has seen."""
+        if self.loss is None or self.played.torch is None:
+            return ()
+        loss = "its output as the loss" if self.loss == "output" else f"one loss ({self.loss})"
+        return (
+            f"a step here is one forward, {loss}, one backward, one {self.optimizer} step; one with more is asked as it is: memest.step",
         )
 
     @property

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from memest.runtimes.runtime import Runtime
 
 MODES = ("train", "infer")
-ON_THIS = (TORCH_CPU, "onnxruntime")  # runtimes that run on the processor at hand where none is named
+ON_THIS = (TORCH_CPU, "onnxruntime", "openvino")  # runtimes that run on the processor at hand where none is named
+COMPUTE_IN = ("openvino",)  # runtimes that compute in a dtype and leave the network's own as it is
 FIRST_RUNS = ("onnxruntime",)  # runtimes whose first run at a size differs from later ones
 
 
@@ -67,6 +68,11 @@ class Settings(TypedDict, total=False):
     ort_external: bool
     ort_shrinkage: bool
     ort_mmap_threshold: int | None
+    ov_streams: int | None
+    ov_requests: int
+    ov_mmap: bool
+    ov_hint: str
+    ov_weights: str
     device: Any
 
 
@@ -91,9 +97,7 @@ class Question:
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
     keep_grads: bool = field(default=False, metadata=says("zero_grad(set_to_none=False): gradients are zeroed in place, and stay."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(
-        default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, or null (outputs alone).", NAME)
-    )
+    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, openvino, or null.", NAME))
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
@@ -112,6 +116,11 @@ class Question:
     ort_external: bool = field(default=True, metadata=says("Weights lie outside the .onnx file, or in it."))
     ort_shrinkage: bool = field(default=False, metadata=says("memory.enable_memory_arena_shrinkage: the arena is shrunk after each run."))
     ort_mmap_threshold: int | None = field(default=None, metadata=says("MALLOC_MMAP_THRESHOLD_ in bytes (default: glibc's own).", "BYTES"))
+    ov_streams: int | None = field(default=None, metadata=says("OpenVINO's NUM_STREAMS (default: as ov_hint has it).", "COUNT"))
+    ov_requests: int = field(default=1, metadata=says("How many infer requests OpenVINO's compiled model has.", "COUNT"))
+    ov_mmap: bool = field(default=True, metadata=says("OpenVINO's ENABLE_MMAP."))
+    ov_hint: str = field(default="latency", metadata=says("OpenVINO's PERFORMANCE_HINT: latency or throughput.", "HINT"))
+    ov_weights: str = field(default="onnx", metadata=says("Weights in the .onnx file (onnx), beside it (external) or as ir.", "WHERE"))
 
     @property
     def training(self) -> bool:
@@ -137,7 +146,10 @@ class Question:
     @property
     def engine(self) -> Engine | None:
         """What an engine's session is told; None where nothing is set."""
-        return engine_from({name: value for name, value in self.asked().items() if name.startswith(PREFIXES)})
+        given = {name: value for name, value in self.asked().items() if name.startswith(PREFIXES)}
+        if self.runtime in COMPUTE_IN and self.dtype is not None:
+            given["ov_precision"] = self.dtype
+        return engine_from(given)
 
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
@@ -163,7 +175,7 @@ class Question:
         reason = dict(played.refused).get(self.runtime)
         if reason is not None:
             raise UnsupportedError(reason)
-        if self.dtype is not None:
+        if self.dtype is not None and self.runtime not in COMPUTE_IN:
             played = converted(played, self.dtype)
         recipe = Recipe(
             training=self.training,

@@ -40,8 +40,47 @@ class OnnxSettings:
             raise UsageError(f"ort_mmap_threshold is in bytes, from 1 to 32 MiB (glibc's own bound), got {kind_of(threshold)}")
 
 
-Engine = OnnxSettings
-ENGINES = (OnnxSettings,)
+Weights = Literal["onnx", "external", "ir"]
+Hint = Literal["latency", "throughput"]
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenVinoSettings:
+    """``precision`` is INFERENCE_PRECISION_HINT (a question's dtype; None: bfloat16 where the processor multiplies it, else float32),
+    ``streams`` NUM_STREAMS (None: as the ``hint``, PERFORMANCE_HINT, has it), ``requests`` how many infer requests there are, ``mmap``
+    ENABLE_MMAP; ``weights`` lie in the .onnx file, beside it (``external``) or in OpenVINO's own form (``ir``, .xml and .bin)."""
+
+    runtime: ClassVar[str] = "openvino"
+    prefix: ClassVar[str] = "ov_"
+
+    precision: str | None = None
+    streams: int | None = None
+    requests: int = 1
+    mmap: bool = True
+    hint: Hint = "latency"
+    weights: Weights = "onnx"
+
+    def __post_init__(self) -> None:
+        """UsageError for what contradicts itself."""
+        for name, options in (("hint", get_args(Hint)), ("weights", get_args(Weights))):
+            value = getattr(self, name)
+            if value not in options:
+                raise UsageError(f"ov_{name} {value!r} is not one of {', '.join(options)}{did_you_mean(str(value), options)}")
+        for name in ("streams", "requests"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"ov_{name} is a whole number of at least 1, got {kind_of(value)}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise UsageError(f"dtype {self.precision!r}: OpenVINO's CPU plugin computes in {' or '.join(PRECISIONS)} here")
+        if self.hint == "latency" and (self.streams or 1) > 1:
+            raise UsageError(f"ov_hint latency is one stream, and ov_streams is {self.streams}; give ov_hint='throughput', or one stream")
+        if self.weights == "onnx" and not self.mmap:
+            raise UsageError("ov_mmap is about weights outside the .onnx file, and they are in it; give ov_weights='external' or 'ir'")
+
+
+Engine = OnnxSettings | OpenVinoSettings
+ENGINES: tuple[type[OnnxSettings] | type[OpenVinoSettings], ...] = (OnnxSettings, OpenVinoSettings)
 PREFIXES = tuple(kind.prefix for kind in ENGINES)
 
 

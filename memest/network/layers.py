@@ -34,7 +34,8 @@ class Backward:
     zeros where it is ``materialized``; else one of the ``others`` is what is done then, with None among its gradients. The results of a
     ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks. What
     never ``unpacks`` the saved ones does not mind who wrote to them since. Layers named in ``without_grad`` stand under a ``no_grad`` of
-    its own also where backward is differentiated; ``applies`` names a custom function in it, whose node is there only then."""
+    its own also where backward is differentiated; ``applies`` names a custom function in it, whose node is there only then.
+    ``asks_autocast``: it asks whether autocast is on, and was told that it is not."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -49,6 +50,7 @@ class Backward:
     unpacks: bool = True
     without_grad: tuple[str, ...] = ()
     applies: str | None = None
+    asks_autocast: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,9 +58,13 @@ def advice_report(advice: Advice, graph: str, *, every: bool = False) -> Report:
 
 
 def _columns(advice: Advice, columns: tuple[tuple[str, Kind], ...]) -> tuple[tuple[str, Kind], ...]:
-    """The columns, the peak called by the figure that is held against the limit."""
+    """The columns, the peak called by the figure that is held against the limit, where a step has several."""
     figure = advice.claim.figure
-    return columns if figure == "allocated" else tuple((name.replace("peak", figure), kind) for name, kind in columns)
+    return (
+        columns
+        if figure == "allocated" or not advice.claim.source.accelerator
+        else tuple((name.replace("peak", figure), kind) for name, kind in columns)
+    )
 
 
 def _table(title: str, columns: tuple[tuple[str, Kind], ...], options: Sequence[Option]) -> Table | None:

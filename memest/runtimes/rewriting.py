@@ -18,6 +18,7 @@ from memest.ops.facts import Facts
 from memest.ops.table import operator_named
 from memest.runtimes import executor
 from memest.runtimes.runtime import EVERY, Rows
+from memest.sizes.dims import resolve
 
 AS_OUTPUTS = Rows("null", plain=EVERY)
 CONVOLUTIONS = frozenset({"convolution", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
@@ -44,6 +45,11 @@ class Rewriting:
     def layers(self) -> tuple[Layer, ...]:
         """The layers as they are now."""
         return tuple([layer for slot in self._slots.values() for layer in slot])
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The layers that are there, by name."""
+        return self._at
 
     def layer(self, name: str) -> Layer:
         """The layer of a name."""
@@ -164,9 +170,9 @@ def without(attributes: Items, *names: str) -> Items:
     return tuple([(name, value) for name, value in attributes if name not in names])
 
 
-def attributes_of(layer: Layer) -> dict[str, Any]:
-    """All attributes of a layer of a known operator, with their defaults."""
-    return operator_named(layer.op).canonical(dict(layer.attributes))
+def attributes_of(layer: Layer, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """All attributes of a layer of a known operator at these sizes, with their defaults."""
+    return operator_named(layer.op).canonical(dict(resolve(layer.attributes, sizes)))
 
 
 def bound(layer: Layer) -> dict[str, Reference]:
@@ -203,7 +209,7 @@ def drop_identities(rewriting: Rewriting, ops: Iterable[str] = (*DROPOUTS, *SAME
     """Leave out calls that give the values they read: dropout outside training, copies, detaching. Inputs are not returned as outputs."""
     chosen = frozenset(ops)
     for layer in rewriting.layers:
-        if layer.op in chosen and not (layer.op in DROPOUTS and attributes_of(layer).get("training")):
+        if layer.op in chosen and not (layer.op in DROPOUTS and dict(layer.attributes).get("training")):
             source = layer.reads[0]
             if not (rewriting.is_output(layer.outputs[0]) and rewriting.maker(source) is None):
                 rewriting.bypass(rewriting.layer(layer.name), source)

@@ -25,6 +25,8 @@ KINDS = {
     LENGTH: "steps of each sequence that is packed, labels of each target of a CTC loss",
     SIZE: "whole number that a tensor holds where a size is wanted",
 }
+SHARED = (SELECTED, BOXES, UNIQUE, DRAWN, LENGTH)
+"""Kinds of which there can be a share of what there is."""
 ALL = "all"
 MOST_SHOWN = 12
 _FORMS = 'a number, "all", a share such as "30%", true or false, or a list of these for one call after the other'
@@ -47,7 +49,8 @@ class Found(NamedTuple):
 class Assumptions:
     """The statements of one import. ``given`` is false where nobody said anything: then nothing is assumed. ``used`` are the keys that
     something was answered by, ``asked`` the kinds that were asked for (empty: what goes by lines alone), each with the lines that did.
-    ``open`` is the line that an import ended at because nobody says which way it goes."""
+    ``open`` is the line that an import ended at because nobody says which way it goes, ``wanting`` the kind that it ended at because nobody
+    says how many there are."""
 
     def __init__(self, given: Mapping[str, Any] | None = None) -> None:
         """UsageError for what is no statement."""
@@ -57,6 +60,7 @@ class Assumptions:
         self.used: set[str] = set()
         self.asked: dict[str, dict[str, None]] = {}
         self.open = ""
+        self.wanting = ""
         self._given = dict(given or {})
         self._stated = {_key(key): _read(key, value) for key, value in self._given.items()}
 
@@ -65,6 +69,20 @@ class Assumptions:
         other = copy(self)
         other._given, other._stated = {**self._given, line: way}, {**self._stated, line: way}
         return other
+
+    def tried(self, kind: str) -> Assumptions:
+        """The same with anything stated of a kind, to see what else an import asks for."""
+        other = copy(self)
+        other.given, other.wanting = True, ""
+        other._given, other._stated = {**self._given, kind: ""}, {**self._stated, kind: Share(1) if kind in SHARED else 1}
+        return other
+
+    def wants(self, asked: Mapping[str, Mapping[str, None]]) -> str:
+        """What else an import asks for than one count of the kind that is ``wanting``, given all kinds and lines that it ``asked`` for;
+        nothing where that is all."""
+        kinds = {k: lines for k, lines in asked.items() if k in KINDS and k not in self._stated}
+        found = sorted((k, lines) for k, lines in kinds.items() if k != self.wanting or len(lines) > 1)
+        return f"; asked for are, in all, {'; '.join(f'{k} at {_first(lines)}' for k, lines in found)}" if found else ""
 
     def shown(self, key: str) -> str:
         """What is stated under a key, as it was written."""
@@ -195,11 +213,12 @@ def stating(line: str, value: str) -> str:
     return f"assume={{{line!r}: {value}}}, in a command --assume {line}={text}"
 
 
-def unstated(place: str, written: str, kind: str, most: int, *, default: bool) -> UnsupportedError:
-    """The refusal of a size that depends on values, with what to state."""
+def unstated(place: str, line: str, code: str, written: str, kind: str, most: int, *, default: bool) -> UnsupportedError:
+    """The refusal of a size that depends on values at a ``place`` (in a ``line`` that reads ``code``), with what to state."""
     also = f" ({KINDS[kind]})" if default else f" ({KINDS[kind]}; there is no default)"
+    alone = f" (or for this line alone: assume={{{line!r}: N}})" if line else ""
     shape = "; or keep the shape: torch.where(mask, x, 0)" if kind == SELECTED else ""
     return UnsupportedError(
-        f"{place}: {written} depends on values; say how many of {most:,} there are{also}: assume={{'{kind}': N}}, in a command"
-        f" --assume {kind}=N{shape}"
+        f"{place}: {f'{code}: ' * bool(code)}{written} depends on values; say how many of {most:,} there are{also}:"
+        f" assume={{'{kind}': N}}, in a command --assume {kind}=N{alone}{shape}"
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from memest.memory.planners.blocks import Block, Plan
 from memest.memory.planners.gaps import in_order
+from memest.memory.planners.standard_sort import standard_sort
 
 
 def by_size(blocks: Sequence[Block]) -> list[int]:
@@ -38,13 +39,14 @@ def _through(block: Block, first: int, last: int, number: int) -> tuple[bool, in
 
 
 def by_size_and_end(blocks: Sequence[Block]) -> list[int]:
-    """The numbers of the blocks, the largest first, of equal ones the one that begins, then that ends first."""
-    return sorted(range(len(blocks)), key=lambda n: (-blocks[n].size, blocks[n].lower, blocks[n].upper, n))
+    """The numbers of the blocks, the largest first, equal ones as ``std::sort`` leaves those that begin, then end first."""
+    begun = sorted(range(len(blocks)), key=lambda n: (blocks[n].lower, blocks[n].upper, n))
+    return standard_sort(begun, lambda x, y: blocks[x].size > blocks[y].size)
 
 
 def openvino_solver(blocks: Sequence[Block]) -> Plan:
-    """As OpenVINO's CPU plugin lays out its pool: by size, of equal ones the one that begins, then that ends first; the lowest gap.
+    """As OpenVINO's CPU plugin lays out its pool: by size, of equal ones as the sort of its C++ library leaves them; the lowest gap.
 
-    Source: openvino/runtime/memory_solver.hpp (MemorySolver: normalize_boxes, solve). Its sort is not stable by promise; here it is.
+    Source: openvino/runtime/memory_solver.hpp (MemorySolver: normalize_boxes, solve).
     """
     return in_order(blocks, by_size_and_end(blocks), "lowest")

@@ -93,3 +93,19 @@ def _is_readable(t: Tensor) -> bool:
     _, rows, cols = t.shape
     _, by_row, by_col = t.strides
     return (by_col == 1 and (rows == 1 or by_row >= cols)) or (by_row == 1 and (cols == 1 or by_col >= rows))
+
+
+def matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
+    """``at::mv``: BLAS reads a matrix whose rows or columns lie side by side, any other is copied first."""
+    if matrix.ndim != 2 or vector.ndim != 1 or matrix.shape[1] != vector.shape[0]:
+        raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
+    if k.target.on_cuda:
+        return cublas.matrix_by_vector(k, matrix, vector)
+    if is_onednn_product(k.target.cpu, matrix, vector):
+        return onednn_product(k, matrix, vector)
+    out = k.empty(matrix.shape[:1], matrix.dtype)
+    (rows, cols), (by_row, by_col) = matrix.shape, matrix.strides
+    readable = (by_row == 1 and (cols == 1 or by_col >= max(1, rows))) or (by_col == 1 and (rows == 1 or by_row >= max(1, cols)))
+    if not readable and not matrix.is_contiguous:
+        k.free(k.empty(matrix.shape, matrix.dtype))
+    return out

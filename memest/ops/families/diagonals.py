@@ -11,6 +11,7 @@ from memest.errors import ShapeError
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import incoming
+from memest.ops.aten.lapack import follow
 from memest.ops.aten.views import wrapped
 from memest.ops.facts import BY_METHOD, EVERYWHERE_FACTS, FLOAT32
 from memest.ops.operator import Example, flag
@@ -81,20 +82,10 @@ def _triangle(k: Tape, input: Tensor, *, diagonal: int, inplace: bool) -> Tensor
 
 def _of_batch(k: Tape, t: Tensor) -> Tensor:
     out = k.empty(t.shape, t.dtype)
-    if not _follow(t):
+    if not follow(t):
         dense = contiguous(k, t)
         k.free(None if dense is t else dense)
     return out
-
-
-def _follow(t: Tensor) -> bool:
-    """checkTrilTriuBatchContiguous."""
-    expected = t.shape[-1] * t.shape[-2]
-    for size, step in zip(reversed(t.shape[:-2]), reversed(t.strides[:-2]), strict=True):
-        if expected != step:
-            return False
-        expected = expected * size
-    return True
 
 
 def _triangle_backward(k: Tape, saved: Saved, grads: Grads, *, diagonal: int, inplace: bool) -> list[Tensor | None]:

@@ -13,8 +13,8 @@ from typing import Any
 from memest.errors import ShapeError
 from memest.network.tensor import Shape, is_contiguous
 from memest.network.tensor import broadcast as broadcast_sizes
-from memest.ops.aten.cublas import matrix_by_vector, vector_by_vector
-from memest.ops.aten.gemm import batched_product, mm, transpose
+from memest.ops.aten.cublas import vector_by_vector
+from memest.ops.aten.gemm import batched_product, matrix_vector, mm, transpose
 from memest.ops.aten.iterator import broadcast_shape, elementwise, with_number
 from memest.ops.aten.products import is_onednn_product, onednn_product
 from memest.ops.composite import Caller, Composite
@@ -154,33 +154,18 @@ def _baddbmm_backward(k: Tape, saved: Saved, grads: Grads, *, beta: float, alpha
 # vectors ---------------------------------------------------------------------------------------------------------------
 
 
-def _matrix_vector(k: Tape, matrix: Tensor, vector: Tensor) -> Tensor:
-    if matrix.ndim != 2 or vector.ndim != 1 or matrix.shape[1] != vector.shape[0]:
-        raise ShapeError(f"a matrix of shape {list(matrix.shape)} and a vector of shape {list(vector.shape)} cannot be multiplied")
-    if k.target.on_cuda:
-        return matrix_by_vector(k, matrix, vector)
-    if is_onednn_product(k.target.cpu, matrix, vector):
-        return onednn_product(k, matrix, vector)
-    out = k.empty(matrix.shape[:1], matrix.dtype)
-    (rows, cols), (by_row, by_col) = matrix.shape, matrix.strides
-    readable = (by_row == 1 and (cols == 1 or by_col >= max(1, rows))) or (by_col == 1 and (rows == 1 or by_row >= max(1, cols)))
-    if not readable and not matrix.is_contiguous:
-        k.free(k.empty(matrix.shape, matrix.dtype))
-    return out
-
-
 def _mv(k: Tape, input: Tensor, vec: Tensor) -> Tensor:
     if k.needs[1]:
         k.save(input=input)
     if k.needs[0]:
         k.save(vec=vec)
-    return _matrix_vector(k, input, vec)
+    return matrix_vector(k, input, vec)
 
 
 def _mv_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
     grad = _incoming(grads)
     first = k.empty((grad.shape[0], saved["vec"].shape[0]), grad.dtype) if k.needs[0] else None
-    second = _matrix_vector(k, _transposed(k, saved["input"]), grad) if k.needs[1] else None
+    second = matrix_vector(k, _transposed(k, saved["input"]), grad) if k.needs[1] else None
     return [first, second]
 
 

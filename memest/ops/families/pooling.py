@@ -47,7 +47,10 @@ def windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ce
     if ceil_mode and (out - 1) * stride >= size + padding:
         out = out - 1
     if out <= 0:
-        raise ShapeError(f"pooling with kernel {kernel} of a dimension of {size} (padding {padding}, dilation {dilation}) leaves nothing")
+        raise ShapeError(
+            f"pooling with kernel {kernel} of a dimension of {size} (padding {padding}, dilation {dilation}) leaves nothing;"
+            " give larger inputs"
+        )
     return out
 
 

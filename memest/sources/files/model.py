@@ -163,6 +163,7 @@ class FunctionModel(_Strict):
     unpacks: bool = True
     without_grad: list[str] = Field(default_factory=list)
     applies: str | None = None
+    asks_autocast: bool = False
 
 
 class HookModel(FunctionModel):

@@ -120,15 +120,21 @@ class Caller:
 
     @contextmanager
     def amid(self, castings: Sequence[Casting]) -> Iterator[None]:
-        """The engine runs while contexts of the network's own code are in force."""
-        outer = self._around
-        scope = next((c.scope for c in castings if c.device == self._device), None)
-        if outer is None and scope is not None:
-            self._around = self._scopes.setdefault(scope, Casts(self._machine.ledger))
+        """The engine runs while contexts of the network's own code are in force: they are for what custom functions and hooks call, too."""
+        outer = self._around, self._context, self._casts
+        found = next((c for c in castings if c.device == self._device), None)
+        if found is not None:
+            self._around = self._casts = self._around or self._scopes.setdefault(found.scope, Casts(self._machine.ledger))
+            self._context = None if found.dtype is None else Autocast(dtype=found.dtype, cache=found.cache)
         try:
             yield
         finally:
-            self._around = outer
+            self._around, self._context, self._casts = outer
+
+    @property
+    def casts(self) -> bool:
+        """Whether autocast is on."""
+        return self._context is not None
 
     def leave_autocast(self) -> None:
         """It ends: what it cached goes."""

@@ -155,6 +155,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     """The hook: its result takes the gradient's place."""
     ledger = run.ledger
     ledger.layer, ledger.op = layer_name, HOOK
+    _check_asked(run, backward, layer_name)
     ((gradient,), (result,)) = backward.gradients, backward.results
     env = {name: ledger.hold(value) for name, value in captured.items()}
     assert gradient is not None
@@ -187,6 +188,14 @@ def _check_created(backward: Backward, what: str) -> None:
         )
 
 
+def _check_asked(run: Run, backward: Backward, layer: str) -> None:
+    """Refuse what was told that autocast is off where the engine runs inside of it."""
+    if backward.asks_autocast and run.caller.casts:
+        raise UnsupportedError(
+            f"autograd inside autocast through {layer}, whose backward asks whether autocast is on: leave the context before it"
+        )
+
+
 def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
     """The network's own tensors that backward reads, or gives to a checkpoint in it."""
     read = [name for layer in backward.layers for name in layer.reads]
@@ -199,6 +208,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
     """The function's backward; gradients of its inputs. What it saved has its histories."""
     ledger = run.ledger
     ledger.layer, ledger.op = node.layer, node.op
+    _check_asked(run, backward, node.layer)
     backward = _as_they_came(node, backward, grads)
     env: dict[str, Value] = {}
     if backward.lender is not None:

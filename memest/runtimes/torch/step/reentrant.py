@@ -42,7 +42,9 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
     _play_segment(run, segment, env)
     run.caller.grad_mode = run.grads = wanted
     run.ending, run.enabling = ending, enabling
-    results = tuple({id(env[name]): name for name in results_of(run, bounds, env)}.values())  # what works in place has two names
+    own = {id(run.env[name]) for name in run.owned if name in run.env}  # written into, but not returned
+    named = {id(env[name]): name for name in results_of(run, bounds, env)}  # what works in place has two names
+    results = tuple([name for value, name in named.items() if value not in own])
     for layer in layers[segment.start : segment.end]:
         if layer.op == GIVEN_BACK and layer.checkpoint == segment.name:
             (name,) = layer.outputs

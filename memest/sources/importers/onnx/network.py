@@ -31,7 +31,8 @@ from memest.sources.importers.onnx.writing import MOST_LAYERS, Writer
 
 NOTES = (
     "from an ONNX file: a tensor goes after its last use, while the Python code that it was exported from may hold it in a variable",
-    "from an ONNX file: batch norms and dropouts that the exporter folded for inference are not in it, so they are missing in training",
+    "from an ONNX file: a training step is what is asked, unless mode='infer' (in a command --infer) says otherwise; batch norms and"
+    " dropouts that the exporter folded for inference are not in the file, so they are missing in training",
 )
 
 OPSETS = range(9, 26)

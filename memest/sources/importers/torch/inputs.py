@@ -6,6 +6,7 @@ called by its way in: ``images.1``, ``targets.0.boxes``. Numbers, texts, None an
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -97,6 +98,23 @@ class ModuleCall:
             raise UsageError(f"example is a shape, a tensor, or lists, tuples and dicts of them, got {kind_of(example)}")
         taking.settle([module])
         self.inputs = taking.inputs
+
+    @property
+    def told(self) -> str:
+        """What each argument of forward is given, in words."""
+        try:
+            names = list(inspect.signature(self._module.forward).parameters)
+        except (TypeError, ValueError):
+            names = []
+        names += [f"argument {i + 1}" for i in range(len(names), len(self._positional))]
+        given = [*zip(names, self._positional, strict=False), *self._keywords.items()]
+        each = "; a list of examples has one for each argument" * (len(self._positional) > 1)
+        return f"given are {', '.join(f'{name} = {self._shown(a)}' for name, a in given)}{each}"
+
+    def _shown(self, argument: Any) -> str:
+        if isinstance(argument, _Place):
+            return f"a tensor of {'x'.join(str(int(n)) for n in self.inputs[argument.name].shape)}"
+        return f"a {type(argument).__name__}"
 
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> ModuleCall:
         """The same call with inputs of these shapes."""

@@ -20,6 +20,7 @@ from memest.sizes.conditions import reduced
 from memest.sizes.dims import Guard, resolve
 from memest.sizes.interpreter import Lock
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.assuming.asking import asked_at_once
 from memest.sources.importers.torch.contexts.watching import prepared
 from memest.sources.importers.torch.exported import NOT_TRAINING, Exported
 from memest.sources.importers.torch.inputs import ModuleCall
@@ -29,7 +30,7 @@ from memest.sources.importers.torch.recording.modes import blind
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
-from memest.sources.importers.torch.refusals import of_their_code
+from memest.sources.importers.torch.refusals import AS_TAKEN, of_their_code
 from memest.sources.importers.torch.tensors.keeping import Kept, no_collection
 from memest.sources.importers.torch.tensors.numbers import STAND_INS
 from memest.sources.importers.torch.tensors.observers import give_sizes
@@ -70,8 +71,11 @@ def from_torch(
         example, name = module.example(example), name or module.program.name
     try:
         with no_collection():
-            graph = _recorded(module, example, name or type(module).__name__, mode, assumptions)
+            called = name or type(module).__name__
+            graph = asked_at_once(assumptions, lambda stated: _recorded(module, example, called, mode, stated))
     except Exception as e:
+        if isinstance(e, GraphError) and AS_TAKEN in str(e):
+            raise GraphError(f"{e}; {ModuleCall(module, example).told}") from None
         theirs = of_their_code(e, name or type(module).__name__)
         if theirs is None:
             raise

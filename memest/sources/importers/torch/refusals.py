@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import sys
@@ -21,7 +22,7 @@ from memest.sizes.remembering import kept
 from memest.sources.importers.torch.functions import full_name, name_of
 
 _MEMESTS, _TORCHS = (str(Path(str(m.__file__)).parent) + os.sep for m in (memest, torch))
-_NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__)
+_NOT_THE_USERS = (_MEMESTS, _TORCHS, copy.__file__, contextlib.__file__)
 _VALUE = "reads a tensor's value, which nobody knows before anything runs"
 _SIZE = "has a size that depends on values"
 _READS = {  # torch's name of the call: what the user wrote, and what that does
@@ -36,7 +37,10 @@ _ADVICE_FOR = {
     "unique_consecutive": "find them before the step, and give them to forward as an input",
 }
 _GRADIENTS = {
-    "__deepcopy__": "copy.deepcopy of a tensor or a module: make the copy before the step, and update it there by copy_ under no_grad",
+    "__deepcopy__": (
+        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and "
+        "update it there by copy_ under no_grad"
+    ),
     "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
     "register_post_accumulate_grad_hook": (
@@ -53,14 +57,13 @@ _GRADIENTS = {
 }
 
 
+AS_TAKEN = "where that is an input, give the example in the form that forward takes: [[image, image]] is one list, {'image': image} a dict"
 _ADVICE_ON = {  # what to do about an exception of the user's code, and what it says
     "this line needs a GPU, and nothing runs on one here: guard it by torch.cuda.is_available(), or make tensors on x.device": (
         *("not compiled with CUDA", "without CUDA support", "requires CUDA support", "No CUDA GPUs are available", "dummy base class"),
         *("Found no NVIDIA driver", "has no attribute '_cuda_", "NVTX functions not installed"),
     ),
-    "where that is an input, give the example in the form that forward takes: [[image, image]] is one list, {'image': image} a dict": (
-        "'Tensor' object has no attribute",
-    ),
+    AS_TAKEN: ("'Tensor' object has no attribute",),
     "a batch norm refuses that in training: give an example with a batch of 2 or more, or ask for inference alone (mode='infer')": (
         "Expected more than 1 value per channel when training",
     ),

@@ -18,7 +18,7 @@ from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
 from memest.sources.assumptions import ALL, BINS, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
-from memest.sources.importers.torch.assuming.branches import is_inside_while, is_loop, picks_one, turns_around, way_that_runs
+from memest.sources.importers.torch.assuming.branches import code_of, is_inside_while, is_loop, picks_one, turns_around, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.assuming.lengths import Even, Whole, element, even, fixed, traced
 from memest.sources.importers.torch.refusals import ADVICE, is_users
@@ -116,7 +116,10 @@ class Assumed:
         if found is None:
             if not self._stated.given or kind == UNIQUE:
                 default = kind != UNIQUE
-                raise unstated(self._recorder.place(), written, kind, most, default=default)
+                self._stated.wanting = kind
+                frame = next(self._frames(), None)
+                line, code = ("", "") if frame is None else (_line(frame), code_of(frame))
+                raise unstated(self._recorder.place(), line, code, written, kind, most, default=default)
             self.say(f"assumed, as nothing is stated: {kind}={ALL}, the most {KINDS[kind]}")
             return most
         if isinstance(found.value, bool):
@@ -136,6 +139,7 @@ class Assumed:
             self.say("assumed, as nothing is stated: torch.bincount() makes as many bins as its minlength says")
             return least
         if found is None:
+            self._stated.wanting = BINS
             raise UnsupportedError(
                 f"{self._recorder.place()}: torch.bincount() makes a bin for each value up to the greatest; say how many those are:"
                 f" assume={{'{BINS}': N}}, in a command --assume {BINS}=N"
@@ -214,12 +218,16 @@ class Assumed:
         number = self.number(t)
         if isinstance(number, int) and not isinstance(number, bool):
             return number
-        stated, place = self.stated_size(), self._recorder.place()
+        return self.stated_or_refused("a tensor as a size depends on values; say which number it holds")
+
+    def stated_or_refused(self, what: str) -> int:
+        """The next size that is stated; UnsupportedError, which says ``what`` is wanted, where none is."""
+        stated, line = self.stated_size(), self.line()
         if stated is None:
-            line = self._lines()[:1] or [SIZE]
+            self._stated.wanting = SIZE
             raise UnsupportedError(
-                f"{place}: a tensor as a size depends on values; say which number it holds (there is no default): assume={{'{SIZE}': N}} or"
-                f" assume={{'{line[0]}': N}}, in a command --assume {SIZE}=N"
+                f"{self._recorder.place()}: {what} (there is no default): assume={{'{SIZE}': N}} or assume={{'{line}': N}}, in a command"
+                f" --assume {SIZE}=N"
             )
         return stated
 
@@ -233,6 +241,10 @@ class Assumed:
             raise UsageError(f"assume: {found.key!r} is no whole number, and {self._recorder.place()} asks for a size")
         self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
         return found.value
+
+    def says_size(self) -> bool:
+        """Whether a number is stated for where a size is wanted here."""
+        return self._stated.has(SIZE, self._recorder.path(), self._lines())
 
     def bound(self, t: torch.Tensor) -> int | None:
         """The whole number of a tensor that bounds a window, where it is known or stated for the line."""

@@ -15,6 +15,8 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+from memest.shown import middle, visible
+
 _ASKING = frozenset({"getattr", "hasattr", "isinstance", "type"})
 _SAYING = frozenset({"print", "warn", "warning", "warning_once", "warning_advice", "info", "debug", "error", "rank_zero_warn"})
 
@@ -32,6 +34,11 @@ def way_that_runs(frame: FrameType) -> bool | None:
         signs = set(_signs(node.test, True))
         return None if wanted is None or len(signs) != 1 else wanted == signs.pop()
     return None
+
+
+def code_of(frame: FrameType) -> str:
+    """The line of code that runs, shortened."""
+    return middle(visible(" ".join(linecache.getline(frame.f_code.co_filename, frame.f_lineno).split())), 100)
 
 
 def is_loop(frame: FrameType) -> bool:

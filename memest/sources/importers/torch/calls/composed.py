@@ -195,12 +195,6 @@ def _inner(input: Any, other: Any) -> Any:
 def _tensordot(a: Any, b: Any, dims_a: Any, dims_b: Any) -> Any:
     """``_VF.tensordot``: contracted dims of size 1 are summed away, the rest becomes a product of matrices."""
     first, second = [d % a.dim() for d in dims_a], [d % b.dim() for d in dims_b]
-    if len(first) == a.dim() and len(second) == b.dim():
-        left, right = a.permute(first), b.permute(second)
-        if left.is_contiguous() and right.is_contiguous():
-            return torch.dot(left.reshape(-1), right.reshape(-1))
-        product = left * right
-        return product.sum()
     one, two = a, b
     depth: Any = 1
     for i, j in zip(first, second, strict=True):
@@ -213,6 +207,14 @@ def _tensordot(a: Any, b: Any, dims_a: Any, dims_b: Any) -> Any:
     own, others = [d for d in range(a.dim()) if d not in first], [d for d in range(b.dim()) if d not in second]
     rows: Any = math.prod(a.shape[d] for d in own)
     columns: Any = math.prod(b.shape[d] for d in others)
+    if rows == 1 and columns == 1:
+        left, right = one.permute(own + first), two.permute(second + others)
+        if left.is_contiguous() and right.is_contiguous():
+            made = torch.dot(left.reshape(-1), right.reshape(-1))
+        else:
+            product = left.squeeze() * right.squeeze()
+            made = product.sum()
+        return made.reshape([1] * (len(own) + len(others)))
     left = one.permute(own + first).reshape(rows, depth)
     right = two.permute(second + others).reshape(depth, columns)
     return torch.mm(left, right).reshape([a.shape[d] for d in own] + [b.shape[d] for d in others])

@@ -1,4 +1,4 @@
-"""Norms of matrices and means of what is no NaN, which ATen makes of other calls: written as :mod:`composed` says.
+"""Norms of matrices, means of what is no NaN, logarithms of determinants: ATen makes them of other calls; written as :mod:`composed` says.
 
 Sources: aten/src/ATen/native/LinearAlgebra.cpp (``linalg_norm``, ``linalg_matrix_norm``), ReduceOps.cpp (``nanmean``).
 """
@@ -49,4 +49,11 @@ def _nanmean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any =
     return torch.nansum(input, dim, keepdim, dtype=dtype).div(count)
 
 
-NORMS: dict[str, Body] = {"linalg_matrix_norm": _matrix_norm, "linalg_norm": _norm, "nanmean": _nanmean}
+def _logdet(input: Any) -> Any:
+    """NaN where the sign is negative."""
+    sign, logarithm = torch.linalg.slogdet(input)
+    negative = sign == -1.0
+    return torch.where(negative, math.nan, logarithm)
+
+
+NORMS: dict[str, Body] = {"linalg_matrix_norm": _matrix_norm, "linalg_norm": _norm, "nanmean": _nanmean, "logdet": _logdet}

@@ -103,7 +103,49 @@ def _cumulative_trapezoid(y: Any, x: Any = None, *, dx: Any = 1, dim: int = -1) 
     return torch.ops.aten.div.Scalar(sums, 2.0)
 
 
+# counts and views ---------------------------------------------------------------------------------------------------------
+
+
+def _count_nonzero(input: Any, dim: Any = None) -> Any:
+    if dim is None:
+        return torch.empty((), dtype=torch.int64)
+    return (input != 0).sum(dim)
+
+
+def _float_power(input: Any, exponent: Any) -> Any:
+    """In float64, the exponent first."""
+    power, base = (t.to(torch.float64) if isinstance(t, torch.Tensor) else t for t in (exponent, input))
+    return torch.pow(base, power)
+
+
+def _sum_to_size(input: Any, *size: Any) -> Any:
+    """What was broadcast is summed, all dims at once."""
+    sizes = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+    if not sizes:
+        return input.sum()
+    lead = input.dim() - len(sizes)
+    dims = [d for d in range(input.dim()) if d < lead or (sizes[d - lead] == 1 and input.shape[d] != 1)]
+    if not dims:
+        return input if lead == 0 else input.view(sizes)
+    found = input.sum(dims, keepdim=True)
+    return found.view(sizes) if lead else found
+
+
+def _unsafe_chunk(input: Any, chunks: int, dim: int = 0) -> Any:
+    return torch.unsafe_split(input, (input.shape[dim] + chunks - 1) // chunks, dim)
+
+
+def _itself(input: Any) -> Any:
+    """Of real numbers."""
+    return NotImplemented if input.is_complex() else input
+
+
 STATISTICS: dict[str, Body] = {
+    "count_nonzero": _count_nonzero,
+    "float_power": _float_power,
+    "sum_to_size": _sum_to_size,
+    "unsafe_chunk": _unsafe_chunk,
+    **dict.fromkeys(("conj", "resolve_conj", "resolve_neg", "conj_physical"), _itself),
     "cov": _cov,
     "corrcoef": _corrcoef,
     **dict.fromkeys(("trapezoid", "trapz"), _trapezoid),

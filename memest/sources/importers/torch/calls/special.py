@@ -12,6 +12,7 @@ from memest.ops.table import COMPOSITES, OPERATORS
 from memest.sources.importers.torch.assuming.lengths import whole_numbers
 from memest.sources.importers.torch.calls.plain import SIGNATURES, Call, Request, bound, plain, request
 from memest.sources.importers.torch.contexts.watching import attention_backends
+from memest.sources.importers.torch.refusals import AS_TAKEN
 from memest.sources.importers.torch.tensors.numbers import depends
 from memest.sources.importers.torch.tensors.values import MOST
 
@@ -38,9 +39,7 @@ def index_entries(index: Sequence[Any]) -> tuple[tuple[Any, ...], list[torch.Ten
         else:
             kind = str(i.dtype) if isinstance(i, torch.Tensor) else type(i).__name__
             if isinstance(i, str):
-                raise GraphError(
-                    f"x[{i!r}]: a tensor has no names; where it is an input, give the example as forward takes it: {{{i!r}: x}}"
-                )
+                raise GraphError(f"x[{i!r}]: a tensor has no names; {AS_TAKEN}")
             raise UnsupportedError(f"indexing with {kind}: the shape would depend on values, or has no rule")
     return tuple(entries), tensors
 
@@ -158,6 +157,10 @@ def _meshgrid(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | Non
     return Request("meshgrid", [list(tensors)], {"indexing": kwargs.get("indexing") or "ij"})
 
 
+def _block_diag(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    return Request("block_diag", [list(args[0]) if len(args) == 1 and isinstance(args[0], list | tuple) else list(args)], {})
+
+
 def _arange(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     names = ("end",) if len(args) == 1 else ("start", "end", "step")
     return request("arange", bound(names, args, kwargs), {})
@@ -228,11 +231,25 @@ def _tensor_split(name: str, args: Any, kwargs: Any, recorder: Any) -> Request |
     return request("tensor_split", bound(("input", "indices_or_sections", "dim"), args, named), {})
 
 
+BAG = "weight indices offsets scale_grad_by_freq mode sparse per_sample_weights include_last_offset padding_idx"
+
+
+def _embedding_bag(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """What torch.nn.functional.embedding_bag comes to: the result, and what it keeps besides."""
+    given = bound(BAG.split(), args, kwargs)
+    made = request("embedding_bag", {**given, "mode": ("sum", "mean", "max")[given.get("mode", 0)]}, {})
+    made.own_result = True
+    return made
+
+
 LOSSES = {  # as torch.nn.functional calls them, and in which order of arguments
     "cross_entropy_loss": ("cross_entropy", "input target weight reduction ignore_index label_smoothing"),
     "nll_loss_nd": ("nll_loss", "input target weight reduction ignore_index"),
     "mse_loss": ("mse_loss", "input target reduction"),
     "l1_loss": ("l1_loss", "input target reduction"),
+    "soft_margin_loss": ("soft_margin_loss", "input target reduction"),
+    "multi_margin_loss": ("multi_margin_loss", "input target p margin weight reduction"),
+    "multilabel_margin_loss": ("multilabel_margin_loss", "input target reduction"),
     "smooth_l1_loss": ("smooth_l1_loss", "input target reduction beta"),
     "huber_loss": ("huber_loss", "input target reduction delta"),
     "kl_div": ("kl_div", "input target reduction log_target"),
@@ -265,7 +282,9 @@ SPECIAL: dict[str, tuple[str, Call]] = {
     **{f"max_pool{d}d_with_indices": (f"max_pool{d}d", _pool_with_indices) for d in (1, 2, 3)},
     **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d", _adaptive_max_pool) for d in (1, 2, 3)},
     "einsum": ("einsum", _einsum),
+    "embedding_bag": ("embedding_bag", _embedding_bag),
     "meshgrid": ("meshgrid", _meshgrid),
+    "block_diag": ("block_diag", _block_diag),
     "new_full": ("new_full", _new_full),
     "arange": ("arange", _arange),
     **{n: (n, _created) for n in ("zeros", "ones", "empty", "full")},

@@ -171,9 +171,15 @@ def _settled(recorder: Any, t: torch.Tensor, index: Any) -> Any:
                 raise UnsupportedError(
                     f"a window between two numbers in tensors, the same by what is stated: state both, assume={{{line!r}: [0, 9]}}"
                 )
-            unknown = next((b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None), None)
-            if unknown is not None:
-                start, stop = 0, min(recorder.assumed.size(unknown), t.shape[dim])
+            unknown = [b for b, n in ((entry.stop, stop), (entry.start, start)) if isinstance(b, torch.Tensor) and n is None]
+            if len(unknown) == 2 and not recorder.assumed.says_size():
+                line = recorder.assumed.line()
+                raise UnsupportedError(
+                    f"a window between two numbers in tensors depends on values; state both, where it begins and where it ends:"
+                    f" assume={{{line!r}: [0, 9]}}, in a command --assume {line}=0,9; or how long it is: assume={{'size': 9}}"
+                )
+            if unknown:
+                start, stop = 0, min(recorder.assumed.size(unknown[0]), t.shape[dim])
             entries[i] = slice(start, stop, entry.step)
         dim += entry.ndim if is_mask(entry) else entry is not None
     return tuple(entries) if isinstance(index, tuple) else entries[0]
@@ -297,8 +303,36 @@ def _is_nonzero(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     return recorder.assumed.way("torch.is_nonzero()", args[0])
 
 
+def _repeat_interleave(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """By a tensor of counts, which add up to how many there are in all (Repeat.cpp and Repeat.h)."""
+    given = dict(zip(("input", "repeats", "dim"), args, strict=False)) | kwargs
+    x, repeats, dim = given.get("input", given.get("self")), given.get("repeats"), given.get("dim")
+    if not isinstance(repeats, torch.Tensor) or not isinstance(x, torch.Tensor):
+        return NotImplemented
+    with recorder:
+        total = given.get("output_size")
+        known = recorder.assumed.numbers_in(repeats) if repeats.numel() != 1 else None
+        if total is None and known is not None and len(known) == repeats.numel():
+            total = sum(known)
+        if total is None:
+            total = recorder.assumed.stated_or_refused(
+                "torch.repeat_interleave() by a tensor of counts depends on values; say what they add up to"
+            )
+        x, dim = (x.flatten(), 0) if dim is None else (x, dim)
+        repeats = repeats.reshape(1).expand(x.shape[dim]) if repeats.numel() == 1 else repeats
+        in_a_row, ends = repeats.contiguous(), repeats.cumsum(0)
+        if given.get("output_size") is None:
+            counts = repeats >= 0
+            counts.all()
+            del counts
+        index = torch.empty(total, dtype=repeats.dtype, device=repeats.device)
+        del ends, in_a_row
+        return x.index_select(dim, index)
+
+
 ANSWERS: dict[str, Any] = {
     "where": _where,
+    "repeat_interleave": _repeat_interleave,
     "nonzero": _nonzero_by_dim,
     "__getitem__": _listed,
     "__setitem__": _put,

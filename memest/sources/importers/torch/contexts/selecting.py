@@ -98,6 +98,15 @@ class Policy:
             found.append((row, nth))
         return tuple(found)
 
+    def check_inference(self) -> None:
+        """Refuse what torch refuses: to keep a result of inference mode, which counts no versions."""
+        seen, self._ran = self._ran, []
+        kept = next((call[0] for call in seen if call[0] not in torch.utils.checkpoint.SAC_IGNORED_OPS and self._keeps(*call)), None)
+        if kept is not None:
+            raise self._recorder.refusal(
+                f"a selective checkpoint that keeps the result of {kept} under torch.inference_mode (so says torch): take torch.no_grad"
+            )
+
     def _keeps(self, func: Any, args: Any, kwargs: Any, out: Any) -> bool:
         """What the policy says, asked as torch does."""
         context = torch.utils.checkpoint.SelectiveCheckpointContext(is_recompute=False)

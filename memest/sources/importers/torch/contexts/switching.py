@@ -36,6 +36,8 @@ class Switches:
         self.said: list[bool | None] = []
         self._off: set[str] = set()
         self._on: set[str] = set()
+        self._asking: set[str] = set()
+        self.asked = False  # whether autocast is on, since the last call
         self._functions: dict[str, str] = {}
 
     @property
@@ -67,6 +69,9 @@ class Switches:
 
     def seen(self, layer: str) -> None:
         """A call."""
+        if self.asked:
+            self._asking.add(layer)
+            self.asked = False
         if self.said and self.said[-1] is not None:
             (self._on if self.said[-1] else self._off).add(layer)
 
@@ -79,7 +84,10 @@ class Switches:
         names = [layer.name for layer in backward.layers]
         functions = [self._functions[name] for name in names if name in self._functions]
         return replace(
-            backward, without_grad=tuple([name for name in names if name in self._off]), applies=functions[0] if functions else None
+            backward,
+            without_grad=tuple([name for name in names if name in self._off]),
+            applies=functions[0] if functions else None,
+            asks_autocast=not self._asking.isdisjoint(names),
         )
 
 

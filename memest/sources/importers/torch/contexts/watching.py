@@ -65,15 +65,23 @@ def _listener() -> Listener | None:
 def watching(listener: Listener, gradients: bool) -> Iterator[None]:
     """``listener`` is told what happens in this thread; ``gradients`` says whether the forward runs with them. One forward is recorded at
     a time: the caller sees to that."""
-    outer, _here.listener = _listener(), listener
     _here.hooks = _saved_tensors_hooks()
+    with ExitStack() as stack:
+        stack.enter_context(_listening(None))  # these contexts are ours, not the forward's
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        stack.enter_context(prepared())
+        stack.enter_context(_listening(listener))
+        yield
+
+
+@contextmanager
+def _listening(listener: Listener | None) -> Iterator[None]:
+    """Who is told in this thread."""
+    outer, _here.listener = _listener(), listener
     try:
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.autocast("cpu", enabled=False))
-            stack.enter_context(torch.set_grad_enabled(gradients))
-            stack.enter_context(prepared())
-            yield
+        yield
     finally:
         _here.listener = outer
 

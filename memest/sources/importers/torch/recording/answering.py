@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from memest.errors import UnsupportedError
+from memest.network.tensor import nbytes
 from memest.sizes.dims import Dim, recording
 from memest.sources.importers.torch.calls.arrays import ANSWERS as ARRAY_ANSWERS
 from memest.sources.importers.torch.calls.queries import PASSIVE, TELLS_SIZES
@@ -52,6 +53,7 @@ class Answering(Writing):
             **{name: partial(self._placed, answer, self) for name, answer in {**ANSWERS, **ARRAY_ANSWERS, **constructors.ANSWERS}.items()},
             **self.inner.watched,
             "register_hook": self._hooked,
+            "__deepcopy__": self._deep_copied,
             "__contains__": self._contains,
             "numpy": self._numpy,
         }
@@ -69,6 +71,22 @@ class Answering(Writing):
         with self:
             name = hook(self, args[0], args[1] if len(args) > 1 else kwargs["hook"])
         return Handle(self, name)
+
+    def _deep_copied(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """``copy.deepcopy(t)`` of a tensor that requires no gradient (``state_dict()``): its storage is copied, then a tensor without
+        elements, made as it is, is given that. (torch/_tensor.py, __deepcopy__; a tensor with a gradient of its own is refused.)"""
+        t, memo = args[0], args[1] if len(args) > 1 else kwargs["memo"]
+        entry = self.live.known(t)
+        storage = entry.value.storage
+        lying = [e for e in self.live.tracked.values() if e.value.storage is storage]
+        own = nbytes(entry.value.spec.shape, entry.value.spec.dtype)
+        whole = (not storage.nbytes or storage.nbytes == own) and all(of.numel() == t.numel() for e in lying if (of := e.ref()) is not None)
+        if entry.grad or not whole or memo.setdefault(("memest", id(storage)), t) is not t:
+            return NotImplemented
+        with self:
+            copied = t.clone()
+            t.new_empty(())
+        return copied
 
     def _check(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         """What ``torch._check_tensor_all`` asks."""

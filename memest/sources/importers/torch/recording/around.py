@@ -87,6 +87,10 @@ class Around(Running):
         if scope is not None and self.live.drops:
             self.live.drops[-1].append(scope)
 
+    def ask_autocast(self) -> None:
+        """Code asks whether autocast is on."""
+        self.switches.asked = True
+
     def begin_packing(self, pair: Pair) -> None:
         """Hooks of saved tensors are in force."""
         self.asked_for_gradients = True

@@ -62,8 +62,9 @@ class Writing(Around):
         layer = self._begun(op, reads)
         row = operator_named(op)
         policy, casting = self.checkpoints.policy, self.contexts.casts_to is not None
-        if policy is not None and torch.is_inference_mode_enabled():
-            raise self.refusal("torch.inference_mode inside a selective checkpoint (context_fn): take torch.no_grad there")
+        whole = policy is not None and torch.is_inference_mode_enabled()  # a mode of Python's sees calls there as they are written
+        if whole and (casting or op == "linear"):
+            raise self.refusal(f"{op} under torch.inference_mode inside a selective checkpoint (context_fn): take torch.no_grad there")
         self.machine.selection = ran = None if policy is None else Calls()
         if self.machine.target.dispatched != (policy is not None):
             self.machine.target = replace(self.machine.target, dispatched=policy is not None)
@@ -88,7 +89,9 @@ class Writing(Around):
         self.repeats.learn(form, answer, row, reads, agreed, attributes=attributes, differentiable=differentiable, guards=guards, mode=mode)
         self._written(layer, attributes, tensors, agreed, differentiable)
         if policy is not None and ran is not None:
-            self.layers[-1] = replace(self.layers[-1], selected=policy.chosen(ran.names))
+            self.layers[-1] = replace(self.layers[-1], selected=() if whole else policy.chosen(ran.names))
+        if policy is not None and whole:
+            policy.check_inference()
         for t in tensors:
             self.live.place(self.live.known(t), host)
         return produced

@@ -16,6 +16,7 @@ from memest.errors import MemestError, ShapeError, UsageError, kind_of
 from memest.network.graph import Graph
 from memest.sizes.dims import resolve
 from memest.sources.assumptions import Assumptions
+from memest.sources.importers.torch.assuming.asking import asked_at_once
 from memest.sources.importers.torch.contexts.watching import prepared
 from memest.sources.importers.torch.network import _ONE_AT_A_TIME
 from memest.sources.importers.torch.recording.sizes import MOST_RECORDED, described_where
@@ -48,12 +49,15 @@ def from_step(
     assumptions = Assumptions(assume)
     call = Call(function, examples)
     called = name or name_of(function)
+
+    def found(stated: Assumptions) -> Graph:
+        surroundings = call.surroundings()
+        call.examples.settle(surroundings.modules.values())
+        question, (graph, taken, _) = decided(Question(called, call, surroundings, cleared, stated))
+        return graph if taken is None else described_where(graph, partial(_same_graph, question, graph), taken, MOST_RECORDED)
+
     with _ONE_AT_A_TIME, prepared():
-        found = call.surroundings()
-        call.examples.settle(found.modules.values())
-        question, (graph, taken, _) = decided(Question(called, call, found, cleared, assumptions))
-        if taken is not None:
-            graph = described_where(graph, partial(_same_graph, question, graph), taken, MOST_RECORDED)
+        graph = asked_at_once(assumptions, found)
     assumptions.check_used()
     return graph
 

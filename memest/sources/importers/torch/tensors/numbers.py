@@ -20,6 +20,7 @@ CHECKS = frozenset({("torch.nn.functional", "gaussian_nll_loss")})
 """Functions of torch that ask for a value only to raise where it is wrong."""
 STAND_INS = (300.0, 1e-6, 3.0)
 """What numbers read from tensors are, in one recording and in others: apart, and such that logarithms and exponentials of them exist."""
+SEVERAL = " (of a line that reads several, a list: [0, 9])"
 PRINTED = "a tensor is printed in it: what torch makes while it writes the text (some KiB, gone at once) is not counted"
 
 
@@ -264,7 +265,7 @@ class Numbers:
     @property
     def statement(self) -> str:
         """What states the number that was read first."""
-        return stating(self._line or self._stated.line(), "N")
+        return stating(self._line or self._stated.line(), "N") + SEVERAL
 
     def truth(self) -> bool | None:
         """What is stated of a comparison in the line that runs; None once the recording is over. UnsupportedError where nothing is."""
@@ -296,7 +297,7 @@ class Numbers:
         found = self._stated.whole()
         found = self._stated.stated_size() if found is None else found
         if found is None:
-            raise self._refuse(_decides("the number", stating(self._stated.line(), "N")))
+            raise self._refuse(_decides("the number", stating(self._stated.line(), "N") + SEVERAL))
         return found
 
 

@@ -1,0 +1,71 @@
+"""Functions of single elements: one node each, which others take in where they can (:mod:`memest.runtimes.openvino.lowering.fusing`).
+
+Source: openvino/src/plugins/intel_cpu/src/nodes/eltwise.cpp (what is an Eltwise), math.cpp (what is computed by the reference).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memest.network.graph import Layer
+from memest.runtimes.openvino.lowering.translation import Translate, Translation
+
+UNARY = {
+    "abs": "abs",
+    "clamp": "clamp",
+    "elu": "elu",
+    "erf": "erf",
+    "exp": "exp",
+    "gelu": "gelu",
+    "hardswish": "hswish",
+    "hardtanh": "clamp",
+    "leaky_relu": "relu",
+    "mish": "mish",
+    "neg": "power",
+    "reciprocal": "power",
+    "relu": "relu",
+    "relu6": "clamp",
+    "rsqrt": "power",
+    "sigmoid": "sigmoid",
+    "silu": "swish",
+    "softplus": "softplus",
+    "sqrt": "sqrt",
+    "square": "power",
+    "tanh": "tanh",
+}
+MATH = frozenset({"hardsigmoid", "selu", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sign"})
+BINARY = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "maximum": "maximum", "minimum": "minimum", "pow": "power"}
+
+
+def _unary(what: str) -> Translate:
+    def translate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+        t.give(layer, t.eltwise(what, b["input"]))
+
+    return translate
+
+
+def _math(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    t.give(layer, t.add("Math", (b["input"],), t.made(layer), layer.op))
+
+
+def _binary(what: str) -> Translate:
+    def translate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+        values = [b["input"], *([b["other"]] if b.get("other") is not None else [])]
+        if a.get("alpha", 1) != 1 and len(values) > 1:
+            values[1] = t.eltwise("multiply", values[1])
+        t.give(layer, t.eltwise(what, *values, shape=t.made(layer)))
+
+    return translate
+
+
+def _prelu(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    t.give(layer, t.eltwise("prelu", b["input"], b["weight"]))
+
+
+TABLE: dict[str, Translate] = {
+    **{op: _unary(what) for op, what in UNARY.items()},
+    **dict.fromkeys(MATH, _math),
+    **{op: _binary(what) for op, what in BINARY.items()},
+    "prelu": _prelu,
+    "_prelu_kernel": _prelu,
+}
