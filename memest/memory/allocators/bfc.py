@@ -42,8 +42,8 @@ class _Chunk:
 
 @dataclass(slots=True)
 class Bfc:
-    """An arena being played. Of equal chunks the one at the lower address is taken: regions come from malloc's heap, one above the other, and
-    from 32 MiB on from the system, above the heap, one below the other."""
+    """An arena being played. Of equal chunks the lower one is taken: regions come from malloc's heap, one above the other, and
+    from 32 MiB on from the system, above it, one below the other."""
 
     growth: Growth = field(default_factory=Growth)
     regions: dict[int, int] = field(default_factory=dict)  # bytes, by number in order of time
