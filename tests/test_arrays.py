@@ -171,3 +171,29 @@ def test_a_mask_that_a_step_makes_decides_nothing() -> None:
         (y if torch.ones(2, 5).all() else y * 2).sum().backward()
 
     assert "mul" not in [layer.op for layer in memest.from_step(step, (2, 4)).layers]
+
+
+class _Anchors(nn.Module):
+    """Anchors made by NumPy in the first call, and kept for the next ones as a view (detectors do)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.anchors: dict[Any, Any] = {}
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        if y.shape[2:] not in self.anchors:
+            self.anchors[y.shape[2:]] = torch.from_numpy(np.zeros((3, 4), np.float32)).to(x.device).unsqueeze(0)
+        return y.mean((2, 3)) + self.anchors[y.shape[2:]].sum(1)
+
+
+def test_a_view_of_an_arrays_memory_may_be_kept() -> None:
+    m, x = _Anchors().eval(), torch.rand(2, 3, 6, 6)
+    predicted = memest.estimate(
+        memest.from_torch(m, x), input_shape=(2, 3, 6, 6), mode="infer", machine=Cpu.detect(), torch=torch.__version__
+    )
+    with torch.no_grad():
+        m(x)
+        measured, _ = record(lambda: m(x))
+    assert first_difference(predicted.events, measured) is None

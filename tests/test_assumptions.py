@@ -23,20 +23,6 @@ from validation.streams import first_difference  # noqa: E402
 SHAPE = (4, 3, 6, 6)
 
 
-def test_all_that_is_asked_for_is_told_at_once() -> None:
-    def asks(y: Any) -> Any:
-        kept = y[y > 0]
-        found = torch.unique(y.argmax(-1))
-        return kept.sum() + found.sum() + y[: found[0]].sum() + y[y < -1].sum()
-
-    with pytest.raises(UnsupportedError, match=r"kept = y\[y > 0\]: x\[mask\] depends .* assume={'test_assumptions.py:\d+': N}") as caught:
-        from_torch(Net(asks), SHAPE, mode="infer")
-    said = str(caught.value).partition("asked for are, in all, ")[2]
-    assert [part.partition(" ")[0] for part in said.split("; ")] == ["selected", "size", "unique"] and said.count(".py:") == 4
-    with pytest.raises(UnsupportedError, match=r"asked for are, in all, size at test_assumptions.py:\d+$"):
-        from_torch(Net(asks), SHAPE, mode="infer", assume={"selected": 3})
-
-
 class Net(nn.Module):
     """A convolution, what a function makes of it, and a head."""
 
@@ -290,3 +276,17 @@ def test_a_step_takes_assumptions() -> None:
     assert any("selected=50" in note for note in memest.step(step, SHAPE, assume={"selected": 50}).notes)
     with pytest.raises(UnsupportedError, match="depends on values"):
         memest.step(step, SHAPE)
+
+
+def test_all_that_is_asked_for_is_told_at_once() -> None:
+    def asks(y: Any) -> Any:
+        kept = y[y > 0]
+        found = torch.unique(y.argmax(-1))
+        return kept.sum() + found.sum() + y[: found[0]].sum() + y[y < -1].sum()
+
+    with pytest.raises(UnsupportedError, match=r"kept = y\[y > 0\]: x\[mask\] depends .* assume={'test_assumptions.py:\d+': N}") as caught:
+        from_torch(Net(asks), SHAPE, mode="infer")
+    said = str(caught.value).partition("asked for are, in all, ")[2]
+    assert [part.partition(" ")[0] for part in said.split("; ")] == ["selected", "size", "unique"] and said.count(".py:") == 4
+    with pytest.raises(UnsupportedError, match=r"asked for are, in all, size at test_assumptions.py:\d+$"):
+        from_torch(Net(asks), SHAPE, mode="infer", assume={"selected": 3})

@@ -35,7 +35,7 @@ QUICK = {
     *{("convolution", 3), ("leaky_relu", 2), ("tanh", 0), ("batch_norm", 0), ("layer_norm", 0), ("vector_norm", 0), ("max_pool2d", 1)},
     *{("group_norm", 0), ("prelu", 0), ("smooth_l1_loss", 1), ("binary_cross_entropy", 1), ("index", 2)},
 }
-REFUSED = {"vector_norm", "softmax", "log_softmax", "cross_entropy", "rpow", "gather", "prod"}
+REFUSED = {"as_strided", "vector_norm", "softmax", "log_softmax", "cross_entropy", "rpow", "gather", "prod"}
 
 
 def check(row: Any, example: Example, cpu: Cpu) -> None:

@@ -368,6 +368,10 @@ BY_PRODUCTS: dict[str, Callable[..., Any]] = {
     "_multi_head": products_of_heads,
     "affine_grid": products_of_grids,
     "mv": lambda input, vec: input.float() @ vec.float()[:, None],
+    **dict.fromkeys(
+        ("linear_dynamic", "linear_dynamic_fp16"),
+        lambda input, weight, bias=None: input.flatten(0, -2) @ weight.to(input.dtype).T,
+    ),
     **dict.fromkeys(("dot", "vdot"), lambda input, tensor: input[None] @ tensor[:, None]),
 }
 

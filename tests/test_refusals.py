@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import memest
-from memest.errors import GraphError, MemestError, UnsupportedError
+from memest.errors import GraphError, MemestError, UnsupportedError, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -80,6 +80,19 @@ def test_who_hands_over_another_form_learns_what_each_argument_is_given() -> Non
     said = "given are images = a tensor of 2x3x8x8, targets = a tensor of 2x4; a list of examples has one for each argument"
     with pytest.raises(GraphError, match=said):
         from_torch(Two(), [(2, 3, 8, 8), (2, 4)])
+
+
+def test_who_calls_with_other_arguments_learns_which_there_are() -> None:
+    with pytest.raises(GraphError, match=r"unexpected keyword argument 'imge'; forward takes x; given are imge = a tensor of 4x3x6x6"):
+        from_torch(Net(lambda y: y), {"imge": (4, 3, 6, 6)})
+    graph = from_torch(Net(lambda y: y), (4, 3, 6, 6))
+    with pytest.raises(UsageError, match="has no input 'image'; there are input"):
+        memest.estimate(graph, input_shape={"image": (4, 3, 6, 6)})
+
+
+def test_a_target_by_its_shape_is_told_to_be_floating() -> None:
+    with pytest.raises(GraphError, match=r"an input given by its shape is of floating dtype; whole numbers are torch.zeros"):
+        memest.step(lambda x, y: nn.functional.cross_entropy(x, y), (4, 3, 6, 6), (4, 6, 6))
 
 
 def test_a_tensor_as_a_size_that_is_named_is_asked_for() -> None:

@@ -20,18 +20,6 @@ from validation.protocol import inputs_for, measure_inference, measure_training 
 from validation.streams import first_difference  # noqa: E402
 
 
-def between(y: Any) -> Any:
-    begins, ends = y.argmin(), y.argmax()
-    return y[:, begins:ends].mean(1, keepdim=True)
-
-
-def test_a_window_between_two_numbers_wants_both() -> None:
-    with pytest.raises(UnsupportedError, match=r"state both, where it begins and where it ends: assume={'(.*:\d+)': \[0, 9\]}") as caught:
-        from_torch(Net(between), SHAPE)
-    line = str(caught.value).partition("{'")[2].partition("'")[0]
-    assert from_torch(Net(between), SHAPE, assume={line: [0, 3]}).layers
-
-
 def item(y: Any) -> Any:
     if y.mean().item() > 9.0:
         y = y * 2
@@ -164,3 +152,15 @@ def test_a_window_between_two_numbers_takes_both() -> None:
     graph = from_torch(Net(window), SHAPE, mode="infer", assume={line_of(window): [3, 11]})
     found = next(layer for layer in graph.layers if layer.op == "getitem")
     assert dict(found.attributes)["index"] == ((3, 11, 1),)
+
+
+def between(y: Any) -> Any:
+    begins, ends = y.argmin(), y.argmax()
+    return y[:, begins:ends].mean(1, keepdim=True)
+
+
+def test_a_window_between_two_numbers_wants_both() -> None:
+    with pytest.raises(UnsupportedError, match=r"state both, where it begins and where it ends: assume={'(.*:\d+)': \[0, 9\]}") as caught:
+        from_torch(Net(between), SHAPE)
+    line = str(caught.value).partition("{'")[2].partition("'")[0]
+    assert from_torch(Net(between), SHAPE, assume={line: [0, 3]}).layers

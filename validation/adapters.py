@@ -527,9 +527,9 @@ def to_complex(input: torch.Tensor) -> torch.Tensor:
     return input.to(input.dtype.to_complex())
 
 
-def fft_r2c(input: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
-    """``torch._fft_r2c``, of which half is kept."""
-    return torch._fft_r2c(input, dims, 0, True)
+def fft_r2c(input: torch.Tensor, dims: tuple[int, ...], onesided: bool = True) -> torch.Tensor:
+    """``torch._fft_r2c``, of which half is kept, or all."""
+    return torch._fft_r2c(input, dims, 0, onesided)
 
 
 def fft_c2c(input: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:

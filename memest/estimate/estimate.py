@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
+from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean, one_of
 from memest.estimate.played import TheSteps
 from memest.estimate.question import Question, Settings, question
 from memest.machines.claims import Source
@@ -532,7 +532,7 @@ def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
     elif isinstance(given, Mapping):
         for name in given:
             if name not in names:
-                raise UsageError(f"the graph has no input {name!r}{did_you_mean(str(name), names)}")
+                raise UsageError(f"the graph has no input {name!r}{one_of(str(name), names)}")
         missing = [n for n in names if n not in given]
         if missing:
             raise UsageError(f"no shape is given for input {missing[0]!r}")

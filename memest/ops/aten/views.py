@@ -182,3 +182,13 @@ def restored(k: Tape, t: Tensor, dim: Any, keepdim: bool, ndim: int) -> Tensor:
     for d in reduced_dims(dim, ndim):
         t = unsqueezed(k, t, d)
     return t
+
+
+def overlap(size: Shape, stride: Shape) -> bool:
+    """Whether places of a view may be the same (``_maybe_overlapping_memory``, of dims of more than one)."""
+    reached = 0
+    for step, n in sorted((step, n) for n, step in zip(size, stride, strict=True) if n != 1):
+        if step <= reached:
+            return True
+        reached = reached + step * (n - 1)
+    return False

@@ -14,6 +14,7 @@ from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape, Spec, is_non_overlapping_and_dense
+from memest.ops.aten.views import overlap
 from memest.ops.derivatives.formula import Derived, Formula, Grads, Saved, only
 from memest.ops.facts import EVERYWHERE_FACTS
 from memest.ops.operator import REQUIRED, Attribute, Operator
@@ -64,6 +65,8 @@ def strided_back(f: Formula, grad: Any, base: Spec, size: Shape, stride: Shape) 
         else:
             sizes.insert(0, size[d])
             strides.insert(0, stride[d])
+    if overlap(tuple(sizes), tuple(strides)):
+        raise UnsupportedError("create_graph=True through as_strided of places that overlap has no rule: Tensor.unfold has one")
     count = 1
     for n in base.shape:
         count = count * n

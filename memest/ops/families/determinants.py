@@ -147,7 +147,6 @@ def _cholesky_backward(k: Tape, saved: Saved, grads: Grads, *, upper: bool) -> l
 
 SHAPES = ((4, 4), (6, 3, 3), (2, 3, 4, 4))
 EXAMPLES = (*(Example(shapes=(s,), attributes={}) for s in SHAPES), Example(shapes=((6, 3, 3),), attributes={}, layout="transposed"))
-FACTS = EVERYWHERE_FACTS.but(autocast=FLOAT32)
 SOURCE = "derivatives.yaml: {}; aten/src/ATen/native/LinearAlgebra.cpp"
 ROWS = (
     row(
@@ -157,7 +156,7 @@ ROWS = (
         (),
         EXAMPLES,
         SOURCE,
-        facts=FACTS,
+        facts=EVERYWHERE_FACTS,
         saves=("input", "result", "factors", "pivots"),
         torch="torch.linalg.det",
     ),
@@ -168,7 +167,7 @@ ROWS = (
         (),
         EXAMPLES,
         SOURCE,
-        facts=FACTS,
+        facts=EVERYWHERE_FACTS,
         saves=("input", "sign", "factors", "pivots"),
         torch="torch.linalg.slogdet",
     ),
@@ -179,7 +178,7 @@ ROWS = (
         (attribute("upper", False, flag),),
         EXAMPLES,
         "derivatives.yaml: {}_ex; aten/src/ATen/native/BatchLinearAlgebra.cpp",
-        facts=FACTS,
+        facts=EVERYWHERE_FACTS.but(autocast=FLOAT32),
         saves=("result",),
         torch="torch.linalg.cholesky",
         oracle="cholesky",

@@ -19,7 +19,7 @@ from memest.ops.aten.iterator import incoming, on_host
 from memest.ops.aten.views import permuted, reshaped, wrapped
 from memest.ops.composite import Caller, refuse_on_cuda
 from memest.ops.facts import EVERYWHERE_CALLS, EVERYWHERE_FACTS, FLOAT32, Facts, called
-from memest.ops.operator import Example, choice, integer, integers, optional
+from memest.ops.operator import Example, choice, flag, integer, integers, optional
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import attribute, composite, row
 
@@ -59,20 +59,20 @@ def _checked(input: Tensor, dims: Shape, complex_input: bool) -> None:
         raise ShapeError("a Fourier transform of no elements")
 
 
-def _r2c(k: Tape, input: Tensor, *, dims: Shape) -> Tensor:
-    """Half of the numbers along the last of ``dims``."""
+def _r2c(k: Tape, input: Tensor, *, dims: Shape, onesided: bool) -> Tensor:
+    """Half of the numbers along the last of ``dims``, or all."""
     _checked(input, dims, False)
     k.save(input=input)
-    return _halved(k, input, dims)
+    return _halved(k, input, dims, onesided)
 
 
-def _halved(k: Tape, t: Tensor, dims: Shape) -> Tensor:
+def _halved(k: Tape, t: Tensor, dims: Shape, onesided: bool = True) -> Tensor:
     *rest, last = dims
-    sizes = tuple(n // 2 + 1 if d == last else n for d, n in enumerate(t.shape))
+    sizes = tuple(n // 2 + 1 if d == last and onesided else n for d, n in enumerate(t.shape))
     return _transformed(k, t, sizes, [*_by_stride(t, rest), last], COMPLEX_OF[t.dtype])
 
 
-def _r2c_backward(k: Tape, saved: Saved, grads: Grads, *, dims: Shape) -> Grads:
+def _r2c_backward(k: Tape, saved: Saved, grads: Grads, *, dims: Shape, onesided: bool) -> Grads:
     """The gradient with zeros for what was left out, transformed; its real part."""
     grad, last = incoming(grads), dims[-1]
     length = saved["input"].shape[last]
@@ -154,7 +154,9 @@ def _forward(c: Caller, input: Any, *, s: Any, dim: Any, norm: str | None, name:
         resized = _resized(c, source, dims, [*sizes[:-1], length // 2 + 1])
         return c.call("_fft_c2r", resized, dims=tuple(dims), length=length)
     if input.spec.dtype not in COMPLEX and not name.endswith(("2", "n")):
-        raise UnsupportedError(f"torch.fft.{name} of a real tensor along one dim is not modelled: use rfft, or make it complex before")
+        if name != "fft":
+            raise UnsupportedError(f"torch.fft.{name} of a real tensor along one dim is not modelled: make it complex before")
+        return c.call("_fft_r2c", _resized(c, input, dims, sizes), dims=tuple(dims), onesided=False)
     return c.call("_fft_c2c", _resized(c, _complexed(c, input), dims, sizes), dims=tuple(dims))
 
 
@@ -208,8 +210,8 @@ ROWS = (
         "_fft_r2c",
         _r2c,
         _r2c_backward,
-        (DIMS,),
-        _examples(R, {"dims": (3,)}, {"dims": (2, 3)}, {"dims": (2, 1)}, layouts=LAYOUTS),
+        (DIMS, attribute("onesided", True, flag)),
+        _examples(R, {"dims": (3,)}, {"dims": (2, 3)}, {"dims": (2, 1)}, {"dims": (3,), "onesided": False}, layouts=LAYOUTS),
         KERNEL,
         saves=("input",),
         oracle="fft_r2c",

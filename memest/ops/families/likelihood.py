@@ -196,7 +196,9 @@ def _gathers_rows(input: Tensor, index: Tensor, dim: int) -> bool:
     """``can_use_expanded_index_path``: one index a row, so that whole rows are copied."""
     if dim != 0 or not input.ndim or 0 in input.shape or 0 in index.shape or not input.is_contiguous or input.shape[1:] != index.shape[1:]:
         return False
-    return index.strides[0] > 0 and all(step <= 1 for step in index.strides[1:])
+    return index.strides[0] > 0 and all(
+        step == 0 or (step == 1 and n == 1) for n, step in zip(index.shape[1:], index.strides[1:], strict=True)
+    )
 
 
 def _gather_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> Grads:

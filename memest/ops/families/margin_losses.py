@@ -14,7 +14,7 @@ from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import elementwise, elementwise_, incoming, refuse_dtypes, with_number_
 from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.aten.reductions import mean_into, sum_into
-from memest.ops.facts import EVERYWHERE_FACTS
+from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32
 from memest.ops.operator import Example, choice, number
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, FUNCTIONAL, attribute, row
@@ -47,7 +47,7 @@ def _soft_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str) -> li
     power = elementwise(k, product)
     k.free(product, turned)
     out = elementwise(k, target, power)
-    with_number_(k, out, 1)
+    with_number_(k, out, 1.0)
     with_number_(k, power, 1)
     elementwise_(k, out, power)
     elementwise_(k, out, grad)
@@ -106,6 +106,7 @@ def _multilabel_backward(k: Tape, saved: Saved, grads: Grads, *, reduction: str)
     return [out, *[None] * (len(k.needs) - 1)]
 
 
+FACTS = EVERYWHERE_FACTS.but(autocast=FLOAT32)
 REDUCTION = attribute("reduction", "mean", choice("none", "mean", "sum"))
 KINDS: tuple[dict[str, Any], ...] = ({}, {"reduction": "sum"}, {"reduction": "none"})
 ROWS = (
@@ -116,7 +117,7 @@ ROWS = (
         (REDUCTION,),
         tuple(Example(shapes=((6, 5), (6, 5)), attributes=kind, frozen=(1,)) for kind in KINDS),
         f"{DERIVED}/Loss.cpp",
-        facts=EVERYWHERE_FACTS,
+        facts=FACTS,
         roles=("input", "target"),
         saves=("input", "target"),
         torch=FUNCTIONAL,
@@ -132,7 +133,7 @@ ROWS = (
             Example(shapes=((6, 5), (6,), None), attributes={}, dtypes=("float32", "int64"), layout="transposed"),
         ),
         f"{DERIVED}/LossMultiMargin.cpp",
-        facts=EVERYWHERE_FACTS,
+        facts=FACTS,
         roles=("input", "target", "weight?"),
         saves=("input", "target", "weight"),
         torch=FUNCTIONAL,
@@ -144,7 +145,7 @@ ROWS = (
         (REDUCTION,),
         tuple(Example(shapes=((6, 5), (6, 5)), attributes=kind, dtypes=("float32", "int64")) for kind in KINDS),
         f"{DERIVED}/LossMultiLabelMargin.cpp",
-        facts=EVERYWHERE_FACTS,
+        facts=FACTS,
         roles=("input", "target"),
         saves=("input", "target", "is_target"),
         torch=FUNCTIONAL,

@@ -9,7 +9,7 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from memest.errors import ShapeError
+from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import Shape, broadcast
 from memest.ops.aten.gemm import transpose
 from memest.ops.aten.iterator import incoming
@@ -18,6 +18,7 @@ from memest.ops.aten.views import (
     dim_or_dims,
     expanded,
     inferred_shape,
+    overlap,
     permuted,
     reshaped,
     squeezed,
@@ -205,8 +206,17 @@ def _as_strided(k: Tape, input: Tensor, *, size: Shape, stride: Shape) -> Tensor
 
 
 def _as_strided_backward(k: Tape, saved: Saved, grads: Grads, *, size: Shape, stride: Shape) -> list[Tensor | None]:
-    """Zeros as large as the base's storage, the gradient copied into its places (for views without overlap)."""
-    return [k.empty(saved["base"], incoming(grads).dtype, saved["strides"])]
+    """Zeros as large as the base's storage, the gradient copied into its places; where those overlap, added by their numbers."""
+    grad = incoming(grads)
+    if any(step == 0 and n != 1 for n, step in zip(size, stride, strict=True)):
+        raise UnsupportedError("the gradient of as_strided with a stride of 0 has no rule: expand is modelled")
+    out = k.empty(saved["base"], grad.dtype, saved["strides"])
+    if overlap(size, stride):
+        numbers = k.empty((out.numel,), "int64")
+        flat = reshaped(k, grad, (grad.numel,))
+        places = k.empty((grad.numel,), "int64")
+        k.free(places, None if flat.slot == grad.slot else flat, numbers)
+    return [out]
 
 
 def _as_strided_in_place(k: Tape, input: Tensor, *, size: Shape, stride: Shape) -> Tensor:
@@ -235,6 +245,7 @@ _composite = partial(composite, facts=EVERYWHERE_CALLS, source=f"{NATIVE}/Tensor
 DIM = attribute("dim")
 SHAPE = attribute("shape", check=integers)
 PLACES = (attribute("size", check=integers), attribute("stride", check=integers))
+OVERLAPPING = calls(((2, 64), {"size": (2, 13, 16), "stride": (64, 4, 1)}), ((64,), {"size": (8, 8), "stride": (8, 1)}))
 STRIDED = calls(((2, 3, 1, 1), {"size": (2, 3, 1, 1), "stride": (3, 1, 3, 3)}))
 BCHW = (2, 3, 4, 5)
 ROWS = (
@@ -288,7 +299,7 @@ ROWS = (
         torch="torch.ops.aten._unsafe_view",
         oracle="unsafe_view",
     ),
-    _row("as_strided", _as_strided, _as_strided_backward, PLACES, STRIDED),
+    _row("as_strided", _as_strided, _as_strided_backward, PLACES, (*STRIDED, *OVERLAPPING)),
     _row("as_strided_", _as_strided_in_place, _as_strided_backward, PLACES, STRIDED, torch="torch.Tensor.as_strided_"),
     _row("detach", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS),
     _row("data", _detach, None, (), calls((BCHW, {})), facts=POINTWISE_FACTS, torch="", oracle="data"),

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.ops.aten.iterator import elementwise, elementwise_, empty_like, incoming, wants, with_number
+from memest.ops.aten.iterator import elementwise, elementwise_, empty_like, incoming, wants, where, with_number
 from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.facts import POINTWISE_FACTS
 from memest.ops.operator import number
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import DERIVED, NATIVE, attribute, calls, row
 
+SHARED_SINCE = (2, 14)
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
 
@@ -49,11 +50,17 @@ def _lesser(k: Tape, input: Tensor, other: Tensor) -> Tensor:
 
 
 def _lesser_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
-    """grad, with 0 where the other operand was chosen; the operand's own first."""
+    """grad, with 0 where the other operand was chosen, ``other``'s first; since 2.14 equal operands share it."""
     grad = incoming(grads)
     out: list[Tensor | None] = [None, None]
     for at in (1, 0):
-        if wants(k, at):
+        if wants(k, at) and k.target.version >= SHARED_SINCE:
+            outside = elementwise(k, saved["input"], saved["other"], dtype="bool")
+            half = with_number(k, grad, 2)
+            equal = elementwise(k, saved["input"], saved["other"], dtype="bool")
+            out[at] = where(k, equal, half, grad)
+            k.free(equal, half, outside)
+        elif wants(k, at):
             mask = elementwise(k, saved["input"], saved["other"], dtype="bool")
             missing = elementwise(k, saved["other"], saved["other"], dtype="bool")
             elementwise_(k, mask, missing)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -95,7 +96,8 @@ class ModuleCall:
         else:
             self._positional = [taking.taken("input", asked.shape(example, "example") if isinstance(example, str) else example)]
         if not taking.inputs:
-            raise UsageError(f"example is a shape, a tensor, or lists, tuples and dicts of them, got {kind_of(example)}")
+            instead = ": give torch.from_numpy(example)" if isinstance(example, np.ndarray) else ""
+            raise UsageError(f"example is a shape, a tensor, or lists, tuples and dicts of them, got {kind_of(example)}{instead}")
         taking.settle([module])
         self.inputs = taking.inputs
 
@@ -106,10 +108,11 @@ class ModuleCall:
             names = list(inspect.signature(self._module.forward).parameters)
         except (TypeError, ValueError):
             names = []
+        takes = f"forward takes {', '.join(names) or 'nothing'}; " if names or self._positional else ""
         names += [f"argument {i + 1}" for i in range(len(names), len(self._positional))]
         given = [*zip(names, self._positional, strict=False), *self._keywords.items()]
         each = "; a list of examples has one for each argument" * (len(self._positional) > 1)
-        return f"given are {', '.join(f'{name} = {self._shown(a)}' for name, a in given)}{each}"
+        return f"{takes}given are {', '.join(f'{name} = {self._shown(a)}' for name, a in given)}{each}"
 
     def _shown(self, argument: Any) -> str:
         if isinstance(argument, _Place):

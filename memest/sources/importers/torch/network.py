@@ -74,7 +74,7 @@ def from_torch(
             called = name or type(module).__name__
             graph = asked_at_once(assumptions, lambda stated: _recorded(module, example, called, mode, stated))
     except Exception as e:
-        if isinstance(e, GraphError) and AS_TAKEN in str(e):
+        if isinstance(e, GraphError) and any(sign in str(e) for sign in (AS_TAKEN, "forward() ")):
             raise GraphError(f"{e}; {ModuleCall(module, example).told}") from None
         theirs = of_their_code(e, name or type(module).__name__)
         if theirs is None:

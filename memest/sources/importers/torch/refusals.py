@@ -38,8 +38,8 @@ _ADVICE_FOR = {
 }
 _GRADIENTS = {
     "__deepcopy__": (
-        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and "
-        "update it there by copy_ under no_grad"
+        "copy.deepcopy of a module, or of a tensor that requires a gradient or is part of another: make the copy before the step, and"
+        " update it there by copy_ under no_grad"
     ),
     "torch.autograd.grad": "torch.autograd.grad inside forward is modelled in a whole training step: memest.step(your_step, …)",
     "backward": "Tensor.backward: a backward pass inside forward is not modelled",
@@ -62,6 +62,9 @@ _ADVICE_ON = {  # what to do about an exception of the user's code, and what it 
     "this line needs a GPU, and nothing runs on one here: guard it by torch.cuda.is_available(), or make tensors on x.device": (
         *("not compiled with CUDA", "without CUDA support", "requires CUDA support", "No CUDA GPUs are available", "dummy base class"),
         *("Found no NVIDIA driver", "has no attribute '_cuda_", "NVTX functions not installed"),
+    ),
+    "an input given by its shape is of floating dtype; whole numbers are torch.zeros(shape, dtype=torch.int64), in a command y=8xint64": (
+        *("Expected dtype int32/int64 for index", "expected scalar type Long"),
     ),
     AS_TAKEN: ("'Tensor' object has no attribute",),
     "a batch norm refuses that in training: give an example with a batch of 2 or more, or ask for inference alone (mode='infer')": (

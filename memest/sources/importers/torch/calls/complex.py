@@ -37,6 +37,14 @@ ARITHMETIC = {
     **dict.fromkeys(("div", "__truediv__", "divide", "true_divide"), "complex_div"),
     **dict.fromkeys(("abs", "__abs__", "absolute"), "complex_abs"),
 }
+SPECTRUM = signature("_fft_r2c", "input dims")
+
+
+def _r2c(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """How it is normalized moves nothing."""
+    return SPECTRUM(name, args[:2], {"onesided": args[3]}, recorder)
+
+
 ONE = {f"fft_{name}": name for name in ("fft", "ifft", "rfft", "irfft")}
 MANY = {f"fft_{name}": name for name in ("fft2", "ifft2", "rfft2", "irfft2", "fftn", "ifftn", "rfftn", "irfftn")}
 SHIFTS = {f"fft_{name}": name for name in ("fftshift", "ifftshift")}
@@ -107,6 +115,7 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("real", "imag", "__get__:real", "__get__:imag"), _view),
     "angle": _angle,
     "exp": _exp,
+    "_fft_r2c": _r2c,
     "polar": signature("polar", "abs angle"),
     **dict.fromkeys(ONE, _transform("input n dim norm", ONE)),
     **dict.fromkeys(MANY, _transform("input s dim norm", MANY)),

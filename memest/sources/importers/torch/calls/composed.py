@@ -17,6 +17,7 @@ from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.composed_leaves import LEAVES, required
 from memest.sources.importers.torch.calls.composed_losses import LOSSES, Body, as_autocast_gives
 from memest.sources.importers.torch.calls.composed_norms import NORMS
+from memest.sources.importers.torch.calls.composed_spectra import SPECTRA
 from memest.sources.importers.torch.calls.composed_statistics import STATISTICS
 from memest.sources.importers.torch.calls.sequences import BODIES as SEQUENCES
 
@@ -274,13 +275,13 @@ def _fill_diagonal_(input: Any, fill_value: Any, wrap: bool = False) -> Any:
 
 def _softmax(input: Any, dim: int, dtype: Any = None) -> Any:
     """In another dtype it is a conversion first."""
-    if dtype != torch.float64 or input.dtype != torch.float32:
+    if dtype != torch.float64 or input.dtype == torch.float64:
         return NotImplemented
     return input.to(dtype).softmax(dim)
 
 
 def _log_softmax(input: Any, dim: int, dtype: Any = None) -> Any:
-    if dtype != torch.float64 or input.dtype != torch.float32:
+    if dtype != torch.float64 or input.dtype == torch.float64:
         return NotImplemented
     return input.to(dtype).log_softmax(dim)
 
@@ -323,6 +324,7 @@ def _like(name: str) -> Body:
 BODIES: dict[str, Body] = {
     **LOSSES,
     **NORMS,
+    **SPECTRA,
     **STATISTICS,
     **SEQUENCES,
     **LEAVES,

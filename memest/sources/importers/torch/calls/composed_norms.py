@@ -11,10 +11,7 @@ from typing import Any
 
 import torch
 
-from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls.composed_losses import Body
-
-VALUES = "is found by singular values and has no rule: the Frobenius norm and the orders 1, -1, inf and -inf are modelled"
 
 
 def _matrix_norm(input: Any, ord: Any = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -23,13 +20,21 @@ def _matrix_norm(input: Any, ord: Any = "fro", dim: Sequence[int] = (-2, -1), ke
     if ord == "fro":
         return torch.linalg.vector_norm(input, 2, (first, last), keepdim, dtype=dtype)
     if isinstance(ord, str) or abs(ord) == 2:
-        raise UnsupportedError(f"a matrix norm of order {ord!r} {VALUES}")
+        return _of_values(input if dtype is None else input.to(dtype), ord, first, last, keepdim)
     if abs(ord) == math.inf:
         first, last = last, first
     if not keepdim and first < last:
         last -= 1
     sums = torch.linalg.vector_norm(input, 1, (first,), keepdim, dtype=dtype)
     return sums.amax(last, keepdim) if ord > 0 else sums.amin(last, keepdim)
+
+
+def _of_values(input: Any, ord: Any, first: int, last: int, keepdim: bool) -> Any:
+    """The greatest, the least or the sum of the singular values, of matrices moved to the last dims."""
+    order = [*(d for d in range(input.dim()) if d not in (first, last)), first, last]
+    values = torch.linalg.svdvals(input.permute(order))
+    found = values.sum(-1, keepdim) if ord == "nuc" else values.amax(-1, keepdim) if ord > 0 else values.amin(-1, keepdim)
+    return found.unsqueeze(-1).permute([order.index(d) for d in range(input.dim())]) if keepdim else found
 
 
 def _norm(input: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:

@@ -158,6 +158,15 @@ def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
     return Request("transpose", [args[0]], {"dim0": -2, "dim1": -1})
 
 
+def _svd(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.linalg.svd``, of which a gradient is not known."""
+    given = bound(("input", "full_matrices"), args, {n: v for n, v in kwargs.items() if v is not None})
+    given["input"] = given.pop("A", given.get("input"))
+    if torch.is_grad_enabled() and recorder.live.known(given["input"]).grad:
+        raise UnsupportedError("the gradient of torch.linalg.svd has no rule; that of torch.linalg.svdvals has")
+    return request("linalg_svd", given, {})
+
+
 DIVIDED = COMPLEX_CALLS["div"]
 CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
@@ -167,6 +176,8 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("cross", "linalg_cross"), _cross),
     **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
     "linalg_solve": _solve,
+    "linalg_svdvals": signature("linalg_svdvals", "input"),
+    "linalg_svd": _svd,
     **dict.fromkeys(("linalg_det", "det"), signature("linalg_det", "input")),
     **dict.fromkeys(("linalg_slogdet", "slogdet"), signature("linalg_slogdet", "input")),
     "linalg_cholesky": signature("linalg_cholesky", "input upper"),

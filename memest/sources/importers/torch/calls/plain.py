@@ -35,7 +35,8 @@ class Request:
 Call = Callable[[str, Any, Any, Any], Request | None]
 NUMPYS = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 IGNORED = frozenset({"device", "generator", "non_blocking", "cudnn_enabled", "_stacklevel", "copy"})
-AS_USUAL = {"pin_memory": False, "requires_grad": False, "layout": torch.strided}  # arguments that change nothing at this value alone
+AS_USUAL = {"storage_offset": 0, "pin_memory": False, "requires_grad": False, "layout": torch.strided}
+"""Arguments that change nothing at this value alone."""
 
 
 def plain(value: Any) -> Any:
@@ -252,7 +253,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "addr": ("addr", "input vec1 vec2 beta alpha"),
     "unsafe_split": ("unsafe_split", "input split_size dim"),
     "dist": ("dist", "input other p"),
-    "as_strided": ("as_strided", "input size stride"),
+    "as_strided": ("as_strided", "input size stride storage_offset"),
     "broadcast_to": ("broadcast_to", "input *size"),
     "unfold": ("tensor_unfold", "input dimension size step"),
     "grid_sample": ("grid_sample", "input grid mode padding_mode align_corners"),

@@ -145,7 +145,8 @@ class Survivors:
         if entry.grad and gradients and not passed().intersection(entry.names):
             raise UnsupportedError(f"{what}, and its autograd graph with it; keep a detached one, or nothing")
         others = (e for e in self._live.tracked.values() if e is not entry)
-        if storage.nbytes != nbytes(spec.shape, spec.dtype) or any(e.value.storage is storage for e in others):
+        part = storage.nbytes != 0 and storage.nbytes != nbytes(spec.shape, spec.dtype)  # of an array's memory, 0, is nothing torch's
+        if part or any(e.value.storage is storage for e in others):
             raise UnsupportedError(f"{what}, and it shares its memory with another tensor: not modelled; keep a copy")
 
 
