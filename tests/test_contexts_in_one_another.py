@@ -47,8 +47,20 @@ UNDER_HOOKS = [
     *(("packed", how, ("checkpoint", how == 2, True, True, ("block", 1))) for how in (2, 3)),
 ]
 """A checkpoint's arguments are saved as a call's tensors are: by the hooks that are nearest."""
+GIVEN_TWICE = [("function", 9), ("checkpoint", True, True, True, ("block", 13))]
+"""A custom function may keep one tensor twice; what a reentrant checkpoint's function writes into (a buffer) it does not return."""
+AS_IT_WAS = [("checkpoint", True, False, False, ("switched", True, ("block", 1)))]
+"""Code that asks whether gradients are on and says so again turns nothing on."""
+YOUNGER_CASTS = [
+    ("autocast", True, ("seq", ("by_hand", True, ("block", 1)), ("block", 1))),
+    ("autocast", True, ("seq", ("checkpoint", True, True, False, ("block", 1)), ("block", 1))),
+]
+"""A function's node is there before its forward, whose casts of weights autocast keeps, with nodes of their own."""
 ALL = (
     *BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *AMID_AUTOCAST, *EXPANDED, *IN_BACKWARD, *AROUND_THE_ENGINE, *UNDER_HOOKS,
+    *GIVEN_TWICE,
+    *YOUNGER_CASTS,
+    *AS_IT_WAS,
 )  # fmt: skip
 
 
@@ -71,6 +83,13 @@ def test_engine_inside_a_selective_checkpoint(cpu: Cpu) -> None:
     )
     found = run(trial, cpu)
     assert isinstance(found, str) and "has what it kept only once" in found
+
+
+def test_a_gradient_that_fills_those_of_parameters_by_the_way(cpu: Cpu) -> None:
+    """In a step, whose own code may read them or let them go."""
+    program, other = ("seq", ("slope", ("by_hand", True, ("block", 1)))), ("seq", ("block", 0))
+    found = run_steps(Steps(program, other, (1, 3, 9, 7), (0, 1), given="input", way="sum", shares=False), cpu)
+    assert isinstance(found, str) and "whose own backward runs another into parameters" in found
 
 
 def test_taking_a_gradient_through_a_reentrant_checkpoint_is_refused_as_torch_refuses_it(cpu: Cpu) -> None:

@@ -189,20 +189,16 @@ def test_every_row_stands_under_its_own_name() -> None:
 
 
 @every_row
-def test_roles_exist_and_are_unique(row: Row) -> None:
+def test_row_has_a_source_examples_and_roles_that_are_unique(row: Row) -> None:
+    assert row.source
+    assert row.examples, "a row without examples is checked by nothing"
+    assert all(len(example.shapes) == len(row.roles) for example in row.examples)
     names = [role.rstrip("?*") for role in row.roles]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*[?*]?", role) for role in row.roles)
     attributes = [a.name for a in row.attributes]
     assert len(set(attributes)) == len(attributes)
     assert not set(names) & set(attributes) - {"weight"}
-
-
-@every_row
-def test_row_has_examples_and_a_source(row: Row) -> None:
-    assert row.examples, "a row without examples is checked by nothing"
-    assert row.source
-    assert all(len(example.shapes) == len(row.roles) for example in row.examples)
 
 
 @every_row
@@ -225,13 +221,9 @@ def attributes_of(row: Row) -> dict[str, Any]:
 
 
 @every_row
-def test_unknown_attributes_are_refused(row: Row) -> None:
+def test_unknown_and_ill_typed_attributes_are_refused(row: Row) -> None:
     with pytest.raises(GraphError, match="no attribute 'no_such_attribute'"):
         row.canonical({**attributes_of(row), "no_such_attribute": 1})
-
-
-@every_row
-def test_ill_typed_attributes_are_refused(row: Row) -> None:
     for a in row.attributes:
         with pytest.raises(GraphError, match=f"attribute '{a.name}'"):
             row.canonical({**attributes_of(row), a.name: object()})

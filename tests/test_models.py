@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -131,10 +132,16 @@ def _output_shapes(graph: Graph, shape: tuple[int, ...]) -> list[tuple[int, ...]
 # the list ----------------------------------------------------------------------------------------------------------------
 
 
+@cache
+def built(name: str) -> Graph:
+    """A model without options, built once."""
+    return models.build(name)
+
+
 @every_model
 def test_parameters_are_as_many_as_published(name: str) -> None:
     if name in PARAMETERS:
-        assert _trainable(models.build(name)) == PARAMETERS[name]
+        assert _trainable(built(name)) == PARAMETERS[name]
 
 
 def test_unet3d_has_the_parameters_of_the_repository() -> None:
@@ -163,7 +170,7 @@ def test_defaults_pass_their_own_checks(name: str) -> None:
 
 @every_model
 def test_dims_are_symbols(name: str) -> None:
-    graph = models.build(name)
+    graph = built(name)
     (given,) = graph.inputs
     channels, *space = MODELS[name].input_shape
     assert [str(d) for d in given.shape] == ["N", str(channels), *("DHW" if len(space) == 3 else "HW")]
@@ -175,7 +182,7 @@ def test_output_shape(name: str) -> None:
     shape = _small(name)
     classes = {"unet3d": 1, "unet2d": 2, "vnet": 1}.get(name, 2)
     wanted = (2, classes, *shape[2:]) if name in OWN else (2, 1000)
-    assert _output_shapes(models.build(name), shape) == [wanted]
+    assert _output_shapes(built(name), shape) == [wanted]
 
 
 def test_deep_supervision_gives_the_largest_first() -> None:

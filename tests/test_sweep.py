@@ -107,9 +107,15 @@ CPUS = [
 ]
 
 
+HOW_AND_WHERE = [  # one processor for each way by default
+    pytest.param(how, cpu, id=f"{how}-{cpu.isa}-{cpu.threads}", marks=() if (i - j) % len(CPUS) == 0 else pytest.mark.slow)
+    for i, how in enumerate(HOW)
+    for j, cpu in enumerate(CPUS)
+]
+
+
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("how", HOW, ids=[str(h) for h in HOW])
-@pytest.mark.parametrize("cpu", CPUS, ids=[f"{c.isa}-{c.threads}" for c in CPUS])
+@pytest.mark.parametrize(("how", "cpu"), HOW_AND_WHERE)
 def test_dtypes_levers_and_processors_change_nothing_about_that(name: str, how: dict[str, Any], cpu: memest.Cpu) -> None:
     graph, (axes,) = CHAINS[name]
     found = list(memest.sweep(graph, **axes, **how, machine=cpu, invalid="skip").rows())

@@ -35,7 +35,8 @@ class Backward:
     ``lender`` (the function of that name) are kept until this one has run, and read as what was ``lent``: so do a module's hooks. What
     never ``unpacks`` the saved ones does not mind who wrote to them since. Layers named in ``without_grad`` stand under a ``no_grad`` of
     its own also where backward is differentiated; ``applies`` names a custom function in it, whose node is there only then.
-    ``asks_autocast``: it asks whether autocast is on, and was told that it is not."""
+    ``asks_autocast``: it asks whether autocast is on, and was told that it is not. ``begins`` names the layer that its forward begins
+    with where autocast keeps casts there: they have nodes, which are younger than the function's."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -51,6 +52,7 @@ class Backward:
     without_grad: tuple[str, ...] = ()
     applies: str | None = None
     asks_autocast: bool = False
+    begins: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,6 +164,7 @@ class FunctionModel(_Strict):
     without_grad: list[str] = Field(default_factory=list)
     applies: str | None = None
     asks_autocast: bool = False
+    begins: str | None = None
 
 
 class HookModel(FunctionModel):

@@ -1,12 +1,12 @@
 """Forward: rows called on values, nodes hung behind what they return.
 
-Sources: torch/csrc/autograd/variable.cpp (gradient_edge, rebase_history), torch/csrc/autograd/saved_variable.cpp (what is saved knows how
-often it had been written to: a call's input before the call, its result after it).
+Source: torch/csrc/autograd/saved_variable.cpp (what is saved knows how often it had been written to: a call's input before the call, its
+result after it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from memest.machines.target import Target
 from memest.memory.stream import Storage
@@ -16,11 +16,10 @@ from memest.ops import reading
 from memest.ops.operator import Operator
 from memest.ops.tape import Event, Out, Saved, Trace
 from memest.runtimes.torch.autograd.choosing import Chosen, Selecting
-from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, FUNCTION, PASS, AccumulateGrad, History, Items, Node
-from memest.runtimes.torch.autograd.numbering import Numbers
+from memest.runtimes.torch.autograd.hanging import Hanging
+from memest.runtimes.torch.autograd.nodes import Items, Node
 from memest.runtimes.torch.autograd.saving import (
     EndOfRecomputation,
-    Holder,
     Keeping,
     PackedHolder,
     Part,
@@ -30,13 +29,11 @@ from memest.runtimes.torch.autograd.saving import (
     numbers_of,
 )
 from memest.runtimes.torch.autograd.views import (
-    BY_FUNCTION,
     GIVING_SEVERAL,
     SEVERAL,
     WITHOUT_GRADIENTS,
     check_fresh,
     check_leads_somewhere,
-    check_readable,
     check_writable,
 )
 from memest.runtimes.torch.ledger import Ledger, Value, Version
@@ -46,19 +43,15 @@ DATA = "data"  # the row of ``tensor.data``, which is the same memory and anothe
 COUNTING_APART = frozenset({DATA, "_unsafe_view", "unsafe_split"})  # rows whose outputs are no views to autograd (as_view is not called)
 
 
-Body = Callable[[Node, list[Value | None]], list[Value | None]]
-
-
-class Recorder:
+class Recorder(Hanging):
     """Runs calls forward on a ledger; what they save goes to ``keeping``."""
 
     def __init__(self, ledger: Ledger, training: bool, target: Target, *, remember: bool = True) -> None:
         """``remember=False`` reads every row anew: traces of symbolic sizes must not be shared with those of plain ones."""
-        self.ledger = ledger
+        super().__init__(ledger, target.on_cuda)
         self.training = training
         self.target = target
         self._forward = reading.forward if remember else reading.for_symbols(reading.forward)
-        self.numbers = Numbers(target.on_cuda, ledger.begun)
         self.keeping = Keeping()
         self.line_of: Callable[[str], str] = lambda layer: ""  # of user code
         self.writes_leaves = True  # a row alone may be tried on a leaf
@@ -229,166 +222,6 @@ class Recorder:
                 self.ledger.release(storage)
         holder.release(self.ledger)
         raise EndOfRecomputation(ran=kernel_ran(trace, cut))
-
-    def _hold_base(self, view: Value, source: Value | None) -> None:
-        """A view keeps the tensor it looks at (that tensor's own base, when it is a view itself)."""
-        base = Value(view.spec, view.storage, view.version) if source is None else source if source.base is None else source.base
-        view.base = self.ledger.hold(base)
-        view.seen = view.version.count
-
-    def renew(self, view: Value) -> None:
-        """``view.grad_fn``: where its base, or another view of that, was written to since, the way of its gradient is that of the base
-        (torch/csrc/autograd/variable.cpp, VariableHooks::grad_fn). GraphError where torch does not let it be taken."""
-        base = view.base
-        if base is None or view.seen == view.version.count or (view.node is None and not base.requires_grad):
-            return
-        check_readable(view)
-        edge = self._edge(base) if base.requires_grad else None
-        if edge is not None:
-            edge[0].join(self.ledger)
-        self._restride(view, base, edge)
-
-    def _rebase(self, view: Value, inner: Node) -> None:
-        """In place on a view: the base's gradient goes through CopySlices around the operator, the view's through AsStrided on the base
-        (torch/csrc/autograd/variable.cpp, rebase_history). What writes into a ``part`` of the view alone is in place on that part."""
-        base = view.base
-        assert base is not None
-        slices = Node(next(self.numbers), COPY_SLICES, self.ledger.layer, (), inner.needs)
-        slices.inner = inner
-        slices.edges = [self._edge(base) if base.requires_grad else None, *inner.edges[1:]]
-        slices.saved, inner.saved = inner.saved, Holder([])
-        slices.out_specs = [base.spec]
-        facts, written = dict(inner.notes), view.spec
-        if isinstance(facts.get("part"), Spec):
-            written = facts["part"]
-            inner.notes = tuple({**facts, "whole": True}.items())
-        old = inner.edges[0]
-        inner.edges = []
-        if slices.edges[0] is not None:
-            slices.edges[0][0].join(self.ledger)
-        if old is not None:
-            old[0].leave(self.ledger)
-        self._hang(base, slices)
-        slices.refs += 1
-        slices.notes = (("view", written), ("after", self._restride(view, base, (slices, 0))))
-
-    def _restride(self, view: Value, base: Value, edge: tuple[Node | AccumulateGrad, int] | None) -> Node:
-        """From now on the gradient of ``view`` goes into zeros like its ``base``, by an edge that has been joined."""
-        strided = Node(next(self.numbers), AS_STRIDED, self.ledger.layer, (), (True,))
-        strided.edges = [edge]
-        strided.out_specs = [view.spec]
-        strided.notes = (("base", base.spec),)
-        self._hang(view, strided)
-        view.seen = view.version.count
-        return strided
-
-    def _hang(self, value: Value, node: Node) -> None:
-        """``value.grad_fn = node``."""
-        node.refs += 1
-        if value.node is not None:
-            value.node.drop(self.ledger)
-        value.node, value.output_nr, value.requires_grad = node, 0, True
-
-    def pass_through(self, values: list[Value], run: Callable[[], None]) -> list[Value]:
-        """A custom function that returns its arguments: views of ``values`` behind a node that calls ``run`` in backward before it hands
-        the gradients on."""
-        node = Node(next(self.numbers), PASS, self.ledger.layer, (), (True,) * len(values))
-        for v in values:
-            self.renew(v)
-        node.edges = [self._edge(v) for v in values]
-        for edge in node.edges:
-            if edge is not None:
-                edge[0].join(self.ledger)
-        node.before = [run]
-        node.out_specs = [v.spec for v in values]
-        views = [Value(v.spec, v.storage, v.version) for v in values]
-        for nr, (view, v) in enumerate(zip(views, values, strict=True)):
-            self._hold_base(view, v)
-            self._hang(view, node)
-            view.output_nr = nr
-            view.bound = BY_FUNCTION
-        return views
-
-    def function(
-        self,
-        outputs: list[Value],
-        inputs: list[Value],
-        saved: list[Value],
-        context: list[Value],
-        body: Body,
-        differentiable: Sequence[bool],
-        unpacks: bool = True,
-    ) -> None:
-        """A custom function has run forward: ``outputs`` (those that are ``differentiable``) hang behind a node of its own, which keeps
-        ``saved`` until it has run backward and ``context`` until it dies; ``body`` is its backward, which ``unpacks`` the saved ones."""
-        if self.keeping.ends() and saved:
-            self.keeping.pack([v.storage for v in saved], [False] * len(saved)).release(self.ledger)
-            raise EndOfRecomputation(ran=True)
-        for v in inputs:
-            self.renew(v)
-        node = Node(next(self.numbers), FUNCTION, self.ledger.layer, (), tuple(v.requires_grad for v in inputs))
-        node.edges = [self._edge(v) if v.requires_grad else None for v in inputs]
-        for edge in node.edges:
-            if edge is not None:
-                edge[0].join(self.ledger)
-        node.body, node.unpacks = body, unpacks
-        node.context = [self.ledger.hold(v) for v in context]
-        node.saved_specs = tuple(("", v.spec) for v in saved)
-        if saved and self.keeping.one_by_one:
-            parts = [self.keeping.keep(v.spec, v.storage, False) for v in saved]
-            own = any(p.is_itself and any(v is o for o in outputs) for p, v in zip(parts, saved, strict=True))
-            node.saved = PackedHolder(parts, own)
-        elif saved:
-            node.saved = self.keeping.pack([v.storage for v in saved], [False] * len(saved))
-            node.saved.stamp([Stamp(v.version, v.version.count) for v in saved])
-        self._remember(node, outputs, inputs, saved, differentiable)
-        for nr, (value, hangs) in enumerate(zip(outputs, differentiable, strict=True)):
-            node.out_specs.append(value.spec)
-            if hangs:
-                self._hang(value, node)
-                value.output_nr = nr
-                value.seen = value.version.count
-                if value.base is not None or any(value.version is v.version and value is not v for v in inputs):
-                    value.bound = BY_FUNCTION
-
-    def _remember(self, node: Node, outputs: list[Value], inputs: list[Value], saved: list[Value], differentiable: Sequence[bool]) -> None:
-        """What a function saves has its history in backward; of what is neither its input nor its output the graph is kept for that."""
-        found: list[History | None] = []
-        for v in saved:
-            nr = next((i for i, o in enumerate(outputs) if o is v and differentiable[i]), None)
-            found.append((node, nr) if nr is not None else self._edge(v) if v.requires_grad and v.node is not None else None)
-            if nr is None and found[-1] is not None and not any(v is i for i in inputs):
-                found[-1][0].join(self.ledger)
-                node.saved.behind.append(found[-1][0])
-        node.histories = tuple(found)
-
-    def hook(self, value: Value, run: Callable[[], None]) -> None:
-        """``value.register_hook``: ``run`` is called before the node that made it runs backward."""
-        self.renew(value)
-        if isinstance(value.node, Node):
-            value.node.before.append(run)
-
-    def _edge(self, value: Value) -> tuple[Node | AccumulateGrad, int]:
-        if value.node is None:
-            raise AssertionError("a value that requires grad has neither node nor leaf")
-        assert isinstance(value.node, Node | AccumulateGrad)
-        return value.node, value.output_nr
-
-    def _replay(self, events: tuple[Event, ...], inputs: list[Storage]) -> list[Storage]:
-        """A trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
-        ledger = self.ledger
-        storages = list(inputs)
-        for slot, size, scratch, keep, spread, tried in events:
-            if keep:
-                storages.append(ledger.keep(keep, size))
-            elif tried is not None:
-                storages.append(ledger.attempt(tried, size, spread))
-            elif size >= 0:
-                storages.append(ledger.allocate(size, "workspace" if scratch else "temporary"))
-                storages[-1].spread = spread
-            else:
-                ledger.release(storages[slot])
-        return storages
 
 
 def _stamps(trace: Trace, flat: list[Value], before: list[int], versions: Mapping[int, Version]) -> list[Stamp | None]:

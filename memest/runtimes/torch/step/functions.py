@@ -33,6 +33,7 @@ class Run(Protocol):
     grads: bool
     lending: frozenset[str]
     lent: dict[str, list[Value]]
+    begun: dict[str, int]
 
     def play(self, layers: Sequence[Layer], env: dict[str, Value]) -> None:
         """Layers of what runs in backward, and the checkpoints among them, on the values in ``env``."""
@@ -48,6 +49,20 @@ def lenders(layers: Iterable[Layer]) -> frozenset[str]:
         for one in (outermost, *outermost.others):
             found |= lenders(one.layers) | ({one.lender} if one.lender is not None else set())
     return frozenset(found)
+
+
+def beginnings(layers: Iterable[Layer]) -> dict[str, list[str]]:
+    """The functions whose nodes are numbered before a layer, by its name, also where they stand in what runs in backward."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.backward is None:
+            continue
+        if layer.backward.begins is not None:
+            found.setdefault(layer.backward.begins, []).append(layer.name)
+        for one in (layer.backward, *layer.backward.others):
+            for first, names in beginnings(one.layers).items():
+                found.setdefault(first, []).extend(names)
+    return found
 
 
 def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> None:
@@ -66,6 +81,7 @@ def hang(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) -> N
         FunctionBody(run, layer, backward),
         backward.differentiable,
         backward.unpacks,
+        run.begun.pop(layer.name, None),
     )
 
 
@@ -219,6 +235,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
     unpacked = node.saved.unpack()
     saved = zip(backward.saved, node.saved.specs(node.saved_specs), unpacked, node.histories, strict=True)
     for i, (name, (_, spec), storage, history) in enumerate(saved):
+        if name in env:  # saved twice
+            continue
         env[name] = ledger.hold(with_history(Value(spec, storage, node.saved.version(i)), history))
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
     node.context = []

@@ -36,6 +36,7 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
         run.machine.renew(v)
     needs = [enabled and v.requires_grad for v in arguments]
     env = {name: ledger.hold(caller[name]) for name in (*bounds.arguments, *bounds.owned)}
+    number = next(run.machine.numbers)  # casts that autocast keeps have a history though gradients are off
     wanted, ending, enabling = run.grads, run.ending, run.enabling
     run.caller.grad_mode = run.grads = False
     run.ending, run.enabling = bounds.scopes, frozenset(segment.call.enabling)
@@ -63,7 +64,7 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
 
             hangs = [v.spec.dtype in DIFFERENTIABLE for v in outputs]
             with packed_by(run, segment.call.packing):
-                run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs)
+                run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs, number=number)
     except EndOfRecomputation:
         for v in env.values():
             ledger.let_go(v)

@@ -22,7 +22,7 @@ from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.averaging import hold_average
 from memest.runtimes.torch.step.caller import Caller
 from memest.runtimes.torch.step.deriving import Deriving
-from memest.runtimes.torch.step.functions import HOOK, hang, hook_leaf, lenders, register
+from memest.runtimes.torch.step.functions import HOOK, beginnings, hang, hook_leaf, lenders, register
 from memest.runtimes.torch.step.overwriting import may_overwrite
 from memest.runtimes.torch.step.packing import packed_by
 from memest.runtimes.torch.step.recipe import Recipe
@@ -130,6 +130,8 @@ class Run:
         self.ran_again: list[str] = []
         self.lending = lenders(graph.layers)
         self.lent: dict[str, list[Value]] = {}
+        self.beginnings = beginnings(graph.layers)
+        self.begun: dict[str, int] = {}  # the numbers of nodes of functions whose forward is under way
         self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
         check_segments(graph, recipe.segments)
@@ -226,6 +228,8 @@ class Run:
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""
         self.ledger.layer = layer.name
+        for function in self.beginnings.get(layer.name, ()):
+            self.begun[function] = next(self.machine.numbers)
         self.caller.grad_mode = layer.grad and self.has_gradients(layer.name)
         try:
             if self.actions is not None and layer.op in self.actions:

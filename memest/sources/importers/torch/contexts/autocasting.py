@@ -6,12 +6,10 @@ counts though no card is here: what is recorded may be played on one.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import torch
 from torch.amp.autocast_mode import autocast
 
 
@@ -23,9 +21,6 @@ class Listener(Protocol):
 
     def end_autocast(self) -> None:
         """The context that began last ends."""
-
-    def ask_autocast(self) -> None:
-        """Code asks whether autocast is on."""
 
 
 @contextmanager
@@ -57,16 +52,8 @@ def telling(listener: Callable[[], Listener | None]) -> Iterator[None]:
             told.end_autocast()
         return given
 
-    is_enabled = torch.is_autocast_enabled
-
-    def asked(*device: Any, **named: Any) -> bool:
-        told = listener()
-        if told is not None and not sys._getframe(1).f_globals.get("__name__", "").startswith(("torch.", "memest.")):
-            told.ask_autocast()
-        return is_enabled(*device, **named)
-
-    autocast.__init__, autocast.__enter__, autocast.__exit__, torch.is_autocast_enabled = made, entered, left, asked
+    autocast.__init__, autocast.__enter__, autocast.__exit__ = made, entered, left
     try:
         yield
     finally:
-        autocast.__init__, autocast.__enter__, autocast.__exit__, torch.is_autocast_enabled = init, enter, leave, is_enabled
+        autocast.__init__, autocast.__enter__, autocast.__exit__ = init, enter, leave

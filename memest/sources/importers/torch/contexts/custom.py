@@ -128,8 +128,9 @@ def run_forward(function: Any, arguments: tuple[Any, ...], needs: tuple[bool, ..
     return Applied(context, result, [t for t in given if isinstance(t, torch.Tensor)], tensors)
 
 
-def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Sequence[torch.Tensor]) -> None:
-    """The layer that ends a custom function, with its backward, for the tensors among its arguments."""
+def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Sequence[torch.Tensor], *, begins: str | None = None) -> None:
+    """The layer that ends a custom function, with its backward, for the tensors among its arguments. ``begins`` is the first layer of its
+    forward where that matters."""
     live, title = recorder.live, _titled(function)
     if any(live.known(t).value.base is not None for t in applied.context.dirty_tensors):
         raise recorder.refusal(f"{title}, which writes into a view: give it a clone")
@@ -150,7 +151,7 @@ def end_function(recorder: Recorder, function: Any, applied: Applied, inputs: Se
             outputs=names,
             checkpoint=recorder.checkpoint,
             autocast=recorder.castings,
-            backward=backward,
+            backward=replace(backward, begins=begins),
             packing=recorder.packings.of([live.known(t).value.spec for t in saved_by(applied.context)]),
         )
     )

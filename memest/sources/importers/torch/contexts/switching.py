@@ -11,6 +11,7 @@ Source: torch/autograd/grad_mode.py; torch/csrc/autograd/python_function.cpp (Py
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ CONTEXTS: dict[type[Any], Callable[[Any], bool]] = {
     torch.set_grad_enabled: lambda context: bool(context.mode),
     torch.inference_mode: lambda context: not context.mode,
 }
+AUTOCAST, GRADIENT = "is_autocast_enabled", "is_grad_enabled"
 """torch's contexts, and whether gradients are on inside of one."""
 
 
@@ -37,7 +39,7 @@ class Switches:
         self._off: set[str] = set()
         self._on: set[str] = set()
         self._asking: set[str] = set()
-        self.asked = False  # whether autocast is on, since the last call
+        self.asked: set[str] = set()  # what the code asked: whether autocast is on, whether gradients are
         self._functions: dict[str, str] = {}
 
     @property
@@ -47,12 +49,14 @@ class Switches:
 
     @contextmanager
     def anew(self) -> Iterator[None]:
-        """What is said around these calls does not hold for them at all times."""
+        """What is said around these calls does not hold for them at all times, nor what was asked before them."""
         self.said.append(None)
+        asked, self.asked = self.asked, set()
         try:
             yield
         finally:
             self.said.pop()
+            self.asked = asked
 
     def enabling(self, names: Iterable[str]) -> tuple[str, ...]:
         """Which of the layers and calls stand in a context of the code's own that turns gradients on."""
@@ -69,9 +73,9 @@ class Switches:
 
     def seen(self, layer: str) -> None:
         """A call."""
-        if self.asked:
+        if AUTOCAST in self.asked:
             self._asking.add(layer)
-            self.asked = False
+            self.asked.discard(AUTOCAST)
         if self.said and self.said[-1] is not None:
             (self._on if self.said[-1] else self._off).add(layer)
 
@@ -110,22 +114,39 @@ def backward_mode(enabled: bool = False) -> Iterator[None]:
 
 @contextmanager
 def telling(listener: Callable[[], Listener | None]) -> Iterator[None]:
-    """torch's contexts tell this thread's ``listener`` when they begin and end."""
+    """torch's contexts tell this thread's ``listener`` when they begin and end, and what is asked about them."""
     own = {kind: (kind.__enter__, kind.__exit__) for kind in CONTEXTS}
+    questions = {name: getattr(torch, name) for name in (AUTOCAST, GRADIENT)}
     for kind, (enter, leave) in own.items():
         kind.__enter__, kind.__exit__ = _entering(enter, CONTEXTS[kind], listener), _leaving(leave, listener)
+    for name, original in questions.items():
+        setattr(torch, name, _asking(name, original, listener))
     try:
         yield
     finally:
         for kind, (enter, leave) in own.items():
             kind.__enter__, kind.__exit__ = enter, leave
+        for name, original in questions.items():
+            setattr(torch, name, original)
+
+
+def _asking(name: str, original: Callable[..., bool], listener: Callable[[], Listener | None]) -> Callable[..., bool]:
+    def ask(*device: Any, **named: Any) -> bool:
+        told = listener()
+        if told is not None and not sys._getframe(1).f_globals.get("__name__", "").startswith(("torch.", "memest.")):
+            told.switches.asked.add(name)
+        return original(*device, **named)
+
+    return ask
 
 
 def _entering(original: Callable[..., Any], says: Callable[[Any], bool], listener: Callable[[], Listener | None]) -> Callable[..., Any]:
     def enter(self: Any) -> Any:
         told = listener()
         if told is not None:
-            told.switches.said.append(says(self))
+            said = says(self)
+            follows = said and type(self) is torch.set_grad_enabled and GRADIENT in told.switches.asked  # it is as it was
+            told.switches.said.append(None if follows else said)
         return original(self)
 
     return enter

@@ -87,10 +87,6 @@ class Around(Running):
         if scope is not None and self.live.drops:
             self.live.drops[-1].append(scope)
 
-    def ask_autocast(self) -> None:
-        """Code asks whether autocast is on."""
-        self.switches.asked = True
-
     def begin_packing(self, pair: Pair) -> None:
         """Hooks of saved tensors are in force."""
         self.asked_for_gradients = True
@@ -116,7 +112,8 @@ class Around(Running):
         if created:
             self.switches.applied(function.__name__, self.layers[before:])
         if any(needs):
-            end_function(self, function, applied, inputs)
+            kept = any(c.cache and c.dtype is not None for layer in self.layers[before:] for c in layer.autocast)
+            end_function(self, function, applied, inputs, begins=self.layers[before].name if kept else None)
         return applied.result
 
     @contextmanager

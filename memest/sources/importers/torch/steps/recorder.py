@@ -301,10 +301,16 @@ class StepRecorder(Recorder):
             return []
         shadow = self.played
         shadow.ledger.layer = layer.name
+        standing = set(shadow.machine.gradients)
         try:
             found = Acting.done(shadow.actions, layer, shadow.env)  # type: ignore[arg-type]
         except MemestError as e:
             raise e.at(self._place()) from None
+        if layer.op == "autograd_grad" and set(shadow.machine.gradients) != standing:
+            raise self.refusal(
+                "torch.autograd.grad through a function whose own backward runs another into parameters (a checkpoint written by hand):"
+                " torch.utils.checkpoint(use_reentrant=False) does not"
+            )
         self.trace.append(Done(layer, found))
         return found
 
