@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import memest
 from memest.errors import MemestError
 from memest.memory.stream import Stream
 from memest.runtimes.onnxruntime.memory import most_alive, pattern_block
-from validation.engines.storing import load
+from validation.engines.onnxruntime.storing import load
 from validation.rows import normalized
 
 EQUAL = 0.95  # the share of networks whose planned bytes, block and regions are claimed to be equal
@@ -49,6 +49,9 @@ class Compared:
         said = self.refused or ", ".join(f"{name} {a:,} of {b:,}" for name, (a, b) in pairs if a != b) or "equal"
         order = "" if self.stream or self.refused else " (stream differs)"
         return f"{self.case}  {self.isa}  {self.threads} threads  {said}{order}  process {self.error:+.1%}"
+
+
+Test = Callable[[Compared], bool]
 
 
 def compare(only: str = "") -> list[Compared]:
@@ -106,9 +109,9 @@ def table(found: Iterable[Compared]) -> str:
 
 def _line(isa: str, threads: int, found: list[Compared]) -> str:
     known = [c for c in found if not c.refused]
-    shares = (sum(map(test, known)) for test in _tests())
     errors = _errors(known)
-    cells = [len(found), isa, threads, len(found) - len(known), *(f"{n} ({n / len(found):.1%})" for n in shares)]
+    shares = (_share([c for c in found if c.refused or measured(c)], test) for measured, test in _tests())
+    cells = [len(found), isa, threads, len(found) - len(known), *shares]
     return (
         "| "
         + " | ".join(map(str, [*cells, f"{statistics.median(errors):.1%}" if errors else "", f"{max(errors):.1%}" if errors else ""]))
@@ -116,11 +119,18 @@ def _line(isa: str, threads: int, found: list[Compared]) -> str:
     )
 
 
-def _tests() -> Iterator[Any]:
-    yield lambda c: c.stream
-    yield lambda c: c.peak[0] == c.peak[1]
-    yield lambda c: c.block[0] == c.block[1]
-    yield lambda c: c.regions[0] == c.regions[1]
+def _share(found: list[Compared], test: Test) -> str:
+    """How many pass; nothing where no one could."""
+    known = [c for c in found if not c.refused]
+    return f"{sum(map(test, known))} ({sum(map(test, known)) / len(found):.1%})" if known else ""
+
+
+def _tests() -> Iterator[tuple[Test, Test]]:
+    """Whether it was measured, and whether it is equal."""
+    yield lambda c: True, lambda c: c.stream
+    yield lambda c: True, lambda c: c.peak[0] == c.peak[1]
+    yield lambda c: True, lambda c: c.block[0] == c.block[1]
+    yield lambda c: bool(c.regions[1]), lambda c: c.regions[0] == c.regions[1]
 
 
 def _errors(found: Iterable[Compared]) -> list[float]:
@@ -142,10 +152,3 @@ def failures(found: list[Compared]) -> list[str]:
     if errors and statistics.median(errors) > MEDIAN:
         problems.append(f"onnxruntime: the median error of the process is {statistics.median(errors):.1%}, {MEDIAN:.0%} is claimed")
     return problems
-
-
-def report(only: str, every: bool) -> tuple[str, list[str]]:
-    """The lines to print, and the problems."""
-    found = compare(only)
-    lines = [str(c) for c in found if every or not c.equal]
-    return "\n".join([*lines, table(found)]), [] if only else failures(found)
