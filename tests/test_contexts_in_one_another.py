@@ -49,6 +49,16 @@ UNDER_HOOKS = [
 """A checkpoint's arguments are saved as a call's tensors are: by the hooks that are nearest."""
 GIVEN_TWICE = [("function", 9), ("checkpoint", True, True, True, ("block", 13))]
 """A custom function may keep one tensor twice; what a reentrant checkpoint's function writes into (a buffer) it does not return."""
+NOT_REACHED = [
+    *(("seq", ("by_hand", how, ("frozen", ("block", 3))), ("frozen", ("block", 0))) for how in (True, False)),
+    ("seq", ("by_hand", True, ("by_hand", False, ("frozen", ("block", 3)))), ("frozen", ("block", 0))),
+]
+"""A custom function whose backward would raise, and the engine never comes to it."""
+RETURNED = [
+    ("packed", 0, ("several", True, ("function", 0))),
+    ("by_hand", True, ("packed", 2, ("several", True, ("block", 3)))),
+]
+"""All that a reentrant checkpoint returns requires a gradient where one of its arguments does, and is saved by what reads it."""
 AS_IT_WAS = [("checkpoint", True, False, False, ("switched", True, ("block", 1)))]
 """Code that asks whether gradients are on and says so again turns nothing on."""
 YOUNGER_CASTS = [
@@ -59,6 +69,8 @@ YOUNGER_CASTS = [
 ALL = (
     *BY_HAND_WATCHED, *PACKED, *SELECTIVE, *PACKED_AND_SELECTED, *AMID_AUTOCAST, *EXPANDED, *IN_BACKWARD, *AROUND_THE_ENGINE, *UNDER_HOOKS,
     *GIVEN_TWICE,
+    *NOT_REACHED,
+    *RETURNED,
     *YOUNGER_CASTS,
     *AS_IT_WAS,
 )  # fmt: skip
@@ -110,6 +122,20 @@ def test_a_graph_that_is_kept_goes_through_a_checkpoint_twice(cpu: Cpu, statemen
         shares=False,
     )
     assert run_steps(steps, cpu) is None
+
+
+def test_a_function_that_deletes_what_it_kept_in_a_checkpoint_that_runs_twice(cpu: Cpu) -> None:
+    """Each time its function is applied anew, and deletes that of then."""
+    program = ("checkpoint", True, True, False, ("reversible", 2))
+    steps = Steps(program, ("block", 0), (1, 3, 9, 7), (0, 1), given="made", way="retained", shares=False)
+    assert run_steps(steps, cpu) is None
+
+
+def test_a_function_whose_backward_raises_is_refused_where_the_engine_comes_to_it(cpu: Cpu) -> None:
+    graph = memest.from_torch(Net(("by_hand", True, ("frozen", ("block", 3)))), (1, 3, 9, 7))
+    for given in (graph, memest.loads(memest.dumps(graph))):
+        with pytest.raises(memest.MemestError, match="the custom function ByHand raises an error: RuntimeError: element 0 of tensors does"):
+            memest.estimate(given, input_shape=(1, 3, 9, 7), loss="mse_loss", machine=cpu)
 
 
 def test_gelu_backward_of_a_turned_gradient(cpu: Cpu) -> None:

@@ -36,7 +36,8 @@ class Backward:
     never ``unpacks`` the saved ones does not mind who wrote to them since. Layers named in ``without_grad`` stand under a ``no_grad`` of
     its own also where backward is differentiated; ``applies`` names a custom function in it, whose node is there only then.
     ``asks_autocast``: it asks whether autocast is on, and was told that it is not. ``begins`` names the layer that its forward begins
-    with where autocast keeps casts there: they have nodes, which are younger than the function's."""
+    with where autocast keeps casts there: they have nodes, which are younger than the function's. ``raises`` is the error that its own
+    code raises when the engine comes to it, if ever."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -53,6 +54,7 @@ class Backward:
     applies: str | None = None
     asks_autocast: bool = False
     begins: str | None = None
+    raises: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ def function_written(b: Backward, plain: Callable[[Any], Any]) -> dict[str, Any]
     data |= {} if b.applies is None else {"applies": b.applies}
     data |= {"asks_autocast": True} if b.asks_autocast else {}
     data |= {} if b.begins is None else {"begins": b.begins}
+    data |= {} if b.raises is None else {"raises": b.raises}
     data |= {} if b.lender is None else {"lender": b.lender, "lent": list(b.lent)}
     return {**data, "others": [function_written(other, plain) for other in b.others]} if b.others else data
 
@@ -143,6 +144,7 @@ def _backward(f: FunctionModel) -> Backward:
         applies=f.applies,
         asks_autocast=f.asks_autocast,
         begins=f.begins,
+        raises=f.raises,
     )
 
 

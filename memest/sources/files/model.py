@@ -148,7 +148,8 @@ class FunctionModel(_Strict):
     """What a custom autograd function keeps and does in backward; ``results`` has the gradient of each tensor it is given. ``others`` are
     what it does where some gradients do not come (null among its ``gradients``); the results of the ``lender`` (another function) are
     read as what was ``lent``. Where it never ``unpacks`` what was saved, others may have written to that.
-    Layers named in ``without_grad`` stand under a ``no_grad`` of its own; ``applies`` names a custom function that is applied in it."""
+    Layers named in ``without_grad`` stand under a ``no_grad`` of its own; ``applies`` names a custom function that is applied in it;
+    ``raises`` is the error that it ends in."""
 
     saved: list[str] = Field(default_factory=list)
     kept: list[str] = Field(default_factory=list)
@@ -165,6 +166,7 @@ class FunctionModel(_Strict):
     applies: str | None = None
     asks_autocast: bool = False
     begins: str | None = None
+    raises: str | None = None
 
 
 class HookModel(FunctionModel):

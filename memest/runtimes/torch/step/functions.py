@@ -8,12 +8,12 @@ Source: torch/csrc/autograd/python_function.cpp (PyNode::apply, _wrap_outputs, _
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from memest.errors import UnsupportedError
-from memest.network.graph import BACKWARD_HOOK, USUAL, Backward, Graph, Layer, LeafHook
+from memest.errors import GraphError, UnsupportedError
+from memest.network.graph import BACKWARD_HOOK, USUAL, Backward, Graph, Layer, LeafHook, Segment
 from memest.network.tensor import Spec, contiguous_strides, nbytes
 from memest.runtimes.torch.autograd import AccumulateGrad, Machine, Node, with_history
 from memest.runtimes.torch.ledger import Ledger, Value
@@ -34,6 +34,7 @@ class Run(Protocol):
     lending: frozenset[str]
     lent: dict[str, list[Value]]
     begun: dict[str, int]
+    checkpoint: Callable[[Segment, dict[str, Value]], None] | None
 
     def play(self, layers: Sequence[Layer], env: dict[str, Value]) -> None:
         """Layers of what runs in backward, and the checkpoints among them, on the values in ``env``."""
@@ -226,6 +227,8 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
     ledger.layer, ledger.op = node.layer, node.op
     _check_asked(run, backward, node.layer)
     backward = _as_they_came(node, backward, grads)
+    if backward.raises is not None:
+        raise GraphError(f"the backward of the custom function {node.layer} raises an error: {backward.raises}")
     env: dict[str, Value] = {}
     if backward.lender is not None:
         lent = run.lent.pop(backward.lender, None)
@@ -238,8 +241,10 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
         if name in env:  # saved twice
             continue
         env[name] = ledger.hold(with_history(Value(spec, storage, node.saved.version(i)), history))
+    if len(node.context) < len(backward.kept):
+        raise GraphError(f"backward a second time through the custom function {node.layer}, whose first deleted what its context kept")
     env.update(zip(backward.kept, node.context, strict=True))  # the context's own hold: backward may delete it
-    node.context = []
+    node.context = [] if run.checkpoint is not None else [ledger.hold(v) for v in node.context]
     for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
         if gradient is not None:
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
@@ -249,7 +254,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
     outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
     if node.layer in run.lending:
         run.lent[node.layer] = [ledger.hold(v) for v in outputs if v is not None]
-    node.context = [env.pop(name) for name in backward.kept if name in env]
+    node.context = node.context or [env.pop(name) for name in backward.kept if name in env]
     for value in env.values():
         ledger.let_go(value)
     return outputs

@@ -8,13 +8,13 @@ Source: torch/csrc/autograd/saved_variable.cpp (set_hooks_and_pack_data, unpack)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from memest.errors import GraphError, UnsupportedError
 from memest.memory.stream import Storage
-from memest.network.graph import Layer, Packing
+from memest.network.graph import Layer, Packing, Segment
 from memest.network.tensor import Spec, numel
 from memest.runtimes.torch.autograd import Keeping, Machine, Part
 from memest.runtimes.torch.ledger import Ledger, Value
@@ -27,6 +27,7 @@ class Run(Protocol):
     ledger: Ledger
     machine: Machine
     caller: Caller
+    checkpoint: Callable[[Segment, dict[str, Value]], None] | None
 
     def play_layer(self, layer: Layer, env: dict[str, Value]) -> None:
         """One layer, on the values in ``env``."""
@@ -81,8 +82,9 @@ class Hooked(Keeping):
         return _Packed(self._run, how, spec, storage)
 
     def check(self) -> None:
-        """GraphError where the layer saved fewer tensors than are described, and some."""
-        if 0 < self._next < len(self._packings):
+        """GraphError where the layer saved fewer tensors than are described, and some. (Where checkpoints are played as if they were not
+        there, not all that one returns has a history.)"""
+        if self._run.checkpoint is not None and 0 < self._next < len(self._packings):
             raise GraphError(f"saves {self._next} tensors, its packing is described for {len(self._packings)}")
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from memest.errors import UnsupportedError
+from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import USUAL, Checkpoint, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
@@ -180,14 +181,18 @@ class Checkpoints:
         return tuple(map(other, result)) if isinstance(result, tuple) else other(result)
 
     def _returns(self, result: Any) -> None:
-        """What the call returns of what its layers made."""
+        """What the call returns of what its layers made: all that can gets the checkpoint's node, whatever happens inside."""
         call, live = self._under_way[-1], self._recorder.live
         made = {n for layer in self._recorder.layers[call.start :] for n in layer.outputs}
         returned = [t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, torch.Tensor)]
-        names = dict.fromkeys([n for t in returned if (n := live.known(t).names[-1]) in made])
+        entries = [e for t in returned if (e := live.known(t)).names[-1] in made]
+        names = dict.fromkeys([e.names[-1] for e in entries])
         inside = [n for layer in self._recorder.layers[call.start :] for n in (layer.name, layer.checkpoint) if n is not None]
         enabling = self._recorder.switches.enabling(dict.fromkeys(inside))
-        self.found[call.name] = replace(self.found[call.name], results=tuple(names), enabling=enabling)
+        found = self.found[call.name] = replace(self.found[call.name], results=tuple(names), enabling=enabling)
+        own = {p.name for p in live.parameters}
+        for entry in entries if found.grad else ():
+            entry.grad = entry.grad or (entry.value.spec.dtype in DIFFERENTIABLE and entry.names[0] not in own)
 
     def _check_captured(self, given: Sequence[str]) -> None:
         """Refuse a reentrant checkpoint whose function reads a tensor that requires a gradient and is no argument: its backward would run

@@ -171,10 +171,29 @@ def _backward(recorder: Recorder, name: str, function: Any, applied: Applied, ou
             for missing in combinations(hanging, count):
                 with suppress(*_ITS_OWN):  # a backward that cannot be without them is not asked to
                     others.append(_one_backward(recorder, name, function, applied, outputs, never | frozenset(missing)))
-        usual = _one_backward(recorder, name, function, applied, outputs, never)
     else:
-        usual = _one_backward(recorder, name, function, applied, outputs, frozenset())
+        never = frozenset()
+    try:
+        usual = _one_backward(recorder, name, function, applied, outputs, never)
+    except (GraphError, *_ITS_OWN) as e:  # the engine may never come to it
+        usual = _raising(recorder, name, applied, never, str(e) if isinstance(e, GraphError) else f"{type(e).__name__}: {e}")
     return replace(usual, others=tuple(others))
+
+
+def _raising(recorder: Recorder, name: str, applied: Applied, missing: frozenset[int], error: str) -> Backward:
+    """A backward whose own code raises an ``error``."""
+    live, context = recorder.live, applied.context
+    saved, kept = (tuple([live.known(t).names[-1] for t in held]) for held in (saved_by(context), held_by(context)))
+    return Backward(
+        saved=saved,
+        kept=kept,
+        gradients=tuple([None if i in missing else live.take(f"{name}.gradient{i or ''}") for i in range(len(applied.outputs))]),
+        layers=(),
+        results=(None,) * sum(applied.tensors),
+        differentiable=applied.differentiable,
+        materialized=context.materialize_grads,
+        raises=error,
+    )
 
 
 _MOST_APART = 3
