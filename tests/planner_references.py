@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from memest.memory.planners.blocks import Block
+from memest.memory.planners.standard_sort import standard_sort
 
 
 def together(a: Block, b: Block) -> bool:
@@ -27,10 +28,10 @@ def tflite(blocks: Sequence[Block], order: Iterable[int]) -> list[int]:
 
 
 def openvino(blocks: Sequence[Block]) -> list[int]:
-    """MemorySolver::solve: from 0 a box is lifted above each that it meets, until it meets none."""
+    """MemorySolver::solve: from 0 a box is lifted above each that it meets, until it meets none (std::sort has a test of its own)."""
     offsets: dict[int, int] = {}
     by_time = sorted(range(len(blocks)), key=lambda n: (blocks[n].lower, blocks[n].upper, n))
-    for n in sorted(by_time, key=lambda n: -blocks[n].size):
+    for n in standard_sort(by_time, lambda n, m: blocks[n].size > blocks[m].size):
         at, lifted = 0, bool(blocks[n].size)
         while lifted:
             lifted = False

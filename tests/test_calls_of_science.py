@@ -36,6 +36,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "stft": (lambda s: torch.stft(s, 16, 4, window=torch.ones(12), win_length=12, return_complex=True).abs(), (SIGNAL,)),
     "stft of all": (lambda s: torch.stft(s, 16, center=False, onesided=False, return_complex=True).abs(), (SIGNAL,)),
     "fft": (lambda s: torch.fft.fft(s).abs(), (SIGNAL,)),
+    "windows that overlap": (lambda s: s.as_strided((2, 13, 16), (64, 4, 1)), (SIGNAL,)),
     "bags": (lambda a: F.embedding_bag(torch.zeros(5, 2, dtype=torch.int64), a, mode="mean"), (A,)),
     "bilinear": (lambda a, b: F.bilinear(a, b, torch.ones(5, 4, 4)), (A, B)),
     "margins": (lambda a: F.multilabel_soft_margin_loss(a, torch.ones(3, 4)) + F.soft_margin_loss(a, torch.ones(3, 4)), (A,)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from validation.engines.compare import compare, failures
+from validation.engines.onnxruntime.comparing import compare, failures
 
 
 @pytest.mark.parametrize("case", ["alexnet-4x3x224x224-legacy", "monai_unet3d-2x1x64x64x64", "squeezenet1_1-1x3x224x224"])

@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
-ENGINES = ("onnxruntime",)
+ENGINES = {"onnxruntime": "validation.engines.onnxruntime.comparing", "openvino": "validation.engines.openvino.comparing"}
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
@@ -214,12 +215,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.runtime == "torch-cuda":
         return _compare_cuda(arguments)
     if arguments.runtime in ENGINES:
-        from validation.engines.compare import report
-
-        lines, problems = report(arguments.only, arguments.all)
-        print(lines)
-        print("\n".join(problems), end="", file=sys.stderr)
-        return 1 if problems else 0
+        return _compare_engine(arguments)
     from validation.compare import compare, failures, missing, table
     from validation.versions import compare_versions, version_failures, versions_table
 
@@ -245,6 +241,22 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     beside = 0 if arguments.only else _compare_libraries(arguments)
     return 1 if problems or beside else 0
+
+
+def _compare_engine(arguments: argparse.Namespace) -> int:
+    of_engine = import_module(ENGINES[arguments.runtime])
+    found = list(of_engine.compare(arguments.only))
+    for c in found:
+        if arguments.all or arguments.only or not c.equal:
+            print(c)
+    shown = of_engine.table(found)
+    print(shown)
+    problems = [] if arguments.only else of_engine.failures(found)
+    if arguments.readme and shown not in Path("validation/ENGINES.md").read_text(encoding="utf-8"):
+        problems.append(f"the table of {arguments.runtime} in validation/ENGINES.md is stale: put the one above in its place")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _compare_libraries(arguments: argparse.Namespace) -> int:

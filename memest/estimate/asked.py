@@ -72,6 +72,11 @@ def text(value: Any, what: str, example: str) -> str | None:
     raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
 
 
+def nbytes(value: Any) -> Any:
+    """A number of bytes, which commands give as text; what is none is left for whom it is meant to refuse."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 def levers(value: Any) -> tuple[str, ...]:
     """Levers as texts; one may stand alone."""
     if value is None:
@@ -201,6 +206,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "keep_grads": partial(flag, what="keep_grads"),
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
+    "ort_mmap_threshold": nbytes,
     "ort_level": partial(text, what="ort_level", example="all"),
     "ov_mmap": partial(flag, what="ov_mmap"),
     "ov_hint": partial(text, what="ov_hint", example="latency"),

@@ -27,7 +27,7 @@ PLACEMENT = "addresses are an aid for drawing (first fit, nothing rounded), not 
 def render(estimate: Estimate) -> bytes:
     """The pickle; of a step on a card with the segments and addresses of its allocator, step after step from an empty one on. UsageError
     where a double cannot hold the addresses."""
-    if estimate.replays:
+    if estimate.recipe.target.on_cuda:
         return _on_card(estimate)
     residents = [s for s in estimate.timeline.residents if s.nbytes]
     placed = place(residents, estimate.events)

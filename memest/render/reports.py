@@ -61,12 +61,7 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
             Table(
                 title="At the peak, by category", columns=(("category", "word"), ("bytes", "bytes"), ("share", "share")), rows=categories
             ),
-            Table(
-                title=_title_of_top(len(groups), top),
-                columns=HOLDING_COLUMNS,
-                rows=tuple(_holding(g) for g in groups[:top]),
-                drops=HOLDING_DROPS,
-            ),
+            *((_largest(groups, top),) if top else ()),
         ),
         data={**estimate.to_dict(), "holdings": [_holding_data(g) for g in groups]},
         sheet=_one_row(estimate),
@@ -229,8 +224,9 @@ def _both(n: int) -> str:
     return format_bytes(n) if n < 1024 else f"{n:,} bytes ({format_bytes(n)})"
 
 
-def _title_of_top(count: int, top: int) -> str:
-    return "What is alive at the peak" if count <= top else f"What is alive at the peak: the {top} largest of {count:,}"
+def _largest(groups: Sequence[Group], top: int) -> Table:
+    title = "What is alive at the peak" if len(groups) <= top else f"What is alive at the peak: the {top} largest of {len(groups):,}"
+    return Table(title=title, columns=HOLDING_COLUMNS, rows=tuple(_holding(g) for g in groups[:top]), drops=HOLDING_DROPS)
 
 
 def _holding(g: Group) -> tuple[Any, ...]:

@@ -208,11 +208,12 @@ def _specs(reference: Reference, seen: Any) -> Iterator[tuple[str, Spec]]:
 def drop_identities(rewriting: Rewriting, ops: Iterable[str] = (*DROPOUTS, *SAME_VALUE)) -> None:
     """Leave out calls that give the values they read: dropout outside training, copies, detaching. Inputs are not returned as outputs."""
     chosen = frozenset(ops)
-    for layer in rewriting.layers:
-        if layer.op in chosen and not (layer.op in DROPOUTS and dict(layer.attributes).get("training")):
+    for name in [layer.name for layer in rewriting.layers if layer.op in chosen]:
+        layer = rewriting.layer(name)
+        if not (layer.op in DROPOUTS and dict(layer.attributes).get("training")):
             source = layer.reads[0]
             if not (rewriting.is_output(layer.outputs[0]) and rewriting.maker(source) is None):
-                rewriting.bypass(rewriting.layer(layer.name), source)
+                rewriting.bypass(layer, source)
 
 
 def fold_norms(rewriting: Rewriting, convolutions: Iterable[str] = CONVOLUTIONS) -> None:

@@ -223,7 +223,9 @@ def _foreign(path: Path) -> Callable[..., Graph] | None:
 
 
 def _is_keras_json(path: Path) -> bool:
-    """Whether a ``.json`` is what Keras's ``to_json`` gives."""
+    """Whether it is a ``.json`` with what Keras's ``to_json`` gives."""
+    if path.suffix.lower() != ".json":
+        return False
     from memest.sources.importers.keras.reading import is_network
 
     return is_network(_json_of(path))

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from memest.memory.planners.blocks import aligned
 
 ROUNDING = 256  # bytes: kMinAllocationSize
+ALWAYS_MAPPED = 32 << 20  # bytes: DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc
+HIGH = 1 << 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class _Chunk:
 
 @dataclass(slots=True)
 class Bfc:
-    """An arena being played. Regions lie one below the other, as the system maps them: of equal chunks the younger region's are taken."""
+    """An arena being played. Of equal chunks the lower one is taken: regions come from malloc's heap, one above the other, and
+    from 32 MiB on from the system, above it, one below the other."""
 
     growth: Growth = field(default_factory=Growth)
     regions: dict[int, int] = field(default_factory=dict)  # bytes, by number in order of time
@@ -136,7 +139,8 @@ class Bfc:
         insort(self._free, (chunk.size, self._place(chunk), self._keys))
 
     def _place(self, chunk: _Chunk) -> int:
-        return (chunk.start) - (chunk.region << 44)
+        far = chunk.region << 44
+        return chunk.start + (HIGH - far if self.regions[chunk.region] >= ALWAYS_MAPPED else far)
 
     def _pop(self, at: int) -> _Chunk:
         _, _, key = self._free.pop(at)

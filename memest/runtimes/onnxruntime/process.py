@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from memest.machines.engines import OnnxSettings
-from memest.memory.allocators.bfc import Bfc
+from memest.memory.allocators.bfc import ALWAYS_MAPPED, Bfc
 from memest.memory.figure import Figure, modelled
 from memest.memory.stream import Stream
 from memest.runtimes.onnxruntime.memory import arena_after, most_alive, pattern_block
@@ -25,7 +25,6 @@ from memest.sizes.units import format_bytes
 
 MIB = 2**20
 THRESHOLD = 256 * 1024
-ALWAYS_MAPPED = 32 * MIB  # DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc
 
 
 class Span(NamedTuple):

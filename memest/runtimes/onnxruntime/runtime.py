@@ -26,6 +26,7 @@ from memest.runtimes.runtime import Steps
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE = "1.32"
+UNSETTLED = "where a node reads several reordered tensors the order of nodes, and with it the block, differs by session"
 
 
 class OnnxRuntime:
@@ -88,7 +89,7 @@ class OnnxRuntime:
         block = pattern_block(stream)
         later = settings.pattern and not steps.is_first
         if later:
-            reserved = exact(block, "the memory pattern's block, which each run of a shape from the second on takes for its buffers")
+            reserved = exact(block, f"the memory pattern's block, which each run of a shape from the second on takes; {UNSETTLED}")
         else:
             reserved = exact(most_alive(stream), "the most bytes of buffers and temporaries at once: each is a request of its own")
         besides = []

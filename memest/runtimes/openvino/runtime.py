@@ -13,23 +13,34 @@ from memest.machines.engines import Engine, OpenVinoSettings, refuse_engine
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
-from memest.memory.figure import Figures, exact
+from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.planners.blocks import blocks_of
 from memest.memory.planners.greedy_by_size import openvino_solver
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.runtimes import executor
-from memest.runtimes.openvino.lowering import lowered
+from memest.runtimes.openvino.lowering import TABLE, lowered
+from memest.runtimes.openvino.lowering.translation import CREATED
 from memest.runtimes.openvino.process import Compiled, process_of
 from memest.runtimes.openvino.rows import NODES
 from memest.runtimes.openvino.weights import packed_bytes
+from memest.runtimes.rewriting import DROPOUTS, SAME_VALUE
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE = "2026.4"
 ALIGNMENT = 32  # bytes: MemoryManagerStatic::solve
-ROWS = Rows("openvino", own=NODES)
+
+
+class _Translated:
+    """The names of torch's operators that become nodes, or nothing."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in TABLE or name in CREATED or name in DROPOUTS or name in SAME_VALUE
+
+
+ROWS = Rows("openvino", own=NODES, plain=_Translated())
 
 
 class OpenVino:
@@ -101,12 +112,19 @@ class OpenVino:
         stream = steps.asked()
         assert isinstance(stream, Compiled)
         pool, streams = pool_of(stream), streams_of(target)
-        each = "" if streams == 1 else f", for each of {streams} streams"
         return Figures(
             allocated=exact(requested_bytes, "weights as the file has them, inputs and outputs, and the planned values alive at once"),
-            reserved=exact(pool * streams, f"the pool: what MemorySolver makes of all values but inputs and outputs{each}"),
+            reserved=_reserved(pool, streams),
             process=process_of(stream, pool * streams, settings_of(target)),
         )
+
+
+def _reserved(pool: int, streams: int) -> Figure:
+    """One pool a stream; of several only what two streams of one network take was measured."""
+    made = "the pool: what MemorySolver makes of all values but inputs and outputs"
+    if streams == 1:
+        return exact(pool, made)
+    return modelled(pool * streams, pool, pool * streams, f"{made}, for each of {streams} streams (measured: two of one network)")
 
 
 def pool_of(stream: Stream) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -103,19 +102,6 @@ def first_difference(graph: Graph, shape: tuple[int, ...], dtype: str, nodes: li
 
 def _told(kind: str, shape: tuple[int, ...], layout: str, dtype: str) -> str:
     return f"{kind} {'x'.join(map(str, shape))} {layout} {dtype}"
-
-
-def report(only: str = "", *, every: bool = False) -> int:
-    """Print the table; 1 where a claim does not hold."""
-    found = list(compare(only))
-    for c in found:
-        if every or only or not c.equal or c.refused:
-            print(c)
-    print(table(found))
-    problems = [] if only else failures(found)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return 1 if problems else 0
 
 
 def table(found: list[Compared]) -> str:

@@ -87,9 +87,10 @@ def main(path: str, precision: str, threads: str, streams: str, mmap: str) -> di
     found["base"] = status()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": int(threads), "NUM_STREAMS": int(streams)}
+    core.set_property({"ENABLE_MMAP": mmap == "mmap"})
     model = core.read_model(path)
     found["read"] = status()
-    compiled = core.compile_model(model, "CPU", {**options, "ENABLE_MMAP": mmap == "mmap"})
+    compiled = core.compile_model(model, "CPU", options)
     found["compiled"] = status()
     request = compiled.create_infer_request()
     given = [ov.Tensor(i.element_type, i.shape) for i in compiled.inputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memest.network.tensor import numel
 from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
 from memest.runtimes.onnxruntime.lowering.nodes import Value
 
@@ -83,9 +84,17 @@ def _batch_norm(c: Call) -> Value:
 
 
 def _group_norm(c: Call) -> Value:
-    channels = (c.shape[1],)
-    weights = [c[k] or c.constant(channels) for k in ("weight", "bias")]
-    return c.put("GroupNormalization", [c.input, *weights], groups=c["num_groups"])
+    """Groups as the channels of an instance norm, then scale and shift a channel."""
+    n, channels, *sizes = c.shape
+    groups = c["num_groups"]
+    apart = c.sizes(c.input, (n, groups, channels // groups * numel(sizes)))
+    ones = (groups,)
+    whole = c.sizes(c.put("InstanceNormalization", [apart, c.constant(ones), c.constant(ones)], apart.shape), c.shape)
+    for role, op in (("weight", "Mul"), ("bias", "Add")):
+        given = c[role]
+        category, name = ("constant", f"{c.layer}.{role}") if given is None else (given.category, given.name)
+        whole = c.put(op, [whole, Value(name, (channels, *[1] * len(sizes)), c.dtype, category)])
+    return whole
 
 
 def _instance_norm(c: Call) -> Value:

@@ -19,6 +19,8 @@ def _conv(c: Call) -> Value:
     padding = c["padding"]
     geometry = {"strides": each(c["stride"], dims), "dilations": each(c["dilation"], dims), "kernel": tuple(weight.shape[2:])}
     geometry["pads"] = (0,) * dims if padding == "valid" else (-1,) * dims if padding == "same" else each(padding, dims)
+    if all(k == 1 for k in geometry["kernel"]) and padding == "same":
+        geometry["pads"] = (0,) * dims
     op = "ConvTranspose" if c.attributes.get("transposed") or "transpose" in c.op else "Conv"
     source = c.input
     if len(source.shape) == dims + 1:

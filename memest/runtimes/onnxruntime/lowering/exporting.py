@@ -12,6 +12,7 @@ from typing import Any
 
 from memest.errors import MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
+from memest.network.dtypes import FLOATING
 from memest.network.graph import Graph, Layer, at_sizes
 from memest.network.tensor import Shape, Spec
 from memest.ops.table import operator_named
@@ -112,6 +113,11 @@ class Writer:
         for i in graph.inputs:
             self.values[i.name] = Value(i.name, shapes[i.name], i.dtype, "input")
             self.net.inputs.append(self.values[i.name])
+        for value in self.values.values():
+            if value.dtype in FLOATING and value.dtype != "float32":
+                raise UnsupportedError(
+                    f"{value.name!r} is {value.dtype}: of floating dtypes onnxruntime is modelled in float32 alone; give dtype"
+                )
         for layer in graph.layers:
             self._layer(layer)
         for name in graph.outputs:

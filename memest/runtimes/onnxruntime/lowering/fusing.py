@@ -40,7 +40,7 @@ def inlined(net: Net) -> None:
 def extended(net: Net) -> None:
     """Level "extended"."""
     activation_into(net, ("Conv",), "FusedConv")
-    gathers_to_split(net)
+    pieces_to_split(net)
     scaled_into_products(net)
     turning.into_products(net)
     quick_gelu(net)
@@ -148,23 +148,37 @@ def quick_gelu(net: Net) -> None:
             net.replace([node, after], "QuickGelu", [node.source], after.outputs)
 
 
-def gathers_to_split(net: Net) -> None:
-    """Gathers of each place of a dim are one split, each piece squeezed."""
+def pieces_to_split(net: Net) -> None:
+    """Gathers of single places and slices that share out a dim among them are one split; a gather's piece is squeezed."""
     for node in net.order():
-        if node.op != "Gather" or node.number not in net.nodes or "index" not in node.attributes:
+        if node.number not in net.nodes or part_of(node) is None:
             continue
         source, axis = node.source, node.attributes["axis"]
-        gathers = {n.attributes.get("index"): n for n in source.readers if n.op == "Gather" and n.attributes.get("axis") == axis}
-        count = source.shape[axis]
-        if len(source.readers) != count or source.given_back or sorted(i for i in gathers if isinstance(i, int)) != list(range(count)):
+        parts = [part_of(n) if n.attributes.get("axis") == axis else None for n in source.readers]
+        found = sorted((p, n.number) for p, n in zip(parts, source.readers, strict=True) if p is not None)
+        ends = [0, *(end for (_, end), _ in found)]
+        if len(found) < max(2, len(parts)) or source.given_back or ends[-1] != source.shape[axis]:
             continue
-        if count < 2:
+        if any(start != end for ((start, _), _), end in zip(found, ends, strict=False)):
             continue
-        whole = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
-        pieces = [like(source, f"{gathers[i].result.name}.piece", whole) for i in range(count)]
-        net.add("Split", [source, Value("", (count,), "int64", "constant")], pieces, node.layer, axis=axis)
-        for i, piece in enumerate(pieces):
-            net.replace([gathers[i]], "Squeeze", [piece, Value("", (1,), "int64", "constant")], gathers[i].outputs)
+        nodes = [net.nodes[number] for _, number in found]
+        shapes = [(*source.shape[:axis], end - start, *source.shape[axis + 1 :]) for (start, end), _ in found]
+        pieces = [n.result if n.op == "Slice" else like(source, f"{n.result.name}.piece", s) for n, s in zip(nodes, shapes, strict=True)]
+        for n in nodes:
+            net.remove(n)
+        net.add("Split", [source, Value("", (len(nodes),), "int64", "constant")], pieces, node.layer, axis=axis)
+        for n, piece in zip(nodes, pieces, strict=True):
+            if n.op == "Gather":
+                net.add("Squeeze", [piece, Value("", (1,), "int64", "constant")], n.outputs, n.layer)
+
+
+def part_of(node: Node) -> tuple[int, int] | None:
+    """The part of its dim that a gather of a single place, or a slice, takes; None for what is neither."""
+    given = node.attributes
+    if node.op == "Gather" and "index" in given:
+        place = given["index"] % node.source.shape[given["axis"]]
+        return place, place + 1
+    return (given["start"], given["end"]) if node.op == "Slice" and "start" in given else None
 
 
 def scaled_into_products(net: Net) -> None:

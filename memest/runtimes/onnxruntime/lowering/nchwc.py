@@ -2,6 +2,9 @@
 
 Source: onnxruntime/core/optimizer/nchwc_transformer.cc (``NchwcTransformerImpl``). One pass in the order of nodes; values that nobody
 reads in blocks any more are reordered back where they are still read plainly, after the pass. Channels are padded to the block.
+
+These last reorders are numbered by a hash table of addresses there, so where one node reads two of them the order of the nodes that lead
+to them differs from session to session (measured: the same file, the same peak, another pattern block). Here the youngest comes first.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def _chunk(c: Call) -> Sequence[Value]:
 def _unbind(c: Call) -> Sequence[Value]:
     shape = c.shape
     dim = c["dim"] % (len(shape) + 1)
-    pieces = c.several("Split", [c.input], [(*shape[:dim], 1, *shape[dim:])] * len(c.gives), axis=dim)
-    return [c.put("Squeeze", [p, c.constant((1,), "int64")]) for p in pieces]
+    pieces = [cut(c, c.input, dim, i, 1) for i in range(len(c.gives))]
+    return [c.put("Squeeze", [p, c.constant((1,), "int64")], shape) for p in pieces]
 
 
 def _select(c: Call) -> Value:
@@ -63,7 +63,23 @@ def _select(c: Call) -> Value:
 
 
 def _slice(c: Call) -> Value:
-    return c.input if same_shape(c.input.shape, c.shape) else c.put("Slice", [c.input, *(c.constant((1,), "int64") for _ in range(4))])
+    """``slice`` and ``narrow``."""
+    at = c["dim"] % len(c.shape)
+    if "length" in c.attributes:
+        start, step = c["start"], 1
+    else:
+        step = c["step"]
+        start = range(*slice(c["start"], c["end"], step).indices(c.input.shape[at])).start
+    return cut(c, c.input, at, start, c.shape[at], step)
+
+
+def cut(c: Call, value: Value, axis: int, start: int, length: int, step: int = 1) -> Value:
+    """A part of one dim, ``length`` long; the value itself where that is all of it."""
+    if length == value.shape[axis]:
+        return value
+    shape = (*value.shape[:axis], length, *value.shape[axis + 1 :])
+    part = {"axis": axis, "start": start, "end": start + length} if step == 1 else {}
+    return c.put("Slice", [value, *(c.constant((1,), "int64") for _ in range(4))], shape, value.dtype, **part)
 
 
 def _getitem(c: Call) -> Value:
@@ -83,10 +99,8 @@ def _getitem(c: Call) -> Value:
             found = c.put("Unsqueeze", [found, c.constant((1,), "int64")], (*found.shape[:at], 1, *found.shape[at:]), found.dtype)
             at += 1
         elif isinstance(item, tuple):
-            length = len(range(*slice(*item).indices(found.shape[at])))
-            if length != found.shape[at]:
-                wanted = (*found.shape[:at], length, *found.shape[at + 1 :])
-                found = c.put("Slice", [found, *(c.constant((1,), "int64") for _ in range(4))], wanted, found.dtype)
+            places = range(*slice(*item).indices(found.shape[at]))
+            found = cut(c, found, at, places.start, len(places), places.step)
             at += 1
         else:
             wanted = (*found.shape[:at], *found.shape[at + 1 :])
@@ -117,8 +131,7 @@ def _roll(c: Call) -> Value:
     found = c.input
     for shift, dim in zip(shifts, dims, strict=True):
         n = c.shape[dim]
-        parts = [(*c.shape[:dim], k, *c.shape[dim + 1 :]) for k in (shift % n, n - shift % n)]
-        pieces = [c.put("Slice", [found, *(c.constant((1,), "int64") for _ in range(3))], part) for part in parts]
+        pieces = [cut(c, found, dim, n - shift % n, shift % n), cut(c, found, dim, 0, n - shift % n)]
         found = c.put("Concat", pieces, axis=dim)
     return found
 

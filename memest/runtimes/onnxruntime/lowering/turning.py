@@ -14,28 +14,44 @@ from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, like
 Perm = tuple[int, ...]
 
 
+LEADING = frozenset({"Squeeze", "Mul", "Add", "Softmax", "MatMul", "Slice", "Gather"})
+FARTHEST = 8  # nodes
+
+
 def moved(net: Net) -> None:
-    """Transposes behind gathers of single places, where another transpose follows; then joined."""
+    """Transposes behind gathers of single places and slices, where another transpose follows; then joined."""
     for node in net.order():
         readers = list(dict.fromkeys(node.result.readers)) if node.op == "Transpose" else []
-        gathers = [n for n in readers if n.op == "Gather" and "index" in n.attributes]
-        if not readers or len(gathers) != len(readers) or node.result.given_back or not any(_leads_to_transpose(g) for g in gathers):
+        parts = [n for n in readers if n.op in ("Gather", "Slice") and "axis" in n.attributes]
+        if not readers or len(parts) != len(readers) or node.result.given_back or not any(_leads_to_transpose(p.result) for p in parts):
             continue
-        perm, source = node.attributes["perm"], node.source
-        for gather in gathers:
-            axis = perm[gather.attributes["axis"]]
-            rest = tuple(p - (p > axis) for p in perm if p != axis)
-            piece = like(source, f"{gather.result.name}.piece", (*source.shape[:axis], *source.shape[axis + 1 :]))
-            result = gather.result
-            net.replace([gather], "Gather", [source, *gather.inputs[1:]], [piece], axis=axis, index=gather.attributes["index"])
-            net.add("Transpose", [piece], [result], gather.layer, perm=rest)
+        for part in parts:
+            _move(net, node, part)
         net.remove(node)
     joined(net)
 
 
-def _leads_to_transpose(node: Node) -> bool:
-    after = node.single_reader
-    return after is not None and after.op == "Transpose"
+def _move(net: Net, node: Node, part: Node) -> None:
+    """``part`` of what the transpose read, then transposed."""
+    perm, source, result = node.attributes["perm"], node.source, part.result
+    axis = perm[part.attributes["axis"]]
+    if part.op == "Gather":
+        rest = tuple(p - (p > axis) for p in perm if p != axis)
+        shape = (*source.shape[:axis], *source.shape[axis + 1 :])
+    else:
+        rest = perm
+        shape = (*source.shape[:axis], part.attributes["end"] - part.attributes["start"], *source.shape[axis + 1 :])
+    piece = like(source, f"{result.name}.piece", shape)
+    net.replace([part], part.op, [source, *part.inputs[1:]], [piece], **{**part.attributes, "axis": axis})
+    net.add("Transpose", [piece], [result], part.layer, perm=rest)
+
+
+def _leads_to_transpose(value: Value, far: int = 0) -> bool:
+    """Whether a transpose follows, right away or behind what one can be moved through."""
+    for reader in value.readers:
+        if reader.op == "Transpose" or (far < FARTHEST and reader.op in LEADING and _leads_to_transpose(reader.result, far + 1)):
+            return True
+    return False
 
 
 def joined(net: Net) -> None:

@@ -12,7 +12,7 @@ from memest.runtimes.openvino.lowering.fusing import Fusing
 from memest.runtimes.openvino.lowering.in_place import in_place
 from memest.runtimes.openvino.lowering.layouts import Layouts, without_cancelled
 from memest.runtimes.openvino.lowering.order import depth_first, from_outputs, resorted
-from memest.runtimes.openvino.lowering.patterns import shuffled_channels, views_around
+from memest.runtimes.openvino.lowering.patterns import padded, shuffled_channels, views_around
 from memest.runtimes.openvino.lowering.subgraphs import tokenize, tokenize_attention
 from memest.runtimes.openvino.lowering.translation import Translation
 from memest.runtimes.rewriting import Rewriting, described, drop_identities, fold_norms
@@ -32,6 +32,7 @@ def lowered(
     nodes = translation.run(TABLE)
     known = Rewriting(nodes)
     shuffled_channels(known, translation.shapes)
+    padded(known)
     nodes = nodes.with_(layers=from_outputs(known.layers, known.outputs))
     constants = frozenset(translation.constants)
     fusing = Fusing(Rewriting(nodes), translation.shapes, constants)

@@ -13,6 +13,8 @@ from memest.runtimes.openvino.lowering.translation import Translate, Translation
 UNARY = {
     "abs": "abs",
     "clamp": "clamp",
+    "clamp_max": "clamp",
+    "clamp_min": "clamp",
     "elu": "elu",
     "erf": "erf",
     "exp": "exp",
@@ -28,7 +30,6 @@ UNARY = {
     "rsqrt": "power",
     "sigmoid": "sigmoid",
     "silu": "swish",
-    "softplus": "softplus",
     "sqrt": "sqrt",
     "square": "power",
     "tanh": "tanh",

@@ -1,7 +1,7 @@
 """Which nodes write over what they read, or look at a part of it.
 
-Source: openvino/src/plugins/intel_cpu/src/nodes/eltwise.cpp and subgraph.cpp (``canBeInPlace``), softmax.cpp, reshape.cpp, gather.cpp
-(``resolveInPlaceEdges``), split.cpp, concat.cpp, edge.cpp (``enforceReorder``).
+Source: openvino/src/plugins/intel_cpu/src/nodes/eltwise.cpp and subgraph.cpp (``canBeInPlace``), softmax.cpp, mvn.cpp, reshape.cpp,
+gather.cpp (``resolveInPlaceEdges``), split.cpp, concat.cpp, edge.cpp (``enforceReorder``).
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class _State:
         writes = layer.op in ELEMENTWISE and _elementwise(layer, self.makers, self.readers, self.inputs, self.shapes)
         if writes and first in self.parts:
             layer = replace(layer, tensors=((self._copy(first, layer), *layer.reads[1:]),))
+        if layer.op == "MVN":
+            writes = first in self.makers and sum(self.readers.get(v, 0) for v in self.makers[first].outputs) == 1
         looks = layer.op in PARTS and _is_leading(layer, self.shapes[first])
         if layer.op in ALWAYS or writes or looks:
             layer = replace(layer, attributes=telling(layer, over=0))

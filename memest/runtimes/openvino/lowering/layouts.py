@@ -21,22 +21,11 @@ from memest.runtimes.openvino.rows import node, telling, told
 PLANAR, CHANNELS_LAST = "planar", "last"
 WANT_LAST = frozenset({"Convolution", "Deconvolution"})
 FOLLOW = frozenset(
-    {
-        "Concatenation",
-        "Convert",
-        "Eltwise",
-        "Interpolate",
-        "MVN",
-        "Pooling",
-        "Reduce",
-        "ShuffleChannels",
-        "Softmax",
-        "Subgraph",
-        "Transpose",
-    }
-    | {"AdaptivePooling", "DepthToSpace", "LRN", "Pad", "SpaceToDepth", "Split", "StridedSlice", "Tile"}
+    {"Concatenation", "Convert", "DepthToSpace", "Eltwise", "Interpolate", "MVN", "Pad", "Pooling", "Reduce", "ShuffleChannels", "Split"}
+    | {"StridedSlice", "Subgraph", "Tile", "Transpose"}
 )
 FULL = "float32"
+INTEGER = "int32"  # what indices are; they lie in rows and are never converted to anything else
 IN_FULL = frozenset({"Math"})
 MAKES_FULL = frozenset({"Reduce"})
 SIGNIFICANT = frozenset({"Convolution", "FullyConnected", "MatMul", "Interpolate"})
@@ -65,7 +54,8 @@ class Layouts:
         found: list[Layer] = []
         tail, wanted = tail_of(layers, outputs)
         for layer in layers:
-            dtype = FULL if layer.op in IN_FULL or layer.name in tail else self.precision
+            whole = told(layer, "dtype")
+            dtype = FULL if layer.op in IN_FULL or layer.name in tail else self.precision if whole == FULL else whole
             layout = self._layout(layer, dtype)
             anyhow = layer.op == "Reduce" and layout == PLANAR
             reads = [self._as(name, layout, dtype, found, anyhow) for name in layer.reads]
@@ -98,7 +88,7 @@ class Layouts:
 
     def _as(self, name: str, layout: str, dtype: str, found: list[Layer], anyhow: bool = False) -> str:
         wanted, have = Lying(layout, dtype), self._lying(name)
-        if name in self.constants or have == wanted or (anyhow and have.dtype == dtype):
+        if name in self.constants or have == wanted or INTEGER in (have.dtype, dtype) or (anyhow and have.dtype == dtype):
             return name
         if (name, wanted) not in self.reordered:
             made = f"{name}:{layout}:{dtype}"

@@ -1,6 +1,6 @@
 """Chains of nodes that OpenVINO knows by another name.
 
-Source: openvino/src/common/transformations/common_optimizations/shuffle_channels_fusion.cpp, nop_elimination.cpp.
+Source: openvino/src/common/transformations/common_optimizations/shuffle_channels_fusion.cpp, nop_elimination.cpp, pad_fusion.cpp.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ def shuffled_channels(r: Rewriting, shapes: Mapping[str, Shape]) -> None:
     for layer in r.layers:
         if layer.op == "Reshape" and layer in r:
             _channels(r, layer, shapes)
+
+
+def padded(r: Rewriting) -> None:
+    """Zeros around an image go into the convolution or the average that alone reads it."""
+    for layer in r.layers:
+        if layer.op == "Pad" and told(layer, "what") == "zeros around":
+            reader = r.follower(layer, ("Convolution", "Pooling"))
+            if reader is not None and told(reader, "what") != "max":
+                r.bypass(layer, layer.reads[0])
 
 
 def views_around(r: Rewriting, shapes: Mapping[str, Shape]) -> None:

@@ -140,10 +140,6 @@ def _interpolate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, A
     t.give(layer, b["input"] if t.shapes[b["input"]] == shape else t.add("Interpolate", (b["input"],), shape, a["mode"]))
 
 
-def _lrn(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    t.give(layer, t.add("LRN", (b["input"],), t.made(layer)))
-
-
 TABLE: dict[str, Translate] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -153,7 +149,5 @@ TABLE: dict[str, Translate] = {
     **dict.fromkeys([f"adaptive_{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _adaptive),
     **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduce),
     "softmax": _along("Softmax"),
-    "log_softmax": _along("LogSoftmax"),
     "interpolate": _interpolate,
-    "local_response_norm": _lrn,
 }

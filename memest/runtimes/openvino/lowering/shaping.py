@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from memest.errors import UnsupportedError
+from memest.network.dtypes import FLOATING
 from memest.network.graph import Layer
 from memest.network.tensor import Shape
 from memest.runtimes.openvino.lowering.translation import Translate, Translation
@@ -90,6 +91,18 @@ def _expand(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
     t.give(layer, b["input"] if t.shapes[b["input"]] == shape else t.add("Broadcast", (b["input"],), shape))
 
 
+def _converted(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Between floating types nothing: what is computed in is said once for all."""
+    before, after = (t.specs[name].dtype for name in (layer.reads[0], layer.outputs[0]))
+    same = before == after or {before, after} <= FLOATING
+    t.give(layer, b["input"] if same else t.add("Convert", (b["input"],), t.made(layer)))
+
+
+def _embedding(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    indices = t.add("Convert", (b["indices"],), t.shapes[b["indices"]], dtype="int32")
+    t.give(layer, t.add("Gather", (b["weight"], indices), t.made(layer)))
+
+
 def _repeat(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     shape = t.made(layer)
     value = t.reshape(b["input"], (*[1] * (len(shape) - len(t.shapes[b["input"]])), *t.shapes[b["input"]]))
@@ -98,7 +111,9 @@ def _repeat(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 
 def _pad(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     shape = t.made(layer)
-    t.give(layer, b["input"] if not any(a["pad"]) else t.add("Pad", (b["input"],), shape))
+    around = a["mode"] == "constant" and not a["value"] and len(a["pad"]) <= 2 * (len(shape) - 2) and min(a["pad"]) >= 0
+    what = "zeros around" if around else a["mode"]
+    t.give(layer, b["input"] if not any(a["pad"]) else t.add("Pad", (b["input"],), shape, what))
 
 
 def _roll(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -116,6 +131,14 @@ def _roll(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) ->
     t.give(layer, value)
 
 
+def _unshuffle(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """By hand: there is no such operator in ONNX in this order of elements."""
+    batch, channels, height, width = t.shapes[b["input"]]
+    r = a["downscale_factor"]
+    apart = t.reshape(b["input"], (batch, channels, height // r, r, width // r, r))
+    t.give(layer, t.reshape(t.transpose(apart, (0, 1, 3, 5, 2, 4)), t.made(layer)))
+
+
 def _made_by(kind: str) -> Translate:
     def translate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
         t.give(layer, t.add(kind, (b["input"],), t.made(layer)))
@@ -124,7 +147,7 @@ def _made_by(kind: str) -> Translate:
 
 
 TABLE: dict[str, Translate] = {
-    **dict.fromkeys(("reshape", "view", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "unflatten"), _reshape),
+    **dict.fromkeys(("reshape", "view", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "unflatten", "reshape_as", "view_as"), _reshape),
     "permute": _permute,
     **dict.fromkeys(("transpose", "swapaxes", "t"), _transpose),
     "cat": _cat,
@@ -134,11 +157,13 @@ TABLE: dict[str, Translate] = {
     **dict.fromkeys(("slice", "narrow"), _slice),
     "select": _select,
     "getitem": _getitem,
-    **dict.fromkeys(("expand", "broadcast_to"), _expand),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
+    **dict.fromkeys(("to", "to_device", "type_as"), _converted),
+    "embedding": _embedding,
     **dict.fromkeys(("repeat", "tile"), _repeat),
     "pad": _pad,
     "roll": _roll,
     "pixel_shuffle": _made_by("DepthToSpace"),
-    "pixel_unshuffle": _made_by("SpaceToDepth"),
+    "pixel_unshuffle": _unshuffle,
     "channel_shuffle": _made_by("ShuffleChannels"),
 }

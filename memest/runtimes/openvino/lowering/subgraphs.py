@@ -45,7 +45,8 @@ def _attention(f: Fusing, first: Layer, transposes: bool) -> None:
 
 
 def tokenize(f: Fusing) -> None:
-    """Each function of single elements that nobody took in becomes a Subgraph, together with those that it reads."""
+    """Each function of single elements that nobody took in becomes a Subgraph, together with those that it reads. What it reads besides
+    is an operand of its own, though one taken in reads it, too."""
     for layer in f.r.layers:
         if layer.op == "Eltwise" and told(layer, "what") not in NOT_JOINED and layer.name not in f.left:
             _join(f, layer)
@@ -76,8 +77,7 @@ def _join(f: Fusing, layer: Layer) -> None:
                 reads += [n for n in parent.reads if n not in reads]
                 outputs += [o for o in parent.outputs if f.r.is_output(o) or any(o in r.reads for r in others)]
                 continue
-        if name not in reads:
-            reads.append(name)
+        reads.append(name)
     for parent in taken:
         f.r.remove(parent)
     outputs.append(made)

@@ -19,6 +19,7 @@ from memest.runtimes.rewriting import attributes_of, bound
 
 Translate = Callable[["Translation", Layer, dict[str, Any], dict[str, Any]], None]
 
+FULL = "float32"
 CREATED = frozenset(
     {f"new_{kind}" for kind in ("zeros", "ones", "full", "empty")} | {f"{k}_like" for k in ("zeros", "ones", "full", "empty")}
 )
@@ -84,9 +85,9 @@ class Translation:
         """The shape of what a layer gives."""
         return tuple(self.specs[layer.outputs[output]].shape)
 
-    def add(self, kind: str, reads: Sequence[str], shape: Shape, what: str = "") -> str:
+    def add(self, kind: str, reads: Sequence[str], shape: Shape, what: str = "", dtype: str = FULL) -> str:
         """A node of one output; returns its value."""
-        (value,) = self.add_several(kind, reads, (shape,), what)
+        (value,) = self.add_several(kind, reads, (shape,), what, dtype)
         return value
 
     def shared(self, kind: str, value: str, shape: Shape, what: str, which: object = None) -> str:
@@ -96,13 +97,13 @@ class Translation:
             self.parts[key] = self.add(kind, (value,), shape, what)
         return self.parts[key]
 
-    def add_several(self, kind: str, reads: Sequence[str], shapes: Sequence[Shape], what: str = "") -> tuple[str, ...]:
+    def add_several(self, kind: str, reads: Sequence[str], shapes: Sequence[Shape], what: str = "", dtype: str = FULL) -> tuple[str, ...]:
         """A node of several outputs; returns its values."""
         assert self._layer is not None
         name = self._layer.name if not self._made else f"{self._layer.name}.{kind}.{self._made}"
         self._made += 1
         outputs = (name,) if len(shapes) == 1 else tuple([f"{name}.{n}" for n in range(len(shapes))])
-        self.nodes.append(node(name, kind, reads, shapes, what=what, outputs=outputs))
+        self.nodes.append(node(name, kind, reads, shapes, what=what, outputs=outputs, dtype=dtype))
         self.shapes.update(zip(outputs, map(tuple, shapes), strict=True))
         return outputs
 

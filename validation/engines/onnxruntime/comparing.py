@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import memest
 from memest.errors import MemestError
 from memest.memory.stream import Stream
 from memest.runtimes.onnxruntime.memory import most_alive, pattern_block
-from validation.engines.storing import load
+from validation.engines.onnxruntime.storing import load
 from validation.rows import normalized
 
 EQUAL = 0.95  # the share of networks whose planned bytes, block and regions are claimed to be equal
 LARGE = 200 << 20  # bytes of a process from which on its error counts
 MEDIAN, WITHIN = 0.03, 0.95
-COLUMNS = ("runs", "threads", "not predicted", "stream equal", "planned", "block", "arena", "process, median", "worst")
+COLUMNS = ("runs", "processor", "threads", "not predicted", "stream equal", "planned", "block", "arena", "process, median", "worst")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Compared:
     """One network at one shape: pairs (predicted, measured), or why there is no prediction. ``process`` has low and high, too."""
 
     case: str
+    isa: str
     threads: int
     stream: bool = False
     peak: tuple[int, int] = (0, 0)
@@ -47,7 +48,10 @@ class Compared:
         pairs = (("peak", self.peak), ("block", self.block), ("arena", self.regions))
         said = self.refused or ", ".join(f"{name} {a:,} of {b:,}" for name, (a, b) in pairs if a != b) or "equal"
         order = "" if self.stream or self.refused else " (stream differs)"
-        return f"{self.case}  {self.threads} threads  {said}{order}  process {self.error:+.1%}"
+        return f"{self.case}  {self.isa}  {self.threads} threads  {said}{order}  process {self.error:+.1%}"
+
+
+Test = Callable[[Compared], bool]
 
 
 def compare(only: str = "") -> list[Compared]:
@@ -58,18 +62,18 @@ def compare(only: str = "") -> list[Compared]:
 
 
 def _compared(head: dict[str, Any], record: dict[str, Any], graph: str) -> Compared:
-    case, threads = record["case"], record["threads"]
+    case, threads, isa = record["case"], record["threads"], record.get("isa", head["isa"])
     try:
         found = memest.estimate(
             memest.loads(graph),
             mode="infer",
             runtime="onnxruntime",
-            machine=memest.Cpu(isa=head["isa"], threads=threads),
+            machine=memest.Cpu(isa=isa, threads=threads),
             ort_external="legacy" not in case,
         )
-        return Compared(case=case, threads=threads, **_figures(found, record))
+        return Compared(case=case, isa=isa, threads=threads, **_figures(found, record))
     except MemestError as e:
-        return Compared(case=case, threads=threads, refused=str(e))
+        return Compared(case=case, isa=isa, threads=threads, refused=str(e))
 
 
 def _figures(found: Any, record: dict[str, Any]) -> dict[str, Any]:
@@ -94,17 +98,20 @@ def table(found: Iterable[Compared]) -> str:
     return "\n".join(
         [
             f"| {' | '.join(COLUMNS)} |",
-            "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
-            *(_line(n, [c for c in every if c.threads == n]) for n in sorted({c.threads for c in every})),
+            "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+            *(
+                _line(*key, [c for c in every if (c.isa, c.threads) == key])
+                for key in sorted({(c.isa, c.threads) for c in every}, reverse=True)
+            ),
         ]
     )
 
 
-def _line(threads: int, found: list[Compared]) -> str:
+def _line(isa: str, threads: int, found: list[Compared]) -> str:
     known = [c for c in found if not c.refused]
-    shares = (sum(map(test, known)) for test in _tests())
     errors = _errors(known)
-    cells = [len(found), threads, len(found) - len(known), *(f"{n} ({n / len(found):.1%})" for n in shares)]
+    shares = (_share([c for c in found if c.refused or measured(c)], test) for measured, test in _tests())
+    cells = [len(found), isa, threads, len(found) - len(known), *shares]
     return (
         "| "
         + " | ".join(map(str, [*cells, f"{statistics.median(errors):.1%}" if errors else "", f"{max(errors):.1%}" if errors else ""]))
@@ -112,11 +119,18 @@ def _line(threads: int, found: list[Compared]) -> str:
     )
 
 
-def _tests() -> Iterator[Any]:
-    yield lambda c: c.stream
-    yield lambda c: c.peak[0] == c.peak[1]
-    yield lambda c: c.block[0] == c.block[1]
-    yield lambda c: c.regions[0] == c.regions[1]
+def _share(found: list[Compared], test: Test) -> str:
+    """How many pass; nothing where no one could."""
+    known = [c for c in found if not c.refused]
+    return f"{sum(map(test, known))} ({sum(map(test, known)) / len(found):.1%})" if known else ""
+
+
+def _tests() -> Iterator[tuple[Test, Test]]:
+    """Whether it was measured, and whether it is equal."""
+    yield lambda c: True, lambda c: c.stream
+    yield lambda c: True, lambda c: c.peak[0] == c.peak[1]
+    yield lambda c: True, lambda c: c.block[0] == c.block[1]
+    yield lambda c: bool(c.regions[1]), lambda c: c.regions[0] == c.regions[1]
 
 
 def _errors(found: Iterable[Compared]) -> list[float]:
@@ -138,10 +152,3 @@ def failures(found: list[Compared]) -> list[str]:
     if errors and statistics.median(errors) > MEDIAN:
         problems.append(f"onnxruntime: the median error of the process is {statistics.median(errors):.1%}, {MEDIAN:.0%} is claimed")
     return problems
-
-
-def report(only: str, every: bool) -> tuple[str, list[str]]:
-    """The lines to print, and the problems."""
-    found = compare(only)
-    lines = [str(c) for c in found if every or not c.equal]
-    return "\n".join([*lines, table(found)]), [] if only else failures(found)

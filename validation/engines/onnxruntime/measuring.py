@@ -1,6 +1,6 @@
 """What onnxruntime asks for, takes and holds for each ONNX file of a folder: one JSON line a file and number of threads.
 
-Oracles: an interposer under malloc (``interposer.c``; the arena off, so that each buffer is a request of its own), the arena's own log
+Oracles: an interposer under malloc (``../interposer.c``; the arena off, so that each buffer is a request of its own), the arena's own log
 (severity INFO), and the resident peak of a fresh process (``/proc/self/clear_refs``, VmHWM). It needs onnxruntime, numpy and a C compiler.
 """
 
@@ -43,7 +43,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as scratch, given.output.open("a", encoding="utf-8") as lines:
         library = Path(scratch) / "interposer.so"
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", HERE / "interposer.c", "-o", library, "-ldl", "-lpthread"], check=True)
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", HERE.parent / "interposer.c", "-o", library, "-ldl", "-lpthread"], check=True)
         for path in sorted(given.folder.glob("*.onnx")):
             for threads in given.threads:
                 found = {"case": path.stem, "threads": threads, "level": given.level}

@@ -1,7 +1,7 @@
 """Results as data: one compressed file of JSON lines for each engine. The first line says under what the rest was measured; each other is a
 network at one shape: its graph as memest reads it from the ONNX file, and what the engine asked for, took and held.
 
-``python -m validation.engines.storing ENGINE RELEASE MEASURED.jsonl FOLDER``: graphs are read from the folder's files.
+``python -m validation.engines.onnxruntime.storing ENGINE RELEASE MEASURED.jsonl FOLDER``: graphs are read from the folder's files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent.parent / "results" / "engines"
+RESULTS = Path(__file__).parents[2] / "results" / "engines"
 SCHEMA = 1
 
 

@@ -1,4 +1,4 @@
-"""Writes each subject as ONNX files, two shapes each: ``python -m validation.engines.exporting FOLDER [NAME ...] [--legacy]``."""
+"""Writes each subject as ONNX files, two shapes each: ``… exporting FOLDER [NAME ...] [--legacy]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from validation.engines.subjects import Shape, subjects
+from validation.engines.onnxruntime.subjects import Shape, subjects
 
 
 def main() -> int:
