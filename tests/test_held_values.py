@@ -104,3 +104,19 @@ def test_requires_grad_is_set(wanted: bool, cpu: Cpu) -> None:
 
     predicted = memest.estimate(from_torch(Net(forward), SHAPE), input_shape=SHAPE, machine=cpu, loss="mse_loss")
     same(predicted, measure_training(Net(forward), inputs_for([SHAPE]), optimizer="sgd", loss="mse_loss"))
+
+
+def test_a_buffer_that_is_a_part_of_a_storage_stands_with_all_of_it(cpu: Cpu) -> None:
+    class Windowed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("window", torch.zeros(1000)[:10])
+            self.layer = torch.nn.Linear(10, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.layer(x * self.window)
+
+    graph = from_torch(Windowed(), (4, 10))
+    found = memest.estimate(graph, input_shape=(4, 10), mode="infer", machine=cpu)
+    assert found.standing_bytes == (1000 + 110 + 40) * 4
+    assert memest.loads(memest.dumps(graph)).parameters == graph.parameters

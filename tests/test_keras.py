@@ -86,6 +86,15 @@ def test_other_sizes_can_be_asked_about_and_what_they_would_change_is_refused(tm
         memest.from_keras(dense, (1, 1, 40, 40))
 
 
+def test_a_width_that_the_file_does_not_state_is_that_of_its_own_sizes(tmp_path: Path) -> None:
+    config = changed("seq", "dense", build_config={})
+    path = saved(config, tmp_path)
+    own = memest.from_keras(path)
+    assert next(p.shape for p in own.parameters if p.name == "dense.weight") == (10, 13 * 13 * 8)
+    with pytest.raises(UnsupportedError, match="does not say for which it was built"):
+        memest.from_keras(path, (1, 1, 40, 40))
+
+
 def test_a_stride_asks_its_remainder_of_the_size(tmp_path: Path) -> None:
     """Pads of "same" depend on what is left of a size: the graph says at which it was read, and is read anew at others."""
     path = saved(NETWORKS["mix"]["config"], tmp_path)
@@ -113,6 +122,12 @@ def test_a_stride_asks_its_remainder_of_the_size(tmp_path: Path) -> None:
 def test_what_has_no_rule_names_the_layer(config: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=message):
         memest.from_keras(saved(config, tmp_path))
+
+
+@pytest.mark.parametrize("settings", [{"filters": -3}, {"filters": "eight"}, {"strides": [0, 0]}, {"kernel_size": [3.5, 3]}])
+def test_settings_that_cannot_be_are_told(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"layer 'conv2d' \(Conv2D\): .* not .*whole number"):
+        memest.from_keras(saved(changed("seq", "conv2d", **settings), tmp_path))
 
 
 def test_files_that_are_none_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

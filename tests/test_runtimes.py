@@ -205,3 +205,13 @@ def test_every_command_that_estimates_takes_every_setting(command: str) -> None:
     own = {"report": {"optimizer": "optimizers", "dtype": "dtypes"}}.get(command, {})
     renamed = {"mode": "train", "machine": "threads", **own}
     assert {renamed.get(f.name, f.name) for f in fields(Question)} | {"device", "threads", "isa", "inputs", "batch"} <= set(words)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_engine_on_a_processor_is_held_against_no_card(runtime: str) -> None:
+    found = memest.estimate(
+        memest.model("resnet18"), input_shape=(1, 3, 64, 64), mode="infer", runtime=runtime, machine=memest.Cpu(isa="avx512")
+    )
+    with pytest.raises(UsageError, match=f"runtime {runtime} runs on a processor, t4 is an accelerator"):
+        found.on(memest.hardware_named("t4"))
+    assert found.on(memest.budget("24GiB")).fits

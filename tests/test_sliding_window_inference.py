@@ -63,6 +63,12 @@ def test_what_cannot_be_asked_is_one_line(options: str, shape: tuple[int, ...], 
         memest.estimate(graph, input_shape=shape, mode="infer", levers=[f"sliding_window_inference:{options}"])
 
 
+def test_a_window_that_the_network_does_not_take_is_named() -> None:
+    graph = models.build(MEASURED["rows"][5]["network"])
+    with pytest.raises(memest.MemestError, match=r"sliding_window_inference: a window of 15x15x15: "):
+        memest.estimate(graph, input_shape=(1, 1, 32, 32, 32), mode="infer", levers=["sliding_window_inference:roi_size=15"])
+
+
 def test_on_a_card_volume_and_results_may_stay_on_the_host() -> None:
     graph = models.build(MEASURED["rows"][5]["network"])
     ask = {"input_shape": (1, 1, 64, 64, 64), "mode": "infer", "machine": "h100-80gb"}

@@ -94,6 +94,7 @@ def test_statistics_of_a_part_are_not_those_of_the_whole() -> None:
         ({"workers": (0,)}, "workers: sizes are positive"),
         ({"halo": -1}, "halo is a number of at least 0"),
         ({"mode": "train"}, "plans inference"),
+        ({"levers": ["sliding_window:size=32"]}, "plan_volume tries windows itself"),
         ({"on": ["a100-41gb"]}, "a100-40gb"),
     ],
 )

@@ -217,6 +217,8 @@ class Estimate(Restated, Shown):
         """Whether it fits there, by the outermost figure that is known, with its range."""
         from memest.machines.verdicts import verdict
 
+        if self.recipe.target.engine is not None and place.kind == "accelerator":
+            raise UsageError(f"runtime {self.runtime} runs on a processor, {place.name} is an accelerator; name a server, or a budget")
         figure, found = self.figures.outermost
         more = self.unregistered_bytes
         low, high = (None if n is None else n + more for n in (found.low, found.high))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 WORKERS = (2, 4, 8)
+CUTTING = ("tiles", "sliding_window", "sliding_window_inference")
 STEP_SHARE, OVERLAP = Fraction(1, 2), 0.25  # what nnU-Net's predictor and MONAI's function do unless they are told
 
 Result = Literal["same", "own statistics", "approximate", "blended"]
@@ -95,7 +96,11 @@ def plan_volume(
     :func:`memest.estimate`. UsageError for what is no size and for training; what ``estimate`` raises of the whole volume."""
     graph = as_graph(graph, "plan_volume")
     given: dict[str, Any] = dict(settings)
-    if question(graph, {"mode": "infer", **given}, "plan_volume").training:
+    asking = question(graph, {"mode": "infer", **given}, "plan_volume")
+    cut = next((text for text in asking.levers if text.partition(":")[0].strip() in CUTTING), None)
+    if cut is not None:
+        raise UsageError(f"lever {cut!r}: plan_volume tries windows itself; leave it out, or ask estimate about it")
+    if asking.training:
         raise UsageError("plan_volume plans inference: leave mode out, or give 'infer'")
     where = [place if isinstance(place, Hardware) else places([place])[0] for place in on]
     plan = _Planning(graph, {**given, "mode": "infer"}, input_shape, checked_halo(halo), where)

@@ -70,7 +70,9 @@ class OnnxRuntime:
 
     def notes(self, target: Target) -> tuple[str, ...]:
         """What is assumed of the file."""
-        return ("the file is as torch.onnx.export writes it with static sizes; its nodes run one after the other",)
+        where = "outside the file (inside it the process takes more: ort_external=False, --no-ort-external)"
+        weights = (f"weights are taken to lie {where}",) if settings_of(target).external else ()
+        return ("the network is as torch.onnx.export writes it with static sizes; its nodes run one after the other", *weights)
 
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True

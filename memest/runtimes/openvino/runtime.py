@@ -92,9 +92,10 @@ class OpenVino:
 
     def notes(self, target: Target) -> tuple[str, ...]:
         """What is assumed of the file, and what was never measured."""
-        file = "the file is as torch.onnx.export writes it with static sizes, its weights and norms are trained ones"
+        file = "the network is as torch.onnx.export writes it with static sizes, its weights and norms are trained ones"
+        before = "process: of a program that does nothing else; what it freed before may stay resident beside it"
         narrow = ("channels last is how AVX-512 convolves; on AVX2 nothing was measured",) if target.cpu.isa != "avx512" else ()
-        return (file, *narrow)
+        return (file, before, *narrow)
 
     def play(
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True

@@ -15,7 +15,7 @@ MISSING: Any = object()
 
 class Call:
     """One call of a layer. ``values`` are its tensors, ``arguments`` what else it was called with, in order; its parameters begin with the
-    name ``owner``, whichever call makes them."""
+    name ``owner``, whichever call makes them. ``own_sizes``: the input has the sizes that the file states."""
 
     def __init__(
         self,
@@ -26,10 +26,11 @@ class Call:
         values: Sequence[Value],
         arguments: Sequence[Any],
         builder: Builder,
+        own_sizes: bool,
     ) -> None:
         self.name, self.values, self.arguments = name, values, arguments
         self.orders = Orders(builder)
-        self._owner, self._config, self._built, self._builder = owner, config, built, builder
+        self._owner, self._config, self._built, self._builder, self._own_sizes = owner, config, built, builder, own_sizes
 
     def setting(self, name: str, default: Any = MISSING) -> Any:
         """A setting; FileError where it is missing and has no ``default``."""
@@ -67,9 +68,16 @@ class Call:
         """A setting with a whole number for each spatial dim."""
         found = self.setting(name, default)
         numbers = (found,) * dims if isinstance(found, int) else tuple(found)
-        if len(numbers) != dims or not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
-            raise FileError(f"{name} is {found!r:.60}, not {dims} whole numbers")
+        if len(numbers) != dims or not all(_is_count(n) for n in numbers):
+            raise FileError(f"{name} is {found!r:.60}, not {dims} whole numbers above 0")
         return numbers
+
+    def count(self, name: str, default: Any = MISSING) -> int:
+        """A setting that is a whole number above 0."""
+        found = self.setting(name, default)
+        if not _is_count(found):
+            raise FileError(f"{name} is {found!r:.60}, not a whole number above 0")
+        return int(found)
 
     def images(self) -> Value:
         """Its tensor with the channels second."""
@@ -99,8 +107,10 @@ class Call:
             known = built[axis]
             if isinstance(known, int) and known != size:
                 raise UnsupportedError(f"was built for {known} features, and gets {plain(size)}: another input makes it another network")
-        if type(size) is not int:
-            if isinstance(built, list) and built and isinstance(built[axis], int):
-                return int(built[axis])
-            return int(plain(size))
-        return size
+        if type(size) is not int and not (isinstance(built, list) and built and isinstance(built[axis], int)) and not self._own_sizes:
+            raise UnsupportedError("has as many features as its input's sizes make, and the file does not say for which it was built")
+        return int(plain(size))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

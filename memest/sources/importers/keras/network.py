@@ -76,7 +76,9 @@ class _Import:
     def __init__(self, path: Path, raw: Mapping[str, Any], example: Any, name: str | None) -> None:
         self._path, self._raw = path, raw
         self._shapes = {given: shape for given, shape, _ in _inputs(raw, path)}
-        self._builder = Builder(name or str(raw["config"].get("name") or path.stem), _examples(self._shapes, example, path))
+        sizes = _examples(self._shapes, example, path)
+        self._own_sizes = _examples(self._shapes, None, path).items() <= sizes.items()
+        self._builder = Builder(name or str(raw["config"].get("name") or path.stem), sizes)
         self._calls = 0
 
     def graph(self) -> Graph:
@@ -146,7 +148,7 @@ class _Import:
         handler = self._handler(layer, place)
         built = layer.raw.get("build_config")
         known = built if isinstance(built, dict) else {}
-        call = Call(f"{layer.name}{times}", layer.owner, layer.config, known, values, arguments, self._builder)
+        call = Call(f"{layer.name}{times}", layer.owner, layer.config, known, values, arguments, self._builder, self._own_sizes)
         try:
             _check_policy(layer.config)
             made = handler(call)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from memest.errors import MemestError
 from memest.network.tensor import Spec
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import Batch
 from memest.runtimes.torch.step.forward import forward
 from memest.runtimes.torch.step.run import Run
+from memest.sizes.dims import plain
 
 
 class Variables:
@@ -65,6 +67,9 @@ class Variables:
     def network(self, name: str, window: Value, sizes: dict[str, int]) -> list[Value]:
         """The network's outputs for a ``window`` of the input ``name``, held; one that it gives twice stands once."""
         run = self._run
-        forward(run, Batch({name: window}, sizes))
+        try:
+            forward(run, Batch({name: window}, sizes))
+        except MemestError as e:
+            raise e.at(f"{self._layer}: a window of {'x'.join(str(plain(n)) for n in window.shape[2:])}") from e.__cause__
         run.ledger.layer, run.ledger.op = self._layer, ""
         return [run.env.pop(output) for output in dict.fromkeys(run.graph.outputs)]

@@ -31,7 +31,7 @@ def padded(call: Call, node: Node, kernel: Sequence[int], stride: Sequence[int],
 
 def _convolution(dims: int, call: Call) -> Value:
     value = call.images()
-    filters, groups = call.setting("filters"), call.setting("groups", 1)
+    filters, groups = call.count("filters"), call.count("groups", 1)
     return activated(call, _convolved(call, dims, value.node, filters, groups, call.setting("use_bias", True)))
 
 
@@ -51,16 +51,16 @@ def _convolved(call: Call, dims: int, node: Node, filters: int, groups: int, bia
 def _depthwise(dims: int, call: Call) -> Value:
     value = call.images()
     channels = call.width(value)
-    filters = channels * int(call.setting("depth_multiplier", 1))
+    filters = channels * call.count("depth_multiplier", 1)
     return activated(call, _convolved(call, dims, value.node, filters, channels, call.setting("use_bias", True)))
 
 
 def _separable(dims: int, call: Call) -> Value:
     value = call.images()
     channels = call.width(value)
-    inner = channels * int(call.setting("depth_multiplier", 1))
+    inner = channels * call.count("depth_multiplier", 1)
     spread = _convolved(call, dims, value.node, inner, channels, False, "depthwise")
-    filters = call.setting("filters")
+    filters = call.count("filters")
     weight = call.parameter("pointwise.weight", (filters, inner, *(1,) * dims))
     bias = call.parameter("pointwise.bias", (filters,)) if call.setting("use_bias", True) else None
     return activated(call, Value(call.made(f"conv{dims}d", spread.node, weight, bias, name="pointwise"), True))
@@ -69,7 +69,7 @@ def _separable(dims: int, call: Call) -> Value:
 def _transposed(dims: int, call: Call) -> Value:
     """As torch's backend runs it: the pads of torch's own operator where they give Keras's size."""
     value = call.images()
-    filters, channels = call.setting("filters"), call.width(value)
+    filters, channels = call.count("filters"), call.width(value)
     kernel, stride = call.spatial("kernel_size", dims), call.spatial("strides", dims, 1)
     dilation = call.spatial("dilation_rate", dims, 1)
     more = call.setting("output_padding", None)
@@ -114,8 +114,8 @@ def _ends(how: str, kernel: int, stride: int, dilation: int, more: int | None) -
 
 def _dense(call: Call) -> Value:
     value = call.orders.plain(call.value, call.name)
-    weight = call.parameter("weight", (call.setting("units"), call.width(value)))
-    bias = call.parameter("bias", (call.setting("units"),)) if call.setting("use_bias", True) else None
+    weight = call.parameter("weight", (call.count("units"), call.width(value)))
+    bias = call.parameter("bias", (call.count("units"),)) if call.setting("use_bias", True) else None
     return activated(call, Value(call.made("linear", value.node, weight, bias)))
 
 

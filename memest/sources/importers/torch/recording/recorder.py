@@ -16,7 +16,7 @@ from torch import nn
 from memest.errors import UnsupportedError
 from memest.machines.target import TORCH_CUDA
 from memest.machines.versions import release
-from memest.network.graph import Graph, Input
+from memest.network.graph import Graph, Input, Parameter
 from memest.shown import counted
 from memest.sizes.dims import Dim, expression, symbol
 from memest.sources.importers.torch.contexts.counters import with_counters
@@ -158,11 +158,12 @@ class Recorder(Calling):
             raise UnsupportedError(
                 f"{self.name}: {again!r} is exchanged inside a checkpoint, so once more in backward: exchange it outside, or write into it"
             )
+        rests = [Parameter(name=f"{p}.rest", shape=(n,), dtype="uint8", trainable=False, buffer=True) for p, n in self.owned.rests]
         permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
         graph = Graph(
             name=self.name,
             inputs=tuple(self.inputs),
-            parameters=tuple(p for p in live.parameters if p.name not in live.early),
+            parameters=(*(p for p in live.parameters if p.name not in live.early), *rests),
             layers=tuple(settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal)),
             outputs=outputs,
             guards=tuple(self.guards),
@@ -184,7 +185,8 @@ class Recorder(Calling):
             ),
         )
         values = graph.values
-        return graph.with_(on_host=tuple(n for n in live.on_host if n in values))
+        on_host = tuple(n for n in live.on_host if n in values)
+        return graph.with_(on_host=(*on_host, *(p.name for p in rests)))  # what is moved to a card is what a tensor sees
 
     def _synced(self) -> list[str]:
         """The paths of batch norms whose statistics are those of all ranks."""

@@ -31,6 +31,18 @@ class Owned:
                     self.tensors.append((f"{path}.{name}" if path else name, t))
 
     @property
+    def rests(self) -> list[tuple[str, int]]:
+        """Bytes of storages that its tensors are a part of and no tensor of it sees, by the first tensor's path: a window of
+        ``torch.hann_window(64)`` sees 64 of 65 values."""
+        storages: dict[int, tuple[str, int, int]] = {}
+        for path, t in self.tensors:
+            if type(t) in (torch.Tensor, nn.Parameter) and t.layout is torch.strided and not t.is_meta:
+                storage = t.untyped_storage()
+                first, whole, seen = storages.get(storage.data_ptr(), (path, storage.nbytes(), 0))
+                storages[storage.data_ptr()] = first, whole, seen + t.numel() * t.element_size()
+        return [(path, whole - seen) for path, whole, seen in storages.values() if whole > seen]
+
+    @property
     def on_meta(self) -> bool:
         """Whether any of its tensors is a meta tensor."""
         return any(t.is_meta for _, t in self.tensors)
