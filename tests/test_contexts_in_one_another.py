@@ -59,8 +59,11 @@ RETURNED = [
     ("by_hand", True, ("packed", 2, ("several", True, ("block", 3)))),
 ]
 """All that a reentrant checkpoint returns requires a gradient where one of its arguments does, and is saved by what reads it."""
-ENDS_AMID = [("checkpoint", False, True, False, ("slope", ("by_hand", True, ("function", 9))))]
-"""What runs again may end amid a gradient that is taken in it: all that came so far goes."""
+ENDS_AMID = [
+    ("checkpoint", False, True, False, ("slope", ("by_hand", True, ("function", 9)))),
+    ("checkpoint", False, True, False, ("checkpoint", True, True, False, ("slope", ("block", 1)))),
+]
+"""What runs again may end amid a gradient that is taken in it: all that came so far goes, and what a reentrant checkpoint there keeps."""
 AS_IT_WAS = [("checkpoint", True, False, False, ("switched", True, ("block", 1)))]
 """Code that asks whether gradients are on and says so again turns nothing on."""
 YOUNGER_CASTS = [

@@ -8,7 +8,8 @@ Source: torch/utils/checkpoint.py (CheckpointFunction, detach_variable), torch/r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from memest.errors import GraphError
 from memest.memory.stream import Storage
@@ -37,23 +38,19 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
     needs = [enabled and v.requires_grad for v in arguments]
     env = {name: ledger.hold(caller[name]) for name in (*bounds.arguments, *bounds.owned)}
     number = next(run.machine.numbers)  # casts that autocast keeps have a history though gradients are off
-    wanted, ending, enabling = run.grads, run.ending, run.enabling
-    run.caller.grad_mode = run.grads = False
-    run.ending, run.enabling = bounds.scopes, frozenset(segment.call.enabling)
-    _play_segment(run, segment, env)
-    run.caller.grad_mode = run.grads = wanted
-    run.ending, run.enabling = ending, enabling
-    own = {id(run.env[name]) for name in run.owned if name in run.env}  # written into, but not returned
-    named = {id(env[name]): name for name in results_of(run, bounds, env)}  # what works in place has two names
-    results = tuple([name for value, name in named.items() if value not in own])
-    for layer in layers[segment.start : segment.end]:
-        if layer.op == GIVEN_BACK and layer.checkpoint == segment.name:
-            (name,) = layer.outputs
-            if env[name].spec.dtype in DIFFERENTIABLE:
-                given, env[name] = env[name], ledger.hold(_another(ledger, env[name], any(needs)))
-                ledger.let_go(given)
-    outputs = [env[name] for name in results]
     try:
+        with _without_gradients(run, segment, bounds):
+            _play_segment(run, segment, env)
+        own = {id(run.env[name]) for name in run.owned if name in run.env}  # written into, but not returned
+        named = {id(env[name]): name for name in results_of(run, bounds, env)}  # what works in place has two names
+        results = tuple([name for value, name in named.items() if value not in own])
+        for layer in layers[segment.start : segment.end]:
+            if layer.op == GIVEN_BACK and layer.checkpoint == segment.name:
+                (name,) = layer.outputs
+                if env[name].spec.dtype in DIFFERENTIABLE:
+                    given, env[name] = env[name], ledger.hold(_another(ledger, env[name], any(needs)))
+                    ledger.let_go(given)
+        outputs = [env[name] for name in results]
         if any(needs):
             captured = {name: caller[name] for name in bounds.arguments if name not in segment.call.arguments}
             sizes = run.sizes
@@ -65,7 +62,7 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
             hangs = [v.spec.dtype in DIFFERENTIABLE for v in outputs]
             with packed_by(run, segment.call.packing):
                 run.machine.function(outputs, arguments, arguments, [state, *captured.values()], body, hangs, number=number)
-    except EndOfRecomputation:
+    except EndOfRecomputation:  # of one around it: amid a gradient that is taken in it, or where its arguments are saved
         for v in env.values():
             ledger.let_go(v)
         raise
@@ -75,6 +72,19 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
     for v in reversed(env.values()):
         ledger.let_go(v)
     drop_in(run, segment, caller)
+
+
+@contextmanager
+def _without_gradients(run: Run, segment: Segment, bounds: Bounds) -> Iterator[None]:
+    """As its function runs in forward."""
+    outer = run.grads, run.ending, run.enabling
+    run.caller.grad_mode = run.grads = False
+    run.ending, run.enabling = bounds.scopes, frozenset(segment.call.enabling)
+    try:
+        yield
+    finally:
+        run.grads, run.ending, run.enabling = outer
+        run.caller.grad_mode = run.grads
 
 
 def _play_segment(run: Run, segment: Segment, env: dict[str, Value]) -> None:
