@@ -64,6 +64,12 @@ ENDS_AMID = [
     ("checkpoint", False, True, False, ("checkpoint", True, True, False, ("slope", ("block", 1)))),
 ]
 """What runs again may end amid a gradient that is taken in it: all that came so far goes, and what a reentrant checkpoint there keeps."""
+NO_MORE_LATE = [
+    ("late", ("checkpoint", True, False, False, ("selective", 3, False, ("block", 4)))),
+    ("late", ("by_hand", True, ("checkpoint", False, False, False, ("block", 4)))),
+    ("late", ("by_hand", True, ("late", ("checkpoint", False, False, False, ("block", 4))))),
+]
+"""A checkpoint that is called in backward stops early, whatever was said around what runs there."""
 AS_IT_WAS = [("checkpoint", True, False, False, ("switched", True, ("block", 1)))]
 """Code that asks whether gradients are on and says so again turns nothing on."""
 YOUNGER_CASTS = [
@@ -79,6 +85,7 @@ ALL = (
     *RETURNED,
     *YOUNGER_CASTS,
     *AS_IT_WAS,
+    *NO_MORE_LATE,
 )  # fmt: skip
 
 
@@ -128,6 +135,13 @@ def test_a_graph_that_is_kept_goes_through_a_checkpoint_twice(cpu: Cpu, statemen
         shares=False,
     )
     assert run_steps(steps, cpu) is None
+
+
+def test_stopping_early_is_switched_inside_a_step(cpu: Cpu) -> None:
+    """Backward may run inside of that or not."""
+    program = ("late", ("by_hand", True, ("checkpoint", False, False, False, ("block", 4))))
+    found = run_steps(Steps(("seq", program), ("seq", ("block", 0)), (1, 3, 9, 7), (0, 1), given="input", way="sum", shares=False), cpu)
+    assert isinstance(found, str) and "set_checkpoint_early_stop inside a step" in found
 
 
 def test_a_function_that_deletes_what_it_kept_in_a_checkpoint_that_runs_twice(cpu: Cpu) -> None:

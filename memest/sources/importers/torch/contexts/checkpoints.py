@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from memest.network.dtypes import DIFFERENTIABLE
 from memest.network.graph import USUAL, Checkpoint, Layer
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.step.run import Run
 from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.contexts.selecting import Policy
 from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
@@ -21,6 +22,8 @@ from memest.sources.importers.torch.tensors.described import leaves, twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
 from memest.sources.importers.torch.tensors.places import NOT_YET
 
+EARLY_STOP = "_enable_checkpoint_early_stop"
+"""Where torch has what ``set_checkpoint_early_stop`` says (None: nothing)."""
 INSIDE = "not modelled on torch-cuda; use the hooks inside of it"
 
 
@@ -40,6 +43,9 @@ class Recorder(Protocol):
 
     def add(self, layer: Layer) -> None:
         """Write a layer down."""
+
+    def shadow(self) -> Run | None:
+        """The run that plays all layers as they come, of a step."""
 
     def path(self) -> str:
         """That of the module that runs."""
@@ -69,6 +75,8 @@ class Checkpoints:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._under_way: list[Call] = []
+        self._early_stop = getattr(torch.utils.checkpoint, EARLY_STOP, None)  # as it is outside of the recording
+        self._unsure = False
         self.found: dict[str, Checkpoint] = {}
 
     @contextmanager
@@ -76,9 +84,25 @@ class Checkpoints:
         """Calls that run at another time stand in none of these."""
         outer, self._under_way = self._under_way, []
         try:
-            yield
+            with self._later():
+                yield
         finally:
             self._under_way = outer
+
+    @contextmanager
+    def _later(self) -> Iterator[None]:
+        """What runs in backward: ``set_checkpoint_early_stop`` is no more in force there; of a step it is not known how far it goes."""
+        module, before, unsure = torch.utils.checkpoint, getattr(torch.utils.checkpoint, EARLY_STOP, None), self._unsure
+        if before is self._early_stop:
+            yield
+            return
+        self._unsure = self._recorder.shadow() is not None
+        setattr(module, EARLY_STOP, self._early_stop)
+        try:
+            yield
+        finally:
+            setattr(module, EARLY_STOP, before)
+            self._unsure = unsure
 
     @property
     def policy(self) -> Policy | None:
@@ -93,6 +117,10 @@ class Checkpoints:
         if policy is not None:
             recorder.refuse_card("a selective checkpoint (context_fn)", NOT_YET)
             recorder.differentiates()
+        if self._unsure and not made.reentrant:
+            raise recorder.refusal(
+                "torch.utils.checkpoint in what runs in backward, under set_checkpoint_early_stop inside a step: put that around the step"
+            )
         asked = None if policy is None else Policy(recorder, policy)
         outer = recorder.checkpoint
         name = recorder.live.take(f"{outer or recorder.path() or recorder.name}.checkpoint")
@@ -147,7 +175,7 @@ class Checkpoints:
             )
         made = Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names, grad=torch.is_grad_enabled() and any(needs))
         self.begin(given, (), made)
-        with self._recorder.switches.anew(), backward_mode(made.grad):
+        with self._recorder.switches.anew(), backward_mode(made.grad), self._later() if made.grad else nullcontext():
             result = function(*arguments)
         result = self._given_back(result, given, any(needs))
         self._check_captured(names)

@@ -26,6 +26,7 @@ from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
 from memest.sources.importers.torch.contexts import switching as switching
+from memest.sources.importers.torch.contexts.checkpoints import EARLY_STOP
 from memest.sources.importers.torch.contexts.selecting import policy_of
 from memest.sources.importers.torch.tensors.state import Owned
 
@@ -178,7 +179,7 @@ def _checkpoint(listener: Listener, given: dict[str, Any]) -> tuple[Checkpoint, 
             policy, mutable = found
         elif found is None and any(type(c) is not nullcontext for c in contexts):
             raise listener.refusal(f"{checkpoint} a context_fn of contexts of its own; create_selective_checkpoint_contexts is modelled")
-    switched = getattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", None)
+    switched = getattr(torch.utils.checkpoint, EARLY_STOP, None)
     if given.get("debug") or getattr(torch.utils.checkpoint, "_checkpoint_debug_enabled", None):
         raise listener.refusal(f"{checkpoint} debug=True: leave it out")
     early_stop = given.get("early_stop", True) if switched is None else switched
