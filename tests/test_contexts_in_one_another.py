@@ -70,6 +70,8 @@ NO_MORE_LATE = [
     ("late", ("by_hand", True, ("late", ("checkpoint", False, False, False, ("block", 4))))),
 ]
 """A checkpoint that is called in backward stops early, whatever was said around what runs there."""
+IN_FORCE = [("packed", 4, ("no_grad", ("checkpoint", kind, True, False, ("slope", ("block", 1))))) for kind in (True, False)]
+"""A checkpoint that keeps nothing leaves hooks in force for a gradient that is taken in it."""
 AS_IT_WAS = [("checkpoint", True, False, False, ("switched", True, ("block", 1)))]
 """Code that asks whether gradients are on and says so again turns nothing on."""
 YOUNGER_CASTS = [
@@ -85,6 +87,7 @@ ALL = (
     *RETURNED,
     *YOUNGER_CASTS,
     *AS_IT_WAS,
+    *IN_FORCE,
     *NO_MORE_LATE,
 )  # fmt: skip
 
@@ -100,6 +103,13 @@ def test_engine_under_hooks_through_one_that_runs_again(cpu: Cpu) -> None:
     statement = ("packed", 3, ("slope", ("by_hand", False, ("block", 0))))
     found = run(Trial(program=("seq", statement), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False), cpu)
     assert isinstance(found, str) and "end the hooks before" in found
+
+
+def test_engine_inside_a_reentrant_checkpoint_under_hooks(cpu: Cpu) -> None:
+    """They are in force the first time, and no more in backward."""
+    program = ("packed", 4, ("checkpoint", True, True, False, ("slope", ("block", 1))))
+    found = run(Trial(program=("seq", program), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False), cpu)
+    assert isinstance(found, str) and "a gradient taken in a reentrant checkpoint (Net.checkpoint) under saved_tensors_hooks" in found
 
 
 def test_engine_inside_a_selective_checkpoint(cpu: Cpu) -> None:

@@ -16,7 +16,7 @@ from memest.errors import GraphError, UnsupportedError
 from memest.memory.stream import Storage
 from memest.network.graph import Layer, Packing, Segment
 from memest.network.tensor import Spec, numel
-from memest.runtimes.torch.autograd import Keeping, Machine, Part
+from memest.runtimes.torch.autograd import Holder, Keeping, Machine, Part
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.caller import Caller
 
@@ -86,6 +86,23 @@ class Hooked(Keeping):
         there, not all that one returns has a history.)"""
         if self._run.checkpoint is not None and 0 < self._next < len(self._packings):
             raise GraphError(f"saves {self._next} tensors, its packing is described for {len(self._packings)}")
+
+
+class Unseen(Keeping):
+    """Hooks around a reentrant checkpoint: in its forward they get what is saved for a gradient that is taken there, in backward they are
+    no more in force. It was recorded as it runs then."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def pack(self, storages: list[Storage | None], numbers: list[bool]) -> Holder:
+        """Numbers are kept; what hooks do with others is not known."""
+        if all(numbers):
+            return Holder(storages)
+        raise UnsupportedError(
+            f"a gradient taken in a reentrant checkpoint ({self._name}) under saved_tensors_hooks: end the hooks before, or give it"
+            " use_reentrant=False"
+        )
 
 
 def _moves(how: Packing) -> bool:

@@ -20,7 +20,7 @@ from memest.runtimes.torch.autograd import AccumulateGrad, EndOfRecomputation, N
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.runtimes.torch.step.checkpointing import drop_in, generator_state, owned_by, results_of
 from memest.runtimes.torch.step.functions import zeros
-from memest.runtimes.torch.step.packing import packed_by
+from memest.runtimes.torch.step.packing import Unseen, packed_by
 from memest.runtimes.torch.step.run import Run
 from memest.runtimes.torch.step.segments import Bounds, bounds_of
 
@@ -77,14 +77,15 @@ def play_reentrant(run: Run, segment: Segment, caller: dict[str, Value]) -> None
 @contextmanager
 def _without_gradients(run: Run, segment: Segment, bounds: Bounds) -> Iterator[None]:
     """As its function runs in forward."""
-    outer = run.grads, run.ending, run.enabling
+    outer, keeping = (run.grads, run.ending, run.enabling), run.machine.keeping
+    run.machine.keeping = Unseen(segment.name) if segment.call.packing else keeping
     run.caller.grad_mode = run.grads = False
     run.ending, run.enabling = bounds.scopes, frozenset(segment.call.enabling)
     try:
         yield
     finally:
         run.grads, run.ending, run.enabling = outer
-        run.caller.grad_mode = run.grads
+        run.caller.grad_mode, run.machine.keeping = run.grads, keeping
 
 
 def _play_segment(run: Run, segment: Segment, env: dict[str, Value]) -> None:

@@ -129,7 +129,7 @@ class Checkpoints:
         packed = recorder.packings.of([e.value.spec for t in given if (e := recorder.live.found(t)) is not None]) if made.grad else ()
         if any(p.packed or p.unpacked for p in packed):
             recorder.refuse_card("torch.utils.checkpoint under saved_tensors_hooks", INSIDE)
-        recorder.packings.stack.append(None)
+        recorder.packings.stack.append(None if made.grad else recorder.packings.pair)  # one that keeps nothing leaves them in force
         self._under_way.append(Call(name, len(recorder.layers), self._names(given), self._names(held), self._own(given), asked))
         recorder.checkpoint = name
         recorder.switches.seen(name)
