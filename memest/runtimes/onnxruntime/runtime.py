@@ -34,7 +34,9 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    source = Source(owner="ONNX Runtime's planner", whose="ONNX Runtime's")
+    source = Source(
+        owner="ONNX Runtime's planner", whose="ONNX Runtime's", process="the process that loads a session and runs it, resident at most"
+    )
     modes = ("infer",)
     rows = ROWS
     replays = True
