@@ -112,6 +112,12 @@ def test_engine_inside_a_reentrant_checkpoint_under_hooks(cpu: Cpu) -> None:
     assert isinstance(found, str) and "a gradient taken in a reentrant checkpoint (Net.checkpoint) under saved_tensors_hooks" in found
 
 
+def test_stopping_early_is_switched_around_a_reentrant_checkpoint_with_gradients_in_its_forward(cpu: Cpu) -> None:
+    program = ("late", ("checkpoint", True, False, False, ("slope", ("checkpoint", False, False, False, ("block", 4)))))
+    found = run(Trial(program=("seq", program), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False), cpu)
+    assert isinstance(found, str) and "turned on in a reentrant one, under set_checkpoint_early_stop" in found
+
+
 def test_engine_inside_a_selective_checkpoint(cpu: Cpu) -> None:
     trial = Trial(
         program=("selective", 4, True, ("slope", ("block", 1))), shape=(1, 3, 9, 7), mode="train", optimizer="sgd", hold_output=False

@@ -76,7 +76,7 @@ class Checkpoints:
         self._recorder = recorder
         self._under_way: list[Call] = []
         self._early_stop = getattr(torch.utils.checkpoint, EARLY_STOP, None)  # as it is outside of the recording
-        self._unsure = False
+        self._unsure = self._twice = False
         self.found: dict[str, Checkpoint] = {}
 
     @contextmanager
@@ -90,19 +90,21 @@ class Checkpoints:
             self._under_way = outer
 
     @contextmanager
-    def _later(self) -> Iterator[None]:
-        """What runs in backward: ``set_checkpoint_early_stop`` is no more in force there; of a step it is not known how far it goes."""
-        module, before, unsure = torch.utils.checkpoint, getattr(torch.utils.checkpoint, EARLY_STOP, None), self._unsure
+    def _later(self, *, twice: bool = False) -> Iterator[None]:
+        """What runs in backward (``twice``: in forward, too): ``set_checkpoint_early_stop`` is no more in force there; of a step it is not
+        known how far it goes."""
+        module, before = torch.utils.checkpoint, getattr(torch.utils.checkpoint, EARLY_STOP, None)
+        outer = self._unsure, self._twice
         if before is self._early_stop:
             yield
             return
-        self._unsure = self._recorder.shadow() is not None
+        self._unsure, self._twice = self._recorder.shadow() is not None, twice
         setattr(module, EARLY_STOP, self._early_stop)
         try:
             yield
         finally:
             setattr(module, EARLY_STOP, before)
-            self._unsure = unsure
+            self._unsure, self._twice = outer
 
     @property
     def policy(self) -> Policy | None:
@@ -117,6 +119,11 @@ class Checkpoints:
         if policy is not None:
             recorder.refuse_card("a selective checkpoint (context_fn)", NOT_YET)
             recorder.differentiates()
+        if self._twice and recorder.switches.said[-1:] == [True] and not made.reentrant:
+            raise recorder.refusal(
+                "torch.utils.checkpoint where gradients are turned on in a reentrant one, under set_checkpoint_early_stop: put"
+                " that inside of it"
+            )
         if self._unsure and not made.reentrant:
             raise recorder.refusal(
                 "torch.utils.checkpoint in what runs in backward, under set_checkpoint_early_stop inside a step: put that around the step"
@@ -175,7 +182,7 @@ class Checkpoints:
             )
         made = Checkpoint(reentrant=True, preserve_rng_state=bool(preserve), arguments=names, grad=torch.is_grad_enabled() and any(needs))
         self.begin(given, (), made)
-        with self._recorder.switches.anew(), backward_mode(made.grad), self._later() if made.grad else nullcontext():
+        with self._recorder.switches.anew(), backward_mode(made.grad), self._later(twice=True) if made.grad else nullcontext():
             result = function(*arguments)
         result = self._given_back(result, given, any(needs))
         self._check_captured(names)
