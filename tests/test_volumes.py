@@ -75,6 +75,11 @@ def test_what_there_is_not_is_said(plan: memest.VolumePlan) -> None:
     assert {w.result for w in short.ways} == {"same", "approximate", "blended"}
 
 
+def test_a_halo_of_a_worker_is_a_multiple_of_the_networks_step() -> None:
+    found = memest.plan_volume(memest.model("unet3d", base_filters=4), input_shape=(1, 1, 64, 64, 64), window=32, halo=8, machine=CPU)
+    assert way(found, "2 workers").how == "1x1x2 parts, 64x64x48 with halos" and not any("concatenate" in line for line in found.refused)
+
+
 def test_a_classifier_has_no_parts_that_could_be_joined() -> None:
     found = memest.plan_volume(memest.model("resnet18"), input_shape=(1, 3, 64, 64), machine=CPU)
     assert [w.name for w in found.ways] == ["whole"] and any("avgpool" in line for line in found.refused)

@@ -186,11 +186,12 @@ class _Planning:
         """The volume cut over workers."""
         if self.halo is None:
             return
+        halo = tuple(ceil(h / s) * s for h, s in zip(self.halo, self.step, strict=True))  # parts begin where the network steps
         for n in workers:
             try:
-                cut = partition(self.extents, n, self.halo, self.step)
+                cut = partition(self.extents, n, halo, self.step)
                 if cut.largest == self.extents:
-                    yield f"{n} workers: with a halo of {'x'.join(map(str, self.halo))} each reads the whole volume"
+                    yield f"{n} workers: with a halo of {'x'.join(map(str, halo))} each reads the whole volume"
                     continue
                 part = self.whole.at(**dict(zip(self._names, cut.largest, strict=True)))
             except MemestError as e:
