@@ -26,6 +26,7 @@ NOT_MODELLED = {  # refused by name: oneDNN's LSTM in other dtypes, complex numb
     *((name, dtype) for name in ("mkldnn_rnn_layer", "embedding_bag", "_embedding_bag") for dtype in DTYPES),
     *((name, "float16") for name in ("view_as_complex", "complex", "_to_complex", "fft2")),
     *((name, dtype) for name in ("index_add", "index_copy", "index_fill", "scatter_reduce", "take", QUANTIZED) for dtype in HALVES),
+    *((name, dtype) for name in ("_trilinear", "bilinear") for dtype in HALVES),
 }
 
 

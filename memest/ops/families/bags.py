@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import ShapeError, UnsupportedError
+from memest.network.dtypes import HALVES
 from memest.ops.aten.iterator import incoming, wants, with_number_
 from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.composite import Caller
@@ -124,6 +125,8 @@ def _looped(k: Tape, times: int, *parts: tuple[tuple[int, ...], str]) -> None:
 
 def _trilinear(k: Tape, input1: Tensor, input2: Tensor, weight: Tensor) -> Tensor:
     """One output feature after the other."""
+    if input1.dtype in HALVES:
+        raise UnsupportedError(f"bilinear in {input1.dtype} has no rule: its products of halves were not held against torch; take float32")
     refuse_on_cuda(k)
     (n, one), (_, two), (features, *sizes) = input1.shape, input2.shape, weight.shape
     if tuple(sizes) != (one, two) or input2.shape[0] != n:
