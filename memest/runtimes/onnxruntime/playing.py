@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from memest.memory.planners.blocks import aligned
 from memest.memory.stream import Event, Storage, Stream
@@ -18,10 +19,19 @@ from memest.runtimes.onnxruntime.planning import ALIGNMENT, Buffer, planned
 from memest.runtimes.onnxruntime.weights import weights_of
 
 RETURNED = "returned to the caller"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Stream):
+    """A call; ``other`` is the same with late reorders the other way round, where a session may take either order (None: it may not)."""
+
+    other: Stream | None = None
+
+
 PHASE = "forward"
 
 
-def played(net: Net, threads: int, values: dict[str, Spec]) -> Stream:
+def played(net: Net, threads: int, values: dict[str, Spec], other: Stream | None = None) -> Session:
     """The first call at these sizes: a buffer for each that the plan has, and temporaries."""
     plan = planned(net)
     residents = [_standing(n, *held) for n, held in enumerate(_held(net))]
@@ -45,7 +55,7 @@ def played(net: Net, threads: int, values: dict[str, Spec]) -> Stream:
             events.append(Event(size, scratch[-1], PHASE, node.layer, node.op))
         gone = [*scratch, *(storages[buffer] for buffer in ends[step])]
         events += [Event(-s.nbytes, s, PHASE, node.layer, node.op) for s in gone]
-    return Stream(residents=tuple(residents), events=tuple([e for e in events if e.storage.nbytes]), values=values)
+    return Session(residents=tuple(residents), events=tuple([e for e in events if e.storage.nbytes]), values=values, other=other)
 
 
 def _held(net: Net) -> Iterable[tuple[str, int, str, str]]:

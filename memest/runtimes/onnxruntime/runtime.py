@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from memest.errors import UnsupportedError, UsageError
 from memest.machines.claims import Source
@@ -13,20 +14,20 @@ from memest.machines.engines import Engine, OnnxSettings, refuse_engine
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
-from memest.memory.figure import Figures, exact
+from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
 from memest.runtimes.onnxruntime.lowering import lowered
-from memest.runtimes.onnxruntime.memory import arena_after, most_alive, pattern_block
-from memest.runtimes.onnxruntime.playing import played
+from memest.runtimes.onnxruntime.memory import RUNS, arena_after, most_alive, pattern_block
+from memest.runtimes.onnxruntime.playing import Session, played
 from memest.runtimes.onnxruntime.process import process_of
 from memest.runtimes.onnxruntime.rows import ROWS
 from memest.runtimes.runtime import Steps
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE = "1.32"
-UNSETTLED = "where a node reads several reordered tensors the order of nodes, and with it the block, differs by session"
+UNSETTLED = "a node reads several reordered tensors, whose order, and with it this, differs by session: both ways round are its range"
 
 
 class OnnxRuntime:
@@ -84,30 +85,48 @@ class OnnxRuntime:
             raise UnsupportedError(
                 "runtime onnxruntime plays one plain call of the network: leave out levers that change how torch runs it"
             )
-        net, values = lowered(graph, input_shapes, sizes, recipe.target, settings_of(recipe.target), remember=remember)
-        return played(net, recipe.target.cpu.threads, values)
+        target, threads = recipe.target, recipe.target.cpu.threads
+        lower = partial(lowered, graph, input_shapes, sizes, target, settings_of(target), remember=remember)
+        net, values, unsettled = lower()
+        other = played(lower(youngest_first=False)[0], threads, values) if unsettled else None
+        return played(net, threads, values, other)
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
         """The plan of the first run; from the second on the pattern's block, and what the arena makes of both."""
         stream, settings = steps.asked(), settings_of(target)
-        block = pattern_block(stream)
         later = settings.pattern and not steps.is_first
         if later:
-            reserved = exact(block, f"the memory pattern's block, which each run of a shape from the second on takes; {UNSETTLED}")
+            reserved = _in_either_order(
+                stream, pattern_block, "the memory pattern's block, which each run of a shape from the second on takes"
+            )
         else:
             reserved = exact(most_alive(stream), "the most bytes of buffers and temporaries at once: each is a request of its own")
         besides = []
         if settings.arena:
-            first = arena_after(stream, settings, 1)
-            besides.append(("arena_first_run", exact(first.most, "regions that the arena takes in the first run")))
-            if not steps.is_first:
-                besides.append(("arena", exact(arena_after(stream, settings).most, "regions that the arena holds from the second run on")))
+            for name, runs, said in (("arena_first_run", 1, "takes in the first run"), ("arena", RUNS, "holds from the second run on")):
+                if runs == 1 or not steps.is_first:
+                    regions = partial(_regions, settings, runs)
+                    besides.append((name, _in_either_order(stream, regions, f"regions that the arena {said}")))
         return Figures(
             allocated=exact(requested_bytes, "weights as they are packed, inputs, and the planned buffers and temporaries alive at once"),
             reserved=reserved,
             process=process_of(stream, settings, len({e.layer for e in stream.events}), first=steps.is_first),
             besides=tuple(besides),
         )
+
+
+def _regions(settings: OnnxSettings, runs: int, stream: Stream) -> int:
+    return arena_after(stream, settings, runs).most
+
+
+def _in_either_order(stream: Stream, count: Callable[[Stream], int], reason: str) -> Figure:
+    """What is counted in the stream; where a session may take another order, and that counts otherwise, with both as its range."""
+    found = count(stream)
+    other = stream.other if isinstance(stream, Session) else None
+    turned = found if other is None else count(other)
+    if turned == found:
+        return exact(found, reason)
+    return modelled(found, min(found, turned), max(found, turned), f"{reason}; {UNSETTLED}")
 
 
 def settings_of(target: Target) -> OnnxSettings:

@@ -15,9 +15,16 @@ from memest.runtimes.onnxruntime.lowering.nodes import Net
 
 
 def lowered(
-    graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], target: Target, settings: OnnxSettings, *, remember: bool
-) -> tuple[Net, dict[str, Spec]]:
-    """The nodes that run, and what the graph's own values are."""
+    graph: Graph,
+    shapes: Mapping[str, Shape],
+    sizes: Mapping[str, int],
+    target: Target,
+    settings: OnnxSettings,
+    *,
+    remember: bool,
+    youngest_first: bool = True,
+) -> tuple[Net, dict[str, Spec], bool]:
+    """The nodes that run, what the graph's own values are, and whether their order is unsettled (``nchwc.blocked``)."""
     net, specs = exported(graph, shapes, sizes, target, remember=remember)
     if settings.level != "disabled":
         fusing.basic(net)
@@ -26,5 +33,5 @@ def lowered(
         fusing.extended(net)
     if settings.level == "all":
         fusing.hard_swish_into(net)
-        blocked(net, target.cpu.vector_floats)
-    return net, specs
+        return net, specs, blocked(net, target.cpu.vector_floats, youngest_first=youngest_first)
+    return net, specs, False

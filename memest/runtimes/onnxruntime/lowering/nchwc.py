@@ -4,7 +4,8 @@ Source: onnxruntime/core/optimizer/nchwc_transformer.cc (``NchwcTransformerImpl`
 reads in blocks any more are reordered back where they are still read plainly, after the pass. Channels are padded to the block.
 
 These last reorders are numbered by a hash table of addresses there, so where one node reads two of them the order of the nodes that lead
-to them differs from session to session (measured: the same file, the same peak, another pattern block). Here the youngest comes first.
+to them differs from session to session (measured: the same file, the same peak, another pattern block). The youngest comes first where
+nothing else is asked for.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Blocked:
     left: int
 
 
-def blocked(net: Net, block: int) -> None:
-    """The network in blocks of channels."""
-    _Transformer(net, block).run()
+def blocked(net: Net, block: int, *, youngest_first: bool) -> bool:
+    """The network in blocks of channels; whether its order is unsettled: a node reads several values that are reordered after the pass."""
+    return _Transformer(net, block).run(youngest_first)
 
 
 class _Transformer:
@@ -41,12 +42,14 @@ class _Transformer:
         self._args: dict[Value, Blocked] = {}
         self._reordered: dict[tuple[Value, bool], Value] = {}
 
-    def run(self) -> None:
+    def run(self, youngest_first: bool) -> bool:
         for node in self.net.order():
             self._transform(node)
-        for plain, arg in reversed(self._args.items()):
-            if arg.left > 0:
-                self.net.add("nchwc:ReorderOutput", [arg.value], [plain], arg.maker.layer, channels=arg.channels)
+        late = [(plain, arg) for plain, arg in self._args.items() if arg.left > 0]
+        for plain, arg in reversed(late) if youngest_first else late:
+            self.net.add("nchwc:ReorderOutput", [arg.value], [plain], arg.maker.layer, channels=arg.channels)
+        made = {plain for plain, _ in late}
+        return any(len(made.intersection(node.reads)) > 1 for node in self.net.order())
 
     def _transform(self, node: Node) -> None:
         if node.op in ("Conv", "FusedConv"):
