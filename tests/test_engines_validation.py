@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pytest
 
-from validation.engines.onnxruntime.comparing import compare, failures
+from memest.runtimes.onnxruntime.process import measured
+from validation.engines.onnxruntime.comparing import LARGE, compare, failures
 
 
 @pytest.mark.parametrize("case", ["alexnet-4x3x224x224-legacy", "monai_unet3d-2x1x64x64x64", "squeezenet1_1-1x3x224x224"])
@@ -12,6 +15,15 @@ def test_a_network_takes_what_was_measured(case: str) -> None:
     found = compare(case)
     assert found
     assert all(c.equal and c.stream for c in found), [str(c) for c in found]
+
+
+@pytest.mark.slow
+def test_the_error_that_a_process_tells_is_the_one_measured() -> None:
+    found = [c for c in compare() if not c.refused and c.process[1] >= LARGE]
+    for where, legacy in (("outside", False), ("inside", True)):
+        errors = [abs(c.error) for c in found if ("legacy" in c.case) == legacy]
+        said = measured()[where]
+        assert said == {"cases": len(errors), "median": round(median(errors), 4), "worst": round(max(errors), 4)}
 
 
 @pytest.mark.slow

@@ -131,6 +131,17 @@ def test_an_operator_without_a_rule_is_named() -> None:
         _asked(b.build(values), (2, 8))
 
 
+def test_where_a_session_may_take_another_order_the_block_has_a_range() -> None:
+    """Two values in blocks of padded channels are reordered for one concatenation each, in an order that nothing settles."""
+    b = memest.Builder("ghosts")
+    x = b.input("x", ("N", 16, "H", "W"))
+    for n, (channels, times) in enumerate(((12, 1), (20, 1), (24, 2))):
+        a = b.layer("relu", b.layer("conv2d", x, out_channels=channels, kernel_size=1, name=f"point_{n}"))
+        x = b.layer("cat", [a, b.layer("conv2d", a, out_channels=channels * times, kernel_size=3, padding=1, groups=channels)], dim=1)
+    found = _asked(b.build(x), (1, 16, 32, 32)).reserved
+    assert (found.claim, found.low, found.high) == ("modelled", 655_360, 851_968) and "differs by session" in found.reason
+
+
 def test_regions_double_and_chunks_merge() -> None:
     arena = Bfc()
     first, second = arena.take(3 * MIB), arena.take(3 * MIB)

@@ -1,6 +1,7 @@
 """The resident peak of a Python process that runs a session: imports, weights, what loading leaves behind, and touched activations.
 
-A model with its range, by 30 processes measured with onnxruntime 1.32.0 and numpy under glibc 2.36 (``/proc/self/clear_refs``, VmHWM):
+A model with its range (``process.json`` has its numbers), by 30 processes measured with onnxruntime 1.32.0 and numpy under glibc 2.36
+(``/proc/self/clear_refs``, VmHWM):
 
 - imports take 46 MiB there, a session some 9 MiB and 12 KiB a node, an arena 1/32 of its regions for bookkeeping;
 - of the regions the pages that were handed out are resident;
@@ -11,9 +12,12 @@ A model with its range, by 30 processes measured with onnxruntime 1.32.0 and num
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from memest.machines.engines import OnnxSettings
 from memest.memory.allocators.bfc import ALWAYS_MAPPED, Bfc
@@ -23,8 +27,8 @@ from memest.runtimes.onnxruntime.memory import arena_after, most_alive, pattern_
 from memest.runtimes.onnxruntime.weights import BLOCKED
 from memest.sizes.units import format_bytes
 
-MIB = 2**20
 THRESHOLD = 256 * 1024
+DATA = Path(__file__).with_name("process.json")
 
 
 class Span(NamedTuple):
@@ -35,11 +39,12 @@ class Span(NamedTuple):
     high: float
 
 
-IMPORTS = Span(40 * MIB, 46 * MIB, 58 * MIB)
-SESSION = Span(8 * MIB, 9 * MIB, 12 * MIB)
-A_NODE = Span(2048, 12 * 1024, 40 * 1024)
-LEFT_OUTSIDE = Span(0.0, 0.65, 1.0)  # of the filters in blocks, where weights lie outside the file
-LEFT_INSIDE = Span(0.0, 1.2, 2.4)
+@cache
+def measured() -> dict[str, Any]:
+    """The numbers of the model, as low, expected and high: bytes of ``imports``, a ``session`` and a ``node``, and what loading leaves of
+    filters in blocks, weights ``left_outside`` the file and ``left_inside``; and how far off it is of processes of 200 MiB and more."""
+    found: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
+    return found
 
 
 WORTH = 0.05  # of the process: what a setting has to save to be named
@@ -70,19 +75,23 @@ def _process(stream: Stream, settings: OnnxSettings, nodes: int, first: bool) ->
     standing = sum(s.nbytes for s in stream.residents)
     rewritten = sum(s.nbytes for s in stream.residents if s.reason == BLOCKED)
     apart, within = _activations(stream, settings, first)
-    left = LEFT_INSIDE if not settings.external else LEFT_OUTSIDE
+    numbers, where = measured(), "outside" if settings.external else "inside"
+    imports, session, node, left = (Span(*numbers[name]) for name in ("imports", "session", "node", f"left_{where}"))
     small = settings.mmap_threshold is not None
     ends = []
     for n in range(3):
         kept = 0 if small else left[n] * rewritten
-        ends.append(
-            round(IMPORTS[n] + SESSION[n] + A_NODE[n] * nodes + standing + apart + max(kept, within) + (n == 2) * min(kept, within))
-        )
+        ends.append(round(imports[n] + session[n] + node[n] * nodes + standing + apart + max(kept, within) + (n == 2) * min(kept, within)))
     free = 0 if small else round(left.high * rewritten)
     parts = [
-        f"imports ({format_bytes(round(IMPORTS.expected))}), a session, weights, inputs, {format_bytes(apart + within)} of activations"
+        f"imports ({format_bytes(round(imports.expected))}), a session, weights, inputs, {format_bytes(apart + within)} of activations"
     ]
-    reason = ", ".join([*parts, *([f"and up to {format_bytes(free)} that loading leaves as free heap"] if free else [])])
+    off = numbers[where]
+    said = ", ".join([*parts, *([f"and up to {format_bytes(free)} that loading leaves as free heap"] if free else [])])
+    reason = (
+        f"{said}; of {off['cases']} processes measured with weights {where} the file half are within {off['median']:.1%}, "
+        f"all within {off['worst']:.1%}"
+    )
     return modelled(ends[1], ends[0], ends[2], reason)
 
 
