@@ -15,20 +15,8 @@ from test_contexts import SHAPE, Forward, Net, infers_as_torch, same, trains_as_
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
+from validation.context_parts import Swish  # noqa: E402
 from validation.protocol import inputs_for, measure_training  # noqa: E402
-
-
-class Swish(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return x * torch.sigmoid(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        s = torch.sigmoid(x)
-        return grad * (s * (1 + x * (1 - s)))
 
 
 class MaskOnly(torch.autograd.Function):

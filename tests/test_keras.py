@@ -53,6 +53,7 @@ def test_shapes_and_parameters_are_those_that_keras_reported(name: str, tmp_path
     graph = memest.from_keras(saved(NETWORKS[name]["config"], tmp_path), shape)
     values = memest.estimate(graph, input_shape=shape, mode="infer").timeline.values
     assert sum(prod(p.shape) for p in graph.parameters) == truth["params"]
+    checked = 0
     for row in truth["rows"]:
         layers = [layer for layer in graph.layers if layer.name == row["name"] or layer.name.startswith(f"{row['name']}.")]
         if not layers or row["out"] is None or "None" in str(row["out"][0][1:]) or row["class"] == "InputLayer":
@@ -60,6 +61,8 @@ def test_shapes_and_parameters_are_those_that_keras_reported(name: str, tmp_path
         found = values[layers[-1].outputs[0]].shape
         keras = (2, *row["out"][0][1:])
         assert tuple(found) in (keras, channels_first(list(keras))), row["name"]
+        checked += 1
+    assert checked >= 3 or name in ("nested", "unet3d_free")
 
 
 def test_a_configuration_and_its_archive_are_one_network(tmp_path: Path) -> None:

@@ -254,6 +254,9 @@ def _compare_engine(arguments: argparse.Namespace) -> int:
     problems = [] if arguments.only else of_engine.failures(found)
     if arguments.readme and shown not in Path("validation/ENGINES.md").read_text(encoding="utf-8"):
         problems.append(f"the table of {arguments.runtime} in validation/ENGINES.md is stale: put the one above in its place")
+    equal = f"{sum(c.equal for c in found)} of {len(found)}"
+    if arguments.readme and equal not in " ".join(Path("README.md").read_text(encoding="utf-8").split()):
+        problems.append(f"the README does not say that {equal} runs of {arguments.runtime} are equal")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from memest.cli import options as o
 from memest.cli.words import option
-from memest.errors import UsageError
 
 if TYPE_CHECKING:
     from memest.cli.request import Request
-
-T = TypeVar("T")
 
 
 @o.asking(without=("mode", "optimizer", "loss", "hold_output", "first_step"))
@@ -48,6 +44,7 @@ def run(
     """
     from memest.cli.output import agreed, show
     from memest.cli.request import planned
+    from memest.cli.words import said
     from memest.levers.checks import halo_extents, positive_number
     from memest.planning.inference import NULL, planner_named
     from memest.render.planners import inference_report
@@ -58,11 +55,3 @@ def run(
     found = planned(request, alignment)
     reach = found.reach(wanted, windows) if found.estimate.runtime == NULL else None
     show(inference_report(found, chosen, reach), form, output)
-
-
-def said(name: str, text: str, check: Callable[[str], T]) -> T:
-    """What ``text`` says; UsageError names the option."""
-    try:
-        return check(text)
-    except ValueError as e:
-        raise UsageError(f"{name}: {e}, got {text[:60]!r}") from None

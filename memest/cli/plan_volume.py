@@ -45,8 +45,8 @@ def run(
     Exit codes: 0 done (1 where a limit is given and no way fits it), 2 usage, 3 invalid model.
     """
     from memest.cli.output import DOES_NOT_FIT, agreed, show
-    from memest.cli.plan_inference import said
     from memest.cli.request import cut, limits
+    from memest.cli.words import said
     from memest.levers.checks import extents, halo_extents, positive
     from memest.render.volumes import volume_report
 

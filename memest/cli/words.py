@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+from memest.errors import UsageError
+
+T = TypeVar("T")
 
 Command = Callable[..., int | None]
 REQUIRED: Any = ...
@@ -151,3 +155,11 @@ def _one(kind: Any, word: Word, text: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Enum) and text in (member.value for member in kind):
         return kind(text)
     raise _Unsure
+
+
+def said(name: str, text: str, check: Callable[[str], T]) -> T:
+    """What ``text`` says; UsageError names the option."""
+    try:
+        return check(text)
+    except ValueError as e:
+        raise UsageError(f"{name}: {e}, got {text[:60]!r}") from None

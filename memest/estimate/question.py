@@ -118,7 +118,7 @@ class Question:
     ort_mmap_threshold: int | None = field(default=None, metadata=says("MALLOC_MMAP_THRESHOLD_ in bytes (default: glibc's own).", "BYTES"))
     ov_streams: int | None = field(default=None, metadata=says("OpenVINO's NUM_STREAMS (default: as ov_hint has it).", "COUNT"))
     ov_requests: int = field(default=1, metadata=says("How many infer requests OpenVINO's compiled model has.", "COUNT"))
-    ov_mmap: bool = field(default=True, metadata=says("OpenVINO's ENABLE_MMAP."))
+    ov_mmap: bool = field(default=True, metadata=says("OpenVINO's ENABLE_MMAP: without it weights lie in the heap, as many bytes."))
     ov_hint: str = field(default="latency", metadata=says("OpenVINO's PERFORMANCE_HINT: latency or throughput.", "HINT"))
     ov_weights: str = field(default="onnx", metadata=says("Weights in the .onnx file (onnx), beside it (external) or as ir.", "WHERE"))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from memest.errors import UsageError, did_you_mean, kind_of
+from memest.machines.cpu import Cpu
+from memest.machines.cuda import CudaSettings, refuse_settings
+from memest.machines.gpu import Gpu
 
 Level = Literal["all", "extended", "basic", "disabled"]
 
@@ -97,3 +100,17 @@ def refuse_engine(runtime: str, settings: Engine | None) -> None:
     if settings is not None:
         given = [settings.prefix + f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
         raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is {settings.runtime}'s; give runtime={settings.runtime!r}")
+
+
+S = TypeVar("S", OnnxSettings, OpenVinoSettings)
+
+
+def session_on(runtime: str, kind: type[S], machine: Cpu | Gpu | None, cuda: CudaSettings | None, engine: Engine | None) -> tuple[Cpu, S]:
+    """The processor that an engine runs on (this machine's unless another is described), and what its session is told. UsageError for an
+    accelerator, and for settings of another runtime."""
+    if isinstance(machine, Gpu):
+        raise UsageError(f"runtime {runtime} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
+    refuse_settings(runtime, cuda)
+    if engine is not None and not isinstance(engine, kind):
+        refuse_engine(runtime, engine)
+    return machine or Cpu.detect(), engine if isinstance(engine, kind) else kind()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memest.errors import MemestError, UsageError
 from memest.estimate.estimate import Estimate, InputShape, answer
 from memest.estimate.question import Settings, question
+from memest.levers.tiles import TILES
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import Verdict, places
 from memest.network.graph import Graph, as_graph
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 WORKERS = (2, 4, 8)
-CUTTING = ("tiles", "sliding_window", "sliding_window_inference")
+CUTTING = ("tiles", *TILES.excludes)
 STEP_SHARE, OVERLAP = Fraction(1, 2), 0.25  # what nnU-Net's predictor and MONAI's function do unless they are told
 
 Result = Literal["same", "own statistics", "approximate", "blended"]

@@ -7,9 +7,10 @@ its row says, scratch and all. What works in place or looks at another's storage
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from memest.errors import GraphError, MemestError, unforeseen
+from memest.errors import GraphError, MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.memory.stream import Event, Storage, Stream
 from memest.network.graph import Graph, Layer, at_sizes
@@ -18,7 +19,15 @@ from memest.ops.composite import Composite
 from memest.ops.reading import Items
 from memest.ops.shapes import Row, Seen, Shapes
 from memest.runtimes.runtime import Rows
+from memest.runtimes.torch.step.recipe import Recipe
 from memest.sizes.dims import resolve
+
+
+def check_plain(recipe: Recipe) -> None:
+    """UnsupportedError for a recipe that is more than one call of the network (tiles, autocast, parallel runs)."""
+    if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
+        runtime = recipe.target.runtime
+        raise UnsupportedError(f"runtime {runtime} plays one plain call of the network: leave out levers that change how torch runs it")
 
 
 def play(

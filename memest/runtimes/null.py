@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from memest.errors import UnsupportedError, UsageError
+from memest.errors import UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, refuse_settings
@@ -64,8 +63,7 @@ class Null:
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:
         """One call. UnsupportedError for what changes how torch runs it (tiles, autocast, parallel runs)."""
-        if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
-            raise UnsupportedError("runtime null plays one plain call of the network: leave out levers that change how torch runs it")
+        executor.check_plain(recipe)
         return executor.play(graph, input_shapes, sizes, recipe.target, self.rows, remember=remember)
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:

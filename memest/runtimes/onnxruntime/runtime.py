@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
-from memest.errors import UnsupportedError, UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings, refuse_settings
-from memest.machines.engines import Engine, OnnxSettings, refuse_engine
+from memest.machines.cuda import CudaSettings
+from memest.machines.engines import Engine, OnnxSettings, session_on
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
@@ -18,6 +16,7 @@ from memest.memory.figure import Figure, Figures, exact, modelled
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
+from memest.runtimes import executor
 from memest.runtimes.onnxruntime.lowering import lowered
 from memest.runtimes.onnxruntime.memory import RUNS, arena_after, most_alive, pattern_block
 from memest.runtimes.onnxruntime.playing import Session, played
@@ -52,14 +51,8 @@ class OnnxRuntime:
         engine: Engine | None = None,
     ) -> Target:
         """This machine's processor unless another is described; the version is torch's whose shape rules are read."""
-        if isinstance(machine, Gpu):
-            raise UsageError(f"runtime {self.name} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
-        refuse_settings(self.name, cuda)
-        if engine is not None and not isinstance(engine, OnnxSettings):
-            refuse_engine(self.name, engine)
-        return Target(
-            runtime=self.name, version=version_for(version, recorded), machine=machine or Cpu.detect(), engine=engine or OnnxSettings()
-        )
+        cpu, told = session_on(self.name, OnnxSettings, machine, cuda, engine)
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=told)
 
     def describe(self, target: Target) -> str:
         """``onnxruntime 1.32 on cpu (avx512, 1 thread)``."""
@@ -81,10 +74,7 @@ class OnnxRuntime:
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:
         """The first call at these sizes. UnsupportedError for what changes how torch runs it, and for operators without a rule."""
-        if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
-            raise UnsupportedError(
-                "runtime onnxruntime plays one plain call of the network: leave out levers that change how torch runs it"
-            )
+        executor.check_plain(recipe)
         target, threads = recipe.target, recipe.target.cpu.threads
         lower = partial(lowered, graph, input_shapes, sizes, target, settings_of(target), remember=remember)
         net, values, unsettled = lower()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from memest.errors import UnsupportedError, UsageError
+from memest.errors import UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings, refuse_settings
-from memest.machines.engines import Engine, OpenVinoSettings, refuse_engine
+from memest.machines.cuda import CudaSettings
+from memest.machines.engines import Engine, OpenVinoSettings, session_on
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
@@ -66,12 +65,7 @@ class OpenVino:
     ) -> Target:
         """This machine's processor unless another is described; the version is torch's whose shape rules are read. UsageError for a
         precision that the processor does not have, and for more streams than threads."""
-        if isinstance(machine, Gpu):
-            raise UsageError(f"runtime {self.name} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
-        refuse_settings(self.name, cuda)
-        if engine is not None and not isinstance(engine, OpenVinoSettings):
-            refuse_engine(self.name, engine)
-        cpu, told = machine or Cpu.detect(), engine if isinstance(engine, OpenVinoSettings) else OpenVinoSettings()
+        cpu, told = session_on(self.name, OpenVinoSettings, machine, cuda, engine)
         if told.precision == "bfloat16" and not cpu.has_bf16:
             raise UsageError("dtype 'bfloat16': this processor does not multiply it (Cpu(bf16=…)), and OpenVINO computes in float32 there")
         if (told.streams or 1) > cpu.threads:
@@ -101,8 +95,7 @@ class OpenVino:
         self, graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True
     ) -> Stream:
         """One call. UnsupportedError for what changes how torch runs it, and for operators without a rule."""
-        if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
-            raise UnsupportedError("runtime openvino plays one plain call of the network: leave out levers that change how torch runs it")
+        executor.check_plain(recipe)
         precision = precision_of(recipe.target)
         nodes = lowered(graph, input_shapes, sizes, recipe.target, precision, remember=remember)
         played = executor.play(nodes, input_shapes, sizes, recipe.target, self.rows, remember=remember)

@@ -23,7 +23,7 @@ from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import sizes_at
 from memest.runtimes.torch.step.recipe import SlidingWindowInference
 from memest.runtimes.torch.step.run import Run
-from memest.runtimes.torch.step.windows.tiles import per_dim
+from memest.runtimes.torch.step.windows.tiles import per_dim, the_input
 from memest.runtimes.torch.step.windows.variables import Variables
 
 LEVER = "sliding_window_inference"
@@ -48,11 +48,7 @@ class _Inference:
     """The variables of MONAI's function."""
 
     def __init__(self, run: Run, how: SlidingWindowInference) -> None:
-        if len(run.graph.inputs) != 1:
-            raise UsageError(f"{LEVER}: {run.graph.name} has {len(run.graph.inputs)} inputs; windows are cut from one")
-        (given,) = run.graph.inputs
-        if given.name in run.graph.outputs:
-            raise UsageError(f"{LEVER}: {run.graph.name} gives its input back; there is nothing to predict")
+        given = the_input(run, LEVER)
         self.run, self.how, self.name, self.dtype = run, how, given.name, given.dtype
         self.variables = Variables(run, LEVER)
         on_cuda = run.recipe.target.on_cuda

@@ -27,7 +27,7 @@ from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import sizes_at
 from memest.runtimes.torch.step.recipe import SlidingWindow
 from memest.runtimes.torch.step.run import Run
-from memest.runtimes.torch.step.windows.tiles import per_dim
+from memest.runtimes.torch.step.windows.tiles import per_dim, the_input
 from memest.runtimes.torch.step.windows.variables import Variables
 
 LEVER = "sliding_window"
@@ -46,9 +46,7 @@ class _Loop:
     """The variables of nnU-Net's loop, each the holder of its value."""
 
     def __init__(self, run: Run, how: SlidingWindow) -> None:
-        if len(run.graph.inputs) != 1:
-            raise UsageError(f"{LEVER}: {run.graph.name} has {len(run.graph.inputs)} inputs; windows are cut from one")
-        (given,) = run.graph.inputs
+        given = the_input(run, LEVER)
         volume = run.env[given.name]
         self.run, self.how, self.ledger, self.name = run, how, run.ledger, given.name
         self.window = per_dim(how.size, len(volume.shape) - 2, "size", LEVER)

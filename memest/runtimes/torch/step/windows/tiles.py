@@ -12,6 +12,7 @@ from math import prod
 from typing import TypeVar
 
 from memest.errors import UsageError
+from memest.network.graph import Input
 from memest.network.tensor import Shape, nbytes, spec
 from memest.runtimes.torch.ledger import Value
 from memest.runtimes.torch.step.batches import Batch, sizes_at
@@ -29,6 +30,15 @@ def per_dim(values: tuple[N, ...], dims: int, what: str, lever: str = LEVER) -> 
     if len(values) not in (1, dims):
         raise UsageError(f"{lever}: {what} has {len(values)} sizes, the input has {dims} spatial dims")
     return values * dims if len(values) == 1 else values
+
+
+def the_input(run: Run, lever: str = LEVER) -> Input:
+    """What windows are cut from; UsageError where there is more than one input, or where the network gives it back."""
+    if len(run.graph.inputs) != 1:
+        raise UsageError(f"{lever}: {run.graph.name} has {len(run.graph.inputs)} inputs; windows are cut from one")
+    if run.graph.inputs[0].name in run.graph.outputs:
+        raise UsageError(f"{lever}: {run.graph.name} gives its input back; there is nothing to predict")
+    return run.graph.inputs[0]
 
 
 def starts(extent: int, window: int, halo: int) -> list[int]:
@@ -56,9 +66,7 @@ def spans(extent: int, window: int, halo: int) -> list[tuple[Span, Span]]:
 def play_tiles(run: Run, tiles: Tiles) -> None:
     """One call over all windows; its result stays."""
     ledger = run.ledger
-    if len(run.graph.inputs) != 1:
-        raise UsageError(f"tiles: {run.graph.name} has {len(run.graph.inputs)} inputs; windows are cut from one")
-    (given,) = run.graph.inputs
+    given = the_input(run)
     volume = run.env[given.name]
     extents = volume.shape[2:]
     sizes, halos = per_dim(tiles.size, len(extents), "size"), per_dim(tiles.halo, len(extents), "halo")
