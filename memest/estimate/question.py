@@ -16,7 +16,7 @@ from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
-from memest.machines.engines import PREFIXES, Engine, engine_from
+from memest.machines.engines import PREFIXES, Engine, Told, engine_from
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
@@ -151,6 +151,14 @@ class Question:
             given["ov_precision"] = self.dtype
         return engine_from(given)
 
+    @property
+    def told(self) -> Told | None:
+        """What the runtime is told besides; None where nothing is set. UsageError where two are told things."""
+        cuda, engine = self.cuda, self.engine
+        if cuda is not None and engine is not None:
+            raise UsageError(f"settings of torch-cuda and {engine.runtime} at once; give those of one")
+        return cuda or engine
+
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
         if self.levers:
@@ -185,7 +193,7 @@ class Question:
             step=1 if self.first_step or self.first_run else None,
             keep_grads=self.keep_grads,
             segments=played.segments,
-            target=names.runtime.target(self.machine, self.torch, graph.torch, self.cuda, self.engine),
+            target=names.runtime.target(self.machine, self.torch, graph.torch, self.told),
         )
         if not names.levers:
             return Job(played, recipe)
@@ -231,7 +239,7 @@ def resolved(question: Question) -> Names:
         from memest.levers.table import settings
 
         chosen = settings(question.levers, question.mode)
-    runtime.target(question.machine, question.torch, None, question.cuda, question.engine)
+    runtime.target(question.machine, question.torch, None, question.told)
     if question.first_run and runtime.name not in FIRST_RUNS:
         raise UsageError(f"runtime {runtime.name} has no first_run: every call of it is like the first (a training step has first_step)")
     if question.first_step and runtime.name in FIRST_RUNS:

@@ -102,15 +102,28 @@ def refuse_engine(runtime: str, settings: Engine | None) -> None:
         raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is {settings.runtime}'s; give runtime={settings.runtime!r}")
 
 
-S = TypeVar("S", OnnxSettings, OpenVinoSettings)
+Told = CudaSettings | OnnxSettings | OpenVinoSettings
+S = TypeVar("S", CudaSettings, OnnxSettings, OpenVinoSettings)
 
 
-def session_on(runtime: str, kind: type[S], machine: Cpu | Gpu | None, cuda: CudaSettings | None, engine: Engine | None) -> tuple[Cpu, S]:
-    """The processor that an engine runs on (this machine's unless another is described), and what its session is told. UsageError for an
-    accelerator, and for settings of another runtime."""
+def told_to(runtime: str, kind: type[S], told: Told | None) -> S:
+    """What a runtime is ``told``, its own settings as they are where that is nothing. UsageError for settings of another."""
+    if isinstance(told, kind):
+        return told
+    refuse_told(runtime, told)
+    return kind()
+
+
+def refuse_told(runtime: str, told: Told | None) -> None:
+    """UsageError for settings that a runtime does not have."""
+    if isinstance(told, CudaSettings):
+        refuse_settings(runtime, told)
+    else:
+        refuse_engine(runtime, told)
+
+
+def processor(runtime: str, machine: Cpu | Gpu | None) -> Cpu:
+    """The processor that a runtime runs on: this machine's unless another is described. UsageError for an accelerator."""
     if isinstance(machine, Gpu):
         raise UsageError(f"runtime {runtime} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
-    refuse_settings(runtime, cuda)
-    if engine is not None and not isinstance(engine, kind):
-        refuse_engine(runtime, engine)
-    return machine or Cpu.detect(), engine if isinstance(engine, kind) else kind()
+    return machine or Cpu.detect()

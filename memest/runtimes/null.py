@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from memest.errors import UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings, refuse_settings
-from memest.machines.engines import Engine, refuse_engine
+from memest.machines.engines import Told, refuse_told
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
@@ -32,19 +31,11 @@ class Null:
     replays = False
     registered_alone = False
 
-    def target(
-        self,
-        machine: Cpu | Gpu | None,
-        version: str | None,
-        recorded: str | None,
-        cuda: CudaSettings | None = None,
-        engine: Engine | None = None,
-    ) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """The machine makes no difference; the version is torch's whose shape rules are read."""
         if machine is not None:
             raise UsageError("runtime null runs on no machine in particular; leave machine (--threads, --isa) out")
-        refuse_settings(self.name, cuda)
-        refuse_engine(self.name, engine)
+        refuse_told(self.name, told)
         return Target(runtime=self.name, version=version_for(version, recorded))
 
     def describe(self, target: Target) -> str:

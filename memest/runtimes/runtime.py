@@ -14,8 +14,7 @@ from typing import Any, Protocol
 from memest.errors import UnsupportedError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings
-from memest.machines.engines import Engine
+from memest.machines.engines import Told
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
 from memest.memory.figure import Figures
@@ -138,17 +137,10 @@ class Runtime(Protocol):
     replays: bool
     registered_alone: bool
 
-    def target(
-        self,
-        machine: Cpu | Gpu | None,
-        version: str | None,
-        recorded: str | None,
-        cuda: CudaSettings | None = None,
-        engine: Engine | None = None,
-    ) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """What a step is played for on ``machine`` (None: the one at hand) by a ``version`` (None: that which the graph was ``recorded``
-        with, or the runtime's choice), with ``cuda``'s or an ``engine``'s settings. UsageError for a machine it does not
-        run on, a version that is not modelled, or settings of another runtime."""
+        with, or the runtime's choice), with the settings that it is ``told``. UsageError for a machine it does not run on, a version that
+        is not modelled, or settings of another runtime."""
 
     def describe(self, target: Target) -> str:
         """Whose memory it is, for a line in a report."""

@@ -7,8 +7,7 @@ from functools import partial
 
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings
-from memest.machines.engines import Engine, OnnxSettings, session_on
+from memest.machines.engines import OnnxSettings, Told, processor, told_to
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
@@ -42,17 +41,10 @@ class OnnxRuntime:
     replays = True
     registered_alone = False
 
-    def target(
-        self,
-        machine: Cpu | Gpu | None,
-        version: str | None,
-        recorded: str | None,
-        cuda: CudaSettings | None = None,
-        engine: Engine | None = None,
-    ) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """This machine's processor unless another is described; the version is torch's whose shape rules are read."""
-        cpu, told = session_on(self.name, OnnxSettings, machine, cuda, engine)
-        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=told)
+        cpu, session = processor(self.name, machine), told_to(self.name, OnnxSettings, told)
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=session)
 
     def describe(self, target: Target) -> str:
         """``onnxruntime 1.32 on cpu (avx512, 1 thread)``."""

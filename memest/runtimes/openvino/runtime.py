@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from memest.errors import UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings
-from memest.machines.engines import Engine, OpenVinoSettings, session_on
+from memest.machines.engines import OpenVinoSettings, Told, processor, told_to
 from memest.machines.gpu import Gpu
 from memest.machines.target import Target
 from memest.machines.versions import version_for
@@ -55,22 +54,15 @@ class OpenVino:
     replays = True
     registered_alone = False
 
-    def target(
-        self,
-        machine: Cpu | Gpu | None,
-        version: str | None,
-        recorded: str | None,
-        cuda: CudaSettings | None = None,
-        engine: Engine | None = None,
-    ) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """This machine's processor unless another is described; the version is torch's whose shape rules are read. UsageError for a
         precision that the processor does not have, and for more streams than threads."""
-        cpu, told = session_on(self.name, OpenVinoSettings, machine, cuda, engine)
-        if told.precision == "bfloat16" and not cpu.has_bf16:
+        cpu, session = processor(self.name, machine), told_to(self.name, OpenVinoSettings, told)
+        if session.precision == "bfloat16" and not cpu.has_bf16:
             raise UsageError("dtype 'bfloat16': this processor does not multiply it (Cpu(bf16=…)), and OpenVINO computes in float32 there")
-        if (told.streams or 1) > cpu.threads:
-            raise UsageError(f"ov_streams is {told.streams}, and there are {cpu.threads} threads; a stream has one at least")
-        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=told)
+        if (session.streams or 1) > cpu.threads:
+            raise UsageError(f"ov_streams is {session.streams}, and there are {cpu.threads} threads; a stream has one at least")
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=session)
 
     def describe(self, target: Target) -> str:
         """``openvino 2026.4 on cpu (avx512, 1 thread, float32)``."""

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from memest.errors import UnsupportedError, UsageError
+from memest.errors import UnsupportedError
 from memest.machines.claims import TORCH_ON_CPU
 from memest.machines.cpu import Cpu
-from memest.machines.cuda import CudaSettings, refuse_settings
-from memest.machines.engines import Engine, refuse_engine
+from memest.machines.engines import Told, processor, refuse_told
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CPU, Target
 from memest.machines.versions import text_of, torch_of, version_for
@@ -48,20 +47,11 @@ class TorchCpu:
     replays = False
     registered_alone = True
 
-    def target(
-        self,
-        machine: Cpu | Gpu | None,
-        version: str | None,
-        recorded: str | None,
-        cuda: CudaSettings | None = None,
-        engine: Engine | None = None,
-    ) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """This machine's processor unless another is described; the version as :func:`memest.machines.versions.version_for` finds it."""
-        if isinstance(machine, Gpu):
-            raise UsageError(f"runtime {self.name} runs on a processor, {machine.name} is an accelerator; give memest.Cpu(…)")
-        refuse_settings(self.name, cuda)
-        refuse_engine(self.name, engine)
-        return Target(runtime=self.name, version=version_for(version, recorded), machine=machine or Cpu.detect())
+        cpu = processor(self.name, machine)
+        refuse_told(self.name, told)
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu)
 
     def describe(self, target: Target) -> str:
         """``torch 2.13 on cpu (avx512, 2 threads)``."""

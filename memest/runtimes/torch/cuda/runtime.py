@@ -9,7 +9,7 @@ from memest.errors import UsageError
 from memest.machines.claims import TORCH_ON_CUDA
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, shipped_with
-from memest.machines.engines import Engine, refuse_engine
+from memest.machines.engines import Told, told_to
 from memest.machines.gpu import Gpu
 from memest.machines.target import TORCH_CUDA, Target
 from memest.machines.versions import text_of, version_for
@@ -36,23 +36,14 @@ class TorchCuda:
     replays = True
     registered_alone = False
 
-    def target(
-        self,
-        machine: Cpu | Gpu | None,
-        version: str | None,
-        recorded: str | None,
-        cuda: CudaSettings | None = None,
-        engine: Engine | None = None,
-    ) -> Target:
+    def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """A described accelerator, which has to be named; cuDNN is the release that this torch's wheel ships unless another is set.
         UsageError for settings of the allocator that this torch does not take, or that are not played."""
         if not isinstance(machine, Gpu):
             raise UsageError(f"runtime {self.name} runs on an accelerator: name one, such as machine='h100-80gb' (--on h100-80gb)")
         if machine.device is None:
             raise UsageError(f"runtime {self.name} cannot run on {machine.name}: it is no CUDA device that is described here")
-        refuse_engine(self.name, engine)
-        modelled = version_for(version, recorded)
-        settings = cuda or CudaSettings()
+        modelled, settings = version_for(version, recorded), told_to(self.name, CudaSettings, told)
         if settings.cudnn is None:
             settings = replace(settings, cudnn=shipped_with(modelled))
         if read_settings(settings.alloc_conf, modelled).per_process_memory_fraction < 1:
