@@ -72,7 +72,7 @@ def test_no_change_of_a_combination_can_be_left_out(mode: str, share: float) -> 
         assert all(o.peak_bytes > advice.budget_bytes for o in advice.combined[:-1])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.slow if m == "training" else ()) for m in MODES])
 def test_changes_alone_are_ranked_and_none_is_dropped(mode: str) -> None:
     advice = _advice(mode, 0.4)
     assert [o.saved_bytes for o in advice.alone] == sorted((o.saved_bytes for o in advice.alone), reverse=True)

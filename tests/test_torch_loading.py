@@ -253,7 +253,14 @@ def lacking_ops(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["lacking_ops.nets:small", "direct:net", "late:net", "wrapped:net", "direct.py:net"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lacking_ops.nets:small",
+        "late:net",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("direct:net", "wrapped:net", "direct.py:net")),
+    ],
+)
 def test_operators_are_declared_only_after_their_import_has_failed_and_not_for_longer(name: str, lacking_ops: Path) -> None:
     code = f"""
 import torch
