@@ -211,5 +211,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "ov_mmap": partial(flag, what="ov_mmap"),
     "ov_hint": partial(text, what="ov_hint", example="latency"),
     "ov_weights": partial(text, what="ov_weights", example="onnx"),
+    "onednn": partial(text, what="onednn", example="off"),
+    "jit": partial(flag, what="jit"),
 }
 """How each keyword is read, but for those that need the graph or one another."""

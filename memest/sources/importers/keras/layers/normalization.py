@@ -34,8 +34,7 @@ def _batch_norm(call: Call) -> Value:
     width = call.width(value)
     weight, bias = _affine(call, width)
     mean, variance = (call.parameter(role, (width,), buffer=True) for role in ("running_mean", "running_var"))
-    training = call.training if call.trainable else False  # a frozen one runs as in inference
-    own: dict[str, Any] = {} if training is None else {"training": training}
+    own: dict[str, Any] = {} if call.trainable else {"training": False}  # a frozen one runs as in inference
     made = call.made("batch_norm", value.node, mean, variance, weight, bias, eps=float(call.setting("epsilon", 1e-3)), **own)
     return Value(made, value.moved)
 
@@ -74,8 +73,7 @@ def _dropped(op: str, call: Call, value: Value) -> Value:
     rate = float(call.setting("rate", 0.5))
     if rate == 0:
         return value
-    own: dict[str, Any] = {} if call.training is None else {"training": call.training}
-    return Value(call.made(op, value.node, p=rate, **own), value.moved)
+    return Value(call.made(op, value.node, p=rate), value.moved)  # what it was built with gives way to the model's mode
 
 
 def _rescaling(call: Call) -> Value:
