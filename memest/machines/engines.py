@@ -87,8 +87,8 @@ OnOff = Literal["on", "off"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFlowSettings:
-    """``onednn`` is TF_ENABLE_ONEDNN_OPTS, ``inter_op`` how many kernels run at once (``set_inter_op_parallelism_threads``; None: as many as
-    there are threads), ``jit`` Keras's ``jit_compile``."""
+    """``onednn`` is TF_ENABLE_ONEDNN_OPTS, ``inter_op`` how many kernels run at once (``set_inter_op_parallelism_threads``; None: as many
+    as there are threads), ``jit`` Keras's ``jit_compile``."""
 
     runtime: ClassVar[str] = "tensorflow-cpu"
     prefix: ClassVar[str] = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from memest.machines.cpu import Cpu
 from memest.memory.stream import Event, Storage
@@ -20,15 +21,19 @@ CHEAP = frozenset({"ReadVariableOp", *VIEWS})
 """Kernels that are never worth a task of their own (``IsExpensive`` is false)."""
 
 
-def scheduled(nodes: Sequence[Node], *, filters_first: bool = False) -> list[Node]:
+def scheduled(nodes: Sequence[Node], *, shallow: bool = False, turn: int = 0) -> list[Node]:
     """The order of one thread: what becomes ready goes on at once, and of several nodes the last does; the others wait, the youngest first.
-    ``filters_first``: of a convolution's two gradients that of the filter, which else waits for the way to the first layer."""
+
+    Which of several is the last differs between processes: the one from which most is still to come (the way to the first layer, while the
+    gradients of filters wait), where ``shallow`` the one from which least is, and by chance at each other ``turn``."""
     by_name = {n.name: n for n in nodes}
     pending = {n.name: sum(d in by_name for d in _needs(n)) for n in nodes}
     after: dict[str, list[Node]] = {}
     for node in nodes:
         for name in _needs(node):
             after.setdefault(name, []).append(node)
+    still = _still_to_come(nodes, after)
+    chance = Random(turn)
     tasks = deque(n for n in nodes if not pending[n.name])
     found: list[Node] = []
     while tasks:
@@ -42,11 +47,22 @@ def scheduled(nodes: Sequence[Node], *, filters_first: bool = False) -> list[Nod
                 if not pending[other.name]:
                     ready.append(other)
             heavy = [n for n in ready if n.op not in CHEAP]
-            heavy.sort(key=lambda n: _waits(n, filters_first), reverse=True)
+            if turn:
+                chance.shuffle(heavy)
+            else:
+                heavy.sort(key=lambda n: still[n.name], reverse=shallow)
             inline.extend(n for n in ready if n.op in CHEAP)
             if heavy and not inline:
                 inline.append(heavy.pop())
             tasks.extendleft(heavy)
+    return found
+
+
+def _still_to_come(nodes: Sequence[Node], after: Mapping[str, list[Node]]) -> dict[str, int]:
+    """How many nodes follow one another from each on, at most."""
+    found: dict[str, int] = {}
+    for node in reversed(nodes):
+        found[node.name] = 1 + max((found[n.name] for n in after.get(node.name, ())), default=0)
     return found
 
 
@@ -83,14 +99,6 @@ def ordered(nodes: Sequence[Node], names: Iterable[str]) -> list[Node]:
     for start in [n.name for n in nodes if not pending[n.name] and n.name not in wanted] + named:
         run(by_name[start])
     return list(found.values())
-
-
-def _waits(node: Node, filters_first: bool) -> int:
-    """How late a node goes on among those that become ready together."""
-    is_filter = "BackpropFilter" in node.op
-    if filters_first:
-        return 0 if is_filter else 1
-    return 2 if is_filter else 1 if node.op in ("BiasAddGrad", "Square", "Sum") else 0
 
 
 def _needs(node: Node) -> list[str]:
@@ -156,9 +164,9 @@ class Run:
             storage.refs += edges.get(value.name, 0)
             self.held[value.name] = storage
         scratch += [self._temporary(t.nbytes, t.over, node, inputs) for t in taken if not t.before]
-        for storage in scratch:
-            if storage is not None:
-                self._release(storage, node)
+        for taken_now in scratch:
+            if taken_now is not None:
+                self._release(taken_now, node)
         for value in node.outputs:
             if self.held[value.name].refs == 0:
                 self._release(self.held[value.name], node)

@@ -25,7 +25,15 @@ Nodes = dict[str, Node]
 def optimized(net: Net, onednn: bool) -> list[Node]:
     """The nodes that run, in an order that they can run in."""
     nodes = {node.name: node for node in needed(net)}
-    for rewrite in (_once, _pool_before_activation, _sum_together, _fusing(onednn), _bias_with_filter(onednn), _workspaces(onednn), _in_order_of_names):
+    for rewrite in (
+        _once,
+        _pool_before_activation,
+        _sum_together,
+        _fusing(onednn),
+        _bias_with_filter(onednn),
+        _workspaces(onednn),
+        _in_order_of_names,
+    ):
         nodes = rewrite(nodes, frozenset(map(node_of, net.fetched)))
     return sorted_topologically(nodes)
 

@@ -16,16 +16,17 @@ from memest.runtimes.tensorflow.nodes import Node, Value
 VIEWS = frozenset({"Reshape", "Squeeze", "ExpandDims", "Identity"})
 ASSIGNING = frozenset({"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 UNARY = frozenset({
-    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Square", "Sqrt", "Rsqrt", "Neg", "Exp", "Log1p",
-    "Reciprocal", "Pow", "BiasAdd", "Softmax", "ReluGrad", "Relu6Grad",
+    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Square", "Sqrt", "Rsqrt", "Neg", "Exp",
+    "Log1p", "Reciprocal", "Pow", "BiasAdd", "Softmax", "ReluGrad", "Relu6Grad",
 })  # fmt: skip
 BINARY = frozenset({
-    "AddV2", "Sub", "Mul", "RealDiv", "DivNoNan", "SquaredDifference", "Maximum", "Minimum", "RsqrtGrad", "SigmoidGrad", "TanhGrad", "EluGrad",
-    "SeluGrad", "LeakyReluGrad", "SoftplusGrad", "SoftsignGrad",
+    "AddV2", "Sub", "Mul", "RealDiv", "DivNoNan", "SquaredDifference", "Maximum", "Minimum", "RsqrtGrad", "SigmoidGrad", "TanhGrad",
+    "EluGrad", "SeluGrad", "LeakyReluGrad", "SoftplusGrad", "SoftsignGrad",
 })  # fmt: skip
 TARGET = 30 << 20  # bytes: what Eigen's two-dimensional gradients take for the last level of cache
 MINIMUM = 256 << 10  # bytes: and for the second
 FALLBACK = 25  # buffer over tensors, above which a gradient in three dims is computed without a buffer
+WORTHWHILE = 2000  # elements of a block of a sum (redux_functor.h)
 SCRATCHPAD = 8216  # bytes: oneDNN's own, for a convolution
 
 
@@ -64,9 +65,10 @@ def temporaries(node: Node, values: Mapping[str, Value], cpu: Cpu, onednn: bool)
     """What a kernel takes while it runs."""
     shapes = [values[i].shape for i in node.inputs]
     output = node.outputs[0].shape if node.outputs else ()
-    found = _SHARED.get(node.op)
-    if found is not None:
-        return found(node, shapes)
+    if node.op == "BiasAddGrad":
+        return _partial_sums(shapes[0], cpu.threads)
+    if node.op == "SparseSoftmaxCrossEntropyWithLogits":
+        return (Temporary(4 * shapes[0][0], before=True),)
     if onednn:
         return (Temporary(SCRATCHPAD, scratchpad=True),) if node.op in SCRATCHED else ()
     if node.op in ("Conv2DBackpropFilter", "Conv2DBackpropInput"):
@@ -82,15 +84,14 @@ def temporaries(node: Node, values: Mapping[str, Value], cpu: Cpu, onednn: bool)
 SCRATCHED = frozenset({"Conv2D", "Conv3D", "_FusedConv2D", "_FusedConv3D"})
 
 
-def _bias(node: Node, shapes: list[Shape]) -> tuple[Temporary, ...]:
-    return (Temporary(4 * shapes[0][-1]),)
-
-
-def _entropy(node: Node, shapes: list[Shape]) -> tuple[Temporary, ...]:
-    return (Temporary(4 * shapes[0][0], before=True),)
-
-
-_SHARED = {"BiasAddGrad": _bias, "SparseSoftmaxCrossEntropyWithLogits": _entropy}
+def _partial_sums(shape: Shape, threads: int) -> tuple[Temporary, ...]:
+    """A row for each block of a sum over all but the channels; none where there are channels enough for all threads."""
+    rows, channels = prod(shape[:-1]), shape[-1]
+    if channels > 32 * threads:
+        return ()
+    blocks = min(threads, -(-rows // -(-WORTHWHILE // channels)))
+    size = -(-rows // blocks)
+    return (Temporary(4 * channels * -(-rows // size)),)
 
 
 def _geometry(node: Node, shapes: list[Shape], output: Shape) -> tuple[Shape, Shape, Shape]:

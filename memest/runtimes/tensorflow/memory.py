@@ -1,4 +1,4 @@
-"""What TensorFlow takes from the system for its tensors: an arena for the large ones where oneDNN is on, each a request of its own where not.
+"""What TensorFlow takes from the system for its tensors: an arena for the large ones where oneDNN is on, a request for each where not.
 
 Source: tensorflow/core/common_runtime/mkl_cpu_allocator.h (requests of 256 KiB and more go to a best-fit arena whose regions double from
 2 MiB on and never go back; smaller ones to malloc).

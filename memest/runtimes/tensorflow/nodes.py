@@ -98,10 +98,7 @@ class Net:
         full = name if named else self.unique(name)
         dtype = inputs[0].dtype if inputs else "float32"
         outputs = tuple(
-            [
-                Value(f"{full}:{n}" if n else full, tuple(shape), dtypes[n] if n < len(dtypes) else dtype)
-                for n, shape in enumerate(shapes)
-            ]
+            [Value(f"{full}:{n}" if n else full, tuple(shape), dtypes[n] if n < len(dtypes) else dtype) for n, shape in enumerate(shapes)]
         )
         node = Node(
             name=full, op=op, inputs=tuple([v.name for v in inputs]), outputs=outputs, scope=full if scope is None else scope,

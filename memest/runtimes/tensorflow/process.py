@@ -1,6 +1,8 @@
 """What the system shows of a Python process that builds a Keras model and runs it: at most, resident.
 
-A model, calibrated over all measured networks at once and never for one (``process.json`` has its numbers, and how far off they are).
+A model, calibrated over all measured networks at once and never for one (``process.json`` has its numbers, how many measurements they rest
+on, and how far off it is). Around the tensors there are Python with its libraries and, for each node of the graph, what tracing, grappler
+and the kernels keep; that is taken while the graph is made, and stays.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from memest.machines.engines import TensorFlowSettings
 from memest.memory.figure import Figure, modelled
 from memest.memory.stream import Stream
-from memest.runtimes.tensorflow.memory import Arena
+from memest.runtimes.tensorflow.memory import arena_of
 from memest.sizes.units import format_bytes
 
 DATA = Path(__file__).with_name("process.json")
+WIDE = 1.25  # how much wider a range is than what was the worst of those measured
 
 
 @cache
@@ -26,19 +28,26 @@ def measured() -> dict[str, Any]:
     return found
 
 
-def process_of(stream: Stream, allocated: Figure, arena: Arena, settings: TensorFlowSettings, inputs: int) -> Figure:
+def touched_of(stream: Stream, allocated: Figure, onednn: str) -> int:
+    """Bytes of tensors that are resident at most: what was handed out of the arena, which never goes back, or what is alive at once."""
+    assert allocated.bytes is not None
+    if onednn == "off":
+        return allocated.bytes
+    arena = arena_of(stream)
+    return arena.touched + arena.small + sum(s.nbytes for s in stream.residents if s.category == "input")
+
+
+def process_of(stream: Stream, nodes: int, allocated: Figure, mode: str, onednn: str) -> Figure:
     """The resident peak with its range."""
     numbers = measured()
-    nodes = getattr(stream, "nodes", 0)
     assert allocated.bytes is not None and allocated.low is not None and allocated.high is not None
-    tensors = arena.touched + arena.small + inputs if settings.onednn == "on" else allocated.bytes
-    around = numbers["base"] + numbers["node"] * nodes
-    nbytes = round(tensors + around)
-    low = round((min(tensors, allocated.low) + around) * (1 - numbers["below"]))
-    high = round((max(tensors, allocated.high) + around) * (1 + numbers["above"]))
+    own = numbers[f"{mode}_{onednn}"]
+    tensors, around = touched_of(stream, allocated, onednn), own["base"] + own["node"] * nodes
+    low, high = tensors - (allocated.bytes - allocated.low), tensors + (allocated.high - allocated.bytes)
+    share = WIDE * numbers["worst"]
     reason = (
-        f"a Python process with numpy, keras and tensorflow ({format_bytes(round(numbers['base']))}), {nodes:,} nodes with their kernels, "
-        f"and {format_bytes(tensors)} of tensors; modelled from {numbers['cases']} measurements, of which half are within "
+        f"a Python process with numpy, keras and tensorflow ({format_bytes(own['base'])}), {nodes:,} nodes with their kernels, and "
+        f"{format_bytes(tensors)} of tensors; modelled from {numbers['cases']} measurements, of which half are within "
         f"{numbers['median']:.1%} and all within {numbers['worst']:.1%}"
     )
-    return modelled(nbytes, max(low, 0), high, reason)
+    return modelled(tensors + around, round((low + around) * (1 - share)), round((high + around) * (1 + share)), reason)

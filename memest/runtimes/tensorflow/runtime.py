@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from memest.errors import UnsupportedError
@@ -18,7 +18,7 @@ from memest.network.graph import Graph
 from memest.network.tensor import Shape, spec
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.tensorflow.building.stepping import TABLE, built
-from memest.runtimes.tensorflow.executing import Run, scheduled
+from memest.runtimes.tensorflow.executing import Run, ordered, scheduled
 from memest.runtimes.tensorflow.grappler import optimized
 from memest.runtimes.tensorflow.memory import arena_of
 from memest.runtimes.tensorflow.nodes import Net, Node
@@ -26,14 +26,16 @@ from memest.runtimes.tensorflow.process import process_of
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE, KERAS = "2.21", "3.15"
+TURNS = 7  # orders that are tried besides the two of the filters' gradients, less one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played(Stream):
-    """A step; ``orders`` are those that TensorFlow may take as well, ``trained`` how many variables are trained."""
+    """A step; ``orders`` are those that TensorFlow may take as well, whether it is ``trained``, and how many ``nodes``
+    run."""
 
     orders: tuple[Stream, ...]
-    trained: int
+    trained: bool
     nodes: int
 
 
@@ -43,7 +45,9 @@ class TensorFlowCpu:
     name = "tensorflow-cpu"
     title = "TensorFlow on CPU"
     source = Source(
-        owner="TensorFlow's allocator", whose="TensorFlow's", process="the Python process that builds the model and runs it, resident at most"
+        owner="TensorFlow's allocator",
+        whose="TensorFlow's",
+        process="the Python process that builds the model and runs it, resident at most",
     )
     modes = ("train", "infer")
     rows = Rows("tensorflow-cpu", plain=TABLE)
@@ -75,8 +79,8 @@ class TensorFlowCpu:
         if settings_of(target).onednn == "on":
             return (step,)
         cost = (
-            "oneDNN off: Eigen's gradients of convolutions unroll their input into columns, kernel times as large, once for each of the two; "
-            "on volumes the step takes some 4 times as much as with --onednn on"
+            "oneDNN off: Eigen's gradients of convolutions unroll their input into columns, kernel times as large, once for each of the "
+            "two; on volumes the step takes some 4 times as much as with --onednn on"
         )
         return step, cost
 
@@ -88,14 +92,15 @@ class TensorFlowCpu:
         target = recipe.target
         net = built(graph, input_shapes, sizes, recipe, remember=remember)
         nodes = optimized(net, settings_of(target).onednn == "on")
-        first, *others = [_played(net, scheduled(nodes, filters_first=early), target) for early in (False, True)]
+        orders = [scheduled(nodes), scheduled(nodes, shallow=True), *(scheduled(nodes, turn=n) for n in range(1, TURNS))]
+        first, *others = [_played(net, order, target) for order in orders]
         values = {v.name: spec(v.shape, v.dtype) for v in net.values.values()}
         return Played(
             residents=tuple(first.residents),
             events=tuple(first.events),
             values=values,
             orders=tuple(Stream(residents=tuple(o.residents), events=tuple(o.events), values=values) for o in others),
-            trained=sum(v.category == "parameter" for v in net.variables.values()),
+            trained=recipe.training,
             nodes=len(nodes),
         )
 
@@ -107,7 +112,8 @@ class TensorFlowCpu:
         told = settings_of(target)
         peaks = [requested_bytes, *map(peak_of, stream.orders)]
         together = concurrent(stream) if (told.inter_op or target.cpu.threads) > 1 else 0
-        low, high = min(peaks), max(peaks) + together
+        waiting = updates_of(stream) if stream.trained else 0
+        low, high = min(peaks) - waiting, max(peaks) + waiting + together
         order = "in the order of one thread that takes what became ready last"
         if low == high:
             allocated = exact(requested_bytes, f"variables, inputs, and tensors alive at once, {order}")
@@ -118,11 +124,20 @@ class TensorFlowCpu:
         inputs = sum(s.nbytes for s in stream.residents if s.category == "input")
         if told.onednn == "on":
             nbytes = arena.regions + arena.small
-            wide = max(arena_of(o).regions + arena_of(o).small for o in (stream, *stream.orders)) + 2 * together
+            wide = max(o.regions + o.small for o in map(arena_of, stream.orders)) + 2 * together
             reserved = modelled(nbytes, min(nbytes, arena.use), max(nbytes, wide), "regions of the arena, which double, and small tensors")
         else:
             reserved = replace(allocated, bytes=requested_bytes - inputs, low=low - inputs, high=high - inputs, reason="asked of malloc")
-        return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, allocated, arena, told, inputs))
+        mode = "train" if stream.trained else "infer"
+        return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, stream.nodes, allocated, mode, told.onednn))
+
+
+def in_order(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, names: Iterable[str]) -> Stream:
+    """A step whose nodes run in the order of ``names``, which are TensorFlow's without the model's scope."""
+    net = built(graph, input_shapes, sizes, recipe, remember=True)
+    nodes = optimized(net, settings_of(recipe.target).onednn == "on")
+    run = _played(net, ordered(nodes, names), recipe.target)
+    return Stream(residents=tuple(run.residents), events=tuple(run.events), values={})
 
 
 def _played(net: Net, order: list[Node], target: Target) -> Run:
@@ -141,11 +156,15 @@ def peak_of(stream: Stream) -> int:
     return most
 
 
+def updates_of(stream: Stream) -> int:
+    """Bytes of the largest variable's update, which may come before the peak or wait until it is over."""
+    return 2 * max((e.delta for e in stream.events if e.phase == "optimizer"), default=0)
+
+
 def concurrent(stream: Stream) -> int:
     """Bytes that a second kernel may hold beside the peak's: the largest buffer inside a kernel, or a variable's update."""
     inside = max((e.delta for e in stream.events if e.storage.category == "workspace"), default=0)
-    updates = max((2 * e.delta for e in stream.events if e.phase == "optimizer"), default=0)
-    return max(inside, updates)
+    return max(inside, updates_of(stream))
 
 
 def _check_plain(recipe: Recipe) -> None:

@@ -52,11 +52,11 @@ def _sum(net: Net, gradients: list[Value]) -> Value | None:
 
 
 def _relevant(net: Net, seeds: Iterable[str], wanted: frozenset[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """How often each value on the way from a source to a seed is read there, and how many outputs of a node are so. What a node reads behind
-    ``stop_gradient`` (it ``stops`` there) is on no way."""
+    """How often each value on the way from a source to a seed is read there, and how many outputs of a node are so. What a node reads
+    behind ``stop_gradient`` (it ``stops`` there) is on no way."""
     depends: set[str] = set()
     for node in net.nodes.values():
-        if node.variable in wanted and node.op == "ReadVariableOp" or any(node_of(i) in depends for i in node.inputs):
+        if (node.variable in wanted and node.op == "ReadVariableOp") or any(node_of(i) in depends for i in node.inputs):
             depends.add(node.name)
     reads: dict[str, int] = {}
     seen: set[str] = set()

@@ -40,10 +40,11 @@ def softmax(here: Here) -> None:
 
 def _binary(op: str, name: str, here: Here) -> None:
     """Of two tensors, or of one and a number."""
-    names = [n for n in here.layer.reads]
+    names = here.layer.reads
     values = [here.of(n) for n in names]
     turned = any(n in here.place.turned for n in names)
-    if len({len(v.shape) for v in values}) > 1 or (turned and not all(n in here.place.turned or len(v.shape) < 3 for n, v in zip(names, values, strict=True))):
+    mixed = turned and not all(n in here.place.turned or len(v.shape) < 3 for n, v in zip(names, values, strict=True))
+    if mixed or len({len(v.shape) for v in values}) > 1:
         raise UnsupportedError("no rule for tensors of different orders of dims on tensorflow-cpu")
     shape = values[0].shape if len(values) == 1 else tuple([max(a, b) for a, b in zip(values[0].shape, values[1].shape, strict=True)])
     here.done(here.op(op, name, values, shape), turned)

@@ -15,6 +15,7 @@ from memest.network.tensor import Shape
 from memest.runtimes.tensorflow.nodes import TAPE, Net, Value
 
 LOSS = "compile_loss"
+FOLDED = 100 << 10  # bytes: up to which grappler makes a constant of what can be computed ahead
 
 
 def loss_of(net: Net, name: str, output: Value) -> dict[str, Value]:
@@ -57,8 +58,7 @@ def _binary_cross_entropy(from_logits: bool, net: Net, output: Value) -> dict[st
     labels = net.input("data_1", shape, "float32")
 
     def op(op: str, name: str, inputs: Sequence[Value], *, back: bool = False, dtypes: tuple[str, ...] = (), zeros: int = 0) -> Value:
-        more = {"zeros": zeros} if zeros else {}
-        return net.op(op, f"{TAPE if back else ''}{inner}/{name}", inputs, shape, dtypes=dtypes, **more)
+        return net.op(op, f"{TAPE if back else ''}{inner}/{name}", inputs, shape, dtypes=dtypes, zeros=zeros)
 
     positive = op("GreaterEqual", "GreaterEqual", [logits], dtypes=("bool",))
     negative = op("Neg", "Neg", [logits])
@@ -72,8 +72,9 @@ def _binary_cross_entropy(from_logits: bool, net: Net, output: Value) -> dict[st
     mean = net.op("Mean", f"{scope}/Mean", [each], shape[:-1], kept=(*shape[:-1], 1))
     total = net.op("Sum", f"{scope}/Sum", [mean], ())
     _tracked(net, net.op("DivNoNan", f"{scope}/div_no_nan", [total], ()))
+    after = _given(net, scope, logits)
     of_relu = op("Select", "Select", [positive], back=True, dtypes=("float32",))
-    plus_one = op("AddV2", "add", [exponential], back=True)
+    plus_one = net.op("AddV2", f"{TAPE}{inner}/add", [exponential], shape, after=after)
     inverse = op("Reciprocal", "Reciprocal", [plus_one], back=True)
     by_exponential = op("Mul", "mul", [inverse], back=True)
     by_absolute = op("Mul", "mul_1", [exponential, by_exponential], back=True)
@@ -82,6 +83,15 @@ def _binary_cross_entropy(from_logits: bool, net: Net, output: Value) -> dict[st
     turned = op("Neg", "Neg", [of_negative], back=True)
     by_labels = op("Mul", "mul/Mul", [labels], back=True)
     return {logits.name: net.op("AddN", "AddN", [turned, of_relu, of_logits, by_labels], shape)}
+
+
+def _given(net: Net, scope: str, logits: Value) -> list[str]:
+    """The gradient of the mean, the same number everywhere: where it is too large for a constant it is made anew, though all that reads it
+    has been computed ahead."""
+    if logits.nbytes <= FOLDED:
+        return []
+    tiled = net.op("Tile", f"{TAPE}{scope}/Tile", [], logits.shape[:-1], dtypes=(logits.dtype,))
+    return [net.op("Reshape", f"{TAPE}{scope}/Reshape_1", [tiled], logits.shape).name]
 
 
 def _mean_squared(net: Net, output: Value) -> dict[str, Value]:

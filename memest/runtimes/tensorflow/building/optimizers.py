@@ -44,12 +44,14 @@ class Update:
     def _made(self, op: str, name: str, inputs: Sequence[Value | Read], shape: Shape, dtype: str, constant: str) -> Value:
         full = self.net.unique(f"{self.scope}/{name}")
         values = [self._read(i, full) if isinstance(i, Read) else i for i in inputs]
-        return self.net.op(op, full, values, shape, dtypes=(dtype,), named=True, **({"constant": constant} if constant else {}))
+        return self.net.op(op, full, values, shape, dtypes=(dtype,), named=True, constant=constant)
 
     def _read(self, read: Read, name: str) -> Value:
         known = self.net.variables[read.variable]
         after = () if read.after is None else (read.after.name,)
-        return self.net.op("ReadVariableOp", f"{name}/ReadVariableOp", [], known.shape, dtypes=(known.dtype,), variable=known.name, after=after)
+        return self.net.op(
+            "ReadVariableOp", f"{name}/ReadVariableOp", [], known.shape, dtypes=(known.dtype,), variable=known.name, after=after
+        )
 
     def assign(self, op: str, variable: str, value: Value) -> Value:
         """A variable takes, or adds or subtracts, a value."""
@@ -71,13 +73,13 @@ RATE, STEP = Read("learning_rate"), Read("iteration")
 def _rate(u: Update) -> Value:
     rate = u.cast(RATE)
     assert rate is not None
-    u.cast()  # the gradient, which has the dtype already
     return rate
 
 
 def adam(u: Update) -> None:
     """m and v move towards g and g squared; then the variable by m / sqrt(v)."""
     rate = _rate(u)
+    u.cast()  # the gradient, which has the dtype already
     step = u.scalar("Cast", "Cast", u.scalar("AddV2", "Add", STEP, dtype="int64"))
     u.cast(), u.cast()  # both powers' bases are constants
     first, second = (u.scalar("Pow", "Pow", step, constant=name) for name in ("beta_1", "beta_2"))
@@ -103,8 +105,9 @@ def sgd(u: Update) -> None:
 def momentum(u: Update) -> None:
     """A slot remembers where the variable went."""
     rate, slot = _rate(u), u.slot("momentum")
-    kept = u.op("Mul", "mul", Read(slot))
-    done = u.assign("AssignVariableOp", slot, u.op("Sub", "sub", kept, u.op("Mul", "Mul", u.gradient, rate)))
+    u.cast()  # the gradient
+    kept = u.op("Mul", "Mul", Read(slot))
+    done = u.assign("AssignVariableOp", slot, u.op("Sub", "Sub", kept, u.op("Mul", "Mul", u.gradient, rate)))
     moved = u.cast(Read(slot, done))
     assert moved is not None
     u.assign("AssignAddVariableOp", u.variable, moved)
@@ -117,8 +120,21 @@ def rmsprop(u: Update) -> None:
     squared = u.op("Mul", "Mul", u.op("Square", "Square", u.gradient))
     done = u.assign("AssignVariableOp", v, u.op("AddV2", "Add", kept, squared))
     scaled = u.op("Mul", "Mul", rate, u.gradient)
-    root = u.op("Sqrt", "Sqrt", u.op("AddV2", "Add", Read(v, done)))
-    u.assign("AssignSubVariableOp", u.variable, u.op("RealDiv", "truediv", scaled, root))
+    inverse = u.op("Rsqrt", "Sqrt", u.op("AddV2", "Add", Read(v, done)))  # a quotient by a root is a product with its inverse
+    u.assign("AssignSubVariableOp", u.variable, u.op("Mul", "truediv", scaled, inverse))
+
+
+def decay(u: Update) -> None:
+    """The variable loses a share of itself, before anything else is done, while others still read it."""
+    share = u.scalar("Mul", "mul", _rate(u))
+    u.cast()
+    name = u.net.unique(f"{u.scope}/ReadVariableOp")
+    value = u.net.op("ReadVariableOp", name, [], u.shape, variable=u.variable, named=True)
+    readers = [n.name for n in u.net.nodes.values() if n.op == "ReadVariableOp" and n.variable == u.variable and n.phase == "forward"]
+    done = u.net.op(
+        "AssignSubVariableOp", f"{u.scope}/AssignSubVariableOp", [u.op("Mul", "mul", value, share)], variable=u.variable, after=readers
+    )
+    u.net.fetched.append(done.name)
 
 
 def chosen(optimizer: Optimizer) -> tuple[str, Callable[[Update], None]]:
@@ -126,12 +142,14 @@ def chosen(optimizer: Optimizer) -> tuple[str, Callable[[Update], None]]:
     options: Mapping[str, Any] = dict(optimizer.options)
     decayed = [k for k in ("weight_decay", "nesterov", "amsgrad", "centered", "momentum") if options.get(k)]
     if optimizer.name == "sgd" and decayed in ([], ["momentum"]):
-        return "SGD", momentum if decayed else sgd
+        return "sgd", momentum if decayed else sgd
     if optimizer.name == "adam" and not decayed:
         return "adam", adam
+    if optimizer.name == "adamw" and decayed in ([], ["weight_decay"]):
+        return "adam_w", adam
     if optimizer.name == "rmsprop" and not decayed:
-        return "rmsprop", rmsprop
-    raise UnsupportedError(f"no rule for optimizer {optimizer.text!r} on tensorflow-cpu; there are sgd, sgd:momentum, adam, rmsprop")
+        return "rm_sprop", rmsprop
+    raise UnsupportedError(f"no rule for optimizer {optimizer.text!r} on tensorflow-cpu; there are sgd, sgd:momentum, adam, adamw, rmsprop")
 
 
 def updated(net: Net, optimizer: Optimizer, gradients: Mapping[str, Value], trainable: list[str]) -> None:
@@ -140,9 +158,12 @@ def updated(net: Net, optimizer: Optimizer, gradients: Mapping[str, Value], trai
     net.variable("iteration", (), "int64", "optimizer_state")
     net.variable("learning_rate", (), "float32", "optimizer_state")
     net.layer, net.phase = "optimizer", "optimizer"
-    for name in trainable:
-        if name in gradients:
-            step(Update(net, scope, name, gradients[name]))
+    trained = [name for name in trainable if name in gradients]
+    if optimizer.name == "adamw":
+        for name in trained:
+            decay(Update(net, scope, name, gradients[name]))
+    for name in trained:
+        step(Update(net, scope, name, gradients[name]))
     reads = [n.name for n in net.nodes.values() if n.op == "ReadVariableOp" and n.variable == "iteration"]
     count = net.op("ReadVariableOp", "Add_2/ReadVariableOp", [], (), dtypes=("int64",), variable="iteration")
     more = net.op("AddV2", "Add", [count], (), dtypes=("int64",))

@@ -59,7 +59,7 @@ def global_pool(here: Here) -> None:
 
 def joined(here: Here) -> None:
     """Concatenation along the channels."""
-    names = here.roles["tensors"] if "tensors" in here.roles else here.layer.reads
+    names = here.roles.get("tensors", here.layer.reads)
     assert names is not None and not isinstance(names, str)
     values = [here.of(n) for n in names]
     turned = names[0] in here.place.turned

@@ -49,7 +49,8 @@ def _layer(place: Place, layer: Layer) -> None:
     where = f"layer {layer.name!r} ({layer.op})"
     found = TABLE.get(layer.op)
     if found is None:
-        raise UnsupportedError(f"no rule for {layer.op!r} on tensorflow-cpu; memest ops {layer.op} lists the runtimes that have one").at(where)
+        reason = f"no rule for {layer.op!r} on tensorflow-cpu; memest ops {layer.op} lists the runtimes that have one"
+        raise UnsupportedError(reason).at(where)
     try:
         found(place.at(layer))
     except MemestError as e:
