@@ -72,6 +72,11 @@ def text(value: Any, what: str, example: str) -> str | None:
     raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
 
 
+def count(value: Any) -> Any:
+    """A whole number, as text too."""
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
 def nbytes(value: Any) -> Any:
     """A number of bytes, which commands give as text; what is none is left for whom it is meant to refuse."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
@@ -207,6 +212,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
     "ort_mmap_threshold": nbytes,
+    **dict.fromkeys(("ov_streams", "ov_requests", "inter_op"), count),
     "ort_level": partial(text, what="ort_level", example="all"),
     "ov_mmap": partial(flag, what="ov_mmap"),
     "ov_hint": partial(text, what="ov_hint", example="latency"),

@@ -22,7 +22,8 @@ CHEAP = frozenset({"ReadVariableOp", *VIEWS})
 
 
 def scheduled(nodes: Sequence[Node], *, shallow: bool = False, turn: int = 0) -> list[Node]:
-    """The order of one thread: what becomes ready goes on at once, and of several nodes the last does; the others wait, the youngest first.
+    """The order of one thread: variables are read; then what becomes ready goes on at once, and of several nodes the last does, while the
+    others wait, the youngest first.
 
     Which of several is the last differs between processes: the one from which most is still to come (the way to the first layer, while the
     gradients of filters wait), where ``shallow`` the one from which least is, and by chance at each other ``turn``."""
@@ -34,18 +35,23 @@ def scheduled(nodes: Sequence[Node], *, shallow: bool = False, turn: int = 0) ->
             after.setdefault(name, []).append(node)
     still = _still_to_come(nodes, after)
     chance = Random(turn)
-    tasks = deque(n for n in nodes if not pending[n.name])
     found: list[Node] = []
+
+    def run(node: Node) -> list[Node]:
+        found.append(node)
+        ready: list[Node] = []
+        for other in after.get(node.name, ()):
+            pending[other.name] -= 1
+            if not pending[other.name]:
+                ready.append(other)
+        return ready
+
+    first = [n for n in nodes if not pending[n.name]]
+    tasks = deque([r for n in first if n.op in CHEAP for r in run(n)] + [n for n in first if n.op not in CHEAP])
     while tasks:
         inline = deque([tasks.popleft()])
         while inline:
-            node = inline.popleft()
-            found.append(node)
-            ready: list[Node] = []
-            for other in after.get(node.name, ()):
-                pending[other.name] -= 1
-                if not pending[other.name]:
-                    ready.append(other)
+            ready = run(inline.popleft())
             heavy = [n for n in ready if n.op not in CHEAP]
             if turn:
                 chance.shuffle(heavy)

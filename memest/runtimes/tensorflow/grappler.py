@@ -32,6 +32,7 @@ def optimized(net: Net, onednn: bool) -> list[Node]:
         _fusing(onednn),
         _bias_with_filter(onednn),
         _workspaces(onednn),
+        _swish(onednn),
         _in_order_of_names,
     ):
         nodes = rewrite(nodes, frozenset(map(node_of, net.fetched)))
@@ -224,6 +225,23 @@ def _bias_with_filter(onednn: bool) -> Callable[[Nodes, frozenset[str]], Nodes]:
                 made.pop(node.name)
                 names[node.outputs[0].name] = second.name
         return {n: _renamed(node, names) for n, node in made.items()}
+
+    return join
+
+
+def _swish(onednn: bool) -> Callable[[Nodes, frozenset[str]], Nodes]:
+    """oneDNN multiplies a value by its own sigmoid in one kernel."""
+
+    def join(nodes: Nodes, kept: frozenset[str]) -> Nodes:
+        if not onednn:
+            return nodes
+        read, made = readers(nodes), dict(nodes)
+        for node in nodes.values():
+            product = _only_reader(nodes, read, node, kept) if node.op == "Sigmoid" else None
+            if product is not None and product.attributes.get("silu"):
+                made.pop(node.name)
+                made[product.name] = replace(product, op="_MklSwish", inputs=node.inputs)
+        return made
 
     return join
 

@@ -10,7 +10,7 @@ from memest.runtimes.tensorflow.building.place import Here
 
 UNARY = {
     "relu": "Relu", "relu6": "Relu6", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "selu": "Selu", "softplus": "Softplus",
-    "softsign": "Softsign", "leaky_relu": "LeakyRelu",
+    "softsign": "Softsign", "sqrt": "Sqrt", "leaky_relu": "LeakyRelu",
 }  # fmt: skip
 IN_PLACE_NAMED = ("Relu",)  # called without a name of its own
 BINARY = {"add": ("AddV2", "Add"), "sub": ("Sub", "Sub"), "mul": ("Mul", "Mul")}
@@ -46,16 +46,28 @@ def _binary(op: str, name: str, here: Here) -> None:
     mixed = turned and not all(n in here.place.turned or len(v.shape) < 3 for n, v in zip(names, values, strict=True))
     if mixed or len({len(v.shape) for v in values}) > 1:
         raise UnsupportedError("no rule for tensors of different orders of dims on tensorflow-cpu")
+    if len(values) == 1:
+        name = name.lower()
+        if op == "AddV2" and not here.given.get("value"):
+            here.done(values[0], turned)
+            return
     shape = values[0].shape if len(values) == 1 else tuple([max(a, b) for a, b in zip(values[0].shape, values[1].shape, strict=True)])
-    here.done(here.op(op, name, values, shape), turned)
+    here.done(here.part(op, name, values, shape), turned)
 
 
 def divided(here: Here) -> None:
-    """By a number, which becomes a product with its inverse."""
-    if len(here.layer.reads) != 1:
-        raise UnsupportedError("no rule for a quotient of two tensors on tensorflow-cpu")
+    """By a number, which becomes a product with its inverse, or by another tensor."""
+    if len(here.layer.reads) == 1:
+        value = here.value()
+        here.done(here.op("Mul", "truediv", [value], value.shape))
+    else:
+        _binary("RealDiv", "truediv", here)
+
+
+def at_least(here: Here) -> None:
+    """No less than a number."""
     value = here.value()
-    here.done(here.op("Mul", "truediv", [value], value.shape))
+    here.done(here.op("Maximum", "Maximum", [value], value.shape))
 
 
 TABLE: dict[str, Callable[[Here], None]] = {
@@ -64,4 +76,5 @@ TABLE: dict[str, Callable[[Here], None]] = {
     "silu": silu,
     "softmax": softmax,
     "div": divided,
+    "clamp_min": at_least,
 }

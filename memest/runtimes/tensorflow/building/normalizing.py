@@ -49,7 +49,7 @@ def _moments(here: Here, value: Value, moving_mean: Value, moving_variance: Valu
 
 
 def dropout(here: Here) -> None:
-    """Outside training nothing; in it random numbers are compared and what is below zeroed."""
+    """Outside training nothing; in it random numbers, one for each element or sample, are compared and what is below zeroed."""
     value = here.value()
     if not here.training or not here.given.get("p", 0.5):
         here.done(value)
@@ -64,10 +64,18 @@ def dropout(here: Here) -> None:
     random = f"{scope}/stateless_random_uniform"
     key = here.part("StatelessRandomGetKeyCounter", f"{random}/StatelessRandomGetKeyCounter", [seed], (1,), (2,), dtypes=("int64", "int64"))
     keys = [key, here.net.output(key, 1)]
-    noise = here.part("StatelessRandomUniformV2", f"{random}/StatelessRandomUniformV2", keys, value.shape, dtypes=("float32",))
-    kept = here.part("GreaterEqual", f"{scope}/GreaterEqual", [noise], value.shape, dtypes=("bool",))
+    noise_shape = value.shape if here.layer.op == "dropout" else (value.shape[0], *(1,) * (len(value.shape) - 1))
+    noise = here.part("StatelessRandomUniformV2", f"{random}/StatelessRandomUniformV2", keys, noise_shape, dtypes=("float32",))
+    kept = here.part("GreaterEqual", f"{scope}/GreaterEqual", [noise], noise_shape, dtypes=("bool",))
     scaled = here.part("Mul", f"{scope}/Mul", [value], value.shape)
     here.done(here.part("SelectV2", f"{scope}/SelectV2", [kept, scaled], value.shape, dtypes=(value.dtype,)))
 
 
-TABLE = {"batch_norm": batch_norm, "dropout": dropout}
+def of_samples(here: Here) -> None:
+    """Dropout of whole samples, as the importer writes it: each is one channel."""
+    if here.value().shape[1:2] != (1,) or here.is_turned():
+        raise UnsupportedError("no rule for dropout of channels on tensorflow-cpu; drop elements")
+    dropout(here)
+
+
+TABLE = {"batch_norm": batch_norm, "dropout": dropout, "dropout1d": of_samples}

@@ -165,6 +165,7 @@ def updated(net: Net, optimizer: Optimizer, gradients: Mapping[str, Value], trai
     for name in trained:
         step(Update(net, scope, name, gradients[name]))
     reads = [n.name for n in net.nodes.values() if n.op == "ReadVariableOp" and n.variable == "iteration"]
-    count = net.op("ReadVariableOp", "Add_2/ReadVariableOp", [], (), dtypes=("int64",), variable="iteration")
-    more = net.op("AddV2", "Add", [count], (), dtypes=("int64",))
+    name = net.unique("Add")
+    count = net.op("ReadVariableOp", f"{name}/ReadVariableOp", [], (), dtypes=("int64",), variable="iteration")
+    more = net.op("AddV2", name, [count], (), dtypes=("int64",), named=True)
     net.fetched.append(net.op("AssignVariableOp", "AssignVariableOp", [more], variable="iteration", after=reads).name)

@@ -28,7 +28,7 @@ class Place:
         self.padded: dict[str, str] = {}
         self.trainable: list[str] = []
         self._layers = {layer.name for layer in graph.layers}
-        self._frozen = {p.name for p in graph.parameters if not p.trainable or p.buffer}
+        self.frozen = {p.name for p in graph.parameters if not p.trainable or p.buffer}
         self._parameters = {p.name for p in graph.parameters}
 
     def at(self, layer: Layer) -> Here:
@@ -47,7 +47,7 @@ class Place:
         """A parameter, in the shape that Keras has for it."""
         if name in self.net.variables:
             return
-        trained = name not in self._frozen
+        trained = name not in self.frozen
         self.net.variable(name, shape, "float32", "parameter" if trained else "buffer")
         if trained:
             self.trainable.append(name)
@@ -73,9 +73,14 @@ class Here:
         return self.of(name)
 
     def of(self, name: str) -> Value:
-        """The tensor of a name; UnsupportedError for a parameter read where Keras's layer has none."""
-        if self.place.is_parameter(name) and name not in self.place.values:
-            raise UnsupportedError(f"reads the parameter {name!r} in a layer that has none in Keras")
+        """The tensor of a name; UnsupportedError for a parameter that is trained, read where Keras's layer has none."""
+        if name not in self.place.values and self.place.is_parameter(name):
+            if name not in self.place.frozen:
+                raise UnsupportedError(f"reads the parameter {name!r} in a layer that has none in Keras")
+            shape = channels_last(self.shape(name))
+            self.place.variable(name, shape)
+            read = self.op("ReadVariableOp", f"{name.rpartition('.')[2]}/ReadVariableOp", [], shape, variable=name)
+            self.place.give(name, read, len(shape) > 2)
         return self.place.values[name]
 
     def shape(self, name: str) -> Shape:

@@ -66,10 +66,18 @@ def _silu(net: Net, value: Value, gradient: Value) -> Given:
     shape = value.shape
     gate = net.op("Sigmoid", "Sigmoid", [value], shape, after=[gradient.name])
     rest = net.op("Sub", "sub", [gate], shape)
+    _left_out(net, "mul", "mul")
     product = net.op("Mul", "mul", [value, rest], shape)
     grown = net.op("AddV2", "add", [product], shape)
     slope = net.op("Mul", "mul", [gate, grown], shape)
+    _left_out(net, "sub", "mul", "mul", "mul")
     return [net.op("Mul", "mul", [gradient, slope], shape), None]
+
+
+def _left_out(net: Net, *names: str) -> None:
+    """Operations that go, of products with one and of the gradient by the slope; their names are taken."""
+    for name in names:
+        net.unique(name)
 
 
 def _divided(net: Net, node: Node, given: Given) -> Given:
