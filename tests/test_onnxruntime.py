@@ -159,4 +159,23 @@ def test_a_chunk_less_than_twice_as_large_is_not_split() -> None:
     arena = Bfc(growth=Growth(first=MIB))
     assert arena.take(600_000).size == MIB
     assert arena.take(500_000).size == 500_224
-    assert arena.touched == 1_100_000
+    assert arena.touched == (0, 1_100_000)
+
+
+def test_what_was_touched_stays_counted_when_regions_go_back() -> None:
+    """The resident peak of an arena that is shrunk after each run is reached during it."""
+    arena = Bfc()
+    small, large = arena.take(MIB), arena.take(48 * MIB)
+    arena.give(large)
+    arena.shrink(keep=(0,))
+    assert arena.nbytes == MIB and arena.touched == (48 * MIB, MIB)
+    arena.give(small)
+    assert arena.touched == (48 * MIB, MIB)
+
+
+def test_a_session_that_gives_regions_back_holds_them_while_it_runs() -> None:
+    plain, shrunk = (
+        memest.estimate(memest.model("unet3d"), input_shape=(1, 1, 64, 64, 64), mode="infer", runtime="onnxruntime", ort_shrinkage=on)
+        for on in (False, True)
+    )
+    assert shrunk.reserved.bytes < shrunk.process.bytes < plain.process.bytes
