@@ -237,6 +237,12 @@ def test_weights_are_never_read(tmp_path: Path) -> None:
     assert memest.from_onnx(path).parameters[0].shape == (1024, 1024)
 
 
+OPEN = node(
+    "If",
+    "c",
+    then_branch=helper.make_graph([node("Relu", "x", "a")], "g", [], [helper.make_tensor_value_info("a", 1, None)]),
+    else_branch=helper.make_graph([node("Neg", "x", "b")], "g", [], [helper.make_tensor_value_info("b", 1, None)]),
+)
 UNSOUND: dict[str, tuple[Sequence[Any], Sequence[Any], type[MemestError], str]] = {
     "an unknown operator": ([node("Foo", "x", name="n1")], [], UnsupportedError, r"node 'n1' \(Foo\), opset 20: no rule for 'Foo'"),
     "Erfc, which Keras writes": ([node("Erfc", "x")], [], UnsupportedError, r"\(Erfc\), opset 20: no rule for 'Erfc'"),
@@ -257,6 +263,7 @@ UNSOUND: dict[str, tuple[Sequence[Any], Sequence[Any], type[MemestError], str]] 
     "an absolute path": ([node("Add", "x w")], [unread("w", (3,), location="/etc/w.data")], FileError, "outside of the file's folder"),
     "a huge power": ([node("Pow", "k k", "p"), node("Expand", "x p")], [numbers("k", LARGE)], GraphError, "has the exponent"),
     "values in sizes": ([node("Cast", "x", "s", to=7), node("Reshape", "x s")], [], UnsupportedError, "known only when the network runs"),
+    "an open branch": ([node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "c", to=9), OPEN], [], UnsupportedError, "an If whose"),
     "channels that do not fit": ([node("Conv", "x w")], [weight("w", 8, 5, 3, 3)], MemestError, "Conv"),
     "an axis too many": ([node("Concat", "x x", axis=7)], [], GraphError, "axis 7 of a tensor with 4 dims"),
 }
@@ -268,6 +275,13 @@ def test_what_cannot_be_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
     with pytest.raises(kind, match=words) as e:
         memest.from_onnx(saved(tmp_path, nodes, initializers))
     assert "\n" not in str(e.value) and str(e.value).startswith(str(tmp_path))
+
+
+def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, [node("MatMul", "x w")], [unread("w", (32, 4), location="w.data")])
+    assert any("its weights lie in w.data, which is not there" in note for note in memest.from_onnx(path).notes)
+    (tmp_path / "w.data").write_bytes(b"")
+    assert not any("w.data" in note for note in memest.from_onnx(path).notes)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
