@@ -142,6 +142,8 @@ def test_arithmetic_of_sizes_is_folded_and_sizes_stay_free(tmp_path: Path) -> No
 
 
 SCATTERED = ["select", "select", "select", "clone", "index_put_"]
+GRID = ["permute", "slice", "grid_sample"]
+OF_GRID = [numbers("z", 0), numbers("t", 2), numbers("a", 3)]
 TRANSPOSED = ["conv_transpose2d", "slice", "slice"]
 
 
@@ -173,6 +175,7 @@ TRANSPOSED = ["conv_transpose2d", "slice", "slice"]
         ([node("Constant", "", "s", value_ints=[0, -1]), node("Reshape", "x s")], [], ["reshape"]),
         ([node("GatherND", "x i")], [weight("i", 5, 2, dtype=np.int64)], ["select", "select", "getitem"]),
         ([node("ScatterND", "x i u")], [weight("i", 5, 3, dtype=np.int64), weight("u", 5, 32)], SCATTERED),
+        ([node("Transpose", "x", "g", perm=[0, 2, 3, 1]), node("Slice", "g z t a", "p"), node("GridSample", "x p")], OF_GRID, GRID),
         ([node("TopK", "x k", "y places", axis=1)], [numbers("k", 2)], ["topk"]),
     ],
 )

@@ -11,6 +11,7 @@ from memest.errors import UnsupportedError, UsageError
 from memest.machines.engines import OnnxSettings
 from memest.memory.allocators.bfc import Bfc, Growth
 from memest.network.graph import Graph
+from memest.network.tensor import Shape
 from memest.runtimes.onnxruntime.memory import arena_after, most_alive, pattern_block
 
 MIB = 1 << 20
@@ -179,3 +180,40 @@ def test_a_session_that_gives_regions_back_holds_them_while_it_runs() -> None:
         for on in (False, True)
     )
     assert shrunk.reserved.bytes < shrunk.process.bytes < plain.process.bytes
+
+
+PAIRS = [  # equation, shapes of both operands, bytes at once in the first run, and of the block, as they were measured
+    ("blxd,blyd->blxy", (2, 4, 128, 64), (2, 4, 96, 64), 1_638_400, 851_968),
+    ("bhxy,bhyd->bhxd", (2, 4, 128, 96), (2, 4, 96, 64), 1_310_720, 851_968),
+    ("ij,jk->ik", (256, 128), (128, 512), 1_703_936, 917_504),
+    ("ncvl,vw->ncwl", (2, 16, 64, 32), (64, 64), 1_343_488, 540_672),
+]
+
+
+@pytest.mark.parametrize(("equation", "first", "second", "peak", "block"), PAIRS)
+def test_an_einsum_copies_what_lies_in_another_order(equation: str, first: Shape, second: Shape, peak: int, block: int) -> None:
+    b = memest.Builder("pair")
+    factors = [b.layer("relu", b.input(name, shape)) for name, shape in (("a", first), ("b", second))]
+    graph = b.build(b.layer("abs", b.layer("einsum", factors, equation=equation)))
+    stream = memest.estimate(graph, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1)).timeline
+    assert (most_alive(stream), pattern_block(stream)) == (peak, block)
+
+
+def test_an_einsum_that_sums_what_one_operand_has_alone_is_refused() -> None:
+    b = memest.Builder("alone")
+    graph = b.build(b.layer("einsum", [b.input("a", (4, 5, 6)), b.input("b", (5, 7))], equation="ijk,jl->il"))
+    with pytest.raises(UnsupportedError, match="einsum 'ijk,jl->il', of other than two operands, or summing"):
+        memest.estimate(graph, mode="infer", runtime="onnxruntime")
+
+
+def test_tables_and_places_are_gathers_and_grids_are_sampled() -> None:
+    """Measured on 1.32: each takes its result alone."""
+    b = memest.Builder("read")
+    rows = b.layer("embedding", b.parameter("table", (1000, 64)), b.input("i", (4, 100), "int64"))
+    stream = memest.estimate(b.build(b.layer("abs", rows)), mode="infer", runtime="onnxruntime").timeline
+    assert (most_alive(stream), pattern_block(stream)) == (204_800, 102_400)
+    b = memest.Builder("grid")
+    both = [b.layer("relu", b.input(name, shape)) for name, shape in (("x", (1, 8, 64, 64)), ("grid", (1, 32, 48, 2)))]
+    sampled = b.layer("grid_sample", *both, align_corners=False)
+    stream = memest.estimate(b.build(b.layer("abs", sampled)), mode="infer", runtime="onnxruntime").timeline
+    assert (most_alive(stream), pattern_block(stream)) == (192_512, 192_512)

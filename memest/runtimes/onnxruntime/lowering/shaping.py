@@ -108,6 +108,14 @@ def _getitem(c: Call) -> Value:
     return found
 
 
+def _embedding(c: Call) -> Value:
+    return c.put("Gather", [c["weight"], c["indices"]])
+
+
+def _index_select(c: Call) -> Value:
+    return c.put("Gather", [c.input, c["index"]])
+
+
 def _expand(c: Call) -> Value:
     return c.put("Expand", [c.input, c.constant((len(c.shape),), "int64")])
 
@@ -174,6 +182,8 @@ HANDLERS: dict[str, Handler] = {
     "slice": _slice,
     "narrow": _slice,
     "getitem": _getitem,
+    "embedding": _embedding,
+    "index_select": _index_select,
     "repeat": _repeat,
     "pad": _pad,
     "roll": _roll,
