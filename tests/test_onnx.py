@@ -208,7 +208,8 @@ def test_functions_are_inlined_and_known_branches_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("op", "gates", "states"), [("LSTM", 4, 2), ("GRU", 3, 1)])
 def test_recurrent_layers_are_torchs(op: str, gates: int, states: int, tmp_path: Path) -> None:
     of_steps = [weight("w", 2, 5 * gates, 7), weight("r", 2, 5 * gates, 5), weight("b", 2, 10 * gates)]
-    nodes = [node(op, "x w r b", "y", hidden_size=5, direction="bidirectional")]
+    usual = ["Sigmoid", "Tanh", "Tanh"][: states + 1] * 2
+    nodes = [node(op, "x w r b", "y", hidden_size=5, direction="bidirectional", activations=usual)]
     graph = memest.from_onnx(saved(tmp_path, nodes, of_steps, shape=(6, "N", 7)))
     assert calls(graph) == [*["zeros"] * states, op.lower(), "view", "permute"]
     assert sum(nbytes(p.shape, p.dtype) for p in graph.parameters) == 2 * gates * 5 * (7 + 5 + 2) * 4

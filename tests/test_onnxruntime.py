@@ -217,3 +217,44 @@ def test_tables_and_places_are_gathers_and_grids_are_sampled() -> None:
     sampled = b.layer("grid_sample", *both, align_corners=False)
     stream = memest.estimate(b.build(b.layer("abs", sampled)), mode="infer", runtime="onnxruntime").timeline
     assert (most_alive(stream), pattern_block(stream)) == (192_512, 192_512)
+
+
+def _bytes_of(build: Any, shape: Shape) -> tuple[int, int]:
+    """Most bytes at once in the first run, and of the block, of a network that ``build`` makes of its input."""
+    b = memest.Builder("net")
+    graph = b.build(b.layer("abs", build(b, b.layer("relu", b.input("x", shape)))))
+    stream = memest.estimate(graph, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1)).timeline
+    return most_alive(stream), pattern_block(stream)
+
+
+SIDES = [1, 2, 0, 1]
+PADDED = [  # what reads zeros around an image, and bytes at once and of the block, as they were measured
+    ("conv2d", {"out_channels": 16, "kernel_size": 3, "padding": 1}, 147_840, 205_056),
+    ("conv2d", {"out_channels": 16, "kernel_size": 3}, 131_072, 131_072),
+    ("avg_pool2d", {"kernel_size": 3, "stride": 1}, 131_072, 131_072),
+    ("max_pool2d", {"kernel_size": 3, "stride": 1}, 147_840, 213_504),
+]
+
+
+@pytest.mark.parametrize(("op", "attributes", "peak", "block"), PADDED)
+def test_zeros_are_put_around_by_what_reads_them(op: str, attributes: dict[str, Any], peak: int, block: int) -> None:
+    def build(b: Any, x: Any) -> Any:
+        return b.layer(op, b.layer("pad", x, pad=SIDES), **attributes)
+
+    assert _bytes_of(build, (1, 16, 32, 32)) == (peak, block)
+
+
+SCALED = [524_288, 131_072, -524_288, 131_072, 262_144, -131_072, 65_536, -262_144, 196_608, -131_072, -65_536]
+TURNED = [524_288, 131_072, -524_288, 131_072, 131_072, -131_072, 262_144, -131_072, 65_536, -262_144, 196_608, -131_072, -65_536]
+
+
+@pytest.mark.parametrize(("scale", "measured"), [((1, 64, 1, 1), SCALED), ((64, 1, 1), SCALED), ((1,), TURNED)])
+def test_a_number_a_channel_scales_in_blocks(scale: Shape, measured: list[int]) -> None:
+    """The first layers of DenseNet as Keras exports it, whose norms are products."""
+    b = memest.Builder("dense")
+    pool = b.layer("max_pool2d", b.input("x", (2, 64, 32, 32)), kernel_size=2)
+    x = b.layer("relu", b.layer("mul", pool, b.parameter("scale", scale)))
+    x = b.layer("conv2d", b.layer("conv2d", x, out_channels=128, kernel_size=1), out_channels=32, kernel_size=3, padding=1)
+    graph = b.build(b.layer("abs", b.layer("cat", [pool, x], dim=1)))
+    found = memest.estimate(graph, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1)).timeline
+    assert [e.delta for e in found.events][: len(measured)] == measured

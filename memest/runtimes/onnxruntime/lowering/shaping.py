@@ -128,7 +128,11 @@ def _repeat(c: Call) -> Value:
 
 
 def _pad(c: Call) -> Value:
-    return c.put("Pad", [c.input, c.constant((2 * len(c.shape),), "int64"), c.constant()])
+    """``sides`` are before and behind each dim; ``zeros``: that is what is put there."""
+    rank, given = len(c.shape), tuple(c["pad"])
+    sides = [(0, 0)] * (rank - len(given) // 2) + [given[n : n + 2] for n in range(len(given) - 2, -1, -2)]
+    zeros = c["mode"] == "constant" and not c["value"]
+    return c.put("Pad", [c.input, c.constant((2 * rank,), "int64"), c.constant()], sides=sides, zeros=zeros)
 
 
 def _roll(c: Call) -> Value:

@@ -180,7 +180,9 @@ class _Import:
             return found
         if not module.startswith("keras"):
             if not module:
-                raise FileError(f"{place}: says nothing of its module, as Keras 3 writes it; load the network with Keras 3 and save it anew")
+                raise FileError(
+                    f"{place}: says nothing of its module, as Keras 3 writes it; load the network with Keras 3 and save it anew"
+                )
             known = layer.raw.get("registered_name") or module
             raise UnsupportedError(f"{place}: a class of your own ({known}), whose code is not in the file")
         found = HANDLERS.get(layer.kind)
