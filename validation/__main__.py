@@ -221,6 +221,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     if arguments.only in LIBRARY_GROUPS:
         return _compare_libraries(arguments)
+    if arguments.only == "exporters":
+        return _compare_exporters(arguments)
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
@@ -260,6 +262,17 @@ def _compare_engine(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _compare_exporters(arguments: argparse.Namespace) -> int:
+    from validation.exporters.comparing import compare, failures, table
+
+    found = list(compare())
+    for c in found:
+        if arguments.all or not c.sound:
+            print(c)
+    print(table(found))
+    return 1 if failures(found) else 0
 
 
 def _compare_libraries(arguments: argparse.Namespace) -> int:
