@@ -61,7 +61,7 @@ def compare(only: str = "") -> Iterator[Compared]:
     with tempfile.TemporaryDirectory() as folder:
         for record in load()[1]:
             if only in record["network"]:
-                module = plain(memest.loads(record["graph"])) if "graph" in record else None
+                module = plain(memest.loads(record["graph"], form="json")) if "graph" in record else None
                 for exporter, file in record["files"].items():
                     yield _compared(record["network"], exporter, file, module, Path(folder) / "net.onnx")
 

@@ -22,9 +22,10 @@ def written(subject: Subject, exporter: str) -> dict[str, Any]:
 
     from memest.sources.importers.torch.loading import build
     from validation.libraries.measuring import tensors
+    from validation.modules import trained
 
     torch.manual_seed(0)
-    module, given = build(subject.model).eval(), tensors(subject.inputs)
+    module, given = trained(build(subject.model).eval()), tensors(subject.inputs)
     names = [text.partition("=")[0] for text in subject.inputs if "=" in text]
     called: dict[str, Any] = {"kwargs": dict(zip(names, given, strict=True))} if names else {}
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
