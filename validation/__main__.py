@@ -220,6 +220,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     if arguments.only in LIBRARY_GROUPS:
         return _compare_libraries(arguments)
+    if arguments.only == "exporters":
+        return _compare_exporters(arguments)
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
@@ -267,6 +269,17 @@ def _stale(arguments: argparse.Namespace, page: str, shown: str, equal: str) -> 
     if equal not in " ".join(Path("README.md").read_text(encoding="utf-8").split()):
         problems.append(f"the README does not say that {equal} runs of {arguments.runtime} are equal")
     return problems
+
+
+def _compare_exporters(arguments: argparse.Namespace) -> int:
+    from validation.exporters.comparing import compare, failures, table
+
+    found = list(compare())
+    for c in found:
+        if arguments.all or not c.sound:
+            print(c)
+    print(table(found))
+    return 1 if failures(found) else 0
 
 
 def _compare_libraries(arguments: argparse.Namespace) -> int:
