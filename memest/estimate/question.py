@@ -18,6 +18,7 @@ from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
 from memest.machines.engines import PREFIXES, Engine, Told, engine_from
 from memest.machines.gpu import Gpu
+from memest.machines.process import ProcessSettings, malloc_named
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
 from memest.runtimes.table import DEVICES, runtime_named
@@ -61,6 +62,7 @@ class Settings(TypedDict, total=False):
     tf32: str | None
     alloc_conf: str | None
     cublas_workspace: str | None
+    malloc: str | None
     first_run: bool
     ort_arena: bool
     ort_pattern: bool
@@ -109,6 +111,9 @@ class Question:
     tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
     alloc_conf: str | None = field(default=None, metadata=says("The caching allocator's settings: PYTORCH_CUDA_ALLOC_CONF.", "SETTINGS"))
     cublas_workspace: str | None = field(default=None, metadata=says("CUBLAS_WORKSPACE_CONFIG, such as :4096:8.", ":KIB:COUNT"))
+    malloc: str | None = field(
+        default=None, metadata=says("Count the process, too: glibc, glibc:mmap_threshold=131072, or jemalloc (torch on CPU).", OPTIONS)
+    )
     first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
     ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
     ort_pattern: bool = field(default=True, metadata=says("ONNX Runtime's enable_mem_pattern."))
@@ -152,12 +157,17 @@ class Question:
         return engine_from(given)
 
     @property
+    def process(self) -> ProcessSettings | None:
+        """What the process around a step on a CPU is told; None where nothing is set."""
+        return None if self.malloc is None else ProcessSettings(malloc=malloc_named(self.malloc))
+
+    @property
     def told(self) -> Told | None:
         """What the runtime is told besides; None where nothing is set. UsageError where two are told things."""
-        cuda, engine = self.cuda, self.engine
-        if cuda is not None and engine is not None:
-            raise UsageError(f"settings of torch-cuda and {engine.runtime} at once; give those of one")
-        return cuda or engine
+        found = [told for told in (self.cuda, self.engine, self.process) if told is not None]
+        if len(found) > 1:
+            raise UsageError(f"settings of {' and '.join(told.runtime for told in found)} at once; give those of one")
+        return found[0] if found else None
 
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
