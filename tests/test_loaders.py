@@ -59,6 +59,12 @@ def test_a_loader_is_torchs_and_asked_about_where_it_is_counted() -> None:
         memest.fit(memest.model("resnet18"), "1GiB", "batch", H=64, W=64, loader="workers=2")
 
 
+def test_on_a_card_workers_are_counted_and_the_hosts_process_is_not() -> None:
+    found = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 64, 64), machine="h100-80gb", loader="workers=2")
+    assert found.loaders is not None and found.loaders.shm.bytes and found.loaders.node.bytes is None
+    assert found.outermost == found.figures.outermost and "not modelled" in found.loaders.parent.reason
+
+
 def fed(case: dict[str, Any], process: int | None = None) -> Fed:
     """What the measured loop is, of a step that holds nothing but its batch."""
     numbers = case["batch"] * 4

@@ -194,9 +194,13 @@ class Estimate(Restated, Shown):
     @cached_property
     def loaders(self) -> Loading | None:
         """What the data loader that feeds the step adds to the process, and the node's total; None where no loader was asked about."""
-        from memest.estimate.feeding import fed_by
+        loader = self.question.feeding
+        if loader is None:
+            return None
+        from memest.estimate.feeding import fed_by, gradient_bytes
 
-        return None if self.question.loader is None else fed_by(self)
+        gradients = gradient_bytes(self.played, self.sizes) if self.question.training else 0
+        return fed_by(loader, self.timeline, self.summary.above_bytes, gradients, self.process, self.recipe.target)
 
     @property
     def outermost(self) -> tuple[FigureName, Figure]:

@@ -1,40 +1,40 @@
-"""From an estimate to the data loader that feeds its step."""
+"""From the step of an estimate to the data loader that feeds it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+from memest.machines.loader import Loader
+from memest.machines.target import TORCH_CPU, Target
+from memest.memory.figure import Figure, unknown
 from memest.memory.loading import Fed, Loading, loading
+from memest.memory.stream import Stream
+from memest.network.graph import Graph
 from memest.network.tensor import nbytes
 from memest.sizes.dims import resolve
 
-if TYPE_CHECKING:
-    from memest.estimate.estimate import Estimate
+ON_THE_HOST = "the host's memory of a process that runs on a card is not modelled; its loader's workers and /dev/shm are"
+REPLACED = ("parameter", "buffer", "optimizer_state")  # of what stands, what a step writes to
 
 
-def fed_by(estimate: Estimate) -> Loading | None:
-    """What the loader that was asked about adds; None where none was."""
-    loader = estimate.question.feeding
-    if loader is None:
-        return None
-    residents = estimate.timeline.residents
-    batch = tuple(s.nbytes for s in residents if s.category == "input")
-    gradients = gradient_bytes(estimate) if estimate.question.training else 0
-    trained = sum(s.nbytes for s in residents if s.category in ("parameter", "buffer", "optimizer_state"))
-    process = estimate.recipe.target.process
+def fed_by(loader: Loader, step: Stream, above: int, gradients: int, process: Figure, target: Target) -> Loading:
+    """What ``loader`` adds to a process that takes ``step`` again and again, whose peak is so many bytes ``above`` what stands, and which
+    trains by so many bytes of ``gradients`` (0: it only infers)."""
+    told = target.process
+    written = sum(s.nbytes for s in step.residents if s.category in REPLACED) if gradients else 0
     return loading(
         loader,
         Fed(
-            batch=batch,
-            process=estimate.process,
-            below_peak=max(0, estimate.requested_bytes - estimate.standing_bytes - gradients),
-            replaced=trained + gradients if estimate.question.training else 0,
-            moves=process is not None and process.malloc.moves,
+            batch=tuple(s.nbytes for s in step.residents if s.category == "input"),
+            process=process if target.runtime == TORCH_CPU else unknown(ON_THE_HOST),
+            below_peak=max(0, above - gradients),
+            replaced=written + gradients,
+            moves=told is not None and told.malloc.moves,
         ),
     )
 
 
-def gradient_bytes(estimate: Estimate) -> int:
+def gradient_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
     """Bytes of the gradients of all parameters that are trained."""
-    trained = (p for p in estimate.played.parameters if p.trainable and not p.buffer and p.gradient_of is None)
-    return sum(nbytes(resolve(p.shape, estimate.sizes), p.dtype) for p in trained)
+    trained = (p for p in graph.parameters if p.trainable and not p.buffer and p.gradient_of is None)
+    return sum(nbytes(resolve(p.shape, sizes), p.dtype) for p in trained)

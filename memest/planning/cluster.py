@@ -268,7 +268,7 @@ class _Planning:
         cores = self._cluster.cores
         threads = self._threads or (self._cpu.threads if cores is None else max(1, cores // ranks))
         estimate = self._rank(batch, self._part, nodes * ranks, threads)
-        gradients = gradient_bytes(estimate)
+        gradients = gradient_bytes(estimate.played, estimate.sizes)
         exchange = self.exchange.buffers(gradients, nodes * ranks, ranks)
         name, rank = _with_unregistered(estimate)
         rank = plus(rank, exchange, f"{name} of one rank, and its exchange")

@@ -1,4 +1,4 @@
-"""``python -m validation.cluster ranks|loaders [PART…]``: measure what has no result yet (needs torch)."""
+"""``python -m validation.cluster ranks|loaders [PART]``: measure what has no result yet (needs torch); ``compare``: predict it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ def main() -> int:
         for key, found in measured(only=only):
             most = [max(step["HWM"] for step in rank["steps"]) for rank in found["ranks"]]
             print(key, *(f"{n / 2**20:.0f}" for n in most), f"node {(found['own_peak'] + found['files_once']) / 2**20:.0f}", flush=True)
+    elif what == "compare":
+        from validation.cluster.comparing import table
+
+        print(table())
     else:
         from validation.cluster import loaders
 

@@ -18,7 +18,7 @@ from typing import Any
 from validation.cluster.ranks import REGIMES, RESULTS
 
 LOADER = Path(__file__).with_name("loader.py")
-EVERY = 0.04
+EVERY = 0.06
 ALONE = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
 ROLLED = ("Rss", "Pss_Anon", "Pss_File", "Pss_Shmem", "Private_Dirty", "Anonymous")
 
@@ -30,7 +30,7 @@ def _case(workers: int, prefetch: int = 2, kind: str = "tensor", batch: int = 16
     }  # fmt: skip
 
 
-RESNET: dict[str, Any] = {"model": "torchvision.models:resnet50", "shape": [3, 224, 224], "batch": 8, "batches": 8}
+RESNET: dict[str, Any] = {"model": "torchvision.models:resnet18", "shape": [3, 112, 112], "batch": 8, "batches": 6}
 CASES = (
     _case(0),
     _case(0, size=512),

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 KIB = 1024
-STEPS = 4
+STEPS = 3
 LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 RANK = Path(__file__).with_name("rank.py")
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "cluster"
-SECONDS, EVERY = 900.0, 0.004
+SECONDS, EVERY = 900.0, 0.02
 FIXED = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 VISION, VIDEO, TWINS = "torchvision.models:{}", "torchvision.models.video:{}", "validation.networks:{}"
 
