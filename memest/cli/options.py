@@ -103,7 +103,10 @@ PinMemory = Annotated[bool, option("--pin-memory", help="The data loader's pin_m
 LOADER = {
     "workers": Workers, "prefetch": Prefetch, "start": WorkersStart, "persistent": PersistentWorkers, "pin_memory": PinMemory,
 }  # fmt: skip
-COMPLETED = {"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers}
+COMPLETED = {
+    **{"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers},
+    "runtime": complete.runtimes,
+}
 SHOWN = ("optimizer", "loss")  # whose defaults the help prints
 FLAGS = {"levers": "--lever", "mode": "--train/--infer", "cudnn_enabled": "--with-cudnn/--no-cudnn"}
 FLAGS |= {f"ort_{name}": f"--ort-{name}/--no-ort-{name}" for name in ("arena", "pattern", "external")}
