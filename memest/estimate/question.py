@@ -18,6 +18,8 @@ from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
 from memest.machines.engines import OF_ENGINES, Engine, Told, engine_from
 from memest.machines.gpu import Gpu
+from memest.machines.loader import Loader, loader_named
+from memest.machines.process import ProcessSettings, malloc_named
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
 from memest.runtimes.table import DEVICES, runtime_named
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 MODES = ("train", "infer")
 ON_THIS = (TORCH_CPU, "onnxruntime", "openvino", "tensorflow-cpu")  # runtimes that run on the processor at hand where none is named
 COMPUTE_IN = ("openvino",)  # runtimes that compute in a dtype and leave the network's own as it is
+FED = (TORCH_CPU, TORCH_CUDA)  # runtimes that a data loader feeds
+COUNT_LOADERS = ("estimate", "plan_cluster", "the command")  # who asks about what feeds a step
 FIRST_RUNS = ("onnxruntime",)  # runtimes whose first run at a size differs from later ones
 
 
@@ -61,6 +65,8 @@ class Settings(TypedDict, total=False):
     tf32: str | None
     alloc_conf: str | None
     cublas_workspace: str | None
+    malloc: str | None
+    loader: str | None
     first_run: bool
     ort_arena: bool
     ort_pattern: bool
@@ -114,6 +120,10 @@ class Question:
     tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
     alloc_conf: str | None = field(default=None, metadata=says("The caching allocator's settings: PYTORCH_CUDA_ALLOC_CONF.", "SETTINGS"))
     cublas_workspace: str | None = field(default=None, metadata=says("CUBLAS_WORKSPACE_CONFIG, such as :4096:8.", ":KIB:COUNT"))
+    malloc: str | None = field(
+        default=None, metadata=says("Count the process, too: glibc, glibc:mmap_threshold=131072, or jemalloc (torch on CPU).", OPTIONS)
+    )
+    loader: str | None = field(default=None, metadata=says("What feeds the step: DataLoader's workers=4,prefetch=2.", "OPTIONS"))
     first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
     ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
     ort_pattern: bool = field(default=True, metadata=says("ONNX Runtime's enable_mem_pattern."))
@@ -160,12 +170,24 @@ class Question:
         return engine_from(given)
 
     @property
+    def process(self) -> ProcessSettings | None:
+        """What the process around a step on a CPU is told; None where nothing is set."""
+        if self.malloc is None:
+            return None if self.feeding is None or self.runtime != TORCH_CPU else ProcessSettings()
+        return ProcessSettings(malloc=malloc_named(self.malloc))
+
+    @property
+    def feeding(self) -> Loader | None:
+        """The data loader that feeds the step; None where none is counted."""
+        return None if self.loader is None else loader_named(self.loader)
+
+    @property
     def told(self) -> Told | None:
         """What the runtime is told besides; None where nothing is set. UsageError where two are told things."""
-        cuda, engine = self.cuda, self.engine
-        if cuda is not None and engine is not None:
-            raise UsageError(f"settings of torch-cuda and {engine.runtime} at once; give those of one")
-        return cuda or engine
+        found = [told for told in (self.cuda, self.engine, self.process) if told is not None]
+        if len(found) > 1:
+            raise UsageError(f"settings of {' and '.join(told.runtime for told in found)} at once; give those of one")
+        return found[0] if found else None
 
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
@@ -248,6 +270,10 @@ def resolved(question: Question) -> Names:
 
         chosen = settings(question.levers, question.mode)
     runtime.target(question.machine, question.torch, None, question.told)
+    if question.feeding is not None and runtime.name not in FED:
+        raise UsageError(
+            f"loader is torch's data loader, and runtime {runtime.name} has none; leave it out, or give one of {', '.join(FED)}"
+        )
     if question.first_run and runtime.name not in FIRST_RUNS:
         raise UsageError(f"runtime {runtime.name} has no first_run: every call of it is like the first (a training step has first_step)")
     if question.first_step and runtime.name in FIRST_RUNS:
@@ -330,6 +356,8 @@ def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questi
     for name in found:
         if name not in KEYWORDS and name != "cpu":
             raise UsageError(f"{who} has no setting {name!r}{did_you_mean(name, KEYWORDS) or '; there are ' + ', '.join(KEYWORDS)}")
+    if found.get("loader") is not None and who not in COUNT_LOADERS:
+        raise UsageError(f"{who} counts no data loader; leave loader out, or ask estimate or plan_cluster")
     if "cpu" in found:
         if "machine" in found:
             raise UsageError("cpu is the old name of machine; give machine alone")

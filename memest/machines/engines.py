@@ -9,6 +9,7 @@ from memest.errors import UsageError, did_you_mean, kind_of
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, refuse_settings
 from memest.machines.gpu import Gpu
+from memest.machines.process import ProcessSettings
 
 Level = Literal["all", "extended", "basic", "disabled"]
 
@@ -126,8 +127,8 @@ def refuse_engine(runtime: str, settings: Engine | None) -> None:
         raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is {settings.runtime}'s; give runtime={settings.runtime!r}")
 
 
-Told = CudaSettings | OnnxSettings | OpenVinoSettings | TensorFlowSettings
-S = TypeVar("S", CudaSettings, OnnxSettings, OpenVinoSettings, TensorFlowSettings)
+Told = CudaSettings | OnnxSettings | OpenVinoSettings | TensorFlowSettings | ProcessSettings
+S = TypeVar("S", CudaSettings, OnnxSettings, OpenVinoSettings, TensorFlowSettings, ProcessSettings)
 
 
 def told_to(runtime: str, kind: type[S], told: Told | None) -> S:
@@ -142,6 +143,8 @@ def refuse_told(runtime: str, told: Told | None) -> None:
     """UsageError for settings that a runtime does not have."""
     if isinstance(told, CudaSettings):
         refuse_settings(runtime, told)
+    elif isinstance(told, ProcessSettings):
+        raise UsageError(f"runtime {runtime} has no malloc: that is {told.runtime}'s; give runtime={told.runtime!r}")
     else:
         refuse_engine(runtime, told)
 

@@ -11,6 +11,7 @@ from memest.machines.claims import TORCH_ON_CPU
 from memest.machines.cpu import Cpu
 from memest.machines.engines import Told, processor, refuse_told
 from memest.machines.gpu import Gpu
+from memest.machines.process import ProcessSettings
 from memest.machines.target import TORCH_CPU, Target
 from memest.machines.versions import text_of, torch_of, version_for
 from memest.memory.figure import Figures, exact, unknown
@@ -50,8 +51,10 @@ class TorchCpu:
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """This machine's processor unless another is described; the version as :func:`memest.machines.versions.version_for` finds it."""
         cpu = processor(self.name, machine)
-        refuse_told(self.name, told)
-        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu)
+        process = told if isinstance(told, ProcessSettings) else None
+        if process is None:
+            refuse_told(self.name, told)
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, process=process)
 
     def describe(self, target: Target) -> str:
         """``torch 2.13 on cpu (avx512, 2 threads)``."""
