@@ -57,7 +57,7 @@ def arena_of(stream: Stream, runs: int = RUNS) -> Arena:
                 arena.give(chunk)
         if run + 1 < runs:
             used, small = _next(stream.events, taken, used, small)
-    return Arena(regions=arena.most, touched=arena.touched, use=most, small=most_small)
+    return Arena(regions=arena.most, touched=sum(arena.touched), use=most, small=most_small)
 
 
 def _next(events: Iterable[Any], taken: dict[int, Any], used: int, small: int) -> tuple[int, int]:
