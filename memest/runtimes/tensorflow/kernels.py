@@ -65,6 +65,8 @@ def temporaries(node: Node, values: Mapping[str, Value], cpu: Cpu, onednn: bool)
     """What a kernel takes while it runs."""
     shapes = [values[i].shape for i in node.inputs]
     output = node.outputs[0].shape if node.outputs else ()
+    if node.op == "Pad":
+        return (Temporary(8 * len(output)),)
     if node.op == "BiasAddGrad":
         return _partial_sums(shapes[0], cpu.threads)
     if node.op == "SparseSoftmaxCrossEntropyWithLogits":

@@ -31,12 +31,13 @@ TURNS = 4  # orders that are tried by chance, besides the two by what is still t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played(Stream):
-    """A step; ``orders`` are those that TensorFlow may take as well, whether it is ``trained``, and how many ``nodes``
-    run."""
+    """A step; ``orders`` are those that TensorFlow may take as well, whether it is ``trained``, how many ``nodes``
+    run, and the ``least`` that is alive at once in any order: what stands, and what one kernel reads and makes."""
 
     orders: tuple[Stream, ...]
     trained: bool
     nodes: int
+    least: int
 
 
 class TensorFlowCpu:
@@ -92,7 +93,8 @@ class TensorFlowCpu:
         target = recipe.target
         net = built(graph, input_shapes, sizes, recipe, remember=remember)
         nodes = optimized(net, settings_of(target).onednn == "on")
-        orders = [scheduled(nodes), scheduled(nodes, shallow=True), *(scheduled(nodes, turn=n) for n in range(1, TURNS))]
+        orders = [scheduled(nodes), scheduled(nodes, shallow=True), scheduled(nodes, late=True)]
+        orders += [scheduled(nodes, turn=n) for n in range(1, TURNS)]
         first, *others = [_played(net, order, target) for order in orders]
         values = {v.name: spec(v.shape, v.dtype) for v in net.values.values()}
         return Played(
@@ -102,6 +104,7 @@ class TensorFlowCpu:
             orders=tuple(Stream(residents=tuple(o.residents), events=tuple(o.events), values=values) for o in others),
             trained=recipe.training,
             nodes=len(nodes),
+            least=sum(s.nbytes for s in first.residents) + first.largest_kernel,
         )
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
@@ -113,7 +116,7 @@ class TensorFlowCpu:
         peaks = [requested_bytes, *map(peak_of, stream.orders)]
         together = concurrent(stream) if (told.inter_op or target.cpu.threads) > 1 else 0
         waiting = updates_of(stream) if stream.trained else 0
-        low, high = min(peaks) - waiting, max(peaks) + waiting + together
+        low, high = max(min(peaks) - waiting, stream.least), max(peaks) + waiting + together
         order = "in the order of one thread that takes what became ready last"
         if low == high:
             allocated = exact(requested_bytes, f"variables, inputs, and tensors alive at once, {order}")

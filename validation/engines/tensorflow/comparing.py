@@ -25,7 +25,7 @@ from memest.runtimes.tensorflow.runtime import in_order, peak_of
 from validation.engines.tensorflow.storing import load
 
 OPTIMIZER = re.compile(r"^(adam_w|adam|sgd|rm_sprop)_\d+/")
-SCOPE = re.compile(r"^(functional|sequential|[a-z0-9_]+)(_\d+)?/")
+SCOPE = re.compile(r"^[^/]+/")
 COLUMNS = (
     "oneDNN",
     "threads",
