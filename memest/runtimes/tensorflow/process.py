@@ -29,12 +29,15 @@ def measured() -> dict[str, Any]:
 
 
 def touched_of(stream: Stream, allocated: Figure, onednn: str) -> int:
-    """Bytes of tensors that are resident at most: what was handed out of the arena, which never goes back, or what is alive at once."""
+    """Bytes of tensors that are resident at most: what was handed out of the arena, which never goes back, and the largest weight again,
+    which oneDNN reorders; or what is alive at once."""
     assert allocated.bytes is not None
     if onednn == "off":
         return allocated.bytes
     arena = arena_of(stream)
-    return arena.touched + arena.small + sum(s.nbytes for s in stream.residents if s.category == "input")
+    inputs = sum(s.nbytes for s in stream.residents if s.category == "input")
+    reordered = max((s.nbytes for s in stream.residents if s.category == "parameter"), default=0)
+    return arena.touched + arena.small + inputs + reordered
 
 
 def process_of(stream: Stream, nodes: int, allocated: Figure, mode: str, onednn: str) -> Figure:

@@ -90,6 +90,7 @@ class TensorFlowCpu:
     ) -> Stream:
         """One step. UnsupportedError for levers that change how torch runs it, and for what has no rule."""
         _check_plain(recipe)
+        _check_dtypes(graph)
         target = recipe.target
         net = built(graph, input_shapes, sizes, recipe, remember=remember)
         nodes = optimized(net, settings_of(target).onednn == "on")
@@ -175,6 +176,13 @@ def _check_plain(recipe: Recipe) -> None:
     plain = Recipe(training=recipe.training, optimizer=recipe.optimizer, loss=recipe.loss, target=recipe.target)
     if replace(recipe, hold_output=False, step=None, segments=()) != plain:
         raise UnsupportedError("runtime tensorflow-cpu plays one plain step of the network: leave out levers that change how torch runs it")
+
+
+def _check_dtypes(graph: Graph) -> None:
+    """UnsupportedError for a network in another dtype than float32."""
+    other = next((p.dtype for p in graph.parameters if p.dtype not in ("float32", "int64")), None)
+    if other is not None:
+        raise UnsupportedError(f"no rule for {other} on tensorflow-cpu, nor for mixed_bfloat16: ask in float32, which is Keras's own")
 
 
 def settings_of(target: Target) -> TensorFlowSettings:
