@@ -66,6 +66,20 @@ def scheduled(nodes: Sequence[Node], *, shallow: bool = False, late: bool = Fals
     return found
 
 
+def ahead(order: Sequence[Node], fed: Iterable[str]) -> list[Node]:
+    """An order with all that depends on variables alone before the rest."""
+    waiting = set(fed)
+    behind: list[Node] = []
+    found: list[Node] = []
+    for node in order:
+        if any(name in waiting for name in node.inputs) or any(name in waiting for name in node.after):
+            waiting.update((node.name, *(v.name for v in node.outputs)))
+            behind.append(node)
+        else:
+            found.append(node)
+    return found + behind
+
+
 def _still_to_come(nodes: Sequence[Node], after: Mapping[str, list[Node]]) -> dict[str, int]:
     """How many nodes follow one another from each on, at most."""
     found: dict[str, int] = {}

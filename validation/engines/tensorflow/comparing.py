@@ -18,7 +18,7 @@ import memest
 from memest.errors import MemestError
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
-from memest.runtimes.tensorflow.kernels import SCRATCHPAD
+from memest.runtimes.tensorflow.kernels import scratchpad
 from memest.runtimes.tensorflow.memory import arena_of
 from memest.runtimes.tensorflow.nodes import TAPE
 from memest.runtimes.tensorflow.runtime import in_order, peak_of
@@ -140,7 +140,7 @@ def _compared(graph: Graph, record: dict[str, Any]) -> Compared:
     names = map(partial(ours, layers=layers), record["order"])
     stream = in_order(found.played, found.input_shapes, found.sizes, found.recipe, names)
     standing = sum(s.nbytes for s in stream.residents)
-    mine = Counter(e.delta for e in stream.events if e.delta > 0 and e.delta != SCRATCHPAD)
+    mine = Counter(e.delta for e in stream.events if e.delta > 0 and e.delta != scratchpad(record["used"]))
     real = Counter(nbytes for name, nbytes, dtype in record["tensors"] if not _is_scratchpad(name, nbytes, dtype))
     differing = (mine - real) + (real - mine)
     assert found.allocated.low is not None and found.allocated.high is not None
