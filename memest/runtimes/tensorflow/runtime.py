@@ -22,7 +22,7 @@ from memest.runtimes.tensorflow.executing import Run, ahead, ordered, scheduled
 from memest.runtimes.tensorflow.grappler import optimized
 from memest.runtimes.tensorflow.memory import arena_of
 from memest.runtimes.tensorflow.nodes import Net, Node
-from memest.runtimes.tensorflow.process import process_of
+from memest.runtimes.tensorflow.process import Step, process_of
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE, KERAS = "2.21", "3.15"
@@ -30,13 +30,11 @@ TURNS = 4  # orders that are tried by chance, besides the two by what is still t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played(Stream):
-    """A step; ``orders`` are those that TensorFlow may take as well, whether it is ``trained``, how many ``nodes``
-    run, and the ``least`` that is alive at once in any order: what stands, and what one kernel reads and makes."""
+class Played(Step):
+    """A step; ``orders`` are those that TensorFlow may take as well, ``least`` is what is alive at once in any order: what stands, and what
+    one kernel reads and makes."""
 
     orders: tuple[Stream, ...]
-    trained: bool
-    nodes: int
     least: int
 
 
@@ -105,6 +103,7 @@ class TensorFlowCpu:
             orders=tuple(Stream(residents=tuple(o.residents), events=tuple(o.events), values=values) for o in others),
             trained=recipe.training,
             nodes=len(nodes),
+            filters=max((n.outputs[0].nbytes for n in nodes if "BackpropFilter" in n.op), default=0),
             least=sum(s.nbytes for s in first.residents) + first.largest_kernel,
         )
 
@@ -132,8 +131,7 @@ class TensorFlowCpu:
             reserved = modelled(nbytes, min(nbytes, arena.use), max(nbytes, wide), "regions of the arena, which double, and small tensors")
         else:
             reserved = replace(allocated, bytes=requested_bytes - inputs, low=low - inputs, high=high - inputs, reason="asked of malloc")
-        mode = "train" if stream.trained else "infer"
-        return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, stream.nodes, allocated, mode, told.onednn))
+        return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, allocated, told.onednn))
 
 
 def in_order(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, names: Iterable[str]) -> Stream:
