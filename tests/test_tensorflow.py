@@ -89,6 +89,14 @@ def test_inference_pools_before_it_activates() -> None:
     assert names["p/MaxPool2d"].inputs == ("n/batchnorm/add_1",) and names["r/Relu"].inputs == ("p/MaxPool2d",)
 
 
+def test_a_pad_that_one_convolution_reads_is_inside_it_with_onednn() -> None:
+    b = Builder("padded")
+    x = b.layer("pad", b.input("x", IMAGES), pad=(1, 1, 1, 1), name="z")
+    graph = b.build(b.layer("conv2d", x, out_channels=4, kernel_size=3, name="c"))
+    assert nodes(graph, mode="infer")["c/BiasAdd"].inputs[0] == "x" and "z/Pad" in nodes(graph, mode="infer", onednn="off")
+    assert "z/Pad" in nodes(b.build(b.layer("flatten", b.layer("relu", x), start_dim=1)), mode="infer")
+
+
 def residual() -> Graph:
     b = Builder("residual")
     x = b.input("x", (4, 3, 16, 16))
@@ -198,3 +206,12 @@ def test_names_of_the_log() -> None:
     assert ours("gradient_tape/functional_1/conv2d_1_2/BiasAdd/BiasAddGrad", layers) == "gradient_tape/conv2d_1/BiasAdd/BiasAddGrad"
     assert ours("compile_loss/mse/sub", layers) == "compile_loss/mse/sub"
     assert ours("sgd_1/Mul_3", layers) == "sgd/Mul_3"
+
+
+def test_advice_names_onednn_on_volumes() -> None:
+    """A change at no price: Eigen's buffers are gone."""
+    asked: dict[str, Any] = {"loss": "binary_cross_entropy", "runtime": "tensorflow-cpu", "onednn": "off"}
+    machine = memest.Cpu(threads=1, l3_total_bytes=1 << 20)
+    found = memest.advise(volumes(8), input_shape=(1, 1, 16, 16, 16), machine=machine, budget="1MiB", **asked)
+    (best,) = [option for option in found.alone if option.changes == ("onednn=on",)]
+    assert best.kind == "free" and best.estimate.peak_bytes < found.start.peak_bytes - 3_000_000

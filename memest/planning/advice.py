@@ -204,7 +204,7 @@ def _loop_optimizer(situation: Situation) -> Iterator[Change]:
 
 
 def _fused_optimizer(situation: Situation) -> Iterator[Change]:
-    if situation.optimizer.row.fused is not None and not dict(situation.optimizer.options)["fused"]:
+    if not situation.engine and situation.optimizer.row.fused is not None and not dict(situation.optimizer.options)["fused"]:
         yield _variant(situation, "fused", "true")
 
 
@@ -352,6 +352,7 @@ PAGES_PRICE = "none; PYTORCH_CUDA_ALLOC_CONF: segments grow by pages, and a firs
 PATTERN_PRICE = "none; runs from the second on ask for their buffers one by one, as the first does (enable_mem_pattern)"
 OUTSIDE_PRICE = "none; the model is saved with its weights beside it (save_as_external_data)"
 MALLOC_PRICE = "none; in the environment when the process begins: what is larger goes back to the system at once"
+ONEDNN_PRICE = "none; TF_ENABLE_ONEDNN_OPTS=1 when the process begins: gradients of convolutions without columns of their inputs"
 SHRUNK_PRICE = "memory.enable_memory_arena_shrinkage: regions are given back after each run, and asked for again"
 SPLIT_PRICE = "more, smaller kernels; gradients stay alive through the next forward pass"
 ZERO_PRICE = "an all-reduce of all gradients and a broadcast of all parameters a step"
@@ -364,6 +365,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     _row("channels_last", "layout", "free", "train|infer", _lever("channels_last"), lever="channels_last"),
     _row("no pattern", "pattern", "free", "infer", _told("onnxruntime", "ort_pattern", False, True), price=PATTERN_PRICE),
     _row("weights outside", "weights", "free", "infer", _told("onnxruntime", "ort_external", True, False), price=OUTSIDE_PRICE),
+    _row("onednn", "kernels", "free", "train|infer", _told("tensorflow-cpu", "onednn", "on", "off"), price=ONEDNN_PRICE),
     _row("threshold", "malloc", "free", "infer", _told("onnxruntime", "ort_mmap_threshold", 256 * 1024, None), price=MALLOC_PRICE),
     _row("shrinkage", "shrinkage", "time", "infer", _told("onnxruntime", "ort_shrinkage", True, False), price=SHRUNK_PRICE),
     _row("one stream", "streams", "time", "infer", _one_stream, price="one call at a time, of all threads"),
