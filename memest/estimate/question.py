@@ -63,6 +63,7 @@ class Settings(TypedDict, total=False):
     alloc_conf: str | None
     cublas_workspace: str | None
     malloc: str | None
+    imports: str | None
     first_run: bool
     ort_arena: bool
     ort_pattern: bool
@@ -114,6 +115,7 @@ class Question:
     malloc: str | None = field(
         default=None, metadata=says("Count the process, too: glibc, glibc:mmap_threshold=131072, or jemalloc (torch on CPU).", OPTIONS)
     )
+    imports: str | None = field(default=None, metadata=says("What the process imports: torch (the default) or torchvision.", NAME))
     first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
     ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
     ort_pattern: bool = field(default=True, metadata=says("ONNX Runtime's enable_mem_pattern."))
@@ -159,7 +161,11 @@ class Question:
     @property
     def process(self) -> ProcessSettings | None:
         """What the process around a step on a CPU is told; None where nothing is set."""
-        return None if self.malloc is None else ProcessSettings(malloc=malloc_named(self.malloc))
+        if self.malloc is None:
+            if self.imports is not None:
+                raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
+            return None
+        return ProcessSettings(malloc=malloc_named(self.malloc), **({} if self.imports is None else {"imports": self.imports}))
 
     @property
     def told(self) -> Told | None:
