@@ -13,6 +13,7 @@ from typing import Any
 from memest.errors import UnsupportedError, UsageError, kind_of
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
+from memest.machines.loader import Loader
 from memest.network.dtypes import dtype_name
 from memest.network.graph import Graph
 from memest.runtimes.torch.losses import LOSSES, loss_named
@@ -75,6 +76,11 @@ def text(value: Any, what: str, example: str) -> str | None:
 def nbytes(value: Any) -> Any:
     """A number of bytes, which commands give as text; what is none is left for whom it is meant to refuse."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def loader(value: Any) -> str | None:
+    """A data loader as text."""
+    return str(value) if isinstance(value, Loader) else text(value, "loader", "workers=4,prefetch=2")
 
 
 def levers(value: Any) -> tuple[str, ...]:
@@ -206,6 +212,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "keep_grads": partial(flag, what="keep_grads"),
     "imports": partial(text, what="imports", example="torchvision"),
     "malloc": partial(text, what="malloc", example="glibc:mmap_threshold=131072"),
+    "loader": loader,
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
     "ort_mmap_threshold": nbytes,

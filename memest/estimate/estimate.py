@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean, one_of
 from memest.estimate.played import TheSteps
 from memest.estimate.question import Question, Settings, question
-from memest.machines.claims import Source
+from memest.machines.claims import FigureName, Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.process import ProcessSettings
 from memest.machines.target import TORCH_CPU
-from memest.machines.versions import Torch, torch_of
+from memest.machines.versions import Torch
 from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
@@ -30,7 +30,7 @@ from memest.network.tensor import Shape, nbytes
 from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
-from memest.runtimes.table import play, runtime_named
+from memest.runtimes.table import play, runtime_named, torch_behind
 from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, middle, short
 from memest.sizes import asked
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memest.estimate.formulas.formula import Formula
     from memest.machines.entry import Hardware
     from memest.machines.verdicts import Verdict
+    from memest.memory.loading import Loading
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
@@ -196,6 +197,23 @@ class Estimate(Restated, Shown):
             return self.figures.process
         return self._runtime.figures(self.requested_bytes, self.steps, replace(target, process=ProcessSettings())).process
 
+    @cached_property
+    def loaders(self) -> Loading | None:
+        """What the data loader that feeds the step adds to the process, and the node's total; None where no loader was asked about."""
+        loader = self.question.feeding
+        if loader is None:
+            return None
+        from memest.estimate.feeding import fed_by, gradient_bytes
+
+        gradients = gradient_bytes(self.played, self.sizes) if self.question.training else 0
+        return fed_by(loader, self.timeline, self.summary.above_bytes, gradients, self.process, self.recipe.target)
+
+    @property
+    def outermost(self) -> tuple[FigureName, Figure]:
+        """The figure nearest to what the machine holds that is known, and its name."""
+        node = None if self.loaders is None else self.loaders.node
+        return self.figures.outermost if node is None or node.bytes is None else ("node", node)
+
     @property
     def source(self) -> Source:
         """Whose bytes the figures are, for a verdict."""
@@ -215,7 +233,7 @@ class Estimate(Restated, Shown):
     def held_bytes(self) -> int:
         """What counts against a limit: the bytes of the outermost figure that is known, on a CPU those of the peak and of what is not
         registered."""
-        _, found = self.figures.outermost
+        _, found = self.outermost
         assert found.bytes is not None
         return found.bytes + self.unregistered_bytes
 
@@ -226,7 +244,7 @@ class Estimate(Restated, Shown):
         target = self.recipe.target
         if (target.engine is not None or target.process is not None) and place.kind == "accelerator":
             raise UsageError(f"runtime {self.runtime} runs on a processor, {place.name} is an accelerator; name a server, or a budget")
-        figure, found = self.figures.outermost
+        figure, found = self.outermost
         more = self.unregistered_bytes
         low, high = (None if n is None else n + more for n in (found.low, found.high))
         return verdict(place, self.held_bytes, self.source, low_bytes=low, high_bytes=high, figure=figure)
@@ -401,6 +419,7 @@ class Estimate(Restated, Shown):
             "reserved": self.reserved.to_dict(),
             "process": self.figures.process.to_dict(),
             **{name: figure.to_dict() for name, figure in self.figures.besides},
+            **({} if self.loaders is None else {"loaders": self.loaders.to_dict()}),
             "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
             "by_category": self.by_category(),
             "by_layer": self.by_layer(),
@@ -445,7 +464,7 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         question=question,
         input_shapes=shapes,
         dtype=question.dtype or dtype_of(job.graph),
-        torch=torch_of(recipe.target.version, graph.torch),
+        torch=torch_behind(recipe.target, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,

@@ -18,6 +18,7 @@ from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
 from memest.machines.engines import PREFIXES, Engine, Told, engine_from
 from memest.machines.gpu import Gpu
+from memest.machines.loader import Loader, loader_named
 from memest.machines.process import ProcessSettings, malloc_named
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 MODES = ("train", "infer")
 ON_THIS = (TORCH_CPU, "onnxruntime", "openvino")  # runtimes that run on the processor at hand where none is named
 COMPUTE_IN = ("openvino",)  # runtimes that compute in a dtype and leave the network's own as it is
+FED = (TORCH_CPU, TORCH_CUDA)  # runtimes that a data loader feeds
+COUNT_LOADERS = ("estimate", "plan_cluster", "the command")  # who asks about what feeds a step
 FIRST_RUNS = ("onnxruntime",)  # runtimes whose first run at a size differs from later ones
 
 
@@ -64,6 +67,7 @@ class Settings(TypedDict, total=False):
     cublas_workspace: str | None
     malloc: str | None
     imports: str | None
+    loader: str | None
     first_run: bool
     ort_arena: bool
     ort_pattern: bool
@@ -116,6 +120,7 @@ class Question:
         default=None, metadata=says("Count the process, too: glibc, glibc:mmap_threshold=131072, or jemalloc (torch on CPU).", OPTIONS)
     )
     imports: str | None = field(default=None, metadata=says("What the process imports: torch (the default) or torchvision.", NAME))
+    loader: str | None = field(default=None, metadata=says("What feeds the step: DataLoader's workers=4,prefetch=2.", "OPTIONS"))
     first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
     ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
     ort_pattern: bool = field(default=True, metadata=says("ONNX Runtime's enable_mem_pattern."))
@@ -162,10 +167,18 @@ class Question:
     def process(self) -> ProcessSettings | None:
         """What the process around a step on a CPU is told; None where nothing is set."""
         if self.malloc is None:
-            if self.imports is not None:
+            fed = self.feeding is not None and self.runtime == TORCH_CPU
+            if not fed and self.imports is not None:
                 raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
-            return None
-        return ProcessSettings(malloc=malloc_named(self.malloc), **({} if self.imports is None else {"imports": self.imports}))
+            if not fed:
+                return None
+        imports = {} if self.imports is None else {"imports": self.imports}
+        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **imports)
+
+    @property
+    def feeding(self) -> Loader | None:
+        """The data loader that feeds the step; None where none is counted."""
+        return None if self.loader is None else loader_named(self.loader)
 
     @property
     def told(self) -> Told | None:
@@ -256,6 +269,10 @@ def resolved(question: Question) -> Names:
 
         chosen = settings(question.levers, question.mode)
     runtime.target(question.machine, question.torch, None, question.told)
+    if question.feeding is not None and runtime.name not in FED:
+        raise UsageError(
+            f"loader is torch's data loader, and runtime {runtime.name} has none; leave it out, or give one of {', '.join(FED)}"
+        )
     if question.first_run and runtime.name not in FIRST_RUNS:
         raise UsageError(f"runtime {runtime.name} has no first_run: every call of it is like the first (a training step has first_step)")
     if question.first_step and runtime.name in FIRST_RUNS:
@@ -338,6 +355,8 @@ def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questi
     for name in found:
         if name not in KEYWORDS and name != "cpu":
             raise UsageError(f"{who} has no setting {name!r}{did_you_mean(name, KEYWORDS) or '; there are ' + ', '.join(KEYWORDS)}")
+    if found.get("loader") is not None and who not in COUNT_LOADERS:
+        raise UsageError(f"{who} counts no data loader; leave loader out, or ask estimate or plan_cluster")
     if "cpu" in found:
         if "machine" in found:
             raise UsageError("cpu is the old name of machine; give machine alone")
