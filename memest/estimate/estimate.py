@@ -27,6 +27,7 @@ from memest.network.binding import bind
 from memest.network.conversion import dtype_of
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape, nbytes
+from memest.ops.table import OPERATORS
 from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
@@ -331,6 +332,7 @@ class Estimate(Restated, Shown):
         return (
             *self.played.notes,
             *self._one_step,
+            *self._assumed,
             *(left if standing else ()),
             *(kept if more else ()),
             *chosen,
@@ -338,6 +340,13 @@ class Estimate(Restated, Shown):
             *self._runtime.notes(self.recipe.target),
             *self.torch.notes,
         )
+
+    @property
+    def _assumed(self) -> tuple[str, ...]:
+        """What is taken for granted of values that backward goes by."""
+        rows = {layer.op: OPERATORS[layer.op].facts for layer in self.played.layers if layer.op in OPERATORS and layer.grad}
+        told = {op: facts.assumes for op, facts in rows.items() if facts.assumes} if self.mode == "train" else {}
+        return tuple(f"assumed: {what} in what {op} reads; its backward takes other ways, and more, where not" for op, what in told.items())
 
     @property
     def _one_step(self) -> tuple[str, ...]:
