@@ -210,6 +210,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
     "keep_grads": partial(flag, what="keep_grads"),
+    "imports": partial(text, what="imports", example="torchvision"),
     "malloc": partial(text, what="malloc", example="glibc:mmap_threshold=131072"),
     "loader": loader,
     "first_run": partial(flag, what="first_run"),

@@ -17,6 +17,8 @@ from memest.estimate.question import Question, Settings, question
 from memest.machines.claims import FigureName, Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
+from memest.machines.process import ProcessSettings
+from memest.machines.target import TORCH_CPU
 from memest.machines.versions import Torch
 from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
@@ -186,10 +188,14 @@ class Estimate(Restated, Shown):
         """The most bytes the allocator took from the system."""
         return self.figures.reserved
 
-    @property
+    @cached_property
     def process(self) -> Figure:
-        """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled."""
-        return self.figures.process
+        """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled. Of torch on a CPU
+        with glibc's malloc as it comes, and modelled when this is read, unless a malloc was asked for."""
+        target = self.recipe.target
+        if target.runtime != TORCH_CPU or target.process is not None:
+            return self.figures.process
+        return self._runtime.figures(self.requested_bytes, self.steps, replace(target, process=ProcessSettings())).process
 
     @cached_property
     def loaders(self) -> Loading | None:
@@ -235,7 +241,8 @@ class Estimate(Restated, Shown):
         """Whether it fits there, by the outermost figure that is known, with its range."""
         from memest.machines.verdicts import verdict
 
-        if self.recipe.target.engine is not None and place.kind == "accelerator":
+        target = self.recipe.target
+        if (target.engine is not None or target.process is not None) and place.kind == "accelerator":
             raise UsageError(f"runtime {self.runtime} runs on a processor, {place.name} is an accelerator; name a server, or a budget")
         figure, found = self.outermost
         more = self.unregistered_bytes
@@ -410,7 +417,7 @@ class Estimate(Restated, Shown):
             "unregistered_bytes": self.unregistered_bytes,
             "allocated": self.allocated.to_dict(),
             "reserved": self.reserved.to_dict(),
-            "process": self.process.to_dict(),
+            "process": self.figures.process.to_dict(),
             **{name: figure.to_dict() for name, figure in self.figures.besides},
             **({} if self.loaders is None else {"loaders": self.loaders.to_dict()}),
             "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
