@@ -166,14 +166,12 @@ class Question:
     @property
     def process(self) -> ProcessSettings | None:
         """What the process around a step on a CPU is told; None where nothing is set."""
-        if self.malloc is None:
-            fed = self.feeding is not None and self.runtime == TORCH_CPU
-            if not fed and self.imports is not None:
+        fed = self.feeding is not None and self.runtime == TORCH_CPU
+        if self.malloc is None and not fed:
+            if self.imports is not None:
                 raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
-            if not fed:
-                return None
-        imports = {} if self.imports is None else {"imports": self.imports}
-        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **imports)
+            return None
+        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **({} if self.imports is None else {"imports": self.imports}))
 
     @property
     def feeding(self) -> Loader | None:
