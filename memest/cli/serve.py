@@ -16,6 +16,7 @@ def run(
     max_batch: Annotated[int, option("--max-batch", metavar="COUNT", min=1, help="The most questions of a request.")] = 10_000,
     timeout: Annotated[int, option("--timeout", metavar="SECONDS", min=1, help="To send a request, and to answer it.")] = 30,
     allow_import: Annotated[bool, option("--allow-import", help="Models may be code, which is run, and files of this machine.")] = False,
+    describe: Annotated[bool, option("--openapi", help="Print the description of the service (OpenAPI), and serve nothing.")] = False,
 ) -> None:
     """Answer questions over HTTP, JSON in and JSON out, until SIGTERM.
 
@@ -26,18 +27,25 @@ def run(
     Whoever can connect may ask, so let it listen to those you trust; with --allow-import they may run code.
 
     \b
-    Examples:
-      memest serve
-      memest serve --host 0.0.0.0 --port 80 --threads 4 --max-batch 50000
+    Examples, of which the first ends by itself:
+      memest serve --openapi
+      exec memest serve --host 0.0.0.0 --port 80 --threads 4 --max-batch 50000
 
     \b
     Exit codes: 0 done, 2 usage.
     """
+    import json
+
+    from memest.cli.output import write
     from memest.errors import UsageError
     from memest.files import MAX_BYTES
+    from memest.serve.openapi import openapi
     from memest.serve.server import Limits, serve
     from memest.sizes.asked import budget
 
+    if describe:
+        write(json.dumps(openapi(), indent=2) + "\n", None)
+        return
     if port > 65535:
         raise UsageError(f"--port {port}: ports end at 65535")
     most = budget(max_body, "--max-body")
