@@ -266,6 +266,17 @@ def test_requests_one_after_the_other_on_one_connection(address: tuple[str, int]
     assert found.lower().count(b"connection: close") == 1
 
 
+def test_a_body_is_not_held_back_behind_its_head(address: tuple[str, int]) -> None:
+    connection, took = http.client.HTTPConnection(*address, timeout=20), []
+    for _ in range(20):
+        begun = time.monotonic()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        took.append(time.monotonic() - begun)
+    connection.close()
+    assert min(took[10:]) < 0.03, "Nagle's delay is 40 ms"
+
+
 def test_leave_to_send_a_body_is_given(address: tuple[str, int]) -> None:
     body = json.dumps(SAID).encode()
     with socket.create_connection(address, timeout=20) as s:

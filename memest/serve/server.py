@@ -179,6 +179,8 @@ def serving(limits: Limits) -> Iterator[Server]:
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
+        made = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
     except OSError as e:
         raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
+    # Its protocol has to be named: else asyncio leaves Nagle's delay on, 40 ms for the body behind each head.
+    return socket.socket(made.family, made.type, socket.IPPROTO_TCP, made.detach())
