@@ -23,7 +23,7 @@ from memest.estimate.question import KEYWORDS, Job, apart, question
 from memest.machines.claims import Claim, FigureName, Source, claim_on
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import Verdict, place_of
-from memest.machines.versions import Torch, torch_of
+from memest.machines.versions import Torch
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
@@ -31,7 +31,7 @@ from memest.planning.grids import grid
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
 from memest.planning.spread import SEVERAL, each
-from memest.runtimes.table import runtime_named
+from memest.runtimes.table import runtime_named, torch_behind
 from memest.shown import counted
 from memest.sizes import asked
 from memest.sizes.units import format_bytes
@@ -182,7 +182,7 @@ def fit(
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
         return answer(graph, asking, shapes)
 
-    search = _Search(job, groups, fixed, place, torch_of(job.recipe.target.version, graph.torch), step, estimated)
+    search = _Search(job, groups, fixed, place, torch_behind(job.recipe.target, graph.torch), step, estimated)
     found = search.front()
     if not found:
         return search.nothing(estimated(search.smallest()))

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from memest.errors import UsageError, did_you_mean, kind_of
 from memest.estimate.question import KEYWORDS, Job, Question, apart, question
-from memest.machines.versions import torch_of
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.product import Product
 from memest.planning.spread import checked
 from memest.planning.swept import Sweep, Sweeps
+from memest.runtimes.table import torch_behind
 from memest.sizes import asked
 
 Column = NDArray[Any]
@@ -91,7 +91,7 @@ def product_of(
         jobs=tuple(_job(graph, q) for q in questions),
         shown=tuple(several),
         skip=invalid == "skip",
-        torch=torch_of(questions[0].job(graph).recipe.target.version, graph.torch),
+        torch=torch_behind(questions[0].job(graph).recipe.target, graph.torch),
     )
 
 
