@@ -89,7 +89,10 @@ Versus = Annotated[
     Optional[list[str]],  # noqa: UP045
     option("--versus", metavar="SETTING=VALUE", help="A setting of b, such as batch=4, optimizer=adam or mode=infer; repeat for several."),
 ]
-COMPLETED = {"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers}
+COMPLETED = {
+    **{"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers},
+    "runtime": complete.runtimes,
+}
 SHOWN = ("optimizer", "loss")  # whose defaults the help prints
 FLAGS = {"levers": "--lever", "mode": "--train/--infer", "cudnn_enabled": "--with-cudnn/--no-cudnn"}
 FLAGS |= {f"ort_{name}": f"--ort-{name}/--no-ort-{name}" for name in ("arena", "pattern", "external")}

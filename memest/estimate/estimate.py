@@ -17,7 +17,7 @@ from memest.estimate.question import Question, Settings, question
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
-from memest.machines.versions import Torch, torch_of
+from memest.machines.versions import Torch
 from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
@@ -28,7 +28,7 @@ from memest.network.tensor import Shape, nbytes
 from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
-from memest.runtimes.table import play, runtime_named
+from memest.runtimes.table import play, runtime_named, torch_behind
 from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, middle, short
 from memest.sizes import asked
@@ -446,7 +446,7 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         question=question,
         input_shapes=shapes,
         dtype=question.dtype or dtype_of(job.graph),
-        torch=torch_of(recipe.target.version, graph.torch),
+        torch=torch_behind(recipe.target, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.machines.target import Target
+from memest.machines.versions import Torch, torch_of
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape
@@ -38,3 +40,9 @@ def runtime_named(name: str) -> Runtime:
 def play(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, *, remember: bool = True) -> Stream:
     """The stream of one step on the runtime of ``recipe.target``; see :meth:`memest.runtimes.runtime.Runtime.play`."""
     return runtime_named(recipe.target.runtime).play(graph, input_shapes, sizes, recipe, remember=remember)
+
+
+def torch_behind(target: Target, recorded: str | None) -> Torch:
+    """Which torch a result on a target speaks of, of a network that was ``recorded`` with a torch; of an engine, which engine."""
+    engine = "" if target.engine is None else runtime_named(target.runtime).measured(target)
+    return torch_of(target.version, recorded, engine)

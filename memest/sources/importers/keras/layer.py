@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import FileError, UnsupportedError
 from memest.sizes.dims import plain
 from memest.sources.builder import Builder, Node
-from memest.sources.importers.keras.values import Orders, Value
+from memest.sources.importers.keras.values import Orders, Value, written
 
 MISSING: Any = object()
 
@@ -88,7 +88,7 @@ class Call:
     def made(self, op: str, *nodes: Any, name: str = "", **attributes: Any) -> Node:
         """A layer of the graph: the call's own name, or ``name`` behind it."""
         full = f"{self.name}.{name}" if name else self.name
-        found: Node = self._builder.layer(op, *nodes, name=full, **attributes)
+        found: Node = written(self._builder, op, *nodes, name=full, **attributes)
         return found
 
     def parameter(self, role: str, shape: Sequence[int], *, buffer: bool = False) -> Node:

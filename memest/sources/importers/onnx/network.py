@@ -26,7 +26,7 @@ from memest.sources.importers.onnx.folding import folded
 from memest.sources.importers.onnx.naming import LONGEST, Names, home, plain
 from memest.sources.importers.onnx.nodes.table import HANDLERS
 from memest.sources.importers.onnx.skimming import FOREIGN, skimmed
-from memest.sources.importers.onnx.values import Value, check_elements, dtype_name, initial
+from memest.sources.importers.onnx.values import Value, check_elements, dtype_name, elsewhere, initial
 from memest.sources.importers.onnx.writing import MOST_LAYERS, Writer
 
 NOTES = (
@@ -56,7 +56,7 @@ def from_onnx(path: Path, example: Any = None, name: str | None = None) -> Graph
         raise FileError(f"{path}: it is nested too deeply, or too large ({type(e).__name__})") from None
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as e:  # a text that is none, a field of another kind
         raise FileError(f"{path} {FOREIGN} that memest knows ({type(e).__name__}: {e})") from e
-    return graph.with_(guards=tuple(guards), notes=NOTES)
+    return graph.with_(guards=tuple(guards))
 
 
 def _read(path: Path) -> Any:
@@ -91,6 +91,7 @@ class _Network:
     def graph(self) -> Graph:
         """The layers, and what the file gives back."""
         graph = self._model.graph
+        self._locations = sorted({file for proto in graph.initializer if (file := elsewhere(proto)) is not None})
         statistics = {n for node in graph.node if node.op_type == "BatchNormalization" for n in node.input[3:5]}
         env: dict[str, Value] = {}
         for proto in graph.initializer:
@@ -108,7 +109,16 @@ class _Network:
             outputs.append(self._writer.tensor(env[o.name]))
         built = self._builder.build(*outputs)
         sizes = sorted({s for i in built.inputs for d in i.shape if isinstance(d, Expr) for s in d.symbols()})
-        return built.with_(examples=tuple((s, plain_size(self._builder.size(symbol(s)))) for s in sizes))
+        examples = tuple((s, plain_size(self._builder.size(symbol(s)))) for s in sizes)
+        return built.with_(examples=examples, notes=(*NOTES, *self._absent()))
+
+    def _absent(self) -> tuple[str, ...]:
+        """What to know of files of weights that are not there."""
+        absent = [name for name in self._locations if not (self._path.parent / name).is_file()]
+        if not absent:
+            return ()
+        more = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+        return (f"its weights lie in {absent[0]}{more}, which is not there: sizes are in the file itself, but no engine loads it so",)
 
     def _at_file(self, function: Any, *arguments: Any) -> Any:
         try:
@@ -176,6 +186,8 @@ class _Network:
 
     def _branch(self, call: Call, env: dict[str, Value], versions: Mapping[str, int], depth: int) -> Sequence[Value | None]:
         """An ``If`` whose condition is known: the branch that is taken."""
+        if call.known(0) is None:
+            raise call.refuse(f"an If whose condition {call.node.input[0]!r} is known only when the network runs: export the branch taken")
         chosen = call.attribute("then_branch" if bool(call.number(0)) else "else_branch")
         inner = dict(env)
         for proto in chosen.initializer:
