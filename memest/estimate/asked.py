@@ -219,10 +219,12 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "loader": loader,
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
-    **{name: partial(number, what=name) for name in ("ort_mmap_threshold", "ov_streams", "ov_requests")},
+    **{name: partial(number, what=name) for name in ("ort_mmap_threshold", "ov_streams", "ov_requests", "inter_op")},
     "ort_level": partial(text, what="ort_level", example="all"),
     "ov_mmap": partial(flag, what="ov_mmap"),
     "ov_hint": partial(text, what="ov_hint", example="latency"),
     "ov_weights": partial(text, what="ov_weights", example="onnx"),
+    "onednn": partial(text, what="onednn", example="off"),
+    "jit": partial(flag, what="jit"),
 }
 """How each keyword is read, but for those that need the graph or one another."""
