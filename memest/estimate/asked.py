@@ -73,14 +73,13 @@ def text(value: Any, what: str, example: str) -> str | None:
     raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
 
 
-def count(value: Any) -> Any:
-    """A whole number, as text too."""
-    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
-
-
-def nbytes(value: Any) -> Any:
-    """A number of bytes, which commands give as text; what is none is left for whom it is meant to refuse."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+def number(value: Any, what: str) -> Any:
+    """A whole number, which commands give as text; which numbers it may be is left for whom it is meant to say."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        return int(value)
+    if value is None or type(value) in (int, bool, float, str):
+        return value
+    raise UsageError(f"{what} is a whole number, got {kind_of(value)}")
 
 
 def loader(value: Any) -> str | None:
@@ -215,12 +214,12 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "hold_output": partial(flag, what="hold_output"),
     "first_step": partial(flag, what="first_step"),
     "keep_grads": partial(flag, what="keep_grads"),
+    "imports": partial(text, what="imports", example="torchvision"),
     "malloc": partial(text, what="malloc", example="glibc:mmap_threshold=131072"),
     "loader": loader,
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
-    "ort_mmap_threshold": nbytes,
-    **dict.fromkeys(("ov_streams", "ov_requests", "inter_op"), count),
+    **{name: partial(number, what=name) for name in ("ort_mmap_threshold", "ov_streams", "ov_requests", "inter_op")},
     "ort_level": partial(text, what="ort_level", example="all"),
     "ov_mmap": partial(flag, what="ov_mmap"),
     "ov_hint": partial(text, what="ov_hint", example="latency"),

@@ -66,6 +66,7 @@ class Settings(TypedDict, total=False):
     alloc_conf: str | None
     cublas_workspace: str | None
     malloc: str | None
+    imports: str | None
     loader: str | None
     first_run: bool
     ort_arena: bool
@@ -123,6 +124,7 @@ class Question:
     malloc: str | None = field(
         default=None, metadata=says("Count the process, too: glibc, glibc:mmap_threshold=131072, or jemalloc (torch on CPU).", OPTIONS)
     )
+    imports: str | None = field(default=None, metadata=says("What the process imports: torch (the default) or torchvision.", NAME))
     loader: str | None = field(default=None, metadata=says("What feeds the step: DataLoader's workers=4,prefetch=2.", "OPTIONS"))
     first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
     ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
@@ -172,9 +174,12 @@ class Question:
     @property
     def process(self) -> ProcessSettings | None:
         """What the process around a step on a CPU is told; None where nothing is set."""
-        if self.malloc is None:
-            return None if self.feeding is None or self.runtime != TORCH_CPU else ProcessSettings()
-        return ProcessSettings(malloc=malloc_named(self.malloc))
+        fed = self.feeding is not None and self.runtime == TORCH_CPU
+        if self.malloc is None and not fed:
+            if self.imports is not None:
+                raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
+            return None
+        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **({} if self.imports is None else {"imports": self.imports}))
 
     @property
     def feeding(self) -> Loader | None:

@@ -47,7 +47,11 @@ class Source:
     process: str = ""
 
 
-TORCH_ON_CPU = Source(owner="torch's CPU allocator", whose="torch CPU's")
+TORCH_ON_CPU = Source(
+    owner="torch's CPU allocator",
+    whose="torch CPU's",
+    process="the process that runs the step, resident at most: Python, torch and its heap",
+)
 TORCH_ON_CUDA = Source(
     owner="torch's CUDA caching allocator",
     whose="torch CUDA's",

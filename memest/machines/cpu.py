@@ -8,6 +8,9 @@ limits the instruction set, ``OMP_NUM_THREADS`` the threads. Where the system do
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +20,7 @@ from memest.sizes.remembering import kept
 
 Isa = Literal["avx2", "avx512"]
 _SIZES = {"K": 1024, "M": 1024 * 1024}
+_AT_HAND: ContextVar[Cpu | None] = ContextVar("at_hand", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,10 @@ class Cpu:
 
     @staticmethod
     def detect() -> Cpu:
-        """This machine, as oneDNN would see it (environment limits included)."""
+        """This machine, as oneDNN would see it (environment limits included); inside :func:`at_hand` the one that is named there."""
+        named = _AT_HAND.get()
+        if named is not None:
+            return named
         limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
         threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
         return _under(limit.upper(), int(threads) if threads.isdigit() and int(threads) > 0 else 0)
@@ -73,6 +80,16 @@ class Cpu:
     def with_(self, **changes: object) -> Cpu:
         """The same processor with some fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def at_hand(cpu: Cpu) -> Iterator[None]:
+    """Inside, ``cpu`` is the machine at hand: that of whoever asks, where another machine computes."""
+    token = _AT_HAND.set(cpu)
+    try:
+        yield
+    finally:
+        _AT_HAND.reset(token)
 
 
 @kept(8)

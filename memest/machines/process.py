@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, get_args
 
-from memest.errors import UnknownNameError, UnsupportedError, UsageError, one_of
+from memest.errors import UnknownNameError, UnsupportedError, UsageError, did_you_mean, one_of
 from memest.sizes.remembering import kept
 from memest.sizes.units import format_bytes, parse_bytes
 
 Name = Literal["glibc", "jemalloc"]
 Thread = Literal["main", "worker", "fresh"]
+IMPORTS = ("torch", "torchvision")
 UNMEASURED = {"tcmalloc": "glibc or jemalloc", "mimalloc": "glibc or jemalloc"}
 MOST_THRESHOLD = 32 << 20  # DEFAULT_MMAP_THRESHOLD_MAX, 64 bits
 MOST_BYTES = 1 << 46
@@ -94,8 +95,14 @@ def _value(name: str, key: str, value: str) -> int | str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSettings:
-    """``malloc`` is the C library's allocator. Told of a process, a runtime counts it."""
+    """``malloc`` is the C library's allocator, ``imports`` what the program imports of torch. Told of a process, a runtime counts it."""
 
     runtime: ClassVar[str] = "torch-cpu"
 
     malloc: Malloc = Malloc()
+    imports: str = "torch"
+
+    def __post_init__(self) -> None:
+        """UsageError for what nothing was measured of."""
+        if self.imports not in IMPORTS:
+            raise UsageError(f"imports {self.imports!r} is not one of {', '.join(IMPORTS)}{did_you_mean(self.imports, IMPORTS)}")

@@ -22,8 +22,10 @@ from memest.ops.composite import Caller
 from memest.ops.families.attention.rows import FLASH, MATH, allowed, can_fuse
 from memest.ops.table import COMPOSITES
 from memest.runtimes.runtime import EVERY, Rows, Steps
+from memest.runtimes.torch.process.figure import process_of
 from memest.runtimes.torch.step import Recipe, play
 
+NOT_COUNTED = "not counted here: the process itself, and pages malloc keeps (malloc='glibc', --malloc glibc models both)"
 ATTENTION = COMPOSITES["scaled_dot_product_attention"]
 
 
@@ -76,13 +78,11 @@ class TorchCpu:
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
         """What is asked for is what is handed out and what is taken: nothing is cached between tensors (c10/core/CPUAllocator.cpp). The
-        process is not modelled."""
+        process is modelled where something is told of it."""
         return Figures(
             allocated=exact(requested_bytes, "every byte torch's CPU allocator hands out in this step"),
             reserved=exact(requested_bytes, "torch's CPU allocator keeps nothing back: each tensor is one posix_memalign and one free"),
-            process=unknown(
-                "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release"
-            ),
+            process=unknown(NOT_COUNTED) if target.process is None else process_of(steps, target.process),
         )
 
 
