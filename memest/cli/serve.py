@@ -24,6 +24,8 @@ def run(
     settings of memest.estimate and "model" (built in) or "graph" (as a graph file has it), "input_shape", and "fields" where not all of
     the answer is wanted. GET /openapi.json describes it; /models, /metrics (Prometheus) and /healthz are there.
 
+    Needs starlette, uvicorn and prometheus-client: pip install 'memest-cnn[serve]'.
+
     Whoever can connect may ask, so let it listen to those you trust; with --allow-import they may run code.
 
     \b
@@ -40,7 +42,6 @@ def run(
     from memest.errors import UsageError
     from memest.files import MAX_BYTES
     from memest.serve.openapi import openapi
-    from memest.serve.server import Limits, serve
     from memest.sizes.asked import budget
 
     if describe:
@@ -51,6 +52,10 @@ def run(
     most = budget(max_body, "--max-body")
     if most > MAX_BYTES:
         raise UsageError(f"--max-body {max_body}: what is read as JSON has at most {MAX_BYTES:,} bytes")
+    try:
+        from memest.serve.server import Limits, serve
+    except ModuleNotFoundError as e:
+        raise UsageError(f"a service needs {e.name}, which is not installed: pip install 'memest-cnn[serve]'") from None
     serve(
         Limits(
             host=host,

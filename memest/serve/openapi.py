@@ -13,13 +13,13 @@ _ERROR = {
     "required": ["error"],
 }
 _REFUSED = {
-    "400": "Not HTTP, or not JSON.",
+    "400": "Not HTTP (said as plain text), or not JSON.",
     "408": "The request did not arrive in time.",
-    "411": "A body without its length.",
     "413": "A body, or a batch, beyond the limit.",
+    "415": "A body that is compressed.",
     "422": "A question that cannot be answered; the message names what is wrong.",
     "500": "A bug.",
-    "503": "Too much to do, or it takes too long.",
+    "503": "Too many connections (said as plain text), too much to do, or it takes too long.",
 }
 
 

@@ -1,27 +1,29 @@
-"""The process: connections in the loop of one thread, answers in a few others, and an end that loses no request."""
+"""The process: uvicorn, which is patient with a client for so long and no longer, threads that answer, and an end that loses no request."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from memest.errors import UsageError
-from memest.serve.connection import Connection
-from memest.serve.http import Head, RefusedError, Response, refusal
-from memest.serve.service import Route, Service
+from memest.serve.application import Application
+from memest.serve.reply import RefusedError, refusal
+from memest.serve.service import Service
 
+MAX_HEAD = 16 * 1024
 BACKLOG = 1024
-MOST_CONNECTIONS = 4096
-MOST_WAITING = 2048  # requests that wait for a thread
-MOST_HELD = 256 * 1024 * 1024  # bytes of requests that are not whole
-LOOKS = 0.25  # seconds between two looks at deadlines
+MOST_CONNECTIONS = 960  # that are replied to, further ones with 503; a process may usually have 1,024 files open
 SWITCH = 0.0005  # seconds that a thread computes before another may: of the many short ones none waits long
 
 
@@ -38,162 +40,147 @@ class Limits:
     allow_import: bool = False
 
 
-class Server:
-    """One service on one address."""
+class Timer:
+    """Does something once, ``seconds`` after it was started, unless it is stopped before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, does: Callable[[], None]) -> None:
+        self._loop, self._seconds, self._does = loop, seconds, does
+        self._runs: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Unless it runs already."""
+        if self._runs is None:
+            self._runs = self._loop.call_later(self._seconds, self._does)
+
+    def stop(self) -> None:
+        """If it runs."""
+        if self._runs is not None:
+            self._runs.cancel()
+            self._runs = None
+
+
+class Patient(H11Protocol):
+    """uvicorn's HTTP/1.1, where a client has ``timeout_keep_alive`` seconds to send the head of a request (or it is refused: 408),
+    and to read what was replied. For the body of a request, it has them from the application."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The client is there, and has to ask."""
+        transport.set_write_buffer_limits(0)  # writing then pauses whenever the client has not read all
+        super().connection_made(transport)
+        self._asking = Timer(self.loop, self.timeout_keep_alive, self._not_asked)
+        self._reading = Timer(self.loop, self.timeout_keep_alive, transport.abort)
+        self._asking.start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._asking.stop()
+        self._reading.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """More of a request: of a head, if there is no request under way then."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._asking.stop()
+        else:
+            self._asking.start()
+
+    def pause_writing(self) -> None:
+        """The client has to read."""
+        super().pause_writing()
+        self._reading.start()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._reading.stop()
+        super().resume_writing()
+
+    def _not_asked(self) -> None:
+        if not self.transport.is_closing():
+            if self.conn.trailing_data[0]:  # a part of a head
+                reply = refusal(RefusedError(408, "slow", f"no head of a request within {self.timeout_keep_alive:g} s (--timeout)"))
+                head = f"Content-Type: {reply.content}\r\nContent-Length: {len(reply.body)}\r\nConnection: close\r\n\r\n"
+                self.transport.write(b"HTTP/1.1 408 Request Timeout\r\n" + head.encode() + reply.body)
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """One service on one address. UsageError where it cannot listen there."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.max_body, self.timeout = limits.max_body, limits.timeout
-        self.connections: set[Connection] = set()
-        self.service = Service(max_batch=limits.max_batch, timeout=limits.timeout, imports=limits.allow_import)
+        self._socket = _listening(limits.host, limits.port)
         self._threads = ThreadPoolExecutor(limits.threads, "memest")
-        self._waiting = self._held = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped = asyncio.Event()
+        self.service = Service(max_batch=limits.max_batch, timeout=limits.timeout, imports=limits.allow_import)
+        seconds: Any = limits.timeout  # of which uvicorn says that they are whole
+        super().__init__(
+            uvicorn.Config(
+                Application(self.service, self._threads, max_body=limits.max_body, timeout=limits.timeout),
+                loop="asyncio",
+                http=Patient,
+                h11_max_incomplete_event_size=MAX_HEAD,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_keep_alive=seconds,
+                timeout_graceful_shutdown=seconds,
+            )
+        )
 
-    async def run(self, ready: Callable[[str, int], None]) -> None:
-        """Serve until :meth:`stop`; ``ready`` is told the address. UsageError where it cannot be listened on."""
-        self._loop = asyncio.get_running_loop()
-        limits = self._limits
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port where it listens, also before it runs."""
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until :meth:`stop`, or a signal if this is the main thread."""
         try:
-            server = await self._loop.create_server(lambda: Connection(self), limits.host, limits.port, backlog=BACKLOG)
-        except OSError as e:
-            raise UsageError(f"cannot listen on {limits.host}:{limits.port}: {e.strerror or e}") from None
-        host, port = server.sockets[0].getsockname()[:2]
-        looking = asyncio.create_task(self._look())
-        try:
-            ready(host, port)
-            await self._stopped.wait()
-            server.close()
-            await self._finished()
+            super().run([self._socket])
         finally:
-            looking.cancel()
-            server.close()
-            for connection in list(self.connections):
-                connection.transport.abort()
+            self._socket.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def stop(self) -> None:
-        """Take no more; answer what is under way, and end. From any thread."""
-        if self._loop is not None:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stopped.set)
+        """Take no more; answer what is under way, and end; told again, end at once. From any thread."""
+        self.force_exit, self.should_exit = self.should_exit, True
 
-    async def _finished(self) -> None:
-        """What is under way is answered, or its time is over."""
-        end = monotonic() + self.timeout
-        while any(c.working or c.transport.get_write_buffer_size() for c in self.connections) and monotonic() < end:
-            await asyncio.sleep(0.01)
-
-    async def _look(self) -> None:
-        """At deadlines, now and then."""
-        while True:
-            await asyncio.sleep(min(LOOKS, self.timeout / 4))
-            now = monotonic()
-            for connection in [c for c in self.connections if c.deadline < now]:
-                connection.expire()
-
-    def opened(self, connection: Connection) -> None:
-        """A client has come; where there are too many, the one that has kept us waiting longest goes."""
-        self.connections.add(connection)
-        if len(self.connections) > MOST_CONNECTIONS:
-            waiting = [c for c in self.connections if c.waits and c is not connection]
-            min(waiting or [connection], key=lambda c: c.deadline).transport.abort()
-
-    def room(self, more: int) -> bool:
-        """Whether so many bytes more can be held."""
-        self._held += more
-        return self._held <= MOST_HELD
-
-    def refused(self, response: Response) -> None:
-        """Counted, as whoever watches wants to know."""
-        self.service.metrics.refused(response.status)
-        self.service.metrics.error(response.kind)
-
-    def take(self, head: Head, body: bytes, done: Callable[[Response], None]) -> None:
-        """Answer at once what is known or quick, the rest in a thread."""
-        metrics, begun = self.service.metrics, monotonic()
-        metrics.begins()
-
-        def finish(response: Response) -> None:
-            metrics.ends(head.path if head.path in self.service.routes else "", response.status, monotonic() - begun)
-            if response.kind:
-                metrics.error(response.kind)
-            done(response)
-
-        try:
-            route = self.service.route(head.method, head.path)
-            if self._waiting >= MOST_WAITING:
-                raise RefusedError(503, "busy", "too many requests wait already", **{"Retry-After": "1"})
-        except RefusedError as e:
-            finish(refusal(e))
-            return
-        known = self.service.respond(route, body) if route.quick else self.service.known(head.path, body)
-        if known is not None:
-            finish(known)
-        else:
-            self._hand_on(route, body, finish)
-
-    def _hand_on(self, route: Route, body: bytes, finish: Callable[[Response], None]) -> None:
-        loop = self._loop
-        assert loop is not None
-        self._waiting += 1
-
-        def back(response: Response) -> None:
-            self._waiting -= 1
-            finish(response)
-
-        def answered(future: Future[Response]) -> None:
-            if not future.cancelled():
-                with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(back, future.result())
-
-        self._threads.submit(self.service.respond, route, body).add_done_callback(answered)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """An end in order, which is a success: the signal is not raised again."""
+        self.stop()
 
 
 def serve(limits: Limits) -> None:
     """Serve in this process, which is then ours alone, until SIGTERM or SIGINT."""
     sys.setswitchinterval(SWITCH)
-
-    async def run() -> None:
-        server = Server(limits)
-        for sent in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(sent, server.stop)
-        await server.run(lambda host, port: print(f"memest serves on http://{host}:{port}", flush=True))
-
-    asyncio.run(run())
+    server = Server(limits)
+    host, port = server.address
+    print(f"memest serves on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    server.run()
 
 
 @contextmanager
-def serving(limits: Limits) -> Iterator[tuple[Server, str, int]]:
-    """A server in a thread of this process, with its address, for as long as it is wanted."""
-    found: list[tuple[Server, str, int]] = []
-    errors: list[BaseException] = []
-    begun = threading.Event()
-
-    async def run() -> None:
-        server = Server(limits)
-
-        def ready(host: str, port: int) -> None:
-            found.append((server, host, port))
-            begun.set()
-
-        await server.run(ready)
-
-    def thread() -> None:
-        try:
-            asyncio.run(run())
-        except BaseException as e:
-            errors.append(e)
-            begun.set()
-
-    running = threading.Thread(target=thread, name="memest serve", daemon=True)
+def serving(limits: Limits) -> Iterator[Server]:
+    """A server in a thread of this process, for as long as it is wanted."""
+    server = Server(limits)
+    running = threading.Thread(target=server.run, name="memest serve", daemon=True)
     running.start()
-    begun.wait()
-    if errors:
-        raise errors[0]
     try:
-        yield found[0]
+        yield server
     finally:
-        found[0][0].stop()
+        server.stop()
         running.join()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        made = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
+    except OSError as e:
+        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
+    # Its protocol has to be named: else asyncio leaves Nagle's delay on, 40 ms for the body behind each head.
+    return socket.socket(made.family, made.type, socket.IPPROTO_TCP, made.detach())

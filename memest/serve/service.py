@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from memest.errors import FileError, MemestError, UsageError, did_you_mean, kind_of
+from memest.errors import FileError, MemestError, UsageError, kind_of
 from memest.estimate.estimate import estimate
 from memest.machines.reading import hardware_named
 from memest.planning.fit import fit
@@ -21,9 +21,9 @@ from memest.planning.progress import watched
 from memest.render.fits import fit_data
 from memest.serve.asking import ESTIMATED, VARIED, Asked, parsed, read
 from memest.serve.graphs import Graphs, Kept
-from memest.serve.http import TEXT, RefusedError, Response, error_data, refusal
-from memest.serve.metrics import Metrics
+from memest.serve.metrics import TEXT, Metrics
 from memest.serve.openapi import openapi
+from memest.serve.reply import RefusedError, Reply, error_data, refusal
 from memest.sources.models import MODELS
 
 MOST_GRAPHS = 64
@@ -55,7 +55,7 @@ class Route:
     """What a path takes: a method, and who answers; a ``quick`` one needs no thread."""
 
     method: str
-    answer: Callable[[bytes, Deadline], Response]
+    answer: Callable[[bytes, Deadline], Reply]
     quick: bool = False
 
 
@@ -68,34 +68,27 @@ class Service:
         self._graphs = Graphs(MOST_GRAPHS, imports)
         self._answers: Kept[bytes] = Kept(MOST_BYTES)
         self.metrics = Metrics()
+        self.metrics.watch("memest_graphs_known", "Networks that need not be read again.", lambda: self._graphs.count)
+        self.metrics.watch("memest_answers_known_bytes", "Answers that are remembered, with what was asked.", lambda: self._answers.total)
         self.routes = {
             "/estimate": Route("POST", self._estimate),
             "/batch": Route("POST", self._batch),
             "/fit": Route("POST", self._fit),
             "/models": Route("GET", lambda body, deadline: _json(models())),
             "/openapi.json": Route("GET", lambda body, deadline: _json(openapi())),
-            "/metrics": Route("GET", self._metrics, quick=True),
+            "/metrics": Route("GET", lambda body, deadline: Reply(self.metrics.text(), content=TEXT), quick=True),
             "/healthz": Route("GET", lambda body, deadline: _json({"status": "ok"}), quick=True),
         }
 
-    def route(self, method: str, path: str) -> Route:
-        """Who answers; RefusedError where nobody does."""
-        found = self.routes.get(path)
-        if found is None:
-            raise RefusedError(404, "path", f"no path {path[:80]!r}{did_you_mean(path, self.routes)}; there are {', '.join(self.routes)}")
-        if method != found.method and (method, found.method) != ("HEAD", "GET"):
-            raise RefusedError(405, "method", f"{path} takes {found.method}", Allow=found.method)
-        return found
-
-    def known(self, path: str, body: bytes) -> Response | None:
+    def known(self, path: str, body: bytes) -> Reply | None:
         """The answer to a request that was asked in these very words before."""
         found = self._answers.get((path, body))
         if found is None:
             return None
-        self.metrics.questions(answered=1, known=1)
-        return Response(found)
+        self.metrics.known.inc()
+        return Reply(found)
 
-    def respond(self, route: Route, body: bytes) -> Response:
+    def respond(self, route: Route, body: bytes) -> Reply:
         """The answer, or why there is none; nothing is raised."""
         deadline = Deadline(self._timeout)
         try:
@@ -107,12 +100,11 @@ class Service:
             status, kind, message = _told(e)
             return refusal(RefusedError(status, kind, message))
 
-    def _estimate(self, body: bytes, deadline: Deadline) -> Response:
+    def _estimate(self, body: bytes, deadline: Deadline) -> Reply:
         found = self._answered(_parsed(body))
-        self.metrics.questions(answered=1)
-        return Response(self._remembered(("/estimate", body), len(body), found))
+        return Reply(self._remembered(("/estimate", body), len(body), found))
 
-    def _batch(self, body: bytes, deadline: Deadline) -> Response:
+    def _batch(self, body: bytes, deadline: Deadline) -> Reply:
         data = _parsed(body)
         if not isinstance(data, dict) or not isinstance(data.get("questions"), list) or data.keys() - {"questions", "common"}:
             raise UsageError("a batch is an object with 'questions', a list, and perhaps 'common', the words that they share")
@@ -128,14 +120,12 @@ class Service:
                 answers.append(b", ")
             answers.append(self._one_of_many({**common, **question} if isinstance(question, dict) else question))
         answers.append(b"]}")
-        return Response(b"".join(answers))
+        return Reply(b"".join(answers))
 
     def _one_of_many(self, question: Any) -> bytes:
         """Its answer, or its error in the place of one."""
         try:
-            found = self._answered(question)
-            self.metrics.questions(answered=1)
-            return found
+            return self._answered(question)
         except RefusedError:
             raise
         except Exception as e:
@@ -147,13 +137,14 @@ class Service:
         asked = read(question, ESTIMATED, "a question")
         found = self._answers.get(asked.key)
         if found is not None:
-            self.metrics.questions(known=1)
+            self.metrics.known.inc()
             return found
         names = asked.words.get("fields") or ()
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise UsageError(f"fields is a list of names, got {kind_of(names)}")
         given = estimate(self._graphs.find(asked), input_shape=asked.words.get("input_shape"), **asked.settings)
         found = json.dumps(given.to_dict(*names)).encode()
+        self.metrics.computed.inc()
         return self._remembered(asked.key, len(asked.key[1]), found)
 
     def _remembered(self, key: Hashable, asked: int, found: bytes) -> bytes:
@@ -161,11 +152,11 @@ class Service:
         counts = asked + len(found)
         return self._answers.keep(key, found, counts) if counts <= MOST_REMEMBERED else found
 
-    def _fit(self, body: bytes, deadline: Deadline) -> Response:
+    def _fit(self, body: bytes, deadline: Deadline) -> Reply:
         asked = read(_parsed(body), VARIED, "a fit")
-        found = self._fitted(asked)
-        self.metrics.questions(answered=1)
-        return _json(found)
+        found = _json(self._fitted(asked))
+        self.metrics.computed.inc()
+        return found
 
     def _fitted(self, asked: Asked) -> dict[str, Any]:
         words = dict(asked.words)
@@ -182,10 +173,6 @@ class Service:
             raise UsageError(f"{twice} stands among the sizes, too; say it once")
         place = hardware_named(on) if on is not None else budget
         return fit_data(fit(self._graphs.find(asked), place, words.pop("vary", "batch"), **words, **sizes, **asked.settings))
-
-    def _metrics(self, body: bytes, deadline: Deadline) -> Response:
-        gauges = {"memest_graphs_known": self._graphs.count, "memest_answers_known_bytes": self._answers.total}
-        return Response(self.metrics.text(gauges).encode(), content=TEXT)
 
 
 def models() -> dict[str, Any]:
@@ -205,8 +192,8 @@ def _parsed(body: bytes) -> Any:
         raise RefusedError(400, "malformed", str(e)) from None
 
 
-def _json(data: Mapping[str, Any]) -> Response:
-    return Response(json.dumps(data).encode())
+def _json(data: Mapping[str, Any]) -> Reply:
+    return Reply(json.dumps(data).encode())
 
 
 def _told(e: Exception) -> tuple[int, str, str]:
