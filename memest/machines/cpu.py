@@ -28,7 +28,8 @@ class Cpu:
     """What the heuristics of the CPU libraries depend on. Cache sizes are bytes per core (a shared level divided by its sharers).
 
     ``bf16`` says whether an AVX-512 processor also multiplies bfloat16 (avx512_bf16) without having matrix units (AMX), for which the
-    libraries have other kernels; it is about tensors of bfloat16 alone.
+    libraries have other kernels; it is about tensors of bfloat16 alone. ``l3_total_bytes`` is the whole last level as the processor itself
+    reports it (``getconf LEVEL3_CACHE_SIZE``; None: ``l3_bytes`` for each thread), by which Eigen sizes its buffers.
     """
 
     isa: Isa = "avx512"
@@ -37,6 +38,7 @@ class Cpu:
     l1_bytes: int = 48 * 1024
     l2_bytes: int = 1024 * 1024
     l3_bytes: int = 16 * 1024 * 1024
+    l3_total_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """UsageError for what no processor is."""
@@ -46,6 +48,14 @@ class Cpu:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"Cpu: {name} is a whole number of at least 1, got {kind_of(value)}")
+        total = self.l3_total_bytes
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
+            raise UsageError(f"Cpu: l3_total_bytes is a whole number of at least 1, got {kind_of(total)}")
+
+    @property
+    def reported_l3(self) -> int:
+        """Bytes of the last level that the processor reports, shared or not."""
+        return self.l3_total_bytes or self.l3_bytes * self.threads
 
     @property
     def vector_floats(self) -> int:

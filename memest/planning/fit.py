@@ -210,6 +210,7 @@ class _Search:
         estimated: Callable[[Mapping[str, int]], Estimate],
     ) -> None:
         self.runtime, self.estimated = runtime_named(job.recipe.target.runtime), estimated
+        self.played = self.runtime.replays or job.recipe.target.process is not None
         self.job, self.groups, self.fixed = job, tuple(groups), dict(fixed)
         self.place, self.limit, self.torch = place, place.usable_bytes, torch
         self.first, self.steps, self.live = self._start(step)
@@ -277,7 +278,7 @@ class _Search:
         rest = {**self.fixed, **{s: n for s, n in self.first.items() if s not in group}, **given}
         least = self.first[group[0]] // step
         end = self._too_much(rest, group, step, least)
-        if self.runtime.replays:
+        if self.played:
             runs = (n for n in range(end - 1, least - 1, -1) if self._runs({**rest, **dict.fromkeys(group, n * step)}))
             most = next(runs, None)
             return None if most is None else self._replayed(rest, group, step, most, least)
@@ -357,7 +358,7 @@ class _Search:
     def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
         for larger in range(value + step, min(value + 64 * step, LARGEST), step):
             at = {**rest, **dict.fromkeys(group, larger)}
-            if self.runtime.replays:
+            if self.played:
                 if self._runs(at):
                     return at, None
                 continue
@@ -368,7 +369,7 @@ class _Search:
 
     def nothing(self, smallest: Estimate) -> Fit:
         """The answer where nothing fits."""
-        return self._result(smallest=smallest, verdict=smallest.on(self.place) if self.runtime.replays else None)
+        return self._result(smallest=smallest, verdict=smallest.on(self.place) if self.played else None)
 
     def _named(self, at: Mapping[str, int] | None) -> dict[str, int] | None:
         """Sizes by the names that users know."""
