@@ -93,9 +93,9 @@ def asked(port: int, path: str, body: Any = None) -> bytes:
 
 def resident_bytes(port: int) -> int:
     """As the service tells it."""
-    found = re.search(rb"process_resident_memory_bytes (\d+)", asked(port, "/metrics"))
+    found = re.search(rb"^process_resident_memory_bytes ([\d.e+]+)", asked(port, "/metrics"), re.MULTILINE)
     assert found is not None
-    return int(found[1])
+    return int(float(found[1]))
 
 
 def by_wrk(what: str, port: int, script: str, seconds: int) -> Load:

@@ -41,7 +41,11 @@ def measure(framework: str, python: str, most_bytes: float, only: str = "") -> N
 
 
 def _measured(cell: Cell, python: str) -> dict[str, Any]:
-    onednn = {"TF_ENABLE_ONEDNN_OPTS": "0" if cell.framework.endswith("without oneDNN") else "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    onednn = {
+        "TF_ENABLE_ONEDNN_OPTS": "0" if cell.framework.endswith("without oneDNN") else "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
     command = [python, "-m", f"validation.origin.{MODULES[cell.framework]}", cell.mode, str(cell.side), str(cell.batch)]
     environment = {**os.environ, **onednn, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

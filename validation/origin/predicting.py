@@ -26,32 +26,28 @@ class Predicted(NamedTuple):
 
 
 @cache
-def graph() -> Graph:
+def graph(base_filters: int) -> Graph:
     """The network."""
-    return memest.model(MODEL)
+    return memest.model(MODEL, base_filters=base_filters)
 
 
 def tensors_bytes(cell: Cell) -> int | None:
     """The peak of torch's tensors, whichever the framework; None where the network cannot run."""
-    try:
-        return memest.estimate(graph(), input_shape=cell.shape, **_asked(cell)).peak_bytes
-    except MemestError:
-        return None
+    return predicted_at(cell.shape, "torch", mode=cell.mode).allocated.bytes
 
 
 def predicted(cell: Cell) -> Predicted:
-    """The figures; unknown ones say why."""
-    settings = RUNTIMES[cell.framework]
-    for left_out in ((), ("malloc",)):
-        try:
-            found = memest.estimate(
-                graph(), input_shape=cell.shape, **_asked(cell), **{k: v for k, v in settings.items() if k not in left_out}
-            )
-            return Predicted(found.allocated, found.process)
-        except MemestError as e:
-            nothing = unknown(str(e))
-    return Predicted(nothing, nothing)
+    """The figures of a cell."""
+    return predicted_at(cell.shape, cell.framework, mode=cell.mode)
 
 
-def _asked(cell: Cell) -> dict[str, Any]:
-    return {"mode": "train", "optimizer": OPTIMIZER, "loss": LOSS} if cell.mode == "train" else {"mode": "infer"}
+def predicted_at(
+    shape: tuple[int, ...], framework: str, *, mode: str = "train", base_filters: int = 16, dtype: str | None = None
+) -> Predicted:
+    """The figures at any shape; unknown ones say why."""
+    step: dict[str, Any] = {"optimizer": OPTIMIZER, "loss": LOSS} if mode == "train" else {}
+    try:
+        found = memest.estimate(graph(base_filters), input_shape=shape, mode=mode, dtype=dtype, **step, **RUNTIMES[framework])
+        return Predicted(found.allocated, found.process)
+    except MemestError as e:
+        return Predicted(unknown(str(e)), unknown(str(e)))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import product
 from typing import Any, NamedTuple
 
-import memest
-from memest.errors import MemestError
-from memest.sizes.units import format_bytes
-from validation.origin.cells import CELLS, LOSS, MODEL, OPTIMIZER, SERVERS, Cell
+from validation.origin.cells import CELLS, FRAMEWORKS, SERVERS, Cell
 from validation.origin.measuring import stored
-from validation.origin.predicting import Predicted, predicted
+from validation.origin.predicting import Predicted, predicted, predicted_at
 
 HEAD = (
     "| framework | use | cube | batch | tensors | claim | process | claim | measured, steps 1 to 3 | smallest server |",
@@ -19,6 +16,7 @@ HEAD = (
 )
 WIDTHS = (16, 24, 32, 48, 64)
 DTYPES = ("float32", "bfloat16", "float64")
+FIGURES = ("tensors", "process")
 TERABYTE = 1e12
 A_LITTLE_LESS = 0.9
 """Of a terabyte, from which on it is called a little less than that."""
@@ -52,9 +50,9 @@ def lines() -> Iterator[str]:
     whys: dict[str, None] = {}
     for row in rows():
         yield _line(row)
-        whys.update({f.reason: None for f in row.predicted if f.bytes is None and f.reason})
+        whys.update({f"{row.cell.framework}: {f.reason}": None for f in row.predicted if f.bytes is None and row.cell.batch == 1})
     yield ""
-    yield from (f"- no figure: {why}" for why in whys)
+    yield from (f"- no figure of {why}" for why in whys)
     yield ""
     yield from published()
     yield ""
@@ -79,13 +77,14 @@ def _shown(figure: Any) -> str:
 def published() -> Iterator[str]:
     """The point that IntelAI/unet published beside ours."""
     yield "Published: 144x144x144, batch 8, 16 filters, Adam, Keras on TensorFlow 1.11 (CPU): just under 44,000 MiB resident at the peak."
-    for framework, group in groupby(
-        (r for r in rows() if (r.cell.side, r.cell.batch, r.cell.mode) == (144, 8, "train")), lambda r: r.cell.framework
-    ):
-        for row in group:
-            for what, figure in zip(("tensors", "process"), row.predicted, strict=True):
-                if figure.bytes is not None:
-                    yield f"- {framework}, {what}: {figure.bytes / 2**20:,.0f} MiB, {figure.claim}"
+    for framework in FRAMEWORKS:
+        found = predicted(Cell(framework, "train", 144, 8))
+        for what, figure in zip(FIGURES, found, strict=True):
+            if figure.bytes is not None:
+                low, high = (f"{n / 2**20:,.0f}" for n in (figure.low or 0, figure.high or 0))
+                yield f"- {framework}, {what}: {figure.bytes / 2**20:,.0f} MiB, {figure.claim}" + (
+                    "" if low == high else f" ({low} to {high})"
+                )
     yield (
         "- between them lie TensorFlow 1.11 and 2.21 (Keras 3 never fuses batch norm; Adam inside backward), oneDNN's releases, and the "
         "processor, whose L3 decides over Eigen's buffers: the figures are of today's versions"
@@ -95,16 +94,9 @@ def published() -> Iterator[str]:
 def terabyte() -> Iterator[str]:
     """Which widths and dtypes bring 240x240x144 at batch 16 to a little less than a terabyte: computed, fitted to nothing."""
     yield 'Published: 240x240x144, batch 16, "a little less than 1 TB", base width and dtype not stated (arXiv 2003.08732).'
-    yield "Tensors of torch's step:"
-    for width in WIDTHS:
-        for dtype in DTYPES:
-            try:
-                found = memest.estimate(
-                    memest.model(MODEL, base_filters=width), input_shape=(16, 1, 240, 240, 144), optimizer=OPTIMIZER, loss=LOSS, dtype=dtype
-                )
-            except MemestError as e:
-                yield f"- base width {width}, {dtype}: {e}"
-                continue
-            share = found.peak_bytes / TERABYTE
-            near = ": a little less than 1 TB" if A_LITTLE_LESS <= share < 1 else ""
-            yield f"- base width {width}, {dtype}: {format_bytes(found.peak_bytes)}, {share:.2f} TB{near}"
+    for framework, width, dtype in product(FRAMEWORKS, WIDTHS, DTYPES):
+        found = predicted_at((16, 1, 240, 240, 144), framework, base_filters=width, dtype=dtype)
+        told = [f"{what} {_shown(f)}, {f.bytes / TERABYTE:.2f} TB" for what, f in zip(FIGURES, found, strict=True) if f.bytes is not None]
+        near = any(f.low is not None and f.high is not None and f.low < TERABYTE and f.high >= A_LITTLE_LESS * TERABYTE for f in found)
+        known = "; ".join(told) or found.allocated.reason
+        yield f"- {framework}, base width {width}, {dtype}: {known}{': a little less than 1 TB lies within it' if near else ''}"
