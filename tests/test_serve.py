@@ -53,7 +53,7 @@ def address() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
-    with serving(Limits(port=0, max_body=200_000, timeout=0.2)) as server:
+    with serving(Limits(port=0, max_body=200_000, timeout=0.3)) as server:
         yield server
 
 
