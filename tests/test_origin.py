@@ -57,6 +57,7 @@ def test_the_published_point_stands_beside_ours() -> None:
     assert "44,000 MiB" in text and "TensorFlow 1.11" in text and "torch, tensors: 24,9" in text
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from validation.origin.figure import draw

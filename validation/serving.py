@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from validation.measure import RESULTS, machine_name
@@ -166,10 +165,3 @@ def print_loads(seconds: int, steady: int, *, store: bool = False) -> int:
         told = {"machine": machine_name(), "load": os.getloadavg(), "loads": [load._asdict() for load in found]}
         STORED.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return int(any(load.errors for load in found))
-
-
-def lines(path: Path = STORED) -> Iterator[str]:
-    """What was stored."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    for load in told["loads"]:
-        yield f"{load['what']}: {load['a_second']:,.0f}/s, 99 % within {load['slowest_ms']:.1f} ms"

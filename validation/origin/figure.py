@@ -29,7 +29,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             for n, side in enumerate(SIDES):
                 here = [r for r in rows if (r.cell.framework, r.cell.mode, r.cell.side) == (framework, mode, side)]
                 _cube(panel, side, here, colours(n / len(SIDES)))
-    axes[0][0].legend(fontsize=7, ncols=2, loc="upper left")
+    cubes = {label: line for panel in axes.flat for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(cubes.values(), cubes.keys(), title="cube", loc="outside right upper")
     figure.supxlabel("batch")
     figure.supylabel("bytes: lines predicted (tensors solid, process dashed), dots measured (the process)")
     figure.savefig(path)

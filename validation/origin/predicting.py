@@ -33,7 +33,10 @@ def graph(base_filters: int) -> Graph:
 
 def tensors_bytes(cell: Cell) -> int | None:
     """The peak of torch's tensors, whichever the framework; None where the network cannot run."""
-    return predicted_at(cell.shape, "torch", mode=cell.mode).allocated.bytes
+    try:
+        return memest.estimate(graph(16), input_shape=cell.shape, mode=cell.mode, **_step(cell.mode)).peak_bytes
+    except MemestError:
+        return None
 
 
 def predicted(cell: Cell) -> Predicted:
@@ -45,9 +48,12 @@ def predicted_at(
     shape: tuple[int, ...], framework: str, *, mode: str = "train", base_filters: int = 16, dtype: str | None = None
 ) -> Predicted:
     """The figures at any shape; unknown ones say why."""
-    step: dict[str, Any] = {"optimizer": OPTIMIZER, "loss": LOSS} if mode == "train" else {}
     try:
-        found = memest.estimate(graph(base_filters), input_shape=shape, mode=mode, dtype=dtype, **step, **RUNTIMES[framework])
+        found = memest.estimate(graph(base_filters), input_shape=shape, mode=mode, dtype=dtype, **_step(mode), **RUNTIMES[framework])
         return Predicted(found.allocated, found.process)
     except MemestError as e:
         return Predicted(unknown(str(e)), unknown(str(e)))
+
+
+def _step(mode: str) -> dict[str, Any]:
+    return {"optimizer": OPTIMIZER, "loss": LOSS} if mode == "train" else {}
