@@ -10,7 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
-ENGINES = {"onnxruntime": "validation.engines.onnxruntime.comparing", "openvino": "validation.engines.openvino.comparing"}
+ENGINES = {
+    name: f"validation.engines.{folder}.comparing"
+    for name, folder in (("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("tensorflow-cpu", "tensorflow"))
+}
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
