@@ -156,7 +156,8 @@ class _Planning:
         for window in windows:
             size = "x".join(map(str, window))
             if not self.whole.runtime.startswith("torch-"):
-                yield f"windows, tiles: around {self.whole.runtime}'s calls the loop is your own; ask for one of {size}, and add your arrays"
+                own = f"around {self.whole.runtime}'s calls the loop is your own"
+                yield f"windows, tiles: {own}; ask for one of {size}, and add your arrays"
                 continue
             larger = [max(e, w) for e, w in zip(self.extents, window, strict=True)]
             if self.halo is not None:

@@ -18,7 +18,7 @@ OWN = {"UNet2d": "1x3x64x64", "UNet3d": "1x1x32x32x32", "VNet": "1x1x32x32x32", 
 CHOSEN: dict[str, tuple[str, ...]] = {
     "monai": (
         *("UNet", "BasicUNet", "BasicUNetPlusPlus", "AttentionUnet", "SegResNet", "SegResNetDS", "DynUNet", "UNETR", "SwinUNETR", "VNet"),
-        *("HighResNet", "FlexibleUNet", "AHNet", "MedNeXt", "DenseNet121", "Quicknat", "HoVerNet", "VoxelMorphUNet", "VoxelMorph"),
+        *("HighResNet", "FlexibleUNet", "AHNet", "MedNeXt", "DenseNet121", "Quicknat", "VoxelMorphUNet", "VoxelMorph"),
         *("ViTAutoEnc", "AutoencoderKL", "DiffusionModelUNet", "restormer.Restormer", "DAF3D"),
     ),
     "smp": (
