@@ -173,7 +173,7 @@ class Question:
             if not fed:
                 return None
         imports = {} if self.imports is None else {"imports": self.imports}
-        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **imports)
+        return ProcessSettings(malloc=malloc_named("glibc" if self.malloc is None else self.malloc), **imports)
 
     @property
     def feeding(self) -> Loader | None:
