@@ -57,7 +57,7 @@ class Player:
         self.tensors: dict[int, tuple[Arena, int]] = {}
         self.tied: dict[int, list[tuple[Arena, int]]] = {}
         self.besides = 0
-        self.most = 0
+        self.most, self.added = 0, 0
 
     def go_on(self, arena: Arena) -> None:
         """Another thread runs, on its own arena; the thresholds are the process's."""
@@ -75,7 +75,7 @@ class Player:
         if nbytes:
             arena = self.arena
             self.tensors[number] = arena, arena.memalign(ALIGNED, nbytes)
-            self.most = max(self.most, arena.resident + self.besides)
+            self.most = max(self.most, arena.resident + self.besides + self.added)
 
     def drop(self, number: int) -> None:
         """A tensor goes, and what is tied to it."""
@@ -94,14 +94,9 @@ class Player:
         else:
             self.drop(event.storage.id)
 
-    def step(self, plan: Plan) -> int:
-        """One step; the most resident bytes of the arenas in it."""
-        if not plan.scripts:
-            self.most = self.arena.resident + self.besides
-            for event in plan.events:
-                self.move(event)
-            return self.most
-        self.most = self.arena.resident + self.besides
+    def step(self, plan: Plan, added: Sequence[int]) -> int:
+        """One step; the most resident bytes of the arenas and what is ``added`` to them by each event."""
+        self.most = self.arena.resident + self.besides + added[0]
         arena, events, backward = self.arena, plan.events, plan.backward
         due: dict[int, list[int]] = {}
         ends: list[int] = []
@@ -109,6 +104,7 @@ class Player:
         cached = arena.cached
         last = len(events) - 1
         for n, (event, script) in enumerate(zip(events, plan.scripts, strict=True)):
+            self.added = added[n]
             self.move(event)
             for address in due.pop(n, ()):
                 free(address)
