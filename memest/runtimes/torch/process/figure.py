@@ -103,8 +103,8 @@ def _process(course: Course, settings: ProcessSettings) -> Figure:
     first = course.added[-1]
     parts = f"Python with {settings.imports} ({format_bytes(base)}), what the first step adds ({format_bytes(first)})"
     reason = (
-        f"{parts}, and {format_bytes(max(0, heap - first))} of tensors under {malloc}; modelled, and of {off['cases']} processes measured with torch "
-        f"{numbers['torch']}, glibc {numbers['libc']} half are within {off['median']:.1%}, all within {off['worst']:.1%}"
+        f"{parts}, and {format_bytes(max(0, heap - first))} of tensors under {malloc}; modelled, and of {off['cases']} processes measured "
+        f"with torch {numbers['torch']}, glibc {numbers['libc']} half are within {off['median']:.1%}, all within {off['worst']:.1%}"
     )
     return modelled(nbytes, low, high, reason)
 
