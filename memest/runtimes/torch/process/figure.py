@@ -3,7 +3,8 @@
 What stands in it: the interpreter with torch's libraries (measured: ``process.json``, with the versions it belongs to), the pages and
 objects that the first step adds, and the heap: tensors as glibc places them. Where the mmap threshold does not move, larger tensors are
 mapped and their pages are given back at once, so that the heap is what is alive. Where it moves, holes stay: the steps are played several
-times (:mod:`~memest.runtimes.torch.process.heap`), the figure is the median and its range at least what the runs differ by.
+times (:mod:`~memest.runtimes.torch.process.heap`), the figure is the median and its range at least what the runs differ by. jemalloc holds
+what a fixed threshold does and a share more (``keeps``): pages that were given back, which it returns to the system after seconds.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from memest.runtimes.torch.script import script
 from memest.sizes.units import format_bytes
 
 DATA = Path(__file__).with_name("process.json")
-RUNS = tuple(Noise(seed, 0.03) for seed in range(4))
+RUNS = tuple(Noise(seed, 0.03) for seed in range(3))
 MOST_RANGE = 0.08
 VOLUME = 5
 CONVOLUTIONS = frozenset({"convolution", "conv_transpose"})
+ALONE = Noise(0, 1.0)  # tensors without small blocks
 STEPS = 2  # that are played: a third one is like the second
 OTHER = Malloc(mmap_threshold=131072)
 WORTH = 0.03  # of the process: what another setting has to save to be named
@@ -48,8 +50,8 @@ def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
     found = _process(course, settings)
     if not settings.malloc.moves:
         return found
-    less = _process(course, ProcessSettings(malloc=OTHER, imports=settings.imports)).bytes
-    assert less is not None and found.bytes is not None and found.low is not None and found.high is not None
+    less = _base(course, settings) + peak_of(course, OTHER, ALONE)
+    assert found.bytes is not None and found.low is not None and found.high is not None
     if less >= (1 - WORTH) * found.bytes:
         return found
     better = f"; with MALLOC_MMAP_THRESHOLD_={OTHER.mmap_threshold}: {format_bytes(less)}"
@@ -90,12 +92,20 @@ class Course:
         return found
 
 
+def _base(course: Course, settings: ProcessSettings) -> int:
+    """The interpreter with what it imports; making an optimizer imports what torchvision does, too."""
+    imports = measured()["imports"]
+    found: int = imports[settings.imports] + (imports["optimizer"] if course.training and settings.imports == "torch" else 0)
+    return found
+
+
 def _process(course: Course, settings: ProcessSettings) -> Figure:
     numbers, malloc = measured(), settings.malloc
     regime = "jemalloc" if malloc.name == "jemalloc" else "glibc" if malloc.moves else "fixed"
-    optimizer = course.training and settings.imports == "torch"  # torchvision imports what making an optimizer imports
-    base = numbers["imports"][settings.imports] + (numbers["imports"]["optimizer"] if optimizer else 0)
+    base = _base(course, settings)
     heaps = [peak_of(course, malloc, noise) for noise in (RUNS if malloc.moves else RUNS[:1])]
+    if malloc.name == "jemalloc":
+        heaps = [round(heap + numbers["jemalloc"]["keeps"] * max(0, heap - course.added[-1])) for heap in heaps]
     heap = round(median(heaps))
     nbytes, off = base + heap, numbers[regime]
     low = max(min(base + min(heaps), round(nbytes * (1 - off["range"]))), round(nbytes * (1 - MOST_RANGE)))
@@ -111,10 +121,10 @@ def _process(course: Course, settings: ProcessSettings) -> Figure:
 
 def peak_of(course: Course, malloc: Malloc, noise: Noise) -> int:
     """The most resident bytes of heaps, mapped blocks and what the first step adds, in the last of the steps."""
-    arena = Arena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
     if malloc.name == "jemalloc":
-        arena = Arena(mmap_threshold=1)
-    elif malloc.moves:
+        malloc = OTHER
+    arena = Arena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
+    if malloc.moves:
         arena.mmap_threshold, arena.trim_threshold = measured()["threshold"], 2 * measured()["threshold"]
     player = Player(arena, noise)
     for event in course.before:
@@ -130,7 +140,7 @@ def _threads(malloc: Malloc) -> Iterator[Arena | None]:
     """The arena of the thread that runs each step; None: the main one."""
     kept = [ThreadArena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)]
     while True:
-        if malloc.thread == "main" or malloc.arena_max == 1 or malloc.name == "jemalloc":
+        if malloc.thread == "main" or malloc.arena_max == 1:
             yield None
         elif malloc.thread == "worker":
             yield kept[0]

@@ -75,7 +75,9 @@ class Player:
         if nbytes:
             arena = self.arena
             self.tensors[number] = arena, arena.memalign(ALIGNED, nbytes)
-            self.most = max(self.most, arena.resident + self.besides + self.added)
+            found = arena.resident + self.besides + self.added
+            if found > self.most:
+                self.most = found
 
     def drop(self, number: int) -> None:
         """A tensor goes, and what is tied to it."""
@@ -108,6 +110,8 @@ class Player:
             self.move(event)
             for address in due.pop(n, ()):
                 free(address)
+            if left_out == 1:
+                continue
             for stays in script.stays:
                 if left_out and uniform() < left_out:
                     continue
@@ -124,7 +128,7 @@ class Player:
                     first, stop = backward.get(event.layer, (last, last))
                     due.setdefault(max(n + 1, min(first + by, stop)), []).append(address)
             for nbytes, aligned, most in script.passing:
-                if aligned or nbytes > CACHED or len(cached.get((nbytes + 23) & ~15, ())) < most:
+                if aligned or nbytes > CACHED or len(cached[(nbytes + 23) & ~15]) < most:
                     self._pass(nbytes, aligned, most)
         for waiting in due.values():
             ends += waiting
