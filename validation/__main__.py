@@ -10,7 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
-ENGINES = {"onnxruntime": "validation.engines.onnxruntime.comparing", "openvino": "validation.engines.openvino.comparing"}
+ENGINES = {
+    name: f"validation.engines.{folder}.comparing"
+    for name, folder in (("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("tensorflow-cpu", "tensorflow"))
+}
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
@@ -278,6 +281,17 @@ def _compare_engine(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _compare_exporters(arguments: argparse.Namespace) -> int:
+    from validation.exporters.comparing import compare, failures, table
+
+    found = list(compare())
+    for c in found:
+        if arguments.all or not c.sound:
+            print(c)
+    print(table(found))
+    return 1 if failures(found) else 0
+
+
 def _stale(arguments: argparse.Namespace, page: str, shown: str, equal: str) -> list[str]:
     """With ``--readme``: what the pages say of a runtime that is so no longer."""
     if not arguments.readme or arguments.only:
@@ -288,17 +302,6 @@ def _stale(arguments: argparse.Namespace, page: str, shown: str, equal: str) -> 
     if equal not in " ".join(Path("README.md").read_text(encoding="utf-8").split()):
         problems.append(f"the README does not say that {equal} runs of {arguments.runtime} are equal")
     return problems
-
-
-def _compare_exporters(arguments: argparse.Namespace) -> int:
-    from validation.exporters.comparing import compare, failures, table
-
-    found = list(compare())
-    for c in found:
-        if arguments.all or not c.sound:
-            print(c)
-    print(table(found))
-    return 1 if failures(found) else 0
 
 
 def _compare_libraries(arguments: argparse.Namespace) -> int:
