@@ -163,7 +163,7 @@ def test_the_report_reads_the_same_in_every_format() -> None:
     assert len(lines) == 1 + len(plan.ways) and lines[0].startswith("nodes,ranks_per_node,threads,batch_per_rank")
 
 
-FED = planned(node(GIB), loader="workers=3,prefetch=2", ranks_per_node=2, malloc="glibc:mmap_threshold=131072")
+FED = planned(node(4 * GIB), loader="workers=3,prefetch=2", ranks_per_node=2, malloc="glibc:mmap_threshold=131072")
 
 
 def test_slurm_is_given_whole_mebibytes_that_hold_it(tmp_path: Path) -> None:
