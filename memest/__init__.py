@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from memest.machines.cpu import Cpu as Cpu
     from memest.machines.entry import Hardware as Hardware
     from memest.machines.gpu import Gpu as Gpu
+    from memest.machines.loader import Loader as Loader
     from memest.machines.reading import hardware as hardware
     from memest.machines.reading import hardware_named as hardware_named
     from memest.machines.reading import load_hardware as load_hardware
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from memest.planning.advise import advise as advise
     from memest.planning.checkpoints import CheckpointPlan as CheckpointPlan
     from memest.planning.checkpoints import plan_checkpoints as plan_checkpoints
+    from memest.planning.cluster import ClusterPlan as ClusterPlan
+    from memest.planning.cluster import plan_cluster as plan_cluster
     from memest.planning.compare import Comparison as Comparison
     from memest.planning.compare import compare as compare
     from memest.planning.fit import Fit as Fit
@@ -69,6 +72,7 @@ _HOMES = {
     "Advice": "memest.planning.advise",
     "Builder": "memest.sources.builder",
     "CheckpointPlan": "memest.planning.checkpoints",
+    "ClusterPlan": "memest.planning.cluster",
     "Comparison": "memest.planning.compare",
     "Cpu": "memest.machines.cpu",
     "Estimate": "memest.estimate.estimate",
@@ -79,6 +83,7 @@ _HOMES = {
     "GraphError": "memest.errors",
     "Hardware": "memest.machines.entry",
     "InferencePlan": "memest.planning.inference",
+    "Loader": "memest.machines.loader",
     "MemestError": "memest.errors",
     "ShapeError": "memest.errors",
     "Sweep": "memest.planning.swept",
@@ -110,6 +115,7 @@ _HOMES = {
     "sweep": "memest.planning.sweep",
     "sweeps": "memest.planning.sweep",
     "plan_checkpoints": "memest.planning.checkpoints",
+    "plan_cluster": "memest.planning.cluster",
     "plan_inference": "memest.planning.inference",
     "plan_volume": "memest.planning.volumes",
     "verdict": "memest.machines.verdicts",

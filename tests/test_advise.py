@@ -265,3 +265,30 @@ def test_bfloat16_is_proposed_to_cards_that_multiply_it() -> None:
     changes = {o.changes[0] for o in _on_a_card("t4").alone}
     assert "autocast:dtype=float16" in changes
     assert "autocast:dtype=bfloat16" not in changes
+
+
+ON_ENGINES = [
+    ("onnxruntime", {}, {"ort_pattern=false", "ort_mmap_threshold=262144", "ort_shrinkage=true", "threads=1"}),
+    ("onnxruntime", {"ort_external": False, "ort_pattern": False}, {"ort_external=true", "ort_mmap_threshold=262144", "threads=1"}),
+    ("openvino", {"ov_hint": "throughput"}, {"ov_hint=latency", "dtype=bfloat16", "threads=1"}),
+]
+
+
+@pytest.mark.parametrize(("runtime", "told", "tried"), ON_ENGINES)
+def test_an_engines_own_settings_are_tried_and_torchs_levers_are_not(runtime: str, told: dict[str, Any], tried: set[str]) -> None:
+    asked: dict[str, Any] = {"mode": "infer", "runtime": runtime, "machine": memest.Cpu(isa="avx512", threads=2), **told}
+    advice = memest.advise(memest.model("unet3d"), "1MiB", input_shape=(2, 1, 32, 32, 32), **asked)
+    found = {o.changes[0] for o in advice.alone}
+    assert tried <= found and not found & {"inplace", "channels_last", "autocast"}
+    assert not any(word in refusal.change for refusal in advice.refused for word in ("tiles", "inplace", "autocast"))
+    assert not any("torch 2" in note for note in advice.notes)
+
+
+def test_without_its_pattern_the_second_run_of_a_volume_takes_half() -> None:
+    """The first thing to try on ONNX Runtime, by measurement (``shared/ENGINES.md``: 1.98 times)."""
+    asked: dict[str, Any] = {"mode": "infer", "runtime": "onnxruntime", "machine": memest.Cpu(isa="avx512", threads=1)}
+    graph = memest.model("unet3d")
+    start = memest.estimate(graph, input_shape=(1, 1, 64, 64, 64), **asked)
+    advice = memest.advise(graph, start.held_bytes - 1, input_shape=(1, 1, 64, 64, 64), **asked)
+    assert [o.changes for o in advice.combined] == [("ort_pattern=false",)]
+    assert advice.combined[0].saved_bytes > 60 << 20

@@ -12,7 +12,7 @@ import pytest
 import memest
 from memest.cli.app import main
 from memest.render import history
-from memest.runtimes.torch.cuda.script import script
+from memest.runtimes.torch.script import script
 
 CARD: dict[str, Any] = {"machine": "a100-40gb", "torch": "2.14", "optimizer": "adam"}
 

@@ -228,7 +228,7 @@ def test_a_torch_given_once_is_that_of_both_sides(capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert found["a"]["torch"]["modelled"] == found["b"]["torch"]["modelled"] == "2.11"
     assert main(asked) == 2
-    assert "--torch or --on twice" in capsys.readouterr().err
+    assert "--torch, --on or --runtime twice" in capsys.readouterr().err
     assert main([*asked, "--torch", "2.13", "--torch", "2.14"]) == 2
     assert "at most twice" in capsys.readouterr().err
     assert main([*asked, "--torch", "2.13", "--versus", "torch=2.14"]) == 2
@@ -277,7 +277,7 @@ def test_modelled_figures_have_their_ranges_in_every_format(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--on", "t4"], "--torch or --on twice"),
+        (["--on", "t4"], "--torch, --on or --runtime twice"),
         (["--on", "t4", "--on", "t4", "--on", "t4"], "--on is given at most twice"),
         (["--on", "t4", "--on", "t4x"], "did you mean 't4'"),
         (["--on", "t4", "--on", "mi300x"], "mi300x"),
@@ -287,3 +287,13 @@ def test_modelled_figures_have_their_ranges_in_every_format(capsys: pytest.Captu
 def test_cards_that_cannot_be_compared(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CARDS, *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_two_engines_are_the_two_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["compare", "resnet18", "--input", "3x64x64", "--batch", "2", "--infer", "--runtime", "onnxruntime"]
+    assert main([*asked, "--runtime", "openvino"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a resnet18: inference, input 2x3x64x64, float32, onnxruntime 1.32" in shown and "openvino 2026.4" in shown
+    assert main(asked) == 2 and "--torch, --on or --runtime twice" in capsys.readouterr().err
+    assert main([*asked, "--runtime", "openvino", "--runtime", "torch-cpu"]) == 2
+    assert "--runtime is given at most twice" in capsys.readouterr().err

@@ -194,3 +194,30 @@ def test_the_command_line_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "channels first" in capsys.readouterr().out
     assert main(["estimate", path, "--input", "16x16x16x1", "--batch", "1"]) == 2
     assert "channels come first here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["unet3d", "seq", "mix", "nested"])
+def test_a_batch_of_one_and_the_files_own_sizes_need_no_example(name: str, tmp_path: Path) -> None:
+    shape = channels_first([1, *NETWORKS[name]["truth"]["shape"][1:]])
+    path = saved(NETWORKS[name]["config"], tmp_path)
+    free, at_one = memest.from_keras(path), memest.from_keras(path, shape)
+    for batch in (1, 3):
+        peaks = {memest.estimate(g, input_shape=(batch, *shape[1:]), mode="infer").peak_bytes for g in (free, at_one)}
+        assert len(peaks) == 1
+    assert memest.estimate(free, mode="infer").input_shapes == {free.inputs[0].name: shape}
+
+
+def test_on_the_command_line_a_batch_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(saved(NETWORKS["seq"]["config"], tmp_path))
+    assert main(["estimate", path, "--infer"]) == 0
+    assert main(["estimate", path, "--infer", "--batch", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert " 1x1x28x28," in shown and " 4x1x28x28," in shown
+
+
+def test_a_configuration_without_modules_is_named(tmp_path: Path) -> None:
+    config = copy.deepcopy(NETWORKS["seq"]["config"])
+    for each in config["config"]["layers"]:
+        each.pop("module", None)
+    with pytest.raises(FileError, match="says nothing of its module, as Keras 3 writes it"):
+        memest.from_keras(saved(config, tmp_path))

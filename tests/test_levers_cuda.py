@@ -17,7 +17,7 @@ from memest.memory.stream import Storage
 from memest.network.graph import Graph
 from memest.runtimes.torch.cuda.course import course_of
 from memest.runtimes.torch.cuda.playing import Taken, play_pools, play_whole
-from memest.runtimes.torch.cuda.script import exchanged
+from memest.runtimes.torch.script import exchanged
 from memest.runtimes.torch.step.parallel.collectives import copy_in_numbers, copy_out_numbers
 
 CARD = "h100-80gb"

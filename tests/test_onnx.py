@@ -142,6 +142,8 @@ def test_arithmetic_of_sizes_is_folded_and_sizes_stay_free(tmp_path: Path) -> No
 
 
 SCATTERED = ["select", "select", "select", "clone", "index_put_"]
+GRID = ["permute", "slice", "grid_sample"]
+OF_GRID = [numbers("z", 0), numbers("t", 2), numbers("a", 3)]
 TRANSPOSED = ["conv_transpose2d", "slice", "slice"]
 
 
@@ -173,6 +175,7 @@ TRANSPOSED = ["conv_transpose2d", "slice", "slice"]
         ([node("Constant", "", "s", value_ints=[0, -1]), node("Reshape", "x s")], [], ["reshape"]),
         ([node("GatherND", "x i")], [weight("i", 5, 2, dtype=np.int64)], ["select", "select", "getitem"]),
         ([node("ScatterND", "x i u")], [weight("i", 5, 3, dtype=np.int64), weight("u", 5, 32)], SCATTERED),
+        ([node("Transpose", "x", "g", perm=[0, 2, 3, 1]), node("Slice", "g z t a", "p"), node("GridSample", "x p")], OF_GRID, GRID),
         ([node("TopK", "x k", "y places", axis=1)], [numbers("k", 2)], ["topk"]),
     ],
 )
@@ -202,10 +205,54 @@ def test_functions_are_inlined_and_known_branches_taken(tmp_path: Path) -> None:
         memest.from_onnx(saved(tmp_path, [node("Gate", "x", domain="own")], functions=[loop]))
 
 
+def body(nodes: Sequence[Any], inputs: str, outputs: str) -> Any:
+    """The graph in a node."""
+    given, made = ([helper.make_tensor_value_info(n, 1, None) for n in names.split()] for names in (inputs, outputs))
+    return helper.make_graph(list(nodes), "body", given, made)
+
+
+def test_a_loop_is_as_many_rounds(tmp_path: Path) -> None:
+    once = [node("Relu", "a", "b"), node("Add", "b a", "c"), node("ReduceMean", "c", "m", keepdims=0), node("Identity", "go", "on")]
+    loop = node("Loop", "rounds yes x", "y all", body=body(once, "n go a", "on c m"))
+    of_loop = [numpy_helper.from_array(np.array(3), "rounds"), numpy_helper.from_array(np.array(True), "yes")]
+    graph = memest.from_onnx(saved(tmp_path, [loop], of_loop))
+    assert calls(graph) == ["relu", "add", "mean"] * 3 + ["stack"]
+    ends = [node("ReduceMax", "a", "t", keepdims=0), node("Cast", "t", "on", to=9), node("Relu", "a", "c")]
+    with pytest.raises(UnsupportedError, match="a Loop whose end is known only when the network runs"):
+        memest.from_onnx(saved(tmp_path, [node("Loop", "rounds yes x", body=body(ends, "n go a", "on c"))], of_loop))
+    with pytest.raises(UnsupportedError, match="goes round more than 4,096 times"):
+        memest.from_onnx(saved(tmp_path, [node("Loop", "- yes x", body=body(once[:2] + once[3:], "n go a", "on c"))], of_loop))
+
+
+def test_a_sequence_is_taken_apart(tmp_path: Path) -> None:
+    """``tensor_split`` as torch's older exporter writes it."""
+    cut = [node("Gather", "at n", "s"), node("Add", "n one", "m"), node("Gather", "at m", "e")]
+    cut += [node("Unsqueeze", "s zeros", "s1"), node("Unsqueeze", "e zeros", "e1"), node("Slice", "x s1 e1 ones", "p")]
+    cut += [node("SequenceInsert", "list p", "more"), node("Identity", "go", "on")]
+    nodes = [
+        node("SequenceEmpty", "", "empty"),
+        node("Loop", "one yes empty", "parts", body=body(cut, "n go list", "on more")),
+        node("Slice", "x ones far ones", "rest"),
+        node("SequenceInsert", "parts rest", "both"),
+        node("SequenceAt", "both zero", "first"),
+        node("SequenceAt", "both one", "second"),
+        node("Concat", "second first", axis=1),
+    ]
+    known = [numpy_helper.from_array(np.array(i), n) for n, i in (("zero", 0), ("one", 1), ("yes", True))]
+    lists = [numbers("zeros", 0), numbers("ones", 1), numbers("far", 1 << 62), numbers("at", 0, 1)]
+    assert calls(memest.from_onnx(saved(tmp_path, nodes, [*known, *lists]))) == ["slice", "slice", "cat"]
+    parts = [node("SplitToSequence", "x two", "list", axis=1), node("ConcatFromSequence", "list", axis=1)]
+    graph = memest.from_onnx(saved(tmp_path, parts, [numpy_helper.from_array(np.array(2), "two")]))
+    assert calls(graph) == ["split", "cat"]
+    with pytest.raises(GraphError, match="a sequence of tensors, where a tensor is wanted"):
+        memest.from_onnx(saved(tmp_path, [parts[0], node("Relu", "list")], [numpy_helper.from_array(np.array(2), "two")]))
+
+
 @pytest.mark.parametrize(("op", "gates", "states"), [("LSTM", 4, 2), ("GRU", 3, 1)])
 def test_recurrent_layers_are_torchs(op: str, gates: int, states: int, tmp_path: Path) -> None:
     of_steps = [weight("w", 2, 5 * gates, 7), weight("r", 2, 5 * gates, 5), weight("b", 2, 10 * gates)]
-    nodes = [node(op, "x w r b", "y", hidden_size=5, direction="bidirectional")]
+    usual = ["Sigmoid", "Tanh", "Tanh"][: states + 1] * 2
+    nodes = [node(op, "x w r b", "y", hidden_size=5, direction="bidirectional", activations=usual)]
     graph = memest.from_onnx(saved(tmp_path, nodes, of_steps, shape=(6, "N", 7)))
     assert calls(graph) == [*["zeros"] * states, op.lower(), "view", "permute"]
     assert sum(nbytes(p.shape, p.dtype) for p in graph.parameters) == 2 * gates * 5 * (7 + 5 + 2) * 4
@@ -237,6 +284,12 @@ def test_weights_are_never_read(tmp_path: Path) -> None:
     assert memest.from_onnx(path).parameters[0].shape == (1024, 1024)
 
 
+OPEN = node(
+    "If",
+    "c",
+    then_branch=helper.make_graph([node("Relu", "x", "a")], "g", [], [helper.make_tensor_value_info("a", 1, None)]),
+    else_branch=helper.make_graph([node("Neg", "x", "b")], "g", [], [helper.make_tensor_value_info("b", 1, None)]),
+)
 UNSOUND: dict[str, tuple[Sequence[Any], Sequence[Any], type[MemestError], str]] = {
     "an unknown operator": ([node("Foo", "x", name="n1")], [], UnsupportedError, r"node 'n1' \(Foo\), opset 20: no rule for 'Foo'"),
     "Erfc, which Keras writes": ([node("Erfc", "x")], [], UnsupportedError, r"\(Erfc\), opset 20: no rule for 'Erfc'"),
@@ -257,6 +310,7 @@ UNSOUND: dict[str, tuple[Sequence[Any], Sequence[Any], type[MemestError], str]] 
     "an absolute path": ([node("Add", "x w")], [unread("w", (3,), location="/etc/w.data")], FileError, "outside of the file's folder"),
     "a huge power": ([node("Pow", "k k", "p"), node("Expand", "x p")], [numbers("k", LARGE)], GraphError, "has the exponent"),
     "values in sizes": ([node("Cast", "x", "s", to=7), node("Reshape", "x s")], [], UnsupportedError, "known only when the network runs"),
+    "an open branch": ([node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "c", to=9), OPEN], [], UnsupportedError, "an If whose"),
     "channels that do not fit": ([node("Conv", "x w")], [weight("w", 8, 5, 3, 3)], MemestError, "Conv"),
     "an axis too many": ([node("Concat", "x x", axis=7)], [], GraphError, "axis 7 of a tensor with 4 dims"),
 }
@@ -268,6 +322,13 @@ def test_what_cannot_be_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
     with pytest.raises(kind, match=words) as e:
         memest.from_onnx(saved(tmp_path, nodes, initializers))
     assert "\n" not in str(e.value) and str(e.value).startswith(str(tmp_path))
+
+
+def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, [node("MatMul", "x w")], [unread("w", (32, 4), location="w.data")])
+    assert any("its weights lie in w.data, which is not there" in note for note in memest.from_onnx(path).notes)
+    (tmp_path / "w.data").write_bytes(b"")
+    assert not any("w.data" in note for note in memest.from_onnx(path).notes)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from memest.errors import UnsupportedError, UsageError
 from memest.machines.engines import OnnxSettings
 from memest.memory.allocators.bfc import Bfc, Growth
 from memest.network.graph import Graph
+from memest.network.tensor import Shape
 from memest.runtimes.onnxruntime.memory import arena_after, most_alive, pattern_block
 
 MIB = 1 << 20
@@ -159,4 +160,101 @@ def test_a_chunk_less_than_twice_as_large_is_not_split() -> None:
     arena = Bfc(growth=Growth(first=MIB))
     assert arena.take(600_000).size == MIB
     assert arena.take(500_000).size == 500_224
-    assert arena.touched == 1_100_000
+    assert arena.touched == (0, 1_100_000)
+
+
+def test_what_was_touched_stays_counted_when_regions_go_back() -> None:
+    """The resident peak of an arena that is shrunk after each run is reached during it."""
+    arena = Bfc()
+    small, large = arena.take(MIB), arena.take(48 * MIB)
+    arena.give(large)
+    arena.shrink(keep=(0,))
+    assert arena.nbytes == MIB and arena.touched == (48 * MIB, MIB)
+    arena.give(small)
+    assert arena.touched == (48 * MIB, MIB)
+
+
+def test_a_session_that_gives_regions_back_holds_them_while_it_runs() -> None:
+    plain, shrunk = (
+        memest.estimate(memest.model("unet3d"), input_shape=(1, 1, 64, 64, 64), mode="infer", runtime="onnxruntime", ort_shrinkage=on)
+        for on in (False, True)
+    )
+    assert shrunk.reserved.bytes < shrunk.process.bytes < plain.process.bytes
+
+
+PAIRS = [  # equation, shapes of both operands, bytes at once in the first run, and of the block, as they were measured
+    ("blxd,blyd->blxy", (2, 4, 128, 64), (2, 4, 96, 64), 1_638_400, 851_968),
+    ("bhxy,bhyd->bhxd", (2, 4, 128, 96), (2, 4, 96, 64), 1_310_720, 851_968),
+    ("ij,jk->ik", (256, 128), (128, 512), 1_703_936, 917_504),
+    ("ncvl,vw->ncwl", (2, 16, 64, 32), (64, 64), 1_343_488, 540_672),
+]
+
+
+@pytest.mark.parametrize(("equation", "first", "second", "peak", "block"), PAIRS)
+def test_an_einsum_copies_what_lies_in_another_order(equation: str, first: Shape, second: Shape, peak: int, block: int) -> None:
+    b = memest.Builder("pair")
+    factors = [b.layer("relu", b.input(name, shape)) for name, shape in (("a", first), ("b", second))]
+    graph = b.build(b.layer("abs", b.layer("einsum", factors, equation=equation)))
+    stream = memest.estimate(graph, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1)).timeline
+    assert (most_alive(stream), pattern_block(stream)) == (peak, block)
+
+
+def test_an_einsum_that_sums_what_one_operand_has_alone_is_refused() -> None:
+    b = memest.Builder("alone")
+    graph = b.build(b.layer("einsum", [b.input("a", (4, 5, 6)), b.input("b", (5, 7))], equation="ijk,jl->il"))
+    with pytest.raises(UnsupportedError, match="einsum 'ijk,jl->il', of other than two operands, or summing"):
+        memest.estimate(graph, mode="infer", runtime="onnxruntime")
+
+
+def test_tables_and_places_are_gathers_and_grids_are_sampled() -> None:
+    """Measured on 1.32: each takes its result alone."""
+    b = memest.Builder("read")
+    rows = b.layer("embedding", b.parameter("table", (1000, 64)), b.input("i", (4, 100), "int64"))
+    stream = memest.estimate(b.build(b.layer("abs", rows)), mode="infer", runtime="onnxruntime").timeline
+    assert (most_alive(stream), pattern_block(stream)) == (204_800, 102_400)
+    b = memest.Builder("grid")
+    both = [b.layer("relu", b.input(name, shape)) for name, shape in (("x", (1, 8, 64, 64)), ("grid", (1, 32, 48, 2)))]
+    sampled = b.layer("grid_sample", *both, align_corners=False)
+    stream = memest.estimate(b.build(b.layer("abs", sampled)), mode="infer", runtime="onnxruntime").timeline
+    assert (most_alive(stream), pattern_block(stream)) == (192_512, 192_512)
+
+
+def _bytes_of(build: Any, shape: Shape) -> tuple[int, int]:
+    """Most bytes at once in the first run, and of the block, of a network that ``build`` makes of its input."""
+    b = memest.Builder("net")
+    graph = b.build(b.layer("abs", build(b, b.layer("relu", b.input("x", shape)))))
+    stream = memest.estimate(graph, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1)).timeline
+    return most_alive(stream), pattern_block(stream)
+
+
+SIDES = [1, 2, 0, 1]
+PADDED = [  # what reads zeros around an image, and bytes at once and of the block, as they were measured
+    ("conv2d", {"out_channels": 16, "kernel_size": 3, "padding": 1}, 147_840, 205_056),
+    ("conv2d", {"out_channels": 16, "kernel_size": 3}, 131_072, 131_072),
+    ("avg_pool2d", {"kernel_size": 3, "stride": 1}, 131_072, 131_072),
+    ("max_pool2d", {"kernel_size": 3, "stride": 1}, 147_840, 213_504),
+]
+
+
+@pytest.mark.parametrize(("op", "attributes", "peak", "block"), PADDED)
+def test_zeros_are_put_around_by_what_reads_them(op: str, attributes: dict[str, Any], peak: int, block: int) -> None:
+    def build(b: Any, x: Any) -> Any:
+        return b.layer(op, b.layer("pad", x, pad=SIDES), **attributes)
+
+    assert _bytes_of(build, (1, 16, 32, 32)) == (peak, block)
+
+
+SCALED = [524_288, 131_072, -524_288, 131_072, 262_144, -131_072, 65_536, -262_144, 196_608, -131_072, -65_536]
+TURNED = [524_288, 131_072, -524_288, 131_072, 131_072, -131_072, 262_144, -131_072, 65_536, -262_144, 196_608, -131_072, -65_536]
+
+
+@pytest.mark.parametrize(("scale", "measured"), [((1, 64, 1, 1), SCALED), ((64, 1, 1), SCALED), ((1,), TURNED)])
+def test_a_number_a_channel_scales_in_blocks(scale: Shape, measured: list[int]) -> None:
+    """The first layers of DenseNet as Keras exports it, whose norms are products."""
+    b = memest.Builder("dense")
+    pool = b.layer("max_pool2d", b.input("x", (2, 64, 32, 32)), kernel_size=2)
+    x = b.layer("relu", b.layer("mul", pool, b.parameter("scale", scale)))
+    x = b.layer("conv2d", b.layer("conv2d", x, out_channels=128, kernel_size=1), out_channels=32, kernel_size=3, padding=1)
+    graph = b.build(b.layer("abs", b.layer("cat", [pool, x], dim=1)))
+    found = memest.estimate(graph, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1)).timeline
+    assert [e.delta for e in found.events][: len(measured)] == measured

@@ -255,3 +255,37 @@ def test_stored_results_are_met(network: str) -> None:
 @pytest.mark.slow
 def test_all_stored_results_are_met() -> None:
     assert not failures(list(compare()))
+
+
+@pytest.mark.parametrize(("read", "f32", "bf16"), [("grid_sample", 524_288, 393_216), ("index_select", 524_288, 262_144)])
+def test_reading_at_places_takes_what_was_measured_between_two_convolutions(read: str, f32: int, bf16: int) -> None:
+    b = Builder("read")
+    x = b.layer("conv2d", b.input("x", (1, 3, 64, 64)), out_channels=16, kernel_size=3, padding=1)
+    if read == "grid_sample":
+        found = b.layer(read, x, b.input("grid", (1, 32, 48, 2)), align_corners=False)
+    else:
+        found = b.layer(read, x, b.parameter("places", (30,), dtype="int64", buffer=True), dim=2)
+    graph = b.build(b.layer("conv2d", found, out_channels=8, kernel_size=3, padding=1))
+    asked: dict[str, Any] = {"mode": "infer", "runtime": "openvino", "machine": CPU}
+    assert memest.estimate(graph, dtype="float32", **asked).reserved.bytes == f32
+    assert memest.estimate(graph, dtype="bfloat16", **asked).reserved.bytes == bf16
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "pool"),
+    [
+        ("blxd,blyd->blxy", ((2, 4, 128, 64), (2, 4, 96, 64)), 458_752),
+        ("bhxy,bhyd->bhxd", ((2, 4, 128, 96), (2, 4, 96, 64)), 589_824),
+        ("ij,jk->ik", ((256, 128), (128, 512)), 393_216),
+    ],
+)
+def test_an_einsum_is_a_product_of_matrices_as_they_lie(equation: str, shapes: Any, pool: int) -> None:
+    b = Builder("pair")
+    factors = [b.layer("relu", b.input(name, shape)) for name, shape in zip("ab", shapes, strict=True)]
+    graph = b.build(b.layer("abs", b.layer("einsum", factors, equation=equation)))
+    found = memest.estimate(graph, mode="infer", runtime="openvino", machine=CPU, dtype="float32")
+    assert found.reserved.bytes == pool
+    other = Builder("other")
+    graph = other.build(other.layer("einsum", [other.input("a", (2, 16, 64, 32)), other.input("b", (64, 64))], equation="ncvl,vw->ncwl"))
+    with pytest.raises(UnsupportedError, match="einsum 'ncvl,vw->ncwl': no rule for it on openvino"):
+        memest.estimate(graph, mode="infer", runtime="openvino", machine=CPU)

@@ -19,7 +19,7 @@ from memest.memory.stream import Storage
 from memest.runtimes.torch.cuda.course import Course, course_of
 from memest.runtimes.torch.cuda.playing import is_plain, play_pools, play_whole
 from memest.runtimes.torch.cuda.replay import settings_for, streams_of
-from memest.runtimes.torch.cuda.script import script
+from memest.runtimes.torch.script import script
 
 KIB, MIB = 1 << 10, 1 << 20
 ROUNDED = ["", "large_segment_size_mb:64", "roundup_power2_divisions:4", "roundup_power2_divisions:[1:2,8:8,>:1]"]

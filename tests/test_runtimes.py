@@ -175,7 +175,7 @@ def test_what_cannot_be_asked_is_one_line(given: dict[str, Any], words: str) -> 
 def test_figures_of_torch_cpu() -> None:
     found = memest.estimate(network(), input_shape=(2, 3, 16, 16), device="cpu")
     assert found.allocated.bytes == found.reserved.bytes == found.reserved.low == found.reserved.high == found.peak_bytes
-    assert (found.allocated.claim, found.reserved.claim, found.process.claim) == ("exact", "exact", "unknown")
+    assert (found.allocated.claim, found.reserved.claim, found.figures.process.claim) == ("exact", "exact", "unknown")
     data = found.to_dict()
     assert data["allocated"]["claim"] == "exact" and data["process"]["bytes"] is None and data["runtime"] == "torch-cpu"
 

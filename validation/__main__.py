@@ -10,7 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
-ENGINES = {"onnxruntime": "validation.engines.onnxruntime.comparing", "openvino": "validation.engines.openvino.comparing"}
+ENGINES = {
+    name: f"validation.engines.{folder}.comparing"
+    for name, folder in (("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("tensorflow-cpu", "tensorflow"))
+}
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
@@ -196,7 +199,7 @@ def _version_here(arguments: argparse.Namespace) -> int:
 
 
 def _compare_cuda(arguments: argparse.Namespace) -> int:
-    from validation.cuda.compare import compare, failures, table
+    from validation.cuda.compare import compare, equal_steps, failures, table
 
     found = compare(arguments.only)
     for c in found:
@@ -204,8 +207,7 @@ def _compare_cuda(arguments: argparse.Namespace) -> int:
             print(c)
     print(table(found))
     problems = [] if arguments.only else failures(found)
-    if arguments.readme and table(found) not in Path("README.md").read_text(encoding="utf-8"):
-        problems.append("the README's table of CUDA is stale: put the one above in its place")
+    problems += _stale(arguments, "validation/CUDA.md", table(found), equal_steps(found))
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -221,6 +223,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     if arguments.only in LIBRARY_GROUPS:
         return _compare_libraries(arguments)
+    if arguments.only == "exporters":
+        return _compare_exporters(arguments)
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
@@ -252,14 +256,33 @@ def _compare_engine(arguments: argparse.Namespace) -> int:
     shown = of_engine.table(found)
     print(shown)
     problems = [] if arguments.only else of_engine.failures(found)
-    if arguments.readme and shown not in Path("validation/ENGINES.md").read_text(encoding="utf-8"):
-        problems.append(f"the table of {arguments.runtime} in validation/ENGINES.md is stale: put the one above in its place")
-    equal = f"{sum(c.equal for c in found)} of {len(found)}"
-    if arguments.readme and equal not in " ".join(Path("README.md").read_text(encoding="utf-8").split()):
-        problems.append(f"the README does not say that {equal} runs of {arguments.runtime} are equal")
+    problems += _stale(arguments, "validation/ENGINES.md", shown, f"{sum(c.equal for c in found)} of {len(found)}")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _compare_exporters(arguments: argparse.Namespace) -> int:
+    from validation.exporters.comparing import compare, failures, table
+
+    found = list(compare())
+    for c in found:
+        if arguments.all or not c.sound:
+            print(c)
+    print(table(found))
+    return 1 if failures(found) else 0
+
+
+def _stale(arguments: argparse.Namespace, page: str, shown: str, equal: str) -> list[str]:
+    """With ``--readme``: what the pages say of a runtime that is so no longer."""
+    if not arguments.readme or arguments.only:
+        return []
+    problems = []
+    if shown not in Path(page).read_text(encoding="utf-8"):
+        problems.append(f"the table of {arguments.runtime} in {page} is stale: put the one above in its place")
+    if equal not in " ".join(Path("README.md").read_text(encoding="utf-8").split()):
+        problems.append(f"the README does not say that {equal} runs of {arguments.runtime} are equal")
+    return problems
 
 
 def _compare_libraries(arguments: argparse.Namespace) -> int:

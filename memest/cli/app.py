@@ -41,9 +41,11 @@ COMMANDS = {
     "explain": "memest.cli.explain",
     "plan-inference": "memest.cli.plan_inference",
     "plan-volume": "memest.cli.plan_volume",
+    "cluster": "memest.cli.cluster",
     "snapshot": "memest.cli.snapshot",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
+    "serve": "memest.cli.serve",
 }
 
 

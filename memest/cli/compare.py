@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memest.cli.request import Request
 
 
-@o.asking(without=("torch", "cards"))
+@o.asking(without=("torch", "cards", "runtime"))
 def run(
     request: Request,
     other: Annotated[
@@ -24,6 +24,15 @@ def run(
     torch: Annotated[
         Optional[list[str]],  # noqa: UP045 - it is read at run time
         option("--torch", metavar="VERSION", help="Whose kernels: 2.9 to 2.14; given twice, the first is a's and the second b's."),
+    ] = None,
+    runtime: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        option(
+            "--runtime",
+            metavar="NAME",
+            autocompletion=complete.runtimes,
+            help="Who runs it: torch-cpu, torch-cuda, onnxruntime or openvino; given twice, the first is a's and the second b's.",
+        ),
     ] = None,
     on: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -41,8 +50,9 @@ def run(
     """Compare two estimates, category by category and layer by layer.
 
     The options hold for both sides, a and b; what is different in b is OTHER, --versus SETTING=VALUE, or both.
-    Of --torch given twice the second is b's: what an upgrade does, on a card with the cuDNN that each torch ships. So it is with --on: one
-    network on two cards. Figures that are modelled have their ranges; differences are those of what is expected.
+    Of --torch given twice the second is b's: what an upgrade does, on a card with the cuDNN that each torch ships. So it is with --on and
+    --runtime: one network on two cards, or on two engines. Figures that are modelled have their ranges; differences are those of what is
+    expected.
 
     \b
     Examples:
@@ -51,6 +61,7 @@ def run(
       memest compare resnet18 --input 3x224x224 --batch 8 --versus mode=infer --format csv
       memest compare resnet50 --input 3x224x224 --batch 64 --on a100-40gb --torch 2.11 --torch 2.14
       memest compare resnet50 --input 3x224x224 --batch 64 --on rtx-4090 --on h100-80gb
+      memest compare unet3d --input 1x128x128x128 --batch 1 --infer --runtime onnxruntime --runtime openvino
 
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
@@ -62,17 +73,19 @@ def run(
     from memest.render.comparison import comparison_report
 
     form = agreed(form, output)
-    for name, given in (("--torch", torch), ("--on", on)):
+    for name, given in (("--torch", torch), ("--on", on), ("--runtime", runtime)):
         if given is not None and len(given) > 2:
             raise UsageError(f"{name} is given at most twice: once for both sides, or for a and then for b")
-    if torch:
-        request = replace(request, settings={**request.settings, "torch": torch[0]})
+    first_of = {name: given[0] for name, given in (("torch", torch), ("runtime", runtime)) if given}
+    request = replace(request, settings={**request.settings, **first_of})
     if on:
         request = replace(request, card=on[0])
-    versus = [*(versus or ()), *(f"torch={text}" for text in (torch or ())[1:]), *(f"on={text}" for text in (on or ())[1:])]
+    twice = (("torch", torch), ("on", on), ("runtime", runtime))
+    versus = [*(versus or ()), *(f"{name}={text}" for name, given in twice for text in (given or ())[1:])]
     if other is None and not versus:
         raise UsageError(
-            "nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam, or --torch or --on twice"
+            "nothing to compare with: name a second model, or give --versus, such as --versus optimizer=adam, or --torch, --on or --runtime"
+            " twice"
         )
     _, first = answered(request)
     _, second = answered(changed(request, versus, model=other), said=first.notes)

@@ -41,6 +41,13 @@ def dtypes(incomplete: str) -> list[str]:
     return _beginning(FLOATING_RANK, incomplete)
 
 
+def runtimes(incomplete: str) -> list[str]:
+    """What runs a network."""
+    from memest.runtimes.table import RUNTIMES
+
+    return _beginning(RUNTIMES, incomplete)
+
+
 def operators(incomplete: str) -> list[str]:
     """Operators."""
     from memest.ops.table import COMPOSITES, OPERATORS

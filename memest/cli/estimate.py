@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from memest.cli.request import Request
 
 
-@o.asking()
+@o.asking(fed=True)
 def run(
     request: Request,
     on: o.On = None,

@@ -89,16 +89,33 @@ Versus = Annotated[
     Optional[list[str]],  # noqa: UP045
     option("--versus", metavar="SETTING=VALUE", help="A setting of b, such as batch=4, optimizer=adam or mode=infer; repeat for several."),
 ]
-COMPLETED = {"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers}
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    option("--workers", min=0, metavar="N", help="The data loader's num_workers: count the process, its workers and /dev/shm, too."),
+]
+Prefetch = Annotated[Optional[int], option("--prefetch", min=1, metavar="N", help="The data loader's prefetch_factor [default: 2].")]  # noqa: UP045
+WorkersStart = Annotated[
+    Optional[str],  # noqa: UP045
+    option("--workers-start", metavar="HOW", help="How workers start: fork (the default), spawn or forkserver."),
+]
+PersistentWorkers = Annotated[bool, option("--persistent-workers", help="The data loader's persistent_workers.")]
+PinMemory = Annotated[bool, option("--pin-memory", help="The data loader's pin_memory.")]
+LOADER = {
+    "workers": Workers, "prefetch": Prefetch, "start": WorkersStart, "persistent": PersistentWorkers, "pin_memory": PinMemory,
+}  # fmt: skip
+COMPLETED = {
+    **{"optimizer": complete.optimizers, "loss": complete.losses, "dtype": complete.dtypes, "levers": complete.levers},
+    "runtime": complete.runtimes,
+}
 SHOWN = ("optimizer", "loss")  # whose defaults the help prints
 FLAGS = {"levers": "--lever", "mode": "--train/--infer", "cudnn_enabled": "--with-cudnn/--no-cudnn"}
 FLAGS |= {f"ort_{name}": f"--ort-{name}/--no-ort-{name}" for name in ("arena", "pattern", "external")}
 
 
-def asking(*, without: Collection[str] = (), optional: bool = False) -> Callable[[Callable[..., Any]], Command]:
+def asking(*, without: Collection[str] = (), optional: bool = False, fed: bool = False) -> Callable[[Callable[..., Any]], Command]:
     """Gives a command that takes a ``request`` the options of one: the model's input, and an option for each field of
     :class:`memest.estimate.question.Question` (``without`` those that it has itself). They stand where ``request`` does. Where it is
-    ``optional`` the model is an option, too, and ``request`` is None without it."""
+    ``optional`` the model is an option, too, and ``request`` is None without it. Where it is ``fed`` a data loader is counted."""
 
     def decorate(run: Callable[..., Any]) -> Command:
         own, given = taken(run, Request=Any), defaults(run)
@@ -106,7 +123,8 @@ def asking(*, without: Collection[str] = (), optional: bool = False) -> Callable
         left_out: dict[str, Any] = {}
         for name in parameters(run):
             if name == "request":
-                for option_name, kind, word, default in _options({*without, *(("cards",) if "on" in parameters(run) else ())}, optional):
+                left = {*without, *(("cards",) if "on" in parameters(run) else ()), *(() if fed else ("loader",))}
+                for option_name, kind, word, default in _options(left, optional):
                     words[option_name] = kind, word
                     left_out.update({} if default is REQUIRED else {option_name: default})
             else:
@@ -134,6 +152,8 @@ def _options(without: Collection[str], optional: bool) -> Iterator[tuple[str, An
     model = ModelOption if optional else Model
     of_the_model = {"configuration": Configuration, "arguments": Arguments, "arguments_file": ArgumentsFile, "assume": Assumed}
     for name, hint in {"model": model, **of_the_model, "inputs": Inputs, "batch": Batch}.items():
+        if name in without:
+            continue
         yield name, *get_args(hint), REQUIRED if hint is Model else None
     for f in fields(Question):
         if f.name in without:
@@ -142,6 +162,10 @@ def _options(without: Collection[str], optional: bool) -> Iterator[tuple[str, An
             for name, hint in (("device", Device), ("threads", Threads), ("isa", IsaOption), ("cards", Card)):
                 if name not in without:
                     yield name, *get_args(hint), None
+            continue
+        if f.name == "loader":
+            for name, word_of in LOADER.items():
+                yield name, *get_args(word_of), False if get_args(word_of)[0] is bool else None
             continue
         flag = FLAGS.get(f.name, f"--{f.name.replace('_', '-')}")
         left_out = f" [default: {f.default}]" if f.name in SHOWN else ""

@@ -15,6 +15,7 @@ from memest.estimate.estimate import Estimate, answer, usual_shapes
 from memest.estimate.question import MODES, NAMES, Question, question, refuse_said, resolved
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
+from memest.machines.loader import OPTIONS as LOADER
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
 from memest.network.dtypes import ITEMSIZE
@@ -29,6 +30,7 @@ from memest.sources.typed import structured, with_arguments
 
 if TYPE_CHECKING:
     from memest.machines.entry import Hardware
+    from memest.planning.cluster import ClusterPlan
     from memest.planning.inference import InferencePlan
     from memest.planning.page import PageModel
     from memest.planning.volumes import VolumePlan
@@ -61,6 +63,8 @@ class Request:
             given["model"] = called(given["model"], given.pop("arguments", ()), given.pop("arguments_file", None))
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
+        if fed := [f"{name}={str(given.pop(name)).lower()}" for name in LOADER if name in given]:
+            given["loader"] = ",".join(fed)
         own = {name: given.pop(name) for name in ("model", "inputs", "batch", "assume", "threads", "isa") if name in given}
         cards = given.pop("cards", [])
         if len(cards) > 1:
@@ -270,6 +274,38 @@ def cut(request: Request, **how: Any) -> VolumePlan:
     warn(asking, graph)
     try:
         return plan_volume(graph, input_shape=shapes, **how, **keywords(asking))
+    except (GraphError, UnsupportedError) as e:
+        raise e.at(request.model) from e.__cause__
+
+
+def spread(request: Request, volume: str | None, batch: int | None, places: Sequence[Hardware], **how: Any) -> ClusterPlan:
+    """The layouts of a global ``batch`` of volumes; ``how`` are the other keywords of ``plan_cluster``. UsageError for what is missing,
+    or stands twice."""
+    from memest.planning.cluster import plan_cluster
+    from memest.planning.exchanges import exchange_named
+
+    if volume is not None and request.inputs:
+        raise UsageError("--volume and --input both say what one volume is; give one of them")
+    if volume is not None:
+        request = replace(request, inputs=[volume])
+    if batch is None:
+        raise UsageError("say how many volumes a step takes on all ranks: --global-batch 16")
+    if len(places) != 1:
+        raise UsageError(f"give one kind of node, not {len(places)}: --on server-1.5tb, or --budget 192GiB a node")
+    request = replace(request, batch=batch)
+    _ = request.question
+    try:
+        exchange_named(how["exchange"])
+    except MemestError as e:
+        raise UsageError(str(e)) from None
+    graph, shapes = open_with_inputs(request.model, request.inputs, batch, "train", assume=request.assume)
+    asking = request.question_of(graph)
+    warn(asking, graph)
+    if shapes is None or len(shapes) != 1:
+        raise UsageError(f"memest cluster takes networks of one input, given as --volume; {graph.name} has {len(graph.inputs)}")
+    try:
+        one = next(iter(shapes.values()))[1:]
+        return plan_cluster(graph, global_batch=batch, input_shape=one, on=places[0], **how, **keywords(asking))
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
 

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean, one_of
 from memest.estimate.played import TheSteps
 from memest.estimate.question import Question, Settings, question
-from memest.machines.claims import Source
+from memest.machines.claims import FigureName, Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
-from memest.machines.versions import Torch, torch_of
+from memest.machines.process import ProcessSettings
+from memest.machines.target import TORCH_CPU
+from memest.machines.versions import Torch
 from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
 from memest.memory.stream import Event, Storage, Stream
@@ -29,7 +31,7 @@ from memest.ops.table import OPERATORS
 from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
-from memest.runtimes.table import play, runtime_named
+from memest.runtimes.table import play, runtime_named, torch_behind
 from memest.runtimes.torch.step import Recipe
 from memest.shown import Shown, counted, middle, short
 from memest.sizes import asked
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from memest.estimate.formulas.formula import Formula
     from memest.machines.entry import Hardware
     from memest.machines.verdicts import Verdict
+    from memest.memory.loading import Loading
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 MOST_SUMMARIES = 16_384  # of a graph
@@ -186,10 +189,31 @@ class Estimate(Restated, Shown):
         """The most bytes the allocator took from the system."""
         return self.figures.reserved
 
-    @property
+    @cached_property
     def process(self) -> Figure:
-        """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled."""
-        return self.figures.process
+        """What the operating system (or the driver) shows of the process; ``bytes`` is None where that is not modelled. Of torch on a CPU
+        with glibc's malloc as it comes, and modelled when this is read, unless a malloc was asked for."""
+        target = self.recipe.target
+        if target.runtime != TORCH_CPU or target.process is not None:
+            return self.figures.process
+        return self._runtime.figures(self.requested_bytes, self.steps, replace(target, process=ProcessSettings())).process
+
+    @cached_property
+    def loaders(self) -> Loading | None:
+        """What the data loader that feeds the step adds to the process, and the node's total; None where no loader was asked about."""
+        loader = self.question.feeding
+        if loader is None:
+            return None
+        from memest.estimate.feeding import fed_by, gradient_bytes
+
+        gradients = gradient_bytes(self.played, self.sizes) if self.question.training else 0
+        return fed_by(loader, self.timeline, self.summary.above_bytes, gradients, self.process, self.recipe.target)
+
+    @property
+    def outermost(self) -> tuple[FigureName, Figure]:
+        """The figure nearest to what the machine holds that is known, and its name."""
+        node = None if self.loaders is None else self.loaders.node
+        return self.figures.outermost if node is None or node.bytes is None else ("node", node)
 
     @property
     def source(self) -> Source:
@@ -210,7 +234,7 @@ class Estimate(Restated, Shown):
     def held_bytes(self) -> int:
         """What counts against a limit: the bytes of the outermost figure that is known, on a CPU those of the peak and of what is not
         registered."""
-        _, found = self.figures.outermost
+        _, found = self.outermost
         assert found.bytes is not None
         return found.bytes + self.unregistered_bytes
 
@@ -218,9 +242,10 @@ class Estimate(Restated, Shown):
         """Whether it fits there, by the outermost figure that is known, with its range."""
         from memest.machines.verdicts import verdict
 
-        if self.recipe.target.engine is not None and place.kind == "accelerator":
+        target = self.recipe.target
+        if (target.engine is not None or target.process is not None) and place.kind == "accelerator":
             raise UsageError(f"runtime {self.runtime} runs on a processor, {place.name} is an accelerator; name a server, or a budget")
-        figure, found = self.figures.outermost
+        figure, found = self.outermost
         more = self.unregistered_bytes
         low, high = (None if n is None else n + more for n in (found.low, found.high))
         return verdict(place, self.held_bytes, self.source, low_bytes=low, high_bytes=high, figure=figure)
@@ -373,40 +398,49 @@ class Estimate(Restated, Shown):
         check_guards(self.played, bound)
         return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(TheSteps(self.played, shapes, bound, self.recipe)))
 
-    def _machine(self) -> dict[str, Any]:
-        if isinstance(self.machine, Cpu):
-            return {"cpu": {"isa": self.machine.isa, "threads": self.machine.threads}}
-        return {"card": self.machine.name, "requested_bytes": self.requested_bytes}
+    def to_dict(self, *names: str) -> dict[str, Any]:
+        """Everything a report needs, as plain data; or of it what ``names`` name, and nothing else is computed."""
+        told = self._told()
+        for name in names:
+            if name not in told:
+                raise UsageError(f"an estimate has no field {name!r}{one_of(name, told)}")
+        return {name: tell() for name, tell in told.items() if not names or name in names}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything a report needs, as plain data."""
-        m = self.moment
+    def _told(self) -> dict[str, Callable[[], Any]]:
+        """How each field of a report comes about."""
         return {
-            "graph": self.graph,
-            "mode": self.mode,
-            "optimizer": self.optimizer,
-            "loss": self.loss,
-            "loss_output": self.loss_output,
-            "runtime": self.runtime,
-            "device": self.device,
-            "dtype": self.dtype,
-            "levers": list(self.levers),
+            "graph": lambda: self.graph,
+            "mode": lambda: self.mode,
+            "optimizer": lambda: self.optimizer,
+            "loss": lambda: self.loss,
+            "loss_output": lambda: self.loss_output,
+            "runtime": lambda: self.runtime,
+            "device": lambda: self.device,
+            "dtype": lambda: self.dtype,
+            "levers": lambda: list(self.levers),
             **self._machine(),
-            "torch": self.torch.to_dict(),
-            "notes": list(self.notes),
-            "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
-            "peak_bytes": self.peak_bytes,
-            "standing_bytes": self.standing_bytes,
-            "resident_bytes": self.standing_bytes,
-            "unregistered_bytes": self.unregistered_bytes,
-            "allocated": self.allocated.to_dict(),
-            "reserved": self.reserved.to_dict(),
-            "process": self.process.to_dict(),
-            **{name: figure.to_dict() for name, figure in self.figures.besides},
-            "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
-            "by_category": self.by_category(),
-            "by_layer": self.by_layer(),
+            "torch": lambda: self.torch.to_dict(),
+            "notes": lambda: list(self.notes),
+            "input_shapes": lambda: {name: list(shape) for name, shape in self.input_shapes.items()},
+            "peak_bytes": lambda: self.peak_bytes,
+            "standing_bytes": lambda: self.standing_bytes,
+            "resident_bytes": lambda: self.standing_bytes,
+            "unregistered_bytes": lambda: self.unregistered_bytes,
+            "allocated": lambda: self.allocated.to_dict(),
+            "reserved": lambda: self.reserved.to_dict(),
+            "process": lambda: self.figures.process.to_dict(),
+            **{name: figure.to_dict for name, figure in self.figures.besides},
+            **({} if self.loaders is None else {"loaders": self.loaders.to_dict}),
+            "moment": lambda: asdict(self.moment),
+            "by_category": self.by_category,
+            "by_layer": self.by_layer,
         }
+
+    def _machine(self) -> dict[str, Callable[[], Any]]:
+        machine = self.machine
+        if isinstance(machine, Cpu):
+            return {"cpu": lambda: {"isa": machine.isa, "threads": machine.threads}}
+        return {"card": lambda: machine.name, "requested_bytes": lambda: self.requested_bytes}
 
 
 def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings: Unpack[Settings]) -> Estimate:
@@ -447,7 +481,7 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
         question=question,
         input_shapes=shapes,
         dtype=question.dtype or dtype_of(job.graph),
-        torch=torch_of(recipe.target.version, graph.torch),
+        torch=torch_behind(recipe.target, graph.torch),
         played=job.graph,
         sizes=sizes,
         recipe=recipe,

@@ -16,8 +16,10 @@ from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
-from memest.machines.engines import PREFIXES, Engine, Told, engine_from
+from memest.machines.engines import OF_ENGINES, Engine, Told, engine_from
 from memest.machines.gpu import Gpu
+from memest.machines.loader import Loader, loader_named
+from memest.machines.process import ProcessSettings, malloc_named
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.conversion import converted, floating_dtype
 from memest.runtimes.table import DEVICES, runtime_named
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
     from memest.runtimes.runtime import Runtime
 
 MODES = ("train", "infer")
-ON_THIS = (TORCH_CPU, "onnxruntime", "openvino")  # runtimes that run on the processor at hand where none is named
+ON_THIS = (TORCH_CPU, "onnxruntime", "openvino", "tensorflow-cpu")  # runtimes that run on the processor at hand where none is named
 COMPUTE_IN = ("openvino",)  # runtimes that compute in a dtype and leave the network's own as it is
+FED = (TORCH_CPU, TORCH_CUDA)  # runtimes that a data loader feeds
+COUNT_LOADERS = ("estimate", "plan_cluster", "the command")  # who asks about what feeds a step
 FIRST_RUNS = ("onnxruntime",)  # runtimes whose first run at a size differs from later ones
 
 
@@ -61,6 +65,9 @@ class Settings(TypedDict, total=False):
     tf32: str | None
     alloc_conf: str | None
     cublas_workspace: str | None
+    malloc: str | None
+    imports: str | None
+    loader: str | None
     first_run: bool
     ort_arena: bool
     ort_pattern: bool
@@ -73,6 +80,9 @@ class Settings(TypedDict, total=False):
     ov_mmap: bool
     ov_hint: str
     ov_weights: str
+    onednn: str
+    inter_op: int | None
+    jit: bool
     device: Any
 
 
@@ -97,7 +107,9 @@ class Question:
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
     keep_grads: bool = field(default=False, metadata=says("zero_grad(set_to_none=False): gradients are zeroed in place, and stay."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, openvino, or null.", NAME))
+    runtime: str = field(
+        default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, openvino, tensorflow-cpu, null.", NAME)
+    )
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
@@ -109,6 +121,11 @@ class Question:
     tf32: str | None = field(default=None, metadata=says("TF32 in convolutions alone (conv, torch's default), all, or none.", "WHERE"))
     alloc_conf: str | None = field(default=None, metadata=says("The caching allocator's settings: PYTORCH_CUDA_ALLOC_CONF.", "SETTINGS"))
     cublas_workspace: str | None = field(default=None, metadata=says("CUBLAS_WORKSPACE_CONFIG, such as :4096:8.", ":KIB:COUNT"))
+    malloc: str | None = field(
+        default=None, metadata=says("Count the process, too: glibc, glibc:mmap_threshold=131072, or jemalloc (torch on CPU).", OPTIONS)
+    )
+    imports: str | None = field(default=None, metadata=says("What the process imports: torch (the default) or torchvision.", NAME))
+    loader: str | None = field(default=None, metadata=says("What feeds the step: DataLoader's workers=4,prefetch=2.", "OPTIONS"))
     first_run: bool = field(default=False, metadata=says("Of an engine: the first run at these sizes, instead of a later one."))
     ort_arena: bool = field(default=True, metadata=says("ONNX Runtime's enable_cpu_mem_arena."))
     ort_pattern: bool = field(default=True, metadata=says("ONNX Runtime's enable_mem_pattern."))
@@ -121,6 +138,9 @@ class Question:
     ov_mmap: bool = field(default=True, metadata=says("OpenVINO's ENABLE_MMAP: without it weights lie in the heap, as many bytes."))
     ov_hint: str = field(default="latency", metadata=says("OpenVINO's PERFORMANCE_HINT: latency or throughput.", "HINT"))
     ov_weights: str = field(default="onnx", metadata=says("Weights in the .onnx file (onnx), beside it (external) or as ir.", "WHERE"))
+    onednn: str = field(default="on", metadata=says("TensorFlow's TF_ENABLE_ONEDNN_OPTS.", "on|off"))
+    inter_op: int | None = field(default=None, metadata=says("How many kernels TensorFlow runs at once (default: threads).", "COUNT"))
+    jit: bool = field(default=False, metadata=says("Keras's jit_compile, which is not modelled."))
 
     @property
     def training(self) -> bool:
@@ -146,18 +166,33 @@ class Question:
     @property
     def engine(self) -> Engine | None:
         """What an engine's session is told; None where nothing is set."""
-        given = {name: value for name, value in self.asked().items() if name.startswith(PREFIXES)}
+        given = {name: value for name, value in self.asked().items() if name in OF_ENGINES}
         if self.runtime in COMPUTE_IN and self.dtype is not None:
             given["ov_precision"] = self.dtype
         return engine_from(given)
 
     @property
+    def process(self) -> ProcessSettings | None:
+        """What the process around a step on a CPU is told; None where nothing is set."""
+        fed = self.feeding is not None and self.runtime == TORCH_CPU
+        if self.malloc is None and not fed:
+            if self.imports is not None:
+                raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
+            return None
+        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **({} if self.imports is None else {"imports": self.imports}))
+
+    @property
+    def feeding(self) -> Loader | None:
+        """The data loader that feeds the step; None where none is counted."""
+        return None if self.loader is None else loader_named(self.loader)
+
+    @property
     def told(self) -> Told | None:
         """What the runtime is told besides; None where nothing is set. UsageError where two are told things."""
-        cuda, engine = self.cuda, self.engine
-        if cuda is not None and engine is not None:
-            raise UsageError(f"settings of torch-cuda and {engine.runtime} at once; give those of one")
-        return cuda or engine
+        found = [told for told in (self.cuda, self.engine, self.process) if told is not None]
+        if len(found) > 1:
+            raise UsageError(f"settings of {' and '.join(told.runtime for told in found)} at once; give those of one")
+        return found[0] if found else None
 
     def job(self, graph: Graph) -> Job:
         """What is played for ``graph``, with the levers pulled. Raises UsageError, GraphError or UnsupportedError."""
@@ -249,6 +284,10 @@ def resolved(question: Question) -> Names:
 
         chosen = settings(question.levers, question.mode)
     runtime.target(question.machine, question.torch, None, question.told)
+    if question.feeding is not None and runtime.name not in FED:
+        raise UsageError(
+            f"loader is torch's data loader, and runtime {runtime.name} has none; leave it out, or give one of {', '.join(FED)}"
+        )
     if question.first_run and runtime.name not in FIRST_RUNS:
         raise UsageError(f"runtime {runtime.name} has no first_run: every call of it is like the first (a training step has first_step)")
     if question.first_step and runtime.name in FIRST_RUNS:
@@ -331,6 +370,8 @@ def _question(graph: Graph | None, given: Mapping[str, Any], who: str) -> Questi
     for name in found:
         if name not in KEYWORDS and name != "cpu":
             raise UsageError(f"{who} has no setting {name!r}{did_you_mean(name, KEYWORDS) or '; there are ' + ', '.join(KEYWORDS)}")
+    if found.get("loader") is not None and who not in COUNT_LOADERS:
+        raise UsageError(f"{who} counts no data loader; leave loader out, or ask estimate or plan_cluster")
     if "cpu" in found:
         if "machine" in found:
             raise UsageError("cpu is the old name of machine; give machine alone")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["fits", "spills", "does not fit", "depends"]
-FigureName = Literal["allocated", "reserved", "process"]
+FigureName = Literal["allocated", "reserved", "process", "node"]
+NODE = "the process, its data loader's workers and /dev/shm"
 OF_THE_BYTES: dict[Outcome, str] = {
     "fits": "bytes fit",
     "spills": "bytes spill",
@@ -28,6 +29,7 @@ BESIDES: dict[FigureName, tuple[str, ...]] = {
     "allocated": ("the CUDA context", "the caching allocator's fragmentation"),
     "reserved": ("the CUDA context",),
     "process": (),
+    "node": (),
 }
 """What an accelerator holds besides each figure of a step that was played for it."""
 
@@ -45,7 +47,11 @@ class Source:
     process: str = ""
 
 
-TORCH_ON_CPU = Source(owner="torch's CPU allocator", whose="torch CPU's")
+TORCH_ON_CPU = Source(
+    owner="torch's CPU allocator",
+    whose="torch CPU's",
+    process="the process that runs the step, resident at most: Python, torch and its heap",
+)
 TORCH_ON_CUDA = Source(
     owner="torch's CUDA caching allocator",
     whose="torch CUDA's",
@@ -67,6 +73,8 @@ class Claim:
     @property
     def bytes_of(self) -> str:
         """Whose bytes they are."""
+        if self.figure == "node":
+            return NODE
         return self.source.process if self.figure == "process" and self.source.process else self.source.owner
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from memest.errors import UsageError, did_you_mean
 from memest.machines.versions import MODELLED, Version, text_of
@@ -21,6 +22,8 @@ class CudaSettings:
     """``cudnn`` is a release (None: the one that torch's wheel ships); ``enabled``, ``benchmark``, ``deterministic`` and ``cudnn_tf32``
     are ``torch.backends.cudnn``'s (it is enabled, with TF32, by default), ``matmul_tf32`` is ``torch.backends.cuda.matmul.allow_tf32``.
     ``alloc_conf`` is ``PYTORCH_CUDA_ALLOC_CONF``, ``cublas_workspace`` is ``CUBLAS_WORKSPACE_CONFIG`` ('' where it is not set)."""
+
+    runtime: ClassVar[str] = "torch-cuda"
 
     cudnn: Version | None = None
     enabled: bool = True

@@ -17,13 +17,16 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """An accelerator, a server, or a bare budget. ``tiers`` fill in order; the first is where a step runs at full speed."""
+    """An accelerator, a server, or a bare budget. ``tiers`` fill in order; the first is where a step runs at full speed. ``sockets`` and
+    ``cores`` are those of the whole machine, where the entry says them."""
 
     name: str
     title: str
     kind: str
     tiers: tuple[Tier, ...]
     source: str
+    sockets: int | None = None
+    cores: int | None = None
 
     @property
     def usable_bytes(self) -> int:

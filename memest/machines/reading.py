@@ -4,6 +4,8 @@
       lab-server:
         title: The lab's server
         kind: server                       # or accelerator
+        sockets: 2                         # of the whole machine, where they matter (memest cluster)
+        cores: 64
         tiers:                             # in the order they fill: DRAM first, persistent memory after it
           - {name: DRAM, bytes: 256GiB, usable: 250GiB, basis: free -b}
           - {name: PMem, bytes: 1TiB}
@@ -32,7 +34,7 @@ from memest.sizes.units import format_bytes, parse_budget
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 KINDS = ("accelerator", "server")
-ENTRY_FIELDS = ("title", "kind", "tiers", "source")
+ENTRY_FIELDS = ("title", "kind", "sockets", "cores", "tiers", "source")
 TIER_FIELDS = ("name", "bytes", "usable", "basis")
 NOMINAL = "nominal"
 Place = tuple[str | int, ...]
@@ -153,6 +155,8 @@ def _entry(name: Any, data: Any, source: str) -> Hardware:
         kind=kind,
         tiers=read,
         source=_text(fields, "source", place, whose, source),
+        sockets=_count(fields, "sockets", place, whose),
+        cores=_count(fields, "cores", place, whose),
     )
 
 
@@ -184,6 +188,13 @@ def _text(fields: Mapping[str, Any], name: str, place: Place, whose: str, defaul
     if not isinstance(value, str) or (not value.strip() and value != default):
         raise _FieldError((*place, name), f"{whose}: {name!r} is a text, got {value!r}")
     return " ".join(value.split())
+
+
+def _count(fields: Mapping[str, Any], name: str, place: Place, whose: str) -> int | None:
+    value = fields.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise _FieldError((*place, name), f"{whose}: {name!r} is a whole number of at least 1, got {value!r}")
+    return value
 
 
 def _size(fields: Mapping[str, Any], name: str, place: Place, whose: str) -> int:

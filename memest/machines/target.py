@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from memest.errors import UsageError
@@ -10,6 +10,7 @@ from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings
 from memest.machines.engines import Engine
 from memest.machines.gpu import Device, Gpu
+from memest.machines.process import ProcessSettings
 from memest.machines.versions import NEWEST, Version
 
 TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"
@@ -18,7 +19,8 @@ TORCH_CPU, TORCH_CUDA = "torch-cpu", "torch-cuda"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """``version`` is asked by the one helper whose kernel changed, ``machine`` by the kernels that choose by threads and caches, ``cuda``
-    by those of torch's CUDA build (None elsewhere), ``engine`` is what an inference engine's session is told.
+    by those of torch's CUDA build (None elsewhere), ``engine`` is what an inference engine's session is told, ``process`` what the
+    process around a step on a CPU is told (None: it is not counted).
     ``dispatched``: a mode of Python's (``TorchDispatchMode``, a selective checkpoint's) sees every call."""
 
     runtime: str = TORCH_CPU
@@ -26,17 +28,22 @@ class Target:
     machine: Cpu | Gpu = field(default_factory=Cpu)
     cuda: CudaSettings | None = None
     engine: Engine | None = None
+    process: ProcessSettings | None = None
     dispatched: bool = False
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.runtime, self.version, self.machine, self.cuda, self.engine, self.dispatched)))
+        object.__setattr__(self, "_hash", hash(self._fields))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _target, (self.runtime, self.version, self.machine, self.cuda, self.engine, self.dispatched)
+        return _target, self._fields
+
+    @property
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in FIELDS)
 
     @property
     def on_cuda(self) -> bool:
@@ -64,7 +71,8 @@ class Target:
         raise UsageError(f"runtime {self.runtime} runs on a processor, {self.machine.name} is an accelerator")
 
 
-def _target(
-    runtime: str, version: Version, machine: Cpu | Gpu, cuda: CudaSettings | None, engine: Engine | None, dispatched: bool
-) -> Target:
-    return Target(runtime=runtime, version=version, machine=machine, cuda=cuda, engine=engine, dispatched=dispatched)
+def _target(*values: Any) -> Target:
+    return Target(**dict(zip(FIELDS, values, strict=True)))
+
+
+FIELDS = tuple(f.name for f in fields(Target) if f.init)

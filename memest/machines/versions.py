@@ -46,11 +46,13 @@ BEST_MEASURED: Version = (2, 13)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torch:
     """Which torch a result speaks of: the ``version`` modelled, the release the network was ``recorded`` with (None: it was not recorded
-    from a torch module), and the one ``installed`` here (None: none)."""
+    from a torch module), and the one ``installed`` here (None: none). ``engine``: what runs in torch's place and was measured ('': torch
+    itself), of which a torch at hand says nothing."""
 
     version: Version
     recorded: str | None = None
     installed: str | None = None
+    engine: str = ""
 
     @property
     def modelled(self) -> str:
@@ -66,13 +68,15 @@ class Torch:
     def warning(self) -> str:
         """What is to be said where the torch at hand (recorded with, else installed) is none that is modelled; else ''."""
         yours = self.recorded or self.installed
-        if yours is None or version_of(yours) in MODELLED:
+        if self.engine or yours is None or version_of(yours) in MODELLED:
             return ""
         return f"modelled as torch {self.modelled}, not measured on yours ({yours})"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Where the torch at hand is not the one modelled, one line each."""
+        if self.engine:
+            return ()
         found = [self.warning] if self.warning else []
         at_hand = {self.installed: "installed is", self.recorded: "the network was recorded with"}
         for yours, what in at_hand.items():
@@ -92,7 +96,7 @@ class Torch:
         }
 
     def __str__(self) -> str:
-        return f"torch {self.modelled} (measured on {self.measured.release} by {self.measured.how})"
+        return self.engine or f"torch {self.modelled} (measured on {self.measured.release} by {self.measured.how})"
 
 
 def version_for(asked: str | None, recorded: str | None) -> Version:
@@ -121,9 +125,9 @@ def version_of(release: str) -> Version | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
-def torch_of(version: Version, recorded: str | None) -> Torch:
-    """What is known of the torch behind a result."""
-    return Torch(version=version, recorded=recorded, installed=installed())
+def torch_of(version: Version, recorded: str | None, engine: str = "") -> Torch:
+    """What is known of the torch behind a result, or behind an engine's."""
+    return Torch(version=version, recorded=recorded, installed=installed(), engine=engine)
 
 
 @cache

@@ -24,6 +24,18 @@ class Figure:
         return asdict(self)
 
 
+class Range(NamedTuple):
+    """The bytes of a figure that is known."""
+
+    low: int
+    bytes: int
+    high: int
+
+    def figure(self, reason: str) -> Figure:
+        """The same as a figure."""
+        return modelled(self.bytes, self.low, self.high, reason)
+
+
 class Figures(NamedTuple):
     """The three figures of a step, and the number of the event at which ``allocated`` is reached (None: where the bytes asked for are
     most, -1: before the first event). ``besides`` has further ones by name, such as an arena's regions."""
@@ -50,6 +62,19 @@ def exact(nbytes: int, reason: str) -> Figure:
 def modelled(nbytes: int, low: int, high: int, reason: str) -> Figure:
     """A figure with its range."""
     return Figure(bytes=nbytes, low=low, high=high, claim="modelled", reason=reason)
+
+
+def range_of(figure: Figure) -> Range:
+    """The bytes of a figure that is known."""
+    assert figure.low is not None and figure.bytes is not None and figure.high is not None
+    return Range(figure.low, figure.bytes, figure.high)
+
+
+def plus(figure: Figure, more: Figure, reason: str) -> Figure:
+    """The sum of two figures, with the sum of their ranges; unknown where one is."""
+    if figure.bytes is None or more.bytes is None:
+        return unknown(figure.reason if figure.bytes is None else more.reason)
+    return Range(*(a + b for a, b in zip(range_of(figure), range_of(more), strict=True))).figure(reason)
 
 
 def unknown(reason: str) -> Figure:

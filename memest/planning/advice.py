@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from memest.errors import UsageError
 from memest.levers.table import LEVERS
+from memest.machines.cpu import Cpu
+from memest.machines.engines import ENGINES, OpenVinoSettings
 from memest.machines.gpu import Gpu
-from memest.machines.target import TORCH_CUDA
+from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
 from memest.ops.facts import BATCH, SAMPLE, Statistics
@@ -66,6 +68,12 @@ class Situation:
     def on_cuda(self) -> bool:
         """Whether torch's CUDA build runs it."""
         return self.step.get("runtime") == TORCH_CUDA
+
+    @property
+    def engine(self) -> str:
+        """The inference engine that runs it, by its name; '' where torch does."""
+        runtime = str(self.step.get("runtime", TORCH_CPU))
+        return runtime if runtime in {kind.runtime for kind in ENGINES} else ""
 
     @property
     def mode(self) -> str:
@@ -153,7 +161,7 @@ def choices(situation: Situation) -> tuple[tuple[Choice, ...], tuple[tuple[str, 
     found: list[Choice] = []
     refused: list[tuple[str, str]] = []
     for row in CANDIDATES:
-        if situation.mode not in row.modes or (row.lever and (row.lever not in LEVERS or row.lever in pulled)):
+        if situation.mode not in row.modes or (row.lever and (situation.engine or row.lever not in LEVERS or row.lever in pulled)):
             continue
         try:
             for grade, change in enumerate(row.propose(situation)):
@@ -215,6 +223,29 @@ def _expandable_segments(situation: Situation) -> Iterator[Change]:
     before = situation.step.get("alloc_conf") or ""
     if situation.on_cuda and EXPANDABLE not in before:
         yield _setting("alloc_conf", f"{before},{EXPANDABLE}:True" if before else f"{EXPANDABLE}:True")
+
+
+def _told(engine: str, name: str, value: Any, when: Any) -> Callable[[Situation], Iterable[Change]]:
+    """A setting of an engine's session, where it is told ``when``."""
+
+    def proposed(situation: Situation) -> Iterator[Change]:
+        if situation.engine == engine and situation.step.get(name, when) == when:
+            yield _setting(name, value)
+
+    return proposed
+
+
+def _one_stream(situation: Situation) -> Iterator[Change]:
+    """One inference at a time, where several run at once."""
+    if situation.engine == OpenVinoSettings.runtime and situation.step.get("ov_hint") == "throughput":
+        yield Change(text="ov_hint=latency", settings=(("ov_hint", "latency"), ("ov_streams", None)))
+
+
+def _fewer_threads(situation: Situation) -> Iterator[Change]:
+    """One thread, of an engine whose kernels take scratch by threads."""
+    machine = situation.step.get("machine") or Cpu.detect()
+    if situation.engine and isinstance(machine, Cpu) and machine.threads > 1:
+        yield Change(text="threads=1", settings=(("machine", machine.with_(threads=1)),))
 
 
 def _autocast(situation: Situation) -> Iterator[Change]:
@@ -318,6 +349,10 @@ def _row(
 
 
 PAGES_PRICE = "none; PYTORCH_CUDA_ALLOC_CONF: segments grow by pages, and a first step maps them one by one"
+PATTERN_PRICE = "none; runs from the second on ask for their buffers one by one, as the first does (enable_mem_pattern)"
+OUTSIDE_PRICE = "none; the model is saved with its weights beside it (save_as_external_data)"
+MALLOC_PRICE = "none; in the environment when the process begins: what is larger goes back to the system at once"
+SHRUNK_PRICE = "memory.enable_memory_arena_shrinkage: regions are given back after each run, and asked for again"
 SPLIT_PRICE = "more, smaller kernels; gradients stay alive through the next forward pass"
 ZERO_PRICE = "an all-reduce of all gradients and a broadcast of all parameters a step"
 CANDIDATES: tuple[Candidate, ...] = (
@@ -327,6 +362,12 @@ CANDIDATES: tuple[Candidate, ...] = (
     _row("fused optimizer", "optimizer", "free", "train", _fused_optimizer, price="none; the last bits of an update may differ"),
     _row("expandable segments", "allocator", "free", "train|infer", _expandable_segments, price=PAGES_PRICE),
     _row("channels_last", "layout", "free", "train|infer", _lever("channels_last"), lever="channels_last"),
+    _row("no pattern", "pattern", "free", "infer", _told("onnxruntime", "ort_pattern", False, True), price=PATTERN_PRICE),
+    _row("weights outside", "weights", "free", "infer", _told("onnxruntime", "ort_external", True, False), price=OUTSIDE_PRICE),
+    _row("threshold", "malloc", "free", "infer", _told("onnxruntime", "ort_mmap_threshold", 256 * 1024, None), price=MALLOC_PRICE),
+    _row("shrinkage", "shrinkage", "time", "infer", _told("onnxruntime", "ort_shrinkage", True, False), price=SHRUNK_PRICE),
+    _row("one stream", "streams", "time", "infer", _one_stream, price="one call at a time, of all threads"),
+    _row("one thread", "threads", "time", "infer", _fewer_threads, price="the other processors stand by"),
     _row("micro_batch", "batch", "time", "train", _slices_alike, lever="micro_batch", price=SPLIT_PRICE),
     _row("smaller calls", "batch", "time", "infer", _smaller_batch, price="several calls instead of one"),
     _row("tiles", "tiles", "time", "infer", _exact_windows, lever="tiles", price="the overlap of the windows is computed more than once"),

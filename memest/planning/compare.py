@@ -69,8 +69,8 @@ class Comparison:
 
     @property
     def figures(self) -> tuple[ComparedFigure, ...]:
-        """Each figure that both know, where an allocator is played; else none."""
-        if not (self.a.figures.event is not None or self.b.figures.event is not None):
+        """Each figure that both know, where an allocator is played or the process counted; else none."""
+        if not any(e.figures.event is not None or e.recipe.target.process is not None for e in (self.a, self.b)):
             return ()
         pairs = [ComparedFigure(name, getattr(self.a, name), getattr(self.b, name)) for name in ("allocated", "reserved", "process")]
         return tuple(found for found in pairs if found.a.bytes is not None and found.b.bytes is not None)

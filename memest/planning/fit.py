@@ -8,10 +8,12 @@ for: from the largest that the counted tensors allow the search goes down, and p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import lcm, prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,14 +23,15 @@ from memest.estimate.question import KEYWORDS, Job, apart, question
 from memest.machines.claims import Claim, FigureName, Source, claim_on
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import Verdict, place_of
-from memest.machines.versions import Torch, torch_of
+from memest.machines.versions import Torch
 from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
 from memest.planning.grids import grid
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
-from memest.runtimes.table import runtime_named
+from memest.planning.spread import SEVERAL, each
+from memest.runtimes.table import runtime_named, torch_behind
 from memest.shown import counted
 from memest.sizes import asked
 from memest.sizes.units import format_bytes
@@ -108,15 +111,49 @@ class Fit:
         return None if self.sizes is None else self.sizes[self.varied[0][0]]
 
 
+@overload
 def fit(
     graph: Graph,
+    budget: int | str | Hardware,
+    vary: str | Sequence[str] = ...,
+    *,
+    batch: int | None = ...,
+    step: int | None = ...,
+    executor: Executor | None = ...,
+    **settings_and_sizes: Any,
+) -> Fit: ...
+@overload
+def fit(
+    graph: Sequence[Graph],
+    budget: int | str | Hardware,
+    vary: str | Sequence[str] = ...,
+    *,
+    batch: int | None = ...,
+    step: int | None = ...,
+    executor: Executor | None = ...,
+    **settings_and_sizes: Any,
+) -> tuple[Fit, ...]: ...
+@overload
+def fit(
+    graph: Mapping[str, Graph],
+    budget: int | str | Hardware,
+    vary: str | Sequence[str] = ...,
+    *,
+    batch: int | None = ...,
+    step: int | None = ...,
+    executor: Executor | None = ...,
+    **settings_and_sizes: Any,
+) -> dict[str, Fit]: ...
+def fit(
+    graph: Graph | Sequence[Graph] | Mapping[str, Graph],
     budget: int | str | Hardware,
     vary: str | Sequence[str] = "batch",
     *,
     batch: int | None = None,
     step: int | None = None,
+    executor: Executor | None = None,
     **settings_and_sizes: Any,
-) -> Fit:
+) -> Any:
     """The largest value of ``vary`` whose step needs at most ``budget``: bytes, text with a unit such as ``24GiB``, or hardware
     (all its memory together; on an accelerator, of a step that was not played for it, torch CPU's bytes say nothing, and ``fits`` is
     None). Where an allocator is played, it is played at the answer and its neighbour.
@@ -124,11 +161,15 @@ def fit(
     ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
     All other sizes are given by name (``batch=2, H=224``), and so are the settings of :func:`memest.estimate`. Sizes the network cannot
     run at are left out; ``step`` makes the varied sizes multiples of a number of one's own (the batch only where nothing else varies).
-    Raises UsageError for a budget without a unit, and for unknown or missing sizes.
+    Of several graphs, in a sequence or by name, there is a :class:`Fit` each, in a tuple or by name; an ``executor`` of concurrent.futures,
+    or Dask's, spreads them. Raises UsageError for a budget without a unit, and for unknown or missing sizes.
     """
-    graph = as_graph(graph, "fit")
     place = place_of(budget)
     settings, sizes = apart(settings_and_sizes)
+    if executor is not None or isinstance(graph, SEVERAL):
+        one = partial(fit, budget=place, vary=vary, batch=batch, step=step, **settings, **sizes)
+        return each(graph, one, executor, "fit")
+    graph = as_graph(graph, "fit")
     asking = question(graph, settings, "fit")
     job = asking.job(graph)
     groups = groups_of(graph, _vary(vary))
@@ -141,7 +182,7 @@ def fit(
         shapes = {i.name: tuple(d if isinstance(d, int) else d.evaluate(at) for d in i.shape) for i in graph.inputs}
         return answer(graph, asking, shapes)
 
-    search = _Search(job, groups, fixed, place, torch_of(job.recipe.target.version, graph.torch), step, estimated)
+    search = _Search(job, groups, fixed, place, torch_behind(job.recipe.target, graph.torch), step, estimated)
     found = search.front()
     if not found:
         return search.nothing(estimated(search.smallest()))
@@ -169,6 +210,7 @@ class _Search:
         estimated: Callable[[Mapping[str, int]], Estimate],
     ) -> None:
         self.runtime, self.estimated = runtime_named(job.recipe.target.runtime), estimated
+        self.played = self.runtime.replays or job.recipe.target.process is not None
         self.job, self.groups, self.fixed = job, tuple(groups), dict(fixed)
         self.place, self.limit, self.torch = place, place.usable_bytes, torch
         self.first, self.steps, self.live = self._start(step)
@@ -236,7 +278,7 @@ class _Search:
         rest = {**self.fixed, **{s: n for s, n in self.first.items() if s not in group}, **given}
         least = self.first[group[0]] // step
         end = self._too_much(rest, group, step, least)
-        if self.runtime.replays:
+        if self.played:
             runs = (n for n in range(end - 1, least - 1, -1) if self._runs({**rest, **dict.fromkeys(group, n * step)}))
             most = next(runs, None)
             return None if most is None else self._replayed(rest, group, step, most, least)
@@ -316,7 +358,7 @@ class _Search:
     def _next(self, rest: Mapping[str, int], group: tuple[str, ...], step: int, value: int) -> tuple[dict[str, int] | None, int | None]:
         for larger in range(value + step, min(value + 64 * step, LARGEST), step):
             at = {**rest, **dict.fromkeys(group, larger)}
-            if self.runtime.replays:
+            if self.played:
                 if self._runs(at):
                     return at, None
                 continue
@@ -327,7 +369,7 @@ class _Search:
 
     def nothing(self, smallest: Estimate) -> Fit:
         """The answer where nothing fits."""
-        return self._result(smallest=smallest, verdict=smallest.on(self.place) if self.runtime.replays else None)
+        return self._result(smallest=smallest, verdict=smallest.on(self.place) if self.played else None)
 
     def _named(self, at: Mapping[str, int] | None) -> dict[str, int] | None:
         """Sizes by the names that users know."""

@@ -17,12 +17,12 @@ from memest.estimate.estimate import Estimate, answer
 from memest.estimate.question import Question, apart, question
 from memest.machines.entry import Hardware
 from memest.machines.verdicts import Verdict, place_of
-from memest.machines.versions import torch_of
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, symbols_in_order
 from memest.planning.fit import Fit
 from memest.planning.peaks import piece_at
 from memest.planning.progress import tell
+from memest.runtimes.table import torch_behind
 from memest.sizes import asked
 
 LARGEST = 2**20
@@ -145,7 +145,7 @@ class _Row:
         return Fit(
             place=self.place,
             budget_bytes=self.place.usable_bytes,
-            torch=torch_of(self.job.recipe.target.version, self.graph.torch),
+            torch=torch_behind(self.job.recipe.target, self.graph.torch),
             varied=tuple((axis,) for axis in self.axes),
             step=self.steps,
             sizes=None if verdict is None else self._named(n),

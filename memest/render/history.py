@@ -18,7 +18,7 @@ from memest.render.cuda_history import cuda_snapshot
 from memest.render.memory_viz import EXACT, PROTOCOL, Row, Trace, block, segment
 from memest.render.reports import heading
 from memest.runtimes.torch.cuda.replay import settings_for
-from memest.runtimes.torch.cuda.script import script
+from memest.runtimes.torch.script import script
 
 BASE = 1 << 40  # where the segment lies: any address will do
 PLACEMENT = "addresses are an aid for drawing (first fit, nothing rounded), not a prediction"

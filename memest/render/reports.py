@@ -71,10 +71,22 @@ def estimate_report(estimate: Estimate, top: int) -> Report:
 
 def peak_facts(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     """The peak; where an allocator is played, what it takes and what the driver shows, too, each with its range."""
+    fed = _fed(estimate)
     if not estimate.replays:
-        return (("peak", _both(estimate.peak_bytes)),)
+        process = estimate.figures.process
+        counted = (("process", figure_text(process)),) if process.bytes is not None else ()
+        return (("peak", _both(estimate.peak_bytes)), *counted, *fed)
     found = [("allocated", estimate.allocated), ("reserved", estimate.reserved), *estimate.figures.besides, ("process", estimate.process)]
-    return tuple((name, figure_text(figure)) for name, figure in found if figure.bytes is not None)
+    return (*((name, figure_text(figure)) for name, figure in found if figure.bytes is not None), *fed)
+
+
+def _fed(estimate: Estimate) -> tuple[tuple[str, str], ...]:
+    """What a data loader adds, where one feeds the step."""
+    found = estimate.loaders
+    if found is None:
+        return ()
+    named = (("parent", found.parent), ("each worker", found.worker), ("/dev/shm", found.shm), ("node", found.node))
+    return tuple((name, figure_text(figure)) for name, figure in named if figure.bytes)
 
 
 def _asked_for(estimate: Estimate) -> tuple[tuple[str, str], ...]:
@@ -93,7 +105,7 @@ def highest(estimate: Estimate, *, exact: bool = False) -> str:
 
 def figure_cells(estimate: Estimate) -> dict[str, int | str | None]:
     """The figures of an allocator that is played, as the columns of a sheet."""
-    if not runtime_named(estimate.runtime).replays:
+    if not runtime_named(estimate.runtime).replays and estimate.recipe.target.process is None:
         return {}
     cells: dict[str, int | str | None] = {"requested_bytes": estimate.requested_bytes}
     for name, figure in (("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process)):
@@ -198,7 +210,7 @@ def notes(estimate: Estimate) -> tuple[str, ...]:
     return (
         *estimate.notes,
         f"{allocated.claim}: {allocated.reason}, for {runtime.measured(estimate.recipe.target)}{inside}",
-        estimate.process.reason,
+        estimate.figures.process.reason,
     )
 
 

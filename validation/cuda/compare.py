@@ -196,7 +196,7 @@ def failures(found: list[Compared]) -> list[str]:
 
 
 def table(found: Iterable[Compared]) -> str:
-    """The README's table: a line a group and place; shares of all that was measured, what is refused among it."""
+    """A line a group and place; shares of all that was measured, what is refused among it."""
     lines = [
         "| cases | measured on | cases | not predicted | streams equal | allocated equal | worst | reserved equal | median | worst |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -211,6 +211,12 @@ def table(found: Iterable[Compared]) -> str:
         cells += _figures([c.reserved for c in members if c.reserved], median=True)
         lines.append(f"| {group} | {place} | {len(members)} | {refused} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def equal_steps(found: Iterable[Compared]) -> str:
+    """How many of the networks' steps are equal in what is allocated, as the README says it."""
+    pairs = [c.allocated for c in found if c.group == "networks"]
+    return f"{sum(pair is not None and pair[0] == pair[1] for pair in pairs)} of {len(pairs)}"
 
 
 def _figures(pairs: list[tuple[int, int]], *, median: bool) -> list[str]:

@@ -48,6 +48,7 @@ class Bfc:
     growth: Growth = field(default_factory=Growth)
     regions: dict[int, int] = field(default_factory=dict)  # bytes, by number in order of time
     most: int = 0  # bytes of all regions at once, at most
+    _sizes: dict[int, int] = field(default_factory=dict)  # of all regions that there ever were
     _next: int = 0
     _made: int = 0
     _free: list[tuple[int, int, int]] = field(default_factory=list)  # size, place, key
@@ -55,6 +56,7 @@ class Bfc:
     _keys: int = 0
     _firsts: dict[int, _Chunk] = field(default_factory=dict)
     _written: set[tuple[int, int, int]] = field(default_factory=set)  # region, start and bytes of what was handed out
+    _most_touched: dict[int, int] = field(default_factory=dict)  # of regions held before one was given back
 
     def __post_init__(self) -> None:
         self._next = aligned(self.growth.first, ROUNDING)
@@ -83,15 +85,24 @@ class Bfc:
         return chunk
 
     @property
-    def touched(self) -> int:
-        """Bytes of the regions held now that were handed out at one time or another: what is resident of them."""
-        total, region, end = 0, -1, 0
+    def touched(self) -> tuple[int, int]:
+        """Bytes that were handed out at one time or another, of regions held at once and at most: what is resident of them, in mappings
+        of their own and in malloc's heap."""
+        most = self._touched()
+        if sum(most.values()) < sum(self._most_touched.values()):
+            most = self._most_touched
+        mapped = sum(n for number, n in most.items() if self._sizes[number] >= ALWAYS_MAPPED)
+        return mapped, sum(most.values()) - mapped
+
+    def _touched(self) -> dict[int, int]:
+        """The same by region, of those held now."""
+        found = dict.fromkeys(self.regions, 0)
+        ends = dict.fromkeys(self.regions, 0)
         for number, start, nbytes in sorted(self._written):
-            if number in self.regions:
-                end = end if number == region else 0
-                total += max(0, start + nbytes - max(start, end))
-                region, end = number, max(end, start + nbytes)
-        return total
+            if number in found:
+                found[number] += max(0, start + nbytes - max(start, ends[number]))
+                ends[number] = max(ends[number], start + nbytes)
+        return found
 
     def give(self, chunk: _Chunk) -> None:
         """A chunk comes back, and merges with free neighbours."""
@@ -108,7 +119,9 @@ class Bfc:
 
     def shrink(self, keep: Iterable[int] = ()) -> None:
         """Regions in which nothing is in use go back to the system, but for those to ``keep``."""
-        kept = set(keep)
+        kept, touched = set(keep), self._touched()
+        if sum(touched.values()) > sum(self._most_touched.values()):
+            self._most_touched = touched
         for number in list(self.regions):
             first = self._firsts[number]
             if number not in kept and first.free and first.after is None:
@@ -125,7 +138,7 @@ class Bfc:
             nbytes = self._next
             if not grown:
                 self._next = min(2 * self._next, max(self.growth.most, self._next))
-        self.regions[self._made] = nbytes
+        self.regions[self._made] = self._sizes[self._made] = nbytes
         chunk = _Chunk(0, nbytes, self._made)
         self._firsts[self._made] = chunk
         self._made += 1

@@ -6,22 +6,20 @@ are contraction paths: torch follows one only when opt_einsum is installed.
 
 from __future__ import annotations
 
-from collections import Counter
 from math import prod
 from typing import Any
 
-from memest.errors import GraphError, ShapeError, UnsupportedError
+from memest.errors import ShapeError
 from memest.network.dtypes import COMPLEX
 from memest.ops.composite import Caller, Composite
+from memest.ops.equations import parsed, torch_order
 from memest.ops.facts import EVERYWHERE_CALLS
 from memest.ops.operator import REQUIRED, Attribute, Example, integers, text
 
-ELLIPSIS = "."
-
 
 def _einsum(c: Caller, operands: list[Any], *, equation: str) -> Any:
-    inputs, output = _parsed(equation, operands)
-    hidden = sorted({label for labels in inputs for label in labels} - set(output), key=_torch_order)
+    inputs, output = parsed(equation, [t.shape for t in operands])
+    hidden = sorted({label for labels in inputs for label in labels} - set(output), key=torch_order)
     order = [*output, *hidden]
     aligned = [_aligned(c, operand, labels, order) for operand, labels in zip(operands, inputs, strict=True)]
     _check_sizes(aligned, order)
@@ -36,36 +34,6 @@ def _einsum(c: Caller, operands: list[Any], *, equation: str) -> Any:
     if len(operands) > 1:
         return c.call("view", result, shape=result.shape[: len(output)])
     return c.call("sum", result, dim=tuple(summed))
-
-
-def _torch_order(label: str) -> tuple[bool, str]:
-    """Dims of an ellipsis first, then capitals, then small letters."""
-    return not label.startswith(ELLIPSIS), label
-
-
-def _parsed(equation: str, operands: list[Any]) -> tuple[list[list[str]], list[str]]:
-    """Labels of every operand and of the output; the dims of an ellipsis are labels ``.0``, ``.1`` … counted from the right."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if len(terms) != len(operands):
-        raise GraphError(f"equation {equation!r} has {len(terms)} operands, got {len(operands)}")
-    covered = [len(t.shape) - len(term.replace("...", "")) for term, t in zip(terms, operands, strict=True)]
-    most = max((n for n, term in zip(covered, terms, strict=True) if "..." in term), default=0)
-    inputs = [_labels(term, n, most) for term, n in zip(terms, covered, strict=True)]
-    for labels, operand in zip(inputs, operands, strict=True):
-        if len(labels) != len(operand.shape):
-            raise ShapeError(f"equation {equation!r} does not fit an operand of shape {list(operand.shape)}")
-        if len(set(labels)) != len(labels):
-            raise UnsupportedError(f"einsum with a label repeated in one operand ({equation!r}) is not modelled; take the diagonal first")
-    if arrow:
-        return inputs, _labels(right, most, most)
-    seen = Counter(label for labels in inputs for label in labels if not label.startswith(ELLIPSIS))
-    return inputs, [*_labels("...", most, most), *sorted((label for label, n in seen.items() if n == 1), key=_torch_order)]
-
-
-def _labels(term: str, covered: int, most: int) -> list[str]:
-    before, dots, after = term.partition("...")
-    return [*before, *(f"{ELLIPSIS}{d}" for d in range(most - covered, most) if dots), *after]
 
 
 def _aligned(c: Caller, operand: Any, labels: list[str], order: list[str]) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from memest.network.dtypes import ITEMSIZE
 from memest.network.tensor import numel
+from memest.runtimes.onnxruntime.contracting import copied
 from memest.runtimes.onnxruntime.lowering.nodes import Node
 
 FIRST = ((0, 0),)
@@ -37,6 +38,8 @@ def in_place(node: Node) -> tuple[tuple[int, int], ...]:
     return ()
 
 
+RESULT_LAST = frozenset({"Einsum"})
+"""Kernels that ask for their result when the temporaries are there."""
 SEGMENT = 64 * 1024  # bytes of one thread's share: MLAS_SGEMM_STRIDEN * MLAS_SGEMM_STRIDEK * 4
 
 
@@ -88,10 +91,16 @@ def _resize(node: Node, threads: int) -> Sequence[int]:
     return ((16 if len(sizes) == 2 else 24) * sum(sizes),)
 
 
+def _einsum(node: Node, threads: int) -> Sequence[int]:
+    operands = [v for v in node.inputs if v is not None]
+    return copied(node.attributes["equation"], [v.shape for v in operands], [v.nbytes for v in operands], node.result.nbytes)
+
+
 RULES: dict[str, Callable[[Node, int], Sequence[int]]] = {
     **dict.fromkeys(("Conv", "FusedConv"), _conv),
     "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     "LRN": _lrn,
     "Resize": _resize,
+    "Einsum": _einsum,
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from memest.memory.planners.blocks import aligned
 from memest.memory.stream import Event, Storage, Stream
 from memest.network.tensor import Spec
-from memest.runtimes.onnxruntime.kernels import temporaries
+from memest.runtimes.onnxruntime.kernels import RESULT_LAST, temporaries
 from memest.runtimes.onnxruntime.lowering.nodes import Net
 from memest.runtimes.onnxruntime.planning import ALIGNMENT, Buffer, planned
 from memest.runtimes.onnxruntime.weights import weights_of
@@ -43,16 +43,17 @@ def played(net: Net, threads: int, values: dict[str, Spec], other: Stream | None
     storages: dict[Buffer, Storage] = {}
     made = len(residents)
     for step, (node, fresh) in enumerate(zip(plan.order, plan.made, strict=True)):
-        scratch: list[Storage] = []
+        results: list[Storage] = []
         for buffer in fresh:
             made += 1
             storages[buffer] = Storage(made, buffer.nbytes, "activation", node.layer, node.op, "" if buffer.traced else RETURNED)
-            events.append(Event(buffer.nbytes, storages[buffer], PHASE, node.layer, node.op))
+            results.append(storages[buffer])
+        scratch: list[Storage] = []
         for nbytes in temporaries(node, threads):
             made += 1
-            size = aligned(nbytes, ALIGNMENT)
-            scratch.append(Storage(made, size, "workspace", node.layer, node.op, f"scratch inside {node.op}"))
-            events.append(Event(size, scratch[-1], PHASE, node.layer, node.op))
+            scratch.append(Storage(made, aligned(nbytes, ALIGNMENT), "workspace", node.layer, node.op, f"scratch inside {node.op}"))
+        asked = [*scratch, *results] if node.op in RESULT_LAST else [*results, *scratch]
+        events += [Event(s.nbytes, s, PHASE, node.layer, node.op) for s in asked]
         gone = [*scratch, *(storages[buffer] for buffer in ends[step])]
         events += [Event(-s.nbytes, s, PHASE, node.layer, node.op) for s in gone]
     return Session(residents=tuple(residents), events=tuple([e for e in events if e.storage.nbytes]), values=values, other=other)

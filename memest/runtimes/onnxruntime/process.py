@@ -102,8 +102,5 @@ def _activations(stream: Stream, settings: OnnxSettings, first: bool) -> tuple[i
         most = block + most_alive(stream, traced=False) if block else most_alive(stream)
         return (most, 0) if most >= ALWAYS_MAPPED else (0, most)
     arena: Bfc = arena_after(stream, settings, 1) if first else arena_after(stream, settings)
-    mapped = sum(n for n in arena.regions.values() if n >= ALWAYS_MAPPED)
-    bookkeeping = arena.most // 32
-    share = mapped / arena.nbytes if arena.nbytes else 0.0
-    apart = round(arena.touched * share)
-    return apart + bookkeeping, arena.touched - apart
+    mapped, within = arena.touched
+    return mapped + arena.most // 32, within

@@ -28,6 +28,7 @@ TYPES = (
     "FullyConnected",
     "Gather",
     "GatherND",
+    "GridSample",
     "Interpolate",
     "MatMul",
     "Math",

@@ -11,6 +11,7 @@ from memest.machines.claims import TORCH_ON_CPU
 from memest.machines.cpu import Cpu
 from memest.machines.engines import Told, processor, refuse_told
 from memest.machines.gpu import Gpu
+from memest.machines.process import ProcessSettings
 from memest.machines.target import TORCH_CPU, Target
 from memest.machines.versions import text_of, torch_of, version_for
 from memest.memory.figure import Figures, exact, unknown
@@ -21,8 +22,10 @@ from memest.ops.composite import Caller
 from memest.ops.families.attention.rows import FLASH, MATH, allowed, can_fuse
 from memest.ops.table import COMPOSITES
 from memest.runtimes.runtime import EVERY, Rows, Steps
+from memest.runtimes.torch.process.figure import process_of
 from memest.runtimes.torch.step import Recipe, play
 
+NOT_COUNTED = "not counted here: the process itself, and pages malloc keeps (malloc='glibc', --malloc glibc models both)"
 ATTENTION = COMPOSITES["scaled_dot_product_attention"]
 
 
@@ -50,8 +53,10 @@ class TorchCpu:
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """This machine's processor unless another is described; the version as :func:`memest.machines.versions.version_for` finds it."""
         cpu = processor(self.name, machine)
-        refuse_told(self.name, told)
-        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu)
+        process = told if isinstance(told, ProcessSettings) else None
+        if process is None:
+            refuse_told(self.name, told)
+        return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, process=process)
 
     def describe(self, target: Target) -> str:
         """``torch 2.13 on cpu (avx512, 2 threads)``."""
@@ -73,13 +78,11 @@ class TorchCpu:
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
         """What is asked for is what is handed out and what is taken: nothing is cached between tensors (c10/core/CPUAllocator.cpp). The
-        process is not modelled."""
+        process is modelled where something is told of it."""
         return Figures(
             allocated=exact(requested_bytes, "every byte torch's CPU allocator hands out in this step"),
             reserved=exact(requested_bytes, "torch's CPU allocator keeps nothing back: each tensor is one posix_memalign and one free"),
-            process=unknown(
-                "not counted: the process itself (Python, torch's libraries), other programs, and pages malloc keeps after a release"
-            ),
+            process=unknown(NOT_COUNTED) if target.process is None else process_of(steps, target.process),
         )
 
 

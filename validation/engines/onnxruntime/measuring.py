@@ -25,7 +25,13 @@ DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "int64"
 class Record(ctypes.Structure):
     """A request, or (size -1) what is given back, as the interposer records it."""
 
-    _fields_ = (("size", ctypes.c_int64), ("address", ctypes.c_uint64), ("aligned", ctypes.c_int32), ("thread", ctypes.c_int32))
+    _fields_ = (
+        ("size", ctypes.c_int64),
+        ("address", ctypes.c_uint64),
+        ("aligned", ctypes.c_int32),
+        ("thread", ctypes.c_int16),
+        ("kind", ctypes.c_int16),
+    )
 
 
 def main() -> int:

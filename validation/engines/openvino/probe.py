@@ -21,7 +21,13 @@ import openvino as ov
 class Record(ctypes.Structure):
     """As the interposer writes them."""
 
-    _fields_ = (("size", ctypes.c_int64), ("address", ctypes.c_uint64), ("aligned", ctypes.c_int32), ("thread", ctypes.c_int32))
+    _fields_ = (
+        ("size", ctypes.c_int64),
+        ("address", ctypes.c_uint64),
+        ("aligned", ctypes.c_int32),
+        ("thread", ctypes.c_int16),
+        ("kind", ctypes.c_int16),
+    )
 
 
 def status() -> dict[str, int]:

@@ -68,6 +68,10 @@ def _interpolate(c: Call) -> Value:
     return c.put("Resize", [c.input], mode=mode, scales=tuple(zip(c.input.shape[2:], c.shape[2:], strict=True)))
 
 
+def _grid_sample(c: Call) -> Value:
+    return c.put("GridSample", [c.input, c["grid"]])
+
+
 def _local_response_norm(c: Call) -> Value:
     return c.put("LRN", [c.input], size=c["size"])
 
@@ -83,6 +87,7 @@ HANDLERS: dict[str, Handler] = {
     **{f"adaptive_avg_pool{d}d": _adaptive("AveragePool", "GlobalAveragePool", d) for d in (1, 2, 3)},
     **{f"adaptive_max_pool{d}d": _adaptive("MaxPool", "GlobalMaxPool", d) for d in (1, 2, 3)},
     "interpolate": _interpolate,
+    "grid_sample": _grid_sample,
     "local_response_norm": _local_response_norm,
     "pixel_shuffle": _pixel_shuffle,
 }

@@ -1,6 +1,6 @@
 """ONNX Runtime's own rewriting before the layout is chosen: levels "basic" and "extended", in the order of its transformers.
 
-Sources: onnxruntime/core/optimizer: matmul_add_fusion.cc, conv_mul_fusion.cc, conv_add_fusion.cc, gemm_activation_fusion.cc,
+Sources: onnxruntime/core/optimizer: pad_fusion.cc, matmul_add_fusion.cc, conv_mul_fusion.cc, conv_add_fusion.cc, gemm_activation_fusion.cc,
 conv_activation_fusion.cc, quick_gelu_fusion.cc, bias_gelu_fusion.cc; functions without a kernel are inlined between the levels.
 """
 
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from memest.network.tensor import numel
 from memest.runtimes.onnxruntime.lowering import turning
-from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, like
+from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, is_a_channel, like
 
+WINDOWS = frozenset({"Conv", "AveragePool"})
 ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid"})
 
 
 def basic(net: Net) -> None:
     """What every level above "disabled" does."""
     drop_identities(net)
+    pads_into_windows(net)
     mul_into_conv(net)
     add_to_gemm(net)
     turning.moved(net)
@@ -54,6 +56,18 @@ def drop_identities(net: Net) -> None:
             net.bypass(node)
 
 
+def pads_into_windows(net: Net) -> None:
+    """Zeros around the spatial dims are put there by the convolution or average pool that alone reads them."""
+    for node in list(net.nodes.values()):
+        after = node.single_reader
+        if node.op != "Pad" or after is None or after.op not in WINDOWS or after.source is not node.result:
+            continue
+        sides = node.attributes["sides"]
+        if node.attributes["zeros"] and not any(map(any, sides[:2])) and min(map(min, sides)) >= 0:
+            after.attributes["pads"] = tuple(sum(side) + n for side, n in zip(sides[2:], after.attributes["pads"], strict=True))
+            net.bypass(node)
+
+
 def mul_into_conv(net: Net) -> None:
     """A product with numbers, or one a channel, goes into the weights."""
     for node in net.order():
@@ -62,7 +76,7 @@ def mul_into_conv(net: Net) -> None:
             continue
         others = [v for v in after.reads if v is not node.result]
         channels = node.result.shape[1]
-        if len(others) != 1 or not others[0].is_weight or not _a_channel(others[0], len(node.result.shape), channels):
+        if len(others) != 1 or not others[0].is_weight or not _is_folded(others[0], len(node.result.shape), channels):
             continue
         if after.op == "Add" and numel(others[0].shape) != channels:
             continue
@@ -75,11 +89,8 @@ def mul_into_conv(net: Net) -> None:
         result.maker = node
 
 
-def _a_channel(value: Value, rank: int, channels: int) -> bool:
-    """Whether it is one number, or one a channel: Cx1x1."""
-    if numel(value.shape) == 1:
-        return True
-    return numel(value.shape) == channels and len(value.shape) == rank - 1 and value.shape[0] == channels
+def _is_folded(value: Value, rank: int, channels: int) -> bool:
+    return numel(value.shape) == 1 or is_a_channel(value, rank, channels)
 
 
 def add_to_gemm(net: Net) -> None:

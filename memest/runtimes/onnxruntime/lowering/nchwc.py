@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from memest.memory.planners.blocks import aligned
 from memest.network.tensor import same_shape
-from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, like
+from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, is_a_channel, like
 
 ALIGNED = 4  # channels: what ReorderInput pads from
 POINTWISE = frozenset({"Relu", "Sigmoid", "Tanh", "Gelu", "QuickGelu", "HardSigmoid"})
@@ -63,7 +63,7 @@ class _Transformer:
         """What may stay in blocks where its inputs are."""
         if node.op in ("Add", "Sum"):
             self._binary(node, True)
-        elif node.op == "Mul":
+        elif node.op == "Mul" and not self._scale(node):
             self._binary(node, False)
         elif node.op == "Concat":
             self._concat(node)
@@ -137,6 +137,18 @@ class _Transformer:
                     self._args[plain] = Blocked(maker, arg.value, arg.channels, plain.uses, plain.uses)
                     return
         self._stay(node, args[0].channels)
+
+    def _scale(self, node: Node) -> bool:
+        """A product with one number a channel is a convolution of single elements; whether it is one."""
+        factors = [v for v in node.reads if v not in self._args]
+        plain = next((v for v in node.reads if v in self._args), None)
+        if len(factors) != 1 or plain is None or not is_a_channel(factors[0], len(plain.shape), self._args[plain].channels):
+            return False
+        channels = self._args[plain].channels
+        weight = Value(f"{node.layer}.scale", (self._padded(channels), 1, 1, 1), plain.dtype, factors[0].category)
+        made = self.net.add("nchwc:Conv", [self._take(plain), weight, None], [], node.layer, group=self._padded(channels), kernel=(1, 1))
+        self._create(node, made, channels)
+        return True
 
     def _concat(self, node: Node) -> None:
         args = [self._args.get(v) for v in node.reads]

@@ -163,3 +163,9 @@ class Net:
 def like(value: Value, name: str, shape: Shape | None = None, dtype: str | None = None) -> Value:
     """A new value, as large as another one where nothing else is said."""
     return Value(name, value.shape if shape is None else shape, value.dtype if dtype is None else dtype)
+
+
+def is_a_channel(value: Value, rank: int, channels: int) -> bool:
+    """Whether it has one number for each channel of a tensor with ``rank`` dims: Cx1x1 or 1xCx1x1."""
+    behind = value.shape[1:] if len(value.shape) == rank else value.shape
+    return numel(value.shape) == channels and len(behind) == rank - 1 and behind[0] == channels

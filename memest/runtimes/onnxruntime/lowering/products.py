@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memest.runtimes.onnxruntime.contracting import is_pair
 from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
 from memest.runtimes.onnxruntime.lowering.nodes import Value
 
@@ -64,9 +65,17 @@ def _multi_head(c: Call) -> Value | list[Value | None]:
     return [c.transposed(c.sizes(found, (length, n, width)), (1, 0, 2)), None]
 
 
+def _einsum(c: Call) -> Value:
+    operands, equation = c.tensors[0], c["equation"]
+    if not is_pair(equation, [v.shape for v in operands]):
+        raise c.refuse(f"einsum {equation!r}, of other than two operands, or summing what one of them has alone,")
+    return c.put("Einsum", operands, equation=equation)
+
+
 HANDLERS: dict[str, Handler] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
+    "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("_multi_head", "_native_multi_head_attention"), _multi_head),
 }

@@ -108,6 +108,14 @@ def _getitem(c: Call) -> Value:
     return found
 
 
+def _embedding(c: Call) -> Value:
+    return c.put("Gather", [c["weight"], c["indices"]])
+
+
+def _index_select(c: Call) -> Value:
+    return c.put("Gather", [c.input, c["index"]])
+
+
 def _expand(c: Call) -> Value:
     return c.put("Expand", [c.input, c.constant((len(c.shape),), "int64")])
 
@@ -120,7 +128,11 @@ def _repeat(c: Call) -> Value:
 
 
 def _pad(c: Call) -> Value:
-    return c.put("Pad", [c.input, c.constant((2 * len(c.shape),), "int64"), c.constant()])
+    """``sides`` are before and behind each dim; ``zeros``: that is what is put there."""
+    rank, given = len(c.shape), tuple(c["pad"])
+    sides = [(0, 0)] * (rank - len(given) // 2) + [given[n : n + 2] for n in range(len(given) - 2, -1, -2)]
+    zeros = c["mode"] == "constant" and not c["value"]
+    return c.put("Pad", [c.input, c.constant((2 * rank,), "int64"), c.constant()], sides=sides, zeros=zeros)
 
 
 def _roll(c: Call) -> Value:
@@ -174,6 +186,8 @@ HANDLERS: dict[str, Handler] = {
     "slice": _slice,
     "narrow": _slice,
     "getitem": _getitem,
+    "embedding": _embedding,
+    "index_select": _index_select,
     "repeat": _repeat,
     "pad": _pad,
     "roll": _roll,

@@ -26,7 +26,7 @@ FOLLOW = frozenset(
 )
 FULL = "float32"
 INTEGER = "int32"  # what indices are; they lie in rows and are never converted to anything else
-IN_FULL = frozenset({"Math"})
+IN_FULL = frozenset({"GridSample", "Math"})
 MAKES_FULL = frozenset({"Reduce"})
 SIGNIFICANT = frozenset({"Convolution", "FullyConnected", "MatMul", "Interpolate"})
 LAST_FIRST = frozenset({"Eltwise", "Subgraph", "Tile"})

@@ -11,6 +11,7 @@ from typing import Any
 
 from memest.errors import UnsupportedError
 from memest.network.graph import Layer
+from memest.ops.equations import parsed
 from memest.runtimes.openvino.lowering.translation import Translate, Translation
 
 
@@ -43,6 +44,24 @@ def _addmm(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -
     else:
         made = t.add("MatMul", (x, y), t.made(layer))
         t.give(layer, t.eltwise("add", made, b["input"], shape=t.made(layer)))
+
+
+def _einsum(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Two operands of which one product of matrices is made as they lie: labels of all three in front, one of each alone, one that is
+    summed. The plugin turns the last two dims of either operand around itself."""
+    operands, equation = b["operands"], a["equation"]
+    inputs, output = parsed(equation, [t.shapes[v] for v in operands])
+    if len(operands) == 2:
+        first, second = inputs
+        outer = [label for label in output if label in first and label in second]
+        alone = [[label for label in labels if label in output and label not in outer] for labels in inputs]
+        summed = [label for label in first if label in second and label not in output]
+        lie = all(labels[: len(outer)] == outer and len(labels) == len(outer) + 2 for labels in inputs)
+        if lie and [len(part) for part in (*alone, summed)] == [1, 1, 1] and output == [*outer, *alone[0], *alone[1]]:
+            kind = "FullyConnected" if t.is_constant(operands[1]) else "MatMul"
+            t.give(layer, t.add(kind, operands, t.made(layer)))
+            return
+    raise UnsupportedError(f"einsum {equation!r}: no rule for it on openvino, but for one product of matrices as they lie; permute first")
 
 
 def attention(t: Translation, q: str, k: str, v: str, mask: str | None, *, causal: bool = False) -> str:
@@ -93,6 +112,7 @@ TABLE: dict[str, Translate] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
     **dict.fromkeys(("addmm", "baddbmm"), _addmm),
+    "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
     "_native_multi_head_attention": _multi_head,
 }

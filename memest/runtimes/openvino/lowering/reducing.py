@@ -140,6 +140,10 @@ def _interpolate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, A
     t.give(layer, b["input"] if t.shapes[b["input"]] == shape else t.add("Interpolate", (b["input"],), shape, a["mode"]))
 
 
+def _grid_sample(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    t.give(layer, t.add("GridSample", (b["input"], b["grid"]), t.made(layer)))
+
+
 TABLE: dict[str, Translate] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -150,4 +154,5 @@ TABLE: dict[str, Translate] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduce),
     "softmax": _along("Softmax"),
     "interpolate": _interpolate,
+    "grid_sample": _grid_sample,
 }

@@ -103,6 +103,13 @@ def _embedding(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any
     t.give(layer, t.add("Gather", (b["weight"], indices), t.made(layer)))
 
 
+def _index_select(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    index = b["index"]
+    if not t.is_constant(index):
+        index = t.add("Convert", (index,), t.shapes[index], dtype="int32")
+    t.give(layer, t.add("Gather", (b["input"], index), t.made(layer)))
+
+
 def _repeat(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     shape = t.made(layer)
     value = t.reshape(b["input"], (*[1] * (len(shape) - len(t.shapes[b["input"]])), *t.shapes[b["input"]]))
@@ -160,6 +167,7 @@ TABLE: dict[str, Translate] = {
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
     **dict.fromkeys(("to", "to_device", "type_as"), _converted),
     "embedding": _embedding,
+    "index_select": _index_select,
     **dict.fromkeys(("repeat", "tile"), _repeat),
     "pad": _pad,
     "roll": _roll,

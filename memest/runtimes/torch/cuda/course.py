@@ -1,4 +1,4 @@
-"""The :mod:`steps <memest.runtimes.torch.cuda.script>` that lead to the one asked about, as one list of requests by number."""
+"""The :mod:`steps <memest.runtimes.torch.script>` that lead to the one asked about, as one list of requests by number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from memest.memory.listing import Form, Listing, Numbers, Part, standing
-from memest.runtimes.torch.cuda.script import NETWORK, STAYS, Found, handed
+from memest.runtimes.torch.script import NETWORK, STAYS, Found, handed
 from memest.runtimes.torch.step.parallel.replicas import is_bucket
 from memest.sizes.remembering import Memo
 

@@ -8,7 +8,7 @@ from typing import Any
 from memest.errors import FileError, UnsupportedError
 from memest.sizes.dims import plain
 from memest.sources.builder import Builder, Node
-from memest.sources.importers.keras.values import Orders, Value
+from memest.sources.importers.keras.values import Orders, Value, written
 
 MISSING: Any = object()
 
@@ -58,12 +58,6 @@ class Call:
         """Whether its parameters are trained."""
         return bool(self.setting("trainable", True))
 
-    @property
-    def training(self) -> bool | None:
-        """The mode it was called in; None: that of the step."""
-        found = next((a for a in self.arguments if isinstance(a, bool)), None)
-        return found
-
     def spatial(self, name: str, dims: int, default: Any = MISSING) -> tuple[int, ...]:
         """A setting with a whole number for each spatial dim."""
         found = self.setting(name, default)
@@ -88,7 +82,7 @@ class Call:
     def made(self, op: str, *nodes: Any, name: str = "", **attributes: Any) -> Node:
         """A layer of the graph: the call's own name, or ``name`` behind it."""
         full = f"{self.name}.{name}" if name else self.name
-        found: Node = self._builder.layer(op, *nodes, name=full, **attributes)
+        found: Node = written(self._builder, op, *nodes, name=full, **attributes)
         return found
 
     def parameter(self, role: str, shape: Sequence[int], *, buffer: bool = False) -> Node:

@@ -15,6 +15,7 @@ from typing import Any
 from memest.errors import FileError, GraphError, MemestError, UnsupportedError, UsageError, did_you_mean, unforeseen
 from memest.network.dtypes import ITEMSIZE
 from memest.network.graph import Graph
+from memest.network.usual import Usual, Way
 from memest.sizes import asked
 from memest.sizes.dims import Expr, Guard, recording, symbol
 from memest.sizes.dims import plain as plain_size
@@ -77,7 +78,8 @@ class _Import:
         self._path, self._raw = path, raw
         self._shapes = {given: shape for given, shape, _ in _inputs(raw, path)}
         sizes = _examples(self._shapes, example, path)
-        self._own_sizes = _examples(self._shapes, None, path).items() <= sizes.items()
+        self._own = _examples(self._shapes, None, path)
+        self._own_sizes = self._own.items() <= sizes.items()
         self._builder = Builder(name or str(raw["config"].get("name") or path.stem), sizes)
         self._calls = 0
 
@@ -92,7 +94,15 @@ class _Import:
         outputs = self._network(self._raw, inputs, "", "", 0)
         built = self._builder.build(*(v.node for v in outputs))
         names = sorted({s for i in built.inputs for d in i.shape if isinstance(d, Expr) for s in d.symbols()})
-        return built.with_(examples=tuple((s, plain_size(self._builder.size(symbol(s)))) for s in names))
+        return built.with_(examples=tuple((s, plain_size(self._builder.size(symbol(s)))) for s in names), usual=self._usual(names))
+
+    def _usual(self, names: Sequence[str]) -> Usual | None:
+        """The sizes that the file states, one sample of them; None where it leaves a size open."""
+        own = {"N": 1, **self._own}
+        if not own.keys() >= set(names):
+            return None
+        way = Way(sizes=tuple((name, own[name]) for name in names))
+        return Usual(train=way, infer=way, call=way)
 
     def _network(self, raw: Mapping[str, Any], inputs: Sequence[Value], prefix: str, owner: str, depth: int) -> list[Value]:
         """What a network gives for ``inputs``; its layers' names begin with ``prefix``, those of their parameters with ``owner``."""
@@ -169,6 +179,10 @@ class _Import:
                 raise UnsupportedError(f"{place}: no rule for Keras's operation {layer.kind!r}{did_you_mean(layer.kind, OPERATIONS)}")
             return found
         if not module.startswith("keras"):
+            if not module:
+                raise FileError(
+                    f"{place}: says nothing of its module, as Keras 3 writes it; load the network with Keras 3 and save it anew"
+                )
             known = layer.raw.get("registered_name") or module
             raise UnsupportedError(f"{place}: a class of your own ({known}), whose code is not in the file")
         found = HANDLERS.get(layer.kind)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from memest.errors import UnsupportedError
+from memest.sizes.dims import recording
 from memest.sources.builder import Builder, Node
 
 
@@ -57,6 +59,11 @@ class Orders:
             return list(values)
         return [self.moved(v, f"{name}.{n}" if len(values) > 1 else name) for n, v in enumerate(values)]
 
-    def _permuted(self, node: Node, dims: tuple[int, ...], name: str) -> Node:
-        made: Node = self._builder.layer("permute", node, dims=dims, name=name)
-        return made
+    def _permuted(self, node: Node, dims: tuple[int, ...], name: str) -> Any:
+        return written(self._builder, "permute", node, dims=dims, name=name)
+
+
+def written(builder: Builder, op: str, *nodes: Any, **attributes: Any) -> Any:
+    """A layer of the graph. What rows compare of sizes is theirs to say when they are played."""
+    with recording(None):
+        return builder.layer(op, *nodes, **attributes)

@@ -21,12 +21,13 @@ from memest.sizes import asked
 from memest.sizes.dims import Expr, Guard, parse, recording, symbol
 from memest.sizes.dims import plain as plain_size
 from memest.sources.builder import Builder
+from memest.sources.importers.onnx.bodies import BODIES
 from memest.sources.importers.onnx.call import Call
 from memest.sources.importers.onnx.folding import folded
 from memest.sources.importers.onnx.naming import LONGEST, Names, home, plain
 from memest.sources.importers.onnx.nodes.table import HANDLERS
 from memest.sources.importers.onnx.skimming import FOREIGN, skimmed
-from memest.sources.importers.onnx.values import Value, check_elements, dtype_name, initial
+from memest.sources.importers.onnx.values import Value, check_elements, dtype_name, elsewhere, initial
 from memest.sources.importers.onnx.writing import MOST_LAYERS, Writer
 
 NOTES = (
@@ -56,7 +57,7 @@ def from_onnx(path: Path, example: Any = None, name: str | None = None) -> Graph
         raise FileError(f"{path}: it is nested too deeply, or too large ({type(e).__name__})") from None
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as e:  # a text that is none, a field of another kind
         raise FileError(f"{path} {FOREIGN} that memest knows ({type(e).__name__}: {e})") from e
-    return graph.with_(guards=tuple(guards), notes=NOTES)
+    return graph.with_(guards=tuple(guards))
 
 
 def _read(path: Path) -> Any:
@@ -91,6 +92,7 @@ class _Network:
     def graph(self) -> Graph:
         """The layers, and what the file gives back."""
         graph = self._model.graph
+        self._locations = sorted({file for proto in graph.initializer if (file := elsewhere(proto)) is not None})
         statistics = {n for node in graph.node if node.op_type == "BatchNormalization" for n in node.input[3:5]}
         env: dict[str, Value] = {}
         for proto in graph.initializer:
@@ -108,7 +110,16 @@ class _Network:
             outputs.append(self._writer.tensor(env[o.name]))
         built = self._builder.build(*outputs)
         sizes = sorted({s for i in built.inputs for d in i.shape if isinstance(d, Expr) for s in d.symbols()})
-        return built.with_(examples=tuple((s, plain_size(self._builder.size(symbol(s)))) for s in sizes))
+        examples = tuple((s, plain_size(self._builder.size(symbol(s)))) for s in sizes)
+        return built.with_(examples=examples, notes=(*NOTES, *self._absent()))
+
+    def _absent(self) -> tuple[str, ...]:
+        """What to know of files of weights that are not there."""
+        absent = [name for name in self._locations if not (self._path.parent / name).is_file()]
+        if not absent:
+            return ()
+        more = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+        return (f"its weights lie in {absent[0]}{more}, which is not there: sizes are in the file itself, but no engine loads it so",)
 
     def _at_file(self, function: Any, *arguments: Any) -> Any:
         try:
@@ -160,8 +171,8 @@ class _Network:
             raise UnsupportedError(f"{place}: no rule for operators of {node.domain!r}")
         self._writer.home = home(node) or self._writer.home if depth else home(node)
         try:
-            if node.op_type == "If":
-                return self._branch(call, env, versions, depth)
+            if node.op_type in BODIES:
+                return BODIES[node.op_type](call, lambda graph, *given: self._within(graph, given, env, versions, depth))
             made: Any = folded(call)
             if made is None:
                 handler = HANDLERS.get(node.op_type)
@@ -174,14 +185,19 @@ class _Network:
             raise unforeseen(e).at(place) from e
         return made if isinstance(made, list | tuple) else [made]
 
-    def _branch(self, call: Call, env: dict[str, Value], versions: Mapping[str, int], depth: int) -> Sequence[Value | None]:
-        """An ``If`` whose condition is known: the branch that is taken."""
-        chosen = call.attribute("then_branch" if bool(call.number(0)) else "else_branch")
+    def _within(
+        self, graph: Any, given: Sequence[Value], env: Mapping[str, Value], versions: Mapping[str, int], depth: int
+    ) -> Sequence[Value]:
+        """What the graph in a node gives, which sees what is around it; ``given`` are its inputs."""
         inner = dict(env)
-        for proto in chosen.initializer:
+        for proto in graph.initializer:
             inner[proto.name] = initial(proto, proto.name)
-        self._run(chosen.node, inner, versions, depth + 1, chosen.node)
-        return [inner[o.name] for o in chosen.output]
+        inner.update(zip((i.name for i in graph.input), given, strict=True))
+        self._run(graph.node, inner, versions, depth + 1, graph.node)
+        missing = next((o.name for o in graph.output if o.name not in inner), None)
+        if missing is not None:
+            raise FileError(f"{self._path}: nothing makes {missing!r}, which a graph in a node gives")
+        return [inner[o.name] for o in graph.output]
 
     def _inlined(self, node: Any, function: Any, env: dict[str, Value], depth: int) -> Sequence[Value | None]:
         """A function of the file's own, with its arguments in their places."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from memest.errors import FileError
 
-KEPT = 16 * 1024  # bytes of one tensor's data that are read: constants that say sizes are shorter
+KEPT = 64 * 1024  # bytes of one tensor's data that are read: constants that say sizes, and places, are shorter
 MOST_BYTES = 256 * 1024 * 1024  # of what is left
 MOST_FIELDS = 2_000_000
 MOST_DEPTH = 48

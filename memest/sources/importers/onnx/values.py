@@ -80,7 +80,19 @@ class Initial:
         return self.shape == () and self.numbers is not None and not self.trainable
 
 
-Value = Node | Initial | Known
+@dataclass(frozen=True, eq=False)
+class Several:
+    """A list of values, which the file's own nodes take apart again."""
+
+    parts: tuple[Any, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """A list has none."""
+        raise GraphError("a sequence of tensors, where a tensor is wanted")
+
+
+Value = Node | Initial | Known | Several
 
 
 def numbers(values: Any, dtype: str = "int64") -> Known:
@@ -130,9 +142,16 @@ def _read(proto: Any, dtype: str, what: str) -> Known:
         raise FileError(f"{what} has no numbers of its sizes {list(proto.dims)} ({e})") from None
 
 
+def elsewhere(proto: Any) -> str | None:
+    """The file that the data of an initializer lie in, by its name; None where it is the network's own."""
+    if proto.data_location != onnx.TensorProto.EXTERNAL:
+        return None
+    return next((e.value for e in proto.external_data if e.key == "location"), "")
+
+
 def _check_location(proto: Any, what: str) -> None:
     """Weights in another file are never read; one outside of the folder is a file that no reader should follow."""
-    location = next((e.value for e in proto.external_data if e.key == "location"), "")
+    location = elsewhere(proto) or ""
     path = PurePosixPath(location.replace("\\", "/"))
     if not location or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", location):
         raise FileError(f"{what} lies outside of the file's folder")

@@ -28,13 +28,20 @@ def _weights(c: Call, rows: int, features: int, hidden: int, directions: int) ->
     return [c.writer.owned(name, shape, dtype) for name, shape in names if biases or "bias" not in name]
 
 
+def _has_own_activations(c: Call) -> bool:
+    """Whether they are others than ONNX's usual ones, which torch has."""
+    usual = ("Sigmoid", "Tanh", "Tanh") if c.op == "LSTM" else ("Sigmoid", "Tanh")
+    given = c.attribute("activations")
+    return given is not None and tuple(name.decode() for name in given) not in (usual, usual * 2)
+
+
 def _recurrent(op: str, gates: int) -> Handler:
     def handler(c: Call) -> Result:
         x = c.tensor(0)
         if len(x.shape) != 3:
             raise GraphError(f"reads steps, batch and features, got {len(x.shape)} dims")
         hidden, direction = c.attribute("hidden_size", 0), c.attribute("direction", "forward")
-        if direction == "reverse" or c.attribute("layout", 0) or c.given(4) or c.given(7) or c.attribute("activations"):
+        if direction == "reverse" or c.attribute("layout", 0) or c.given(4) or c.given(7) or _has_own_activations(c):
             raise c.refuse(f"{c.op} backwards alone, with the batch first, of lengths, with peepholes, or with activations of its own")
         directions = 2 if direction == "bidirectional" else 1
         batch, features = x.shape[1], int(x.shape[2])

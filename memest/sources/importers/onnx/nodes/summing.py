@@ -228,6 +228,19 @@ def _scaled(n: Any, factor: Any) -> Any:
     return n * near.numerator // near.denominator if abs(near - Fraction(factor)) < Fraction(1, 1 << 22) * near else int(float(n) * factor)
 
 
+SAMPLED = {"linear": "bilinear", "bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic", "bicubic": "bicubic"}
+
+
+def grid_sample(c: Call) -> Result:
+    """``GridSample``; up to opset 19 its modes had torch's names."""
+    mode = c.attribute("mode", "linear")
+    if mode not in SAMPLED:
+        raise GraphError(f"has the mode {mode!r}")
+    how = {"padding_mode": c.attribute("padding_mode", "zeros"), "align_corners": bool(c.attribute("align_corners", 0))}
+    made: Result = c.layer("grid_sample", c.tensor(0), c.tensor(1), mode=SAMPLED[mode], **how)
+    return made
+
+
 HANDLERS: dict[str, Handler] = {
     "MatMul": matmul,
     "Gemm": gemm,
@@ -255,4 +268,5 @@ HANDLERS: dict[str, Handler] = {
     "LpNormalization": lp_norm,
     "Resize": resize,
     "Upsample": resize,
+    "GridSample": grid_sample,
 }
