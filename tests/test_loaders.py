@@ -123,7 +123,7 @@ def test_forked_workers_of_a_later_epoch_keep_what_the_process_replaced() -> Non
 
 
 def test_an_estimate_says_it_and_is_held_by_the_node_where_the_process_is_known() -> None:
-    found = asked(loader="workers=2,prefetch=3")
+    found = asked(loader="workers=2,prefetch=3", malloc="glibc:mmap_threshold=131072")
     assert found.loaders is not None and found.loaders.shm.bytes == (2 * 3 + 2) * (2 * 3 * 64 * 64 * 4 + PAGE)
     assert found.to_dict()["loaders"]["loader"] == "workers=2,prefetch=3"
     if found.process.bytes is None:

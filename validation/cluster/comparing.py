@@ -79,6 +79,7 @@ def rows() -> Iterator[Row]:
             loss=case["loss"],
             torch="2.13",
             malloc=MALLOC[regime],
+            imports="torchvision" if case["model"].startswith("torchvision") else "torch",
         )
         way = plan.ways[0]
         modelled = way.estimate.process.bytes is not None
