@@ -205,6 +205,49 @@ def test_functions_are_inlined_and_known_branches_taken(tmp_path: Path) -> None:
         memest.from_onnx(saved(tmp_path, [node("Gate", "x", domain="own")], functions=[loop]))
 
 
+def body(nodes: Sequence[Any], inputs: str, outputs: str) -> Any:
+    """The graph in a node."""
+    given, made = ([helper.make_tensor_value_info(n, 1, None) for n in names.split()] for names in (inputs, outputs))
+    return helper.make_graph(list(nodes), "body", given, made)
+
+
+def test_a_loop_is_as_many_rounds(tmp_path: Path) -> None:
+    once = [node("Relu", "a", "b"), node("Add", "b a", "c"), node("ReduceMean", "c", "m", keepdims=0), node("Identity", "go", "on")]
+    loop = node("Loop", "rounds yes x", "y all", body=body(once, "n go a", "on c m"))
+    of_loop = [numpy_helper.from_array(np.array(3), "rounds"), numpy_helper.from_array(np.array(True), "yes")]
+    graph = memest.from_onnx(saved(tmp_path, [loop], of_loop))
+    assert calls(graph) == ["relu", "add", "mean"] * 3 + ["stack"]
+    ends = [node("ReduceMax", "a", "t", keepdims=0), node("Cast", "t", "on", to=9), node("Relu", "a", "c")]
+    with pytest.raises(UnsupportedError, match="a Loop whose end is known only when the network runs"):
+        memest.from_onnx(saved(tmp_path, [node("Loop", "rounds yes x", body=body(ends, "n go a", "on c"))], of_loop))
+    with pytest.raises(UnsupportedError, match="goes round more than 4,096 times"):
+        memest.from_onnx(saved(tmp_path, [node("Loop", "- yes x", body=body(once[:2] + once[3:], "n go a", "on c"))], of_loop))
+
+
+def test_a_sequence_is_taken_apart(tmp_path: Path) -> None:
+    """``tensor_split`` as torch's older exporter writes it."""
+    cut = [node("Gather", "at n", "s"), node("Add", "n one", "m"), node("Gather", "at m", "e")]
+    cut += [node("Unsqueeze", "s zeros", "s1"), node("Unsqueeze", "e zeros", "e1"), node("Slice", "x s1 e1 ones", "p")]
+    cut += [node("SequenceInsert", "list p", "more"), node("Identity", "go", "on")]
+    nodes = [
+        node("SequenceEmpty", "", "empty"),
+        node("Loop", "one yes empty", "parts", body=body(cut, "n go list", "on more")),
+        node("Slice", "x ones far ones", "rest"),
+        node("SequenceInsert", "parts rest", "both"),
+        node("SequenceAt", "both zero", "first"),
+        node("SequenceAt", "both one", "second"),
+        node("Concat", "second first", axis=1),
+    ]
+    known = [numpy_helper.from_array(np.array(i), n) for n, i in (("zero", 0), ("one", 1), ("yes", True))]
+    lists = [numbers("zeros", 0), numbers("ones", 1), numbers("far", 1 << 62), numbers("at", 0, 1)]
+    assert calls(memest.from_onnx(saved(tmp_path, nodes, [*known, *lists]))) == ["slice", "slice", "cat"]
+    parts = [node("SplitToSequence", "x two", "list", axis=1), node("ConcatFromSequence", "list", axis=1)]
+    graph = memest.from_onnx(saved(tmp_path, parts, [numpy_helper.from_array(np.array(2), "two")]))
+    assert calls(graph) == ["split", "cat"]
+    with pytest.raises(GraphError, match="a sequence of tensors, where a tensor is wanted"):
+        memest.from_onnx(saved(tmp_path, [parts[0], node("Relu", "list")], [numpy_helper.from_array(np.array(2), "two")]))
+
+
 @pytest.mark.parametrize(("op", "gates", "states"), [("LSTM", 4, 2), ("GRU", 3, 1)])
 def test_recurrent_layers_are_torchs(op: str, gates: int, states: int, tmp_path: Path) -> None:
     of_steps = [weight("w", 2, 5 * gates, 7), weight("r", 2, 5 * gates, 5), weight("b", 2, 10 * gates)]

@@ -10,7 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 RUNTIMES = ("torch-cpu", "torch-cuda")
-ENGINES = {"onnxruntime": "validation.engines.onnxruntime.comparing", "openvino": "validation.engines.openvino.comparing"}
+ENGINES = {
+    name: f"validation.engines.{folder}.comparing"
+    for name, folder in (("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("tensorflow-cpu", "tensorflow"))
+}
 LIBRARY_GROUPS = ("libraries", "timm", "smp", "monai", "transformers")
 
 
@@ -220,6 +223,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     if arguments.only in LIBRARY_GROUPS:
         return _compare_libraries(arguments)
+    if arguments.only == "exporters":
+        return _compare_exporters(arguments)
     found = compare(arguments.only)
     if arguments.all or arguments.only:
         for c in found:
@@ -255,6 +260,17 @@ def _compare_engine(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _compare_exporters(arguments: argparse.Namespace) -> int:
+    from validation.exporters.comparing import compare, failures, table
+
+    found = list(compare())
+    for c in found:
+        if arguments.all or not c.sound:
+            print(c)
+    print(table(found))
+    return 1 if failures(found) else 0
 
 
 def _stale(arguments: argparse.Namespace, page: str, shown: str, equal: str) -> list[str]:

@@ -45,6 +45,7 @@ COMMANDS = {
     "snapshot": "memest.cli.snapshot",
     "hardware": "memest.cli.hardware",
     "schema": "memest.cli.schema",
+    "serve": "memest.cli.serve",
 }
 
 

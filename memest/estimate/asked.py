@@ -73,9 +73,13 @@ def text(value: Any, what: str, example: str) -> str | None:
     raise UsageError(f"{what} is a text such as {example!r}, got {kind_of(value)}")
 
 
-def nbytes(value: Any) -> Any:
-    """A number of bytes, which commands give as text; what is none is left for whom it is meant to refuse."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+def number(value: Any, what: str) -> Any:
+    """A whole number, which commands give as text; which numbers it may be is left for whom it is meant to say."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        return int(value)
+    if value is None or type(value) in (int, bool, float, str):
+        return value
+    raise UsageError(f"{what} is a whole number, got {kind_of(value)}")
 
 
 def loader(value: Any) -> str | None:
@@ -215,10 +219,12 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "loader": loader,
     "first_run": partial(flag, what="first_run"),
     **{f"ort_{name}": partial(flag, what=f"ort_{name}") for name in ("arena", "pattern", "external", "shrinkage")},
-    "ort_mmap_threshold": nbytes,
+    **{name: partial(number, what=name) for name in ("ort_mmap_threshold", "ov_streams", "ov_requests", "inter_op")},
     "ort_level": partial(text, what="ort_level", example="all"),
     "ov_mmap": partial(flag, what="ov_mmap"),
     "ov_hint": partial(text, what="ov_hint", example="latency"),
     "ov_weights": partial(text, what="ov_weights", example="onnx"),
+    "onednn": partial(text, what="onednn", example="off"),
+    "jit": partial(flag, what="jit"),
 }
 """How each keyword is read, but for those that need the graph or one another."""

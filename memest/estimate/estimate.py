@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from memest.network.binding import bind
 from memest.network.conversion import dtype_of
 from memest.network.graph import Graph, as_graph
 from memest.network.tensor import Shape, nbytes
+from memest.ops.table import OPERATORS
 from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
@@ -331,6 +332,7 @@ class Estimate(Restated, Shown):
         return (
             *self.played.notes,
             *self._one_step,
+            *self._assumed,
             *(left if standing else ()),
             *(kept if more else ()),
             *chosen,
@@ -338,6 +340,13 @@ class Estimate(Restated, Shown):
             *self._runtime.notes(self.recipe.target),
             *self.torch.notes,
         )
+
+    @property
+    def _assumed(self) -> tuple[str, ...]:
+        """What is taken for granted of values that backward goes by."""
+        rows = {layer.op: OPERATORS[layer.op].facts for layer in self.played.layers if layer.op in OPERATORS and layer.grad}
+        told = {op: facts.assumes for op, facts in rows.items() if facts.assumes} if self.mode == "train" else {}
+        return tuple(f"assumed: {what} in what {op} reads; its backward takes other ways, and more, where not" for op, what in told.items())
 
     @property
     def _one_step(self) -> tuple[str, ...]:
@@ -389,41 +398,49 @@ class Estimate(Restated, Shown):
         check_guards(self.played, bound)
         return replace(self, input_shapes=shapes, sizes=bound, summary=summarize(TheSteps(self.played, shapes, bound, self.recipe)))
 
-    def _machine(self) -> dict[str, Any]:
-        if isinstance(self.machine, Cpu):
-            return {"cpu": {"isa": self.machine.isa, "threads": self.machine.threads}}
-        return {"card": self.machine.name, "requested_bytes": self.requested_bytes}
+    def to_dict(self, *names: str) -> dict[str, Any]:
+        """Everything a report needs, as plain data; or of it what ``names`` name, and nothing else is computed."""
+        told = self._told()
+        for name in names:
+            if name not in told:
+                raise UsageError(f"an estimate has no field {name!r}{one_of(name, told)}")
+        return {name: tell() for name, tell in told.items() if not names or name in names}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything a report needs, as plain data."""
-        m = self.moment
+    def _told(self) -> dict[str, Callable[[], Any]]:
+        """How each field of a report comes about."""
         return {
-            "graph": self.graph,
-            "mode": self.mode,
-            "optimizer": self.optimizer,
-            "loss": self.loss,
-            "loss_output": self.loss_output,
-            "runtime": self.runtime,
-            "device": self.device,
-            "dtype": self.dtype,
-            "levers": list(self.levers),
+            "graph": lambda: self.graph,
+            "mode": lambda: self.mode,
+            "optimizer": lambda: self.optimizer,
+            "loss": lambda: self.loss,
+            "loss_output": lambda: self.loss_output,
+            "runtime": lambda: self.runtime,
+            "device": lambda: self.device,
+            "dtype": lambda: self.dtype,
+            "levers": lambda: list(self.levers),
             **self._machine(),
-            "torch": self.torch.to_dict(),
-            "notes": list(self.notes),
-            "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
-            "peak_bytes": self.peak_bytes,
-            "standing_bytes": self.standing_bytes,
-            "resident_bytes": self.standing_bytes,
-            "unregistered_bytes": self.unregistered_bytes,
-            "allocated": self.allocated.to_dict(),
-            "reserved": self.reserved.to_dict(),
-            "process": self.figures.process.to_dict(),
-            **{name: figure.to_dict() for name, figure in self.figures.besides},
-            **({} if self.loaders is None else {"loaders": self.loaders.to_dict()}),
-            "moment": {"index": m.index, "phase": m.phase, "layer": m.layer, "op": m.op},
-            "by_category": self.by_category(),
-            "by_layer": self.by_layer(),
+            "torch": lambda: self.torch.to_dict(),
+            "notes": lambda: list(self.notes),
+            "input_shapes": lambda: {name: list(shape) for name, shape in self.input_shapes.items()},
+            "peak_bytes": lambda: self.peak_bytes,
+            "standing_bytes": lambda: self.standing_bytes,
+            "resident_bytes": lambda: self.standing_bytes,
+            "unregistered_bytes": lambda: self.unregistered_bytes,
+            "allocated": lambda: self.allocated.to_dict(),
+            "reserved": lambda: self.reserved.to_dict(),
+            "process": lambda: self.figures.process.to_dict(),
+            **{name: figure.to_dict for name, figure in self.figures.besides},
+            **({} if self.loaders is None else {"loaders": self.loaders.to_dict}),
+            "moment": lambda: asdict(self.moment),
+            "by_category": self.by_category,
+            "by_layer": self.by_layer,
         }
+
+    def _machine(self) -> dict[str, Callable[[], Any]]:
+        machine = self.machine
+        if isinstance(machine, Cpu):
+            return {"cpu": lambda: {"isa": machine.isa, "threads": machine.threads}}
+        return {"card": lambda: machine.name, "requested_bytes": lambda: self.requested_bytes}
 
 
 def estimate(graph: Graph, *, input_shape: InputShape | None = None, **settings: Unpack[Settings]) -> Estimate:

@@ -16,7 +16,7 @@ from memest.errors import UnsupportedError, UsageError, did_you_mean
 from memest.estimate import asked
 from memest.machines.cpu import Cpu
 from memest.machines.cuda import CudaSettings, settings_from
-from memest.machines.engines import PREFIXES, Engine, Told, engine_from
+from memest.machines.engines import OF_ENGINES, Engine, Told, engine_from
 from memest.machines.gpu import Gpu
 from memest.machines.loader import Loader, loader_named
 from memest.machines.process import ProcessSettings, malloc_named
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from memest.runtimes.runtime import Runtime
 
 MODES = ("train", "infer")
-ON_THIS = (TORCH_CPU, "onnxruntime", "openvino")  # runtimes that run on the processor at hand where none is named
+ON_THIS = (TORCH_CPU, "onnxruntime", "openvino", "tensorflow-cpu")  # runtimes that run on the processor at hand where none is named
 COMPUTE_IN = ("openvino",)  # runtimes that compute in a dtype and leave the network's own as it is
 FED = (TORCH_CPU, TORCH_CUDA)  # runtimes that a data loader feeds
 COUNT_LOADERS = ("estimate", "plan_cluster", "the command")  # who asks about what feeds a step
@@ -80,6 +80,9 @@ class Settings(TypedDict, total=False):
     ov_mmap: bool
     ov_hint: str
     ov_weights: str
+    onednn: str
+    inter_op: int | None
+    jit: bool
     device: Any
 
 
@@ -104,7 +107,9 @@ class Question:
     first_step: bool = field(default=False, metadata=says("The step in which the optimizer's state appears, instead of a later one."))
     keep_grads: bool = field(default=False, metadata=says("zero_grad(set_to_none=False): gradients are zeroed in place, and stay."))
     levers: tuple[str, ...] = field(default=(), metadata=says(LEVERS, OPTIONS))
-    runtime: str = field(default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, openvino, or null.", NAME))
+    runtime: str = field(
+        default=TORCH_CPU, metadata=says("Who runs it: torch-cpu, torch-cuda, onnxruntime, openvino, tensorflow-cpu, null.", NAME)
+    )
     machine: Cpu | Gpu | None = field(default=None, metadata=says("What it runs on (default: this machine)."))
     torch: str | None = field(
         default=None, metadata=says("Whose kernels: 2.9 to 2.14 (default: the recorded module's, else the newest).", "VERSION")
@@ -133,6 +138,9 @@ class Question:
     ov_mmap: bool = field(default=True, metadata=says("OpenVINO's ENABLE_MMAP: without it weights lie in the heap, as many bytes."))
     ov_hint: str = field(default="latency", metadata=says("OpenVINO's PERFORMANCE_HINT: latency or throughput.", "HINT"))
     ov_weights: str = field(default="onnx", metadata=says("Weights in the .onnx file (onnx), beside it (external) or as ir.", "WHERE"))
+    onednn: str = field(default="on", metadata=says("TensorFlow's TF_ENABLE_ONEDNN_OPTS.", "on|off"))
+    inter_op: int | None = field(default=None, metadata=says("How many kernels TensorFlow runs at once (default: threads).", "COUNT"))
+    jit: bool = field(default=False, metadata=says("Keras's jit_compile, which is not modelled."))
 
     @property
     def training(self) -> bool:
@@ -158,7 +166,7 @@ class Question:
     @property
     def engine(self) -> Engine | None:
         """What an engine's session is told; None where nothing is set."""
-        given = {name: value for name, value in self.asked().items() if name.startswith(PREFIXES)}
+        given = {name: value for name, value in self.asked().items() if name in OF_ENGINES}
         if self.runtime in COMPUTE_IN and self.dtype is not None:
             given["ov_precision"] = self.dtype
         return engine_from(given)
@@ -166,11 +174,12 @@ class Question:
     @property
     def process(self) -> ProcessSettings | None:
         """What the process around a step on a CPU is told; None where nothing is set."""
-        if self.malloc is None:
+        fed = self.feeding is not None and self.runtime == TORCH_CPU
+        if self.malloc is None and not fed:
             if self.imports is not None:
                 raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
-            return None if self.feeding is None or self.runtime != TORCH_CPU else ProcessSettings()
-        return ProcessSettings(malloc=malloc_named(self.malloc), **({} if self.imports is None else {"imports": self.imports}))
+            return None
+        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **({} if self.imports is None else {"imports": self.imports}))
 
     @property
     def feeding(self) -> Loader | None:

@@ -8,6 +8,9 @@ limits the instruction set, ``OMP_NUM_THREADS`` the threads. Where the system do
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +20,7 @@ from memest.sizes.remembering import kept
 
 Isa = Literal["avx2", "avx512"]
 _SIZES = {"K": 1024, "M": 1024 * 1024}
+_AT_HAND: ContextVar[Cpu | None] = ContextVar("at_hand", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,8 @@ class Cpu:
     """What the heuristics of the CPU libraries depend on. Cache sizes are bytes per core (a shared level divided by its sharers).
 
     ``bf16`` says whether an AVX-512 processor also multiplies bfloat16 (avx512_bf16) without having matrix units (AMX), for which the
-    libraries have other kernels; it is about tensors of bfloat16 alone.
+    libraries have other kernels; it is about tensors of bfloat16 alone. ``l3_total_bytes`` is the whole last level as the processor itself
+    reports it (``getconf LEVEL3_CACHE_SIZE``; None: ``l3_bytes`` for each thread), by which Eigen sizes its buffers.
     """
 
     isa: Isa = "avx512"
@@ -33,6 +38,7 @@ class Cpu:
     l1_bytes: int = 48 * 1024
     l2_bytes: int = 1024 * 1024
     l3_bytes: int = 16 * 1024 * 1024
+    l3_total_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """UsageError for what no processor is."""
@@ -42,6 +48,14 @@ class Cpu:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"Cpu: {name} is a whole number of at least 1, got {kind_of(value)}")
+        total = self.l3_total_bytes
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
+            raise UsageError(f"Cpu: l3_total_bytes is a whole number of at least 1, got {kind_of(total)}")
+
+    @property
+    def reported_l3(self) -> int:
+        """Bytes of the last level that the processor reports, shared or not."""
+        return self.l3_total_bytes or self.l3_bytes * self.threads
 
     @property
     def vector_floats(self) -> int:
@@ -55,7 +69,10 @@ class Cpu:
 
     @staticmethod
     def detect() -> Cpu:
-        """This machine, as oneDNN would see it (environment limits included)."""
+        """This machine, as oneDNN would see it (environment limits included); inside :func:`at_hand` the one that is named there."""
+        named = _AT_HAND.get()
+        if named is not None:
+            return named
         limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
         threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
         return _under(limit.upper(), int(threads) if threads.isdigit() and int(threads) > 0 else 0)
@@ -63,6 +80,16 @@ class Cpu:
     def with_(self, **changes: object) -> Cpu:
         """The same processor with some fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def at_hand(cpu: Cpu) -> Iterator[None]:
+    """Inside, ``cpu`` is the machine at hand: that of whoever asks, where another machine computes."""
+    token = _AT_HAND.set(cpu)
+    try:
+        yield
+    finally:
+        _AT_HAND.reset(token)
 
 
 @kept(8)

@@ -83,14 +83,38 @@ class OpenVinoSettings:
             raise UsageError("ov_mmap is about weights outside the .onnx file, and they are in it; give ov_weights='external' or 'ir'")
 
 
-Engine = OnnxSettings | OpenVinoSettings
-ENGINES: tuple[type[OnnxSettings] | type[OpenVinoSettings], ...] = (OnnxSettings, OpenVinoSettings)
-PREFIXES = tuple(kind.prefix for kind in ENGINES)
+OnOff = Literal["on", "off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFlowSettings:
+    """``onednn`` is TF_ENABLE_ONEDNN_OPTS, ``inter_op`` how many kernels run at once (``set_inter_op_parallelism_threads``; None: as many
+    as there are threads), ``jit`` Keras's ``jit_compile``."""
+
+    runtime: ClassVar[str] = "tensorflow-cpu"
+    prefix: ClassVar[str] = ""
+
+    onednn: OnOff = "on"
+    inter_op: int | None = None
+    jit: bool = False
+
+    def __post_init__(self) -> None:
+        """UsageError for what is neither, or no number of threads."""
+        if self.onednn not in get_args(OnOff):
+            raise UsageError(f"onednn is on or off, got {kind_of(self.onednn)}")
+        if self.inter_op is not None and (isinstance(self.inter_op, bool) or not isinstance(self.inter_op, int) or self.inter_op < 1):
+            raise UsageError(f"inter_op is a whole number of at least 1, got {kind_of(self.inter_op)}")
+
+
+Engine = OnnxSettings | OpenVinoSettings | TensorFlowSettings
+ENGINES: tuple[type[Engine], ...] = (OnnxSettings, OpenVinoSettings, TensorFlowSettings)
+OF_ENGINES = {kind.prefix + f.name: kind for kind in ENGINES for f in fields(kind)}
+"""Whose setting a question's field is."""
 
 
 def engine_from(given: dict[str, Any]) -> Engine | None:
     """The settings of an engine, of a question's fields that are not left as they are. UsageError where two engines are told things."""
-    told = [kind for kind in ENGINES if any(name.startswith(kind.prefix) for name in given)]
+    told = list(dict.fromkeys(OF_ENGINES[name] for name in given))
     if len(told) > 1:
         raise UsageError(f"settings of {' and '.join(kind.runtime for kind in told)} at once; give those of one")
     return told[0](**{name.removeprefix(told[0].prefix): value for name, value in given.items()}) if told else None
@@ -103,8 +127,8 @@ def refuse_engine(runtime: str, settings: Engine | None) -> None:
         raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is {settings.runtime}'s; give runtime={settings.runtime!r}")
 
 
-Told = CudaSettings | OnnxSettings | OpenVinoSettings | ProcessSettings
-S = TypeVar("S", CudaSettings, OnnxSettings, OpenVinoSettings, ProcessSettings)
+Told = CudaSettings | OnnxSettings | OpenVinoSettings | TensorFlowSettings | ProcessSettings
+S = TypeVar("S", CudaSettings, OnnxSettings, OpenVinoSettings, TensorFlowSettings, ProcessSettings)
 
 
 def told_to(runtime: str, kind: type[S], told: Told | None) -> S:

@@ -116,13 +116,38 @@ def nbytes(shape: Sequence[int], dtype: str) -> int:
 
 
 LAYOUTS = ("contiguous", "channels_last")
+"""Those with names. Any other is the dims from the outermost to the innermost: ``1,0`` is what ``t()`` gives."""
+
+
+def is_layout(layout: str, ndim: int) -> bool:
+    """Whether a tensor of so many dims can lie so."""
+    return layout in LAYOUTS or sorted(layout.split(",")) == sorted(map(str, range(ndim)))
+
+
+def strides_in(layout: str, shape: Sequence[int]) -> Shape:
+    """Strides of a dense tensor of this layout; ``channels_last`` counts for 4 and 5 dims, others stay row-major (as ``Module.to`` leaves
+    them)."""
+    if layout not in LAYOUTS:
+        order = [int(d) for d in layout.split(",")]
+        inwards = dict(zip(order, contiguous_strides([shape[d] for d in order]), strict=True))
+        return tuple(inwards[d] for d in range(len(shape)))
+    last = layout == "channels_last" and len(shape) in (4, 5)
+    return channels_last_strides(shape) if last else contiguous_strides(shape)
+
+
+def layout_of(shape: Sequence[int], strides: Sequence[int]) -> str | None:
+    """The layout of a tensor of these numbers; None where its elements overlap or leave gaps."""
+    order = sorted(range(len(shape)), key=lambda d: (-strides[d], shape[d] == 1, d))
+    for layout in (*LAYOUTS, ",".join(map(str, order))):
+        if strides_in(layout, shape) == tuple(strides):
+            return layout
+    return "contiguous" if is_contiguous(shape, strides) else None
 
 
 def spec(shape: Sequence[int], dtype: str = "float32", layout: str = "contiguous") -> Spec:
-    """A dense tensor's metadata; ``channels_last`` counts for 4 and 5 dims, others stay row-major (as ``Module.to`` leaves them)."""
+    """A dense tensor's metadata."""
     shape = tuple(shape)
-    last = layout == "channels_last" and len(shape) in (4, 5)
-    return Spec(shape, channels_last_strides(shape) if last else contiguous_strides(shape), dtype)
+    return Spec(shape, strides_in(layout, shape), dtype)
 
 
 def broadcast(*shapes: Sequence[int]) -> Shape:

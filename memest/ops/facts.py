@@ -1,5 +1,5 @@
 """The facts of a row that are not its kernels': how far it sees, what autocast does with it, what writing over its input keeps, how many
-operations it is, and over what it takes statistics.
+operations it is, over what it takes statistics, and what its backward takes for granted of values.
 
 A row states one of the presets at the end, or says with ``but`` where it differs: nothing is taken for granted of a row that is silent.
 """
@@ -172,13 +172,15 @@ NONE, BATCH, SAMPLE = Statistics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All of them. ``flops`` is None for a composite: its operations are those of its calls."""
+    """All of them. ``flops`` is None for a composite: its operations are those of its calls. ``assumes`` is what has to hold of the values
+    that it reads for its backward to be this one ("" for one that is the same whatever they are)."""
 
     reach: Reach
     autocast: Policy | Dispatched
     overwrites: Overwriting
     flops: Flops | None
     statistics: Statistics
+    assumes: str
 
     def but(self, **differences: Any) -> Facts:
         """These facts, where ``differences`` say nothing else."""
@@ -198,6 +200,7 @@ class Facts:
             f"in place {self.overwrites.value}": self.overwrites is not NEVER,
             "products": self.flops not in (None, each_element),
             f"statistics of a {self.statistics.value}": self.statistics is not NONE,
+            f"backward where {self.assumes}": bool(self.assumes),
         }
         return "; ".join(words for words, true in told.items() if true)
 
@@ -206,7 +209,7 @@ class Facts:
         return self.autocast if isinstance(self.autocast, Policy) else self.autocast.policies[self.autocast.name(dict(given))]
 
 
-POINTWISE_FACTS = Facts(reach=POINTWISE, autocast=FALLS_THROUGH, overwrites=NEVER, flops=each_element, statistics=NONE)
+POINTWISE_FACTS = Facts(reach=POINTWISE, autocast=FALLS_THROUGH, overwrites=NEVER, flops=each_element, statistics=NONE, assumes="")
 POINTWISE_IN_PLACE = POINTWISE_FACTS.but(overwrites=BY_METHOD)
 ALONG_DIM_FACTS = POINTWISE_FACTS.but(reach=along("dim"))
 EVERYWHERE_FACTS = POINTWISE_FACTS.but(reach=EVERYWHERE)

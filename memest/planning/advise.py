@@ -9,8 +9,11 @@ Every number is an estimate of the real combination; nothing is added up. The co
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
 from memest.errors import MemestError
 from memest.estimate.estimate import Estimate, InputShape, answer
@@ -25,6 +28,7 @@ from memest.planning.checkpoints import recomputed_share
 from memest.planning.combining import Path, Trials, combine, keywords
 from memest.planning.fit import fit
 from memest.planning.progress import tell
+from memest.planning.spread import SEVERAL, each
 from memest.shown import counted, short
 from memest.sizes import asked
 from memest.sizes.units import format_bytes
@@ -125,22 +129,58 @@ class Advice:
         return max(0, self.reached.held_bytes - self.budget_bytes)
 
 
+@overload
 def advise(
     graph: Graph,
     budget: int | str | Hardware,
     *,
+    input_shape: InputShape | None = ...,
+    largest_batch: bool = ...,
+    executor: Executor | None = ...,
+    **settings: Unpack[Settings],
+) -> Advice: ...
+@overload
+def advise(
+    graph: Sequence[Graph],
+    budget: int | str | Hardware,
+    *,
+    input_shape: InputShape | None = ...,
+    largest_batch: bool = ...,
+    executor: Executor | None = ...,
+    **settings: Unpack[Settings],
+) -> tuple[Advice, ...]: ...
+@overload
+def advise(
+    graph: Mapping[str, Graph],
+    budget: int | str | Hardware,
+    *,
+    input_shape: InputShape | None = ...,
+    largest_batch: bool = ...,
+    executor: Executor | None = ...,
+    **settings: Unpack[Settings],
+) -> dict[str, Advice]: ...
+def advise(
+    graph: Graph | Sequence[Graph] | Mapping[str, Graph],
+    budget: int | str | Hardware,
+    *,
     input_shape: InputShape | None = None,
     largest_batch: bool = False,
+    executor: Executor | None = None,
     **settings: Unpack[Settings],
-) -> Advice:
+) -> Any:
     """What to change so that a step of ``graph`` needs at most ``budget``: bytes, text with a unit such as ``12GiB``, or hardware (all its
     memory together; on an accelerator, of a step that was not played for it, torch CPU's bytes say nothing, and ``fits`` is None).
 
     ``input_shape`` and ``settings`` are the keywords of :func:`memest.estimate`; levers among them stay pulled. ``largest_batch`` asks for
-    the largest batches too. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step as it is.
+    the largest batches too. Of several graphs, in a sequence or by name, there is an :class:`Advice` each; an ``executor`` of
+    concurrent.futures, or Dask's, spreads them. Raises UsageError for a budget that is no size, and what ``estimate`` raises for the step
+    as it is.
     """
-    graph = as_graph(graph, "advise")
     place = place_of(budget)
+    if executor is not None or isinstance(graph, SEVERAL):
+        one = partial(advise, budget=place, input_shape=input_shape, largest_batch=largest_batch, **settings)
+        return each(graph, one, executor, "advise")
+    graph = as_graph(graph, "advise")
     limit = place.usable_bytes
     asking = question(graph, settings, "advise")
     start = answer(graph, asking, asked.shapes(input_shape))

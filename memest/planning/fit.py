@@ -8,10 +8,12 @@ for: from the largest that the counted tensors allow the search goes down, and p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import lcm, prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_
 from memest.planning.grids import grid
 from memest.planning.peaks import peaks, piece_at
 from memest.planning.progress import tell
+from memest.planning.spread import SEVERAL, each
 from memest.runtimes.table import runtime_named, torch_behind
 from memest.shown import counted
 from memest.sizes import asked
@@ -108,15 +111,49 @@ class Fit:
         return None if self.sizes is None else self.sizes[self.varied[0][0]]
 
 
+@overload
 def fit(
     graph: Graph,
+    budget: int | str | Hardware,
+    vary: str | Sequence[str] = ...,
+    *,
+    batch: int | None = ...,
+    step: int | None = ...,
+    executor: Executor | None = ...,
+    **settings_and_sizes: Any,
+) -> Fit: ...
+@overload
+def fit(
+    graph: Sequence[Graph],
+    budget: int | str | Hardware,
+    vary: str | Sequence[str] = ...,
+    *,
+    batch: int | None = ...,
+    step: int | None = ...,
+    executor: Executor | None = ...,
+    **settings_and_sizes: Any,
+) -> tuple[Fit, ...]: ...
+@overload
+def fit(
+    graph: Mapping[str, Graph],
+    budget: int | str | Hardware,
+    vary: str | Sequence[str] = ...,
+    *,
+    batch: int | None = ...,
+    step: int | None = ...,
+    executor: Executor | None = ...,
+    **settings_and_sizes: Any,
+) -> dict[str, Fit]: ...
+def fit(
+    graph: Graph | Sequence[Graph] | Mapping[str, Graph],
     budget: int | str | Hardware,
     vary: str | Sequence[str] = "batch",
     *,
     batch: int | None = None,
     step: int | None = None,
+    executor: Executor | None = None,
     **settings_and_sizes: Any,
-) -> Fit:
+) -> Any:
     """The largest value of ``vary`` whose step needs at most ``budget``: bytes, text with a unit such as ``24GiB``, or hardware
     (all its memory together; on an accelerator, of a step that was not played for it, torch CPU's bytes say nothing, and ``fits`` is
     None). Where an allocator is played, it is played at the answer and its neighbour.
@@ -124,11 +161,15 @@ def fit(
     ``vary`` names ``batch``, a size of the graph, or sizes that grow together (``H=W=D``); several of these give the Pareto front.
     All other sizes are given by name (``batch=2, H=224``), and so are the settings of :func:`memest.estimate`. Sizes the network cannot
     run at are left out; ``step`` makes the varied sizes multiples of a number of one's own (the batch only where nothing else varies).
-    Raises UsageError for a budget without a unit, and for unknown or missing sizes.
+    Of several graphs, in a sequence or by name, there is a :class:`Fit` each, in a tuple or by name; an ``executor`` of concurrent.futures,
+    or Dask's, spreads them. Raises UsageError for a budget without a unit, and for unknown or missing sizes.
     """
-    graph = as_graph(graph, "fit")
     place = place_of(budget)
     settings, sizes = apart(settings_and_sizes)
+    if executor is not None or isinstance(graph, SEVERAL):
+        one = partial(fit, budget=place, vary=vary, batch=batch, step=step, **settings, **sizes)
+        return each(graph, one, executor, "fit")
+    graph = as_graph(graph, "fit")
     asking = question(graph, settings, "fit")
     job = asking.job(graph)
     groups = groups_of(graph, _vary(vary))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import Any
 
@@ -21,6 +22,7 @@ from memest.planning.grids import grid
 from memest.planning.peaks import Peaks, peaks
 from memest.planning.progress import tell
 from memest.planning.replayed import COLUMNS, MOST_REPLAYED, WORDS, replayed, said_of_more
+from memest.planning.spread import in_order, packed, unpacked
 from memest.planning.swept import Repeated, Sweep, Sweeps
 from memest.runtimes.table import runtime_named
 from memest.sizes import asked as numbers
@@ -29,6 +31,8 @@ from memest.sizes.units import format_bytes
 
 Column = NDArray[Any]
 PART = 1 << 22  # points computed at once
+SHARE, LEAST_SHARE, MOST_SHARE = 64, 1 << 12, 1 << 17  # parts of the points for others to compute, and the points of one
+PLAYED_SHARE = 16  # of those at which an allocator is played
 WORKING = 320 * 1024**2  # bytes: what computing a part takes at most, beside the columns
 A_POINT = 16  # bytes in the columns of the result; a row's number is kept with it where others are left out
 A_NUMBER = 8
@@ -94,8 +98,8 @@ class Product:
     def _lengths(self) -> list[int]:
         return [len(values) for _, values in self.symbols]
 
-    def whole(self, memory: int | str | None = None) -> Sweep:
-        """All at once, within ``memory`` bytes (see memest.planning.sweep.sweep)."""
+    def whole(self, memory: int | str | None = None, executor: Executor | None = None) -> Sweep:
+        """All at once, within ``memory`` bytes, computed here or by an ``executor`` (see memest.planning.sweep.sweep)."""
         limit = available_bytes() if memory is None else numbers.budget(memory, "memory")
         needed = self.points * (A_POINT + A_NUMBER * self.skip) + WORKING * min(self.points, PART) // PART
         refusal = UsageError(
@@ -105,35 +109,38 @@ class Product:
         if needed > limit:
             raise refusal
         try:
-            return self._sweep(self._joined())
+            return self._sweep(self._joined(self._parts(executor)))
         except MemoryError:
             raise refusal from None
 
-    def _joined(self) -> _Part:
-        """All parts as one; room for several is taken before the first."""
-        if self.points <= PART:
-            return next(self._parts())
-        resident, peak = np.empty((2, self.points), dtype=np.int64)
+    def _joined(self, parts: Iterator[_Part]) -> _Part:
+        """All parts as one; room for several is taken before the first is put there."""
+        first = next(parts)
+        if first.count == self.points:
+            return first
+        columns = {name: np.empty(self.points, dtype=np.int64) for name in ("resident", "peak", *first.figures)}
         rows: list[Column] = []
         done = 0
-        for part in self._parts():
-            if part.peak.dtype != peak.dtype and peak.dtype != object:
-                resident, peak = resident.astype(object), peak.astype(object)
-            resident[done : done + len(part.peak)], peak[done : done + len(part.peak)] = part.resident, part.peak
+        for part in chain([first], parts):
+            for name, column in {"resident": part.resident, "peak": part.peak, **part.figures}.items():
+                if column.dtype == object and columns[name].dtype != object:
+                    columns[name] = columns[name].astype(object)
+                columns[name][done : done + len(column)] = column
             rows.append((np.arange(part.count) if part.rows is None else part.rows) + part.start if self.skip else np.empty(0))
             done += len(part.peak)
         kept = None if done == self.points else np.concatenate(rows)
-        return _Part(0, self.points, kept, resident[:done], peak[:done])
+        resident, peak, *others = (column[:done] for column in columns.values())
+        return _Part(0, self.points, kept, resident, peak, dict(zip(first.figures, others, strict=True)))
 
-    def parts(self, at_once: int) -> Sweeps:
-        """In parts of at most ``at_once`` points (or one size in all its settings), in order."""
+    def parts(self, at_once: int, executor: Executor | None = None) -> Sweeps:
+        """In parts of at most ``at_once`` points (or one size in all its settings), in order, computed here or by an ``executor``."""
         sizes = dict.fromkeys((title(self.graph, name) for tied, _ in self.symbols for name in tied), int)
         kinds = {**sizes, **dict.fromkeys(self.shown, str), **dict.fromkeys(self._shown, int)}
-        return Sweeps(partial(self._sliced, at_once), kinds, self.torch, self.about)
+        return Sweeps(partial(self._sliced, at_once, executor), kinds, self.torch, self.about)
 
-    def _sliced(self, at_once: int) -> Iterator[Sweep]:
+    def _sliced(self, at_once: int, executor: Executor | None) -> Iterator[Sweep]:
         step = max(at_once // len(self.jobs), 1) * len(self.jobs)
-        for part in self._parts():
+        for part in self._parts(executor):
             for start in range(0, part.count, step):
                 count = min(step, part.count - start)
                 if part.rows is None:
@@ -147,21 +154,33 @@ class Product:
                     )
                 )
 
-    def _parts(self) -> Iterator[_Part]:
-        """As they are computed: whole stretches of an axis, with all that varies faster."""
+    def _parts(self, executor: Executor | None) -> Iterator[_Part]:
+        """As they are computed, here or by an ``executor``: in order, whichever is done first."""
+        if executor is None:
+            yield from (self.part(start, stretch) for start, stretch in self._stretches(PART))
+            return
+        least, most = (1, PLAYED_SHARE) if self.played else (LEAST_SHARE, MOST_SHARE)
+        thing, stretches = packed(self), self._stretches(min(max(self.points // SHARE, least), most))
+        for part in in_order(executor, _part_of, ((thing, start, stretch) for start, stretch in stretches)):
+            tell("configurations", part.start + part.count, self.points)
+            yield part
+
+    def _stretches(self, most: int) -> Iterator[tuple[int, list[slice]]]:
+        """Whole stretches of an axis of at most ``most`` points (or one size in all its settings), with all that varies faster: the number
+        of the first point, and the rows of each axis."""
         lengths = self._lengths
-        most = max(PART // len(self.jobs), 1)
+        most = max(most // len(self.jobs), 1)
         cut = next(k for k in range(len(lengths)) if prod(lengths[k + 1 :]) <= most)
         run = max(most // prod(lengths[cut + 1 :]), 1)
         start = 0
         for first in product(*map(range, lengths[:cut])):
             for begin in range(0, lengths[cut], run):
-                stretch = [*(slice(n, n + 1) for n in first), slice(begin, begin + run), *(slice(None) for _ in lengths[cut + 1 :])]
-                part = self._part(start, stretch)
-                start += part.count
-                yield part
+                rows = range(begin, min(begin + run, lengths[cut]))
+                yield start, [*(slice(n, n + 1) for n in first), slice(rows.start, rows.stop), *(slice(None) for _ in lengths[cut + 1 :])]
+                start += len(rows) * prod(lengths[cut + 1 :]) * len(self.jobs)
 
-    def _part(self, start: int, rows: list[slice]) -> _Part:
+    def part(self, start: int, rows: list[slice]) -> _Part:
+        """The configurations at these rows of each axis, the first of them number ``start``."""
         sizes = grid([{s: values[r] for s in tied} for (tied, values), r in zip(self.symbols, rows, strict=True)])
         found: list[Peaks] = []
         figures: list[Mapping[str, Column]] = []
@@ -207,6 +226,12 @@ class Product:
 
     def _labels(self, name: str) -> Column:
         return np.array([getattr(q, name) for q in self.questions])
+
+
+def _part_of(thing: bytes, start: int, rows: list[slice]) -> _Part:
+    """A part of a packed product, for whoever computes it."""
+    product: Product = unpacked(thing)
+    return product.part(start, rows)
 
 
 def _interleaved(columns: list[Column]) -> Column:

@@ -6,6 +6,7 @@ Every number equals what an estimate of that configuration alone would say, to t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ from memest.estimate.question import KEYWORDS, Job, Question, apart, question
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, pinned_sizes, symbols_in_order
 from memest.planning.product import Product
+from memest.planning.spread import checked
 from memest.planning.swept import Sweep, Sweeps
 from memest.runtimes.table import torch_behind
 from memest.sizes import asked
@@ -36,6 +38,7 @@ def sweep(
     axes: Sequence[tuple[Sequence[str], Any]] = (),
     invalid: str = "raise",
     memory: int | str | None = None,
+    executor: Executor | None = None,
     **settings_and_sizes: Any,
 ) -> Sweep:
     """The peak of every combination of the values given.
@@ -47,18 +50,22 @@ def sweep(
 
     ``invalid`` says what becomes of sizes the network cannot run at: ``raise`` (UsageError that names the first) or ``skip``. ``memory``
     is what the sweep itself may take, in bytes or as text such as ``8GiB``; what is available when left out. It takes 16 bytes a point
-    (24 where some are skipped), and up to 80 more while no more than 4 million of them are computed.
+    (24 where some are skipped), and up to 80 more while no more than 4 million of them are computed. An ``executor`` of
+    concurrent.futures, or Dask's (``Client.get_executor()``), computes the parts; a part that is lost with its worker is done again, and
+    the result is that of one process.
     Raises UsageError for an empty axis, an unknown or missing size, and, before anything is computed, where memory is not enough:
     :func:`sweeps` goes through any number of points.
     """
-    return product_of(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, **settings_and_sizes).whole(memory)
+    return product_of(graph, batch=batch, spatial=spatial, axes=axes, invalid=invalid, **settings_and_sizes).whole(
+        memory, checked(executor)
+    )
 
 
-def sweeps(graph: Graph, *, at_once: int = AT_ONCE, **what: Any) -> Sweeps:
+def sweeps(graph: Graph, *, at_once: int = AT_ONCE, executor: Executor | None = None, **what: Any) -> Sweeps:
     """The same as :func:`sweep` (``what`` are its keywords) in parts of at most ``at_once`` points, for products that do not fit in
     memory: ``for part in memest.sweeps(…)``, or ``memest.sweeps(…).write("peaks.parquet")``."""
     at_once = asked.size(at_once, "at_once")
-    return product_of(graph, **what).parts(at_once)
+    return product_of(graph, **what).parts(at_once, checked(executor))
 
 
 def product_of(

@@ -21,7 +21,7 @@ ROWS_SHOWN = 40
 def fit_report(found: Fit, graph: str) -> Report:
     """What fits, what the next larger would need, and for several free sizes the front."""
     title = f"{graph}: largest {' and '.join('='.join(group) for group in found.varied)} within {_place(found)}"
-    data = _plain(found)
+    data = fit_data(found)
     if not found.bytes_fit:
         return _nothing(found, title, data)
     fits = found.front or (found,)
@@ -103,7 +103,8 @@ def _moved(f: Fit) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in f.next_sizes.items() if n != f.sizes[name])
 
 
-def _plain(found: Fit) -> dict[str, Any]:
+def fit_data(found: Fit) -> dict[str, Any]:
+    """What was found, as plain data."""
     return {
         "on": found.place.name,
         "budget_bytes": found.budget_bytes,
@@ -123,7 +124,7 @@ def _plain(found: Fit) -> dict[str, Any]:
         "next_sizes": found.next_sizes,
         "next_bytes": found.next_bytes,
         "smallest": None if found.smallest is None else found.smallest.to_dict(),
-        "front": [_plain(f) for f in found.front],
+        "front": [fit_data(f) for f in found.front],
     }
 
 

@@ -74,8 +74,8 @@ def peak_facts(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     fed = _fed(estimate)
     if not estimate.replays:
         process = estimate.figures.process
-        shown = (("process", figure_text(process)),) if process.bytes is not None else ()
-        return (("peak", _both(estimate.peak_bytes)), *shown, *fed)
+        counted = (("process", figure_text(process)),) if process.bytes is not None else ()
+        return (("peak", _both(estimate.peak_bytes)), *counted, *fed)
     found = [("allocated", estimate.allocated), ("reserved", estimate.reserved), *estimate.figures.besides, ("process", estimate.process)]
     return (*((name, figure_text(figure)) for name, figure in found if figure.bytes is not None), *fed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from memest.errors import UnsupportedError, UsageError, did_you_mean
+from memest.errors import UsageError, did_you_mean
 from memest.machines.target import Target
 from memest.machines.versions import Torch, torch_of
 from memest.memory.stream import Stream
@@ -19,20 +19,18 @@ RUNTIMES = {
     "torch-cuda": "memest.runtimes.torch.cuda.runtime",
     "onnxruntime": "memest.runtimes.onnxruntime.runtime",
     "openvino": "memest.runtimes.openvino.runtime",
+    "tensorflow-cpu": "memest.runtimes.tensorflow.runtime",
     "null": "memest.runtimes.null",
 }
 DEVICES = {"cpu": "torch-cpu", "cuda": "torch-cuda"}  # what torch's devices are short for
-AWAITED = ("tensorflow-cpu",)  # not modelled yet, and said so
 
 
 def runtime_named(name: str) -> Runtime:
-    """The runtime of a name; UnsupportedError for one that is not modelled yet, UsageError for a name that is none."""
+    """The runtime of a name; UsageError for a name that is none."""
     home = RUNTIMES.get(name)
     if home is not None:
         runtime: Runtime = import_module(home).RUNTIME
         return runtime
-    if name in AWAITED:
-        raise UnsupportedError(f"runtime {name} is not modelled yet; there are {', '.join(RUNTIMES)}")
     hint = did_you_mean(name, RUNTIMES) or f"; there are {', '.join(RUNTIMES)}"
     raise UsageError(f"unknown runtime {name!r}{hint}")
 

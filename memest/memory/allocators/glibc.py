@@ -234,7 +234,7 @@ class Arena:
                     cached.append(other)
                 return chunk
         else:
-            self._consolidate()
+            self.consolidate()
         while True:
             if self.unsorted:
                 found = self._sorted(size, small)
@@ -245,7 +245,7 @@ class Arena:
                 return fitting
             if self.top_size >= size + LEAST:
                 return self._from_top(size)
-            if not self._consolidate():
+            if not self.consolidate():
                 return self._from_system(size)
 
     def _stash(self, size: int, fast: list[int]) -> int:
@@ -345,7 +345,7 @@ class Arena:
                 self.fast.setdefault(size, []).append(chunk)
                 return
         if self._join(chunk) >= CONSOLIDATES:
-            self._consolidate()
+            self.consolidate()
             if self.top_size >= self.trim_threshold:
                 self._trim()
 
@@ -367,7 +367,7 @@ class Arena:
         self._put(chunk, size)
         return size
 
-    def _consolidate(self) -> bool:
+    def consolidate(self) -> bool:
         """Chunks of fast bins join their neighbours; whether there were any."""
         if not self.fast:
             return False

@@ -216,7 +216,7 @@ def _prelu(c: Caller, input: Any, weight: Any) -> Any:
     channels = input.shape[1] if dims > 1 else 1
     if len(weight.shape) > 1 or count not in (1, channels):
         raise ShapeError(f"prelu of {channels} channels needs 1 weight or {channels}, got shape {list(weight.shape)}")
-    aligned = (1, count, *(1,) * (dims - 2)) if dims > 1 else weight.shape
+    aligned = (1, count, *(1,) * (dims - 2)) if dims > 1 else (1,) * dims
     return c.call("_prelu_kernel", input, c.call("reshape", weight, shape=aligned))
 
 
@@ -437,6 +437,7 @@ COMPOSITE_ROWS = (
             Example(shapes=((2, 3, 4, 5), (3,)), attributes={}),
             Example(shapes=((2, 3, 4, 5), (1,)), attributes={}, layout="channels_last"),
             Example(shapes=((6,), (1,)), attributes={}, frozen=(0,)),
+            Example(shapes=((), (1,)), attributes={}),
         ),
         facts=POINTWISE_CALLS.but(autocast=LOWER),
         source="aten/src/ATen/native/Activation.cpp (prelu reshapes the weight first)",

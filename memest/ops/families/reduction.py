@@ -372,7 +372,7 @@ ROWS = (
         prod_backward,
         (Attribute(name="dim", default=None, check=optional(integer)), KEEP, DTYPE),
         (Example(shapes=(BCHW,), attributes={}), Example(shapes=(BCHW,), attributes={"dim": 1}), *CASTING),
-        facts=ALONG_DIM_FACTS.but(autocast=FLOAT32),
+        facts=ALONG_DIM_FACTS.but(autocast=FLOAT32, assumes="no element is zero"),
         saves=("input", "result"),
     ),
     _row("cumsum", _cumsum, _cumsum_backward, (DIM, DTYPE), (*_examples({"dim": 1}, {"dim": -1}), *CASTING)),

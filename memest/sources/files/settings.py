@@ -7,6 +7,7 @@ from typing import Any
 
 from memest.errors import FileError, GraphError, did_you_mean
 from memest.network.dtypes import ITEMSIZE
+from memest.network.tensor import is_layout
 from memest.ops.modules import MODULES
 from memest.sizes.dims import Expr, parse
 from memest.sources.files.layers import keywords_of
@@ -81,8 +82,8 @@ def check_tensor(shown: str, t: TensorModel | ParameterModel) -> None:
     """Refuse a dtype or a layout that is not there."""
     if t.dtype not in ITEMSIZE:
         raise FileError(f"{shown}: unknown dtype {t.dtype!r}{did_you_mean(t.dtype, ITEMSIZE)}")
-    if t.layout not in ("contiguous", "channels_last"):
-        raise FileError(f"{shown}: layout is contiguous or channels_last, got {t.layout!r}")
+    if not is_layout(t.layout, len(t.shape)):
+        raise FileError(f"{shown}: layout is contiguous, channels_last or its {len(t.shape)} dims from the outermost in, got {t.layout!r}")
 
 
 def replaced(value: Any, arguments: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The numbers of the process's model (memest/runtimes/openvino/process.json), from all stored measurements of one thread at once."""
+"""The numbers of the process's model (memest/runtimes/openvino/process.json), from all stored measurements that are as usual."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import memest
 from memest.runtimes.openvino.process import DATA, Compiled
 from validation.engines.openvino.comparing import DTYPES
+from validation.engines.openvino.measuring import Variant, variant_of
 from validation.engines.openvino.storing import load
 
 
@@ -19,7 +20,7 @@ def calibrate() -> dict[str, Any]:
     _, graphs, records = load()
     read = {name: memest.loads(text) for name, text in graphs.items()}
     rows: list[tuple[Compiled, int, dict[str, Any]]] = []
-    for record in records:
+    for record in (r for r in records if variant_of(r) == Variant(precision=r["precision"], threads=r["threads"])):
         asked = memest.estimate(
             read[record["network"]], input_shape=tuple(record["shape"]), mode="infer", runtime="openvino",
             machine=memest.Cpu(threads=record["threads"]), dtype=DTYPES[record["precision"]],

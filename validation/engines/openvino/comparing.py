@@ -14,11 +14,13 @@ from memest.network.graph import Graph
 from memest.runtimes.openvino.lowering import lowered
 from memest.runtimes.openvino.rows import told
 from memest.runtimes.table import runtime_named
+from validation.engines.openvino.measuring import Variant, variant_of
 from validation.engines.openvino.storing import load
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 LARGE = 200 << 20  # bytes of a process from which on its figure is claimed
 COLUMNS = ("precision", "cases", "networks", "pool equal", "nodes equal", "process median", "worst", "within range")
+WHERE = {"onnx": "", "external": "weights beside the file", "ir": "OpenVINO's own form"}
 LAYOUTS = {"acb": "last", "acdb": "last", "acdeb": "last"}
 
 
@@ -28,13 +30,19 @@ class Compared:
 
     network: str
     shape: tuple[int, ...]
-    precision: str
-    threads: int
+    variant: Variant
     pool: tuple[int, int] = (0, 0)
     process: tuple[int, int] = (0, 0)
     within: bool = False
     first: str = ""
     refused: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Its row in the table: the precision, and what is not as usual."""
+        v = self.variant
+        besides = ("AVX2" * (v.isa == "avx2"), "the legacy exporter" * (v.exporter == "legacy"), WHERE[v.weights])
+        return ", ".join([v.precision, *filter(None, besides)])
 
     @property
     def equal(self) -> bool:
@@ -47,7 +55,7 @@ class Compared:
         return abs(self.process[0] / self.process[1] - 1) if self.process[1] else 1.0
 
     def __str__(self) -> str:
-        case = f"{self.network} {'x'.join(map(str, self.shape))} {self.precision} {self.threads}"
+        case = f"{self.network} {'x'.join(map(str, self.shape))} {' '.join(map(str, self.variant))}"
         if self.refused:
             return f"refused  {case}  {self.refused}"
         pool = f"pool {self.pool[0]:,} of {self.pool[1]:,}"
@@ -64,11 +72,12 @@ def compare(only: str = "") -> Iterator[Compared]:
 
 
 def _compared(graph: Graph, record: dict[str, Any]) -> Compared:
-    shape, dtype = tuple(record["shape"]), DTYPES[record["precision"]]
-    case: dict[str, Any] = {**{k: record[k] for k in ("network", "precision", "threads")}, "shape": shape}
-    machine = memest.Cpu(threads=record["threads"])
+    shape, variant = tuple(record["shape"]), variant_of(record)
+    dtype = DTYPES[variant.precision]
+    case: dict[str, Any] = {"network": record["network"], "variant": variant, "shape": shape}
+    asked: dict[str, Any] = {"machine": memest.Cpu(isa=variant.isa, threads=variant.threads), "dtype": dtype, "ov_weights": variant.weights}
     try:
-        found = memest.estimate(graph, input_shape=shape, mode="infer", runtime="openvino", machine=machine, dtype=dtype)
+        found = memest.estimate(graph, input_shape=shape, mode="infer", runtime="openvino", **asked)
     except MemestError as error:
         return Compared(**case, refused=str(error))
     assert found.reserved.bytes is not None and found.process.bytes is not None
@@ -105,13 +114,10 @@ def _told(kind: str, shape: tuple[int, ...], layout: str, dtype: str) -> str:
 
 
 def table(found: list[Compared]) -> str:
-    """A row a precision."""
-    lines = [
-        "| precision | cases | networks | pool equal | nodes equal | process median | worst | within range |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for precision in DTYPES:
-        of = [c for c in found if c.precision == precision]
+    """A row a precision, and one for each thing that is not as usual."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
+    for kind in dict.fromkeys([*DTYPES, *sorted(c.kind for c in found)]):
+        of = [c for c in found if c.kind == kind]
         large = [c.off for c in of if c.process[1] >= LARGE] or [0.0]
         names = len({c.network for c in of})
         figures = (
@@ -121,7 +127,7 @@ def table(found: list[Compared]) -> str:
             f"{max(large):.1%}",
             f"{sum(c.within for c in of)}",
         )
-        lines.append(f"| {precision} | {len(of)} | {names} | {' | '.join(figures)} |")
+        lines.append(f"| {kind} | {len(of)} | {names} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

@@ -7,16 +7,34 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from memest.machines.cpu import Isa
 from validation.engines.openvino import networks
 from validation.engines.openvino.storing import load, store
 
 HERE = Path(__file__).parent
-VARIANTS = (("f32", 1), ("bf16", 1))
-"""Precision and threads of each measurement of a case."""
+
+
+class Variant(NamedTuple):
+    """How a case is measured: on a processor with AVX2 alone oneDNN is told so (``ONEDNN_MAX_CPU_ISA``); ``exporter`` is torch's default
+    one or the legacy one; ``weights`` lie in the ONNX file, beside it, or in OpenVINO's own form."""
+
+    precision: str = "f32"
+    threads: int = 1
+    isa: Isa = "avx512"
+    exporter: str = "dynamo"
+    weights: str = "onnx"
+
+
+USUAL = Variant()
+VARIANTS = (USUAL, Variant(precision="bf16"))
+MORE = (
+    *(Variant(threads=2), Variant(precision="bf16", threads=2)),
+    *(Variant(isa="avx2"), Variant(exporter="legacy"), Variant(weights="external"), Variant(weights="ir")),
+)
 THREADED = ("resnet18", "mobilenet_v2", "densenet121", "unet2d", "unet3d", "vnet", "plain_conv_unet", "fcn_resnet50", "r3d_18", "swin_t")
-"""Networks whose first shape is measured with two threads, too."""
+"""Networks whose first shape is measured in ``MORE`` ways, too."""
 
 
 def compiled(folder: Path) -> Path:
@@ -27,20 +45,29 @@ def compiled(folder: Path) -> Path:
     return library
 
 
-def exported(name: str, shape: tuple[int, ...], folder: Path) -> Path:
+def exported(python: str, name: str, shape: tuple[int, ...], variant: Variant, folder: Path) -> Path:
     """The case's file, written where there is none."""
-    path = folder / f"{name}_{'x'.join(map(str, shape))}.onnx"
+    external = variant.weights == "external"
+    path = folder / f"{name}_{'x'.join(map(str, shape))}_{variant.exporter}{'_external' if external else ''}.onnx"
     if not path.exists():
         import torch
 
-        torch.onnx.export(networks.module(name), (torch.zeros(shape),), str(path), dynamo=True, external_data=False)
-    return path
+        dynamo = variant.exporter == "dynamo"
+        torch.onnx.export(networks.module(name), (torch.zeros(shape),), str(path), dynamo=dynamo, external_data=external)
+    if variant.weights != "ir":
+        return path
+    own = path.with_suffix(".xml")
+    if not own.exists():
+        said = "import sys, openvino as ov; ov.save_model(ov.Core().read_model(sys.argv[1]), sys.argv[2], compress_to_fp16=False)"
+        subprocess.run([python, "-c", said, str(path), str(own)], check=True)
+    return own
 
 
-def probed(python: str, path: Path, precision: str, threads: int, library: Path | None) -> dict[str, Any]:
+def probed(python: str, path: Path, variant: Variant, library: Path | None) -> dict[str, Any]:
     """What the probe says, with or without the interposer."""
-    command = [python, str(HERE / "probe.py"), str(path), precision, str(threads), "1", "mmap"]
-    environment = {**os.environ, **({"LD_PRELOAD": str(library)} if library else {})}
+    command = [python, str(HERE / "probe.py"), str(path), variant.precision, str(variant.threads), "1", "mmap"]
+    told = {"ONEDNN_MAX_CPU_ISA": "AVX2"} if variant.isa == "avx2" else {}
+    environment = {**os.environ, **told, **({"LD_PRELOAD": str(library)} if library else {})}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -53,27 +80,37 @@ def measure(python: str, only: str = "", folder: str | None = None, *, again: bo
     with tempfile.TemporaryDirectory() as temporary:
         library, kept = compiled(Path(temporary)), Path(folder or temporary)
         for name, shape in networks.cases():
-            known = {(r["network"], tuple(r["shape"]), r["precision"], r["threads"]) for r in records}
-            threaded = (("f32", 2), ("bf16", 2)) if name in THREADED and shape == networks.SHAPES[name][0] else ()
-            missing = [v for v in (*VARIANTS, *threaded) if again or (name, shape, *v) not in known]
+            known = {(r["network"], tuple(r["shape"]), variant_of(r)) for r in records}
+            more = MORE if name in THREADED and shape == networks.SHAPES[name][0] else ()
+            missing = [v for v in (*VARIANTS, *more) if again or (name, shape, v) not in known]
             if only not in name or not missing:
                 continue
             try:
-                path = exported(name, shape, kept)
                 graphs[name] = graphs.get(name) or _graph(name, shape)
-                for precision, threads in missing:
-                    inner = probed(python, path, precision, threads, library)
-                    outer = probed(python, path, precision, threads, None)
+                for variant in missing:
+                    path = exported(python, name, shape, variant, kept)
+                    inner, outer = (probed(python, path, variant, how) for how in (library, None))
                     head = {k: inner[k] for k in ("openvino", "processor")}
-                    case = {"network": name, "shape": list(shape), "precision": precision, "threads": threads}
-                    records = [r for r in records if any(r[key] != value for key, value in case.items())]
-                    records.append({**case, **_record(inner, outer)})
-                    print(f"{name} {'x'.join(map(str, shape))} {precision} {threads}: pool {inner['pool']:,}", flush=True)
+                    case = {"network": name, "shape": list(shape)}
+                    records = [r for r in records if (r["network"], tuple(r["shape"]), variant_of(r)) != (name, shape, variant)]
+                    records.append({**case, **told_of(variant), **_record(inner, outer)})
+                    print(f"{name} {'x'.join(map(str, shape))} {' '.join(map(str, variant))}: pool {inner['pool']:,}", flush=True)
                 store(head, graphs, records)
             except (subprocess.CalledProcessError, RuntimeError) as error:
                 failed += 1
                 print(f"{name} {shape}: {getattr(error, 'stderr', None) or error}"[:400], flush=True)
     return failed
+
+
+def variant_of(record: dict[str, Any]) -> Variant:
+    """How a record was measured; what it does not say is as usual."""
+    return Variant(**{name: record[name] for name in Variant._fields if name in record})
+
+
+def told_of(variant: Variant) -> dict[str, Any]:
+    """What a record says of that: precision and threads, and what else is not as usual."""
+    given = variant._asdict()
+    return {name: value for name, value in given.items() if name in ("precision", "threads") or value != getattr(USUAL, name)}
 
 
 def _record(inner: dict[str, Any], outer: dict[str, Any]) -> dict[str, Any]:

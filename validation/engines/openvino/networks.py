@@ -34,21 +34,13 @@ def cases() -> list[tuple[str, tuple[int, ...]]]:
 
 
 def module(name: str) -> Any:
-    """The network, ready to infer, with norms and biases as training leaves them: what is 1 or 0 is folded away by exporters."""
+    """The network, ready to infer, as training leaves it."""
     import torch
 
+    from validation.modules import trained
+
     torch.manual_seed(0)
-    made = _made(name)().eval()
-    for key, p in made.named_parameters():
-        if p.ndim == 1 and key.endswith("weight"):
-            p.data.uniform_(0.5, 1.5)
-        if key.endswith("bias") or "layer_scale" in key or "class_token" in key:
-            p.data.uniform_(-0.1, 0.1)
-    for m in made.modules():
-        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm):
-            m.running_mean.uniform_(-0.1, 0.1)
-            m.running_var.uniform_(0.5, 1.5)
-    return made
+    return trained(_made(name)().eval())
 
 
 def _made(name: str) -> Callable[[], Any]:

@@ -39,7 +39,7 @@ def _prelu(k: Tape, input: Tensor, weight: Tensor) -> Tensor:
     """``prelu`` as one call: the weight is seen as it lies beside the input."""
     count = weight.numel
     k.save(input=input, weight=weight)
-    k.note(aligned=(1, count, *(1,) * (input.ndim - 2)) if input.ndim > 1 else weight.shape)
+    k.note(aligned=(1, count, *(1,) * (input.ndim - 2)) if input.ndim > 1 else (1,) * input.ndim)
     return empty_like(k, input)
 
 

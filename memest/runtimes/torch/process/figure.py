@@ -9,8 +9,9 @@ times (:mod:`~memest.runtimes.torch.process.heap`), the figure is the median and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,8 +26,9 @@ from memest.runtimes.torch.script import script
 from memest.sizes.units import format_bytes
 
 DATA = Path(__file__).with_name("process.json")
-RUNS = (Noise(0, 0.0), Noise(1, 0.05), Noise(2, 0.05))
-ALONE = (Noise(0, 1.0),)  # tensors without small blocks
+EXACT = Noise(0, 0.0)
+RUNS = (EXACT, Noise(1, 0.05), Noise(2, 0.05))
+STEPS = 2  # that are played: a third one is like the second
 OTHER = Malloc(mmap_threshold=131072)
 WORTH = 0.03  # of the process: what another setting has to save to be named
 
@@ -40,11 +42,11 @@ def measured() -> dict[str, Any]:
 
 def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
     """The resident peak of the step asked about, and its range; the reason names the setting that would bring it down."""
-    training = any(e.phase == "backward" for _, e in steps.asked().once())
-    found = _process(steps, settings, training)
+    course = Course(steps)
+    found = _process(course, settings)
     if not settings.malloc.moves:
         return found
-    less = _process(steps, ProcessSettings(malloc=OTHER, imports=settings.imports), training).bytes
+    less = _process(course, ProcessSettings(malloc=OTHER, imports=settings.imports)).bytes
     assert less is not None and found.bytes is not None and found.low is not None and found.high is not None
     if less >= (1 - WORTH) * found.bytes:
         return found
@@ -52,12 +54,37 @@ def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
     return modelled(found.bytes, found.low, found.high, found.reason + better)
 
 
-def _process(steps: Steps, settings: ProcessSettings, training: bool) -> Figure:
+class Course:
+    """What comes before the steps, and each of them up to the one asked about: the first, and one that finds what the first left."""
+
+    def __init__(self, steps: Steps) -> None:
+        events, begins = script(steps)
+        bounds = (*begins, len(events))
+        self.before = events[: begins[0]]
+        self.steps = [events[start:stop] for start, stop in pairwise(bounds)][:STEPS]
+        self.training = any(e.phase == "backward" for e in self.steps[-1])
+
+    @cached_property
+    def plans(self) -> list[Plan]:
+        """The steps with the small blocks that each call asks for."""
+        return [Plan.of(step, first=n == 0) for n, step in enumerate(self.steps)]
+
+    @cached_property
+    def bare(self) -> list[Plan]:
+        """The steps without."""
+        return [Plan(step, (), {}) for step in self.steps]
+
+
+def _process(course: Course, settings: ProcessSettings) -> Figure:
     numbers, malloc = measured(), settings.malloc
     regime = "jemalloc" if malloc.name == "jemalloc" else "glibc" if malloc.moves else "fixed"
-    base = numbers["imports"][settings.imports] + (numbers["imports"]["optimizer"] if training and settings.imports == "torch" else 0)
-    first = numbers["first"]["train" if training else "infer"]
-    heaps = [peak_of(steps, malloc, noise) for noise in (RUNS if malloc.moves else ALONE)]
+    optimizer = course.training and settings.imports == "torch"  # torchvision imports what making an optimizer imports
+    base = numbers["imports"][settings.imports] + (numbers["imports"]["optimizer"] if optimizer else 0)
+    first = numbers["first"]["train" if course.training else "infer"]
+    if malloc.moves:
+        heaps = [peak_of(course.before, course.plans, malloc, noise) for noise in RUNS]
+    else:
+        heaps = [peak_of(course.before, course.bare, malloc)]
     heap = round(median(heaps))
     nbytes, off = base + first + heap, numbers[regime]
     low = min(base + first + min(heaps), round(nbytes * (1 - off["range"])))
@@ -70,22 +97,19 @@ def _process(steps: Steps, settings: ProcessSettings, training: bool) -> Figure:
     return modelled(nbytes, low, high, reason)
 
 
-def peak_of(steps: Steps, malloc: Malloc, noise: Noise) -> int:
-    """The most resident bytes of the heaps and mapped blocks in the step asked about."""
-    events, begins = script(steps)
-    plans = [Plan.of(step, first=n == 0) for n, step in enumerate(_cut(events, begins))]
+def peak_of(before: Sequence[Event], plans: Sequence[Plan], malloc: Malloc, noise: Noise = EXACT) -> int:
+    """The most resident bytes of the heaps and mapped blocks in the last of the steps."""
     arena = Arena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
     if malloc.name == "jemalloc":
         arena = Arena(mmap_threshold=1)
     elif malloc.moves:
         arena.mmap_threshold, arena.trim_threshold = measured()["threshold"], 2 * measured()["threshold"]
     player = Player(arena, noise)
-    for event in events[: begins[0]]:
+    for event in before:
         player.move(event)
     most = 0
-    threads = _threads(malloc)
-    for plan in plans:
-        player.go_on(next(threads) or arena)
+    for plan, thread in zip(plans, _threads(malloc), strict=False):
+        player.go_on(thread or arena)
         most = player.step(plan)
     return most
 
@@ -100,8 +124,3 @@ def _threads(malloc: Malloc) -> Iterator[Arena | None]:
             yield kept[0]
         else:
             yield ThreadArena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
-
-
-def _cut(events: list[Event], begins: tuple[int, ...]) -> Iterator[list[Event]]:
-    for start, stop in zip(begins, (*begins[1:], len(events)), strict=True):
-        yield events[start:stop]

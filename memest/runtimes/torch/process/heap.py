@@ -95,7 +95,12 @@ class Player:
             self.drop(event.storage.id)
 
     def step(self, plan: Plan) -> int:
-        """One step; the most resident bytes of the arena in it."""
+        """One step; the most resident bytes of the arenas in it."""
+        if not plan.scripts:
+            self.most = self.arena.resident + self.besides
+            for event in plan.events:
+                self.move(event)
+            return self.most
         self.most = self.arena.resident + self.besides
         arena, events, backward = self.arena, plan.events, plan.backward
         due: dict[int, list[int]] = {}
@@ -123,7 +128,7 @@ class Player:
                     first, stop = backward.get(event.layer, (last, last))
                     due.setdefault(max(n + 1, min(first + by, stop)), []).append(address)
             for nbytes, aligned, most in script.passing:
-                if aligned or nbytes > CACHED or len(cached.get(nbytes + 8, ())) < most:
+                if aligned or nbytes > CACHED or len(cached.get((nbytes + 23) & ~15, ())) < most:
                     self._pass(nbytes, aligned, most)
         for waiting in due.values():
             ends += waiting

@@ -58,12 +58,6 @@ class Call:
         """Whether its parameters are trained."""
         return bool(self.setting("trainable", True))
 
-    @property
-    def training(self) -> bool | None:
-        """The mode it was called in; None: that of the step."""
-        found = next((a for a in self.arguments if isinstance(a, bool)), None)
-        return found
-
     def spatial(self, name: str, dims: int, default: Any = MISSING) -> tuple[int, ...]:
         """A setting with a whole number for each spatial dim."""
         found = self.setting(name, default)

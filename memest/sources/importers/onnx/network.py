@@ -21,6 +21,7 @@ from memest.sizes import asked
 from memest.sizes.dims import Expr, Guard, parse, recording, symbol
 from memest.sizes.dims import plain as plain_size
 from memest.sources.builder import Builder
+from memest.sources.importers.onnx.bodies import BODIES
 from memest.sources.importers.onnx.call import Call
 from memest.sources.importers.onnx.folding import folded
 from memest.sources.importers.onnx.naming import LONGEST, Names, home, plain
@@ -170,8 +171,8 @@ class _Network:
             raise UnsupportedError(f"{place}: no rule for operators of {node.domain!r}")
         self._writer.home = home(node) or self._writer.home if depth else home(node)
         try:
-            if node.op_type == "If":
-                return self._branch(call, env, versions, depth)
+            if node.op_type in BODIES:
+                return BODIES[node.op_type](call, lambda graph, *given: self._within(graph, given, env, versions, depth))
             made: Any = folded(call)
             if made is None:
                 handler = HANDLERS.get(node.op_type)
@@ -184,16 +185,19 @@ class _Network:
             raise unforeseen(e).at(place) from e
         return made if isinstance(made, list | tuple) else [made]
 
-    def _branch(self, call: Call, env: dict[str, Value], versions: Mapping[str, int], depth: int) -> Sequence[Value | None]:
-        """An ``If`` whose condition is known: the branch that is taken."""
-        if call.known(0) is None:
-            raise call.refuse(f"an If whose condition {call.node.input[0]!r} is known only when the network runs: export the branch taken")
-        chosen = call.attribute("then_branch" if bool(call.number(0)) else "else_branch")
+    def _within(
+        self, graph: Any, given: Sequence[Value], env: Mapping[str, Value], versions: Mapping[str, int], depth: int
+    ) -> Sequence[Value]:
+        """What the graph in a node gives, which sees what is around it; ``given`` are its inputs."""
         inner = dict(env)
-        for proto in chosen.initializer:
+        for proto in graph.initializer:
             inner[proto.name] = initial(proto, proto.name)
-        self._run(chosen.node, inner, versions, depth + 1, chosen.node)
-        return [inner[o.name] for o in chosen.output]
+        inner.update(zip((i.name for i in graph.input), given, strict=True))
+        self._run(graph.node, inner, versions, depth + 1, graph.node)
+        missing = next((o.name for o in graph.output if o.name not in inner), None)
+        if missing is not None:
+            raise FileError(f"{self._path}: nothing makes {missing!r}, which a graph in a node gives")
+        return [inner[o.name] for o in graph.output]
 
     def _inlined(self, node: Any, function: Any, env: dict[str, Value], depth: int) -> Sequence[Value | None]:
         """A function of the file's own, with its arguments in their places."""

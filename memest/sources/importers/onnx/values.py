@@ -80,7 +80,19 @@ class Initial:
         return self.shape == () and self.numbers is not None and not self.trainable
 
 
-Value = Node | Initial | Known
+@dataclass(frozen=True, eq=False)
+class Several:
+    """A list of values, which the file's own nodes take apart again."""
+
+    parts: tuple[Any, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """A list has none."""
+        raise GraphError("a sequence of tensors, where a tensor is wanted")
+
+
+Value = Node | Initial | Known | Several
 
 
 def numbers(values: Any, dtype: str = "int64") -> Known:

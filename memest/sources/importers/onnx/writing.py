@@ -12,7 +12,7 @@ from memest.ops.table import operator_named
 from memest.sizes.dims import recording
 from memest.sources.builder import Builder, Node
 from memest.sources.importers.onnx.naming import Names, plain
-from memest.sources.importers.onnx.values import Initial, Known, Value, check_elements
+from memest.sources.importers.onnx.values import Initial, Known, Several, Value, check_elements
 
 MOST_LAYERS = 50_000
 
@@ -44,6 +44,8 @@ class Writer:
         """The value as a tensor: a parameter, a buffer of numbers, or one made of sizes."""
         if isinstance(value, Node):
             return value
+        if isinstance(value, Several):
+            raise GraphError("a sequence of tensors, where a tensor is wanted")
         if isinstance(value, Initial):
             return self.parameter(value, value.shape)
         found = self._constants.get(id(value))
@@ -85,4 +87,6 @@ def shape_of(value: Value) -> Shape:
 
 def dtype_of(value: Value) -> str:
     """Its dtype by torch's name."""
+    if isinstance(value, Several):
+        raise GraphError("a sequence of tensors, where a tensor is wanted")
     return value.value.spec.dtype if isinstance(value, Node) else value.dtype

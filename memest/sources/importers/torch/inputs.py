@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
+from memest.network.tensor import spec
 from memest.sizes import asked
-from memest.sources.importers.torch.tensors.described import layout_of, like_example
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_in_memory, like, like_example
 
 _SHAPE = re.compile(r"\d+([xX\u00d7,]\d+)+", re.ASCII)
 
@@ -132,17 +133,7 @@ class ModuleCall:
 
 def resized(inputs: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Inputs like these in other shapes."""
-    return {name: _resized(t, shapes[name]) for name, t in inputs.items()}
-
-
-def _resized(t: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """A tensor like ``t`` in another shape, which lies as ``t`` does."""
-    if layout_of(t) == "channels_last":
-        return torch.empty(shape, dtype=t.dtype, device="meta").to(memory_format=_CHANNELS_LAST[t.ndim])
-    return torch.empty(shape, dtype=t.dtype, device="meta")
-
-
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return {name: like(spec(shapes[name], dtype_of(t), layout_in_memory(t, name))) for name, t in inputs.items()}
 
 
 class _Place:

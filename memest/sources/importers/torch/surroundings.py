@@ -67,6 +67,8 @@ class Surroundings:
                         self._visit(_joined(path, key), item)
         elif isinstance(value, torch.optim.Optimizer):
             self.optimizers[_free(name or "optimizer", self.optimizers)] = value
+            if _is_users(type(value)):  # one that wraps another
+                self._instance(name, value)
         elif isinstance(value, types.FunctionType | types.MethodType | partial):
             self._function(value, name)
         elif isinstance(value, Mapping):

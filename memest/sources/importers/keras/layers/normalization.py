@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 from memest.errors import UnsupportedError
@@ -34,8 +35,7 @@ def _batch_norm(call: Call) -> Value:
     width = call.width(value)
     weight, bias = _affine(call, width)
     mean, variance = (call.parameter(role, (width,), buffer=True) for role in ("running_mean", "running_var"))
-    training = call.training if call.trainable else False  # a frozen one runs as in inference
-    own: dict[str, Any] = {} if training is None else {"training": training}
+    own: dict[str, Any] = {} if call.trainable else {"training": False}  # a frozen one runs as in inference
     made = call.made("batch_norm", value.node, mean, variance, weight, bias, eps=float(call.setting("epsilon", 1e-3)), **own)
     return Value(made, value.moved)
 
@@ -62,8 +62,23 @@ def _group_norm(call: Call) -> Value:
 
 
 def _dropout(call: Call) -> Value:
-    call.refuse(noise_shape=None)
-    return _dropped("dropout", call, call.value)
+    noise = call.setting("noise_shape", None)
+    if noise is None:
+        return _dropped("dropout", call, call.value)
+    if len(noise) != call.value.rank or any(n != 1 for n in noise[1:]) or noise[0] == 1:
+        raise UnsupportedError(f"no rule for noise_shape={noise!r:.60}; drop elements, or whole samples ([None, 1, 1, 1])")
+    return _of_samples(call)
+
+
+def _of_samples(call: Call) -> Value:
+    """Whole samples are dropped: each is one channel."""
+    value = call.orders.plain(call.value, call.name)
+    shape = value.node.shape
+    if float(call.setting("rate", 0.5)) == 0:
+        return value
+    flat = call.made("reshape", value.node, name="samples", shape=(shape[0], 1, prod(shape[1:])))
+    kept = call.made("dropout1d", flat, p=float(call.setting("rate", 0.5)))
+    return call.orders.moved(Value(call.made("reshape", kept, name="shaped", shape=tuple(shape))), call.name)
 
 
 def _spatial_dropout(dims: int, call: Call) -> Value:
@@ -74,8 +89,7 @@ def _dropped(op: str, call: Call, value: Value) -> Value:
     rate = float(call.setting("rate", 0.5))
     if rate == 0:
         return value
-    own: dict[str, Any] = {} if call.training is None else {"training": call.training}
-    return Value(call.made(op, value.node, p=rate, **own), value.moved)
+    return Value(call.made(op, value.node, p=rate), value.moved)  # what it was built with gives way to the model's mode
 
 
 def _rescaling(call: Call) -> Value:

@@ -283,6 +283,13 @@ def range_(c: Call) -> Result:
     return made
 
 
+def reverse_sequence(c: Call) -> Result:
+    """``ReverseSequence``: as many elements are moved, whatever the lengths are."""
+    x = c.tensor(0)
+    made: Result = c.layer("flip", x, dims=(c.axis(0, len(x.shape), "time_axis"),))
+    return made
+
+
 def trilu(c: Call) -> Result:
     """``Trilu``."""
     diagonal = int(c.number(1)) if c.given(1) else 0
@@ -322,6 +329,7 @@ HANDLERS: dict[str, Handler] = {
     "ConstantOfShape": constant_of_shape,
     "Range": range_,
     "Trilu": trilu,
+    "ReverseSequence": reverse_sequence,
     "Constant": constant,
     "Identity": identity,
 }

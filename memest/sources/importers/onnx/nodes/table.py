@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memest.sources.importers.onnx.call import Handler
-from memest.sources.importers.onnx.nodes import elementwise, recurrent, shaping, summing, windows
+from memest.sources.importers.onnx.nodes import elementwise, recurrent, sequences, shaping, summing, windows
 
-HANDLERS: dict[str, Handler] = {**windows.HANDLERS, **elementwise.HANDLERS, **shaping.HANDLERS, **summing.HANDLERS, **recurrent.HANDLERS}
+FAMILIES = (windows, elementwise, shaping, summing, recurrent, sequences)
+HANDLERS: dict[str, Handler] = {name: handler for family in FAMILIES for name, handler in family.HANDLERS.items()}

@@ -74,19 +74,30 @@ class Answering(Writing):
 
     def _deep_copied(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``copy.deepcopy(t)`` of a tensor that requires no gradient (``state_dict()``): its storage is copied, then a tensor without
-        elements, made as it is, is given that. (torch/_tensor.py, __deepcopy__; a tensor with a gradient of its own is refused.)"""
+        elements, made as it is, is given that. A parameter is made anew of a clone, in a step.
+        (torch/_tensor.py and torch/nn/parameter.py, __deepcopy__; a tensor that others gave its gradient is refused.)"""
         t, memo = args[0], args[1] if len(args) > 1 else kwargs["memo"]
         entry = self.live.known(t)
         storage = entry.value.storage
         lying = [e for e in self.live.tracked.values() if e.value.storage is storage]
         own = nbytes(entry.value.spec.shape, entry.value.spec.dtype)
         whole = (not storage.nbytes or storage.nbytes == own) and all(of.numel() == t.numel() for e in lying if (of := e.ref()) is not None)
-        if entry.grad or not whole or memo.setdefault(("memest", id(storage)), t) is not t:
+        one = whole and memo.setdefault(("memest", id(storage)), t) is t
+        if one and any(p.name == entry.names[0] and not p.buffer for p in self.live.parameters):
+            return self._parameter_copied(t, entry.grad)
+        if entry.grad or not one:
             return NotImplemented
         with self:
             copied = t.clone()
             t.new_empty(())
         return copied
+
+    def _parameter_copied(self, t: torch.Tensor, grad: bool) -> Any:
+        """Where it requires a gradient the copy does, too, which is modelled where that is the step's."""
+        if grad:
+            return NotImplemented
+        with self:
+            return t.data.clone()
 
     def _check(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         """What ``torch._check_tensor_all`` asks."""

@@ -28,7 +28,7 @@ from memest.sources.importers.torch.recording.layers import (
     with_ranks,
 )
 from memest.sources.importers.torch.recording.luck import Luck
-from memest.sources.importers.torch.tensors.described import dtype_of, layout_of, leaves, numbers_of, spec_of, twin
+from memest.sources.importers.torch.tensors.described import dtype_of, layout_in_memory, leaves, numbers_of, spec_of, twin
 from memest.sources.importers.torch.tensors.keeping import Survivors, no_collection, swap, swap_back
 from memest.sources.importers.torch.tensors.numbers import PRINTED
 from memest.sources.importers.torch.tensors.values import attributes_of, legible
@@ -60,7 +60,7 @@ class Recorder(Calling):
     def _add_input(self, name: str, t: torch.Tensor) -> None:
         fixed = self.fixed.get(name, ())
         dims = [n if d in fixed else self._symbolic(n, d, t.ndim, len(self.inputs)) for d, n in enumerate(t.shape)]
-        self.inputs.append(Input(name=name, shape=tuple(expression(d) for d in dims), dtype=dtype_of(t), layout=layout_of(t)))
+        self.inputs.append(Input(name=name, shape=tuple(expression(d) for d in dims), dtype=dtype_of(t), layout=layout_in_memory(t, name)))
         self.given[name] = spec_of(t, tuple(dims))
         self.live.given(t, name, self.given[name])
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from memest.errors import UsageError
 from memest.sources.importers.torch.inputs import Examples, filled, resized
+from memest.sources.importers.torch.steps.own_optimizers import with_twins
 from memest.sources.importers.torch.steps.recorder import StepRecorder
 from memest.sources.importers.torch.steps.updates import instead
 from memest.sources.importers.torch.surroundings import Surroundings
@@ -82,7 +83,8 @@ class Root(nn.Module):
         """One call of the function."""
         with instead(self.recorder.updates, self.recorder.grads.engine):
             self.recorder.begin(inputs, self._call.examples.wanting)
-            result = self._call(inputs)
+            with with_twins(self.recorder.found.optimizers, self.recorder.found.trained):
+                result = self._call(inputs)
             self.recorder.end()
         return result
 

@@ -121,7 +121,7 @@ class StepRecorder(Recorder):
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
         for t in kept:
-            self.live.own(t.tensor, self.live.unique("kept"), sizes=t.sizes, host=t.host)
+            self.live.own(t.tensor, self.live.unique("kept"), trainable=t.grad, buffer=not t.grad, sizes=t.sizes, host=t.host)
         del kept
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
@@ -333,6 +333,10 @@ class StepRecorder(Recorder):
     def _line(self) -> str:
         """``train.py:31``."""
         return self._place().rpartition(" (")[2].rstrip(")")
+
+    def _parameter_copied(self, t: torch.Tensor, grad: bool) -> Any:
+        copied = super()._parameter_copied(t, grad=False)
+        return self.grads.require(copied, True) if grad else copied
 
     def called(self, t: torch.Tensor) -> str:
         """The name that a tensor goes by now."""

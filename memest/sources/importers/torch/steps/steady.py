@@ -20,6 +20,7 @@ from memest.sources.importers.torch.steps.calls import Call, Root
 from memest.sources.importers.torch.steps.elsewhere import StepElsewhere
 from memest.sources.importers.torch.steps.histories import Histories
 from memest.sources.importers.torch.steps.lbfgs import begun, fill
+from memest.sources.importers.torch.steps.own_optimizers import Own
 from memest.sources.importers.torch.steps.recorder import State, StepRecorder
 from memest.sources.importers.torch.surroundings import Surroundings
 from memest.sources.importers.torch.tensors.keeping import Kept
@@ -105,8 +106,10 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
         over.callback(Luck.now().put_back)
         histories = Histories(found.tables)
         kept += begun(found.optimizers.values())
+        own = Own(found.optimizers)
         same = 0
-        for number in range(MOST):
+        patience = ROUNDS if own else 2  # such count, and change their way early
+        for number in range(MOST + patience):
             given, stand_in = len(kept), stand_ins[number % len(stand_ins)]
             recorder = StepRecorder(Root(call, found), name, repeats, found, before, kept, stand_in, texts, assumptions)
             recorder.numbers.move = move
@@ -126,7 +129,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
             same = same + 1 if merged is not None else 0
             first, last = first or graph, merged or graph
             played = [*played[:1], events]
-            changes = changed() or recorder.drew
+            changes = changed() or recorder.drew or own.count()
             needed = ROUNDS if changes else len(stand_ins) - 1 if recorder.numbers.read else min(number, 1)
             if settled and same >= needed:
                 graph = alike(last, first) or last.with_(beginning=first)
@@ -140,7 +143,7 @@ def _searched(question: Question, move: bool, stand_ins: tuple[float, ...]) -> A
                 where = described_where(graph, partial(_agrees, recorder, call, before, texts, assumptions), taken)
                 free = where is graph or not (changes or recorder.assumed.asked)
                 return Answer(where, None, tuple(played)) if free else Answer(graph, taken, tuple(played))
-            if number > 2 and not same:
+            if number > patience and not same:
                 break
             growing = _newest(recorder) if len(left.kept) > len((before or State()).kept) else ""
             before = left

@@ -17,7 +17,7 @@ from memest.errors import MemestError, UnsupportedError
 from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.stage import Stage
-from memest.sources.importers.torch.steps import lbfgs
+from memest.sources.importers.torch.steps import lbfgs, own_optimizers
 
 SAVED = "torch.save is passed over: nothing is written, and it allocates nothing"
 BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
@@ -44,24 +44,17 @@ class Updates:
         self.refusal = stage.refusal
         self.note = note
 
-    def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
+    def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any = None) -> Any:
         """``optimizer.step()``, group by group, after what a ``closure`` does, whose result it gives."""
         kind = type(optimizer)
+        if own_optimizers.is_own(kind):
+            kind = own_optimizers.torchs(kind) or kind
         if kind is torch.optim.LBFGS and closure is not None:
             return self._searched(name, optimizer, closure)
         result = None
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
-        if not kind.__module__.startswith("torch.optim"):
-            raise self._stage.refusal(
-                f"the optimizer {kind.__name__}, which is not one of torch.optim:"
-                " put one with as many states in its place, for the estimate"
-            )
-        hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-        if any(getattr(optimizer, h, None) for h in hooks):
-            raise self._stage.refusal(f"a hook on the step of {name}: take it off, or call what it does in the step")
-        optimizer._opt_called = True
         groups = optimizer.param_groups
         for i, group in enumerate(groups):
             try:
@@ -77,13 +70,23 @@ class Updates:
                 self._stage.act("optimizer_step", (given, others), optimizer=text, of=of)
         return result
 
+    def own_step(self, optimizer: torch.optim.Optimizer, given: Any, named: Any) -> Any:
+        """``optimizer.step(…)`` of one whose code is played."""
+        return own_optimizers.code_of(type(optimizer))(optimizer, *given, **named)
+
+    def begin_step(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """``optimizer.step`` is called."""
+        hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+        if any(getattr(optimizer, h, None) for h in hooks):
+            raise self._stage.refusal(f"a hook on the step of {name}: take it off, or call what it does in the step")
+        optimizer._opt_called = True
+
     def _searched(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
         """``LBFGS.step(closure)``."""
         (group,) = optimizer.param_groups
         if group["line_search_fn"] is not None:
             raise self._stage.refusal(lbfgs.LINE_SEARCH)
         self.note(lbfgs.ASSUMED.format(lbfgs.calls_of(group)))
-        optimizer._opt_called = True
         return lbfgs.search(optimizer, closure, self._homes[name])
 
     def zero_grad(self, optimizer: torch.optim.Optimizer, set_to_none: bool) -> None:
@@ -133,6 +136,9 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         for name, optimizer in updates.optimizers.items():
             optimizer.__dict__["step"] = _stepping(updates, name, optimizer)
             optimizer.__dict__["zero_grad"] = _zeroing(updates, optimizer)
+        kinds = {base for o in updates.optimizers.values() if (base := own_optimizers.torchs(type(o))) and own_optimizers.is_own(type(o))}
+        for kind in kinds:
+            stack.enter_context(_replaced(kind, "step", lambda original: _inherited(updates, original)))
         stack.enter_context(_replaced(torch.autograd, "_engine_run_backward", lambda original: _engine(engine)))
         for name, method in (("_get_total_norm", _norm), ("_clip_grads_with_norm_", _scaling)):
             if hasattr(clipping, name):
@@ -141,10 +147,10 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         stack.enter_context(_replaced(AveragedModel, "update_parameters", lambda original: _averaging(updates, original)))
 
         def unseen(optimizer: Any, *_: Any) -> None:
-            if get_ident() != here:
+            if get_ident() != here or any(optimizer is o for o in updates.optimizers.values()):  # of ours it is the class above's
                 return
             raise updates.refusal(
-                f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: give it as an argument"
+                f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: make it before the step, and give it as an argument"
             )
 
         hook = register_optimizer_step_pre_hook(unseen)
@@ -175,10 +181,24 @@ def _averaging(updates: Updates, original: Any) -> Any:
 
 
 def _stepping(updates: Updates, name: str, optimizer: torch.optim.Optimizer) -> Any:
-    def step(closure: Any = None) -> Any:
-        return updates.optimizer_step(name, optimizer, closure)
+    own = own_optimizers.is_own(type(optimizer))
+
+    def step(*given: Any, **named: Any) -> Any:
+        updates.begin_step(name, optimizer)
+        return updates.own_step(optimizer, given, named) if own else updates.optimizer_step(name, optimizer, *given, **named)
 
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # what a scheduler looks for
+    return step
+
+
+def _inherited(updates: Updates, original: Any) -> Any:
+    """``super().step()`` of an optimizer of the user's own."""
+    names = {id(o): name for name, o in updates.optimizers.items()}
+
+    def step(optimizer: torch.optim.Optimizer, closure: Any = None) -> Any:
+        name = names.get(id(optimizer))
+        return original(optimizer, closure) if name is None else updates.optimizer_step(name, optimizer, closure)
+
     return step
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from memest.network.tensor import Shape, Spec, channels_last_strides, contiguous_strides
+from memest.errors import UnsupportedError
+from memest.network.tensor import Shape, Spec, layout_of, strides_in
 from memest.sizes.remembering import kept
 
 MOST = 4_096
@@ -50,9 +51,13 @@ def dtype_of(t: torch.Tensor) -> str:
     return str(t.dtype).removeprefix("torch.")
 
 
-def layout_of(t: torch.Tensor) -> str:
-    """``channels_last`` or ``contiguous``."""
-    return _described(tuple(t.shape), t.stride(), t.dtype)[1]
+def layout_in_memory(t: torch.Tensor, name: str) -> str:
+    """How a tensor lies that is there before the call; UnsupportedError where that is no way for one of its own to lie."""
+    layout = _described(tuple(t.shape), t.stride(), t.dtype)[1]
+    if layout is None:
+        how = f"shape {list(t.shape)}, strides {list(t.stride())}"
+        raise UnsupportedError(f"{name} is a view whose elements overlap or leave gaps ({how}), which has no rule: make it contiguous()")
+    return layout
 
 
 def spec_of(t: torch.Tensor, shape: Shape | None = None) -> Spec:
@@ -60,17 +65,14 @@ def spec_of(t: torch.Tensor, shape: Shape | None = None) -> Spec:
     plain, layout = _described(tuple(t.shape), t.stride(), t.dtype)
     if shape is None:
         return plain
-    strides = contiguous_strides(shape)
-    if tuple(strides) != plain.strides:
-        strides = plain.strides if layout == "contiguous" else channels_last_strides(shape)
-    return Spec(shape, strides, plain.dtype)
+    strides = None if layout is None else strides_in(layout, shape)
+    return Spec(shape, plain.strides if strides is None or tuple(strides) != plain.strides else strides, plain.dtype)
 
 
 @kept(4_096)
-def _described(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> tuple[Spec, str]:
+def _described(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> tuple[Spec, str | None]:
     """Metadata without symbols, and the layout."""
-    last = len(shape) in (4, 5) and strides == channels_last_strides(shape) and strides != contiguous_strides(shape)
-    return Spec(shape, strides, str(dtype).removeprefix("torch.")), "channels_last" if last else "contiguous"
+    return Spec(shape, strides, str(dtype).removeprefix("torch.")), layout_of(shape, strides)
 
 
 def leaves(value: Any, *, within: tuple[int, ...] = (), opened: bool = False) -> Iterator[torch.Tensor]:

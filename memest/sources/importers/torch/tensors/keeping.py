@@ -66,11 +66,13 @@ def no_collection() -> Iterator[None]:
 
 
 class Kept(NamedTuple):
-    """A tensor that a call left, its sizes, and whether it lies on the host when the network runs on a card."""
+    """A tensor that a call left, its sizes, whether it lies on the host when the network runs on a card, and whether it requires a gradient
+    (the parameter of a module that the call made)."""
 
     tensor: torch.Tensor
     sizes: Shape
     host: bool
+    grad: bool = False
 
 
 class Survivors:
@@ -110,7 +112,7 @@ class Survivors:
         """What the next call will find: of those that were ``standing`` before this one the living, and tensors that do not stand in the
         place of a registered one. Held here no longer, so that they die when the module lets go of them."""
         known = [(t, self._live.known(t)) for t in (*self._alive(standing), *self._kept())]
-        found, self.tensors = [Kept(t, e.value.spec.shape, e.host) for t, e in known], []
+        found, self.tensors = [Kept(t, e.value.spec.shape, e.host, e.grad) for t, e in known], []
         return found
 
     def forget(self) -> None:

@@ -14,7 +14,7 @@ from memest.network.graph import Layer, Parameter
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Ledger, Value
 from memest.sizes.dims import expression
-from memest.sources.importers.torch.tensors.described import layout_of, spec_of, whole_numbers_in
+from memest.sources.importers.torch.tensors.described import layout_in_memory, spec_of, whole_numbers_in
 
 
 class Tracked:
@@ -91,7 +91,7 @@ class LiveTensors:
                 dtype=spec.dtype,
                 trainable=trainable,
                 buffer=buffer,
-                layout=layout_of(t),
+                layout=layout_in_memory(t, name),
                 registered=registered,
             )
         )

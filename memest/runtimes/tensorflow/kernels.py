@@ -1,0 +1,138 @@
+"""What TensorFlow's CPU kernels take besides their outputs, and over which input they write.
+
+Source: tensorflow/core/kernels; the sizes of Eigen's buffers stand in conv_grad_{input,filter}_ops.h and conv_grad_ops_3d.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import NamedTuple
+
+from memest.machines.cpu import Cpu
+from memest.network.tensor import Shape
+from memest.runtimes.tensorflow.nodes import Node, Value
+
+VIEWS = frozenset({"Reshape", "Squeeze", "ExpandDims", "Identity"})
+ASSIGNING = frozenset({"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+UNARY = frozenset({
+    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Square", "Sqrt", "Rsqrt", "Neg", "Exp",
+    "Log1p", "Reciprocal", "Pow", "BiasAdd", "Softmax", "ReluGrad", "Relu6Grad",
+})  # fmt: skip
+BINARY = frozenset({
+    "AddV2", "Sub", "Mul", "RealDiv", "DivNoNan", "SquaredDifference", "Maximum", "Minimum", "RsqrtGrad", "SigmoidGrad", "TanhGrad",
+    "EluGrad", "SeluGrad", "LeakyReluGrad", "SoftplusGrad", "SoftsignGrad",
+})  # fmt: skip
+TARGET = 30 << 20  # bytes: what Eigen's two-dimensional gradients take for the last level of cache
+MINIMUM = 256 << 10  # bytes: and for the second
+FALLBACK = 25  # buffer over tensors, above which a gradient in three dims is computed without a buffer
+WORTHWHILE = 2000  # elements of a block of a sum (redux_functor.h)
+SCRATCHPAD = 8216  # bytes: oneDNN's own, for a convolution
+
+
+class Temporary(NamedTuple):
+    """Bytes that a kernel takes while it runs; the input ``over`` which they may be written; a ``scratchpad`` is oneDNN's."""
+
+    nbytes: int
+    over: int | None = None
+    scratchpad: bool = False
+    before: bool = False
+
+
+def is_view(node: Node, values: Mapping[str, Value]) -> bool:
+    """Whether a kernel gives the buffer that it reads: a reduction does where there is nothing to reduce."""
+    reduces = node.op in ("Mean", "Sum", "Max")
+    return node.op in VIEWS or (reduces and values[node.inputs[0]].nbytes == node.outputs[0].nbytes)
+
+
+def overwrites(node: Node, output: int, values: Mapping[str, Value], onednn: bool) -> tuple[int, ...]:
+    """The inputs over which a kernel may write an output, the one it tries first leading."""
+    if output or node.op == "SparseSoftmaxCrossEntropyWithLogits":
+        return (0,) if output == 1 and node.op == "SparseSoftmaxCrossEntropyWithLogits" else ()
+    if node.op in UNARY:
+        return (0,)
+    if node.op in BINARY:
+        numbers = [n for n, name in enumerate(node.inputs) if not values[name].shape]
+        return (1 - numbers[0],) if len(numbers) == 1 and len(node.inputs) == 2 else (0, 1)
+    if node.op == "AddN":
+        return tuple(range(len(node.inputs)))
+    if node.op == "MaxPoolGrad" and not onednn:
+        return (0,)
+    return (1, 2) if node.op in ("Select", "SelectV2") else ()
+
+
+def temporaries(node: Node, values: Mapping[str, Value], cpu: Cpu, onednn: bool) -> tuple[Temporary, ...]:
+    """What a kernel takes while it runs."""
+    shapes = [values[i].shape for i in node.inputs]
+    output = node.outputs[0].shape if node.outputs else ()
+    if node.op == "BiasAddGrad":
+        return _partial_sums(shapes[0], cpu.threads)
+    if node.op == "SparseSoftmaxCrossEntropyWithLogits":
+        return (Temporary(4 * shapes[0][0], before=True),)
+    if onednn:
+        return (Temporary(SCRATCHPAD, scratchpad=True),) if node.op in SCRATCHED else ()
+    if node.op in ("Conv2DBackpropFilter", "Conv2DBackpropInput"):
+        return (Temporary(_buffer_2d(node, shapes, output, cpu)),)
+    if node.op in ("Conv3DBackpropFilterV2", "Conv3DBackpropInputV2"):
+        return _buffer_3d(node, shapes, output, cpu)
+    if node.op == "MaxPoolGrad":
+        pooled = prod(shapes[1])
+        return Temporary(4 * pooled, over=1, before=True), Temporary(8 * pooled, before=True)
+    return _depthwise(node, shapes, output)
+
+
+SCRATCHED = frozenset({"Conv2D", "Conv3D", "_FusedConv2D", "_FusedConv3D"})
+
+
+def _partial_sums(shape: Shape, threads: int) -> tuple[Temporary, ...]:
+    """A row for each block of a sum over all but the channels; none where there are channels enough for all threads."""
+    rows, channels = prod(shape[:-1]), shape[-1]
+    if channels > 32 * threads:
+        return ()
+    blocks = min(threads, -(-rows // -(-WORTHWHILE // channels)))
+    size = -(-rows // blocks)
+    return (Temporary(4 * channels * -(-rows // size)),)
+
+
+def _geometry(node: Node, shapes: list[Shape], output: Shape) -> tuple[Shape, Shape, Shape]:
+    """(input, filter, gradient of the output) of the convolution whose gradient it is."""
+    if "Filter" in node.op:
+        return shapes[0], output, shapes[1]
+    return output, shapes[0], shapes[1]
+
+
+def _buffer_2d(node: Node, shapes: list[Shape], output: Shape, cpu: Cpu) -> int:
+    """Bytes of the images' columns: as many images at once as 30 MiB hold; by the input one alone where each thread has enough of it."""
+    _, weight, gradient = _geometry(node, shapes, output)
+    positions, channels = prod(gradient[1:-1]), weight[-1]
+    columns = prod(weight[:-1])
+    unit = positions * columns + positions * channels + columns * channels
+    images = -(-(TARGET // 4) // unit)
+    if "Input" in node.op and (gradient[0] == 1 or unit // cpu.threads >= MINIMUM // 4):
+        images = 1
+    return 4 * images * positions * columns
+
+
+def _buffer_3d(node: Node, shapes: list[Shape], output: Shape, cpu: Cpu) -> tuple[Temporary, ...]:
+    """As many volumes at once as the cache holds that the processor reports; nothing where that is far more than the tensors."""
+    value, weight, gradient = _geometry(node, shapes, output)
+    positions, channels, columns = prod(gradient[1:-1]), weight[-1], prod(weight[:-1])
+    unit = positions * columns + positions * channels + columns * channels
+    volumes = -(-(cpu.reported_l3 // 4) // unit)
+    if "Input" in node.op and gradient[0] == 1:
+        volumes = 1
+    nbytes = volumes * positions * columns
+    if nbytes // (prod(value) + prod(weight) + prod(gradient)) > FALLBACK:
+        return ()
+    return (Temporary(4 * nbytes),)
+
+
+def _depthwise(node: Node, shapes: list[Shape], output: Shape) -> tuple[Temporary, ...]:
+    if node.op == "DepthwiseConv2dNative":
+        weight = shapes[1]
+        return (Temporary(4 * prod(weight)),)
+    if node.op == "DepthwiseConv2dNativeBackpropInput":
+        return Temporary(4 * prod(shapes[0])), Temporary(4 * shapes[0][2] * shapes[0][3])
+    if node.op == "DepthwiseConv2dNativeBackpropFilter":
+        return Temporary(4 * prod(output) * shapes[0][0]), Temporary(4 * prod(output))
+    return ()

@@ -1,0 +1,200 @@
+"""Keras on TensorFlow's CPU kernels: nodes, tensors and peaks as in TensorFlow's log (tensorflow-cpu 2.21.0, keras 3.15.1, one thread)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memest
+from memest.cli.app import main
+from memest.errors import MemestError, UnsupportedError, UsageError
+from memest.network.graph import Graph
+from memest.runtimes.tensorflow.building.stepping import built
+from memest.runtimes.tensorflow.grappler import optimized
+from memest.runtimes.tensorflow.nodes import Node
+from memest.runtimes.tensorflow.runtime import peak_of
+from memest.sources.builder import Builder
+from validation.engines.tensorflow.comparing import compare, failures, ours
+
+CPU = memest.Cpu(threads=1, l3_total_bytes=320 << 20)
+IMAGES = (4, 3, 16, 16)
+SMALL = """
+inputs: {x: [N, 3, 16, 16]}
+layers:
+  - conv2d: {name: c, out_channels: 8, kernel_size: 3, padding: 1}
+  - batch_norm: {name: n}
+  - relu: {name: r}
+  - max_pool2d: {name: p, kernel_size: 2}
+  - flatten: {name: f, start_dim: 1}
+  - linear: {name: d, in_features: 512, out_features: 10}
+outputs: [d]
+"""
+
+
+def small() -> Graph:
+    """A convolution, a norm, a pool and a dense layer."""
+    return memest.loads(SMALL)
+
+
+def estimated(graph: Graph, shape: tuple[int, ...] = IMAGES, **asked: Any) -> memest.Estimate:
+    return memest.estimate(graph, input_shape=shape, runtime="tensorflow-cpu", machine=CPU, **asked)
+
+
+def nodes(graph: Graph, shape: tuple[int, ...] = IMAGES, *, onednn: str = "on", **asked: Any) -> dict[str, Node]:
+    found = estimated(graph, shape, onednn=onednn, **asked)
+    net = built(found.played, found.input_shapes, found.sizes, found.recipe, remember=True)
+    return {n.name: n for n in optimized(net, onednn == "on")}
+
+
+def test_stored_steps_are_predicted() -> None:
+    """Tensors and their peak for the order that TensorFlow took, of every small step that is stored."""
+    found = list(compare("small"))
+    assert len(found) >= 10 and not failures(found)
+
+
+@pytest.mark.slow
+def test_all_stored_steps_are_predicted() -> None:
+    assert not failures(list(compare()))
+
+
+@pytest.mark.parametrize(("onednn", "largest"), [("on", 32_768), ("off", 23_721_984)])
+def test_a_filters_gradient_takes_columns_without_onednn(onednn: str, largest: int) -> None:
+    """[858, 256, 27] floats: as many images as 30 MiB hold, whatever the batch; with oneDNN nothing is larger than an activation."""
+    found = estimated(small(), optimizer="adam", onednn=onednn)
+    assert max(e.delta for e in found.timeline.events) == largest
+    assert (found.allocated.claim, found.figures.reserved.claim) == ("modelled", "modelled")
+
+
+def test_a_step_of_the_small_network() -> None:
+    """The nodes of one layer after another, and what is written over what: one activation is made by the norm, none by the ReLU."""
+    names = nodes(small(), optimizer="adam", onednn="off")
+    assert names["c/BiasAdd"].op == "_FusedConv2D"
+    assert {"n/moments/SquaredDifference", "n/batchnorm/add_1", "gradient_tape/n/moments/Tile_1", "adam/truediv_11"} <= set(names)
+    found = estimated(small(), optimizer="adam", onednn="off")
+    made = [e.op for e in found.timeline.events if e.delta == 32_768 and e.phase == "forward"]
+    assert made == ["_FusedConv2D", "SquaredDifference", "Mul"]
+
+
+def test_bias_and_filter_are_one_kernel_with_onednn() -> None:
+    names = nodes(small(), optimizer="sgd")
+    assert names["gradient_tape/c/convolution/Conv2DBackpropFilter"].op == "Conv2DBackpropFilterWithBias"
+    assert "gradient_tape/c/BiasAdd/BiasAddGrad" not in names
+    assert "gradient_tape/c/BiasAdd/BiasAddGrad" in nodes(small(), optimizer="sgd", onednn="off")
+
+
+def test_inference_pools_before_it_activates() -> None:
+    names = nodes(small(), mode="infer")
+    assert names["p/MaxPool2d"].inputs == ("n/batchnorm/add_1",) and names["r/Relu"].inputs == ("p/MaxPool2d",)
+
+
+def residual() -> Graph:
+    b = Builder("residual")
+    x = b.input("x", (4, 3, 16, 16))
+    ways = [b.layer("batch_norm", b.layer("conv2d", x, out_channels=8, kernel_size=1), name=f"n{n}") for n in range(2)]
+    y = b.layer("flatten", b.layer("relu", b.layer("add", *ways, name="a")), start_dim=1)
+    return b.build(b.layer("linear", y, out_features=4))
+
+
+def test_sums_are_put_together_by_shape() -> None:
+    """Two norms that are added: their large parts first, their small ones, then the two; what is the same twice is done once."""
+    names = nodes(residual(), optimizer="sgd")
+    leaf = names["a/ArithmeticOptimizer/AddOpsRewrite_Leaf_1_Add"]
+    assert (leaf.op, leaf.inputs) == ("AddN", ("n0/batchnorm/mul_1", "n1/batchnorm/mul_1"))
+    assert "a/ArithmeticOptimizer/AddOpsRewrite_Add" in names and "n0/batchnorm/add_1" not in names
+    assert names["gradient_tape/n0/batchnorm/add_1/Sum"].merged == ("gradient_tape/n1/batchnorm/add_1/Sum",)
+
+
+def volumes(width: int) -> Graph:
+    b = Builder("volumes")
+    x = b.input("x", (1, 1, 16, 16, 16))
+    same = {"out_channels": width, "kernel_size": 3, "padding": 1}
+    y = b.layer("conv3d", b.layer("conv3d", x, **same), name="second", **same)
+    return b.build(b.layer("sigmoid", b.layer("conv3d", y, out_channels=1, kernel_size=1)))
+
+
+@pytest.mark.parametrize(("l3", "buffer"), [(1 << 20, 3_538_944), (32 << 20, 0)])
+def test_volumes_take_what_the_processor_reports(l3: int, buffer: int) -> None:
+    """Columns of 16**3 places of 27 * 8 values: as many volumes as the cache holds; none where that would be far more than the tensors."""
+    machine = memest.Cpu(threads=1, l3_total_bytes=l3)
+    asked: dict[str, Any] = {"input_shape": (1, 1, 16, 16, 16), "loss": "binary_cross_entropy", "onednn": "off"}
+    found = memest.estimate(volumes(8), runtime="tensorflow-cpu", machine=machine, **asked)
+    kernel = [e.delta for e in found.timeline.events if e.layer == "second" and e.op == "Conv3DBackpropFilterV2" and e.delta > 0]
+    assert kernel == [27 * 8 * 8 * 4, *([buffer] if buffer else [])]
+
+
+def test_without_onednn_volumes_cost_several_times_as_much() -> None:
+    on, off = (
+        memest.estimate(
+            memest.model("unet3d", base_filters=8), input_shape=(1, 1, 64, 64, 64), loss="binary_cross_entropy", optimizer="adam",
+            runtime="tensorflow-cpu", machine=CPU, onednn=onednn,
+        )
+        for onednn in ("on", "off")
+    )  # fmt: skip
+    assert off.peak_bytes > 2.5 * on.peak_bytes
+    assert any("--onednn on" in note for note in off._runtime.notes(off.recipe.target))
+
+
+def test_ranges_hold_the_orders_that_may_be_taken() -> None:
+    found = estimated(small(), optimizer="adam", onednn="on")
+    allocated, process = found.allocated, found.process
+    assert allocated.low is not None and allocated.high is not None and process.low is not None and process.high is not None
+    assert allocated.low <= peak_of(found.timeline) == found.peak_bytes <= allocated.high
+    assert process.low < (process.bytes or 0) < process.high
+    more = memest.estimate(small(), input_shape=IMAGES, optimizer="adam", runtime="tensorflow-cpu", machine=CPU.with_(threads=4))
+    assert (more.allocated.high or 0) > allocated.high
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"jit": True}, "XLA"),
+        ({"onednn": "maybe"}, "onednn is on or off"),
+        ({"inter_op": 0}, "inter_op is a whole number"),
+        ({"ov_streams": 2}, "settings of"),
+        ({"optimizer": "lamb"}, "lamb"),
+        ({"optimizer": "adagrad"}, "no rule for optimizer"),
+        ({"loss": "kl_div"}, "no rule for loss"),
+        ({"loss": "binary_cross_entropy"}, "no sigmoid"),
+        ({"levers": ["accumulate:steps=2"]}, "plain step"),
+    ],
+)
+def test_what_is_not_modelled_is_refused_in_one_line(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(MemestError, match=words) as told:
+        estimated(small(), **{"onednn": "off", **asked})
+    assert "\n" not in str(told.value)
+
+
+def test_layers_without_a_rule_are_refused_by_name() -> None:
+    b = Builder("grouped")
+    x = b.input("x", (1, 4, 8, 8))
+    with pytest.raises(UnsupportedError, match=r"layer 'g' .*XLA"):
+        estimated(b.build(b.layer("conv2d", x, out_channels=4, kernel_size=1, groups=2, name="g")), (1, 4, 8, 8), mode="infer")
+    c = Builder("other")
+    with pytest.raises(UnsupportedError, match=r"no rule for 'tril' on tensorflow-cpu"):
+        estimated(c.build(c.layer("tril", c.input("x", (1, 4, 8, 8)), name="t")), (1, 4, 8, 8), mode="infer")
+
+
+def test_settings_are_those_of_one_runtime() -> None:
+    with pytest.raises(UsageError, match="onednn"):
+        memest.estimate(small(), input_shape=IMAGES, onednn="off")
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(SMALL, encoding="utf-8")
+    asked = ["estimate", str(path), "--input", "3x16x16", "--batch", "4", "--optimizer", "adam", "--threads", "1", "--top", "0"]
+    assert main([*asked, "--runtime", "tensorflow-cpu", "--onednn", "off", "--inter-op", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "oneDNN off" in said and "inter_op 1" in said
+    assert main([*asked, "--runtime", "tensorflow-cpu", "--jit"]) == 2
+    assert "XLA" in capsys.readouterr().err
+
+
+def test_names_of_the_log() -> None:
+    layers = frozenset({"conv2d", "conv2d_1"})
+    assert ours("functional_1/conv2d_1/convolution", layers) == "conv2d/convolution"
+    assert ours("gradient_tape/functional_1/conv2d_1_2/BiasAdd/BiasAddGrad", layers) == "gradient_tape/conv2d_1/BiasAdd/BiasAddGrad"
+    assert ours("compile_loss/mse/sub", layers) == "compile_loss/mse/sub"
+    assert ours("sgd_1/Mul_3", layers) == "sgd/Mul_3"
