@@ -135,11 +135,12 @@ def test_where_nothing_holds_it_a_split_that_would_is_named() -> None:
         ({"on": "h100-80gb"}, "h100-80gb is an accelerator"),
         ({"mode": "infer"}, "plan_cluster plans training"),
         ({"runtime": "onnxruntime", "mode": "train"}, "has no mode 'train'|plans torch-cpu"),
+        ({"runtime": "tensorflow-cpu", "malloc": None}, "exchange ddp is torch's, and runtime is tensorflow-cpu; give exchange='horovod'"),
         ({"levers": ["ddp:world=2"]}, "lever 'ddp:world=2': plan_cluster makes the ranks itself"),
         ({"input_shape": (1, 33, 32, 32)}, "33"),
         ({"input_shape": (3, 32, 32, 32)}, "3"),
         ({"split": 3, "nodes": 1, "ranks_per_node": 4}, "3 of which share a volume"),
-        ({"split": 1024, "ranks_per_node": 1}, "1024 workers: the volume cannot be cut so often"),
+        ({"split": 5000, "ranks_per_node": 1}, "5000 of which share a volume: ranks in all can be 5000"),
         ({"exchange": "horovood"}, "unknown exchange 'horovood'; did you mean 'horovod'"),
         ({"exchange": "horovod:fusoin=1MiB"}, "did you mean 'fusion'"),
         ({"exchange": "ddp:backend=nccl"}, "unknown backend 'nccl'"),
@@ -162,6 +163,14 @@ def test_horovods_buffer_is_what_gradients_fill_of_it() -> None:
     assert exchange_named("horovod:fusion=64MiB,backend=mpi").buffers(GIB, 4, 1).bytes == 2 * 64 * MIB
     assert exchange_named("mpi") == exchange_named("ddp:backend=mpi") and exchange_named(str(horovod)) == horovod
     assert Exchange().buffers(GIB, 1, 1).bytes == 0
+
+
+def test_tensorflow_averages_into_tensors_of_their_own() -> None:
+    horovod = exchange_named("horovod")
+    own, in_place = (horovod.buffers(10 * MIB, 4, 1, in_place=where).bytes or 0 for where in (False, True))
+    assert own - in_place == 10 * MIB
+    found = planned(runtime="tensorflow-cpu", exchange="horovod", malloc=None).ways[-1]
+    assert found.estimate.runtime == "tensorflow-cpu" and found.rank.bytes is not None and found.exchange.bytes
 
 
 def test_the_report_reads_the_same_in_every_format() -> None:
