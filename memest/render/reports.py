@@ -85,7 +85,13 @@ def _fed(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     found = estimate.loaders
     if found is None:
         return ()
-    named = (("parent", found.parent), ("each worker", found.worker), ("/dev/shm", found.shm), ("node", found.node))
+    named = (
+        ("parent", found.parent),
+        ("each worker", found.worker),
+        ("/dev/shm", found.shm),
+        ("pinned", found.pinned),
+        ("node", found.node),
+    )
     return tuple((name, figure_text(figure)) for name, figure in named if figure.bytes)
 
 
