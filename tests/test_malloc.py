@@ -10,7 +10,6 @@ import pytest
 import memest
 from memest.errors import MemestError
 from memest.machines.process import Malloc, malloc_named
-from memest.memory.allocators.glibc import FIRST, MAPPED, Arena
 
 
 def asked(**settings: Any) -> memest.Estimate:
@@ -105,18 +104,3 @@ def test_what_is_compared_is_the_process_where_it_is_counted() -> None:
     assert plain.value is not None and told.value is not None and told.value < plain.value
     assert told.figure == "process" and told.peak_bytes <= 700 << 20 < (told.next_bytes or 0)
     assert "the process that runs the step" in told.notes[0]
-
-
-def test_an_arena_gives_the_addresses_that_glibc_gives() -> None:
-    arena = Arena()
-    first = arena.malloc(24)
-    assert first == FIRST + 16
-    aligned = arena.memalign(64, 5000)
-    assert aligned % 64 == 0
-    arena.free(first)
-    assert arena.malloc(24) == first  # from the thread cache
-    large = arena.malloc(1 << 20)
-    assert large >= MAPPED and arena.mmap_threshold == 128 * 1024
-    arena.free(large)
-    assert arena.mmap_threshold == (1 << 20) + 4096 and arena.trim_threshold == 2 * arena.mmap_threshold
-    assert arena.malloc(1 << 20) < MAPPED

@@ -179,7 +179,8 @@ class Question:
             if self.imports is not None:
                 raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
             return None
-        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **({} if self.imports is None else {"imports": self.imports}))
+        imports = {} if self.imports is None else {"imports": self.imports}
+        return ProcessSettings(malloc=malloc_named("glibc" if self.malloc is None else self.malloc), **imports)
 
     @property
     def feeding(self) -> Loader | None:
