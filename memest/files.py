@@ -93,6 +93,8 @@ def _one_line(problem: object) -> str:
 def _refuse_deep_brackets(text: str, source: str) -> None:
     """FileError where brackets, outside quotes and comments, stand deeper than MAX_NESTING: all nesting of JSON, and of YAML what is
     written in one line."""
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return
     depth = position = 0
     while found := _OUTSIDE_TEXTS.search(text, position):
         token, start, position = found.group(), found.start(), found.end()

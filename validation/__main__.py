@@ -1,5 +1,5 @@
 """``python -m validation``: measure, libraries, compare, versions, diff, bench, fuzz, list, presets, published,
-history."""
+history, origin, serving."""
 
 from __future__ import annotations
 
@@ -81,6 +81,15 @@ def main() -> int:
     recorded.add_argument("folder", nargs="?", help="where the record lies (default: shared/traces beside the checkout)")
     publishing = commands.add_parser("published", help="training runs that others published, and what is predicted for them (needs torch)")
     publishing.add_argument("folder", nargs="?", help="where cuda_training.csv lies (default: shared/published beside the checkout)")
+    origin = commands.add_parser("origin", help="the 3-D U-Net of the project's origin by size, batch, framework and use")
+    origin.add_argument("--figure", metavar="FILE", help="draw it, too (needs matplotlib)")
+    origin.add_argument("--measure", metavar="FRAMEWORK", help="measure cells first: torch, tensorflow, 'tensorflow without oneDNN'")
+    origin.add_argument("--python", default=sys.executable, help="an interpreter that has the framework")
+    origin.add_argument("--most", type=float, default=10, metavar="GIB", help="leave out cells that hold more than this")
+    serving = commands.add_parser("serving", help="memest serve under load (needs wrk)")
+    serving.add_argument("--seconds", type=int, default=8, help="of each load")
+    serving.add_argument("--steady", type=int, default=600, metavar="SECONDS", help="of the steady rate, over which memory is watched")
+    serving.add_argument("--store", action="store_true", help="keep what was found as data")
     arguments = parser.parse_args()
     run = {
         "list": _list, "measure": _measure, "measure-one": _measure_one, "compare": _compare, "diff": _diff, "fuzz": _fuzz, "bench": _bench,
@@ -88,6 +97,7 @@ def main() -> int:
         "measure-cuda-here": _measure_cuda_here, "measure-cuda-print": _measure_cuda_print,
         "fuzz-cuda-here": _fuzz_cuda_here, "presets": _presets,
         "published": _published, "history": _history, "libraries": _libraries,
+        "origin": _origin, "serving": _serving,
     }  # fmt: skip
     return run[arguments.command](arguments)
 
@@ -170,6 +180,26 @@ def _published(arguments: argparse.Namespace) -> int:
     for line in lines(Path(arguments.folder) if arguments.folder else FOLDER):
         print(line)
     return 0
+
+
+def _origin(arguments: argparse.Namespace) -> int:
+    from validation.origin.figure import draw
+    from validation.origin.measuring import measure
+    from validation.origin.table import lines, rows
+
+    if arguments.measure:
+        measure(arguments.measure, arguments.python, arguments.most * 2**30)
+    for line in lines():
+        print(line)
+    if arguments.figure:
+        draw(list(rows()), Path(arguments.figure))
+    return 0
+
+
+def _serving(arguments: argparse.Namespace) -> int:
+    from validation.serving import print_loads
+
+    return print_loads(arguments.seconds, arguments.steady, store=arguments.store)
 
 
 def _measure_one(arguments: argparse.Namespace) -> int:

@@ -205,7 +205,7 @@ def _loop_optimizer(situation: Situation) -> Iterator[Change]:
 
 
 def _fused_optimizer(situation: Situation) -> Iterator[Change]:
-    if situation.optimizer.row.fused is not None and not dict(situation.optimizer.options)["fused"]:
+    if not situation.engine and situation.optimizer.row.fused is not None and not dict(situation.optimizer.options)["fused"]:
         yield _variant(situation, "fused", "true")
 
 
@@ -362,6 +362,7 @@ OUTSIDE_PRICE = "none; the model is saved with its weights beside it (save_as_ex
 MALLOC_PRICE = "none; in the environment when the process begins: what is larger goes back to the system at once"
 FAULTS_PRICE = "MALLOC_MMAP_THRESHOLD_ in the environment: large tensors are mapped anew each time, and their pages with them"
 FIXED_THRESHOLD = 128 * 1024
+ONEDNN_PRICE = "none; TF_ENABLE_ONEDNN_OPTS=1 when the process begins: gradients of convolutions without columns of their inputs"
 SHRUNK_PRICE = "memory.enable_memory_arena_shrinkage: regions are given back after each run, and asked for again"
 SPLIT_PRICE = "more, smaller kernels; gradients stay alive through the next forward pass"
 ZERO_PRICE = "an all-reduce of all gradients and a broadcast of all parameters a step"
@@ -374,6 +375,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     _row("channels_last", "layout", "free", "train|infer", _lever("channels_last"), lever="channels_last"),
     _row("no pattern", "pattern", "free", "infer", _told("onnxruntime", "ort_pattern", False, True), price=PATTERN_PRICE),
     _row("weights outside", "weights", "free", "infer", _told("onnxruntime", "ort_external", True, False), price=OUTSIDE_PRICE),
+    _row("onednn", "kernels", "free", "train|infer", _told("tensorflow-cpu", "onednn", "on", "off"), price=ONEDNN_PRICE),
     _row("threshold", "malloc", "free", "infer", _told("onnxruntime", "ort_mmap_threshold", 256 * 1024, None), price=MALLOC_PRICE),
     _row("fixed threshold", "malloc", "time", "train|infer", _fixed_threshold, price=FAULTS_PRICE),
     _row("shrinkage", "shrinkage", "time", "infer", _told("onnxruntime", "ort_shrinkage", True, False), price=SHRUNK_PRICE),
