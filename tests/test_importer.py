@@ -343,8 +343,21 @@ def test_a_forward_without_tensors_is_refused() -> None:
 
 
 def test_lazy_modules_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="not initialized"):
+    with pytest.raises(UnsupportedError, match=r"^0 .*a lazy module that never ran"):
         from_torch(nn.Sequential(nn.LazyConv2d(3, 1)), (2, 3, 4, 4))
+
+
+def test_lazy_modules_that_do_not_run_are_in_nobodys_way() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.other = nn.Conv2d(3, 4, 1), nn.LazyLinear(2)
+
+        def forward(self, x: Any) -> Any:
+            return self.conv(x)
+
+    module = Unused()
+    assert len(from_torch(module, (2, 3, 4, 4)).parameters) == 2 and module.other.has_uninitialized_params()
 
 
 GARBAGE = """

@@ -221,3 +221,36 @@ def test_a_configuration_without_modules_is_named(tmp_path: Path) -> None:
         each.pop("module", None)
     with pytest.raises(FileError, match="says nothing of its module, as Keras 3 writes it"):
         memest.from_keras(saved(config, tmp_path))
+
+
+def dropped(**settings: Any) -> Any:
+    """A network of one dropout, which Keras writes down as called outside training."""
+    drop = {"name": "drop", "trainable": True, "dtype": "float32", "rate": 0.5, "seed": None, "noise_shape": None, **settings}
+    start = {"batch_shape": [None, 6, 4, 3], "dtype": "float32", "name": "x"}
+
+    def tensor(name: str) -> Any:
+        return {"class_name": "__keras_tensor__", "config": {"shape": [None, 6, 4, 3], "dtype": "float32", "keras_history": [name, 0, 0]}}
+
+    called = {"args": [tensor("x")], "kwargs": {"training": False}}
+    layers = [
+        {"module": "keras.layers", "class_name": "InputLayer", "config": start, "name": "x", "inbound_nodes": []},
+        {"module": "keras.layers", "class_name": "Dropout", "config": drop, "name": "drop", "inbound_nodes": [called]},
+    ]
+    inner = {"name": "net", "trainable": True, "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["drop", 0, 0]]}
+    return {"module": "keras.src.models.functional", "class_name": "Functional", "config": inner, "registered_name": "Functional"}
+
+
+def test_dropout_is_on_in_training_whatever_it_was_built_with(tmp_path: Path) -> None:
+    """Keras puts the model's mode in the place of what a layer was called with when the model was built."""
+    graph = memest.from_keras(saved(dropped(), tmp_path), (2, 3, 6, 4))
+    (layer,) = [layer for layer in graph.layers if layer.op == "dropout"]
+    assert dict(layer.attributes) == {"p": 0.5}
+
+
+def test_dropout_of_whole_samples_draws_a_number_for_each(tmp_path: Path) -> None:
+    graph = memest.from_keras(saved(dropped(noise_shape=[None, 1, 1, 1]), tmp_path), (2, 3, 6, 4))
+    (layer,) = [layer for layer in graph.layers if layer.op == "dropout1d"]
+    values = memest.estimate(graph, input_shape=(2, 3, 6, 4), mode="infer").timeline.values
+    assert values[layer.reads[0]].shape == (2, 1, 72) and values[graph.outputs[0]].shape == (2, 3, 6, 4)
+    with pytest.raises(UnsupportedError, match=r"layer 'drop' \(Dropout\): no rule for noise_shape"):
+        memest.from_keras(saved(dropped(noise_shape=[None, 6, 1, 1]), tmp_path), (2, 3, 6, 4))

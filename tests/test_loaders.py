@@ -17,6 +17,7 @@ from memest.memory.loading import PAGE, Fed, Loading, loading
 CPU = memest.Cpu(threads=1)
 STORED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "validation/results/cluster/loaders.json").read_text(encoding="utf-8"))
 MIB = 1 << 20
+FIXED = "glibc:mmap_threshold=131072"
 
 
 def asked(**settings: Any) -> memest.Estimate:
@@ -63,6 +64,10 @@ def test_on_a_card_workers_are_counted_and_the_hosts_process_is_not() -> None:
     found = memest.estimate(memest.model("resnet18"), input_shape=(2, 3, 64, 64), machine="h100-80gb", loader="workers=2")
     assert found.loaders is not None and found.loaders.shm.bytes and found.loaders.node.bytes is None
     assert found.outermost == found.figures.outermost and "not modelled" in found.loaders.parent.reason
+    assert found.loaders.pinned.bytes == 0
+    given = Fed(batch=(3 * MIB, 16), process=unknown(""), below_peak=0, replaced=0, moves=False, pins=True)
+    assert loading(Loader(workers=2, pin_memory=True), given).pinned.bytes == 5 * (4 * MIB + 16)
+    assert loading(Loader(workers=2, pin_memory=True), given._replace(pins=False)).pinned.bytes == 0
 
 
 def fed(case: dict[str, Any], process: int | None = None) -> Fed:
@@ -114,6 +119,24 @@ def test_workers_and_a_process_that_reads_itself_are_within_their_range(key: str
         assert loaded.parent.low - 2 * MIB <= ready + most <= loaded.parent.high + 2 * MIB
 
 
+TRAINED = {key: found for key, found in STORED.items() if found["case"]["model"] and found["case"]["workers"]}
+
+
+@pytest.mark.parametrize("key", TRAINED)
+def test_what_workers_add_to_a_training_process_is_within_its_range(key: str) -> None:
+    """resnet18 by Adam, two epochs: the second epoch's workers keep parameters, state and gradients of the first."""
+    found = TRAINED[key]
+    case, most = found["case"], found["most"]
+    loader = Loader(workers=case["workers"], prefetch=case["prefetch"], start=case["start"], persistent=case["persistent"])
+    trained = memest.estimate(
+        memest.model("resnet18"), input_shape=(case["batch"], *case["shape"]), optimizer="adam", machine=CPU, loader=loader, malloc=FIXED
+    )
+    assert trained.loaders is not None
+    figure, batch = trained.loaders.workers, case["batch"] * 4 * 3 * 112 * 112
+    assert figure.low is not None and figure.high is not None
+    assert figure.low <= most["own"] - most["parent"] + most["shm"] - batch <= figure.high
+
+
 def test_forked_workers_of_a_later_epoch_keep_what_the_process_replaced() -> None:
     process = exact(1000 * MIB, "")
     given = Fed(batch=(MIB,), process=process, below_peak=0, replaced=300 * MIB, moves=False)
@@ -123,7 +146,7 @@ def test_forked_workers_of_a_later_epoch_keep_what_the_process_replaced() -> Non
 
 
 def test_an_estimate_says_it_and_is_held_by_the_node_where_the_process_is_known() -> None:
-    found = asked(loader="workers=2,prefetch=3")
+    found = asked(loader="workers=2,prefetch=3", malloc="glibc:mmap_threshold=131072")
     assert found.loaders is not None and found.loaders.shm.bytes == (2 * 3 + 2) * (2 * 3 * 64 * 64 * 4 + PAGE)
     assert found.to_dict()["loaders"]["loader"] == "workers=2,prefetch=3"
     if found.process.bytes is None:

@@ -10,7 +10,13 @@ import pytest
 import memest
 from memest.errors import MemestError
 from memest.machines.process import Malloc, malloc_named
-from memest.memory.allocators.glibc import FIRST, MAPPED, Arena
+from memest.runtimes.torch.process.blocks import Run, scripts_of
+from validation.process.cases import Case
+from validation.process.comparing import SETS, compare, failures, stored
+from validation.process.tabulating import ENDS, gaps_of
+
+SMALL = memest.model("unet3d", base_filters=4, levels=2)
+FIXED = "glibc:mmap_threshold=131072"
 
 
 def asked(**settings: Any) -> memest.Estimate:
@@ -99,24 +105,104 @@ def test_a_fixed_threshold_holds_what_is_alive() -> None:
 
 
 def test_what_is_compared_is_the_process_where_it_is_counted() -> None:
-    graph, budget = memest.model("resnet18"), "700MiB"
-    sizes = {"H": 96, "W": 96, "optimizer": "adam"}
-    plain, told = (memest.fit(graph, budget, "batch", **sizes, **more) for more in ({}, {"malloc": "glibc:mmap_threshold=131072"}))
+    sizes: dict[str, Any] = {"D": 32, "H": 32, "W": 32, "loss": "mse"}
+    plain, told = (memest.fit(SMALL, "400MiB", "batch", **sizes, **more) for more in ({}, {"malloc": FIXED}))
     assert plain.value is not None and told.value is not None and told.value < plain.value
-    assert told.figure == "process" and told.peak_bytes <= 700 << 20 < (told.next_bytes or 0)
+    assert told.figure == "process" and told.peak_bytes <= 400 << 20 < (told.next_bytes or 0)
     assert "the process that runs the step" in told.notes[0]
 
 
-def test_an_arena_gives_the_addresses_that_glibc_gives() -> None:
-    arena = Arena()
-    first = arena.malloc(24)
-    assert first == FIRST + 16
-    aligned = arena.memalign(64, 5000)
-    assert aligned % 64 == 0
-    arena.free(first)
-    assert arena.malloc(24) == first  # from the thread cache
-    large = arena.malloc(1 << 20)
-    assert large >= MAPPED and arena.mmap_threshold == 128 * 1024
-    arena.free(large)
-    assert arena.mmap_threshold == (1 << 20) + 4096 and arena.trim_threshold == 2 * arena.mmap_threshold
-    assert arena.malloc(1 << 20) < MAPPED
+# laws --------------------------------------------------------------------------------------------------------------------
+
+
+def bytes_of(batch: int = 2, side: int = 64, **settings: Any) -> int:
+    found = memest.estimate(memest.model("resnet18"), input_shape=(batch, 3, side, side), **settings).process.bytes
+    assert found is not None
+    return found
+
+
+def test_more_is_never_less() -> None:
+    sizes = [bytes_of(batch, malloc=FIXED) for batch in (1, 2, 4, 8)]
+    assert sizes == sorted(sizes)
+    assert bytes_of(malloc=FIXED, mode="infer") < bytes_of(malloc=FIXED, first_step=True) <= bytes_of(malloc=FIXED, optimizer="adam")
+    assert bytes_of(malloc=FIXED, imports="torchvision") > bytes_of(malloc=FIXED)
+    assert bytes_of(malloc=FIXED) < bytes_of(malloc="jemalloc")
+
+
+def test_a_figure_is_the_same_each_time_and_one_arena_is_the_main_one() -> None:
+    assert bytes_of(malloc="glibc") == bytes_of(malloc="glibc") == bytes_of(malloc="glibc:arena_max=1,thread=fresh")
+
+
+def test_a_range_is_no_wider_than_is_claimed() -> None:
+    figure = asked(malloc="glibc").process
+    assert figure.bytes is not None and figure.low is not None and figure.high is not None
+    assert 0.919 * figure.bytes <= figure.low and figure.high <= 1.081 * figure.bytes
+    assert "half are within" in figure.reason
+
+
+def test_imports_are_of_a_process() -> None:
+    with pytest.raises(MemestError, match="imports is of the process, which is counted where malloc is given"):
+        asked(imports="torchvision")
+    with pytest.raises(MemestError, match="did you mean 'torchvision'"):
+        asked(malloc="glibc", imports="torchvison")
+
+
+def test_a_threshold_that_stays_is_advised_where_the_process_is_counted() -> None:
+    settings: dict[str, Any] = {"input_shape": (2, 1, 16, 16, 16), "loss": "mse"}
+    plain, told = (memest.advise(SMALL, "2GiB", **settings, **more) for more in ({}, {"malloc": "glibc"}))
+    assert "fixed threshold" not in {o.name for o in plain.alone}
+    found = next(o for o in told.alone if o.name == "fixed threshold")
+    assert found.changes == (f"malloc={FIXED}",) and found.estimate.question.malloc == FIXED
+
+
+# small blocks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_was_not_recorded_takes_the_nearest() -> None:
+    known = scripts_of(Run(0, 2, "relu", "relu", "forward", "++"), first=False)
+    assert len(known) == 2
+    for phase in ("forward", "backward", "optimizer_step", "loss", "a phase that is not"):
+        for signs in ("+", "-", "+-" * 40):
+            assert len(scripts_of(Run(0, len(signs), "x", "an operator that is not", phase, signs), first=True)) == len(signs)
+
+
+def test_small_blocks_are_told_by_when_they_go() -> None:
+    tensor, small, passing, kept = 0x1000, 0x2000, 0x3000, 0x4000
+    records = [
+        (4096, tensor, 64, 1, 2),
+        (176, small, 0, 1, 0),
+        (32, passing, 0, 1, 0),
+        (-1, passing, 0, 1, 0),
+        (500, kept, 0, 1, 0),
+        (64, 0x5000, 0, 2, 0),  # another thread's
+        (-1, tensor, 0, 1, 0),
+        (-1, small, 0, 1, 0),
+    ]
+    gaps, deltas = gaps_of(records, [(-1, kept, 0, 1, 0)])
+    assert deltas == [4096, -4096]
+    assert [(s.nbytes, s.gone) for s in gaps[1].stay] == [(176, 2), (500, ENDS)] and gaps[1].most == {(40, 0): 1}
+
+
+# stored processes --------------------------------------------------------------------------------------------------------
+
+BUILT_IN = {"torchvision.models:resnet18()": "resnet18", "validation.networks:UNet3d()": "unet3d"}
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in stored("seen") if r["model"] in BUILT_IN], ids=lambda r: f"{BUILT_IN[r['model']]}-{r['optimizer']}-{r['malloc']}"
+)
+def test_stored_processes_of_built_in_networks(row: dict[str, Any]) -> None:
+    case = Case.of(row)
+    how: dict[str, Any] = {"optimizer": case.optimizer, "loss": case.loss} if case.optimizer else {"mode": "infer"}
+    imports = "torchvision" if "torchvision" in case.model else "torch"
+    graph = memest.model(BUILT_IN[case.model])
+    figure = memest.estimate(graph, input_shape=case.shape, machine=memest.Cpu(), malloc=case.malloc, imports=imports, **how).process
+    peak = max(step["most"] for step in row["steps"][1:])
+    assert figure.bytes is not None and abs(figure.bytes / peak - 1) < (0.08 if case.malloc == "glibc" else 0.03)
+
+
+@pytest.mark.slow
+def test_all_stored_processes() -> None:
+    pytest.importorskip("torchvision")
+    for name in SETS:
+        assert failures(list(compare(stored(name)))) == []

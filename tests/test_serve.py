@@ -53,7 +53,7 @@ def address() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
-    with serving(Limits(port=0, max_body=200_000, timeout=0.2)) as server:
+    with serving(Limits(port=0, max_body=200_000, timeout=0.3)) as server:
         yield server
 
 
@@ -415,7 +415,7 @@ def test_without_the_extra_it_is_named(missing: str, monkeypatch: pytest.MonkeyP
     assert main(["serve", "--port", "0"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
-    assert missing in said.err and "pip install 'memest-cnn[serve]'" in said.err
+    assert missing in said.err and "pip install starlette uvicorn prometheus-client, or '.[serve]'" in said.err
 
 
 def test_the_description_needs_no_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -733,8 +733,8 @@ def test_a_step_is_named_on_the_command_line(tmp_path: Path, capsys: pytest.Capt
     file.write_text(SOURCE)
     assert main(["estimate", f"{file}:step", "--input", "x=3x9x9", "--input", "y=int64", "--batch", "2"]) in (0, None)
     assert "step: training step, x 2x3x9x9, y 2, float32" in capsys.readouterr().out
-    assert main(["estimate", f"{file}:step", "--input", "2x3x9x9", "--input", "2xint64", "--optimizer", "adam"]) == 2
-    assert "leave optimizer out" in capsys.readouterr().err
+    assert main(["estimate", f"{file}:step", "--input", "2x3x9x9", "--input", "2xint64", "--optimizer", "sgd"]) == 2
+    assert "leave --optimizer out" in capsys.readouterr().err
     assert main(["estimate", f"{file}:made", "--input", "2x3x9x9"]) in (0, None)
     assert "Conv2d: training, sgd" in capsys.readouterr().out
     assert main(["estimate", "resnet18", "--input", "2x3x64x64xint64"]) == 2
@@ -747,6 +747,16 @@ def test_a_step_is_named_on_the_command_line(tmp_path: Path, capsys: pytest.Capt
         assert main(command) in (2, 3)
         err = capsys.readouterr().err
         assert said in err and err.count("\n") == 1
+
+
+def test_what_a_steps_code_says_is_refused_even_as_it_would_be() -> None:
+    m = net()
+
+    def step(x: Any) -> None:
+        m(x).sum().backward()
+
+    with pytest.raises(UsageError, match="leave optimizer out"):
+        memest.step(step, (2, 3, 8, 8), optimizer="sgd")
 
 
 def test_a_function_that_makes_a_module_is_no_step() -> None:

@@ -11,6 +11,7 @@ import memest
 from memest.cli.app import main
 from memest.errors import MemestError, UnsupportedError, UsageError
 from memest.network.graph import Graph
+from memest.runtimes.table import runtime_named
 from memest.runtimes.tensorflow.building.stepping import built
 from memest.runtimes.tensorflow.grappler import optimized
 from memest.runtimes.tensorflow.nodes import Node
@@ -50,8 +51,8 @@ def nodes(graph: Graph, shape: tuple[int, ...] = IMAGES, *, onednn: str = "on", 
 
 def test_stored_steps_are_predicted() -> None:
     """Tensors and their peak for the order that TensorFlow took, of every small step that is stored."""
-    found = list(compare("small"))
-    assert len(found) >= 10 and not failures(found)
+    found = list(compare("small 4x16"))
+    assert len(found) == 4 and all(c.equal and not c.differing for c in found)
 
 
 @pytest.mark.slow
@@ -87,6 +88,14 @@ def test_bias_and_filter_are_one_kernel_with_onednn() -> None:
 def test_inference_pools_before_it_activates() -> None:
     names = nodes(small(), mode="infer")
     assert names["p/MaxPool2d"].inputs == ("n/batchnorm/add_1",) and names["r/Relu"].inputs == ("p/MaxPool2d",)
+
+
+def test_a_pad_that_one_convolution_reads_is_inside_it_with_onednn() -> None:
+    b = Builder("padded")
+    x = b.layer("pad", b.input("x", IMAGES), pad=(1, 1, 1, 1), name="z")
+    graph = b.build(b.layer("conv2d", x, out_channels=4, kernel_size=3, name="c"))
+    assert nodes(graph, mode="infer")["c/BiasAdd"].inputs[0] == "x" and "z/Pad" in nodes(graph, mode="infer", onednn="off")
+    assert "z/Pad" in nodes(b.build(b.layer("flatten", b.layer("relu", x), start_dim=1)), mode="infer")
 
 
 def residual() -> Graph:
@@ -125,15 +134,11 @@ def test_volumes_take_what_the_processor_reports(l3: int, buffer: int) -> None:
 
 
 def test_without_onednn_volumes_cost_several_times_as_much() -> None:
-    on, off = (
-        memest.estimate(
-            memest.model("unet3d", base_filters=8), input_shape=(1, 1, 64, 64, 64), loss="binary_cross_entropy", optimizer="adam",
-            runtime="tensorflow-cpu", machine=CPU, onednn=onednn,
-        )
-        for onednn in ("on", "off")
-    )  # fmt: skip
-    assert off.peak_bytes > 2.5 * on.peak_bytes
-    assert any("--onednn on" in note for note in off._runtime.notes(off.recipe.target))
+    machine = memest.Cpu(threads=1, l3_total_bytes=1 << 20)
+    asked: dict[str, Any] = {"input_shape": (1, 1, 16, 16, 16), "loss": "binary_cross_entropy", "runtime": "tensorflow-cpu"}
+    on, off = (memest.estimate(volumes(8), machine=machine, onednn=onednn, **asked) for onednn in ("on", "off"))
+    assert off.peak_bytes > 4 * on.peak_bytes
+    assert any("--onednn on" in note for note in runtime_named("tensorflow-cpu").notes(off.recipe.target))
 
 
 def test_ranges_hold_the_orders_that_may_be_taken() -> None:
@@ -198,3 +203,12 @@ def test_names_of_the_log() -> None:
     assert ours("gradient_tape/functional_1/conv2d_1_2/BiasAdd/BiasAddGrad", layers) == "gradient_tape/conv2d_1/BiasAdd/BiasAddGrad"
     assert ours("compile_loss/mse/sub", layers) == "compile_loss/mse/sub"
     assert ours("sgd_1/Mul_3", layers) == "sgd/Mul_3"
+
+
+def test_advice_names_onednn_on_volumes() -> None:
+    """A change at no price: Eigen's buffers are gone."""
+    asked: dict[str, Any] = {"loss": "binary_cross_entropy", "runtime": "tensorflow-cpu", "onednn": "off"}
+    machine = memest.Cpu(threads=1, l3_total_bytes=1 << 20)
+    found = memest.advise(volumes(8), input_shape=(1, 1, 16, 16, 16), machine=machine, budget="1MiB", **asked)
+    (best,) = [option for option in found.alone if option.changes == ("onednn=on",)]
+    assert best.kind == "free" and best.estimate.peak_bytes < found.start.peak_bytes - 3_000_000

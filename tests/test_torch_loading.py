@@ -46,6 +46,10 @@ NETS = textwrap.dedent(
         return 3
 
 
+    def wants(x):
+        return x + 1
+
+
     made = Net(width=7)
     """
 )
@@ -176,7 +180,8 @@ def test_what_their_code_prints_is_talk(nets: Path, capsys: pytest.CaptureFixtur
         ("Net(width='wide')", ("TypeError", "some_nets.py:9")),
         ("fails", ("KeyError: 'no such part'", "some_nets.py:16")),
         ("leaves", ("SystemExit: 2", "some_nets.py:20")),
-        ("number", ("gives a int, not a torch.nn.Module",)),
+        ("number", ("gives 3, not a torch.nn.Module",)),
+        ("wants", ("write wants(x=…)", "taken for a training step where")),
     ],
 )
 def test_what_fails_is_one_line_with_the_place(call: str, words: tuple[str, ...], nets: Path) -> None:

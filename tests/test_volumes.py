@@ -130,3 +130,11 @@ def test_the_command_shows_all_ways_and_says_whether_one_fits(capsys: pytest.Cap
     assert "does not fit" in capsys.readouterr().out
     assert main([*words, "--window", "abc"]) == 2
     assert capsys.readouterr().err.startswith("memest: --window")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_around_an_engine_the_loop_is_ones_own(runtime: str) -> None:
+    asked: dict[str, Any] = {"input_shape": (1, 1, 64, 64, 64), "window": 32, "workers": (2,), "halo": 8, "runtime": runtime}
+    plan = memest.plan_volume(memest.model("unet3d"), **asked)
+    assert [way.name for way in plan.ways] == ["whole", "2 workers"]
+    assert plan.refused == (f"windows, tiles: around {runtime}'s calls the loop is your own; ask for one of 32x32x32, and add your arrays",)

@@ -54,6 +54,7 @@ def main() -> int:
     comparing.add_argument("only", nargs="?", default="")
     comparing.add_argument("--all", action="store_true", help="one line a case")
     comparing.add_argument("--runtime", choices=(*RUNTIMES, *ENGINES), default="torch-cpu")
+    comparing.add_argument("--process", action="store_true", help="of torch-cpu: the resident set of stored processes, and nothing else")
     comparing.add_argument("--readme", action="store_true", help="fail, too, when README.md states another table")
     differing = commands.add_parser("diff", help="measure a case and show the first event that differs")
     differing.add_argument("name", help="a case's name, or part of it")
@@ -248,6 +249,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         return _compare_cuda(arguments)
     if arguments.runtime in ENGINES:
         return _compare_engine(arguments)
+    if arguments.process:
+        return _compare_processes(arguments)
     from validation.compare import compare, failures, missing, table
     from validation.versions import compare_versions, version_failures, versions_table
 
@@ -275,6 +278,22 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     beside = 0 if arguments.only else _compare_libraries(arguments)
     return 1 if problems or beside else 0
+
+
+def _compare_processes(arguments: argparse.Namespace) -> int:
+    from validation.process.comparing import SETS, compare, failures, stored, table
+
+    problems = []
+    for name in SETS:
+        found = [c for c in compare(stored(name)) if arguments.only in c.case.name]
+        for c in found:
+            if arguments.all or arguments.only:
+                print(f"{c.error:+8.1%}  {c.measured:>14,}  {'within' if c.within else 'outside'}  step {c.step}  {c.case.name}")
+        print("\n".join((name, *table(found))))
+        problems += [] if arguments.only else failures(found)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _compare_engine(arguments: argparse.Namespace) -> int:

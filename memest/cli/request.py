@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memest.cli.choices import Isa
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate.estimate import Estimate, answer, usual_shapes
-from memest.estimate.question import MODES, NAMES, Question, question, resolved
+from memest.estimate.question import MODES, NAMES, Question, question, refuse_said, resolved
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 from memest.machines.loader import OPTIONS as LOADER
@@ -118,6 +118,8 @@ class Request:
 
     def question_of(self, graph: Graph | None) -> Question:
         """The question put to ``graph``: what was not typed is as its makers use it, where it says that."""
+        if graph is not None:
+            refuse_said(graph, self.settings, lambda name: "--lever" if name == "levers" else f"--{name.replace('_', '-')}")
         try:
             found = question(graph, self.typed, "the command")
             resolved(found)
@@ -430,7 +432,8 @@ def _open_torch(
     except GraphError as e:
         if batch is not None or not whole:
             raise
-        raise GraphError(f"{e}; no --batch is given, so the first size of each --input is the batch: add --batch 8 if it is not") from None
+        first = "no --batch is given, so that the first size of each --input is its batch (if it is not, add --batch 8)"
+        raise GraphError(f"{first}: {e}") from None
     tell("estimating")
     names = [i.name for i in graph.inputs]
     if not whole and names:  # an exported program, whose sizes are numbers

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 from memest.cli.words import option
 
+GET = "for a service, pip install starlette uvicorn prometheus-client, or '.[serve]' in a checkout of memest"
+
 
 def run(
     host: Annotated[str, option("--host", metavar="ADDRESS", help="Where it listens.")] = "127.0.0.1",
@@ -24,7 +26,7 @@ def run(
     settings of memest.estimate and "model" (built in) or "graph" (as a graph file has it), "input_shape", and "fields" where not all of
     the answer is wanted. GET /openapi.json describes it; /models, /metrics (Prometheus) and /healthz are there.
 
-    Needs starlette, uvicorn and prometheus-client: pip install 'memest-cnn[serve]'.
+    Needs starlette, uvicorn and prometheus-client (pip install them, or '.[serve]' in a checkout of memest).
 
     Whoever can connect may ask, so let it listen to those you trust; with --allow-import they may run code.
 
@@ -55,7 +57,7 @@ def run(
     try:
         from memest.serve.server import Limits, serve
     except ModuleNotFoundError as e:
-        raise UsageError(f"a service needs {e.name}, which is not installed: pip install 'memest-cnn[serve]'") from None
+        raise UsageError(f"{e.name} is not installed; {GET}") from None
     serve(
         Limits(
             host=host,

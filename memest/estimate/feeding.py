@@ -30,6 +30,7 @@ def fed_by(loader: Loader, step: Stream, above: int, gradients: int, process: Fi
             below_peak=max(0, above - gradients),
             replaced=written + gradients,
             moves=told is not None and told.malloc.moves,
+            pins=target.on_cuda,
         ),
     )
 

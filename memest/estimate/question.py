@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -179,7 +179,8 @@ class Question:
             if self.imports is not None:
                 raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
             return None
-        return ProcessSettings(malloc=malloc_named(self.malloc or "glibc"), **({} if self.imports is None else {"imports": self.imports}))
+        imports = {} if self.imports is None else {"imports": self.imports}
+        return ProcessSettings(malloc=malloc_named("glibc" if self.malloc is None else self.malloc), **imports)
 
     @property
     def feeding(self) -> Loader | None:
@@ -240,13 +241,22 @@ class Question:
         """UsageError for settings that a whole step has in its own code."""
         if not self.training:
             raise UsageError(f"{graph.name} is a whole training step; leave mode out, or import the module alone")
-        for name in ("optimizer", "loss", "dtype", "hold_output", "keep_grads", "levers"):
-            if name in self.asked():
-                raise UsageError(f"{graph.name} is a whole training step, whose code says it all: leave {name} out, and change the code")
+        refuse_said(graph, self.asked())
 
     def asked(self) -> dict[str, Any]:
         """The settings that are not left as they are, as keywords."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+SAID_BY_CODE = ("optimizer", "loss", "dtype", "hold_output", "keep_grads", "levers")
+"""Settings that a whole step has in its own code."""
+
+
+def refuse_said(graph: Graph, given: Collection[str], word: Callable[[str], str] = str) -> None:
+    """UsageError for settings ``given``, by name, that a whole step says itself; ``word`` is what who asks calls them."""
+    name = next((name for name in SAID_BY_CODE if name in given), None) if graph.step else None
+    if name is not None:
+        raise UsageError(f"{graph.name} is a whole training step, whose code says it all: leave {word(name)} out, and change the code")
 
 
 class Names(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from memest.estimate.estimate import Estimate, answer
-from memest.estimate.question import Settings, question
+from memest.estimate.question import Settings, question, refuse_said
 from memest.network.tensor import Shape
 from memest.sizes.dims import resolve
 
@@ -32,6 +32,7 @@ def step(
     from memest.sources.opening import from_step
 
     graph = from_step(function, *examples, cleared=cleared, assume=assume)
+    refuse_said(graph, settings)
     return answer(graph, question(graph, dict(settings), "step"), example_shapes(graph))
 
 

@@ -117,4 +117,4 @@ def refuse_settings(runtime: str, settings: CudaSettings | None) -> None:
     """UsageError where a runtime that has no CUDA kernels is given settings of theirs."""
     if settings is not None:
         given = list(dict.fromkeys(ASKED[f.name] for f in fields(settings) if getattr(settings, f.name) != f.default))
-        raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is torch-cuda's; give runtime='torch-cuda' and a card")
+        raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is torch-cuda's (--runtime torch-cuda, --on a card)")

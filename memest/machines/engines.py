@@ -124,7 +124,7 @@ def refuse_engine(runtime: str, settings: Engine | None) -> None:
     """UsageError where a runtime is given settings of an engine that it is not."""
     if settings is not None:
         given = [settings.prefix + f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
-        raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is {settings.runtime}'s; give runtime={settings.runtime!r}")
+        raise UsageError(f"runtime {runtime} has no {', '.join(given)}: that is {settings.runtime}'s (--runtime {settings.runtime})")
 
 
 Told = CudaSettings | OnnxSettings | OpenVinoSettings | TensorFlowSettings | ProcessSettings

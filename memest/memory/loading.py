@@ -13,6 +13,8 @@ How torch's loader holds batches (torch/utils/data/dataloader.py, ``_utils/worke
   Python's objects are copied. A worker that is spawned imports everything anew.
 - What the process held when workers were forked and then replaces (parameters, the optimizer's state, gradients that are let go), they
   keep: once for all of them.
+- What is pinned (on a card alone) is copied into the host allocator's blocks, of powers of two, which are never given back
+  (aten/src/ATen/cuda/CachingHostAllocator.cpp): one for each batch ahead and the one in the loop's hands. Not measured.
 - Without workers the process holds, when it reads, the samples, the new batch and the old one; the step's own peak is elsewhere, and
   usually higher.
 """
@@ -37,41 +39,44 @@ DATA = Path(__file__).with_suffix(".json")
 
 class Fed(NamedTuple):
     """The step that is fed: bytes of its batch's tensors, the process's figure, what of it is there when the loop reads (parameters, state,
-    gradients, the batch) less what is there at the peak, what workers keep of the process if they are forked in a later epoch, and whether
-    malloc's threshold moves."""
+    gradients, the batch) less what is there at the peak, what workers keep of the process if they are forked in a later epoch, whether
+    malloc's threshold moves, and whether batches are pinned."""
 
     batch: tuple[int, ...]
     process: Figure
     below_peak: int
     replaced: int
     moves: bool
+    pins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
     """``parent`` is the process that reads, ``worker`` the pages that one worker shares with nobody, ``shm`` what lies in ``/dev/shm``,
-    ``workers`` all that workers and ``/dev/shm`` add to the parent, ``node`` the sum: what a container's limit has to hold."""
+    ``pinned`` what the parent pins, ``workers`` all that workers and ``/dev/shm`` add to the parent, ``node`` the sum: what a container's
+    limit has to hold."""
 
     loader: Loader
     parent: Figure
     worker: Figure
     shm: Figure
+    pinned: Figure
     workers: Figure
     node: Figure
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        figures = {name: getattr(self, name).to_dict() for name in ("parent", "worker", "shm", "workers", "node")}
+        figures = {name: getattr(self, name).to_dict() for name in ("parent", "worker", "shm", "pinned", "workers", "node")}
         return {"loader": str(self.loader), **figures}
 
 
 def loading(loader: Loader, fed: Fed) -> Loading:
     """What ``loader`` adds to the step that it feeds."""
-    batch = sum(fed.batch)
+    batch, pinned = sum(fed.batch), _pinned(loader, fed)
     if not loader.workers:
         none = NOTHING.figure("no workers")
         parent = _reading(fed, batch)
-        return Loading(loader=loader, parent=parent, worker=none, shm=none, workers=none, node=parent)
+        return Loading(loader=loader, parent=parent, worker=none, shm=none, pinned=pinned, workers=none, node=parent)
     shm, worker = _shm(loader, fed.batch), _worker(loader, batch, fed.moves)
     workers = _workers(loader, fed, shm, worker).figure("workers' own pages, /dev/shm but for the step's own batch, what workers keep")
     node = plus(fed.process, workers, "the process, its workers' own pages, /dev/shm")
@@ -81,6 +86,7 @@ def loading(loader: Loader, fed: Fed) -> Loading:
         parent=fed.process,
         worker=worker.figure("what it copies of the parent or imports anew, and the samples of one batch"),
         shm=shm.figure(f"(workers x prefetch + {held}) batches of {batch:,} bytes"),
+        pinned=pinned,
         workers=workers,
         node=node,
     )
@@ -91,6 +97,13 @@ def _shm(loader: Loader, tensors: Iterable[int]) -> Range:
     held = loader.ahead + 1
     found = held + loader.inherits
     return Range(held * batch, found * batch, (found + 1) * batch)
+
+
+def _pinned(loader: Loader, fed: Fed) -> Figure:
+    if not (loader.pin_memory and fed.pins):
+        return NOTHING.figure("pin_memory does nothing without CUDA" if loader.pin_memory else "nothing is pinned")
+    batch = sum(1 << max(0, n - 1).bit_length() for n in fed.batch)
+    return Range(batch, (loader.ahead + 1) * batch, (loader.ahead + 2) * batch).figure("by the host allocator's source, not measured")
 
 
 def _worker(loader: Loader, batch: int, moves: bool) -> Range:

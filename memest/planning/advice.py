@@ -9,7 +9,7 @@ what is learned (``freeze``) or needs more memory (``ema``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from memest.errors import UsageError
@@ -17,6 +17,7 @@ from memest.levers.table import LEVERS
 from memest.machines.cpu import Cpu
 from memest.machines.engines import ENGINES, OpenVinoSettings
 from memest.machines.gpu import Gpu
+from memest.machines.process import malloc_named
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
@@ -204,7 +205,7 @@ def _loop_optimizer(situation: Situation) -> Iterator[Change]:
 
 
 def _fused_optimizer(situation: Situation) -> Iterator[Change]:
-    if situation.optimizer.row.fused is not None and not dict(situation.optimizer.options)["fused"]:
+    if not situation.engine and situation.optimizer.row.fused is not None and not dict(situation.optimizer.options)["fused"]:
         yield _variant(situation, "fused", "true")
 
 
@@ -223,6 +224,13 @@ def _expandable_segments(situation: Situation) -> Iterator[Change]:
     before = situation.step.get("alloc_conf") or ""
     if situation.on_cuda and EXPANDABLE not in before:
         yield _setting("alloc_conf", f"{before},{EXPANDABLE}:True" if before else f"{EXPANDABLE}:True")
+
+
+def _fixed_threshold(situation: Situation) -> Iterator[Change]:
+    """A mmap threshold that stays, where the process is counted and glibc's moves."""
+    told = situation.step.get("malloc")
+    if told is not None and malloc_named(told).moves:
+        yield _setting("malloc", str(replace(malloc_named(told), mmap_threshold=FIXED_THRESHOLD)))
 
 
 def _told(engine: str, name: str, value: Any, when: Any) -> Callable[[Situation], Iterable[Change]]:
@@ -352,6 +360,9 @@ PAGES_PRICE = "none; PYTORCH_CUDA_ALLOC_CONF: segments grow by pages, and a firs
 PATTERN_PRICE = "none; runs from the second on ask for their buffers one by one, as the first does (enable_mem_pattern)"
 OUTSIDE_PRICE = "none; the model is saved with its weights beside it (save_as_external_data)"
 MALLOC_PRICE = "none; in the environment when the process begins: what is larger goes back to the system at once"
+FAULTS_PRICE = "MALLOC_MMAP_THRESHOLD_ in the environment: large tensors are mapped anew each time, and their pages with them"
+FIXED_THRESHOLD = 128 * 1024
+ONEDNN_PRICE = "none; TF_ENABLE_ONEDNN_OPTS=1 when the process begins: gradients of convolutions without columns of their inputs"
 SHRUNK_PRICE = "memory.enable_memory_arena_shrinkage: regions are given back after each run, and asked for again"
 SPLIT_PRICE = "more, smaller kernels; gradients stay alive through the next forward pass"
 ZERO_PRICE = "an all-reduce of all gradients and a broadcast of all parameters a step"
@@ -364,7 +375,9 @@ CANDIDATES: tuple[Candidate, ...] = (
     _row("channels_last", "layout", "free", "train|infer", _lever("channels_last"), lever="channels_last"),
     _row("no pattern", "pattern", "free", "infer", _told("onnxruntime", "ort_pattern", False, True), price=PATTERN_PRICE),
     _row("weights outside", "weights", "free", "infer", _told("onnxruntime", "ort_external", True, False), price=OUTSIDE_PRICE),
+    _row("onednn", "kernels", "free", "train|infer", _told("tensorflow-cpu", "onednn", "on", "off"), price=ONEDNN_PRICE),
     _row("threshold", "malloc", "free", "infer", _told("onnxruntime", "ort_mmap_threshold", 256 * 1024, None), price=MALLOC_PRICE),
+    _row("fixed threshold", "malloc", "time", "train|infer", _fixed_threshold, price=FAULTS_PRICE),
     _row("shrinkage", "shrinkage", "time", "infer", _told("onnxruntime", "ort_shrinkage", True, False), price=SHRUNK_PRICE),
     _row("one stream", "streams", "time", "infer", _one_stream, price="one call at a time, of all threads"),
     _row("one thread", "threads", "time", "infer", _fewer_threads, price="the other processors stand by"),

@@ -37,6 +37,7 @@ from memest.sizes.units import format_bytes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+ON_SERVERS = (TORCH_CPU, "tensorflow-cpu")
 RANKS = {"ddp": DDP, "fsdp": FSDP, "zero": ZERO}
 SPLITS = (2, 4, 8, 16)
 MOST_NODES = 4096
@@ -133,7 +134,8 @@ def plan_cluster(
     graph = as_graph(graph, "plan_cluster")
     given: dict[str, Any] = dict(settings)
     place = on if isinstance(on, Hardware) else places([on])[0]
-    asking = _asking(graph, given, place)
+    how = exchange_named(exchange)
+    asking = _asking(graph, given, place, how)
     if asking.runtime == TORCH_CPU and asking.malloc is None:
         given["malloc"] = "glibc"
     cluster = _Cluster(
@@ -145,7 +147,7 @@ def plan_cluster(
         place=place,
     )
     layouts = cluster.layouts(cluster.ranks(ranks_per_node, ranks_per_socket))
-    planning = _Planning(graph, given, tuple(input_shape), cluster, exchange_named(exchange), threads=_threads(given))
+    planning = _Planning(graph, given, tuple(input_shape), cluster, how, threads=_threads(given))
     ways = tuple(planning.ways(layouts))
     return ClusterPlan(
         graph=graph.name,
@@ -158,12 +160,16 @@ def plan_cluster(
     )
 
 
-def _asking(graph: Graph, given: dict[str, Any], place: Hardware) -> Question:
+def _asking(graph: Graph, given: dict[str, Any], place: Hardware, how: Exchange) -> Question:
     asking = question(graph, given, "plan_cluster")
     if not asking.training:
         raise UsageError("plan_cluster plans training: leave mode out, or ask plan_volume about inference over workers")
-    if asking.runtime != TORCH_CPU:
-        raise UsageError(f"plan_cluster plans torch-cpu, and runtime is {asking.runtime}; on cards ask estimate with lever ddp:world=N")
+    if asking.runtime not in ON_SERVERS:
+        raise UsageError(
+            f"plan_cluster plans {' and '.join(ON_SERVERS)}, and runtime is {asking.runtime}; on cards ask estimate with lever ddp:world=N"
+        )
+    if asking.runtime != TORCH_CPU and how.name == "ddp":
+        raise UsageError(f"exchange ddp is torch's, and runtime is {asking.runtime}; give exchange='horovod'")
     if place.kind == "accelerator":
         raise UsageError(f"plan_cluster plans servers, and {place.name} is an accelerator; name a server, or give a budget a node")
     own = next((text for text in asking.levers if text.partition(":")[0].strip() in RANKS), None)
@@ -269,11 +275,11 @@ class _Planning:
         threads = self._threads or (self._cpu.threads if cores is None else max(1, cores // ranks))
         estimate = self._rank(batch, self._part, nodes * ranks, threads)
         gradients = gradient_bytes(estimate.played, estimate.sizes)
-        exchange = self.exchange.buffers(gradients, nodes * ranks, ranks)
+        exchange = self.exchange.buffers(gradients, nodes * ranks, ranks, in_place=estimate.runtime == TORCH_CPU)
         name, rank = _with_unregistered(estimate)
         rank = plus(rank, exchange, f"{name} of one rank, and its exchange")
         loaders = None if estimate.loaders is None else estimate.loaders.workers
-        node = _node(rank, loaders, ranks, shares=name == "process")
+        node = _node(rank, loaders, ranks, shares=name == "process" and estimate.runtime == TORCH_CPU)
         on_node: FigureName = "node" if loaders is not None and loaders.bytes else name
         assert node.bytes is not None
         held = verdict(self._cluster.place, node.bytes, estimate.source, low_bytes=node.low, high_bytes=node.high, figure=on_node)

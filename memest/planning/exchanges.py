@@ -10,7 +10,8 @@ are ready together through one fusion buffer. Under both lies a ``backend`` with
 - ccl: oneCCL's algorithms on host memory are of the same kinds (its guide: "Collective Algorithms Selection"); nothing was measured.
 
 Horovod's fusion buffer is there for good, of HOROVOD_FUSION_THRESHOLD (128 MiB, 64 MiB up to 0.20: horovod/common/operations.cc, its
-CHANGELOG, #2468), rounded up to 512 bytes a local rank (horovod/common/controller.cc); what gradients never fill is never touched.
+CHANGELOG, #2468), rounded up to 512 bytes a local rank (horovod/common/controller.cc); what gradients never fill is never touched. torch's
+gradients are averaged in place (horovod/torch/mpi_ops.py), TensorFlow's into tensors of their own (horovod/tensorflow/mpi_ops.cc).
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class Exchange:
             return ()
         return (f"ddp:world={world}" + "".join(f",{key}={value}" for key, value in self.options),)
 
-    def buffers(self, gradients: int, world: int, local: int) -> Figure:
-        """Bytes on top of the step of one of ``world`` ranks, ``local`` of them on its node."""
+    def buffers(self, gradients: int, world: int, local: int, *, in_place: bool = True) -> Figure:
+        """Bytes on top of the step of one of ``world`` ranks, ``local`` of them on its node, whose gradients are averaged ``in_place`` or
+        into tensors of their own."""
         if world < 2:
             return modelled(0, 0, 0, "one rank exchanges nothing")
         if self.name == "horovod":
@@ -57,6 +59,7 @@ class Exchange:
         else:
             fused, message = 0, min(gradients, int(dict(self.options).get("bucket_cap_mb", 25)) << 20)
         low, expected, high = self._below(message, world)
+        fused += 0 if in_place else gradients
         return modelled(fused + expected, low, fused + high, f"{self.name} over {self.backend}: messages of up to {format_bytes(message)}")
 
     def _below(self, message: int, world: int) -> tuple[int, int, int]:

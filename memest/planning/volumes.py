@@ -155,6 +155,10 @@ class _Planning:
         """Tiles, nnU-Net's windows and MONAI's, of each size; a line for what cannot be."""
         for window in windows:
             size = "x".join(map(str, window))
+            if not self.whole.runtime.startswith("torch-"):
+                own = f"around {self.whole.runtime}'s calls the loop is your own"
+                yield f"windows, tiles: {own}; ask for one of {size}, and add your arrays"
+                continue
             larger = [max(e, w) for e, w in zip(self.extents, window, strict=True)]
             if self.halo is not None:
                 yield from self._tiles(window, size)

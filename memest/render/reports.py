@@ -85,7 +85,14 @@ def _fed(estimate: Estimate) -> tuple[tuple[str, str], ...]:
     found = estimate.loaders
     if found is None:
         return ()
-    named = (("parent", found.parent), ("each worker", found.worker), ("/dev/shm", found.shm), ("node", found.node))
+    reads = found.parent.bytes != estimate.process.bytes  # the process itself, with more than its step's peak
+    named = (
+        *((("parent", found.parent),) if reads else ()),
+        ("each worker", found.worker),
+        ("/dev/shm", found.shm),
+        ("pinned", found.pinned),
+        ("node", found.node),
+    )
     return tuple((name, figure_text(figure)) for name, figure in named if figure.bytes)
 
 
@@ -108,7 +115,9 @@ def figure_cells(estimate: Estimate) -> dict[str, int | str | None]:
     if not runtime_named(estimate.runtime).replays and estimate.recipe.target.process is None:
         return {}
     cells: dict[str, int | str | None] = {"requested_bytes": estimate.requested_bytes}
-    for name, figure in (("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process)):
+    found = estimate.loaders
+    fed = () if found is None else (("worker", found.worker), ("shm", found.shm), ("node", found.node))
+    for name, figure in (("allocated", estimate.allocated), ("reserved", estimate.reserved), ("process", estimate.process), *fed):
         cells |= {f"{name}_bytes": figure.bytes, f"{name}_low_bytes": figure.low, f"{name}_high_bytes": figure.high}
         cells[f"{name}_claim"] = figure.claim
     return cells

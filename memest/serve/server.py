@@ -105,9 +105,10 @@ class Patient(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """One service on one address. UsageError where it cannot listen there."""
+    """One service on one address. UsageError where it cannot listen there. ``ready`` is called when it listens, to requests and signals."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, ready: Callable[[], None] = lambda: None) -> None:
+        self._ready = ready
         self._socket = _listening(limits.host, limits.port)
         self._threads = ThreadPoolExecutor(limits.threads, "memest")
         self.service = Service(max_batch=limits.max_batch, timeout=limits.timeout, imports=limits.allow_import)
@@ -146,6 +147,11 @@ class Server(uvicorn.Server):
             self._socket.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn, signals being caught."""
+        await super().startup(sockets)
+        self._ready()
+
     def stop(self) -> None:
         """Take no more; answer what is under way, and end; told again, end at once. From any thread."""
         self.force_exit, self.should_exit = self.should_exit, True
@@ -158,9 +164,12 @@ class Server(uvicorn.Server):
 def serve(limits: Limits) -> None:
     """Serve in this process, which is then ours alone, until SIGTERM or SIGINT."""
     sys.setswitchinterval(SWITCH)
-    server = Server(limits)
-    host, port = server.address
-    print(f"memest serves on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    def ready() -> None:
+        host, port = server.address
+        print(f"memest serves on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    server = Server(limits, ready)
     server.run()
 
 

@@ -1,21 +1,18 @@
-"""Predictions beside the stored runs: ranks of a data-parallel run, each for itself and together on a node.
-
-Where the process is modelled, a rank is what ``memest cluster`` says of it. Where it is not, what is held against the measured is what
-ranks add: the run of one process alone is taken as measured, and what being one of several takes, and shares, is predicted.
-"""
+"""What ``memest cluster`` says beside the stored runs: ranks of a data-parallel run, each for itself and together on a node."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import memest
 from memest.memory.figure import range_of
-from memest.memory.loading import library_bytes
-from validation.cluster.ranks import RESULTS, key_of
+from validation.cluster.ranks import RESULTS
 
+VISION = ("resnet18", "resnet50", "mobilenet_v2", "densenet121", "vgg11", "resnext50_32x4d")
+BUILT_IN = {**{f"torchvision.models:{name}": name for name in VISION}, "validation.networks:UNet3d": "unet3d"}
 MALLOC = {"fixed": "glibc:mmap_threshold=131072", "glibc": "glibc"}
 OPTIMIZERS = {"adam": "adam", "sgd": "sgd:momentum=0.9"}
 
@@ -31,7 +28,6 @@ class Row:
     predicted_rank: int
     node: int
     predicted_node: int
-    modelled: bool
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -48,22 +44,17 @@ def stored() -> dict[str, Any]:
 
 def graph_of(case: dict[str, Any]) -> memest.Graph:
     """The network: built in, or imported from torch where it is not."""
-    name = case["model"].rpartition(":")[2]
-    if name in ("resnet18", "resnet50", "mobilenet_v2", "densenet121", "vgg11", "resnext50_32x4d"):
-        return memest.model(name)
-    if name == "UNet3d":
-        return memest.model("unet3d", **case["arguments"])
+    if case["model"] in BUILT_IN:
+        return memest.model(BUILT_IN[case["model"]], **case["arguments"])
     from validation.cluster.rank import made
 
     return memest.from_torch(made(case)[0], tuple(case["shape"]))
 
 
-def rows() -> Iterator[Row]:
-    """Each run of several ranks whose run alone is stored, or whose process is modelled."""
-    runs = stored()
+def rows(runs: Mapping[str, Any]) -> Iterator[Row]:
+    """Each of the ``runs`` that has several ranks."""
     for key, run in runs.items():
         case, world, regime = run["case"], run["world"], run["malloc"]
-        alone = runs.get(key_of(case, 1, regime))
         if world == 1:
             continue
         batch, *volume = case["shape"]
@@ -79,28 +70,17 @@ def rows() -> Iterator[Row]:
             loss=case["loss"],
             torch="2.13",
             malloc=MALLOC[regime],
+            imports="torchvision" if case["model"].startswith("torchvision") else "torch",
         )
         way = plan.ways[0]
-        modelled = way.estimate.process.bytes is not None
-        rank, node = range_of(way.rank).bytes, range_of(way.node).bytes
-        if not modelled:
-            if alone is None:
-                continue
-            own = memest.estimate(
-                graph_of(case), input_shape=tuple(case["shape"]), machine=memest.Cpu(threads=case["threads"]), loss=case["loss"],
-                optimizer=OPTIMIZERS[case["optimizer"]], torch="2.13",
-            )  # fmt: skip
-            rank += highest(alone) - own.peak_bytes
-            node = rank * world - (world - 1) * library_bytes().bytes
         yield Row(
             name=key,
             world=world,
             regime=regime,
             rank=highest(run),
-            predicted_rank=rank,
+            predicted_rank=range_of(way.rank).bytes,
             node=run["own_peak"] + run["files_once"],
-            predicted_node=node,
-            modelled=modelled,
+            predicted_node=range_of(way.node).bytes,
         )
 
 
@@ -115,7 +95,7 @@ def _mib(nbytes: int) -> str:
 
 def table() -> str:
     """All rows, one a line, and the worst of each kind."""
-    found = list(rows())
+    found = list(rows(stored()))
     lines = [
         f"{row.name:<60} rank {_mib(row.rank)} {100 * row.errors[0]:+5.1f} %  node {_mib(row.node)} {100 * row.errors[1]:+5.1f} %"
         for row in found

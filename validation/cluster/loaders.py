@@ -87,7 +87,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             if lines:
                 _look(process.pid, most, workers)
             time.sleep(EVERY)
-        process.communicate("\n", timeout=60)
+        process.communicate("\n", timeout=600)
     finally:
         process.kill()
     if len(lines) < 2:

@@ -14,11 +14,11 @@ IMAGES = (
 )
 MAPS = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 CLIPS = {**dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), "2x3x8x64x64"), **dict.fromkeys(("s3d", "mvit_v1_b"), "1x3x16x224x224")}
-OWN = {"UNet2d": "1x1x64x64", "UNet3d": "1x1x32x32x32", "VNet": "1x1x32x32x32", "PlainConvUNet": "1x1x64x64x64"}
+OWN = {"UNet2d": "1x3x64x64", "UNet3d": "1x1x32x32x32", "VNet": "1x1x32x32x32", "PlainConvUNet": "1x1x64x64x64"}
 CHOSEN: dict[str, tuple[str, ...]] = {
     "monai": (
         *("UNet", "BasicUNet", "BasicUNetPlusPlus", "AttentionUnet", "SegResNet", "SegResNetDS", "DynUNet", "UNETR", "SwinUNETR", "VNet"),
-        *("HighResNet", "FlexibleUNet", "AHNet", "MedNeXt", "DenseNet121", "Quicknat", "HoVerNet", "VoxelMorphUNet", "VoxelMorph"),
+        *("HighResNet", "FlexibleUNet", "AHNet", "MedNeXt", "DenseNet121", "Quicknat", "VoxelMorphUNet", "VoxelMorph"),
         *("ViTAutoEnc", "AutoencoderKL", "DiffusionModelUNet", "restormer.Restormer", "DAF3D"),
     ),
     "smp": (

@@ -9,6 +9,7 @@ from the first heap's start. Of a heap all pages are resident up to the highest 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 
 PAGE, LEAST, HEADER = 4096, 32, 16
 CACHED, FAST, SMALL = 1040, 128, 1024  # chunks up to CACHED go to the thread cache, up to FAST to fast bins; below SMALL bins are exact
@@ -55,7 +56,7 @@ class Arena:
         self.sizes: list[int] = []  # of large chunks in bins, in order
         self.large: dict[int, list[int]] = {}
         self.fast: dict[int, list[int]] = {}
-        self.cached: dict[int, list[int]] = {}
+        self.cached: defaultdict[int, list[int]] = defaultdict(list)
         self.remainder = -1  # last_remainder
         self.maps: dict[int, int] = {}  # bytes of mapped blocks by chunk
         self.mapped = 0
@@ -80,7 +81,7 @@ class Arena:
         """The address of ``nbytes``."""
         size = chunk_size(nbytes)
         if size <= CACHED:
-            found = self.cached.get(size)
+            found = self.cached[size]
             if found:
                 return found.pop() + HEADER
         return self._take(size) + HEADER
@@ -227,7 +228,7 @@ class Arena:
             if size in self.small:
                 chunk = next(iter(self.small[size]))
                 self._unlink(chunk)
-                cached = self.cached.setdefault(size, [])
+                cached = self.cached[size]
                 while size in self.small and len(cached) < MOST_CACHED:
                     other = next(iter(self.small[size]))
                     self._unlink(other)
@@ -250,7 +251,7 @@ class Arena:
 
     def _stash(self, size: int, fast: list[int]) -> int:
         chunk = fast.pop()
-        cached = self.cached.setdefault(size, [])
+        cached = self.cached[size]
         while fast and len(cached) < MOST_CACHED:
             cached.append(fast.pop())
         return chunk
@@ -275,7 +276,7 @@ class Arena:
             del self.ends[chunk + held]
             if size > CACHED:
                 return chunk
-            cached = self.cached.setdefault(size, [])
+            cached = self.cached[size]
             if len(cached) >= MOST_CACHED:
                 return chunk
             cached.append(chunk)
@@ -337,7 +338,7 @@ class Arena:
     def _give(self, chunk: int) -> None:
         size = self.size[chunk]
         if size <= CACHED:
-            cached = self.cached.setdefault(size, [])
+            cached = self.cached[size]
             if len(cached) < MOST_CACHED:
                 cached.append(chunk)
                 return
@@ -361,10 +362,14 @@ class Arena:
         if after == self.top:
             self.top, self.top_size = chunk, self.top_size + size
             return self.top_size
-        if self._binned(after):
+        more = self.size.get(after)
+        if more is not None and self.ends.get(after + more) == after:
             self._unlink(after)
-            size += self.size.pop(after)
-        self._put(chunk, size)
+            del self.size[after]
+            size += more
+        self.size[chunk] = size  # as _put does
+        self.ends[chunk + size] = chunk
+        self.unsorted[chunk] = None
         return size
 
     def consolidate(self) -> bool:

@@ -59,7 +59,9 @@ class OpenVino:
         precision that the processor does not have, and for more streams than threads."""
         cpu, session = processor(self.name, machine), told_to(self.name, OpenVinoSettings, told)
         if session.precision == "bfloat16" and not cpu.has_bf16:
-            raise UsageError("dtype 'bfloat16': this processor does not multiply it (Cpu(bf16=…)), and OpenVINO computes in float32 there")
+            raise UsageError(
+                "dtype 'bfloat16': this processor does not multiply it, and OpenVINO computes in float32 there: leave dtype out"
+            )
         if (session.streams or 1) > cpu.threads:
             raise UsageError(f"ov_streams is {session.streams}, and there are {cpu.threads} threads; a stream has one at least")
         return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=session)

@@ -21,12 +21,13 @@ CHEAP = frozenset({"ReadVariableOp", *VIEWS})
 """Kernels that are never worth a task of their own (``IsExpensive`` is false)."""
 
 
-def scheduled(nodes: Sequence[Node], *, shallow: bool = False, turn: int = 0) -> list[Node]:
+def scheduled(nodes: Sequence[Node], *, shallow: bool = False, late: bool = False, turn: int = 0) -> list[Node]:
     """The order of one thread: variables are read; then what becomes ready goes on at once, and of several nodes the last does, while the
     others wait, the youngest first.
 
     Which of several is the last differs between processes: the one from which most is still to come (the way to the first layer, while the
-    gradients of filters wait), where ``shallow`` the one from which least is, and by chance at each other ``turn``."""
+    gradients of filters wait), where ``shallow`` the one from which least is, and by chance at each other ``turn``. Variables that nothing
+    needs at once may be read when nothing else is left to do (``late``), until when updates wait with their gradients."""
     by_name = {n.name: n for n in nodes}
     pending = {n.name: sum(d in by_name for d in _needs(n)) for n in nodes}
     after: dict[str, list[Node]] = {}
@@ -47,7 +48,8 @@ def scheduled(nodes: Sequence[Node], *, shallow: bool = False, turn: int = 0) ->
         return ready
 
     first = [n for n in nodes if not pending[n.name]]
-    tasks = deque([r for n in first if n.op in CHEAP for r in run(n)] + [n for n in first if n.op not in CHEAP])
+    early = [] if late else [n for n in first if n.op in CHEAP]
+    tasks = deque([ready for n in early for ready in run(n)] + [n for n in first if late or n.op not in CHEAP])
     while tasks:
         inline = deque([tasks.popleft()])
         while inline:
@@ -62,6 +64,20 @@ def scheduled(nodes: Sequence[Node], *, shallow: bool = False, turn: int = 0) ->
                 inline.append(heavy.pop())
             tasks.extendleft(heavy)
     return found
+
+
+def ahead(order: Sequence[Node], fed: Iterable[str]) -> list[Node]:
+    """An order with all that depends on variables alone before the rest."""
+    waiting = set(fed)
+    behind: list[Node] = []
+    found: list[Node] = []
+    for node in order:
+        if any(name in waiting for name in node.inputs) or any(name in waiting for name in node.after):
+            waiting.update((node.name, *(v.name for v in node.outputs)))
+            behind.append(node)
+        else:
+            found.append(node)
+    return found + behind
 
 
 def _still_to_come(nodes: Sequence[Node], after: Mapping[str, list[Node]]) -> dict[str, int]:
@@ -123,6 +139,7 @@ class Run:
     held: dict[str, Storage] = field(default_factory=dict)
     variables: dict[str, Storage] = field(default_factory=dict)
     made: int = 0
+    largest_kernel: int = 0
 
     def stand(self) -> None:
         """Variables and what is fed are there."""
@@ -170,12 +187,15 @@ class Run:
             storage.refs += edges.get(value.name, 0)
             self.held[value.name] = storage
         scratch += [self._temporary(t.nbytes, t.over, node, inputs) for t in taken if not t.before]
-        for taken_now in scratch:
-            if taken_now is not None:
-                self._release(taken_now, node)
-        for value in node.outputs:
-            if self.held[value.name].refs == 0:
-                self._release(self.held[value.name], node)
+        inside = [s for s in scratch if s is not None]
+        outputs = [self.held[v.name] for v in node.outputs]
+        there = {s.id: s.nbytes for s in (*inputs, *outputs, *inside) if s.id > len(self.residents)}
+        self.largest_kernel = max(self.largest_kernel, sum(there.values()))
+        for storage in inside:
+            self._release(storage, node)
+        for storage in outputs:
+            if storage.refs == 0:
+                self._release(storage, node)
 
     def _over(self, node: Node, number: int, inputs: list[Storage], values: Mapping[str, Value]) -> Storage | None:
         """The input that an output is written over."""

@@ -31,6 +31,7 @@ def optimized(net: Net, onednn: bool) -> list[Node]:
         _sum_together,
         _fusing(onednn),
         _bias_with_filter(onednn),
+        _pads_inside(onednn),
         _workspaces(onednn),
         _swish(onednn),
         _in_order_of_names,
@@ -225,6 +226,23 @@ def _bias_with_filter(onednn: bool) -> Callable[[Nodes, frozenset[str]], Nodes]:
                 made.pop(node.name)
                 names[node.outputs[0].name] = second.name
         return {n: _renamed(node, names) for n, node in made.items()}
+
+    return join
+
+
+def _pads_inside(onednn: bool) -> Callable[[Nodes, frozenset[str]], Nodes]:
+    """oneDNN's convolutions in two dims pad by themselves what they alone read."""
+
+    def join(nodes: Nodes, kept: frozenset[str]) -> Nodes:
+        if not onednn:
+            return nodes
+        read, made = readers(nodes), dict(nodes)
+        for node in nodes.values():
+            reader = _only_reader(nodes, read, node, kept) if node.op == "Pad" else None
+            if reader is not None and reader.op in ("Conv2D", "_FusedConv2D"):
+                made.pop(node.name)
+                made[reader.name] = replace(made[reader.name], inputs=(node.inputs[0], *reader.inputs[1:]))
+        return made
 
     return join
 

@@ -27,15 +27,14 @@ TARGET = 30 << 20  # bytes: what Eigen's two-dimensional gradients take for the 
 MINIMUM = 256 << 10  # bytes: and for the second
 FALLBACK = 25  # buffer over tensors, above which a gradient in three dims is computed without a buffer
 WORTHWHILE = 2000  # elements of a block of a sum (redux_functor.h)
-SCRATCHPAD = 8216  # bytes: oneDNN's own, for a convolution
+PAGE, BATCH = 4096, 24  # bytes of a page, and of one entry of a batch of small products
 
 
 class Temporary(NamedTuple):
-    """Bytes that a kernel takes while it runs; the input ``over`` which they may be written; a ``scratchpad`` is oneDNN's."""
+    """Bytes that a kernel takes while it runs; the input ``over`` which they may be written; ``before`` its outputs or behind."""
 
     nbytes: int
     over: int | None = None
-    scratchpad: bool = False
     before: bool = False
 
 
@@ -43,6 +42,12 @@ def is_view(node: Node, values: Mapping[str, Value]) -> bool:
     """Whether a kernel gives the buffer that it reads: a reduction does where there is nothing to reduce."""
     reduces = node.op in ("Mean", "Sum", "Max")
     return node.op in VIEWS or (reduces and values[node.inputs[0]].nbytes == node.outputs[0].nbytes)
+
+
+def scratchpad(threads: int) -> int:
+    """Bytes that oneDNN's convolutions want beside their tensors: a page, and for each thread a page and an entry (it wants more where it
+    copies an input of few channels)."""
+    return PAGE + threads * (PAGE + BATCH)
 
 
 def overwrites(node: Node, output: int, values: Mapping[str, Value], onednn: bool) -> tuple[int, ...]:
@@ -65,12 +70,14 @@ def temporaries(node: Node, values: Mapping[str, Value], cpu: Cpu, onednn: bool)
     """What a kernel takes while it runs."""
     shapes = [values[i].shape for i in node.inputs]
     output = node.outputs[0].shape if node.outputs else ()
+    if node.op == "Pad":
+        return (Temporary(8 * len(output)),)
     if node.op == "BiasAddGrad":
         return _partial_sums(shapes[0], cpu.threads)
     if node.op == "SparseSoftmaxCrossEntropyWithLogits":
         return (Temporary(4 * shapes[0][0], before=True),)
     if onednn:
-        return (Temporary(SCRATCHPAD, scratchpad=True),) if node.op in SCRATCHED else ()
+        return (Temporary(scratchpad(cpu.threads)),) if node.op in SCRATCHED else ()
     if node.op in ("Conv2DBackpropFilter", "Conv2DBackpropInput"):
         return (Temporary(_buffer_2d(node, shapes, output, cpu)),)
     if node.op in ("Conv3DBackpropFilterV2", "Conv3DBackpropInputV2"):

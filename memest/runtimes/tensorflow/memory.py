@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memest.memory.allocators.bfc import Bfc, Growth
-from memest.memory.stream import Stream
+from memest.memory.stream import Storage, Stream
 
 SMALL = 256 << 10  # bytes: below it a request goes to malloc
 GROWTH = Growth(first=2 << 20, most=1 << 62)
@@ -36,7 +36,7 @@ def arena_of(stream: Stream, runs: int = RUNS) -> Arena:
     taken: dict[int, Any] = {}
     for storage in stream.residents:
         if storage.category != "input" and storage.nbytes >= SMALL:
-            taken[storage.id] = arena.take(storage.nbytes)
+            taken[storage.id] = _made(arena, storage)
             used += taken[storage.id].size
         elif storage.category != "input":
             small += storage.nbytes
@@ -58,6 +58,18 @@ def arena_of(stream: Stream, runs: int = RUNS) -> Arena:
         if run + 1 < runs:
             used, small = _next(stream.events, taken, used, small)
     return Arena(regions=arena.most, touched=sum(arena.touched), use=most, small=most_small)
+
+
+def _made(arena: Bfc, storage: Storage) -> Any:
+    """A variable when it is made: slots are zeros; weights are drawn, scaled and moved, each into another tensor, of which the last stays
+    (keras/src/initializers; tensorflow/python/ops/stateless_random_ops.py: ``rnd * (maxval - minval) + minval``)."""
+    if storage.category != "parameter":
+        return arena.take(storage.nbytes)
+    drawn, scaled = arena.take(storage.nbytes), arena.take(storage.nbytes)
+    moved = arena.take(storage.nbytes)
+    arena.give(scaled)
+    arena.give(drawn)
+    return moved
 
 
 def _next(events: Iterable[Any], taken: dict[int, Any], used: int, small: int) -> tuple[int, int]:

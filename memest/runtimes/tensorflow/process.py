@@ -8,6 +8,7 @@ and the kernels keep; that is taken while the graph is made, and stays.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ DATA = Path(__file__).with_name("process.json")
 WIDE = 1.25  # how much wider a range is than what was the worst of those measured
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Stream):
+    """A step, and what stands around it: whether it is ``trained``, how many ``nodes`` run, and bytes of the largest gradient of
+    ``filters``, beside which oneDNN has scratch of its own."""
+
+    trained: bool
+    nodes: int
+    filters: int
+
+
 @cache
 def measured() -> dict[str, Any]:
     """The numbers of the model, in bytes and shares."""
@@ -28,26 +39,42 @@ def measured() -> dict[str, Any]:
     return found
 
 
-def touched_of(stream: Stream, allocated: Figure, onednn: str) -> int:
-    """Bytes of tensors that are resident at most: what was handed out of the arena, which never goes back, or what is alive at once."""
+def kind_of(step: Step, onednn: str) -> str:
+    """Which of the numbers are a step's."""
+    return f"{'train' if step.trained else 'infer'}_{onednn}"
+
+
+def terms_of(step: Step, onednn: str) -> dict[str, int]:
+    """What the numbers are multiplied by, by their names."""
+    terms = {"base": 1, "node": step.nodes}
+    return {**terms, "filter": step.filters} if step.trained and onednn == "on" else terms
+
+
+def touched_of(step: Step, allocated: Figure, onednn: str) -> int:
+    """Bytes of tensors that are resident at most: what was handed out of the arena, which never goes back, and the largest weight again,
+    which oneDNN reorders; or what is alive at once, in a step or while the largest weight is drawn, scaled and moved."""
     assert allocated.bytes is not None
+    inputs = sum(s.nbytes for s in step.residents if s.category == "input")
+    weights = [s.nbytes for s in step.residents if s.category == "parameter"]
+    largest = max(weights, default=0)
     if onednn == "off":
-        return allocated.bytes
-    arena = arena_of(stream)
-    return arena.touched + arena.small + sum(s.nbytes for s in stream.residents if s.category == "input")
+        return max(allocated.bytes, inputs + sum(weights) + 2 * largest)
+    arena = arena_of(step)
+    return arena.touched + arena.small + inputs + largest
 
 
-def process_of(stream: Stream, nodes: int, allocated: Figure, mode: str, onednn: str) -> Figure:
+def process_of(step: Step, allocated: Figure, onednn: str) -> Figure:
     """The resident peak with its range."""
     numbers = measured()
     assert allocated.bytes is not None and allocated.low is not None and allocated.high is not None
-    own = numbers[f"{mode}_{onednn}"]
-    tensors, around = touched_of(stream, allocated, onednn), own["base"] + own["node"] * nodes
+    own = numbers[kind_of(step, onednn)]
+    tensors = touched_of(step, allocated, onednn)
+    around = round(sum(own[name] * times for name, times in terms_of(step, onednn).items()))
     low, high = tensors - (allocated.bytes - allocated.low), tensors + (allocated.high - allocated.bytes)
     share = WIDE * numbers["worst"]
     reason = (
-        f"a Python process with numpy, keras and tensorflow ({format_bytes(own['base'])}), {nodes:,} nodes with their kernels, and "
-        f"{format_bytes(tensors)} of tensors; modelled from {numbers['cases']} measurements, of which half are within "
+        f"a Python process with numpy, keras and tensorflow ({format_bytes(round(own['base']))}), {step.nodes:,} nodes with their kernels, "
+        f"and {format_bytes(tensors)} of tensors; modelled from {numbers['cases']} measurements, of which half are within "
         f"{numbers['median']:.1%} and all within {numbers['worst']:.1%}"
     )
     return modelled(tensors + around, round((low + around) * (1 - share)), round((high + around) * (1 + share)), reason)

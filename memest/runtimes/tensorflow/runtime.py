@@ -18,11 +18,11 @@ from memest.network.graph import Graph
 from memest.network.tensor import Shape, spec
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.tensorflow.building.stepping import TABLE, built
-from memest.runtimes.tensorflow.executing import Run, ordered, scheduled
+from memest.runtimes.tensorflow.executing import Run, ahead, ordered, scheduled
 from memest.runtimes.tensorflow.grappler import optimized
 from memest.runtimes.tensorflow.memory import arena_of
 from memest.runtimes.tensorflow.nodes import Net, Node
-from memest.runtimes.tensorflow.process import process_of
+from memest.runtimes.tensorflow.process import Step, process_of
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE, KERAS = "2.21", "3.15"
@@ -30,13 +30,12 @@ TURNS = 4  # orders that are tried by chance, besides the two by what is still t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played(Stream):
-    """A step; ``orders`` are those that TensorFlow may take as well, whether it is ``trained``, and how many ``nodes``
-    run."""
+class Played(Step):
+    """A step; ``orders`` are those that TensorFlow may take as well, ``least`` is what is alive at once in any order: what stands, and what
+    one kernel reads and makes."""
 
     orders: tuple[Stream, ...]
-    trained: bool
-    nodes: int
+    least: int
 
 
 class TensorFlowCpu:
@@ -89,10 +88,12 @@ class TensorFlowCpu:
     ) -> Stream:
         """One step. UnsupportedError for levers that change how torch runs it, and for what has no rule."""
         _check_plain(recipe)
+        _check_dtypes(graph)
         target = recipe.target
         net = built(graph, input_shapes, sizes, recipe, remember=remember)
         nodes = optimized(net, settings_of(target).onednn == "on")
-        orders = [scheduled(nodes), scheduled(nodes, shallow=True), *(scheduled(nodes, turn=n) for n in range(1, TURNS))]
+        orders = [scheduled(nodes), scheduled(nodes, shallow=True), scheduled(nodes, late=True)]
+        orders += [ahead(orders[0], net.inputs), *(scheduled(nodes, turn=n) for n in range(1, TURNS))]
         first, *others = [_played(net, order, target) for order in orders]
         values = {v.name: spec(v.shape, v.dtype) for v in net.values.values()}
         return Played(
@@ -102,6 +103,8 @@ class TensorFlowCpu:
             orders=tuple(Stream(residents=tuple(o.residents), events=tuple(o.events), values=values) for o in others),
             trained=recipe.training,
             nodes=len(nodes),
+            filters=max((n.outputs[0].nbytes for n in nodes if "BackpropFilter" in n.op), default=0),
+            least=sum(s.nbytes for s in first.residents) + first.largest_kernel,
         )
 
     def figures(self, requested_bytes: int, steps: Steps, target: Target) -> Figures:
@@ -113,7 +116,7 @@ class TensorFlowCpu:
         peaks = [requested_bytes, *map(peak_of, stream.orders)]
         together = concurrent(stream) if (told.inter_op or target.cpu.threads) > 1 else 0
         waiting = updates_of(stream) if stream.trained else 0
-        low, high = min(peaks) - waiting, max(peaks) + waiting + together
+        low, high = max(min(peaks) - waiting, stream.least), max(peaks) + waiting + together
         order = "in the order of one thread that takes what became ready last"
         if low == high:
             allocated = exact(requested_bytes, f"variables, inputs, and tensors alive at once, {order}")
@@ -128,8 +131,7 @@ class TensorFlowCpu:
             reserved = modelled(nbytes, min(nbytes, arena.use), max(nbytes, wide), "regions of the arena, which double, and small tensors")
         else:
             reserved = replace(allocated, bytes=requested_bytes - inputs, low=low - inputs, high=high - inputs, reason="asked of malloc")
-        mode = "train" if stream.trained else "infer"
-        return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, stream.nodes, allocated, mode, told.onednn))
+        return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, allocated, told.onednn))
 
 
 def in_order(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe, names: Iterable[str]) -> Stream:
@@ -172,6 +174,13 @@ def _check_plain(recipe: Recipe) -> None:
     plain = Recipe(training=recipe.training, optimizer=recipe.optimizer, loss=recipe.loss, target=recipe.target)
     if replace(recipe, hold_output=False, step=None, segments=()) != plain:
         raise UnsupportedError("runtime tensorflow-cpu plays one plain step of the network: leave out levers that change how torch runs it")
+
+
+def _check_dtypes(graph: Graph) -> None:
+    """UnsupportedError for a network in another dtype than float32."""
+    other = next((p.dtype for p in graph.parameters if p.dtype not in ("float32", "int64")), None)
+    if other is not None:
+        raise UnsupportedError(f"no rule for {other} on tensorflow-cpu, nor for mixed_bfloat16: ask in float32, which is Keras's own")
 
 
 def settings_of(target: Target) -> TensorFlowSettings:

@@ -18,14 +18,15 @@ import memest
 from memest.errors import MemestError
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
-from memest.runtimes.tensorflow.kernels import SCRATCHPAD
+from memest.runtimes.tensorflow.kernels import scratchpad
 from memest.runtimes.tensorflow.memory import arena_of
 from memest.runtimes.tensorflow.nodes import TAPE
 from memest.runtimes.tensorflow.runtime import in_order, peak_of
 from validation.engines.tensorflow.storing import load
 
+LARGE = 16 << 20  # bytes of an arena from which on it is compared
 OPTIMIZER = re.compile(r"^(adam_w|adam|sgd|rm_sprop)_\d+/")
-SCOPE = re.compile(r"^(functional|sequential|[a-z0-9_]+)(_\d+)?/")
+SCOPE = re.compile(r"^[^/]+/")
 COLUMNS = (
     "oneDNN",
     "threads",
@@ -140,7 +141,7 @@ def _compared(graph: Graph, record: dict[str, Any]) -> Compared:
     names = map(partial(ours, layers=layers), record["order"])
     stream = in_order(found.played, found.input_shapes, found.sizes, found.recipe, names)
     standing = sum(s.nbytes for s in stream.residents)
-    mine = Counter(e.delta for e in stream.events if e.delta > 0 and e.delta != SCRATCHPAD)
+    mine = Counter(e.delta for e in stream.events if e.delta > 0 and e.delta != scratchpad(record["used"]))
     real = Counter(nbytes for name, nbytes, dtype in record["tensors"] if not _is_scratchpad(name, nbytes, dtype))
     differing = (mine - real) + (real - mine)
     assert found.allocated.low is not None and found.allocated.high is not None
@@ -198,7 +199,7 @@ def table(found: list[Compared]) -> str:
 
 def _row(onednn: str, threads: str, of: list[Compared]) -> str:
     ran = [c for c in of if not c.refused]
-    arenas = [c.arena_off for c in ran if c.arena[1]]
+    arenas = [c.arena_off for c in ran if c.arena[1] >= LARGE]
     cells = (
         onednn,
         threads,
@@ -222,6 +223,15 @@ def failures(found: list[Compared]) -> list[str]:
     """What is claimed and does not hold."""
     if not found:
         return ["nothing is stored of tensorflow"]
-    alone = [c for c in found if c.threads == 1]
+    alone = [c for c in found if c.threads == 1 and not c.refused]
+    ran = [c for c in found if not c.refused]
+    off = {onednn: [c.off for c in ran if c.onednn == onednn] or [0.0] for onednn in ("on", "off")}
+    claims = (
+        (sum(c.inside for c in ran) >= 0.95 * len(ran), "fewer than 95 % of the peaks lie in the estimate's range"),
+        (sum(c.within for c in ran) >= 0.95 * len(ran), "fewer than 95 % of the resident peaks lie in the estimate's range"),
+        (statistics.median(off["on"]) <= 0.04 and max(off["on"]) <= 0.12, "with oneDNN the resident peak is off by more than 4 or 12 %"),
+        (statistics.median(off["off"]) <= 0.08, "without oneDNN the resident peak's median error is above 8 %"),
+    )
     refused = [str(c) for c in found if c.refused]
-    return refused + [f"not as in the log: {c}" for c in alone if c.differing or not c.equal]
+    differing = [f"not as in the log: {c}" for c in alone if c.differing or not c.equal]
+    return [*refused, *differing, *(text for holds, text in claims if not holds)]

@@ -22,6 +22,13 @@ def _unary(op: str, here: Here) -> None:
     here.done(make(op, op, [value], value.shape))
 
 
+def clipped(here: Here) -> None:
+    """From 0 to 6, which is ReLU6."""
+    if (here.given["min_val"], here.given["max_val"]) != (0, 6):
+        raise UnsupportedError("no rule for hardtanh on tensorflow-cpu but from 0 to 6, as ReLU6")
+    _unary("Relu6", here)
+
+
 def silu(here: Here) -> None:
     """``x * sigmoid(x)``, whose gradient computes the sigmoid again."""
     value = here.value()
@@ -73,6 +80,7 @@ def at_least(here: Here) -> None:
 TABLE: dict[str, Callable[[Here], None]] = {
     **{name: partial(_unary, op) for name, op in UNARY.items()},
     **{name: partial(_binary, *op) for name, op in BINARY.items()},
+    "hardtanh": clipped,
     "silu": silu,
     "softmax": softmax,
     "div": divided,

@@ -103,8 +103,8 @@ def _mean_squared(net: Net, output: Value) -> dict[str, Value]:
     mean = net.op("Mean", f"{scope}/Mean", [squared], shape[:-1], kept=(*shape[:-1], 1))
     total = net.op("Sum", f"{scope}/Sum", [mean], ())
     _tracked(net, net.op("DivNoNan", f"{scope}/div_no_nan", [total], ()))
-    scaled = net.op("Mul", f"{TAPE}{scope}/Mul", [difference], shape)
-    product = net.op("Mul", f"{TAPE}{scope}/Mul", [scaled], shape)
+    net.unique(f"{TAPE}{scope}/Mul")  # of constants
+    product = net.op("Mul", f"{TAPE}{scope}/Mul", [difference], shape)
     return {output.name: net.op("Neg", f"{TAPE}{scope}/sub/Neg", [product], shape)}
 
 

@@ -22,7 +22,8 @@ def _pooled(op: str, dims: int, here: Here) -> None:
     if source in here.place.padded:
         value = here.of(here.place.padded[source])
     elif any(pads) and not _is_same(here, value.shape[1:-1], kernel, dims, pads):
-        raise UnsupportedError(f"no rule for a pool padded by {pads} on tensorflow-cpu: Keras's 'same' pads otherwise; pad before it")
+        larger = tuple([n + 2 * p for n, p in zip(value.shape[1:-1], pads, strict=True)])
+        value = here.part("Pad", "zero_padding/Pad", [value], (value.shape[0], *larger, value.shape[-1]))
     full = f"{op}{dims}D" if dims == 3 else op
     if full == "MaxPool":
         here.done(here.op(full, "MaxPool2d", [value], output), True)
@@ -49,12 +50,30 @@ def _reduced(op: str, name: str, here: Here) -> None:
 
 
 def global_pool(here: Here) -> None:
-    """Adaptive pooling to one place, which is Keras's global pooling with its dims kept."""
+    """Adaptive pooling to one place, which is Keras's global pooling with its dims kept, or to as many places as there are."""
     value = here.value()
+    if channels_last(here.shape(here.layer.outputs[0])) == value.shape:
+        here.done(value)
+        return
     kept = (value.shape[0], *(1,) * (len(value.shape) - 2), value.shape[-1])
     if channels_last(here.shape(here.layer.outputs[0])) != kept:
         raise UnsupportedError("no rule for adaptive pooling to more than one place on tensorflow-cpu")
     here.done(here.part("Mean", "Mean", [value], kept, kept=kept, keep=True))
+
+
+def enlarged(here: Here) -> None:
+    """Upsampling to the nearest: each dim in turn is tiled."""
+    value, output = here.value(), channels_last(here.shape(here.layer.outputs[0]))
+    if here.given.get("mode", "nearest") != "nearest" or any(o % n for o, n in zip(output[1:-1], value.shape[1:-1], strict=True)):
+        raise UnsupportedError("no rule for interpolation on tensorflow-cpu but to the nearest, by whole numbers")
+    for dim in range(1, len(output) - 1):
+        times = output[dim] // value.shape[dim]
+        scope = here.net.unique(f"{here.scope}/Repeat").removeprefix(f"{here.scope}/")
+        before, behind = value.shape[: dim + 1], value.shape[dim + 1 :]
+        value = here.part("Reshape", f"{scope}/ExpandDims", [value], (*before, 1, *behind))
+        value = here.part("Tile", f"{scope}/Tile", [value], (*before, times, *behind))
+        value = here.part("Reshape", f"{scope}/Reshape", [value], (*before[:-1], output[dim], *behind))
+    here.done(value, True)
 
 
 def joined(here: Here) -> None:
@@ -134,6 +153,7 @@ TABLE: dict[str, Callable[[Here], None]] = {
     "sum": partial(_reduced, "Sum", "Sum"),
     "amax": partial(_reduced, "Max", "Max"),
     "cat": joined,
+    "interpolate": enlarged,
     "pad": padded,
     **dict.fromkeys(("flatten", "reshape", "view"), _reshaped),
     "permute": permuted,

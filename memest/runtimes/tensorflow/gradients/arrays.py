@@ -29,6 +29,12 @@ def _sliced(net: Net, node: Node, given: Given) -> Given:
     return [net.op("StridedSliceGrad", named(node, "StridedSliceGrad"), [upstream(given)], value.shape)]
 
 
+def _tiled(net: Net, node: Node, given: Given) -> Given:
+    (value,) = inputs(net, node)
+    split = net.op("Reshape", named(node, "Reshape"), [upstream(given)], node.outputs[0].shape)
+    return [net.op("Sum", named(node, "Sum"), [split], value.shape)]
+
+
 def _transposed(net: Net, node: Node, given: Given) -> Given:
     (value,) = inputs(net, node)
     return [net.op("Transpose", named(node, "transpose"), [upstream(given)], value.shape)]
@@ -46,6 +52,7 @@ TABLE: Mapping[str, Callable[[Net, Node, Given], Given]] = {
     "ConcatV2": _concatenated,
     "Pad": _padded,
     "StridedSlice": _sliced,
+    "Tile": _tiled,
     "Transpose": _transposed,
     "SelectV2": _selected,
 }

@@ -3,13 +3,14 @@
 What stands in it: the interpreter with torch's libraries (measured: ``process.json``, with the versions it belongs to), the pages and
 objects that the first step adds, and the heap: tensors as glibc places them. Where the mmap threshold does not move, larger tensors are
 mapped and their pages are given back at once, so that the heap is what is alive. Where it moves, holes stay: the steps are played several
-times (:mod:`~memest.runtimes.torch.process.heap`), the figure is the median and its range at least what the runs differ by.
+times (:mod:`~memest.runtimes.torch.process.heap`), the figure is the median and its range at least what the runs differ by. jemalloc holds
+what a fixed threshold does and a share more (``keeps``): pages that were given back, which it returns to the system after seconds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,15 +20,18 @@ from typing import Any
 from memest.machines.process import Malloc, ProcessSettings
 from memest.memory.allocators.glibc import Arena, ThreadArena
 from memest.memory.figure import Figure, modelled
-from memest.memory.stream import Event
 from memest.runtimes.runtime import Steps
+from memest.runtimes.torch.process.blocks import runs_of
 from memest.runtimes.torch.process.heap import Noise, Plan, Player
 from memest.runtimes.torch.script import script
 from memest.sizes.units import format_bytes
 
 DATA = Path(__file__).with_name("process.json")
-EXACT = Noise(0, 0.0)
-RUNS = (EXACT, Noise(1, 0.05), Noise(2, 0.05))
+RUNS = tuple(Noise(seed, 0.03) for seed in range(3))
+MOST_RANGE = 0.08
+VOLUME = 5
+CONVOLUTIONS = frozenset({"convolution", "conv_transpose"})
+ALONE = Noise(0, 1.0)  # tensors without small blocks
 STEPS = 2  # that are played: a third one is like the second
 OTHER = Malloc(mmap_threshold=131072)
 WORTH = 0.03  # of the process: what another setting has to save to be named
@@ -46,8 +50,8 @@ def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
     found = _process(course, settings)
     if not settings.malloc.moves:
         return found
-    less = _process(course, ProcessSettings(malloc=OTHER, imports=settings.imports)).bytes
-    assert less is not None and found.bytes is not None and found.low is not None and found.high is not None
+    less = _base(course, settings) + peak_of(course, OTHER, ALONE)
+    assert found.bytes is not None and found.low is not None and found.high is not None
     if less >= (1 - WORTH) * found.bytes:
         return found
     better = f"; with MALLOC_MMAP_THRESHOLD_={OTHER.mmap_threshold}: {format_bytes(less)}"
@@ -55,62 +59,80 @@ def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
 
 
 class Course:
-    """What comes before the steps, and each of them up to the one asked about: the first, and one that finds what the first left."""
+    """What comes before the steps, and each of them up to the one asked about: the first, and one that finds what the first left.
+    ``volumes`` are the layers that make tensors of five dims."""
 
     def __init__(self, steps: Steps) -> None:
         events, begins = script(steps)
-        bounds = (*begins, len(events))
         self.before = events[: begins[0]]
-        self.steps = [events[start:stop] for start, stop in pairwise(bounds)][:STEPS]
-        self.training = any(e.phase == "backward" for e in self.steps[-1])
+        parts = [events[start:stop] for start, stop in pairwise((*begins, len(events)))][:STEPS]
+        self.plans = [Plan.of(step, first=n == 0) for n, step in enumerate(parts)]
+        self.training = any(e.phase == "backward" for e in parts[-1])
+        self.volumes = frozenset(name for name, spec in steps.asked().values.items() if len(spec.shape) == VOLUME)
 
     @cached_property
-    def plans(self) -> list[Plan]:
-        """The steps with the small blocks that each call asks for."""
-        return [Plan.of(step, first=n == 0) for n, step in enumerate(self.steps)]
+    def added(self) -> list[int]:
+        """Bytes that the first step has added to the process by each of its events: pages of libraries, with the calls of operators that
+        are new, and the code that oneDNN compiles for each convolution that is."""
+        numbers, events = measured(), self.plans[0].events
+        runs = runs_of(events)
+        kinds = len({(run.op, run.phase) for run in runs})
+        pages = numbers["pages"]["train" if self.training else "infer"]
+        seen: set[tuple[str, str]] = set()
+        compiled: set[tuple[str, str, tuple[int, ...]]] = set()
+        code, found = numbers["pools"], []
+        for run in runs:
+            seen.add((run.op, run.phase))
+            call = run.op, run.phase, tuple(e.delta for e in events[run.start : run.stop])
+            if run.op in CONVOLUTIONS and call not in compiled:
+                compiled.add(call)
+                ways = 2 if run.phase == "backward" else 1  # by data and by filter
+                code += ways * numbers["code"]["volume" if run.layer in self.volumes else "image"]
+            found += [code + pages * len(seen) // kinds] * (run.stop - run.start)
+        return found
 
-    @cached_property
-    def bare(self) -> list[Plan]:
-        """The steps without."""
-        return [Plan(step, (), {}) for step in self.steps]
+
+def _base(course: Course, settings: ProcessSettings) -> int:
+    """The interpreter with what it imports; making an optimizer imports what torchvision does, too."""
+    imports = measured()["imports"]
+    found: int = imports[settings.imports] + (imports["optimizer"] if course.training and settings.imports == "torch" else 0)
+    return found
 
 
 def _process(course: Course, settings: ProcessSettings) -> Figure:
     numbers, malloc = measured(), settings.malloc
     regime = "jemalloc" if malloc.name == "jemalloc" else "glibc" if malloc.moves else "fixed"
-    optimizer = course.training and settings.imports == "torch"  # torchvision imports what making an optimizer imports
-    base = numbers["imports"][settings.imports] + (numbers["imports"]["optimizer"] if optimizer else 0)
-    first = numbers["first"]["train" if course.training else "infer"]
-    if malloc.moves:
-        heaps = [peak_of(course.before, course.plans, malloc, noise) for noise in RUNS]
-    else:
-        heaps = [peak_of(course.before, course.bare, malloc)]
+    base = _base(course, settings)
+    heaps = [peak_of(course, malloc, noise) for noise in (RUNS if malloc.moves else RUNS[:1])]
+    if malloc.name == "jemalloc":
+        heaps = [round(heap + numbers["jemalloc"]["keeps"] * max(0, heap - course.added[-1])) for heap in heaps]
     heap = round(median(heaps))
-    nbytes, off = base + first + heap, numbers[regime]
-    low = min(base + first + min(heaps), round(nbytes * (1 - off["range"])))
-    high = max(base + first + max(heaps), round(nbytes * (1 + off["range"])))
+    nbytes, off = base + heap, numbers[regime]
+    low = max(min(base + min(heaps), round(nbytes * (1 - off["range"]))), round(nbytes * (1 - MOST_RANGE)))
+    high = min(max(base + max(heaps), round(nbytes * (1 + off["range"]))), round(nbytes * (1 + MOST_RANGE)))
+    first = course.added[-1]
     parts = f"Python with {settings.imports} ({format_bytes(base)}), what the first step adds ({format_bytes(first)})"
     reason = (
-        f"{parts}, and {format_bytes(heap)} of tensors under {malloc}; modelled, and of {off['cases']} processes measured with torch "
-        f"{numbers['torch']}, glibc {numbers['libc']} half are within {off['median']:.1%}, all within {off['worst']:.1%}"
+        f"{parts}, and {format_bytes(max(0, heap - first))} of tensors under {malloc}; modelled, and of {off['cases']} processes measured "
+        f"with torch {numbers['torch']}, glibc {numbers['libc']} half are within {off['median']:.1%}, all within {off['worst']:.1%}"
     )
     return modelled(nbytes, low, high, reason)
 
 
-def peak_of(before: Sequence[Event], plans: Sequence[Plan], malloc: Malloc, noise: Noise = EXACT) -> int:
-    """The most resident bytes of the heaps and mapped blocks in the last of the steps."""
-    arena = Arena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
+def peak_of(course: Course, malloc: Malloc, noise: Noise) -> int:
+    """The most resident bytes of heaps, mapped blocks and what the first step adds, in the last of the steps."""
     if malloc.name == "jemalloc":
-        arena = Arena(mmap_threshold=1)
-    elif malloc.moves:
+        malloc = OTHER
+    arena = Arena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
+    if malloc.moves:
         arena.mmap_threshold, arena.trim_threshold = measured()["threshold"], 2 * measured()["threshold"]
     player = Player(arena, noise)
-    for event in before:
+    for event in course.before:
         player.move(event)
     most = 0
-    for plan, thread in zip(plans, _threads(malloc), strict=False):
+    for n, (plan, thread) in enumerate(zip(course.plans, _threads(malloc), strict=False)):
         player.go_on(thread or arena)
-        most = player.step(plan)
+        most = player.step(plan, course.added if n == 0 else [course.added[-1]] * len(plan.events))
     return most
 
 
@@ -118,7 +140,7 @@ def _threads(malloc: Malloc) -> Iterator[Arena | None]:
     """The arena of the thread that runs each step; None: the main one."""
     kept = [ThreadArena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)]
     while True:
-        if malloc.thread == "main" or malloc.arena_max == 1 or malloc.name == "jemalloc":
+        if malloc.thread == "main" or malloc.arena_max == 1:
             yield None
         elif malloc.thread == "worker":
             yield kept[0]

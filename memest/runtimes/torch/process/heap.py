@@ -57,7 +57,7 @@ class Player:
         self.tensors: dict[int, tuple[Arena, int]] = {}
         self.tied: dict[int, list[tuple[Arena, int]]] = {}
         self.besides = 0
-        self.most = 0
+        self.most, self.added = 0, 0
 
     def go_on(self, arena: Arena) -> None:
         """Another thread runs, on its own arena; the thresholds are the process's."""
@@ -75,7 +75,9 @@ class Player:
         if nbytes:
             arena = self.arena
             self.tensors[number] = arena, arena.memalign(ALIGNED, nbytes)
-            self.most = max(self.most, arena.resident + self.besides)
+            found = arena.resident + self.besides + self.added
+            if found > self.most:
+                self.most = found
 
     def drop(self, number: int) -> None:
         """A tensor goes, and what is tied to it."""
@@ -94,14 +96,9 @@ class Player:
         else:
             self.drop(event.storage.id)
 
-    def step(self, plan: Plan) -> int:
-        """One step; the most resident bytes of the arenas in it."""
-        if not plan.scripts:
-            self.most = self.arena.resident + self.besides
-            for event in plan.events:
-                self.move(event)
-            return self.most
-        self.most = self.arena.resident + self.besides
+    def step(self, plan: Plan, added: Sequence[int]) -> int:
+        """One step; the most resident bytes of the arenas and what is ``added`` to them by each event."""
+        self.most = self.arena.resident + self.besides + added[0]
         arena, events, backward = self.arena, plan.events, plan.backward
         due: dict[int, list[int]] = {}
         ends: list[int] = []
@@ -109,9 +106,12 @@ class Player:
         cached = arena.cached
         last = len(events) - 1
         for n, (event, script) in enumerate(zip(events, plan.scripts, strict=True)):
+            self.added = added[n]
             self.move(event)
             for address in due.pop(n, ()):
                 free(address)
+            if left_out == 1:
+                continue
             for stays in script.stays:
                 if left_out and uniform() < left_out:
                     continue
@@ -128,7 +128,7 @@ class Player:
                     first, stop = backward.get(event.layer, (last, last))
                     due.setdefault(max(n + 1, min(first + by, stop)), []).append(address)
             for nbytes, aligned, most in script.passing:
-                if aligned or nbytes > CACHED or len(cached.get((nbytes + 23) & ~15, ())) < most:
+                if aligned or nbytes > CACHED or len(cached[(nbytes + 23) & ~15]) < most:
                     self._pass(nbytes, aligned, most)
         for waiting in due.values():
             ends += waiting

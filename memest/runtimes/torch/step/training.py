@@ -103,7 +103,10 @@ def _play_pass(run: Run, step: Step, number: int, batch: Batch) -> None:
         _let_outputs_go(run, taken)
     run.caller.leave_autocast()
     if not loss.requires_grad:
-        raise GraphError("nothing to train: no trainable parameter reaches the loss (for an input's gradient: memest.step)")
+        raise GraphError(
+            "nothing to train: no trainable parameter reaches the loss (for inference: mode='infer', --infer; for an input's gradient:"
+            " memest.step)"
+        )
     for divisor in _divisors(run, len(step.batches)):
         loss = _divided(run, loss, divisor)
         if recipe.hold_output:

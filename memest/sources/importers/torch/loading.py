@@ -11,18 +11,19 @@ import ast
 import builtins
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from memest.errors import UsageError, did_you_mean
+from memest.errors import UsageError, did_you_mean, kind_of
 from memest.files import decode, parse
 from memest.sources.importers.absent_operators import with_absent_operators
 from memest.sources.importers.torch.configured import of_folder
@@ -31,6 +32,7 @@ from memest.sources.importers.torch.steps.lightning import is_lightning as is_li
 from memest.sources.importers.torch.surroundings import is_step as is_step
 
 FORM = "write package.module:callable or path/file.py:callable, with arguments as (1, key='literal', other=torch.nn.ReLU)"
+STEPS = "where it calls backward(), or takes arguments and uses a module that it finds"
 _NOT_THEIRS = tuple(os.path.join(os.path.dirname(os.path.abspath(f)), "") for f in (__file__, torch.__file__, importlib.__file__))
 
 
@@ -50,7 +52,7 @@ def build(text: str) -> nn.Module:
 def checked(made: Any, text: str) -> nn.Module:
     """``made``, which ``text`` gives, as the module it has to be."""
     if not isinstance(made, nn.Module):
-        raise UsageError(f"{text}: gives a {type(made).__name__}, not a torch.nn.Module")
+        raise UsageError(f"{text}: gives {kind_of(made)}, not a torch.nn.Module; a function is taken for a training step {STEPS}")
     return made
 
 
@@ -153,7 +155,17 @@ def _made(origin: str, name: str, arguments: Sequence[ast.expr], keywords: dict[
         return target
     positional = [_value(a, module, text) for a in arguments]
     named = {k: _value(v, module, text) for k, v in keywords.items()}
+    needed = [] if arguments or keywords or not isinstance(target, FunctionType) else _needed(target)
+    if needed:
+        call = f"{name}({', '.join(f'{n}=…' for n in needed)})"
+        raise UsageError(f"{text} is called to make a network, and needs arguments: write {call}; it is taken for a training step {STEPS}")
     return _run(text, lambda: target(*positional, **named))
+
+
+def _needed(function: FunctionType) -> list[str]:
+    """The arguments that a function cannot be called without."""
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind in plain]
 
 
 def _run(what: str, action: Callable[..., Any]) -> Any:

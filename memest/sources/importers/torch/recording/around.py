@@ -60,6 +60,8 @@ class Around(Running):
             self.stack.append(Frame(module, type(module).__name__, None))
         else:
             self.stack.append(Frame(module, *(self.stack[-1][1:] if self.stack else ("", None))))
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise self.refusal("a lazy module that never ran, whose parameters have no sizes yet: call it once where it is made")
         if isinstance(module, torch.jit.ScriptModule):
             raise self.refusal("a compiled ScriptModule, which hides its Python code: put in the module it was made from")
 

@@ -150,7 +150,8 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
             if get_ident() != here or any(optimizer is o for o in updates.optimizers.values()):  # of ours it is the class above's
                 return
             raise updates.refusal(
-                f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: make it before the step, and give it as an argument"
+                f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: make it before the step,"
+                " and give it as an argument"
             )
 
         hook = register_optimizer_step_pre_hook(unseen)

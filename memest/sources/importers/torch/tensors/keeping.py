@@ -37,11 +37,11 @@ def swap(owned: Owned, live: LiveTensors) -> list[Place]:
     """Meta twins in the place of all parameters and buffers, told to ``live``."""
     twins: dict[int, tuple[str, torch.Tensor]] = {}
     for path, p in owned.tensors:
-        if isinstance(p, nn.parameter.UninitializedTensorMixin):
-            raise UnsupportedError(f"parameter {path!r} is not initialized (a lazy module); call the module once first")
+        if isinstance(p, nn.parameter.UninitializedTensorMixin):  # of a lazy module that is not called here, or refused where it is
+            continue
         twins[id(p)] = path, twin(p)
         live.own(twins[id(p)][1], path, trainable=p.requires_grad, buffer=not isinstance(p, nn.Parameter))
-    places = [Place(t, key, p, twins[id(p)][0]) for t in owned.tables for key, p in t.items() if p is not None]
+    places = [Place(t, key, p, twins[id(p)][0]) for t in owned.tables for key, p in t.items() if id(p) in twins]
     for place in places:
         place.table[place.key] = twins[id(place.original)][1]
     return places
