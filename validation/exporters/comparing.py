@@ -1,8 +1,8 @@
 """Files that exporters wrote, read and estimated without torch; and where a file says the same as the module, the same bytes.
 
-A graph is the same where its calls are, and the bytes of its weights: those of torch's module once norms are folded as exporters fold them,
-and views and reductions are called what an exporter calls them. A file does not know how long Python's variables hold a tensor, so of
-neither do they.
+A graph is the same where its calls are, and the bytes of its weights (exporters leave out biases that are zero): those of torch's module
+once norms are folded as exporters fold them, and views and reductions are called what an exporter calls them. A file does not know how long
+Python's variables hold a tensor, so of neither do they.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def _compared(network: str, exporter: str, file: dict[str, Any], module: Graph |
     if module is None or _calls(graph) != _calls(module):
         return Compared(**case)
     wanted = memest.estimate(module, input_shape=[found.input_shapes[i.name] for i in graph.inputs], mode="infer", machine=MACHINE)
-    if found.standing_bytes != wanted.standing_bytes:
+    first, second = (normalized([e.delta for e in estimate.events]) for estimate in (found, wanted))
+    if first != second and found.standing_bytes != wanted.standing_bytes:
         return Compared(**case)
-    streams = [normalized([e.delta for e in estimate.events]) for estimate in (found, wanted)]
-    return Compared(**case, same=True, peaks=(found.peak_bytes, wanted.peak_bytes), streams=streams[0] == streams[1])
+    return Compared(**case, same=True, peaks=(found.peak_bytes, wanted.peak_bytes), streams=first == second)
 
 
 def _write(text: str, path: Path) -> None:
