@@ -11,15 +11,7 @@ RUNS = {key: run for key, run in stored().items() if run["world"] > 1 and run["m
 QUICK = [key for key in RUNS if key.startswith(("resnet50", "UNet3d 1x1x96"))]
 
 
-SMALL = pytest.mark.xfail(reason="what a small 3-D network's first step adds is put too high where one thread runs it", strict=False)
-
-
-def marks(key: str) -> list[pytest.MarkDecorator]:
-    """Most are slow; one is known to be off by more."""
-    return [*([] if key in QUICK else [pytest.mark.slow]), *([SMALL] if key.startswith("UNet3d 1x1x48") else [])]
-
-
-@pytest.mark.parametrize("key", [pytest.param(key, marks=marks(key)) for key in RUNS])
+@pytest.mark.parametrize("key", [pytest.param(key, marks=() if key in QUICK else pytest.mark.slow) for key in RUNS])
 def test_a_rank_and_its_node_are_within_three_percent(key: str) -> None:
     (row,) = rows({key: RUNS[key]})
     assert max(map(abs, row.errors)) <= WITHIN, row

@@ -9,8 +9,11 @@ import pytest
 
 import memest
 from memest.errors import MemestError
+from memest.libraries.onednn import Convolution, gemm
 from memest.machines.process import Malloc, malloc_named
+from memest.memory.allocators.glibc import Arena
 from memest.runtimes.torch.process.blocks import Run, scripts_of
+from memest.runtimes.torch.process.heap import Noise, Player
 from validation.process.cases import Case
 from validation.process.comparing import SETS, compare, failures, stored
 from validation.process.tabulating import ENDS, gaps_of
@@ -181,6 +184,38 @@ def test_small_blocks_are_told_by_when_they_go() -> None:
     gaps, deltas = gaps_of(records, [(-1, kept, 0, 1, 0)])
     assert deltas == [4096, -4096]
     assert [(s.nbytes, s.gone) for s in gaps[1].stay] == [(176, 2), (500, ENDS)] and gaps[1].most == {(40, 0): 1}
+
+
+@pytest.mark.parametrize(("threads", "batch", "booked", "written"), [(1, 2, 4, 0), (2, 2, 8, 2), (2, 1, 4, 0)])
+@pytest.mark.parametrize("last", [False, True])
+def test_partial_weights_are_booked_four_times_and_written_once(threads: int, batch: int, booked: int, written: int, last: bool) -> None:
+    problem = Convolution(
+        prop="backward_weights",
+        batch=batch,
+        in_channels=256,
+        out_channels=256,
+        groups=1,
+        input_size=(2, 2, 2),
+        output_size=(2, 2, 2),
+        kernel=(3, 3, 3),
+        stride=(1, 1, 1),
+        dilation=(1, 1, 1),
+        padding=(1, 1, 1),
+        padding_end=(1, 1, 1),
+        bias=True,
+        channels_last=last,
+    )
+    plan = gemm.backward_weights(problem, memest.Cpu(threads=threads))
+    assert plan is not None and plan.unwritten_bytes == (booked - written) * 256 * 256 * 27 * 4 < plan.scratchpad_bytes
+
+
+def test_pages_of_a_mapped_block_that_is_not_written_are_not_there() -> None:
+    player = Player(Arena(mmap_threshold=131072), Noise(0, 0.0))
+    player.make(1, 1 << 20, 3 << 18)
+    assert player.most < 1 << 19
+    player.drop(1)
+    player.make(2, 1 << 20)
+    assert player.most > 1 << 20
 
 
 # stored processes --------------------------------------------------------------------------------------------------------

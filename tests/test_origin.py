@@ -12,6 +12,7 @@ from validation.origin.measuring import stored
 from validation.origin.predicting import predicted, predicted_at, tensors_bytes
 from validation.origin.table import Row
 
+BESIDE = ("torch, train, 32, 1", "torch, train, 32, 8")  # of which the range does not hold what was measured: holes of a moving threshold
 MEASURED = [cell for cell in CELLS if cell.name in stored()]
 
 
@@ -35,7 +36,7 @@ def test_what_was_measured_holds_what_is_predicted(cell: Cell) -> None:
     if process.bytes is not None:
         assert process.claim == "modelled" and process.low is not None and process.high is not None
         assert process.low < process.bytes < process.high
-        if (cell.framework, cell.side) != ("torch", 32):  # of whose batches 1 to 8 the range does not hold what was measured, by 5 to 10 %
+        if cell.name not in BESIDE:
             assert process.low <= most <= process.high
 
 

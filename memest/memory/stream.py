@@ -12,11 +12,11 @@ from memest.shown import counted
 
 class Storage:
     """Bytes with an owner. ``refs`` counts the tensors that hold it; when none does, it is released. ``spread`` is the range of bytes
-    that are modelled (None: they are exact). ``stream`` is the device's stream that it is made on (0: the current one). Where it
-    ``empties``, all that the allocator has cached is given back with it, and of the bytes it asks for as many halves are taken as there is
-    room."""
+    that are modelled (None: they are exact). ``stream`` is the device's stream that it is made on (0: the current one). Of its
+    bytes ``unwritten`` are never touched. Where it ``empties``, all that the allocator has cached is given back with it, and of the bytes
+    it asks for as many halves are taken as there is room."""
 
-    __slots__ = ("category", "empties", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "stream")
+    __slots__ = ("category", "empties", "id", "layer", "nbytes", "op", "reason", "refs", "spread", "stream", "unwritten")
 
     def __init__(self, ident: int, nbytes: int, category: str, layer: str, op: str, reason: str) -> None:
         self.id = ident
@@ -28,6 +28,7 @@ class Storage:
         self.refs = 0
         self.spread: tuple[int, int] | None = None
         self.stream = 0
+        self.unwritten = 0
         self.empties = False
 
 

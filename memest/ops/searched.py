@@ -58,7 +58,7 @@ class InnerPeak:
         """Bytes at these sizes, played anew; sizes may be anything that counts like ints."""
         alive: dict[int, Any] = {}
         running = highest = 0
-        for slot, nbytes, _, keep, _, tried in self.trace(sizes).events:
+        for slot, nbytes, _, keep, _, tried, _ in self.trace(sizes).events:
             if keep or tried is not None:  # stands beside the call, which has said so itself; is of a first step, which is played
                 continue
             if isinstance(nbytes, int) and nbytes < 0:

@@ -68,7 +68,8 @@ class Tensor:
 class Event(NamedTuple):
     """One step of a trace: ``slot`` is allocated with ``nbytes`` (``scratch`` when a library asked for it) or, with -1, dropped. ``keep``
     names what a library allocates once a thread and keeps; ``spread`` is the range of a size that is modelled. ``tried`` is the question
-    for which a library tries what it could do, once a thread: the bytes are dropped at once, and what is cached is given back."""
+    for which a library tries what it could do, once a thread: the bytes are dropped at once, and what is cached is given back. Of scratch,
+    ``unwritten`` bytes are never touched: the system lends no pages for them."""
 
     slot: int
     nbytes: int
@@ -76,6 +77,7 @@ class Event(NamedTuple):
     keep: str = ""
     spread: tuple[int, int] | None = None
     tried: Hashable = None
+    unwritten: int = 0
 
 
 class Out(NamedTuple):
@@ -145,12 +147,12 @@ class Tape:
         slot = self._allocate(prod(shape) * ITEMSIZE[dtype], False)
         return Tensor(shape, contiguous_strides(shape) if strides is None else strides, dtype, slot)
 
-    def scratch(self, nbytes: int, spread: tuple[int, int] | None = None) -> Tensor:
+    def scratch(self, nbytes: int, spread: tuple[int, int] | None = None, unwritten: int = 0) -> Tensor:
         """Raw bytes that a library asks torch's allocator for: workspaces, blocked copies; ``spread`` is their range where they are
         modelled, lowest and highest. What may be there leaves an event, so it counts one byte where none is expected."""
         if spread is not None:
             nbytes = nbytes or 1
-        return Tensor((nbytes,), (1,), "uint8", self._allocate(nbytes, True, spread))
+        return Tensor((nbytes,), (1,), "uint8", self._allocate(nbytes, True, spread, unwritten))
 
     def keep(self, name: str, nbytes: int) -> None:
         """What a library's handle allocates when it is used for the first time in a thread, and keeps from then on."""
@@ -220,10 +222,10 @@ class Tape:
         """Keep plain facts (sizes, hashable) for backward, beside the saved tensors and under names of their own."""
         self._notes.update(facts)
 
-    def _allocate(self, nbytes: int, scratch: bool, spread: tuple[int, int] | None = None) -> int:
+    def _allocate(self, nbytes: int, scratch: bool, spread: tuple[int, int] | None = None, unwritten: int = 0) -> int:
         slot = self._next
         self._next += 1
-        self._events.append(Event(slot, nbytes, scratch, "", spread))
+        self._events.append(Event(slot, nbytes, scratch, "", spread, None, unwritten))
         self._alive.append(slot)
         return slot
 

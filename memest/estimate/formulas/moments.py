@@ -39,7 +39,7 @@ def inside(inner: Opaque, sizes: Mapping[str, int]) -> Inside:
     alive: dict[int, tuple[Any, bool]] = {}
     held: dict[int, tuple[Any, bool]] = {}
     running = highest = 0
-    for slot, nbytes, scratch, keep, _, tried in trace.events:
+    for slot, nbytes, scratch, keep, _, tried, _ in trace.events:
         if keep or tried is not None:
             continue
         size = plain(nbytes)

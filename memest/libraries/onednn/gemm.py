@@ -13,7 +13,7 @@ Sources: oneDNN v3.12 src/cpu/gemm_convolution_utils.cpp (``init_conf``), gemm_c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from memest.libraries.onednn.problem import Convolution, Plan, channels_last_tag, layout, plain_tag
@@ -51,7 +51,11 @@ def backward_weights(problem: Convolution, cpu: Cpu) -> Plan | None:
     """``x64:gemm:jit`` backward by weights."""
     shape = _shape(problem, cpu)
     buffers = _backward_weights_channels_last(shape, cpu) if problem.channels_last else _backward_weights_plain(shape, cpu)
-    return _gemm_plan(problem, shape, buffers, cpu)
+    plan = _gemm_plan(problem, shape, buffers, cpu)
+    if plan is None or shape.sums_apart:
+        return plan
+    booked = buffers[1 if problem.channels_last else 0]
+    return replace(plan, unwritten_bytes=booked - _partial_weights(shape, booked // (shape.weights_bytes * FLOAT_BYTES)))
 
 
 def reference(problem: Convolution, cpu: Cpu) -> Plan:
@@ -217,6 +221,14 @@ def _backward_weights_plain(shape: _Shape, cpu: Cpu) -> tuple[int, ...]:
     threads = _backward_weights_threads(shape, cpu, per_thread)
     buffers = (threads * shape.weights_bytes * FLOAT_BYTES, shape.sums_bytes(shape.weights_bytes), shape.bias_bytes)
     return *buffers, _columns_within_limit(shape, cpu, threads, shape.itemsize, scratchpad_size(*buffers), 0.05)
+
+
+def _partial_weights(shape: _Shape, threads: int) -> int:
+    """Bytes of the threads' partial sums, which are written where several share a group's weights; booked are four times as many, bytes
+    taken for a number of floats."""
+    by_group = min(shape.groups, threads)
+    by_image = min(shape.batch, threads // by_group)
+    return by_group * by_image * shape.weights_bytes // shape.groups if by_image > 1 else 0
 
 
 def _backward_weights_threads(shape: _Shape, cpu: Cpu, per_thread: int) -> int:

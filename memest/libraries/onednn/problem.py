@@ -85,13 +85,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the chosen primitive descriptor says: implementation name (as ONEDNN_VERBOSE prints it), layouts, scratchpad."""
+    """What the chosen primitive descriptor says: implementation name (as ONEDNN_VERBOSE prints it), layouts, scratchpad, and how much of
+    the scratchpad is never written."""
 
     implementation: str
     source: Layout
     weights: Layout
     destination: Layout
     scratchpad_bytes: int
+    unwritten_bytes: int = 0
 
 
 @kept(4_096)

@@ -65,7 +65,7 @@ def highest(peak: InnerPeak, sizes: Sequence[Any]) -> tuple[Any, Any, Any]:
     alive: dict[int, Any] = {}
     running: Any = 0
     found: tuple[Any, Any, Any] = (0, 0, 0)
-    for slot, nbytes, _, keep, _, tried in trace.events:
+    for slot, nbytes, _, keep, _, tried, _ in trace.events:
         if keep or tried is not None:
             continue
         if isinstance(nbytes, int) and nbytes < 0:

@@ -73,7 +73,7 @@ def _backward_weights(
     destination = _reordered(k, plan.destination, grad.shape, grad.strides)
     source = _reordered(k, plan.source, input.shape, input.strides)
     weights = k.scratch(plan.weights.bytes)
-    scratchpad = k.scratch(plan.scratchpad_bytes)
+    scratchpad = k.scratch(plan.scratchpad_bytes, unwritten=plan.unwritten_bytes)
     bias = k.scratch(grad.shape[1] * grad.itemsize) if with_bias else None
     k.free(scratchpad, source, destination)
     grad_bias = k.empty((grad.shape[1],), grad.dtype) if with_bias else None

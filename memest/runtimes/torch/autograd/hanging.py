@@ -99,14 +99,14 @@ class Hanging:
         """A trace's events on real storages; returns the storage of every slot. Fresh outputs are unheld until someone holds them."""
         ledger = self.ledger
         storages = list(inputs)
-        for slot, size, scratch, keep, spread, tried in events:
+        for slot, size, scratch, keep, spread, tried, unwritten in events:
             if keep:
                 storages.append(ledger.keep(keep, size))
             elif tried is not None:
                 storages.append(ledger.attempt(tried, size, spread))
             elif size >= 0:
                 storages.append(ledger.allocate(size, "workspace" if scratch else "temporary"))
-                storages[-1].spread = spread
+                storages[-1].spread, storages[-1].unwritten = spread, unwritten
             else:
                 ledger.release(storages[slot])
         return storages

@@ -73,22 +73,26 @@ class Course:
     @cached_property
     def added(self) -> list[int]:
         """Bytes that the first step has added to the process by each of its events: pages of libraries, with the calls of operators that
-        are new, and the code that oneDNN compiles for each convolution that is."""
+        are new, the code that oneDNN compiles for each convolution that is, and what MKL keeps once it has multiplied for one: torch's own
+        convolution of volumes (``slow_conv3d``, small ones of one sample) asks no library for a workspace."""
         numbers, events = measured(), self.plans[0].events
         runs = runs_of(events)
         kinds = len({(run.op, run.phase) for run in runs})
         pages = numbers["pages"]["train" if self.training else "infer"]
         seen: set[tuple[str, str]] = set()
         compiled: set[tuple[str, str, tuple[int, ...]]] = set()
-        code, found = numbers["pools"], []
+        code, kept, found = numbers["pools"], 0, []
         for run in runs:
             seen.add((run.op, run.phase))
             call = run.op, run.phase, tuple(e.delta for e in events[run.start : run.stop])
             if run.op in CONVOLUTIONS and call not in compiled:
                 compiled.add(call)
-                ways = 2 if run.phase == "backward" else 1  # by data and by filter
-                code += ways * numbers["code"]["volume" if run.layer in self.volumes else "image"]
-            found += [code + pages * len(seen) // kinds] * (run.stop - run.start)
+                volume = run.layer in self.volumes
+                if volume and all(e.storage.category != "workspace" for e in events[run.start : run.stop]):
+                    kept = numbers["products"]
+                else:
+                    code += (2 if run.phase == "backward" else 1) * numbers["code"]["volume" if volume else "image"]  # by data, by filter
+            found += [code + kept + pages * len(seen) // kinds] * (run.stop - run.start)
         return found
 
 

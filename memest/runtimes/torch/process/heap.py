@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from memest.memory.allocators.glibc import CACHED, Arena
+from memest.memory.allocators.glibc import CACHED, MAPPED, Arena
 from memest.memory.stream import Event
 from memest.runtimes.torch.process.blocks import Script, runs_of, scripts_of
 
@@ -47,7 +47,7 @@ class Plan:
 
 class Player:
     """Arenas with a step's tensors and small blocks on them; the last one is that of the thread that runs. ``tensors`` are addresses by the
-    number of a storage; ``tied`` blocks go with a tensor."""
+    number of a storage, and ``absent`` the bytes of theirs that are never written; ``tied`` blocks go with a tensor."""
 
     def __init__(self, arena: Arena, noise: Noise) -> None:
         self.arena = arena
@@ -56,6 +56,7 @@ class Player:
         self.left_out = noise.left_out
         self.tensors: dict[int, tuple[Arena, int]] = {}
         self.tied: dict[int, list[tuple[Arena, int]]] = {}
+        self.absent: dict[int, int] = {}
         self.besides = 0
         self.most, self.added = 0, 0
 
@@ -70,18 +71,21 @@ class Player:
     def _look(self) -> None:
         self.besides = sum(a.resident for a in self.others)
 
-    def make(self, number: int, nbytes: int) -> None:
-        """A tensor comes."""
+    def make(self, number: int, nbytes: int, unwritten: int = 0) -> None:
+        """A tensor comes; the pages of what is ``unwritten`` never do where it is mapped (on the heap they may have been there before)."""
         if nbytes:
             arena = self.arena
             self.tensors[number] = arena, arena.memalign(ALIGNED, nbytes)
-            found = arena.resident + self.besides + self.added
+            if unwritten and self.tensors[number][1] >= MAPPED:
+                self.absent[number] = unwritten
+            found = arena.resident + self.besides + self.added - sum(self.absent.values())
             if found > self.most:
                 self.most = found
 
     def drop(self, number: int) -> None:
         """A tensor goes, and what is tied to it."""
         found = self.tensors.pop(number, None)
+        self.absent.pop(number, None)
         if found is not None:
             found[0].free(found[1])
             if found[0] is not self.arena:
@@ -92,7 +96,7 @@ class Player:
     def move(self, event: Event) -> None:
         """A tensor comes or goes, without anything beside."""
         if event.delta > 0:
-            self.make(event.storage.id, event.delta)
+            self.make(event.storage.id, event.delta, event.storage.unwritten)
         else:
             self.drop(event.storage.id)
 
