@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from memest.errors import MemestError, UnsupportedError, UsageError
 from memest.network.graph import Graph
 from memest.runtimes.table import runtime_named
 from memest.runtimes.tensorflow.building.stepping import built
+from memest.runtimes.tensorflow.executing import scheduled
 from memest.runtimes.tensorflow.grappler import optimized
 from memest.runtimes.tensorflow.nodes import Node
 from memest.runtimes.tensorflow.runtime import peak_of
+from memest.runtimes.tensorflow.sharding import blocks
 from memest.sources.builder import Builder
 from validation.engines.tensorflow.comparing import compare, failures, ours
 
@@ -131,6 +134,36 @@ def test_volumes_take_what_the_processor_reports(l3: int, buffer: int) -> None:
     found = memest.estimate(volumes(8), runtime="tensorflow-cpu", machine=machine, **asked)
     kernel = [e.delta for e in found.timeline.events if e.layer == "second" and e.op == "Conv3DBackpropFilterV2" and e.delta > 0]
     assert kernel == [27 * 8 * 8 * 4, *([buffer] if buffer else [])]
+
+
+def test_gradients_of_filters_may_all_wait() -> None:
+    """A range holds that order too: what the filters' gradients read stands until then."""
+    machine = memest.Cpu(threads=1, l3_total_bytes=1 << 20)
+    asked: dict[str, Any] = {"input_shape": (1, 1, 16, 16, 16), "loss": "binary_cross_entropy", "runtime": "tensorflow-cpu"}
+    found = memest.estimate(volumes(8), machine=machine, **asked)
+    net = built(found.played, found.input_shapes, found.sizes, found.recipe, remember=True)
+    made = [n.op for n in scheduled(optimized(net, onednn=True), filters_last=True)]
+    filters, others = ([n for n, op in enumerate(made) if part in op] for part in ("BackpropFilter", "BackpropInput"))
+    assert len(filters) == 3 and min(filters) > max(others)
+
+
+@pytest.mark.parametrize(
+    ("units", "cost", "threads", "count"), [(4 * 48, 3840, 2, 8), (4 * 12, 4320, 2, 1), (4 * 12, 7200, 2, 8), (192, 3840, 1, 1)]
+)
+def test_work_is_cut_as_eigen_does(units: int, cost: int, threads: int, count: int) -> None:
+    """Buffers of EfficientNet-B0's depthwise kernels as logged: 48 rows of 48 * 32 values, 12 of 12 * 144, 12 of 12 * 240; one thread."""
+    assert blocks(units, cost, threads) == count
+
+
+def test_each_block_of_a_depthwise_kernel_has_a_buffer() -> None:
+    """Eight blocks of rows on two threads: as many buffers, two at once."""
+    b = Builder("depthwise")
+    graph = b.build(b.layer("conv2d", b.input("x", (4, 32, 48, 48)), out_channels=32, kernel_size=3, padding=1, groups=32, name="d"))
+    asked: dict[str, Any] = {"input_shape": (4, 32, 48, 48), "mode": "infer", "runtime": "tensorflow-cpu", "onednn": "off"}
+    found = memest.estimate(graph, machine=CPU.with_(threads=2), **asked)
+    buffers = [e.delta for e in found.timeline.events if abs(e.delta) == 4 * 9 * 32]
+    alive = list(accumulate(buffers))
+    assert sum(n > 0 for n in buffers) == 8 and max(alive) == 2 * 4 * 9 * 32
 
 
 def test_without_onednn_volumes_cost_several_times_as_much() -> None:

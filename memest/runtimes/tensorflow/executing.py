@@ -21,13 +21,14 @@ CHEAP = frozenset({"ReadVariableOp", *VIEWS})
 """Kernels that are never worth a task of their own (``IsExpensive`` is false)."""
 
 
-def scheduled(nodes: Sequence[Node], *, shallow: bool = False, late: bool = False, turn: int = 0) -> list[Node]:
+def scheduled(nodes: Sequence[Node], *, shallow: bool = False, late: bool = False, filters_last: bool = False, turn: int = 0) -> list[Node]:
     """The order of one thread: variables are read; then what becomes ready goes on at once, and of several nodes the last does, while the
     others wait, the youngest first.
 
     Which of several is the last differs between processes: the one from which most is still to come (the way to the first layer, while the
     gradients of filters wait), where ``shallow`` the one from which least is, and by chance at each other ``turn``. Variables that nothing
-    needs at once may be read when nothing else is left to do (``late``), until when updates wait with their gradients."""
+    needs at once may be read when nothing else is left to do (``late``), until when updates wait with their gradients. Gradients of filters
+    may all come behind the rest, the oldest first (``filters_last``), until when what they read waits."""
     by_name = {n.name: n for n in nodes}
     pending = {n.name: sum(d in by_name for d in _needs(n)) for n in nodes}
     after: dict[str, list[Node]] = {}
@@ -59,6 +60,9 @@ def scheduled(nodes: Sequence[Node], *, shallow: bool = False, late: bool = Fals
                 chance.shuffle(heavy)
             else:
                 heavy.sort(key=lambda n: still[n.name], reverse=shallow)
+            waiting = [n for n in heavy if filters_last and "BackpropFilter" in n.op]
+            heavy = [n for n in heavy if n not in waiting]
+            tasks.extend(waiting)
             inline.extend(n for n in ready if n.op in CHEAP)
             if heavy and not inline:
                 inline.append(heavy.pop())
@@ -186,6 +190,8 @@ class Run:
             storage = self._over(node, n, inputs, values) or self._allocate(value.nbytes, CATEGORIES[node.phase], node)
             storage.refs += edges.get(value.name, 0)
             self.held[value.name] = storage
+        for nbytes in [t.nbytes for t in taken for _ in range(t.passing)]:
+            self._release(self._allocate(nbytes, "workspace", node), node)
         scratch += [self._temporary(t.nbytes, t.over, node, inputs) for t in taken if not t.before]
         inside = [s for s in scratch if s is not None]
         outputs = [self.held[v.name] for v in node.outputs]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from memest.machines.cpu import Cpu
 from memest.network.tensor import Shape
 from memest.runtimes.tensorflow.nodes import Node, Value
+from memest.runtimes.tensorflow.sharding import blocks
 
 VIEWS = frozenset({"Reshape", "Squeeze", "ExpandDims", "Identity"})
 ASSIGNING = frozenset({"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
@@ -31,11 +32,13 @@ PAGE, BATCH = 4096, 24  # bytes of a page, and of one entry of a batch of small 
 
 
 class Temporary(NamedTuple):
-    """Bytes that a kernel takes while it runs; the input ``over`` which they may be written; ``before`` its outputs or behind."""
+    """Bytes that a kernel takes while it runs; the input ``over`` which they may be written; ``before`` its outputs or behind; and how many
+    as large come and go (``passing``), a block after another, without being there at once."""
 
     nbytes: int
     over: int | None = None
     before: bool = False
+    passing: int = 0
 
 
 def is_view(node: Node, values: Mapping[str, Value]) -> bool:
@@ -85,7 +88,7 @@ def temporaries(node: Node, values: Mapping[str, Value], cpu: Cpu, onednn: bool)
     if node.op == "MaxPoolGrad":
         pooled = prod(shapes[1])
         return Temporary(4 * pooled, over=1, before=True), Temporary(8 * pooled, before=True)
-    return _depthwise(node, shapes, output)
+    return _depthwise(node, shapes, output, cpu.threads)
 
 
 SCRATCHED = frozenset({"Conv2D", "Conv3D", "_FusedConv2D", "_FusedConv3D"})
@@ -134,12 +137,24 @@ def _buffer_3d(node: Node, shapes: list[Shape], output: Shape, cpu: Cpu) -> tupl
     return (Temporary(4 * nbytes),)
 
 
-def _depthwise(node: Node, shapes: list[Shape], output: Shape) -> tuple[Temporary, ...]:
+def _depthwise(node: Node, shapes: list[Shape], output: Shape, threads: int) -> tuple[Temporary, ...]:
+    """Copies of the places that a filter sees, for each block of rows (forward) or of images. Source: depthwise_conv_op.cc and
+    depthwise_conv_grad_op.cc, with the cost that each tells Shard."""
     if node.op == "DepthwiseConv2dNative":
-        weight = shapes[1]
-        return (Temporary(4 * prod(weight)),)
+        batch, rows, *line = output
+        return _in_blocks((4 * prod(shapes[1]),), blocks(batch * rows, int(2.5 * prod(line)), threads), threads)
     if node.op == "DepthwiseConv2dNativeBackpropInput":
-        return Temporary(4 * prod(shapes[0])), Temporary(4 * shapes[0][2] * shapes[0][3])
+        batch, rows, columns, _ = output
+        channels = shapes[0][2] * shapes[0][3]
+        return _in_blocks((4 * prod(shapes[0]), 4 * channels), blocks(batch, rows * columns * channels, threads), threads)
     if node.op == "DepthwiseConv2dNativeBackpropFilter":
-        return Temporary(4 * prod(output) * shapes[0][0]), Temporary(4 * prod(output))
+        batch, filters = shapes[1][0], 4 * prod(output)
+        return (Temporary(filters * batch), *_in_blocks((filters,), blocks(batch, prod(shapes[1][1:]), threads), threads))
     return ()
+
+
+def _in_blocks(sizes: tuple[int, ...], count: int, threads: int) -> tuple[Temporary, ...]:
+    """As many of each at once as there are threads, the others before them."""
+    together = min(count, threads)
+    first = [Temporary(nbytes, passing=count - together) for nbytes in sizes]
+    return (*first, *[Temporary(nbytes) for _ in range(together - 1) for nbytes in sizes])

@@ -26,7 +26,7 @@ from memest.runtimes.tensorflow.process import Step, process_of
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE, KERAS = "2.21", "3.15"
-TURNS = 4  # orders that are tried by chance, besides the two by what is still to come, and one
+TURNS = 4  # orders that are tried by chance, besides those by rule, and one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ class TensorFlowCpu:
         net = built(graph, input_shapes, sizes, recipe, remember=remember)
         nodes = optimized(net, settings_of(target).onednn == "on")
         orders = [scheduled(nodes), scheduled(nodes, shallow=True), scheduled(nodes, late=True)]
+        orders += [scheduled(nodes, filters_last=True)] if recipe.training else []
         orders += [ahead(orders[0], net.inputs), *(scheduled(nodes, turn=n) for n in range(1, TURNS))]
         first, *others = [_played(net, order, target) for order in orders]
         values = {v.name: spec(v.shape, v.dtype) for v in net.values.values()}

@@ -16,7 +16,6 @@ from typing import Any
 
 import memest
 from memest.errors import MemestError
-from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.runtimes.tensorflow.kernels import scratchpad
 from memest.runtimes.tensorflow.memory import arena_of
@@ -45,7 +44,7 @@ COLUMNS = (
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """A case: peaks above the step's beginning for the order taken (predicted, measured), the tensors that differ, whether the range of the
-    estimate holds the measured peak, the arena's use and the resident peak."""
+    estimate holds the measured peak, the arena's use for that order and the resident peak."""
 
     network: str
     shape: tuple[int, ...]
@@ -155,14 +154,10 @@ def _compared(graph: Graph, record: dict[str, Any]) -> Compared:
         tensors=sum(real.values()),
         first=", ".join(f"{n:,}" for n in sorted(differing, reverse=True)[:3]),
         inside=found.allocated.low <= record["peak"] + standing <= found.allocated.high,
-        arena=(_arena(found.timeline), max(arenas)) if arenas and max(arenas) else (0, 0),
+        arena=(arena_of(stream).use, max(arenas)) if arenas and max(arenas) else (0, 0),
         process=(found.process.bytes, resident),
         within=found.process.low <= resident <= found.process.high,
     )
-
-
-def _arena(stream: Stream) -> int:
-    return arena_of(stream).use
 
 
 def _is_scratchpad(name: str, nbytes: int, dtype: str) -> bool:
@@ -187,13 +182,14 @@ def ours(name: str, layers: frozenset[str]) -> str:
 
 
 def table(found: list[Compared]) -> str:
-    """A row for oneDNN on and off, one thread and all."""
+    """A row for oneDNN on and off, one thread and all, those held out apart."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
     for onednn in ("on", "off"):
         for threads in (1, 0):
-            of = [c for c in found if (c.onednn, c.threads) == (onednn, threads)]
-            if of:
-                lines.append(_row(onednn, "one" if threads else "all", of))
+            for held in (False, True):
+                of = [c for c in found if (c.onednn, c.threads, c.held) == (onednn, threads, held)]
+                if of:
+                    lines.append(_row(onednn, f"{'one' if threads else 'all'}{', held out' * held}", of))
     return "\n".join(lines)
 
 
