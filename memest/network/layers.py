@@ -22,7 +22,7 @@ class Casting:
 
 
 ENDS = ":ends"
-"""What the name of a layer ends in that pads for a convolution or pool: its own pads differ at both ends, as ONNX's may, and torch's not."""
+"""What the name of a layer ends in that pads for a convolution or pool: its own pads differ at its ends, as ONNX's may."""
 BACKWARD_HOOK = "BackwardHook"
 """What the functions are called that torch puts around a module with full backward hooks."""
 

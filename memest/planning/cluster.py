@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from memest.errors import MemestError, UsageError
+from memest.errors import MemestError, UsageError, kind_of
 from memest.estimate.estimate import Estimate, answer
 from memest.estimate.feeding import gradient_bytes
 from memest.estimate.question import Question, Settings, question
@@ -134,6 +134,8 @@ def plan_cluster(
     graph = as_graph(graph, "plan_cluster")
     given: dict[str, Any] = dict(settings)
     place = on if isinstance(on, Hardware) else places([on])[0]
+    if not isinstance(exchange, str):
+        raise UsageError(f"exchange: give text such as 'ddp' or 'horovod:backend=mpi', got {kind_of(exchange)}")
     how = exchange_named(exchange)
     asking = _asking(graph, given, place, how)
     if asking.runtime == TORCH_CPU and asking.malloc is None:
@@ -147,7 +149,7 @@ def plan_cluster(
         place=place,
     )
     layouts = cluster.layouts(cluster.ranks(ranks_per_node, ranks_per_socket))
-    planning = _Planning(graph, given, tuple(input_shape), cluster, how, threads=_threads(given))
+    planning = _Planning(graph, given, asked.shape(input_shape, "input_shape"), cluster, how, threads=_threads(given))
     ways = tuple(planning.ways(layouts))
     return ClusterPlan(
         graph=graph.name,
