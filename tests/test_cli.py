@@ -375,7 +375,7 @@ def _on_two_devices(packed: bytes) -> bytes:
     return pickle.dumps({**data, "segments": [*segments, *({**s, "device": 1} for s in segments)], "device_traces": [traces[0], traces[0]]})
 
 
-LONG = ("advise", "fit", "formula", "models", "plot", "report", "sweep")  # commands whose examples ask for many estimates
+LONG = ("advise", "cluster", "fit", "formula", "models", "plot", "report", "sweep")  # commands whose examples ask for many estimates
 
 
 @pytest.mark.parametrize("command", ["", *(pytest.param(c, marks=pytest.mark.slow if c in LONG else ()) for c in COMMANDS)])

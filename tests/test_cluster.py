@@ -254,6 +254,10 @@ def test_a_scheduler_with_a_typo_and_an_answer_that_is_none() -> None:
 COMMAND = ["cluster", "unet3d:base_filters=4,levels=2", "--loss", "binary_cross_entropy", "--threads", "4", "--malloc", FIXED]
 
 
+def test_cores_are_shared_by_ranks_whatever_processor_is_described() -> None:
+    assert {way.threads for way in planned(cores=12, ranks_per_node=2).ways} == {6}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -268,6 +272,7 @@ COMMAND = ["cluster", "unet3d:base_filters=4,levels=2", "--loss", "binary_cross_
             "--image is about --manifest kubernetes",
         ),
         (["--global-batch", "8", "--volume", "1x32x32x32", "--input", "1x32x32x32", "--budget", "4GiB"], 2, "give one of them"),
+        (["--global-batch", "8", "--volume", "1x32x32x32", "--budget", "4GiB", "--cores", "8"], 2, "leave one of them out"),
         (["--volume", "1x32x32x32", "--budget", "4GiB"], 2, "--global-batch 16"),
         (["--global-batch", "8", "--volume", "1x32x32x32"], 2, "give one kind of node, not 0"),
         (["--global-batch", "8", "--volume", "1x32x32x32", "--on", "server-1.5tb", "--budget", "4GiB"], 2, "one kind of node, not 2"),

@@ -82,7 +82,7 @@ def shown(name: str, width: int) -> list[str]:
     return drawn(name)(width=width).splitlines()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [pytest.param(c, marks=pytest.mark.slow if c == "advise, nothing fits" else ()) for c in COMMANDS])
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_folded(
     name: str,
 ) -> None:

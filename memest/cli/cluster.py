@@ -72,6 +72,8 @@ def run(
         raise UsageError(f"--manifest {manifest} has a form of its own: leave --format out")
     if image is not None and manifest != "kubernetes":
         raise UsageError("--image is about --manifest kubernetes; leave it out")
+    if cores is not None and request.threads is not None:
+        raise UsageError("--threads are those of a rank, --cores what a node's ranks share: leave one of them out")
     form = form if manifest is not None else agreed(form, output)
     found = spread(
         request,

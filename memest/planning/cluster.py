@@ -128,8 +128,10 @@ def plan_cluster(
     ``input_shape`` (one volume, without a batch) at once on machines like ``on``.
 
     ``ranks_per_node`` or ``ranks_per_socket`` says how many ranks share a node (left out: one, and one a socket); ``sockets`` and
-    ``cores`` of a node are those of the catalogue where it knows them; threads of a rank are the cores over the ranks unless the machine is
-    given. ``exchange`` is ``ddp`` or ``horovod`` with options (:mod:`memest.planning.exchanges`); ``split`` ranks share one volume.
+    ``cores`` of a node are those of the catalogue where it knows them; threads of a rank are those of a ``machine`` that is given
+    without ``cores``, else the cores over the ranks. ``exchange`` is ``ddp`` or ``horovod`` with options
+    (:mod:`memest.planning.exchanges`); ``split`` ranks share one volume.
+
     UsageError for what contradicts itself; what ``estimate`` raises of a rank's step."""
     graph = as_graph(graph, "plan_cluster")
     given: dict[str, Any] = dict(settings)
@@ -149,7 +151,8 @@ def plan_cluster(
         place=place,
     )
     layouts = cluster.layouts(cluster.ranks(ranks_per_node, ranks_per_socket))
-    planning = _Planning(graph, given, asked.shape(input_shape, "input_shape"), cluster, how, threads=_threads(given))
+    volume, threads = asked.shape(input_shape, "input_shape"), _threads(given) if cores is None else None
+    planning = _Planning(graph, given, volume, cluster, how, threads=threads)
     ways = tuple(planning.ways(layouts))
     return ClusterPlan(
         graph=graph.name,
