@@ -53,13 +53,13 @@ def every() -> ClusterPlan:
     return planned(node(1))
 
 
-def test_the_fewest_nodes_then_ranks_hold_it() -> None:
+@pytest.mark.parametrize(("batch", "nodes"), [(8, 1), pytest.param(2, 4, marks=pytest.mark.slow)])
+def test_the_fewest_nodes_then_ranks_hold_it(batch: int, nodes: int) -> None:
     assert every().best is None and {way.nodes * way.ranks * way.batch for way in every().ways} == {8}
-    for batch, nodes in ((8, 1), (2, 4)):
-        found = planned(node(needs(every(), batch))).best
-        assert found is not None and (found.nodes, found.ranks, found.batch) == (nodes, 1, batch)
-        fewer = planned(node(needs(every(), batch) - 1)).best
-        assert fewer is None or fewer.nodes > nodes
+    found = planned(node(needs(every(), batch))).best
+    assert found is not None and (found.nodes, found.ranks, found.batch) == (nodes, 1, batch)
+    fewer = planned(node(needs(every(), batch) - 1)).best
+    assert fewer is None or fewer.nodes > nodes
 
 
 def test_a_rank_is_the_step_with_its_lever_and_what_the_exchange_takes() -> None:
@@ -146,6 +146,8 @@ def test_where_nothing_holds_it_a_split_that_would_is_named() -> None:
         ({"exchange": "ddp:backend=nccl"}, "unknown backend 'nccl'"),
         ({"exchange": "ddp:"}, "nothing follows the colon"),
         ({"exchange": "ddp:fusion=1MiB"}, "exchange 'ddp' has no option 'fusion'"),
+        ({"input_shape": 64}, "input_shape is sizes in a row, such as .*, got 64"),
+        ({"exchange": ["ddp"]}, "exchange: give text such as 'ddp' or 'horovod:backend=mpi', got a list"),
         ({"exchange": "ddp:bucket_cap_mb=x"}, "a whole number of MiB"),
     ],
 )

@@ -28,9 +28,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not HERE, reason="needs a C compiler and glibc 2.36")
 @pytest.mark.parametrize("sizes", ["small", "middle", "large"])
-def test_random_calls_get_the_addresses_that_glibc_gives(sizes: Sizes, program: Path) -> None:
-    for seed in range(100, 104):
-        calls = random_calls(seed, 2000, sizes)
+@pytest.mark.parametrize(("seeds", "most"), [(2, 1000), pytest.param(4, 2000, marks=pytest.mark.slow)])
+def test_random_calls_get_the_addresses_that_glibc_gives(
+    sizes: Sizes, seeds: int, most: int, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as it may stand around a test: the program is run without
+    for seed in range(100, 100 + seeds):
+        calls = random_calls(seed, most, sizes)
         assert differences(answered(calls, program), simulated(calls, Arena())) == []
 
 

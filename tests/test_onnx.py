@@ -367,3 +367,34 @@ def test_mutated_files_are_refused_or_read(tmp_path: Path) -> None:
                 assert "\n" not in str(e)
             else:
                 assert graph.outputs
+
+
+@pytest.mark.parametrize("level", ["all", "disabled"])
+def test_engines_pad_the_ends_of_a_window_themselves(tmp_path: Path, level: str) -> None:
+    """Measured on onnxruntime 1.32.0 (requests of a call) and openvino 2026.4.0 (the pool, 327,680 bytes for either)."""
+
+    def found(**pads: Any) -> memest.Graph:
+        nodes = [
+            node("Conv", "x w1", "a", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            node("MaxPool", "a", "b", kernel_shape=[3, 3], strides=[2, 2], **pads),
+            node("Conv", "b w2", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        ]
+        return memest.from_onnx(saved(tmp_path, nodes, [weight("w1", 16, 3, 3, 3), weight("w2", 16, 16, 3, 3)], shape=(1, 3, 64, 64)))
+
+    def deltas(graph: memest.Graph, runtime: str, **settings: Any) -> list[int]:
+        machine = memest.Cpu(isa="avx512", threads=1)
+        return [e.delta for e in memest.estimate(graph, mode="infer", runtime=runtime, machine=machine, **settings).events]
+
+    alike, upper, one = found(pads=[1, 1, 1, 1]), found(auto_pad="SAME_UPPER"), found(pads=[0, 0, 1, 1])
+    measured = {
+        "all": [262144, 65536, -262144, 65536, -65536, 65536, -65536],
+        "disabled": [262144, 65536, -65536, 65536, -262144, 65536, 65536, -65536, -65536],
+    }
+    assert calls(one) == ["conv2d", "pad", "max_pool2d", "conv2d"]
+    for graph in (alike, upper, one):
+        assert deltas(graph, "onnxruntime", ort_level=level) == measured[level]
+        assert deltas(graph, "openvino") == deltas(alike, "openvino")
+    padded = [node("Pad", "x p v", "a"), node("MaxPool", "a", kernel_shape=[3, 3], strides=[2, 2])]
+    given = [numbers("p", 0, 0, 0, 0, 0, 0, 1, 1), numpy_helper.from_array(np.array(-np.inf, np.float32), "v")]
+    written = memest.from_onnx(saved(tmp_path, padded, given, shape=(1, 3, 64, 64)))
+    assert deltas(written, "onnxruntime", ort_level=level)[0] >= 3 * 65 * 65 * 4  # a node of the file is run

@@ -322,6 +322,7 @@ def test_who_sends_on_after_a_refusal_is_left(hasty: Server) -> None:
             s.sendall(b"x" * 1000)
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_is_dropped(hasty: Server) -> None:
     with socket.create_connection(hasty.address, timeout=20) as s:
         s.settimeout(0.1)
@@ -373,6 +374,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert kept.get(97) == "x" and kept.get(98) is None
 
 
+@pytest.mark.slow
 def test_the_command_ends_in_order_when_it_is_told_to() -> None:
     command = [sys.executable, "-m", "memest", "serve", "--port", "0", "--threads", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1], env=dict(os.environ)) as process:

@@ -21,6 +21,7 @@ from memest.planning.spread import in_order
 
 AXES: dict[str, Any] = {"batch": range(2, 62), "H": [32, 64, 96, 128], "W": [32, 64], "optimizer": ["sgd", "adam"]}
 TINY = "inputs: {x: [N, 3, H, W]}\nlayers: [conv2d: {out_channels: 2, kernel_size: 1}]"
+FEW: dict[str, Any] = {**AXES, "batch": range(2, 22)}
 BY_REPLAY: dict[str, Any] = {"batch": range(1, 8), "H": [32, 64], "W": 64, "machine": "t4", "mode": "infer"}
 
 
@@ -73,8 +74,15 @@ def graph() -> memest.Graph:
     )
 
 
-@pytest.mark.parametrize("executor", [Through(), Through(lambda n: n % 3 == 0), Through(most=5), Through(most=0)])
-@pytest.mark.parametrize("what", [AXES, BY_REPLAY, {**AXES, "batch": range(1, 40), "invalid": "skip"}])
+@pytest.mark.parametrize(
+    "executor",
+    [
+        Through(lambda n: n % 3 == 0),
+        Through(most=2),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (Through(), Through(most=0))),
+    ],
+)
+@pytest.mark.parametrize("what", [FEW, BY_REPLAY, {**FEW, "batch": range(1, 14), "invalid": "skip"}])
 def test_a_sweep_is_that_of_one_process(graph: memest.Graph, executor: Through, what: dict[str, Any]) -> None:
     executor.taken = 0
     assert memest.sweep(graph, executor=executor, **what) == memest.sweep(graph, **what)
@@ -87,30 +95,30 @@ def test_bytes_past_64_bits_stay_exact(graph: memest.Graph) -> None:
     assert product_of_them["peak_bytes"].dtype == object and product_of_them == memest.sweep(graph, **what)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".csv"])
+@pytest.mark.parametrize("suffix", [".csv", *(pytest.param(s, marks=pytest.mark.slow) for s in (".parquet", ".arrow"))])
 def test_a_file_is_written_in_order(graph: memest.Graph, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("pyarrow")
     here, there = tmp_path / f"here{suffix}", tmp_path / f"there{suffix}"
-    memest.sweeps(graph, **AXES).write(here)
-    memest.sweeps(graph, executor=Through(lambda n: n == 2), **AXES).write(there)
+    memest.sweeps(graph, **FEW).write(here)
+    memest.sweeps(graph, executor=Through(lambda n: n == 2), **FEW).write(there)
     if suffix == ".parquet":
         from pyarrow import parquet
 
         assert parquet.read_table(there).equals(parquet.read_table(here))
-        assert parquet.read_table(there).num_rows == 60 * 4 * 2 * 2
+        assert parquet.read_table(there).num_rows == 20 * 4 * 2 * 2
     elif suffix == ".csv":
         assert there.read_bytes() == here.read_bytes()
 
 
 def test_parts_are_no_larger_than_asked_for(graph: memest.Graph) -> None:
-    parts = list(memest.sweeps(graph, at_once=50, executor=Through(), **AXES))
+    parts = list(memest.sweeps(graph, at_once=50, executor=Through(), **FEW))
     assert max(part.points for part in parts) <= 50
-    whole = memest.sweep(graph, **AXES)
+    whole = memest.sweep(graph, **FEW)
     assert np.array_equal(np.concatenate([p["peak_bytes"] for p in parts]), whole["peak_bytes"])
 
 
 def test_the_first_error_in_order_is_raised(graph: memest.Graph) -> None:
-    what = {**AXES, "batch": [2, 1], "H": [64, 32], "W": [32]}
+    what = {**FEW, "batch": [2, 1], "H": [64, 32], "W": [32]}
     with pytest.raises(UsageError) as here:
         memest.sweep(graph, **what)
     with pytest.raises(UsageError) as there:
@@ -157,8 +165,8 @@ def test_the_machine_at_hand_is_the_one_that_asks(graph: memest.Graph, monkeypat
 
 def test_what_is_no_executor_is_refused(graph: memest.Graph) -> None:
     for ask in (
-        lambda: memest.sweep(graph, executor=4, **AXES),  # type: ignore[arg-type]
-        lambda: memest.sweeps(graph, executor="processes", **AXES),  # type: ignore[arg-type]
+        lambda: memest.sweep(graph, executor=4, **FEW),  # type: ignore[arg-type]
+        lambda: memest.sweeps(graph, executor="processes", **FEW),  # type: ignore[arg-type]
         lambda: memest.fit(graph, "1GiB", executor=object(), H=64, W=64),  # type: ignore[call-overload]
     ):
         with pytest.raises(UsageError, match=r"executor is one of concurrent\.futures"):
@@ -179,7 +187,7 @@ def test_no_more_than_some_are_handed_out_ahead() -> None:
 
 def test_threads_share_what_is_known(graph: memest.Graph) -> None:
     with ThreadPoolExecutor(3) as pool:
-        assert memest.sweep(graph, executor=pool, **AXES) == memest.sweep(graph, **AXES)
+        assert memest.sweep(graph, executor=pool, **FEW) == memest.sweep(graph, **FEW)
 
 
 def _ended(process: int) -> None:

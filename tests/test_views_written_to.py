@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import memest
-from memest.errors import GraphError
+from memest.errors import GraphError, UnsupportedError
 from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
@@ -113,3 +113,35 @@ def test_a_file_tells_a_weight_alone_from_one_with_its_bias(cpu: Cpu) -> None:
         trains_as_torch(forward, cpu)
         graph = from_torch(Net(forward), SHAPE)
         assert memest.loads(memest.dumps(graph)).layers == graph.layers
+
+
+def both_ways(self: Any, x: Any) -> Any:
+    pairs = self.first(x).view(-1, 2) * 1
+    seen = torch.view_as_real(torch.view_as_complex(pairs))
+    seen.mul_(2)
+    return self.head((pairs if self.training else seen).view(2, 8, 12, 10))
+
+
+def the_view_of_both_ways(self: Any, x: Any) -> Any:
+    pairs = self.first(x).view(-1, 2) * 1
+    seen = torch.view_as_real(torch.view_as_complex(pairs))
+    seen.mul_(2)
+    return self.head(seen.sin().view(2, 8, 12, 10))
+
+
+def test_a_view_between_real_and_complex_numbers_may_be_written_into_but_not_be_read_for_its_gradient(cpu: Cpu) -> None:
+    trains_as_torch(both_ways, cpu)
+    infers_as_torch(the_view_of_both_ways, cpu)
+    with pytest.raises(UnsupportedError, match=r"mul.*: the gradient of a view between real and complex numbers"):
+        trains_as_torch(the_view_of_both_ways, cpu)
+
+
+def a_loss_of_nothing(self: Any, x: Any) -> Any:
+    y = self.first(x)
+    none = y[:0]
+    functional = torch.nn.functional
+    return self.head(y) + functional.mse_loss(none, torch.zeros_like(none)) + functional.smooth_l1_loss(none, none * 2, reduction="sum")
+
+
+def test_a_loss_of_no_elements_takes_a_number_of_its_own(cpu: Cpu) -> None:
+    trains_as_torch(a_loss_of_nothing, cpu)

@@ -97,6 +97,8 @@ def test_statistics_of_a_part_are_not_those_of_the_whole() -> None:
         ({"window": 0}, "window: sizes are positive"),
         ({"window": (16, 16)}, "window has 2 sizes, the input has 3"),
         ({"workers": (0,)}, "workers: sizes are positive"),
+        ({"workers": 2}, r"workers: give values in a row, such as \[2, 4, 8\], got 2"),
+        ({"on": None}, r"on: give values in a row, such as \['a100-40gb'\], got None"),
         ({"halo": -1}, "halo is a number of at least 0"),
         ({"mode": "train"}, "plans inference"),
         ({"levers": ["sliding_window:size=32"]}, "plan_volume tries windows itself"),

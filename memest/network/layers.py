@@ -21,6 +21,8 @@ class Casting:
     scope: str
 
 
+ENDS = ":ends"
+"""What the name of a layer ends in that pads for a convolution or pool: its own pads differ at its ends, as ONNX's may."""
 BACKWARD_HOOK = "BackwardHook"
 """What the functions are called that torch puts around a module with full backward hooks."""
 

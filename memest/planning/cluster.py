@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from memest.errors import MemestError, UsageError
+from memest.errors import MemestError, UsageError, kind_of
 from memest.estimate.estimate import Estimate, answer
 from memest.estimate.feeding import gradient_bytes
 from memest.estimate.question import Question, Settings, question
@@ -129,13 +129,15 @@ def plan_cluster(
 
     ``ranks_per_node`` or ``ranks_per_socket`` says how many ranks share a node (left out: one, and one a socket); ``sockets`` and
     ``cores`` of a node are those of the catalogue where it knows them; threads of a rank are those of a ``machine`` that is given
-    without ``cores``, else the cores over the ranks. ``exchange`` is ``ddp`` or ``horovod`` with options (:mod:`memest.planning.exchanges`);
-    ``split`` ranks share one volume.
+    without ``cores``, else the cores over the ranks. ``exchange`` is ``ddp`` or ``horovod`` with options
+    (:mod:`memest.planning.exchanges`); ``split`` ranks share one volume.
 
     UsageError for what contradicts itself; what ``estimate`` raises of a rank's step."""
     graph = as_graph(graph, "plan_cluster")
     given: dict[str, Any] = dict(settings)
     place = on if isinstance(on, Hardware) else places([on])[0]
+    if not isinstance(exchange, str):
+        raise UsageError(f"exchange: give text such as 'ddp' or 'horovod:backend=mpi', got {kind_of(exchange)}")
     how = exchange_named(exchange)
     asking = _asking(graph, given, place, how)
     if asking.runtime == TORCH_CPU and asking.malloc is None:
@@ -149,7 +151,8 @@ def plan_cluster(
         place=place,
     )
     layouts = cluster.layouts(cluster.ranks(ranks_per_node, ranks_per_socket))
-    planning = _Planning(graph, given, tuple(input_shape), cluster, how, threads=_threads(given) if cores is None else None)
+    volume, threads = asked.shape(input_shape, "input_shape"), _threads(given) if cores is None else None
+    planning = _Planning(graph, given, volume, cluster, how, threads=threads)
     ways = tuple(planning.ways(layouts))
     return ClusterPlan(
         graph=graph.name,

@@ -103,13 +103,14 @@ def plan_volume(
         raise UsageError(f"lever {cut!r}: plan_volume tries windows itself; leave it out, or ask estimate about it")
     if asking.training:
         raise UsageError("plan_volume plans inference: leave mode out, or give 'infer'")
-    where = [place if isinstance(place, Hardware) else places([place])[0] for place in on]
+    where = [place if isinstance(place, Hardware) else places([place])[0] for place in asked.several(on, "on", "['a100-40gb']")]
+    counts = [asked.size(n, "workers") for n in asked.several(workers, "workers", "[2, 4, 8]")]
     plan = _Planning(graph, {**given, "mode": "infer"}, input_shape, checked_halo(halo), where)
     tried = [
         plan.way("whole", "in one call", plan.whole, result="same"),
         *plan.unknown,
         *plan.in_windows(_windows(window, plan.extents, plan.step)),
-        *plan.over([asked.size(n, "workers") for n in workers]),
+        *plan.over(counts),
     ]
     ways = tuple(way for way in tried if isinstance(way, VolumeWay))
     refused = tuple(dict.fromkeys(why for why in tried if isinstance(why, str)))

@@ -60,6 +60,14 @@ def size(value: Any, what: str = "a size") -> int:
     return number
 
 
+def several(value: Any, what: str, such: str) -> Sequence[Any]:
+    """Values in a row; UsageError for one alone, which says what is meant by an example."""
+    if not is_sequence(value):
+        raise UsageError(f"{what}: give values in a row, such as {such}, got {kind_of(value)}")
+    found: Sequence[Any] = value
+    return found
+
+
 def whole(value: Any) -> int | None:
     """A whole number as an int; None for what is none (bools and floats are not)."""
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):

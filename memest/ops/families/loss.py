@@ -54,7 +54,7 @@ def _distance(op: str) -> Callable[..., Tensor]:
         if reduction == "none":
             return out
         loss = elementwise(k, input, target)
-        reduced = k.view(out, ())
+        reduced = k.view(out, ()) if out.numel else k.empty((), out.dtype)  # nothing was allocated for no elements
         _reduce_into(k, loss, reduced, reduction)
         k.free(loss)
         return reduced

@@ -40,9 +40,23 @@ class Value:
 
     ``refs`` counts who holds this very tensor (names, buffers of the engine); a view is a value of its own that holds its ``base``. Its
     node is the one of when its memory had been written to ``seen`` times; ``bound`` says why nobody may write into it ("": one may).
+    Between a view that is ``recast`` and its base real numbers became complex ones, or the other way.
     """
 
-    __slots__ = ("base", "bound", "looks_at_trained", "node", "output_nr", "refs", "requires_grad", "seen", "spec", "storage", "version")
+    __slots__ = (
+        "base",
+        "bound",
+        "looks_at_trained",
+        "node",
+        "output_nr",
+        "recast",
+        "refs",
+        "requires_grad",
+        "seen",
+        "spec",
+        "storage",
+        "version",
+    )
 
     def __init__(self, spec: Spec, storage: Storage, version: Version | None = None) -> None:
         self.spec = spec
@@ -54,6 +68,7 @@ class Value:
         self.output_nr = 0
         self.requires_grad = False
         self.looks_at_trained = False
+        self.recast = False
         self.seen = 0
         self.bound = ""
 

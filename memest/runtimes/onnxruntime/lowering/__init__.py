@@ -26,6 +26,7 @@ def lowered(
 ) -> tuple[Net, dict[str, Spec], bool]:
     """The nodes that run, what the graph's own values are, and whether their order is unsettled (``nchwc.blocked``)."""
     net, specs = exported(graph, shapes, sizes, target, remember=remember)
+    fusing.pads_into_windows(net, own=True)
     if settings.level != "disabled":
         fusing.basic(net)
     fusing.inlined(net)

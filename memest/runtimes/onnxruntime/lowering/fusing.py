@@ -11,6 +11,7 @@ from memest.runtimes.onnxruntime.lowering import turning
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, is_a_channel, like
 
 WINDOWS = frozenset({"Conv", "AveragePool"})
+OWN_PADS = WINDOWS | {"MaxPool"}
 ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid"})
 
 
@@ -56,14 +57,15 @@ def drop_identities(net: Net) -> None:
             net.bypass(node)
 
 
-def pads_into_windows(net: Net) -> None:
-    """Zeros around the spatial dims are put there by the convolution or average pool that alone reads them."""
+def pads_into_windows(net: Net, *, own: bool = False) -> None:
+    """Zeros around the spatial dims are put there by the convolution or average pool that alone reads them; its ``own`` pads always."""
     for node in list(net.nodes.values()):
         after = node.single_reader
-        if node.op != "Pad" or after is None or after.op not in WINDOWS or after.source is not node.result:
+        if node.op != "Pad" or after is None or after.op not in (OWN_PADS if own else WINDOWS) or after.source is not node.result:
             continue
         sides = node.attributes["sides"]
-        if node.attributes["zeros"] and not any(map(any, sides[:2])) and min(map(min, sides)) >= 0:
+        zeros = node.attributes["zeros"] and not any(map(any, sides[:2])) and min(map(min, sides)) >= 0
+        if node.attributes["own"] if own else zeros:
             after.attributes["pads"] = tuple(sum(side) + n for side, n in zip(sides[2:], after.attributes["pads"], strict=True))
             net.bypass(node)
 

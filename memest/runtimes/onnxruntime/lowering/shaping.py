@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memest.network.layers import ENDS
 from memest.network.tensor import same_shape
 from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
 from memest.runtimes.onnxruntime.lowering.nodes import Value
@@ -128,11 +129,11 @@ def _repeat(c: Call) -> Value:
 
 
 def _pad(c: Call) -> Value:
-    """``sides`` are before and behind each dim; ``zeros``: that is what is put there."""
+    """``sides`` are before and behind each dim; ``zeros``: that is what is put there; ``own``: the file has it in what reads it."""
     rank, given = len(c.shape), tuple(c["pad"])
     sides = [(0, 0)] * (rank - len(given) // 2) + [given[n : n + 2] for n in range(len(given) - 2, -1, -2)]
     zeros = c["mode"] == "constant" and not c["value"]
-    return c.put("Pad", [c.input, c.constant((2 * rank,), "int64"), c.constant()], sides=sides, zeros=zeros)
+    return c.put("Pad", [c.input, c.constant((2 * rank,), "int64"), c.constant()], sides=sides, zeros=zeros, own=c.layer.endswith(ENDS))
 
 
 def _roll(c: Call) -> Value:

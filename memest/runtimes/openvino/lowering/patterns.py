@@ -21,11 +21,11 @@ def shuffled_channels(r: Rewriting, shapes: Mapping[str, Shape]) -> None:
 
 
 def padded(r: Rewriting) -> None:
-    """Zeros around an image go into the convolution or the average that alone reads it."""
+    """Zeros around an image go into the convolution or the average that alone reads it; a window's own are there already."""
     for layer in r.layers:
-        if layer.op == "Pad" and told(layer, "what") == "zeros around":
+        if layer.op == "Pad" and told(layer, "what") in ("zeros around", "own"):
             reader = r.follower(layer, ("Convolution", "Pooling"))
-            if reader is not None and told(reader, "what") != "max":
+            if reader is not None and (told(layer, "what") == "own" or told(reader, "what") != "max"):
                 r.bypass(layer, layer.reads[0])
 
 

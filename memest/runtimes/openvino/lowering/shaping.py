@@ -11,6 +11,7 @@ from typing import Any
 from memest.errors import UnsupportedError
 from memest.network.dtypes import FLOATING
 from memest.network.graph import Layer
+from memest.network.layers import ENDS
 from memest.network.tensor import Shape
 from memest.runtimes.openvino.lowering.translation import Translate, Translation
 
@@ -119,7 +120,7 @@ def _repeat(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 def _pad(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     shape = t.made(layer)
     around = a["mode"] == "constant" and not a["value"] and len(a["pad"]) <= 2 * (len(shape) - 2) and min(a["pad"]) >= 0
-    what = "zeros around" if around else a["mode"]
+    what = "own" if layer.name.endswith(ENDS) else "zeros around" if around else a["mode"]
     t.give(layer, b["input"] if not any(a["pad"]) else t.add("Pad", (b["input"],), shape, what))
 
 

@@ -5,6 +5,7 @@ Sources: torch/csrc/autograd/functions/tensor.cpp (CopySlices::apply), Functions
 
 from __future__ import annotations
 
+from memest.errors import UnsupportedError
 from memest.machines.target import Target
 from memest.network.tensor import Spec, contiguous_strides, nbytes
 from memest.ops import reading
@@ -66,6 +67,11 @@ class Applying(Functions):
         assert grad is not None
         facts = dict(node.notes)
         if node.op == AS_STRIDED:
+            if facts["recast"]:  # torch makes each view anew instead of the strides at once (ViewInfo::chain)
+                raise UnsupportedError(
+                    f"{node.layer}: the gradient of a view between real and complex numbers (view_as_real, view_as_complex) whose memory"
+                    " was written to in place is not modelled: write out of place, or into a clone() before the view"
+                )
             return [self._as_strided(node.out_specs[0], facts["base"])]
         return self._copy_slices(node, facts["view"])
 

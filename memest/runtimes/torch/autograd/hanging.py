@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memest.memory.stream import Storage
+from memest.network.dtypes import COMPLEX
 from memest.network.tensor import Spec
 from memest.ops.tape import Event
 from memest.runtimes.torch.autograd.nodes import AS_STRIDED, COPY_SLICES, AccumulateGrad, Node
@@ -29,6 +30,7 @@ class Hanging:
         base = Value(view.spec, view.storage, view.version) if source is None else source if source.base is None else source.base
         view.base = self.ledger.hold(base)
         view.seen = view.version.count
+        view.recast = source is not None and (source.recast or (source.spec.dtype in COMPLEX) != (view.spec.dtype in COMPLEX))
 
     def renew(self, view: Value) -> None:
         """``view.grad_fn``: where its base, or another view of that, was written to since, the way of its gradient is that of the base
@@ -71,7 +73,7 @@ class Hanging:
         strided = Node(next(self.numbers), AS_STRIDED, self.ledger.layer, (), (True,))
         strided.edges = [edge]
         strided.out_specs = [view.spec]
-        strided.notes = (("base", base.spec),)
+        strided.notes = (("base", base.spec), ("recast", view.recast))
         self._hang(view, strided)
         view.seen = view.version.count
         return strided

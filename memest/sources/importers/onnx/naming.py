@@ -54,17 +54,20 @@ class Names:
             while path := path.rpartition(".")[0]:
                 self._within.add(path)
 
-    def layer(self, home: str, op: str) -> str:
-        """The name of a call of ``op`` in a module."""
+    def layer(self, home: str, op: str, end: str = "") -> str:
+        """The name of a call of ``op`` in a module; one that has to ``end`` in something is a part of what the module does."""
+        if end:
+            return self.take(home or op, end)
         base = f"{home}.{op}" if home else op
         return self.take(home if home and home not in self._within and home not in self._taken else base)
 
-    def take(self, name: str) -> str:
-        """The name, or the next one like it that is free."""
-        found, n = name, self._last.get(name, 1)
+    def take(self, name: str, end: str = "") -> str:
+        """The name with its ``end``, or the next one like it that is free."""
+        whole = f"{name}{end}"
+        found, n = whole, self._last.get(whole, 1)
         while found in self._taken:
             n += 1
-            found = f"{name}_{n}"
+            found = f"{name}_{n}{end}"
         self._taken.add(found)
-        self._last[name] = n
+        self._last[whole] = n
         return found

@@ -27,15 +27,16 @@ class Writer:
         self._held: list[Any] = []
         self._count = 0
 
-    def layer(self, op: str, *tensors: Any, **attributes: Any) -> Any:
-        """A call of a row; its output, or a tuple of them. What rows compare of sizes is theirs to say when they are played."""
+    def layer(self, op: str, *tensors: Any, called: str = "", **attributes: Any) -> Any:
+        """A call of a row; its output, or a tuple of them. What rows compare of sizes is theirs to say when they are played. ``called``:
+        what its name is to end in."""
         self._count += 1
         if self._count > MOST_LAYERS:
             raise UnsupportedError(f"more than {MOST_LAYERS:,} layers")
         required = {a.name: a.default for a in operator_named(op).attributes}
         given = {k: v for k, v in attributes.items() if required.get(k, REQUIRED) is REQUIRED or v != required[k]}
         with recording(None):
-            made = self.builder.layer(op, *tensors, name=self.names.layer(self.home, op), **given)
+            made = self.builder.layer(op, *tensors, name=self.names.layer(self.home, op, called), **given)
             for node in made if isinstance(made, tuple) else (made,):
                 check_elements(node.shape, f"{op} {node.name!r}")
         return made

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import GraphError
+from memest.network.layers import ENDS
 from memest.sources.builder import Node
 from memest.sources.importers.onnx.call import Call, Handler, Result
 
@@ -46,7 +47,7 @@ def _pads(c: Call, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequenc
 def _padded(c: Call, x: Node, pads: Pads, value: float | None = None) -> Node:
     """The tensor with something around it."""
     both = [n for pair in zip(reversed(pads[0]), reversed(pads[1]), strict=True) for n in pair]
-    made: Node = c.layer("pad", x, pad=tuple(both), value=value)
+    made: Node = c.layer("pad", x, called=ENDS, pad=tuple(both), value=value)
     return made
 
 
