@@ -131,7 +131,8 @@ class TensorFlowCpu:
             wide = max(o.regions + o.small for o in map(arena_of, stream.orders)) + 2 * together
             reserved = modelled(nbytes, min(nbytes, arena.use), max(nbytes, wide), "regions of the arena, which double, and small tensors")
         else:
-            reserved = replace(allocated, bytes=requested_bytes - inputs, low=low - inputs, high=high - inputs, reason="asked of malloc")
+            reason = "asked of malloc; inputs lie in NumPy's arrays"
+            reserved = replace(allocated, bytes=requested_bytes - inputs, low=low - inputs, high=high - inputs, reason=reason)
         return Figures(allocated=allocated, reserved=reserved, process=process_of(stream, allocated, told.onednn))
 
 

@@ -54,7 +54,7 @@ def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
     assert found.bytes is not None and found.low is not None and found.high is not None
     if less >= (1 - WORTH) * found.bytes:
         return found
-    better = f"; with MALLOC_MMAP_THRESHOLD_={OTHER.mmap_threshold}: {format_bytes(less)}"
+    better = f"; with MALLOC_MMAP_THRESHOLD_={OTHER.mmap_threshold} about {format_bytes(less)}"
     return modelled(found.bytes, found.low, found.high, found.reason + better)
 
 
@@ -116,8 +116,9 @@ def _process(course: Course, settings: ProcessSettings) -> Figure:
     first = course.added[-1]
     parts = f"Python with {settings.imports} ({format_bytes(base)}), what the first step adds ({format_bytes(first)})"
     reason = (
-        f"{parts}, and {format_bytes(max(0, heap - first))} of tensors under {malloc}; modelled, and of {off['cases']} processes measured "
-        f"with torch {numbers['torch']}, glibc {numbers['libc']} half are within {off['median']:.1%}, all within {off['worst']:.1%}"
+        f"{parts}, and {format_bytes(max(0, heap - first))} of tensors under {malloc}; modelled; of {off['cases']} processes, two steps "
+        f"each, with torch {numbers['torch']}, glibc {numbers['libc']} half are within {off['median']:.1%}, all within "
+        f"{off['worst']:.1%}, and the range held {off['held']} of {2 * off['cases']}"
     )
     return modelled(nbytes, low, high, reason)
 
