@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import memest
 from memest.machines.cpu import Cpu
 from memest.network.tensor import nbytes
@@ -48,3 +50,8 @@ def test_torchs_cpu_allocator_sees_the_same() -> None:
     cpu = Cpu.detect().with_(threads=torch.get_num_threads())
     found = memest.estimate(from_torch(module, x), input_shape=x.shape, optimizer="sgd:momentum=0.9", keep_grads=True, machine=cpu)
     assert normalized([e.delta for e in found.events]) == normalized([e.delta for e in events])
+
+
+def test_another_runtime_names_it() -> None:
+    with pytest.raises(memest.UnsupportedError, match="leave out keep_grads"):
+        memest.estimate(memest.model("resnet18"), input_shape=(1, 3, 64, 64), runtime="tensorflow-cpu", keep_grads=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import memest
+from memest.cli.app import main
 from memest.errors import MemestError
 from memest.libraries.onednn import Convolution, gemm
 from memest.machines.process import Malloc, malloc_named
@@ -52,6 +53,8 @@ def test_texts_name_an_allocator(text: str, meant: Malloc) -> None:
         ("glibc:mmap_threshold", "is not written option=value"),
         ("glibc:mmap_treshold=1", "did you mean 'mmap_threshold'"),
         ("glibc:mmap_threshold=33MiB", "is more than 32.00 MiB"),
+        ("glibc:mmap_threshold=99999999999999999999", "99999999999999999999 is more than 32.00 MiB"),
+        ("glibc:arena_max=99999999999999999999", "a whole number from 1"),
         ("glibc:mmap_threshold=-1", "not a size"),
         ("glibc:top_pad=1,top_pad=1", "option 'top_pad' is given twice"),
         ("glibc:arena_max=0", "a whole number from 1"),
@@ -241,3 +244,16 @@ def test_all_stored_processes() -> None:
     pytest.importorskip("torchvision")
     for name in SETS:
         assert failures(list(compare(stored(name)))) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--imports", "torchvision"], "counted where malloc is given: --malloc glibc"),
+        (["--malloc", "glbc"], "unknown --malloc 'glbc'; did you mean 'glibc'"),
+        (["--malloc", "glibc:thread=x"], "--malloc 'glibc', option 'thread': 'x' is none"),
+    ],
+)
+def test_the_command_line_names_its_option(typed: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "resnet18", "--batch", "1", *typed]) == 2
+    assert words in capsys.readouterr().err

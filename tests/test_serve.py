@@ -24,10 +24,11 @@ import pytest
 import memest
 from memest.cli.app import main
 from memest.estimate.question import KEYWORDS, Question
-from memest.serve import application
+from memest.serve import application, server
 from memest.serve.asking import ESTIMATED, WHAT, schema
 from memest.serve.graphs import Kept
 from memest.serve.server import Limits, Server, serving
+from memest.serve.service import Route, Service
 
 TINY = {
     "memest": 1,
@@ -338,6 +339,32 @@ def test_a_reader_that_does_not_read_is_dropped(hasty: Server) -> None:
 def test_what_takes_too_long_is_given_up(hasty: Server) -> None:
     sizes = [{"model": "densenet121", "input_shape": [n, 3, 64, 64]} for n in range(1, 200)]
     assert kind(sent(hasty.address, "/batch", {"questions": sizes})) == (503, "late")
+
+
+@pytest.mark.parametrize("runtime", ["torch-cpu", "tensorflow-cpu"])
+def test_a_fit_without_end_is_left_at_its_deadline(runtime: str) -> None:
+    service = Service(max_batch=1, timeout=0.3)
+    asked = {"model": "unet3d", "budget": "900000TiB", "vary": ["batch", "D=H=W"], "runtime": runtime}
+    begun = time.monotonic()
+    found = service.respond(service.routes["/fit"], json.dumps(asked).encode(), service.deadline())
+    assert (found.status, found.kind) == (503, "late") and time.monotonic() - begun < 3
+
+
+def test_a_request_that_waited_too_long_is_not_begun() -> None:
+    service = Service(max_batch=1, timeout=0.0)
+    route = Route("POST", lambda body, deadline: pytest.fail("begun"))
+    deadline = service.deadline()
+    time.sleep(0.001)
+    assert service.respond(route, b"{}", deadline).status == 503
+
+
+def test_the_process_ends_though_a_thread_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr(Server, "run", lambda self: self._socket.close())
+    monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)
+    server.serve(Limits(port=0))
+    assert ended == [0]
 
 
 def test_more_connections_than_there_may_be_are_refused(hasty: Server, monkeypatch: pytest.MonkeyPatch) -> None:

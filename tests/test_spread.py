@@ -228,3 +228,20 @@ def test_dask_and_one_of_its_workers_lost(graph: memest.Graph, tmp_path: Path) -
         assert np.array_equal(np.concatenate([p["peak_bytes"] for p in rest]), memest.sweep(graph, **what)["peak_bytes"])
         memest.sweeps(graph, executor=executor, **axes).write(path)
         assert parquet.read_table(path)["peak_bytes"].to_pylist() == expected["peak_bytes"].tolist()
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_an_executor_that_takes_nothing_is_refused(graph: memest.Graph, kind: type[Executor]) -> None:
+    shut = kind()
+    shut.shutdown()
+    calls: list[Callable[[Any], Any]] = [
+        lambda executor: memest.sweep(graph, batch=1, spatial=64, executor=executor),
+        lambda executor: memest.sweeps(graph, batch=1, spatial=64, executor=executor),
+        lambda executor: memest.fit(graph, "1GiB", H=64, W=64, executor=executor),
+        lambda executor: memest.advise(graph, "1GiB", input_shape=(1, 3, 64, 64), executor=executor),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match=f"is the class {kind.__name__}: write {kind.__name__}"):
+            call(kind)
+        with pytest.raises(UsageError, match="is shut down"):
+            call(shut)

@@ -487,3 +487,10 @@ def test_where_points_are_many_the_bytes_asked_for_are_shown_and_named(
     data = json.loads(capsys.readouterr().out)
     assert "requested_bytes" in data["columns"]
     assert "more than the allocator is played at" in data["notes"][0]
+
+
+def test_the_process_is_not_swept_in_silence() -> None:
+    graph = memest.model("resnet18")
+    for call in (memest.sweep, memest.sweeps):
+        with pytest.raises(UsageError, match="a sweep counts a step's tensors, not the process; leave malloc out"):
+            call(graph, batch=[1, 2], spatial=64, malloc="glibc")

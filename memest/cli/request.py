@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memest.cli.choices import Isa
+from memest.cli.words import in_options
 from memest.errors import GraphError, MemestError, UnsupportedError, UsageError, did_you_mean
 from memest.estimate.estimate import Estimate, answer, usual_shapes
 from memest.estimate.question import MODES, NAMES, Question, question, refuse_said, resolved
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from memest.planning.volumes import VolumePlan
 
 Given = dict[str, tuple[int, ...]]
+OPTIONS = frozenset(f.name for f in fields(Question)) - {"mode", "levers", "machine"}  # settings with an option of their name
 _SHAPE = re.compile(r"\d+(?:[xX\u00d7,]\d+)*", re.ASCII)
 _MAX_DIGITS = 18
 
@@ -124,7 +126,7 @@ class Request:
             found = question(graph, self.typed, "the command")
             resolved(found)
         except MemestError as e:
-            raise UsageError(str(e)) from None
+            raise UsageError(in_options(str(e), OPTIONS)) from None
         return found
 
 

@@ -6,7 +6,8 @@ whatever is wrong. :func:`read` gives the very arguments that typer would, or No
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -163,3 +164,15 @@ def said(name: str, text: str, check: Callable[[str], T]) -> T:
         return check(text)
     except ValueError as e:
         raise UsageError(f"{name}: {e}, got {text[:60]!r}") from None
+
+
+def in_options(message: str, names: Collection[str]) -> str:
+    """A message of the library about settings ``names`` as the command line says it: ``--malloc glibc`` for ``malloc='glibc'``, and
+    ``unknown --malloc 'glbc'`` for ``unknown malloc 'glbc'``."""
+
+    def option_of(found: re.Match[str]) -> str:
+        before, name, after = found["before"] or "", found["name"], found["value"]
+        return f"{before}--{name.replace('_', '-')} {after or ''}" if name in names else found[0]
+
+    given = re.sub(r"(?P<before>)\b(?P<name>[a-z]\w*)='(?P<value>[^']*)'", option_of, message)
+    return re.sub(r"^(?P<before>unknown )?(?P<name>[a-z]\w*)(?P<value>) (?=')", option_of, given)

@@ -177,7 +177,7 @@ class Question:
         fed = self.feeding is not None and self.runtime == TORCH_CPU
         if self.malloc is None and not fed:
             if self.imports is not None:
-                raise UsageError("imports is of the process, which is counted where malloc is given, such as malloc='glibc'")
+                raise UsageError("imports is of the process, which is counted where malloc is given: malloc='glibc'")
             return None
         imports = {} if self.imports is None else {"imports": self.imports}
         return ProcessSettings(malloc=malloc_named("glibc" if self.malloc is None else self.malloc), **imports)

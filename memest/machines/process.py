@@ -79,18 +79,25 @@ def _value(name: str, key: str, value: str) -> int | str:
         if value not in get_args(Thread):
             raise UsageError(f"malloc {name!r}, option 'thread': {value!r} is none{one_of(value, get_args(Thread))}")
         return value
-    plain = value.isascii() and value.isdigit() and len(value) <= 18
+    plain = value.isascii() and value.isdigit()
     if key == "arena_max":
-        if not plain or not 1 <= int(value) <= MOST_ARENAS:
-            raise UsageError(f"malloc {name!r}, option 'arena_max': a whole number from 1 to {MOST_ARENAS}, got {value!r}")
-        return int(value)
+        if not plain or not 1 <= _whole(value) <= MOST_ARENAS:
+            raise UsageError(f"malloc {name!r}, option 'arena_max': a whole number from 1 to {MOST_ARENAS}, got {value[:60]!r}")
+        return _whole(value)
     try:
-        nbytes = int(value) if plain else parse_bytes(value)
+        nbytes = _whole(value) if plain else parse_bytes(value)
     except UsageError as e:
         raise UsageError(f"malloc {name!r}, option {key!r}: {e}") from None
     if nbytes > SIZES[key]:
-        raise UsageError(f"malloc {name!r}, option {key!r}: {value} is more than {format_bytes(SIZES[key])}, the most that glibc takes")
+        raise UsageError(
+            f"malloc {name!r}, option {key!r}: {value[:60]} is more than {format_bytes(SIZES[key])}, the most that glibc takes"
+        )
     return nbytes
+
+
+def _whole(digits: str) -> int:
+    """The number; of one that is beyond every bound, its first digits."""
+    return int(digits.lstrip("0")[:20] or "0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from memest.memory.live_sets import LiveSets
 from memest.network.graph import Graph, as_graph
 from memest.planning.axes import batch_symbol, groups_of, pinned_sizes, symbols_in_order
 from memest.planning.grids import grid
-from memest.planning.peaks import peaks, piece_at
+from memest.planning.peaks import TRYING, peaks, piece_at
 from memest.planning.progress import tell
 from memest.planning.spread import SEVERAL, each
 from memest.runtimes.table import runtime_named, torch_behind
@@ -283,6 +283,7 @@ class _Search:
             most = next(runs, None)
             return None if most is None else self._replayed(rest, group, step, most, least)
         while end > least:
+            tell(TRYING)
             start = max(least, end - WINDOW)
             values = np.arange(start, end, dtype=np.int64) * step
             others = {s: np.full(len(values), rest[s], dtype=np.int64) for s in self.live.symbols if s not in group}
@@ -324,6 +325,7 @@ class _Search:
         None where none does. It fits and the next larger does not: that no larger one does follows where more is never less."""
 
         def at(n: int) -> Verdict | None:
+            tell(TRYING)
             try:
                 return self.estimated({**rest, **dict.fromkeys(group, n * step)}).on(self.place)
             except MemestError:

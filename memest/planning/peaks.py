@@ -24,6 +24,7 @@ from memest.network.binding import bind
 from memest.network.tensor import Shape
 from memest.planning.contest import contest
 from memest.planning.grids import Grid, column_function
+from memest.planning.progress import tell
 from memest.planning.separated import Monomial, Separated, separated
 from memest.runtimes.compiling import MOST_RECIPES, compile_program
 from memest.runtimes.table import play
@@ -33,6 +34,7 @@ from memest.sizes.dims import Expr, Guard, resolve
 Column = NDArray[Any]
 EXACT_FLOAT = 2**53
 MOST_PIECES = 64
+TRYING = "trying sizes"  # told before each step of work that may be without number
 FEW = 12  # rows that are played one by one sooner than a step is compiled for them
 
 
@@ -138,6 +140,7 @@ class _Result:
         for found, within in part.where(exact & inside):
             contest(piece.live, found, separated(piece.live.terms, found), within, self.resident, self.peak)
         for row in np.flatnonzero(inside & ~exact):
+            tell(TRYING)
             at = piece.live.at(part.row(int(row)))
             assert at is not None
             self.large[int(part.places[row])] = at
@@ -145,6 +148,7 @@ class _Result:
     def one_by_one(self, job: Job, rows: Column) -> None:
         """Configurations that no piece takes, each played alone."""
         for row in map(int, rows):
+            tell(TRYING)
             self.pending[row] = False
             try:
                 shapes, at = _shapes(job, self.grid.row(row))
@@ -193,6 +197,7 @@ def _pieces(job: Job) -> _Pieces:
 
 def piece_at(job: Job, sizes: Mapping[str, int]) -> Piece:
     """The piece that holds at these sizes, remembered on the graph."""
+    tell(TRYING)
     pieces = _pieces(job)
     with job.graph.memo.busy:
         for piece in pieces.known:

@@ -27,11 +27,22 @@ Task = tuple[Any, ...]
 
 
 def checked(executor: Any) -> Executor | None:
-    """An executor, or None; UsageError for what is none."""
+    """An executor, or None; UsageError for what is none, and for one that takes nothing from the start."""
+    if isinstance(executor, type):
+        raise UsageError(f"executor is the class {executor.__name__}: write {executor.__name__}()")
+    if _shut(executor):
+        raise UsageError(f"executor, {kind_of(executor)}, is shut down: call within its 'with' block, or make another")
     if executor is None or callable(getattr(executor, "submit", None)):
         found: Executor | None = executor
         return found
     raise UsageError(f"executor is one of concurrent.futures, such as ProcessPoolExecutor(), got {kind_of(executor)}")
+
+
+def _shut(executor: Any) -> bool:
+    """Whether one of concurrent.futures was shut down by its owner, rather than broken by a lost worker."""
+    return any(getattr(executor, name, False) is True for name in ("_shutdown", "_shutdown_thread")) and not getattr(
+        executor, "_broken", False
+    )
 
 
 def in_order(executor: Executor, work: Callable[..., T], tasks: Iterable[Task]) -> Iterator[T]:

@@ -96,6 +96,8 @@ def product_of(
 
 
 def _job(graph: Graph, asking: Question) -> Job:
+    if asking.process is not None:
+        raise UsageError("a sweep counts a step's tensors, not the process; leave malloc out, or ask estimate or fit, which count it")
     job = asking.job(graph)
     if job.depends_on_shape:
         raise UsageError(f"levers {', '.join(asking.levers)}: chosen for one input shape at a time; estimate each, or name the segments")

@@ -26,8 +26,12 @@ from memest.sizes.dims import resolve
 def check_plain(recipe: Recipe) -> None:
     """UnsupportedError for a recipe that is more than one call of the network (tiles, autocast, parallel runs)."""
     if replace(recipe, hold_output=False, step=None, segments=()) != Recipe(training=False, target=recipe.target):
-        runtime = recipe.target.runtime
-        raise UnsupportedError(f"runtime {runtime} plays one plain call of the network: leave out levers that change how torch runs it")
+        raise UnsupportedError(f"runtime {recipe.target.runtime} plays one plain call of the network: leave out {beyond_plain(recipe)}")
+
+
+def beyond_plain(recipe: Recipe) -> str:
+    """What makes a recipe more than the network as it stands, as it is asked for."""
+    return "keep_grads, which is of torch's zero_grad" if recipe.keep_grads else "levers that change how torch runs it"
 
 
 def play(

@@ -84,10 +84,11 @@ class Application:
                 raise _busy("busy", "requests under way take all the memory there is for them")
 
     async def _reply(self, path: str, route: Route, body: bytes) -> Reply:
-        known = self._service.respond(route, body) if route.quick else self._service.known(path, body)
+        deadline = self._service.deadline()
+        known = self._service.respond(route, body, deadline) if route.quick else self._service.known(path, body)
         if known is not None:
             return known
-        answer = asyncio.get_running_loop().run_in_executor(self._threads, self._service.respond, route, body)
+        answer = asyncio.get_running_loop().run_in_executor(self._threads, self._service.respond, route, body, deadline)
         try:
             return await asyncio.wait_for(answer, self._timeout)
         except asyncio.TimeoutError:

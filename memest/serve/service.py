@@ -88,10 +88,14 @@ class Service:
         self.metrics.known.inc()
         return Reply(found)
 
-    def respond(self, route: Route, body: bytes) -> Reply:
+    def deadline(self) -> Deadline:
+        """Of a request that is there now."""
+        return Deadline(self._timeout)
+
+    def respond(self, route: Route, body: bytes, deadline: Deadline) -> Reply:
         """The answer, or why there is none; nothing is raised."""
-        deadline = Deadline(self._timeout)
         try:
+            deadline.check()
             with watched(deadline):
                 return route.answer(body, deadline)
         except RefusedError as e:

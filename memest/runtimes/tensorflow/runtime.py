@@ -16,6 +16,7 @@ from memest.memory.figure import Figures, exact, modelled
 from memest.memory.stream import Stream
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, spec
+from memest.runtimes.executor import beyond_plain
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.tensorflow.building.stepping import TABLE, built
 from memest.runtimes.tensorflow.executing import Run, ahead, ordered, scheduled
@@ -175,7 +176,7 @@ def _check_plain(recipe: Recipe) -> None:
     """UnsupportedError for a recipe that is more than one step of the network as it stands."""
     plain = Recipe(training=recipe.training, optimizer=recipe.optimizer, loss=recipe.loss, target=recipe.target)
     if replace(recipe, hold_output=False, step=None, segments=()) != plain:
-        raise UnsupportedError("runtime tensorflow-cpu plays one plain step of the network: leave out levers that change how torch runs it")
+        raise UnsupportedError(f"runtime tensorflow-cpu plays one plain step of the network: leave out {beyond_plain(recipe)}")
 
 
 def _check_dtypes(graph: Graph) -> None:
