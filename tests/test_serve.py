@@ -185,6 +185,28 @@ def test_what_cannot_be_asked_is_refused_in_one_line(address: tuple[str, int], b
     assert kind(found) == said and "\n" not in json.loads(found[2])["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"optimizer": True}, "got true"),
+        ({"keep_grads": 1}, "keep_grads is true or false, got 1"),
+        ({"malloc": {}}, "got an object"),
+        ({"levers": [{"a": 1}]}, "and among them is an object"),
+        ({"levers": {"a": 1}}, "got an object"),
+        ({"fields": []}, "an empty list, which asks for nothing"),
+        ({"fields": [None]}, "in it is null"),
+        ({"fields": False}, "got false"),
+    ],
+)
+def test_messages_are_in_the_words_of_json(address: tuple[str, int], words: dict[str, Any], said: str) -> None:
+    assert said in json.loads(sent(address, "/estimate", {**SAID, **words})[2])["error"]["message"]
+
+
+def test_a_wrong_word_of_a_batch_is_named(address: tuple[str, int]) -> None:
+    found = sent(address, "/batch", {"questions": [], "comon": {}})
+    assert "no word 'comon'; did you mean 'common'" in json.loads(found[2])["error"]["message"]
+
+
 def test_settings_of_any_kind_are_answered_or_refused(address: tuple[str, int]) -> None:
     pick = random.Random(5)
     values: list[Any] = [None, True, 0, -1, 2.5, 10**40, "", "adam", [], ["x"], [[1]], {}, {"a": 1}, "\ud800", "a" * 2000]

@@ -91,10 +91,12 @@ def levers(value: Any) -> tuple[str, ...]:
     """Levers as texts; one may stand alone."""
     if value is None:
         return ()
-    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
+        raise UsageError(f"levers are texts such as 'checkpoint:every=2', got {kind_of(value)}")
+    found = (value,) if isinstance(value, str) else tuple(value)
     for text in found:
         if not isinstance(text, str):
-            raise UsageError(f"levers are texts such as 'checkpoint:every=2', got {kind_of(value if len(found) == 1 else text)}")
+            raise UsageError(f"levers are texts such as 'checkpoint:every=2', and among them is {kind_of(text)}")
     return found
 
 

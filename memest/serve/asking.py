@@ -4,7 +4,7 @@ its fields."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from hashlib import sha256
 from types import NoneType
@@ -64,15 +64,13 @@ def read(data: Any, own: Mapping[str, Schema], who: str) -> Asked:
     """The question in ``data``, which may have the words of its ``own`` beside the settings. UsageError for a word that is none."""
     if not isinstance(data, dict):
         raise UsageError(f"{who} takes an object, got {kind_of(data)}")
+    check_words(data, (*WHAT, *own, *KEYWORDS), who)
     words, settings = {}, {}
     for name, value in data.items():
         if name in own:
             words[name] = value
         elif name in KEYWORDS:
             settings[name] = value
-        elif name not in WHAT:
-            known = (*WHAT, *own, *KEYWORDS)
-            raise UsageError(f"{who} has no word {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(known)}")
     network = [(name, data[name]) for name in WHAT if data.get(name) is not None]
     if len(network) != 1:
         raise UsageError(f"{who}: say which network by 'model' or 'graph', {'one' if not network else 'not both'} of them")
@@ -80,6 +78,13 @@ def read(data: Any, own: Mapping[str, Schema], who: str) -> Asked:
         settings["machine"] = _cpu(settings["machine"])
     rest = json.dumps({name: value for name, value in data.items() if name not in WHAT}, sort_keys=True)
     return Asked(network[0], words, settings, (key_of(network[0]), rest))
+
+
+def check_words(data: Mapping[str, Any], known: Sequence[str], who: str) -> None:
+    """UsageError for a word in ``data`` that is none of those ``known``."""
+    for name in data:
+        if name not in known:
+            raise UsageError(f"{who} has no word {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(known)}")
 
 
 def key_of(network: tuple[str, Any]) -> str:
@@ -91,10 +96,7 @@ def key_of(network: tuple[str, Any]) -> str:
 
 
 def _cpu(given: Mapping[str, Any]) -> Cpu:
-    known = [f.name for f in fields(Cpu)]
-    for name in given:
-        if name not in known:
-            raise UsageError(f"machine has no word {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(known)}")
+    check_words(given, [f.name for f in fields(Cpu)], "machine")
     return Cpu(**given)
 
 

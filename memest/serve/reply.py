@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,30 @@ class Reply:
     kind: str = ""
     content: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+PYTHON = {
+    "True or False": "true or false",
+    **{
+        f"{verb} {word}": f"{verb} {said}"
+        for verb in ("got", "is")
+        for word, said in {
+            "True": "true",
+            "False": "false",
+            "None": "null",
+            "nan": "NaN",
+            "inf": "Infinity",
+            "-inf": "-Infinity",
+            "a dict": "an object",
+        }.items()
+    },
+}
+_PYTHON = re.compile(rf"\b(?:{'|'.join(map(re.escape, PYTHON))})(?=$|[;,])")
+
+
+def in_json(message: str) -> str:
+    """A message of the library about a value, in the words of JSON."""
+    return _PYTHON.sub(lambda found: PYTHON[found[0]], message)
 
 
 def error_data(kind: str, message: str) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from memest.machines.reading import hardware_named
 from memest.planning.fit import fit
 from memest.planning.progress import watched
 from memest.render.fits import fit_data
-from memest.serve.asking import ESTIMATED, VARIED, Asked, parsed, read
+from memest.serve.asking import ESTIMATED, VARIED, Asked, check_words, parsed, read
 from memest.serve.graphs import Graphs, Kept
 from memest.serve.metrics import TEXT, Metrics
 from memest.serve.openapi import openapi
-from memest.serve.reply import RefusedError, Reply, error_data, refusal
+from memest.serve.reply import RefusedError, Reply, error_data, in_json, refusal
 from memest.sources.models import MODELS
 
 MOST_GRAPHS = 64
@@ -110,7 +110,9 @@ class Service:
 
     def _batch(self, body: bytes, deadline: Deadline) -> Reply:
         data = _parsed(body)
-        if not isinstance(data, dict) or not isinstance(data.get("questions"), list) or data.keys() - {"questions", "common"}:
+        if isinstance(data, dict):
+            check_words(data, ("questions", "common"), "a batch")
+        if not isinstance(data, dict) or not isinstance(data.get("questions"), list):
             raise UsageError("a batch is an object with 'questions', a list, and perhaps 'common', the words that they share")
         questions, common = data["questions"], data.get("common", {})
         if not isinstance(common, dict):
@@ -143,11 +145,16 @@ class Service:
         if found is not None:
             self.metrics.known.inc()
             return found
-        names = asked.words.get("fields") or ()
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        names = asked.words.get("fields")
+        if names is not None and not isinstance(names, list):
             raise UsageError(f"fields is a list of names, got {kind_of(names)}")
+        other = [name for name in names or () if not isinstance(name, str)]
+        if other:
+            raise UsageError(f"fields is a list of names, and in it is {kind_of(other[0])}")
+        if names == []:
+            raise UsageError("fields is an empty list, which asks for nothing; leave it out for the whole answer")
         given = estimate(self._graphs.find(asked), input_shape=asked.words.get("input_shape"), **asked.settings)
-        found = json.dumps(given.to_dict(*names)).encode()
+        found = json.dumps(given.to_dict(*names or ())).encode()
         self.metrics.computed.inc()
         return self._remembered(asked.key, len(asked.key[1]), found)
 
@@ -203,6 +210,6 @@ def _json(data: Mapping[str, Any]) -> Reply:
 def _told(e: Exception) -> tuple[int, str, str]:
     """Status, kind and words of an error. What is not ours is a bug: its traceback goes to the server's log, not to the client."""
     if isinstance(e, MemestError):
-        return 422, type(e).__name__.removesuffix("Error").lower(), str(e)
+        return 422, type(e).__name__.removesuffix("Error").lower(), in_json(str(e))
     traceback.print_exception(e, file=sys.stderr)
     return 500, "bug", f"a bug in memest: {type(e).__name__}; please report it"
