@@ -135,7 +135,10 @@ def test_where_nothing_holds_it_a_split_that_would_is_named() -> None:
         ({"on": "h100-80gb"}, "h100-80gb is an accelerator"),
         ({"mode": "infer"}, "plan_cluster plans training"),
         ({"runtime": "onnxruntime", "mode": "train"}, "has no mode 'train'|plans torch-cpu"),
-        ({"runtime": "tensorflow-cpu", "malloc": None}, "exchange ddp is torch's, and runtime is tensorflow-cpu; give exchange='horovod'"),
+        (
+            {"runtime": "tensorflow-cpu", "malloc": None},
+            "exchange ddp is torch's, and runtime is tensorflow-cpu; give horovod as the exchange",
+        ),
         ({"levers": ["ddp:world=2"]}, "lever 'ddp:world=2': plan_cluster makes the ranks itself"),
         ({"input_shape": (1, 33, 32, 32)}, "33"),
         ({"input_shape": (3, 32, 32, 32)}, "3"),
@@ -289,3 +292,54 @@ def test_the_command_answers_or_says_what_is_wrong(words: list[str], code: int, 
     assert main([*COMMAND, *words]) == code
     out = capsys.readouterr()
     assert said in (out.out or out.err) and "Traceback" not in out.err and out.err.count("\n") <= 1
+
+
+def test_of_many_layouts_few_are_played_and_the_answer_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = node(needs(every(), 2))
+    whole = planned(room).best
+    monkeypatch.setattr("memest.planning.cluster.FEW", 0)
+    found = planned(room).best
+    assert found is not None and whole is not None and found.cells == whole.cells
+    plan = planned(node(1), global_batch=2**15 * 5**4, nodes=4096)
+    assert plan.best is None and len(plan.ways) <= 3 and "no more than 4,096 nodes are tried" in plan.notes
+    with pytest.raises(MemestError, match="ranks in all can be 1, 2"):
+        planned(node(1), global_batch=10**15, nodes=1, ranks_per_node=3)
+
+
+def test_a_manifest_has_any_name_and_is_there_only_where_a_layout_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = tmp_path / "job.sh"
+    asked = [*COMMAND, "--global-batch", "8", "--volume", "1x32x32x32", "--manifest", "slurm", "-o", str(job), "--budget"]
+    assert main([*asked, "1MiB"]) == 1 and not job.exists() and "no layout holds it" in capsys.readouterr().out
+    assert main([*asked, "4GiB"]) == 0 and job.read_text(encoding="utf-8").startswith("#!")
+
+
+def test_threads_of_the_machine_at_hand_are_said() -> None:
+    assert not any("machine at hand" in note for note in planned().notes)
+    assert any("as the machine at hand" in note and "--cores" in note for note in planned(machine=None).notes)
+
+
+def test_ranks_share_no_volume_of_a_network_that_sees_all_of_it() -> None:
+    with pytest.raises(MemestError, match=r"ranks cannot share a volume: .*avgpool.*; leave split out"):
+        memest.plan_cluster(memest.model("resnet18"), global_batch=2, input_shape=(3, 64, 64), on=node(GIB), split=2, malloc=FIXED)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--exchange", "hovorod"], "did you mean 'horovod'"),
+        (["--command", "a"], "--command is what a manifest runs"),
+        (["--prefetch", "0"], "'--prefetch': a whole number from 1"),
+        (["--workers", "0", "--prefetch", "3"], "--prefetch is about a data loader: --workers 0 has none"),
+        (["--device", "cuda"], "plans servers' processors, and --device cuda is a card's"),
+        (["--lever", "ddp:world=2"], "memest cluster makes the ranks itself"),
+        (["--ranks-per-socket", "2"], "--ranks-per-socket 2: nothing says how many sockets"),
+    ],
+)
+def test_options_are_refused_in_words_of_options(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--global-batch", "8", "--volume", "1x32x32x32", "--budget", "4GiB", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_card_is_no_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cluster", "resnet18", "--global-batch", "8", "--volume", "3x64x64", "--on", "h100-80gb", "--device", "cuda"]) == 2
+    assert "h100-80gb is an accelerator; of cards ask memest estimate --on h100-80gb" in capsys.readouterr().err

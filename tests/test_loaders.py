@@ -13,6 +13,7 @@ from memest.errors import MemestError
 from memest.machines.loader import Loader, loader_named
 from memest.memory.figure import exact, unknown
 from memest.memory.loading import PAGE, Fed, Loading, loading
+from memest.render.reports import estimate_report
 
 CPU = memest.Cpu(threads=1)
 STORED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "validation/results/cluster/loaders.json").read_text(encoding="utf-8"))
@@ -153,3 +154,20 @@ def test_an_estimate_says_it_and_is_held_by_the_node_where_the_process_is_known(
         assert found.loaders.node.bytes is None and found.outermost == found.figures.outermost
     else:
         assert found.outermost == ("node", found.loaders.node) and found.held_bytes > found.process.bytes
+
+
+def test_what_is_shown_of_a_loader_adds_up_and_says_why() -> None:
+    loader = Loader(workers=4, pin_memory=True)
+    found = memest.estimate(
+        memest.model("resnet18"), input_shape=(2, 3, 64, 64), optimizer="adam", machine=CPU, loader=loader, malloc=FIXED
+    )
+    fed = found.loaders
+    assert fed is not None and fed.kept.bytes
+    parts = [figure.bytes or 0 for figure in (fed.parent, fed.shm, fed.kept)]
+    own = 4 * (2 * 3 * 64 * 64) + 8 * 2  # the batch, which the step and /dev/shm both have
+    assert fed.node.bytes == sum(parts) + 4 * (fed.worker.bytes or 0) - own
+    facts = dict(estimate_report(found, 0).facts)
+    assert all(
+        f"; {figure.reason}" in facts[name] for name, figure in (("each worker", fed.worker), ("/dev/shm", fed.shm), ("node", fed.node))
+    )
+    assert "workers keep" in facts and facts["pinned"] == "nothing: pin_memory does nothing without CUDA"

@@ -79,7 +79,7 @@ def _done(given: Sequence[str]) -> int:
         if type(e).__name__ == "NoArgsIsHelpError":  # of either copy of click: its message is the help
             return _helped(e)
         if hasattr(e, "format_message"):  # every error of click has it, whichever copy of click typer carries
-            return _failed(f"{e.format_message()}{_meant(e.format_message())}", USAGE)
+            return _failed(f"{_plainly(e.format_message())}{_meant(e.format_message())}", USAGE)
         if type(e).__name__ == "Abort":
             return _failed("interrupted", INTERRUPTED)
         if os.environ.get("MEMEST_DEBUG"):
@@ -118,6 +118,11 @@ def _meant(message: str) -> str:
     found = re.fullmatch(r"Got unexpected extra argument(?:s|\(s\))? \((\S+?)\)", message)
     option = None if found is None else next((o for o, form in _FORMS.items() if re.fullmatch(form, found[1], re.IGNORECASE)), None)
     return f"; did you mean {option} {found[1]}?" if found is not None and option is not None else ""
+
+
+def _plainly(message: str) -> str:
+    """The message without the words of a library for what is read."""
+    return re.sub(r"Input should be greater than or equal to (\d+)$", r"a whole number from \1", message)
 
 
 _FORMS = {"--budget": r"[\d.]+\s*[kmgt]i?b", "--input": r"(\w+=)?\d+([x,]\d+)+", "--batch": r"\d+"}

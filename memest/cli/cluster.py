@@ -36,7 +36,10 @@ def run(
         Optional[str],  # noqa: UP045 - it is read at run time
         option("--manifest", metavar="SCHEDULER", help="Write what a scheduler is given instead: slurm, kubernetes or ray."),
     ] = None,
-    command: Annotated[str, option("--command", metavar="TEXT", help="What the manifest runs as a rank.")] = "python train.py",
+    command: Annotated[
+        Optional[str],  # noqa: UP045 - it is read at run time
+        option("--command", metavar="TEXT", help="What the manifest runs as a rank [default: python train.py]."),
+    ] = None,
     image: Annotated[
         Optional[str],  # noqa: UP045 - it is read at run time
         option("--image", metavar="NAME", help="The container image of a manifest for kubernetes."),
@@ -63,7 +66,7 @@ def run(
     from memest.cli.request import limits, spread
     from memest.errors import UsageError
     from memest.render.cluster import cluster_report
-    from memest.render.manifests import IMAGE, SCHEDULERS, unknown
+    from memest.render.manifests import COMMAND, IMAGE, SCHEDULERS, unknown
     from memest.render.manifests import manifest as written
 
     if manifest is not None and manifest not in SCHEDULERS:
@@ -72,6 +75,8 @@ def run(
         raise UsageError(f"--manifest {manifest} has a form of its own: leave --format out")
     if image is not None and manifest != "kubernetes":
         raise UsageError("--image is about --manifest kubernetes; leave it out")
+    if command is not None and manifest is None:
+        raise UsageError("--command is what a manifest runs; say --manifest slurm, kubernetes or ray, or leave it out")
     if cores is not None and request.threads is not None:
         raise UsageError("--threads are those of a rank, --cores what a node's ranks share: leave one of them out")
     form = form if manifest is not None else agreed(form, output)
@@ -89,7 +94,7 @@ def run(
         split=split or 1,
     )
     if manifest is not None and found.best is not None:
-        write(written(found, manifest, command=command, image=image or IMAGE), output)
+        write(written(found, manifest, command=command or COMMAND, image=image or IMAGE), output)
     else:
-        show(cluster_report(found), form, output)
+        show(cluster_report(found), form, None if manifest is not None else output)  # where nothing holds it there is no manifest
     return None if found.best is not None else DOES_NOT_FIT

@@ -16,6 +16,7 @@ from memest.estimate.estimate import Estimate, answer, usual_shapes
 from memest.estimate.question import MODES, NAMES, Question, question, refuse_said, resolved
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
+from memest.machines.loader import ABOUT_WORKERS
 from memest.machines.loader import OPTIONS as LOADER
 from memest.machines.target import TORCH_CPU, TORCH_CUDA
 from memest.machines.versions import torch_of, version_for
@@ -65,6 +66,7 @@ class Request:
             given["model"] = called(given["model"], given.pop("arguments", ()), given.pop("arguments_file", None))
         if "train" in given:
             given["mode"] = "train" if given.pop("train") else "infer"
+        _about_workers(given)
         if fed := [f"{name}={str(given.pop(name)).lower()}" for name in LOADER if name in given]:
             given["loader"] = ",".join(fed)
         own = {name: given.pop(name) for name in ("model", "inputs", "batch", "assume", "threads", "isa") if name in given}
@@ -128,6 +130,17 @@ class Request:
         except MemestError as e:
             raise UsageError(in_options(str(e), OPTIONS)) from None
         return found
+
+
+def _about_workers(given: Mapping[str, Any]) -> None:
+    """UsageError, in the words of options, for those of a data loader that say no workers."""
+    flags = {"start": "--workers-start", "persistent": "--persistent-workers", "pin_memory": "--pin-memory"}
+    said = [name for name in LOADER if name in given and name != "workers"]
+    alone = said if "workers" not in given else [name for name in said if name in ABOUT_WORKERS and not given["workers"]]
+    if alone:
+        flag = flags.get(alone[0], f"--{alone[0]}")
+        none = "--workers 0 has none; give --workers 1 or more (torch refuses it, too)"
+        raise UsageError(f"{flag} is about a data loader: " + (none if "workers" in given else "say how many workers it has, --workers 4"))
 
 
 def called(model: str, arguments: Sequence[str], file: Path | None) -> str:
@@ -294,6 +307,12 @@ def spread(request: Request, volume: str | None, batch: int | None, places: Sequ
         raise UsageError("say how many volumes a step takes on all ranks: --global-batch 16")
     if len(places) != 1:
         raise UsageError(f"give one kind of node, not {len(places)}: --on server-1.5tb, or --budget 192GiB a node")
+    cards = places[0].name if places[0].kind == "accelerator" else next(iter(sorted(_cuda_words(request.settings))), None)
+    if cards is not None:
+        named = f"{cards} is an accelerator" if places[0].kind == "accelerator" else f"--{cards} {request.settings[cards]} is a card's"
+        raise UsageError(
+            f"memest cluster plans servers' processors, and {named}; of cards ask memest estimate --on h100-80gb --lever ddp:world=8"
+        )
     request = replace(request, batch=batch)
     _ = request.question
     try:
@@ -308,6 +327,9 @@ def spread(request: Request, volume: str | None, batch: int | None, places: Sequ
     try:
         one = next(iter(shapes.values()))[1:]
         return plan_cluster(graph, global_batch=batch, input_shape=one, on=places[0], **how, **keywords(asking))
+    except UsageError as e:
+        text = re.sub(r"\branks_per_(node|socket)\b", r"--ranks-per-\1", str(e))
+        raise UsageError(text.replace("plan_cluster", "memest cluster")) from None
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
 

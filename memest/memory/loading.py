@@ -53,20 +53,21 @@ class Fed(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
     """``parent`` is the process that reads, ``worker`` the pages that one worker shares with nobody, ``shm`` what lies in ``/dev/shm``,
-    ``pinned`` what the parent pins, ``workers`` all that workers and ``/dev/shm`` add to the parent, ``node`` the sum: what a container's
-    limit has to hold."""
+    ``pinned`` what the parent pins, ``kept`` what workers keep of what it replaced, ``workers`` all that workers and ``/dev/shm`` add to
+    the parent, ``node`` the sum: what a container's limit has to hold."""
 
     loader: Loader
     parent: Figure
     worker: Figure
     shm: Figure
     pinned: Figure
+    kept: Figure
     workers: Figure
     node: Figure
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        figures = {name: getattr(self, name).to_dict() for name in ("parent", "worker", "shm", "pinned", "workers", "node")}
+        figures = {name: getattr(self, name).to_dict() for name in ("parent", "worker", "shm", "pinned", "kept", "workers", "node")}
         return {"loader": str(self.loader), **figures}
 
 
@@ -76,10 +77,13 @@ def loading(loader: Loader, fed: Fed) -> Loading:
     if not loader.workers:
         none = NOTHING.figure("no workers")
         parent = _reading(fed, batch)
-        return Loading(loader=loader, parent=parent, worker=none, shm=none, pinned=pinned, workers=none, node=parent)
+        return Loading(loader=loader, parent=parent, worker=none, shm=none, pinned=pinned, kept=none, workers=none, node=parent)
+    kept = Range(0, fed.replaced, fed.replaced) if loader.inherits else NOTHING
     shm, worker = _shm(loader, fed.batch), _worker(loader, batch, fed.moves)
-    workers = _workers(loader, fed, shm, worker).figure("workers' own pages, /dev/shm but for the step's own batch, what workers keep")
-    node = plus(fed.process, workers, "the process, its workers' own pages, /dev/shm")
+    workers = _workers(loader, fed, shm, worker, kept).figure(
+        "workers' own pages, /dev/shm but for the step's own batch, what workers keep"
+    )
+    node = plus(fed.process, workers, "the process, its workers' own pages, what they keep, /dev/shm but for the step's own batch")
     held = 1 + loader.inherits
     return Loading(
         loader=loader,
@@ -87,6 +91,7 @@ def loading(loader: Loader, fed: Fed) -> Loading:
         worker=worker.figure("what it copies of the parent or imports anew, and the samples of one batch"),
         shm=shm.figure(f"(workers x prefetch + {held}) batches of {batch:,} bytes"),
         pinned=pinned,
+        kept=kept.figure("what the process replaced since workers of a later epoch were forked, once for all of them"),
         workers=workers,
         node=node,
     )
@@ -112,11 +117,10 @@ def _worker(loader: Loader, batch: int, moves: bool) -> Range:
     return Range(own.low, own.bytes + (batch + most) // 2, own.high + most)
 
 
-def _workers(loader: Loader, fed: Fed, shm: Range, worker: Range) -> Range:
+def _workers(loader: Loader, fed: Fed, shm: Range, worker: Range, kept: Range) -> Range:
     """Workers and ``/dev/shm``, less the batch that the step's own figure has already."""
-    kept = fed.replaced if loader.inherits else 0
     held, tracker = sum(fed.batch), _measured()["tracker"].bytes if loader.start == "spawn" else 0
-    each = zip(worker, shm, (0, kept, kept), strict=True)
+    each = zip(worker, shm, kept, strict=True)
     return Range(*(loader.workers * own + there - held + more + tracker for own, there, more in each))
 
 

@@ -10,12 +10,14 @@ that the network sees, and so some of it twice. What holds is what holds at the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from memest.errors import MemestError, UsageError, kind_of
+from memest.errors import MemestError, UnsupportedError, UsageError, kind_of
 from memest.estimate.estimate import Estimate, answer
 from memest.estimate.feeding import gradient_bytes
 from memest.estimate.question import Question, Settings, question
@@ -41,6 +43,8 @@ ON_SERVERS = (TORCH_CPU, "tensorflow-cpu")
 RANKS = {"ddp": DDP, "fsdp": FSDP, "zero": ZERO}
 SPLITS = (2, 4, 8, 16)
 MOST_NODES = 4096
+FEW = 12  # layouts that are all played
+Layout = tuple[int, int, int]  # nodes, ranks a node, batch a rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,7 @@ def _asking(graph: Graph, given: dict[str, Any], place: Hardware, how: Exchange)
             f"plan_cluster plans {' and '.join(ON_SERVERS)}, and runtime is {asking.runtime}; on cards ask estimate with lever ddp:world=N"
         )
     if asking.runtime != TORCH_CPU and how.name == "ddp":
-        raise UsageError(f"exchange ddp is torch's, and runtime is {asking.runtime}; give exchange='horovod'")
+        raise UsageError(f"exchange ddp is torch's, and runtime is {asking.runtime}; give horovod as the exchange")
     if place.kind == "accelerator":
         raise UsageError(f"plan_cluster plans servers, and {place.name} is an accelerator; name a server, or give a budget a node")
     own = next((text for text in asking.levers if text.partition(":")[0].strip() in RANKS), None)
@@ -223,33 +227,40 @@ class _Cluster:
             raise UsageError(f"{crowded} ranks a node are more than its {counted(self.cores, 'core')}")
         return tuple(r for r in found if r)
 
-    def layouts(self, ranks: Sequence[int]) -> list[tuple[int, int, int]]:
+    def layouts(self, ranks: Sequence[int]) -> list[Layout]:
         """Nodes, ranks and batch of a rank, the fewest first: those that divide the batch evenly. UsageError where there are none."""
-        most = self.batch * self.split if self.most is None else self.most
-        found = [
-            (n, r, self.batch * self.split // (n * r))
-            for n in range(1, min(most, self.batch * self.split, MOST_NODES) + 1)
-            for r in sorted(ranks)
-            if self.divides(n * r)
-        ]
+        found = [(n, r, self.batch * self.split // (n * r)) for n in range(1, self.nodes + 1) for r in sorted(ranks) if self.divides(n * r)]
         if not found:
-            raise UsageError(self.indivisible(ranks, most))
+            raise UsageError(self.indivisible(ranks))
         return found
+
+    @property
+    def nodes(self) -> int:
+        """The most nodes that are tried."""
+        return min(self.batch * self.split, MOST_NODES, self.most or MOST_NODES)
 
     def divides(self, world: int) -> bool:
         """Whether so many ranks share the batch evenly, ``split`` of them a volume."""
         return world % self.split == 0 and self.batch % (world // self.split) == 0
 
-    def indivisible(self, ranks: Sequence[int], most: int) -> str:
+    def indivisible(self, ranks: Sequence[int]) -> str:
         """Why no number of nodes will do."""
-        nodes = "1 node" if most == 1 else f"up to {most} nodes"
+        nodes = "1 node" if self.nodes == 1 else f"up to {self.nodes} nodes"
         shared = f", {self.split} of which share a volume" if self.split > 1 else ""
         each = " or ".join(map(str, sorted(ranks)))
-        fit = [r for r in range(1, self.batch * self.split + 1) if self.divides(r)]
+        fit = islice((n * self.split for n in range(1, min(self.batch, MOST_NODES) + 1) if self.batch % n == 0), 12)
         return (
             f"global batch {self.batch} is not divisible over {nodes} of {each} ranks{shared}: "
-            f"ranks in all can be {', '.join(map(str, fit[:12]))}"
+            f"ranks in all can be {', '.join(map(str, fit))}"
         )
+
+
+def _holds(way: ClusterWay) -> bool:
+    return way.holds
+
+
+def _stays(way: ClusterWay) -> bool:
+    return way.holds and not way.spills
 
 
 class _Planning:
@@ -262,20 +273,41 @@ class _Planning:
         self.exchange, self._threads = exchange, threads
         self._cpu = settings.get("machine") or Cpu.detect()
         self._part = volume if cluster.split == 1 else self._parts(cluster.split)
+        self._ways: dict[Layout, ClusterWay] = {}
 
-    def ways(self, layouts: Sequence[tuple[int, int, int]]) -> Iterator[ClusterWay]:
-        """Layouts until the first number of nodes that holds the batch in the first tier; where none does, all."""
+    def ways(self, layouts: Sequence[Layout]) -> Iterator[ClusterWay]:
+        """Layouts until the first number of nodes that holds the batch in the first tier; where none does, all. Of more than ``FEW`` only
+        those that a search by halves asks about."""
         enough: int | None = None
-        for nodes, each, batch in layouts:
-            if enough is not None and nodes > enough:
+        for layout in layouts if len(layouts) <= FEW else self._halved(layouts):
+            if enough is not None and layout[0] > enough:
                 return
-            found = self.way(nodes, each, batch)
+            found = self.way(layout)
             yield found
-            if found.holds and not found.spills:
-                enough = nodes
+            if _stays(found):
+                enough = layout[0]
 
-    def way(self, nodes: int, ranks: int, batch: int) -> ClusterWay:
-        """One layout."""
+    def _halved(self, layouts: Sequence[Layout]) -> list[Layout]:
+        """The layouts on the way to the first that holds, and to the first that does in the first tier: for one number of ranks a node
+        takes the less, the more nodes there are. Outside that order, and so played apart, are a rank that is alone, which exchanges
+        nothing, and a batch of one, for which kernels have ways of their own."""
+        apart = [(nodes, ranks, batch) for nodes, ranks, batch in layouts if nodes * ranks == 1 or batch == 1]
+        for layout in apart:
+            self.way(layout)
+        for ranks in sorted({layout[1] for layout in layouts}):
+            own = [layout for layout in layouts if layout[1] == ranks and layout not in apart]
+            for enough in (_holds, _stays):
+                if own and enough(self.way(own[-1])):
+                    bisect_left(own, True, key=lambda layout, enough=enough: enough(self.way(layout)))  # type: ignore[misc]
+        return sorted(self._ways)
+
+    def way(self, layout: Layout) -> ClusterWay:
+        """One layout, played once."""
+        if layout not in self._ways:
+            self._ways[layout] = self._way(*layout)
+        return self._ways[layout]
+
+    def _way(self, nodes: int, ranks: int, batch: int) -> ClusterWay:
         cores = self._cluster.cores
         threads = self._threads or (self._cpu.threads if cores is None else max(1, cores // ranks))
         estimate = self._rank(batch, self._part, nodes * ranks, threads)
@@ -306,6 +338,9 @@ class _Planning:
         if self._cluster.split > 1:
             text = "x".join(map(str, self._part[1:]))
             yield f"{self._cluster.split} ranks share a volume: each computes {text} of it, halos included, which are computed by several"
+        if self._threads is None and self._cluster.cores is None:
+            threads = counted(self._cpu.threads, "thread")
+            yield f"each rank has {threads}, as the machine at hand: say a node's cores or a rank's threads (--cores, --threads)"
         if any(way.holds for way in ways):
             return
         least = min(ways, key=lambda way: way.node.high or 0)
@@ -313,6 +348,8 @@ class _Planning:
             f"nothing holds it: {counted(least.nodes, 'node')} of {counted(least.ranks, 'rank')} with a batch of {least.batch} each take "
             f"{format_bytes(least.node.high or 0)} a node"
         )
+        if self._cluster.nodes == MOST_NODES:
+            yield f"no more than {MOST_NODES:,} nodes are tried"
         if self._cluster.split == 1:
             yield from self._splits()
 
@@ -339,7 +376,11 @@ class _Planning:
         """The largest part of the volume, with all around it that the network sees."""
         whole = self._rank(1, self._volume, 1, self._cpu.threads)
         extents, _ = volume_of(whole)
-        halo, step = field_of(whole, len(extents), None)
+        try:
+            halo, step = field_of(whole, len(extents), None)
+        except UnsupportedError as e:
+            why = str(e).removesuffix("; give a halo")
+            raise UnsupportedError(f"ranks cannot share a volume: {why}; leave split out, and give each rank a volume or more") from None
         assert halo is not None
         ahead = tuple(ceil(h / s) * s for h, s in zip(halo, step, strict=True))
         cut = partition(extents, split, ahead, step)

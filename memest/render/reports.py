@@ -91,9 +91,12 @@ def _fed(estimate: Estimate) -> tuple[tuple[str, str], ...]:
         ("each worker", found.worker),
         ("/dev/shm", found.shm),
         ("pinned", found.pinned),
+        ("workers keep", found.kept),
         ("node", found.node),
     )
-    return tuple((name, figure_text(figure)) for name, figure in named if figure.bytes)
+    pins = found.loader.pin_memory and not found.pinned.bytes
+    nothing = (("pinned", f"nothing: {found.pinned.reason}"),) if pins else ()
+    return (*((name, f"{figure_text(figure)}; {figure.reason}") for name, figure in named if figure.bytes), *nothing)
 
 
 def _asked_for(estimate: Estimate) -> tuple[tuple[str, str], ...]:
