@@ -114,11 +114,12 @@ class Product:
             raise refusal from None
 
     def _joined(self, parts: Iterator[_Part]) -> _Part:
-        """All parts as one; room for several is taken before the first is put there."""
+        """All parts as one; room for several is taken before the first is computed."""
+        columns = {name: np.empty(self.points, dtype=np.int64) for name in ("resident", "peak")}
         first = next(parts)
         if first.count == self.points:
             return first
-        columns = {name: np.empty(self.points, dtype=np.int64) for name in ("resident", "peak", *first.figures)}
+        columns |= {name: np.empty(self.points, dtype=np.int64) for name in first.figures}
         rows: list[Column] = []
         done = 0
         for part in chain([first], parts):
