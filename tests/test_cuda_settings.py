@@ -26,7 +26,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("text", [":", "4096:8", ":4096", ":4096:8:", ":4096:-8", ":x:8", ":4096:8:16", ":4096:8,:16:8", ":9999999999:1"])
 def test_a_malformed_cublas_workspace_is_named_before_any_layer(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = _refused([*ON, f"--cublas-workspace={text}"], capsys)
-    assert said.startswith(f"cublas_workspace {text!r} is not of the form :KIB:COUNT")
+    assert said.startswith(f"--cublas-workspace {text!r} is not of the form :KIB:COUNT")
     with pytest.raises(memest.UsageError, match="cublas_workspace"):
         memest.estimate(memest.model("unet2d"), input_shape=(1, 3, 64, 64), machine="t4", cublas_workspace=text, loss="output")
 
