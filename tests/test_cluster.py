@@ -328,7 +328,7 @@ def test_ranks_share_no_volume_of_a_network_that_sees_all_of_it() -> None:
     [
         (["--exchange", "hovorod"], "did you mean 'horovod'"),
         (["--command", "a"], "--command is what a manifest runs"),
-        (["--prefetch", "0"], "'--prefetch': a whole number from 1"),
+        (["--prefetch", "0"], "Invalid value for '--prefetch': "),  # each release of typer says the rest its own way
         (["--workers", "0", "--prefetch", "3"], "--prefetch is about a data loader: --workers 0 has none"),
         (["--device", "cuda"], "plans servers' processors, and --device cuda is a card's"),
         (["--lever", "ddp:world=2"], "memest cluster makes the ranks itself"),
@@ -337,7 +337,8 @@ def test_ranks_share_no_volume_of_a_network_that_sees_all_of_it() -> None:
 )
 def test_options_are_refused_in_words_of_options(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--global-batch", "8", "--volume", "1x32x32x32", "--budget", "4GiB", *words]) == 2
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert said in told and "Input should" not in told
 
 
 def test_a_card_is_no_node(capsys: pytest.CaptureFixture[str]) -> None:
