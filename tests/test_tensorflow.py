@@ -196,6 +196,7 @@ def test_ranges_hold_the_orders_that_may_be_taken() -> None:
         ({"loss": "kl_div"}, "no rule for loss"),
         ({"loss": "binary_cross_entropy"}, "no sigmoid"),
         ({"levers": ["accumulate:steps=2"]}, "plain step"),
+        ({"hold_output": True}, "leave out hold_output"),
     ],
 )
 def test_what_is_not_modelled_is_refused_in_one_line(asked: dict[str, Any], words: str) -> None:

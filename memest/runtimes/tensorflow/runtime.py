@@ -175,7 +175,9 @@ def concurrent(stream: Stream) -> int:
 def _check_plain(recipe: Recipe) -> None:
     """UnsupportedError for a recipe that is more than one step of the network as it stands."""
     plain = Recipe(training=recipe.training, optimizer=recipe.optimizer, loss=recipe.loss, target=recipe.target)
-    if replace(recipe, hold_output=False, step=None, segments=()) != plain:
+    if recipe.hold_output:
+        raise UnsupportedError("runtime tensorflow-cpu plays train_on_batch, which holds no output in a variable: leave out hold_output")
+    if replace(recipe, step=None, segments=()) != plain:
         raise UnsupportedError(f"runtime tensorflow-cpu plays one plain step of the network: leave out {beyond_plain(recipe)}")
 
 
