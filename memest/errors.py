@@ -69,7 +69,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
     text, names = str(name), list(known)
     close = [k for k in names if k.lower() == text.lower()]
-    close += [k for k in get_close_matches(text, names, n=8) if _slips(text.lower(), k.lower()) <= max(len(text), len(k), 4) // 4]
+    close += [k for k in get_close_matches(text, names, n=8) if _slips(text.lower(), k.lower()) <= max(len(text) + 1, len(k) + 1, 4) // 4]
     if not close and len(text) >= 3:
         close = sorted((k for k in names if _begins(k.lower(), text.lower())), key=len)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -140,6 +140,6 @@ def library_bytes() -> Range:
 
 @cache
 def _measured() -> dict[str, Range]:
-    """What was measured, in bytes."""
+    """The numbers of ``loading.json``, which says what of them was measured, in bytes."""
     data = json.loads(DATA.read_text(encoding="utf-8"))
     return {name: Range(*(parse_bytes(data[name][key]) for key in Range._fields)) for name in data if name != "how"}

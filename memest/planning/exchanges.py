@@ -27,7 +27,7 @@ from memest.sizes.units import format_bytes, parse_bytes
 
 BACKENDS = ("gloo", "mpi", "ccl")
 OPTIONS: Mapping[str, tuple[str, ...]] = {"ddp": ("backend", "bucket_cap_mb", "gradient_as_bucket_view"), "horovod": ("backend", "fusion")}
-ALSO = {"hovorod": "horovod", "hvd": "horovod", "oneccl": "ccl", "openmpi": "mpi"}  # what people write, and ours
+ALSO = {"hvd": "horovod", "oneccl": "ccl", "openmpi": "mpi"}  # what people write, and ours
 FUSION_BYTES = 128 << 20
 FUSION_ATOM = 64 * 8  # FUSION_BUFFER_ATOMIC_UNIT of float64
 GLOO_BYTES = 2 * (2 << 20)  # two threads, each with two segments of 1 MiB

@@ -420,11 +420,3 @@ class ThreadArena(Arena):
             self.size[old] = rest
             self._give(old)
         return self._from_top(size)
-
-    def _trim(self) -> None:
-        spare = self.top_size - LEAST - 1 - self.top_pad
-        extra = spare // PAGE * PAGE
-        if extra > 0:
-            self.end -= extra
-            self.top_size -= extra
-            self.reached = min(self.reached, self.end)
