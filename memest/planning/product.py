@@ -114,12 +114,12 @@ class Product:
             raise refusal from None
 
     def _joined(self, parts: Iterator[_Part]) -> _Part:
-        """All parts as one; room for several is taken before the first is computed."""
-        columns = {name: np.empty(self.points, dtype=np.int64) for name in ("resident", "peak")}
+        """All parts as one; what is too much for one part has its room taken before the first is computed."""
+        columns = {name: np.empty(self.points, dtype=np.int64) for name in ("resident", "peak") if self.points > PART}
         first = next(parts)
         if first.count == self.points:
             return first
-        columns |= {name: np.empty(self.points, dtype=np.int64) for name in first.figures}
+        columns |= {n: np.empty(self.points, dtype=np.int64) for n in ("resident", "peak", *first.figures) if n not in columns}
         rows: list[Column] = []
         done = 0
         for part in chain([first], parts):
