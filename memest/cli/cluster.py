@@ -62,8 +62,9 @@ def run(
     \b
     Exit codes: 0 done, 1 no layout holds it, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import spread
     from memest.cli.output import DOES_NOT_FIT, agreed, show, write
-    from memest.cli.request import limits, spread
+    from memest.cli.request import limits
     from memest.errors import UsageError
     from memest.render.cluster import cluster_report
     from memest.render.manifests import COMMAND, IMAGE, SCHEDULERS, unknown
