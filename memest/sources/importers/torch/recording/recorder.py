@@ -52,6 +52,7 @@ class Recorder(Calling):
 
     graph: Graph
     survivors: Survivors
+    lends_memory = False  # what is kept may be the memory of a parameter (``p.data = kept``)
     kept: set[str]
     dropped: list[set[str]]
 
@@ -110,7 +111,9 @@ class Recorder(Calling):
 
     def _surviving(self) -> Survivors:
         """What outlives the forward, which is over."""
-        return Survivors(self.name, self.live, self.modules, {i.name for i in self.inputs} | self.lasting, self.places)
+        return Survivors(
+            self.name, self.live, self.modules, {i.name for i in self.inputs} | self.lasting, self.places, lent=self.lends_memory
+        )
 
     @property
     def can_be_followed(self) -> bool:

@@ -32,11 +32,11 @@ from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.trace import Done, Handle
 from memest.sources.importers.torch.recording.writing import Begun
-from memest.sources.importers.torch.steps.lbfgs import Search
+from memest.sources.importers.torch.steps.line_search import Search
 from memest.sources.importers.torch.steps.readings import Readings
 from memest.sources.importers.torch.steps.updates import Updates
 from memest.sources.importers.torch.surroundings import Surroundings
-from memest.sources.importers.torch.tensors.described import dtype_of, twin
+from memest.sources.importers.torch.tensors.described import dtype_of, leaves, twin
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
@@ -95,6 +95,7 @@ class StepRecorder(Recorder):
     """Records one call of a step. ``before`` is what the step before left (None: this is the first); ``state`` what this one leaves."""
 
     state: State
+    lends_memory = True
 
     def __init__(
         self,
@@ -117,17 +118,33 @@ class StepRecorder(Recorder):
         self._shadow: Run | None = None
         self.grads = Gradients(self)
         self.readings = Readings(self, self.numbers.zeros, lambda: self.checkpoint is not None, first=before is None)
-        self.updates = Updates(self, self.grads, found.optimizers, found.trained, texts, self.assumed.say)
+        self.updates = Updates(self, self.grads, found.optimizers, found.trained, texts, self.assumed.say, self.assumed.evaluations)
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
+        homes = self._kept_for()
         for t in kept:
-            self.live.own(t.tensor, self.live.unique("kept"), trainable=t.grad, buffer=not t.grad, sizes=t.sizes, host=t.host)
+            if not t.within:
+                self.live.own(t.tensor, self.live.unique("kept"), trainable=t.grad, buffer=not t.grad, sizes=t.sizes, host=t.host)
+                self.live.parameters[-1] = replace(self.live.parameters[-1], state_of=homes.get(id(t.tensor)))
+        del homes
+        self._lent = [t for t in kept if t.within]
         del kept
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
         own = {name: self._where(name, answer) for name, answer in self.grads.watched.items()}
-        self._search = Search(self.numbers.answers["__float__"])
-        self.watched = {**self.watched, **own, **self.readings.watched, "__bool__": self._decide, "__float__": self._search.number}
+        self._search = Search(self.numbers.answers["__float__"], self.assumed.evaluations, lambda: self.layers[-1].op)
+        self.watched = {
+            **{**self.watched, **own, **self.readings.watched},
+            "__bool__": self._decide,
+            "__float__": self._search.number,
+            "item": self._number,
+        }
+
+    def _kept_for(self) -> dict[int, str]:
+        """What optimizers keep, by id, and for which parameter."""
+        names = {id(p): path for path, p in self.owned.tensors}
+        states = [(name, *item) for name, optimizer in self.found.optimizers.items() for item in optimizer.state.items()]
+        return {id(t): names.get(id(home), name) for name, home, state in states for t in leaves(state)}
 
     def shadow(self) -> Run | None:
         """The run that has played all layers of the step so far."""
@@ -149,6 +166,11 @@ class StepRecorder(Recorder):
             return searching
         answer = self.readings.watched["__bool__"](func, args, kwargs)
         return self.assumed.decide(func, args, kwargs) if answer is NotImplemented else answer
+
+    def _number(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A number that is read: that of an optimizer's step is known."""
+        known = self.updates.made.number(func, args, kwargs)
+        return self.numbers.answers["item"](func, args, kwargs) if known is NotImplemented else known
 
     # before and after ----------------------------------------------------------------------------------------------------
 
@@ -172,6 +194,8 @@ class StepRecorder(Recorder):
             for group, trained in zip(optimizer.param_groups, self.found.trained[name], strict=True):
                 group["params"][:] = [self._in_place_of(p, f"{name}.parameter{i}") for i, p in enumerate(trained)]
         self._open_shadow()
+        while self._lent:
+            self._lend_memory(self._lent.pop(0))
         for leaf in self._before.gradients:
             of = next(p for p in self.live.parameters if p.name == leaf)
             t = self.grads.leaves[leaf]()
@@ -181,6 +205,14 @@ class StepRecorder(Recorder):
             self._gradient_of[name] = of.name
             self.grads.standing[leaf] = handle
             self.live.own(handle, name)
+
+    def _lend_memory(self, kept: Kept) -> None:
+        """A tensor whose memory a registered one has got stands there, as another tensor."""
+        name = self.live.take("kept")
+        value = next(e.value for e in self.live.tracked.values() if e.names[0] == kept.within)
+        self.add(Layer(name=name, op="data", tensors=(kept.within,), outputs=(name,), grad=False))
+        self.live.follow(kept.tensor, name, Value(value.spec, value.storage), grad=False)
+        self.standing.append(name)
 
     def _open_shadow(self) -> None:
         """The run that plays every layer at once begins."""
