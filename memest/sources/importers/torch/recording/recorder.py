@@ -23,6 +23,7 @@ from memest.sources.importers.torch.contexts.counters import with_counters
 from memest.sources.importers.torch.contexts.watching import check_hooks
 from memest.sources.importers.torch.recording.calling import Calling
 from memest.sources.importers.torch.recording.layers import (
+    left_by_hooks,
     passed_by_backward,
     settled,
     with_ranks,
@@ -163,11 +164,14 @@ class Recorder(Calling):
             )
         rests = [Parameter(name=f"{p}.rest", shape=(n,), dtype="uint8", trainable=False, buffer=True) for p, n in self.owned.rests]
         permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
+        left = left_by_hooks([layer.backward for layer in self.layers], [hook.backward for hook in self.hooks])
         graph = Graph(
             name=self.name,
             inputs=tuple(self.inputs),
             parameters=(*(p for p in live.parameters if p.name not in live.early), *rests),
-            layers=tuple(settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal)),
+            layers=tuple(
+                settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal | left)
+            ),
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),

@@ -7,7 +7,7 @@ A tensor that outlives the forward (a cache, a hook's collection) is there befor
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -84,6 +84,7 @@ class Survivors:
         self, name: str, live: LiveTensors, modules: Iterable[nn.Module], inputs: set[str], places: Sequence[Place], *, lent: bool = False
     ) -> None:
         self._name, self._live, self._places, self._lent = name, live, places, lent
+        self.of_gradients: Mapping[str, str] = {}  # what a gradient that stands has the memory of, and the name of that
         self.tensors: list[torch.Tensor] = []
         self.waiting: tuple[str, ...] = ()  # tensors that only Python's garbage collector let go of
         self._registered: set[int] = set()
@@ -158,6 +159,8 @@ class Survivors:
 
     def _within(self, entry: Tracked) -> str:
         """The name of the registered tensor that has its memory, where it may."""
+        if entry.names[-1] in self.of_gradients:
+            return self.of_gradients[entry.names[-1]]
         names = {place.name for place in self._places} if self._lent else set()
         lent = (e for e in self._live.tracked.values() if e is not entry and e.value.storage is entry.value.storage)
         return next((e.names[0] for e in lent if e.names[0] in names), "")
