@@ -203,10 +203,10 @@ class Writing(Around):
     def _layer_name(self, op: str, first: Any) -> str:
         """The module's path when the module is that operator, else the path with the operator's name."""
         path = self.path()
+        if isinstance(first, Tracked) and first.names[0].endswith("num_batches_tracked"):
+            return f"{path}.{COUNT}".lstrip(".")
         if not path:
             return op
-        if isinstance(first, Tracked) and first.names[0].endswith("num_batches_tracked"):
-            return f"{path}.{COUNT}"
         return path if not self.live.taken(path) and self._in_leaf(path) else f"{path}.{op}"
 
     def _in_leaf(self, path: str) -> bool:
