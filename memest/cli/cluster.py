@@ -66,8 +66,9 @@ def run(
     \b
     Exit codes: 0 done, 1 no layout holds it, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import spread
     from memest.cli.output import DOES_NOT_FIT, agreed, show, write
-    from memest.cli.request import limits, spread
+    from memest.cli.request import limits
     from memest.cli.words import said
     from memest.errors import UsageError
     from memest.levers.checks import halo_extents

@@ -264,6 +264,10 @@ class Inner:
         env[out] = run.ledger.hold(value)
         return handle
 
+    def refuse_card(self, what: str, why: str = NOT_YET) -> None:
+        """On a card the network stops here."""
+        self._recorder.refuse_card(what, why)
+
     def refusal(self, what: str) -> UnsupportedError:
         """The error that says that ``what`` has no rule, with the place."""
         return self._recorder.refusal(what)

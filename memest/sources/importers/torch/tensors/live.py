@@ -160,8 +160,8 @@ class LiveTensors:
         gc.collect()
         if any(e.names[0] in names for e in self.tracked.values()):
             raise self._refusal(
-                f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or take the gradient in the"
-                " step: torch.autograd.grad(loss, activation), which memest.step plays"
+                f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or give the whole step to"
+                " memest.step (there the hook may not stand in a checkpoint, or in another hook or custom function)"
             )
 
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:
