@@ -16,6 +16,7 @@ from validation.steps import Case, compare
 
 A, B, V, W = (3, 4), (3, 4), (4,), (3,)
 SQUARE, BATCH, SIGNAL = (4, 4), (6, 3, 3), (2, 64)
+TALL, WIDE = (2, 7, 3), (2, 3, 7)
 CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "cov": (lambda a: torch.cov(a), (A,)),
     "corrcoef": (lambda a: torch.corrcoef(a), (A,)),
@@ -33,6 +34,16 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "logdet": (lambda m: torch.logdet(m @ m.t() + torch.eye(4)), (SQUARE,)),
     "slogdet": (lambda m: torch.linalg.slogdet(m)[1], (BATCH,)),
     "upper": (lambda m: torch.linalg.cholesky(m @ m.t() + torch.eye(4), upper=True), (SQUARE,)),
+    "eigh": (lambda m: sum(t.sum() for t in torch.linalg.eigh(m + m.mT)), (BATCH,)),
+    "eigenvectors": (lambda m: torch.linalg.eigh(m)[1], (SQUARE,)),
+    "eigvalsh": (lambda m: torch.linalg.eigvalsh(m), (BATCH,)),
+    "svd": (lambda a: sum(t.sum() for t in torch.linalg.svd(a, full_matrices=False)), (TALL,)),
+    "right vectors": (lambda a: torch.linalg.svd(a, full_matrices=False)[2], (WIDE,)),
+    "right vectors of many rows": (lambda a: torch.linalg.svd(a, full_matrices=False)[2], (TALL,)),
+    "svd of all": (lambda m: sum(t.sum() for t in torch.linalg.svd(m)), (BATCH,)),
+    "pinv": (lambda a, b: torch.linalg.pinv(a).sum() + torch.linalg.pinv(b).sum(), (TALL, WIDE)),
+    "triangles": (lambda m, b: torch.linalg.solve_triangular(m, torch.cholesky_solve(b, m), upper=False), (BATCH, (6, 3, 2))),
+    "whitening": (lambda m: torch.cholesky_inverse(torch.linalg.cholesky(m @ m.mT + torch.eye(3))), (BATCH,)),
     "stft": (lambda s: torch.stft(s, 16, 4, window=torch.ones(12), win_length=12, return_complex=True).abs(), (SIGNAL,)),
     "stft of all": (lambda s: torch.stft(s, 16, center=False, onesided=False, return_complex=True).abs(), (SIGNAL,)),
     "fft": (lambda s: torch.fft.fft(s).abs(), (SIGNAL,)),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
-from memest.estimate.estimate import Estimate, Holding
+from memest.estimate.estimate import Estimate
+from memest.estimate.peak import Holding
 from memest.network.graph import at_sizes
 from memest.network.tensor import Shape, nbytes, numel
 from memest.runtimes.torch.step.acting import ACTIONS

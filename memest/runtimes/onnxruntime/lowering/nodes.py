@@ -13,6 +13,8 @@ from typing import Any
 from memest.network.dtypes import ITEMSIZE
 from memest.network.tensor import Shape, numel
 
+VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+"""Nodes whose output is another shape of their input."""
 KEPT = "parameter", "buffer", "constant"  # what stands before a run
 
 

@@ -163,12 +163,23 @@ def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
 
 
 def _svd(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``torch.linalg.svd``, of which a gradient is not known."""
+    """``torch.linalg.svd``: ``driver`` counts on CUDA alone."""
     given = bound(("input", "full_matrices"), args, {n: v for n, v in kwargs.items() if v is not None})
     given["input"] = given.pop("A", given.get("input"))
-    if torch.is_grad_enabled() and recorder.live.known(given["input"]).grad:
-        raise UnsupportedError("the gradient of torch.linalg.svd has no rule; that of torch.linalg.svdvals has")
     return request("linalg_svd", given, {})
+
+
+def _eigh(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.linalg.eigh(A)``."""
+    return request(name, bound(("input", "UPLO"), args, {("input" if n == "A" else n): v for n, v in kwargs.items()}), {})
+
+
+def _pinv(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """By the usual tolerance, of any matrix."""
+    given = {("input" if n == "A" else n): v for n, v in kwargs.items() if v is not None and v is not False}
+    if len(args) > 1 or given.keys() - {"input"}:
+        raise UnsupportedError(f"{name} with a tolerance, or hermitian, has no rule: the usual tolerance of any matrix is modelled")
+    return request("linalg_pinv", bound(("input",), args, given), {})
 
 
 CALLS: dict[str, Call] = {
@@ -179,6 +190,11 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("cross", "linalg_cross"), _cross),
     **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
     "linalg_solve": _solve,
+    **dict.fromkeys(("linalg_eigh", "linalg_eigvalsh"), _eigh),
+    **dict.fromkeys(("linalg_pinv", "pinverse"), _pinv),
+    "linalg_solve_triangular": signature("linalg_solve_triangular", "input other upper left unitriangular"),
+    "cholesky_solve": signature("cholesky_solve", "input input2 upper"),
+    "cholesky_inverse": signature("cholesky_inverse", "input upper"),
     "linalg_svdvals": signature("linalg_svdvals", "input"),
     "linalg_svd": _svd,
     **dict.fromkeys(("linalg_det", "det"), signature("linalg_det", "input")),

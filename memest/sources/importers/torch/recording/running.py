@@ -88,6 +88,7 @@ class Running(TorchFunctionMode):
         self.sizes: dict[str, int] = {}
         self.guards: dict[Guard, None] = {}
         self.entered: list[Any] = []
+        self._bodies: dict[Any, bool] = {}
         self.asked_dtype: weakref.ref[torch.Tensor] | None = None
         self.machine = Machine(Ledger(), module.training, Target(version=nearest(torch.__version__)), remember=False)
         self.caller = Caller(self.machine, False)
