@@ -46,6 +46,21 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "whitening": (lambda m: torch.cholesky_inverse(torch.linalg.cholesky(m @ m.mT + torch.eye(3))), (BATCH,)),
     "stft": (lambda s: torch.stft(s, 16, 4, window=torch.ones(12), win_length=12, return_complex=True).abs(), (SIGNAL,)),
     "stft of all": (lambda s: torch.stft(s, 16, center=False, onesided=False, return_complex=True).abs(), (SIGNAL,)),
+    "istft": (lambda s: torch.istft(torch.stft(s, 16, return_complex=True), 16, length=60), (SIGNAL,)),
+    "istft of one": (
+        lambda s: torch.istft(torch.stft(s[0], 16, 5, 12, torch.hann_window(12), return_complex=True), 16, 5, 12, torch.hamming_window(12)),
+        (SIGNAL,),
+    ),
+    "windows": (
+        lambda v: v * torch.bartlett_window(4) + torch.blackman_window(4) * torch.kaiser_window(4, periodic=False),
+        (V,),
+    ),
+    "weights of positives": (
+        lambda a: F.binary_cross_entropy_with_logits(a.bfloat16(), torch.ones(3, 4).bfloat16(), pos_weight=torch.ones(4)),
+        (A,),
+    ),
+    "products as they lie": (lambda a: torch.cumprod(a.t(), 1), (A,)),
+    "pooled in one dim": (lambda s: F.max_unpool1d(*F.max_pool1d(s, 2, return_indices=True), 2), (SIGNAL,)),
     "fft": (lambda s: torch.fft.fft(s).abs(), (SIGNAL,)),
     "windows that overlap": (lambda s: s.as_strided((2, 13, 16), (64, 4, 1)), (SIGNAL,)),
     "bags": (lambda a: F.embedding_bag(torch.zeros(5, 2, dtype=torch.int64), a, mode="mean"), (A,)),

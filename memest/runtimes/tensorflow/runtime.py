@@ -29,7 +29,8 @@ from memest.runtimes.tensorflow.scheduling import USUAL, Moment, Way, ahead, dea
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE, KERAS = "2.21", "3.15"
-TURNS = 4  # orders that are tried by chance, besides those by rule, and one
+TURNS = 8  # orders that are tried by chance, besides those by rule, and one
+BESIDE = 6  # orders that are tried on several threads, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +154,13 @@ def _ways(net: Net, nodes: list[Node], recipe: Recipe) -> list[Iterable[Moment]]
     """How a step may go: the usual way first. One thread has its order alone; several work side by side, but they may be slow to begin,
     so that one does all that another could."""
     ways = [USUAL, Way(shallow=True), Way(late=True), *(Way(turn=n) for n in range(1, TURNS))]
-    alone = [scheduled(nodes, way) for way in [*ways, *([Way(filters_last=True)] if recipe.training else [])]]
+    last = [Way(filters_last=True), Way(filters_last=True, shallow=True)] if recipe.training else []
+    alone = [scheduled(nodes, way) for way in [*ways, *last]]
     found: list[Iterable[Moment]] = [one_by_one(order) for order in (*alone, ahead(alone[0], net.inputs))]
     workers = workers_of(recipe.target)
     if workers > 1:
         takes = costs(nodes, net.values)
-        found = [*(dealt(nodes, way, workers, takes) for way in ways), *found]
+        found = [*(dealt(nodes, way, workers, takes) for way in ways[:BESIDE]), *found]
     return found
 
 
