@@ -141,14 +141,18 @@ ENCODER_LAYER = (
 )
 
 
-def _divided(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``torch.div(x, y, out=z)`` writes into ``z``."""
-    if kwargs.get("out") is None:
-        return DIVIDED(name, args, {n: v for n, v in kwargs.items() if n != "out"}, recorder)
-    given = bound(("input", "other"), args, kwargs)
-    if not isinstance(given["other"], torch.Tensor) or len(given) > 3:
-        raise UnsupportedError(f"{name} with out= by a number, or rounded, has no rule")
-    return Request("div_into_", [given["out"], given["input"], given["other"]], {})
+def _into(otherwise: Call) -> Call:
+    """``torch.div(x, y, out=z)`` and the like write into ``z``."""
+
+    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+        if kwargs.get("out") is None:
+            return otherwise(name, args, {n: v for n, v in kwargs.items() if n != "out"}, recorder)
+        given = bound(("input", "other"), args, kwargs)
+        if not isinstance(given["other"], torch.Tensor) or len(given) > 3:
+            raise UnsupportedError(f"{name} with out= by a number, or rounded, has no rule")
+        return Request(f"{name}_into_", [given["out"], given["input"], given["other"]], {})
+
+    return binding
 
 
 def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -186,7 +190,6 @@ def _pinv(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     return request("linalg_pinv", bound(("input",), args, given), {})
 
 
-DIVIDED = COMPLEX_CALLS["div"]
 CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
     **dict.fromkeys(("sort", "argsort"), _sort),
@@ -209,7 +212,8 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
     **dict.fromkeys(("clamp_min", "clamp_min_", "clamp_max", "clamp_max_"), _limit),
     "cdist": _cdist,
-    "div": _divided,
+    "div": _into(COMPLEX_CALLS["div"]),
+    **{name: _into(signature(name, "input other")) for name in ("maximum", "minimum")},
     **dict.fromkeys(("__get__:H", "__get__:mH", "adjoint"), _adjoint),
     "new_tensor": _new_tensor,
     "broadcast_tensors": _broadcast,
