@@ -26,7 +26,7 @@ Grads = Sequence[Tensor | None]
 def _svd(k: Tape, input: Tensor, *, full_matrices: bool) -> tuple[Tensor, ...]:
     left, values, right = decomposed(k, "linalg.svd", input, full_matrices, True)
     assert left is not None and right is not None
-    k.save(left=left, values=values, right=right)
+    k.save(values=values, left=left, right=right)
     return left, values, right
 
 

@@ -69,7 +69,7 @@ def _factor_solved(k: Tape, other: Tensor, factor: Tensor) -> Tensor:
 
 def _cholesky_solve(k: Tape, input: Tensor, input2: Tensor, *, upper: bool) -> Tensor:
     _check(k, "cholesky_solve", input2, input, True)
-    k.save(input=input, input2=input2)
+    k.save(input2=input2, input=input)
     out = _factor_solved(k, input, input2)
     k.save(result=out)
     return out
