@@ -20,10 +20,10 @@ def test_a_network_takes_what_was_measured(case: str) -> None:
 @pytest.mark.slow
 def test_the_error_that_a_process_tells_is_the_one_measured() -> None:
     found = [c for c in compare() if not c.refused and c.process[1] >= LARGE]
-    for where, legacy in (("outside", False), ("inside", True)):
-        errors = [abs(c.error) for c in found if ("legacy" in c.case) == legacy]
+    for where in ("outside", "inside"):
+        errors = [abs(c.error) for c in found if c.inside == (where == "inside")]
         said = measured()[where]
-        assert said == {"cases": len(errors), "median": round(median(errors), 4), "worst": round(max(errors), 4)}
+        assert {"cases": len(errors), "median": round(median(errors), 4), "worst": round(max(errors), 4)}.items() <= said.items()
 
 
 @pytest.mark.slow
